@@ -1,0 +1,164 @@
+"""``connect()``: a connection for the time of an ``async with`` block."""
+
+from __future__ import annotations
+
+import itertools
+import ssl
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, TypeVar
+
+from ..connection import Connection, Session, hold
+from ..errors import InvalidOption
+from ..headers import HeadersLike
+from ..options import (
+    USER_AGENT,
+    DialOptions,
+    FlowOptions,
+    Overflow,
+    StreamSource,
+    check_headers,
+    check_subprotocols,
+)
+from ..socket import Socket, check_socket
+from ..telemetry import Trace
+from ..transports import NativeTransport, Transport, check_url, without_user_info
+
+__all__ = ["connect"]
+
+StateT = TypeVar("StateT")
+
+_numbers = itertools.count(1)
+
+
+def connect(
+    url: str,
+    socket: Socket[StateT] | None = None,
+    *,
+    additional_headers: HeadersLike | None = None,
+    subprotocols: Sequence[str] | None = None,
+    origin: str | None = None,
+    user_agent_header: str | None = USER_AGENT,
+    compression: Literal["deflate"] | None = "deflate",
+    proxy: str | Literal[True] | None = True,
+    ssl_context: ssl.SSLContext | None = None,
+    server_hostname: str | None = None,
+    stream: StreamSource | None = None,
+    max_redirects: int = 10,
+    open_timeout: float | None = 10,
+    close_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    write_timeout: float | None = 60,
+    max_size: int | None = 2**20,
+    max_queue: int | None = 16,
+    write_limit: int = 2**16,
+    overflow: Overflow = "wait",
+    transport: Transport | None = None,
+    name: str | None = None,
+    trace: bool = False,
+) -> AbstractAsyncContextManager[Connection[StateT]]:
+    """Connect to a WebSocket server for the time of an ``async with`` block.
+
+    ::
+
+        async with connect("wss://example.org/feed", MySocket()) as conn:
+            await conn.send("hello")
+            async for message in conn:
+                ...
+
+    The body runs once the connection is open and ``init_stream`` and ``handle_connect`` have
+    returned. Leaving the block closes with 1000, leaving it by an exception with 1011, and
+    being cancelled drops the connection on the spot; no task and no socket remains.
+
+    Args:
+        url: ``ws://`` or ``wss://``; user and password in it become basic authentication.
+        socket: the hooks; by default messages go out and come in as they are.
+        additional_headers: sent with the opening handshake.
+        subprotocols: in the order of preference (RFC 6455, section 1.9).
+        origin: the ``Origin`` header (RFC 6454).
+        user_agent_header: the ``User-Agent`` header, or None for none.
+        compression: ``"deflate"`` offers permessage-deflate (RFC 7692), None does not.
+        proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
+            ``socks4a``); True reads the environment (``https_proxy`` and so on), None uses none.
+        ssl_context: for ``wss://``; by default the system's certificates are trusted.
+        server_hostname: the name that the certificate must have, if not the URL's.
+        stream: an open trio stream to use instead of dialling, such as a Unix socket, or a
+            function that opens one.
+        max_redirects: how many redirects are followed; 0 for none.
+        open_timeout: seconds for dialling and the opening handshake; None for ever, as below.
+        close_timeout: seconds for everything between the decision to close and the end.
+        ping_interval: seconds between pings; None for no pings.
+        ping_timeout: seconds after a ping without any received byte; None never expires.
+        write_timeout: seconds without any progress of a write.
+        max_size: the most bytes of one message, inflated; None for any number.
+        max_queue: messages that may wait to be received before reading stops; None for any
+            number.
+        write_limit: bytes that may wait to be written before ``send`` waits.
+        overflow: what happens at ``max_queue``: ``"wait"`` stops reading, ``"drop_oldest"`` and
+            ``"drop_newest"`` lose messages and count them, ``"close"`` closes with 1008.
+        transport: the plug to the network, by default :class:`NativeTransport`.
+        name: what logs call this connection; by default the host and a number.
+        trace: write a line for each step, see :mod:`trioglock.telemetry`.
+
+    Returns:
+        An async context manager that gives the :class:`Connection`.
+
+    Raises:
+        InvalidURL, InvalidOption: at once, at this call.
+        ConnectError: on entering the block; its subclasses say what was wrong.
+        BadHookResult, Exception: out of the block: what a hook or a background task raised.
+    """
+    return hold(
+        *_prepare(
+            check_socket(socket),
+            DialOptions(
+                url=url,
+                additional_headers=check_headers("additional_headers", additional_headers),
+                subprotocols=check_subprotocols(subprotocols),
+                origin=origin,
+                user_agent_header=user_agent_header,
+                compression=compression,
+                proxy=proxy,
+                ssl_context=ssl_context,
+                server_hostname=server_hostname,
+                stream=stream,
+                open_timeout=open_timeout,
+                max_size=max_size,
+                max_redirects=max_redirects,
+            ),
+            FlowOptions(
+                ping_interval=ping_interval,
+                ping_timeout=ping_timeout,
+                close_timeout=close_timeout,
+                write_timeout=write_timeout,
+                max_queue=max_queue,
+                write_limit=write_limit,
+                overflow=overflow,
+            ),
+            transport,
+            name,
+            trace=trace,
+        )
+    )
+
+
+def _prepare(
+    socket: Socket[StateT],
+    dial: DialOptions,
+    flow: FlowOptions,
+    transport: Transport | None,
+    name: str | None,
+    *,
+    trace: bool,
+) -> tuple[Session[StateT], Connection[StateT]]:
+    """A session and its public face, not started yet; bad input raises here."""
+    if transport is None:
+        transport = NativeTransport()
+    elif not isinstance(transport, Transport):
+        raise InvalidOption(f"transport is a trioglock Transport, not {transport!r}")
+    host = check_url(dial)
+    if name is None:
+        name = f"{host}#{next(_numbers)}"
+    session = Session(transport, dial, flow, socket, Trace(name, on=trace))
+    return session, Connection(session, name, without_user_info(dial.url))

@@ -1,0 +1,89 @@
+"""``run()``: for programs that are only hooks."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from typing import Literal, TypedDict, TypeVar, Unpack
+
+import trio
+
+from ..connection import Connection
+from ..errors import ConnectionClosedError
+from ..headers import HeadersLike
+from ..options import Overflow, StreamSource
+from ..reasons import LocalClose
+from ..socket import Socket
+from ..transports import Transport
+from .connect import connect
+
+__all__ = ["ConnectOptions", "run"]
+
+StateT = TypeVar("StateT")
+
+
+class ConnectOptions(TypedDict, total=False):
+    """The keyword arguments of :func:`connect`, for functions that pass them on."""
+
+    additional_headers: HeadersLike | None
+    subprotocols: Sequence[str] | None
+    origin: str | None
+    user_agent_header: str | None
+    compression: Literal["deflate"] | None
+    proxy: str | Literal[True] | None
+    ssl_context: ssl.SSLContext | None
+    server_hostname: str | None
+    stream: StreamSource | None
+    max_redirects: int
+    open_timeout: float | None
+    close_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    write_timeout: float | None
+    max_size: int | None
+    max_queue: int | None
+    write_limit: int
+    overflow: Overflow
+    transport: Transport | None
+    name: str | None
+    trace: bool
+
+
+async def run(
+    url: str,
+    socket: Socket[StateT],
+    *,
+    task_status: trio.TaskStatus[Connection[StateT]] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ConnectOptions],
+) -> StateT:
+    """Connect and let the hooks work until the connection ends.
+
+    What hooks deliver has no reader here and is forgotten. With ``nursery.start`` it gives the
+    :class:`Connection` once it is open::
+
+        conn = await nursery.start(run, "wss://example.org/feed", MySocket())
+
+    Args:
+        url: as for :func:`connect`.
+        socket: as for :func:`connect`.
+        task_status: of ``nursery.start``.
+        options: the keyword arguments of :func:`connect`.
+
+    Returns:
+        The state that the last hook returned.
+
+    Raises:
+        ConnectionClosedError: the peer closed with another code than 1000 or 1001, or was lost.
+        Exception: as :func:`connect`.
+    """
+    async with connect(url, socket, **options) as connection:
+        task_status.started(connection)
+        try:
+            async for _ in connection:
+                pass
+        except ConnectionClosedError as error:
+            # Our own close is what the hooks wanted, whatever its code.
+            if not isinstance(error.cause, LocalClose):
+                raise
+        await connection.wait_closed()
+    return connection.state

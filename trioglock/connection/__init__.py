@@ -1,0 +1,9 @@
+"""One live connection: its actor, its queues, its tasks, and how it ends."""
+
+from .block import hold
+from .connection import Connection
+from .ending import Status
+from .session import Session
+from .statistics import Statistics
+
+__all__ = ["Connection", "Session", "Statistics", "Status", "hold"]

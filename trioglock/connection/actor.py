@@ -1,0 +1,379 @@
+"""The actor: the state of one connection, its hooks, and the mailbox that keeps them in order.
+
+The theory. Hooks run one at a time, in the order in which things happened. Whatever happens is a
+*job* for them. While nothing is pending, a job whose hook is a plain ``def`` is simply done, on
+the spot, in the task that brought it: no other task can run in between. Otherwise it goes to the
+mailbox, a trio memory channel, and the actor's task does it in its turn. ``pending`` counts the
+jobs that are posted and not done, so it is the whole test for the short cut.
+
+A plain hook is on the stack while ``active`` is set, so whoever calls then is inside it. An
+``async`` hook suspends, and then only the task that runs it is inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from ..errors import UsageError
+from ..frames import Run
+from ..reasons import Disconnect
+from ..socket import Deliver, Socket, Stream
+from .dispatch import Effects, Hook, frames_to_send, split, split_call
+
+__all__ = ["Actor", "Answer"]
+
+StateT = TypeVar("StateT")
+
+Job = Callable[[], Awaitable[None]]
+
+MAILBOX = 2**16
+"""The most jobs that may wait; ``cast`` raises ``trio.WouldBlock`` beyond."""
+
+_SYNC = object()
+
+
+class Answer:
+    """What a caller waits for while its job is in the mailbox."""
+
+    def __init__(self) -> None:
+        self._done = trio.Event()
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.withdrawn = False
+
+    def set(self, value: Any) -> None:
+        """The job is done."""
+        self._value = value
+        self._done.set()
+
+    def fail(self, error: BaseException) -> None:
+        """The job cannot be done, or its hook raised."""
+        if not self._done.is_set():
+            self._error = error
+            self._done.set()
+
+    async def wait(self) -> Any:
+        """The value, or the error raised here; a cancelled wait withdraws a job not yet begun."""
+        try:
+            await self._done.wait()
+        except trio.Cancelled:
+            self.withdrawn = True
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class Actor(Generic[StateT]):
+    """Runs the hooks of one socket.
+
+    Args:
+        socket: the user's.
+        effects: carries out what hooks ask for.
+        crashed: told the exception of a hook that belongs to no call.
+        closed_error: makes the error for callers that come too late.
+        spawn: starts the mailbox's task, when it is first needed.
+    """
+
+    state: StateT
+
+    def __init__(
+        self,
+        socket: Socket[StateT],
+        effects: Effects,
+        *,
+        crashed: Callable[[BaseException], None],
+        closed_error: Callable[[], Exception],
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+    ) -> None:
+        self.pending = 0
+        self.active: object = None
+        self.stopped = False
+        self.has_state = False
+        self.state = None  # type: ignore[assignment]  # until init_stream has run
+        self.backlog = 0
+        """Received messages that wait in the mailbox for an async hook."""
+        self._effects = effects
+        self._crashed = crashed
+        self._closed_error = closed_error
+        self._spawn: Callable[[Callable[[], Awaitable[None]]], None] | None = spawn
+        self._post, self._jobs = trio.open_memory_channel[Job](MAILBOX)
+        self._answers: set[Answer] = set()
+        self._turn = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+        self.init_stream = Hook(socket, "init_stream")
+        self.connect = Hook(socket, "handle_connect")
+        self.send_hook = Hook(socket, "handle_send")
+        self.receive_hook = Hook(socket, "handle_receive")
+        self.ping = Hook(socket, "handle_ping")
+        self.pong = Hook(socket, "handle_pong")
+        self.cast_hook = Hook(socket, "handle_cast")
+        self.call_hook = Hook(socket, "handle_call")
+        self.disconnect = Hook(socket, "handle_disconnect")
+        self.terminate_hook = Hook(socket, "terminate")
+
+    # Where a call comes from.
+
+    def refuse_inside(self, call: str) -> None:
+        """Raise UsageError if the caller is inside one of this connection's hooks."""
+        active = self.active
+        if active is not None and (active is _SYNC or active is trio.lowlevel.current_task()):
+            raise UsageError(
+                f"{call}() would wait for the very hook it is called in: return Reply(...), "
+                "Close(...) or Deliver(...) from the hook, or leave it a note with cast()"
+            )
+
+    # The mailbox.
+
+    def _put(self, job: Job) -> None:
+        if self._spawn is not None:
+            spawn, self._spawn = self._spawn, None
+            spawn(self._run)
+        self._post.send_nowait(job)
+        self.pending += 1
+
+    async def _run(self) -> None:
+        async for job in self._jobs:
+            while self.active is not None:
+                await self._turn.park()
+            try:
+                if not self.stopped:
+                    await job()
+            finally:
+                self.pending -= 1
+
+    async def _ask(self, job: Callable[[Answer], Awaitable[None]]) -> Any:
+        answer = Answer()
+        self._answers.add(answer)
+        try:
+            self._put(partial(self._answering, job, answer))
+            return await answer.wait()
+        finally:
+            self._answers.discard(answer)
+
+    async def _answering(self, job: Callable[[Answer], Awaitable[None]], answer: Answer) -> None:
+        if answer.withdrawn:
+            return
+        try:
+            await job(answer)
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
+            answer.fail(error)
+
+    async def _guarded(self, hook: Hook, *args: Any) -> None:
+        """Run a hook that belongs to no call; its failure ends the connection."""
+        try:
+            await self._perform(hook, *args)
+        except Exception as error:
+            self._crashed(error)
+
+    async def wait_backlog(self) -> None:
+        """Wait until the hooks have caught up with what was received."""
+        await self._room.park()
+
+    def open_gates(self) -> None:
+        """Let the reader task go on whatever waits for the hooks: the connection is closing."""
+        self._room.unpark_all()
+
+    def stop(self) -> None:
+        """Run no further hook but terminate; whoever waits for one learns that it is over."""
+        self.stopped = True
+        for answer in self._answers:
+            answer.fail(self._closed_error())
+
+    # Running one hook.
+
+    async def _invoke(self, hook: Hook, *args: Any) -> Any:
+        self.active = trio.lowlevel.current_task()
+        try:
+            returned = hook.call(*args)
+            return await returned if hook.is_async else returned
+        finally:
+            self.active = None
+            if self._turn:
+                self._turn.unpark()
+
+    async def _perform(self, hook: Hook, *args: Any) -> None:
+        result, self.state = split(hook, await self._invoke(hook, *args, self.state))
+        self._effects.apply(hook, result)
+
+    def _perform_now(self, hook: Hook, *args: Any) -> None:
+        self.active = _SYNC
+        try:
+            returned = hook.call(*args, self.state)
+        finally:
+            self.active = None
+        result, self.state = split(hook, returned)
+        self._effects.apply(hook, result)
+
+    def _idle(self, hook: Hook) -> bool:
+        return not self.pending and self.active is None and not hook.is_async
+
+    # What happens, in the order of a connection's life.
+
+    async def connected(self, stream: Stream) -> None:
+        """Run ``init_stream``, once, and ``handle_connect``; raises what they raise."""
+
+        async def job(answer: Answer) -> None:
+            if not self.has_state:
+                self.state = await self._invoke(self.init_stream, stream)
+                self.has_state = True
+            await self._perform(self.connect, stream)
+            answer.set(None)
+
+        if self.init_stream.is_async or not self._idle(self.connect):
+            await self._ask(job)
+        else:
+            await job(Answer())
+
+    def receive(self, run: Run) -> None:
+        """Messages came. Never waits; never raises."""
+        if self.stopped:
+            return
+        hook = self.receive_hook
+        if not self._idle(hook):
+            self.backlog += len(run)
+            self._put(partial(self._receive_later, run))
+        elif hook.is_default:
+            self._effects.inbox.extend(run)
+        else:
+            self._receive_now(run)
+
+    def _receive_now(self, run: Run) -> None:
+        hook = self.receive_hook
+        call = hook.call
+        inbox = self._effects.inbox
+        deliver = inbox.items.append
+        state = self.state
+        self.active = _SYNC
+        try:
+            for frame in run:
+                returned = call(frame, state)
+                if returned.__class__ is not tuple or len(returned) != 2:
+                    returned = split(hook, returned)
+                result, state = returned
+                self.state = state
+                if result is None:
+                    continue
+                if result.__class__ is Deliver:
+                    deliver(result.value)
+                else:
+                    self._effects.apply(hook, result)
+                    if self.stopped:
+                        break
+        except Exception as error:
+            self._crashed(error)
+        finally:
+            self.active = None
+        if inbox.items:
+            inbox.settle()
+
+    async def _receive_later(self, run: Run) -> None:
+        try:
+            for frame in run:
+                if self.stopped:
+                    return
+                await self._perform(self.receive_hook, frame)
+                self.backlog -= 1
+                if not self.backlog:
+                    self._room.unpark_all()
+        except Exception as error:
+            self._crashed(error)
+
+    def control(self, hook: Hook, payload: bytes) -> None:
+        """A ping or pong came. Never waits; never raises."""
+        if hook.is_default or self.stopped:
+            return
+        if not self._idle(hook):
+            self._put(partial(self._guarded, hook, payload))
+            return
+        try:
+            self._perform_now(hook, payload)
+        except Exception as error:
+            self._crashed(error)
+
+    def send_now(self, message: Any) -> None:
+        """Run a plain ``handle_send`` and queue what it gives; raises what it raises."""
+        hook = self.send_hook
+        if hook.is_default:
+            frames, state = frames_to_send(hook, message), self.state
+        else:
+            self.active = _SYNC
+            try:
+                returned = hook.call(message, self.state)
+            finally:
+                self.active = None
+            frame, state = split(hook, returned)
+            frames = frames_to_send(hook, frame)
+        self._effects.send(frames)
+        self.state = state
+
+    @property
+    def can_send_now(self) -> bool:
+        """Whether :meth:`send_now` may be called."""
+        return self._idle(self.send_hook)
+
+    async def send(self, message: Any) -> None:
+        """Run ``handle_send``, whatever it is, in its turn."""
+        if not self.pending and self.active is None:
+            # An async hook and nobody before it: its caller's task is as good as any.
+            self.pending += 1
+            try:
+                await self._send(message, Answer())
+            finally:
+                self.pending -= 1
+            return
+        await self._ask(partial(self._send, message))
+
+    async def _send(self, message: Any, answer: Answer) -> None:
+        hook = self.send_hook
+        frame, state = split(hook, await self._invoke(hook, message, self.state))
+        frames = frames_to_send(hook, frame)
+        if self.stopped:
+            raise self._closed_error()
+        self._effects.send(frames)
+        self.state = state
+        answer.set(None)
+
+    def cast(self, message: Any) -> None:
+        """Leave a message for ``handle_cast``."""
+        if self.cast_hook.is_default:
+            self.cast_hook.call(message, self.state)
+        self._put(partial(self._guarded, self.cast_hook, message))
+
+    async def call(self, request: Any) -> Any:
+        """Ask ``handle_call``; raises what it raises."""
+        hook = self.call_hook
+        if hook.is_default:
+            hook.call(request, self.state)
+
+        async def job(answer: Answer) -> None:
+            returned = await self._invoke(hook, request, self.state)
+            reply, result, self.state = split_call(hook, returned)
+            self._effects.apply(hook, result)
+            answer.set(reply)
+
+        return await self._ask(job)
+
+    async def disconnected(self, reason: Disconnect) -> Any:
+        """Run ``handle_disconnect`` after all that happened before; its decision."""
+
+        async def job(answer: Answer) -> None:
+            hook = self.disconnect
+            decision, self.state = split(hook, await self._invoke(hook, reason, self.state))
+            answer.set(decision)
+
+        if not self._idle(self.disconnect):
+            return await self._ask(job)
+        answer = Answer()
+        await job(answer)
+        return await answer.wait()
+
+    async def terminate(self, reason: Disconnect) -> None:
+        """Run ``terminate``; every other task of the connection has ended."""
+        await self._invoke(self.terminate_hook, reason, self.state)

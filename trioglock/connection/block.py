@@ -1,0 +1,103 @@
+"""The block: what ``async with connect(...)`` promises about exceptions and ends.
+
+* The body's exception comes out as it was raised, whatever happens inside.
+* A hook or background task that raises cancels the body, and its exception comes out.
+* If both fail for reasons of their own, one group holds both. That the body then met
+  ConnectionClosed on this connection is no reason of its own.
+* A nursery of ours never shows: no group around a single exception, no bare Cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import trio
+
+from ..errors import ConnectionClosed
+from ..frames import Close
+from .connection import Connection
+from .session import Session
+
+__all__ = ["hold"]
+
+StateT = TypeVar("StateT")
+
+
+@asynccontextmanager
+async def hold(
+    session: Session[StateT], connection: Connection[StateT]
+) -> AsyncIterator[Connection[StateT]]:
+    """Run ``session`` around the body of an ``async with``."""
+    body_error: BaseException | None = None
+    leaked: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run, connection)
+            await session.opened.wait()
+            if session.open_error is None and not session.failures:
+                try:
+                    with session.body:
+                        yield connection
+                except BaseException as error:
+                    body_error = error
+                await _end(session, body_error)
+            else:
+                await session.finished.wait()
+            nursery.cancel_scope.cancel()
+    except BaseException as error:
+        leaked = error
+    verdict = _verdict(session, body_error, leaked)
+    if verdict is not None:
+        try:
+            raise verdict
+        finally:
+            # No cycle between the exception and this frame.
+            del verdict, body_error, leaked
+
+
+async def _end(session: Session[StateT], body_error: BaseException | None) -> None:
+    if body_error is None:
+        await session.aclose(Close(1000))
+    elif _is_graceful(body_error):
+        await session.aclose(Close(1011, "internal error"))
+    else:
+        session.abort()
+
+
+def _is_graceful(error: BaseException) -> bool:
+    """Whether there is time for a closing handshake: not when cancelled or interrupted."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_graceful, error.exceptions))
+    return isinstance(error, Exception)
+
+
+def _verdict(
+    session: Session[StateT], body_error: BaseException | None, leaked: BaseException | None
+) -> BaseException | None:
+    """The one exception that comes out of the block, or None."""
+    failures = list(session.failures)
+    if failures and isinstance(body_error, ConnectionClosed):
+        body_error = None
+    if body_error is not None and body_error not in failures:
+        failures.insert(0, body_error)
+    failures.extend(error for error in _leaves(leaked) if not isinstance(error, trio.Cancelled))
+    if session.open_error is not None:
+        failures.append(session.open_error)
+    real = [error for error in failures if not isinstance(error, trio.Cancelled)]
+    if len(real) == 1:
+        return real[0]
+    if real:
+        return BaseExceptionGroup("the body and the connection both failed", real)
+    if body_error is not None:
+        return body_error
+    return next(iter(_leaves(leaked)), None)
+
+
+def _leaves(error: BaseException | None) -> list[BaseException]:
+    if error is None:
+        return []
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]

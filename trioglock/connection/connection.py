@@ -1,0 +1,441 @@
+"""The connection as a program sees it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from ..errors import CallTimeout, InvalidOption, UsageError
+from ..frames import Close, Frame, Ping
+from ..options import check_seconds
+from ..transports import Handshake
+from .ending import OK_CODES, Status
+from .outbox import checked_frame
+from .session import Session
+from .statistics import Statistics
+
+__all__ = ["Connection"]
+
+StateT = TypeVar("StateT")
+
+# A program that only ever sends lets the writer task run after so many messages, or so many
+# seconds of its own time, whichever comes first.
+SENDS_PER_TURN = 64
+SECONDS_PER_TURN = 0.001
+
+
+class Connection(Generic[StateT]):
+    """A live connection; what ``async with connect(...) as conn`` gives.
+
+    Iterate it for the messages that ``handle_receive`` hands on::
+
+        async for message in conn: ...
+
+    The loop ends quietly when the connection closes with 1000 or 1001, and raises
+    ConnectionClosedError on anything else. Any number of tasks may send, receive and close at
+    the same time; each message goes to one receiver.
+    """
+
+    def __init__(self, session: Session[StateT], name: str, url: str) -> None:
+        self._session = session
+        self._actor = session.actor
+        self._inbox = session.inbox
+        self._items = session.inbox.items
+        self._outbox = session.outbox
+        self._name = name
+        self._url = url
+        self._sends = 0
+        self._turn_began = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Connection {self._name} to {self.url}, {self.status.value}>"
+
+    # Sending.
+
+    async def send(self, message: Any) -> None:
+        """Send a message through ``handle_send``; wait while the outbox is full.
+
+        Either the whole message is queued, or the call raises and none of it is.
+
+        Args:
+            message: whatever ``handle_send`` takes; by default ``str`` or bytes-like.
+
+        Raises:
+            ConnectionClosed: the connection is closing or closed.
+            InvalidFrame, BadHookResult: what came out of ``handle_send`` cannot be sent.
+            UsageError: called inside a hook of this connection.
+            Exception: whatever ``handle_send`` raises.
+        """
+        actor = self._actor
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._outbox.closed or self._outbox.full or not actor.can_send_now:
+            await self._send_in_turn(message)
+        else:
+            actor.send_now(message)
+        if self._turn_is_over():
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _send_in_turn(self, message: Any) -> None:
+        self._actor.refuse_inside("send")
+        while self._outbox.full and not self._outbox.closed:
+            await self._outbox.wait_room()
+        if self._outbox.closed:
+            raise self._session.ending.error()
+        if self._actor.can_send_now:
+            self._actor.send_now(message)
+        else:
+            await self._actor.send(message)
+
+    def _turn_is_over(self) -> bool:
+        """Whether it is time to let the writer task run, though the program need not wait."""
+        self._sends += 1
+        if self._sends == 1:
+            self._turn_began = time.perf_counter()
+            return False
+        if (
+            self._sends < SENDS_PER_TURN
+            and time.perf_counter() - self._turn_began < SECONDS_PER_TURN
+        ):
+            return False
+        self._sends = 0
+        return True
+
+    def send_nowait(self, message: Any) -> None:
+        """Send a message through ``handle_send``, or raise at once.
+
+        Raises:
+            trio.WouldBlock: the outbox is full, or an async hook is running.
+            UsageError: ``handle_send`` is async: use ``await send()``.
+            ConnectionClosed, InvalidFrame, BadHookResult, Exception: as :meth:`send`.
+        """
+        actor = self._actor
+        if self._outbox.closed or self._outbox.full or not actor.can_send_now:
+            self._refuse_nowait()
+        actor.send_now(message)
+
+    def _refuse_nowait(self) -> None:
+        self._actor.refuse_inside("send_nowait")
+        if self._outbox.closed:
+            raise self._session.ending.error()
+        if self._actor.send_hook.is_async:
+            raise UsageError(f"{self._actor.send_hook.label} is async: use await send()")
+        raise trio.WouldBlock
+
+    async def send_frame(self, frame: Frame) -> None:
+        """Send a frame as it is, past ``handle_send``; wait while the outbox is full.
+
+        Args:
+            frame: ``str``, bytes-like, ``Ping``, ``Pong`` or ``Close``.
+
+        Raises:
+            ConnectionClosed: the connection is closing or closed.
+            InvalidFrame: it is none of these.
+            UsageError: called inside a hook of this connection.
+        """
+        self._actor.refuse_inside("send_frame")
+        checked = checked_frame(frame)
+        await trio.lowlevel.checkpoint()
+        while self._outbox.full and not self._outbox.closed:
+            await self._outbox.wait_room()
+        if self._outbox.closed:
+            raise self._session.ending.error()
+        if isinstance(checked, Close):
+            self._session.close(checked)
+        else:
+            self._outbox.put(checked)
+
+    async def flush(self) -> None:
+        """Wait until all that is queued now is with the operating system.
+
+        Raises:
+            ConnectionClosed: the connection ended before.
+            UsageError: called inside a hook of this connection.
+        """
+        self._actor.refuse_inside("flush")
+        await trio.lowlevel.checkpoint()
+        if not await self._outbox.wait_flushed():
+            raise self._session.ending.error()
+
+    # Receiving.
+
+    async def receive(self) -> Any:
+        """The next delivered message; a cancelled call loses none.
+
+        Raises:
+            ConnectionClosed: the connection has closed and all messages were taken.
+            UsageError: called inside a hook of this connection.
+        """
+        await self._wait_items("receive")
+        item = self._items.popleft()
+        self._inbox.taken()
+        return item
+
+    def receive_nowait(self) -> Any:
+        """The next delivered message, if there is one.
+
+        Raises:
+            trio.WouldBlock: there is none yet.
+            ConnectionClosed: there will be none.
+            UsageError: called inside a hook of this connection.
+        """
+        self._actor.refuse_inside("receive_nowait")
+        if not self._items:
+            if self._inbox.ended:
+                raise self._session.ending.error()
+            raise trio.WouldBlock
+        item = self._items.popleft()
+        self._inbox.taken()
+        return item
+
+    async def receive_batch(self) -> list[Any]:
+        """All delivered messages that are there, at least one; waits for the first.
+
+        Raises:
+            ConnectionClosed: the connection has closed and all messages were taken.
+            UsageError: called inside a hook of this connection.
+        """
+        await self._wait_items("receive_batch")
+        batch = list(self._items)
+        self._items.clear()
+        self._inbox.taken()
+        return batch
+
+    async def _wait_items(self, call: str) -> None:
+        if self._actor.active is not None:
+            self._actor.refuse_inside(call)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._items:
+            if self._inbox.ended:
+                raise self._session.ending.error()
+            await self._inbox.wait()
+
+    def __aiter__(self) -> Connection[StateT]:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._actor.active is not None:
+            self._actor.refuse_inside("receive")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        items = self._items
+        while not items:
+            if self._inbox.ended:
+                error = self._session.ending.error()
+                if error.code in OK_CODES:
+                    raise StopAsyncIteration
+                raise error
+            await self._inbox.wait()
+        item = items.popleft()
+        self._inbox.taken()
+        return item
+
+    # The actor's mailbox.
+
+    def cast(self, message: Any) -> None:
+        """Leave ``message`` for ``handle_cast``; allowed anywhere, also in hooks.
+
+        Raises:
+            ConnectionClosed: the connection has closed.
+            trio.WouldBlock: 65,536 jobs wait for the hooks already.
+            UsageError: the Socket has no ``handle_cast``.
+        """
+        if self._actor.stopped:
+            raise self._session.ending.error()
+        self._actor.cast(message)
+
+    def cast_after(self, seconds: float, message: Any) -> trio.CancelScope:
+        """Leave ``message`` for ``handle_cast`` after ``seconds``.
+
+        Returns:
+            A scope; cancel it to take the message back.
+
+        Raises:
+            InvalidOption: ``seconds`` is not a positive number.
+            ConnectionClosed, UsageError: as :meth:`cast`.
+        """
+        check_seconds("seconds", seconds)
+        hook = self._actor.cast_hook
+        if hook.is_default:
+            hook.call(message, self.state)
+        scope = trio.CancelScope()
+
+        async def later() -> None:
+            with scope:
+                await trio.sleep(seconds)
+                if not self._actor.stopped:
+                    self._actor.cast(message)
+
+        self._session.start_soon(later)
+        return scope
+
+    async def call(self, request: Any, timeout: float | None = None) -> Any:
+        """Ask ``handle_call`` and wait for its reply.
+
+        Args:
+            request: whatever ``handle_call`` takes.
+            timeout: seconds to wait at the most; None for ever.
+
+        Raises:
+            CallTimeout: no reply in time; the request may still be handled.
+            ConnectionClosed: the connection closed before.
+            UsageError: there is no ``handle_call``, or this is called inside a hook.
+            Exception: whatever ``handle_call`` raises.
+        """
+        self._actor.refuse_inside("call")
+        check_seconds("timeout", timeout)
+        await trio.lowlevel.checkpoint()
+        if self._actor.stopped:
+            raise self._session.ending.error()
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            return await self._actor.call(request)
+        raise CallTimeout(f"{self._actor.call_hook.label} took longer than {timeout} seconds")
+
+    # The heartbeat.
+
+    async def ping(self) -> float:
+        """Send a ping and wait for its pong.
+
+        Returns:
+            Seconds of the round trip. While messages wait unread and hold the reader back, the
+            pong waits behind them.
+
+        Raises:
+            ConnectionClosed: the connection is closing, or closed before the pong came.
+            UsageError: called inside a hook of this connection.
+        """
+        self._actor.refuse_inside("ping")
+        await trio.lowlevel.checkpoint()
+        if self._outbox.closed:
+            raise self._session.ending.error()
+        pings = self._session.pings
+        started = trio.current_time()
+        payload = pings.new_payload()
+        self._outbox.put(Ping(payload))
+        if not await pings.wait(payload):
+            raise self._session.ending.error()
+        return trio.current_time() - started
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds of the latest ping's round trip, or None before the first."""
+        return self._session.pings.latency
+
+    # Ends.
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """Send what is queued, then Close; wait for the peer's, at most ``close_timeout`` seconds.
+
+        Harmless on a connection that is closing or closed: the first close wins.
+
+        Raises:
+            InvalidOption: the code or reason may not be sent.
+            UsageError: called inside a hook of this connection.
+        """
+        self._actor.refuse_inside("aclose")
+        try:
+            frame = Close(code, reason)
+        except (ValueError, AttributeError) as error:
+            raise InvalidOption(str(error)) from None
+        await self._session.aclose(frame)
+
+    def abort(self) -> None:
+        """Drop the connection on the spot, without a closing handshake; allowed anywhere."""
+        self._session.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended and ``terminate`` has run.
+
+        Raises:
+            UsageError: called inside a hook of this connection.
+        """
+        self._actor.refuse_inside("wait_closed")
+        await self._session.finished.wait()
+
+    # What is known.
+
+    @property
+    def state(self) -> StateT:
+        """The state that the latest hook returned."""
+        return self._actor.state
+
+    @property
+    def status(self) -> Status:
+        """Where the connection stands."""
+        return self._session.status
+
+    @property
+    def url(self) -> str:
+        """The address, without user information; after redirects, where they led."""
+        handshake = self._session.handshake
+        return self._url if handshake is None else handshake.url
+
+    @property
+    def name(self) -> str:
+        """What logs call this connection."""
+        return self._name
+
+    @property
+    def handshake(self) -> Handshake | None:
+        """What the two sides told each other; None before the first upgrade."""
+        return self._session.handshake
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The negotiated subprotocol, or None."""
+        handshake = self._session.handshake
+        return None if handshake is None else handshake.subprotocol
+
+    @property
+    def close_code(self) -> int | None:
+        """The peer's close code; 1005 if it gave none, 1006 if it sent no Close frame.
+
+        None while the connection is not closed (RFC 6455, section 7.1.5).
+        """
+        if self.status is not Status.CLOSED:
+            return None
+        received = self._session.ending.received
+        return 1006 if received is None else received.code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The text that came with :attr:`close_code` (RFC 6455, section 7.1.6)."""
+        if self.status is not Status.CLOSED:
+            return None
+        received = self._session.ending.received
+        return "" if received is None else received.reason
+
+    def statistics(self) -> Statistics:
+        """What the connection has done so far."""
+        session = self._session
+        sent, received = session.bytes_each_way
+        return Statistics(
+            messages_sent=session.outbox.written,
+            messages_received=session.messages_received,
+            bytes_sent=sent,
+            bytes_received=received,
+            inbox=len(self._items),
+            outbox=len(session.outbox),
+            outbox_bytes=session.outbox.size,
+            mailbox=self._actor.pending,
+            dropped=session.inbox.dropped,
+            unsent=len(session.ending.unsent),
+            reconnects=max(0, session.upgrades - 1),
+            latency=session.pings.latency,
+        )
+
+    def trace(self, on: bool = True) -> None:
+        """Switch the trace of this connection on or off; see :mod:`trioglock.telemetry`."""
+        self._session.trace.switch(on=on)
+
+    def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Run ``fn(*args)`` in a task that ends with the connection; allowed anywhere.
+
+        If it raises, the connection closes with 1011 and the exception comes out of the block.
+
+        Raises:
+            ConnectionClosed: the connection has ended.
+        """
+        self._session.start_soon(fn, *args)

@@ -1,0 +1,151 @@
+"""What hooks return, turned into what follows: the one place that knows the shapes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import BadHookResult, InvalidFrame
+from ..frames import Close, Frame
+from ..socket import NOTHING, Deliver, Reply, Socket
+from .inbox import Inbox
+from .outbox import Outbox, checked_frame
+
+__all__ = ["Effects", "Hook", "frames_to_send", "split"]
+
+PAIR = "a tuple (result, state)"
+
+_SHAPES = {
+    "handle_send": "a tuple (frame, state)",
+    "handle_call": "a tuple (reply, state) or (reply, result, state)",
+    "handle_disconnect": "a tuple (decision, state)",
+}
+
+
+class Hook:
+    """One hook of one socket: everything that can be known before the first message.
+
+    Args:
+        socket: the user's.
+        name: of the hook.
+    """
+
+    __slots__ = ("call", "is_async", "is_default", "label", "name")
+
+    def __init__(self, socket: Socket[Any], name: str) -> None:
+        self.name = name
+        self.call: Callable[..., Any] = getattr(socket, name)
+        self.label = f"{type(socket).__name__}.{name}"
+        self.is_async = inspect.iscoroutinefunction(self.call)
+        self.is_default = getattr(self.call, "__func__", None) is getattr(Socket, name)
+        if inspect.isasyncgenfunction(self.call) or inspect.isgeneratorfunction(self.call):
+            raise BadHookResult(f"{self.label} is a generator; a hook returns, it does not yield")
+
+    def complain(self, returned: object) -> BadHookResult:
+        """The error for a value of the wrong shape."""
+        if inspect.iscoroutine(returned):
+            returned.close()
+            return BadHookResult(f"{self.label} returned a coroutine: declare it with async def")
+        wanted = _SHAPES.get(self.name, PAIR)
+        return BadHookResult(f"{self.label} must return {wanted}, not {returned!r:.200}")
+
+
+def split(hook: Hook, returned: Any) -> tuple[Any, Any]:
+    """The pair that most hooks return.
+
+    Raises:
+        BadHookResult: it is none.
+    """
+    if isinstance(returned, tuple) and len(returned) == 2:
+        return returned
+    raise hook.complain(returned)
+
+
+def split_call(hook: Hook, returned: Any) -> tuple[Any, Any, Any]:
+    """The reply, result and state of ``handle_call``.
+
+    Raises:
+        BadHookResult: they are not there.
+    """
+    if isinstance(returned, tuple):
+        if len(returned) == 2:
+            return returned[0], None, returned[1]
+        if len(returned) == 3:
+            return returned
+    raise hook.complain(returned)
+
+
+def frames_to_send(hook: Hook, frame: Any) -> list[Frame]:
+    """The frames that ``handle_send`` asks for, each fit to be queued.
+
+    Raises:
+        BadHookResult: one of them is no frame.
+    """
+    if frame is None:
+        return []
+    frames = frame if isinstance(frame, tuple | list) else (frame,)
+    try:
+        return [checked_frame(one) for one in frames]
+    except InvalidFrame as error:
+        if hook.is_default:
+            raise InvalidFrame(f"{error}; override handle_send to encode messages") from None
+        raise BadHookResult(f"{hook.label}: {error}") from None
+
+
+class Effects:
+    """Carries out the results of receiving hooks.
+
+    Args:
+        inbox: where delivered messages go.
+        outbox: where replies go.
+        close: starts the closing handshake.
+    """
+
+    def __init__(self, inbox: Inbox, outbox: Outbox, close: Callable[[Close], None]) -> None:
+        self.inbox = inbox
+        self.replied = False
+        """Whether a hook has sent anything since this was last looked at."""
+        self._outbox = outbox
+        self._close = close
+
+    def apply(self, hook: Hook, result: Any) -> None:
+        """Do what one result asks for.
+
+        Raises:
+            BadHookResult: a Reply contains something that is no frame.
+        """
+        kind = result.__class__
+        if result is None:
+            return
+        if kind is Reply:
+            self._reply(hook, result)
+        elif kind is Close:
+            self._close(result)
+        else:
+            self.inbox.items.append(result.value if kind is Deliver else result)
+            self.inbox.settle()
+
+    def _reply(self, hook: Hook, reply: Reply) -> None:
+        outbox = self._outbox
+        try:
+            frames = [checked_frame(frame) for frame in reply.frames]
+        except InvalidFrame as error:
+            raise BadHookResult(f"{hook.label}: {error}") from None
+        self.replied = True
+        for frame in frames:
+            if frame.__class__ is Close:
+                self._close(frame)
+            elif not outbox.closed:
+                outbox.put(frame)
+        if reply.deliver is not NOTHING:
+            self.inbox.items.append(reply.deliver)
+            self.inbox.settle()
+
+    def send(self, frames: list[Frame]) -> None:
+        """Queue what ``handle_send`` returned; all of it, there is no await in between."""
+        for frame in frames:
+            if frame.__class__ is Close:
+                self._close(frame)
+            else:
+                self._outbox.put(frame)

@@ -1,0 +1,106 @@
+"""The heartbeat: finds peers that fell silent, and peers that stopped reading.
+
+Any received byte is life. While our own backpressure holds the reader task back, the silence of
+the peer is no evidence, and its time starts anew when the reader goes on. One task looks after
+both directions, and sleeps until there is something to decide: no timer runs for a message.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from ..frames import Ping
+from ..options import FlowOptions
+from ..reasons import HeartbeatTimeout
+from ..transports import Link
+from .outbox import Outbox
+from .pings import Pings
+
+__all__ = ["Gate", "Heartbeat"]
+
+
+class Gate:
+    """Whether our own backpressure holds the reader task back, and how often it let go."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.releases = 0
+
+
+class Heartbeat:
+    """Watches one link.
+
+    Args:
+        link: its byte counters are the signs of life.
+        gate: of the reader task.
+        pings: remembers when pings were sent.
+        outbox: where pings are queued, and what the writer task works on.
+        flow: ``ping_interval``, ``ping_timeout`` and ``write_timeout``.
+    """
+
+    def __init__(
+        self, link: Link, gate: Gate, pings: Pings, outbox: Outbox, flow: FlowOptions
+    ) -> None:
+        self._link = link
+        self._gate = gate
+        self._pings = pings
+        self._outbox = outbox
+        self._interval = flow.ping_interval or math.inf
+        self._patience = flow.ping_timeout or math.inf
+        self._write_patience = flow.write_timeout or math.inf
+        now = trio.current_time()
+        self._next_ping = now + self._interval
+        self._verdict = math.inf
+        self._evidence = (0, 0)
+        self._written: tuple[int, int] | None = None
+        self._written_at = now
+
+    async def watch(self) -> HeartbeatTimeout:
+        """Ping and watch until the peer must be taken for dead."""
+        while True:
+            now = trio.current_time()
+            # Writing is looked at twice within its time, which makes it at most half as long again.
+            await trio.sleep_until(
+                min(self._next_ping, self._verdict, now + self._write_patience / 2)
+            )
+            now = trio.current_time()
+            expired = self._judge(now) or self._judge_writing(now)
+            if expired is not None:
+                return expired
+            if now >= self._next_ping:
+                self._ping(now)
+
+    def _ping(self, now: float) -> None:
+        self._next_ping = now + self._interval
+        if self._outbox.closed:
+            return
+        self._outbox.put(Ping(self._pings.new_payload()))
+        if self._verdict == math.inf:
+            self._verdict = now + self._patience
+            self._evidence = self._life()
+
+    def _life(self) -> tuple[int, int]:
+        return self._link.bytes_received, self._gate.releases
+
+    def _judge(self, now: float) -> HeartbeatTimeout | None:
+        """Whether the peer has been silent for too long after a ping."""
+        if now < self._verdict:
+            return None
+        if self._life() != self._evidence:
+            self._verdict = math.inf
+        elif self._gate.held:
+            self._verdict = now + self._patience
+        else:
+            return HeartbeatTimeout(silence=self._patience)
+        return None
+
+    def _judge_writing(self, now: float) -> HeartbeatTimeout | None:
+        """Whether the writer task has had work and got nothing away for too long."""
+        written = (self._link.bytes_sent, self._outbox.batches) if self._outbox.writing else None
+        if written is None or written != self._written:
+            self._written, self._written_at = written, now
+        elif now - self._written_at >= self._write_patience:
+            return HeartbeatTimeout(silence=now - self._written_at, writing=True)
+        return None

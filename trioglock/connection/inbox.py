@@ -1,0 +1,89 @@
+"""The inbox: delivered messages that wait for whoever iterates the connection."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import trio
+
+from ..options import Overflow
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """A bounded queue with many readers and one, never waiting, filler.
+
+    Args:
+        limit: with ``overflow="wait"`` the high-water mark: the reader task takes no more from
+            the network while so many messages wait. What one read brought is always taken, so
+            the inbox may pass the mark by the messages of one chunk. With the other policies the
+            most messages that are kept. None for no limit.
+        overflow: what happens at the limit, see :class:`trioglock.options.FlowOptions`.
+    """
+
+    def __init__(self, limit: int | None, overflow: Overflow) -> None:
+        self.items: deque[Any] = deque()
+        self.dropped = 0
+        self.ended = False
+        self._limit = limit
+        self._low = 0 if limit is None else limit // 4
+        self._overflow = overflow
+        self._readers = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+
+    @property
+    def full(self) -> bool:
+        """Whether the reader task should stop reading."""
+        return (
+            self._limit is not None and len(self.items) >= self._limit and self._overflow == "wait"
+        )
+
+    def extend(self, items: Iterable[Any]) -> None:
+        """Deliver several at once."""
+        self.items.extend(items)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wake readers for what has been added to :attr:`items`, and keep the limit."""
+        items = self.items
+        if self._readers:
+            self._readers.unpark(count=len(items))
+        if self._limit is not None and len(items) > self._limit and self._overflow != "wait":
+            self._drop(len(items) - self._limit)
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the policy ``"close"`` has had to drop."""
+        return self._overflow == "close" and self.dropped > 0
+
+    def _drop(self, count: int) -> None:
+        self.dropped += count
+        take = self.items.popleft if self._overflow == "drop_oldest" else self.items.pop
+        for _ in range(count):
+            take()
+
+    async def wait(self) -> None:
+        """Wait until something is delivered, or the end; then look again."""
+        await self._readers.park()
+
+    def taken(self) -> None:
+        """Tell that messages were taken: the reader task may have room again."""
+        if self._room and len(self.items) <= self._low:
+            self._room.unpark_all()
+
+    async def wait_room(self) -> None:
+        """Wait until the inbox has drained to a quarter of its limit."""
+        await self._room.park()
+
+    def open_gates(self) -> None:
+        """Let the reader task go on whatever is queued: the connection is closing."""
+        self._room.unpark_all()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self.ended = True
+        self._readers.unpark_all()
+        self._room.unpark_all()

@@ -1,0 +1,240 @@
+"""Every error that trioglock raises.
+
+::
+
+    TrioglockError
+    ├── InvalidURL (ValueError)              yours: the address
+    ├── InvalidOption (ValueError)           yours: an argument of connect(), run(), aclose(), ...
+    ├── InvalidFrame (ValueError)            yours: something that cannot be a frame
+    ├── UsageError (RuntimeError)            yours: a call that cannot work where it was made
+    ├── BadHookResult (TypeError)            yours: a hook returned the wrong shape
+    ├── CallTimeout (TimeoutError)           your hook took too long to answer a call()
+    ├── ConnectError                         nobody's or theirs: no connection came about
+    │   ├── ConnectFailed (OSError)          the network: nobody there, no route, no such name
+    │   ├── OpenTimeout (TimeoutError)       it took longer than open_timeout
+    │   ├── TLSFailed                        the certificate or the TLS handshake
+    │   ├── ProxyFailed                      the proxy refused, or does not speak its protocol
+    │   ├── HandshakeRefused                 the server said no: status, headers and body kept
+    │   │   └── RedirectFailed             it sent us elsewhere, too often or where we may not go
+    │   ├── InvalidHandshake                 the server's answer is not a WebSocket handshake
+    │   └── GaveUp                           reconnecting: every attempt failed
+    └── ConnectionClosed                     the connection is closing or closed
+        ├── ConnectionClosedOK               with 1000 or 1001
+        └── ConnectionClosedError            with anything else, or without a closing handshake
+
+What is somebody else's exception (a socket's, TLS's, a library's) is the ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .frames import Close
+from .headers import Headers
+from .reasons import Disconnect
+
+__all__ = [
+    "BadHookResult",
+    "CallTimeout",
+    "ConnectError",
+    "ConnectFailed",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "GaveUp",
+    "HandshakeRefused",
+    "InvalidFrame",
+    "InvalidHandshake",
+    "InvalidOption",
+    "InvalidURL",
+    "OpenTimeout",
+    "ProxyFailed",
+    "RedirectFailed",
+    "TLSFailed",
+    "TrioglockError",
+    "UsageError",
+]
+
+
+class TrioglockError(Exception):
+    """Base of everything below; catch it to catch all."""
+
+
+class InvalidURL(TrioglockError, ValueError):
+    """The address cannot be a WebSocket's. Your fault: correct the URL."""
+
+
+class InvalidOption(TrioglockError, ValueError):
+    """An argument is of the wrong type or out of range. Your fault: the text says what is allowed."""
+
+
+class InvalidFrame(TrioglockError, ValueError):
+    """Something other than text, bytes or a control frame was to be sent. Your fault.
+
+    Encode it first, or override ``handle_send`` to do so for every message.
+    """
+
+
+class UsageError(TrioglockError, RuntimeError):
+    """A call that cannot work where it was made, such as ``send`` inside a hook. Your fault.
+
+    The text says what to do instead.
+    """
+
+
+class BadHookResult(TrioglockError, TypeError):
+    """A hook returned something of the wrong shape. Your fault: the text names hook and value."""
+
+
+class CallTimeout(TrioglockError, TimeoutError):
+    """``handle_call`` did not answer within the ``timeout`` given to ``call()``.
+
+    The request stays in the mailbox and is still handled; only its answer is lost.
+    """
+
+
+class ConnectError(TrioglockError):
+    """No connection came about. The subclasses say whose fault it was."""
+
+
+class ConnectFailed(ConnectError, OSError):
+    """The network's fault: the name does not resolve, nobody listens, there is no route.
+
+    Trying again later may help. ``__cause__`` is the operating system's error.
+    """
+
+
+class OpenTimeout(ConnectError, TimeoutError):
+    """Dialling and the opening handshake took longer than ``open_timeout`` seconds.
+
+    The network or the server is slow or silent. Trying again, or a longer time-out, may help.
+    """
+
+
+class TLSFailed(ConnectError):
+    """The TLS handshake failed, often for a certificate that is not trusted.
+
+    Usually the server's or the ``ssl_context``'s fault; trying again will not help.
+    """
+
+
+class ProxyFailed(ConnectError):
+    """The proxy refused to connect us, or did not answer as a proxy does."""
+
+
+class HandshakeRefused(ConnectError):
+    """The server answered the opening handshake with another status than 101.
+
+    A 4xx is usually yours (credentials, path, origin), a 5xx the server's: try that again later.
+
+    Args:
+        status: the HTTP status.
+        headers: the response's headers.
+        body: what the response carried, as far as it was read.
+        phrase: the text of the status line.
+    """
+
+    def __init__(self, status: int, headers: Headers, body: bytes = b"", phrase: str = "") -> None:
+        super().__init__(status, headers, body, phrase)
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.phrase = phrase
+
+    def __str__(self) -> str:
+        return f"the server refused the handshake: {self.status} {self.phrase}".rstrip()
+
+
+class RedirectFailed(HandshakeRefused):
+    """The server redirected more often than ``max_redirects``, or to where it may not be followed.
+
+    The server's fault. ``problem`` says which; the other fields are those of its last answer.
+    """
+
+    def __init__(self, refused: HandshakeRefused, problem: str) -> None:
+        super().__init__(refused.status, refused.headers, refused.body, refused.phrase)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.problem} (status {self.status})"
+
+
+class InvalidHandshake(ConnectError):
+    """The server's answer is not a valid WebSocket handshake (RFC 6455, section 4.1).
+
+    The server's fault, or it is no WebSocket server.
+    """
+
+
+class GaveUp(ConnectError):
+    """Reconnecting ended without success.
+
+    Args:
+        attempts: the reason of every failed attempt, oldest first.
+    """
+
+    def __init__(self, attempts: Sequence[Disconnect]) -> None:
+        super().__init__(tuple(attempts))
+        self.attempts = tuple(attempts)
+
+    def __str__(self) -> str:
+        return f"gave up after {len(self.attempts)} attempts, the last: {self.attempts[-1]!r}"
+
+
+class ConnectionClosed(TrioglockError):
+    """The connection is closing or closed; nothing more can be sent or received.
+
+    Args:
+        received: the peer's Close frame, or None.
+        sent: ours, or None.
+        cause: why the connection ended, or None while it is still closing.
+        unsent: the frames that were queued and never handed to the operating system.
+    """
+
+    def __init__(
+        self,
+        received: Close | None,
+        sent: Close | None,
+        cause: Disconnect | None = None,
+        unsent: Sequence[object] = (),
+    ) -> None:
+        super().__init__(received, sent, cause)
+        self.received = received
+        self.sent = sent
+        self.cause = cause
+        self.unsent = tuple(unsent)
+
+    @property
+    def code(self) -> int:
+        """The peer's close code; ours while it has not answered; 1006 where there is neither."""
+        close = self.received or self.sent
+        return 1006 if close is None else close.code
+
+    @property
+    def reason(self) -> str:
+        """The text that goes with :attr:`code`."""
+        close = self.received or self.sent
+        return "" if close is None else close.reason
+
+    def __str__(self) -> str:
+        told = [
+            f"{verb} {close.code} {close.reason}".rstrip()
+            for verb, close in (("received", self.received), ("sent", self.sent))
+            if close is not None
+        ]
+        text = ", ".join(told) or "no Close frame either way"
+        if self.cause is not None and (not told or self.received is None):
+            text = f"{text} ({self.cause!r})"
+        return f"{text}; {len(self.unsent)} frames never sent" if self.unsent else text
+
+
+class ConnectionClosedOK(ConnectionClosed):
+    """Closed in good order, with 1000 or 1001. Nobody's fault."""
+
+
+class ConnectionClosedError(ConnectionClosed):
+    """Closed with another code, or lost without a closing handshake.
+
+    ``code`` and ``cause`` tell whose fault: 1006 is the network's, 1002, 1007 and 1009 mean that
+    one side sent what the other may not accept, 1011 and above are the peer's own words.
+    """

@@ -1,0 +1,91 @@
+"""HTTP headers as they were on the wire: ordered, case-insensitive, repeatable (RFC 9110, 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias
+
+__all__ = ["Headers", "HeadersLike"]
+
+HeadersLike: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+"""What may be given for headers: a mapping, or pairs of name and value."""
+
+# Says what a repr may not: a handshake's headers end up in logs and tracebacks.
+_SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
+
+
+class Headers(Mapping[str, str]):
+    """Read-only headers; ``headers[name]`` joins repeated ones with ``", "`` (RFC 9110, 5.3).
+
+    Args:
+        headers: a mapping, or pairs of name and value.
+
+    Raises:
+        ValueError: a name or value is not text, or contains a line break.
+    """
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, headers: HeadersLike = ()) -> None:
+        pairs: Iterable[tuple[str, str]]
+        if isinstance(headers, Headers):
+            pairs = headers.pairs()
+        else:
+            pairs = headers.items() if isinstance(headers, Mapping) else headers
+        self._pairs = tuple(_checked(pair) for pair in pairs)
+
+    def __getitem__(self, name: str) -> str:
+        values = self.get_all(name)
+        if not values:
+            raise KeyError(name)
+        return ", ".join(values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({name.lower(): name for name, _ in self._pairs}.values())
+
+    def __len__(self) -> int:
+        return len({name.lower() for name, _ in self._pairs})
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and bool(self.get_all(name))
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of one header, in order; empty if it is absent."""
+        wanted = name.lower()
+        return [value for key, value in self._pairs if key.lower() == wanted]
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Name and value as they were written, repeated headers included."""
+        return self._pairs
+
+    def without(self, *names: str) -> Headers:
+        """A copy that lacks these headers."""
+        dropped = {name.lower() for name in names}
+        return Headers(pair for pair in self._pairs if pair[0].lower() not in dropped)
+
+    def __eq__(self, other: object) -> bool:
+        return self._pairs == other._pairs if isinstance(other, Headers) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._pairs)
+
+    def __repr__(self) -> str:
+        shown = [
+            (name, "[hidden]" if name.lower() in _SECRET else value) for name, value in self._pairs
+        ]
+        return f"Headers({shown!r})"
+
+
+def _checked(pair: tuple[str, str]) -> tuple[str, str]:
+    try:
+        name, value = pair
+    except (TypeError, ValueError):
+        raise ValueError(f"a header is a pair of name and value, not {pair!r}") from None
+    for text in (name, value):
+        if not isinstance(text, str):
+            raise ValueError(f"header {name!r}: name and value are str, not {text!r}")
+        if "\r" in text or "\n" in text or "\0" in text:
+            raise ValueError(f"header {name!r} contains a line break or NUL")
+    if not name or not name.isascii() or any(c in ' \t:"(),/;<=>?@[\\]{}' for c in name):
+        raise ValueError(f"{name!r} is not the name of a header")
+    return name, value

@@ -1,0 +1,101 @@
+"""Why a connection ended: the values that ``handle_disconnect`` and ``terminate`` receive.
+
+::
+
+    Disconnect
+    ├── RemoteClose        the peer sent a Close frame
+    ├── LocalClose         we closed: aclose(), Close(...) from a hook, the end of the block
+    ├── Lost               the network or the peer's process went away without a Close frame
+    ├── HeartbeatTimeout   the peer fell silent, or stopped reading
+    ├── HandshakeFailed    the connection never opened
+    ├── Crashed            a hook or a background task raised
+    └── Aborted            abort(), or the surrounding scope was cancelled
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "Aborted",
+    "Crashed",
+    "Disconnect",
+    "HandshakeFailed",
+    "HeartbeatTimeout",
+    "LocalClose",
+    "Lost",
+    "RemoteClose",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnect:
+    """Base of all reasons.
+
+    Args:
+        attempt: which upgrade this was, counted from 1 over the life of the connection.
+    """
+
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteClose(Disconnect):
+    """The peer closed; ``code`` is 1005 where its Close frame had none."""
+
+    code: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalClose(Disconnect):
+    """We closed.
+
+    Args:
+        code: the code of the Close frame we sent.
+        reason: its text.
+        clean: whether the peer confirmed before ``close_timeout`` ran out.
+    """
+
+    code: int = 1000
+    reason: str = ""
+    clean: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost(Disconnect):
+    """The stream ended or broke without a closing handshake; ``error`` says how, if it broke."""
+
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatTimeout(Disconnect):
+    """Nothing was heard, or nothing could be written, for too long.
+
+    Args:
+        silence: seconds that the peer had to show life.
+        writing: True when it was our writing that made no progress.
+    """
+
+    silence: float
+    writing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandshakeFailed(Disconnect):
+    """The connection was refused, or could not be reached at all; ``error`` has the details."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crashed(Disconnect):
+    """A hook or a background task raised ``error``; the peer was told 1011."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aborted(Disconnect):
+    """The connection was dropped on the spot, without a closing handshake."""

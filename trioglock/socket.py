@@ -1,0 +1,254 @@
+"""What users write: the hooks of a connection, their defaults, and the values that they return."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+
+import trio
+
+from .errors import InvalidOption, UsageError
+from .frames import Frame
+from .headers import Headers, HeadersLike
+from .reasons import Disconnect
+
+__all__ = ["Deliver", "Handle", "Reconnect", "Reply", "Socket", "Stop", "Stream"]
+
+StateT = TypeVar("StateT")
+ResultT = TypeVar("ResultT")
+
+MaybeAwaitable: TypeAlias = ResultT | Awaitable[ResultT]
+"""Every hook may be ``def`` or ``async def``."""
+
+NOTHING: Any = object()
+
+
+class Reply:
+    """Send frames, as they are, past ``handle_send``.
+
+    Args:
+        frames: what to send, in order: ``str``, bytes-like, ``Ping``, ``Pong`` or ``Close``.
+        deliver: handed on as well, as :class:`Deliver` does; nothing by default.
+    """
+
+    __slots__ = ("deliver", "frames")
+
+    def __init__(self, *frames: Frame, deliver: Any = NOTHING) -> None:
+        self.frames = frames
+        self.deliver = deliver
+
+    def __repr__(self) -> str:
+        shown = [repr(frame) for frame in self.frames]
+        if self.deliver is not NOTHING:
+            shown.append(f"deliver={self.deliver!r}")
+        return f"Reply({', '.join(shown)})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Reply):
+            return NotImplemented
+        return (self.frames, self.deliver) == (other.frames, other.deliver)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand ``value`` on to whoever iterates the connection, also when it is ``None``."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconnect:
+    """Decision of ``handle_disconnect``: try again, whatever the policy says.
+
+    Args:
+        url: another address, from now on; by default the same.
+        additional_headers: other headers, from now on; by default the same.
+        delay: seconds to wait before the attempt; by default what the policy says.
+    """
+
+    url: str | None = None
+    additional_headers: HeadersLike | None = None
+    delay: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Decision of ``handle_disconnect``: do not reconnect, whatever the policy says."""
+
+
+class Handle(Protocol):
+    """The connection as its own hooks may use it: nothing here waits for a hook."""
+
+    @property
+    def name(self) -> str:
+        """What logs call this connection."""
+
+    @property
+    def url(self) -> str:
+        """The address, without user information."""
+
+    def cast(self, message: Any) -> None:
+        """Leave ``message`` for ``handle_cast``."""
+
+    def cast_after(self, seconds: float, message: Any) -> trio.CancelScope:
+        """Leave ``message`` for ``handle_cast`` later; cancel the scope to take it back."""
+
+    def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Run ``fn(*args)`` in a task that ends with the connection."""
+
+    def abort(self) -> None:
+        """Drop the connection on the spot."""
+
+    def trace(self, on: bool = True) -> None:
+        """Switch the trace on or off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """The upgraded connection, as ``init_stream`` and ``handle_connect`` see it.
+
+    Args:
+        url: the address that was reached, after redirects, without user information.
+        subprotocol: the negotiated one, or None.
+        request_headers: of the opening handshake, as sent.
+        response_headers: of the opening handshake, as received.
+        peer: the other end, such as ``"127.0.0.1:8765"``; "" where it has no address.
+        attempt: which upgrade this is, counted from 1 over the life of the connection.
+        connection: to cast, to start background tasks, to abort.
+    """
+
+    url: str
+    subprotocol: str | None
+    request_headers: Headers
+    response_headers: Headers
+    peer: str
+    attempt: int
+    connection: Handle
+
+
+class Socket(Generic[StateT]):
+    """The hooks of a connection. Override what you need; each may be ``def`` or ``async def``.
+
+    Hooks of one connection run one at a time, in the order in which things happened, and each
+    gets the state that the previous one returned. Never share a mutable between hooks and tasks:
+    return a new state instead.
+
+    A *result* of a receiving hook (``handle_connect``, ``handle_receive``, ``handle_ping``,
+    ``handle_pong``, ``handle_cast``, and the middle value of ``handle_call``) is one of
+
+    * ``None``: nothing follows;
+    * ``Reply(*frames, deliver=...)``: the frames are sent as they are;
+    * ``Close(code, reason)``: the closing handshake starts;
+    * ``Deliver(x)``: ``x`` is handed to whoever iterates the connection, also when it is None;
+    * anything else: it is handed on.
+
+    An error in ``handle_send`` or ``handle_call`` is raised at the call that brought it. Any
+    other hook that raises ends the connection: 1011 to the peer, ``terminate``, and the exception
+    comes out of ``async with``.
+    """
+
+    def init_stream(self, stream: Stream) -> MaybeAwaitable[StateT]:
+        """Called once, after the first upgrade; returns the first state. Default: ``None``."""
+        return cast("StateT", None)
+
+    def handle_connect(self, stream: Stream, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
+        """Called after every upgrade, the first and later ones, before any frame.
+
+        Returns:
+            ``(result, state)``. Log in or subscribe with ``Reply``. Default: nothing follows.
+        """
+        return None, state
+
+    def handle_send(self, message: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
+        """Called for each ``send`` and ``send_nowait``: a message in, a frame out.
+
+        Returns:
+            ``(frame, state)``: ``str`` is sent as text, bytes-like as binary; a tuple or list
+            sends several frames, ``None`` nothing, ``Close(...)`` closes. Default: the message
+            itself.
+        """
+        return message, state
+
+    def handle_receive(self, frame: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
+        """Called for each whole message: ``str`` for text, ``bytes`` for binary.
+
+        Returns:
+            ``(result, state)``. Default: the frame is handed on.
+        """
+        return Deliver(frame), state
+
+    def handle_ping(self, payload: bytes, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
+        """Called for each ping. The pong has been queued already.
+
+        Returns:
+            ``(result, state)``. Default: nothing follows.
+        """
+        return None, state
+
+    def handle_pong(self, payload: bytes, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
+        """Called for each pong, also those that answer the heartbeat.
+
+        Returns:
+            ``(result, state)``. Default: nothing follows.
+        """
+        return None, state
+
+    def handle_cast(self, message: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
+        """Called for ``conn.cast(message)`` and ``conn.cast_after(seconds, message)``.
+
+        Returns:
+            ``(result, state)``. Without this hook, ``cast`` raises UsageError.
+        """
+        raise UsageError(f"{type(self).__name__} has no handle_cast")
+
+    def handle_call(
+        self, request: Any, state: StateT
+    ) -> MaybeAwaitable[tuple[Any, StateT] | tuple[Any, Any, StateT]]:
+        """Called for ``await conn.call(request)``.
+
+        Returns:
+            ``(reply, state)`` or ``(reply, result, state)``. Without this hook, ``call`` raises
+            UsageError.
+        """
+        raise UsageError(f"{type(self).__name__} has no handle_call")
+
+    def handle_disconnect(
+        self, reason: Disconnect, state: StateT
+    ) -> MaybeAwaitable[tuple[Reconnect | Stop | None, StateT]]:
+        """Called when the connection was closed, lost or refused.
+
+        Args:
+            reason: a typed value, see :mod:`trioglock.reasons`.
+            state: None if the very first attempt was refused: ``init_stream`` has not run.
+
+        Returns:
+            ``(decision, state)``: ``None`` follows the policy, ``Reconnect(...)`` and ``Stop()``
+            override it. Default: ``None``.
+        """
+        return None, state
+
+    def terminate(self, reason: Disconnect, state: StateT) -> MaybeAwaitable[object]:
+        """Called exactly once at the end, also when cancelled or when a hook raised.
+
+        It has ``close_timeout`` seconds, and no part of the connection works any more. What it
+        returns is ignored. It is not called if ``init_stream`` never returned a state.
+        """
+        return None
+
+
+def check_socket(socket: Socket[StateT] | None) -> Socket[StateT]:
+    """The Socket to use; the default one for None.
+
+    Raises:
+        InvalidOption: something else was given.
+    """
+    if socket is None:
+        return Socket()
+    if isinstance(socket, type) and issubclass(socket, Socket):
+        raise InvalidOption(f"socket is an instance, not the class: write {socket.__name__}()")
+    if not isinstance(socket, Socket):
+        raise InvalidOption(f"socket is a trioglock.Socket, not {socket!r}")
+    return socket

@@ -1,0 +1,323 @@
+"""Bytes in, events out (RFC 6455, section 5; RFC 7692 for compressed messages).
+
+The theory. Nearly all traffic is whole, short, uncompressed data frames. They take the *fast
+lane*, :meth:`Decoder._cut`: one loop over one received chunk. Whatever the loop does not know
+(control frames, fragments, compressed or masked frames, a frame cut off by the end of the chunk,
+anything illegal) is left where it is for :meth:`Decoder._step`, which takes exactly one frame, or
+the part of it that has come, and hands back to the fast lane.
+
+Data is looked at as it arrives: a frame is refused for its header before its payload is read,
+and text for its first bad byte, wherever chunks and fragments are cut.
+"""
+
+from __future__ import annotations
+
+import codecs
+import sys
+
+from ...frames import (
+    MAX_CONTROL_PAYLOAD,
+    NO_STATUS,
+    Close,
+    Data,
+    Event,
+    Ping,
+    Pong,
+    Run,
+    Violation,
+)
+from .deflate import Deflate, InflatedTooBig, InflateError
+from .masking import apply_mask
+
+__all__ = ["Decoder"]
+
+FIN, RSV, RSV1, OPCODE, MASKED, LENGTH = 0x80, 0x70, 0x40, 0x0F, 0x80, 0x7F
+CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+FINAL_TEXT, FINAL_BINARY = FIN | TEXT, FIN | BINARY
+
+# A chunk of compressed messages can inflate a thousandfold: past this much, the rest of the chunk
+# waits until what came out has been taken away.
+INFLATE_BUDGET = 2**20
+
+_new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class _Refused(Exception):
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.violation = Violation(code, reason)
+
+
+class Decoder:
+    """One direction of one connection.
+
+    Args:
+        masked: True where the peer is a client, whose frames must be masked; False where it is a
+            server, whose frames must not be (RFC 6455, section 5.1).
+        max_size: the most bytes of one message, inflated and over all its fragments; None for
+            any number.
+        deflate: the negotiated compression, if any.
+    """
+
+    def __init__(self, *, masked: bool, max_size: int | None, deflate: Deflate | None) -> None:
+        self._masked = masked
+        self._limit = sys.maxsize if max_size is None else max_size
+        self._deflate = deflate
+        self._rest = b""  # a header, or a control frame, of which the end is missing
+        self._refused = False
+        self._inflated = 0
+        # The data frame that is being received.
+        self._need = 0  # bytes of its payload still to come
+        self._frame_opcode = 0
+        self._fin = False
+        self._mask = b""
+        self._packed: list[bytes] = []  # its payload, where it is compressed
+        # The message that is being received; no opcode: none.
+        self._opcode = 0
+        self._compressed = False
+        self._size = 0
+        self._bytes: list[bytes] = []
+        self._texts: list[str] = []
+        self._utf8 = _new_utf8_decoder()
+
+    @property
+    def backlog(self) -> bool:
+        """Whether ``feed(b"")`` has more to give without any new bytes."""
+        return self._inflated > INFLATE_BUDGET and bool(self._rest)
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events that ``chunk`` completes, in order; after a Violation or Close, no more."""
+        events: list[Event] = []
+        if self._refused:
+            return events
+        self._inflated = 0
+        try:
+            self._decode(chunk, events)
+        except _Refused as refused:
+            self._refused = True
+            events.append(refused.violation)
+        return events
+
+    def _decode(self, chunk: bytes, events: list[Event]) -> None:
+        at: int | None = 0
+        if self._need:
+            at = self._payload(chunk, 0, events)
+        elif self._rest:
+            chunk, self._rest = self._rest + chunk, b""
+        while at is not None:
+            if not self._opcode:
+                at = self._cut(chunk, at, events)
+            begin = at
+            at = self._step(chunk, at, events)
+            if at is None:
+                self._rest = b"" if self._need or self._refused else chunk[begin:]
+            elif self._inflated > INFLATE_BUDGET:
+                self._rest = chunk[at:]
+                return
+
+    # The fast lane.
+
+    def _cut(self, chunk: bytes, at: int, events: list[Event]) -> int:
+        """Take every whole plain data frame from ``at`` on; where the first other thing begins."""
+        run: Run = []
+        append = run.append
+        limit = self._limit
+        end = len(chunk)
+        try:
+            while at + 1 < end:
+                head = chunk[at]
+                length = chunk[at + 1]
+                start = at + 2
+                if length > 125:
+                    if length == 126:
+                        start = at + 4
+                        length = int.from_bytes(chunk[at + 2 : start])
+                    elif length == 127:
+                        start = at + 10
+                        length = int.from_bytes(chunk[at + 2 : start])
+                    else:
+                        break
+                stop = start + length
+                if stop > end or length > limit:
+                    break
+                if head == FINAL_TEXT:
+                    append(chunk[start:stop].decode())
+                elif head == FINAL_BINARY:
+                    append(chunk[start:stop])
+                else:
+                    break
+                at = stop
+        except UnicodeDecodeError as error:
+            raise _Refused(1007, f"{error.reason} at byte {error.start}") from None
+        finally:
+            if run:
+                events.append(run)
+        return at
+
+    # Everything else.
+
+    def _step(self, chunk: bytes, at: int, events: list[Event]) -> int | None:
+        """Take one frame of any kind; where it ends, or None when ``chunk`` ends before it does."""
+        if len(chunk) - at < 2:
+            return None
+        head, second = chunk[at], chunk[at + 1]
+        self._check_head(head, second)
+        length = second & LENGTH
+        at += 2
+        if length > 125:
+            wide = 2 if length == 126 else 8
+            if len(chunk) - at < wide:
+                return None
+            length = int.from_bytes(chunk[at : at + wide])
+            at += wide
+        if not head & 0x8 and self._size + length > self._limit:
+            raise _Refused(1009, f"a message of more than {self._limit} bytes")
+        mask = b""
+        if self._masked:
+            if len(chunk) - at < 4:
+                return None
+            mask = chunk[at : at + 4]
+            at += 4
+        if head & 0x8:
+            if len(chunk) - at < length:
+                return None
+            payload = chunk[at : at + length]
+            self._control(head & OPCODE, apply_mask(payload, mask) if mask else payload, events)
+            return None if self._refused else at + length
+        self._open_frame(head, length, mask)
+        return self._payload(chunk, at, events)
+
+    def _check_head(self, head: int, second: int) -> None:
+        """Refuse what the first two bytes already show to be illegal (RFC 6455, section 5.2)."""
+        opcode = head & OPCODE
+        if bool(second & MASKED) != self._masked:
+            raise _Refused(1002, "incorrect masking")
+        if opcode & 0x8:
+            if opcode > PONG:
+                raise _Refused(1002, f"reserved opcode {opcode}")
+            if head & RSV:
+                raise _Refused(1002, "reserved bits in a control frame")
+            if not head & FIN:
+                raise _Refused(1002, "fragmented control frame")
+            if second & LENGTH > MAX_CONTROL_PAYLOAD:
+                raise _Refused(1002, "control frame too long")
+            return
+        if opcode > BINARY:
+            raise _Refused(1002, f"reserved opcode {opcode}")
+        if opcode == CONT and not self._opcode:
+            raise _Refused(1002, "unexpected continuation frame")
+        if opcode != CONT and self._opcode:
+            raise _Refused(1002, "expected a continuation frame")
+        allowed = RSV1 if self._deflate is not None and opcode != CONT else 0
+        if head & RSV & ~allowed:
+            raise _Refused(1002, "reserved bits must be 0")
+
+    def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
+        if opcode == PING:
+            events.append(Ping(payload))
+        elif opcode == PONG:
+            events.append(Pong(payload))
+        else:
+            events.append(_parse_close(payload))
+            # Nothing counts after a Close frame (RFC 6455, section 1.4).
+            self._refused = True
+
+    def _open_frame(self, head: int, length: int, mask: bytes) -> None:
+        self._frame_opcode = head & OPCODE
+        if self._frame_opcode != CONT:
+            self._opcode = self._frame_opcode
+            self._compressed = bool(head & RSV1)
+        self._fin = bool(head & FIN)
+        self._need = length
+        self._mask = mask
+
+    def _payload(self, chunk: bytes, at: int, events: list[Event]) -> int | None:
+        """Take what ``chunk`` has of the open frame's payload; close the frame when it is whole."""
+        data = chunk[at : at + self._need]
+        if data:
+            self._need -= len(data)
+            at += len(data)
+            if self._mask:
+                data, self._mask = _unmask(data, self._mask)
+            if self._compressed:
+                self._packed.append(data)
+            else:
+                self._append(data)
+        if self._need:
+            return None
+        if self._compressed:
+            self._append(self._inflate())
+        if self._fin:
+            self._finish(events)
+        return at
+
+    def _inflate(self) -> bytes:
+        assert self._deflate is not None  # RSV1 is refused without it
+        payload, self._packed = b"".join(self._packed), []
+        try:
+            data = self._deflate.inflate(
+                self._frame_opcode, payload, fin=self._fin, limit=self._limit - self._size
+            )
+        except InflatedTooBig:
+            raise _Refused(1009, f"a message of more than {self._limit} bytes") from None
+        except InflateError as error:
+            raise _Refused(1002, str(error)) from None
+        self._inflated += len(data)
+        return data
+
+    def _append(self, data: bytes) -> None:
+        """Add to the message. Empty pieces are not kept: endless empty fragments cost nothing."""
+        if not data:
+            return
+        self._size += len(data)
+        if self._opcode == BINARY:
+            self._bytes.append(data)
+            return
+        try:
+            self._texts.append(self._utf8.decode(data))
+        except UnicodeDecodeError as error:
+            raise _Refused(1007, f"{error.reason} in text") from None
+
+    def _finish(self, events: list[Event]) -> None:
+        message: Data
+        if self._opcode == BINARY:
+            message = b"".join(self._bytes)
+            self._bytes = []
+        else:
+            try:
+                self._utf8.decode(b"", True)
+            except UnicodeDecodeError as error:
+                raise _Refused(1007, f"{error.reason} in text") from None
+            message = "".join(self._texts)
+            self._texts = []
+        self._opcode = self._size = 0
+        self._compressed = False
+        if events and isinstance(events[-1], list):
+            events[-1].append(message)
+        else:
+            events.append([message])
+
+
+def _unmask(data: bytes, mask: bytes) -> tuple[bytes, bytes]:
+    """The plain data, and the mask turned to where the next byte of the frame needs it."""
+    turn = len(data) % 4
+    return apply_mask(data, mask), mask[turn:] + mask[:turn]
+
+
+def _parse_close(payload: bytes) -> Close:
+    """A Close frame from its payload (RFC 6455, sections 5.5.1 and 7.4)."""
+    if not payload:
+        return Close(NO_STATUS)
+    if len(payload) == 1:
+        raise _Refused(1002, "Close frame of one byte")
+    code = int.from_bytes(payload[:2])
+    try:
+        reason = payload[2:].decode()
+    except UnicodeDecodeError as error:
+        raise _Refused(1007, f"{error.reason} in the reason of a Close frame") from None
+    if code == NO_STATUS:
+        raise _Refused(1002, "close code 1005 on the wire")
+    try:
+        return Close(code, reason)
+    except ValueError:
+        raise _Refused(1002, f"invalid close code {code}") from None

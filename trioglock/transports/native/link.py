@@ -1,0 +1,87 @@
+"""A native link: the codec on a trio stream. Both directions of a connection's hot path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from ...frames import Event, Frame
+from ..codec import Decoder, Encoder
+from ..port import Handshake, Link, LinkBroken
+
+__all__ = ["NativeLink"]
+
+# One read takes at most this much; one write is cut into slices of it, so that progress shows.
+CHUNK = 2**16
+
+
+class NativeLink(Link):
+    """A WebSocket on any trio stream, in either role: the codec knows which.
+
+    Args:
+        stream: open and upgraded.
+        handshake: what was agreed.
+        decoder, encoder: fresh ones, for this link alone.
+        rest: bytes that were received behind the handshake.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        handshake: Handshake,
+        decoder: Decoder,
+        encoder: Encoder,
+        rest: bytes = b"",
+    ) -> None:
+        self.handshake = handshake
+        self.bytes_received = len(rest)
+        self.bytes_sent = 0
+        self._stream = stream
+        self._decoder = decoder
+        self._encoder = encoder
+        self._early = decoder.feed(rest)
+
+    async def receive(self) -> list[Event]:
+        """See :meth:`Link.receive`."""
+        if self._early:
+            events, self._early = self._early, []
+            return events
+        decoder = self._decoder
+        receive_some = self._stream.receive_some
+        try:
+            while True:
+                chunk = b""
+                if not decoder.backlog:
+                    data = await receive_some(CHUNK)
+                    if not data:
+                        return []
+                    # Some streams give bytearrays, whose slices would be handed to the user.
+                    chunk = data if data.__class__ is bytes else bytes(data)
+                    self.bytes_received += len(chunk)
+                events = decoder.feed(chunk)
+                if events:
+                    return events
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+            raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
+
+    async def write(self, frames: Sequence[Frame]) -> None:
+        """See :meth:`Link.write`."""
+        data = self._encoder.encode(frames)
+        send_all = self._stream.send_all
+        try:
+            if len(data) <= CHUNK:
+                await send_all(data)
+                self.bytes_sent += len(data)
+                return
+            with memoryview(data) as view:
+                for start in range(0, len(data), CHUNK):
+                    part = view[start : start + CHUNK]
+                    await send_all(part)
+                    self.bytes_sent += len(part)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+            raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
+
+    async def aclose(self) -> None:
+        """See :meth:`Link.aclose`."""
+        await trio.aclose_forcefully(self._stream)

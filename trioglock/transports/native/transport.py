@@ -1,0 +1,28 @@
+"""How a native link comes about."""
+
+from __future__ import annotations
+
+import trio
+
+from ...options import DialOptions
+from ..addresses import WebSocketURI
+from ..dialing import open_stream
+from ..port import Link, Transport
+from ..redirects import follow_redirects
+from ..tcp import closed_on_failure
+from .handshake import upgrade
+
+__all__ = ["NativeTransport"]
+
+
+class NativeTransport(Transport):
+    """The default: can do everything, and fast."""
+
+    async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the port's signature
+        """See :meth:`Transport.connect`."""
+        return await follow_redirects(options, self._dial)
+
+    async def _dial(self, uri: WebSocketURI, options: DialOptions) -> Link:
+        stream = await open_stream(uri, options)
+        async with closed_on_failure(stream):
+            return await upgrade(stream, uri, options)
