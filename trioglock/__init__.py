@@ -4,7 +4,7 @@ A connection is an actor: you write its hooks, they thread its state, and the fr
 socket, the tasks, the clock and the failures. See :func:`connect` and :class:`Socket`.
 """
 
-from .client import connect, run
+from .client import ConnectOptions, connect, run
 from .connection import Connection, Statistics, Status
 from .errors import (
     BadHookResult,
@@ -56,6 +56,7 @@ __all__ = [
     "Close",
     "ConnectError",
     "ConnectFailed",
+    "ConnectOptions",
     "Connection",
     "ConnectionClosed",
     "ConnectionClosedError",

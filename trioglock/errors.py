@@ -65,7 +65,7 @@ class InvalidURL(TrioglockError, ValueError):
 
 
 class InvalidOption(TrioglockError, ValueError):
-    """An argument is of the wrong type or out of range. Your fault: the text says what is allowed."""
+    """An argument is of the wrong type or out of range. Your fault: the text says what fits."""
 
 
 class InvalidFrame(TrioglockError, ValueError):

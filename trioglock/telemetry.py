@@ -53,7 +53,8 @@ class Trace:
 def shorten(item: object) -> str:
     """The item's repr, cut in the middle of what is long before its repr is built."""
     if isinstance(item, str | bytes) and len(item) > _SHORT:
-        return f"{item[:_SHORT]!r}... ({len(item)} {'characters' if isinstance(item, str) else 'bytes'})"
+        unit = "characters" if isinstance(item, str) else "bytes"
+        return f"{item[:_SHORT]!r}... ({len(item)} {unit})"
     text = repr(item)
     return text if len(text) <= 2 * _SHORT else f"{text[: 2 * _SHORT]}..."
 

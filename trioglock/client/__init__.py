@@ -1,6 +1,6 @@
-"""The client: ``connect()`` for programs with a body, ``run()`` for programs that are only hooks."""
+"""The client: ``connect()`` around a body, ``run()`` for programs that are only hooks."""
 
-from .connect import connect
+from .connect import ConnectOptions, connect
 from .run import run
 
-__all__ = ["connect", "run"]
+__all__ = ["ConnectOptions", "connect", "run"]

@@ -6,7 +6,7 @@ import itertools
 import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from ..connection import Connection, Session, hold
 from ..errors import InvalidOption
@@ -24,16 +24,55 @@ from ..socket import Socket, check_socket
 from ..telemetry import Trace
 from ..transports import NativeTransport, Transport, check_url, without_user_info
 
-__all__ = ["connect"]
+__all__ = ["ConnectOptions", "connect"]
 
 StateT = TypeVar("StateT")
 
 _numbers = itertools.count(1)
 
 
+class ConnectOptions(TypedDict, total=False):
+    """The keyword arguments of :func:`connect`, for functions that pass them on."""
+
+    additional_headers: HeadersLike | None
+    subprotocols: Sequence[str] | None
+    origin: str | None
+    user_agent_header: str | None
+    compression: Literal["deflate"] | None
+    proxy: str | Literal[True] | None
+    ssl_context: ssl.SSLContext | None
+    server_hostname: str | None
+    stream: StreamSource | None
+    max_redirects: int
+    open_timeout: float | None
+    close_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    write_timeout: float | None
+    max_size: int | None
+    max_queue: int | None
+    write_limit: int
+    overflow: Overflow
+    transport: Transport | None
+    name: str | None
+    trace: bool
+
+
+@overload
+def connect(
+    url: str, socket: None = None, **options: Unpack[ConnectOptions]
+) -> AbstractAsyncContextManager[Connection[None]]: ...
+
+
+@overload
+def connect(
+    url: str, socket: Socket[StateT], **options: Unpack[ConnectOptions]
+) -> AbstractAsyncContextManager[Connection[StateT]]: ...
+
+
 def connect(
     url: str,
-    socket: Socket[StateT] | None = None,
+    socket: Socket[Any] | None = None,
     *,
     additional_headers: HeadersLike | None = None,
     subprotocols: Sequence[str] | None = None,
@@ -57,7 +96,7 @@ def connect(
     transport: Transport | None = None,
     name: str | None = None,
     trace: bool = False,
-) -> AbstractAsyncContextManager[Connection[StateT]]:
+) -> AbstractAsyncContextManager[Connection[Any]]:
     """Connect to a WebSocket server for the time of an ``async with`` block.
 
     ::

@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Sequence
-from typing import Literal, TypedDict, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 import trio
 
 from ..connection import Connection
 from ..errors import ConnectionClosedError
-from ..headers import HeadersLike
-from ..options import Overflow, StreamSource
 from ..reasons import LocalClose
 from ..socket import Socket
-from ..transports import Transport
-from .connect import connect
+from .connect import ConnectOptions, connect
 
-__all__ = ["ConnectOptions", "run"]
+__all__ = ["run"]
 
 StateT = TypeVar("StateT")
-
-
-class ConnectOptions(TypedDict, total=False):
-    """The keyword arguments of :func:`connect`, for functions that pass them on."""
-
-    additional_headers: HeadersLike | None
-    subprotocols: Sequence[str] | None
-    origin: str | None
-    user_agent_header: str | None
-    compression: Literal["deflate"] | None
-    proxy: str | Literal[True] | None
-    ssl_context: ssl.SSLContext | None
-    server_hostname: str | None
-    stream: StreamSource | None
-    max_redirects: int
-    open_timeout: float | None
-    close_timeout: float | None
-    ping_interval: float | None
-    ping_timeout: float | None
-    write_timeout: float | None
-    max_size: int | None
-    max_queue: int | None
-    write_limit: int
-    overflow: Overflow
-    transport: Transport | None
-    name: str | None
-    trace: bool
 
 
 async def run(

@@ -182,7 +182,8 @@ def checked_frame(frame: Frame) -> OutFrame:
         # A copy: the buffer may change before the writer task gets to it.
         return bytes(frame)
     raise InvalidFrame(
-        f"a frame is str, bytes-like, Ping, Pong or Close, not {type(frame).__name__}: {frame!r:.100}"
+        "a frame is str, bytes-like, Ping, Pong or Close, "
+        f"not {type(frame).__name__}: {frame!r:.100}"
     )
 
 

@@ -70,6 +70,7 @@ class TrioWebsocketLink(Link):
         self._opened = trio.Event()
         self._refusal: ConnectError | None = None
         self._scope = trio.CancelScope()
+        self._local_close: trio.Event | None = None
         self._events, self._incoming = trio.open_memory_channel[Event](0)
 
     @property
@@ -151,10 +152,13 @@ class TrioWebsocketLink(Link):
         while True:
             try:
                 message = await self._websocket.get_message()
-            except LibraryClosed as closed:
-                reason = closed.reason
+            except LibraryClosed:
                 break
             await self._events.send([message])
+        if self._local_close is not None:
+            # Only then does the library know what the peer said.
+            await self._local_close.wait()
+        reason = self._websocket.closed
         if reason is None or reason.code == ABNORMAL:
             return
         await self._events.send(_closing_event(reason))
@@ -191,7 +195,9 @@ class TrioWebsocketLink(Link):
             pass
 
     async def _close(self, code: int, reason: str) -> None:
+        done = self._local_close = trio.Event()
         await self._websocket.aclose(code, reason)
+        done.set()
 
     async def aclose(self) -> None:
         """See :meth:`Link.aclose`."""

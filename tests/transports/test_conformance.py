@@ -1,0 +1,16 @@
+"""Both real transports pass the kit that users run on theirs."""
+
+from __future__ import annotations
+
+from trioglock import NativeTransport, Transport, TrioWebsocketTransport
+from trioglock.testing import TransportConformance
+
+
+class TestNative(TransportConformance):
+    def make_transport(self) -> Transport:
+        return NativeTransport()
+
+
+class TestTrioWebsocket(TransportConformance):
+    def make_transport(self) -> Transport:
+        return TrioWebsocketTransport()

@@ -1,0 +1,73 @@
+"""``trioglock demo``: the main job, end to end, on one machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..client import connect
+from ..connection import Connection
+from ..socket import Socket, Stream
+from ..testing import MockServer, echo
+
+__all__ = ["Count", "Counter", "demo"]
+
+STEPS = 20
+
+
+@dataclass(frozen=True)
+class Count:
+    """The state of the demo's connection."""
+
+    sent: int = 0
+    received: int = 0
+
+
+class Counter(Socket[Count]):
+    """Turns messages into JSON and back, and counts them."""
+
+    def init_stream(self, stream: Stream) -> Count:
+        """Nothing counted yet."""
+        return Count()
+
+    def handle_send(self, message: Any, state: Count) -> tuple[str, Count]:
+        """Message in, frame out."""
+        return json.dumps(message), replace(state, sent=state.sent + 1)
+
+    def handle_receive(self, frame: Any, state: Count) -> tuple[Any, Count]:
+        """Frame in, message out."""
+        return json.loads(frame), replace(state, received=state.received + 1)
+
+
+async def demo(messages: int) -> int:
+    """Send ``messages`` through an embedded echo server; 0 if all came back."""
+    async with MockServer(echo) as server:
+        print(f"echo server at {server.url}")
+        async with connect(server.url, Counter(), proxy=None) as conn:
+            started = time.perf_counter()
+            conn.start_soon(_send, conn, messages)
+            await _receive(conn, messages)
+            seconds = time.perf_counter() - started
+        print(f"final state: {conn.state}")
+        print(f"{messages} messages there and back in {seconds:.2f} s: {messages / seconds:,.0f}/s")
+    return 0 if conn.state == Count(messages, messages) else 1
+
+
+async def _send(conn: Connection[Count], messages: int) -> None:
+    for number in range(messages):
+        await conn.send({"number": number, "text": "hello"})
+
+
+async def _receive(conn: Connection[Count], messages: int) -> None:
+    bar = sys.stdout.isatty()
+    for number in range(1, messages + 1):
+        await conn.receive()
+        if number * STEPS % messages < STEPS:
+            done = number * STEPS // messages
+            text = f"[{'#' * done}{'.' * (STEPS - done)}] {number} of {messages}"
+            print(f"\r{text}" if bar else text, end="" if bar else "\n", flush=True)
+    if bar:
+        print()
