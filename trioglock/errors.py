@@ -175,7 +175,7 @@ class GaveUp(ConnectError):
 
     def __init__(self, attempts: Sequence[Disconnect]) -> None:
         super().__init__(tuple(attempts))
-        self.attempts = tuple(attempts)
+        self.attempts: tuple[Disconnect, ...] = tuple(attempts)
 
     def __str__(self) -> str:
         return f"gave up after {len(self.attempts)} attempts, the last: {self.attempts[-1]!r}"
@@ -202,7 +202,7 @@ class ConnectionClosed(TrioglockError):
         self.received = received
         self.sent = sent
         self.cause = cause
-        self.unsent = tuple(unsent)
+        self.unsent: tuple[object, ...] = tuple(unsent)
 
     @property
     def code(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import trio
 
@@ -35,8 +35,8 @@ class Reply:
     __slots__ = ("deliver", "frames")
 
     def __init__(self, *frames: Frame, deliver: Any = NOTHING) -> None:
-        self.frames = frames
-        self.deliver = deliver
+        self.frames: tuple[Frame, ...] = frames
+        self.deliver: Any = deliver
 
     def __repr__(self) -> str:
         shown = [repr(frame) for frame in self.frames]
@@ -49,7 +49,7 @@ class Reply:
             return NotImplemented
         return (self.frames, self.deliver) == (other.frames, other.deliver)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class Trace:
 
     def __init__(self, name: str, *, on: bool = False) -> None:
         self._name = name
-        self.on = on
+        self.on: bool = on
         if on:
             prepare_logging()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trioglock import NativeTransport, Transport, TrioWebsocketTransport
-from trioglock.testing import TransportConformance
+from trioglock.testing.conformance import TransportConformance
 
 
 class TestNative(TransportConformance):

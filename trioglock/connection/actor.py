@@ -43,7 +43,7 @@ class Answer:
         self._done = trio.Event()
         self._value: Any = None
         self._error: BaseException | None = None
-        self.withdrawn = False
+        self.withdrawn: bool = False
 
     def set(self, value: Any) -> None:
         """The job is done."""
@@ -90,12 +90,12 @@ class Actor(Generic[StateT]):
         closed_error: Callable[[], Exception],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
-        self.pending = 0
+        self.pending: int = 0
         self.active: object = None
-        self.stopped = False
+        self.stopped: bool = False
         self.has_state = False
         self.state = None  # type: ignore[assignment]  # until init_stream has run
-        self.backlog = 0
+        self.backlog: int = 0
         """Received messages that wait in the mailbox for an async hook."""
         self._effects = effects
         self._crashed = crashed
@@ -105,16 +105,16 @@ class Actor(Generic[StateT]):
         self._answers: set[Answer] = set()
         self._turn = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
-        self.init_stream = Hook(socket, "init_stream")
-        self.connect = Hook(socket, "handle_connect")
-        self.send_hook = Hook(socket, "handle_send")
-        self.receive_hook = Hook(socket, "handle_receive")
-        self.ping = Hook(socket, "handle_ping")
-        self.pong = Hook(socket, "handle_pong")
-        self.cast_hook = Hook(socket, "handle_cast")
-        self.call_hook = Hook(socket, "handle_call")
-        self.disconnect = Hook(socket, "handle_disconnect")
-        self.terminate_hook = Hook(socket, "terminate")
+        self.init_stream: Hook = Hook(socket, "init_stream")
+        self.connect: Hook = Hook(socket, "handle_connect")
+        self.send_hook: Hook = Hook(socket, "handle_send")
+        self.receive_hook: Hook = Hook(socket, "handle_receive")
+        self.ping: Hook = Hook(socket, "handle_ping")
+        self.pong: Hook = Hook(socket, "handle_pong")
+        self.cast_hook: Hook = Hook(socket, "handle_cast")
+        self.call_hook: Hook = Hook(socket, "handle_call")
+        self.disconnect: Hook = Hook(socket, "handle_disconnect")
+        self.terminate_hook: Hook = Hook(socket, "terminate")
 
     # Where a call comes from.
 

@@ -34,11 +34,11 @@ class Hook:
     __slots__ = ("call", "is_async", "is_default", "label", "name")
 
     def __init__(self, socket: Socket[Any], name: str) -> None:
-        self.name = name
+        self.name: str = name
         self.call: Callable[..., Any] = getattr(socket, name)
-        self.label = f"{type(socket).__name__}.{name}"
-        self.is_async = inspect.iscoroutinefunction(self.call)
-        self.is_default = getattr(self.call, "__func__", None) is getattr(Socket, name)
+        self.label: str = f"{type(socket).__name__}.{name}"
+        self.is_async: bool = inspect.iscoroutinefunction(self.call)
+        self.is_default: bool = getattr(self.call, "__func__", None) is getattr(Socket, name)
         if inspect.isasyncgenfunction(self.call) or inspect.isgeneratorfunction(self.call):
             raise BadHookResult(f"{self.label} is a generator; a hook returns, it does not yield")
 
@@ -104,7 +104,7 @@ class Effects:
 
     def __init__(self, inbox: Inbox, outbox: Outbox, close: Callable[[Close], None]) -> None:
         self.inbox = inbox
-        self.replied = False
+        self.replied: bool = False
         """Whether a hook has sent anything since this was last looked at."""
         self._outbox = outbox
         self._close = close

@@ -26,8 +26,8 @@ class Inbox:
 
     def __init__(self, limit: int | None, overflow: Overflow) -> None:
         self.items: deque[Any] = deque()
-        self.dropped = 0
-        self.ended = False
+        self.dropped: int = 0
+        self.ended: bool = False
         self._limit = limit
         self._low = 0 if limit is None else limit // 4
         self._overflow = overflow

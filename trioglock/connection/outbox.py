@@ -31,13 +31,13 @@ class Outbox:
     """
 
     def __init__(self, limit: int) -> None:
-        self.size = 0
+        self.size: int = 0
         """Bytes of payload that are queued or being written."""
-        self.closed = False
+        self.closed: bool = False
         """Nothing more is taken: a Close frame is queued, or the connection has ended."""
-        self.writing = False
+        self.writing: bool = False
         """Whether a batch is with the writer task."""
-        self.batches = 0
+        self.batches: int = 0
         """Batches that were written."""
         self._limit = limit
         self._data: deque[Data] = deque()
@@ -45,7 +45,7 @@ class Outbox:
         self._close: Close | None = None
         self._writing = 0  # bytes of payload with the writer task
         self._queued = 0  # data frames ever queued
-        self.written = 0
+        self.written: int = 0
         """Data frames ever written."""
         self._cut = False
         self._work = trio.lowlevel.ParkingLot()

@@ -67,18 +67,18 @@ class Session(Generic[StateT]):
     ) -> None:
         self.flow = flow
         self.trace = trace
-        self.status = Status.CONNECTING
-        self.ending = Ending()
+        self.status: Status = Status.CONNECTING
+        self.ending: Ending = Ending()
         self.failures: list[BaseException] = []
         self.open_error: Exception | None = None
-        self.opened = trio.Event()
-        self.finished = trio.Event()
-        self.body = trio.CancelScope()
-        self.upgrades = 0
-        self.messages_received = 0
-        self.inbox = Inbox(flow.max_queue, flow.overflow)
-        self.outbox = Outbox(flow.write_limit)
-        self.pings = Pings()
+        self.opened: trio.Event = trio.Event()
+        self.finished: trio.Event = trio.Event()
+        self.body: trio.CancelScope = trio.CancelScope()
+        self.upgrades: int = 0
+        self.messages_received: int = 0
+        self.inbox: Inbox = Inbox(flow.max_queue, flow.overflow)
+        self.outbox: Outbox = Outbox(flow.write_limit)
+        self.pings: Pings = Pings()
         self._effects = Effects(self.inbox, self.outbox, self.close)
         self.actor: Actor[StateT] = Actor(
             socket,

@@ -1,7 +1,10 @@
-"""For tests, ours and yours: a mock server, links in memory, and the transport conformance kit."""
+"""For tests, ours and yours: a mock server and links in memory.
+
+The transport conformance kit needs pytest, so it has a door of its own:
+:mod:`trioglock.testing.conformance`.
+"""
 
 from ..transports import MemoryLink, MemoryTransport, memory_link_pair
-from .conformance import TransportConformance
 from .server import Handler, MockPeer, MockServer, echo
 
 __all__ = [
@@ -10,7 +13,6 @@ __all__ = [
     "MemoryTransport",
     "MockPeer",
     "MockServer",
-    "TransportConformance",
     "echo",
     "memory_link_pair",
 ]

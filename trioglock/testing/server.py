@@ -33,7 +33,7 @@ class Rejection:
 
     def __init__(self, status: int, headers: HeadersLike = (), body: bytes = b"") -> None:
         self.status = status
-        self.headers = Headers(headers)
+        self.headers: Headers = Headers(headers)
         self.body = body
 
 
@@ -49,7 +49,7 @@ class MockPeer:
     ) -> None:
         self.path: str = request.path
         """The requested path and query."""
-        self.request_headers = Headers(
+        self.request_headers: Headers = Headers(
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers
         )
         """Of the opening handshake, as received; those of the handshake itself are left out."""
@@ -182,7 +182,7 @@ class MockServer:
         memory: bool = False,
         max_message_size: int = 2**24,
     ) -> None:
-        self.url = "ws://memory.test/"
+        self.url: str = "ws://memory.test/"
         """Where to connect to; add a path as you like."""
         self.peers: list[MockPeer] = []
         """Every accepted connection, oldest first."""

@@ -30,8 +30,8 @@ class MemoryLink(Link):
         incoming: trio.MemoryReceiveChannel[Frame],
     ) -> None:
         self.handshake = handshake
-        self.bytes_received = 0
-        self.bytes_sent = 0
+        self.bytes_received: int = 0
+        self.bytes_sent: int = 0
         self._outgoing = outgoing
         self._incoming = incoming
         self._broken = False

@@ -36,7 +36,7 @@ __all__ = ["TrioWebsocketTransport"]
 class TrioWebsocketTransport(Transport):
     """Connects through trio-websocket."""
 
-    capabilities = Capabilities(
+    capabilities: Capabilities = Capabilities(
         ping_events=False,
         pong_events=False,
         empty_close=False,
@@ -139,7 +139,7 @@ class TrioWebsocketLink(Link):
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in self._websocket.handshake_headers
         )
-        self.handshake = Handshake(
+        self.handshake: Handshake = Handshake(
             url=without_user_info(options.url),
             subprotocol=self._websocket.subprotocol,
             request_headers=headers,

@@ -35,8 +35,8 @@ class NativeLink(Link):
         rest: bytes = b"",
     ) -> None:
         self.handshake = handshake
-        self.bytes_received = len(rest)
-        self.bytes_sent = 0
+        self.bytes_received: int = len(rest)
+        self.bytes_sent: int = 0
         self._stream = stream
         self._decoder = decoder
         self._encoder = encoder

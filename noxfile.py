@@ -1,0 +1,77 @@
+"""The project's chores: ``nox -l`` lists them, ``nox -s tests`` runs one."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "typing", "imports", "tests", "examples", "build"]
+
+CODE = ("trioglock", "tests", "examples", "noxfile.py")
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    """Run the tests with coverage; an interpreter that is not there is skipped with a word."""
+    session.install("-e", ".[test]")
+    data = {"COVERAGE_FILE": str(Path(session.create_tmp(), "coverage"))}
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=data)
+    session.run("coverage", "combine", "--quiet", env=data)
+    # A part of the tests covers a part of the code.
+    report = ["--fail-under=0"] if session.posargs else []
+    session.run("coverage", "report", *report, env=data)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and common mistakes with ruff, trio's ASYNC rules included."""
+    session.install("ruff>=0.9")
+    session.run("ruff", "check", *CODE)
+    session.run("ruff", "format", "--check", *CODE)
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types: mypy --strict on everything, pyright --verifytypes at 100 % on the package."""
+    session.install(".[test]", "mypy>=1.13", "pyright", "nox")
+    session.run("mypy", *CODE)
+    session.run("pyright", "--verifytypes", "trioglock", "--ignoreexternal")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check that imports only ever point down, with import-linter."""
+    session.install("-e", ".", "import-linter>=2.1", "pytest")
+    session.run("lint-imports")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run every example as a script against its embedded server."""
+    session.install(".[test]")
+    for script in sorted(Path("examples").glob("*.py")):
+        session.run("python", str(script))
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel; the wheel installs in a clean environment and runs the demo there."""
+    session.install("build", "twine")
+    out = Path(session.create_tmp(), "dist")
+    shutil.rmtree(out, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(out))
+    artefacts = [str(path) for path in sorted(out.iterdir())]
+    session.run("twine", "check", "--strict", *artefacts)
+    with tempfile.TemporaryDirectory() as clean:
+        session.run("python", "-m", "venv", clean)
+        python = str(Path(clean, "bin", "python"))
+        wheel = next(path for path in artefacts if path.endswith(".whl"))
+        session.run(python, "-m", "pip", "install", "--quiet", wheel, external=True)
+        with session.chdir(clean):
+            session.run(python, "-m", "trioglock", "demo", external=True)
