@@ -12,6 +12,7 @@ A plain hook is on the stack while ``active`` is set, so whoever calls then is i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -31,7 +32,7 @@ StateT = TypeVar("StateT")
 Job = Callable[[], Awaitable[None]]
 
 MAILBOX = 2**16
-"""The most jobs that may wait; ``cast`` raises ``trio.WouldBlock`` beyond."""
+"""The most jobs that may wait: ``cast`` raises ``trio.WouldBlock`` beyond, pings go unhooked."""
 
 _SYNC = object()
 
@@ -101,7 +102,7 @@ class Actor(Generic[StateT]):
         self._crashed = crashed
         self._closed_error = closed_error
         self._spawn: Callable[[Callable[[], Awaitable[None]]], None] | None = spawn
-        self._post, self._jobs = trio.open_memory_channel[Job](MAILBOX)
+        self._post, self._jobs = trio.open_memory_channel[Job](math.inf)
         self._answers: set[Answer] = set()
         self._turn = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
@@ -287,7 +288,7 @@ class Actor(Generic[StateT]):
 
     def control(self, hook: Hook, payload: bytes) -> None:
         """A ping or pong came. Never waits; never raises."""
-        if hook.is_default or self.stopped:
+        if hook.is_default or self.stopped or self.pending >= MAILBOX:
             return
         if not self._idle(hook):
             self._put(partial(self._guarded, hook, payload))
@@ -344,6 +345,8 @@ class Actor(Generic[StateT]):
         """Leave a message for ``handle_cast``."""
         if self.cast_hook.is_default:
             self.cast_hook.call(message, self.state)
+        if self.pending >= MAILBOX:
+            raise trio.WouldBlock
         self._put(partial(self._guarded, self.cast_hook, message))
 
     async def call(self, request: Any) -> Any:

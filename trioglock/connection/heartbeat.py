@@ -54,6 +54,7 @@ class Heartbeat:
         self._next_ping = now + self._interval
         self._verdict = math.inf
         self._evidence = (0, 0)
+        self._payload = b""
         self._written: tuple[int, int] | None = None
         self._written_at = now
 
@@ -76,7 +77,9 @@ class Heartbeat:
         self._next_ping = now + self._interval
         if self._outbox.closed:
             return
-        self._outbox.put(Ping(self._pings.new_payload()))
+        self._pings.forget(self._payload)
+        self._payload = self._pings.new_payload()
+        self._outbox.put(Ping(self._payload))
         if self._verdict == math.inf:
             self._verdict = now + self._patience
             self._evidence = self._life()

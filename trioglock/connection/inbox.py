@@ -79,7 +79,13 @@ class Inbox:
         await self._room.park()
 
     def open_gates(self) -> None:
-        """Let the reader task go on whatever is queued: the connection is closing."""
+        """Let the reader task go on whatever is queued: the connection is closing.
+
+        What has arrived stays; what a peer still sends beyond the limit is dropped.
+        """
+        if self._overflow == "wait" and self._limit is not None:
+            self._overflow = "drop_newest"
+            self._limit = max(self._limit, len(self.items))
         self._room.unpark_all()
 
     def end(self) -> None:

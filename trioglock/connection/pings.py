@@ -42,15 +42,16 @@ class Pings:
 
     async def wait(self, payload: bytes) -> bool:
         """Wait for the answer; False if none will come."""
-        while payload in self._sent:
-            if self._ended:
-                return False
-            await self._answers.park()
-        return not self._ended
+        try:
+            while payload in self._sent and not self._ended:
+                await self._answers.park()
+            return payload not in self._sent
+        finally:
+            self.forget(payload)
 
-    def forget(self) -> None:
-        """The link is gone: no ping in flight will be answered, those of a later link may be."""
-        self._sent.clear()
+    def forget(self, payload: bytes) -> None:
+        """Nobody waits for this answer any more."""
+        self._sent.pop(payload, None)
 
     def end(self) -> None:
         """The connection is gone."""

@@ -205,7 +205,10 @@ class Session(Generic[StateT]):
                     if event.__class__ is list:
                         self.trace.items("received frame", event)
                         self.messages_received += len(event)
-                        self.actor.receive(event)
+                        if self.status is Status.OPEN or not self._hooks_lag():
+                            self.actor.receive(event)
+                        else:
+                            self.inbox.dropped += len(event)
                     else:
                         self._control(event)
                 if self._must_hold():
@@ -227,7 +230,10 @@ class Session(Generic[StateT]):
                 self._remote_close(event)
             case Violation(code, reason):
                 # What came before it still counts, nothing after it does.
-                self.close(Close(code, reason[:120]))
+                if self.status is Status.OPEN:
+                    self.close(Close(code, reason[:120]))
+                else:
+                    self._link_scope.cancel()
 
     def _must_hold(self) -> bool:
         if self.status is not Status.OPEN:
