@@ -4,6 +4,7 @@ A connection is an actor: you write its hooks, they thread its state, and the fr
 socket, the tasks, the clock and the failures. See :func:`connect` and :class:`Socket`.
 """
 
+from .backoff import Backoff, is_transient
 from .client import ConnectOptions, connect, run
 from .connection import Connection, Statistics, Status
 from .errors import (
@@ -38,6 +39,7 @@ from .reasons import (
     LocalClose,
     Lost,
     RemoteClose,
+    Violated,
 )
 from .socket import Deliver, Reconnect, Reply, Socket, Stop, Stream
 from .transports import (
@@ -51,6 +53,7 @@ from .version import __version__
 
 __all__ = [
     "Aborted",
+    "Backoff",
     "BadHookResult",
     "CallTimeout",
     "Close",
@@ -96,7 +99,9 @@ __all__ = [
     "TrioWebsocketTransport",
     "TrioglockError",
     "UsageError",
+    "Violated",
     "__version__",
     "connect",
+    "is_transient",
     "run",
 ]

@@ -4,6 +4,7 @@
 
     Disconnect
     ├── RemoteClose        the peer sent a Close frame
+    ├── Violated           the peer broke the protocol or a limit, and we closed for that
     ├── LocalClose         we closed: aclose(), Close(...) from a hook, the end of the block
     ├── Lost               the network or the peer's process went away without a Close frame
     ├── HeartbeatTimeout   the peer fell silent, or stopped reading
@@ -25,6 +26,7 @@ __all__ = [
     "LocalClose",
     "Lost",
     "RemoteClose",
+    "Violated",
 ]
 
 
@@ -42,6 +44,19 @@ class Disconnect:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteClose(Disconnect):
     """The peer closed; ``code`` is 1005 where its Close frame had none."""
+
+    code: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violated(Disconnect):
+    """The peer broke the protocol (1002), sent invalid text (1007) or too much (1009).
+
+    Args:
+        code: of the Close frame that told it so.
+        reason: what was wrong, in words.
+    """
 
     code: int
     reason: str = ""

@@ -19,11 +19,15 @@ class Status(Enum):
     ::
 
         CONNECTING -> OPEN -> CLOSING -> CLOSED
+                       ^ |       |
+                       | v       v
+                     RECONNECTING -> CLOSED
     """
 
     CONNECTING = "connecting"
     OPEN = "open"
     CLOSING = "closing"
+    RECONNECTING = "reconnecting"
     CLOSED = "closed"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import trio
 
@@ -23,7 +24,8 @@ OutFrame = Data | Ping | Pong | Close
 class Outbox:
     """A queue bounded in bytes: many fillers, and the writer task that empties it in batches.
 
-    Pings and pongs overtake data; the Close frame is the last to leave.
+    Pings and pongs overtake data; the Close frame is the last to leave. The queue outlives its
+    links: what one link did not take, the next one gets.
 
     Args:
         limit: the high-water mark in bytes of payload. A sender waits while so much is queued;
@@ -34,19 +36,26 @@ class Outbox:
         self.size: int = 0
         """Bytes of payload that are queued or being written."""
         self.closed: bool = False
-        """Nothing more is taken: a Close frame is queued, or the connection has ended."""
+        """Nothing more is taken: the connection is closing or has ended."""
         self.writing: bool = False
         """Whether a batch is with the writer task."""
         self.batches: int = 0
         """Batches that were written."""
+        self.written: int = 0
+        """Data frames ever handed to the operating system."""
+        self.doubtful: int = 0
+        """Data frames that were being written when a link broke: nobody can tell."""
         self._limit = limit
         self._data: deque[Data] = deque()
         self._urgent: deque[Ping | Pong] = deque(maxlen=MAX_URGENT)
         self._close: Close | None = None
+        self._close_first = False
+        self._held = False
         self._writing = 0  # bytes of payload with the writer task
+        self._batch = 0  # and data frames
         self._queued = 0  # data frames ever queued
-        self.written: int = 0
-        """Data frames ever written."""
+        self._done = 0  # data frames ever written or in doubt
+        self._lost = (0, 0)  # the latest of them in doubt: after which, and up to which
         self._cut = False
         self._work = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
@@ -60,8 +69,10 @@ class Outbox:
         """Whether a sender has to wait."""
         return self.size >= self._limit
 
+    # Filling it.
+
     def put(self, frame: Frame) -> None:
-        """Queue one frame.
+        """Queue one frame other than Close.
 
         Raises:
             InvalidFrame: it is neither text, nor bytes-like, nor a control frame.
@@ -73,20 +84,55 @@ class Outbox:
             self._queued += 1
         elif kind is Ping or kind is Pong:
             self._urgent.append(frame)  # type: ignore[arg-type]
-        elif kind is Close:
-            self.close(frame)  # type: ignore[arg-type]
-            return
         else:
             self.put(checked_frame(frame))
             return
         if self._work:
             self._work.unpark()
 
-    def close(self, frame: Close) -> None:
-        """Queue the Close frame behind the data and take nothing more."""
-        self.closed = True
+    def put_first(self, frames: Sequence[OutFrame]) -> None:
+        """Queue frames ahead of the data that has waited for a new link."""
+        for frame in reversed(frames):
+            if isinstance(frame, str | bytes):
+                self.size += _size(frame)
+                self._data.appendleft(frame)
+            else:
+                self.put(frame)
+        # They are not counted as queued, so that what a flush waits for is still behind them.
+        self._done = self._taken()
+
+    async def wait_room(self) -> None:
+        """Wait until there may be room; then look again."""
+        await self._room.park()
+
+    async def wait_flushed(self) -> bool:
+        """Wait until what is queued now is written; False if it was lost or never will be."""
+        begin, mark = self._done, self._queued
+        while self._done < mark:
+            if self._cut:
+                return False
+            await self._flushes.park()
+        after, up_to = self._lost
+        return not (up_to > begin and after < mark)
+
+    # Ends.
+
+    def close(self, frame: Close, *, first: bool = False, last: bool = True) -> None:
+        """Queue the Close frame.
+
+        Args:
+            frame: to be sent.
+            first: ahead of the data, which waits for another link or is lost.
+            last: nothing more is taken: the connection ends with this link.
+        """
+        self.closed = self.closed or last
         self._close = frame
+        self._close_first = first
         self._work.unpark_all()
+        self.open_gates()
+
+    def open_gates(self) -> None:
+        """Let whoever waits for room look again: the connection is closing."""
         self._room.unpark_all()
 
     def drop_data(self) -> tuple[Data, ...]:
@@ -99,71 +145,89 @@ class Outbox:
         self._flushes.unpark_all()
         return dropped
 
-    def open_gates(self) -> None:
-        """Let whoever waits for room look again: the connection is closing."""
-        self._room.unpark_all()
-
     def end(self) -> None:
-        """Wake every waiter: the connection has ended."""
+        """Take nothing more and wake every waiter: the connection has ended."""
         self.closed = self._cut = True
         self._room.unpark_all()
         self._flushes.unpark_all()
 
     # The writer task's side.
 
+    def attach(self) -> None:
+        """A new link: the data is held back until :meth:`release`, what was for the old is gone."""
+        self._held = True
+        self._urgent.clear()
+        self._close = None
+
+    def release(self) -> None:
+        """Let the data go."""
+        self._held = False
+        self._work.unpark_all()
+
+    def detach(self) -> None:
+        """The link is gone; what was being written is neither sent nor unsent."""
+        if not self.writing:
+            return
+        before = self._done
+        self.doubtful += self._batch
+        self._finish_batch()
+        self._lost = (before, self._done)
+
     def take(self) -> list[OutFrame]:
-        """The next batch, pings and pongs first; empty if nothing waits."""
+        """The next batch, pings and pongs first; empty if nothing may be written."""
         batch: list[OutFrame] = []
         if self._urgent:
             batch.extend(self._urgent)
             self._urgent.clear()
-        data = self._data
-        if self.size <= BATCH:
-            self._writing = self.size
-            batch.extend(data)
-            data.clear()
-        else:
-            size = 0
-            while data and (not size or size + _size(data[0]) <= BATCH):
-                size += _size(data[0])
-                batch.append(data.popleft())
-            self._writing = size
-        if self._close is not None and not data:
+        if self._close is None or not self._close_first:
+            self._take_data(batch)
+        if self._close is not None and (self._close_first or not self._data):
             batch.append(self._close)
             self._close = None
+            self._held = True
         self.writing = bool(batch)
         return batch
 
+    def _take_data(self, batch: list[OutFrame]) -> None:
+        data = self._data
+        if self._held or not data:
+            return
+        if self.size <= BATCH:
+            self._writing = self.size
+            self._batch = len(data)
+            batch.extend(data)
+            data.clear()
+            return
+        size = 0
+        while data and (not size or size + _size(data[0]) <= BATCH):
+            size += _size(data[0])
+            batch.append(data.popleft())
+            self._batch += 1
+        self._writing = size
+
     def wrote(self) -> None:
-        """Tell that the batch is with the operating system."""
+        """The batch is with the operating system."""
+        self.written += self._batch
+        self._finish_batch()
+
+    def _finish_batch(self) -> None:
+        self._batch = 0
         self.size -= self._writing
         self._writing = 0
         self.writing = False
         self.batches += 1
-        self.written = self._queued - len(self._data)
+        self._done = self._taken()
         if self._flushes:
             self._flushes.unpark_all()
         if self._room and self.size < self._limit:
             self._room.unpark_all()
 
+    def _taken(self) -> int:
+        return self._queued - len(self._data)
+
     async def wait_work(self) -> None:
         """Wait until there may be something to take."""
         await self._work.park()
-
-    # The senders' side.
-
-    async def wait_room(self) -> None:
-        """Wait until there may be room; then look again."""
-        await self._room.park()
-
-    async def wait_flushed(self) -> bool:
-        """Wait until what is queued now is written; False if it never will be."""
-        mark = self._queued
-        while self.written < mark:
-            if self._cut:
-                return False
-            await self._flushes.park()
-        return True
 
 
 def checked_frame(frame: Frame) -> OutFrame:

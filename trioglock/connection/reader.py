@@ -1,0 +1,152 @@
+"""The reader: from a link's events to the hooks, and our own backpressure."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ..frames import Close, Event, Ping, Pong, Violation
+from ..reasons import Disconnect, Lost
+from ..telemetry import Trace
+from ..transports import Link, LinkBroken
+from .actor import Actor
+from .dispatch import Effects
+from .heartbeat import Gate
+from .inbox import Inbox
+from .outbox import Outbox
+from .pings import Pings
+
+__all__ = ["Reader", "Session"]
+
+
+class Session(Protocol):
+    """What the reader knows of the session it works for."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has begun to close."""
+
+    @property
+    def max_queue(self) -> int | None:
+        """The high-water mark of what waits for hooks and program."""
+
+    def close(self, frame: Close) -> None:
+        """Start the closing handshake."""
+
+    def closed_by_peer(self, frame: Close) -> None:
+        """The peer has sent its Close frame."""
+
+    def violated(self, violation: Violation) -> None:
+        """The peer broke the protocol."""
+
+
+class Reader:
+    """Reads one link.
+
+    Args:
+        session: told how the peer ends the connection.
+        link: to read.
+        actor: gets the messages.
+        effects: carry out what hooks ask for.
+        outbox: gets the pongs.
+        pings: get the answers.
+        gate: tells the heartbeat when the reader is held back.
+        trace: told every frame.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        link: Link,
+        actor: Actor[Any],
+        effects: Effects,
+        outbox: Outbox,
+        pings: Pings,
+        gate: Gate,
+        trace: Trace,
+    ) -> None:
+        self.messages: int = 0
+        """Whole data messages read."""
+        self._session = session
+        self._link = link
+        self._actor = actor
+        self._effects = effects
+        self._inbox: Inbox = effects.inbox
+        self._outbox = outbox
+        self._pings = pings
+        self._gate = gate
+        self._trace = trace
+
+    async def read(self) -> Disconnect:
+        """Read until the stream ends; how it ended, as far as the stream tells."""
+        receive = self._link.receive
+        try:
+            while True:
+                events = await receive()
+                if not events:
+                    return Lost()
+                for event in events:
+                    if event.__class__ is list:
+                        self._messages(event)
+                    else:
+                        self._control(event)
+                if self._must_hold():
+                    await self._hold()
+        except LinkBroken as broken:
+            return Lost(error=broken.__cause__ or broken)
+
+    def _messages(self, run: list[Any]) -> None:
+        self._trace.items("received frame", run)
+        self.messages += len(run)
+        if self._session.is_open or not self._hooks_lag():
+            self._actor.receive(run)
+        else:
+            self._inbox.dropped += len(run)
+
+    def _control(self, event: Event) -> None:
+        self._trace.items("received frame", [event])
+        match event:
+            case Ping(payload):
+                self._trace.line("replying from handle_ping with pong")
+                self._outbox.put(Pong(payload))
+                self._actor.control(self._actor.ping, payload)
+            case Pong(payload):
+                self._pings.answered(payload)
+                self._actor.control(self._actor.pong, payload)
+            case Close():
+                self._session.closed_by_peer(event)
+            case Violation():
+                self._session.violated(event)
+
+    # Backpressure.
+
+    def _must_hold(self) -> bool:
+        if not self._session.is_open:
+            return False
+        if self._inbox.overflowed:
+            self._session.close(Close(1008, "the inbox overflowed"))
+            return False
+        # A full outbox holds the reader only for what its own hooks reply: if it waited for the
+        # program's sends as well, two peers that send and read at the same time would stand still.
+        effects = self._effects
+        effects.replied = effects.replied and self._outbox.full
+        return self._inbox.full or effects.replied or self._hooks_lag()
+
+    def _hooks_lag(self) -> bool:
+        limit = self._session.max_queue
+        return limit is not None and self._actor.backlog >= limit
+
+    async def _hold(self) -> None:
+        """Read no more until there is room: TCP tells the peer to slow down."""
+        gate = self._gate
+        gate.held = True
+        try:
+            while self._must_hold():
+                if self._inbox.full:
+                    await self._inbox.wait_room()
+                elif self._hooks_lag():
+                    await self._actor.wait_backlog()
+                else:
+                    await self._outbox.wait_room()
+        finally:
+            gate.held = False
+            gate.releases += 1
