@@ -153,6 +153,7 @@ class RedirectFailed(HandshakeRefused):
 
     def __init__(self, refused: HandshakeRefused, problem: str) -> None:
         super().__init__(refused.status, refused.headers, refused.body, refused.phrase)
+        self.args = (refused, problem)
         self.problem = problem
 
     def __str__(self) -> str:
@@ -178,7 +179,8 @@ class GaveUp(ConnectError):
         self.attempts: tuple[Disconnect, ...] = tuple(attempts)
 
     def __str__(self) -> str:
-        return f"gave up after {len(self.attempts)} attempts, the last: {self.attempts[-1]!r}"
+        last = f", the last: {self.attempts[-1]!r}" if self.attempts else ""
+        return f"gave up after {len(self.attempts)} attempts{last}"
 
 
 class ConnectionClosed(TrioglockError):

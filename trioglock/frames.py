@@ -81,8 +81,10 @@ class Close:
 
     def __post_init__(self) -> None:
         code = self.code
-        if type(code) is not int and not isinstance(code, int):
+        if not isinstance(code, int):
             raise ValueError(f"a close code is an int, not {code!r}")
+        if not isinstance(self.reason, str):
+            raise ValueError(f"a close reason is a str, not {self.reason!r}")
         if code == NO_STATUS:
             if self.reason:
                 raise ValueError("a Close frame without a code (1005) carries no reason")

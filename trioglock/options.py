@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +11,7 @@ from typing import Literal, TypeAlias
 import trio
 
 from .errors import InvalidOption
-from .headers import Headers, HeadersLike
+from .headers import TOKEN, Headers, HeadersLike
 from .version import __version__
 
 __all__ = ["USER_AGENT", "DialOptions", "FlowOptions", "Overflow", "StreamSource"]
@@ -25,8 +24,6 @@ Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
 
 StreamSource: TypeAlias = trio.abc.Stream | Callable[[], Awaitable[trio.abc.Stream]]
 """An open stream, or a function that opens one for every attempt."""
-
-_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +39,7 @@ class DialOptions:
     origin: str | None = None
     user_agent_header: str | None = USER_AGENT
     compression: Literal["deflate"] | None = "deflate"
-    proxy: str | Literal[True] | None = True
+    proxy: str | Literal[True] | None = field(default=True, repr=False)
     ssl_context: ssl.SSLContext | None = None
     server_hostname: str | None = None
     stream: StreamSource | None = None
@@ -51,12 +48,14 @@ class DialOptions:
     max_redirects: int = 10
 
     def __post_init__(self) -> None:
-        if not isinstance(self.url, str):
-            raise InvalidOption(f"url is a str, not {self.url!r}")
+        for name in ("origin", "user_agent_header"):
+            _check_header_value(name, getattr(self, name))
+        if self.server_hostname is not None and not isinstance(self.server_hostname, str):
+            raise InvalidOption(f"server_hostname is a str, not {self.server_hostname!r}")
         if self.compression not in ("deflate", None):
             raise InvalidOption(f"compression is 'deflate' or None, not {self.compression!r}")
         if not (self.proxy is None or self.proxy is True or isinstance(self.proxy, str)):
-            raise InvalidOption(f"proxy is True, None or a URL, not {self.proxy!r}")
+            raise InvalidOption(f"proxy is True, None or a URL, not {type(self.proxy).__name__}")
         if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
             raise InvalidOption(f"ssl_context is an ssl.SSLContext, not {self.ssl_context!r}")
         if self.stream is not None and not (
@@ -119,10 +118,25 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
         return ()
     if isinstance(subprotocols, str):
         raise InvalidOption(f"subprotocols is a list of names, not the str {subprotocols!r}")
-    for name in subprotocols:
-        if not isinstance(name, str) or not name or not _TOKEN.issuperset(name):
+    try:
+        names = tuple(subprotocols)
+    except TypeError:
+        raise InvalidOption(f"subprotocols is a list of names, not {subprotocols!r}") from None
+    for name in names:
+        if not isinstance(name, str) or not name or not TOKEN.issuperset(name):
             raise InvalidOption(f"{name!r} is not the name of a subprotocol")
-    return tuple(subprotocols)
+    if len(set(names)) < len(names):
+        raise InvalidOption(f"subprotocols are named twice in {list(names)!r}")
+    return names
+
+
+def _check_header_value(name: str, value: str | None) -> None:
+    if value is None:
+        return
+    try:
+        Headers([(name, value)])
+    except ValueError as error:
+        raise InvalidOption(f"{name}: {error}") from None
 
 
 def check_seconds(name: str, value: float | None) -> None:
@@ -131,7 +145,11 @@ def check_seconds(name: str, value: float | None) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidOption(f"{name} is a number of seconds or None, not {value!r}")
-    if math.isnan(value) or value <= 0:
+    try:
+        positive = float(value) > 0
+    except OverflowError:
+        positive = False
+    if not positive:
         raise InvalidOption(f"{name} is more than 0 seconds, or None for never, not {value!r}")
 
 

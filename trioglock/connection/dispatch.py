@@ -146,6 +146,7 @@ class Effects:
         """Queue what ``handle_send`` returned; all of it, there is no await in between."""
         for frame in frames:
             if frame.__class__ is Close:
+                # Nothing may follow a Close frame (RFC 6455, section 5.5.1).
                 self._close(frame)
-            else:
-                self._outbox.put(frame)
+                return
+            self._outbox.put(frame)

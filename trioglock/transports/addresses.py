@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit, urlunsplit
+import re
+from urllib.parse import urlsplit
 
 from websockets.exceptions import InvalidURI
 from websockets.uri import WebSocketURI, parse_uri
@@ -11,6 +12,8 @@ from ..errors import InvalidOption, InvalidURL
 from ..options import DialOptions
 
 __all__ = ["WebSocketURI", "check_url", "parse_url", "without_user_info"]
+
+_USER_INFO = re.compile(r"^([a-z][a-z0-9+.-]*:)?(//)?[^/?#]*@", re.IGNORECASE)
 
 
 def check_url(options: DialOptions) -> str:
@@ -32,26 +35,34 @@ def parse_url(url: str) -> WebSocketURI:
     Raises:
         InvalidURL: it is none; the text says why, without the URL's secrets.
     """
+    if not isinstance(url, str):
+        raise InvalidURL(f"a URL is a str, not {type(url).__name__}")
+    problem = _problem(url)
+    if problem is None:
+        try:
+            uri = parse_uri(url)
+            # The name must have a form that a resolver takes.
+            uri.host.encode("ascii" if ":" in uri.host else "idna")
+        except InvalidURI as error:
+            problem = error.msg
+        except (ValueError, UnicodeError):
+            problem = "the host or port is malformed"
+        else:
+            return uri
+    raise InvalidURL(f"{without_user_info(url)!r}: {problem}")
+
+
+def _problem(url: str) -> str | None:
+    """What the library would let pass."""
+    if any(c <= " " or c == "\x7f" for c in url):
+        return "white space or a control character"
     try:
-        uri = parse_uri(url)
-        # Touched here, so that a port out of range is found here.
-        if not 0 < uri.port < 65536:
-            raise ValueError("port out of range")
-        if any(c in uri.resource_name for c in " \r\n\t\0"):
-            raise ValueError("white space or a control character in the path or query")
-    except InvalidURI as error:
-        raise InvalidURL(f"{without_user_info(url)!r}: {error.msg}") from None
-    except (ValueError, UnicodeError) as error:
-        raise InvalidURL(f"{without_user_info(url)!r}: {error}") from None
-    return uri
+        port = urlsplit(url).port
+    except ValueError:
+        return "the host or port is malformed"
+    return "port 0 cannot be connected to" if port == 0 else None
 
 
 def without_user_info(url: str) -> str:
-    """The URL as it may be shown and logged: without user and password."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url
-    if "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """The URL as it may be shown and logged: without user and password, however malformed."""
+    return _USER_INFO.sub(lambda found: (found[1] or "") + (found[2] or ""), url)

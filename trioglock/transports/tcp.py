@@ -44,15 +44,15 @@ async def start_tls(
         TLSFailed: the handshake failed; the stream is closed.
     """
     async with closed_on_failure(stream):
-        encrypted = trio.SSLStream(
-            stream,
-            context or ssl.create_default_context(),
-            server_hostname=hostname,
-            https_compatible=True,
-        )
         try:
+            encrypted = trio.SSLStream(
+                stream,
+                context or ssl.create_default_context(),
+                server_hostname=hostname,
+                https_compatible=True,
+            )
             await encrypted.do_handshake()
-        except (trio.BrokenResourceError, ssl.SSLError, OSError) as error:
+        except (trio.BrokenResourceError, ssl.SSLError, OSError, ValueError) as error:
             cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
             raise TLSFailed(f"TLS handshake with {hostname}: {cause or error}") from cause
         return encrypted

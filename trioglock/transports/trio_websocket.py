@@ -7,6 +7,7 @@ Close frame.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 
 import trio
@@ -20,7 +21,7 @@ from trio_websocket import ConnectionClosed as LibraryClosed
 from websockets.headers import build_authorization_basic, build_host
 from wsproto.utilities import ProtocolError as LibraryProtocolError
 
-from ..errors import ConnectError, ConnectFailed, HandshakeRefused, InvalidHandshake
+from ..errors import ConnectError, ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFailed
 from ..frames import NO_STATUS, Close, Event, Frame, Ping, Pong, Violation
 from ..headers import Headers
 from ..options import DialOptions
@@ -112,9 +113,7 @@ class TrioWebsocketLink(Link):
             self._refusal = _translated(_first(group))
         finally:
             if self._refusal is None and not self._opened.is_set():
-                self._refusal = ConnectFailed(
-                    "the server hung up or spoke nonsense instead of answering the handshake"
-                )
+                self._refusal = self._tap.refusal()
             self._opened.set()
 
     async def _watch_opening(self) -> None:
@@ -211,19 +210,30 @@ class _Tap(trio.abc.Stream):
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self.ended = trio.Event()
+        self._error: BaseException | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         try:
             data = await self.stream.receive_some(max_bytes)
-        except trio.BrokenResourceError:
+        except trio.BrokenResourceError as error:
+            self._error = error.__cause__ or error
             self.ended.set()
             raise
         if not data:
             self.ended.set()
         self.bytes_received += len(data)
         return data
+
+    def refusal(self) -> ConnectError:
+        """Why the handshake got no answer that the library could read."""
+        text = "the server hung up or spoke nonsense instead of answering the handshake"
+        # With TLS 1.3 a rejected client certificate shows only now.
+        kind = TLSFailed if isinstance(self._error, ssl.SSLError) else ConnectFailed
+        refusal = kind(text if self._error is None else f"{text}: {self._error}")
+        refusal.__cause__ = self._error
+        return refusal
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self.stream.send_all(data)

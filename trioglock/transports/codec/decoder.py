@@ -105,7 +105,7 @@ class Decoder:
         elif self._rest:
             chunk, self._rest = self._rest + chunk, b""
         while at is not None:
-            if not self._opcode:
+            if not self._opcode and not self._masked:
                 at = self._cut(chunk, at, events)
             begin = at
             at = self._step(chunk, at, events)
@@ -148,7 +148,7 @@ class Decoder:
                     break
                 at = stop
         except UnicodeDecodeError as error:
-            raise _Refused(1007, f"{error.reason} at byte {error.start}") from None
+            raise _bad_text(error) from None
         finally:
             if run:
                 events.append(run)
@@ -170,7 +170,7 @@ class Decoder:
                 return None
             length = int.from_bytes(chunk[at : at + wide])
             at += wide
-        if not head & 0x8 and self._size + length > self._limit:
+        if not head & 0x8 and self._size + length > self._packed_limit(head):
             raise _Refused(1009, f"a message of more than {self._limit} bytes")
         mask = b""
         if self._masked:
@@ -211,6 +211,12 @@ class Decoder:
         allowed = RSV1 if self._deflate is not None and opcode != CONT else 0
         if head & RSV & ~allowed:
             raise _Refused(1002, "reserved bits must be 0")
+
+    def _packed_limit(self, head: int) -> int:
+        """The most payload that a frame may have: what does not compress grows a little."""
+        if head & RSV1 or (self._compressed and not head & OPCODE):
+            return self._limit + self._limit // 1024 + 64
+        return self._limit
 
     def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
         if opcode == PING:
@@ -276,7 +282,7 @@ class Decoder:
         try:
             self._texts.append(self._utf8.decode(data))
         except UnicodeDecodeError as error:
-            raise _Refused(1007, f"{error.reason} in text") from None
+            raise _bad_text(error) from None
 
     def _finish(self, events: list[Event]) -> None:
         message: Data
@@ -287,7 +293,7 @@ class Decoder:
             try:
                 self._utf8.decode(b"", True)
             except UnicodeDecodeError as error:
-                raise _Refused(1007, f"{error.reason} in text") from None
+                raise _bad_text(error) from None
             message = "".join(self._texts)
             self._texts = []
         self._opcode = self._size = 0
@@ -296,6 +302,10 @@ class Decoder:
             events[-1].append(message)
         else:
             events.append([message])
+
+
+def _bad_text(error: UnicodeDecodeError) -> _Refused:
+    return _Refused(1007, f"{error.reason} in text")
 
 
 def _unmask(data: bytes, mask: bytes) -> tuple[bytes, bytes]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions import Extension
 from websockets.frames import Frame, Opcode
@@ -50,9 +52,27 @@ class Deflate:
             raise InflatedTooBig from None
         except ProtocolError as error:
             raise InflateError(str(error)) from None
-        if limit is not None and len(data.data) > limit:
+        inflated = bytes(data.data)
+        if limit is not None and len(inflated) > limit:
             raise InflatedTooBig
-        return bytes(data.data)
+        self._continue_after_final_block(inflated, fin=fin)
+        return inflated
+
+    def _continue_after_final_block(self, inflated: bytes, *, fin: bool) -> None:
+        """Start a new stream where a message ended its own (RFC 7692, section 7.2.3.4).
+
+        zlib would ignore, and keep, all that comes after. Of the sliding window only this
+        message's part is known: a reference to what is older is an error, not wrong data.
+        """
+        decoder = getattr(self._extension, "decoder", None)
+        if decoder is None or not decoder.eof:
+            return
+        if not fin or decoder.unused_data.strip(b"\0") not in (b"", b"\xff\xff"):
+            raise InflateError("data behind the end of the compressed stream")
+        bits = self._extension.remote_max_window_bits  # type: ignore[attr-defined]
+        self._extension.decoder = zlib.decompressobj(  # type: ignore[attr-defined]
+            wbits=-bits, zdict=inflated[-(1 << bits) :]
+        )
 
     def deflate(self, opcode: int, payload: bytes) -> bytes:
         """The compressed payload of one whole data message."""

@@ -56,7 +56,7 @@ async def upgrade(stream: trio.abc.Stream, uri: WebSocketURI, options: DialOptio
         await stream.send_all(b"".join(protocol.data_to_send()))
         rest = await _read_response(stream, protocol)
     except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
-        raise _hung_up(error) from error
+        raise _hung_up(error) from (error.__cause__ or error)
     if protocol.handshake_exc is not None:
         raise _translated(protocol.handshake_exc) from protocol.handshake_exc
     response = protocol.events_received()[0]
