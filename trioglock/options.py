@@ -33,7 +33,7 @@ class DialOptions:
     The fields are the keyword arguments of :func:`trioglock.connect` and mean the same.
     """
 
-    url: str = field(repr=False)
+    url: str = field(default="", repr=False)
     additional_headers: Headers = Headers()
     subprotocols: tuple[str, ...] = ()
     origin: str | None = None

@@ -11,6 +11,7 @@ import trio
 from .errors import InvalidOption, UsageError
 from .frames import Frame
 from .headers import Headers, HeadersLike
+from .options import check_headers, check_seconds
 from .reasons import Disconnect
 
 __all__ = ["Deliver", "Handle", "Reconnect", "Reply", "Socket", "Stop", "Stream"]
@@ -72,6 +73,12 @@ class Reconnect:
     url: str | None = None
     additional_headers: HeadersLike | None = None
     delay: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.delay:
+            check_seconds("delay", self.delay)
+        if self.additional_headers is not None:
+            check_headers("additional_headers", self.additional_headers)
 
 
 @dataclass(frozen=True, slots=True)

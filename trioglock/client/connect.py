@@ -6,11 +6,14 @@ import itertools
 import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
+import trio
+
+from ..backoff import Backoff
 from ..connection import Connection, Session, hold
 from ..errors import InvalidOption
-from ..headers import HeadersLike
 from ..options import (
     USER_AGENT,
     DialOptions,
@@ -23,6 +26,7 @@ from ..options import (
 from ..socket import Socket, check_socket
 from ..telemetry import Trace
 from ..transports import NativeTransport, Transport, check_url, without_user_info
+from .dialer import Dialer, HeadersSource, URLSource
 
 __all__ = ["ConnectOptions", "connect"]
 
@@ -34,7 +38,7 @@ _numbers = itertools.count(1)
 class ConnectOptions(TypedDict, total=False):
     """The keyword arguments of :func:`connect`, for functions that pass them on."""
 
-    additional_headers: HeadersLike | None
+    additional_headers: HeadersSource
     subprotocols: Sequence[str] | None
     origin: str | None
     user_agent_header: str | None
@@ -53,6 +57,7 @@ class ConnectOptions(TypedDict, total=False):
     max_queue: int | None
     write_limit: int
     overflow: Overflow
+    reconnect: bool | Backoff
     transport: Transport | None
     name: str | None
     trace: bool
@@ -60,21 +65,21 @@ class ConnectOptions(TypedDict, total=False):
 
 @overload
 def connect(
-    url: str, socket: None = None, **options: Unpack[ConnectOptions]
+    url: URLSource, socket: None = None, **options: Unpack[ConnectOptions]
 ) -> AbstractAsyncContextManager[Connection[None]]: ...
 
 
 @overload
 def connect(
-    url: str, socket: Socket[StateT], **options: Unpack[ConnectOptions]
+    url: URLSource, socket: Socket[StateT], **options: Unpack[ConnectOptions]
 ) -> AbstractAsyncContextManager[Connection[StateT]]: ...
 
 
 def connect(
-    url: str,
+    url: URLSource,
     socket: Socket[Any] | None = None,
     *,
-    additional_headers: HeadersLike | None = None,
+    additional_headers: HeadersSource = None,
     subprotocols: Sequence[str] | None = None,
     origin: str | None = None,
     user_agent_header: str | None = USER_AGENT,
@@ -93,6 +98,7 @@ def connect(
     max_queue: int | None = 16,
     write_limit: int = 2**16,
     overflow: Overflow = "wait",
+    reconnect: bool | Backoff = False,
     transport: Transport | None = None,
     name: str | None = None,
     trace: bool = False,
@@ -111,9 +117,11 @@ def connect(
     being cancelled drops the connection on the spot; no task and no socket remains.
 
     Args:
-        url: ``ws://`` or ``wss://``; user and password in it become basic authentication.
+        url: ``ws://`` or ``wss://``; user and password in it become basic authentication. Or a
+            function, plain or async, that is asked before every attempt.
         socket: the hooks; by default messages go out and come in as they are.
-        additional_headers: sent with the opening handshake.
+        additional_headers: sent with the opening handshake. Or a function, plain or async, that
+            is asked before every attempt: for fresh tokens.
         subprotocols: in the order of preference (RFC 6455, section 1.9).
         origin: the ``Origin`` header (RFC 6454).
         user_agent_header: the ``User-Agent`` header, or None for none.
@@ -136,6 +144,8 @@ def connect(
         write_limit: bytes that may wait to be written before ``send`` waits.
         overflow: what happens at ``max_queue``: ``"wait"`` stops reading, ``"drop_oldest"`` and
             ``"drop_newest"`` lose messages and count them, ``"close"`` closes with 1008.
+        reconnect: True or a :class:`Backoff` connects again after a loss or a failed attempt,
+            the first one included. State, inbox and queued messages survive.
         transport: the plug to the network, by default :class:`NativeTransport`.
         name: what logs call this connection; by default the host and a number.
         trace: write a line for each step, see :mod:`trioglock.telemetry`.
@@ -148,56 +158,56 @@ def connect(
         ConnectError: on entering the block; its subclasses say what was wrong.
         BadHookResult, Exception: out of the block: what a hook or a background task raised.
     """
-    return hold(
-        *_prepare(
-            check_socket(socket),
-            DialOptions(
-                url=url,
-                additional_headers=check_headers("additional_headers", additional_headers),
-                subprotocols=check_subprotocols(subprotocols),
-                origin=origin,
-                user_agent_header=user_agent_header,
-                compression=compression,
-                proxy=proxy,
-                ssl_context=ssl_context,
-                server_hostname=server_hostname,
-                stream=stream,
-                open_timeout=open_timeout,
-                max_size=max_size,
-                max_redirects=max_redirects,
-            ),
-            FlowOptions(
-                ping_interval=ping_interval,
-                ping_timeout=ping_timeout,
-                close_timeout=close_timeout,
-                write_timeout=write_timeout,
-                max_queue=max_queue,
-                write_limit=write_limit,
-                overflow=overflow,
-            ),
-            transport,
-            name,
-            trace=trace,
-        )
+    dial = DialOptions(
+        subprotocols=check_subprotocols(subprotocols),
+        origin=origin,
+        user_agent_header=user_agent_header,
+        compression=compression,
+        proxy=proxy,
+        ssl_context=ssl_context,
+        server_hostname=server_hostname,
+        stream=stream,
+        open_timeout=open_timeout,
+        max_size=max_size,
+        max_redirects=max_redirects,
     )
+    flow = FlowOptions(
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        close_timeout=close_timeout,
+        write_timeout=write_timeout,
+        max_queue=max_queue,
+        write_limit=write_limit,
+        overflow=overflow,
+    )
+    dialer = Dialer(
+        check_transport(transport), dial, url, additional_headers, check_reconnect(reconnect, dial)
+    )
+    # A function's answers are checked when it gives them.
+    shown = "" if callable(url) else without_user_info(url)
+    host = "client" if callable(url) else check_url(replace(dial, url=url))
+    if not callable(additional_headers):
+        check_headers("additional_headers", additional_headers)
+    name = name or f"{host}#{next(_numbers)}"
+    session = Session(dialer, flow, check_socket(socket), Trace(name, on=trace))
+    return hold(session, Connection(session, name, shown))
 
 
-def _prepare(
-    socket: Socket[StateT],
-    dial: DialOptions,
-    flow: FlowOptions,
-    transport: Transport | None,
-    name: str | None,
-    *,
-    trace: bool,
-) -> tuple[Session[StateT], Connection[StateT]]:
-    """A session and its public face, not started yet; bad input raises here."""
+def check_transport(transport: Transport | None) -> Transport:
+    """The transport to use; the native one for None."""
     if transport is None:
-        transport = NativeTransport()
-    elif not isinstance(transport, Transport):
+        return NativeTransport()
+    if not isinstance(transport, Transport):
         raise InvalidOption(f"transport is a trioglock Transport, not {transport!r}")
-    host = check_url(dial)
-    if name is None:
-        name = f"{host}#{next(_numbers)}"
-    session = Session(transport, dial, flow, socket, Trace(name, on=trace))
-    return session, Connection(session, name, without_user_info(dial.url))
+    return transport
+
+
+def check_reconnect(reconnect: bool | Backoff, dial: DialOptions) -> Backoff | None:
+    """The policy for what the user gave."""
+    if not isinstance(reconnect, bool | Backoff):
+        raise InvalidOption(f"reconnect is True, False or a Backoff, not {reconnect!r}")
+    if reconnect and isinstance(dial.stream, trio.abc.Stream):
+        raise InvalidOption("to reconnect, stream must be a function that opens a new stream")
+    if isinstance(reconnect, Backoff):
+        return reconnect
+    return Backoff() if reconnect else None

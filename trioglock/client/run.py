@@ -11,6 +11,7 @@ from ..errors import ConnectionClosedError
 from ..reasons import LocalClose
 from ..socket import Socket
 from .connect import ConnectOptions, connect
+from .dialer import URLSource
 
 __all__ = ["run"]
 
@@ -18,7 +19,7 @@ StateT = TypeVar("StateT")
 
 
 async def run(
-    url: str,
+    url: URLSource,
     socket: Socket[StateT],
     *,
     task_status: trio.TaskStatus[Connection[StateT]] = trio.TASK_STATUS_IGNORED,

@@ -22,7 +22,7 @@ import trio
 from ..errors import UsageError
 from ..frames import Run
 from ..reasons import Disconnect
-from ..socket import Deliver, Socket, Stream
+from ..socket import Deliver, Reconnect, Socket, Stop, Stream
 from .dispatch import Effects, Hook, frames_to_send, split, split_call
 
 __all__ = ["Actor", "Answer"]
@@ -148,6 +148,8 @@ class Actor(Generic[StateT]):
                 self.pending -= 1
 
     async def _ask(self, job: Callable[[Answer], Awaitable[None]]) -> Any:
+        if self.stopped:
+            raise self._closed_error()
         answer = Answer()
         self._answers.add(answer)
         try:
@@ -203,13 +205,15 @@ class Actor(Generic[StateT]):
         result, self.state = split(hook, await self._invoke(hook, *args, self.state))
         self._effects.apply(hook, result)
 
-    def _perform_now(self, hook: Hook, *args: Any) -> None:
+    def _call_now(self, hook: Hook, *args: Any) -> Any:
         self.active = _SYNC
         try:
-            returned = hook.call(*args, self.state)
+            return hook.call(*args)
         finally:
             self.active = None
-        result, self.state = split(hook, returned)
+
+    def _perform_now(self, hook: Hook, *args: Any) -> None:
+        result, self.state = split(hook, self._call_now(hook, *args, self.state))
         self._effects.apply(hook, result)
 
     def _idle(self, hook: Hook) -> bool:
@@ -217,20 +221,50 @@ class Actor(Generic[StateT]):
 
     # What happens, in the order of a connection's life.
 
-    async def connected(self, stream: Stream) -> None:
-        """Run ``init_stream``, once, and ``handle_connect``; raises what they raise."""
+    def connected(
+        self,
+        stream: Stream,
+        done: Callable[[Stream], None],
+        is_current: Callable[[Stream], bool],
+    ) -> None:
+        """A link is up: ``init_stream``, once, and ``handle_connect``. Never waits or raises.
 
-        async def job(answer: Answer) -> None:
-            if not self.has_state:
-                self.state = await self._invoke(self.init_stream, stream)
-                self.has_state = True
-            await self._perform(self.connect, stream)
-            answer.set(None)
+        Args:
+            stream: for the hooks.
+            done: called once they have returned.
+            is_current: whether that link is still the one; for another, nothing is replied.
+        """
+        if self._idle(self.connect) and (self.has_state or not self.init_stream.is_async):
+            try:
+                if not self.has_state:
+                    self._init(self._call_now(self.init_stream, stream))
+                returned = self._call_now(self.connect, stream, self.state)
+                self._greet(returned, is_current(stream))
+                done(stream)
+            except Exception as error:
+                self._crashed(error)
+            return
 
-        if self.init_stream.is_async or not self._idle(self.connect):
-            await self._ask(job)
-        else:
-            await job(Answer())
+        async def job() -> None:
+            try:
+                if not self.has_state:
+                    self._init(await self._invoke(self.init_stream, stream))
+                returned = await self._invoke(self.connect, stream, self.state)
+                self._greet(returned, is_current(stream))
+                done(stream)
+            except Exception as error:
+                self._crashed(error)
+
+        self._put(job)
+
+    def _init(self, state: StateT) -> None:
+        self.state = state
+        self.has_state = True
+
+    def _greet(self, returned: Any, current: bool) -> None:
+        result, self.state = split(self.connect, returned)
+        if current:
+            self._effects.apply(self.connect, result, first=True)
 
     def receive(self, run: Run) -> None:
         """Messages came. Never waits; never raises."""
@@ -304,12 +338,7 @@ class Actor(Generic[StateT]):
         if hook.is_default:
             frames, state = frames_to_send(hook, message), self.state
         else:
-            self.active = _SYNC
-            try:
-                returned = hook.call(message, self.state)
-            finally:
-                self.active = None
-            frame, state = split(hook, returned)
+            frame, state = split(hook, self._call_now(hook, message, self.state))
             frames = frames_to_send(hook, frame)
         self._effects.send(frames)
         self.state = state
@@ -368,10 +397,14 @@ class Actor(Generic[StateT]):
 
         async def job(answer: Answer) -> None:
             hook = self.disconnect
-            decision, self.state = split(hook, await self._invoke(hook, reason, self.state))
+            returned = await self._invoke(hook, reason, self.state)
+            decision, state = split(hook, returned)
+            if not (decision is None or isinstance(decision, Reconnect | Stop)):
+                raise hook.complain(returned)
+            self.state = state
             answer.set(decision)
 
-        if not self._idle(self.disconnect):
+        if self.stopped or not self._idle(self.disconnect):
             return await self._ask(job)
         answer = Answer()
         await job(answer)

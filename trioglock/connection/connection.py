@@ -84,7 +84,7 @@ class Connection(Generic[StateT]):
         while self._outbox.full and not self._outbox.closed:
             await self._outbox.wait_room()
         if self._outbox.closed:
-            raise self._session.ending.error()
+            raise self._session.closed_error()
         if self._actor.can_send_now:
             self._actor.send_now(message)
         else:
@@ -120,7 +120,7 @@ class Connection(Generic[StateT]):
     def _refuse_nowait(self) -> None:
         self._actor.refuse_inside("send_nowait")
         if self._outbox.closed:
-            raise self._session.ending.error()
+            raise self._session.closed_error()
         if self._actor.send_hook.is_async:
             raise UsageError(f"{self._actor.send_hook.label} is async: use await send()")
         raise trio.WouldBlock
@@ -142,7 +142,7 @@ class Connection(Generic[StateT]):
         while self._outbox.full and not self._outbox.closed:
             await self._outbox.wait_room()
         if self._outbox.closed:
-            raise self._session.ending.error()
+            raise self._session.closed_error()
         if isinstance(checked, Close):
             self._session.close(checked)
         else:
@@ -152,13 +152,14 @@ class Connection(Generic[StateT]):
         """Wait until all that is queued now is with the operating system.
 
         Raises:
-            ConnectionClosed: the connection ended before.
+            ConnectionClosed: the connection ended before, or the link broke while part of it was
+                being written: then nobody can tell whether it arrived.
             UsageError: called inside a hook of this connection.
         """
         self._actor.refuse_inside("flush")
         await trio.lowlevel.checkpoint()
         if not await self._outbox.wait_flushed():
-            raise self._session.ending.error()
+            raise self._session.closed_error()
 
     # Receiving.
 
@@ -185,7 +186,7 @@ class Connection(Generic[StateT]):
         self._actor.refuse_inside("receive_nowait")
         if not self._items:
             if self._inbox.ended:
-                raise self._session.ending.error()
+                raise self._session.closed_error()
             raise trio.WouldBlock
         item = self._items.popleft()
         self._inbox.taken()
@@ -210,7 +211,7 @@ class Connection(Generic[StateT]):
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._items:
             if self._inbox.ended:
-                raise self._session.ending.error()
+                raise self._session.closed_error()
             await self._inbox.wait()
 
     def __aiter__(self) -> Connection[StateT]:
@@ -223,7 +224,7 @@ class Connection(Generic[StateT]):
         items = self._items
         while not items:
             if self._inbox.ended:
-                error = self._session.ending.error()
+                error = self._session.closed_error()
                 if error.code in OK_CODES:
                     raise StopAsyncIteration
                 raise error
@@ -243,7 +244,7 @@ class Connection(Generic[StateT]):
             UsageError: the Socket has no ``handle_cast``.
         """
         if self._actor.stopped:
-            raise self._session.ending.error()
+            raise self._session.closed_error()
         self._actor.cast(message)
 
     def cast_after(self, seconds: float, message: Any) -> trio.CancelScope:
@@ -288,7 +289,7 @@ class Connection(Generic[StateT]):
         check_seconds("timeout", timeout)
         await trio.lowlevel.checkpoint()
         if self._actor.stopped:
-            raise self._session.ending.error()
+            raise self._session.closed_error()
         with trio.move_on_after(math.inf if timeout is None else timeout):
             return await self._actor.call(request)
         raise CallTimeout(f"{self._actor.call_hook.label} took longer than {timeout} seconds")
@@ -303,20 +304,20 @@ class Connection(Generic[StateT]):
             pong waits behind them.
 
         Raises:
-            ConnectionClosed: the connection is closing, or closed before the pong came.
+            ConnectionClosed: the connection is not open, or the link ended before the pong came.
             UsageError: called inside a hook of this connection.
         """
         self._actor.refuse_inside("ping")
         await trio.lowlevel.checkpoint()
-        if self._outbox.closed:
-            raise self._session.ending.error()
+        if self._outbox.closed or not self._session.is_open:
+            raise self._session.closed_error()
         pings = self._session.pings
-        started = trio.current_time()
         payload = pings.new_payload()
         self._outbox.put(Ping(payload))
-        if not await pings.wait(payload):
-            raise self._session.ending.error()
-        return trio.current_time() - started
+        seconds = await pings.wait(payload)
+        if seconds is None:
+            raise self._session.closed_error()
+        return seconds
 
     @property
     def latency(self) -> float | None:
@@ -344,6 +345,19 @@ class Connection(Generic[StateT]):
     def abort(self) -> None:
         """Drop the connection on the spot, without a closing handshake; allowed anywhere."""
         self._session.abort()
+
+    async def reconnect(self) -> None:
+        """Leave the present link for a new one; wait until that is open.
+
+        State, inbox and queued messages stay. While the policy pauses between two attempts, the
+        next one is made at once.
+
+        Raises:
+            ConnectionClosed: the connection ended instead.
+            UsageError: called inside a hook of this connection.
+        """
+        self._actor.refuse_inside("reconnect")
+        await self._session.reconnect()
 
     async def wait_closed(self) -> None:
         """Wait until the connection has ended and ``terminate`` has run.
@@ -410,10 +424,10 @@ class Connection(Generic[StateT]):
     def statistics(self) -> Statistics:
         """What the connection has done so far."""
         session = self._session
-        sent, received = session.bytes_each_way
+        sent, received, messages = session.figures
         return Statistics(
             messages_sent=session.outbox.written,
-            messages_received=session.messages_received,
+            messages_received=messages,
             bytes_sent=sent,
             bytes_received=received,
             inbox=len(self._items),
@@ -421,6 +435,7 @@ class Connection(Generic[StateT]):
             outbox_bytes=session.outbox.size,
             mailbox=self._actor.pending,
             dropped=session.inbox.dropped,
+            in_doubt=session.outbox.doubtful,
             unsent=len(session.ending.unsent),
             reconnects=max(0, session.upgrades - 1),
             latency=session.pings.latency,

@@ -109,8 +109,8 @@ class Effects:
         self._outbox = outbox
         self._close = close
 
-    def apply(self, hook: Hook, result: Any) -> None:
-        """Do what one result asks for.
+    def apply(self, hook: Hook, result: Any, *, first: bool = False) -> None:
+        """Do what one result asks for; ``first`` sends ahead of what waits for a new link.
 
         Raises:
             BadHookResult: a Reply contains something that is no frame.
@@ -119,25 +119,31 @@ class Effects:
         if result is None:
             return
         if kind is Reply:
-            self._reply(hook, result)
+            self._reply(hook, result, first=first)
         elif kind is Close:
             self._close(result)
         else:
             self.inbox.items.append(result.value if kind is Deliver else result)
             self.inbox.settle()
 
-    def _reply(self, hook: Hook, reply: Reply) -> None:
-        outbox = self._outbox
+    def _reply(self, hook: Hook, reply: Reply, *, first: bool) -> None:
         try:
             frames = [checked_frame(frame) for frame in reply.frames]
         except InvalidFrame as error:
             raise BadHookResult(f"{hook.label}: {error}") from None
         self.replied = True
-        for frame in frames:
-            if frame.__class__ is Close:
-                self._close(frame)
-            elif not outbox.closed:
-                outbox.put(frame)
+        close = next((frame for frame in frames if isinstance(frame, Close)), None)
+        if close is not None:
+            # Nothing may follow a Close frame (RFC 6455, section 5.5.1).
+            del frames[frames.index(close) :]
+        if not self._outbox.closed:
+            if first:
+                self._outbox.put_first(frames)
+            else:
+                for frame in frames:
+                    self._outbox.put(frame)
+        if close is not None:
+            self._close(close)
         if reply.deliver is not NOTHING:
             self.inbox.items.append(reply.deliver)
             self.inbox.settle()

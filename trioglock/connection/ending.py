@@ -39,6 +39,7 @@ class Ending:
         self.received: Close | None = None
         self.cause: Disconnect | None = None
         self.unsent: tuple[Data, ...] = ()
+        self.gave_up: Exception | None = None
 
     @property
     def clean(self) -> bool:
@@ -51,4 +52,6 @@ class Ending:
     def error(self) -> ConnectionClosed:
         """A new exception that tells all of it."""
         kind = ConnectionClosedOK if self.clean else ConnectionClosedError
-        return kind(self.received, self.sent, self.cause, self.unsent)
+        error = kind(self.received, self.sent, self.cause, self.unsent)
+        error.__cause__ = self.gave_up
+        return error

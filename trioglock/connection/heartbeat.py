@@ -8,6 +8,7 @@ both directions, and sleeps until there is something to decide: no timer runs fo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import trio
 
@@ -22,11 +23,25 @@ __all__ = ["Gate", "Heartbeat"]
 
 
 class Gate:
-    """Whether our own backpressure holds the reader task back, and how often it let go."""
+    """Whether our own backpressure holds the reader task back, and how often it let go.
 
-    def __init__(self) -> None:
+    Args:
+        changed: told every change.
+    """
+
+    def __init__(self, changed: Callable[[bool], None]) -> None:
+        self.held: bool = False
+        self.releases: int = 0
+        self._changed = changed
+
+    def __enter__(self) -> None:
+        self.held = True
+        self._changed(True)
+
+    def __exit__(self, *_: object) -> None:
         self.held = False
-        self.releases = 0
+        self.releases += 1
+        self._changed(False)
 
 
 class Heartbeat:

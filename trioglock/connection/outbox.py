@@ -117,6 +117,11 @@ class Outbox:
 
     # Ends.
 
+    async def wait_close_written(self) -> None:
+        """Wait until the Close frame that is queued has left, or its link is gone."""
+        while self._close is not None or self.writing:
+            await self._flushes.park()
+
     def close(self, frame: Close, *, first: bool = False, last: bool = True) -> None:
         """Queue the Close frame.
 
@@ -166,6 +171,8 @@ class Outbox:
 
     def detach(self) -> None:
         """The link is gone; what was being written is neither sent nor unsent."""
+        self._close = None
+        self._flushes.unpark_all()
         if not self.writing:
             return
         before = self._done

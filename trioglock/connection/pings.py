@@ -13,19 +13,20 @@ class Pings:
     """Who pinged when; measures round trips on trio's clock.
 
     A pong also answers every earlier ping: the peer may skip all but the last (RFC 6455, 5.5.3).
+    No payload is used twice, so a pong of an old link cannot answer a ping of the new one.
     """
 
     def __init__(self) -> None:
         self.latency: float | None = None
         """Seconds of the latest round trip."""
         self._sent: dict[bytes, float] = {}
+        self._answers: dict[bytes, float | None] = {}
         self._count = itertools.count()
-        self._answers = trio.lowlevel.ParkingLot()
-        self._ended = False
+        self._waiters = trio.lowlevel.ParkingLot()
 
     def new_payload(self) -> bytes:
-        """A payload that no ping in flight has; note when it was sent."""
-        payload = next(self._count).to_bytes(4)
+        """A payload for a ping that is sent now."""
+        payload = next(self._count).to_bytes(8)
         self._sent[payload] = trio.current_time()
         return payload
 
@@ -33,27 +34,32 @@ class Pings:
         """A pong came."""
         if payload not in self._sent:
             return
-        self.latency = trio.current_time() - self._sent[payload]
+        now = trio.current_time()
+        self.latency = now - self._sent[payload]
         for earlier in list(self._sent):
-            del self._sent[earlier]
+            sent = self._sent.pop(earlier)
+            if earlier in self._answers:
+                self._answers[earlier] = now - sent
             if earlier == payload:
                 break
-        self._answers.unpark_all()
+        self._waiters.unpark_all()
 
-    async def wait(self, payload: bytes) -> bool:
-        """Wait for the answer; False if none will come."""
+    async def wait(self, payload: bytes) -> float | None:
+        """Wait for the answer to a ping; seconds of the round trip, or None if none will come."""
+        self._answers[payload] = None
         try:
-            while payload in self._sent and not self._ended:
-                await self._answers.park()
-            return payload not in self._sent
+            while payload in self._sent:
+                await self._waiters.park()
+            return self._answers[payload]
         finally:
+            del self._answers[payload]
             self.forget(payload)
 
     def forget(self, payload: bytes) -> None:
         """Nobody waits for this answer any more."""
         self._sent.pop(payload, None)
 
-    def end(self) -> None:
-        """The connection is gone."""
-        self._ended = True
-        self._answers.unpark_all()
+    def lose(self) -> None:
+        """The link is gone: no ping in flight will be answered."""
+        self._sent.clear()
+        self._waiters.unpark_all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..frames import Close, Event, Ping, Pong, Violation
-from ..reasons import Disconnect, Lost
+from ..reasons import Lost
 from ..telemetry import Trace
 from ..transports import Link, LinkBroken
 from .actor import Actor
@@ -76,7 +76,7 @@ class Reader:
         self._gate = gate
         self._trace = trace
 
-    async def read(self) -> Disconnect:
+    async def read(self) -> Lost:
         """Read until the stream ends; how it ended, as far as the stream tells."""
         receive = self._link.receive
         try:
@@ -137,9 +137,7 @@ class Reader:
 
     async def _hold(self) -> None:
         """Read no more until there is room: TCP tells the peer to slow down."""
-        gate = self._gate
-        gate.held = True
-        try:
+        with self._gate:
             while self._must_hold():
                 if self._inbox.full:
                     await self._inbox.wait_room()
@@ -147,6 +145,3 @@ class Reader:
                     await self._actor.wait_backlog()
                 else:
                     await self._outbox.wait_room()
-        finally:
-            gate.held = False
-            gate.releases += 1

@@ -1,9 +1,10 @@
 """The session: the tasks that bring a connection up, keep it going and take it down.
 
-One session is one ``async with connect(...)``. Its main task dials, and is then the reader of the
-link; beside it run the writer task, the heartbeat and, if it is needed, the actor's. Nothing in
-here raises into the nursery: what goes wrong is noted in :attr:`Session.failures`, and what the
-peer does in :attr:`Session.ending`.
+One session is one ``async with connect(...)``. Its main task asks its :class:`Route` for a link,
+reads it to its end, lets ``handle_disconnect`` decide, and asks again or not; beside it run, for
+each link, the writer task and the heartbeat, and for all links, if it is needed, the actor's.
+Nothing in here raises into the nursery: what goes wrong is noted in :attr:`Session.failures`, and
+what the peer says in :attr:`Session.ending`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
-from ..errors import ConnectError, ConnectionClosed, OpenTimeout
-from ..frames import Close, Event, Ping, Pong, Violation
-from ..options import DialOptions, FlowOptions
+from ..errors import ConnectionClosed
+from ..frames import Close, Violation
+from ..options import FlowOptions
 from ..reasons import (
     Aborted,
     Crashed,
@@ -27,10 +28,11 @@ from ..reasons import (
     LocalClose,
     Lost,
     RemoteClose,
+    Violated,
 )
-from ..socket import Handle, Socket, Stream
+from ..socket import Handle, Reconnect, Socket, Stop, Stream
 from ..telemetry import Trace
-from ..transports import Handshake, Link, LinkBroken, Transport
+from ..transports import Handshake, Link, LinkBroken
 from .actor import Actor
 from .dispatch import Effects
 from .ending import Ending, Status
@@ -38,6 +40,8 @@ from .heartbeat import Gate, Heartbeat
 from .inbox import Inbox
 from .outbox import Outbox
 from .pings import Pings
+from .reader import Reader
+from .route import Route
 
 __all__ = ["Session"]
 
@@ -45,11 +49,10 @@ StateT = TypeVar("StateT")
 
 
 class Session(Generic[StateT]):
-    """One connection's life.
+    """One connection's life, over one link or several.
 
     Args:
-        transport: opens links.
-        dial: where to, and how.
+        route: where links come from, and whether another one is wanted.
         flow: time-outs and limits.
         socket: the user's hooks.
         trace: told every step.
@@ -58,15 +61,10 @@ class Session(Generic[StateT]):
     handshake: Handshake | None = None
 
     def __init__(
-        self,
-        transport: Transport,
-        dial: DialOptions,
-        flow: FlowOptions,
-        socket: Socket[StateT],
-        trace: Trace,
+        self, route: Route, flow: FlowOptions, socket: Socket[StateT], trace: Trace
     ) -> None:
-        self.flow = flow
-        self.trace = trace
+        self.max_queue: int | None = flow.max_queue
+        self.trace: Trace = trace
         self.status: Status = Status.CONNECTING
         self.ending: Ending = Ending()
         self.failures: list[BaseException] = []
@@ -75,7 +73,6 @@ class Session(Generic[StateT]):
         self.finished: trio.Event = trio.Event()
         self.body: trio.CancelScope = trio.CancelScope()
         self.upgrades: int = 0
-        self.messages_received: int = 0
         self.inbox: Inbox = Inbox(flow.max_queue, flow.overflow)
         self.outbox: Outbox = Outbox(flow.write_limit)
         self.pings: Pings = Pings()
@@ -84,22 +81,29 @@ class Session(Generic[StateT]):
             socket,
             self._effects,
             crashed=self.crash,
-            closed_error=self.ending.error,
+            closed_error=self.closed_error,
             spawn=self._spawn,
         )
-        self._transport = transport
-        self._dial_options = dial
-        self._gate = Gate()
-        self._link: Link | None = None
-        self._past_bytes = (0, 0)
+        self._flow = flow
+        self._route = route
         self._handle: Handle
         self._tasks: trio.Nursery | None = None
+        self._link: Link | None = None
+        self._reader: Reader | None = None
+        self._gate = Gate(self._held)
+        self._past = (0, 0, 0)
+        self._attempt = 0
+        self._opened_at = math.inf
         # The socket's side of the life, and the hooks' side: each may get a deadline of its own.
         self._link_scope = trio.CancelScope()
+        self._hooks_deadline = math.inf
         self._hooks_scope = trio.CancelScope()
+        # Why the connection ends, once it is decided that it does; and why this link did.
         self._ended_by: Disconnect | None = None
+        self._link_ended_by: Disconnect | None = None
         self._broken: BaseException | None = None
-        self._attempts = 0
+        self._final = False
+        self._reopened: trio.Event | None = None
 
     # The main task.
 
@@ -112,161 +116,113 @@ class Session(Generic[StateT]):
                 reason = await self._live()
                 self._tasks.cancel_scope.cancel()
         finally:
-            self._settle(self._ended_by or reason)
-            with trio.CancelScope(shield=True) as scope:
-                scope.deadline = self._deadline()
-                await self._terminate(self._ended_by or reason)
+            reason = self._ended_by or reason
+            self._finish(reason)
+            with trio.CancelScope(shield=True, deadline=self._deadline()):
+                await self._terminate(reason)
             self.opened.set()
             self.finished.set()
 
     async def _live(self) -> Disconnect:
-        self._attempts += 1
-        reason = await self._attempt(self._attempts)
-        self._note_end(reason)
-        with self._hooks_scope:
-            try:
-                await self.actor.disconnected(reason)
-            except ConnectionClosed:
-                pass  # the hooks were stopped: there is nothing to decide
-            except Exception as error:
-                self.crash(error)
+        """One link after the other, until nothing wants another; why the last one ended."""
+        while True:
+            reason = await self._one_link()
+            delay = await self._decide(reason)
+            if delay is None:
+                return reason
+            self.status = Status.RECONNECTING
+            self.trace.line(f"reconnect in {delay:.3g} seconds")
+            self._link_scope = trio.CancelScope()
+            with self._link_scope:
+                await trio.sleep(delay)
+            if self._final:
+                return reason
+
+    async def _one_link(self) -> Disconnect:
+        """From dialling to the link's end; why it ended."""
+        self._attempt += 1
+        self._link_scope = trio.CancelScope()
+        self._link_ended_by = self._broken = None
+        self._opened_at = math.inf
+        with self._link_scope:
+            link = await self._open()
+            if link is not None:
+                try:
+                    await self._serve(link)
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await link.aclose()
+        reason = self.ending.cause = self._why()
+        self.pings.lose()
+        if not self._may_continue(reason):
+            self._refuse_sends()
+            if isinstance(reason, HeartbeatTimeout):
+                self._limit_hooks()
         return reason
 
-    async def _attempt(self, attempt: int) -> Disconnect:
-        """One link, from dialling to its end; why it ended."""
-        reason: Disconnect = Aborted(attempt=attempt)
-        with self._link_scope:
-            try:
-                link = await self._dial()
-            except ConnectError as error:
-                self.trace.line(f"failed to connect: {error}")
-                self.open_error = error
-                return HandshakeFailed(error=error, attempt=attempt)
-            except Exception as error:
-                self.open_error = error
-                return HandshakeFailed(error=error, attempt=attempt)
-            try:
-                reason = await self._serve(link, attempt)
-            finally:
-                with trio.CancelScope(shield=True):
-                    await link.aclose()
-        return self._ended_by or self._reason(reason, attempt)
-
-    async def _dial(self) -> Link:
+    async def _open(self) -> Link | None:
         assert self._tasks is not None
         self.trace.line("attempting to connect")
-        timeout = self._dial_options.open_timeout
-        with trio.move_on_after(math.inf if timeout is None else timeout):
-            return await self._transport.connect(self._dial_options, self._tasks)
-        raise OpenTimeout(f"no connection within {timeout} seconds")
+        try:
+            return await self._route.open(self._tasks)
+        except Exception as error:
+            self.trace.line(f"failed to connect: {error}")
+            self._link_ended_by = HandshakeFailed(error=error, attempt=self._attempt)
+            return None
 
-    async def _serve(self, link: Link, attempt: int) -> Disconnect:
-        """Run the tasks of one link until it ends; why it ended, as far as the reader knows."""
+    async def _serve(self, link: Link) -> None:
+        """Run the tasks of one link until it ends."""
+        self.trace.line("successfully connected")
+        self.ending = Ending()
         self._link = link
+        self._opened_at = trio.current_time()
         self.handshake = link.handshake
         self.upgrades += 1
         self.status = Status.OPEN
-        self.trace.line("successfully connected")
-        async with trio.open_nursery() as tasks:
-            tasks.start_soon(self._write, link)
-            tasks.start_soon(self._beat, link)
-            tasks.start_soon(self._greet, link.handshake, attempt)
-            reason = await self._read(link)
-            tasks.cancel_scope.cancel()
-        return reason
+        self.outbox.attach()
+        gate = self._gate = Gate(self._held)
+        reader = self._reader = Reader(
+            self, link, self.actor, self._effects, self.outbox, self.pings, gate, self.trace
+        )
+        heartbeat = Heartbeat(link, gate, self.pings, self.outbox, self._flow)
+        try:
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(self._write, link)
+                tasks.start_soon(self._beat, heartbeat)
+                self.actor.connected(self._stream(link.handshake), self._greeted, self._is_current)
+                seen = await reader.read()
+                if seen.error is None and self._broken is None and self.ending.received is not None:
+                    # A peer that has ended its side may still read our confirmation.
+                    await self.outbox.wait_close_written()
+                self._broken = seen.error or self._broken
+                tasks.cancel_scope.cancel()
+        finally:
+            self.outbox.detach()
+            self._past = self.figures
+            self._link = self._reader = None
 
-    async def _greet(self, handshake: Handshake, attempt: int) -> None:
-        stream = Stream(
+    def _stream(self, handshake: Handshake) -> Stream:
+        return Stream(
             url=handshake.url,
             subprotocol=handshake.subprotocol,
             request_headers=handshake.request_headers,
             response_headers=handshake.response_headers,
             peer=handshake.peer,
-            attempt=attempt,
+            attempt=self.upgrades,
             connection=self._handle,
         )
-        try:
-            await self.actor.connected(stream)
-        except ConnectionClosed:
-            pass
-        except Exception as error:
-            self.crash(error)
+
+    def _is_current(self, stream: Stream) -> bool:
+        return stream.attempt == self.upgrades and self._link is not None
+
+    def _greeted(self, stream: Stream) -> None:
+        """``handle_connect`` has returned: what waited for this link may go."""
+        if self._is_current(stream):
+            self.outbox.release()
         self.opened.set()
-
-    # The reader.
-
-    async def _read(self, link: Link) -> Disconnect:
-        try:
-            while True:
-                events = await link.receive()
-                if not events:
-                    return Lost(error=self._broken, attempt=self._attempts)
-                for event in events:
-                    if event.__class__ is list:
-                        self.trace.items("received frame", event)
-                        self.messages_received += len(event)
-                        if self.status is Status.OPEN or not self._hooks_lag():
-                            self.actor.receive(event)
-                        else:
-                            self.inbox.dropped += len(event)
-                    else:
-                        self._control(event)
-                if self._must_hold():
-                    await self._hold()
-        except LinkBroken as broken:
-            return Lost(error=broken.__cause__ or broken, attempt=self._attempts)
-
-    def _control(self, event: Event) -> None:
-        self.trace.items("received frame", [event])
-        match event:
-            case Ping(payload):
-                if self.ending.received is None:
-                    self.outbox.put(Pong(payload))
-                self.actor.control(self.actor.ping, payload)
-            case Pong(payload):
-                self.pings.answered(payload)
-                self.actor.control(self.actor.pong, payload)
-            case Close():
-                self._remote_close(event)
-            case Violation(code, reason):
-                # What came before it still counts, nothing after it does.
-                if self.status is Status.OPEN:
-                    self.close(Close(code, reason[:120]))
-                else:
-                    self._link_scope.cancel()
-
-    def _must_hold(self) -> bool:
-        if self.status is not Status.OPEN:
-            return False
-        if self.inbox.overflowed:
-            self.close(Close(1008, "the inbox overflowed"))
-            return False
-        # A full outbox holds the reader only for what its own hooks reply: if it waited for the
-        # program's sends as well, two peers that send and read at the same time would stand still.
-        self._effects.replied = self._effects.replied and self.outbox.full
-        return self.inbox.full or self._effects.replied or self._hooks_lag()
-
-    def _hooks_lag(self) -> bool:
-        limit = self.flow.max_queue
-        return limit is not None and self.actor.backlog >= limit
-
-    async def _hold(self) -> None:
-        """Read no more until there is room: TCP tells the peer to slow down."""
-        gate = self._gate
-        gate.held = True
-        try:
-            while self._must_hold():
-                if self.inbox.full:
-                    await self.inbox.wait_room()
-                elif self._hooks_lag():
-                    await self.actor.wait_backlog()
-                else:
-                    await self.outbox.wait_room()
-        finally:
-            gate.held = False
-            gate.releases += 1
-
-    # The writer and the heartbeat.
+        if self._reopened is not None:
+            self._reopened.set()
+            self._reopened = None
 
     async def _write(self, link: Link) -> None:
         outbox = self.outbox
@@ -280,53 +236,165 @@ class Session(Generic[StateT]):
                 await link.write(batch)
                 outbox.wrote()
         except LinkBroken as broken:
-            self._broken = broken.__cause__ or broken
             # What the peer sent before it went is still readable: the reader finds the end.
-            self._limit(self._link_scope)
+            self._broken = broken.__cause__ or broken
+            outbox.detach()
+            if not self._gate.held:
+                self._limit_link()
 
-    async def _beat(self, link: Link) -> None:
-        heartbeat = Heartbeat(link, self._gate, self.pings, self.outbox, self.flow)
-        self._expire(await heartbeat.watch())
+    def _held(self, held: bool) -> None:
+        """Our backpressure has stopped the reader, or let it go: that time is not the peer's."""
+        if self._broken is not None:
+            self._link_scope.deadline = math.inf if held else self._deadline()
 
-    # Ends.
+    async def _beat(self, heartbeat: Heartbeat) -> None:
+        timeout: HeartbeatTimeout = await heartbeat.watch()
+        self.trace.line("forcefully closed the connection because the peer took too long")
+        self._blame(replace(timeout, attempt=self._attempt))
+        self._link_scope.cancel()
+
+    # What comes after a link.
+
+    async def _decide(self, reason: Disconnect) -> float | None:
+        """Let ``handle_disconnect`` and the policy decide; seconds to wait, or None to end."""
+        decision: Reconnect | Stop | None = None
+        self._hooks_scope = trio.CancelScope(deadline=self._hooks_deadline)
+        with self._hooks_scope:
+            try:
+                decision = await self.actor.disconnected(reason)
+            except ConnectionClosed:
+                pass  # the hooks were stopped meanwhile: nothing is left to decide
+            except Exception as error:
+                self.crash(error)
+        if not self._final:
+            lasted = max(0.0, trio.current_time() - self._opened_at)
+            delay = self._route.next_delay(reason, decision, lasted)
+            if self._reopened is not None and not isinstance(decision, Stop):
+                return 0.0
+            if delay is not None:
+                return delay
+        if not self.upgrades and isinstance(reason, HandshakeFailed):
+            self.open_error = self._route.gave_up or reason.error
+        return None
+
+    def _may_continue(self, reason: Disconnect) -> bool:
+        """Whether there may be another link: then messages still queue."""
+        if self._final:
+            return False
+        return (
+            self._reopened is not None
+            or not self.actor.disconnect.is_default
+            or self._route.retries(reason)
+        )
+
+    def _why(self) -> Disconnect:
+        if self._ended_by is not None:
+            return self._ended_by
+        if self._link_ended_by is not None:
+            return self._link_ended_by
+        sent = self.ending.sent
+        if sent is not None:
+            clean = self.ending.received is not None
+            return LocalClose(
+                code=sent.code, reason=sent.reason, clean=clean, attempt=self._attempt
+            )
+        return Lost(error=self._broken, attempt=self._attempt)
+
+    def _blame(self, reason: Disconnect) -> None:
+        self._link_ended_by = self._link_ended_by or reason
+
+    # Ends, told by the peer.
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has begun to close this link."""
+        return self.status is Status.OPEN
+
+    def closed_by_peer(self, frame: Close) -> None:
+        """The peer's Close frame has come: confirm it, unless it confirms ours."""
+        self.ending.received = frame
+        if self.ending.sent is None:
+            self.trace.line(f"closing with remote reason: {frame.code} {frame.reason}".rstrip())
+            reason = RemoteClose(code=frame.code, reason=frame.reason, attempt=self._attempt)
+            self._end_link(frame, reason)
+
+    def violated(self, violation: Violation) -> None:
+        """The peer broke the protocol; nothing it says after that counts."""
+        if self.ending.sent is not None:
+            self._link_scope.cancel()
+            return
+        text = f"closing because the peer broke the protocol: {violation.reason}"
+        self.trace.line(text)
+        code, words = violation.code, violation.reason
+        reason = Violated(code=code, reason=words, attempt=self._attempt)
+        self._end_link(Close(code, words[:120]), reason)
+
+    def _end_link(self, frame: Close, reason: Disconnect) -> None:
+        """Send Close ahead of all that is queued; the queue waits for another link, or ends."""
+        self._blame(reason)
+        self.ending.sent = frame
+        goes_on = self._may_continue(reason)
+        self.status = Status.RECONNECTING if goes_on else Status.CLOSING
+        if not goes_on:
+            self.ending.unsent = self.outbox.drop_data()
+        self.outbox.close(frame, first=True, last=not goes_on)
+        self._limit_link()
+        self._open_gates()
+
+    # Ends, by ourselves.
 
     def close(self, frame: Close) -> None:
-        """Start the closing handshake; the first one to do so wins."""
-        if self.status is not Status.OPEN:
+        """End the connection with the closing handshake; the first one to do so wins."""
+        if self._final or self.status in (Status.CLOSING, Status.CLOSED):
             return
+        self._final = True
         self.trace.line(f"closing with local reason: {frame.code} {frame.reason}".rstrip())
+        if self.status is not Status.OPEN:
+            # There is no link to close, or it is closing already.
+            self._ended_by = LocalClose(
+                code=frame.code, reason=frame.reason, clean=False, attempt=self._attempt
+            )
+            self._refuse_sends()
+            self._link_scope.cancel()
+            return
         self.status = Status.CLOSING
         self.ending.sent = frame
         self.outbox.close(frame)
-        self._limit(self._link_scope)
+        self._limit_link()
         self._open_gates()
-
-    def _remote_close(self, frame: Close) -> None:
-        self.ending.received = frame
-        if self.status is Status.OPEN:
-            self.trace.line(f"closing with remote reason: {frame.code} {frame.reason}".rstrip())
-            self.status = Status.CLOSING
-            self.ending.unsent = self.outbox.drop_data()
-            self.ending.sent = frame
-            self._ended_by = self._ended_by or RemoteClose(
-                code=frame.code, reason=frame.reason, attempt=self._attempts
-            )
-            self.outbox.close(frame)
-            self._limit(self._link_scope)
 
     async def aclose(self, frame: Close) -> None:
         """Close, and wait for the end; hooks and socket share one deadline."""
         self.close(frame)
-        if self.status is Status.CONNECTING:
-            self.abort()
-        self._limit(self._hooks_scope)
+        self._limit_hooks()
         await self.finished.wait()
+
+    async def reconnect(self) -> None:
+        """Leave the present link for another one; returns once that is open."""
+        if self._final or self.status in (Status.CLOSING, Status.CLOSED):
+            raise self.closed_error()
+        if self._reopened is None:
+            self._reopened = trio.Event()
+            if self.status is Status.OPEN:
+                self.trace.line("reconnecting by request")
+                self.status = Status.RECONNECTING
+                self.ending.sent = Close(1000)
+                self.outbox.close(self.ending.sent, last=False)
+                self._limit_link()
+                self._open_gates()
+            elif self._link is None:
+                self._link_scope.cancel()
+        reopened = self._reopened
+        await reopened.wait()
+        if self.status is not Status.OPEN:
+            raise self.closed_error()
 
     def abort(self) -> None:
         """Drop everything on the spot."""
         if self.status is Status.CLOSED:
             return
-        self._ended_by = self._ended_by or Aborted(attempt=self._attempts)
+        self._ended_by = self._ended_by or Aborted(attempt=self._attempt)
+        self._final = True
         self.actor.stop()
         self._link_scope.cancel()
         self._hooks_scope.cancel()
@@ -334,53 +402,49 @@ class Session(Generic[StateT]):
     def crash(self, error: BaseException) -> None:
         """A hook or a background task raised: tell the peer, cancel the body, end."""
         self.failures.append(error)
-        self._ended_by = self._ended_by or Crashed(error=error, attempt=self._attempts)
-        self.close(Close(1011, "internal error"))
+        self._ended_by = self._ended_by or Crashed(error=error, attempt=self._attempt)
+        self._final = True
+        if self.status is Status.OPEN:
+            self._end_link(Close(1011, "internal error"), self._ended_by)
+        elif self._link is None:
+            self._link_scope.cancel()
         self.actor.stop()
-        self._limit(self._hooks_scope)
+        self._limit_hooks()
         self.body.cancel()
 
-    def _expire(self, timeout: HeartbeatTimeout) -> None:
-        self.trace.line("forcefully closed the connection because the peer took too long")
-        self._ended_by = self._ended_by or replace(timeout, attempt=self._attempts)
-        self._link_scope.cancel()
-
     def _deadline(self) -> float:
-        timeout = self.flow.close_timeout
+        timeout = self._flow.close_timeout
         return math.inf if timeout is None else trio.current_time() + timeout
 
-    def _limit(self, scope: trio.CancelScope) -> None:
-        """Give one side of the life its total deadline; an earlier one stays."""
-        scope.deadline = min(scope.deadline, self._deadline())
+    def _limit_link(self) -> None:
+        """Give the link its total deadline; an earlier one stays."""
+        self._link_scope.deadline = min(self._link_scope.deadline, self._deadline())
+
+    def _limit_hooks(self) -> None:
+        self._hooks_deadline = min(self._hooks_deadline, self._deadline())
+        self._hooks_scope.deadline = self._hooks_deadline
 
     def _open_gates(self) -> None:
         self.inbox.open_gates()
         self.outbox.open_gates()
         self.actor.open_gates()
 
-    def _reason(self, seen: Disconnect, attempt: int) -> Disconnect:
-        """Why the link ended, seen from the outside."""
-        sent = self.ending.sent
-        if sent is not None:
-            clean = self.ending.received is not None
-            return LocalClose(code=sent.code, reason=sent.reason, clean=clean, attempt=attempt)
-        if isinstance(seen, Aborted) and self._broken is not None:
-            return Lost(error=self._broken, attempt=attempt)
-        return seen
-
-    def _note_end(self, reason: Disconnect) -> None:
-        """The link is gone for good: everyone who waits learns it, hooks still have work."""
-        self.ending.cause = reason
+    def _refuse_sends(self) -> None:
+        """No link will come: senders learn it at once, receivers when the hooks are through."""
         self.status = Status.CLOSED
         self.ending.unsent += self.outbox.drop_data()
         self.outbox.end()
-        self.pings.end()
+        self.pings.lose()
 
-    def _settle(self, reason: Disconnect) -> None:
-        if self.status is not Status.CLOSED:
-            self._note_end(reason)
+    def _finish(self, reason: Disconnect) -> None:
+        self.ending.cause = reason
+        self.ending.gave_up = self._route.gave_up
+        self._final = True
+        self._refuse_sends()
         self.actor.stop()
         self.inbox.end()
+        if self._reopened is not None:
+            self._reopened.set()
 
     async def _terminate(self, reason: Disconnect) -> None:
         if not self.actor.has_state:
@@ -389,6 +453,10 @@ class Session(Generic[StateT]):
             await self.actor.terminate(reason)
         except Exception as error:
             self.failures.append(error)
+
+    def closed_error(self) -> ConnectionClosed:
+        """A new exception for callers that come too late."""
+        return self.ending.error()
 
     # Background tasks.
 
@@ -399,7 +467,7 @@ class Session(Generic[StateT]):
     def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run a user's task; its failure ends the connection."""
         if self._tasks is None or self.finished.is_set():
-            raise self.ending.error()
+            raise self.closed_error()
         self._tasks.start_soon(self._guard, fn, args)
 
     async def _guard(self, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
@@ -411,9 +479,13 @@ class Session(Generic[StateT]):
     # Figures.
 
     @property
-    def bytes_each_way(self) -> tuple[int, int]:
-        """Bytes sent and received on the wire, over all links."""
-        sent, received = self._past_bytes
-        if self._link is None:
-            return sent, received
-        return sent + self._link.bytes_sent, received + self._link.bytes_received
+    def figures(self) -> tuple[int, int, int]:
+        """Bytes sent and received on the wire, and messages received, over all links."""
+        sent, received, messages = self._past
+        if self._link is None or self._reader is None:
+            return self._past
+        return (
+            sent + self._link.bytes_sent,
+            received + self._link.bytes_received,
+            messages + self._reader.messages,
+        )

@@ -21,6 +21,7 @@ class Statistics:
         outbox_bytes: their payload in bytes, the batch that is being written included.
         mailbox: jobs that wait for a hook.
         dropped: messages that the ``overflow`` policy has dropped.
+        in_doubt: frames that were being written when a link broke: sent or not, nobody can tell.
         unsent: frames that never left, known once the connection has ended.
         reconnects: upgrades after the first one.
         latency: seconds of the latest ping's round trip, or None before the first.
@@ -35,6 +36,7 @@ class Statistics:
     outbox_bytes: int
     mailbox: int
     dropped: int
+    in_doubt: int
     unsent: int
     reconnects: int
     latency: float | None

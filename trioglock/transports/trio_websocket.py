@@ -134,15 +134,18 @@ class TrioWebsocketLink(Link):
             max_message_size=2**62 if options.max_size is None else options.max_size,
             receive_buffer_size=2**16,
         )
-        response = Headers(
+        response = [
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in self._websocket.handshake_headers
-        )
+        ]
+        if self._websocket.subprotocol is not None:
+            # The library takes this one out.
+            response.append(("Sec-WebSocket-Protocol", self._websocket.subprotocol))
         self.handshake: Handshake = Handshake(
             url=without_user_info(options.url),
             subprotocol=self._websocket.subprotocol,
             request_headers=headers,
-            response_headers=response,
+            response_headers=Headers(response),
             peer=describe_peer(self._tap.stream),
         )
 

@@ -1,0 +1,120 @@
+"""The dialer: a client's way to a link, and to the next one."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import TypeAlias, TypeVar
+
+import trio
+
+from ..backoff import Backoff, retry_after
+from ..errors import GaveUp, OpenTimeout
+from ..headers import HeadersLike
+from ..options import DialOptions, check_headers
+from ..reasons import Disconnect
+from ..socket import Reconnect, Stop
+from ..transports import Link, Transport, check_url
+
+__all__ = ["Dialer", "HeadersSource", "URLSource"]
+
+T = TypeVar("T")
+
+HOOKS_ONLY = Backoff(max_attempts=None)
+"""The delays where there is no policy, and ``handle_disconnect`` returns Reconnect."""
+
+MAX_FAILURES = 1000
+"""The most reasons that GaveUp tells."""
+
+URLSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
+"""A URL, or a function, plain or async, that is asked before every attempt."""
+
+HeadersSource: TypeAlias = HeadersLike | Callable[[], HeadersLike | Awaitable[HeadersLike]] | None
+"""Headers, or a function, plain or async, that is asked before every attempt."""
+
+
+class Dialer:
+    """Opens links to one server and keeps to a backoff between them.
+
+    Args:
+        transport: opens links.
+        options: how; their URL and headers are placeholders.
+        url: where to.
+        additional_headers: to send.
+        backoff: when to try again; None for never, unless ``handle_disconnect`` says so.
+    """
+
+    gave_up: Exception | None = None
+
+    def __init__(
+        self,
+        transport: Transport,
+        options: DialOptions,
+        url: URLSource,
+        additional_headers: HeadersSource,
+        backoff: Backoff | None,
+    ) -> None:
+        self._transport = transport
+        self._options = options
+        self._url: URLSource = url
+        self._headers: HeadersSource = additional_headers
+        self._backoff = backoff
+        self._delays = self._fresh_delays()
+        self._failures: deque[Disconnect] = deque(maxlen=MAX_FAILURES)
+
+    def _fresh_delays(self) -> Iterator[float]:
+        return (self._backoff or HOOKS_ONLY).delays()
+
+    async def open(self, nursery: trio.Nursery) -> Link:
+        """Dial once; see :meth:`Route.open`."""
+        timeout = self._options.open_timeout
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            url = await _ask(self._url)
+            headers = check_headers("additional_headers", await _ask(self._headers))
+            options = replace(self._options, url=url, additional_headers=headers)
+            check_url(options)
+            return await self._transport.connect(options, nursery)
+        raise OpenTimeout(f"no connection within {timeout} seconds")
+
+    def retries(self, reason: Disconnect) -> bool:
+        """See :meth:`Route.retries`."""
+        return self._backoff is not None and self._backoff.retryable(reason)
+
+    def next_delay(
+        self, reason: Disconnect, decision: Reconnect | Stop | None, lasted: float
+    ) -> float | None:
+        """See :meth:`Route.next_delay`."""
+        if self._backoff is not None and lasted >= self._backoff.stable_after:
+            self._delays = self._fresh_delays()
+            self._failures.clear()
+        self._failures.append(reason)
+        if isinstance(decision, Stop):
+            return None
+        if isinstance(decision, Reconnect):
+            return self._follow(decision)
+        if not self.retries(reason):
+            return None
+        delay = next(self._delays, None)
+        if delay is None:
+            self.gave_up = GaveUp(self._failures)
+            return None
+        return max(delay, retry_after(reason))
+
+    def _follow(self, decision: Reconnect) -> float:
+        if decision.url is not None:
+            self._url = decision.url
+        if decision.additional_headers is not None:
+            self._headers = decision.additional_headers
+        if decision.delay is not None:
+            return decision.delay
+        return next(self._delays, (self._backoff or HOOKS_ONLY).maximum)
+
+
+async def _ask(source: T | Callable[[], T | Awaitable[T]]) -> T:
+    if not callable(source):
+        return source
+    answer = source()
+    return await answer if inspect.isawaitable(answer) else answer
