@@ -191,6 +191,8 @@ class ConnectionClosed(TrioglockError):
         sent: ours, or None.
         cause: why the connection ended, or None while it is still closing.
         unsent: the frames that were queued and never handed to the operating system.
+        in_doubt: the frames that were being written when the link broke: with the operating
+            system whole, in part or not at all, and nobody can tell which.
     """
 
     def __init__(
@@ -199,12 +201,16 @@ class ConnectionClosed(TrioglockError):
         sent: Close | None,
         cause: Disconnect | None = None,
         unsent: Sequence[object] = (),
+        in_doubt: Sequence[object] = (),
     ) -> None:
         super().__init__(received, sent, cause)
         self.received = received
         self.sent = sent
         self.cause = cause
         self.unsent: tuple[object, ...] = tuple(unsent)
+        self.in_doubt: tuple[object, ...] = tuple(in_doubt)
+        self.origin: object = None
+        """Tells errors of different connections apart; no more than that is promised."""
 
     @property
     def code(self) -> int:

@@ -41,13 +41,20 @@ class Trace:
     def line(self, text: str) -> None:
         """Write one line, if switched on."""
         if self.on:
-            _logger.debug("*DBG* %s %s", self._name, text)
+            _logger.debug("*DBG* %s %s", self._name, printable(text))
 
     def items(self, text: str, items: Iterable[object]) -> None:
         """Write one line for each item, if switched on."""
         if self.on:
             for item in items:
                 _logger.debug("*DBG* %s %s: %s", self._name, text, shorten(item))
+
+
+def printable(text: str) -> str:
+    """The text with line breaks and other controls escaped: a peer's words cannot forge a line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shorten(item: object) -> str:

@@ -25,7 +25,13 @@ from ..options import (
 )
 from ..socket import Socket, check_socket
 from ..telemetry import Trace
-from ..transports import NativeTransport, Transport, check_url, without_user_info
+from ..transports import (
+    NativeTransport,
+    Transport,
+    check_proxy,
+    check_url,
+    without_user_info,
+)
 from .dialer import Dialer, HeadersSource, URLSource
 
 __all__ = ["ConnectOptions", "connect"]
@@ -128,11 +134,14 @@ def connect(
         compression: ``"deflate"`` offers permessage-deflate (RFC 7692), None does not.
         proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
             ``socks4a``); True reads the environment (``https_proxy`` and so on), None uses none.
-        ssl_context: for ``wss://``; by default the system's certificates are trusted.
+        ssl_context: for ``wss://``; by default the system's certificates are trusted. A client
+            certificate in it is shown to whoever asks, also after a redirect to another origin:
+            follow none with ``max_redirects=0``.
         server_hostname: the name that the certificate must have, if not the URL's.
         stream: an open trio stream to use instead of dialling, such as a Unix socket, or a
-            function that opens one.
-        max_redirects: how many redirects are followed; 0 for none.
+            function that opens one; an OSError of it counts as the network's failure.
+        max_redirects: how many redirects are followed; 0 for none. Another origin gets neither
+            user, password nor credentials in headers, but see ``ssl_context``.
         open_timeout: seconds for dialling and the opening handshake; None for ever, as below.
         close_timeout: seconds for everything between the decision to close and the end.
         ping_interval: seconds between pings; None for no pings.
@@ -183,9 +192,10 @@ def connect(
     dialer = Dialer(
         check_transport(transport), dial, url, additional_headers, check_reconnect(reconnect, dial)
     )
+    check_proxy(proxy)
     # A function's answers are checked when it gives them.
-    shown = "" if callable(url) else without_user_info(url)
     host = "client" if callable(url) else check_url(replace(dial, url=url))
+    shown = "" if callable(url) else without_user_info(url)
     if not callable(additional_headers):
         check_headers("additional_headers", additional_headers)
     name = name or f"{host}#{next(_numbers)}"

@@ -12,6 +12,7 @@ A plain hook is on the stack while ``active`` is set, so whoever calls then is i
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -104,6 +105,7 @@ class Actor(Generic[StateT]):
         self._spawn: Callable[[Callable[[], Awaitable[None]]], None] | None = spawn
         self._post, self._jobs = trio.open_memory_channel[Job](math.inf)
         self._answers: set[Answer] = set()
+        self._run_now: Run = []
         self._turn = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         self.init_stream: Hook = Hook(socket, "init_stream")
@@ -186,6 +188,11 @@ class Actor(Generic[StateT]):
     def stop(self) -> None:
         """Run no further hook but terminate; whoever waits for one learns that it is over."""
         self.stopped = True
+        self._run_now.clear()
+        self.fail_answers()
+
+    def fail_answers(self) -> None:
+        """Let nobody wait for a hook any longer; the hooks themselves go on."""
         for answer in self._answers:
             answer.fail(self._closed_error())
 
@@ -258,6 +265,8 @@ class Actor(Generic[StateT]):
         self._put(job)
 
     def _init(self, state: StateT) -> None:
+        if inspect.iscoroutine(state):
+            raise self.init_stream.complain(state)
         self.state = state
         self.has_state = True
 
@@ -286,6 +295,8 @@ class Actor(Generic[StateT]):
         deliver = inbox.items.append
         state = self.state
         self.active = _SYNC
+        # Emptied by stop(), which ends the loop: a hook may crash, close or abort.
+        self._run_now = run
         try:
             for frame in run:
                 returned = call(frame, state)
@@ -299,8 +310,6 @@ class Actor(Generic[StateT]):
                     deliver(result.value)
                 else:
                     self._effects.apply(hook, result)
-                    if self.stopped:
-                        break
         except Exception as error:
             self._crashed(error)
         finally:
@@ -364,7 +373,7 @@ class Actor(Generic[StateT]):
         hook = self.send_hook
         frame, state = split(hook, await self._invoke(hook, message, self.state))
         frames = frames_to_send(hook, frame)
-        if self.stopped:
+        if self.stopped or self._effects.closed:
             raise self._closed_error()
         self._effects.send(frames)
         self.state = state
@@ -386,8 +395,9 @@ class Actor(Generic[StateT]):
 
         async def job(answer: Answer) -> None:
             returned = await self._invoke(hook, request, self.state)
-            reply, result, self.state = split_call(hook, returned)
+            reply, result, state = split_call(hook, returned)
             self._effects.apply(hook, result)
+            self.state = state
             answer.set(reply)
 
         return await self._ask(job)
@@ -412,4 +422,6 @@ class Actor(Generic[StateT]):
 
     async def terminate(self, reason: Disconnect) -> None:
         """Run ``terminate``; every other task of the connection has ended."""
-        await self._invoke(self.terminate_hook, reason, self.state)
+        returned = await self._invoke(self.terminate_hook, reason, self.state)
+        if inspect.iscoroutine(returned):
+            raise self.terminate_hook.complain(returned)

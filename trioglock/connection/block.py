@@ -50,11 +50,14 @@ async def hold(
         leaked = error
     verdict = _verdict(session, body_error, leaked)
     if verdict is not None:
+        context = verdict.__context__
         try:
             raise verdict
         finally:
-            # No cycle between the exception and this frame.
-            del verdict, body_error, leaked
+            # As it was raised: without the Cancelled that we are in the middle of, and without a
+            # cycle between the exception and this frame.
+            verdict.__context__ = context
+            del verdict, body_error, leaked, context
 
 
 async def _end(session: Session[StateT], body_error: BaseException | None) -> None:
@@ -78,7 +81,7 @@ def _verdict(
 ) -> BaseException | None:
     """The one exception that comes out of the block, or None."""
     failures = list(session.failures)
-    if failures and isinstance(body_error, ConnectionClosed):
+    if failures and _is_consequence(session, body_error):
         body_error = None
     if body_error is not None and body_error not in failures:
         failures.insert(0, body_error)
@@ -93,6 +96,15 @@ def _verdict(
     if body_error is not None:
         return body_error
     return next(iter(_leaves(leaked)), None)
+
+
+def _is_consequence(session: Session[StateT], error: BaseException | None) -> bool:
+    """Whether the body only met the end of this very connection."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_consequence(session, inner) for inner in error.exceptions)
+    if isinstance(error, ConnectionClosed):
+        return error.origin is session
+    return isinstance(error, trio.Cancelled)
 
 
 def _leaves(error: BaseException | None) -> list[BaseException]:

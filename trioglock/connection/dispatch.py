@@ -109,6 +109,11 @@ class Effects:
         self._outbox = outbox
         self._close = close
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._outbox.closed
+
     def apply(self, hook: Hook, result: Any, *, first: bool = False) -> None:
         """Do what one result asks for; ``first`` sends ahead of what waits for a new link.
 

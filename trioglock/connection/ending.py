@@ -39,6 +39,7 @@ class Ending:
         self.received: Close | None = None
         self.cause: Disconnect | None = None
         self.unsent: tuple[Data, ...] = ()
+        self.in_doubt: tuple[Data, ...] = ()
         self.gave_up: Exception | None = None
 
     @property
@@ -52,6 +53,6 @@ class Ending:
     def error(self) -> ConnectionClosed:
         """A new exception that tells all of it."""
         kind = ConnectionClosedOK if self.clean else ConnectionClosedError
-        error = kind(self.received, self.sent, self.cause, self.unsent)
+        error = kind(self.received, self.sent, self.cause, self.unsent, self.in_doubt)
         error.__cause__ = self.gave_up
         return error

@@ -69,7 +69,7 @@ class Heartbeat:
         self._next_ping = now + self._interval
         self._verdict = math.inf
         self._evidence = (0, 0)
-        self._payload = b""
+        self._sent = 0
         self._written: tuple[int, int] | None = None
         self._written_at = now
 
@@ -92,12 +92,12 @@ class Heartbeat:
         self._next_ping = now + self._interval
         if self._outbox.closed:
             return
-        self._pings.forget(self._payload)
-        self._payload = self._pings.new_payload()
-        self._outbox.put(Ping(self._payload))
+        self._outbox.put(Ping(self._pings.new_payload()))
         if self._verdict == math.inf:
             self._verdict = now + self._patience
             self._evidence = self._life()
+            self._outbox.watch()
+            self._sent = self._link.bytes_sent
 
     def _life(self) -> tuple[int, int]:
         return self._link.bytes_received, self._gate.releases
@@ -108,11 +108,20 @@ class Heartbeat:
             return None
         if self._life() != self._evidence:
             self._verdict = math.inf
-        elif self._gate.held:
+            return None
+        left_at = self._outbox.watched_at
+        if self._gate.held:
             self._verdict = now + self._patience
-        else:
-            return HeartbeatTimeout(silence=self._patience)
-        return None
+        elif left_at is not None:
+            # The peer's time began when the ping had left.
+            self._verdict = left_at + self._patience
+        elif self._link.bytes_sent != self._sent:
+            # It waits behind a large write that gets on: a slow line is no death.
+            self._verdict = now + self._patience
+            self._sent = self._link.bytes_sent
+        if now < self._verdict:
+            return None
+        return HeartbeatTimeout(silence=self._patience)
 
     def _judge_writing(self, now: float) -> HeartbeatTimeout | None:
         """Whether the writer task has had work and got nothing away for too long."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import trio
@@ -22,15 +22,19 @@ class Inbox:
             the inbox may pass the mark by the messages of one chunk. With the other policies the
             most messages that are kept. None for no limit.
         overflow: what happens at the limit, see :class:`trioglock.options.FlowOptions`.
+        overflowed: told that the policy ``"close"`` has had to drop.
     """
 
-    def __init__(self, limit: int | None, overflow: Overflow) -> None:
+    def __init__(
+        self, limit: int | None, overflow: Overflow, overflowed: Callable[[], None]
+    ) -> None:
         self.items: deque[Any] = deque()
         self.dropped: int = 0
         self.ended: bool = False
         self._limit = limit
         self._low = 0 if limit is None else limit // 4
-        self._overflow = overflow
+        self._overflow: Overflow = overflow
+        self._overflowed = overflowed
         self._readers = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
 
@@ -54,16 +58,13 @@ class Inbox:
         if self._limit is not None and len(items) > self._limit and self._overflow != "wait":
             self._drop(len(items) - self._limit)
 
-    @property
-    def overflowed(self) -> bool:
-        """Whether the policy ``"close"`` has had to drop."""
-        return self._overflow == "close" and self.dropped > 0
-
     def _drop(self, count: int) -> None:
         self.dropped += count
         take = self.items.popleft if self._overflow == "drop_oldest" else self.items.pop
         for _ in range(count):
             take()
+        if self._overflow == "close":
+            self._overflowed()
 
     async def wait(self) -> None:
         """Wait until something is delivered, or the end; then look again."""

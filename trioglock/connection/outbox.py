@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -15,8 +16,8 @@ __all__ = ["Outbox", "checked_frame"]
 # One write carries about this many bytes at the most, unless a single frame is larger.
 BATCH = 2**16
 
-# Pongs that the peer is too slow to read; RFC 6455, section 5.5.3, lets older ones go.
-MAX_URGENT = 128
+# Pongs for a peer that is too slow to read them; RFC 6455, section 5.5.3, lets older ones go.
+MAX_PONGS = 128
 
 OutFrame = Data | Ping | Pong | Close
 
@@ -45,14 +46,18 @@ class Outbox:
         """Data frames ever handed to the operating system."""
         self.doubtful: int = 0
         """Data frames that were being written when a link broke: nobody can tell."""
+        self.watched_at: float | None = None
+        """When what was queued before :meth:`watch` had left, on trio's clock; None: it has not."""
+        self._watched = math.inf
         self._limit = limit
         self._data: deque[Data] = deque()
-        self._urgent: deque[Ping | Pong] = deque(maxlen=MAX_URGENT)
+        self._urgent: deque[Ping | Pong] = deque()
+        self._pongs: deque[Pong] = deque(maxlen=MAX_PONGS)
         self._close: Close | None = None
         self._close_first = False
         self._held = False
         self._writing = 0  # bytes of payload with the writer task
-        self._batch = 0  # and data frames
+        self._batch: list[Data] = []  # and data frames
         self._queued = 0  # data frames ever queued
         self._done = 0  # data frames ever written or in doubt
         self._lost = (0, 0)  # the latest of them in doubt: after which, and up to which
@@ -83,10 +88,17 @@ class Outbox:
             self._data.append(frame)  # type: ignore[arg-type]
             self._queued += 1
         elif kind is Ping or kind is Pong:
+            self.size += 2 + len(frame.payload)  # type: ignore[union-attr]
             self._urgent.append(frame)  # type: ignore[arg-type]
         else:
             self.put(checked_frame(frame))
             return
+        if self._work:
+            self._work.unpark()
+
+    def pong(self, frame: Pong) -> None:
+        """Queue the answer to a ping."""
+        self._pongs.append(frame)
         if self._work:
             self._work.unpark()
 
@@ -117,6 +129,11 @@ class Outbox:
 
     # Ends.
 
+    @property
+    def close_waits(self) -> bool:
+        """Whether a Close frame is queued that has not left."""
+        return self._close is not None
+
     async def wait_close_written(self) -> None:
         """Wait until the Close frame that is queued has left, or its link is gone."""
         while self._close is not None or self.writing:
@@ -140,10 +157,20 @@ class Outbox:
         """Let whoever waits for room look again: the connection is closing."""
         self._room.unpark_all()
 
+    def refuse(self) -> None:
+        """Take nothing more, for the time being; what is queued stays."""
+        self.closed = True
+        self._room.unpark_all()
+
+    def reopen(self) -> None:
+        """Take more again: there will be another link."""
+        self.closed = False
+
     def drop_data(self) -> tuple[Data, ...]:
         """Take away all data that is not being written; it will never be sent."""
         dropped = tuple(self._data)
         self._data.clear()
+        self._urgent.clear()
         self.size = self._writing
         self._cut = True
         self._room.unpark_all()
@@ -161,6 +188,8 @@ class Outbox:
     def attach(self) -> None:
         """A new link: the data is held back until :meth:`release`, what was for the old is gone."""
         self._held = True
+        self._pongs.clear()
+        self.size -= sum(2 + len(frame.payload) for frame in self._urgent)
         self._urgent.clear()
         self._close = None
 
@@ -169,23 +198,23 @@ class Outbox:
         self._held = False
         self._work.unpark_all()
 
-    def detach(self) -> None:
-        """The link is gone; what was being written is neither sent nor unsent."""
+    def detach(self) -> tuple[Data, ...]:
+        """The link is gone; the data that was being written, neither sent nor unsent."""
         self._close = None
         self._flushes.unpark_all()
         if not self.writing:
-            return
-        before = self._done
-        self.doubtful += self._batch
+            return ()
+        before, in_doubt = self._done, tuple(self._batch)
+        self.doubtful += len(in_doubt)
         self._finish_batch()
         self._lost = (before, self._done)
+        return in_doubt
 
     def take(self) -> list[OutFrame]:
         """The next batch, pings and pongs first; empty if nothing may be written."""
         batch: list[OutFrame] = []
-        if self._urgent:
-            batch.extend(self._urgent)
-            self._urgent.clear()
+        if self._pongs or self._urgent:
+            self._take_urgent(batch)
         if self._close is None or not self._close_first:
             self._take_data(batch)
         if self._close is not None and (self._close_first or not self._data):
@@ -201,28 +230,37 @@ class Outbox:
             return
         if self.size <= BATCH:
             self._writing = self.size
-            self._batch = len(data)
-            batch.extend(data)
+            self._batch = list(data)
             data.clear()
-            return
-        size = 0
-        while data and (not size or size + _size(data[0]) <= BATCH):
-            size += _size(data[0])
-            batch.append(data.popleft())
-            self._batch += 1
-        self._writing = size
+        else:
+            size = 0
+            while data and (not size or size + _size(data[0]) <= BATCH):
+                size += _size(data[0])
+                self._batch.append(data.popleft())
+            self._writing += size
+        batch.extend(self._batch)
+
+    def _take_urgent(self, batch: list[OutFrame]) -> None:
+        batch.extend(self._pongs)
+        self._pongs.clear()
+        batch.extend(self._urgent)
+        self._writing = sum(2 + len(frame.payload) for frame in self._urgent)
+        self._urgent.clear()
 
     def wrote(self) -> None:
         """The batch is with the operating system."""
-        self.written += self._batch
+        self.written += len(self._batch)
         self._finish_batch()
 
     def _finish_batch(self) -> None:
-        self._batch = 0
+        self._batch = []
         self.size -= self._writing
         self._writing = 0
         self.writing = False
         self.batches += 1
+        if self.batches >= self._watched:
+            self._watched = math.inf
+            self.watched_at = trio.current_time()
         self._done = self._taken()
         if self._flushes:
             self._flushes.unpark_all()
@@ -231,6 +269,11 @@ class Outbox:
 
     def _taken(self) -> int:
         return self._queued - len(self._data)
+
+    def watch(self) -> None:
+        """Note when the pings and pongs that are queued now have left."""
+        self.watched_at = None
+        self._watched = self.batches + (2 if self.writing else 1)
 
     async def wait_work(self) -> None:
         """Wait until there may be something to take."""

@@ -9,6 +9,10 @@ import trio
 __all__ = ["Pings"]
 
 
+MAX_UNANSWERED = 1000
+"""Pings of the heartbeat that a peer may leave unanswered before the oldest are forgotten."""
+
+
 class Pings:
     """Who pinged when; measures round trips on trio's clock.
 
@@ -28,6 +32,9 @@ class Pings:
         """A payload for a ping that is sent now."""
         payload = next(self._count).to_bytes(8)
         self._sent[payload] = trio.current_time()
+        if len(self._sent) > MAX_UNANSWERED:
+            oldest = next((old for old in self._sent if old not in self._answers), payload)
+            self.forget(oldest)
         return payload
 
     def answered(self, payload: bytes) -> None:

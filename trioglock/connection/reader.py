@@ -107,7 +107,7 @@ class Reader:
         match event:
             case Ping(payload):
                 self._trace.line("replying from handle_ping with pong")
-                self._outbox.put(Pong(payload))
+                self._outbox.pong(Pong(payload))
                 self._actor.control(self._actor.ping, payload)
             case Pong(payload):
                 self._pings.answered(payload)
@@ -121,9 +121,6 @@ class Reader:
 
     def _must_hold(self) -> bool:
         if not self._session.is_open:
-            return False
-        if self._inbox.overflowed:
-            self._session.close(Close(1008, "the inbox overflowed"))
             return False
         # A full outbox holds the reader only for what its own hooks reply: if it waited for the
         # program's sends as well, two peers that send and read at the same time would stand still.

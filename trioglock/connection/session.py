@@ -47,6 +47,9 @@ __all__ = ["Session"]
 
 StateT = TypeVar("StateT")
 
+LINGER = 1.0
+"""Seconds for the peer to end the stream after the closing handshake (RFC 6455, section 7.1.1)."""
+
 
 class Session(Generic[StateT]):
     """One connection's life, over one link or several.
@@ -73,7 +76,7 @@ class Session(Generic[StateT]):
         self.finished: trio.Event = trio.Event()
         self.body: trio.CancelScope = trio.CancelScope()
         self.upgrades: int = 0
-        self.inbox: Inbox = Inbox(flow.max_queue, flow.overflow)
+        self.inbox: Inbox = Inbox(flow.max_queue, flow.overflow, self._overflowed)
         self.outbox: Outbox = Outbox(flow.write_limit)
         self.pings: Pings = Pings()
         self._effects = Effects(self.inbox, self.outbox, self.close)
@@ -116,6 +119,7 @@ class Session(Generic[StateT]):
                 reason = await self._live()
                 self._tasks.cancel_scope.cancel()
         finally:
+            self._tasks = None
             reason = self._ended_by or reason
             self._finish(reason)
             with trio.CancelScope(shield=True, deadline=self._deadline()):
@@ -131,6 +135,7 @@ class Session(Generic[StateT]):
             if delay is None:
                 return reason
             self.status = Status.RECONNECTING
+            self.outbox.reopen()
             self.trace.line(f"reconnect in {delay:.3g} seconds")
             self._link_scope = trio.CancelScope()
             with self._link_scope:
@@ -152,13 +157,24 @@ class Session(Generic[StateT]):
                 finally:
                     with trio.CancelScope(shield=True):
                         await link.aclose()
-        reason = self.ending.cause = self._why()
-        self.pings.lose()
-        if not self._may_continue(reason):
-            self._refuse_sends()
-            if isinstance(reason, HeartbeatTimeout):
-                self._limit_hooks()
+        reason = self._why()
+        self._settle(reason)
         return reason
+
+    def _settle(self, reason: Disconnect) -> None:
+        """A link, or an attempt, has ended: tell those who cannot wait for another one."""
+        self.ending.cause = reason
+        self.pings.lose()
+        if self._goes_on(reason):
+            return
+        self.status = Status.CLOSED
+        if self._undecided:
+            self.outbox.refuse()
+        else:
+            self._end_outbox()
+        if isinstance(reason, HeartbeatTimeout):
+            # Nobody waits for a dead peer, not even behind a hook that does.
+            self.actor.fail_answers()
 
     async def _open(self) -> Link | None:
         assert self._tasks is not None
@@ -197,7 +213,9 @@ class Session(Generic[StateT]):
                 self._broken = seen.error or self._broken
                 tasks.cancel_scope.cancel()
         finally:
-            self.outbox.detach()
+            # Settled before anyone who waits is woken.
+            self._settle(self._why())
+            self.ending.in_doubt += self.outbox.detach()
             self._past = self.figures
             self._link = self._reader = None
 
@@ -235,10 +253,12 @@ class Session(Generic[StateT]):
                 self.trace.items("sending frame", batch)
                 await link.write(batch)
                 outbox.wrote()
+                if self.ending.received is not None:
+                    self._linger()
         except LinkBroken as broken:
             # What the peer sent before it went is still readable: the reader finds the end.
             self._broken = broken.__cause__ or broken
-            outbox.detach()
+            self.ending.in_doubt += outbox.detach()
             if not self._gate.held:
                 self._limit_link()
 
@@ -258,7 +278,11 @@ class Session(Generic[StateT]):
     async def _decide(self, reason: Disconnect) -> float | None:
         """Let ``handle_disconnect`` and the policy decide; seconds to wait, or None to end."""
         decision: Reconnect | Stop | None = None
-        self._hooks_scope = trio.CancelScope(deadline=self._hooks_deadline)
+        deadline = self._hooks_deadline
+        if not self.actor.pending:
+            # It was the peer who used up the time: a hook that does not dawdle gets its say.
+            deadline = max(deadline, trio.current_time() + LINGER)
+        self._hooks_scope = trio.CancelScope(deadline=deadline)
         with self._hooks_scope:
             try:
                 decision = await self.actor.disconnected(reason)
@@ -277,15 +301,16 @@ class Session(Generic[StateT]):
             self.open_error = self._route.gave_up or reason.error
         return None
 
-    def _may_continue(self, reason: Disconnect) -> bool:
-        """Whether there may be another link: then messages still queue."""
+    def _goes_on(self, reason: Disconnect) -> bool:
+        """Whether another link is to be expected: then messages still queue."""
         if self._final:
             return False
-        return (
-            self._reopened is not None
-            or not self.actor.disconnect.is_default
-            or self._route.retries(reason)
-        )
+        return self._reopened is not None or self._route.retries(reason)
+
+    @property
+    def _undecided(self) -> bool:
+        """Whether a hook of the user's may want another link all the same."""
+        return not (self._final or self.actor.disconnect.is_default)
 
     def _why(self) -> Disconnect:
         if self._ended_by is not None:
@@ -317,6 +342,8 @@ class Session(Generic[StateT]):
             self.trace.line(f"closing with remote reason: {frame.code} {frame.reason}".rstrip())
             reason = RemoteClose(code=frame.code, reason=frame.reason, attempt=self._attempt)
             self._end_link(frame, reason)
+        elif not self.outbox.close_waits:
+            self._linger()
 
     def violated(self, violation: Violation) -> None:
         """The peer broke the protocol; nothing it says after that counts."""
@@ -333,15 +360,18 @@ class Session(Generic[StateT]):
         """Send Close ahead of all that is queued; the queue waits for another link, or ends."""
         self._blame(reason)
         self.ending.sent = frame
-        goes_on = self._may_continue(reason)
+        goes_on = self._goes_on(reason)
         self.status = Status.RECONNECTING if goes_on else Status.CLOSING
-        if not goes_on:
+        if not goes_on and not self._undecided:
             self.ending.unsent = self.outbox.drop_data()
         self.outbox.close(frame, first=True, last=not goes_on)
         self._limit_link()
         self._open_gates()
 
     # Ends, by ourselves.
+
+    def _overflowed(self) -> None:
+        self.close(Close(1008, "the inbox overflowed"))
 
     def close(self, frame: Close) -> None:
         """End the connection with the closing handshake; the first one to do so wins."""
@@ -354,7 +384,7 @@ class Session(Generic[StateT]):
             self._ended_by = LocalClose(
                 code=frame.code, reason=frame.reason, clean=False, attempt=self._attempt
             )
-            self._refuse_sends()
+            self._end_outbox()
             self._link_scope.cancel()
             return
         self.status = Status.CLOSING
@@ -420,6 +450,11 @@ class Session(Generic[StateT]):
         """Give the link its total deadline; an earlier one stays."""
         self._link_scope.deadline = min(self._link_scope.deadline, self._deadline())
 
+    def _linger(self) -> None:
+        """Both Close frames are out: a peer that keeps the stream open is not waited for long."""
+        deadline = trio.current_time() + LINGER
+        self._link_scope.deadline = min(self._link_scope.deadline, deadline)
+
     def _limit_hooks(self) -> None:
         self._hooks_deadline = min(self._hooks_deadline, self._deadline())
         self._hooks_scope.deadline = self._hooks_deadline
@@ -429,18 +464,17 @@ class Session(Generic[StateT]):
         self.outbox.open_gates()
         self.actor.open_gates()
 
-    def _refuse_sends(self) -> None:
+    def _end_outbox(self) -> None:
         """No link will come: senders learn it at once, receivers when the hooks are through."""
-        self.status = Status.CLOSED
         self.ending.unsent += self.outbox.drop_data()
         self.outbox.end()
-        self.pings.lose()
 
     def _finish(self, reason: Disconnect) -> None:
         self.ending.cause = reason
         self.ending.gave_up = self._route.gave_up
         self._final = True
-        self._refuse_sends()
+        self.status = Status.CLOSED
+        self._end_outbox()
         self.actor.stop()
         self.inbox.end()
         if self._reopened is not None:
@@ -453,10 +487,13 @@ class Session(Generic[StateT]):
             await self.actor.terminate(reason)
         except Exception as error:
             self.failures.append(error)
+            self.body.cancel()
 
     def closed_error(self) -> ConnectionClosed:
         """A new exception for callers that come too late."""
-        return self.ending.error()
+        error = self.ending.error()
+        error.origin = self
+        return error
 
     # Background tasks.
 

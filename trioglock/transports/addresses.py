@@ -11,9 +11,18 @@ from websockets.uri import WebSocketURI, parse_uri
 from ..errors import InvalidOption, InvalidURL
 from ..options import DialOptions
 
-__all__ = ["WebSocketURI", "check_url", "parse_url", "without_user_info"]
+__all__ = [
+    "WebSocketURI",
+    "check_host",
+    "check_url",
+    "parse_url",
+    "problem_of",
+    "without_secrets",
+    "without_user_info",
+]
 
-_USER_INFO = re.compile(r"^([a-z][a-z0-9+.-]*:)?(//)?[^/?#]*@", re.IGNORECASE)
+_USER_INFO = re.compile(r"^((?:[a-z][a-z0-9+.-]*:)?/+)?[^/?#]*@", re.IGNORECASE)
+_ALL_BEFORE_AT = re.compile(r"^((?:[a-z][a-z0-9+.-]*:)?/+)?.*@", re.IGNORECASE | re.DOTALL)
 
 
 def check_url(options: DialOptions) -> str:
@@ -37,32 +46,46 @@ def parse_url(url: str) -> WebSocketURI:
     """
     if not isinstance(url, str):
         raise InvalidURL(f"a URL is a str, not {type(url).__name__}")
-    problem = _problem(url)
+    problem = problem_of(url)
     if problem is None:
         try:
             uri = parse_uri(url)
-            # The name must have a form that a resolver takes.
-            uri.host.encode("ascii" if ":" in uri.host else "idna")
+            check_host(uri.host)
         except InvalidURI as error:
             problem = error.msg
-        except (ValueError, UnicodeError):
-            problem = "the host or port is malformed"
+        except ValueError:
+            problem = _MALFORMED
         else:
             return uri
-    raise InvalidURL(f"{without_user_info(url)!r}: {problem}")
+    # Of a malformed address nobody knows where the password ends.
+    shown = without_secrets(url) if problem == _MALFORMED else without_user_info(url)
+    raise InvalidURL(f"{shown!r}: {problem}")
 
 
-def _problem(url: str) -> str | None:
-    """What the library would let pass."""
+_MALFORMED = "the host or port is malformed"
+
+
+def problem_of(url: str) -> str | None:
+    """What is wrong with any kind of URL and the library would let pass; None for nothing."""
     if any(c <= " " or c == "\x7f" for c in url):
         return "white space or a control character"
     try:
         port = urlsplit(url).port
     except ValueError:
-        return "the host or port is malformed"
+        return _MALFORMED
     return "port 0 cannot be connected to" if port == 0 else None
+
+
+def check_host(host: str) -> None:
+    """Raise ValueError unless a resolver can take the name."""
+    host.encode("ascii" if ":" in host else "idna")
 
 
 def without_user_info(url: str) -> str:
     """The URL as it may be shown and logged: without user and password, however malformed."""
-    return _USER_INFO.sub(lambda found: (found[1] or "") + (found[2] or ""), url)
+    return _USER_INFO.sub(lambda found: found[1] or "", url)
+
+
+def without_secrets(url: str) -> str:
+    """The same for what is no URL: an unescaped "/" in a password hides no "@" behind it."""
+    return _ALL_BEFORE_AT.sub(lambda found: found[1] or "", url)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from ..options import DialOptions
+from ..errors import ConnectError, ConnectFailed
+from ..options import DialOptions, StreamSource
 from .addresses import WebSocketURI
 from .proxies import find_proxy, open_through_proxy
 from .tcp import open_tcp, start_tls
@@ -18,6 +19,7 @@ async def open_stream(uri: WebSocketURI, options: DialOptions) -> trio.abc.Strea
     Raises:
         ConnectFailed, ProxyFailed, TLSFailed: see there.
         InvalidOption: a proxy that cannot be used.
+        Exception: what the user's ``stream`` function raises and is not an OSError.
     """
     stream = await _open_plain(uri, options)
     if not uri.secure:
@@ -29,8 +31,19 @@ async def open_stream(uri: WebSocketURI, options: DialOptions) -> trio.abc.Strea
 async def _open_plain(uri: WebSocketURI, options: DialOptions) -> trio.abc.Stream:
     source = options.stream
     if source is not None:
-        return source if isinstance(source, trio.abc.Stream) else await source()
+        return await _open_given(source)
     proxy = find_proxy(options.proxy, uri)
     if proxy is not None:
-        return await open_through_proxy(proxy, uri)
+        return await open_through_proxy(proxy, uri, options.user_agent_header)
     return await open_tcp(uri.host, uri.port)
+
+
+async def _open_given(source: StreamSource) -> trio.abc.Stream:
+    if isinstance(source, trio.abc.Stream):
+        return source
+    try:
+        return await source()
+    except ConnectError:
+        raise
+    except OSError as error:
+        raise ConnectFailed(f"the stream cannot be opened: {error}") from error

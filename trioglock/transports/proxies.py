@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import math
+import socket
+from dataclasses import replace
 from typing import Literal
+from urllib.parse import urlsplit
 
 import trio
 from websockets.exceptions import InvalidProxy
-from websockets.http11 import USER_AGENT, Response
-from websockets.proxy import Proxy, get_proxy, parse_proxy, prepare_connect_request
-from websockets.streams import StreamReader
+from websockets.headers import build_authorization_basic, build_host
+from websockets.proxy import Proxy, get_proxy, parse_proxy
 
-from ..errors import InvalidOption, ProxyFailed
-from .addresses import WebSocketURI, without_user_info
+from ..errors import ConnectFailed, InvalidOption, ProxyFailed
+from .addresses import WebSocketURI, check_host, problem_of, without_secrets
+from .answers import BROKEN, NotHTTP, read_head
 from .tcp import closed_on_failure, open_tcp, start_tls
 
-__all__ = ["find_proxy", "open_through_proxy"]
+__all__ = ["check_proxy", "find_proxy", "open_through_proxy"]
+
+_SOCKS_PORT = 1080
+
+
+def check_proxy(setting: str | Literal[True] | None) -> None:
+    """Check the address of a proxy, where one is given.
+
+    Raises:
+        InvalidOption: it is none.
+    """
+    if isinstance(setting, str):
+        _parse(setting)
 
 
 def find_proxy(setting: str | Literal[True] | None, uri: WebSocketURI) -> Proxy | None:
@@ -24,62 +40,84 @@ def find_proxy(setting: str | Literal[True] | None, uri: WebSocketURI) -> Proxy 
         InvalidOption: it is not the address of a proxy.
     """
     address = get_proxy(uri) if setting is True else setting
-    if address is None:
-        return None
+    return None if address is None else _parse(address)
+
+
+def _parse(address: str) -> Proxy:
     try:
-        return parse_proxy(address)
-    except (InvalidProxy, ValueError) as error:
-        problem = getattr(error, "msg", error)
-        raise InvalidOption(f"proxy {without_user_info(address)!r}: {problem}") from None
+        if problem_of(address) is not None:
+            raise ValueError
+        proxy = parse_proxy(address)
+        check_host(proxy.host)
+    except (InvalidProxy, ValueError):
+        # In our own words: the library's quote the address, and so the password.
+        raise InvalidOption(
+            f"proxy {without_secrets(address)!r} is not scheme://user:password@host:port, "
+            "user and password being optional, with the scheme "
+            "http, https, socks5, socks5h, socks4 or socks4a"
+        ) from None
+    if _is_socks(proxy) and urlsplit(address).port is None:
+        return replace(proxy, port=_SOCKS_PORT)
+    return proxy
 
 
-async def open_through_proxy(proxy: Proxy, uri: WebSocketURI) -> trio.abc.Stream:
+def _is_socks(proxy: Proxy) -> bool:
+    return proxy.scheme.startswith("socks")
+
+
+async def open_through_proxy(
+    proxy: Proxy, uri: WebSocketURI, user_agent: str | None
+) -> trio.abc.Stream:
     """A stream to the server's host and port that runs through the proxy.
 
     Raises:
         ConnectFailed: the proxy cannot be reached.
+        TLSFailed: it can, but not by TLS.
         ProxyFailed: it refuses, or does not answer as a proxy does.
         InvalidOption: a SOCKS proxy without ``python-socks`` installed.
     """
-    if proxy.scheme.startswith("socks"):
+    if _is_socks(proxy):
         return await _open_through_socks(proxy, uri)
     stream = await open_tcp(proxy.host, proxy.port)
     if proxy.scheme == "https":
         stream = await start_tls(stream, None, proxy.host)
     async with closed_on_failure(stream):
-        try:
-            await stream.send_all(prepare_connect_request(proxy, uri, USER_AGENT))
-            status = await _read_status(stream)
-        except trio.BrokenResourceError as error:
-            raise ProxyFailed("the HTTP proxy hung up") from error
+        status = await _ask(stream, _connect_request(proxy, uri, user_agent))
         if not 200 <= status < 300:
             raise ProxyFailed(f"the HTTP proxy refused to connect: status {status}")
     return stream
 
 
-async def _read_status(stream: trio.abc.Stream) -> int:
-    reader = StreamReader()
-    parser = Response.parse(reader.read_line, reader.read_exact, reader.read_to_eof, proxy=True)
+def _connect_request(proxy: Proxy, uri: WebSocketURI, user_agent: str | None) -> bytes:
+    # Both always name the port (RFC 9112, sections 3.2 and 3.2.3).
+    target = build_host(uri.host, uri.port, uri.secure, always_include_port=True)
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if user_agent is not None:
+        lines.append(f"User-Agent: {user_agent}")
+    if proxy.user_info is not None:
+        lines.append(f"Proxy-Authorization: {build_authorization_basic(*proxy.user_info)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+async def _ask(stream: trio.abc.Stream, request: bytes) -> int:
+    """Send a request; the status of the answer."""
     try:
-        next(parser)
-        while True:
-            # One byte at a time: what follows the response belongs to the server behind.
-            data = await stream.receive_some(1)
-            if data:
-                reader.feed_data(data)
-            else:
-                reader.feed_eof()
-            next(parser)
-    except StopIteration as done:
-        response: Response = done.value
-        return response.status_code
-    except (EOFError, ValueError, LookupError, NotImplementedError) as error:
-        raise ProxyFailed("the HTTP proxy's answer is not HTTP") from error
+        await stream.send_all(request)
+        # One byte at a time: what follows the head belongs to the server behind.
+        answer = await read_head(stream, 1)
+    except (EOFError, *BROKEN) as error:
+        raise ProxyFailed("the HTTP proxy hung up") from (error.__cause__ or error)
+    except NotHTTP as error:
+        raise ProxyFailed(f"the HTTP proxy's answer is not HTTP: {error}") from error.__cause__
+    return answer.response.status_code
 
 
 async def _open_through_socks(proxy: Proxy, uri: WebSocketURI) -> trio.abc.Stream:
     try:
-        from python_socks import ProxyType  # noqa: PLC0415 - an extra: pip install trioglock[socks]
+        from python_socks import (  # noqa: PLC0415 - an extra: pip install trioglock[socks]
+            ProxyConnectionError,
+            ProxyType,
+        )
         from python_socks.async_.trio import Proxy as SocksProxy  # noqa: PLC0415
     except ImportError:
         raise InvalidOption(
@@ -90,7 +128,14 @@ async def _open_through_socks(proxy: Proxy, uri: WebSocketURI) -> trio.abc.Strea
     remote_names = proxy.scheme in {"socks5h", "socks4a"}
     dialer = SocksProxy(kind, proxy.host, proxy.port, proxy.username, proxy.password, remote_names)
     try:
-        sock = await dialer.connect(uri.host, uri.port)
+        # The time is open_timeout's to limit.
+        sock = await dialer.connect(uri.host, uri.port, timeout=math.inf)
+    except ProxyConnectionError as error:
+        cause = error.__cause__ or error
+        text = f"cannot connect to the proxy {proxy.host}:{proxy.port}: {cause}"
+        raise ConnectFailed(text) from cause
+    except socket.gaierror as error:
+        raise ConnectFailed(f"cannot resolve {uri.host}: {error}") from error
     except Exception as error:
         raise ProxyFailed(f"the SOCKS proxy did not connect us: {error}") from error
     return trio.SocketStream(sock)

@@ -51,26 +51,47 @@ def _is_redirect(refused: HandshakeRefused) -> bool:
 def _redirected(
     old: WebSocketURI, options: DialOptions, refused: HandshakeRefused
 ) -> tuple[WebSocketURI, DialOptions]:
-    url = urljoin(options.url, refused.headers["Location"])
-    parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    url = urlunsplit(parts._replace(scheme=scheme, fragment=""))
-    shown = without_user_info(url)
-    if isinstance(options.stream, trio.abc.Stream):
-        raise RedirectFailed(refused, f"a redirect to {shown} cannot use the given stream")
     try:
+        url = _target(options.url, refused.headers["Location"])
         new = parse_url(url)
     except InvalidURL as error:
         raise RedirectFailed(refused, f"a redirect to an invalid URL: {error}") from None
+    except ValueError:
+        raise RedirectFailed(refused, "a redirect to a malformed URL") from None
+    shown = without_user_info(url)
+    if isinstance(options.stream, trio.abc.Stream):
+        raise RedirectFailed(refused, f"a redirect to {shown} cannot use the given stream")
     if old.secure and not new.secure:
         raise RedirectFailed(refused, f"a redirect from wss to {shown} would lose encryption")
-    options = replace(options, url=url)
-    if (old.secure, old.host, old.port) != (new.secure, new.host, new.port):
-        # Another origin must learn neither who we are nor whom we meant.
-        options = replace(
-            options,
-            additional_headers=options.additional_headers.without("host", *_CREDENTIALS),
-            server_hostname=None,
-            ssl_context=options.ssl_context if new.secure else None,
-        )
-    return new, options
+    if _origin(old) == _origin(new):
+        url = _with_user_info_of(options.url, url)
+        return parse_url(url), replace(options, url=url)
+    # Another origin must learn neither who we are nor whom we meant. Of a client certificate
+    # in the ssl_context nobody can tell.
+    return new, replace(
+        options,
+        url=url,
+        additional_headers=options.additional_headers.without("host", *_CREDENTIALS),
+        server_hostname=None,
+        ssl_context=options.ssl_context if new.secure else None,
+    )
+
+
+def _target(url: str, location: str) -> str:
+    """Where a Location leads from ``url``; a ValueError if it is malformed."""
+    parts = urlsplit(urljoin(url, location))
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    return urlunsplit(parts._replace(scheme=scheme, fragment=""))
+
+
+def _origin(uri: WebSocketURI) -> tuple[bool, str, int]:
+    return uri.secure, uri.host, uri.port
+
+
+def _with_user_info_of(old: str, new: str) -> str:
+    """``new`` with the user and password of ``old``, unless it has its own."""
+    user_info, at, _ = urlsplit(old).netloc.rpartition("@")
+    parts = urlsplit(new)
+    if "@" in parts.netloc:
+        return new
+    return urlunsplit(parts._replace(netloc=f"{user_info}{at}{parts.netloc}"))

@@ -7,25 +7,21 @@ Close frame.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import trio
-from trio_websocket import (
-    CloseReason,
-    ConnectionRejected,
-    WebSocketConnection,
-    wrap_client_stream,
-)
+from trio_websocket import CloseReason, WebSocketConnection, wrap_client_stream
 from trio_websocket import ConnectionClosed as LibraryClosed
 from websockets.headers import build_authorization_basic, build_host
 from wsproto.utilities import ProtocolError as LibraryProtocolError
 
-from ..errors import ConnectError, ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFailed
+from ..errors import ConnectError, InvalidHandshake
 from ..frames import NO_STATUS, Close, Event, Frame, Ping, Pong, Violation
 from ..headers import Headers
 from ..options import DialOptions
 from .addresses import WebSocketURI, without_user_info
+from .answers import BROKEN, read_answer, unbroken
 from .dialing import open_stream
 from .port import Capabilities, Handshake, Link, LinkBroken, Transport
 from .redirects import follow_redirects
@@ -104,33 +100,30 @@ class TrioWebsocketLink(Link):
             with self._scope:
                 async with self._events, trio.open_nursery() as nursery:
                     self._nursery = nursery
-                    nursery.start_soon(self._watch_opening)
                     await self._upgrade(uri, options)
                     self._opened.set()
                     await self._pump()
                     nursery.cancel_scope.cancel()
-        except* (ConnectionRejected, LibraryProtocolError, LibraryClosed, OSError) as group:
-            self._refusal = _translated(_first(group))
+        # Where the library does not know what to do, its tasks raise all kinds of errors.
+        except* Exception as group:  # noqa: BLE001 - of an open link they are its end
+            if not self._opened.is_set():
+                self._refusal = _refusal(_first(group))
         finally:
-            if self._refusal is None and not self._opened.is_set():
-                self._refusal = self._tap.refusal()
             self._opened.set()
-
-    async def _watch_opening(self) -> None:
-        """The library waits for ever for the answer of a peer that has gone: do not."""
-        await self._tap.ended.wait()
-        if not self._opened.is_set():
-            self._scope.cancel()
 
     async def _upgrade(self, uri: WebSocketURI, options: DialOptions) -> None:
         headers = _request_headers(uri, options)
         self._websocket = await wrap_client_stream(
             self._nursery,
             self._tap,  # type: ignore[arg-type]
-            build_host(uri.host, uri.port, uri.secure),
+            options.additional_headers.get("Host", build_host(uri.host, uri.port, uri.secure)),
             uri.resource_name,
             subprotocols=options.subprotocols,
-            extra_headers=[(name.encode(), value.encode()) for name, value in headers.pairs()],
+            extra_headers=[
+                # The library refuses white space around a value, and shows what it refuses.
+                (name.encode("latin-1"), value.strip(" \t").encode("latin-1"))
+                for name, value in headers.pairs()
+            ],
             max_message_size=2**62 if options.max_size is None else options.max_size,
             receive_buffer_size=2**16,
         )
@@ -145,7 +138,7 @@ class TrioWebsocketLink(Link):
             url=without_user_info(options.url),
             subprotocol=self._websocket.subprotocol,
             request_headers=headers,
-            response_headers=Headers(response),
+            response_headers=Headers.received(response),
             peer=describe_peer(self._tap.stream),
         )
 
@@ -185,7 +178,7 @@ class TrioWebsocketLink(Link):
                         await self._websocket.pong(payload)
                     case Close(code, reason):
                         await self._close(1000 if code == NO_STATUS else code, reason)
-        except (LibraryClosed, LibraryProtocolError, trio.BrokenResourceError) as error:
+        except (LibraryClosed, LibraryProtocolError, *BROKEN) as error:
             raise LinkBroken(str(error)) from error
 
     async def _ping(self, payload: bytes) -> None:
@@ -208,45 +201,38 @@ class TrioWebsocketLink(Link):
 
 
 class _Tap(trio.abc.Stream):
-    """The stream as the library sees it; counts bytes and notes the end."""
+    """The stream as the library sees it; counts bytes, and reads the answer to the handshake.
+
+    The library would wait for ever for a peer that has gone, and forget what refuses it: it gets
+    to see nothing but a 101. Our errors pass through its tasks.
+    """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
-        self.ended = trio.Event()
-        self._error: BaseException | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
+        self._answered = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        try:
+        data: bytes | bytearray
+        if self._answered:
             data = await self.stream.receive_some(max_bytes)
-        except trio.BrokenResourceError as error:
-            self._error = error.__cause__ or error
-            self.ended.set()
-            raise
-        if not data:
-            self.ended.set()
+        else:
+            answer = await read_answer(self.stream)
+            self._answered = True
+            data = answer.head + answer.rest
         self.bytes_received += len(data)
         return data
 
-    def refusal(self) -> ConnectError:
-        """Why the handshake got no answer that the library could read."""
-        text = "the server hung up or spoke nonsense instead of answering the handshake"
-        # With TLS 1.3 a rejected client certificate shows only now.
-        kind = TLSFailed if isinstance(self._error, ssl.SSLError) else ConnectFailed
-        refusal = kind(text if self._error is None else f"{text}: {self._error}")
-        refusal.__cause__ = self._error
-        return refusal
-
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.stream.send_all(data)
+        with nullcontext() if self._answered else unbroken():
+            await self.stream.send_all(data)
         self.bytes_sent += len(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        self.ended.set()
         await self.stream.aclose()
 
 
@@ -284,10 +270,13 @@ def _first(group: BaseExceptionGroup[Exception]) -> Exception:
     return error
 
 
-def _translated(error: Exception) -> ConnectError:
-    if isinstance(error, ConnectionRejected):
-        headers = Headers(
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in error.headers
-        )
-        return HandshakeRefused(error.status_code, headers, error.body or b"")
-    return InvalidHandshake(str(error))
+def _refusal(error: BaseException) -> ConnectError:
+    """What an error of the library's tasks during the handshake means."""
+    if isinstance(error, ConnectError):
+        return error
+    # The library answers a bad 101, cannot, and raises that; what was wrong comes before.
+    while error.__context__ is not None:
+        error = error.__context__
+    refusal = InvalidHandshake(f"the answer is not a WebSocket handshake: {error}")
+    refusal.__cause__ = error
+    return refusal

@@ -283,6 +283,9 @@ class Decoder:
             self._texts.append(self._utf8.decode(data))
         except UnicodeDecodeError as error:
             raise _bad_text(error) from None
+        # Half a surrogate is no text any more, but the decoder waits for its third byte.
+        if b"\xed\xa0" <= self._utf8.getstate()[0] < b"\xee":
+            raise _Refused(1007, "invalid continuation byte in text")
 
     def _finish(self, events: list[Event]) -> None:
         message: Data

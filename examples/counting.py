@@ -1,0 +1,57 @@
+"""State: count what is sent and what is received.
+
+Hooks return the next state; the framework keeps it and hands it to the next hook. Run it against
+an echo server of its own, or against any other::
+
+    python examples/counting.py
+    python examples/counting.py wss://example.org/echo
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+import trio
+
+from trioglock import Socket, Stream, connect
+from trioglock.testing import MockServer, echo
+
+
+@dataclass(frozen=True)
+class Count:
+    sent: int = 0
+    received: int = 0
+
+
+class Counter(Socket[Count]):
+    def init_stream(self, stream: Stream) -> Count:
+        return Count()
+
+    def handle_send(self, message: Any, state: Count) -> tuple[str, Count]:
+        return json.dumps(message), replace(state, sent=state.sent + 1)
+
+    def handle_receive(self, frame: str, state: Count) -> tuple[Any, Count]:
+        return json.loads(frame), replace(state, received=state.received + 1)
+
+
+async def count(url: str) -> None:
+    async with connect(url, Counter()) as conn:
+        for fruit in ("apple", "banana", "cherry"):
+            await conn.send({"fruit": fruit})
+            print(f"received {await conn.receive()}, now {conn.state}")
+    print(f"closed with {conn.close_code}, finally {conn.state}")
+
+
+async def main() -> None:
+    if sys.argv[1:]:
+        await count(sys.argv[1])
+    else:
+        async with MockServer(echo) as server:
+            await count(server.url)
+
+
+if __name__ == "__main__":
+    trio.run(main)

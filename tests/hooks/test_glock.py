@@ -1,0 +1,180 @@
+"""What Glock's users do: keep settings, count, encode, queue what comes, save at the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from trioglock import (
+    Close,
+    ConnectionClosedOK,
+    Disconnect,
+    MemoryTransport,
+    RemoteClose,
+    Socket,
+    Stream,
+    connect,
+)
+from trioglock.testing import MockServer, echo
+
+from .kit import URL, delivered, linked, settled, taken
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The state of the examples: values, replaced and never changed."""
+
+    connected_to: str
+    sent: int = 0
+    received: int = 0
+
+
+class Counting(Socket[Counts]):
+    def init_stream(self, stream: Stream) -> Counts:
+        return Counts(stream.url)
+
+    def handle_send(self, message: Any, state: Counts) -> tuple[str, Counts]:
+        return json.dumps(message), replace(state, sent=state.sent + 1)
+
+    def handle_receive(self, frame: str, state: Counts) -> tuple[Any, Counts]:
+        return json.loads(frame), replace(state, received=state.received + 1)
+
+
+async def test_an_empty_socket_sends_and_receives(autojump_clock: MockClock) -> None:
+    """A subclass without any hook is a whole client."""
+
+    class MySocket(Socket[None]):
+        pass
+
+    async with (
+        MockServer(echo, memory=True) as server,
+        connect(server.url, MySocket(), stream=server.open_stream) as conn,
+    ):
+        await conn.send("hello socket!")
+        assert await conn.receive() == "hello socket!"
+        assert server.peers[0].received == ["hello socket!"]
+
+
+async def test_only_an_address_is_needed(autojump_clock: MockClock) -> None:
+    """Every setting has a default, and each can be set."""
+    transport = MemoryTransport()
+    async with connect(URL, transport=transport) as conn:
+        await transport.accept()
+        assert conn.url == URL
+    async with connect(
+        URL,
+        transport=transport,
+        additional_headers={"authorization": "Bearer x"},
+        subprotocols=["chat"],
+        compression=None,
+        open_timeout=1,
+        close_timeout=1,
+        ping_interval=None,
+    ):
+        await transport.accept()
+    plain, custom = transport.dialed
+    assert (plain.subprotocols, plain.compression, plain.open_timeout) == ((), "deflate", 10)
+    assert (custom.subprotocols, custom.compression, custom.open_timeout) == (("chat",), None, 1)
+    assert custom.additional_headers["Authorization"] == "Bearer x"
+
+
+async def test_state_counts_what_is_sent_and_received(autojump_clock: MockClock) -> None:
+    """init_stream makes the state, the hooks replace it, the program reads it."""
+    async with linked(Counting()) as (conn, far):
+        assert conn.state == Counts(URL)
+        for number in range(3):
+            await conn.send({"number": number})
+        await far.write(['{"answer": 42}', "[]"])
+        assert await delivered(conn) == [{"answer": 42}, []]
+        assert conn.state == Counts(URL, sent=3, received=2)
+
+
+async def test_messages_leave_as_json(autojump_clock: MockClock) -> None:
+    """handle_send encodes; a message that has no JSON is the caller's error and is not counted."""
+    async with linked(Counting()) as (conn, far):
+        await conn.send({"deep": [1, {"er": None}]})
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            await conn.send({"not": object()})
+        assert conn.state.sent == 1
+        assert await taken(far) == ['{"deep": [1, {"er": null}]}']
+
+
+class Queueing(Counting):
+    """Puts what comes into a queue of the program, and writes its state away at the end."""
+
+    def __init__(self, queue: trio.MemorySendChannel[Any], saved: list[tuple[str, str]]) -> None:
+        self.queue = queue
+        self.saved = saved
+
+    async def handle_receive(  # type: ignore[override]  # the base's is plain: users may mix
+        self, frame: str | bytes, state: Counts
+    ) -> tuple[None, Counts]:
+        if isinstance(frame, str):
+            await self.queue.send(json.loads(frame))
+            state = replace(state, received=state.received + 1)
+        return None, state
+
+    def handle_disconnect(self, reason: Disconnect, state: Counts) -> tuple[None, Counts]:
+        match reason:
+            case RemoteClose(code=code):
+                self.saved.append((f"closed {code}", json.dumps(asdict(state))))
+        return None, state
+
+    async def terminate(self, reason: Disconnect, state: Counts) -> None:
+        await trio.sleep(1)
+        self.saved.append(("ended", json.dumps(asdict(state))))
+        await self.queue.aclose()
+
+
+async def test_what_comes_goes_to_a_queue_and_the_state_is_saved(
+    autojump_clock: MockClock,
+) -> None:
+    """A peer that closes is told to handle_disconnect and terminate, with all that was counted."""
+    saved: list[tuple[str, str]] = []
+    send, receive = trio.open_memory_channel[Any](1)
+    async with trio.open_nursery() as nursery:
+        work: list[Any] = []
+
+        async def worker() -> None:
+            async for item in receive:
+                await trio.sleep(2)
+                work.append(item)
+
+        nursery.start_soon(worker)
+        async with linked(Queueing(send, saved)) as (conn, far):
+            await far.write(["1", b"not counted", "2", "3", "4", Close(1000, "done")])
+            await far.send_eof()
+            with pytest.raises(ConnectionClosedOK):
+                await conn.receive()
+            await conn.wait_closed()
+            assert [what for what, _ in saved] == ["closed 1000", "ended"]
+    assert work == [1, 2, 3, 4]
+    final = {"connected_to": URL, "sent": 0, "received": 4}
+    assert [json.loads(state) for _, state in saved] == [final, final]
+
+
+async def test_the_socket_closes_itself(autojump_clock: MockClock) -> None:
+    """A hook that has seen enough returns Close; the loop of the program ends quietly."""
+
+    class Three(Counting):
+        def handle_receive(self, frame: str, state: Counts) -> tuple[Any, Counts]:
+            message, state = super().handle_receive(frame, state)
+            return (Close(1000, "enough") if state.received == 3 else message), state
+
+    async with (
+        MockServer(memory=True) as server,
+        connect(server.url, Three(), stream=server.open_stream) as conn,
+    ):
+        peer = await server.accept()
+        for number in range(3):
+            await peer.send(str(number))
+        assert [message async for message in conn] == [0, 1]
+        await peer.expect_close(1000, "enough")
+        await conn.wait_closed()
+        await settled()
+        assert conn.state.received == 3

@@ -1,0 +1,341 @@
+"""What a hook may do with its own connection, and what it may not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from trioglock import Close, Connection, ConnectionClosed, Socket, Stream, UsageError
+
+from .kit import delivered, linked, provoke, settled, taken
+
+HOOKS = (
+    "init_stream",
+    "handle_connect",
+    "handle_send",
+    "handle_receive",
+    "handle_ping",
+    "handle_pong",
+    "handle_cast",
+    "handle_call",
+    "handle_disconnect",
+    "terminate",
+)
+
+Conn = Connection[Any]
+
+
+async def iterate(conn: Conn) -> None:
+    async for _ in conn:
+        return
+
+
+async def send_nowait(conn: Conn) -> None:
+    conn.send_nowait("y")
+
+
+async def receive_nowait(conn: Conn) -> None:
+    conn.receive_nowait()
+
+
+FORBIDDEN: dict[str, Callable[[Conn], Any]] = {
+    "send": lambda conn: conn.send("y"),
+    "send_nowait": send_nowait,
+    "send_frame": lambda conn: conn.send_frame("y"),
+    "receive": lambda conn: conn.receive(),
+    "receive_nowait": receive_nowait,
+    "receive_batch": lambda conn: conn.receive_batch(),
+    "async for": iterate,
+    "call": lambda conn: conn.call("y"),
+    "ping": lambda conn: conn.ping(),
+    "flush": lambda conn: conn.flush(),
+    "aclose": lambda conn: conn.aclose(),
+    "wait_closed": lambda conn: conn.wait_closed(),
+}
+
+
+class Inside(Socket[int]):
+    """Every hook is async and does ``act`` when it is the chosen one."""
+
+    def __init__(self, chosen: str, act: Callable[[Any], Any]) -> None:
+        self.chosen = chosen
+        self.act = act
+        self.acted = 0
+        self.conn: Any = None
+
+    async def _in(self, hook: str) -> None:
+        if hook == self.chosen:
+            self.acted += 1
+            await self.act(self.conn)
+
+    async def init_stream(self, stream: Stream) -> int:
+        self.conn = stream.connection
+        await self._in("init_stream")
+        return 0
+
+    async def handle_connect(self, stream: Stream, state: int) -> tuple[None, int]:
+        await self._in("handle_connect")
+        return None, state + 1
+
+    async def handle_send(self, message: Any, state: int) -> tuple[Any, int]:
+        await self._in("handle_send")
+        return message, state + 1
+
+    async def handle_receive(self, frame: Any, state: int) -> tuple[Any, int]:
+        await self._in("handle_receive")
+        return frame, state + 1
+
+    async def handle_ping(self, payload: bytes, state: int) -> tuple[None, int]:
+        await self._in("handle_ping")
+        return None, state + 1
+
+    async def handle_pong(self, payload: bytes, state: int) -> tuple[None, int]:
+        await self._in("handle_pong")
+        return None, state + 1
+
+    async def handle_cast(self, message: Any, state: int) -> tuple[None, int]:
+        await self._in("handle_cast")
+        return None, state + 1
+
+    async def handle_call(self, request: Any, state: int) -> tuple[Any, int]:
+        await self._in("handle_call")
+        return request, state + 1
+
+    async def handle_disconnect(self, reason: Any, state: int) -> tuple[None, int]:
+        await self._in("handle_disconnect")
+        return None, state + 1
+
+    async def terminate(self, reason: Any, state: int) -> None:
+        await self._in("terminate")
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("call", FORBIDDEN)
+async def test_what_would_wait_for_the_hook_raises_at_once(
+    call: str, hook: str, autojump_clock: MockClock
+) -> None:
+    """UsageError, without time passing; it names the call and says what to do instead."""
+    texts: list[str] = []
+
+    async def act(conn: Conn) -> None:
+        before = trio.current_time()
+        with pytest.raises(UsageError) as caught:
+            await FORBIDDEN[call](conn)
+        assert trio.current_time() == before
+        texts.append(str(caught.value))
+
+    socket = Inside(hook, act)
+    async with linked(socket) as (conn, far):
+        await provoke(hook, conn, far)
+        await settled()
+    assert socket.acted == 1
+    assert "Reply" in texts[0]
+    assert "cast" in texts[0]
+    assert f"{'receive' if call == 'async for' else call}()" in texts[0]
+
+
+@pytest.mark.parametrize("call", ["send_nowait", "receive_nowait"])
+async def test_the_calls_of_a_plain_hook_raise_too(call: str, autojump_clock: MockClock) -> None:
+    """A plain hook can only call what does not wait; that is refused as well."""
+    refused: list[UsageError] = []
+
+    class Plain(Socket[None]):
+        def handle_receive(self, frame: Any, state: None) -> tuple[None, None]:
+            use = conn.receive_nowait if call == "receive_nowait" else lambda: conn.send_nowait("y")
+            with pytest.raises(UsageError, match="Reply") as caught:
+                use()
+            refused.append(caught.value)
+            return None, state
+
+    async with linked(Plain()) as (conn, far):
+        await far.write(["x"])
+        assert await taken(far) == []
+        assert len(refused) == 1
+
+
+async def test_an_error_not_caught_in_the_hook_ends_the_connection(
+    autojump_clock: MockClock,
+) -> None:
+    """The UsageError comes out of the block as any error of a hook does."""
+    with pytest.raises(UsageError, match="send"):
+        async with linked(Inside("handle_receive", lambda conn: conn.send("y"))) as (_, far):
+            await far.write(["x"])
+            await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("call", sorted(set(FORBIDDEN) - {"send_nowait"}))
+async def test_another_task_may_do_it_while_the_hook_is_suspended(
+    call: str, autojump_clock: MockClock
+) -> None:
+    """A suspended hook is no reason to refuse other tasks; what needs no hook is done at once."""
+
+    async def act(conn: Conn) -> None:
+        await trio.sleep(60)
+
+    socket = Inside("handle_ping", act)
+    async with linked(socket) as (conn, far):
+        await far.write(["message"])
+        await settled()
+        await provoke("handle_ping", conn, far)
+        await settled()
+        assert socket.acted == 1
+        with trio.move_on_after(5) as waiting:
+            await FORBIDDEN[call](conn)
+        needs_the_peer_or_a_hook = call in ("send", "call", "ping", "aclose", "wait_closed")
+        assert waiting.cancelled_caught == needs_the_peer_or_a_hook
+
+
+async def test_send_nowait_of_another_task_would_block_while_a_hook_is_suspended(
+    autojump_clock: MockClock,
+) -> None:
+    """It cannot wait for its turn."""
+
+    class Slow(Socket[None]):
+        async def handle_receive(self, frame: Any, state: None) -> tuple[None, None]:
+            await trio.sleep(60)
+            return None, state
+
+    async with linked(Slow()) as (conn, far):
+        await far.write(["x"])
+        await settled()
+        with pytest.raises(trio.WouldBlock):
+            conn.send_nowait("y")
+        await trio.sleep(60)
+        conn.send_nowait("y")
+        assert await taken(far) == ["y"]
+
+
+async def test_other_tasks_send_receive_and_call_around_a_suspended_hook(
+    autojump_clock: MockClock,
+) -> None:
+    """What needs no hook is done at once; send and call take their turn; all of it works."""
+    done: list[tuple[str, float]] = []
+
+    async def note(name: str, use: Callable[[], Any]) -> None:
+        await use()
+        done.append((name, trio.current_time() - started))
+
+    async def act(conn: Conn) -> None:
+        if socket.acted == 1:
+            await trio.sleep(60)
+
+    socket = Inside("handle_cast", act)
+    async with linked(socket) as (conn, far):
+        await far.write(["ready"])
+        await settled()
+        conn.cast("slow")
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(note, "receive", conn.receive)
+            nursery.start_soon(note, "send_frame", lambda: conn.send_frame("raw"))
+            nursery.start_soon(note, "flush", conn.flush)
+            nursery.start_soon(note, "send", lambda: conn.send("y"))
+            nursery.start_soon(note, "call", lambda: conn.call("y"))
+        assert await taken(far) == ["raw", "y"]
+    assert {name for name, at in done if at < 1} == {"receive", "send_frame", "flush"}
+    assert {name for name, at in done if at >= 60} == {"send", "call"}
+
+
+@pytest.mark.parametrize("hook", HOOKS[:-1])
+async def test_cast_start_soon_and_trace_are_allowed(hook: str, autojump_clock: MockClock) -> None:
+    """They wait for nothing; what they began happens after the hook."""
+    happened: list[str] = []
+
+    async def background() -> None:
+        happened.append("background")
+
+    class Noting(Inside):
+        async def handle_cast(self, message: Any, state: int) -> tuple[None, int]:
+            happened.append(str(message))
+            return await super().handle_cast(message, state)
+
+    async def act(conn: Conn) -> None:
+        if socket.acted == 1:
+            conn.cast("cast")
+            conn.cast_after(5, "later")
+            conn.start_soon(background)
+            conn.trace()
+            conn.trace(False)
+            assert happened == ["x"] * len(happened)
+
+    socket = Noting(hook, act)
+    async with linked(socket) as (conn, far):
+        await provoke(hook, conn, far)
+        await trio.sleep(10)
+    if hook != "handle_disconnect":
+        assert sorted(set(happened) - {"x"}) == ["background", "cast", "later"]
+
+
+@pytest.mark.parametrize("hook", HOOKS[:-2])
+async def test_abort_is_allowed(hook: str, autojump_clock: MockClock) -> None:
+    """It drops the connection at once, without a Close frame."""
+
+    async def act(conn: Conn) -> None:
+        conn.abort()
+
+    socket = Inside(hook, act)
+    async with linked(socket) as (conn, far):
+        try:
+            await provoke(hook, conn, far)
+        except ConnectionClosed:
+            assert hook in ("handle_send", "handle_call")
+        await conn.wait_closed()
+        assert trio.current_time() == 0
+        assert not any(isinstance(frame, Close) for frame in await taken(far))
+
+
+async def test_no_hook_runs_after_abort(autojump_clock: MockClock) -> None:
+    """Of several messages read at once, the one that aborts is the last."""
+    seen: list[str] = []
+
+    class Aborting(Socket[None]):
+        def handle_receive(self, frame: str, state: None) -> tuple[None, None]:
+            seen.append(frame)
+            conn.abort()
+            return None, state
+
+    async with linked(Aborting()) as (conn, far):
+        await far.write(["a", "b", "c"])
+        await conn.wait_closed()
+    assert seen == ["a"]
+
+
+@pytest.mark.parametrize("call", ["cast", "cast_after", "start_soon"])
+async def test_terminate_finds_a_closed_connection(call: str, autojump_clock: MockClock) -> None:
+    """What would need a later hook or task raises ConnectionClosed."""
+    raised: list[BaseException] = []
+
+    async def act(conn: Conn) -> None:
+        uses: dict[str, Callable[[], object]] = {
+            "cast": lambda: conn.cast("x"),
+            "cast_after": lambda: conn.cast_after(1, "x"),
+            "start_soon": lambda: conn.start_soon(settled),
+        }
+        try:
+            uses[call]()
+        except Exception as error:
+            raised.append(error)
+
+    async with linked(Inside("terminate", act)):
+        pass
+    [error] = raised
+    assert isinstance(error, ConnectionClosed)
+
+
+async def test_two_connections_may_use_each_other(autojump_clock: MockClock) -> None:
+    """A hook may send on, receive from and call another connection than its own."""
+    async with linked() as (other, other_far):
+
+        async def act(conn: Conn) -> None:
+            await other.send("forwarded")
+            assert await other.receive() == "answer"
+
+        await other_far.write(["answer"])
+        async with linked(Inside("handle_receive", act)) as (conn, far):
+            await far.write(["x"])
+            assert await delivered(conn) == ["x"]
+        assert await taken(other_far) == ["forwarded"]

@@ -1,0 +1,283 @@
+"""The actor's mailbox: cast, cast_after and call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from trioglock import (
+    CallTimeout,
+    Close,
+    Connection,
+    ConnectionClosed,
+    InvalidOption,
+    Ping,
+    Pong,
+    Reply,
+    Socket,
+    UsageError,
+)
+
+from .kit import Raw, Scripted, both_styles, delivered, linked, settled, styled, taken
+
+MAILBOX = 65_536
+
+
+class Slow(Scripted):
+    """Takes a minute for every cast, call and send that asks for it."""
+
+    async def handle_cast(self, message: Any, state: int) -> Any:
+        await self._minute(message)
+        return super().handle_cast(message, state)
+
+    async def handle_call(self, request: Any, state: int) -> Any:
+        await self._minute(request)
+        return super().handle_call(request, state)
+
+    async def handle_send(self, message: Any, state: int) -> Any:
+        await self._minute(message)
+        return super().handle_send(message, state)
+
+    async def _minute(self, what: Any) -> None:
+        if what == "slow":
+            await trio.sleep(60)
+
+
+# Cast.
+
+
+@both_styles
+async def test_cast_returns_before_its_hook_runs(style: str, autojump_clock: MockClock) -> None:
+    """A cast never waits, and its hook never runs inside the call."""
+    socket = styled(Scripted, style, handle_cast=Reply("cast", deliver="told"))
+    async with linked(socket) as (conn, far):
+        conn.cast("x")
+        assert socket.ran("handle_cast") == 0
+        assert await conn.receive() == "told"
+        assert await taken(far) == ["cast"]
+
+
+async def test_cast_without_the_hook_is_refused_at_the_call(autojump_clock: MockClock) -> None:
+    """UsageError names the class that lacks it; the connection lives."""
+
+    class Mute(Socket[None]):
+        pass
+
+    async with linked(Mute()) as (conn, far):
+        with pytest.raises(UsageError, match="Mute has no handle_cast"):
+            conn.cast("x")
+        with pytest.raises(UsageError, match="Mute has no handle_cast"):
+            conn.cast_after(1, "x")
+        with pytest.raises(UsageError, match="Mute has no handle_call"):
+            await conn.call("x")
+        await conn.send("alive")
+        assert await taken(far) == ["alive"]
+
+
+async def test_cast_after_comes_in_time(autojump_clock: MockClock) -> None:
+    """Each comes after its seconds, whatever the order of the calls."""
+    arrived: list[tuple[str, float]] = []
+
+    class Noting(Socket[None]):
+        def handle_cast(self, message: str, state: None) -> tuple[None, None]:
+            arrived.append((message, trio.current_time()))
+            return None, state
+
+    async with linked(Noting()) as (conn, _):
+        conn.cast_after(60, "c")
+        conn.cast_after(0.5, "a")
+        conn.cast_after(20, "b")
+        await trio.sleep(100)
+    assert arrived == [("a", 0.5), ("b", 20), ("c", 60)]
+
+
+async def test_cast_after_can_be_taken_back(autojump_clock: MockClock) -> None:
+    """Cancelling the scope that it returned takes back this message and no other."""
+    socket = Scripted()
+    async with linked(socket) as (conn, _):
+        conn.cast_after(60, "kept")
+        scope = conn.cast_after(60, "taken back")
+        await trio.sleep(30)
+        scope.cancel()
+        await trio.sleep(60)
+        scope.cancel()  # late, and harmless
+        assert [call.what for call in socket.calls[2:]] == ["kept"]
+
+
+async def test_cast_after_does_not_outlive_the_connection(autojump_clock: MockClock) -> None:
+    """A message that is still to come delays neither the end nor does it come."""
+    socket = Scripted()
+    async with linked(socket) as (conn, far):
+        conn.cast_after(3600, "never")
+        await far.write([Close()])
+        await far.send_eof()
+        await conn.wait_closed()
+        assert trio.current_time() < 1
+    assert socket.ran("handle_cast") == 0
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), "1", True])
+async def test_cast_after_checks_its_seconds(seconds: Any, autojump_clock: MockClock) -> None:
+    """What is no positive number of seconds is refused at the call."""
+    async with linked(Scripted()) as (conn, _):
+        with pytest.raises(InvalidOption, match="seconds"):
+            conn.cast_after(seconds, "x")
+
+
+def fill(conn: Connection[int]) -> int:
+    """Cast until the mailbox is full; how many fitted."""
+    for number in range(MAILBOX + 1):
+        try:
+            conn.cast(number)
+        except trio.WouldBlock:
+            return number
+    raise AssertionError("the mailbox has no limit")
+
+
+async def test_a_full_mailbox_refuses_casts(autojump_clock: MockClock) -> None:
+    """With 65,536 jobs cast raises WouldBlock; what was taken is handled, all of it."""
+    socket = Slow()
+    async with linked(socket) as (conn, _):
+        conn.cast("slow")
+        await settled()
+        fitted = fill(conn)
+        assert fitted + 1 in (MAILBOX, MAILBOX + 1)  # the one that runs may count or not
+        await trio.sleep(120)
+        conn.cast("room again")
+        await conn.call("done")
+        assert socket.ran("handle_cast") == 1 + fitted + 1
+
+
+async def test_a_full_mailbox_does_not_hurt_what_the_peer_sends(autojump_clock: MockClock) -> None:
+    """Messages that find it full are handled in their turn, and pings are answered."""
+    socket = Slow(handle_receive=None)
+    async with linked(socket) as (conn, far):
+        conn.cast("slow")
+        await settled()
+        fill(conn)
+        await far.write(["a", Ping(b"b"), "c"])
+        assert await taken(far) == [Pong(b"b")]
+        await trio.sleep(120)
+        await conn.call("done")
+        last = [call.what for call in socket.calls[-4:] if call.hook != "handle_ping"]
+        assert last[-3:] == ["a", "c", "done"]
+
+
+# Call.
+
+
+@both_styles
+async def test_call_returns_the_reply(style: str, autojump_clock: MockClock) -> None:
+    """(reply, state) answers the caller, and nothing else happens."""
+    socket = styled(Scripted, style, handle_call=Raw(lambda: ({"reply": 1}, 42)))
+    async with linked(socket) as (conn, far):
+        assert await conn.call("x") == {"reply": 1}
+        assert conn.state == 42
+        assert await taken(far) == []
+        assert await delivered(conn) == []
+
+
+@both_styles
+async def test_call_with_a_result(style: str, autojump_clock: MockClock) -> None:
+    """(reply, result, state) answers the caller and does what any result does."""
+    result = Reply("frame", deliver="message")
+    socket = styled(Scripted, style, handle_call=Raw(lambda: ("reply", result, 42)))
+    async with linked(socket) as (conn, far):
+        assert await conn.call("x") == "reply"
+        assert conn.state == 42
+        assert await taken(far) == ["frame"]
+        assert await delivered(conn) == ["message"]
+
+
+@both_styles
+@pytest.mark.parametrize("reply", [None, False, (), Close(1000), Reply("a"), ValueError("value")])
+async def test_a_reply_is_any_value(reply: Any, style: str, autojump_clock: MockClock) -> None:
+    """The reply goes to the caller as it is: it is no result, and an exception is not raised."""
+    socket = styled(Scripted, style, handle_call=Raw(lambda: (reply, 1)))
+    async with linked(socket) as (conn, far):
+        assert await conn.call("x") is reply
+        assert await taken(far) == []
+
+
+async def test_replies_reach_their_own_callers(autojump_clock: MockClock) -> None:
+    """Of many tasks that call at once each gets its own reply."""
+    replies: dict[int, str] = {}
+
+    async def one(number: int) -> None:
+        replies[number] = await conn.call(number)
+
+    async with (
+        linked(styled(Scripted, "async")) as (conn, _),
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(20):
+            nursery.start_soon(one, number)
+    assert replies == {number: f"re: {number}" for number in range(20)}
+
+
+async def test_call_timeout(autojump_clock: MockClock) -> None:
+    """CallTimeout after the seconds, no earlier; a request that was begun is still handled."""
+    socket = Slow()
+    async with linked(socket) as (conn, _):
+        with pytest.raises(CallTimeout, match=r"Slow\.handle_call took longer than 5 seconds"):
+            await conn.call("slow", timeout=5)
+        assert trio.current_time() == 5
+        assert conn.state == 1
+        assert await conn.call("next") == "re: next"
+        assert trio.current_time() == 60
+        assert [call.what for call in socket.calls[2:]] == ["slow", "next"]
+
+
+async def test_call_in_time_is_not_disturbed_by_its_timeout(autojump_clock: MockClock) -> None:
+    """A time-out that is long enough changes nothing, and CallTimeout is a TimeoutError."""
+    async with linked(Slow()) as (conn, _):
+        assert await conn.call("slow", timeout=61) == "re: slow"
+    assert issubclass(CallTimeout, TimeoutError)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "1", True])
+async def test_call_checks_its_timeout(timeout: Any, autojump_clock: MockClock) -> None:
+    """What is no positive number of seconds is refused at the call."""
+    async with linked(Scripted()) as (conn, _):
+        with pytest.raises(InvalidOption, match="timeout"):
+            await conn.call("x", timeout=timeout)
+
+
+async def test_an_outer_timeout_is_the_callers_own(autojump_clock: MockClock) -> None:
+    """A surrounding deadline cancels the call as trio does: no CallTimeout."""
+    async with linked(Slow()) as (conn, _):
+        with trio.move_on_after(5) as scope:
+            await conn.call("slow", timeout=50)
+        assert scope.cancelled_caught
+
+
+async def test_a_cancelled_call_that_waits_is_withdrawn(autojump_clock: MockClock) -> None:
+    """A request that no hook has begun is not handled once nobody waits for it."""
+    socket = Slow()
+    async with linked(socket) as (conn, _):
+        conn.cast("slow")
+        await settled()
+        with trio.move_on_after(5):
+            await conn.call("withdrawn")
+        await trio.sleep(60)
+        assert [call.what for call in socket.calls[2:]] == ["slow"]
+
+
+@pytest.mark.parametrize("call", ["cast", "cast_after", "call"])
+async def test_a_closed_connection_takes_no_job(call: str, autojump_clock: MockClock) -> None:
+    """Each raises ConnectionClosed once the connection has ended."""
+    async with linked(Scripted()) as (conn, _):
+        conn.abort()
+        await conn.wait_closed()
+        with pytest.raises(ConnectionClosed):
+            match call:
+                case "cast":
+                    conn.cast("x")
+                case "cast_after":
+                    conn.cast_after(1, "x")
+                case _:
+                    await conn.call("x")

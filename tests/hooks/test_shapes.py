@@ -1,0 +1,202 @@
+"""Hooks that return the wrong shape: BadHookResult names class, hook and value."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from trioglock import BadHookResult, Close, Deliver, MemoryTransport, Reply, Socket, connect
+
+from .kit import URL, Raw, Scripted, both_styles, linked, provoke, styled, taken
+
+FATAL = ("handle_connect", "handle_receive", "handle_ping", "handle_pong", "handle_cast")
+
+WRONG: dict[str, Any] = {
+    "nothing": None,
+    "bare state": 7,
+    "bare text": "ab",
+    "list": [None, 1],
+    "one": (1,),
+    "four": (1, 2, 3, 4),
+    "reply": Reply("a"),
+}
+
+
+async def come_out(socket: Socket[Any], hook: str) -> tuple[str, list[Any]]:
+    """The text of the BadHookResult that comes out of the block, and what the peer got."""
+    transport = MemoryTransport()
+    far = None
+    with pytest.raises(BadHookResult) as caught, trio.fail_after(3600):
+        async with connect(URL, socket, transport=transport, ping_interval=None) as conn:
+            far = await transport.accept()
+            await provoke(hook, conn, far)
+            await trio.sleep_forever()
+    return str(caught.value), await taken(far or await transport.accept())
+
+
+@both_styles
+@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("hook", [*FATAL, "handle_disconnect"])
+async def test_wrong_shape_ends_the_connection(
+    hook: str, case: str, style: str, autojump_clock: MockClock
+) -> None:
+    """BadHookResult comes out of the block; 1011 to the peer while it is there; terminate runs."""
+    socket = styled(Scripted, style, **{hook: Raw(lambda: WRONG[case])})
+    text, frames = await come_out(socket, hook)
+    assert f"Scripted.{hook}" in text
+    assert repr(WRONG[case]) in text
+    assert socket.ran("terminate") == 1
+    assert frames[-1].code == (1000 if hook == "handle_disconnect" else 1011)
+
+
+@both_styles
+@pytest.mark.parametrize("hook", FATAL)
+@pytest.mark.parametrize("reply", [Reply(object()), Reply("a", 1), Reply({"b": 2})])  # type: ignore[arg-type]
+async def test_reply_with_something_that_is_no_frame(
+    reply: Reply, hook: str, style: str, autojump_clock: MockClock
+) -> None:
+    """It says which hook, and none of its frames is sent."""
+    socket = styled(Scripted, style, **{hook: reply})
+    text, frames = await come_out(socket, hook)
+    assert f"Scripted.{hook}" in text
+    assert repr(reply.frames[-1]) in text
+    assert "a" not in frames
+
+
+@both_styles
+@pytest.mark.parametrize("decision", [True, "again", Close(1000), Reply("a")])
+async def test_decision_of_handle_disconnect_is_checked(
+    decision: Any, style: str, autojump_clock: MockClock
+) -> None:
+    """Anything but None, Reconnect or Stop is refused by name."""
+    socket = styled(Scripted, style, handle_disconnect=decision)
+    text, _ = await come_out(socket, "handle_disconnect")
+    assert "Scripted.handle_disconnect" in text
+    assert repr(decision) in text
+
+
+@both_styles
+@pytest.mark.parametrize("case", WRONG)
+async def test_wrong_shape_of_handle_send_is_raised_at_the_call(
+    case: str, style: str, autojump_clock: MockClock
+) -> None:
+    """The state stays and the connection lives."""
+    socket = styled(Scripted, style, handle_send=Raw(lambda: WRONG[case]))
+    async with linked(socket) as (conn, far):
+        with pytest.raises(BadHookResult, match=r"Scripted\.handle_send .*" + quoted(WRONG[case])):
+            await conn.send("x")
+        await alive(conn, far, socket, "handle_send")
+
+
+@both_styles
+@pytest.mark.parametrize("frame", [1, {"a": 1}, Reply("a"), Deliver("a"), ("a", 1), "\ud800"])
+async def test_no_frame_from_handle_send_is_raised_at_the_call(
+    frame: Any, style: str, autojump_clock: MockClock
+) -> None:
+    """None of several frames is sent if one of them is none; the state stays."""
+    socket = styled(Scripted, style, handle_send=frame)
+    async with linked(socket) as (conn, far):
+        with pytest.raises(BadHookResult, match=r"Scripted\.handle_send"):
+            await conn.send("x")
+        await alive(conn, far, socket, "handle_send")
+
+
+@both_styles
+@pytest.mark.parametrize("case", WRONG)
+async def test_wrong_shape_of_handle_call_is_raised_at_the_call(
+    case: str, style: str, autojump_clock: MockClock
+) -> None:
+    """The state stays and the connection lives."""
+    socket = styled(Scripted, style, handle_call=Raw(lambda: WRONG[case]))
+    async with linked(socket) as (conn, far):
+        with pytest.raises(BadHookResult, match=r"Scripted\.handle_call .*" + quoted(WRONG[case])):
+            await conn.call("x")
+        await alive(conn, far, socket, "handle_call")
+
+
+@both_styles
+async def test_bad_reply_of_handle_call_is_raised_at_the_call(
+    style: str, autojump_clock: MockClock
+) -> None:
+    """Also when the pair is right and only the frames of its Reply are wrong."""
+    socket = styled(Scripted, style, handle_call=Reply("a", 1))  # type: ignore[arg-type]
+    async with linked(socket) as (conn, far):
+        with pytest.raises(BadHookResult, match=r"Scripted\.handle_call"):
+            await conn.call("x")
+        await alive(conn, far, socket, "handle_call")
+
+
+def quoted(value: Any) -> str:
+    return re.escape(repr(value))
+
+
+async def alive(conn: Any, far: Any, socket: Scripted, hook: str) -> None:
+    """The state is as before, nothing was sent, and the hook works once it is mended."""
+    assert conn.state == 1
+    assert await taken(far) == []
+    del socket.script[hook]
+    await provoke(hook, conn, far)
+    assert conn.state == 2
+
+
+async def coroutine() -> tuple[None, int]:
+    raise AssertionError("nobody awaits this")
+
+
+@pytest.mark.parametrize("hook", ["init_stream", *FATAL, "handle_disconnect", "terminate"])
+async def test_a_plain_hook_that_returns_a_coroutine(hook: str, autojump_clock: MockClock) -> None:
+    """The error says to declare the hook with async def; no coroutine is left un-awaited."""
+    text, _ = await come_out(Scripted(**{hook: Raw(coroutine)}), hook)
+    assert f"Scripted.{hook} returned a coroutine" in text
+    assert "async def" in text
+
+
+@pytest.mark.parametrize("hook", ["handle_send", "handle_call"])
+async def test_a_plain_hook_of_a_call_that_returns_a_coroutine(
+    hook: str, autojump_clock: MockClock
+) -> None:
+    """It is raised at the call."""
+    socket = Scripted(**{hook: Raw(coroutine)})
+    async with linked(socket) as (conn, far):
+        with pytest.raises(BadHookResult, match=f"Scripted.{hook} returned a coroutine"):
+            await provoke(hook, conn, far)
+        await alive(conn, far, socket, hook)
+
+
+@pytest.mark.parametrize("hook", ["init_stream", "handle_receive", "handle_send", "terminate"])
+@pytest.mark.parametrize("style", ["generator", "async generator"])
+def test_a_generator_is_no_hook(hook: str, style: str) -> None:
+    """It is refused by name at the call of connect, before anything is dialled."""
+
+    def plain(self: Any, *args: Any) -> Any:
+        yield None, 1
+
+    async def asynchronous(self: Any, *args: Any) -> Any:
+        yield None, 1
+
+    body = plain if style == "generator" else asynchronous
+    lazy = type("Lazy", (Socket,), {hook: body})
+    with pytest.raises(BadHookResult, match=rf"Lazy\.{hook} is a generator"):
+        connect(URL, lazy())
+
+
+async def test_a_long_value_is_cut_in_the_error(autojump_clock: MockClock) -> None:
+    """The text of the error stays readable."""
+    text, _ = await come_out(Scripted(handle_receive=Raw(lambda: "x" * 100_000)), "handle_receive")
+    assert len(text) < 1000
+
+
+async def test_a_named_tuple_is_a_pair(autojump_clock: MockClock) -> None:
+    """Any tuple of two will do."""
+
+    class Pair(tuple[Any, int]):
+        __slots__ = ()
+
+    async with linked(Scripted(handle_receive=Raw(lambda: Pair(("told", 42))))) as (conn, far):
+        await far.write(["x"])
+        assert await conn.receive() == "told"
+        assert conn.state == 42

@@ -1,0 +1,142 @@
+"""Hooks that take long: what goes on beside them, and what waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from trioglock import (
+    Close,
+    ConnectionClosed,
+    MemoryTransport,
+    Ping,
+    Pong,
+    Socket,
+    connect,
+)
+from trioglock.testing import MemoryLink
+
+from .kit import URL, Scripted, delivered, linked, settled, taken
+
+
+class Slow(Socket[int]):
+    """Takes five minutes for every message that it receives."""
+
+    async def init_stream(self, stream: Any) -> int:
+        return 0
+
+    async def handle_receive(self, frame: Any, state: int) -> tuple[Any, int]:
+        await trio.sleep(300)
+        return frame, state + 1
+
+
+async def test_a_slow_hook_holds_up_neither_pings_nor_the_heartbeat(
+    autojump_clock: MockClock,
+) -> None:
+    """The peer's pings are answered at once, and a peer that answers ours is alive."""
+
+    async def peer(far: MemoryLink) -> None:
+        while events := await far.receive():
+            for event in events:
+                if isinstance(event, Ping):
+                    await far.write([Pong(event.payload)])
+                elif isinstance(event, Pong):
+                    answered.append(trio.current_time())
+
+    answered: list[float] = []
+    async with linked(Slow(), ping_interval=20, ping_timeout=20) as (conn, far):
+        conn.start_soon(peer, far)
+        await far.write(["slow"])
+        for _ in range(4):
+            await trio.sleep(50)
+            await far.write([Ping(b"alive?")])
+        message = await conn.receive()
+        assert (message, conn.state, trio.current_time()) == ("slow", 1, 300)
+    assert answered == [50, 100, 150, 200]
+
+
+async def test_the_heartbeat_does_not_expire_while_hooks_hold_the_reader(
+    autojump_clock: MockClock,
+) -> None:
+    """With more messages than the queue holds nothing is read, and silence is no evidence."""
+    async with linked(Slow(), ping_interval=20, ping_timeout=20, max_queue=2) as (conn, far):
+        await far.write(["a", "b", "c", "d"])
+        messages = [await conn.receive() for _ in range(4)]
+        assert (messages, trio.current_time()) == (["a", "b", "c", "d"], 1200)
+
+
+async def test_send_waits_its_turn_behind_a_slow_hook(autojump_clock: MockClock) -> None:
+    """A send, though its hook is plain, comes after the hook that is suspended."""
+    async with linked(Slow()) as (conn, far):
+        await far.write(["slow"])
+        await settled()
+        await conn.send("x")
+        assert trio.current_time() == 300
+        assert conn.state == 1
+        assert await taken(far) == ["x"]
+
+
+class SlowSend(Scripted):
+    """Takes a minute for every message that it sends."""
+
+    async def handle_send(self, message: Any, state: int) -> Any:
+        await trio.sleep(60)
+        return super().handle_send(message, state)
+
+
+async def test_a_send_overtaken_by_the_close_sends_nothing(autojump_clock: MockClock) -> None:
+    """What handle_send returns after Close was sent is refused; no data follows a Close frame."""
+    socket = SlowSend()
+    async with linked(socket, close_timeout=300) as (conn, far):
+
+        async def send() -> None:
+            with pytest.raises(ConnectionClosed):
+                await conn.send("too late")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await trio.sleep(1)
+            nursery.start_soon(conn.aclose)
+            await trio.sleep(100)
+            assert await taken(far) == [Close()]
+            assert conn.state == 1
+            await far.write([Close()])
+            await far.send_eof()
+
+
+async def test_messages_before_the_close_are_handled_first(autojump_clock: MockClock) -> None:
+    """However slow the hooks: every message, then handle_disconnect, then terminate."""
+
+    class SlowReceive(Scripted):
+        async def handle_receive(self, frame: Any, state: int) -> Any:
+            await trio.sleep(60)
+            return frame, super().handle_receive(frame, state)[1]
+
+    socket = SlowReceive()
+    async with linked(socket) as (conn, far):
+        await far.write(["a", "b", "c", Close(1000)])
+        await far.aclose()
+        await conn.wait_closed()
+        assert trio.current_time() == 180
+        assert await delivered(conn) == ["a", "b", "c"]
+    assert [call.hook for call in socket.calls[2:]] == [
+        *["handle_receive"] * 3,
+        "handle_disconnect",
+        "terminate",
+    ]
+
+
+async def test_connections_do_not_wait_for_each_other(autojump_clock: MockClock) -> None:
+    """Order is kept per connection; a slow one holds up no other."""
+    transport = MemoryTransport()
+    async with linked(Slow()) as (_, slow_far):
+        await slow_far.write(["slow"])
+        async with connect(URL, transport=transport, close_timeout=1) as conn:
+            far = await transport.accept()
+            await far.write(["quick"])
+            assert await conn.receive() == "quick"
+            assert trio.current_time() == 0

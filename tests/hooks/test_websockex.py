@@ -1,0 +1,232 @@
+"""What WebSockex's users do: frames printed, casts that send, an echo client under a trace."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from trioglock import (
+    Close,
+    Connection,
+    Disconnect,
+    MemoryTransport,
+    Ping,
+    Reply,
+    Socket,
+    Stream,
+    connect,
+    run,
+)
+from trioglock.testing import MemoryLink, MockServer
+
+from .kit import URL, linked, settled, taken
+
+
+class Printing(Socket[str]):
+    """The simple client: prints what comes, sends what it is cast."""
+
+    def __init__(self, state: str = "given") -> None:
+        self.first = state
+
+    def init_stream(self, stream: Stream) -> str:
+        return self.first
+
+    def handle_receive(self, frame: Any, state: str) -> tuple[None, str]:
+        print(f"Received Message - Type: {type(frame).__name__} -- Message: {frame}")
+        return None, state
+
+    def handle_cast(self, message: tuple[str, Any], state: str) -> tuple[Any, str]:
+        match message:
+            case ("send", frame):
+                print(f"Sending {type(frame).__name__} frame with payload: {frame}")
+                return Reply(frame), state
+        return None, state
+
+
+async def test_the_simple_client(
+    autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Frames are printed, ("send", frame) is sent, other casts are ignored, state is kept."""
+    async with linked(Printing("mine")) as (conn, far):
+        await far.write(["hi", b"bytes"])
+        conn.cast(("send", "text"))
+        conn.cast(("ignored", 1))
+        conn.cast(("send", b"binary"))
+        assert await taken(far) == ["text", b"binary"]
+        assert conn.state == "mine"
+    printed = capsys.readouterr().out.splitlines()
+    assert sorted(printed) == [
+        "Received Message - Type: bytes -- Message: b'bytes'",
+        "Received Message - Type: str -- Message: hi",
+        "Sending bytes frame with payload: b'binary'",
+        "Sending str frame with payload: text",
+    ]
+
+
+async def test_it_fits_into_a_nursery(autojump_clock: MockClock) -> None:
+    """A supervisor starts it, talks to it, and ends it with its scope: nothing is left."""
+    transport = MemoryTransport()
+    async with trio.open_nursery() as nursery:
+        conn: Connection[str] = await nursery.start(
+            lambda task_status: run(URL, Printing(), transport=transport, task_status=task_status)
+        )
+        far = await transport.accept()
+        conn.cast(("send", "hello"))
+        assert await taken(far) == ["hello"]
+        nursery.cancel_scope.cancel()
+    assert conn.status.value == "closed"
+
+
+class Echo(Socket[None]):
+    """The echo client: told to say the last words, it closes when they come back."""
+
+    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+        return (Close(1000) if frame == "Close the things!" else None), state
+
+    def handle_ping(self, payload: bytes, state: None) -> tuple[Any, None]:
+        return None, state
+
+
+def lines(caplog: pytest.LogCaptureFixture, name: str = "echo") -> list[str]:
+    """The lines of one connection's trace, without their beginning."""
+    begin = f"*DBG* {name} "
+    messages = [r.getMessage() for r in caplog.records if r.name == "trioglock.trace"]
+    return [text.removeprefix(begin) for text in messages if text.startswith(begin)]
+
+
+async def echo_peer(far: MemoryLink) -> None:
+    """Sends data back and pings after the first message; answers no Close, as a stuck server."""
+    pinged = False
+    while events := await far.receive():
+        for event in events:
+            if isinstance(event, list):
+                await far.write(event)
+                if not pinged:
+                    pinged = True
+                    await far.write([Ping(b"")])
+
+
+async def test_the_trace_of_the_echo_client(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each step is a line, in order: connecting, frames both ways, why it closes, and by force."""
+    async with linked(Echo(), trace=True, name="echo", close_timeout=5) as (conn, far):
+        conn.start_soon(echo_peer, far)
+        await conn.send("Hello")
+        await settled()
+        await conn.send("Close the things!")
+        await conn.wait_closed()
+    expected = [
+        "attempting to connect",
+        "successfully connected",
+        "sending frame: 'Hello'",
+        "received frame: 'Hello'",
+        "received frame: Ping",
+        "replying from handle_ping with pong",
+        "sending frame: Pong",
+        "sending frame: 'Close the things!'",
+        "received frame: 'Close the things!'",
+        "closing with local reason: 1000",
+        "sending frame: Close(code=1000",
+        "forcefully closed the connection because the peer took too long",
+    ]
+    got = lines(caplog)
+    assert [line[: len(want)] for line, want in zip(got, expected, strict=False)] == expected
+
+
+async def test_the_trace_tells_a_remote_close(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The peer's code and text are in it."""
+    async with linked(trace=True, name="echo") as (conn, far):
+        await far.write([Close(4001, "go away")])
+        await trio.testing.wait_all_tasks_blocked()
+        await far.send_eof()
+        await conn.wait_closed()
+    assert "closing with remote reason: 4001 go away" in lines(caplog)
+
+
+async def test_the_trace_tells_a_failed_attempt(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A refused connection is a line, too."""
+    transport = MemoryTransport()
+    transport.refuse_next()
+    with pytest.raises(OSError, match="refused by the test"):
+        async with connect(URL, transport=transport, trace=True, name="echo"):
+            pass
+    assert lines(caplog) == ["attempting to connect", "failed to connect: refused by the test"]
+
+
+async def test_the_trace_can_be_switched_on_a_live_connection(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Off at first; on, it shows what follows; off again, nothing."""
+    async with linked(Echo(), name="echo") as (conn, far):
+        conn.start_soon(echo_peer, far)
+        await conn.send("unseen")
+        await settled()
+        assert lines(caplog) == []
+        conn.trace()
+        await conn.send("Hi")
+        await settled()
+        assert lines(caplog) == ["sending frame: 'Hi'", "received frame: 'Hi'"]
+        conn.trace(False)
+        await conn.send("unseen again")
+        await settled()
+        assert len(lines(caplog)) == 2
+
+
+async def test_the_trace_of_one_connection_is_its_own(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each line begins with the name; a connection that is not traced writes none."""
+    async with (
+        linked(name="one", trace=True) as (one, _),
+        linked(name="two") as (two, _),
+        linked(name="three", trace=True) as (three, _),
+    ):
+        for conn in (one, two, three):
+            await conn.send(conn.name)
+        await settled()
+        assert "sending frame: 'one'" in lines(caplog, "one")
+        assert lines(caplog, "two") == []
+        assert "sending frame: 'three'" in lines(caplog, "three")
+        assert all(record.levelno == logging.DEBUG for record in caplog.records)
+
+
+async def test_the_trace_cuts_what_is_long(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A long frame is shown by its beginning and its length."""
+    async with linked(name="echo", trace=True) as (conn, _):
+        await conn.send("x" * 1000)
+        await conn.send(b"y" * 1000)
+        await settled()
+        shown = [line for line in lines(caplog) if line.startswith("sending frame")]
+    assert all(len(line) < 200 for line in shown)
+    assert "1000 characters" in shown[0]
+    assert "1000 bytes" in shown[1]
+
+
+async def test_an_abnormal_end_can_be_made_normal(autojump_clock: MockClock) -> None:
+    """The hook terminate knows the reason; the program decides what of it is an error."""
+    reasons: list[Disconnect] = []
+
+    class Tolerant(Echo):
+        def terminate(self, reason: Disconnect, state: None) -> None:
+            reasons.append(reason)
+
+    async with (
+        MockServer(memory=True) as server,
+        connect(server.url, Tolerant(), stream=server.open_stream) as conn,
+    ):
+        peer = await server.accept()
+        await peer.abort()
+        await conn.wait_closed()
+    assert [type(reason).__name__ for reason in reasons] == ["Lost"]

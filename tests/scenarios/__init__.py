@@ -1,0 +1,1 @@
+"""What broke in other libraries, each defect proved absent by name."""

@@ -1,0 +1,295 @@
+"""A WebSocket peer written by hand: it says exactly the bytes that a test wants to be said."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeAlias, Unpack
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from trioglock import (
+    Connection,
+    ConnectOptions,
+    Disconnect,
+    NativeTransport,
+    Socket,
+    Transport,
+    TrioWebsocketTransport,
+    connect,
+)
+
+CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+HOST = "raw.test"
+URL = f"ws://{HOST}/"
+
+StreamPair: TypeAlias = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
+# The first of these takes any number of bytes at once, the second none before they are read.
+unbounded: StreamPair = trio.testing.memory_stream_pair
+lockstep: StreamPair = trio.testing.lockstep_stream_pair
+
+every_transport = pytest.mark.parametrize(
+    "transport",
+    [
+        pytest.param(NativeTransport, id="native"),
+        pytest.param(TrioWebsocketTransport, id="trio-websocket"),
+    ],
+)
+plain_and_tls = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+MakeTransport: TypeAlias = Callable[[], Transport]
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class RawFrame:
+    """One frame as it was on the wire, unmasked."""
+
+    opcode: int
+    payload: bytes
+    fin: bool = True
+    rsv: int = 0
+    masked: bool = True
+
+    @property
+    def code(self) -> int:
+        """The code of a Close frame; 1005 where it has none."""
+        return int.from_bytes(self.payload[:2]) if self.payload else 1005
+
+
+class HalfFrameError(AssertionError):
+    """The stream ended in the middle of a frame."""
+
+
+def encode(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0) -> bytes:
+    """The bytes of one frame from a server, legal or not."""
+    head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
+    length = len(payload)
+    if length < 126:
+        return head + bytes([length]) + payload
+    if length < 2**16:
+        return head + bytes([126]) + length.to_bytes(2) + payload
+    return head + bytes([127]) + length.to_bytes(8) + payload
+
+
+def closing(code: int = 1000, reason: str = "") -> bytes:
+    """The bytes of a Close frame."""
+    return encode(CLOSE, code.to_bytes(2) + reason.encode())
+
+
+def texts(*messages: str) -> bytes:
+    """The bytes of whole text messages, one after the other."""
+    return b"".join(encode(TEXT, message.encode()) for message in messages)
+
+
+class RawPeer:
+    """The server's end of one stream; several tasks may send, one reads."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.request = b""
+        self._buffer = bytearray()
+        self._lock = trio.Lock()
+
+    async def accept(self, headers: str = "", rest: bytes = b"") -> None:
+        """Answer the opening handshake; ``rest`` goes into the same write."""
+        while b"\r\n\r\n" not in self._buffer:
+            data = await self.stream.receive_some()
+            assert data, "the client left in the middle of its request"
+            self._buffer += data
+        request, _, after = bytes(self._buffer).partition(b"\r\n\r\n")
+        self.request, self._buffer = request, bytearray(after)
+        key = next(
+            line.partition(b":")[2].strip()
+            for line in request.split(b"\r\n")
+            if line.lower().startswith(b"sec-websocket-key:")
+        )
+        accept = base64.b64encode(hashlib.sha1(key + _GUID).digest()).decode()  # noqa: S324
+        answer = (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Accept: {accept}\r\n{headers}\r\n"
+        )
+        await self.send(answer.encode() + rest)
+
+    async def send(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        async with self._lock:
+            await self.stream.send_all(data)
+
+    async def text(self, *messages: str) -> None:
+        """Send whole text messages in one write."""
+        await self.send(texts(*messages))
+
+    async def push(self, messages: Iterable[str], sent: list[str]) -> None:
+        """One message for each write; ``sent`` tells how far the stream let it get."""
+        for message in messages:
+            await self.text(message)
+            sent.append(message)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Send a Close frame; the stream stays open."""
+        await self.send(closing(code, reason))
+
+    async def drop(self) -> None:
+        """Close the stream in both directions, without a word."""
+        await trio.aclose_forcefully(self.stream)
+
+    async def _fill(self, count: int) -> bool:
+        while len(self._buffer) < count:
+            try:
+                data = await self.stream.receive_some(2**18)
+            except _GONE:
+                data = b""
+            if not data:
+                return False
+            self._buffer += data
+        return True
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+    async def read(self) -> RawFrame | None:
+        """The client's next frame, or None at the end of the stream.
+
+        Raises:
+            HalfFrameError: the stream ended within a frame.
+        """
+        if not await self._fill(2):
+            if self._buffer:
+                raise HalfFrameError(bytes(self._buffer))
+            return None
+        head, second = self._buffer[:2]
+        length, wide = second & 0x7F, 0
+        if length > 125:
+            wide = 2 if length == 126 else 8
+            await self._need(2 + wide)
+            length = int.from_bytes(self._buffer[2 : 2 + wide])
+        masked = bool(second & 0x80)
+        start = 2 + wide + 4 * masked
+        await self._need(start + length)
+        mask = self._take(start)[-4:] if masked else bytes(4)
+        payload = _unmask(self._take(length), mask)
+        return RawFrame(head & 0xF, payload, bool(head & 0x80), head >> 4 & 7, masked)
+
+    async def _need(self, count: int) -> None:
+        if not await self._fill(count):
+            raise HalfFrameError(bytes(self._buffer[:20]))
+
+    async def next(self) -> RawFrame:
+        """The client's next frame; there must be one."""
+        frame = await self.read()
+        assert frame is not None, "the client ended the stream"
+        return frame
+
+    async def read_all(self) -> list[RawFrame]:
+        """Every frame until the end of the stream."""
+        frames = []
+        while (frame := await self.read()) is not None:
+            frames.append(frame)
+        return frames
+
+    async def answer(self, *, echo: bool = False, pongs: bool = True) -> list[RawFrame]:
+        """Behave: pongs for pings, Close for Close, then the end; all frames that came."""
+        frames = []
+        with_echo = (TEXT, BINARY) if echo else ()
+        try:
+            while (frame := await self.read()) is not None:
+                frames.append(frame)
+                if frame.opcode == PING and pongs:
+                    await self.send(encode(PONG, frame.payload))
+                elif frame.opcode == CLOSE:
+                    await self.send(encode(CLOSE, frame.payload))
+                    break
+                elif frame.opcode in with_echo:
+                    await self.send(encode(frame.opcode, frame.payload))
+            await self.drop()
+        except (*_GONE, trio.BusyResourceError):
+            pass
+        return frames
+
+    async def bow_out(self) -> None:
+        """Behave until the end, which may now come at any byte."""
+        with suppress(HalfFrameError):
+            await self.answer()
+
+
+def _unmask(payload: bytes, mask: bytes) -> bytes:
+    length = len(payload)
+    key = (mask * (length // 4 + 1))[:length]
+    return (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(length)
+
+
+class Ends(Socket[None]):
+    """Notes how it was disconnected, and how it ended."""
+
+    def __init__(self) -> None:
+        self.disconnects: list[Disconnect] = []
+        self.ends: list[Disconnect] = []
+
+    def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[None, None]:
+        self.disconnects.append(reason)
+        return None, state
+
+    def terminate(self, reason: Disconnect, state: None) -> None:
+        self.ends.append(reason)
+
+
+def numbered(count: int) -> list[str]:
+    """So many different messages."""
+    return [str(number) for number in range(count)]
+
+
+class Tls:
+    """A pair of TLS contexts: a server called :data:`HOST`, and a client that trusts it."""
+
+    def __init__(self) -> None:
+        authority = trustme.CA()
+        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(HOST, "127.0.0.1").configure_cert(self.server)
+        self.client = ssl.create_default_context()
+        authority.configure_trust(self.client)
+
+    def serve(self, stream: trio.abc.Stream) -> trio.abc.Stream:
+        """The server's side of a stream; the TLS handshake comes with the first use."""
+        return trio.SSLStream(stream, self.server, server_side=True, https_compatible=True)
+
+
+shared_tls = cache(Tls)
+
+
+@asynccontextmanager
+async def raw_connection(
+    socket: Socket[Any] | None = None,
+    *,
+    streams: StreamPair = unbounded,
+    headers: str = "",
+    secure: bool = False,
+    **options: Unpack[ConnectOptions],
+) -> AsyncIterator[tuple[Connection[Any], RawPeer]]:
+    """A connection in memory and its peer, which behaves once the test is over."""
+    near, far = streams()
+    options.setdefault("stream", near)
+    url = URL
+    if secure:
+        tls = shared_tls()
+        url, far = f"wss://{HOST}/", tls.serve(far)
+        options["ssl_context"] = tls.client
+    peer = RawPeer(far)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.accept, headers)
+        async with connect(url, socket, **options) as conn:
+            try:
+                yield conn, peer
+            finally:
+                nursery.start_soon(peer.bow_out)

@@ -1,0 +1,42 @@
+"""Runs Python as a user does: in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+__all__ = ["ROOT", "Finished", "assert_lines", "run_python"]
+
+ROOT = Path(__file__).parent.parent
+"""Of the project."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a process left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+async def run_python(*arguments: str | Path, cwd: Path = ROOT, seconds: float = 30) -> Finished:
+    """Run this interpreter with every warning an error, and wait for its end."""
+    command = [sys.executable, "-X", "utf8", "-W", "error", *map(str, arguments)]
+    with trio.fail_after(seconds):
+        done = await trio.run_process(
+            command, cwd=cwd, capture_stdout=True, capture_stderr=True, check=False
+        )
+    return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def assert_lines(output: str, patterns: Sequence[str]) -> None:
+    """Each pattern matches a whole line, in this order; other lines may come between."""
+    lines = iter(output.splitlines())
+    for pattern in patterns:
+        assert any(re.fullmatch(pattern, line) for line in lines), f"{pattern} not in:\n{output}"

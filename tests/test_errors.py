@@ -1,0 +1,174 @@
+"""The errors: the tree is what it says it is, and each says what happened."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import re
+from types import ModuleType
+
+import pytest
+
+import trioglock
+from trioglock import (
+    Close,
+    ConnectError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    Crashed,
+    Disconnect,
+    GaveUp,
+    HandshakeFailed,
+    HandshakeRefused,
+    Headers,
+    HeartbeatTimeout,
+    LocalClose,
+    Lost,
+    RedirectFailed,
+    RemoteClose,
+    TrioglockError,
+    errors,
+    reasons,
+)
+
+LINE = re.compile(r"    (?P<indent>[│ ├└─]*)(?P<name>[A-Z]\w+)(?: \((?P<builtin>\w+)\))?(?: .*)?")
+
+
+def drawn_tree(module: ModuleType) -> dict[str, tuple[str | None, str | None]]:
+    """Each name in the docstring's drawing with its parent's and that of its builtin base."""
+    tree: dict[str, tuple[str | None, str | None]] = {}
+    path: list[str] = []
+    assert module.__doc__ is not None
+    for line in module.__doc__.splitlines():
+        found = LINE.fullmatch(line)
+        if found:
+            depth = len(found["indent"]) // 4
+            tree[found["name"]] = (path[depth - 1] if depth else None, found["builtin"])
+            path[depth:] = [found["name"]]
+    return tree
+
+
+def real_tree(module: ModuleType, root: type) -> dict[str, tuple[str | None, str | None]]:
+    """The same of the classes themselves."""
+    tree: dict[str, tuple[str | None, str | None]] = {}
+    for name, kind in inspect.getmembers(module, inspect.isclass):
+        if issubclass(kind, root):
+            ours = [base.__name__ for base in kind.__bases__ if issubclass(base, root)]
+            other = [base.__name__ for base in kind.__bases__ if not issubclass(base, root)]
+            other = [base for base in other if base not in {"Exception", "object"}]
+            tree[name] = (ours[0] if ours else None, other[0] if other else None)
+            assert len(ours) <= 1
+            assert len(other) <= 1
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("module", "root"), [(errors, TrioglockError), (reasons, Disconnect)], ids=["errors", "reasons"]
+)
+def test_the_drawn_tree_is_the_real_one(module: ModuleType, root: type) -> None:
+    """Every class stands in the docstring, under its parent, with its builtin base."""
+    tree = drawn_tree(module)
+    assert tree == real_tree(module, root)
+    assert set(tree) == set(module.__all__)
+    assert set(tree) <= set(trioglock.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(errors.__all__))
+def test_every_error_says_whose_fault_it_is(name: str) -> None:
+    """Its docstring is its own, and it can be caught together with all others."""
+    kind = getattr(trioglock, name)
+    assert kind.__doc__ != kind.__base__.__doc__
+    assert kind.__doc__.endswith((".", "\n    "))
+    assert issubclass(kind, TrioglockError)
+    assert issubclass(kind, Exception)
+
+
+def test_a_refusal_keeps_the_answer() -> None:
+    """Status, headers, body and phrase; the text has the status line and no secrets."""
+    headers = Headers({"Retry-After": "5", "Set-Cookie": "hunter2"})
+    error = HandshakeRefused(503, headers, b"later", "Service Unavailable")
+    assert str(error) == "the server refused the handshake: 503 Service Unavailable"
+    assert (error.status, error.headers, error.body) == (503, headers, b"later")
+    assert error.phrase == "Service Unavailable"
+    assert str(HandshakeRefused(404, Headers())) == "the server refused the handshake: 404"
+    assert "hunter2" not in repr(error)
+
+
+def test_a_failed_redirect_is_a_refusal_with_a_problem() -> None:
+    """It keeps the last answer and says what was wrong with it."""
+    refused = HandshakeRefused(302, Headers({"Location": "x"}), b"body", "Found")
+    error = RedirectFailed(refused, "more than 10 redirects")
+    assert str(error) == "more than 10 redirects (status 302)"
+    assert error.problem == "more than 10 redirects"
+    assert (error.status, error.headers["location"], error.body, error.phrase) == (
+        302, "x", b"body", "Found",
+    )  # fmt: skip
+
+
+def test_giving_up_tells_how_often_and_the_last_reason() -> None:
+    """All attempts are kept, oldest first; without any the text still reads."""
+    attempts = [Lost(attempt=1), HandshakeFailed(attempt=2, error=ConnectError("no"))]
+    error = GaveUp(attempts)
+    assert error.attempts == tuple(attempts)
+    assert str(error) == f"gave up after 2 attempts, the last: {attempts[1]!r}"
+    assert str(GaveUp([])) == "gave up after 0 attempts"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason", "text"),
+    [
+        (ConnectionClosedOK(Close(1000), Close(1000)), 1000, "", "received 1000, sent 1000"),
+        (
+            ConnectionClosedError(Close(4000, "bye"), Close(4000), RemoteClose(code=4000)),
+            4000, "bye", "received 4000 bye, sent 4000",
+        ),
+        (ConnectionClosed(None, Close(1001, "off")), 1001, "off", "sent 1001 off"),
+        (
+            ConnectionClosedError(None, Close(1011), LocalClose(code=1011, clean=False)),
+            1011, "", f"sent 1011 ({LocalClose(code=1011, clean=False)!r})",
+        ),
+        (ConnectionClosedError(None, None), 1006, "", "no Close frame either way"),
+        (
+            ConnectionClosedError(None, None, HeartbeatTimeout(silence=20), ["a", b"b"]),
+            1006, "",
+            f"no Close frame either way ({HeartbeatTimeout(silence=20)!r}); 2 frames never sent",
+        ),
+        (ConnectionClosedOK(Close(1005), Close(1000)), 1005, "", "received 1005, sent 1000"),
+    ],
+)  # fmt: skip
+def test_a_closed_connection_says_why(
+    error: ConnectionClosed, code: int, reason: str, text: str
+) -> None:
+    """The peer's code wins over ours, 1006 stands for neither; the text has it all."""
+    assert (error.code, error.reason, str(error)) == (code, reason, text)
+
+
+def test_a_closed_connection_keeps_both_frames_and_what_was_not_sent() -> None:
+    """As they were given; ``unsent`` can no longer change."""
+    unsent = ["a", b"b"]
+    error = ConnectionClosedError(Close(1000), Close(1001), Crashed(error=KeyError("x")), unsent)
+    unsent.clear()
+    assert (error.received, error.sent) == (Close(1000), Close(1001))
+    assert isinstance(error.cause, Crashed)
+    assert error.unsent == ("a", b"b")
+
+
+REFUSED = HandshakeRefused(302, Headers({"Location": "x"}), b"body", "Found")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        REFUSED, RedirectFailed(REFUSED, "too often"), GaveUp([Lost()]), GaveUp([]),
+        ConnectionClosedError(None, Close(1001), Lost(), ["a"]), ConnectionClosedOK(Close(), None),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_errors_survive_copying_and_pickling(error: TrioglockError) -> None:
+    """They may cross to another thread or process and still say the same."""
+    for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own
+        assert type(twin) is type(error)
+        assert str(twin) == str(error)
+        assert repr(vars(twin)) == repr(vars(error))

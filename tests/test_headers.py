@@ -1,0 +1,169 @@
+"""Headers: ordered, case-insensitive, repeatable, and silent about secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from trioglock import Handshake, Headers
+
+PAIRS = (("Set-Cookie", "a=1"), ("X-Tag", "one"), ("set-cookie", "b=2"), ("Empty", ""))
+
+
+@pytest.fixture
+def headers() -> Headers:
+    """A few, one of them repeated in other letters."""
+    return Headers(PAIRS)
+
+
+def test_names_are_found_in_any_case(headers: Headers) -> None:
+    """RFC 9110, section 5.1."""
+    assert headers["x-tag"] == headers["X-TAG"] == "one"
+    assert headers["empty"] == ""
+    assert "X-tAg" in headers
+    assert headers.get("x-tag") == "one"
+
+
+def test_what_is_absent_is_absent(headers: Headers) -> None:
+    """As in any mapping; a key that is no text is simply not there."""
+    with pytest.raises(KeyError, match="Missing"):
+        headers["Missing"]
+    assert "Missing" not in headers
+    unfit: object = 5
+    assert unfit not in headers
+    assert headers.get("Missing") is None
+    assert headers.get_all("Missing") == []
+
+
+def test_repeated_headers_are_kept_and_joined(headers: Headers) -> None:
+    """``[...]`` joins with a comma, ``get_all`` lists, ``pairs`` shows what was written."""
+    assert headers["Set-Cookie"] == "a=1, b=2"
+    assert headers.get_all("SET-COOKIE") == ["a=1", "b=2"]
+    assert headers.pairs() == PAIRS
+
+
+def test_iteration_gives_each_name_once(headers: Headers) -> None:
+    """Length, names and items agree, in the order of first appearance."""
+    assert [name.lower() for name in headers] == ["set-cookie", "x-tag", "empty"]
+    assert len(headers) == len(list(headers)) == 3
+    assert dict(headers.items())["X-Tag"] == "one"
+    assert not Headers()
+    assert headers
+
+
+@pytest.mark.parametrize(
+    "given", [{"A": "1", "B": "2"}, [("A", "1"), ("B", "2")], iter([["A", "1"], ["B", "2"]])]
+)
+def test_mappings_and_pairs_are_taken(given: Iterable[tuple[str, str]]) -> None:
+    """And Headers themselves."""
+    headers = Headers(given)
+    assert headers.pairs() == (("A", "1"), ("B", "2"))
+    assert Headers(headers) == headers
+
+
+def test_without_leaves_the_original_alone(headers: Headers) -> None:
+    """A copy that lacks the named headers, in any case."""
+    assert headers.without("SET-cookie", "empty", "missing").pairs() == (("X-Tag", "one"),)
+    assert headers.pairs() == PAIRS
+
+
+def test_headers_are_values(headers: Headers) -> None:
+    """Equal by what was written, hashable, not to be changed."""
+    assert headers == Headers(PAIRS)
+    assert hash(headers) == hash(Headers(PAIRS))
+    assert headers != Headers(PAIRS[:3])
+    assert headers != dict(PAIRS)
+    with pytest.raises(TypeError):
+        headers["X"] = "y"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " ",
+        "a b",
+        "a:b",
+        "a\tb",
+        "a\r\nb",
+        "a\0b",
+        "a\x01b",
+        "a\x7fb",
+        "é",
+        "a(b)",
+        5,
+        None,
+        b"a",
+    ],
+)
+def test_a_name_is_a_token(name: object) -> None:
+    """RFC 9110, section 5.1; the text shows the name."""
+    with pytest.raises(ValueError, match="is not the name of a header"):
+        Headers([(name, "value")])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("value", ["a\r\nEvil: 1", "a\nb", "a\rb", "a\0b"])
+def test_a_value_cannot_smuggle_in_a_line(value: str) -> None:
+    """The text names the header and the problem."""
+    with pytest.raises(ValueError, match="X-Tag contains a line break or NUL"):
+        Headers({"X-Tag": value})
+
+
+@pytest.mark.parametrize("value", ["a\x01b", "a\x1bb", "a\x7fb", "sn\u2603w"])
+def test_a_value_has_no_controls_and_fits_into_latin_1(value: str) -> None:
+    """RFC 9110, section 5.5; the text names the header."""
+    with pytest.raises(ValueError, match="X-Tag contains a control character, or one beyond"):
+        Headers({"X-Tag": value})
+    assert Headers({"X-Tag": "tab\tand h\xe4ll\xf6"})["X-Tag"] == "tab\tand h\xe4ll\xf6"
+
+
+@pytest.mark.parametrize("value", [5, None, b"value", ["value"]])
+def test_a_value_is_text(value: object) -> None:
+    """The text names the header and what it got."""
+    with pytest.raises(ValueError, match=f"X-Tag is a str, not {type(value).__name__}"):
+        Headers({"X-Tag": value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pair", [5, "x", ("A",), ("A", "1", "2"), None])
+def test_a_header_is_a_pair(pair: object) -> None:
+    """Nothing else can be taken apart."""
+    with pytest.raises(ValueError, match="a header is a pair of name and value"):
+        Headers([pair])  # type: ignore[list-item]
+
+
+SECRET = ["Authorization", "authorization", "Cookie", "Set-Cookie", "PROXY-Authorization"]
+
+
+@pytest.mark.parametrize("name", SECRET)
+def test_a_repr_hides_secrets(name: str) -> None:
+    """Headers end up in logs and tracebacks; the value itself stays readable."""
+    headers = Headers([(name, "hunter2"), ("X-Tag", "shown")])
+    for text in (
+        repr(headers),
+        str(headers),
+        repr(Handshake(url="ws://x", request_headers=headers)),
+    ):
+        assert "hunter2" not in text
+        assert name in text
+        assert "shown" in text
+    assert headers[name] == "hunter2"
+
+
+@pytest.mark.parametrize("name", SECRET)
+@pytest.mark.parametrize("value", [b"hunter2", "hunter2\n"])
+def test_a_complaint_hides_secrets(name: str, value: object) -> None:
+    """A value that cannot be sent is not shown in the error either."""
+    for given in ([(name, value)], [(name, "Bearer", value)]):
+        with pytest.raises(ValueError) as caught:
+            Headers(given)  # type: ignore[arg-type]
+        assert "hunter2" not in str(caught.value)
+
+
+def test_a_handshake_cannot_be_changed() -> None:
+    """What the two sides told each other is a fact."""
+    handshake = Handshake(url="ws://x")
+    assert handshake.response_headers == Headers()
+    with pytest.raises(FrozenInstanceError):
+        handshake.url = "ws://y"  # type: ignore[misc]

@@ -1,0 +1,191 @@
+"""Options are checked at the call that brings them; complaints name the option and what fits."""
+
+from __future__ import annotations
+
+import math
+import ssl
+from typing import Any
+
+import pytest
+import trio
+
+from trioglock import Headers, InvalidOption, InvalidURL, connect
+from trioglock.options import (
+    USER_AGENT,
+    DialOptions,
+    FlowOptions,
+    check_headers,
+    check_seconds,
+    check_subprotocols,
+    check_whole,
+)
+
+URL = "wss://server.test/"
+SECONDS = ["open_timeout", "close_timeout", "ping_interval", "ping_timeout", "write_timeout"]
+
+BAD = [
+    *((name, value, f"{name} is a number of seconds or None, not") for name in SECONDS
+      for value in ("10", True, [1], 1j)),
+    *((name, value, f"{name} is more than 0 seconds, or None for never, not") for name in SECONDS
+      for value in (0, -1, 0.0, math.nan, -math.inf)),
+    ("open_timeout", 10**400, "open_timeout is more than 0 seconds, or None for never"),
+    *((name, value, f"{name} is a whole number, not")
+      for name in ("max_size", "max_queue", "write_limit", "max_redirects")
+      for value in ("10", 1.0, True)),
+    *((name, None, f"{name} is a whole number, not None")
+      for name in ("write_limit", "max_redirects")),
+    *((name, 0, f"{name} is at least 1, not 0")
+      for name in ("max_size", "max_queue", "write_limit")),
+    ("max_redirects", -1, "max_redirects is at least 0, not -1"),
+    ("overflow", "drop", "overflow is 'wait', 'drop_oldest', 'drop_newest' or 'close', not 'drop'"),
+    ("overflow", None, "overflow is 'wait', 'drop_oldest', 'drop_newest' or 'close', not None"),
+    ("compression", "gzip", "compression is 'deflate' or None, not 'gzip'"),
+    ("compression", True, "compression is 'deflate' or None, not True"),
+    ("proxy", False, "proxy is True, None or a URL, not"),
+    ("proxy", 8080, "proxy is True, None or a URL, not"),
+    ("proxy", b"http://u:hunter2@p", "proxy is True, None or a URL, not"),
+    ("ssl_context", True, "ssl_context is an ssl.SSLContext, not True"),
+    ("server_hostname", 5, "server_hostname is a str, not 5"),
+    ("stream", "tcp", "stream is a trio stream, not 'tcp'"),
+    ("origin", 5, "origin.* str, not int"),
+    ("origin", "http://x\r\nEvil: 1", "origin.* line break"),
+    ("user_agent_header", b"x", "user_agent_header.* str, not bytes"),
+    ("user_agent_header", "x\nEvil: 1", "user_agent_header.* line break"),
+    ("additional_headers", 5, "additional_headers: "),
+    ("additional_headers", "name", "additional_headers: a header is a pair of name and value"),
+    ("additional_headers", {"a b": "c"}, "additional_headers: 'a b' is not the name of a header"),
+    ("additional_headers", {"A": "b\r\n"}, "additional_headers: .* line break"),
+    *(("additional_headers", {name: "x"}, f"additional_headers: {name} is set by the opening")
+      for name in ("Connection", "UPGRADE", "sec-websocket-key", "Sec-WebSocket-Protocol")),
+    ("subprotocols", "chat", "subprotocols is a list of names, not the str 'chat'"),
+    ("subprotocols", 5, "subprotocols is a list of names, not 5"),
+    ("subprotocols", ["a", "a"], "subprotocols are named twice"),
+    *(("subprotocols", ["ok", name], "is not the name of a subprotocol")
+      for name in ("", "a b", "a,b", "é", 5, None)),
+    ("transport", "native", "transport is a trioglock Transport, not 'native'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value", "text"), BAD)
+def test_a_bad_option_is_refused_at_the_call(name: str, value: object, text: str) -> None:
+    """InvalidOption, a ValueError, names the option and what is allowed; nothing was dialled."""
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(InvalidOption, match=text) as caught:
+        connect(URL, **options)
+    assert isinstance(caught.value, ValueError)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_dropping_needs_a_limit() -> None:
+    """An inbox without end never overflows."""
+    for overflow in ("drop_oldest", "drop_newest", "close"):
+        with pytest.raises(InvalidOption, match=f"overflow='{overflow}' needs a max_queue"):
+            connect(URL, max_queue=None, overflow=overflow)
+    connect(URL, max_queue=None, overflow="wait")
+
+
+def test_tls_options_need_wss() -> None:
+    """They would be ignored silently otherwise."""
+    with pytest.raises(InvalidOption, match="ssl_context and server_hostname need a wss:// URL"):
+        connect("ws://server.test/", server_hostname="other.test")
+    with pytest.raises(InvalidOption, match="need a wss:// URL"):
+        connect("ws://server.test/", ssl_context=ssl.create_default_context())
+
+
+async def test_every_good_option_passes() -> None:
+    """The borders of what is allowed, None where it means never or no limit."""
+    near, far = trio.testing.memory_stream_pair()
+
+    async def dial() -> trio.abc.Stream:
+        return near
+
+    goods: list[dict[str, Any]] = [
+        *({name: seconds} for name in SECONDS for seconds in (None, 1, 0.001, math.inf, 10**9)),
+        {"max_size": 1}, {"max_size": None}, {"max_queue": 1}, {"write_limit": 1},
+        {"max_redirects": 0}, {"compression": None}, {"proxy": None}, {"proxy": True},
+        {"proxy": "http://u:p@proxy.test:8080"}, {"stream": near}, {"stream": dial},
+        {"origin": "https://x"}, {"origin": None}, {"user_agent_header": None},
+        {"user_agent_header": "me"}, {"server_hostname": "x"},
+        {"ssl_context": ssl.create_default_context()}, {"subprotocols": []},
+        {"subprotocols": None}, {"additional_headers": None},
+        *({"overflow": each} for each in ("wait", "drop_oldest", "drop_newest", "close")),
+    ]  # fmt: skip
+    for options in goods:
+        connect(URL, **options)
+    await near.aclose()
+    await far.aclose()
+
+
+def test_the_defaults() -> None:
+    """Those of the field: bounded in size and time, compressed, with a heartbeat."""
+    dial, flow = DialOptions(url=URL), FlowOptions()
+    assert (dial.max_size, dial.open_timeout, dial.compression) == (2**20, 10, "deflate")
+    assert dial.user_agent_header == USER_AGENT
+    assert USER_AGENT.startswith("trioglock/")
+    assert (flow.ping_interval, flow.ping_timeout, flow.close_timeout) == (20, 20, 10)
+    assert (flow.max_queue, flow.write_limit, flow.overflow) == (16, 2**16, "wait")
+
+
+def test_headers_and_subprotocols_come_out_as_values() -> None:
+    """What can be read only once is read only once."""
+    assert check_headers("x", None) == Headers()
+    assert check_headers("x", iter([("A", "1"), ("A", "2")])).pairs() == (("A", "1"), ("A", "2"))
+    assert check_subprotocols(None) == ()
+    assert check_subprotocols(["v1.chat", "v2"]) == ("v1.chat", "v2")
+    assert check_subprotocols(name for name in ("a", "b")) == ("a", "b")  # type: ignore[arg-type]
+
+
+def test_numbers_are_checked_by_name() -> None:
+    """Other rooms check their own options with the same words."""
+    check_seconds("delay", 0.5)
+    check_seconds("delay", None)
+    with pytest.raises(InvalidOption, match="delay is more than 0 seconds"):
+        check_seconds("delay", -0.5)
+    check_whole("attempts", 3, least=3)
+    check_whole("attempts", None, least=3)
+    with pytest.raises(InvalidOption, match="attempts is at least 3, not 2"):
+        check_whole("attempts", 2, least=3)
+    with pytest.raises(InvalidOption, match="attempts is a whole number, not None"):
+        check_whole("attempts", None, least=3, none=False)
+
+
+# Secrets.
+
+
+def test_options_hide_their_secrets() -> None:
+    """Passwords in addresses, credentials in headers: a repr shows none of them."""
+    dial = DialOptions(
+        url="wss://user:hunter2@server.test/?token=hunter2",
+        proxy="http://user:hunter2@proxy.test",
+        additional_headers=Headers({"Authorization": "hunter2", "Cookie": "hunter2", "X": "shown"}),
+    )
+    assert "hunter2" not in repr(dial)
+    assert "shown" in repr(dial)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ws://u:hunter2@[::1/", "ws://u:hunter2@ho\u2100st/", "ws://u:hunter2@h:99999/",
+        "ws://u:hunter2@h:port/", "ws://u:hunter2@h/#part", "http://u:hunter2@h/",
+        "ws://u:hunter2@/", "//u:hunter2@h/", "ws://u:hunter2@h/a b", "ws://u:hunter2@x@h:0/",
+        "wss:u:hunter2@h", "u:hunter2@h/", "ws://u:hunter2@" + "x" * 70 + ".test/",
+        b"ws://u:hunter2@h/",
+    ],
+)  # fmt: skip
+def test_a_bad_url_is_refused_without_its_password(url: Any) -> None:
+    """Whatever is wrong with it, the error says so and keeps the secret."""
+    with pytest.raises(InvalidURL) as caught:
+        connect(url)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("value", [b"hunter2", "hunter2\n"])
+def test_a_bad_credential_is_refused_without_being_shown(value: Any) -> None:
+    """A slip with the most secret of headers must not print it."""
+    slips: list[Any] = [{"Authorization": value}, [("Authorization", "Bearer", value)]]
+    for given in slips:
+        with pytest.raises(InvalidOption, match="additional_headers") as caught:
+            connect(URL, additional_headers=given)
+        assert "hunter2" not in str(caught.value)

@@ -1,0 +1,250 @@
+"""Servers written by hand: they say exactly the bytes that a test wants said.
+
+A script is ``async def script(stream)`` and plays the server on one raw stream. It can be
+served over TCP (:func:`serving`) or in memory (``memory_stream_pair``, for tests with a clock).
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import hashlib
+import socket
+import ssl
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias, Unpack
+
+import pytest
+import trio
+import trustme
+from trio.testing import memory_stream_pair
+
+from trioglock import (
+    ConnectOptions,
+    Headers,
+    NativeTransport,
+    Transport,
+    TrioglockError,
+    TrioWebsocketTransport,
+    connect,
+)
+
+Script: TypeAlias = Callable[[trio.abc.Stream], Awaitable[object]]
+MakeTransport: TypeAlias = Callable[[], Transport]
+
+GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+CLOSE_1000 = b"\x88\x02\x03\xe8"
+
+URL = "ws://memory.test/"
+
+on_native = pytest.mark.parametrize("transport", [NativeTransport], ids=["native"])
+on_both = pytest.mark.parametrize(
+    "transport", [NativeTransport, TrioWebsocketTransport], ids=["native", "trio-websocket"]
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asked for."""
+
+    line: str
+    headers: Headers
+
+    @property
+    def target(self) -> str:
+        return self.line.split()[1]
+
+
+async def read_request(stream: trio.abc.Stream) -> Request:
+    """The head of an HTTP request, byte by byte: nothing behind it is taken."""
+    data = b""
+    while not data.endswith(b"\r\n\r\n"):
+        byte = await stream.receive_some(1)
+        if not byte:
+            raise trio.BrokenResourceError("the client hung up")
+        data += byte
+    line, *rest = data.decode("latin-1").split("\r\n")
+    pairs = (header.partition(": ") for header in rest if header)
+    return Request(line, Headers((name, value) for name, _, value in pairs))
+
+
+def response(status: str, *headers: str, body: bytes = b"") -> bytes:
+    """An HTTP response, its headers exactly as given."""
+    return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode("latin-1") + body
+
+
+def upgrade(
+    request: Request, *headers: str, connection: str = "Upgrade", protocol: str = "websocket"
+) -> bytes:
+    """The 101 that a good server answers, with more headers behind its own."""
+    key = request.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+    digest = hashlib.sha1(key.encode(), usedforsecurity=False).digest()
+    return response(
+        "101 Switching Protocols",
+        f"Upgrade: {protocol}",
+        f"Connection: {connection}",
+        f"Sec-WebSocket-Accept: {base64.b64encode(digest).decode()}",
+        *headers,
+    )
+
+
+def text(message: str) -> bytes:
+    """A short text frame as servers send it."""
+    return bytes([0x81, len(message)]) + message.encode()
+
+
+async def close(stream: trio.abc.Stream) -> None:
+    """Wait for the client's Close frame (or its end), answer and hang up."""
+    await stream.receive_some()
+    await stream.send_all(CLOSE_1000)
+    await stream.aclose()
+
+
+async def hold(stream: trio.abc.Stream) -> None:
+    """Say nothing and wait for the client to hang up."""
+    while await stream.receive_some():
+        pass
+
+
+def answering(*parts: bytes) -> Script:
+    """A script that reads a request and answers ``parts``, then hangs up."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        await read_request(stream)
+        for part in parts:
+            await stream.send_all(part)
+
+    return script
+
+
+def upgrading(requests: list[Request], *headers: str) -> Script:
+    """A script that upgrades every client, notes its request and closes in good order."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        requests.append(await read_request(stream))
+        await stream.send_all(upgrade(requests[-1], *headers))
+        await close(stream)
+
+    return script
+
+
+async def play(script: Script, stream: trio.abc.Stream) -> None:
+    """Run a script to its end or the client's, then hang up."""
+    try:
+        await script(stream)
+    except GONE:
+        pass
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def serving(
+    script: Script, context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[int]:
+    """Play ``script`` to everyone who comes, over TCP or TLS; gives the port."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        if context is not None:
+            stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        await play(script, stream)
+
+    [listener] = await trio.open_tcp_listeners(0, host=host)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, serve, [listener])
+            yield listener.socket.getsockname()[1]
+            nursery.cancel_scope.cancel()
+
+
+async def failure(url: str, **options: Unpack[ConnectOptions]) -> TrioglockError:
+    """What connecting raises, which must be an error of trioglock's own."""
+    options.setdefault("proxy", None)
+    with pytest.raises(TrioglockError) as caught:
+        async with connect(url, **options):
+            pass
+    return caught.value
+
+
+@asynccontextmanager
+async def memory_server(script: Script) -> AsyncIterator[trio.abc.Stream]:
+    """A stream to a script that plays in memory; nobody waits for more than 1000 seconds."""
+    near, far = memory_stream_pair()
+    with trio.fail_after(1000):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play, script, far)
+            yield near
+            nursery.cancel_scope.cancel()
+
+
+async def told(
+    script: Script, transport: MakeTransport, /, **options: Unpack[ConnectOptions]
+) -> tuple[TrioglockError, float]:
+    """The error that comes of a server like this, and after how many seconds."""
+    async with memory_server(script) as stream:
+        start = trio.current_time()
+        options["transport"], options["stream"] = transport(), stream
+        error = await failure(URL, **options)
+        seconds = trio.current_time() - start
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.send_all(b"it leaked")
+    return error, seconds
+
+
+@contextmanager
+def no_leak() -> Iterator[None]:
+    """Fail if the block leaves a descriptor open, or closes one only by garbage collection."""
+    before = _descriptors()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        yield
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+    assert _descriptors() <= before
+
+
+def _descriptors() -> set[Path]:
+    found = set()
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        # Listing the directory opens one itself, which is gone by the time it is looked at.
+        with suppress(FileNotFoundError):
+            found.add(entry.readlink())
+    return found
+
+
+class Deaf(trio.abc.SocketFactory):
+    """Makes real sockets, but those of these families never finish connecting."""
+
+    def __init__(self, *families: int) -> None:
+        self.families = families
+
+    def socket(self, family: int = -1, type: int = -1, proto: int = -1) -> Any:  # noqa: A002
+        plain = trio.socket.from_stdlib_socket(socket.socket(family, type, proto))
+        if family in self.families:
+            plain.connect = lambda address: trio.sleep_forever()  # type: ignore[method-assign]
+        return plain
+
+
+@cache
+def authority() -> trustme.CA:
+    """The one authority that the tests' certificates come from; nobody else trusts it."""
+    return trustme.CA()
+
+
+def server_context(*names: str) -> ssl.SSLContext:
+    """For a server whose certificate has these names, by default ``127.0.0.1``."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert(*(names or ("127.0.0.1",))).configure_cert(context)
+    return context
+
+
+def client_context() -> ssl.SSLContext:
+    """For a client that trusts the authority."""
+    context = ssl.create_default_context()
+    authority().configure_trust(context)
+    return context

@@ -1,0 +1,190 @@
+"""Attempts cut short: cancelled or out of time at every stage, they leave nothing behind."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair
+
+from trioglock import OpenTimeout, connect
+
+from .servers import (
+    Deaf,
+    MakeTransport,
+    client_context,
+    failure,
+    hold,
+    no_leak,
+    on_both,
+    play,
+    read_request,
+    server_context,
+    serving,
+    upgrading,
+)
+
+
+async def wait_for_ever(stream: trio.abc.Stream) -> None:
+    await stream.receive_some()
+    await hold(stream)
+
+
+async def hold_after_connect(stream: trio.abc.Stream) -> None:
+    await read_request(stream)
+    await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+    await hold(stream)
+
+
+async def half_a_response(stream: trio.abc.Stream) -> None:
+    await read_request(stream)
+    await stream.send_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: webs")
+    await hold(stream)
+
+
+async def half_a_body(stream: trio.abc.Stream) -> None:
+    await read_request(stream)
+    await stream.send_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nno")
+    await hold(stream)
+
+
+async def cancel_while_connecting(url: str, **options: Any) -> None:
+    """Start to connect and cancel once everything waits for something."""
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def cancel() -> None:
+                # Long enough for the kernel to carry bytes between the two sides.
+                await trio.testing.wait_all_tasks_blocked(0.02)
+                scope.cancel()
+
+            nursery.start_soon(cancel)
+            async with connect(url, **options):
+                raise AssertionError("it connected")
+    assert scope.cancelled_caught
+
+
+STAGES = {
+    "TLS handshake": ("wss", None, hold),
+    "TLS handshake, half-way": ("wss", None, wait_for_ever),
+    "response": ("ws", None, hold),
+    "response, half-way": ("ws", None, half_a_response),
+    "body of a refusal": ("ws", None, half_a_body),
+    "CONNECT": ("ws", "http", hold),
+    "TLS through a proxy": ("wss", "http", hold_after_connect),
+    "response through a proxy": ("ws", "http", hold_after_connect),
+    "TLS with the proxy": ("ws", "https", hold),
+    "SOCKS5": ("ws", "socks5h", wait_for_ever),
+    "SOCKS4": ("ws", "socks4a", wait_for_ever),
+}
+
+
+@on_both
+@pytest.mark.parametrize("stage", STAGES)
+async def test_a_cancelled_connect_leaks_nothing(transport: MakeTransport, stage: str) -> None:
+    """Cancelled while it waits, an attempt closes its socket, by itself and at once."""
+    scheme, proxy, script = STAGES[stage]
+    with no_leak():
+        async with serving(script) as port:
+            await cancel_while_connecting(
+                f"{scheme}://127.0.0.1:{port}/",
+                transport=transport(),
+                proxy=None if proxy is None else f"{proxy}://127.0.0.1:{port}",
+            )
+
+
+@on_both
+@pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+async def test_cancelled_while_tcp_connects(transport: MakeTransport, proxy: str | None) -> None:
+    """Cancelled before there is a connection, an attempt closes its socket."""
+    trio.socket.set_custom_socket_factory(Deaf(socket.AF_INET))
+    with no_leak():
+        await cancel_while_connecting("ws://127.0.0.1:9/", transport=transport(), proxy=proxy)
+
+
+@on_both
+async def test_cancelled_behind_tls(transport: MakeTransport) -> None:
+    """Cancelled while an encrypted server thinks, an attempt closes its socket."""
+    with no_leak():
+        async with serving(half_a_response, server_context()) as port:
+            await cancel_while_connecting(
+                f"wss://127.0.0.1:{port}/",
+                transport=transport(),
+                ssl_context=client_context(),
+                proxy=None,
+            )
+
+
+@on_both
+async def test_open_timeout(transport: MakeTransport, autojump_clock: MockClock) -> None:
+    """A silent server is an OpenTimeout, a TimeoutError that names the limit."""
+    near, far = memory_stream_pair()
+    start = trio.current_time()
+    with pytest.raises(TimeoutError, match=r"7\.5 seconds") as caught:
+        async with connect(
+            "ws://memory.test/", transport=transport(), stream=near, open_timeout=7.5
+        ):
+            pass
+    assert isinstance(caught.value, OpenTimeout)
+    assert trio.current_time() - start == pytest.approx(7.5)
+    await far.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await near.send_all(b"more")
+
+
+@on_both
+async def test_open_timeout_covers_everything(
+    transport: MakeTransport, autojump_clock: MockClock
+) -> None:
+    """The limit is one for opening the stream, TLS and the upgrade together; default 10 s."""
+
+    async def dial() -> trio.abc.Stream:
+        await trio.sleep(8)
+        near, _ = memory_stream_pair()
+        return near
+
+    start = trio.current_time()
+    error = await failure("wss://memory.test/", transport=transport(), stream=dial)
+    assert isinstance(error, OpenTimeout)
+    assert trio.current_time() - start == pytest.approx(10)
+
+
+@on_both
+async def test_no_open_timeout(transport: MakeTransport, autojump_clock: MockClock) -> None:
+    """None waits as long as it takes."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        await trio.sleep(3600)
+        await upgrading([])(stream)
+
+    near, far = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play, script, far)
+        async with connect(
+            "ws://memory.test/", transport=transport(), stream=near, open_timeout=None
+        ) as conn:
+            assert conn.handshake is not None
+
+
+async def test_the_users_own_deadline_is_no_open_timeout(autojump_clock: MockClock) -> None:
+    """A deadline around ``connect`` comes out as the user's, not as ours."""
+    near, _far = memory_stream_pair()
+    with pytest.raises(trio.TooSlowError), trio.fail_after(3):
+        async with connect("ws://memory.test/", stream=near):
+            pass
+
+
+@on_both
+async def test_an_open_connection_leaks_nothing(transport: MakeTransport) -> None:
+    """Opened and closed in good order, no descriptor remains."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        await upgrading([])(stream)
+
+    with no_leak():
+        async with serving(script) as port:
+            for _ in range(3):
+                async with connect(f"ws://127.0.0.1:{port}/", transport=transport(), proxy=None):
+                    pass

@@ -1,0 +1,303 @@
+"""Proxies: HTTP CONNECT, where the address comes from, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from typing import Any
+
+import pytest
+import trio
+
+from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
+
+from .proxies import HTTPProxy
+from .servers import (
+    MakeTransport,
+    Request,
+    Script,
+    answering,
+    authority,
+    client_context,
+    failure,
+    hold,
+    no_leak,
+    on_both,
+    server_context,
+    serving,
+    upgrading,
+)
+
+
+@on_both
+async def test_an_http_proxy(transport: MakeTransport) -> None:
+    """CONNECT names host and port; the name is the proxy's to resolve; the server sees us."""
+    requests: list[Request] = []
+    with no_leak():
+        async with serving(upgrading(requests)) as port:
+            proxy = HTTPProxy(port)
+            async with (
+                serving(proxy) as proxy_port,
+                connect(
+                    "ws://user:password@feed.test:8080/path",
+                    transport=transport(),
+                    proxy=f"http://127.0.0.1:{proxy_port}",
+                ) as conn,
+            ):
+                assert conn.handshake is not None
+    assert proxy.requests[0].line == "CONNECT feed.test:8080 HTTP/1.1"
+    assert proxy.requests[0].headers["Host"] == "feed.test:8080"
+    # The proxy is told nothing that is meant for the server.
+    assert "Authorization" not in proxy.requests[0].headers
+    assert "Proxy-Authorization" not in proxy.requests[0].headers
+    assert requests[0].line == "GET /path HTTP/1.1"
+    assert requests[0].headers["Host"] == "feed.test:8080"
+    assert "Proxy-Authorization" not in requests[0].headers
+
+
+@pytest.mark.parametrize("host", ["feed.test", "[::1]"])
+async def test_connect_always_names_the_port(host: str) -> None:
+    """Also a default port is in the target and in the Host header of CONNECT (RFC 9110, 7.2)."""
+    async with serving(upgrading([])) as port:
+        proxy = HTTPProxy(port)
+        async with (
+            serving(proxy) as proxy_port,
+            connect(f"ws://{host}/", proxy=f"http://127.0.0.1:{proxy_port}"),
+        ):
+            pass
+    assert proxy.requests[0].target == f"{host}:80"
+    assert proxy.requests[0].headers["Host"] == f"{host}:80"
+
+
+@pytest.mark.parametrize("user_agent", ["Mine/1", None])
+async def test_the_proxy_meets_the_same_user_agent(user_agent: str | None) -> None:
+    """CONNECT carries the connection's user agent, or none, and no other library's name."""
+    async with serving(upgrading([])) as port:
+        proxy = HTTPProxy(port)
+        async with serving(proxy) as proxy_port:
+            address = f"http://127.0.0.1:{proxy_port}"
+            async with connect("ws://feed.test/", proxy=address, user_agent_header=user_agent):
+                pass
+    assert proxy.requests[0].headers.get("User-Agent") == user_agent
+
+
+@on_both
+async def test_tls_through_a_proxy(transport: MakeTransport) -> None:
+    """With ``wss`` the proxy carries what it cannot read: TLS for the server's name."""
+    requests: list[Request] = []
+    with no_leak():
+        async with serving(upgrading(requests), server_context("feed.test")) as port:
+            proxy = HTTPProxy(port)
+            async with (
+                serving(proxy) as proxy_port,
+                connect(
+                    "wss://feed.test/",
+                    transport=transport(),
+                    ssl_context=client_context(),
+                    proxy=f"http://127.0.0.1:{proxy_port}",
+                ),
+            ):
+                pass
+    assert proxy.requests[0].target == "feed.test:443"
+    assert requests[0].headers["Host"] == "feed.test"
+
+
+@on_both
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_an_https_proxy(
+    transport: MakeTransport, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way to the proxy may be TLS itself, and TLS to the server then runs inside it."""
+    context = server_context("feed.test") if scheme == "wss" else None
+    with authority().cert_pem.tempfile() as path:
+        monkeypatch.setenv("SSL_CERT_FILE", path)
+        async with (
+            serving(upgrading([]), context) as port,
+            serving(HTTPProxy(port), server_context()) as proxy_port,
+            connect(
+                f"{scheme}://feed.test/",
+                transport=transport(),
+                ssl_context=client_context() if scheme == "wss" else None,
+                proxy=f"https://127.0.0.1:{proxy_port}",
+            ) as conn,
+        ):
+            assert conn.handshake is not None
+
+
+@on_both
+async def test_basic_authentication(transport: MakeTransport) -> None:
+    """User and password of the proxy's URL go to the proxy, and only there."""
+    requests: list[Request] = []
+    async with serving(upgrading(requests)) as port:
+        proxy = HTTPProxy(port)
+        async with (
+            serving(proxy) as proxy_port,
+            connect(
+                "ws://feed.test/",
+                transport=transport(),
+                proxy=f"http://us%40er:pass@127.0.0.1:{proxy_port}",
+            ),
+        ):
+            pass
+    expected = "Basic " + base64.b64encode(b"us@er:pass").decode()
+    assert proxy.requests[0].headers["Proxy-Authorization"] == expected
+    assert "Proxy-Authorization" not in requests[0].headers
+    assert "Authorization" not in requests[0].headers
+
+
+async def endless(stream: trio.abc.Stream) -> None:
+    await answering(b"HTTP/1.1 200 OK\r\n")(stream)
+    while True:
+        await stream.send_all(b"X: y\r\n")
+
+
+BAD_PROXIES: dict[str, Script] = {
+    "refuses": answering(b"HTTP/1.1 407 Who Are You\r\nContent-Length: 2\r\n\r\nno"),
+    "cannot reach it": answering(b"HTTP/1.0 502 Bad Gateway\r\n\r\n"),
+    "redirects": answering(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n"),
+    "garbage": answering(bytes(range(32, 127)) + b"\r\n\r\n"),
+    "binary garbage": answering(bytes(range(256)) * 40),
+    "endless headers": endless,
+    "a long line": answering(b"HTTP/1.1 200 " + b"x" * 20_000),
+    "a bad header": answering(b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n"),
+    "hangs up": answering(),
+    "hangs up half-way": answering(b"HTTP/1.1 200 OK\r\n"),
+}
+
+
+@on_both
+@pytest.mark.parametrize("bad", BAD_PROXIES)
+async def test_a_bad_proxy(transport: MakeTransport, bad: str) -> None:
+    """A proxy that refuses, talks nonsense or goes is ProxyFailed, at once."""
+    with no_leak():
+        async with serving(BAD_PROXIES[bad]) as port:
+            error = await failure(
+                "ws://feed.test/",
+                transport=transport(),
+                proxy=f"http://user:secret@127.0.0.1:{port}",
+            )
+    assert type(error) is ProxyFailed
+    assert "secret" not in str(error)
+    if bad == "refuses":
+        assert "407" in str(error)
+
+
+async def test_an_https_proxy_must_be_trusted() -> None:
+    """A proxy with a certificate that nobody trusts fails with OpenSSL's own words."""
+    with no_leak():
+        async with serving(hold, server_context()) as port:
+            error = await failure("ws://feed.test/", proxy=f"https://127.0.0.1:{port}")
+    assert isinstance(error.__cause__, ssl.SSLError)
+
+
+@on_both
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5h", "socks4"])
+async def test_an_unreachable_proxy(transport: MakeTransport, scheme: str) -> None:
+    """A proxy that nobody is behind is the network's fault, and is named."""
+    async with serving(hold) as port:
+        pass
+    with no_leak():
+        error = await failure(
+            "ws://10.0.0.7/", transport=transport(), proxy=f"{scheme}://127.0.0.1:{port}"
+        )
+    assert type(error) is ConnectFailed
+    assert f"127.0.0.1:{port}" in str(error)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "ftp://user:secret@127.0.0.1/",
+        "127.0.0.1:8080",
+        "http://",
+        "http://127.0.0.1:99999",
+        "http://127.0.0.1/path",
+        "http://user:secret@127.0.0.1/?q",
+        "http://secret@127.0.0.1",
+        "http://user:secret@[half",
+        "",
+        False,
+        8080,
+    ],
+)
+def test_a_bad_proxy_address_raises_at_the_call(proxy: Any) -> None:
+    """What is not a proxy's address is an InvalidOption at once, without its secrets."""
+    with pytest.raises(InvalidOption) as caught:
+        connect("ws://feed.test/", proxy=proxy)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment that says nothing of proxies."""
+    for name in ("http", "https", "ws", "wss", "socks", "all", "no"):
+        monkeypatch.delenv(f"{name}_proxy", raising=False)
+        monkeypatch.delenv(f"{name}_proxy".upper(), raising=False)
+    return monkeypatch
+
+
+@on_both
+@pytest.mark.parametrize(
+    ("scheme", "variables"),
+    [
+        ("ws", ["http_proxy"]),
+        ("ws", ["HTTPS_PROXY"]),
+        ("wss", ["https_proxy"]),
+        ("wss", ["HTTPS_PROXY"]),
+        ("ws", ["ws_proxy"]),
+        ("wss", ["wss_proxy"]),
+    ],
+)
+async def test_the_environment(
+    transport: MakeTransport, scheme: str, variables: list[str], environment: pytest.MonkeyPatch
+) -> None:
+    """By default the usual variables name the proxy."""
+    secure = scheme == "wss"
+    async with serving(upgrading([]), server_context("feed.test") if secure else None) as port:
+        proxy = HTTPProxy(port)
+        async with serving(proxy) as proxy_port:
+            for name in variables:
+                environment.setenv(name, f"http://127.0.0.1:{proxy_port}")
+            async with connect(
+                f"{scheme}://feed.test/",
+                transport=transport(),
+                ssl_context=client_context() if secure else None,
+            ):
+                pass
+    assert proxy.requests[0].target == f"feed.test:{443 if secure else 80}"
+
+
+async def test_http_proxy_is_not_for_wss(environment: pytest.MonkeyPatch) -> None:
+    """``http_proxy`` alone does not concern encrypted connections."""
+    environment.setenv("http_proxy", "http://127.0.0.1:9")
+    async with (
+        serving(upgrading([]), server_context()) as port,
+        connect(f"wss://127.0.0.1:{port}/", ssl_context=client_context()),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("exempt", ["127.0.0.1", "*", "example.org,127.0.0.1", "127.0.0.1:{port}"])
+async def test_no_proxy(exempt: str, environment: pytest.MonkeyPatch) -> None:
+    """``no_proxy`` exempts hosts, hosts with a port, or all."""
+    environment.setenv("http_proxy", "http://127.0.0.1:9")
+    async with serving(upgrading([])) as port:
+        environment.setenv("no_proxy", exempt.format(port=port))
+        async with connect(f"ws://127.0.0.1:{port}/"):
+            pass
+
+
+async def test_none_ignores_the_environment(environment: pytest.MonkeyPatch) -> None:
+    """``proxy=None`` dials directly whatever the environment says."""
+    environment.setenv("http_proxy", "http://127.0.0.1:9")
+    async with serving(upgrading([])) as port, connect(f"ws://127.0.0.1:{port}/", proxy=None):
+        pass
+
+
+async def test_a_bad_address_in_the_environment(environment: pytest.MonkeyPatch) -> None:
+    """An environment that makes no sense is an InvalidOption that shows it without secrets."""
+    environment.setenv("http_proxy", "ftp://user:secret@127.0.0.1/")
+    error = await failure("ws://feed.test/", proxy=True)
+    assert isinstance(error, InvalidOption)
+    assert "ftp://127.0.0.1" in str(error)
+    assert "secret" not in str(error)

@@ -1,0 +1,308 @@
+"""The opening handshake gone wrong: nonsense, silence, hang-ups and refusals."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from trioglock import (
+    ConnectFailed,
+    HandshakeRefused,
+    InvalidHandshake,
+    OpenTimeout,
+)
+
+from .servers import (
+    MakeTransport,
+    Script,
+    answering,
+    hold,
+    on_both,
+    on_native,
+    read_request,
+    response,
+    told,
+    upgrade,
+)
+
+# Bad answers.
+
+
+def changed(*changes: tuple[bytes, bytes], headers: tuple[str, ...] = ()) -> Script:
+    """A script that answers a good 101 with something changed, and stays."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        data = upgrade(await read_request(stream), *headers)
+        for old, new in changes:
+            assert old in data
+            data = data.replace(old, new)
+        await stream.send_all(data)
+        await hold(stream)
+
+    return script
+
+
+def staying(data: bytes) -> Script:
+    """A script that answers this and stays."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        await answering(data)(stream)
+        await hold(stream)
+
+    return script
+
+
+async def endless_headers(stream: trio.abc.Stream) -> None:
+    await answering(b"HTTP/1.1 101 Switching Protocols\r\n")(stream)
+    while True:
+        await stream.send_all(b"X-Filler: " + b"x" * 1000 + b"\r\n")
+
+
+async def endless_small_headers(stream: trio.abc.Stream) -> None:
+    await answering(b"HTTP/1.1 101 Switching Protocols\r\n")(stream)
+    while True:
+        await stream.send_all(b"X: y\r\n" * 100)
+
+
+async def long_status_line(stream: trio.abc.Stream) -> None:
+    await answering(b"HTTP/1.1 101 ")(stream)
+    for _ in range(160):
+        await stream.send_all(b"x" * 2**16)
+    await hold(stream)
+
+
+async def long_header(stream: trio.abc.Stream) -> None:
+    await answering(b"HTTP/1.1 101 Switching Protocols\r\nX: ")(stream)
+    for _ in range(160):
+        await stream.send_all(b"x" * 2**16)
+    await hold(stream)
+
+
+UPGRADE = b"Upgrade: websocket\r\n"
+CONNECTION = b"Connection: Upgrade\r\n"
+INVALID = {
+    "endless headers": endless_headers,
+    "endless small headers": endless_small_headers,
+    "a status line of 10 MB": long_status_line,
+    "a header of 10 MB": long_header,
+    "wrong Accept": changed((b"Sec-WebSocket-Accept: ", b"Sec-WebSocket-Accept: AA")),
+    "no Accept": changed((b"Sec-WebSocket-Accept", b"X-Accept")),
+    "no Upgrade": changed((UPGRADE, b"")),
+    "Upgrade to something else": changed((UPGRADE, b"Upgrade: h2c\r\n")),
+    "no Connection": changed((CONNECTION, b"")),
+    "Connection: close": changed((CONNECTION, b"Connection: close\r\n")),
+    "subprotocol nobody asked for": changed(headers=("Sec-WebSocket-Protocol: chat",)),
+    "unknown extension": changed(headers=("Sec-WebSocket-Extensions: x-magic",)),
+    "extension that is none": changed(headers=("Sec-WebSocket-Extensions: ;;=",)),
+    "HTTP/2": staying(b"HTTP/2 101\r\n\r\n"),
+    "header without colon": changed((UPGRADE, b"Upgrade websocket\r\n" + UPGRADE)),
+    "header name with a space": changed((UPGRADE, b"X Y: z\r\n" + UPGRADE)),
+    "NUL in a header": changed((UPGRADE, b"X: a\0b\r\n" + UPGRADE)),
+    "garbage": staying(bytes(range(32, 127)) + b"\r\n\r\n"),
+    "binary garbage": staying(bytes(range(256)) * 40),
+    "bare line feeds": staying(b"HTTP/1.1 101 Switching Protocols\nUpgrade: websocket\n\n"),
+    "status that is no number": staying(b"HTTP/1.1 abc Switching\r\n\r\n"),
+    "status 99": staying(b"HTTP/1.1 099 Low\r\n\r\n"),
+}
+
+
+STRICT = {
+    "HTTP/1.0": changed((b"HTTP/1.1", b"HTTP/1.0")),
+    "SSH": staying(b"SSH-2.0-OpenSSH_9.6\r\n"),
+}
+
+
+@on_native
+@pytest.mark.parametrize("wrong", STRICT)
+async def test_an_answer_that_others_would_take(
+    transport: MakeTransport, wrong: str, autojump_clock: MockClock
+) -> None:
+    """The first line alone gives away what is not HTTP/1.1."""
+    error, seconds = await told(STRICT[wrong], transport)
+    assert type(error) is InvalidHandshake
+    assert seconds < 1
+
+
+@on_both
+@pytest.mark.parametrize("wrong", INVALID)
+async def test_an_invalid_answer(
+    transport: MakeTransport, wrong: str, autojump_clock: MockClock
+) -> None:
+    """What is no WebSocket handshake is InvalidHandshake, at once, though the server stays."""
+    error, seconds = await told(INVALID[wrong], transport)
+    assert type(error) is InvalidHandshake
+    assert str(error)
+    assert seconds < 1
+
+
+@on_both
+async def test_a_subprotocol_that_was_not_offered(
+    transport: MakeTransport, autojump_clock: MockClock
+) -> None:
+    """The server may only choose one of those that we know."""
+    script = changed(headers=("Sec-WebSocket-Protocol: chat",))
+    error, seconds = await told(script, transport, subprotocols=["a", "b"])
+    assert type(error) is InvalidHandshake
+    assert seconds < 1
+
+
+@on_both
+@pytest.mark.parametrize(
+    "part", [b"", b"HTTP/1", b"HTTP/1.1 101 Switching Protocols\r\n", b"HTTP/1.1 101 OK\r\nUpg"]
+)
+async def test_a_server_that_hangs_up(
+    transport: MakeTransport, part: bytes, autojump_clock: MockClock
+) -> None:
+    """The end of the stream before the end of the headers is ConnectFailed, at once."""
+    error, seconds = await told(answering(part), transport)
+    assert type(error) is ConnectFailed
+    assert "hung up" in str(error)
+    assert seconds < 1
+
+
+@on_both
+async def test_a_server_that_hangs_up_unasked(
+    transport: MakeTransport, autojump_clock: MockClock
+) -> None:
+    """A stream that breaks before the request is sent is ConnectFailed."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        await stream.aclose()
+
+    error, seconds = await told(script, transport)
+    assert type(error) is ConnectFailed
+    assert seconds < 1
+
+
+@on_both
+async def test_a_101_that_never_ends(transport: MakeTransport, autojump_clock: MockClock) -> None:
+    """A server that trickles its headers, each in good time, does not extend ``open_timeout``."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        await answering(b"HTTP/1.1 101 Switching Protocols\r\nX: ")(stream)
+        while True:
+            await trio.sleep(1)
+            await stream.send_all(b"x")
+
+    error, seconds = await told(script, transport, open_timeout=30)
+    assert type(error) is OpenTimeout
+    assert isinstance(error, TimeoutError)
+    assert "30 seconds" in str(error)
+    assert seconds == pytest.approx(30)
+
+
+# Refusals.
+
+
+@on_both
+@pytest.mark.parametrize("status", [200, 204, 304, 400, 401, 403, 404, 429, 500, 503])
+async def test_a_refusal_keeps_everything(
+    transport: MakeTransport, status: int, autojump_clock: MockClock
+) -> None:
+    """Status, headers and body of a refusal are in the error, and the status in its text."""
+    body = b"" if status in (204, 304) else b"no entry"
+    script = answering(
+        response(f"{status} Not Now", f"Content-Length: {len(body)}", "Retry-After: 7", body=body)
+    )
+    error, seconds = await told(script, transport)
+    assert type(error) is HandshakeRefused
+    assert (error.status, error.body) == (status, body)
+    assert error.headers["retry-after"] == "7"
+    assert str(status) in str(error)
+    assert seconds < 1
+
+
+BODIES = {
+    "length": (["Content-Length: 8"], b"no entry"),
+    "chunked": (
+        ["Transfer-Encoding: chunked"],
+        b"3\r\nno \r\n5;x=y\r\nentry\r\n0\r\nX-Trailer: z\r\n\r\n",
+    ),
+    "until the end": (["Connection: close"], b"no entry"),
+}
+
+
+@on_native
+@pytest.mark.parametrize("cut", [1, 5, 1000])
+@pytest.mark.parametrize("kind", BODIES)
+async def test_every_kind_of_body(
+    transport: MakeTransport, kind: str, cut: int, autojump_clock: MockClock
+) -> None:
+    """A body is kept whole, whatever frames it and however it is cut into packets."""
+    headers, body = BODIES[kind]
+    data = response("403 Forbidden", *headers, body=body)
+    script = answering(*(data[start : start + cut] for start in range(0, len(data), cut)))
+    error, seconds = await told(script, transport)
+    assert type(error) is HandshakeRefused
+    assert (error.status, error.body) == (403, b"no entry")
+    assert seconds < 1
+
+
+@on_native
+async def test_the_phrase_is_kept(transport: MakeTransport, autojump_clock: MockClock) -> None:
+    """The text of the status line is in the error."""
+    error, _ = await told(answering(response("418 I'm a teapot", "Content-Length: 0")), transport)
+    assert isinstance(error, HandshakeRefused)
+    assert error.phrase == "I'm a teapot"
+    assert str(error).endswith("418 I'm a teapot")
+
+
+STUCK = {
+    "length": response("503 Busy", "Content-Length: 1000", body=b"no entry"),
+    "chunked": response("503 Busy", "Transfer-Encoding: chunked", body=b"8\r\nno entry\r\n"),
+    "until the end": response("503 Busy", body=b"no entry"),
+}
+
+
+@on_native
+@pytest.mark.parametrize("trickle", [False, True], ids=["silent", "trickling"])
+@pytest.mark.parametrize("kind", STUCK)
+async def test_a_body_that_never_ends(
+    transport: MakeTransport, kind: str, trickle: bool, autojump_clock: MockClock
+) -> None:
+    """The status of a refusal is not kept waiting for its body, nor lost with it."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        await answering(STUCK[kind])(stream)
+        while trickle:
+            await trio.sleep(0.5)
+            await stream.send_all(b"1\r\nx\r\n" if kind == "chunked" else b"x")
+        await hold(stream)
+
+    error, seconds = await told(script, transport)
+    assert type(error) is HandshakeRefused
+    assert error.status == 503
+    assert seconds <= 2.5
+
+
+@on_native
+@pytest.mark.parametrize("kind", ["length", "chunked"])
+async def test_a_body_cut_short(
+    transport: MakeTransport, kind: str, autojump_clock: MockClock
+) -> None:
+    """A server that hangs up within the body has still refused, and said why."""
+    error, seconds = await told(answering(STUCK[kind]), transport)
+    assert type(error) is HandshakeRefused
+    assert error.status == 503
+    assert seconds < 1
+
+
+@on_native
+@pytest.mark.parametrize("kind", ["length", "until the end"])
+async def test_a_body_of_many_megabytes(
+    transport: MakeTransport, kind: str, autojump_clock: MockClock
+) -> None:
+    """A huge body neither fills the memory nor hides the status."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        headers = ["Content-Length: 16777216"] if kind == "length" else []
+        await answering(response("500 Oops", *headers))(stream)
+        for _ in range(256):
+            await stream.send_all(b"x" * 2**16)
+
+    error, seconds = await told(script, transport)
+    assert type(error) is HandshakeRefused
+    assert error.status == 500
+    assert len(error.body) <= 2**21
+    assert seconds <= 2.5

@@ -1,0 +1,123 @@
+"""SOCKS proxies, versions 4, 4a and 5."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import trio
+
+from trioglock import InvalidOption, ProxyFailed, connect
+
+from .proxies import SOCKSProxy
+from .servers import (
+    MakeTransport,
+    Script,
+    client_context,
+    failure,
+    no_leak,
+    on_both,
+    server_context,
+    serving,
+    upgrading,
+)
+
+
+@on_both
+@pytest.mark.parametrize(
+    ("scheme", "host", "asked"),
+    [
+        ("socks5h", "feed.test", (5, "feed.test", 8080)),
+        ("socks5", "localhost", (5, "127.0.0.1", 8080)),
+        ("socks5", "10.0.0.7", (5, "10.0.0.7", 8080)),
+        ("socks4a", "feed.test", (4, "feed.test", 8080)),
+        ("socks4", "10.0.0.7", (4, "10.0.0.7", 8080)),
+    ],
+)
+async def test_a_socks_proxy(
+    transport: MakeTransport, scheme: str, host: str, asked: tuple[int, str, int]
+) -> None:
+    """SOCKS 4 and 5 connect; the forms with a last letter let the proxy resolve the name."""
+    with no_leak():
+        async with serving(upgrading([])) as port:
+            proxy = SOCKSProxy(port)
+            async with (
+                serving(proxy) as proxy_port,
+                connect(
+                    f"ws://{host}:8080/",
+                    transport=transport(),
+                    proxy=f"{scheme}://127.0.0.1:{proxy_port}",
+                ) as conn,
+            ):
+                assert conn.handshake is not None
+    assert proxy.asked[0] == asked
+
+
+@on_both
+async def test_socks_with_a_user(transport: MakeTransport) -> None:
+    """User and password of the proxy's URL are said to a SOCKS5 proxy; wrong ones are refused."""
+    async with serving(upgrading([])) as port:
+        proxy = SOCKSProxy(port, user=b"us@er:pass")
+        async with serving(proxy) as proxy_port:
+            address = f"127.0.0.1:{proxy_port}"
+            async with connect(
+                "ws://feed.test/",
+                transport=transport(),
+                proxy=f"socks5h://us%40er:pass@{address}",
+            ):
+                pass
+            error = await failure(
+                "ws://feed.test/", transport=transport(), proxy=f"socks5h://us%40er:bad@{address}"
+            )
+    assert type(error) is ProxyFailed
+    assert proxy.users == [b"us@er:pass", b"us@er:bad"]
+
+
+@on_both
+async def test_tls_through_socks(transport: MakeTransport) -> None:
+    """TLS runs through a SOCKS proxy, for the server's name."""
+    async with (
+        serving(upgrading([]), server_context("feed.test")) as port,
+        serving(SOCKSProxy(port)) as proxy_port,
+        connect(
+            "wss://feed.test/",
+            transport=transport(),
+            ssl_context=client_context(),
+            proxy=f"socks5h://127.0.0.1:{proxy_port}",
+        ) as conn,
+    ):
+        assert conn.handshake is not None
+
+
+@on_both
+@pytest.mark.parametrize("scheme", ["socks5h", "socks4a"])
+@pytest.mark.parametrize("bad", ["refuses", "garbage", "hangs up"])
+async def test_a_bad_socks_proxy(transport: MakeTransport, scheme: str, bad: str) -> None:
+    """A SOCKS proxy that refuses, talks nonsense or goes is ProxyFailed, at once."""
+
+    async def garbage(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async def hang_up(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+
+    scripts: dict[str, Script] = {
+        "refuses": SOCKSProxy(1, refuse=True),
+        "garbage": garbage,
+        "hangs up": hang_up,
+    }
+    with no_leak():
+        async with serving(scripts[bad]) as port:
+            error = await failure(
+                "ws://feed.test/", transport=transport(), proxy=f"{scheme}://127.0.0.1:{port}"
+            )
+    assert type(error) is ProxyFailed
+
+
+async def test_socks_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without python-socks installed the error says what to install."""
+    monkeypatch.setitem(sys.modules, "python_socks", None)
+    error = await failure("ws://feed.test/", proxy="socks5://127.0.0.1:9")
+    assert isinstance(error, InvalidOption)
+    assert "trioglock[socks]" in str(error)

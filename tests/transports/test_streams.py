@@ -1,0 +1,164 @@
+"""Streams of the user's own: Unix sockets, memory, functions that open them."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+
+from trioglock import ConnectFailed, InvalidOption, connect
+from trioglock.testing import MockServer, echo
+
+from .servers import (
+    MakeTransport,
+    Request,
+    answering,
+    client_context,
+    failure,
+    no_leak,
+    on_both,
+    play,
+    response,
+    server_context,
+    upgrading,
+)
+
+
+@on_both
+async def test_a_unix_socket(transport: MakeTransport, tmp_path: Path) -> None:
+    """A function that opens a Unix socket reaches a server there; the URL gives the Host."""
+    path = str(tmp_path / "socket")
+    requests: list[Request] = []
+    with (
+        no_leak(),
+        trio.fail_after(10),
+        trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener,
+    ):
+        await listener.bind(path)
+        listener.listen()
+
+        async def serve() -> None:
+            accepted, _ = await listener.accept()
+            await play(upgrading(requests), trio.SocketStream(accepted))
+
+        async def dial() -> trio.abc.Stream:
+            return await trio.open_unix_socket(path)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            url = "ws://app.example/feed"
+            async with connect(url, transport=transport(), stream=dial) as conn:
+                assert conn.handshake is not None
+    assert requests[0].target == "/feed"
+    assert requests[0].headers["Host"] == "app.example"
+
+
+@on_both
+async def test_a_memory_stream(transport: MakeTransport, autojump_clock: MockClock) -> None:
+    """Any open trio stream will do, and it is closed at the end."""
+    near, far = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play, upgrading([]), far)
+        async with connect("ws://memory.test/", transport=transport(), stream=near):
+            pass
+    with pytest.raises(trio.ClosedResourceError):
+        await near.send_all(b"more")
+
+
+@on_both
+async def test_a_stream_that_takes_little_at_a_time(
+    transport: MakeTransport, autojump_clock: MockClock
+) -> None:
+    """Partial writes are the stream's affair: one without a buffer works too."""
+    near, far = lockstep_stream_pair()
+    requests: list[Request] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play, upgrading(requests), far)
+        async with connect(
+            "ws://memory.test/",
+            transport=transport(),
+            stream=near,
+            additional_headers={"X-Long": "x" * 5000},
+        ):
+            pass
+    assert requests[0].headers["X-Long"] == "x" * 5000
+
+
+@on_both
+async def test_tls_runs_over_a_given_stream(
+    transport: MakeTransport, autojump_clock: MockClock
+) -> None:
+    """With a ``wss`` URL the given stream is encrypted, for the URL's name."""
+    near, far = memory_stream_pair()
+    context = server_context("memory.test")
+    encrypted = trio.SSLStream(far, context, server_side=True, https_compatible=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play, upgrading([]), encrypted)
+        async with connect(
+            "wss://memory.test/", transport=transport(), stream=near, ssl_context=client_context()
+        ) as conn:
+            assert conn.handshake is not None
+
+
+@on_both
+async def test_a_function_opens_one_stream_per_connect(
+    transport: MakeTransport, autojump_clock: MockClock
+) -> None:
+    """The same function serves any number of connections."""
+    async with MockServer(echo, memory=True) as server:
+        for word in ("one", "two"):
+            async with connect(
+                server.url, transport=transport(), stream=server.open_stream
+            ) as conn:
+                await conn.send(word)
+                assert await conn.receive() == word
+        assert [peer.received for peer in server.peers] == [["one"], ["two"]]
+
+
+async def test_a_given_stream_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``stream`` nothing is dialled, whatever the environment says of proxies."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1/")
+    near, far = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play, upgrading([]), far)
+        async with connect("ws://memory.test/", stream=near):
+            pass
+
+
+@on_both
+async def test_a_function_that_fails_is_connect_failed(
+    transport: MakeTransport, tmp_path: Path
+) -> None:
+    """Nobody behind the Unix socket is the network's fault, as nobody behind a port is."""
+
+    async def dial() -> trio.abc.Stream:
+        return await trio.open_unix_socket(str(tmp_path / "nobody"))
+
+    with pytest.raises(ConnectFailed) as caught:
+        async with connect("ws://app.example/", transport=transport(), stream=dial):
+            pass
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+@pytest.mark.parametrize("stream", [1, "a stream", object()])
+def test_a_stream_is_a_stream(stream: Any) -> None:
+    """What is neither a stream nor a function is refused at the call."""
+    with pytest.raises(InvalidOption, match="stream"):
+        connect("ws://memory.test/", stream=stream)
+
+
+@on_both
+async def test_a_refused_stream_is_closed(
+    transport: MakeTransport, autojump_clock: MockClock
+) -> None:
+    """A given stream does not stay open when its server says no."""
+    near, far = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play, answering(response("403 Forbidden", "Content-Length: 0")), far)
+        await failure("ws://memory.test/", transport=transport(), stream=near)
+    with pytest.raises(trio.ClosedResourceError):
+        await near.send_all(b"more")

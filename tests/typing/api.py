@@ -1,0 +1,260 @@
+"""The public interface as programs use it; checked by ``mypy --strict``, never run.
+
+``assert_type`` says what must be inferred. A wrong use carries the error code that it must get:
+``warn_unused_ignores`` complains when it gets none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, assert_type
+
+import trio
+
+from trioglock import (
+    BadHookResult,
+    CallTimeout,
+    Close,
+    Connection,
+    ConnectionClosed,
+    ConnectOptions,
+    Deliver,
+    Disconnect,
+    Handshake,
+    HandshakeRefused,
+    HeartbeatTimeout,
+    LocalClose,
+    MemoryTransport,
+    NativeTransport,
+    Ping,
+    Reconnect,
+    RemoteClose,
+    Reply,
+    Socket,
+    Statistics,
+    Status,
+    Stop,
+    Stream,
+    Transport,
+    TrioWebsocketTransport,
+    connect,
+    run,
+)
+
+
+@dataclass(frozen=True)
+class Count:
+    """A state."""
+
+    sent: int = 0
+    received: int = 0
+
+
+class Counter(Socket[Count]):
+    """Plain hooks, every one of them."""
+
+    def init_stream(self, stream: Stream) -> Count:
+        assert_type(stream.subprotocol, str | None)
+        assert_type(stream.attempt, int)
+        assert_type(stream.response_headers["x"], str)
+        stream.connection.cast("begin")
+        assert_type(stream.connection.cast_after(1, "later"), trio.CancelScope)
+        stream.connection.start_soon(trio.sleep, 1)
+        return Count()
+
+    def handle_connect(self, stream: Stream, state: Count) -> tuple[Reply, Count]:
+        return Reply("login", b"\0", Ping(b"x"), Close(), deliver=None), state
+
+    def handle_send(self, message: object, state: Count) -> tuple[str, Count]:
+        return json.dumps(message), replace(state, sent=state.sent + 1)
+
+    def handle_receive(self, frame: str | bytes, state: Count) -> tuple[Any, Count]:
+        return json.loads(frame), replace(state, received=state.received + 1)
+
+    def handle_ping(self, payload: bytes, state: Count) -> tuple[None, Count]:
+        return None, state
+
+    def handle_pong(self, payload: bytes, state: Count) -> tuple[Deliver, Count]:
+        return Deliver(payload), state
+
+    def handle_cast(self, message: str, state: Count) -> tuple[Close | None, Count]:
+        return (Close(1000, message) if message else None), state
+
+    def handle_call(self, request: str, state: Count) -> tuple[int, Count]:
+        return state.sent, state
+
+    def handle_disconnect(
+        self, reason: Disconnect, state: Count
+    ) -> tuple[Reconnect | Stop | None, Count]:
+        match reason:
+            case RemoteClose(code=code):
+                assert_type(code, int)
+                return Reconnect(delay=1.5), state
+            case LocalClose(clean=clean):
+                assert_type(clean, bool)
+                return Stop(), state
+            case HeartbeatTimeout(silence=silence):
+                assert_type(silence, float)
+        return None, state
+
+    def terminate(self, reason: Disconnect, state: Count) -> None:
+        print(reason.attempt, state.sent)
+
+
+class AsyncCounter(Socket[Count]):
+    """The same with ``async def``."""
+
+    async def init_stream(self, stream: Stream) -> Count:
+        return Count()
+
+    async def handle_connect(self, stream: Stream, state: Count) -> tuple[None, Count]:
+        return None, state
+
+    async def handle_send(self, message: object, state: Count) -> tuple[list[str], Count]:
+        return [json.dumps(message)], state
+
+    async def handle_receive(self, frame: str | bytes, state: Count) -> tuple[Any, Count]:
+        return frame, state
+
+    async def handle_call(self, request: str, state: Count) -> tuple[int, Reply, Count]:
+        return state.sent, Reply(request), state
+
+    async def handle_disconnect(self, reason: Disconnect, state: Count) -> tuple[None, Count]:
+        return None, state
+
+    async def terminate(self, reason: Disconnect, state: Count) -> None:
+        await trio.sleep(1)
+
+
+class Wrong(Socket[Count]):
+    """Hooks that lose the state, or give another one."""
+
+    def init_stream(self, stream: Stream) -> int:  # type: ignore[override]
+        return 1
+
+    def handle_receive(self, frame: str, state: Count) -> Count:  # type: ignore[override]
+        return state
+
+    def handle_send(self, message: str, state: Count) -> tuple[str, int]:  # type: ignore[override]
+        return message, 1
+
+    def handle_disconnect(  # type: ignore[override]
+        self, reason: Disconnect, state: Count
+    ) -> tuple[bool, Count]:
+        return True, state
+
+
+async def with_a_socket() -> None:
+    """The state's type is that of the socket."""
+    async with connect("ws://memory.test/", Counter()) as conn:
+        assert_type(conn, Connection[Count])
+        assert_type(conn.state, Count)
+        assert_type(conn.state.sent, int)
+        print(conn.state.absent)  # type: ignore[attr-defined]
+        conn.state = Count()  # type: ignore[misc]
+    async with connect("ws://memory.test/", AsyncCounter(), name="x", trace=True) as other:
+        assert_type(other, Connection[Count])
+
+
+async def with_the_default_socket() -> None:
+    """There is no state."""
+    async with connect("ws://memory.test/") as conn:
+        assert_type(conn, Connection[None])
+        assert_type(conn.state, None)
+    async with connect("ws://memory.test/", None, ping_interval=None) as same:
+        assert_type(same, Connection[None])
+
+
+async def all_of_a_connection(conn: Connection[Count]) -> None:
+    """Every method and property."""
+    assert_type(await conn.send({"any": "message"}), None)
+    conn.send_nowait("x")
+    await conn.send_frame(bytearray(b"x"))
+    await conn.send_frame(Ping())
+    await conn.send_frame({"no": "frame"})  # type: ignore[arg-type]
+    await conn.flush()
+    await conn.receive()
+    conn.receive_nowait()
+    assert_type(await conn.receive_batch(), list[Any])
+    async for _message in conn:
+        break
+    assert_type(conn.cast("x"), None)
+    assert_type(conn.cast_after(1, "x"), trio.CancelScope)
+    assert_type(await conn.call("x", timeout=1), Any)
+    assert_type(await conn.ping(), float)
+    assert_type(conn.latency, float | None)
+    await conn.aclose()
+    await conn.aclose(1000, "reason")
+    await conn.aclose("1000")  # type: ignore[arg-type]
+    conn.abort()
+    await conn.wait_closed()
+    assert_type(conn.status, Status)
+    assert_type(conn.url, str)
+    assert_type(conn.name, str)
+    assert_type(conn.subprotocol, str | None)
+    assert_type(conn.handshake, Handshake | None)
+    assert_type(conn.close_code, int | None)
+    assert_type(conn.close_reason, str | None)
+    assert_type(conn.statistics(), Statistics)
+    assert_type(conn.statistics().messages_sent, int)
+    conn.trace()
+    conn.trace(False)
+    conn.start_soon(conn.send, "x")
+    conn.start_soon(conn.abort)  # type: ignore[arg-type]
+
+
+async def programs_of_hooks() -> None:
+    """run() returns the state; nursery.start gives the connection."""
+    assert_type(await run("ws://memory.test/", Counter()), Count)
+    assert_type(await run("ws://memory.test/", AsyncCounter(), close_timeout=1), Count)
+    async with trio.open_nursery() as nursery:
+        conn: Connection[Count] = await nursery.start(run, "ws://memory.test/", Counter())
+        assert_type(conn.state, Count)
+        await nursery.start(partial(run, "ws://memory.test/", Counter(), ping_interval=None))
+
+
+async def options_passed_on(**options: Any) -> None:
+    """Functions of the program take the same arguments."""
+    named: ConnectOptions = {"ping_interval": 5, "subprotocols": ["a"], "overflow": "drop_oldest"}
+    async with connect("ws://memory.test/", Counter(), **named):
+        pass
+    transports: list[Transport] = [NativeTransport(), TrioWebsocketTransport(), MemoryTransport()]
+    for transport in transports:
+        async with connect("ws://memory.test/", transport=transport):
+            pass
+    connect("ws://memory.test/", additional_headers={"a": "b"})
+    connect("ws://memory.test/", additional_headers=[("a", "b"), ("a", "c")])
+
+
+def wrong_arguments() -> None:
+    """What the call refuses, the type checker refuses before."""
+    connect("ws://memory.test/", Counter)  # type: ignore[call-overload]
+    connect("ws://memory.test/", overflow="drop")  # type: ignore[call-overload]
+    connect("ws://memory.test/", ping_intervall=5)  # type: ignore[call-overload]
+    connect("ws://memory.test/", compression="gzip")  # type: ignore[call-overload]
+    connect("ws://memory.test/", max_queue="16")  # type: ignore[call-overload]
+    Reply({"no": "frame"})  # type: ignore[arg-type]
+    Close("1000")  # type: ignore[arg-type]
+
+
+async def errors() -> None:
+    """What errors carry."""
+    try:
+        await run("ws://memory.test/", Counter())
+    except ConnectionClosed as error:
+        assert_type(error.code, int)
+        assert_type(error.received, Close | None)
+        assert_type(error.cause, Disconnect | None)
+    except HandshakeRefused as refused:
+        assert_type(refused.status, int)
+        assert_type(refused.body, bytes)
+    except (BadHookResult, CallTimeout) as error:
+        print(error)
+
+
+def generic_helper(conn: Connection[Any], socket: Socket[Any]) -> Awaitable[None]:
+    """Programs may be generic over sockets."""
+    return conn.send(socket)
