@@ -5,7 +5,7 @@ socket, the tasks, the clock and the failures. See :func:`connect` and :class:`S
 """
 
 from .backoff import Backoff, is_transient
-from .client import ConnectOptions, connect, run
+from .client import ConnectOptions, Service, connect, run, supervise
 from .connection import Connection, Statistics, Status
 from .errors import (
     BadHookResult,
@@ -24,6 +24,8 @@ from .errors import (
     OpenTimeout,
     ProxyFailed,
     RedirectFailed,
+    RestartLimit,
+    ServiceReturned,
     TLSFailed,
     TrioglockError,
     UsageError,
@@ -89,6 +91,9 @@ __all__ = [
     "RedirectFailed",
     "RemoteClose",
     "Reply",
+    "RestartLimit",
+    "Service",
+    "ServiceReturned",
     "Socket",
     "Statistics",
     "Status",
@@ -104,4 +109,5 @@ __all__ = [
     "connect",
     "is_transient",
     "run",
+    "supervise",
 ]

@@ -9,6 +9,8 @@
     ├── UsageError (RuntimeError)            yours: a call that cannot work where it was made
     ├── BadHookResult (TypeError)            yours: a hook returned the wrong shape
     ├── CallTimeout (TimeoutError)           your hook took too long to answer a call()
+    ├── RestartLimit                         supervise(): services failed too often
+    ├── ServiceReturned                      supervise(): a permanent service came to its end
     ├── ConnectError                         nobody's or theirs: no connection came about
     │   ├── ConnectFailed (OSError)          the network: nobody there, no route, no such name
     │   ├── OpenTimeout (TimeoutError)       it took longer than open_timeout
@@ -50,6 +52,8 @@ __all__ = [
     "OpenTimeout",
     "ProxyFailed",
     "RedirectFailed",
+    "RestartLimit",
+    "ServiceReturned",
     "TLSFailed",
     "TrioglockError",
     "UsageError",
@@ -89,7 +93,35 @@ class BadHookResult(TrioglockError, TypeError):
 class CallTimeout(TrioglockError, TimeoutError):
     """``handle_call`` did not answer within the ``timeout`` given to ``call()``.
 
-    The request stays in the mailbox and is still handled; only its answer is lost.
+    A request that no hook has begun is withdrawn; one that has begun goes on, its answer is lost.
+    """
+
+
+class RestartLimit(TrioglockError):
+    """Services under ``supervise()`` failed more often than it may start them again.
+
+    The fault is that of the services: see ``causes``, the last of which is the ``__cause__`` too.
+    Start again something larger, such as by a supervisor above, or let the program end.
+
+    Args:
+        causes: what the services raised within the period, oldest first.
+        within: seconds of the period.
+    """
+
+    def __init__(self, causes: Sequence[Exception], within: float) -> None:
+        super().__init__(tuple(causes), within)
+        self.causes: tuple[Exception, ...] = tuple(causes)
+        self.within = within
+
+    def __str__(self) -> str:
+        last = f", the last: {self.causes[-1]!r}" if self.causes else ""
+        return f"{len(self.causes)} failures within {self.within} seconds{last}"
+
+
+class ServiceReturned(TrioglockError):
+    """A service under ``supervise(..., restart="permanent")`` returned. One of the ``causes``.
+
+    Its fault, unless it may end: then ``restart="transient"`` fits.
     """
 
 

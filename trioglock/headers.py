@@ -14,8 +14,8 @@ HeadersLike: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 """The characters of a header's name, and of a subprotocol's (RFC 9110, section 5.6.2)."""
 
-# What a value may consist of (RFC 9110, section 5.5): no line breaks, no control characters but
-# the tab, and nothing that has no byte.
+# What a value may consist of (RFC 9110, section 5.5), and websockets takes from a peer: no control
+# characters but the tab, and nothing that has no byte.
 _is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
 # Says what a repr may not: a handshake's headers end up in logs and tracebacks.
@@ -41,13 +41,6 @@ class Headers(Mapping[str, str]):
         else:
             pairs = headers.items() if isinstance(headers, Mapping) else headers
         self._pairs = tuple(_checked(pair) for pair in pairs)
-
-    @classmethod
-    def received(cls, pairs: Iterable[tuple[str, str]]) -> Headers:
-        """What a peer sent, taken as it is: a library has read it, whatever it let through."""
-        headers = cls()
-        headers._pairs = tuple(pairs)
-        return headers
 
     def __getitem__(self, name: str) -> str:
         values = self.get_all(name)
@@ -76,7 +69,7 @@ class Headers(Mapping[str, str]):
     def without(self, *names: str) -> Headers:
         """A copy that lacks these headers."""
         dropped = {name.lower() for name in names}
-        return Headers.received(pair for pair in self._pairs if pair[0].lower() not in dropped)
+        return Headers(pair for pair in self._pairs if pair[0].lower() not in dropped)
 
     def __eq__(self, other: object) -> bool:
         return self._pairs == other._pairs if isinstance(other, Headers) else NotImplemented

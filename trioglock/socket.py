@@ -225,7 +225,7 @@ class Socket(Generic[StateT]):
     def handle_disconnect(
         self, reason: Disconnect, state: StateT
     ) -> MaybeAwaitable[tuple[Reconnect | Stop | None, StateT]]:
-        """Called when the connection was closed, lost or refused.
+        """Called when the connection was closed, lost or refused; not after a crash or ``abort()``.
 
         Args:
             reason: a typed value, see :mod:`trioglock.reasons`.

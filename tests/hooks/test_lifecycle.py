@@ -140,10 +140,6 @@ async def silence(conn: Connection[int], far: MemoryLink) -> None:
     pass
 
 
-async def abort(conn: Connection[int], far: MemoryLink) -> None:
-    conn.abort()
-
-
 REASONS: dict[str, tuple[Scene, Disconnect]] = {
     "remote close": (remote_close, RemoteClose(code=4001, reason="theirs")),
     "remote close without code": (remote_close_without_code, RemoteClose(code=1005)),
@@ -152,7 +148,6 @@ REASONS: dict[str, tuple[Scene, Disconnect]] = {
     "close frame": (closed_by_a_frame, LocalClose(code=4002, reason="ours", clean=False)),
     "lost": (end_of_stream, Lost()),
     "heartbeat": (silence, HeartbeatTimeout(silence=7)),
-    "abort": (abort, Aborted()),
 }
 
 
@@ -171,6 +166,16 @@ async def test_the_reason_of_the_end(case: str, style: str, autojump_clock: Mock
         ("terminate", reason),
     ]
     assert [call.state for call in socket.calls[2:]] == [1, 2]
+
+
+@both_styles
+async def test_abort_leaves_only_terminate(style: str, autojump_clock: MockClock) -> None:
+    """Nothing is left to decide: handle_disconnect is not asked, in either style."""
+    socket = styled(Scripted, style)
+    async with linked(socket) as (conn, _):
+        conn.abort()
+        await conn.wait_closed()
+    assert socket.calls[2:] == [("terminate", Aborted(), 1)]
 
 
 async def test_a_broken_stream_is_lost_with_its_error(autojump_clock: MockClock) -> None:

@@ -1,6 +1,7 @@
-"""The client: ``connect()`` around a body, ``run()`` for programs that are only hooks."""
+"""The client: ``connect()`` around a body, ``run()`` for programs of hooks, ``supervise()``."""
 
 from .connect import ConnectOptions, connect
 from .run import run
+from .supervise import Service, supervise
 
-__all__ = ["ConnectOptions", "connect", "run"]
+__all__ = ["ConnectOptions", "Service", "connect", "run", "supervise"]

@@ -198,6 +198,8 @@ def connect(
     shown = "" if callable(url) else without_user_info(url)
     if not callable(additional_headers):
         check_headers("additional_headers", additional_headers)
+    if not (name is None or isinstance(name, str)):
+        raise InvalidOption(f"name is a str, not {name!r}")
     name = name or f"{host}#{next(_numbers)}"
     session = Session(dialer, flow, check_socket(socket), Trace(name, on=trace))
     return hold(session, Connection(session, name, shown))

@@ -1,73 +1,30 @@
-"""The actor: the state of one connection, its hooks, and the mailbox that keeps them in order.
+"""The actor: the state of one connection, and its hooks.
 
-The theory. Hooks run one at a time, in the order in which things happened. Whatever happens is a
-*job* for them. While nothing is pending, a job whose hook is a plain ``def`` is simply done, on
-the spot, in the task that brought it: no other task can run in between. Otherwise it goes to the
-mailbox, a trio memory channel, and the actor's task does it in its turn. ``pending`` counts the
-jobs that are posted and not done, so it is the whole test for the short cut.
-
-A plain hook is on the stack while ``active`` is set, so whoever calls then is inside it. An
-``async`` hook suspends, and then only the task that runs it is inside.
+Every method from :meth:`Actor.connected` on is something that can happen to a connection. Each
+does its job on the spot where it may, and otherwise posts it: see :mod:`.mailbox` for when.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import trio
 
-from ..errors import UsageError
 from ..frames import Run
 from ..reasons import Disconnect
 from ..socket import Deliver, Reconnect, Socket, Stop, Stream
 from .dispatch import Effects, Hook, frames_to_send, split, split_call
+from .mailbox import PLAIN, Answer, Mailbox
 
-__all__ = ["Actor", "Answer"]
+__all__ = ["Actor"]
 
 StateT = TypeVar("StateT")
 
-Job = Callable[[], Awaitable[None]]
-
-MAILBOX = 2**16
+MAX_PENDING = 2**16
 """The most jobs that may wait: ``cast`` raises ``trio.WouldBlock`` beyond, pings go unhooked."""
-
-_SYNC = object()
-
-
-class Answer:
-    """What a caller waits for while its job is in the mailbox."""
-
-    def __init__(self) -> None:
-        self._done = trio.Event()
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self.withdrawn: bool = False
-
-    def set(self, value: Any) -> None:
-        """The job is done."""
-        self._value = value
-        self._done.set()
-
-    def fail(self, error: BaseException) -> None:
-        """The job cannot be done, or its hook raised."""
-        if not self._done.is_set():
-            self._error = error
-            self._done.set()
-
-    async def wait(self) -> Any:
-        """The value, or the error raised here; a cancelled wait withdraws a job not yet begun."""
-        try:
-            await self._done.wait()
-        except trio.Cancelled:
-            self.withdrawn = True
-            raise
-        if self._error is not None:
-            raise self._error
-        return self._value
 
 
 class Actor(Generic[StateT]):
@@ -92,9 +49,7 @@ class Actor(Generic[StateT]):
         closed_error: Callable[[], Exception],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
-        self.pending: int = 0
-        self.active: object = None
-        self.stopped: bool = False
+        self.mailbox: Mailbox = Mailbox(spawn, closed_error)
         self.has_state = False
         self.state = None  # type: ignore[assignment]  # until init_stream has run
         self.backlog: int = 0
@@ -102,11 +57,7 @@ class Actor(Generic[StateT]):
         self._effects = effects
         self._crashed = crashed
         self._closed_error = closed_error
-        self._spawn: Callable[[Callable[[], Awaitable[None]]], None] | None = spawn
-        self._post, self._jobs = trio.open_memory_channel[Job](math.inf)
-        self._answers: set[Answer] = set()
         self._run_now: Run = []
-        self._turn = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         self.init_stream: Hook = Hook(socket, "init_stream")
         self.connect: Hook = Hook(socket, "handle_connect")
@@ -119,64 +70,6 @@ class Actor(Generic[StateT]):
         self.disconnect: Hook = Hook(socket, "handle_disconnect")
         self.terminate_hook: Hook = Hook(socket, "terminate")
 
-    # Where a call comes from.
-
-    def refuse_inside(self, call: str) -> None:
-        """Raise UsageError if the caller is inside one of this connection's hooks."""
-        active = self.active
-        if active is not None and (active is _SYNC or active is trio.lowlevel.current_task()):
-            raise UsageError(
-                f"{call}() would wait for the very hook it is called in: return Reply(...), "
-                "Close(...) or Deliver(...) from the hook, or leave it a note with cast()"
-            )
-
-    # The mailbox.
-
-    def _put(self, job: Job) -> None:
-        if self._spawn is not None:
-            spawn, self._spawn = self._spawn, None
-            spawn(self._run)
-        self._post.send_nowait(job)
-        self.pending += 1
-
-    async def _run(self) -> None:
-        async for job in self._jobs:
-            while self.active is not None:
-                await self._turn.park()
-            try:
-                if not self.stopped:
-                    await job()
-            finally:
-                self.pending -= 1
-
-    async def _ask(self, job: Callable[[Answer], Awaitable[None]]) -> Any:
-        if self.stopped:
-            raise self._closed_error()
-        answer = Answer()
-        self._answers.add(answer)
-        try:
-            self._put(partial(self._answering, job, answer))
-            return await answer.wait()
-        finally:
-            self._answers.discard(answer)
-
-    async def _answering(self, job: Callable[[Answer], Awaitable[None]], answer: Answer) -> None:
-        if answer.withdrawn:
-            return
-        try:
-            await job(answer)
-        except trio.Cancelled:
-            raise
-        except BaseException as error:
-            answer.fail(error)
-
-    async def _guarded(self, hook: Hook, *args: Any) -> None:
-        """Run a hook that belongs to no call; its failure ends the connection."""
-        try:
-            await self._perform(hook, *args)
-        except Exception as error:
-            self._crashed(error)
-
     async def wait_backlog(self) -> None:
         """Wait until the hooks have caught up with what was received."""
         await self._room.park()
@@ -187,44 +80,45 @@ class Actor(Generic[StateT]):
 
     def stop(self) -> None:
         """Run no further hook but terminate; whoever waits for one learns that it is over."""
-        self.stopped = True
         self._run_now.clear()
-        self.fail_answers()
-
-    def fail_answers(self) -> None:
-        """Let nobody wait for a hook any longer; the hooks themselves go on."""
-        for answer in self._answers:
-            answer.fail(self._closed_error())
+        self.mailbox.stop()
 
     # Running one hook.
 
     async def _invoke(self, hook: Hook, *args: Any) -> Any:
-        self.active = trio.lowlevel.current_task()
+        self.mailbox.enter()
         try:
             returned = hook.call(*args)
             return await returned if hook.is_async else returned
         finally:
-            self.active = None
-            if self._turn:
-                self._turn.unpark()
+            self.mailbox.leave()
 
     async def _perform(self, hook: Hook, *args: Any) -> None:
         result, self.state = split(hook, await self._invoke(hook, *args, self.state))
         self._effects.apply(hook, result)
 
+    async def _guarded(self, hook: Hook, *args: Any) -> None:
+        """Run a hook that belongs to no call; its failure ends the connection."""
+        try:
+            await self._perform(hook, *args)
+        except Exception as error:
+            self._crashed(error)
+
     def _call_now(self, hook: Hook, *args: Any) -> Any:
-        self.active = _SYNC
+        mailbox = self.mailbox
+        mailbox.active = PLAIN
         try:
             return hook.call(*args)
         finally:
-            self.active = None
+            mailbox.active = None
 
     def _perform_now(self, hook: Hook, *args: Any) -> None:
         result, self.state = split(hook, self._call_now(hook, *args, self.state))
         self._effects.apply(hook, result)
 
     def _idle(self, hook: Hook) -> bool:
-        return not self.pending and self.active is None and not hook.is_async
+        mailbox = self.mailbox
+        return not (mailbox.pending or mailbox.active or hook.is_async)
 
     # What happens, in the order of a connection's life.
 
@@ -262,7 +156,7 @@ class Actor(Generic[StateT]):
             except Exception as error:
                 self._crashed(error)
 
-        self._put(job)
+        self.mailbox.put(job)
 
     def _init(self, state: StateT) -> None:
         if inspect.iscoroutine(state):
@@ -277,12 +171,12 @@ class Actor(Generic[StateT]):
 
     def receive(self, run: Run) -> None:
         """Messages came. Never waits; never raises."""
-        if self.stopped:
+        if self.mailbox.stopped:
             return
         hook = self.receive_hook
         if not self._idle(hook):
             self.backlog += len(run)
-            self._put(partial(self._receive_later, run))
+            self.mailbox.put(partial(self._receive_later, run))
         elif hook.is_default:
             self._effects.inbox.extend(run)
         else:
@@ -294,7 +188,7 @@ class Actor(Generic[StateT]):
         inbox = self._effects.inbox
         deliver = inbox.items.append
         state = self.state
-        self.active = _SYNC
+        self.mailbox.active = PLAIN
         # Emptied by stop(), which ends the loop: a hook may crash, close or abort.
         self._run_now = run
         try:
@@ -313,14 +207,14 @@ class Actor(Generic[StateT]):
         except Exception as error:
             self._crashed(error)
         finally:
-            self.active = None
+            self.mailbox.active = None
         if inbox.items:
             inbox.settle()
 
     async def _receive_later(self, run: Run) -> None:
         try:
             for frame in run:
-                if self.stopped:
+                if self.mailbox.stopped:
                     return
                 await self._perform(self.receive_hook, frame)
                 self.backlog -= 1
@@ -331,10 +225,10 @@ class Actor(Generic[StateT]):
 
     def control(self, hook: Hook, payload: bytes) -> None:
         """A ping or pong came. Never waits; never raises."""
-        if hook.is_default or self.stopped or self.pending >= MAILBOX:
+        if hook.is_default or self.mailbox.stopped or self.mailbox.pending >= MAX_PENDING:
             return
         if not self._idle(hook):
-            self._put(partial(self._guarded, hook, payload))
+            self.mailbox.put(partial(self._guarded, hook, payload))
             return
         try:
             self._perform_now(hook, payload)
@@ -359,21 +253,21 @@ class Actor(Generic[StateT]):
 
     async def send(self, message: Any) -> None:
         """Run ``handle_send``, whatever it is, in its turn."""
-        if not self.pending and self.active is None:
+        if not self.mailbox.pending and self.mailbox.active is None:
             # An async hook and nobody before it: its caller's task is as good as any.
-            self.pending += 1
+            self.mailbox.pending += 1
             try:
                 await self._send(message, Answer())
             finally:
-                self.pending -= 1
+                self.mailbox.pending -= 1
             return
-        await self._ask(partial(self._send, message))
+        await self.mailbox.ask(partial(self._send, message))
 
     async def _send(self, message: Any, answer: Answer) -> None:
         hook = self.send_hook
         frame, state = split(hook, await self._invoke(hook, message, self.state))
         frames = frames_to_send(hook, frame)
-        if self.stopped or self._effects.closed:
+        if self.mailbox.stopped or self._effects.closed:
             raise self._closed_error()
         self._effects.send(frames)
         self.state = state
@@ -383,9 +277,9 @@ class Actor(Generic[StateT]):
         """Leave a message for ``handle_cast``."""
         if self.cast_hook.is_default:
             self.cast_hook.call(message, self.state)
-        if self.pending >= MAILBOX:
+        if self.mailbox.pending >= MAX_PENDING:
             raise trio.WouldBlock
-        self._put(partial(self._guarded, self.cast_hook, message))
+        self.mailbox.put(partial(self._guarded, self.cast_hook, message))
 
     async def call(self, request: Any) -> Any:
         """Ask ``handle_call``; raises what it raises."""
@@ -400,7 +294,7 @@ class Actor(Generic[StateT]):
             self.state = state
             answer.set(reply)
 
-        return await self._ask(job)
+        return await self.mailbox.ask(job)
 
     async def disconnected(self, reason: Disconnect) -> Any:
         """Run ``handle_disconnect`` after all that happened before; its decision."""
@@ -414,8 +308,8 @@ class Actor(Generic[StateT]):
             self.state = state
             answer.set(decision)
 
-        if self.stopped or not self._idle(self.disconnect):
-            return await self._ask(job)
+        if self.mailbox.stopped or not self._idle(self.disconnect):
+            return await self.mailbox.ask(job)
         answer = Answer()
         await job(answer)
         return await answer.wait()

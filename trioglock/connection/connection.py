@@ -43,6 +43,7 @@ class Connection(Generic[StateT]):
     def __init__(self, session: Session[StateT], name: str, url: str) -> None:
         self._session = session
         self._actor = session.actor
+        self._mailbox = session.actor.mailbox
         self._inbox = session.inbox
         self._items = session.inbox.items
         self._outbox = session.outbox
@@ -80,7 +81,7 @@ class Connection(Generic[StateT]):
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def _send_in_turn(self, message: Any) -> None:
-        self._actor.refuse_inside("send")
+        self._mailbox.refuse_inside("send")
         while self._outbox.full and not self._outbox.closed:
             await self._outbox.wait_room()
         if self._outbox.closed:
@@ -118,7 +119,7 @@ class Connection(Generic[StateT]):
         actor.send_now(message)
 
     def _refuse_nowait(self) -> None:
-        self._actor.refuse_inside("send_nowait")
+        self._mailbox.refuse_inside("send_nowait")
         if self._outbox.closed:
             raise self._session.closed_error()
         if self._actor.send_hook.is_async:
@@ -136,7 +137,7 @@ class Connection(Generic[StateT]):
             InvalidFrame: it is none of these.
             UsageError: called inside a hook of this connection.
         """
-        self._actor.refuse_inside("send_frame")
+        self._mailbox.refuse_inside("send_frame")
         checked = checked_frame(frame)
         await trio.lowlevel.checkpoint()
         while self._outbox.full and not self._outbox.closed:
@@ -156,7 +157,7 @@ class Connection(Generic[StateT]):
                 being written: then nobody can tell whether it arrived.
             UsageError: called inside a hook of this connection.
         """
-        self._actor.refuse_inside("flush")
+        self._mailbox.refuse_inside("flush")
         await trio.lowlevel.checkpoint()
         if not await self._outbox.wait_flushed():
             raise self._session.closed_error()
@@ -183,7 +184,7 @@ class Connection(Generic[StateT]):
             ConnectionClosed: there will be none.
             UsageError: called inside a hook of this connection.
         """
-        self._actor.refuse_inside("receive_nowait")
+        self._mailbox.refuse_inside("receive_nowait")
         if not self._items:
             if self._inbox.ended:
                 raise self._session.closed_error()
@@ -206,8 +207,8 @@ class Connection(Generic[StateT]):
         return batch
 
     async def _wait_items(self, call: str) -> None:
-        if self._actor.active is not None:
-            self._actor.refuse_inside(call)
+        if self._mailbox.active is not None:
+            self._mailbox.refuse_inside(call)
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._items:
             if self._inbox.ended:
@@ -218,8 +219,8 @@ class Connection(Generic[StateT]):
         return self
 
     async def __anext__(self) -> Any:
-        if self._actor.active is not None:
-            self._actor.refuse_inside("receive")
+        if self._mailbox.active is not None:
+            self._mailbox.refuse_inside("receive")
         await trio.lowlevel.checkpoint_if_cancelled()
         items = self._items
         while not items:
@@ -243,7 +244,7 @@ class Connection(Generic[StateT]):
             trio.WouldBlock: 65,536 jobs wait for the hooks already.
             UsageError: the Socket has no ``handle_cast``.
         """
-        if self._actor.stopped:
+        if self._mailbox.stopped:
             raise self._session.closed_error()
         self._actor.cast(message)
 
@@ -266,10 +267,10 @@ class Connection(Generic[StateT]):
         async def later() -> None:
             with scope:
                 await trio.sleep(seconds)
-                if not self._actor.stopped:
+                if not self._mailbox.stopped:
                     self._actor.cast(message)
 
-        self._session.start_soon(later)
+        self._session.background.start_soon(later)
         return scope
 
     async def call(self, request: Any, timeout: float | None = None) -> Any:
@@ -285,10 +286,10 @@ class Connection(Generic[StateT]):
             UsageError: there is no ``handle_call``, or this is called inside a hook.
             Exception: whatever ``handle_call`` raises.
         """
-        self._actor.refuse_inside("call")
+        self._mailbox.refuse_inside("call")
         check_seconds("timeout", timeout)
         await trio.lowlevel.checkpoint()
-        if self._actor.stopped:
+        if self._mailbox.stopped:
             raise self._session.closed_error()
         with trio.move_on_after(math.inf if timeout is None else timeout):
             return await self._actor.call(request)
@@ -307,7 +308,7 @@ class Connection(Generic[StateT]):
             ConnectionClosed: the connection is not open, or the link ended before the pong came.
             UsageError: called inside a hook of this connection.
         """
-        self._actor.refuse_inside("ping")
+        self._mailbox.refuse_inside("ping")
         await trio.lowlevel.checkpoint()
         if self._outbox.closed or not self._session.is_open:
             raise self._session.closed_error()
@@ -335,7 +336,7 @@ class Connection(Generic[StateT]):
             InvalidOption: the code or reason may not be sent.
             UsageError: called inside a hook of this connection.
         """
-        self._actor.refuse_inside("aclose")
+        self._mailbox.refuse_inside("aclose")
         try:
             frame = Close(code, reason)
         except (ValueError, AttributeError) as error:
@@ -356,7 +357,7 @@ class Connection(Generic[StateT]):
             ConnectionClosed: the connection ended instead.
             UsageError: called inside a hook of this connection.
         """
-        self._actor.refuse_inside("reconnect")
+        self._mailbox.refuse_inside("reconnect")
         await self._session.reconnect()
 
     async def wait_closed(self) -> None:
@@ -365,7 +366,7 @@ class Connection(Generic[StateT]):
         Raises:
             UsageError: called inside a hook of this connection.
         """
-        self._actor.refuse_inside("wait_closed")
+        self._mailbox.refuse_inside("wait_closed")
         await self._session.finished.wait()
 
     # What is known.
@@ -433,7 +434,7 @@ class Connection(Generic[StateT]):
             inbox=len(self._items),
             outbox=len(session.outbox),
             outbox_bytes=session.outbox.size,
-            mailbox=self._actor.pending,
+            mailbox=self._mailbox.pending,
             dropped=session.inbox.dropped,
             in_doubt=session.outbox.doubtful,
             unsent=len(session.ending.unsent),
@@ -453,4 +454,4 @@ class Connection(Generic[StateT]):
         Raises:
             ConnectionClosed: the connection has ended.
         """
-        self._session.start_soon(fn, *args)
+        self._session.background.start_soon(fn, *args)

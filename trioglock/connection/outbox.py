@@ -45,7 +45,9 @@ class Outbox:
         self.written: int = 0
         """Data frames ever handed to the operating system."""
         self.doubtful: int = 0
-        """Data frames that were being written when a link broke: nobody can tell."""
+        """Data frames that were being written when a link broke: sent or not, nobody can tell."""
+        self.in_doubt: tuple[Data, ...] = ()
+        """Those of the present or latest link."""
         self.watched_at: float | None = None
         """When what was queued before :meth:`watch` had left, on trio's clock; None: it has not."""
         self._watched = math.inf
@@ -188,6 +190,7 @@ class Outbox:
     def attach(self) -> None:
         """A new link: the data is held back until :meth:`release`, what was for the old is gone."""
         self._held = True
+        self.in_doubt = ()
         self._pongs.clear()
         self.size -= sum(2 + len(frame.payload) for frame in self._urgent)
         self._urgent.clear()
@@ -198,17 +201,16 @@ class Outbox:
         self._held = False
         self._work.unpark_all()
 
-    def detach(self) -> tuple[Data, ...]:
-        """The link is gone; the data that was being written, neither sent nor unsent."""
+    def detach(self) -> None:
+        """The link is gone; the data that was being written is neither sent nor unsent."""
         self._close = None
         self._flushes.unpark_all()
-        if not self.writing:
-            return ()
-        before, in_doubt = self._done, tuple(self._batch)
-        self.doubtful += len(in_doubt)
-        self._finish_batch()
-        self._lost = (before, self._done)
-        return in_doubt
+        if self.writing:
+            before = self._done
+            self.in_doubt = tuple(self._batch)
+            self.doubtful += len(self._batch)
+            self._finish_batch()
+            self._lost = (before, self._done)
 
     def take(self) -> list[OutFrame]:
         """The next batch, pings and pongs first; empty if nothing may be written."""

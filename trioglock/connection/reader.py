@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import trio
+
 from ..frames import Close, Event, Ping, Pong, Violation
 from ..reasons import Lost
 from ..telemetry import Trace
@@ -19,18 +21,11 @@ __all__ = ["Reader", "Session"]
 
 
 class Session(Protocol):
-    """What the reader knows of the session it works for."""
+    """What the reader knows of the session that it works for."""
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has begun to close."""
-
-    @property
-    def max_queue(self) -> int | None:
-        """The high-water mark of what waits for hooks and program."""
-
-    def close(self, frame: Close) -> None:
-        """Start the closing handshake."""
+        """Whether nobody has begun to close this link."""
 
     def closed_by_peer(self, frame: Close) -> None:
         """The peer has sent its Close frame."""
@@ -51,6 +46,7 @@ class Reader:
         pings: get the answers.
         gate: tells the heartbeat when the reader is held back.
         trace: told every frame.
+        max_queue: messages that may wait for the hooks before reading stops.
     """
 
     def __init__(
@@ -63,6 +59,7 @@ class Reader:
         pings: Pings,
         gate: Gate,
         trace: Trace,
+        max_queue: int | None,
     ) -> None:
         self.messages: int = 0
         """Whole data messages read."""
@@ -75,6 +72,7 @@ class Reader:
         self._pings = pings
         self._gate = gate
         self._trace = trace
+        self._max_queue = max_queue
 
     async def read(self) -> Lost:
         """Read until the stream ends; how it ended, as far as the stream tells."""
@@ -87,6 +85,8 @@ class Reader:
                 for event in events:
                     if event.__class__ is list:
                         self._messages(event)
+                    elif event.__class__ is Violation:
+                        await self._violation(event)
                     else:
                         self._control(event)
                 if self._must_hold():
@@ -114,8 +114,16 @@ class Reader:
                 self._actor.control(self._actor.pong, payload)
             case Close():
                 self._session.closed_by_peer(event)
-            case Violation():
-                self._session.violated(event)
+
+    async def _violation(self, violation: Violation) -> None:
+        """What came before the mistake still gets its answer, however the bytes were cut.
+
+        Two rounds of the scheduler: in the first the program's task may have had its turn before
+        this one.
+        """
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        self._session.violated(violation)
 
     # Backpressure.
 
@@ -129,7 +137,7 @@ class Reader:
         return self._inbox.full or effects.replied or self._hooks_lag()
 
     def _hooks_lag(self) -> bool:
-        limit = self._session.max_queue
+        limit = self._max_queue
         return limit is not None and self._actor.backlog >= limit
 
     async def _hold(self) -> None:

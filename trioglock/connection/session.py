@@ -9,10 +9,8 @@ what the peer says in :attr:`Session.ending`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import trio
 
@@ -32,23 +30,21 @@ from ..reasons import (
 )
 from ..socket import Handle, Reconnect, Socket, Stop, Stream
 from ..telemetry import Trace
-from ..transports import Handshake, Link, LinkBroken
+from ..transports import Handshake, Link
 from .actor import Actor
+from .background import Background
+from .deadlines import Deadlines
 from .dispatch import Effects
 from .ending import Ending, Status
-from .heartbeat import Gate, Heartbeat
 from .inbox import Inbox
 from .outbox import Outbox
 from .pings import Pings
-from .reader import Reader
 from .route import Route
+from .span import Span
 
 __all__ = ["Session"]
 
 StateT = TypeVar("StateT")
-
-LINGER = 1.0
-"""Seconds for the peer to end the stream after the closing handshake (RFC 6455, section 7.1.1)."""
 
 
 class Session(Generic[StateT]):
@@ -66,7 +62,6 @@ class Session(Generic[StateT]):
     def __init__(
         self, route: Route, flow: FlowOptions, socket: Socket[StateT], trace: Trace
     ) -> None:
-        self.max_queue: int | None = flow.max_queue
         self.trace: Trace = trace
         self.status: Status = Status.CONNECTING
         self.ending: Ending = Ending()
@@ -79,28 +74,23 @@ class Session(Generic[StateT]):
         self.inbox: Inbox = Inbox(flow.max_queue, flow.overflow, self._overflowed)
         self.outbox: Outbox = Outbox(flow.write_limit)
         self.pings: Pings = Pings()
+        self.background: Background = Background(self.crash, self.closed_error)
         self._effects = Effects(self.inbox, self.outbox, self.close)
         self.actor: Actor[StateT] = Actor(
             socket,
             self._effects,
             crashed=self.crash,
             closed_error=self.closed_error,
-            spawn=self._spawn,
+            spawn=self.background.spawn,
         )
         self._flow = flow
         self._route = route
         self._handle: Handle
-        self._tasks: trio.Nursery | None = None
-        self._link: Link | None = None
-        self._reader: Reader | None = None
-        self._gate = Gate(self._held)
+        self._span: Span | None = None
         self._past = (0, 0, 0)
         self._attempt = 0
-        self._opened_at = math.inf
-        # The socket's side of the life, and the hooks' side: each may get a deadline of its own.
-        self._link_scope = trio.CancelScope()
-        self._hooks_deadline = math.inf
-        self._hooks_scope = trio.CancelScope()
+        self._lasted = 0.0
+        self._deadlines = Deadlines(flow.close_timeout)
         # Why the connection ends, once it is decided that it does; and why this link did.
         self._ended_by: Disconnect | None = None
         self._link_ended_by: Disconnect | None = None
@@ -115,14 +105,15 @@ class Session(Generic[StateT]):
         self._handle = handle
         reason: Disconnect = Aborted()
         try:
-            async with trio.open_nursery() as self._tasks:
+            async with trio.open_nursery() as nursery:
+                self.background.nursery = nursery
                 reason = await self._live()
-                self._tasks.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
         finally:
-            self._tasks = None
+            self.background.nursery = None
             reason = self._ended_by or reason
             self._finish(reason)
-            with trio.CancelScope(shield=True, deadline=self._deadline()):
+            with trio.CancelScope(shield=True, deadline=self._deadlines.closing()):
                 await self._terminate(reason)
             self.opened.set()
             self.finished.set()
@@ -137,8 +128,7 @@ class Session(Generic[StateT]):
             self.status = Status.RECONNECTING
             self.outbox.reopen()
             self.trace.line(f"reconnect in {delay:.3g} seconds")
-            self._link_scope = trio.CancelScope()
-            with self._link_scope:
+            with self._deadlines.new_link():
                 await trio.sleep(delay)
             if self._final:
                 return reason
@@ -146,10 +136,9 @@ class Session(Generic[StateT]):
     async def _one_link(self) -> Disconnect:
         """From dialling to the link's end; why it ended."""
         self._attempt += 1
-        self._link_scope = trio.CancelScope()
         self._link_ended_by = self._broken = None
-        self._opened_at = math.inf
-        with self._link_scope:
+        self._lasted = 0.0
+        with self._deadlines.new_link() as scope:
             link = await self._open()
             if link is not None:
                 try:
@@ -159,6 +148,8 @@ class Session(Generic[StateT]):
                         await link.aclose()
         reason = self._why()
         self._settle(reason)
+        if isinstance(reason, HeartbeatTimeout) or scope.cancelled_caught:
+            self.trace.line("forcefully closed the connection because the peer took too long")
         return reason
 
     def _settle(self, reason: Disconnect) -> None:
@@ -174,13 +165,13 @@ class Session(Generic[StateT]):
             self._end_outbox()
         if isinstance(reason, HeartbeatTimeout):
             # Nobody waits for a dead peer, not even behind a hook that does.
-            self.actor.fail_answers()
+            self.actor.mailbox.fail_answers()
 
     async def _open(self) -> Link | None:
-        assert self._tasks is not None
+        assert self.background.nursery is not None
         self.trace.line("attempting to connect")
         try:
-            return await self._route.open(self._tasks)
+            return await self._route.open(self.background.nursery)
         except Exception as error:
             self.trace.line(f"failed to connect: {error}")
             self._link_ended_by = HandshakeFailed(error=error, attempt=self._attempt)
@@ -190,34 +181,32 @@ class Session(Generic[StateT]):
         """Run the tasks of one link until it ends."""
         self.trace.line("successfully connected")
         self.ending = Ending()
-        self._link = link
-        self._opened_at = trio.current_time()
         self.handshake = link.handshake
         self.upgrades += 1
         self.status = Status.OPEN
         self.outbox.attach()
-        gate = self._gate = Gate(self._held)
-        reader = self._reader = Reader(
-            self, link, self.actor, self._effects, self.outbox, self.pings, gate, self.trace
+        span = self._span = Span(
+            self,
+            link,
+            self.actor,
+            self._effects,
+            self.outbox,
+            self.pings,
+            self._flow,
+            self._deadlines,
+            self.trace,
         )
-        heartbeat = Heartbeat(link, gate, self.pings, self.outbox, self._flow)
+        stream = self._stream(link.handshake)
         try:
-            async with trio.open_nursery() as tasks:
-                tasks.start_soon(self._write, link)
-                tasks.start_soon(self._beat, heartbeat)
-                self.actor.connected(self._stream(link.handshake), self._greeted, self._is_current)
-                seen = await reader.read()
-                if seen.error is None and self._broken is None and self.ending.received is not None:
-                    # A peer that has ended its side may still read our confirmation.
-                    await self.outbox.wait_close_written()
-                self._broken = seen.error or self._broken
-                tasks.cancel_scope.cancel()
+            await span.run(lambda: self.actor.connected(stream, self._greeted, self._is_current))
         finally:
+            self._broken = span.broken
             # Settled before anyone who waits is woken.
             self._settle(self._why())
-            self.ending.in_doubt += self.outbox.detach()
+            self.outbox.detach()
+            self._lasted = trio.current_time() - span.began
             self._past = self.figures
-            self._link = self._reader = None
+            self._span = None
 
     def _stream(self, handshake: Handshake) -> Stream:
         return Stream(
@@ -231,7 +220,7 @@ class Session(Generic[StateT]):
         )
 
     def _is_current(self, stream: Stream) -> bool:
-        return stream.attempt == self.upgrades and self._link is not None
+        return stream.attempt == self.upgrades and self._span is not None
 
     def _greeted(self, stream: Stream) -> None:
         """``handle_connect`` has returned: what waited for this link may go."""
@@ -242,48 +231,12 @@ class Session(Generic[StateT]):
             self._reopened.set()
             self._reopened = None
 
-    async def _write(self, link: Link) -> None:
-        outbox = self.outbox
-        try:
-            while True:
-                batch = outbox.take()
-                if not batch:
-                    await outbox.wait_work()
-                    continue
-                self.trace.items("sending frame", batch)
-                await link.write(batch)
-                outbox.wrote()
-                if self.ending.received is not None:
-                    self._linger()
-        except LinkBroken as broken:
-            # What the peer sent before it went is still readable: the reader finds the end.
-            self._broken = broken.__cause__ or broken
-            self.ending.in_doubt += outbox.detach()
-            if not self._gate.held:
-                self._limit_link()
-
-    def _held(self, held: bool) -> None:
-        """Our backpressure has stopped the reader, or let it go: that time is not the peer's."""
-        if self._broken is not None:
-            self._link_scope.deadline = math.inf if held else self._deadline()
-
-    async def _beat(self, heartbeat: Heartbeat) -> None:
-        timeout: HeartbeatTimeout = await heartbeat.watch()
-        self.trace.line("forcefully closed the connection because the peer took too long")
-        self._blame(replace(timeout, attempt=self._attempt))
-        self._link_scope.cancel()
-
     # What comes after a link.
 
     async def _decide(self, reason: Disconnect) -> float | None:
         """Let ``handle_disconnect`` and the policy decide; seconds to wait, or None to end."""
         decision: Reconnect | Stop | None = None
-        deadline = self._hooks_deadline
-        if not self.actor.pending:
-            # It was the peer who used up the time: a hook that does not dawdle gets its say.
-            deadline = max(deadline, trio.current_time() + LINGER)
-        self._hooks_scope = trio.CancelScope(deadline=deadline)
-        with self._hooks_scope:
+        with self._deadlines.new_hooks(caught_up=not self.actor.mailbox.pending):
             try:
                 decision = await self.actor.disconnected(reason)
             except ConnectionClosed:
@@ -291,8 +244,7 @@ class Session(Generic[StateT]):
             except Exception as error:
                 self.crash(error)
         if not self._final:
-            lasted = max(0.0, trio.current_time() - self._opened_at)
-            delay = self._route.next_delay(reason, decision, lasted)
+            delay = self._route.next_delay(reason, decision, self._lasted)
             if self._reopened is not None and not isinstance(decision, Stop):
                 return 0.0
             if delay is not None:
@@ -335,6 +287,11 @@ class Session(Generic[StateT]):
         """Whether nobody has begun to close this link."""
         return self.status is Status.OPEN
 
+    @property
+    def has_peer_closed(self) -> bool:
+        """Whether the peer's Close frame has come."""
+        return self.ending.received is not None
+
     def closed_by_peer(self, frame: Close) -> None:
         """The peer's Close frame has come: confirm it, unless it confirms ours."""
         self.ending.received = frame
@@ -343,29 +300,41 @@ class Session(Generic[StateT]):
             reason = RemoteClose(code=frame.code, reason=frame.reason, attempt=self._attempt)
             self._end_link(frame, reason)
         elif not self.outbox.close_waits:
-            self._linger()
+            self._deadlines.linger()
 
     def violated(self, violation: Violation) -> None:
         """The peer broke the protocol; nothing it says after that counts."""
         if self.ending.sent is not None:
-            self._link_scope.cancel()
+            self._deadlines.link.cancel()
             return
         text = f"closing because the peer broke the protocol: {violation.reason}"
         self.trace.line(text)
         code, words = violation.code, violation.reason
         reason = Violated(code=code, reason=words, attempt=self._attempt)
-        self._end_link(Close(code, words[:120]), reason)
+        self._end_link(Close(code, words[:120]), reason, heard=True)
 
-    def _end_link(self, frame: Close, reason: Disconnect) -> None:
-        """Send Close ahead of all that is queued; the queue waits for another link, or ends."""
+    def expired(self, timeout: HeartbeatTimeout) -> None:
+        """The peer must be taken for dead: nothing is to be waited for."""
+        self._blame(replace(timeout, attempt=self._attempt))
+        self._deadlines.link.cancel()
+
+    def _end_link(self, frame: Close, reason: Disconnect, *, heard: bool = False) -> None:
+        """Send Close; what is queued waits for another link, or is lost.
+
+        Args:
+            frame: to be sent.
+            reason: why.
+            heard: the peer still takes what was queued before.
+        """
         self._blame(reason)
         self.ending.sent = frame
         goes_on = self._goes_on(reason)
         self.status = Status.RECONNECTING if goes_on else Status.CLOSING
-        if not goes_on and not self._undecided:
+        last_words = heard and not goes_on
+        if not (last_words or goes_on or self._undecided):
             self.ending.unsent = self.outbox.drop_data()
-        self.outbox.close(frame, first=True, last=not goes_on)
-        self._limit_link()
+        self.outbox.close(frame, first=not last_words, last=not goes_on)
+        self._deadlines.limit_link()
         self._open_gates()
 
     # Ends, by ourselves.
@@ -385,18 +354,18 @@ class Session(Generic[StateT]):
                 code=frame.code, reason=frame.reason, clean=False, attempt=self._attempt
             )
             self._end_outbox()
-            self._link_scope.cancel()
+            self._deadlines.link.cancel()
             return
         self.status = Status.CLOSING
         self.ending.sent = frame
         self.outbox.close(frame)
-        self._limit_link()
+        self._deadlines.limit_link()
         self._open_gates()
 
     async def aclose(self, frame: Close) -> None:
         """Close, and wait for the end; hooks and socket share one deadline."""
         self.close(frame)
-        self._limit_hooks()
+        self._deadlines.limit_hooks()
         await self.finished.wait()
 
     async def reconnect(self) -> None:
@@ -410,10 +379,10 @@ class Session(Generic[StateT]):
                 self.status = Status.RECONNECTING
                 self.ending.sent = Close(1000)
                 self.outbox.close(self.ending.sent, last=False)
-                self._limit_link()
+                self._deadlines.limit_link()
                 self._open_gates()
-            elif self._link is None:
-                self._link_scope.cancel()
+            elif self._span is None:
+                self._deadlines.link.cancel()
         reopened = self._reopened
         await reopened.wait()
         if self.status is not Status.OPEN:
@@ -426,8 +395,7 @@ class Session(Generic[StateT]):
         self._ended_by = self._ended_by or Aborted(attempt=self._attempt)
         self._final = True
         self.actor.stop()
-        self._link_scope.cancel()
-        self._hooks_scope.cancel()
+        self._deadlines.cancel()
 
     def crash(self, error: BaseException) -> None:
         """A hook or a background task raised: tell the peer, cancel the body, end."""
@@ -436,28 +404,11 @@ class Session(Generic[StateT]):
         self._final = True
         if self.status is Status.OPEN:
             self._end_link(Close(1011, "internal error"), self._ended_by)
-        elif self._link is None:
-            self._link_scope.cancel()
+        elif self._span is None:
+            self._deadlines.link.cancel()
         self.actor.stop()
-        self._limit_hooks()
+        self._deadlines.limit_hooks()
         self.body.cancel()
-
-    def _deadline(self) -> float:
-        timeout = self._flow.close_timeout
-        return math.inf if timeout is None else trio.current_time() + timeout
-
-    def _limit_link(self) -> None:
-        """Give the link its total deadline; an earlier one stays."""
-        self._link_scope.deadline = min(self._link_scope.deadline, self._deadline())
-
-    def _linger(self) -> None:
-        """Both Close frames are out: a peer that keeps the stream open is not waited for long."""
-        deadline = trio.current_time() + LINGER
-        self._link_scope.deadline = min(self._link_scope.deadline, deadline)
-
-    def _limit_hooks(self) -> None:
-        self._hooks_deadline = min(self._hooks_deadline, self._deadline())
-        self._hooks_scope.deadline = self._hooks_deadline
 
     def _open_gates(self) -> None:
         self.inbox.open_gates()
@@ -491,38 +442,18 @@ class Session(Generic[StateT]):
 
     def closed_error(self) -> ConnectionClosed:
         """A new exception for callers that come too late."""
+        self.ending.in_doubt = self.outbox.in_doubt
         error = self.ending.error()
         error.origin = self
         return error
-
-    # Background tasks.
-
-    def _spawn(self, fn: Callable[[], Awaitable[None]]) -> None:
-        assert self._tasks is not None
-        self._tasks.start_soon(fn)
-
-    def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Run a user's task; its failure ends the connection."""
-        if self._tasks is None or self.finished.is_set():
-            raise self.closed_error()
-        self._tasks.start_soon(self._guard, fn, args)
-
-    async def _guard(self, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
-        try:
-            await fn(*args)
-        except Exception as error:
-            self.crash(error)
 
     # Figures.
 
     @property
     def figures(self) -> tuple[int, int, int]:
         """Bytes sent and received on the wire, and messages received, over all links."""
-        sent, received, messages = self._past
-        if self._link is None or self._reader is None:
+        if self._span is None:
             return self._past
-        return (
-            sent + self._link.bytes_sent,
-            received + self._link.bytes_received,
-            messages + self._reader.messages,
-        )
+        sent, received, messages = self._past
+        more_sent, more_received, more_messages = self._span.figures
+        return sent + more_sent, received + more_received, messages + more_messages

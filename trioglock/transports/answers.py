@@ -67,8 +67,12 @@ async def read_head(stream: trio.abc.Stream, max_bytes: int | None = None) -> An
     raise EOFError
 
 
-async def read_answer(stream: trio.abc.Stream) -> Answer:
+async def read_answer(stream: trio.abc.Stream, deadline: float) -> Answer:
     """Read the server's answer to the opening handshake, which must be a 101.
+
+    Args:
+        stream: where it comes.
+        deadline: when the whole attempt ends: the body of a refusal is cut short before.
 
     Raises:
         HandshakeRefused: it has another status.
@@ -86,8 +90,8 @@ async def read_answer(stream: trio.abc.Stream) -> Answer:
     if response.status_code == 101:
         return answer
     body = _Body(response)
-    await _read_body(stream, body, answer.rest)
-    headers = Headers.received(response.headers.raw_items())
+    await _read_body(stream, body, answer.rest, deadline)
+    headers = Headers(response.headers.raw_items())
     raise HandshakeRefused(response.status_code, headers, body.data, response.reason_phrase)
 
 
@@ -108,12 +112,12 @@ def unbroken() -> Iterator[None]:
         raise ConnectFailed(f"the connection broke during the handshake: {cause}") from cause
 
 
-async def _read_body(stream: trio.abc.Stream, body: _Body, rest: bytes) -> None:
+async def _read_body(stream: trio.abc.Stream, body: _Body, rest: bytes, deadline: float) -> None:
     """Read as much of a body as comes in good time; what goes wrong only ends it."""
     body.feed(rest)
-    # A part of the time is left over, so that a deadline above finds us done.
-    left = 0.9 * (trio.current_effective_deadline() - trio.current_time())
-    with trio.move_on_after(min(_BODY_TIMEOUT, left)), suppress(*BROKEN):
+    # A part of the time is left over, so that the deadline finds us done.
+    left = 0.9 * (deadline - trio.current_time())
+    with trio.move_on_after(max(0, min(_BODY_TIMEOUT, left))), suppress(*BROKEN):
         while not body.complete and (data := await stream.receive_some()):
             body.feed(data)
 

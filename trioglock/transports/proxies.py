@@ -85,7 +85,7 @@ async def open_through_proxy(
         status = await _ask(stream, _connect_request(proxy, uri, user_agent))
         if not 200 <= status < 300:
             raise ProxyFailed(f"the HTTP proxy refused to connect: status {status}")
-    return stream
+        return stream
 
 
 def _connect_request(proxy: Proxy, uri: WebSocketURI, user_agent: str | None) -> bytes:

@@ -63,7 +63,8 @@ class TrioWebsocketLink(Link):
     _nursery: trio.Nursery
 
     def __init__(self, stream: trio.abc.Stream) -> None:
-        self._tap = _Tap(stream)
+        # Its tasks know nothing of the time-outs of whoever dials.
+        self._tap = _Tap(stream, trio.current_effective_deadline())
         self._opened = trio.Event()
         self._refusal: ConnectError | None = None
         self._scope = trio.CancelScope()
@@ -138,7 +139,7 @@ class TrioWebsocketLink(Link):
             url=without_user_info(options.url),
             subprotocol=self._websocket.subprotocol,
             request_headers=headers,
-            response_headers=Headers.received(response),
+            response_headers=Headers(response),
             peer=describe_peer(self._tap.stream),
         )
 
@@ -197,18 +198,19 @@ class TrioWebsocketLink(Link):
     async def aclose(self) -> None:
         """See :meth:`Link.aclose`."""
         self._scope.cancel()
-        await trio.aclose_forcefully(self._tap)
+        await trio.aclose_forcefully(self._tap.stream)
 
 
-class _Tap(trio.abc.Stream):
+class _Tap:
     """The stream as the library sees it; counts bytes, and reads the answer to the handshake.
 
     The library would wait for ever for a peer that has gone, and forget what refuses it: it gets
     to see nothing but a 101. Our errors pass through its tasks.
     """
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, deadline: float) -> None:
         self.stream = stream
+        self._deadline = deadline
         self.bytes_received = 0
         self.bytes_sent = 0
         self._answered = False
@@ -218,7 +220,7 @@ class _Tap(trio.abc.Stream):
         if self._answered:
             data = await self.stream.receive_some(max_bytes)
         else:
-            answer = await read_answer(self.stream)
+            answer = await read_answer(self.stream, self._deadline)
             self._answered = True
             data = answer.head + answer.rest
         self.bytes_received += len(data)
@@ -228,9 +230,6 @@ class _Tap(trio.abc.Stream):
         with nullcontext() if self._answered else unbroken():
             await self.stream.send_all(data)
         self.bytes_sent += len(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
         await self.stream.aclose()
@@ -256,10 +255,8 @@ def _closing_event(reason: CloseReason) -> Close | Violation:
     text = reason.reason or ""
     if reason.code == 1009 and text.startswith("Exceeded maximum message size"):
         return Violation(1009, text)
-    try:
-        return Close(reason.code, text)
-    except ValueError as error:
-        return Violation(1002, str(error))
+    # The library refuses, as 1002, every code that may not be sent; the codes are its enum's.
+    return Close(int(reason.code), text)
 
 
 def _first(group: BaseExceptionGroup[Exception]) -> Exception:

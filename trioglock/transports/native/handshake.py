@@ -47,7 +47,7 @@ async def upgrade(stream: trio.abc.Stream, uri: WebSocketURI, options: DialOptio
     protocol.send_request(request)
     with unbroken():
         await stream.send_all(b"".join(protocol.data_to_send()))
-    answer = await read_answer(stream)
+    answer = await read_answer(stream, trio.current_effective_deadline())
     # The library would parse frames right behind the head: it gets the head alone.
     protocol.receive_data(answer.head)
     if protocol.handshake_exc is not None:
@@ -57,7 +57,7 @@ async def upgrade(stream: trio.abc.Stream, uri: WebSocketURI, options: DialOptio
         url=without_user_info(options.url),
         subprotocol=protocol.subprotocol,
         request_headers=Headers(request.headers.raw_items()),
-        response_headers=Headers.received(answer.response.headers.raw_items()),
+        response_headers=Headers(answer.response.headers.raw_items()),
         peer=describe_peer(stream),
         extensions=tuple(extension.name for extension in protocol.extensions),
     )

@@ -1,0 +1,428 @@
+"""``supervise()``: what is started again, when, how often, and what comes out in the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trioglock import (
+    Backoff,
+    Close,
+    InvalidOption,
+    MemoryTransport,
+    RestartLimit,
+    Socket,
+    ServiceReturned,
+    run,
+    supervise,
+)
+
+Clock = trio.testing.MockClock
+Life = Callable[[], Awaitable[object]]
+
+
+async def for_ever() -> None:
+    await trio.sleep_forever()
+
+
+async def at_once() -> None:
+    pass
+
+
+def failing(error: BaseException | None = None, *, after: float = 0) -> Life:
+    """A life that fails after so many seconds."""
+
+    async def fail() -> None:
+        await trio.sleep(after)
+        raise error or ValueError("broken")
+
+    return fail
+
+
+class Scripted:
+    """A service whose lives are given; the last one repeats. Notes when each began and ended."""
+
+    def __init__(self, *lives: Life) -> None:
+        self.began: list[float] = []
+        self.ended: list[float] = []
+        self._lives: Iterator[Life] = iter(lives)
+        self._last = lives[-1]
+
+    async def __call__(self) -> None:
+        self.began.append(trio.current_time())
+        try:
+            await next(self._lives, self._last)()
+        finally:
+            self.ended.append(trio.current_time())
+
+
+@pytest.fixture
+def start(autojump_clock: Clock) -> float:
+    """When the test begins, on its clock."""
+    return autojump_clock.current_time()
+
+
+# What is started again.
+
+
+async def test_services_that_return_are_done(start: float) -> None:
+    """By default a return is no failure; the call returns when the last one has."""
+    quick, slow = Scripted(at_once), Scripted(partial(trio.sleep, 5))
+    await supervise(quick, slow, max_restarts=0)
+    assert (len(quick.began), len(slow.began)) == (1, 1)
+    assert trio.current_time() - start == 5
+
+
+async def test_a_service_that_raises_is_started_again_alone(start: float) -> None:
+    """One for one: its sibling lives on."""
+    broken, healthy = Scripted(failing(after=1), at_once), Scripted(partial(trio.sleep, 9))
+    await supervise(broken, healthy)
+    assert broken.began == [start, start + 1]
+    assert healthy.ended == [start + 9]
+
+
+async def test_a_permanent_service_may_not_return(start: float) -> None:
+    """Each return is a failure, and is named as such among the causes."""
+    service = Scripted(partial(trio.sleep, 1))
+    with pytest.raises(RestartLimit) as caught:
+        await supervise(service, restart="permanent", max_restarts=2)
+    assert service.began == [start, start + 1, start + 2]
+    assert [type(cause) for cause in caught.value.causes] == [ServiceReturned] * 3
+
+
+async def test_a_temporary_service_is_never_started_again(
+    start: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its failure is logged, the others go on, nothing is raised."""
+    broken, healthy = Scripted(failing()), Scripted(partial(trio.sleep, 9))
+    await supervise(broken, healthy, restart="temporary", max_restarts=0)
+    assert (len(broken.began), healthy.ended) == (1, [start + 9])
+    assert "ValueError: broken" in caplog.text
+
+
+async def test_one_for_all_starts_all_again(start: float) -> None:
+    """The others are cancelled and have ended before anything begins anew, the returned too."""
+
+    async def slow_to_go() -> None:
+        try:
+            await trio.sleep(5)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+
+    broken, busy, done = (
+        Scripted(failing(after=1), at_once),
+        Scripted(slow_to_go),
+        Scripted(at_once),
+    )
+    await supervise(broken, busy, done, strategy="one_for_all")
+    assert broken.began == busy.began == done.began == [start, start + 3]
+    assert busy.ended == [start + 3, start + 10]
+
+
+async def test_a_permanent_return_restarts_all_for_one(start: float) -> None:
+    """With both, one that returns takes the others with it."""
+    returns, other = Scripted(partial(trio.sleep, 1)), Scripted(for_ever)
+    with pytest.raises(RestartLimit):
+        await supervise(returns, other, strategy="one_for_all", restart="permanent", max_restarts=1)
+    assert returns.began == other.began == [start, start + 1]
+
+
+async def test_nothing_to_supervise_is_done_at_once(start: float) -> None:
+    """No services, no wait."""
+    await supervise()
+    assert trio.current_time() == start
+
+
+# How often.
+
+
+async def test_the_limit_carries_all_causes_in_order(start: float) -> None:
+    """One failure more than ``max_restarts`` ends it; the last is the cause of the error too."""
+    errors = [ValueError("a"), KeyError("b"), OSError("c")]
+    service = Scripted(*map(failing, errors))
+    with pytest.raises(RestartLimit) as caught:
+        await supervise(service, max_restarts=2, within=7)
+    assert list(caught.value.causes) == errors
+    assert caught.value.__cause__ is errors[-1]
+    assert str(caught.value) == "3 failures within 7 seconds, the last: OSError('c')"
+
+
+async def test_no_restarts_at_all(start: float) -> None:
+    """``max_restarts=0`` gives up at the first failure."""
+    service = Scripted(failing())
+    with pytest.raises(RestartLimit) as caught:
+        await supervise(service, max_restarts=0)
+    assert len(service.began) == len(caught.value.causes) == 1
+
+
+@pytest.mark.parametrize(("within", "gives_up"), [(4, False), (4.1, True)])
+async def test_the_period_slides(start: float, within: float, gives_up: bool) -> None:
+    """Failures 2 seconds apart: three of them are within 4.1 seconds, but not within 4."""
+    lives = [failing(after=2)] * 10
+    service = Scripted(*lives, at_once)
+    try:
+        await supervise(service, max_restarts=2, within=within)
+    except RestartLimit:
+        assert gives_up
+        assert len(service.began) == 3
+    else:
+        assert not gives_up
+        assert len(service.began) == 11
+
+
+async def test_old_failures_are_no_causes(start: float) -> None:
+    """Only those within the period are told."""
+    errors = [ValueError(number) for number in range(4)]
+    lives = [failing(errors[0]), failing(errors[1], after=60), *map(failing, errors[2:])]
+    with pytest.raises(RestartLimit) as caught:
+        await supervise(Scripted(*lives), max_restarts=2, within=5)
+    assert list(caught.value.causes) == errors[1:]
+
+
+async def test_failures_of_all_services_count_together(start: float) -> None:
+    """Two services, one failure each; the third failure is one too many."""
+    one, two = Scripted(failing(after=1), for_ever), Scripted(failing(after=2))
+    with pytest.raises(RestartLimit) as caught:
+        await supervise(one, two, max_restarts=1, within=5)
+    assert len(caught.value.causes) == 2
+    assert one.ended == [start + 1, start + 2]
+
+
+async def test_any_number_of_restarts(start: float) -> None:
+    """``max_restarts=None`` never gives up."""
+    service = Scripted(*[failing()] * 500, at_once)
+    await supervise(service, max_restarts=None)
+    assert len(service.began) == 501
+
+
+async def test_giving_up_cancels_the_siblings(start: float) -> None:
+    """They have ended before the error comes out."""
+    sibling = Scripted(for_ever)
+    with pytest.raises(RestartLimit):
+        await supervise(sibling, failing(after=1), max_restarts=0)
+    assert sibling.ended == [start + 1]
+
+
+# How fast.
+
+
+async def test_delays_are_those_of_the_backoff(start: float) -> None:
+    """Each longer than the one before, up to the maximum, also after ``max_attempts``."""
+    service = Scripted(*[failing()] * 5, at_once)
+    backoff = Backoff(initial=1, multiplier=3, maximum=10, jitter="none", max_attempts=2)
+    await supervise(service, max_restarts=None, backoff=backoff)
+    assert [began - start for began in service.began] == [0, 1, 4, 13, 23, 33]
+
+
+async def test_delays_begin_anew_after_a_stable_life(start: float) -> None:
+    """A life of ``stable_after`` seconds, and not a shorter one, forgets earlier failures."""
+    service = Scripted(
+        failing(), failing(after=9), failing(after=10), failing(), at_once
+    )  # delays: 1, 2, 1, 2
+    backoff = Backoff(initial=1, jitter="none", stable_after=10)
+    await supervise(service, max_restarts=None, backoff=backoff)
+    assert [began - start for began in service.began] == [0, 1, 12, 23, 25]
+
+
+async def test_each_service_has_its_own_delays(start: float) -> None:
+    """The failures of one do not slow down the other."""
+    one, two = Scripted(failing(), failing(), at_once), Scripted(failing(after=5), at_once)
+    await supervise(one, two, backoff=Backoff(initial=1, jitter="none"))
+    assert [began - start for began in one.began] == [0, 1, 3]
+    assert [began - start for began in two.began] == [0, 6]
+
+
+# Trees.
+
+
+async def test_an_inner_limit_is_one_failure_of_the_outer(start: float) -> None:
+    """The outer starts the inner again, with a new count, and gives up in its turn."""
+    broken, healthy = Scripted(failing(after=1)), Scripted(for_ever)
+    inner = partial(supervise, broken, healthy, max_restarts=2, within=60)
+    with pytest.raises(RestartLimit) as caught:
+        await supervise(inner, max_restarts=1, within=60)
+    assert len(broken.began) == 6
+    assert [began - start for began in healthy.began] == [0, 3]
+    assert [type(cause) for cause in caught.value.causes] == [RestartLimit] * 2
+    assert isinstance(caught.value.__cause__, RestartLimit)
+    assert len(caught.value.__cause__.causes) == 3
+
+
+async def test_a_cured_branch_leaves_the_rest_alone(start: float) -> None:
+    """What fails below one supervisor is not seen by the branch beside it."""
+    cured, beside = Scripted(failing(), at_once), Scripted(partial(trio.sleep, 3))
+    await supervise(partial(supervise, cured), partial(supervise, beside), max_restarts=0)
+    assert (len(cured.began), len(beside.began)) == (2, 1)
+
+
+# What comes out.
+
+
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=repr)
+async def test_what_is_no_exception_passes(
+    start: float, error: BaseException, strategy: Any
+) -> None:
+    """It is not counted, not grouped, and cancels the others."""
+    sibling = Scripted(for_ever)
+    with pytest.raises(type(error)) as caught:
+        await supervise(failing(error, after=1), sibling, strategy=strategy, max_restarts=None)
+    assert caught.value is error
+    assert sibling.ended == [start + 1]
+
+
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
+async def test_a_group_of_a_service_is_one_failure(start: float, strategy: Any) -> None:
+    """It is a cause as it was raised; no group of ours is around it."""
+    group = ExceptionGroup("mine", [ValueError("a"), KeyError("b")])
+    with pytest.raises(RestartLimit) as caught:
+        await supervise(failing(group), for_ever, strategy=strategy, max_restarts=0)
+    assert caught.value.causes == (group,)
+
+
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
+async def test_a_cancel_passes_at_once(start: float, strategy: Any) -> None:
+    """Nothing is started again, during a life as little as during a delay."""
+    living, waiting = Scripted(for_ever), Scripted(failing())
+    with trio.move_on_after(5) as scope:
+        await supervise(
+            living, waiting, strategy=strategy, backoff=Backoff(initial=60, jitter="none")
+        )
+    assert scope.cancelled_caught
+    assert trio.current_time() - start == 5
+    assert (len(living.began), len(waiting.began)) == (1, 1)
+
+
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
+async def test_a_failure_while_cancelled_comes_out(start: float, strategy: Any) -> None:
+    """It is raised as it is, instead of a restart that could never live."""
+
+    async def cannot_stop() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("while stopping")
+
+    service, sibling = Scripted(cannot_stop), Scripted(for_ever)
+    with pytest.raises(ValueError, match="while stopping"), trio.move_on_after(5):
+        await supervise(service, sibling, strategy=strategy, max_restarts=None)
+    assert len(service.began) == 1
+
+
+async def test_a_failure_in_a_nursery_while_cancelled_comes_out(start: float) -> None:
+    """The group is that of the service's own nursery, and holds no Cancelled."""
+
+    async def cannot_stop() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(for_ever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("while stopping")
+
+    with pytest.raises(ExceptionGroup) as caught, trio.move_on_after(5):
+        await supervise(cannot_stop, for_ever, max_restarts=None)
+    [inner] = caught.value.exceptions
+    assert isinstance(inner, ValueError)
+
+
+async def test_two_failures_at_the_end_come_out_as_one_group(start: float) -> None:
+    """The limit, and what a sibling raised while it was being stopped."""
+
+    async def cannot_stop() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("while stopping")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await supervise(cannot_stop, failing(after=1), max_restarts=0)
+    assert {type(error) for error in caught.value.exceptions} == {RestartLimit, KeyError}
+
+
+# How it is used.
+
+
+async def test_it_starts_in_a_nursery(start: float) -> None:
+    """``nursery.start`` returns once all services are started; they go on."""
+    service = Scripted(partial(trio.sleep, 3))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervise, service)
+        assert trio.current_time() == start
+        await trio.testing.wait_all_tasks_blocked()
+        assert service.began == [start]
+    assert service.ended == [start + 3]
+
+
+async def test_it_restarts_connections(start: float) -> None:
+    """A ``run()`` that is closed with an error connects again; 1000 is its end."""
+    transport = MemoryTransport()
+    service = partial(run, "ws://memory.test/", Socket(), transport=transport)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervise, service)
+        for code in (1011, 1012, 1000):
+            far = await transport.accept()
+            await far.write([Close(code)])
+            await far.send_eof()
+    assert len(transport.dialed) == 3
+
+
+async def test_names_are_in_the_logs(start: float, caplog: pytest.LogCaptureFixture) -> None:
+    """The supervisor's, each service's number and function, or the name it was given."""
+
+    async def feed(number: int, name: str = "") -> None:
+        raise ValueError(number)
+
+    caplog.set_level(logging.INFO, "trioglock.supervise")
+    with pytest.raises(RestartLimit):
+        await supervise(partial(feed, 1), max_restarts=1, name="desk")
+    await supervise(partial(partial(feed, 1), name="orders"), restart="temporary", name="room")
+    await supervise(at_once)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "desk: feed#1 failed"),
+        ("INFO", "desk: feed#1 starts again in 0 seconds"),
+        ("ERROR", "desk: feed#1 failed once too often"),
+        ("ERROR", "room: orders#1 failed"),
+        ("INFO", "supervise: at_once#1 has returned"),
+    ]
+    assert all(record.exc_info for record in caplog.records if record.levelno > logging.INFO)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"max_restarts": -1}, "max_restarts is at least 0"),
+        ({"max_restarts": 1.5}, "max_restarts is a whole number"),
+        ({"within": 0}, "within is more than 0"),
+        ({"within": None}, "within is a number of seconds"),
+        ({"within": "5"}, "within is a number of seconds"),
+        ({"strategy": "rest_for_one"}, "strategy is"),
+        ({"restart": "always"}, "restart is"),
+        ({"restart": "temporary", "strategy": "one_for_all"}, "one_for_all"),
+        ({"backoff": 3}, "backoff is a Backoff"),
+    ],
+)
+async def test_bad_options_are_refused(options: Any, text: str) -> None:
+    """At once, before any service is started."""
+    service = Scripted(at_once)
+    with pytest.raises(InvalidOption, match=text):
+        await supervise(service, **options)
+    assert service.began == []
+
+
+async def test_a_service_is_a_function() -> None:
+    """A coroutine is refused with a word on partial, and leaves no warning behind."""
+    mistake: Any = for_ever()
+    with pytest.raises(InvalidOption, match="functools.partial"):
+        await supervise(mistake)
+    services: list[Any] = [None, "run"]
+    for wrong in services:
+        with pytest.raises(InvalidOption, match="a service is an async function"):
+            await supervise(wrong)

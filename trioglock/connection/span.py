@@ -1,0 +1,141 @@
+"""The span of one link: its reader, writer and heartbeat, from the upgrade to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import trio
+
+from ..frames import Close, Violation
+from ..options import FlowOptions
+from ..reasons import HeartbeatTimeout
+from ..telemetry import Trace
+from ..transports import Link, LinkBroken
+from .actor import Actor
+from .deadlines import Deadlines
+from .dispatch import Effects
+from .heartbeat import Gate, Heartbeat
+from .outbox import Outbox
+from .pings import Pings
+from .reader import Reader
+
+__all__ = ["Session", "Span"]
+
+
+class Session(Protocol):
+    """What a span, and its reader, know of the session that they work for."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has begun to close this link."""
+
+    @property
+    def has_peer_closed(self) -> bool:
+        """Whether the peer's Close frame has come."""
+
+    def closed_by_peer(self, frame: Close) -> None:
+        """The peer has sent its Close frame."""
+
+    def violated(self, violation: Violation) -> None:
+        """The peer broke the protocol."""
+
+    def expired(self, timeout: HeartbeatTimeout) -> None:
+        """The peer must be taken for dead."""
+
+
+class Span:
+    """Runs the tasks of one link.
+
+    Args:
+        session: told what happens.
+        link: open.
+        actor: gets what is received.
+        effects: carry out what hooks ask for.
+        outbox: of what is to be sent; it outlives the link.
+        pings: that wait for their pongs.
+        flow: time-outs and limits.
+        deadlines: of closing.
+        trace: told every frame.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        link: Link,
+        actor: Actor[Any],
+        effects: Effects,
+        outbox: Outbox,
+        pings: Pings,
+        flow: FlowOptions,
+        deadlines: Deadlines,
+        trace: Trace,
+    ) -> None:
+        self.link: Link = link
+        self.began: float = trio.current_time()
+        self.broken: BaseException | None = None
+        """How the stream broke, if it did."""
+        self._session = session
+        self._outbox = outbox
+        self._deadlines = deadlines
+        self._trace = trace
+        self._gate = Gate(self._held)
+        self._heartbeat = Heartbeat(link, self._gate, pings, outbox, flow)
+        self._reader = Reader(
+            session, link, actor, effects, outbox, pings, self._gate, trace, flow.max_queue
+        )
+
+    async def run(self, greet: Callable[[], None]) -> None:
+        """Read, write and watch until the link has ended.
+
+        Args:
+            greet: called first: the hooks that come before any frame.
+        """
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(self._write)
+            tasks.start_soon(self._watch)
+            greet()
+            seen = await self._reader.read()
+            if seen.error is None and self.broken is None and self._session.has_peer_closed:
+                # A peer that has ended its side may still read our confirmation.
+                await self._outbox.wait_close_written()
+            self.broken = seen.error or self.broken
+            tasks.cancel_scope.cancel()
+
+    @property
+    def figures(self) -> tuple[int, int, int]:
+        """Bytes sent and received on the wire, and messages received."""
+        return self.link.bytes_sent, self.link.bytes_received, self._reader.messages
+
+    async def _write(self) -> None:
+        outbox, write = self._outbox, self.link.write
+        try:
+            while True:
+                batch = outbox.take()
+                if not batch:
+                    await outbox.wait_work()
+                    continue
+                self._trace.items("sending frame", batch)
+                await write(batch)
+                outbox.wrote()
+                if self._session.has_peer_closed:
+                    self._deadlines.linger()
+        except LinkBroken as broken:
+            # What the peer sent before it went is still readable: the reader finds the end.
+            self.broken = broken.__cause__ or broken
+            outbox.detach()
+            if not self._gate.held:
+                self._deadlines.limit_link()
+
+    async def _watch(self) -> None:
+        self._session.expired(await self._heartbeat.watch())
+
+    def _held(self, held: bool) -> None:
+        """Our own backpressure has stopped the reader, or let it go."""
+        if self.broken is None:
+            return
+        # The end of a broken stream is near, but behind what the program has not taken yet.
+        if held:
+            self._deadlines.lift_link()
+        else:
+            self._deadlines.limit_link()
