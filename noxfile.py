@@ -60,6 +60,13 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session
+def autobahn(session: nox.Session) -> None:
+    """Run the Autobahn test suite; ``-- --runs 3``, ``-- --cases '6.*'``. Needs Python 2.7."""
+    session.install("-e", ".")
+    session.run("python", "-m", "tests.autobahn.run", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel; the wheel installs in a clean environment and runs the demo there."""
     session.install("build", "twine")

@@ -17,8 +17,8 @@ from trioglock import (
     InvalidOption,
     MemoryTransport,
     RestartLimit,
-    Socket,
     ServiceReturned,
+    Socket,
     run,
     supervise,
 )
@@ -62,51 +62,45 @@ class Scripted:
             self.ended.append(trio.current_time())
 
 
-@pytest.fixture
-def start(autojump_clock: Clock) -> float:
-    """When the test begins, on its clock."""
-    return autojump_clock.current_time()
-
-
 # What is started again.
 
 
-async def test_services_that_return_are_done(start: float) -> None:
+async def test_services_that_return_are_done(autojump_clock: Clock) -> None:
     """By default a return is no failure; the call returns when the last one has."""
     quick, slow = Scripted(at_once), Scripted(partial(trio.sleep, 5))
     await supervise(quick, slow, max_restarts=0)
     assert (len(quick.began), len(slow.began)) == (1, 1)
-    assert trio.current_time() - start == 5
+    assert trio.current_time() == 5
 
 
-async def test_a_service_that_raises_is_started_again_alone(start: float) -> None:
+async def test_a_service_that_raises_is_started_again_alone(autojump_clock: Clock) -> None:
     """One for one: its sibling lives on."""
     broken, healthy = Scripted(failing(after=1), at_once), Scripted(partial(trio.sleep, 9))
     await supervise(broken, healthy)
-    assert broken.began == [start, start + 1]
-    assert healthy.ended == [start + 9]
+    assert broken.began == [0, 1]
+    assert healthy.ended == [9]
 
 
-async def test_a_permanent_service_may_not_return(start: float) -> None:
+async def test_a_permanent_service_may_not_return(autojump_clock: Clock) -> None:
     """Each return is a failure, and is named as such among the causes."""
     service = Scripted(partial(trio.sleep, 1))
     with pytest.raises(RestartLimit) as caught:
         await supervise(service, restart="permanent", max_restarts=2)
-    assert service.began == [start, start + 1, start + 2]
+    assert service.began == [0, 1, 2]
     assert [type(cause) for cause in caught.value.causes] == [ServiceReturned] * 3
 
 
 async def test_a_temporary_service_is_never_started_again(
-    start: float, caplog: pytest.LogCaptureFixture
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its failure is logged, the others go on, nothing is raised."""
     broken, healthy = Scripted(failing()), Scripted(partial(trio.sleep, 9))
     await supervise(broken, healthy, restart="temporary", max_restarts=0)
-    assert (len(broken.began), healthy.ended) == (1, [start + 9])
+    assert (len(broken.began), healthy.ended) == (1, [9])
     assert "ValueError: broken" in caplog.text
 
 
-async def test_one_for_all_starts_all_again(start: float) -> None:
+async def test_one_for_all_starts_all_again(autojump_clock: Clock) -> None:
     """The others are cancelled and have ended before anything begins anew, the returned too."""
 
     async def slow_to_go() -> None:
@@ -122,28 +116,28 @@ async def test_one_for_all_starts_all_again(start: float) -> None:
         Scripted(at_once),
     )
     await supervise(broken, busy, done, strategy="one_for_all")
-    assert broken.began == busy.began == done.began == [start, start + 3]
-    assert busy.ended == [start + 3, start + 10]
+    assert broken.began == busy.began == done.began == [0, 3]
+    assert busy.ended == [3, 10]
 
 
-async def test_a_permanent_return_restarts_all_for_one(start: float) -> None:
+async def test_a_permanent_return_restarts_all_for_one(autojump_clock: Clock) -> None:
     """With both, one that returns takes the others with it."""
     returns, other = Scripted(partial(trio.sleep, 1)), Scripted(for_ever)
     with pytest.raises(RestartLimit):
         await supervise(returns, other, strategy="one_for_all", restart="permanent", max_restarts=1)
-    assert returns.began == other.began == [start, start + 1]
+    assert returns.began == other.began == [0, 1]
 
 
-async def test_nothing_to_supervise_is_done_at_once(start: float) -> None:
+async def test_nothing_to_supervise_is_done_at_once(autojump_clock: Clock) -> None:
     """No services, no wait."""
     await supervise()
-    assert trio.current_time() == start
+    assert trio.current_time() == 0
 
 
 # How often.
 
 
-async def test_the_limit_carries_all_causes_in_order(start: float) -> None:
+async def test_the_limit_carries_all_causes_in_order(autojump_clock: Clock) -> None:
     """One failure more than ``max_restarts`` ends it; the last is the cause of the error too."""
     errors = [ValueError("a"), KeyError("b"), OSError("c")]
     service = Scripted(*map(failing, errors))
@@ -154,7 +148,7 @@ async def test_the_limit_carries_all_causes_in_order(start: float) -> None:
     assert str(caught.value) == "3 failures within 7 seconds, the last: OSError('c')"
 
 
-async def test_no_restarts_at_all(start: float) -> None:
+async def test_no_restarts_at_all(autojump_clock: Clock) -> None:
     """``max_restarts=0`` gives up at the first failure."""
     service = Scripted(failing())
     with pytest.raises(RestartLimit) as caught:
@@ -163,7 +157,7 @@ async def test_no_restarts_at_all(start: float) -> None:
 
 
 @pytest.mark.parametrize(("within", "gives_up"), [(4, False), (4.1, True)])
-async def test_the_period_slides(start: float, within: float, gives_up: bool) -> None:
+async def test_the_period_slides(autojump_clock: Clock, within: float, gives_up: bool) -> None:
     """Failures 2 seconds apart: three of them are within 4.1 seconds, but not within 4."""
     lives = [failing(after=2)] * 10
     service = Scripted(*lives, at_once)
@@ -177,7 +171,7 @@ async def test_the_period_slides(start: float, within: float, gives_up: bool) ->
         assert len(service.began) == 11
 
 
-async def test_old_failures_are_no_causes(start: float) -> None:
+async def test_old_failures_are_no_causes(autojump_clock: Clock) -> None:
     """Only those within the period are told."""
     errors = [ValueError(number) for number in range(4)]
     lives = [failing(errors[0]), failing(errors[1], after=60), *map(failing, errors[2:])]
@@ -186,76 +180,76 @@ async def test_old_failures_are_no_causes(start: float) -> None:
     assert list(caught.value.causes) == errors[1:]
 
 
-async def test_failures_of_all_services_count_together(start: float) -> None:
+async def test_failures_of_all_services_count_together(autojump_clock: Clock) -> None:
     """Two services, one failure each; the third failure is one too many."""
     one, two = Scripted(failing(after=1), for_ever), Scripted(failing(after=2))
     with pytest.raises(RestartLimit) as caught:
         await supervise(one, two, max_restarts=1, within=5)
     assert len(caught.value.causes) == 2
-    assert one.ended == [start + 1, start + 2]
+    assert one.ended == [1, 2]
 
 
-async def test_any_number_of_restarts(start: float) -> None:
+async def test_any_number_of_restarts(autojump_clock: Clock) -> None:
     """``max_restarts=None`` never gives up."""
     service = Scripted(*[failing()] * 500, at_once)
     await supervise(service, max_restarts=None)
     assert len(service.began) == 501
 
 
-async def test_giving_up_cancels_the_siblings(start: float) -> None:
+async def test_giving_up_cancels_the_siblings(autojump_clock: Clock) -> None:
     """They have ended before the error comes out."""
     sibling = Scripted(for_ever)
     with pytest.raises(RestartLimit):
         await supervise(sibling, failing(after=1), max_restarts=0)
-    assert sibling.ended == [start + 1]
+    assert sibling.ended == [1]
 
 
 # How fast.
 
 
-async def test_delays_are_those_of_the_backoff(start: float) -> None:
+async def test_delays_are_those_of_the_backoff(autojump_clock: Clock) -> None:
     """Each longer than the one before, up to the maximum, also after ``max_attempts``."""
     service = Scripted(*[failing()] * 5, at_once)
     backoff = Backoff(initial=1, multiplier=3, maximum=10, jitter="none", max_attempts=2)
     await supervise(service, max_restarts=None, backoff=backoff)
-    assert [began - start for began in service.began] == [0, 1, 4, 13, 23, 33]
+    assert service.began == [0, 1, 4, 13, 23, 33]
 
 
-async def test_delays_begin_anew_after_a_stable_life(start: float) -> None:
+async def test_delays_begin_anew_after_a_stable_life(autojump_clock: Clock) -> None:
     """A life of ``stable_after`` seconds, and not a shorter one, forgets earlier failures."""
     service = Scripted(
         failing(), failing(after=9), failing(after=10), failing(), at_once
     )  # delays: 1, 2, 1, 2
     backoff = Backoff(initial=1, jitter="none", stable_after=10)
     await supervise(service, max_restarts=None, backoff=backoff)
-    assert [began - start for began in service.began] == [0, 1, 12, 23, 25]
+    assert service.began == [0, 1, 12, 23, 25]
 
 
-async def test_each_service_has_its_own_delays(start: float) -> None:
+async def test_each_service_has_its_own_delays(autojump_clock: Clock) -> None:
     """The failures of one do not slow down the other."""
     one, two = Scripted(failing(), failing(), at_once), Scripted(failing(after=5), at_once)
     await supervise(one, two, backoff=Backoff(initial=1, jitter="none"))
-    assert [began - start for began in one.began] == [0, 1, 3]
-    assert [began - start for began in two.began] == [0, 6]
+    assert one.began == [0, 1, 3]
+    assert two.began == [0, 6]
 
 
 # Trees.
 
 
-async def test_an_inner_limit_is_one_failure_of_the_outer(start: float) -> None:
+async def test_an_inner_limit_is_one_failure_of_the_outer(autojump_clock: Clock) -> None:
     """The outer starts the inner again, with a new count, and gives up in its turn."""
     broken, healthy = Scripted(failing(after=1)), Scripted(for_ever)
     inner = partial(supervise, broken, healthy, max_restarts=2, within=60)
     with pytest.raises(RestartLimit) as caught:
         await supervise(inner, max_restarts=1, within=60)
     assert len(broken.began) == 6
-    assert [began - start for began in healthy.began] == [0, 3]
+    assert healthy.began == [0, 3]
     assert [type(cause) for cause in caught.value.causes] == [RestartLimit] * 2
     assert isinstance(caught.value.__cause__, RestartLimit)
     assert len(caught.value.__cause__.causes) == 3
 
 
-async def test_a_cured_branch_leaves_the_rest_alone(start: float) -> None:
+async def test_a_cured_branch_leaves_the_rest_alone(autojump_clock: Clock) -> None:
     """What fails below one supervisor is not seen by the branch beside it."""
     cured, beside = Scripted(failing(), at_once), Scripted(partial(trio.sleep, 3))
     await supervise(partial(supervise, cured), partial(supervise, beside), max_restarts=0)
@@ -268,27 +262,30 @@ async def test_a_cured_branch_leaves_the_rest_alone(start: float) -> None:
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=repr)
 async def test_what_is_no_exception_passes(
-    start: float, error: BaseException, strategy: Any
+    autojump_clock: Clock, error: BaseException, strategy: Any
 ) -> None:
     """It is not counted, not grouped, and cancels the others."""
     sibling = Scripted(for_ever)
     with pytest.raises(type(error)) as caught:
         await supervise(failing(error, after=1), sibling, strategy=strategy, max_restarts=None)
     assert caught.value is error
-    assert sibling.ended == [start + 1]
+    assert sibling.ended == [1]
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
-async def test_a_group_of_a_service_is_one_failure(start: float, strategy: Any) -> None:
-    """It is a cause as it was raised; no group of ours is around it."""
+async def test_a_group_of_a_service_is_one_failure(autojump_clock: Clock, strategy: Any) -> None:
+    """It is a cause, with all that is in it; no group of ours is around it."""
     group = ExceptionGroup("mine", [ValueError("a"), KeyError("b")])
     with pytest.raises(RestartLimit) as caught:
         await supervise(failing(group), for_ever, strategy=strategy, max_restarts=0)
-    assert caught.value.causes == (group,)
+    [cause] = caught.value.causes
+    assert isinstance(cause, ExceptionGroup)
+    # Not the same object: trio takes groups apart to look for Cancelled.
+    assert (cause.message, cause.exceptions) == (group.message, group.exceptions)
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
-async def test_a_cancel_passes_at_once(start: float, strategy: Any) -> None:
+async def test_a_cancel_passes_at_once(autojump_clock: Clock, strategy: Any) -> None:
     """Nothing is started again, during a life as little as during a delay."""
     living, waiting = Scripted(for_ever), Scripted(failing())
     with trio.move_on_after(5) as scope:
@@ -296,12 +293,12 @@ async def test_a_cancel_passes_at_once(start: float, strategy: Any) -> None:
             living, waiting, strategy=strategy, backoff=Backoff(initial=60, jitter="none")
         )
     assert scope.cancelled_caught
-    assert trio.current_time() - start == 5
+    assert trio.current_time() == 5
     assert (len(living.began), len(waiting.began)) == (1, 1)
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
-async def test_a_failure_while_cancelled_comes_out(start: float, strategy: Any) -> None:
+async def test_a_failure_while_cancelled_comes_out(autojump_clock: Clock, strategy: Any) -> None:
     """It is raised as it is, instead of a restart that could never live."""
 
     async def cannot_stop() -> None:
@@ -316,7 +313,7 @@ async def test_a_failure_while_cancelled_comes_out(start: float, strategy: Any) 
     assert len(service.began) == 1
 
 
-async def test_a_failure_in_a_nursery_while_cancelled_comes_out(start: float) -> None:
+async def test_a_failure_in_a_nursery_while_cancelled_comes_out(autojump_clock: Clock) -> None:
     """The group is that of the service's own nursery, and holds no Cancelled."""
 
     async def cannot_stop() -> None:
@@ -333,7 +330,7 @@ async def test_a_failure_in_a_nursery_while_cancelled_comes_out(start: float) ->
     assert isinstance(inner, ValueError)
 
 
-async def test_two_failures_at_the_end_come_out_as_one_group(start: float) -> None:
+async def test_two_failures_at_the_end_come_out_as_one_group(autojump_clock: Clock) -> None:
     """The limit, and what a sibling raised while it was being stopped."""
 
     async def cannot_stop() -> None:
@@ -350,18 +347,18 @@ async def test_two_failures_at_the_end_come_out_as_one_group(start: float) -> No
 # How it is used.
 
 
-async def test_it_starts_in_a_nursery(start: float) -> None:
+async def test_it_starts_in_a_nursery(autojump_clock: Clock) -> None:
     """``nursery.start`` returns once all services are started; they go on."""
     service = Scripted(partial(trio.sleep, 3))
     async with trio.open_nursery() as nursery:
         await nursery.start(supervise, service)
-        assert trio.current_time() == start
+        assert trio.current_time() == 0
         await trio.testing.wait_all_tasks_blocked()
-        assert service.began == [start]
-    assert service.ended == [start + 3]
+        assert service.began == [0]
+    assert service.ended == [3]
 
 
-async def test_it_restarts_connections(start: float) -> None:
+async def test_it_restarts_connections(autojump_clock: Clock) -> None:
     """A ``run()`` that is closed with an error connects again; 1000 is its end."""
     transport = MemoryTransport()
     service = partial(run, "ws://memory.test/", Socket(), transport=transport)
@@ -374,7 +371,9 @@ async def test_it_restarts_connections(start: float) -> None:
     assert len(transport.dialed) == 3
 
 
-async def test_names_are_in_the_logs(start: float, caplog: pytest.LogCaptureFixture) -> None:
+async def test_names_are_in_the_logs(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     """The supervisor's, each service's number and function, or the name it was given."""
 
     async def feed(number: int, name: str = "") -> None:
@@ -420,7 +419,7 @@ async def test_bad_options_are_refused(options: Any, text: str) -> None:
 async def test_a_service_is_a_function() -> None:
     """A coroutine is refused with a word on partial, and leaves no warning behind."""
     mistake: Any = for_ever()
-    with pytest.raises(InvalidOption, match="functools.partial"):
+    with pytest.raises(InvalidOption, match="write functools"):
         await supervise(mistake)
     services: list[Any] = [None, "run"]
     for wrong in services:

@@ -77,6 +77,10 @@ def test_a_url_is_text(url: Any) -> None:
         "ws://user:secret@exa\u2100mple.org/",
         "ws://secret@example.org/",
         "ws:user:secret@example.org/",
+        "ws:/user:secret@example.org/",
+        "ws://user:x/secret@example.org/",
+        "ws://user:x?secret@example.org/",
+        "ws://user:x#secret@example.org/",
     ],
 )
 def test_the_text_hides_user_info(url: str) -> None:

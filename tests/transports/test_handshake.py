@@ -81,6 +81,8 @@ async def test_additional_headers(transport: MakeTransport, autojump_clock: Mock
     assert (request.headers["X-One"], request.headers["X-Two"]) == ("1", "2")
     request = await asked(transport, additional_headers=[("X-Many", "1"), ("X-Many", "2")])
     assert request.headers.get_all("X-Many") == ["1", "2"]
+    request = await asked(transport, additional_headers={"X-Odd": " caf\xe9\tau lait "})
+    assert request.headers["X-Odd"].strip() == "caf\xe9\tau lait"
 
 
 @on_both

@@ -7,7 +7,7 @@ import sys
 import pytest
 import trio
 
-from trioglock import InvalidOption, ProxyFailed, connect
+from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
 
 from .proxies import SOCKSProxy
 from .servers import (
@@ -21,6 +21,7 @@ from .servers import (
     serving,
     upgrading,
 )
+from .test_addresses import resolve_to
 
 
 @on_both
@@ -113,6 +114,27 @@ async def test_a_bad_socks_proxy(transport: MakeTransport, scheme: str, bad: str
                 "ws://feed.test/", transport=transport(), proxy=f"{scheme}://127.0.0.1:{port}"
             )
     assert type(error) is ProxyFailed
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4", "socks4a"])
+async def test_the_default_port(scheme: str) -> None:
+    """Without a port, a SOCKS proxy is looked for at 1080."""
+    error = await failure("ws://10.0.0.7/", proxy=f"{scheme}://127.77.77.77")
+    assert type(error) is ConnectFailed
+    assert "127.77.77.77:1080" in str(error)
+
+
+@on_both
+async def test_a_name_that_only_the_proxy_could_resolve(transport: MakeTransport) -> None:
+    """With ``socks5`` the name is ours to resolve; that it cannot be is the network's fault."""
+    resolve_to()
+    with no_leak():
+        async with serving(SOCKSProxy(1)) as port:
+            error = await failure(
+                "ws://nowhere.test/", transport=transport(), proxy=f"socks5://127.0.0.1:{port}"
+            )
+    assert type(error) is ConnectFailed
+    assert "nowhere.test" in str(error)
 
 
 async def test_socks_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
-from trioglock import ConnectFailed, InvalidOption, connect
+from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
 from trioglock.testing import MockServer, echo
 
 from .servers import (
@@ -142,6 +142,33 @@ async def test_a_function_that_fails_is_connect_failed(
         async with connect("ws://app.example/", transport=transport(), stream=dial):
             pass
     assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+@on_both
+@pytest.mark.parametrize("error", [KeyError("path"), trio.BusyResourceError(), ProxyFailed("no")])
+async def test_other_errors_of_a_function_come_out(
+    transport: MakeTransport, error: Exception
+) -> None:
+    """What is not the network's fault, and what is already said in our words, stays as it is."""
+
+    async def dial() -> trio.abc.Stream:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        async with connect("ws://app.example/", transport=transport(), stream=dial):
+            pass
+    assert caught.value is error
+
+
+@on_both
+async def test_connect_failed_is_not_wrapped_again(transport: MakeTransport) -> None:
+    """A function may raise ConnectFailed itself, which is an OSError."""
+    error = ConnectFailed("out of order")
+
+    async def dial() -> trio.abc.Stream:
+        raise error
+
+    assert await failure("ws://app.example/", transport=transport(), stream=dial) is error
 
 
 @pytest.mark.parametrize("stream", [1, "a stream", object()])

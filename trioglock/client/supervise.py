@@ -176,14 +176,20 @@ async def _together(
 
 def _bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one failure in a group of our nursery's; if there are several, a group of them."""
-    cancelled, real = group.split(trio.Cancelled)
-    if real is not None:
-        return real if len(real.exceptions) > 1 else real.exceptions[0]
-    error: BaseException | None = cancelled
+    failures = [failure for failure in map(_real, group.exceptions) if failure is not None]
+    if failures:
+        return failures[0] if len(failures) == 1 else BaseExceptionGroup(group.message, failures)
+    error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert error is not None
     return error
+
+
+def _real(error: BaseException) -> BaseException | None:
+    """A failure without the Cancelled that came along with it; None if that is all there is."""
+    if isinstance(error, BaseExceptionGroup) and error.subgroup(trio.Cancelled) is not None:
+        return error.split(trio.Cancelled)[1]
+    return None if isinstance(error, trio.Cancelled) else error
 
 
 def _name(service: Service) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import trio
 
 from ..frames import Close, Event, Ping, Pong, Violation
-from ..reasons import Lost
+from ..reasons import HeartbeatTimeout, Lost
 from ..telemetry import Trace
 from ..transports import Link, LinkBroken
 from .actor import Actor
@@ -17,21 +17,28 @@ from .inbox import Inbox
 from .outbox import Outbox
 from .pings import Pings
 
-__all__ = ["Reader", "Session"]
+__all__ = ["Owner", "Reader"]
 
 
-class Session(Protocol):
-    """What the reader knows of the session that it works for."""
+class Owner(Protocol):
+    """What a link's tasks know of the session that they work for."""
 
     @property
     def is_open(self) -> bool:
         """Whether nobody has begun to close this link."""
+
+    @property
+    def has_peer_closed(self) -> bool:
+        """Whether the peer's Close frame has come."""
 
     def closed_by_peer(self, frame: Close) -> None:
         """The peer has sent its Close frame."""
 
     def violated(self, violation: Violation) -> None:
         """The peer broke the protocol."""
+
+    def expired(self, timeout: HeartbeatTimeout) -> None:
+        """The peer must be taken for dead."""
 
 
 class Reader:
@@ -51,7 +58,7 @@ class Reader:
 
     def __init__(
         self,
-        session: Session,
+        session: Owner,
         link: Link,
         actor: Actor[Any],
         effects: Effects,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
-from ..frames import Close, Violation
 from ..options import FlowOptions
-from ..reasons import HeartbeatTimeout
 from ..telemetry import Trace
 from ..transports import Link, LinkBroken
 from .actor import Actor
@@ -18,30 +16,9 @@ from .dispatch import Effects
 from .heartbeat import Gate, Heartbeat
 from .outbox import Outbox
 from .pings import Pings
-from .reader import Reader
+from .reader import Owner, Reader
 
-__all__ = ["Session", "Span"]
-
-
-class Session(Protocol):
-    """What a span, and its reader, know of the session that they work for."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody has begun to close this link."""
-
-    @property
-    def has_peer_closed(self) -> bool:
-        """Whether the peer's Close frame has come."""
-
-    def closed_by_peer(self, frame: Close) -> None:
-        """The peer has sent its Close frame."""
-
-    def violated(self, violation: Violation) -> None:
-        """The peer broke the protocol."""
-
-    def expired(self, timeout: HeartbeatTimeout) -> None:
-        """The peer must be taken for dead."""
+__all__ = ["Span"]
 
 
 class Span:
@@ -61,7 +38,7 @@ class Span:
 
     def __init__(
         self,
-        session: Session,
+        session: Owner,
         link: Link,
         actor: Actor[Any],
         effects: Effects,

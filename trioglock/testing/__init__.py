@@ -1,18 +1,25 @@
-"""For tests, ours and yours: a mock server and links in memory.
+"""For tests, ours and yours: a mock server, a proxy with faults, and links in memory.
 
 The transport conformance kit needs pytest, so it has a door of its own:
 :mod:`trioglock.testing.conformance`.
 """
 
 from ..transports import MemoryLink, MemoryTransport, memory_link_pair
+from .faults import Change, Direction, FaultProxy, Faults, ProxiedConnection, Target
 from .server import Handler, MockPeer, MockServer, echo
 
 __all__ = [
+    "Change",
+    "Direction",
+    "FaultProxy",
+    "Faults",
     "Handler",
     "MemoryLink",
     "MemoryTransport",
     "MockPeer",
     "MockServer",
+    "ProxiedConnection",
+    "Target",
     "echo",
     "memory_link_pair",
 ]

@@ -1,0 +1,1 @@
+"""The connection against Autobahn's fuzzing server: ``nox -s autobahn``."""

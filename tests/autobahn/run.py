@@ -1,0 +1,149 @@
+"""Runs the suite: ``python -m tests.autobahn.run``. Exit code 1 if the report is not clean."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import trio
+
+from ..scripts import ROOT
+from .client import AGENT, run_cases
+from .environment import SUITE_VERSION, EnvironmentMissing, python_with_suite
+from .report import ALL_CASES, problems, read_report, summary
+
+__all__ = ["REPORTS", "main"]
+
+REPORTS = ROOT / ".nox" / "autobahn-reports"
+"""Where the suite's pages go, a folder for each run; those of earlier runs are deleted."""
+
+STARTER = Path(__file__).with_name("server.py")
+
+# Python 2.7 loads twisted for the first time.
+START_SECONDS = 60
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the suite as often as asked; the exit code."""
+    options = _options(arguments)
+    try:
+        python = python_with_suite(options.environment)
+    except EnvironmentMissing as error:
+        print(error)
+        return 1
+    for old in options.reports.glob("run[0-9]*"):
+        shutil.rmtree(old)
+    clean = True
+    for number in range(1, options.runs + 1):
+        folder = options.reports / f"run{number}"
+        print(f"run {number} of {options.runs}: {folder}", flush=True)
+        clean = _run(python, folder, options) and clean
+    return 0 if clean else 1
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="autobahn", description=__doc__)
+    add = parser.add_argument
+    add("--runs", type=int, default=1, help="how often, one after the other")
+    add("--cases", action="append", help="a pattern such as '6.*'; all by default; repeatable")
+    add("--non-strict", type=int, default=0, help="how many cases may be NON-STRICT")
+    add("--environment", type=Path, default=ROOT / ".nox" / "autobahn-env", help="of Python 2.7")
+    add("--reports", type=Path, default=REPORTS, help="where the pages go")
+    return parser.parse_args(arguments)
+
+
+def _run(python: Path, folder: Path, options: argparse.Namespace) -> bool:
+    """Run all cases once; whether the report is clean."""
+    folder.mkdir(parents=True)
+    begin = time.perf_counter()
+    count = trio.run(_client_and_server, python, folder, options.cases or ["*"])
+    seconds = time.perf_counter() - begin
+    (folder / "facts.json").write_text(json.dumps(_facts(seconds), indent=1), encoding="utf-8")
+    results = read_report(folder / "index.json", AGENT)
+    expected = count if options.cases else ALL_CASES
+    found = problems(results, cases=expected, non_strict=options.non_strict)
+    print(f"{summary(results)}; {seconds:.0f} s")
+    for line in found:
+        print(f"  {line}")
+    sys.stdout.flush()
+    return not found
+
+
+async def _client_and_server(python: Path, folder: Path, cases: list[str]) -> int:
+    async with _fuzzing_server(python, folder, cases) as url:
+        return await run_cases(url, _progress)
+
+
+def _progress(number: int, count: int) -> None:
+    if sys.stdout.isatty():
+        print(f"\rcase {number} of {count}", end="\r", flush=True)
+
+
+@asynccontextmanager
+async def _fuzzing_server(python: Path, folder: Path, cases: list[str]) -> AsyncIterator[str]:
+    """The suite's server on a free port of 127.0.0.1; its words go into ``server.log``."""
+    port = _free_port()
+    url = f"ws://127.0.0.1:{port}"
+    # Reports are written relative to the working directory.
+    spec = {"url": url, "outdir": ".", "cases": cases, "exclude-cases": []}
+    spec_file = folder / "server.json"
+    spec_file.write_text(json.dumps({**spec, "exclude-agent-cases": {}}), encoding="utf-8")
+    # -u 0: no pages on port 8080.
+    command = [str(python), str(STARTER), "-m", "fuzzingserver", "-s", spec_file.name, "-u", "0"]
+    with (folder / "server.log").open("wb") as log:
+        run_server = partial(
+            trio.run_process, command, cwd=folder, stdout=log, stderr=subprocess.STDOUT
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_server)
+            with trio.fail_after(START_SECONDS):
+                await _wait_listening(port)
+            yield url
+            nursery.cancel_scope.cancel()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _wait_listening(port: int) -> None:
+    while True:
+        try:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+        except OSError:
+            await trio.sleep(0.1)
+        else:
+            await stream.aclose()
+            return
+
+
+def _facts(seconds: float) -> dict[str, str]:
+    """What the table says about a run."""
+    return {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "seconds": f"{seconds:.0f}",
+        "trioglock": version("trioglock"),
+        "websockets": version("websockets"),
+        "trio": version("trio"),
+        "Python": platform.python_version(),
+        "autobahntestsuite": SUITE_VERSION,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Writes the latest reports into docs/conformance.md: ``python -m tests.autobahn.table``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..scripts import ROOT
+from .client import AGENT
+from .report import ALL_CASES, CLEAN, Result, read_report
+from .run import REPORTS
+
+__all__ = ["main", "page_with", "results_section"]
+
+PAGE = ROOT / "docs" / "conformance.md"
+
+BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
+
+BEHAVIORS = ("OK", "NON-STRICT", "FAILED", "UNIMPLEMENTED", "INFORMATIONAL")
+
+GROUPS = {
+    "1": "framing",
+    "2": "pings and pongs",
+    "3": "reserved bits",
+    "4": "opcodes",
+    "5": "fragmentation",
+    "6": "UTF-8",
+    "7": "closing",
+    "9": "limits and speed",
+    "10": "automatic fragmentation",
+    "12": "compression, by payload",
+    "13": "compression, by parameters",
+}
+
+# The same suite, all cases: behaviours as above, and closes that were not clean.
+OTHERS = {
+    "websockets 17.4, trio client": (502, 11, 1, 0, 3, 1),
+    "trio-websocket 0.12.2, client": (213, 10, 75, 216, 3, 105),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Put the figures of all runs in a folder into the page; the exit code."""
+    parser = argparse.ArgumentParser(prog="table", description=__doc__)
+    parser.add_argument("--reports", type=Path, default=REPORTS, help="of one run or several")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the document to change")
+    options = parser.parse_args(arguments)
+    folders = sorted(options.reports.glob("run[0-9]*"), key=_run_number)
+    runs = [read_report(folder / "index.json", AGENT) for folder in folders]
+    if not runs or any(len(results) != ALL_CASES for results in runs):
+        print(f"{options.reports} has no runs of all cases")
+        return 1
+    facts = json.loads((folders[-1] / "facts.json").read_text(encoding="utf-8"))
+    text = page_with(options.page.read_text(encoding="utf-8"), results_section(runs, facts))
+    options.page.write_text(text, encoding="utf-8")
+    return 0
+
+
+def _run_number(folder: Path) -> int:
+    return int(folder.name.removeprefix("run"))
+
+
+def page_with(page: str, section: str) -> str:
+    """The page, with ``section`` in the place of its present results."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{section}\n\n{END}{after}"
+
+
+def results_section(runs: list[list[Result]], facts: Mapping[str, str]) -> str:
+    """The tables of the last run, and what was different in those before it."""
+    return "\n".join([*_overview(runs[-1], facts), "", *_groups(runs[-1]), "", *_closing(runs)])
+
+
+def _overview(results: list[Result], facts: Mapping[str, str]) -> Iterator[str]:
+    versions = ", ".join(f"{name} {facts[name]}" for name in ("trio", "websockets", "Python"))
+    yield (
+        f"Measured on {facts['date']}: trioglock {facts['trioglock']} with {versions}, by"
+        f" autobahntestsuite {facts['autobahntestsuite']}; a run took {facts['seconds']} seconds."
+    )
+    yield ""
+    yield from _head("client")
+    yield _row(f"**trioglock {facts['trioglock']}**", _figures(results))
+    for name, figures in OTHERS.items():
+        yield _row(name, figures)
+
+
+def _groups(results: list[Result]) -> Iterator[str]:
+    yield from _head("cases")
+    for number, name in GROUPS.items():
+        group = [result for result in results if result.case.split(".")[0] == number]
+        if group:
+            yield _row(f"{number}.\\* {name}", _figures(group))
+
+
+def _head(first: str) -> Iterator[str]:
+    yield f"| {first} | {' | '.join(BEHAVIORS)} | close not OK |"
+    yield "|---" * (len(BEHAVIORS) + 2) + "|"
+
+
+def _row(name: str, figures: Iterable[int]) -> str:
+    return f"| {name} | {' | '.join(map(str, figures))} |"
+
+
+def _figures(results: list[Result]) -> Iterator[int]:
+    behaviors = Counter(result.behavior for result in results)
+    yield from (behaviors[behavior] for behavior in BEHAVIORS)
+    yield sum(result.close not in CLEAN for result in results)
+
+
+def _closing(runs: list[list[Result]]) -> Iterator[str]:
+    """Which cases were not strict, and whether every run said the same."""
+    lenient = [result.case for result in runs[-1] if result.behavior == "NON-STRICT"]
+    if lenient:
+        yield f"NON-STRICT: {', '.join(lenient)}."
+    if len(runs) > 1:
+        seen = [{result.case: result.verdict for result in results} for results in runs]
+        unsteady = [case for case in seen[-1] if len({run.get(case) for run in seen}) > 1]
+        same = f"except {', '.join(unsteady)}" if unsteady else "in every case"
+        yield f"{len(runs)} runs in a row gave the same results {same}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())
