@@ -32,6 +32,7 @@ from .errors import (
 )
 from .frames import Close, Ping, Pong
 from .headers import Headers
+from .options import Beat
 from .reasons import (
     Aborted,
     Crashed,
@@ -57,6 +58,7 @@ __all__ = [
     "Aborted",
     "Backoff",
     "BadHookResult",
+    "Beat",
     "CallTimeout",
     "Close",
     "ConnectError",

@@ -49,6 +49,10 @@ class Ping:
     def __post_init__(self) -> None:
         _check_control_payload(self.payload)
 
+    def to_payload(self) -> bytes:
+        """The bytes of the frame's payload."""
+        return self.payload
+
 
 @dataclass(frozen=True, slots=True)
 class Pong:
@@ -62,6 +66,10 @@ class Pong:
 
     def __post_init__(self) -> None:
         _check_control_payload(self.payload)
+
+    def to_payload(self) -> bytes:
+        """The bytes of the frame's payload."""
+        return self.payload
 
 
 @dataclass(frozen=True, slots=True)

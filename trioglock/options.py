@@ -11,10 +11,11 @@ from typing import Literal, TypeAlias
 import trio
 
 from .errors import InvalidOption
+from .frames import BytesLike, Data
 from .headers import TOKEN, Headers, HeadersLike
 from .version import __version__
 
-__all__ = ["USER_AGENT", "DialOptions", "FlowOptions", "Overflow", "StreamSource"]
+__all__ = ["USER_AGENT", "Beat", "DialOptions", "FlowOptions", "Overflow", "StreamSource"]
 
 USER_AGENT = f"trioglock/{__version__} Python/{sys.version_info[0]}.{sys.version_info[1]}"
 """What the opening handshake says of us by default."""
@@ -68,6 +69,25 @@ class DialOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """A heartbeat in messages, for servers that want text instead of ping frames.
+
+    Args:
+        message: makes what is sent every ``ping_interval``, past ``handle_send``: ``str`` or
+            bytes-like.
+        is_answer: whether a received message answers it; those do not reach ``handle_receive``.
+    """
+
+    message: Callable[[], str | BytesLike]
+    is_answer: Callable[[Data], bool]
+
+    def __post_init__(self) -> None:
+        for name in ("message", "is_answer"):
+            if not callable(getattr(self, name)):
+                raise InvalidOption(f"{name} is a function, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlowOptions:
     """Time-outs, limits and what to do when they are reached.
 
@@ -81,6 +101,7 @@ class FlowOptions:
     max_queue: int | None = 16
     write_limit: int = 2**16
     overflow: Overflow = "wait"
+    heartbeat: Beat | None = None
 
     def __post_init__(self) -> None:
         for name in ("ping_interval", "ping_timeout", "close_timeout", "write_timeout"):
@@ -92,6 +113,8 @@ class FlowOptions:
                 "overflow is 'wait', 'drop_oldest', 'drop_newest' or 'close', "
                 f"not {self.overflow!r}"
             )
+        if self.heartbeat is not None and not isinstance(self.heartbeat, Beat):
+            raise InvalidOption(f"heartbeat is a Beat or None, not {self.heartbeat!r}")
         if self.max_queue is None and self.overflow != "wait":
             raise InvalidOption(f"overflow={self.overflow!r} needs a max_queue")
 

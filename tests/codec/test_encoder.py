@@ -157,7 +157,7 @@ def test_masks_are_not_predictable() -> None:
 @pytest.mark.parametrize("item", [None, 5, bytearray(b"x"), memoryview(b"x"), ["x"]])
 def test_what_is_no_frame_is_a_bug_of_ours(item: object) -> None:
     """The outbox lets nothing else through; should it, no wrong bytes leave."""
-    with pytest.raises(AssertionError, match="outbox"):
+    with pytest.raises(KeyError):
         plain(mask=False).encode([item])  # type: ignore[list-item]
 
 

@@ -16,6 +16,7 @@ from ..connection import Connection, Session, hold
 from ..errors import InvalidOption
 from ..options import (
     USER_AGENT,
+    Beat,
     DialOptions,
     FlowOptions,
     Overflow,
@@ -59,6 +60,7 @@ class ConnectOptions(TypedDict, total=False):
     ping_interval: float | None
     ping_timeout: float | None
     write_timeout: float | None
+    heartbeat: Beat | None
     max_size: int | None
     max_queue: int | None
     write_limit: int
@@ -100,6 +102,7 @@ def connect(
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     write_timeout: float | None = 60,
+    heartbeat: Beat | None = None,
     max_size: int | None = 2**20,
     max_queue: int | None = 16,
     write_limit: int = 2**16,
@@ -147,6 +150,7 @@ def connect(
         ping_interval: seconds between pings; None for no pings.
         ping_timeout: seconds after a ping without any received byte; None never expires.
         write_timeout: seconds without any progress of a write.
+        heartbeat: messages instead of ping frames, see :class:`Beat`.
         max_size: the most bytes of one message, inflated; None for any number.
         max_queue: messages that may wait to be received before reading stops; None for any
             number.
@@ -185,6 +189,7 @@ def connect(
         ping_timeout=ping_timeout,
         close_timeout=close_timeout,
         write_timeout=write_timeout,
+        heartbeat=heartbeat,
         max_queue=max_queue,
         write_limit=write_limit,
         overflow=overflow,

@@ -16,7 +16,7 @@ from ..frames import Ping
 from ..options import FlowOptions
 from ..reasons import HeartbeatTimeout
 from ..transports import Link
-from .outbox import Outbox
+from .outbox import Outbox, checked_frame
 from .pings import Pings
 
 __all__ = ["Gate", "Heartbeat"]
@@ -62,6 +62,7 @@ class Heartbeat:
         self._gate = gate
         self._pings = pings
         self._outbox = outbox
+        self._beat = flow.heartbeat
         self._interval = flow.ping_interval or math.inf
         self._patience = flow.ping_timeout or math.inf
         self._write_patience = flow.write_timeout or math.inf
@@ -74,7 +75,11 @@ class Heartbeat:
         self._written_at = now
 
     async def watch(self) -> HeartbeatTimeout:
-        """Ping and watch until the peer must be taken for dead."""
+        """Ping and watch until the peer must be taken for dead.
+
+        Raises:
+            Exception: what the user's function for the message raises.
+        """
         while True:
             now = trio.current_time()
             # Writing is looked at twice within its time, which makes it at most half as long again.
@@ -92,7 +97,11 @@ class Heartbeat:
         self._next_ping = now + self._interval
         if self._outbox.closed:
             return
-        self._outbox.put(Ping(self._pings.new_payload()))
+        if self._beat is None:
+            self._outbox.put(Ping(self._pings.new_payload()))
+        else:
+            self._pings.beat()
+            self._outbox.put_urgent(checked_frame(self._beat.message()))
         if self._verdict == math.inf:
             self._verdict = now + self._patience
             self._evidence = self._life()

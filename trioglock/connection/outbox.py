@@ -53,7 +53,7 @@ class Outbox:
         self._watched = math.inf
         self._limit = limit
         self._data: deque[Data] = deque()
-        self._urgent: deque[Ping | Pong] = deque()
+        self._urgent: deque[OutFrame] = deque()
         self._pongs: deque[Pong] = deque(maxlen=MAX_PONGS)
         self._close: Close | None = None
         self._close_first = False
@@ -90,11 +90,18 @@ class Outbox:
             self._data.append(frame)  # type: ignore[arg-type]
             self._queued += 1
         elif kind is Ping or kind is Pong:
-            self.size += 2 + len(frame.payload)  # type: ignore[union-attr]
-            self._urgent.append(frame)  # type: ignore[arg-type]
+            self.put_urgent(frame)  # type: ignore[arg-type]
+            return
         else:
             self.put(checked_frame(frame))
             return
+        if self._work:
+            self._work.unpark()
+
+    def put_urgent(self, frame: OutFrame) -> None:
+        """Queue a frame that overtakes data."""
+        self.size += _urgent_size(frame)
+        self._urgent.append(frame)
         if self._work:
             self._work.unpark()
 
@@ -192,7 +199,7 @@ class Outbox:
         self._held = True
         self.in_doubt = ()
         self._pongs.clear()
-        self.size -= sum(2 + len(frame.payload) for frame in self._urgent)
+        self.size -= sum(map(_urgent_size, self._urgent))
         self._urgent.clear()
         self._close = None
 
@@ -246,7 +253,7 @@ class Outbox:
         batch.extend(self._pongs)
         self._pongs.clear()
         batch.extend(self._urgent)
-        self._writing = sum(2 + len(frame.payload) for frame in self._urgent)
+        self._writing = sum(map(_urgent_size, self._urgent))
         self._urgent.clear()
 
     def wrote(self) -> None:
@@ -301,6 +308,10 @@ def checked_frame(frame: Frame) -> OutFrame:
         "a frame is str, bytes-like, Ping, Pong or Close, "
         f"not {type(frame).__name__}: {frame!r:.100}"
     )
+
+
+def _urgent_size(frame: OutFrame) -> int:
+    return 2 + (_size(frame) if isinstance(frame, str | bytes) else len(frame.to_payload()))
 
 
 def _size(frame: Data) -> int:

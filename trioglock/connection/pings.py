@@ -25,6 +25,7 @@ class Pings:
         """Seconds of the latest round trip."""
         self._sent: dict[bytes, float] = {}
         self._answers: dict[bytes, float | None] = {}
+        self._beat_at: float | None = None
         self._count = itertools.count()
         self._waiters = trio.lowlevel.ParkingLot()
 
@@ -36,6 +37,16 @@ class Pings:
             oldest = next((old for old in self._sent if old not in self._answers), payload)
             self.forget(oldest)
         return payload
+
+    def beat(self) -> None:
+        """A message that asks for a sign of life is sent now."""
+        self._beat_at = trio.current_time()
+
+    def beat_answered(self) -> None:
+        """Its answer has come."""
+        if self._beat_at is not None:
+            self.latency = trio.current_time() - self._beat_at
+            self._beat_at = None
 
     def answered(self, payload: bytes) -> None:
         """A pong came."""
@@ -69,4 +80,5 @@ class Pings:
     def lose(self) -> None:
         """The link is gone: no ping in flight will be answered."""
         self._sent.clear()
+        self._beat_at = None
         self._waiters.unpark_all()

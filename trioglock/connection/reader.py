@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import trio
 
-from ..frames import Close, Event, Ping, Pong, Violation
+from ..frames import Close, Data, Event, Ping, Pong, Violation
+from ..options import FlowOptions
 from ..reasons import HeartbeatTimeout, Lost
 from ..telemetry import Trace
 from ..transports import Link, LinkBroken
@@ -37,6 +39,9 @@ class Owner(Protocol):
     def violated(self, violation: Violation) -> None:
         """The peer broke the protocol."""
 
+    def crash(self, error: BaseException) -> None:
+        """A function of the user's raised."""
+
     def expired(self, timeout: HeartbeatTimeout) -> None:
         """The peer must be taken for dead."""
 
@@ -53,7 +58,7 @@ class Reader:
         pings: get the answers.
         gate: tells the heartbeat when the reader is held back.
         trace: told every frame.
-        max_queue: messages that may wait for the hooks before reading stops.
+        flow: ``max_queue`` and ``heartbeat``.
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class Reader:
         pings: Pings,
         gate: Gate,
         trace: Trace,
-        max_queue: int | None,
+        flow: FlowOptions,
     ) -> None:
         self.messages: int = 0
         """Whole data messages read."""
@@ -79,7 +84,8 @@ class Reader:
         self._pings = pings
         self._gate = gate
         self._trace = trace
-        self._max_queue = max_queue
+        self._max_queue = flow.max_queue
+        self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
 
     async def read(self) -> Lost:
         """Read until the stream ends; how it ended, as far as the stream tells."""
@@ -104,10 +110,23 @@ class Reader:
     def _messages(self, run: list[Any]) -> None:
         self._trace.items("received frame", run)
         self.messages += len(run)
+        if self._is_answer is not None:
+            run = self._without_answers(run, self._is_answer)
         if self._session.is_open or not self._hooks_lag():
             self._actor.receive(run)
         else:
             self._inbox.dropped += len(run)
+
+    def _without_answers(self, run: list[Any], is_answer: Callable[[Data], bool]) -> list[Any]:
+        """Take the answers to our own beats out."""
+        try:
+            answers = [is_answer(message) for message in run]
+        except Exception as error:
+            self._session.crash(error)
+            return []
+        if any(answers):
+            self._pings.beat_answered()
+        return [message for message, answer in zip(run, answers, strict=True) if not answer]
 
     def _control(self, event: Event) -> None:
         self._trace.items("received frame", [event])

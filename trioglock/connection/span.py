@@ -58,9 +58,7 @@ class Span:
         self._trace = trace
         self._gate = Gate(self._held)
         self._heartbeat = Heartbeat(link, self._gate, pings, outbox, flow)
-        self._reader = Reader(
-            session, link, actor, effects, outbox, pings, self._gate, trace, flow.max_queue
-        )
+        self._reader = Reader(session, link, actor, effects, outbox, pings, self._gate, trace, flow)
 
     async def run(self, greet: Callable[[], None]) -> None:
         """Read, write and watch until the link has ended.
@@ -105,7 +103,12 @@ class Span:
                 self._deadlines.limit_link()
 
     async def _watch(self) -> None:
-        self._session.expired(await self._heartbeat.watch())
+        try:
+            timeout = await self._heartbeat.watch()
+        except Exception as error:
+            self._session.crash(error)
+        else:
+            self._session.expired(timeout)
 
     def _held(self, held: bool) -> None:
         """Our own backpressure has stopped the reader, or let it go."""

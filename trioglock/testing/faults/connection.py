@@ -182,10 +182,12 @@ class ProxiedConnection(Faults):
                 await self._part()
         finally:
             self._ended(self)
-            for stream in self._streams:
-                if self._how == "reset":
-                    reset_stream(stream)
-                await trio.aclose_forcefully(stream)
+            # Each of them, also when the whole proxy is cancelled.
+            with trio.CancelScope(shield=True):
+                for stream in self._streams:
+                    if self._how == "reset":
+                        reset_stream(stream)
+                    await trio.aclose_forcefully(stream)
 
     @property
     def _streams(self) -> list[trio.abc.Stream]:

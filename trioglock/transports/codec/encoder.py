@@ -43,8 +43,7 @@ class Encoder:
             elif kind is bytes:
                 self._append(parts, BINARY, frame)  # type: ignore[arg-type]
             else:
-                opcode, payload = _control(frame)
-                self._append(parts, opcode, payload)
+                self._append(parts, _OPCODES[kind], frame.to_payload())  # type: ignore[union-attr]
         return b"".join(parts)
 
     def _append(self, parts: list[bytes], opcode: int, payload: bytes) -> None:
@@ -72,13 +71,4 @@ class Encoder:
         parts.append(payload)
 
 
-def _control(frame: Frame) -> tuple[int, bytes]:
-    match frame:
-        case Ping(payload):
-            return PING, payload
-        case Pong(payload):
-            return PONG, payload
-        case Close():
-            return CLOSE, frame.to_payload()
-        case _:
-            raise AssertionError(f"the outbox let through {frame!r}")
+_OPCODES = {Ping: PING, Pong: PONG, Close: CLOSE}
