@@ -75,6 +75,8 @@ class Reconnect:
     delay: float | None = None
 
     def __post_init__(self) -> None:
+        if not (self.url is None or isinstance(self.url, str)):
+            raise InvalidOption(f"url is a str, not {self.url!r}")
         if self.delay:
             check_seconds("delay", self.delay)
         if self.additional_headers is not None:

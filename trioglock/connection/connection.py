@@ -358,6 +358,7 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         self._mailbox.refuse_inside("reconnect")
+        await trio.lowlevel.checkpoint_if_cancelled()
         await self._session.reconnect()
 
     async def wait_closed(self) -> None:

@@ -96,7 +96,10 @@ class Session(Generic[StateT]):
         self._link_ended_by: Disconnect | None = None
         self._broken: BaseException | None = None
         self._final = False
+        # Of reconnect(): who waits for the new link, and whether an attempt is owed at once.
         self._reopened: trio.Event | None = None
+        self._at_once = False
+        self._pausing = False
 
     # The main task.
 
@@ -128,8 +131,10 @@ class Session(Generic[StateT]):
             self.status = Status.RECONNECTING
             self.outbox.reopen()
             self.trace.line(f"reconnect in {delay:.3g} seconds")
+            self._pausing = True
             with self._deadlines.new_link():
                 await trio.sleep(delay)
+            self._pausing = False
             if self._final:
                 return reason
 
@@ -245,7 +250,8 @@ class Session(Generic[StateT]):
                 self.crash(error)
         if not self._final:
             delay = self._route.next_delay(reason, decision, self._lasted)
-            if self._reopened is not None and not isinstance(decision, Stop):
+            if self._at_once and not isinstance(decision, Stop):
+                self._at_once = False
                 return 0.0
             if delay is not None:
                 return delay
@@ -257,7 +263,7 @@ class Session(Generic[StateT]):
         """Whether another link is to be expected: then messages still queue."""
         if self._final:
             return False
-        return self._reopened is not None or self._route.retries(reason)
+        return self._at_once or self._route.retries(reason)
 
     @property
     def _undecided(self) -> bool:
@@ -375,13 +381,14 @@ class Session(Generic[StateT]):
         if self._reopened is None:
             self._reopened = trio.Event()
             if self.status is Status.OPEN:
+                self._at_once = True
                 self.trace.line("reconnecting by request")
                 self.status = Status.RECONNECTING
                 self.ending.sent = Close(1000)
                 self.outbox.close(self.ending.sent, last=False)
                 self._deadlines.limit_link()
                 self._open_gates()
-            elif self._span is None:
+            elif self._pausing:
                 self._deadlines.link.cancel()
         reopened = self._reopened
         await reopened.wait()

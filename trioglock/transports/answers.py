@@ -64,6 +64,8 @@ async def read_head(stream: trio.abc.Stream, max_bytes: int | None = None) -> An
     # The library's EOFError is a line without CR here: it is never told of an end.
     except (EOFError, ValueError, LibraryInvalidHandshake) as error:
         raise NotHTTP(str(error)[:_MAX_TEXT]) from error
+    if not b"HTTP/".startswith(received[:5]):
+        raise NotHTTP(f"it begins with {bytes(received[:20])!r}")
     raise EOFError
 
 
