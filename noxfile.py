@@ -82,3 +82,10 @@ def build(session: nox.Session) -> None:
         session.run(python, "-m", "pip", "install", "--quiet", wheel, external=True)
         with session.chdir(clean):
             session.run(python, "-m", "trioglock", "demo", external=True)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Run 500 connections for half an hour against a server that is killed every 20 seconds."""
+    session.install(".[test]")
+    session.run("python", "-m", "tests.soak.soak", *session.posargs)

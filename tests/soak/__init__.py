@@ -1,0 +1,1 @@
+"""A long run, by ``nox -s soak``; pytest collects nothing here."""
