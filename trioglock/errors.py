@@ -185,7 +185,7 @@ class RedirectFailed(HandshakeRefused):
 
     def __init__(self, refused: HandshakeRefused, problem: str) -> None:
         super().__init__(refused.status, refused.headers, refused.body, refused.phrase)
-        self.args = (refused, problem)
+        self.args: tuple[object, ...] = (refused, problem)
         self.problem = problem
 
     def __str__(self) -> str:

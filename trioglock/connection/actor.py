@@ -16,7 +16,7 @@ import trio
 from ..frames import Run
 from ..reasons import Disconnect
 from ..socket import Deliver, Reconnect, Socket, Stop, Stream
-from .dispatch import Effects, Hook, frames_to_send, split, split_call
+from .dispatch import Effects, Hook, split, split_call
 from .mailbox import PLAIN, Answer, Mailbox
 
 __all__ = ["Actor"]
@@ -50,7 +50,7 @@ class Actor(Generic[StateT]):
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self.mailbox: Mailbox = Mailbox(spawn, closed_error)
-        self.has_state = False
+        self.has_state: bool = False
         self.state = None  # type: ignore[assignment]  # until init_stream has run
         self.backlog: int = 0
         """Received messages that wait in the mailbox for an async hook."""
@@ -238,18 +238,25 @@ class Actor(Generic[StateT]):
     def send_now(self, message: Any) -> None:
         """Run a plain ``handle_send`` and queue what it gives; raises what it raises."""
         hook = self.send_hook
-        if hook.is_default:
-            frames, state = frames_to_send(hook, message), self.state
-        else:
-            frame, state = split(hook, self._call_now(hook, message, self.state))
-            frames = frames_to_send(hook, frame)
-        self._effects.send(frames)
+        frame, state = message, self.state
+        if not hook.is_default:
+            mailbox = self.mailbox
+            mailbox.active = PLAIN
+            try:
+                returned = hook.call(message, state)
+            finally:
+                mailbox.active = None
+            if returned.__class__ is not tuple or len(returned) != 2:
+                returned = split(hook, returned)
+            frame, state = returned
+        self._effects.send(hook, frame)
         self.state = state
 
     @property
     def can_send_now(self) -> bool:
         """Whether :meth:`send_now` may be called."""
-        return self._idle(self.send_hook)
+        mailbox = self.mailbox
+        return not (mailbox.pending or mailbox.active or self.send_hook.is_async)
 
     async def send(self, message: Any) -> None:
         """Run ``handle_send``, whatever it is, in its turn."""
@@ -266,10 +273,9 @@ class Actor(Generic[StateT]):
     async def _send(self, message: Any, answer: Answer) -> None:
         hook = self.send_hook
         frame, state = split(hook, await self._invoke(hook, message, self.state))
-        frames = frames_to_send(hook, frame)
         if self.mailbox.stopped or self._effects.closed:
             raise self._closed_error()
-        self._effects.send(frames)
+        self._effects.send(hook, frame)
         self.state = state
         answer.set(None)
 

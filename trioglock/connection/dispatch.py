@@ -132,15 +132,18 @@ class Effects:
             self.inbox.settle()
 
     def _reply(self, hook: Hook, reply: Reply, *, first: bool) -> None:
+        self.replied = True
         try:
             frames = [checked_frame(frame) for frame in reply.frames]
         except InvalidFrame as error:
             raise BadHookResult(f"{hook.label}: {error}") from None
-        self.replied = True
-        close = next((frame for frame in frames if isinstance(frame, Close)), None)
-        if close is not None:
-            # Nothing may follow a Close frame (RFC 6455, section 5.5.1).
-            del frames[frames.index(close) :]
+        close: Close | None = None
+        for at, frame in enumerate(frames):
+            if frame.__class__ is Close:
+                # Nothing may follow a Close frame (RFC 6455, section 5.5.1).
+                close = frame
+                del frames[at:]
+                break
         if not self._outbox.closed:
             if first:
                 self._outbox.put_first(frames)
@@ -153,11 +156,20 @@ class Effects:
             self.inbox.items.append(reply.deliver)
             self.inbox.settle()
 
-    def send(self, frames: list[Frame]) -> None:
-        """Queue what ``handle_send`` returned; all of it, there is no await in between."""
-        for frame in frames:
-            if frame.__class__ is Close:
+    def send(self, hook: Hook, frame: Any) -> None:
+        """Queue what ``handle_send`` returned; all of it, there is no await in between.
+
+        Raises:
+            BadHookResult, InvalidFrame: something in it is no frame; then none of it is queued.
+        """
+        outbox = self._outbox
+        kind = frame.__class__
+        if kind is bytes or (kind is str and frame.isascii()):
+            outbox.put(frame)
+            return
+        for checked in frames_to_send(hook, frame):
+            if checked.__class__ is Close:
                 # Nothing may follow a Close frame (RFC 6455, section 5.5.1).
-                self._close(frame)
+                self._close(checked)
                 return
-            self._outbox.put(frame)
+            outbox.put(checked)

@@ -86,7 +86,8 @@ class Outbox:
         """
         kind = frame.__class__
         if kind is str or kind is bytes:
-            self.size += _size(frame)  # type: ignore[arg-type]
+            plain = kind is bytes or frame.isascii()  # type: ignore[union-attr]
+            self.size += len(frame) if plain else _size(frame)  # type: ignore[arg-type]
             self._data.append(frame)  # type: ignore[arg-type]
             self._queued += 1
         elif kind is Ping or kind is Pong:
@@ -295,6 +296,9 @@ def checked_frame(frame: Frame) -> OutFrame:
     Raises:
         InvalidFrame: it is neither text, nor bytes-like, nor a control frame.
     """
+    kind = frame.__class__
+    if kind is bytes or (kind is str and frame.isascii()):  # type: ignore[union-attr]
+        return frame  # type: ignore[return-value]
     if isinstance(frame, str):
         frame = str(frame)
         _size(frame)

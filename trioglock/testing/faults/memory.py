@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import trio
 import trio.testing
 
@@ -20,7 +23,7 @@ class MemorySocket(trio.abc.HalfCloseableStream):
         self.other: MemorySocket = self
         self._inner = inner
         self._unread = 0
-        self._reset = self._closed = False
+        self._reset = self._closed = self._sending = False
         self._room = trio.lowlevel.ParkingLot()
 
     def reset(self) -> None:
@@ -39,7 +42,7 @@ class MemorySocket(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See :class:`trio.abc.SendStream`; waits while the window is full."""
-        with memoryview(data) as view:
+        with self._one_sender(), memoryview(data) as view:
             for start in range(0, len(view) or 1, WINDOW):
                 part = view[start : start + WINDOW]
                 await self._wait_room()
@@ -61,18 +64,30 @@ class MemorySocket(trio.abc.HalfCloseableStream):
         while self.other._unread >= WINDOW and not self._closed:  # noqa: SLF001 - as above
             await self._room.park()
 
+    @contextmanager
+    def _one_sender(self) -> Iterator[None]:
+        if self._sending:
+            raise trio.BusyResourceError("another task is using this stream")
+        self._sending = True
+        try:
+            yield
+        finally:
+            self._sending = False
+
     def _check(self) -> None:
         if self._reset:
             raise trio.BrokenResourceError("connection reset by the proxy")
 
     async def wait_send_all_might_not_block(self) -> None:
         """See :class:`trio.abc.SendStream`."""
-        await self._wait_room()
-        await self._inner.wait_send_all_might_not_block()
+        with self._one_sender():
+            await self._wait_room()
+            await self._inner.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
         """See :class:`trio.abc.HalfCloseableStream`."""
-        await self._inner.send_eof()
+        with self._one_sender():
+            await self._inner.send_eof()
 
     async def aclose(self) -> None:
         """See :class:`trio.abc.AsyncResource`."""

@@ -73,8 +73,10 @@ class Pump:
                     self._append(bytes(data))
                 while self.waiting >= BUFFER:
                     await self._room.park()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except trio.BrokenResourceError:
             end = "reset"
+        except trio.ClosedResourceError:
+            pass  # the other direction has ended a stream that cannot be ended by half
         self._append(end)
 
     def _append(self, item: bytes | End) -> None:
