@@ -100,11 +100,13 @@ class CallTimeout(TrioglockError, TimeoutError):
 class RestartLimit(TrioglockError):
     """Services under ``supervise()`` failed more often than it may start them again.
 
-    The fault is that of the services: see ``causes``, the last of which is the ``__cause__`` too.
-    Start again something larger, such as by a supervisor above, or let the program end.
+    The fault is that of the services: see ``causes``. The one that was too many is the
+    ``__cause__``. Start again something larger, such as by a supervisor above, or let the program
+    end.
 
     Args:
-        causes: what the services raised within the period, oldest first.
+        causes: what the services raised within the period, oldest first, and then what the others
+            raised at the same moment, or while they were stopped.
         within: seconds of the period.
     """
 

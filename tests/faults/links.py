@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,7 +12,7 @@ import trio.testing
 
 from trioglock.testing import FaultProxy, ProxiedConnection
 
-__all__ = ["Ends", "over_memory", "over_tcp", "read_all"]
+__all__ = ["Ends", "Over", "open_url", "over_memory", "over_tcp", "read_all"]
 
 
 @dataclass
@@ -79,4 +79,3 @@ async def open_url(url: str) -> trio.SocketStream:
 
 
 Over: TypeAlias = Callable[[], AbstractAsyncContextManager[Ends]]
-Opener: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]

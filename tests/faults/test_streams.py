@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import (
+    MockClock,
+    check_half_closeable_stream,
+    memory_stream_pair,
+    wait_all_tasks_blocked,
+)
 
-from trioglock.testing import Direction
+from trioglock.testing import Direction, FaultProxy
+from trioglock.testing.faults.memory import WINDOW, MemorySocket, memory_socket_pair
 
 from .links import Ends, Over, over_memory, over_tcp, read_all
 
@@ -21,11 +27,8 @@ async def test_healthy_bytes_pass_both_ways(over: Over) -> None:
         nursery.start_soon(ends.pass_to_server, BIG)
         await ends.pass_to_client(b"hello")
         assert ends.connection.bytes_to_client == 5
-        with trio.fail_after(10):
-            while ends.connection.bytes_to_server < len(BIG):
-                await trio.lowlevel.checkpoint()
+        await _passed(ends, len(BIG))
         assert ends.connection.bytes_to_server == len(BIG)
-        assert ends.connection.waiting_to_client == 0
 
 
 async def test_delay_is_each_way(autojump_clock: MockClock) -> None:
@@ -104,6 +107,7 @@ async def test_corrupt_changes_what_passes(autojump_clock: MockClock) -> None:
         ends.proxy.corrupt(lambda data: data.replace(b"l", b"") + b"!", "to_server")
         await ends.client.send_all(b"hello")
         assert await read_all(ends.server, 4) == b"heo!"
+        await wait_all_tasks_blocked()
         assert ends.connection.waiting_to_server == 0
         await ends.pass_to_client(b"hello")
 
@@ -167,11 +171,10 @@ async def test_a_reset_of_one_side_reaches_the_other() -> None:
     async with over_tcp() as ends:
         await ends.pass_to_server(b"before")
         await ends.client.send_all(b"x")
+        await _passed(ends, 7)
         await ends.server.aclose()  # with a byte unread: the operating system resets
         with pytest.raises(trio.BrokenResourceError):
-            while await ends.client.receive_some():
-                pass
-            await ends.client.send_all(b"x")
+            await ends.client.receive_some()
 
 
 @both
@@ -305,3 +308,63 @@ def _ends(ends: Ends, direction: Direction) -> tuple[trio.abc.Stream, trio.abc.S
     """Where the bytes of a direction come from, and where they go."""
     pair = (ends.client, ends.server)
     return pair if direction == "to_server" else pair[::-1]
+
+
+async def _passed(ends: Ends, size: int) -> None:
+    while ends.connection.bytes_to_server < size:
+        await trio.lowlevel.checkpoint()
+
+
+async def _clogged() -> tuple[MemorySocket, MemorySocket]:
+    near, far = memory_socket_pair()
+    for end in (near, far):
+        await end.send_all(b"x" * WINDOW)
+    return near, far
+
+
+async def _open() -> tuple[MemorySocket, MemorySocket]:
+    return memory_socket_pair()
+
+
+async def test_a_stream_in_memory_is_a_stream(autojump_clock: MockClock) -> None:
+    """What the client gets keeps all of trio's rules for streams, also while it is full."""
+    await check_half_closeable_stream(_open, _clogged)
+
+
+class Whole(trio.abc.Stream):
+    """A stream that cannot be closed by half, as those of TLS."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self.inner = inner
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+async def test_a_stream_without_halves_ends_as_a_whole(autojump_clock: MockClock) -> None:
+    """Half a close before such a server is a whole one, and no error of the proxy."""
+    near, far = memory_stream_pair()
+
+    async def open_target() -> trio.abc.Stream:
+        return Whole(near)
+
+    async with FaultProxy(open_target, memory=True) as proxy:
+        client = await proxy.open_stream()
+        await client.send_all(b"last")
+        proxy.half_close("to_client")
+        assert await client.receive_some() == b""
+        proxy.half_close("to_server")
+        assert (await read_all(far, 5))[4:] == b""
+        await wait_all_tasks_blocked()
+        await client.aclose()
+        await wait_all_tasks_blocked()
+        assert (proxy.connections, proxy.errors) == ([], [])

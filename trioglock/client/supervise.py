@@ -85,7 +85,10 @@ async def supervise(
         partial(supervisor.keep, label, member)
         for label, member in zip(labels, members, strict=True)
     ]
-    await _together(keepers, task_status)
+    with supervisor.scope:
+        await _together(keepers, task_status)
+    if supervisor.causes:
+        raise RestartLimit(supervisor.causes, within) from supervisor.last
 
 
 class _Supervisor:
@@ -105,6 +108,12 @@ class _Supervisor:
         self._restart = restart
         self._backoff = None if backoff is None else replace(backoff, max_attempts=None)
         self._failures: deque[tuple[float, Exception]] = deque()
+        self.scope: trio.CancelScope = trio.CancelScope()
+        """Around all services."""
+        self.causes: list[Exception] = []
+        """What the services raised, once that was too much."""
+        self.last: Exception | None = None
+        """The failure that was one too many."""
 
     async def live(self, label: str, service: Service) -> None:
         """One life of one service; where it must not end, its return is a failure."""
@@ -122,11 +131,16 @@ class _Supervisor:
                 await service()
             except Exception as error:
                 if trio.current_effective_deadline() == -math.inf:
-                    raise  # it was being stopped: nothing is started again
+                    # It was being stopped: nothing is started again, and nothing is lost.
+                    if not self.causes:
+                        raise
+                    self.causes.append(error)
+                    return
                 if self._restart == "temporary":
                     _logger.exception("%s: %s failed", self._name, label)
                     return
-                self._count(label, error)
+                if not self._forgives(label, error):
+                    return
             else:
                 return
             delay = 0.0
@@ -137,12 +151,8 @@ class _Supervisor:
             _logger.info("%s: %s starts again in %.3g seconds", self._name, label, delay)
             await trio.sleep(delay)
 
-    def _count(self, label: str, error: Exception) -> None:
-        """Note a failure.
-
-        Raises:
-            RestartLimit: it was one too many.
-        """
+    def _forgives(self, label: str, error: Exception) -> bool:
+        """Count a failure; if it is one too many, stop all services."""
         if self._max_restarts is not None:
             now = trio.current_time()
             self._failures.append((now, error))
@@ -150,9 +160,12 @@ class _Supervisor:
                 self._failures.popleft()
             if len(self._failures) > self._max_restarts:
                 _logger.error("%s: %s failed once too often", self._name, label, exc_info=error)
-                causes = [cause for _, cause in self._failures]
-                raise RestartLimit(causes, self._within) from error
+                self.causes = [cause for _, cause in self._failures]
+                self.last = error
+                self.scope.cancel()
+                return False
         _logger.warning("%s: %s failed", self._name, label, exc_info=error)
+        return True
 
 
 async def _together(
