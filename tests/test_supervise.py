@@ -330,8 +330,25 @@ async def test_a_failure_in_a_nursery_while_cancelled_comes_out(autojump_clock: 
     assert isinstance(inner, ValueError)
 
 
-async def test_two_failures_at_the_end_come_out_as_one_group(autojump_clock: Clock) -> None:
-    """The limit, and what a sibling raised while it was being stopped."""
+async def test_failures_at_the_same_moment_are_one_limit(autojump_clock: Clock) -> None:
+    """Services that fail together do not hide RestartLimit in a group: all are its causes."""
+    lost = trio.Event()
+
+    async def fail() -> None:
+        await lost.wait()
+        raise ValueError
+
+    async def lose() -> None:
+        await trio.sleep(1)
+        lost.set()
+
+    with pytest.raises(RestartLimit) as caught:
+        await supervise(fail, fail, fail, lose, max_restarts=0)
+    assert [type(cause) for cause in caught.value.causes] == [ValueError] * 3
+
+
+async def test_a_failure_of_a_stopped_sibling_is_a_cause_too(autojump_clock: Clock) -> None:
+    """After those that counted; the one that was too many stays the ``__cause__``."""
 
     async def cannot_stop() -> None:
         try:
@@ -339,9 +356,10 @@ async def test_two_failures_at_the_end_come_out_as_one_group(autojump_clock: Clo
         finally:
             raise KeyError("while stopping")
 
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(RestartLimit) as caught:
         await supervise(cannot_stop, failing(after=1), max_restarts=0)
-    assert {type(error) for error in caught.value.exceptions} == {RestartLimit, KeyError}
+    assert [type(cause) for cause in caught.value.causes] == [ValueError, KeyError]
+    assert caught.value.__cause__ is caught.value.causes[0]
 
 
 # How it is used.

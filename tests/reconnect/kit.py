@@ -15,6 +15,8 @@ from trioglock import (
     Connection,
     ConnectOptions,
     Disconnect,
+    HandshakeRefused,
+    Headers,
     MemoryTransport,
     Socket,
     Stream,
@@ -23,7 +25,7 @@ from trioglock import (
 from trioglock.client.dialer import URLSource
 from trioglock.testing import MemoryLink
 
-__all__ = ["URL", "Clock", "Notes", "drop", "frames", "joined", "policy", "remote_close"]
+__all__ = ["URL", "Clock", "Notes", "drop", "frames", "joined", "policy", "refusal", "remote_close"]
 
 URL = "ws://memory.test/"
 Clock: TypeAlias = trio.testing.MockClock
@@ -32,6 +34,12 @@ Clock: TypeAlias = trio.testing.MockClock
 def policy(**settings: Any) -> Backoff:
     """A Backoff without chance: 1, 2, 4, 8 seconds."""
     return Backoff(**{"initial": 1, "jitter": "none", **settings})
+
+
+def refusal(status: int, **headers: str) -> HandshakeRefused:
+    """A server's no; ``Retry_After="5"`` is a header of it."""
+    pairs = {name.replace("_", "-"): value for name, value in headers.items()}
+    return HandshakeRefused(status, Headers(pairs))
 
 
 def joined(

@@ -37,6 +37,8 @@ from trioglock import (
 )
 from trioglock.backoff import retry_after
 
+from .kit import refusal
+
 
 def lengths(**settings: Any) -> list[float]:
     """The first twelve delays without jitter."""
@@ -44,8 +46,7 @@ def lengths(**settings: Any) -> list[float]:
 
 
 def refused(status: int, **headers: str) -> HandshakeFailed:
-    pairs = {name.replace("_", "-"): value for name, value in headers.items()}
-    return HandshakeFailed(error=HandshakeRefused(status, Headers(pairs)))
+    return HandshakeFailed(error=refusal(status, **headers))
 
 
 # Delays.

@@ -87,14 +87,14 @@ class Dialer:
         self, reason: Disconnect, decision: Reconnect | Stop | None, lasted: float
     ) -> float | None:
         """See :meth:`Route.next_delay`."""
-        if self._backoff is not None and lasted >= self._backoff.stable_after:
+        if lasted >= (self._backoff or HOOKS_ONLY).stable_after:
             self._delays = self._fresh_delays()
             self._failures.clear()
         self._failures.append(reason)
         if isinstance(decision, Stop):
             return None
         if isinstance(decision, Reconnect):
-            return self._follow(decision)
+            return self._follow(decision, reason)
         if not self.retries(reason):
             return None
         delay = next(self._delays, None)
@@ -103,14 +103,15 @@ class Dialer:
             return None
         return max(delay, retry_after(reason))
 
-    def _follow(self, decision: Reconnect) -> float:
+    def _follow(self, decision: Reconnect, reason: Disconnect) -> float:
         if decision.url is not None:
             self._url = decision.url
         if decision.additional_headers is not None:
             self._headers = decision.additional_headers
         if decision.delay is not None:
             return decision.delay
-        return next(self._delays, (self._backoff or HOOKS_ONLY).maximum)
+        delay = next(self._delays, (self._backoff or HOOKS_ONLY).maximum)
+        return max(delay, retry_after(reason))
 
 
 async def _ask(source: T | Callable[[], T | Awaitable[T]]) -> T:

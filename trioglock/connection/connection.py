@@ -226,7 +226,7 @@ class Connection(Generic[StateT]):
         while not items:
             if self._inbox.ended:
                 error = self._session.closed_error()
-                if error.code in OK_CODES:
+                if error.code in OK_CODES and error.__cause__ is None:
                     raise StopAsyncIteration
                 raise error
             await self._inbox.wait()

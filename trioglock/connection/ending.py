@@ -46,7 +46,7 @@ class Ending:
     def clean(self) -> bool:
         """Whether all that was said is 1000 or 1001, and something was."""
         codes = {close.code for close in (self.sent, self.received) if close is not None}
-        if self.cause is not None and self.received is None:
+        if self.gave_up is not None or (self.cause is not None and self.received is None):
             return False
         return bool(codes) and codes <= OK_CODES
 

@@ -25,8 +25,8 @@ OutFrame = Data | Ping | Pong | Close
 class Outbox:
     """A queue bounded in bytes: many fillers, and the writer task that empties it in batches.
 
-    Pings and pongs overtake data; the Close frame is the last to leave. The queue outlives its
-    links: what one link did not take, the next one gets.
+    Pings and pongs overtake data; the Close frame is the last to leave, but for pongs. The queue
+    outlives its links: what one link did not take, the next one gets.
 
     Args:
         limit: the high-water mark in bytes of payload. A sender waits while so much is queued;
@@ -61,6 +61,7 @@ class Outbox:
         self._writing = 0  # bytes of payload with the writer task
         self._batch: list[Data] = []  # and data frames
         self._queued = 0  # data frames ever queued
+        self._dropped = 0  # and never sent
         self._done = 0  # data frames ever written or in doubt
         self._lost = (0, 0)  # the latest of them in doubt: after which, and up to which
         self._cut = False
@@ -179,6 +180,7 @@ class Outbox:
     def drop_data(self) -> tuple[Data, ...]:
         """Take away all data that is not being written; it will never be sent."""
         dropped = tuple(self._data)
+        self._dropped += len(dropped)
         self._data.clear()
         self._urgent.clear()
         self.size = self._writing
@@ -278,7 +280,7 @@ class Outbox:
             self._room.unpark_all()
 
     def _taken(self) -> int:
-        return self._queued - len(self._data)
+        return self._queued - self._dropped - len(self._data)
 
     def watch(self) -> None:
         """Note when the pings and pongs that are queued now have left."""

@@ -162,6 +162,7 @@ class Session(Generic[StateT]):
         self.ending.cause = reason
         self.pings.lose()
         if self._goes_on(reason):
+            self.status = Status.RECONNECTING
             return
         self.status = Status.CLOSED
         if self._undecided:
@@ -350,9 +351,12 @@ class Session(Generic[StateT]):
 
     def close(self, frame: Close) -> None:
         """End the connection with the closing handshake; the first one to do so wins."""
-        if self._final or self.status in (Status.CLOSING, Status.CLOSED):
+        if self._final:
             return
         self._final = True
+        if self.status in (Status.CLOSING, Status.CLOSED):
+            # The link ends, or has ended, by itself; now no hook can want another one.
+            return
         self.trace.line(f"closing with local reason: {frame.code} {frame.reason}".rstrip())
         if self.status is not Status.OPEN:
             # There is no link to close, or it is closing already.

@@ -225,9 +225,9 @@ class MockServer:
 
     async def open_stream(self) -> trio.abc.Stream:
         """A stream to this server in memory, for ``connect(..., stream=server.open_stream)``."""
+        await trio.lowlevel.checkpoint()
         near, far = trio.testing.memory_stream_pair()
         self._nursery.start_soon(self._serve, far)
-        await trio.lowlevel.checkpoint()
         return near
 
     # The script.

@@ -51,7 +51,7 @@ class MemoryLink(Link):
         while True:
             try:
                 _add(events, self._incoming.receive_nowait())
-            except (trio.WouldBlock, trio.EndOfChannel):
+            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
                 break
         self.bytes_received += sum(map(_size, events))
         return events

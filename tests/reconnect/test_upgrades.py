@@ -1,0 +1,146 @@
+"""Upgrades: ``handle_connect`` greets on each of them, before anything that was queued."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trioglock import (
+    Close,
+    Crashed,
+    LocalClose,
+    MemoryTransport,
+    Ping,
+    Reply,
+    Stream,
+)
+
+from .kit import Clock, Notes, drop, frames, joined
+
+
+class Greets(Notes):
+    """Says who it is on every upgrade."""
+
+    def handle_connect(self, stream: Stream, state: int) -> Any:
+        self.streams.append(stream)
+        return Reply(f"hello {stream.attempt}", f"after {state}"), state
+
+
+async def test_the_greeting_goes_out_first(autojump_clock: Clock) -> None:
+    """On each upgrade, before anything that was queued meanwhile."""
+    net, greets = MemoryTransport(), Greets()
+    async with joined(net, greets) as conn:
+        far = await net.accept()
+        assert await frames(far) == ["hello 1", "after 0"]
+        await far.write(["x"])
+        await conn.receive()
+        await drop(far)
+        await conn.send("queued")
+        net.refuse_next()
+        far = await net.accept()
+        assert await frames(far) == ["hello 2", "after 1", "queued"]
+    assert [stream.attempt for stream in greets.streams] == [1, 2]
+    assert {stream.connection for stream in greets.streams} == {conn}
+
+
+async def test_a_slow_greeting_goes_out_first(autojump_clock: Clock) -> None:
+    """Also when the hook is async and takes its time: what is queued waits for it."""
+
+    class Slow(Greets):
+        async def handle_connect(self, stream: Stream, state: int) -> Any:
+            await trio.sleep(5)
+            return super().handle_connect(stream, state)
+
+    net = MemoryTransport()
+    async with joined(net, Slow()) as conn:
+        await drop(await net.accept())
+        await conn.send("queued")
+        far = await net.accept()
+        await conn.send("queued too")
+        await trio.sleep(6)
+        assert await frames(far) == ["hello 2", "after 0", "queued", "queued too"]
+        conn.abort()
+
+
+async def test_a_greeting_for_a_lost_link_is_not_sent_on_the_next(autojump_clock: Clock) -> None:
+    """A link that is lost while the hook still runs gets no greeting; the next gets its own."""
+
+    class Slow(Greets):
+        async def handle_connect(self, stream: Stream, state: int) -> Any:
+            await trio.sleep(5)
+            return super().handle_connect(stream, state)
+
+    net = MemoryTransport()
+    async with joined(net, Slow()) as conn:
+        await drop(await net.accept())
+        second = await net.accept()
+        await trio.sleep(1)
+        await drop(second)
+        third = await net.accept()
+        await trio.sleep(10)
+        assert await frames(third) == ["hello 3", "after 0"]
+        conn.abort()
+
+
+async def test_the_greeting_is_not_held_by_a_full_outbox(autojump_clock: Clock) -> None:
+    """What was queued fills the outbox; the greeting is taken all the same."""
+    net = MemoryTransport()
+    async with joined(net, Greets(), write_limit=4) as conn:
+        await drop(await net.accept())
+        await conn.send("queued")
+        assert await frames(await net.accept()) == ["hello 2", "after 0", "queued"]
+
+
+async def test_a_greeting_with_a_ping_and_a_delivery(autojump_clock: Clock) -> None:
+    """All results of ``handle_connect`` work on later upgrades as on the first."""
+
+    class Both(Notes):
+        def handle_connect(self, stream: Stream, state: int) -> Any:
+            return Reply("hello", Ping(b"x"), deliver=stream.attempt), state
+
+    net = MemoryTransport()
+    async with joined(net, Both()) as conn:
+        await drop(await net.accept())
+        await conn.send("queued")
+        seen = await frames(await net.accept())
+        assert sorted(map(str, seen)) == sorted(map(str, ["hello", Ping(b"x"), "queued"]))
+        assert seen.index("hello") < seen.index("queued")
+        assert await conn.receive_batch() == [1, 2]
+
+
+async def test_a_greeting_may_close(autojump_clock: Clock) -> None:
+    """``Close`` from a later ``handle_connect`` is our own close: it is over."""
+
+    class Enough(Notes):
+        def handle_connect(self, stream: Stream, state: int) -> Any:
+            return Close(4000, "enough") if stream.attempt > 1 else None, state
+
+    net, enough = MemoryTransport(), Enough()
+    async with joined(net, enough, close_timeout=1) as conn:
+        await drop(await net.accept())
+        assert await frames(await net.accept()) == [Close(4000, "enough")]
+        await conn.wait_closed()
+    assert [type(end) for end in enough.ends] == [LocalClose]
+    assert len(net.dialed) == 2
+
+
+async def test_a_greeting_that_raises_ends_it(autojump_clock: Clock) -> None:
+    """1011 to the peer, and the exception out of the block."""
+
+    class Broken(Notes):
+        def handle_connect(self, stream: Stream, state: int) -> Any:
+            if stream.attempt > 1:
+                raise ValueError("no greeting")
+            return None, state
+
+    net, broken = MemoryTransport(), Broken()
+    with pytest.raises(ValueError, match="no greeting"):
+        async with joined(net, broken, close_timeout=1):
+            await drop(await net.accept())
+            await trio.sleep_forever()
+    assert await frames(await net.accept()) == [Close(1011, "internal error")]
+    assert [type(end) for end in broken.ends] == [Crashed]
+    assert len(net.dialed) == 2
