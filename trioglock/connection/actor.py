@@ -260,15 +260,9 @@ class Actor(Generic[StateT]):
 
     async def send(self, message: Any) -> None:
         """Run ``handle_send``, whatever it is, in its turn."""
-        if not self.mailbox.pending and self.mailbox.active is None:
-            # An async hook and nobody before it: its caller's task is as good as any.
-            self.mailbox.pending += 1
-            try:
-                await self._send(message, Answer())
-            finally:
-                self.mailbox.pending -= 1
-            return
-        await self.mailbox.ask(partial(self._send, message))
+        mailbox = self.mailbox
+        idle = not mailbox.pending and mailbox.active is None
+        await (mailbox.ask_now if idle else mailbox.ask)(partial(self._send, message))
 
     async def _send(self, message: Any, answer: Answer) -> None:
         hook = self.send_hook
@@ -322,6 +316,7 @@ class Actor(Generic[StateT]):
 
     async def terminate(self, reason: Disconnect) -> None:
         """Run ``terminate``; every other task of the connection has ended."""
+        await self.mailbox.wait_idle()
         returned = await self._invoke(self.terminate_hook, reason, self.state)
         if inspect.iscoroutine(returned):
             raise self.terminate_hook.complain(returned)

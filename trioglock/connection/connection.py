@@ -158,8 +158,9 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         self._mailbox.refuse_inside("flush")
+        marks = self._outbox.flush_marks()
         await trio.lowlevel.checkpoint()
-        if not await self._outbox.wait_flushed():
+        if not await self._outbox.wait_flushed(marks):
             raise self._session.closed_error()
 
     # Receiving.

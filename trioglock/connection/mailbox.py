@@ -88,6 +88,7 @@ class Mailbox:
         self._answers: set[Answer] = set()
         self._task: trio.lowlevel.Task | None = None
         self._turn = trio.lowlevel.ParkingLot()
+        self._short_cut: trio.CancelScope | None = None
 
     def put(self, job: Job) -> None:
         """Post a job."""
@@ -109,11 +110,26 @@ class Mailbox:
         finally:
             self._answers.discard(answer)
 
+    async def ask_now(self, job: Callable[[Answer], Awaitable[None]]) -> None:
+        """Do a job in the caller's task, which is as good as any while nothing is pending."""
+        self.pending += 1
+        try:
+            with trio.CancelScope() as self._short_cut:
+                await job(Answer())
+        finally:
+            self.pending -= 1
+        if self._short_cut.cancelled_caught:
+            raise self._closed_error()
+
+    async def wait_idle(self) -> None:
+        """Wait until nobody is inside a hook."""
+        while self.active is not None:
+            await self._turn.park()
+
     async def _run(self) -> None:
         self._task = trio.lowlevel.current_task()
         async for job in self._jobs:
-            while self.active is not None:
-                await self._turn.park()
+            await self.wait_idle()
             try:
                 if not self.stopped:
                     await job()
@@ -128,7 +144,7 @@ class Mailbox:
         """It has returned; the mailbox's task may have waited for that."""
         self.active = None
         if self._turn:
-            self._turn.unpark()
+            self._turn.unpark_all()
 
     def refuse_inside(self, call: str) -> None:
         """Raise UsageError if the caller is inside a hook of this connection."""
@@ -153,6 +169,8 @@ class Mailbox:
     def stop(self) -> None:
         """Do no further job; whoever waits for one learns that it is over."""
         self.stopped = True
+        if self._short_cut is not None:
+            self._short_cut.cancel()
         self.fail_answers()
 
     def fail_answers(self) -> None:

@@ -57,6 +57,7 @@ class Outbox:
         self._pongs: deque[Pong] = deque(maxlen=MAX_PONGS)
         self._close: Close | None = None
         self._close_first = False
+        self._close_left = False
         self._held = False
         self._writing = 0  # bytes of payload with the writer task
         self._batch: list[Data] = []  # and data frames
@@ -128,9 +129,13 @@ class Outbox:
         """Wait until there may be room; then look again."""
         await self._room.park()
 
-    async def wait_flushed(self) -> bool:
-        """Wait until what is queued now is written; False if it was lost or never will be."""
-        begin, mark = self._done, self._queued
+    def flush_marks(self) -> tuple[int, int]:
+        """What :meth:`wait_flushed` is to wait for: all that is queued or being written now."""
+        return self._done, self._queued
+
+    async def wait_flushed(self, marks: tuple[int, int]) -> bool:
+        """Wait until it is written; False if it was lost or never will be."""
+        begin, mark = marks
         while self._done < mark:
             if self._cut:
                 return False
@@ -200,6 +205,7 @@ class Outbox:
     def attach(self) -> None:
         """A new link: the data is held back until :meth:`release`, what was for the old is gone."""
         self._held = True
+        self._close_left = False
         self.in_doubt = ()
         self._pongs.clear()
         self.size -= sum(map(_urgent_size, self._urgent))
@@ -232,13 +238,13 @@ class Outbox:
         if self._close is not None and (self._close_first or not self._data):
             batch.append(self._close)
             self._close = None
-            self._held = True
+            self._close_left = True
         self.writing = bool(batch)
         return batch
 
     def _take_data(self, batch: list[OutFrame]) -> None:
         data = self._data
-        if self._held or not data:
+        if self._held or self._close_left or not data:
             return
         if self.size <= BATCH:
             self._writing = self.size
@@ -255,6 +261,9 @@ class Outbox:
     def _take_urgent(self, batch: list[OutFrame]) -> None:
         batch.extend(self._pongs)
         self._pongs.clear()
+        if self._close_left:
+            # Of us, only pongs may follow our Close frame (RFC 6455, section 5.5).
+            return
         batch.extend(self._urgent)
         self._writing = sum(map(_urgent_size, self._urgent))
         self._urgent.clear()

@@ -110,10 +110,14 @@ class Session(Generic[StateT]):
         try:
             async with trio.open_nursery() as nursery:
                 self.background.nursery = nursery
-                reason = await self._live()
+                try:
+                    reason = await self._live()
+                finally:
+                    # Nothing can be started any more, not even in this very tick.
+                    self.background.nursery = None
+                    self.actor.stop()
                 nursery.cancel_scope.cancel()
         finally:
-            self.background.nursery = None
             reason = self._ended_by or reason
             self._finish(reason)
             with trio.CancelScope(shield=True, deadline=self._deadlines.closing()):
@@ -437,7 +441,7 @@ class Session(Generic[StateT]):
         self._final = True
         self.status = Status.CLOSED
         self._end_outbox()
-        self.actor.stop()
+        self.pings.lose()
         self.inbox.end()
         if self._reopened is not None:
             self._reopened.set()
