@@ -179,7 +179,7 @@ async def test_international_names_are_encoded(transport: MakeTransport) -> None
 
 
 @on_both
-async def test_an_ipv6_literal_keeps_its_brackets(transport: MakeTransport) -> None:
+async def test_scenario_37_an_ipv6_literal_keeps_its_brackets(transport: MakeTransport) -> None:
     """``ws://[::1]:port/`` connects, and the Host header has the brackets."""
     requests: list[Request] = []
     async with (
@@ -211,7 +211,7 @@ async def test_a_default_port_is_left_out(transport: MakeTransport) -> None:
 
 
 @on_both
-async def test_a_refused_ipv6_address_falls_back(transport: MakeTransport) -> None:
+async def test_scenario_37_a_refused_ipv6_address_falls_back(transport: MakeTransport) -> None:
     """A name whose first address refuses is reached at the next one."""
     resolve_to("::1", "127.0.0.1")
     with no_leak():
@@ -222,7 +222,7 @@ async def test_a_refused_ipv6_address_falls_back(transport: MakeTransport) -> No
                 assert conn.handshake.peer == f"127.0.0.1:{port}"
 
 
-async def test_a_silent_ipv6_address_falls_back(mock_clock: MockClock) -> None:
+async def test_scenario_37_a_silent_ipv6_address_falls_back(mock_clock: MockClock) -> None:
     """A name whose first address never answers is reached at the next one (RFC 8305)."""
     resolve_to("::1", "127.0.0.1")
     trio.socket.set_custom_socket_factory(Deaf(socket.AF_INET6))

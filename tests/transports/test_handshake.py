@@ -164,7 +164,7 @@ async def test_subprotocol(
 @on_both
 @pytest.mark.parametrize("protocol", ["websocket", "WebSocket", "WEBSOCKET"])
 @pytest.mark.parametrize("connection", ["Upgrade", "upgrade", "keep-alive, Upgrade"])
-async def test_letter_case_and_lists(
+async def test_scenario_35_letter_case_and_lists(
     transport: MakeTransport, connection: str, protocol: str, autojump_clock: MockClock
 ) -> None:
     """Upgrade and Connection are tokens in any case, Connection a list of them."""
@@ -198,7 +198,7 @@ async def test_response_headers(transport: MakeTransport, autojump_clock: MockCl
 
 @on_both
 @pytest.mark.parametrize("cut", [1, 7, 150, 1000])
-async def test_frames_right_behind_the_101(
+async def test_scenario_34_frames_right_behind_the_101(
     transport: MakeTransport, cut: int, autojump_clock: MockClock
 ) -> None:
     """Frames that come with the 101 are delivered, however the bytes are cut into packets."""

@@ -56,7 +56,7 @@ async def test_an_http_proxy(transport: MakeTransport) -> None:
 
 
 @pytest.mark.parametrize("host", ["feed.test", "[::1]"])
-async def test_connect_always_names_the_port(host: str) -> None:
+async def test_scenario_38_connect_always_names_the_port(host: str) -> None:
     """Also a default port is in the target and in the Host header of CONNECT (RFC 9110, 7.2)."""
     async with serving(upgrading([])) as port:
         proxy = HTTPProxy(port)

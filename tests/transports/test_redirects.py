@@ -136,7 +136,7 @@ async def test_wss_is_never_given_up(transport: MakeTransport) -> None:
 
 
 @on_both
-async def test_max_redirects(transport: MakeTransport) -> None:
+async def test_scenario_38_max_redirects(transport: MakeTransport) -> None:
     """A loop ends after ``max_redirects``, by default ten, with the last answer in the error."""
     site = Site("/")
     with no_leak():
@@ -164,7 +164,7 @@ async def test_no_redirects(transport: MakeTransport) -> None:
 
 
 @on_both
-async def test_another_origin_learns_nothing(transport: MakeTransport) -> None:
+async def test_scenario_38_another_origin_learns_nothing(transport: MakeTransport) -> None:
     """Credentials of headers and URL, and a Host given by hand, stay with the first origin."""
     other, first = Site(), Site()
     async with serving(other) as other_port, serving(first) as port:

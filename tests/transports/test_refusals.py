@@ -126,7 +126,7 @@ async def test_an_answer_that_others_would_take(
 
 @on_both
 @pytest.mark.parametrize("wrong", INVALID)
-async def test_an_invalid_answer(
+async def test_scenario_39_an_invalid_answer(
     transport: MakeTransport, wrong: str, autojump_clock: MockClock
 ) -> None:
     """What is no WebSocket handshake is InvalidHandshake, at once, though the server stays."""
@@ -137,7 +137,7 @@ async def test_an_invalid_answer(
 
 
 @on_both
-async def test_a_subprotocol_that_was_not_offered(
+async def test_scenario_39_a_subprotocol_that_was_not_offered(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """The server may only choose one of those that we know."""
@@ -176,7 +176,9 @@ async def test_a_server_that_hangs_up_unasked(
 
 
 @on_both
-async def test_a_101_that_never_ends(transport: MakeTransport, autojump_clock: MockClock) -> None:
+async def test_scenario_39_a_101_that_never_ends(
+    transport: MakeTransport, autojump_clock: MockClock
+) -> None:
     """A server that trickles its headers, each in good time, does not extend ``open_timeout``."""
 
     async def script(stream: trio.abc.Stream) -> None:

@@ -56,7 +56,7 @@ async def test_a_trusted_server(transport: MakeTransport) -> None:
 
 
 @on_both
-async def test_the_first_frame_may_come_with_the_101(transport: MakeTransport) -> None:
+async def test_scenario_34_the_first_frame_may_come_with_the_101(transport: MakeTransport) -> None:
     """Frames in the same TLS record as the 101 are delivered."""
 
     async def script(stream: trio.abc.Stream) -> None:
@@ -104,7 +104,9 @@ async def test_server_hostname_names_the_certificate(transport: MakeTransport) -
 
 @on_both
 @pytest.mark.parametrize("trusted", [True, False], ids=["wrong name", "unknown authority"])
-async def test_a_certificate_that_does_not_fit(transport: MakeTransport, trusted: bool) -> None:
+async def test_scenario_36_a_certificate_that_does_not_fit(
+    transport: MakeTransport, trusted: bool
+) -> None:
     """A wrong name or an unknown authority is a TLSFailed at once, with its cause."""
     context = server_context("other.example.org" if trusted else "127.0.0.1")
     with no_leak():
@@ -209,7 +211,7 @@ async def hang_up(stream: trio.abc.Stream) -> None:
 
 @on_both
 @pytest.mark.parametrize("script", [hang_up, hang_up_after_hello, hang_up_after_the_handshake])
-async def test_a_tls_server_that_hangs_up(
+async def test_scenario_36_a_tls_server_that_hangs_up(
     transport: MakeTransport, script: Callable[[trio.abc.Stream], object]
 ) -> None:
     """A peer that opens and closes is told at once, wherever in the handshake it does."""
