@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
@@ -32,8 +33,8 @@ def tests(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Check style and common mistakes with ruff, trio's ASYNC rules included."""
     session.install("ruff>=0.9")
-    session.run("ruff", "check", *CODE)
-    session.run("ruff", "format", "--check", *CODE)
+    session.run("ruff", "check", *CODE, "benchmarks")
+    session.run("ruff", "format", "--check", *CODE, "benchmarks")
 
 
 @nox.session
@@ -64,6 +65,30 @@ def autobahn(session: nox.Session) -> None:
     """Run the Autobahn test suite; ``-- --runs 3``, ``-- --cases '6.*'``. Needs Python 2.7."""
     session.install("-e", ".")
     session.run("python", "-m", "tests.autobahn.run", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure speed beside other clients; ``-- --quick`` only tries whether all of it works."""
+    session.install("-e", ".[bench]")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Run random programs, random frames and atheris, 20 minutes each; ``-- 60`` for 60 seconds."""
+    session.install("-e", ".[test]")
+    seconds = session.posargs[0] if session.posargs else "1200"
+    for what in ("connection", "codec"):
+        session.run("python", "-m", "tests.machines.run", what, "--seconds", seconds)
+    try:
+        session.install("--only-binary", "atheris", "atheris>=3")
+    except CommandFailed:
+        session.warn("atheris has wheels for Python 3.11 to 3.13 on Linux: skipped")
+        return
+    corpus = str(Path(session.create_tmp(), "corpus"))
+    limits = (f"-max_total_time={seconds}", "-rss_limit_mb=1024")
+    session.run("python", "-m", "tests.machines.fuzz_decoder", *limits, corpus)
 
 
 @nox.session

@@ -54,10 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not runs or any(len(results) != ALL_CASES for results in runs):
         print(f"{options.reports} has no runs of all cases")
         return 1
-    facts = json.loads((folders[-1] / "facts.json").read_text(encoding="utf-8"))
-    text = page_with(options.page.read_text(encoding="utf-8"), results_section(runs, facts))
-    options.page.write_text(text, encoding="utf-8")
+    facts = [json.loads((each / "facts.json").read_text(encoding="utf-8")) for each in folders]
+    section = results_section(runs, facts[-1] | _fastest(facts))
+    options.page.write_text(
+        page_with(options.page.read_text(encoding="utf-8"), section), encoding="utf-8"
+    )
     return 0
+
+
+def _fastest(facts: list[dict[str, str]]) -> dict[str, str]:
+    """The time that says most about the client and least about what else the computer did."""
+    return {"seconds": min((each["seconds"] for each in facts), key=int)}
 
 
 def _run_number(folder: Path) -> int:
@@ -78,10 +85,9 @@ def results_section(runs: list[list[Result]], facts: Mapping[str, str]) -> str:
 
 def _overview(results: list[Result], facts: Mapping[str, str]) -> Iterator[str]:
     versions = ", ".join(f"{name} {facts[name]}" for name in ("trio", "websockets", "Python"))
-    yield (
-        f"Measured on {facts['date']}: trioglock {facts['trioglock']} with {versions}, by"
-        f" autobahntestsuite {facts['autobahntestsuite']}; a run took {facts['seconds']} seconds."
-    )
+    yield f"Measured on {facts['date']}: trioglock {facts['trioglock']} with {versions},"
+    suite = f"autobahntestsuite {facts['autobahntestsuite']}"
+    yield f"by {suite}; the fastest run took {facts['seconds']} s."
     yield ""
     yield from _head("client")
     yield _row(f"**trioglock {facts['trioglock']}**", _figures(results))

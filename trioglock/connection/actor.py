@@ -139,8 +139,9 @@ class Actor(Generic[StateT]):
             try:
                 if not self.has_state:
                     self._init(self._call_now(self.init_stream, stream))
-                returned = self._call_now(self.connect, stream, self.state)
-                self._greet(returned, is_current(stream))
+                if not self.mailbox.stopped:
+                    returned = self._call_now(self.connect, stream, self.state)
+                    self._greet(returned, is_current(stream))
                 done(stream)
             except Exception as error:
                 self._crashed(error)
@@ -150,8 +151,9 @@ class Actor(Generic[StateT]):
             try:
                 if not self.has_state:
                     self._init(await self._invoke(self.init_stream, stream))
-                returned = await self._invoke(self.connect, stream, self.state)
-                self._greet(returned, is_current(stream))
+                if not self.mailbox.stopped:
+                    returned = await self._invoke(self.connect, stream, self.state)
+                    self._greet(returned, is_current(stream))
                 done(stream)
             except Exception as error:
                 self._crashed(error)

@@ -64,6 +64,10 @@ class Answer:
         return self._value
 
 
+NOBODY = Answer()
+"""For a job whose caller does it itself and waits for no answer."""
+
+
 class Mailbox:
     """The queue of one actor, and the task that works it off.
 
@@ -115,7 +119,7 @@ class Mailbox:
         self.pending += 1
         try:
             with trio.CancelScope() as self._short_cut:
-                await job(Answer())
+                await job(NOBODY)
         finally:
             self.pending -= 1
         if self._short_cut.cancelled_caught:

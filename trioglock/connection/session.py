@@ -405,10 +405,11 @@ class Session(Generic[StateT]):
 
     def abort(self) -> None:
         """Drop everything on the spot."""
-        if self.status is Status.CLOSED:
+        if self.status is Status.CLOSED and not self._undecided:
             return
         self._ended_by = self._ended_by or Aborted(attempt=self._attempt)
         self._final = True
+        self.outbox.refuse()
         self.actor.stop()
         self._deadlines.cancel()
 
@@ -421,6 +422,7 @@ class Session(Generic[StateT]):
             self._end_link(Close(1011, "internal error"), self._ended_by)
         elif self._span is None:
             self._deadlines.link.cancel()
+        self.outbox.refuse()
         self.actor.stop()
         self._deadlines.limit_hooks()
         self.body.cancel()

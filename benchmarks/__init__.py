@@ -1,0 +1,1 @@
+"""What a message, a connection and a round trip cost: trioglock beside other clients."""

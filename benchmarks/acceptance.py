@@ -1,0 +1,150 @@
+"""What the project has promised: limits, and whether a run kept them. It never fails a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .cases import AIOHTTP, RAW, TRIO_WEBSOCKET, WEBSOCKETS_TRIO, native, picows
+from .idle import IDLE
+from .results import Results, Spread
+
+__all__ = ["Verdict", "verdicts"]
+
+JSON = "1 KiB of JSON, permessage-deflate"
+CONNECTIONS = "Echo of 64 B over connections"
+
+HOOK = native("hook").label
+FOR = native("async for").label
+SEND = native("send through handle_send").label
+ECHO = native("send then receive").label
+REPLY = native("Reply from a hook").label
+THEIRS = WEBSOCKETS_TRIO.label
+OLDER = TRIO_WEBSOCKET.label
+STREAM = RAW.label
+QUEUE = picows("queue").label
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One promise: how the values of two entries in one column must relate."""
+
+    what: str
+    limit: str
+    group: str
+    column: str
+    ours: str
+    theirs: str
+    at_least: float | None = None
+    """Times that they must take longer than we."""
+    at_most: float | None = None
+    """Times that we may take longer than they."""
+    more: float | None = None
+    """By how much we may be above them."""
+
+    def measured(self, results: Results) -> Spread | None:
+        """What the run gave; None if it has not measured that."""
+        column = results.find(self.group, self.column)
+        if column is None:
+            return None
+        if self.more is not None:
+            return column.difference(self.ours, self.theirs)
+        if self.at_least is not None:
+            return column.ratio(self.theirs, self.ours)
+        return column.ratio(self.ours, self.theirs)
+
+    def is_kept(self, measured: Spread) -> bool:
+        """Whether the median is within the limit."""
+        if self.at_least is not None:
+            return measured.median >= self.at_least
+        bound = self.more if self.at_most is None else self.at_most
+        assert bound is not None
+        return measured.median <= bound
+
+
+def _faster(what: str, group: str, column: str, ours: str, **least: float) -> Iterator[Limit]:
+    for key, times in least.items():
+        theirs = {"websockets": THEIRS, "trio_websocket": OLDER}[key]
+        limit = f"at least {times:g} x {theirs}"
+        yield Limit(what, limit, group, column, ours, theirs, at_least=times)
+
+
+def _near(what: str, group: str, column: str, ours: str, theirs: str, times: float) -> Limit:
+    limit = f"at most {times:g} x the time of {theirs}"
+    return Limit(what, limit, group, column, ours, theirs, at_most=times)
+
+
+def limits() -> Iterator[Limit]:
+    """All promises."""
+    what = "receive in a hook that counts"
+    at = ("Receive", "64 B", HOOK)
+    yield from _faster(what, *at, websockets=12, trio_websocket=30)
+    yield Limit(what, f"faster than {QUEUE}", *at, QUEUE, at_least=1)
+    yield _near(what, *at, picows("bare callback").label, 2)
+
+    what = "`async for` with the default Socket"
+    at = ("Receive", "64 B", FOR)
+    yield from _faster(what, *at, websockets=6, trio_websocket=15)
+    yield _near(what, *at, QUEUE, 1.4)
+    yield _near(what, *at, AIOHTTP.label, 1.4)
+
+    what = "`await send` through `handle_send`"
+    at = ("Send", "64 B", SEND)
+    yield from _faster(what, *at, websockets=8, trio_websocket=8)
+    yield _near(what, *at, picows("send").label, 1.3)
+
+    what = "echo, `send` then `receive`, cores awake"
+    at = ("Echo", "64 B", ECHO)
+    yield from _faster(what, *at, websockets=1.6, trio_websocket=1.8)
+    yield _near(what, *at, STREAM, 1.8)
+    what = "echo from `handle_receive` returning `Reply`, cores awake"
+    yield _near(what, "Echo", "64 B", REPLY, STREAM, 1.6)
+
+    what = "{} receive in a hook"
+    yield from _faster(what.format("1 KiB"), "Receive", "1 KiB", HOOK, websockets=5)
+    yield from _faster(what.format("16 KiB"), "Receive", "16 KiB", HOOK, websockets=2.5)
+    limit = f"at least 0.6 of the bytes per second of {STREAM}"
+    what = "1 MiB binary, receive in a hook"
+    yield Limit(what, limit, "Receive", "1 MiB", HOOK, STREAM, at_least=0.6)
+
+    what = f"{JSON}, "
+    yield from _faster(what + "receive in a hook", JSON, "receive", HOOK, websockets=1)
+    yield from _faster(what + "receive by async for", JSON, "receive", FOR, websockets=1)
+    yield from _faster(what + "send", JSON, "send", SEND, websockets=1)
+
+    what = "memory per idle client connection, heartbeat on"
+    for many in ("1,000", "10,000"):
+        limit = f"not above {THEIRS} ({many} connections, RSS)"
+        yield Limit(what, limit, IDLE, f"memory, {many}", "trioglock", THEIRS, at_most=1)
+    what = "1,000 connections x 64 B echo"
+    yield from _faster(what, CONNECTIONS, "1000", ECHO, websockets=1.5)
+
+    what = "async hooks that do not block, {}"
+    limit = "at most 1 us more than plain ones"
+    hooks = native("async hook").label
+    yield Limit(what.format("receive"), limit, "Receive", "64 B", hooks, HOOK, more=1)
+    hooks = native("send through an async handle_send").label
+    yield Limit(what.format("send"), limit, "Send", "64 B", hooks, SEND, more=1)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A promise and what became of it."""
+
+    what: str
+    limit: str
+    measured: str
+    kept: str
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """One for each promise."""
+    return [_verdict(limit, results) for limit in limits()]
+
+
+def _verdict(limit: Limit, results: Results) -> Verdict:
+    measured = limit.measured(results)
+    if measured is None:
+        return Verdict(limit.what, limit.limit, "not measured", "-")
+    kept = "yes" if limit.is_kept(measured) else "no"
+    return Verdict(limit.what, limit.limit, str(measured), kept)

@@ -1,0 +1,62 @@
+"""The chart: what a message of 64 bytes costs, one panel for each table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .results import Results
+
+plt: Any
+try:
+    from matplotlib import pyplot as plt
+except ImportError:
+    plt = None
+
+__all__ = ["draw"]
+
+PANELS = ("Receive", "Send", "Echo")
+OURS, THEIRS = "#c8501e", "#8a98a8"
+
+
+def draw(results: Results, folder: Path) -> list[Path]:
+    """Draw it as SVG and PNG; no files where matplotlib is not installed, or nothing is to see."""
+    columns = [results.find(panel, "64 B") for panel in PANELS]
+    shown = [column for column in columns if column is not None and column.rounds]
+    if plt is None or not shown:
+        return []
+    plt.switch_backend("agg")
+    height = 1 + sum(0.3 * len(column.rounds) + 0.7 for column in shown)
+    ratios = [len(column.rounds) for column in shown]
+    figure, panels = plt.subplots(
+        len(shown),
+        1,
+        figsize=(9, height),
+        squeeze=False,
+        height_ratios=ratios,
+        layout="constrained",
+    )
+    for panel, column in zip(panels[:, 0], shown, strict=True):
+        rows = [(label, column.spread(label)) for label in column.rounds]
+        bars = sorted(
+            ((spread, label) for label, spread in rows if spread is not None),
+            key=lambda bar: bar[0].median,
+            reverse=True,
+        )
+        labels = [label for _, label in bars]
+        medians = [spread.median for spread, _ in bars]
+        below = [spread.median - spread.least for spread, _ in bars]
+        above = [spread.most - spread.median for spread, _ in bars]
+        colours = [OURS if label.startswith("trioglock,") else THEIRS for label in labels]
+        drawn = panel.barh(labels, medians, xerr=(below, above), color=colours, ecolor="#333333")
+        panel.bar_label(drawn, [f" {value:.3g}" for value in medians], padding=4, fontsize=8)
+        panel.set_xscale("log")
+        panel.xaxis.set_minor_formatter("")
+        panel.set_title(f"{column.group}, 64 bytes: {column.unit}, less is better", fontsize=10)
+        panel.margins(x=0.15)
+        panel.tick_params(labelsize=8)
+    paths = [folder / "performance.svg", folder / "performance.png"]
+    for path in paths:
+        figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return paths

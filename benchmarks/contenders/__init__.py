@@ -1,0 +1,1 @@
+"""The clients that are compared, one file each; a file is loaded only in its own process."""

@@ -1,0 +1,154 @@
+"""picows, on asyncio with uvloop: callbacks in C, or a queue behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+from ..job import Job
+from .contender import Wire
+from .on_uvloop import UvloopContender
+
+__all__ = ["CONTENDER"]
+
+
+class Counter(WSListener):
+    """Takes each payload and counts."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.over = asyncio.Event()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        frame.get_payload_as_utf8_text()
+        self.received += 1
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.over.set()
+
+
+class BinaryCounter(Counter):
+    """The same for binary messages."""
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        frame.get_payload_as_bytes()
+        self.received += 1
+
+
+class BareCounter(Counter):
+    """Only counts: no payload becomes an object."""
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        self.received += 1
+
+
+class Echoer(WSListener):
+    """Sends every message back until it has had enough."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.over = asyncio.Event()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        self.left -= 1
+        if self.left:
+            transport.send(frame.msg_type, frame.get_payload_as_bytes())
+        else:
+            self.over.set()
+
+
+class Queue(WSListener):
+    """Puts every message into a queue, and knows when the socket takes no more."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.paused = False
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type is WSMsgType.TEXT:
+            self.queue.put_nowait(frame.get_payload_as_utf8_text())
+        else:
+            self.queue.put_nowait(frame.get_payload_as_bytes())
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.writable.set()
+
+
+class Picows(UvloopContender):
+    """picows with its defaults."""
+
+    @asynccontextmanager
+    async def _connect(self, job: Job, listener: WSListener) -> AsyncIterator[WSTransport]:
+        transport, _ = await ws_connect(lambda: listener, job.url(), ssl_context=job.tls)
+        try:
+            yield transport
+        finally:
+            transport.disconnect()
+            await transport.wait_disconnected()
+
+    @asynccontextmanager
+    async def open(self, job: Job) -> AsyncIterator[Wire]:
+        """See :meth:`Contender.open`; the queue has no limit, nothing keeps the peer waiting."""
+        listener = Queue()
+        async with self._connect(job, listener) as transport:
+
+            async def send(message: str | bytes) -> None:
+                kind = WSMsgType.TEXT if isinstance(message, str) else WSMsgType.BINARY
+                transport.send(kind, message)
+
+            yield Wire(send, listener.queue.get)
+
+    async def receive_callback(self, job: Job) -> float:
+        """In a callback that takes the payload and counts."""
+        return await self._count(job, Counter() if job.is_text else BinaryCounter())
+
+    async def receive_bare(self, job: Job) -> float:
+        """In a callback that counts."""
+        return await self._count(job, BareCounter())
+
+    async def _count(self, job: Job, listener: Counter) -> float:
+        transport, _ = await ws_connect(lambda: listener, job.url(end=True), ssl_context=job.tls)
+        began = time.perf_counter()
+        transport.send(WSMsgType.TEXT, "go")
+        await listener.over.wait()
+        took = time.perf_counter() - began
+        assert listener.received == job.count, listener.received
+        return took
+
+    async def send(self, job: Job) -> float:
+        """``send`` is no coroutine: wait only where the socket takes no more."""
+        listener = Queue()
+        async with self._connect(job, listener) as transport:
+            send = transport.send
+            kind = WSMsgType.TEXT if job.is_text else WSMsgType.BINARY
+            began = time.perf_counter()
+            for message in job.messages():
+                if listener.paused:
+                    await listener.writable.wait()
+                send(kind, message)
+            await listener.queue.get()
+            return time.perf_counter() - began
+
+    async def echo_callback(self, job: Job) -> float:
+        """From callback to callback."""
+        listener = Echoer(job.count)
+        async with self._connect(job, listener) as transport:
+            kind = WSMsgType.TEXT if job.is_text else WSMsgType.BINARY
+            began = time.perf_counter()
+            transport.send(kind, job.message)
+            await listener.over.wait()
+            return time.perf_counter() - began
+
+
+CONTENDER = Picows()

@@ -1,0 +1,105 @@
+"""A raw trio stream: what the bytes alone cost, every frame ready-made and none looked at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import trio
+
+from ..job import Job, payload
+from .contender import TrioContender, Wire
+
+__all__ = ["CONTENDER"]
+
+CHUNK = 2**16
+MASKED = 4
+
+
+class Raw(TrioContender):
+    """Speaks just enough WebSocket for the servers to answer."""
+
+    @asynccontextmanager
+    async def open(self, job: Job) -> AsyncIterator[Wire]:
+        """Not used: the loops here know only bytes."""
+        raise NotImplementedError
+        yield
+
+    async def receive(self, job: Job) -> float:
+        """Receive as many bytes as the messages have."""
+        async with _stream(job) as stream:
+            left = job.count * (_head(job.size) + job.size)
+            began = time.perf_counter()
+            await stream.send_all(_frame(b"go"))
+            while left:
+                left -= len(await stream.receive_some(CHUNK))
+            return time.perf_counter() - began
+
+    async def send(self, job: Job) -> float:
+        """One write for each message."""
+        async with _stream(job) as stream:
+            frame = _frame(payload(job.size))
+            began = time.perf_counter()
+            for _ in range(job.count):
+                await stream.send_all(frame)
+            await stream.receive_some(CHUNK)
+            return time.perf_counter() - began
+
+    async def echo(self, job: Job) -> float:
+        """One write, and as many bytes back."""
+        async with _stream(job) as stream:
+            frame = _frame(payload(job.size))
+            began = time.perf_counter()
+            for _ in range(job.count):
+                await stream.send_all(frame)
+                left = len(frame) - MASKED
+                while left:
+                    left -= len(await stream.receive_some(CHUNK))
+            return time.perf_counter() - began
+
+
+@asynccontextmanager
+async def _stream(job: Job) -> AsyncIterator[trio.abc.Stream]:
+    url = urlsplit(job.url())
+    assert url.hostname is not None
+    assert url.port is not None
+    if job.tls:
+        stream: trio.abc.Stream = await trio.open_ssl_over_tcp_stream(
+            url.hostname, url.port, ssl_context=job.tls
+        )
+    else:
+        stream = await trio.open_tcp_stream(url.hostname, url.port)
+    request = (
+        f"GET {url.path}?{url.query} HTTP/1.1\r\nHost: {url.netloc}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    try:
+        await stream.send_all(request.encode())
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += await stream.receive_some(CHUNK)
+        yield stream
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+def _head(size: int) -> int:
+    return 2 if size < 126 else 4 if size < 2**16 else 10
+
+
+def _frame(data: bytes) -> bytes:
+    """A client's frame, masked with zeros."""
+    size = len(data)
+    if size < 126:
+        head = bytes((0x81, 0x80 | size))
+    elif size < 2**16:
+        head = bytes((0x81, 0xFE)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x82, 0xFF)) + size.to_bytes(8, "big")
+    return head + bytes(MASKED) + data
+
+
+CONTENDER = Raw()

@@ -1,0 +1,114 @@
+"""The report of a run, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from .acceptance import verdicts
+from .machine import describe_machine
+from .results import Column, Results
+from .rounds import Effort
+
+__all__ = ["insert_report", "to_json", "to_markdown"]
+
+BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+
+# What the others are compared with, in tables where it takes part.
+REFERENCES = (
+    "trioglock, hook",
+    "trioglock, send through handle_send",
+    "trioglock, send then receive",
+    "trioglock, receive",
+    "trioglock",
+)
+
+
+def to_markdown(results: Results, effort: Effort) -> str:
+    """The whole report."""
+    return "\n".join(_lines(results, effort)) + "\n"
+
+
+def _lines(results: Results, effort: Effort) -> Iterator[str]:
+    for name, words in describe_machine().items():
+        yield f"- {name}: {words}"
+    yield (
+        f"- {effort.rounds} rounds, everyone in turn in each; median (least to most). Ratios are "
+        "taken within a round. During echoes, batches and crowds `nice -n 19` spinners keep all "
+        "cores awake."
+    )
+    for name, words in results.missing.items():
+        yield f"- not measured: {name} ({words})"
+    yield from ("", "### Acceptance", "", "| what | limit | measured | kept |", "|---|---|---|---|")
+    for verdict in verdicts(results):
+        yield f"| {verdict.what} | {verdict.limit} | {verdict.measured} | {verdict.kept} |"
+    for group, columns in results.groups().items():
+        yield from ("", f"### {group}", "")
+        yield from _table(columns)
+        reference = _reference(columns)
+        if reference is not None:
+            yield from ("", f"Times the value of *{reference}*:", "")
+            yield from _ratios(columns, reference)
+
+
+def _table(columns: list[Column]) -> Iterator[str]:
+    units = {column.unit for column in columns}
+    one = f" ({units.pop()})" if len(units) == 1 else ""
+    names = [c.name if one else f"{c.name} ({c.unit})" for c in columns]
+    yield f"|{one} | " + " | ".join(names) + " |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for label in _labels(columns):
+        cells = [str(column.spread(label) or "-") for column in columns]
+        yield f"| {label} | " + " | ".join(cells) + " |"
+
+
+def _ratios(columns: list[Column], reference: str) -> Iterator[str]:
+    yield "| | " + " | ".join(column.name for column in columns) + " |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for label in _labels(columns):
+        if label != reference:
+            cells = [str(column.ratio(label, reference) or "-") for column in columns]
+            yield f"| {label} | " + " | ".join(cells) + " |"
+
+
+def _labels(columns: list[Column]) -> list[str]:
+    return list(dict.fromkeys(label for column in columns for label in column.rounds))
+
+
+def _reference(columns: list[Column]) -> str | None:
+    labels = _labels(columns)
+    return next((name for name in REFERENCES if name in labels), None)
+
+
+def to_json(results: Results, effort: Effort) -> str:
+    """Every round of everything."""
+    return json.dumps(
+        {
+            "machine": describe_machine(),
+            "rounds": effort.rounds,
+            "missing": results.missing,
+            "failures": results.failures,
+            "acceptance": [vars(verdict) for verdict in verdicts(results)],
+            "columns": [
+                {
+                    "table": column.group,
+                    "column": column.name,
+                    "unit": column.unit,
+                    "rounds": column.rounds,
+                    "cpu": column.cpu,
+                }
+                for column in results.columns
+            ],
+        },
+        indent=1,
+    )
+
+
+def insert_report(page: Path, report: str) -> None:
+    """Put the report between the marks of a page."""
+    marks = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    text = page.read_text(encoding="utf-8")
+    new = marks.sub(lambda _: f"{BEGIN}\n\n{report}\n{END}", text)
+    page.write_text(new, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Random programs against the connection, and random bytes against the decoder."""

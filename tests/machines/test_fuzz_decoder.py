@@ -1,0 +1,32 @@
+"""The target for atheris, run for a moment without it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trioglock.transports.codec import Decoder
+
+from .fuzz_decoder import check, seeds
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.one_of(st.binary(max_size=80), st.sampled_from(seeds())), st.binary(max_size=8))
+def test_any_bytes_mean_the_same_however_they_are_cut(data: bytes, more: bytes) -> None:
+    """The decoder raises nothing and keeps its bounds."""
+    check(data + more)
+
+
+def test_the_target_notices_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that forgets what a chunk has begun is found out."""
+    feed = Decoder.feed
+
+    def forgetful(self: Decoder, chunk: bytes) -> object:
+        self._rest = b""
+        return feed(self, chunk)
+
+    monkeypatch.setattr(Decoder, "feed", forgetful)
+    with pytest.raises(AssertionError):
+        for data in seeds():
+            check(data)

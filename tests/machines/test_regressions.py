@@ -1,0 +1,241 @@
+"""What random programs have found, as plain tests."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import pytest
+import trio
+import trio.testing
+
+from trioglock import (
+    Backoff,
+    Beat,
+    Close,
+    ConnectionClosed,
+    ConnectionClosedError,
+    MemoryTransport,
+    Ping,
+    Reconnect,
+    Socket,
+    Stream,
+    connect,
+)
+from trioglock.frames import Event
+from trioglock.testing import memory_link_pair
+from trioglock.transports import Handshake
+
+from .machine import run
+from .programs import HOOKS, Program, Setup, Step
+
+URL = "ws://memory.test/"
+Clock: TypeAlias = trio.testing.MockClock
+
+
+async def test_a_link_closed_as_a_frame_arrives_still_hands_it_up() -> None:
+    """A memory link that is closed while a frame wakes its reader loses nothing, raises nothing."""
+    near, far = memory_link_pair(Handshake(url="ws://memory.test/"))
+    got: list[list[Event]] = []
+
+    async def read() -> None:
+        got.append(await far.receive())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        await near.write(["a message"])
+        await far.aclose()
+    assert got == [[["a message"]]]
+
+
+async def test_flush_after_the_end_tells_of_unsent_messages(autojump_clock: Clock) -> None:
+    """A message that was dropped when the stream ended under a write is not flushed."""
+    net = MemoryTransport(capacity=0)
+    async with connect(URL, transport=net) as conn:
+        far = await net.accept()
+        async with trio.open_nursery() as nursery:
+            # The pong is being written, and the peer does not take it.
+            nursery.start_soon(far.write, [Ping(b"still there?")])
+            await trio.testing.wait_all_tasks_blocked()
+            await conn.send("behind the pong")
+            await far.send_eof()
+        await conn.wait_closed()
+        with pytest.raises(ConnectionClosedError) as caught:
+            await conn.flush()
+    assert caught.value.unsent == ("behind the pong",)
+
+
+async def test_a_ping_at_the_end_of_a_link_is_not_forgotten(autojump_clock: Clock) -> None:
+    """A ping begun as the block is cancelled, with a policy that would reconnect, still returns."""
+    returned = False
+
+    async def ping() -> None:
+        nonlocal returned
+        with pytest.raises(ConnectionClosed):
+            await conn.ping()
+        returned = True
+
+    net = MemoryTransport()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as calls:
+            with trio.CancelScope() as scope:
+                async with connect(URL, transport=net, reconnect=Backoff()) as conn:
+                    calls.start_soon(ping)
+                    scope.cancel()
+                    await trio.lowlevel.checkpoint()
+    assert returned
+
+
+async def test_the_heartbeat_is_silent_after_our_close(autojump_clock: Clock) -> None:
+    """While reconnect() waits for the peer's Close, no message follows ours."""
+    net = MemoryTransport()
+    beat = Beat(message=lambda: "beat", is_answer=lambda message: message == "beat!")
+    async with connect(URL, transport=net, reconnect=True, ping_interval=1, heartbeat=beat) as conn:
+        far = await net.accept()
+        conn.start_soon(conn.reconnect)
+        await trio.sleep(3.5)
+        assert await far.receive() == [Close(1000)]
+        conn.abort()
+
+
+class Slow(Socket[int]):
+    """Takes a second for each message, and notes what is going on."""
+
+    def __init__(self) -> None:
+        self.going_on: list[str] = []
+        self.last_words: list[str] | None = None
+
+    def init_stream(self, stream: Any) -> int:
+        return 0
+
+    async def handle_send(self, message: Any, state: int) -> Any:
+        self.going_on.append("handle_send")
+        try:
+            await trio.sleep(1)
+        finally:
+            self.going_on.pop()
+        return message, state + 1
+
+    def terminate(self, reason: Any, state: int) -> None:
+        self.last_words = list(self.going_on)
+
+
+async def test_no_hook_goes_on_while_terminate_runs(autojump_clock: Clock) -> None:
+    """An async ``handle_send`` that works for a caller outside has ended before ``terminate``."""
+    slow = Slow()
+
+    async def send() -> None:
+        with pytest.raises(ConnectionClosed):
+            await conn.send("too slow")
+
+    async with (
+        trio.open_nursery() as calls,
+        connect(URL, slow, transport=MemoryTransport()) as conn,
+    ):
+        calls.start_soon(send)
+        await trio.sleep(0.5)
+        assert slow.going_on == ["handle_send"]
+        conn.abort()
+    assert slow.last_words == []
+
+
+class Stubborn(Socket[None]):
+    """Wants to reconnect, once, after some thought."""
+
+    def __init__(self, thought: float) -> None:
+        self.thought = thought
+        self.asked = 0
+
+    async def handle_disconnect(self, reason: Any, state: None) -> Any:
+        self.asked += 1
+        await trio.sleep(self.thought)
+        return (Reconnect(delay=0) if self.asked == 1 else None), state
+
+
+@pytest.mark.parametrize("leave", ["return", "aclose", "abort"])
+@pytest.mark.parametrize("thinks", [False, True])
+async def test_who_leaves_while_the_peer_closes_is_not_reconnected(
+    autojump_clock: Clock, leave: str, thinks: bool
+) -> None:
+    """``Reconnect`` does not bring back a connection that the program has left meanwhile."""
+    net = MemoryTransport()
+    with trio.fail_after(60):
+        async with connect(URL, Stubborn(2 if thinks else 0.001), transport=net) as conn:
+            far = await net.accept()
+            await far.write([Close(1012)])
+            if thinks:
+                await far.send_eof()
+            await trio.sleep(1)
+            if leave == "aclose":
+                await conn.aclose()
+            elif leave == "abort":
+                left = trio.current_time()
+                conn.abort()
+                await conn.wait_closed()
+                assert trio.current_time() == left
+    assert len(net.dialed) == 1
+
+
+async def test_nothing_is_accepted_after_abort(autojump_clock: Clock) -> None:
+    """Not even in the very tick of ``abort()`` is a message taken that cannot be sent any more."""
+    async with connect(URL, transport=MemoryTransport()) as conn:
+        conn.abort()
+        with pytest.raises(ConnectionClosed):
+            conn.send_nowait("too late")
+
+
+class Reluctant(Socket[str]):
+    """Aborts before it has begun."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+
+    def init_stream(self, stream: Stream) -> str:
+        stream.connection.abort()
+        return "state"
+
+    def handle_connect(self, stream: Stream, state: str) -> Any:
+        self.called.append("handle_connect")
+        return None, state
+
+    def terminate(self, reason: Any, state: str) -> None:
+        self.called.append("terminate")
+
+
+async def test_abort_in_init_stream_is_heard_at_once(autojump_clock: Clock) -> None:
+    """After ``abort()`` no hook is called but ``terminate``."""
+    reluctant = Reluctant()
+    async with connect(URL, reluctant, transport=MemoryTransport()) as conn:
+        await conn.wait_closed()
+    assert reluctant.called == ["terminate"]
+
+
+ALL_PLAIN = frozenset(HOOKS)
+
+FOUND = {
+    "a call in the tick in which the nursery closes": Program(
+        Setup(hooks=ALL_PLAIN, decisions=("again",), dials=("ok", "hang")),
+        (Step("peer_ends"), Step("settle"), Step("call", ("none", None))),
+    ),
+    "flush and loss in one tick": Program(
+        Setup(), (Step("send", ("one", 0)), Step("yield"), Step("flush"), Step("peer_drops"))
+    ),
+    "flush after a loss under a pong": Program(
+        Setup(),
+        (
+            *(Step("peer_pings", "none"), Step("yield"), Step("peer_drops"), Step("yield")),
+            *(Step("yield"), Step("send", ("one", 0)), Step("yield"), Step("yield")),
+            Step("flush"),
+        ),
+    ),
+    "a violation, and then the body returns": Program(
+        Setup(hooks=ALL_PLAIN, decisions=("again",), peer="reads"),
+        (Step("peer_violates"), Step("settle")),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_a_program_that_once_broke_a_promise(name: str) -> None:
+    """What the machine has found once, it does not find again."""
+    run(FOUND[name])

@@ -1,0 +1,54 @@
+"""The benchmarks work: every server, every contender, every report. What is fast is not asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from .scripts import ROOT, run_python
+
+for needed in ("picows", "uvloop", "psutil"):
+    pytest.importorskip(needed, reason="the extra 'bench' is not installed")
+
+CASES = ("Receive, 64 B", "Send, 1 KiB", "Echo over TLS, 64 B", "permessage-deflate, receive")
+
+
+async def run_benchmarks(*arguments: str | Path) -> str:
+    """What a run prints; it must succeed and be silent about warnings."""
+    done = await run_python("-m", "benchmarks", *arguments, seconds=60)
+    assert (done.code, done.stderr) == (0, ""), done.stdout + done.stderr
+    return done.stdout
+
+
+async def test_everyone_does_a_little_of_everything(tmp_path: Path) -> None:
+    """A run of the short form measures something positive for every contender, and reports it."""
+    only = [word for case in (*CASES, "connections, 1000", "Idle") for word in ("--only", case)]
+    await run_benchmarks("--quick", *only, "--out", tmp_path)
+    found = json.loads((tmp_path / "performance.json").read_text())
+    assert found["failures"] == []
+    tables = {(column["table"], column["column"]): column for column in found["columns"]}
+    assert ("Receive", "64 B") in tables
+    assert ("Idle connections with a heartbeat", "memory, 10") in tables
+    for column in tables.values():
+        assert all(None not in values for values in column["rounds"].values()), column
+    for label, values in tables["Receive", "64 B"]["rounds"].items():
+        assert values[0] > 0, label
+    report = (tmp_path / "performance.md").read_text()
+    assert "### Acceptance" in report
+    assert re.search(r"^\| trioglock, hook \| [\d.]+ ", report, re.MULTILINE)
+
+
+async def test_names_its_cases(tmp_path: Path) -> None:
+    """``--list`` measures nothing, and knows every case of the short run above."""
+    names = (await run_benchmarks("--list", "--out", tmp_path)).splitlines()
+    for case in CASES:
+        assert any(case in name for name in names), case
+
+
+def test_the_page_has_its_marks() -> None:
+    """The report has a place in the documents."""
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert re.search("<!-- results -->.*<!-- end of results -->", page, re.DOTALL)
