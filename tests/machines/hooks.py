@@ -16,6 +16,7 @@ from trioglock import (
     Reconnect,
     Reply,
     Socket,
+    Status,
     Stop,
     UsageError,
 )
@@ -199,8 +200,9 @@ class Obedient(Socket[int]):
             case "raise":
                 raise Boom(label)
             case "abort":
+                if self.conn.status is not Status.CLOSED:
+                    notes.stopped = "abort()"
                 self.conn.abort()
-                notes.stopped = "abort()"
             case "background":
                 self.conn.start_soon(self._background)
             case "inside":
@@ -210,7 +212,7 @@ class Obedient(Socket[int]):
 
     @property
     def conn_is_over(self) -> bool:
-        return self.conn.status.value == "closed" or self._notes.lost_track
+        return self.conn.status is Status.CLOSED or self._notes.lost_track
 
     async def _background(self) -> None:
         await trio.sleep(0.5)

@@ -75,7 +75,7 @@ def _leaves(error: BaseException | None) -> Iterable[BaseException]:
 
 def _sent(machine: Machine, conn: Connection[Any]) -> Iterable[str]:
     """Once, in order: written, in doubt or unsent."""
-    notes, links, figures = machine.notes, machine.net.links, conn.statistics()
+    links, figures = machine.net.links, conn.statistics()
     closed = _closed(conn)
     if closed is None:
         yield "a closed connection takes messages"
@@ -93,6 +93,12 @@ def _sent(machine: Machine, conn: Connection[Any]) -> Iterable[str]:
     if told != last:
         yield f"in doubt are {last}, told were {told}"
     found = [label for link in links for label in (*link.written, *link.in_doubt)] + unsent
+    yield from _whole(machine, found)
+
+
+def _whole(machine: Machine, found: list[str]) -> Iterable[str]:
+    """All of an offer or nothing of it, and nothing twice."""
+    notes = machine.notes
     for label, count in Counter(found).items():
         if count > 1:
             yield f"{label} was sent {count} times"
