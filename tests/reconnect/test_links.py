@@ -211,3 +211,17 @@ async def test_two_losses_in_a_row(autojump_clock: Clock) -> None:
         assert [type(loss).__name__ for loss in notes.losses] == ["RemoteClose", "Lost"]
         assert [loss.attempt for loss in notes.losses] == [1, 2]
         assert conn.statistics().reconnects == 2
+
+
+async def test_a_full_inbox_holds_the_next_link_too(autojump_clock: Clock) -> None:
+    """That the gates were opened for the peer's close is forgotten with that link."""
+    net = MemoryTransport()
+    async with joined(net, max_queue=2) as conn:
+        await remote_close(await net.accept(), 1012)
+        second = await net.accept()
+        for number in range(5):
+            await second.write([str(number)])
+            await trio.sleep(1)
+        assert conn.statistics().dropped == 0
+        assert conn.statistics().inbox == 2
+        assert [await conn.receive() for _ in range(5)] == list("01234")

@@ -35,6 +35,7 @@ class Inbox:
         self._low = 0 if limit is None else limit // 4
         self._overflow: Overflow = overflow
         self._overflowed = overflowed
+        self._closing_limit: int | None = None
         self._readers = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
 
@@ -55,8 +56,9 @@ class Inbox:
         items = self.items
         if self._readers:
             self._readers.unpark(count=len(items))
-        if self._limit is not None and len(items) > self._limit and self._overflow != "wait":
-            self._drop(len(items) - self._limit)
+        limit = self._closing_limit if self._overflow == "wait" else self._limit
+        if limit is not None and len(items) > limit:
+            self._drop(len(items) - limit)
 
     def _drop(self, count: int) -> None:
         self.dropped += count
@@ -84,10 +86,13 @@ class Inbox:
 
         What has arrived stays; what a peer still sends beyond the limit is dropped.
         """
-        if self._overflow == "wait" and self._limit is not None:
-            self._overflow = "drop_newest"
-            self._limit = max(self._limit, len(self.items))
+        if self._limit is not None:
+            self._closing_limit = max(self._limit, len(self.items))
         self._room.unpark_all()
+
+    def close_gates(self) -> None:
+        """A new link: a full inbox holds the reader task back again."""
+        self._closing_limit = None
 
     def end(self) -> None:
         """Nothing more will come."""

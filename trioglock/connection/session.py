@@ -194,6 +194,7 @@ class Session(Generic[StateT]):
         self.handshake = link.handshake
         self.upgrades += 1
         self.status = Status.OPEN
+        self.inbox.close_gates()
         self.outbox.attach()
         span = self._span = Span(
             self,
