@@ -59,9 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"round with seed {number} failed: {test.__name__}", file=sys.stderr)
                 raise
         rounds += 1
-        counts = ", ".join(f"{count} {name}" for name, count in sorted(TOTALS.items()))
+        counts = "".join(f", {count} {name}" for name, count in sorted(TOTALS.items()))
         passed = time.monotonic() - began
-        print(f"{passed:.0f} s: {rounds} rounds from seed {options.seed}; {counts}", flush=True)
+        print(f"{passed:.0f} s: {rounds} rounds from seed {options.seed}{counts}", flush=True)
     return 0
 
 

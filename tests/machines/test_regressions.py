@@ -228,6 +228,14 @@ FOUND = {
             Step("flush"),
         ),
     ),
+    "a sender behind the pings of an old link": Program(
+        Setup(
+            peer="silent",
+            capacity=3,
+            options=(("write_limit", 1), ("ping_interval", 1), ("close_timeout", 1)),
+        ),
+        (Step("nap", 7), Step("send", ("one", 0)), Step("reconnect", inline=True)),
+    ),
     "a violation, and then the body returns": Program(
         Setup(hooks=ALL_PLAIN, decisions=("again",), peer="reads"),
         (Step("peer_violates"), Step("settle")),

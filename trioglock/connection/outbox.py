@@ -211,6 +211,8 @@ class Outbox:
         self.size -= sum(map(_urgent_size, self._urgent))
         self._urgent.clear()
         self._close = None
+        if self.size < self._limit:
+            self._room.unpark_all()
 
     def release(self) -> None:
         """Let the data go."""
