@@ -84,17 +84,28 @@ class Dialer:
         return self._backoff is not None and self._backoff.retryable(reason)
 
     def next_delay(
-        self, reason: Disconnect, decision: Reconnect | Stop | None, lasted: float
+        self,
+        reason: Disconnect,
+        decision: Reconnect | Stop | None,
+        lasted: float,
+        *,
+        at_once: bool,
     ) -> float | None:
         """See :meth:`Route.next_delay`."""
         if lasted >= (self._backoff or HOOKS_ONLY).stable_after:
             self._delays = self._fresh_delays()
             self._failures.clear()
+        if isinstance(decision, Reconnect):
+            self._url = self._url if decision.url is None else decision.url
+            if decision.additional_headers is not None:
+                self._headers = decision.additional_headers
+        if at_once and not isinstance(decision, Stop):
+            return 0.0
         self._failures.append(reason)
         if isinstance(decision, Stop):
             return None
         if isinstance(decision, Reconnect):
-            return self._follow(decision, reason)
+            return self._delay_of(decision, reason)
         if not self.retries(reason):
             return None
         delay = next(self._delays, None)
@@ -103,11 +114,7 @@ class Dialer:
             return None
         return max(delay, retry_after(reason))
 
-    def _follow(self, decision: Reconnect, reason: Disconnect) -> float:
-        if decision.url is not None:
-            self._url = decision.url
-        if decision.additional_headers is not None:
-            self._headers = decision.additional_headers
+    def _delay_of(self, decision: Reconnect, reason: Disconnect) -> float:
         if decision.delay is not None:
             return decision.delay
         delay = next(self._delays, (self._backoff or HOOKS_ONLY).maximum)

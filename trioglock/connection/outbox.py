@@ -51,6 +51,8 @@ class Outbox:
         self.watched_at: float | None = None
         """When what was queued before :meth:`watch` had left, on trio's clock; None: it has not."""
         self._watched = math.inf
+        self.gone: bool = False
+        """Whether the link can carry nothing more; another one may."""
         self._limit = limit
         self._data: deque[Data] = deque()
         self._urgent: deque[OutFrame] = deque()
@@ -131,7 +133,8 @@ class Outbox:
 
     def flush_marks(self) -> tuple[int, int]:
         """What :meth:`wait_flushed` is to wait for: all that is queued or being written now."""
-        return self._done, self._queued
+        # What was in doubt before is not in doubt again, though put_first() moves the count back.
+        return max(self._done, self._lost[1]), self._queued
 
     async def wait_flushed(self, marks: tuple[int, int]) -> bool:
         """Wait until it is written; False if it was lost or never will be."""
@@ -205,6 +208,7 @@ class Outbox:
     def attach(self) -> None:
         """A new link: the data is held back until :meth:`release`, what was for the old is gone."""
         self._held = True
+        self.gone = False
         self._close_left = False
         self.in_doubt = ()
         self._pongs.clear()
@@ -222,6 +226,8 @@ class Outbox:
     def detach(self) -> None:
         """The link is gone; the data that was being written is neither sent nor unsent."""
         self._close = None
+        self.gone = True
+        self._room.unpark_all()
         self._flushes.unpark_all()
         if self.writing:
             before = self._done

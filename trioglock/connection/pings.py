@@ -34,8 +34,10 @@ class Pings:
         payload = next(self._count).to_bytes(8)
         self._sent[payload] = trio.current_time()
         if len(self._sent) > MAX_UNANSWERED:
+            # Only those that nobody waits for: the heartbeat's.
             oldest = next((old for old in self._sent if old not in self._answers), payload)
-            self.forget(oldest)
+            if oldest != payload:
+                self.forget(oldest)
         return payload
 
     def beat(self) -> None:

@@ -42,6 +42,9 @@ class Owner(Protocol):
     def crash(self, error: BaseException) -> None:
         """A function of the user's raised."""
 
+    def write_broke(self) -> bool:
+        """The stream takes nothing more; whether another link is to be expected."""
+
     def expired(self, timeout: HeartbeatTimeout) -> None:
         """The peer must be taken for dead."""
 
@@ -159,7 +162,7 @@ class Reader:
         # A full outbox holds the reader only for what its own hooks reply: if it waited for the
         # program's sends as well, two peers that send and read at the same time would stand still.
         effects = self._effects
-        effects.replied = effects.replied and self._outbox.full
+        effects.replied = effects.replied and self._outbox.full and not self._outbox.gone
         return self._inbox.full or effects.replied or self._hooks_lag()
 
     def _hooks_lag(self) -> bool:

@@ -35,7 +35,12 @@ class Route(Protocol):
         """Whether the policy alone would want another link after ``reason``."""
 
     def next_delay(
-        self, reason: Disconnect, decision: Reconnect | Stop | None, lasted: float
+        self,
+        reason: Disconnect,
+        decision: Reconnect | Stop | None,
+        lasted: float,
+        *,
+        at_once: bool,
     ) -> float | None:
         """Seconds to wait before the next link, or None to end.
 
@@ -43,4 +48,5 @@ class Route(Protocol):
             reason: why the last link, or attempt, ended.
             decision: of ``handle_disconnect``.
             lasted: seconds that the link was open; 0 for an attempt that failed.
+            at_once: the program has asked for another link: it costs the policy nothing.
         """

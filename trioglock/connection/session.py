@@ -131,6 +131,8 @@ class Session(Generic[StateT]):
             reason = await self._one_link()
             delay = await self._decide(reason)
             if delay is None:
+                if not self.upgrades and isinstance(reason, HandshakeFailed):
+                    self.open_error = self._route.gave_up or reason.error
                 return reason
             self.status = Status.RECONNECTING
             self.outbox.reopen()
@@ -238,7 +240,7 @@ class Session(Generic[StateT]):
         if self._is_current(stream):
             self.outbox.release()
         self.opened.set()
-        if self._reopened is not None:
+        if self._reopened is not None and self._is_current(stream) and not self._at_once:
             self._reopened.set()
             self._reopened = None
 
@@ -250,26 +252,27 @@ class Session(Generic[StateT]):
         with self._deadlines.new_hooks(caught_up=not self.actor.mailbox.pending):
             try:
                 decision = await self.actor.disconnected(reason)
-            except ConnectionClosed:
-                pass  # the hooks were stopped meanwhile: nothing is left to decide
+                if not self._final:
+                    return self._next_delay(reason, decision)
             except Exception as error:
-                self.crash(error)
-        if not self._final:
-            delay = self._route.next_delay(reason, decision, self._lasted)
-            if self._at_once and not isinstance(decision, Stop):
-                self._at_once = False
-                return 0.0
-            if delay is not None:
-                return delay
-        if not self.upgrades and isinstance(reason, HandshakeFailed):
-            self.open_error = self._route.gave_up or reason.error
+                # Unless the hooks were stopped meanwhile: then nothing is left to decide.
+                if not (isinstance(error, ConnectionClosed) and error.origin is self):
+                    self.crash(error)
         return None
+
+    def _next_delay(self, reason: Disconnect, decision: Reconnect | Stop | None) -> float | None:
+        at_once, self._at_once = self._at_once, False
+        return self._route.next_delay(reason, decision, self._lasted, at_once=at_once)
 
     def _goes_on(self, reason: Disconnect) -> bool:
         """Whether another link is to be expected: then messages still queue."""
         if self._final:
             return False
-        return self._at_once or self._route.retries(reason)
+        try:
+            return self._at_once or self._route.retries(reason)
+        except Exception as error:
+            self.crash(error)
+            return False
 
     @property
     def _undecided(self) -> bool:
@@ -324,6 +327,13 @@ class Session(Generic[StateT]):
         code, words = violation.code, violation.reason
         reason = Violated(code=code, reason=words, attempt=self._attempt)
         self._end_link(Close(code, words[:120]), reason, heard=True)
+
+    def write_broke(self) -> bool:
+        """The stream takes nothing more; whether another link is to be expected."""
+        goes_on = self._goes_on(Lost(attempt=self._attempt))
+        if not goes_on:
+            self.outbox.refuse()
+        return goes_on
 
     def expired(self, timeout: HeartbeatTimeout) -> None:
         """The peer must be taken for dead: nothing is to be waited for."""
@@ -394,14 +404,14 @@ class Session(Generic[StateT]):
                 self.trace.line("reconnecting by request")
                 self.status = Status.RECONNECTING
                 self.ending.sent = Close(1000)
-                self.outbox.close(self.ending.sent, last=False)
+                self.outbox.close(self.ending.sent, first=True, last=False)
                 self._deadlines.limit_link()
                 self._open_gates()
             elif self._pausing:
                 self._deadlines.link.cancel()
         reopened = self._reopened
         await reopened.wait()
-        if self.status is not Status.OPEN:
+        if self._final:
             raise self.closed_error()
 
     def abort(self) -> None:

@@ -52,6 +52,7 @@ class Span:
         self.began: float = trio.current_time()
         self.broken: BaseException | None = None
         """How the stream broke, if it did."""
+        self._replaced = False  # senders wait for the next link: this one is not kept for long
         self._session = session
         self._outbox = outbox
         self._deadlines = deadlines
@@ -99,7 +100,8 @@ class Span:
             # What the peer sent before it went is still readable: the reader finds the end.
             self.broken = broken.__cause__ or broken
             outbox.detach()
-            if not self._gate.held:
+            self._replaced = self._session.write_broke()
+            if self._replaced or not self._gate.held:
                 self._deadlines.limit_link()
 
     async def _watch(self) -> None:
@@ -112,7 +114,7 @@ class Span:
 
     def _held(self, held: bool) -> None:
         """Our own backpressure has stopped the reader, or let it go."""
-        if self.broken is None:
+        if self.broken is None or self._replaced:
             return
         # The end of a broken stream is near, but behind what the program has not taken yet.
         if held:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 
@@ -84,4 +85,5 @@ class NativeLink(Link):
 
     async def aclose(self) -> None:
         """See :meth:`Link.aclose`."""
-        await trio.aclose_forcefully(self._stream)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            await trio.aclose_forcefully(self._stream)
