@@ -1,0 +1,186 @@
+"""A link that can carry nothing more is noticed, whoever is held back at the moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from trioglock import (
+    Backoff,
+    ConnectionClosed,
+    ConnectionClosedOK,
+    MemoryTransport,
+    Reply,
+    Socket,
+    Status,
+    Stream,
+    connect,
+)
+
+URL = "ws://dead.test/"
+POLICY = Backoff(initial=1, jitter="none", max_attempts=None)
+
+
+class Talker(Socket[None]):
+    """Answers with more than the outbox holds."""
+
+    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+        return Reply(*["x" * 50_000] * 10), state
+
+
+@pytest.mark.parametrize("reconnect", [False, POLICY])
+async def test_a_reader_held_by_its_replies(reconnect: Any, autojump_clock: MockClock) -> None:
+    """The writer has broken, so nothing will make room: the reader goes on and finds the end."""
+    net = MemoryTransport(capacity=1)
+    async with connect(URL, Talker(), transport=net, reconnect=reconnect) as conn:
+        far = await net.accept()
+        await far.write(["hello"])
+        await trio.sleep(1)
+        await far.aclose()
+        with trio.fail_after(60):
+            if reconnect:
+                await net.accept()
+            else:
+                with pytest.raises(ConnectionClosed):
+                    await conn.receive()
+        conn.abort()
+
+
+@pytest.mark.parametrize("reconnect", [False, POLICY])
+async def test_a_program_that_only_sends(reconnect: Any, autojump_clock: MockClock) -> None:
+    """Its full inbox holds the reader; still it learns that the link is dead, or gets a new one."""
+    net = MemoryTransport()
+    async with connect(URL, transport=net, reconnect=reconnect, max_queue=4) as conn:
+        far = await net.accept()
+        await far.write([str(number) for number in range(20)])
+        await trio.sleep(1)
+        await far.aclose()
+        with trio.fail_after(60):
+            if reconnect:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(send_for_ever, conn)
+                    await net.accept()
+                    nursery.cancel_scope.cancel()
+            else:
+                with pytest.raises(ConnectionClosed):
+                    await send_for_ever(conn)
+                words = [str(number) for number in range(20)]
+                assert [await conn.receive() for _ in range(20)] == words
+        conn.abort()
+
+
+async def send_for_ever(conn: Any) -> None:
+    while True:
+        await conn.send("x" * 1000)
+
+
+class SlowGreeter(Socket[None]):
+    """Takes two seconds to greet, from the second link on."""
+
+    async def handle_connect(self, stream: Stream, state: None) -> tuple[None, None]:
+        if stream.attempt > 1:
+            await trio.sleep(2)
+        return None, state
+
+
+async def test_reconnect_is_not_told_of_an_old_link(autojump_clock: MockClock) -> None:
+    """A greeting that belongs to the link that is being left does not end the wait."""
+    net = MemoryTransport()
+    async with connect(URL, SlowGreeter(), transport=net, reconnect=POLICY) as conn:
+        await (await net.accept()).aclose()
+        second = await net.accept()
+        await trio.sleep(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(conn.reconnect)
+            await trio.sleep(0.1)
+            await second.aclose()
+        assert conn.status is Status.OPEN
+        assert conn.statistics().reconnects == 2
+        conn.abort()
+
+
+class LateGreeter(Socket[None]):
+    """Greets from the second link on."""
+
+    def handle_connect(self, stream: Stream, state: None) -> tuple[Any, None]:
+        return (Reply("hi", "there") if stream.attempt > 1 else None), state
+
+
+async def test_flush_does_not_count_an_old_loss_again(autojump_clock: MockClock) -> None:
+    """What was in doubt on the old link says nothing about what the new one has written."""
+    net = MemoryTransport(capacity=1)
+    async with connect(URL, LateGreeter(), transport=net, reconnect=POLICY) as conn:
+        first = await net.accept()
+        for number in range(3):
+            conn.send_nowait(str(number))
+        await trio.sleep(1)
+        await first.aclose()
+        second = await net.accept()
+        got: list[Any] = []
+
+        async def read() -> None:
+            while sum(map(len, got)) < 3:
+                got.extend(await second.receive())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await conn.send("new")
+            await conn.flush()
+        assert [message for run in got for message in run] == ["hi", "there", "new"]
+        conn.abort()
+
+
+async def test_reconnecting_by_hand_costs_the_policy_nothing(autojump_clock: MockClock) -> None:
+    """However often it is asked for, a good end afterwards is a good end."""
+    net = MemoryTransport()
+    policy = Backoff(max_attempts=2, retryable=lambda reason: True)
+    async with connect(URL, transport=net, reconnect=policy, close_timeout=1) as conn:
+        for _ in range(4):
+            await net.accept()
+            await conn.reconnect()
+        last = await net.accept()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(conn.aclose)
+            [close] = await last.receive()
+            await last.write([close])  # type: ignore[list-item]
+            await last.aclose()
+        with pytest.raises(ConnectionClosedOK):
+            await conn.receive()
+
+
+class Confused(Socket[None]):
+    """Raises another connection's error while it decides."""
+
+    def handle_disconnect(self, reason: Any, state: None) -> Any:
+        raise ConnectionClosed(None, None)
+
+
+async def test_a_foreign_error_of_handle_disconnect_comes_out(autojump_clock: MockClock) -> None:
+    """That it looks like our own does not hide it."""
+    net = MemoryTransport()
+    with pytest.raises(ConnectionClosed):
+        async with connect(URL, Confused(), transport=net):
+            await (await net.accept()).aclose()
+            await trio.sleep_forever()
+
+
+async def test_a_policy_that_raises_is_a_crash(autojump_clock: MockClock) -> None:
+    """The exception comes out, and terminate has run."""
+    ends: list[Any] = []
+
+    class Ends(Socket[None]):
+        def terminate(self, reason: Any, state: None) -> None:
+            ends.append(type(reason).__name__)
+
+    def broken(reason: Any) -> bool:
+        raise ValueError("no policy")
+
+    net = MemoryTransport()
+    with pytest.raises(ValueError, match="no policy"):
+        async with connect(URL, Ends(), transport=net, reconnect=Backoff(retryable=broken)):
+            await (await net.accept()).aclose()
+            await trio.sleep_forever()
+    assert ends == ["Crashed"]
