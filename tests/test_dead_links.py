@@ -184,3 +184,36 @@ async def test_a_policy_that_raises_is_a_crash(autojump_clock: MockClock) -> Non
             await (await net.accept()).aclose()
             await trio.sleep_forever()
     assert ends == ["Crashed"]
+
+
+class Indecisive(Socket[None]):
+    """Takes a second for a cast, and raises when it is to decide."""
+
+    def __init__(self) -> None:
+        self.casts: list[str] = []
+
+    async def handle_cast(self, message: str, state: None) -> tuple[None, None]:
+        self.casts.append(message)
+        await trio.sleep(1)
+        return None, state
+
+    def handle_disconnect(self, reason: Any, state: None) -> Any:
+        raise ValueError("cannot decide")
+
+
+@pytest.mark.parametrize("again", range(8))
+async def test_no_hook_follows_a_decision_that_failed(
+    again: int, autojump_clock: MockClock
+) -> None:
+    """Whatever waits behind handle_disconnect stays undone, in whichever order tasks wake."""
+    net, socket = MemoryTransport(), Indecisive()
+    with pytest.raises(ValueError, match="cannot decide"):
+        async with connect(URL, socket, transport=net) as conn:
+            far = await net.accept()
+            conn.cast("before")
+            await trio.sleep(0.5)
+            await far.aclose()
+            await trio.sleep(0.1)
+            conn.cast("behind")
+            await trio.sleep_forever()
+    assert socket.casts == ["before"]

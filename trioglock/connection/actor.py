@@ -302,19 +302,28 @@ class Actor(Generic[StateT]):
         """Run ``handle_disconnect`` after all that happened before; its decision."""
 
         async def job(answer: Answer) -> None:
-            hook = self.disconnect
-            returned = await self._invoke(hook, reason, self.state)
-            decision, state = split(hook, returned)
-            if not (decision is None or isinstance(decision, Reconnect | Stop)):
-                raise hook.complain(returned)
-            self.state = state
-            answer.set(decision)
+            try:
+                answer.set(await self._decide(reason))
+            except Exception as error:
+                # At once, not when the waiting session wakes: no other hook may come between.
+                self._crashed(error)
 
         if self.mailbox.stopped or not self._idle(self.disconnect):
             return await self.mailbox.ask(job)
         answer = Answer()
         await job(answer)
+        if self.mailbox.stopped:
+            raise self._closed_error()
         return await answer.wait()
+
+    async def _decide(self, reason: Disconnect) -> Reconnect | Stop | None:
+        hook = self.disconnect
+        returned = await self._invoke(hook, reason, self.state)
+        decision, state = split(hook, returned)
+        if not (decision is None or isinstance(decision, Reconnect | Stop)):
+            raise hook.complain(returned)
+        self.state = state
+        return decision
 
     async def terminate(self, reason: Disconnect) -> None:
         """Run ``terminate``; every other task of the connection has ended."""
