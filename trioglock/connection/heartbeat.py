@@ -73,25 +73,35 @@ class Heartbeat:
         self._sent = 0
         self._written: tuple[int, int] | None = None
         self._written_at = now
+        self._sleep = trio.CancelScope()
+        self._stopped = False
 
-    async def watch(self) -> HeartbeatTimeout:
-        """Ping and watch until the peer must be taken for dead.
+    async def watch(self) -> HeartbeatTimeout | None:
+        """Ping and watch until the peer must be taken for dead, or :meth:`stop`.
 
         Raises:
             Exception: what the user's function for the message raises.
         """
-        while True:
+        while not self._stopped:
             now = trio.current_time()
             # Writing is looked at twice within its time, which makes it at most half as long again.
-            await trio.sleep_until(
-                min(self._next_ping, self._verdict, now + self._write_patience / 2)
-            )
+            until = min(self._next_ping, self._verdict, now + self._write_patience / 2)
+            with trio.CancelScope(deadline=until) as self._sleep:
+                await trio.sleep_forever()
+            if self._stopped:
+                break
             now = trio.current_time()
             expired = self._judge(now) or self._judge_writing(now)
             if expired is not None:
                 return expired
             if now >= self._next_ping:
                 self._ping(now)
+        return None
+
+    def stop(self) -> None:
+        """The link has ended."""
+        self._stopped = True
+        self._sleep.cancel()
 
     def _ping(self, now: float) -> None:
         self._next_ping = now + self._interval

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -53,10 +52,16 @@ class Outbox:
         self._watched = math.inf
         self.gone: bool = False
         """Whether the link can carry nothing more; another one may."""
+        self.idle: bool = False
+        """Whether there is a writer, and it has nothing to do: whoever queues wakes it."""
+        self.eager: bool = False
+        """Whether what is queued next may leave on the spot."""
+        self._wake: Callable[[], None] = _nobody
+        self._corked = False
         self._limit = limit
-        self._data: deque[Data] = deque()
-        self._urgent: deque[OutFrame] = deque()
-        self._pongs: deque[Pong] = deque(maxlen=MAX_PONGS)
+        self._data: list[Data] = []
+        self._urgent: list[OutFrame] = []
+        self._pongs: list[Pong] = []
         self._close: Close | None = None
         self._close_first = False
         self._close_left = False
@@ -68,7 +73,6 @@ class Outbox:
         self._done = 0  # data frames ever written or in doubt
         self._lost = (0, 0)  # the latest of them in doubt: after which, and up to which
         self._cut = False
-        self._work = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         self._flushes = trio.lowlevel.ParkingLot()
 
@@ -100,30 +104,31 @@ class Outbox:
         else:
             self.put(checked_frame(frame))
             return
-        if self._work:
-            self._work.unpark()
+        if self.idle:
+            self._wake()
 
     def put_urgent(self, frame: OutFrame) -> None:
         """Queue a frame that overtakes data."""
         self.size += _urgent_size(frame)
         self._urgent.append(frame)
-        if self._work:
-            self._work.unpark()
+        if self.idle:
+            self._wake()
 
     def pong(self, frame: Pong) -> None:
         """Queue the answer to a ping."""
         self._pongs.append(frame)
-        if self._work:
-            self._work.unpark()
+        del self._pongs[:-MAX_PONGS]
+        if self.idle:
+            self._wake()
 
     def put_first(self, frames: Sequence[OutFrame]) -> None:
         """Queue frames ahead of the data that has waited for a new link."""
-        for frame in reversed(frames):
-            if isinstance(frame, str | bytes):
-                self.size += _size(frame)
-                self._data.appendleft(frame)
-            else:
-                self.put(frame)
+        data = [frame for frame in frames if isinstance(frame, str | bytes)]
+        self.size += sum(map(_size, data))
+        self._data[:0] = data
+        for frame in frames:
+            if not isinstance(frame, str | bytes):
+                self.put_urgent(frame)
         # They are not counted as queued, so that what a flush waits for is still behind them.
         self._done = self._taken()
 
@@ -169,7 +174,8 @@ class Outbox:
         self.closed = self.closed or last
         self._close = frame
         self._close_first = first
-        self._work.unpark_all()
+        if self.idle:
+            self._wake()
         self.open_gates()
 
     def open_gates(self) -> None:
@@ -205,8 +211,14 @@ class Outbox:
 
     # The writer task's side.
 
-    def attach(self) -> None:
-        """A new link: the data is held back until :meth:`release`, what was for the old is gone."""
+    def attach(self, wake: Callable[[], None]) -> None:
+        """A new link: the data is held back until :meth:`release`, what was for the old is gone.
+
+        Args:
+            wake: called when something is queued while :attr:`idle`.
+        """
+        self._wake = wake
+        self.idle = self.eager = True
         self._held = True
         self.gone = False
         self._close_left = False
@@ -221,11 +233,14 @@ class Outbox:
     def release(self) -> None:
         """Let the data go."""
         self._held = False
-        self._work.unpark_all()
+        if self.idle and self._data:
+            self._wake()
 
     def detach(self) -> None:
         """The link is gone; the data that was being written is neither sent nor unsent."""
         self._close = None
+        self._wake = _nobody
+        self.idle = self._corked = False
         self.gone = True
         self._room.unpark_all()
         self._flushes.unpark_all()
@@ -256,13 +271,14 @@ class Outbox:
             return
         if self.size <= BATCH:
             self._writing = self.size
-            self._batch = list(data)
-            data.clear()
+            self._batch, self._data = data, []
         else:
-            size = 0
-            while data and (not size or size + _size(data[0]) <= BATCH):
-                size += _size(data[0])
-                self._batch.append(data.popleft())
+            size, count = _size(data[0]), 1
+            while count < len(data) and size + _size(data[count]) <= BATCH:
+                size += _size(data[count])
+                count += 1
+            self._batch = data[:count]
+            del data[:count]
             self._writing += size
         batch.extend(self._batch)
 
@@ -304,9 +320,27 @@ class Outbox:
         self.watched_at = None
         self._watched = self.batches + (2 if self.writing else 1)
 
-    async def wait_work(self) -> None:
-        """Wait until there may be something to take."""
-        await self._work.park()
+    @property
+    def has_work(self) -> bool:
+        """Whether there may be something to take."""
+        return bool(self._data or self._pongs or self._urgent or self._close is not None)
+
+    def cork(self) -> None:
+        """Keep back what is queued from now on, so that it leaves in one write."""
+        self._corked, self.idle = self.idle, False
+
+    def uncork(self) -> None:
+        """Let it go; the peer has been heard, so that what comes next may leave on the spot."""
+        self.eager = True
+        if self._corked:
+            self._corked, self.idle = False, True
+            if self.has_work:
+                self._wake()
+                self.eager = True
+
+
+def _nobody() -> None:
+    """There is no link, and no writer."""
 
 
 def checked_frame(frame: Frame) -> OutFrame:

@@ -92,19 +92,22 @@ class Reader:
 
     async def read(self) -> Lost:
         """Read until the stream ends; how it ended, as far as the stream tells."""
-        receive = self._link.receive
+        receive, outbox = self._link.receive, self._outbox
         try:
             while True:
                 events = await receive()
                 if not events:
                     return Lost()
+                outbox.cork()
                 for event in events:
                     if event.__class__ is list:
                         self._messages(event)
                     elif event.__class__ is Violation:
+                        outbox.uncork()
                         await self._violation(event)
                     else:
                         self._control(event)
+                outbox.uncork()
                 if self._must_hold():
                     await self._hold()
         except LinkBroken as broken:

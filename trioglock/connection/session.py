@@ -197,7 +197,6 @@ class Session(Generic[StateT]):
         self.upgrades += 1
         self.status = Status.OPEN
         self.inbox.close_gates()
-        self.outbox.attach()
         span = self._span = Span(
             self,
             link,
@@ -208,6 +207,7 @@ class Session(Generic[StateT]):
             self._flow,
             self._deadlines,
             self.trace,
+            self.background.spawn,
         )
         stream = self._stream(link.handshake)
         try:

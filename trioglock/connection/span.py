@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
 
 from ..options import FlowOptions
 from ..telemetry import Trace
-from ..transports import Link, LinkBroken
+from ..transports import Link
 from .actor import Actor
 from .deadlines import Deadlines
 from .dispatch import Effects
@@ -17,6 +17,7 @@ from .heartbeat import Gate, Heartbeat
 from .outbox import Outbox
 from .pings import Pings
 from .reader import Owner, Reader
+from .writer import Writer
 
 __all__ = ["Span"]
 
@@ -34,6 +35,7 @@ class Span:
         flow: time-outs and limits.
         deadlines: of closing.
         trace: told every frame.
+        spawn: starts a task.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Span:
         flow: FlowOptions,
         deadlines: Deadlines,
         trace: Trace,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self.link: Link = link
         self.began: float = trio.current_time()
@@ -56,8 +59,9 @@ class Span:
         self._session = session
         self._outbox = outbox
         self._deadlines = deadlines
-        self._trace = trace
+        self._spawn = spawn
         self._gate = Gate(self._held)
+        self._writer = Writer(link, outbox, trace, self._wrote, self._write_broke, spawn)
         self._heartbeat = Heartbeat(link, self._gate, pings, outbox, flow)
         self._reader = Reader(session, link, actor, effects, outbox, pings, self._gate, trace, flow)
 
@@ -67,42 +71,24 @@ class Span:
         Args:
             greet: called first: the hooks that come before any frame.
         """
-        async with trio.open_nursery() as tasks:
-            tasks.start_soon(self._write)
-            tasks.start_soon(self._watch)
+        self._outbox.attach(self._writer.wake)
+        self._spawn(self._watch)
+        try:
             greet()
             seen = await self._reader.read()
             if seen.error is None and self.broken is None and self._session.has_peer_closed:
                 # A peer that has ended its side may still read our confirmation.
                 await self._outbox.wait_close_written()
             self.broken = seen.error or self.broken
-            tasks.cancel_scope.cancel()
+        finally:
+            self._heartbeat.stop()
+            with trio.CancelScope(shield=True):
+                await self._writer.stop()
 
     @property
     def figures(self) -> tuple[int, int, int]:
         """Bytes sent and received on the wire, and messages received."""
         return self.link.bytes_sent, self.link.bytes_received, self._reader.messages
-
-    async def _write(self) -> None:
-        outbox, write = self._outbox, self.link.write
-        try:
-            while True:
-                batch = outbox.take()
-                if not batch:
-                    await outbox.wait_work()
-                    continue
-                self._trace.items("sending frame", batch)
-                await write(batch)
-                outbox.wrote()
-                if self._session.has_peer_closed:
-                    self._deadlines.linger()
-        except LinkBroken as broken:
-            # What the peer sent before it went is still readable: the reader finds the end.
-            self.broken = broken.__cause__ or broken
-            outbox.detach()
-            self._replaced = self._session.write_broke()
-            if self._replaced or not self._gate.held:
-                self._deadlines.limit_link()
 
     async def _watch(self) -> None:
         try:
@@ -110,7 +96,20 @@ class Span:
         except Exception as error:
             self._session.crash(error)
         else:
-            self._session.expired(timeout)
+            if timeout is not None:
+                self._session.expired(timeout)
+
+    def _wrote(self) -> None:
+        if self._session.has_peer_closed:
+            self._deadlines.linger()
+
+    def _write_broke(self, error: BaseException) -> None:
+        # What the peer sent before it went is still readable: the reader finds the end.
+        self.broken = error
+        self._outbox.detach()
+        self._replaced = self._session.write_broke()
+        if self._replaced or not self._gate.held:
+            self._deadlines.limit_link()
 
     def _held(self, held: bool) -> None:
         """Our own backpressure has stopped the reader, or let it go."""

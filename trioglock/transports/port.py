@@ -99,6 +99,20 @@ class Link(ABC):
             LinkBroken: the stream broke.
         """
 
+    @property
+    def writes_now(self) -> bool:
+        """Whether :meth:`write_now` may be called."""
+        return False
+
+    def write_now(self, frames: Sequence[Frame]) -> bool:
+        """Take all frames, and hand to the operating system what goes without waiting.
+
+        Returns:
+            Whether all of it went. Otherwise, also when the stream broke, the rest leaves ahead
+            of the next :meth:`write`, which must follow, be it of no frames.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     async def aclose(self) -> None:
         """Free the stream at once, whatever state it is in. Never raises, may be repeated."""

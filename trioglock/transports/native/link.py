@@ -10,6 +10,7 @@ import trio
 from ...frames import Event, Frame
 from ..codec import Decoder, Encoder
 from ..port import Handshake, Link, LinkBroken
+from .wire import SocketWire, wire_for
 
 __all__ = ["NativeLink"]
 
@@ -27,6 +28,18 @@ class NativeLink(Link):
         rest: bytes that were received behind the handshake.
     """
 
+    __slots__ = (
+        "_broken",
+        "_decoder",
+        "_early",
+        "_encoder",
+        "_rest",
+        "_wire",
+        "bytes_received",
+        "bytes_sent",
+        "handshake",
+    )
+
     def __init__(
         self,
         stream: trio.abc.Stream,
@@ -38,10 +51,12 @@ class NativeLink(Link):
         self.handshake = handshake
         self.bytes_received: int = len(rest)
         self.bytes_sent: int = 0
-        self._stream = stream
+        self._wire = wire_for(stream)
         self._decoder = decoder
         self._encoder = encoder
         self._early = decoder.feed(rest)
+        self._rest = b""  # of a write_now() that came to an end half-way
+        self._broken: OSError | None = None
 
     async def receive(self) -> list[Event]:
         """See :meth:`Link.receive`."""
@@ -49,7 +64,7 @@ class NativeLink(Link):
             events, self._early = self._early, []
             return events
         decoder = self._decoder
-        receive_some = self._stream.receive_some
+        receive_some = self._wire.receive_some
         try:
             while True:
                 chunk = b""
@@ -69,8 +84,12 @@ class NativeLink(Link):
     async def write(self, frames: Sequence[Frame]) -> None:
         """See :meth:`Link.write`."""
         data = self._encoder.encode(frames)
-        send_all = self._stream.send_all
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        send_all = self._wire.send_all
         try:
+            if self._broken is not None:
+                raise self._broken
             if len(data) <= CHUNK:
                 await send_all(data)
                 self.bytes_sent += len(data)
@@ -80,10 +99,27 @@ class NativeLink(Link):
                     part = view[start : start + CHUNK]
                     await send_all(part)
                     self.bytes_sent += len(part)
+                    await trio.lowlevel.checkpoint()
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
+
+    @property
+    def writes_now(self) -> bool:
+        """See :attr:`Link.writes_now`."""
+        return self._wire.__class__ is SocketWire
+
+    def write_now(self, frames: Sequence[Frame]) -> bool:
+        """See :meth:`Link.write_now`."""
+        data = self._encoder.encode(frames)
+        try:
+            sent = self._wire.send_now(data)  # type: ignore[union-attr]  # a SocketWire
+        except OSError as error:
+            self._broken, sent = error, 0
+        self.bytes_sent += sent
+        self._rest = data[sent:]
+        return not self._rest
 
     async def aclose(self) -> None:
         """See :meth:`Link.aclose`."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            await trio.aclose_forcefully(self._stream)
+            await trio.aclose_forcefully(self._wire)

@@ -1,0 +1,122 @@
+"""The writer: the one that touches the sending side of a link.
+
+It has two ways. While it has nothing to do, the next frame leaves on the spot, in the step of
+whoever queued it, as far as the socket takes it without waiting: no other task can come between,
+and an echo is spared two turns of the scheduler. That happens once for each chunk received. What
+is queued beyond goes to the writer's task, which is started when it is first needed and sends all
+that is there in one write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ..telemetry import Trace
+from ..transports import Link, LinkBroken
+from .outbox import Outbox
+
+__all__ = ["Writer"]
+
+
+class Writer:
+    """Writes one link.
+
+    Args:
+        link: open.
+        outbox: of what is to be sent.
+        trace: told every frame.
+        wrote: told that a batch has left.
+        broke: told that the link takes nothing more, and why.
+    """
+
+    __slots__ = (
+        "_broke",
+        "_done",
+        "_link",
+        "_outbox",
+        "_scope",
+        "_spawn",
+        "_trace",
+        "_unfinished",
+        "_work",
+        "_wrote",
+    )
+
+    def __init__(
+        self,
+        link: Link,
+        outbox: Outbox,
+        trace: Trace,
+        wrote: Callable[[], None],
+        broke: Callable[[BaseException], None],
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+    ) -> None:
+        self._link = link
+        self._outbox = outbox
+        self._trace = trace
+        self._wrote = wrote
+        self._broke = broke
+        self._spawn = spawn
+        self._unfinished = False  # the link has kept a part of what it was given
+        # Of the task: where it waits for work, how it is stopped, and who waits for that.
+        self._work: trio.lowlevel.ParkingLot | None = None
+        self._scope = trio.CancelScope()
+        self._done: trio.Event | None = None
+
+    def wake(self) -> None:
+        """Something is queued, and the writer has had nothing to do."""
+        outbox = self._outbox
+        if outbox.eager and self._link.writes_now:
+            outbox.eager = False
+            self._write_now()
+            if outbox.idle and not outbox.has_work:
+                return
+        outbox.idle = False
+        if self._work is None:
+            self._work = trio.lowlevel.ParkingLot()
+            self._done = trio.Event()
+            self._spawn(self._run)
+        else:
+            self._work.unpark()
+
+    def _write_now(self) -> None:
+        batch = self._outbox.take()
+        if not batch:
+            return
+        self._trace.items("sending frame", batch)
+        if self._link.write_now(batch):
+            self._outbox.wrote()
+            self._wrote()
+        else:
+            self._unfinished = True
+            self._outbox.idle = False
+
+    async def _run(self) -> None:
+        assert self._work is not None
+        assert self._done is not None
+        outbox, write = self._outbox, self._link.write
+        try:
+            with self._scope:
+                while True:
+                    batch = [] if self._unfinished else outbox.take()
+                    if not (batch or self._unfinished):
+                        outbox.idle = True
+                        await self._work.park()
+                        continue
+                    self._trace.items("sending frame", batch)
+                    await write(batch)
+                    self._unfinished = False
+                    outbox.wrote()
+                    self._wrote()
+        except LinkBroken as broken:
+            self._broke(broken.__cause__ or broken)
+        finally:
+            self._done.set()
+
+    async def stop(self) -> None:
+        """Write nothing more; returns once that is certain."""
+        if self._done is not None:
+            self._scope.cancel()
+            await self._done.wait()
