@@ -93,7 +93,7 @@ async def test_aclose_gives_up_after_close_timeout(autojump_clock: MockClock) ->
     async def trickle(far: MemoryLink) -> None:
         while True:
             await far.write(["x"])
-            await trio.sleep(0.5)
+            await trio.sleep(0.3)
 
     async with linked(close_timeout=7) as (conn, far), trio.open_nursery() as nursery:
         nursery.start_soon(trickle, far)

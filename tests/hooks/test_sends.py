@@ -105,12 +105,13 @@ async def test_send_nowait_would_block_when_the_outbox_is_full(autojump_clock: M
     """At write_limit bytes it raises WouldBlock and leaves the state; later there is room."""
     socket = Scripted()
     async with linked(socket, write_limit=10) as (conn, far):
+        conn.send_nowait("on the spot")
         conn.send_nowait("12345")
         conn.send_nowait("67890")
         with pytest.raises(trio.WouldBlock):
             conn.send_nowait("x")
-        assert (socket.ran("handle_send"), conn.state) == (2, 3)
-        assert await taken(far) == ["12345", "67890"]
+        assert (socket.ran("handle_send"), conn.state) == (3, 4)
+        assert await taken(far) == ["on the spot", "12345", "67890"]
         conn.send_nowait("x")
         assert await taken(far) == ["x"]
 

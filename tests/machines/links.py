@@ -31,8 +31,8 @@ class WatchedLink(MemoryLink):
 
     notes: Notebook
 
-    def watch(self, notes: Notebook) -> None:
-        """Begin to take notes."""
+    def watch(self, notes: Notebook, *, eager: bool) -> None:
+        """Begin to take notes; ``eager`` links also write without waiting."""
         self.notes = notes
         self.written: list[str] = []
         """Labels of the data frames that were written whole."""
@@ -44,6 +44,8 @@ class WatchedLink(MemoryLink):
         self._reset = False
         self._cut = False
         self._busy = False
+        self._eager = eager
+        self._kept: list[str] = []
 
     @property
     def unread(self) -> bool:
@@ -52,6 +54,32 @@ class WatchedLink(MemoryLink):
         return bool(figures.current_buffer_used or figures.tasks_waiting_send)
 
     async def write(self, frames: Sequence[Frame]) -> None:
+        kept, self._kept = self._kept, []
+        labels = kept + self._checked(frames)
+        del self.in_doubt[len(self.in_doubt) - len(kept) :]
+        self._busy = self._cut = True
+        try:
+            await super().write(frames)
+            self._cut = False
+        finally:
+            self._busy = False
+            (self.in_doubt if self._cut else self.written).extend(labels)
+
+    @property
+    def writes_now(self) -> bool:
+        return self._eager
+
+    def write_now(self, frames: Sequence[Frame]) -> bool:
+        labels = self._checked(frames)
+        if self._kept:
+            self.notes.blame("a write on the spot ahead of what an earlier one has kept")
+        done = super().write_now(frames)
+        (self.written if done else self.in_doubt).extend(labels)
+        self._kept = [] if done else labels
+        return done
+
+    def _checked(self, frames: Sequence[Frame]) -> list[str]:
+        """The labels of the data frames; whoever writes now must be allowed to."""
         if self._busy:
             self.notes.blame("two writes at the same time")
         if self._cut:
@@ -62,14 +90,7 @@ class WatchedLink(MemoryLink):
                 self.notes.blame(f"{frame!r} after a Close frame")
             self.closes += isinstance(frame, Close)
         labels = [label_of(frame) for frame in frames if isinstance(frame, str | bytes)]
-        labels = [label for label in labels if label != BEAT]
-        self._busy = self._cut = True
-        try:
-            await super().write(frames)
-            self._cut = False
-        finally:
-            self._busy = False
-            (self.in_doubt if self._cut else self.written).extend(labels)
+        return [label for label in labels if label != BEAT]
 
     async def receive(self) -> list[Event]:
         while not (self._dead or self._reset):
@@ -210,7 +231,7 @@ class Net(Transport):
         to_near, from_far = trio.open_memory_channel[Frame](self._setup.capacity)
         handshake = Handshake(url=options.url)
         near = WatchedLink(handshake, to_far, from_far)
-        near.watch(self._notes)
+        near.watch(self._notes, eager=self._setup.eager)
         peer = Peer(MemoryLink(handshake, to_near, from_near), self._setup.peer, self._notes)
         self.links.append(near)
         self.peers.append(peer)

@@ -37,6 +37,7 @@ class Setup:
         last: what ``terminate`` does.
         dials: how the attempts go, one by one; then well.
         peer: ``"polite"`` reads and answers, ``"reads"`` only reads, ``"silent"`` reads when told.
+        eager: links write without waiting where they can.
         backoff: the arguments of the policy, or None for none.
         deadline: seconds until the whole is cancelled from outside.
         leave: how the block is left.
@@ -51,6 +52,7 @@ class Setup:
     dials: tuple[str, ...] = ()
     peer: str = "polite"
     capacity: float = math.inf
+    eager: bool = False
     backoff: tuple[tuple[str, Any], ...] | None = None
     options: tuple[tuple[str, Any], ...] = ()
     beat: bool = False
@@ -206,6 +208,7 @@ setups = st.builds(
     dials=st.lists(dial_words, max_size=3).map(tuple),
     peer=st.sampled_from(("polite", "polite", "reads", "silent")),
     capacity=st.sampled_from((math.inf, math.inf, 3, 1, 0)),
+    eager=st.booleans(),
     backoff=backoffs,
     options=options(),
     beat=st.integers(0, 7).map(lambda n: n == 7),

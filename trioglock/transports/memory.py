@@ -34,7 +34,7 @@ class MemoryLink(Link):
         self.bytes_sent: int = 0
         self._outgoing = outgoing
         self._incoming = incoming
-        self._broken = False
+        self._rest: list[Frame] = []  # of a write_now() that came to an end half-way
 
     async def receive(self) -> list[Event]:
         """See :meth:`Link.receive`."""
@@ -58,12 +58,29 @@ class MemoryLink(Link):
 
     async def write(self, frames: Sequence[Frame]) -> None:
         """See :meth:`Link.write`."""
-        for frame in frames:
+        rest, self._rest = self._rest, []
+        for frame in (*rest, *frames):
             try:
                 await self._outgoing.send(frame)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise LinkBroken("the other end is gone") from error
             self.bytes_sent += _size(frame)
+
+    @property
+    def writes_now(self) -> bool:
+        """See :attr:`Link.writes_now`."""
+        return True
+
+    def write_now(self, frames: Sequence[Frame]) -> bool:
+        """See :meth:`Link.write_now`."""
+        for at, frame in enumerate(frames):
+            try:
+                self._outgoing.send_nowait(frame)
+            except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+                self._rest = list(frames[at:])
+                return False
+            self.bytes_sent += _size(frame)
+        return True
 
     async def aclose(self) -> None:
         """See :meth:`Link.aclose`."""
