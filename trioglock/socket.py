@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, cast
 import trio
 
 from .errors import InvalidOption, UsageError
-from .frames import Frame
+from .frames import Data, Frame
 from .headers import Headers, HeadersLike
 from .options import check_headers, check_seconds
 from .reasons import Disconnect
@@ -107,6 +107,9 @@ class Handle(Protocol):
 
     def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run ``fn(*args)`` in a task that ends with the connection."""
+
+    def discard_unsent(self) -> tuple[Data, ...]:
+        """Take back all messages that are queued and not being written."""
 
     def abort(self) -> None:
         """Drop the connection on the spot."""

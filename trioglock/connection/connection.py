@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from ..errors import CallTimeout, InvalidOption, UsageError
-from ..frames import Close, Frame, Ping
+from ..frames import Close, Data, Frame, Ping
 from ..options import check_seconds
 from ..transports import Handshake
 from .ending import OK_CODES, Status
@@ -162,6 +162,17 @@ class Connection(Generic[StateT]):
         await trio.lowlevel.checkpoint()
         if not await self._outbox.wait_flushed(marks):
             raise self._session.closed_error()
+
+    def discard_unsent(self) -> tuple[Data, ...]:
+        """Take back all messages that are queued and not being written; allowed anywhere.
+
+        For what must not leave late, such as orders after an outage: call it in
+        ``handle_disconnect``. A ``flush()`` that waits for them raises.
+
+        Returns:
+            The frames, oldest first.
+        """
+        return self._session.outbox.discard()
 
     # Receiving.
 

@@ -115,7 +115,7 @@ class Effects:
         return self._outbox.closed
 
     def apply(self, hook: Hook, result: Any, *, first: bool = False) -> None:
-        """Do what one result asks for; ``first`` sends ahead of what waits for a new link.
+        """Do what one result asks for; ``first`` sends ahead of what waits for it.
 
         Raises:
             BadHookResult: a Reply contains something that is no frame.
@@ -146,7 +146,7 @@ class Effects:
                 break
         if not self._outbox.closed:
             if first:
-                self._outbox.put_first(frames)
+                self._outbox.greet(frames)
             else:
                 for frame in frames:
                     self._outbox.put(frame)

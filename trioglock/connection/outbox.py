@@ -59,6 +59,7 @@ class Outbox:
         self._wake: Callable[[], None] = _nobody
         self._corked = False
         self._limit = limit
+        self._greeting: list[Data] = []
         self._data: list[Data] = []
         self._urgent: list[OutFrame] = []
         self._pongs: list[Pong] = []
@@ -121,16 +122,26 @@ class Outbox:
         if self.idle:
             self._wake()
 
-    def put_first(self, frames: Sequence[OutFrame]) -> None:
-        """Queue frames ahead of the data that has waited for a new link."""
-        data = [frame for frame in frames if isinstance(frame, str | bytes)]
-        self.size += sum(map(_size, data))
-        self._data[:0] = data
+    def greet(self, frames: Sequence[OutFrame]) -> None:
+        """Queue what ``handle_connect`` replies: ahead of all that has waited, for this link only."""
         for frame in frames:
-            if not isinstance(frame, str | bytes):
+            if isinstance(frame, str | bytes):
+                self.size += _size(frame)
+                self._greeting.append(frame)
+            else:
                 self.put_urgent(frame)
         # They are not counted as queued, so that what a flush waits for is still behind them.
         self._done = self._taken()
+
+    def discard(self) -> tuple[Data, ...]:
+        """Take back what is queued and not being written; a flush of it fails."""
+        taken = tuple(self._data)
+        self._data.clear()
+        self.size -= sum(map(_size, taken))
+        self._lose()
+        if self.size < self._limit:
+            self._room.unpark_all()
+        return taken
 
     async def wait_room(self) -> None:
         """Wait until there may be room; then look again."""
@@ -193,8 +204,9 @@ class Outbox:
 
     def drop_data(self) -> tuple[Data, ...]:
         """Take away all data that is not being written; it will never be sent."""
-        dropped = tuple(self._data)
-        self._dropped += len(dropped)
+        dropped = (*self._greeting, *self._data)
+        self._dropped += len(self._data)
+        self._greeting.clear()
         self._data.clear()
         self._urgent.clear()
         self.size = self._writing
@@ -224,8 +236,10 @@ class Outbox:
         self._close_left = False
         self.in_doubt = ()
         self._pongs.clear()
-        self.size -= sum(map(_urgent_size, self._urgent))
+        self.size -= sum(map(_urgent_size, self._urgent)) + sum(map(_size, self._greeting))
         self._urgent.clear()
+        self._greeting.clear()
+        self._lose()
         self._close = None
         if self.size < self._limit:
             self._room.unpark_all()
@@ -233,7 +247,7 @@ class Outbox:
     def release(self) -> None:
         """Let the data go."""
         self._held = False
-        if self.idle and self._data:
+        if self.idle and self.has_work:
             self._wake()
 
     def detach(self) -> None:
@@ -245,11 +259,20 @@ class Outbox:
         self._room.unpark_all()
         self._flushes.unpark_all()
         if self.writing:
-            before = self._done
             self.in_doubt = tuple(self._batch)
             self.doubtful += len(self._batch)
+            before = self._done
             self._finish_batch()
-            self._lost = (before, self._done)
+            self._lose(since=before)
+
+    def _lose(self, *, since: int | None = None) -> None:
+        """What is not queued any more has not left for certain."""
+        before = self._done if since is None else since
+        self._done = self._taken()
+        if self._done > before:
+            after, up_to = self._lost
+            self._lost = (after if up_to == before else before, self._done)
+            self._flushes.unpark_all()
 
     def take(self) -> list[OutFrame]:
         """The next batch, pings and pongs first; empty if nothing may be written."""
@@ -258,7 +281,7 @@ class Outbox:
             self._take_urgent(batch)
         if self._close is None or not self._close_first:
             self._take_data(batch)
-        if self._close is not None and (self._close_first or not self._data):
+        if self._close is not None and (self._close_first or not (self._data or self._greeting)):
             batch.append(self._close)
             self._close = None
             self._close_left = True
@@ -266,21 +289,30 @@ class Outbox:
         return batch
 
     def _take_data(self, batch: list[OutFrame]) -> None:
-        data = self._data
-        if self._held or self._close_left or not data:
+        if self._held or self._close_left:
             return
-        if self.size <= BATCH:
+        if self._greeting:
+            self._batch, self._greeting = self._greeting, []
+            self._writing += sum(map(_size, self._batch))
+        elif self.size <= BATCH:
+            self._batch, self._data = self._data, []
             self._writing = self.size
-            self._batch, self._data = data, []
         else:
-            size, count = _size(data[0]), 1
-            while count < len(data) and size + _size(data[count]) <= BATCH:
-                size += _size(data[count])
-                count += 1
-            self._batch = data[:count]
-            del data[:count]
-            self._writing += size
+            self._take_some()
         batch.extend(self._batch)
+
+    def _take_some(self) -> None:
+        """As much data as one write should carry, but at least one frame."""
+        size = count = 0
+        for frame in self._data:
+            size += _size(frame)
+            if count and size > BATCH:
+                size -= _size(frame)
+                break
+            count += 1
+        self._batch = self._data[:count]
+        del self._data[:count]
+        self._writing += size
 
     def _take_urgent(self, batch: list[OutFrame]) -> None:
         batch.extend(self._pongs)
@@ -313,7 +345,7 @@ class Outbox:
             self._room.unpark_all()
 
     def _taken(self) -> int:
-        return self._queued - self._dropped - len(self._data)
+        return self._queued - self._dropped - len(self._data) - len(self._greeting)
 
     def watch(self) -> None:
         """Note when the pings and pongs that are queued now have left."""
@@ -323,7 +355,7 @@ class Outbox:
     @property
     def has_work(self) -> bool:
         """Whether there may be something to take."""
-        return bool(self._data or self._pongs or self._urgent or self._close is not None)
+        return bool(self._data or self._greeting or self._pongs or self._urgent or self._close is not None)
 
     def cork(self) -> None:
         """Keep back what is queued from now on, so that it leaves in one write."""
