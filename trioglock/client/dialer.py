@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
@@ -63,7 +62,7 @@ class Dialer:
         self._headers: HeadersSource = additional_headers
         self._backoff = backoff
         self._delays = self._fresh_delays()
-        self._failures: deque[Disconnect] = deque(maxlen=MAX_FAILURES)
+        self._failures: list[Disconnect] = []
 
     def _fresh_delays(self) -> Iterator[float]:
         return (self._backoff or HOOKS_ONLY).delays()
@@ -102,6 +101,7 @@ class Dialer:
         if at_once and not isinstance(decision, Stop):
             return 0.0
         self._failures.append(reason)
+        del self._failures[:-MAX_FAILURES]
         if isinstance(decision, Stop):
             return None
         if isinstance(decision, Reconnect):

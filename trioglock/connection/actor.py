@@ -16,8 +16,9 @@ import trio
 from ..frames import Run
 from ..reasons import Disconnect
 from ..socket import Deliver, Reconnect, Socket, Stop, Stream
-from .dispatch import Effects, Hook, split, split_call
+from .dispatch import Effects, Hook, hook_of, split, split_call
 from .mailbox import PLAIN, Answer, Mailbox
+from .waiters import Waiters
 
 __all__ = ["Actor"]
 
@@ -54,21 +55,22 @@ class Actor(Generic[StateT]):
         self.state = None  # type: ignore[assignment]  # until init_stream has run
         self.backlog: int = 0
         """Received messages that wait in the mailbox for an async hook."""
+        self._socket = socket
         self._effects = effects
         self._crashed = crashed
         self._closed_error = closed_error
         self._run_now: Run = []
-        self._room = trio.lowlevel.ParkingLot()
-        self.init_stream: Hook = Hook(socket, "init_stream")
-        self.connect: Hook = Hook(socket, "handle_connect")
-        self.send_hook: Hook = Hook(socket, "handle_send")
-        self.receive_hook: Hook = Hook(socket, "handle_receive")
-        self.ping: Hook = Hook(socket, "handle_ping")
-        self.pong: Hook = Hook(socket, "handle_pong")
-        self.cast_hook: Hook = Hook(socket, "handle_cast")
-        self.call_hook: Hook = Hook(socket, "handle_call")
-        self.disconnect: Hook = Hook(socket, "handle_disconnect")
-        self.terminate_hook: Hook = Hook(socket, "terminate")
+        self._room = Waiters()
+        self.init_stream: Hook = hook_of(socket, "init_stream")
+        self.connect: Hook = hook_of(socket, "handle_connect")
+        self.send_hook: Hook = hook_of(socket, "handle_send")
+        self.receive_hook: Hook = hook_of(socket, "handle_receive")
+        self.ping: Hook = hook_of(socket, "handle_ping")
+        self.pong: Hook = hook_of(socket, "handle_pong")
+        self.cast_hook: Hook = hook_of(socket, "handle_cast")
+        self.call_hook: Hook = hook_of(socket, "handle_call")
+        self.disconnect: Hook = hook_of(socket, "handle_disconnect")
+        self.terminate_hook: Hook = hook_of(socket, "terminate")
 
     async def wait_backlog(self) -> None:
         """Wait until the hooks have caught up with what was received."""
@@ -277,17 +279,21 @@ class Actor(Generic[StateT]):
 
     def cast(self, message: Any) -> None:
         """Leave a message for ``handle_cast``."""
-        if self.cast_hook.is_default:
-            self.cast_hook.call(message, self.state)
+        self.check_cast(message)
         if self.mailbox.pending >= MAX_PENDING:
             raise trio.WouldBlock
         self.mailbox.put(partial(self._guarded, self.cast_hook, message))
+
+    def check_cast(self, message: Any) -> None:
+        """Raise UsageError if there is no ``handle_cast``."""
+        if self.cast_hook.is_default:
+            self._socket.handle_cast(message, self.state)
 
     async def call(self, request: Any) -> Any:
         """Ask ``handle_call``; raises what it raises."""
         hook = self.call_hook
         if hook.is_default:
-            hook.call(request, self.state)
+            self._socket.handle_call(request, self.state)
 
         async def job(answer: Answer) -> None:
             returned = await self._invoke(hook, request, self.state)

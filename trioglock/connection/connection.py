@@ -271,9 +271,7 @@ class Connection(Generic[StateT]):
             ConnectionClosed, UsageError: as :meth:`cast`.
         """
         check_seconds("seconds", seconds)
-        hook = self._actor.cast_hook
-        if hook.is_default:
-            hook.call(message, self.state)
+        self._actor.check_cast(message)
         scope = trio.CancelScope()
 
         async def later() -> None:

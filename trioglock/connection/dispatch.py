@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from ..errors import BadHookResult, InvalidFrame
@@ -12,7 +13,7 @@ from ..socket import NOTHING, Deliver, Reply, Socket
 from .inbox import Inbox
 from .outbox import Outbox, checked_frame
 
-__all__ = ["Effects", "Hook", "frames_to_send", "split"]
+__all__ = ["Effects", "Hook", "frames_to_send", "hook_of", "split"]
 
 PAIR = "a tuple (result, state)"
 
@@ -49,6 +50,18 @@ class Hook:
             return BadHookResult(f"{self.label} returned a coroutine: declare it with async def")
         wanted = _SHAPES.get(self.name, PAIR)
         return BadHookResult(f"{self.label} must return {wanted}, not {returned!r:.200}")
+
+
+def hook_of(socket: Socket[Any], name: str) -> Hook:
+    """The hook ``name`` of ``socket``; one that is not overridden is the same for all sockets."""
+    if getattr(getattr(socket, name), "__func__", None) is getattr(Socket, name):
+        return _default_hook(name)
+    return Hook(socket, name)
+
+
+@cache
+def _default_hook(name: str) -> Hook:
+    return Hook(Socket(), name)
 
 
 def split(hook: Hook, returned: Any) -> tuple[Any, Any]:

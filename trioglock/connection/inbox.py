@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from ..options import Overflow
+from .waiters import Waiters
 
 __all__ = ["Inbox"]
 
@@ -36,8 +37,8 @@ class Inbox:
         self._overflow: Overflow = overflow
         self._overflowed = overflowed
         self._closing_limit: int | None = None
-        self._readers = trio.lowlevel.ParkingLot()
-        self._room = trio.lowlevel.ParkingLot()
+        self._readers = Waiters()
+        self._room = Waiters()
 
     @property
     def full(self) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import trio
 
 from ..errors import UsageError
+from .waiters import Waiters
 
 __all__ = ["PLAIN", "Answer", "Job", "Mailbox"]
 
@@ -86,19 +87,19 @@ class Mailbox:
         self.active: object = None
         """Who is inside a hook: nobody (None), a plain hook (PLAIN), or a task."""
         self.stopped: bool = False
-        self._spawn: Callable[[Callable[[], Awaitable[None]]], None] | None = spawn
+        self._spawn = spawn
         self._closed_error = closed_error
-        self._post, self._jobs = trio.open_memory_channel[Job](math.inf)
+        self._post: trio.MemorySendChannel[Job] | None = None
         self._answers: set[Answer] = set()
         self._task: trio.lowlevel.Task | None = None
-        self._turn = trio.lowlevel.ParkingLot()
+        self._turn = Waiters()
         self._short_cut: trio.CancelScope | None = None
 
     def put(self, job: Job) -> None:
         """Post a job."""
-        if self._spawn is not None:
-            spawn, self._spawn = self._spawn, None
-            spawn(self._run)
+        if self._post is None:
+            self._post, jobs = trio.open_memory_channel[Job](math.inf)
+            self._spawn(partial(self._run, jobs))
         self._post.send_nowait(job)
         self.pending += 1
 
@@ -130,9 +131,9 @@ class Mailbox:
         while self.active is not None:
             await self._turn.park()
 
-    async def _run(self) -> None:
+    async def _run(self, jobs: trio.MemoryReceiveChannel[Job]) -> None:
         self._task = trio.lowlevel.current_task()
-        async for job in self._jobs:
+        async for job in jobs:
             await self.wait_idle()
             try:
                 if not self.stopped:

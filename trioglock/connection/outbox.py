@@ -9,6 +9,7 @@ import trio
 
 from ..errors import InvalidFrame
 from ..frames import Close, Data, Frame, Ping, Pong
+from .waiters import Waiters
 
 __all__ = ["Outbox", "checked_frame"]
 
@@ -74,8 +75,8 @@ class Outbox:
         self._done = 0  # data frames ever written or in doubt
         self._lost = (0, 0)  # the latest of them in doubt: after which, and up to which
         self._cut = False
-        self._room = trio.lowlevel.ParkingLot()
-        self._flushes = trio.lowlevel.ParkingLot()
+        self._room = Waiters()
+        self._flushes = Waiters()
 
     def __len__(self) -> int:
         return len(self._data)

@@ -6,6 +6,8 @@ import itertools
 
 import trio
 
+from .waiters import Waiters
+
 __all__ = ["Pings"]
 
 
@@ -27,7 +29,7 @@ class Pings:
         self._answers: dict[bytes, float | None] = {}
         self._beat_at: float | None = None
         self._count = itertools.count()
-        self._waiters = trio.lowlevel.ParkingLot()
+        self._waiters = Waiters()
 
     def new_payload(self) -> bytes:
         """A payload for a ping that is sent now."""

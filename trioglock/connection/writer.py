@@ -16,6 +16,7 @@ import trio
 from ..telemetry import Trace
 from ..transports import Link, LinkBroken
 from .outbox import Outbox
+from .waiters import Waiters
 
 __all__ = ["Writer"]
 
@@ -61,7 +62,7 @@ class Writer:
         self._spawn = spawn
         self._unfinished = False  # the link has kept a part of what it was given
         # Of the task: where it waits for work, how it is stopped, and who waits for that.
-        self._work: trio.lowlevel.ParkingLot | None = None
+        self._work = Waiters()
         self._scope = trio.CancelScope()
         self._done: trio.Event | None = None
 
@@ -74,8 +75,7 @@ class Writer:
             if outbox.idle and not outbox.has_work:
                 return
         outbox.idle = False
-        if self._work is None:
-            self._work = trio.lowlevel.ParkingLot()
+        if self._done is None:
             self._done = trio.Event()
             self._spawn(self._run)
         else:
@@ -94,7 +94,6 @@ class Writer:
             self._outbox.idle = False
 
     async def _run(self) -> None:
-        assert self._work is not None
         assert self._done is not None
         outbox, write = self._outbox, self._link.write
         try:
