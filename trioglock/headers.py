@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
@@ -100,4 +101,9 @@ def _checked(pair: tuple[str, str]) -> tuple[str, str]:
         raise ValueError(
             f"the value of header {name} contains a control character, or one beyond latin-1"
         )
-    return name, value
+    return _shared(name), _shared(value)
+
+
+def _shared(text: str) -> str:
+    """The same object for the same words: a server sends them to each of many connections."""
+    return sys.intern(text) if text.__class__ is str else text

@@ -61,11 +61,13 @@ class Dialer:
         self._url: URLSource = url
         self._headers: HeadersSource = additional_headers
         self._backoff = backoff
-        self._delays = self._fresh_delays()
+        self._delays: Iterator[float] | None = None
         self._failures: list[Disconnect] = []
 
-    def _fresh_delays(self) -> Iterator[float]:
-        return (self._backoff or HOOKS_ONLY).delays()
+    def _next_of_policy(self) -> float | None:
+        if self._delays is None:
+            self._delays = (self._backoff or HOOKS_ONLY).delays()
+        return next(self._delays, None)
 
     async def open(self, nursery: trio.Nursery) -> Link:
         """Dial once; see :meth:`Route.open`."""
@@ -92,7 +94,7 @@ class Dialer:
     ) -> float | None:
         """See :meth:`Route.next_delay`."""
         if lasted >= (self._backoff or HOOKS_ONLY).stable_after:
-            self._delays = self._fresh_delays()
+            self._delays = None
             self._failures.clear()
         if isinstance(decision, Reconnect):
             self._url = self._url if decision.url is None else decision.url
@@ -108,7 +110,7 @@ class Dialer:
             return self._delay_of(decision, reason)
         if not self.retries(reason):
             return None
-        delay = next(self._delays, None)
+        delay = self._next_of_policy()
         if delay is None:
             self.gave_up = GaveUp(self._failures)
             return None
@@ -117,7 +119,9 @@ class Dialer:
     def _delay_of(self, decision: Reconnect, reason: Disconnect) -> float:
         if decision.delay is not None:
             return decision.delay
-        delay = next(self._delays, (self._backoff or HOOKS_ONLY).maximum)
+        delay = self._next_of_policy()
+        if delay is None:
+            delay = (self._backoff or HOOKS_ONLY).maximum
         return max(delay, retry_after(reason))
 
 

@@ -190,7 +190,7 @@ class Actor(Generic[StateT]):
         hook = self.receive_hook
         call = hook.call
         inbox = self._effects.inbox
-        deliver = inbox.items.append
+        deliver = inbox.filling().append
         state = self.state
         self.mailbox.active = PLAIN
         # Emptied by stop(), which ends the loop: a hook may crash, close or abort.

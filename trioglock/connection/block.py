@@ -34,7 +34,7 @@ async def hold(
     leaked: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.run, connection)
+            nursery.start_soon(session.run, connection, nursery)
             await session.opened.wait()
             if session.open_error is None and not session.failures:
                 try:

@@ -45,7 +45,6 @@ class Connection(Generic[StateT]):
         self._actor = session.actor
         self._mailbox = session.actor.mailbox
         self._inbox = session.inbox
-        self._items = session.inbox.items
         self._outbox = session.outbox
         self._name = name
         self._url = url
@@ -184,7 +183,7 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         await self._wait_items("receive")
-        item = self._items.popleft()
+        item = self._inbox.items.popleft()
         self._inbox.taken()
         return item
 
@@ -197,11 +196,11 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         self._mailbox.refuse_inside("receive_nowait")
-        if not self._items:
+        if not self._inbox.items:
             if self._inbox.ended:
                 raise self._session.closed_error()
             raise trio.WouldBlock
-        item = self._items.popleft()
+        item = self._inbox.items.popleft()
         self._inbox.taken()
         return item
 
@@ -213,8 +212,8 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         await self._wait_items("receive_batch")
-        batch = list(self._items)
-        self._items.clear()
+        batch = list(self._inbox.items)
+        self._inbox.items.clear()
         self._inbox.taken()
         return batch
 
@@ -222,7 +221,7 @@ class Connection(Generic[StateT]):
         if self._mailbox.active is not None:
             self._mailbox.refuse_inside(call)
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._items:
+        while not self._inbox.items:
             if self._inbox.ended:
                 raise self._session.closed_error()
             await self._inbox.wait()
@@ -234,16 +233,16 @@ class Connection(Generic[StateT]):
         if self._mailbox.active is not None:
             self._mailbox.refuse_inside("receive")
         await trio.lowlevel.checkpoint_if_cancelled()
-        items = self._items
-        while not items:
-            if self._inbox.ended:
+        inbox = self._inbox
+        while not inbox.items:
+            if inbox.ended:
                 error = self._session.closed_error()
                 if error.code in OK_CODES and error.__cause__ is None:
                     raise StopAsyncIteration
                 raise error
-            await self._inbox.wait()
-        item = items.popleft()
-        self._inbox.taken()
+            await inbox.wait()
+        item = inbox.items.popleft()
+        inbox.taken()
         return item
 
     # The actor's mailbox.
@@ -442,7 +441,7 @@ class Connection(Generic[StateT]):
             messages_received=messages,
             bytes_sent=sent,
             bytes_received=received,
-            inbox=len(self._items),
+            inbox=len(self._inbox.items),
             outbox=len(session.outbox),
             outbox_bytes=session.outbox.size,
             mailbox=self._mailbox.pending,

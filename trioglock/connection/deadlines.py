@@ -24,7 +24,7 @@ class Deadlines:
         self.link: trio.CancelScope = trio.CancelScope()
         self._timeout = math.inf if close_timeout is None else close_timeout
         self._hooks_end = math.inf
-        self._hooks = trio.CancelScope()
+        self._hooks: trio.CancelScope | None = None
 
     def closing(self) -> float:
         """When closing must be over, if it begins now."""
@@ -63,9 +63,11 @@ class Deadlines:
     def limit_hooks(self) -> None:
         """The connection begins to close; an earlier deadline stays."""
         self._hooks_end = min(self._hooks_end, self.closing())
-        self._hooks.deadline = self._hooks_end
+        if self._hooks is not None:
+            self._hooks.deadline = self._hooks_end
 
     def cancel(self) -> None:
         """No time for anyone."""
         self.link.cancel()
-        self._hooks.cancel()
+        if self._hooks is not None:
+            self._hooks.cancel()

@@ -141,8 +141,7 @@ class Effects:
         elif kind is Close:
             self._close(result)
         else:
-            self.inbox.items.append(result.value if kind is Deliver else result)
-            self.inbox.settle()
+            self.inbox.add(result.value if kind is Deliver else result)
 
     def _reply(self, hook: Hook, reply: Reply, *, first: bool) -> None:
         self.replied = True
@@ -166,8 +165,7 @@ class Effects:
         if close is not None:
             self._close(close)
         if reply.deliver is not NOTHING:
-            self.inbox.items.append(reply.deliver)
-            self.inbox.settle()
+            self.inbox.add(reply.deliver)
 
     def send(self, hook: Hook, frame: Any) -> None:
         """Queue what ``handle_send`` returned; all of it, there is no await in between.

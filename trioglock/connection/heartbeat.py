@@ -17,6 +17,7 @@ from ..options import FlowOptions
 from ..reasons import HeartbeatTimeout
 from ..transports import Link
 from .outbox import Outbox, checked_frame
+from .owner import Owner
 from .pings import Pings
 
 __all__ = ["Gate", "Heartbeat"]
@@ -48,6 +49,7 @@ class Heartbeat:
     """Watches one link.
 
     Args:
+        owner: told that the peer is dead, or that a function of the user's raised.
         link: its byte counters are the signs of life.
         gate: of the reader task.
         pings: remembers when pings were sent.
@@ -56,8 +58,9 @@ class Heartbeat:
     """
 
     def __init__(
-        self, link: Link, gate: Gate, pings: Pings, outbox: Outbox, flow: FlowOptions
+        self, owner: Owner, link: Link, gate: Gate, pings: Pings, outbox: Outbox, flow: FlowOptions
     ) -> None:
+        self._owner = owner
         self._link = link
         self._gate = gate
         self._pings = pings
@@ -76,27 +79,29 @@ class Heartbeat:
         self._sleep = trio.CancelScope()
         self._stopped = False
 
-    async def watch(self) -> HeartbeatTimeout | None:
-        """Ping and watch until the peer must be taken for dead, or :meth:`stop`.
-
-        Raises:
-            Exception: what the user's function for the message raises.
-        """
+    async def watch(self) -> None:
+        """Ping and watch until the peer must be taken for dead, or :meth:`stop`."""
         while not self._stopped:
             now = trio.current_time()
             # Writing is looked at twice within its time, which makes it at most half as long again.
             until = min(self._next_ping, self._verdict, now + self._write_patience / 2)
             with trio.CancelScope(deadline=until) as self._sleep:
                 await trio.sleep_forever()
-            if self._stopped:
-                break
-            now = trio.current_time()
-            expired = self._judge(now) or self._judge_writing(now)
-            if expired is not None:
-                return expired
-            if now >= self._next_ping:
+            if not self._stopped:
+                self._look(trio.current_time())
+
+    def _look(self, now: float) -> None:
+        expired = self._judge(now) or self._judge_writing(now)
+        if expired is not None:
+            self._stopped = True
+            self._owner.expired(expired)
+        elif now >= self._next_ping:
+            try:
                 self._ping(now)
-        return None
+            except Exception as error:
+                # Of the user's function that makes the message.
+                self._stopped = True
+                self._owner.crash(error)
 
     def stop(self) -> None:
         """The link has ended."""

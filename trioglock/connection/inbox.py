@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import trio
-
 from ..options import Overflow
 from .waiters import Waiters
 
 __all__ = ["Inbox"]
+
+
+# Of connections that have not delivered anything: a deque is never small.
+_EMPTY: deque[Any] = deque(maxlen=0)
 
 
 class Inbox:
@@ -29,7 +31,8 @@ class Inbox:
     def __init__(
         self, limit: int | None, overflow: Overflow, overflowed: Callable[[], None]
     ) -> None:
-        self.items: deque[Any] = deque()
+        self.items: deque[Any] = _EMPTY
+        """What waits, oldest first; filled by way of :meth:`filling` only."""
         self.dropped: int = 0
         self.ended: bool = False
         self._limit = limit
@@ -47,9 +50,20 @@ class Inbox:
             self._limit is not None and len(self.items) >= self._limit and self._overflow == "wait"
         )
 
+    def filling(self) -> deque[Any]:
+        """:attr:`items`, to be added to; :meth:`settle` must follow."""
+        if self.items is _EMPTY:
+            self.items = deque()
+        return self.items
+
+    def add(self, item: Any) -> None:
+        """Deliver one message."""
+        self.filling().append(item)
+        self.settle()
+
     def extend(self, items: Iterable[Any]) -> None:
         """Deliver several at once."""
-        self.items.extend(items)
+        self.filling().extend(items)
         self.settle()
 
     def settle(self) -> None:

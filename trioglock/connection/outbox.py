@@ -33,6 +33,41 @@ class Outbox:
             what hooks reply is always taken, and holds the reader task back instead.
     """
 
+    __slots__ = (
+        "_batch",
+        "_close",
+        "_close_first",
+        "_close_left",
+        "_corked",
+        "_cut",
+        "_data",
+        "_done",
+        "_dropped",
+        "_flushes",
+        "_greeting",
+        "_held",
+        "_limit",
+        "_lost",
+        "_pongs",
+        "_queued",
+        "_room",
+        "_urgent",
+        "_wake",
+        "_watched",
+        "_writing",
+        "batches",
+        "closed",
+        "doubtful",
+        "eager",
+        "gone",
+        "idle",
+        "in_doubt",
+        "size",
+        "watched_at",
+        "writing",
+        "written",
+    )
+
     def __init__(self, limit: int) -> None:
         self.size: int = 0
         """Bytes of payload that are queued or being written."""
@@ -124,7 +159,7 @@ class Outbox:
             self._wake()
 
     def greet(self, frames: Sequence[OutFrame]) -> None:
-        """Queue what ``handle_connect`` replies: ahead of all that has waited, for this link only."""
+        """Queue what ``handle_connect`` replies: ahead of what has waited, for this link only."""
         for frame in frames:
             if isinstance(frame, str | bytes):
                 self.size += _size(frame)
@@ -356,7 +391,9 @@ class Outbox:
     @property
     def has_work(self) -> bool:
         """Whether there may be something to take."""
-        return bool(self._data or self._greeting or self._pongs or self._urgent or self._close is not None)
+        return bool(
+            self._data or self._greeting or self._pongs or self._urgent or self._close is not None
+        )
 
     def cork(self) -> None:
         """Keep back what is queued from now on, so that it leaves in one write."""

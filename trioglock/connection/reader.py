@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
 from ..frames import Close, Data, Event, Ping, Pong, Violation
 from ..options import FlowOptions
-from ..reasons import HeartbeatTimeout, Lost
+from ..reasons import Lost
 from ..telemetry import Trace
 from ..transports import Link, LinkBroken
 from .actor import Actor
@@ -17,36 +17,10 @@ from .dispatch import Effects
 from .heartbeat import Gate
 from .inbox import Inbox
 from .outbox import Outbox
+from .owner import Owner
 from .pings import Pings
 
-__all__ = ["Owner", "Reader"]
-
-
-class Owner(Protocol):
-    """What a link's tasks know of the session that they work for."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody has begun to close this link."""
-
-    @property
-    def has_peer_closed(self) -> bool:
-        """Whether the peer's Close frame has come."""
-
-    def closed_by_peer(self, frame: Close) -> None:
-        """The peer has sent its Close frame."""
-
-    def violated(self, violation: Violation) -> None:
-        """The peer broke the protocol."""
-
-    def crash(self, error: BaseException) -> None:
-        """A function of the user's raised."""
-
-    def write_broke(self) -> bool:
-        """The stream takes nothing more; whether another link is to be expected."""
-
-    def expired(self, timeout: HeartbeatTimeout) -> None:
-        """The peer must be taken for dead."""
+__all__ = ["Reader"]
 
 
 class Reader:

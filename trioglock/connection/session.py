@@ -41,6 +41,7 @@ from .outbox import Outbox
 from .pings import Pings
 from .route import Route
 from .span import Span
+from .waiters import Latch
 
 __all__ = ["Session"]
 
@@ -57,18 +58,51 @@ class Session(Generic[StateT]):
         trace: told every step.
     """
 
-    handshake: Handshake | None = None
+    __slots__ = (
+        "_at_once",
+        "_attempt",
+        "_broken",
+        "_deadlines",
+        "_effects",
+        "_ended_by",
+        "_final",
+        "_flow",
+        "_handle",
+        "_lasted",
+        "_link_ended_by",
+        "_past",
+        "_pausing",
+        "_reopened",
+        "_route",
+        "_span",
+        "actor",
+        "background",
+        "body",
+        "ending",
+        "failures",
+        "finished",
+        "handshake",
+        "inbox",
+        "open_error",
+        "opened",
+        "outbox",
+        "pings",
+        "status",
+        "trace",
+        "upgrades",
+    )
 
     def __init__(
         self, route: Route, flow: FlowOptions, socket: Socket[StateT], trace: Trace
     ) -> None:
         self.trace: Trace = trace
         self.status: Status = Status.CONNECTING
+        self.handshake: Handshake | None = None
         self.ending: Ending = Ending()
         self.failures: list[BaseException] = []
         self.open_error: Exception | None = None
-        self.opened: trio.Event = trio.Event()
-        self.finished: trio.Event = trio.Event()
+        self.opened: Latch = Latch()
+        self.finished: Latch = Latch()
         self.body: trio.CancelScope = trio.CancelScope()
         self.upgrades: int = 0
         self.inbox: Inbox = Inbox(flow.max_queue, flow.overflow, self._overflowed)
@@ -81,7 +115,7 @@ class Session(Generic[StateT]):
             self._effects,
             crashed=self.crash,
             closed_error=self.closed_error,
-            spawn=self.background.spawn,
+            spawn=self.background.start,
         )
         self._flow = flow
         self._route = route
@@ -103,20 +137,24 @@ class Session(Generic[StateT]):
 
     # The main task.
 
-    async def run(self, handle: Handle) -> None:
-        """Live from the first attempt to ``terminate``."""
+    async def run(self, handle: Handle, nursery: trio.Nursery) -> None:
+        """Live from the first attempt to ``terminate``.
+
+        Args:
+            handle: the connection, for its hooks.
+            nursery: for the connection's tasks.
+        """
         self._handle = handle
+        self.background.nursery = nursery
         reason: Disconnect = Aborted()
         try:
-            async with trio.open_nursery() as nursery:
-                self.background.nursery = nursery
-                try:
-                    reason = await self._live()
-                finally:
-                    # Nothing can be started any more, not even in this very tick.
-                    self.background.nursery = None
-                    self.actor.stop()
-                nursery.cancel_scope.cancel()
+            try:
+                reason = await self._live()
+            finally:
+                self.background.close()
+                self.actor.stop()
+                with trio.CancelScope(shield=True):
+                    await self.background.end()
         finally:
             reason = self._ended_by or reason
             self._finish(reason)
@@ -152,9 +190,12 @@ class Session(Generic[StateT]):
         with self._deadlines.new_link() as scope:
             link = await self._open()
             if link is not None:
+                span = self._begin(link)
                 try:
-                    await self._serve(link)
+                    self._greet(link.handshake)
+                    await span.run()
                 finally:
+                    self._end(span)
                     with trio.CancelScope(shield=True):
                         await link.aclose()
         reason = self._why()
@@ -189,15 +230,15 @@ class Session(Generic[StateT]):
             self._link_ended_by = HandshakeFailed(error=error, attempt=self._attempt)
             return None
 
-    async def _serve(self, link: Link) -> None:
-        """Run the tasks of one link until it ends."""
+    def _begin(self, link: Link) -> Span:
+        """A link is up: let its tasks run."""
         self.trace.line("successfully connected")
         self.ending = Ending()
         self.handshake = link.handshake
         self.upgrades += 1
         self.status = Status.OPEN
         self.inbox.close_gates()
-        span = self._span = Span(
+        self._span = Span(
             self,
             link,
             self.actor,
@@ -209,20 +250,21 @@ class Session(Generic[StateT]):
             self.trace,
             self.background.spawn,
         )
-        stream = self._stream(link.handshake)
-        try:
-            await span.run(lambda: self.actor.connected(stream, self._greeted, self._is_current))
-        finally:
-            self._broken = span.broken
-            # Settled before anyone who waits is woken.
-            self._settle(self._why())
-            self.outbox.detach()
-            self._lasted = trio.current_time() - span.began
-            self._past = self.figures
-            self._span = None
+        return self._span
 
-    def _stream(self, handshake: Handshake) -> Stream:
-        return Stream(
+    def _end(self, span: Span) -> None:
+        """The link's tasks have ended."""
+        self._broken = span.broken
+        # Settled before anyone who waits is woken.
+        self._settle(self._why())
+        self.outbox.detach()
+        self._lasted = trio.current_time() - span.began
+        self._past = self.figures
+        self._span = None
+
+    def _greet(self, handshake: Handshake) -> None:
+        """Run the hooks that come before any frame."""
+        stream = Stream(
             url=handshake.url,
             subprotocol=handshake.subprotocol,
             request_headers=handshake.request_headers,
@@ -231,6 +273,7 @@ class Session(Generic[StateT]):
             attempt=self.upgrades,
             connection=self._handle,
         )
+        self.actor.connected(stream, self._greeted, self._is_current)
 
     def _is_current(self, stream: Stream) -> bool:
         return stream.attempt == self.upgrades and self._span is not None

@@ -15,8 +15,9 @@ from .deadlines import Deadlines
 from .dispatch import Effects
 from .heartbeat import Gate, Heartbeat
 from .outbox import Outbox
+from .owner import Owner
 from .pings import Pings
-from .reader import Owner, Reader
+from .reader import Reader
 from .writer import Writer
 
 __all__ = ["Span"]
@@ -62,19 +63,14 @@ class Span:
         self._spawn = spawn
         self._gate = Gate(self._held)
         self._writer = Writer(link, outbox, trace, self._wrote, self._write_broke, spawn)
-        self._heartbeat = Heartbeat(link, self._gate, pings, outbox, flow)
+        outbox.attach(self._writer.wake)
+        self._heartbeat = Heartbeat(session, link, self._gate, pings, outbox, flow)
         self._reader = Reader(session, link, actor, effects, outbox, pings, self._gate, trace, flow)
 
-    async def run(self, greet: Callable[[], None]) -> None:
-        """Read, write and watch until the link has ended.
-
-        Args:
-            greet: called first: the hooks that come before any frame.
-        """
-        self._outbox.attach(self._writer.wake)
-        self._spawn(self._watch)
+    async def run(self) -> None:
+        """Read, write and watch until the link has ended."""
+        self._spawn(self._heartbeat.watch)
         try:
-            greet()
             seen = await self._reader.read()
             if seen.error is None and self.broken is None and self._session.has_peer_closed:
                 # A peer that has ended its side may still read our confirmation.
@@ -89,15 +85,6 @@ class Span:
     def figures(self) -> tuple[int, int, int]:
         """Bytes sent and received on the wire, and messages received."""
         return self.link.bytes_sent, self.link.bytes_received, self._reader.messages
-
-    async def _watch(self) -> None:
-        try:
-            timeout = await self._heartbeat.watch()
-        except Exception as error:
-            self._session.crash(error)
-        else:
-            if timeout is not None:
-                self._session.expired(timeout)
 
     def _wrote(self) -> None:
         if self._session.has_peer_closed:

@@ -1,4 +1,7 @@
-"""Waiters: tasks that wait for something in a connection to change."""
+"""Waiters: tasks that wait for something in a connection to change, or to happen at last.
+
+A connection has many such places, and mostly nobody waits: they cost nothing until somebody does.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from typing import Any
 
 import trio
 
-__all__ = ["Waiters"]
+__all__ = ["Latch", "Waiters"]
 
 
 class Waiters:
-    """A parking lot that costs nothing before somebody parks: a connection has many, mostly empty."""
+    """A parking lot that is built when the first task parks."""
 
     __slots__ = ("_lot",)
 
@@ -36,3 +39,25 @@ class Waiters:
         """Wake all."""
         if self._lot:
             self._lot.unpark_all()
+
+
+class Latch:
+    """Something that happens once, as ``trio.Event``."""
+
+    __slots__ = ("_waiters", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set: bool = False
+        self._waiters = Waiters()
+
+    def set(self) -> None:
+        """It has happened."""
+        self.is_set = True
+        self._waiters.unpark_all()
+
+    async def wait(self) -> None:
+        """Wait until it has."""
+        if self.is_set:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._waiters.park()

@@ -10,6 +10,7 @@ that is there in one write.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -63,7 +64,7 @@ class Writer:
         self._unfinished = False  # the link has kept a part of what it was given
         # Of the task: where it waits for work, how it is stopped, and who waits for that.
         self._work = Waiters()
-        self._scope = trio.CancelScope()
+        self._scope: trio.CancelScope | None = None
         self._done: trio.Event | None = None
 
     def wake(self) -> None:
@@ -76,8 +77,8 @@ class Writer:
                 return
         outbox.idle = False
         if self._done is None:
-            self._done = trio.Event()
-            self._spawn(self._run)
+            self._scope, self._done = trio.CancelScope(), trio.Event()
+            self._spawn(partial(self._run, self._scope, self._done))
         else:
             self._work.unpark()
 
@@ -93,11 +94,10 @@ class Writer:
             self._unfinished = True
             self._outbox.idle = False
 
-    async def _run(self) -> None:
-        assert self._done is not None
+    async def _run(self, scope: trio.CancelScope, done: trio.Event) -> None:
         outbox, write = self._outbox, self._link.write
         try:
-            with self._scope:
+            with scope:
                 while True:
                     batch = [] if self._unfinished else outbox.take()
                     if not (batch or self._unfinished):
@@ -112,10 +112,10 @@ class Writer:
         except LinkBroken as broken:
             self._broke(broken.__cause__ or broken)
         finally:
-            self._done.set()
+            done.set()
 
     async def stop(self) -> None:
         """Write nothing more; returns once that is certain."""
-        if self._done is not None:
+        if self._scope is not None and self._done is not None:
             self._scope.cancel()
             await self._done.wait()

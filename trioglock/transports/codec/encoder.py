@@ -15,8 +15,8 @@ FIN, RSV1, MASKED = 0x80, 0x40, 0x80
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
 # Masking keys must come from strong entropy (RFC 6455, section 10.3); one system call fetches
-# enough for this many frames.
-_KEYS_AT_ONCE = 1024
+# enough for this many frames, and no more: thousands of idle connections keep theirs.
+_KEYS_AT_ONCE = 64
 
 
 class Encoder:

@@ -28,19 +28,19 @@ class SocketWire(trio.abc.AsyncResource):
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._socket = stream.socket
-        self._empty = False  # the last read took all there was
+        self._empty = True  # the last read took all there was
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """The next bytes; none at the end of the stream. Always lets other tasks run."""
-        if self._empty:
-            await trio.lowlevel.wait_readable(self._socket)
-        else:
-            await trio.lowlevel.checkpoint()
         while True:
+            if self._empty:
+                await trio.lowlevel.wait_readable(self._socket)
+            else:
+                await trio.lowlevel.checkpoint()
             try:
                 data = os.read(self._socket.fileno(), max_bytes)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._socket)
+                self._empty = True
             else:
                 self._empty = len(data) < max_bytes
                 return data
