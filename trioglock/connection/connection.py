@@ -184,7 +184,8 @@ class Connection(Generic[StateT]):
         """
         await self._wait_items("receive")
         item = self._inbox.items.popleft()
-        self._inbox.taken()
+        if self._inbox.held:
+            self._inbox.taken()
         return item
 
     def receive_nowait(self) -> Any:
@@ -201,7 +202,8 @@ class Connection(Generic[StateT]):
                 raise self._session.closed_error()
             raise trio.WouldBlock
         item = self._inbox.items.popleft()
-        self._inbox.taken()
+        if self._inbox.held:
+            self._inbox.taken()
         return item
 
     async def receive_batch(self) -> list[Any]:
@@ -214,7 +216,8 @@ class Connection(Generic[StateT]):
         await self._wait_items("receive_batch")
         batch = list(self._inbox.items)
         self._inbox.items.clear()
-        self._inbox.taken()
+        if self._inbox.held:
+            self._inbox.taken()
         return batch
 
     async def _wait_items(self, call: str) -> None:
@@ -242,7 +245,8 @@ class Connection(Generic[StateT]):
                 raise error
             await inbox.wait()
         item = inbox.items.popleft()
-        inbox.taken()
+        if inbox.held:
+            inbox.taken()
         return item
 
     # The actor's mailbox.

@@ -33,6 +33,8 @@ class Inbox:
     ) -> None:
         self.items: deque[Any] = _EMPTY
         """What waits, oldest first; filled by way of :meth:`filling` only."""
+        self.held: bool = False
+        """Whether the reader task waits for room."""
         self.dropped: int = 0
         self.ended: bool = False
         self._limit = limit
@@ -88,13 +90,17 @@ class Inbox:
         await self._readers.park()
 
     def taken(self) -> None:
-        """Tell that messages were taken: the reader task may have room again."""
+        """Tell, while :attr:`held`, that messages were taken: there may be room again."""
         if self._room and len(self.items) <= self._low:
             self._room.unpark_all()
 
     async def wait_room(self) -> None:
         """Wait until the inbox has drained to a quarter of its limit."""
-        await self._room.park()
+        self.held = True
+        try:
+            await self._room.park()
+        finally:
+            self.held = False
 
     def open_gates(self) -> None:
         """Let the reader task go on whatever is queued: the connection is closing.
