@@ -257,25 +257,31 @@ class Actor(Generic[StateT]):
         self.state = state
 
     @property
-    def can_send_now(self) -> bool:
-        """Whether :meth:`send_now` may be called."""
+    def idle(self) -> bool:
+        """Whether no hook runs, and none has work: then a send need not take its turn."""
         mailbox = self.mailbox
-        return not (mailbox.pending or mailbox.active or self.send_hook.is_async)
+        return not (mailbox.pending or mailbox.active)
+
+    async def send_here(self, message: Any) -> None:
+        """Run an async ``handle_send`` in this very task, while :attr:`idle`."""
+        hook = self.send_hook
+        self._put_sent(await self.mailbox.run_here(hook.call(message, self.state)))
 
     async def send(self, message: Any) -> None:
         """Run ``handle_send``, whatever it is, in its turn."""
-        mailbox = self.mailbox
-        idle = not mailbox.pending and mailbox.active is None
-        await (mailbox.ask_now if idle else mailbox.ask)(partial(self._send, message))
 
-    async def _send(self, message: Any, answer: Answer) -> None:
-        hook = self.send_hook
-        frame, state = split(hook, await self._invoke(hook, message, self.state))
+        async def job(answer: Answer) -> None:
+            self._put_sent(await self._invoke(self.send_hook, message, self.state))
+            answer.set(None)
+
+        await self.mailbox.ask(job)
+
+    def _put_sent(self, returned: Any) -> None:
+        frame, state = split(self.send_hook, returned)
         if self.mailbox.stopped or self._effects.closed:
             raise self._closed_error()
-        self._effects.send(hook, frame)
+        self._effects.send(self.send_hook, frame)
         self.state = state
-        answer.set(None)
 
     def cast(self, message: Any) -> None:
         """Leave a message for ``handle_cast``."""

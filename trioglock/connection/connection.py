@@ -72,8 +72,10 @@ class Connection(Generic[StateT]):
         """
         actor = self._actor
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._outbox.closed or self._outbox.full or not actor.can_send_now:
+        if self._outbox.closed or self._outbox.full or not actor.idle:
             await self._send_in_turn(message)
+        elif actor.send_hook.is_async:
+            await actor.send_here(message)
         else:
             actor.send_now(message)
         if self._turn_is_over():
@@ -85,10 +87,12 @@ class Connection(Generic[StateT]):
             await self._outbox.wait_room()
         if self._outbox.closed:
             raise self._session.closed_error()
-        if self._actor.can_send_now:
-            self._actor.send_now(message)
-        else:
+        if not self._actor.idle:
             await self._actor.send(message)
+        elif self._actor.send_hook.is_async:
+            await self._actor.send_here(message)
+        else:
+            self._actor.send_now(message)
 
     def _turn_is_over(self) -> bool:
         """Whether it is time to let the writer task run, though the program need not wait."""
@@ -113,7 +117,7 @@ class Connection(Generic[StateT]):
             ConnectionClosed, InvalidFrame, BadHookResult, Exception: as :meth:`send`.
         """
         actor = self._actor
-        if self._outbox.closed or self._outbox.full or not actor.can_send_now:
+        if self._outbox.closed or self._outbox.full or not actor.idle or actor.send_hook.is_async:
             self._refuse_nowait()
         actor.send_now(message)
 

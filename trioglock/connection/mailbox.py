@@ -14,13 +14,14 @@ tasks that it has started and waits for.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, TypeAlias
 
 import trio
 
 from ..errors import UsageError
+from .interruptible import Interruptible
 from .waiters import Waiters
 
 __all__ = ["PLAIN", "Answer", "Job", "Mailbox"]
@@ -65,10 +66,6 @@ class Answer:
         return self._value
 
 
-NOBODY = Answer()
-"""For a job whose caller does it itself and waits for no answer."""
-
-
 class Mailbox:
     """The queue of one actor, and the task that works it off.
 
@@ -93,7 +90,7 @@ class Mailbox:
         self._answers: set[Answer] = set()
         self._task: trio.lowlevel.Task | None = None
         self._turn = Waiters()
-        self._short_cut: trio.CancelScope | None = None
+        self._here: Interruptible | None = None
 
     def put(self, job: Job) -> None:
         """Post a job."""
@@ -115,16 +112,34 @@ class Mailbox:
         finally:
             self._answers.discard(answer)
 
-    async def ask_now(self, job: Callable[[Answer], Awaitable[None]]) -> None:
-        """Do a job in the caller's task, which is as good as any while nothing is pending."""
+    async def run_here(self, hook: Coroutine[Any, Any, Any]) -> Any:
+        """Run an async hook in the caller's task, as good as any while nothing is pending.
+
+        Raises:
+            ConnectionClosed: the mailbox was stopped meanwhile.
+            Exception: what the hook raises.
+        """
         self.pending += 1
+        self.active = trio.lowlevel.current_task()
         try:
-            with trio.CancelScope() as self._short_cut:
-                await job(NOBODY)
+            wish = hook.send(None)
+            return await self._wait_for(hook, wish)
+        except StopIteration as done:
+            return done.value
         finally:
             self.pending -= 1
-        if self._short_cut.cancelled_caught:
-            raise self._closed_error()
+            self.leave()
+
+    async def _wait_for(self, hook: Coroutine[Any, Any, Any], wish: Any) -> Any:
+        here = self._here = Interruptible(hook, wish)
+        try:
+            return await here
+        except BaseException as error:
+            if here.was_cancelled and _is_cancelled(error):
+                raise self._closed_error() from None
+            raise
+        finally:
+            self._here = None
 
     async def wait_idle(self) -> None:
         """Wait until nobody is inside a hook."""
@@ -174,14 +189,20 @@ class Mailbox:
     def stop(self) -> None:
         """Do no further job; whoever waits for one learns that it is over."""
         self.stopped = True
-        if self._short_cut is not None:
-            self._short_cut.cancel()
+        if self._here is not None:
+            self._here.interrupt()
         self.fail_answers()
 
     def fail_answers(self) -> None:
         """Let nobody wait for an answer any longer; the jobs themselves go on."""
         for answer in self._answers:
             answer.fail(self._closed_error())
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_cancelled, error.exceptions))
+    return isinstance(error, trio.Cancelled)
 
 
 async def _answering(job: Callable[[Answer], Awaitable[None]], answer: Answer) -> None:
