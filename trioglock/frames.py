@@ -20,6 +20,7 @@ __all__ = [
     "Frame",
     "Ping",
     "Pong",
+    "Prepared",
     "Run",
     "Violation",
 ]
@@ -124,7 +125,37 @@ class Violation:
     reason: str
 
 
-Frame: TypeAlias = str | BytesLike | Ping | Pong | Close
+class Prepared:
+    """A data message for many connections: encoded once for all, and not compressed for each.
+
+    Args:
+        message: ``str`` for text, bytes-like for binary; the content of a mutable buffer is copied.
+
+    Raises:
+        ValueError: it is neither, or text that is not valid Unicode.
+    """
+
+    __slots__ = ("message", "size", "wire")
+
+    def __init__(self, message: str | BytesLike) -> None:
+        if not isinstance(message, str | bytes | bytearray | memoryview):
+            raise ValueError(f"a data message is str or bytes-like, not {message!r:.100}")
+        self.message: Data = str(message) if isinstance(message, str) else bytes(message)
+        """What was given."""
+        self.size: int = len(self.to_payload())
+        """Bytes of payload."""
+        self.wire: bytes = b""
+        """The whole frame, unmasked; made by the first connection that sends it."""
+
+    def __repr__(self) -> str:
+        return f"Prepared({self.message!r:.100})"
+
+    def to_payload(self) -> bytes:
+        """The bytes of the frame's payload."""
+        return self.message if isinstance(self.message, bytes) else self.message.encode()
+
+
+Frame: TypeAlias = str | BytesLike | Prepared | Ping | Pong | Close
 """What may be sent: text, binary, or a control frame."""
 
 Event: TypeAlias = Run | Ping | Pong | Close | Violation

@@ -108,6 +108,9 @@ class Handle(Protocol):
     def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run ``fn(*args)`` in a task that ends with the connection."""
 
+    def send_frame_nowait(self, frame: Frame, *, at_once: bool = False) -> None:
+        """Send a frame past ``handle_send``, or raise ``trio.WouldBlock``."""
+
     def discard_unsent(self) -> tuple[Data, ...]:
         """Take back all messages that are queued and not being written."""
 

@@ -133,7 +133,7 @@ class Connection(Generic[StateT]):
         """Send a frame as it is, past ``handle_send``; wait while the outbox is full.
 
         Args:
-            frame: ``str``, bytes-like, ``Ping``, ``Pong`` or ``Close``.
+            frame: ``str``, bytes-like, ``Prepared``, ``Ping``, ``Pong`` or ``Close``.
 
         Raises:
             ConnectionClosed: the connection is closing or closed.
@@ -151,6 +151,32 @@ class Connection(Generic[StateT]):
             self._session.close(checked)
         else:
             self._outbox.put(checked)
+
+    def send_frame_nowait(self, frame: Frame, *, at_once: bool = False) -> None:
+        """Send a frame past ``handle_send``, or raise at once; allowed anywhere, also in hooks.
+
+        Args:
+            frame: as for :meth:`send_frame`; what goes to many connections is best a
+                :class:`Prepared`.
+            at_once: write it in this very step if the socket takes it, where it would otherwise
+                wait to leave together with what is queued next.
+
+        Raises:
+            trio.WouldBlock: the outbox is full.
+            ConnectionClosed: the connection is closing or closed.
+            InvalidFrame: it is no frame.
+        """
+        outbox = self._outbox
+        if outbox.closed:
+            raise self._session.closed_error()
+        if outbox.full:
+            raise trio.WouldBlock
+        if at_once:
+            outbox.eager = True
+        if frame.__class__ is Close:
+            self._session.close(frame)
+        else:
+            outbox.put(frame)
 
     async def flush(self) -> None:
         """Wait until all that is queued now is with the operating system.

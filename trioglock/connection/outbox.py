@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import trio
 
 from ..errors import InvalidFrame
-from ..frames import Close, Data, Frame, Ping, Pong
+from ..frames import Close, Data, Frame, Ping, Pong, Prepared
 from .waiters import Waiters
 
-__all__ = ["Outbox", "checked_frame"]
+__all__ = ["OutFrame", "Outbox", "checked_frame"]
 
 # One write carries about this many bytes at the most, unless a single frame is larger.
 BATCH = 2**16
@@ -19,7 +19,8 @@ BATCH = 2**16
 # Pongs for a peer that is too slow to read them; RFC 6455, section 5.5.3, lets older ones go.
 MAX_PONGS = 128
 
-OutFrame = Data | Ping | Pong | Close
+Message = Data | Prepared
+OutFrame = Message | Ping | Pong | Close
 
 
 class Outbox:
@@ -95,8 +96,8 @@ class Outbox:
         self._wake: Callable[[], None] = _nobody
         self._corked = False
         self._limit = limit
-        self._greeting: list[Data] = []
-        self._data: list[Data] = []
+        self._greeting: list[Message] = []
+        self._data: list[Message] = []
         self._urgent: list[OutFrame] = []
         self._pongs: list[Pong] = []
         self._close: Close | None = None
@@ -104,7 +105,7 @@ class Outbox:
         self._close_left = False
         self._held = False
         self._writing = 0  # bytes of payload with the writer task
-        self._batch: list[Data] = []  # and data frames
+        self._batch: list[Message] = []  # and data frames
         self._queued = 0  # data frames ever queued
         self._dropped = 0  # and never sent
         self._done = 0  # data frames ever written or in doubt
@@ -133,14 +134,16 @@ class Outbox:
         if kind is str or kind is bytes:
             plain = kind is bytes or frame.isascii()  # type: ignore[union-attr]
             self.size += len(frame) if plain else _size(frame)  # type: ignore[arg-type]
-            self._data.append(frame)  # type: ignore[arg-type]
-            self._queued += 1
+        elif kind is Prepared:
+            self.size += frame.size  # type: ignore[union-attr]
         elif kind is Ping or kind is Pong:
             self.put_urgent(frame)  # type: ignore[arg-type]
             return
         else:
             self.put(checked_frame(frame))
             return
+        self._data.append(frame)  # type: ignore[arg-type]
+        self._queued += 1
         if self.idle:
             self._wake()
 
@@ -161,7 +164,7 @@ class Outbox:
     def greet(self, frames: Sequence[OutFrame]) -> None:
         """Queue what ``handle_connect`` replies: ahead of what has waited, for this link only."""
         for frame in frames:
-            if isinstance(frame, str | bytes):
+            if isinstance(frame, Message):
                 self.size += _size(frame)
                 self._greeting.append(frame)
             else:
@@ -171,9 +174,9 @@ class Outbox:
 
     def discard(self) -> tuple[Data, ...]:
         """Take back what is queued and not being written; a flush of it fails."""
-        taken = tuple(self._data)
+        taken = tuple(map(_plain, self._data))
+        self.size -= sum(map(_size, self._data))
         self._data.clear()
-        self.size -= sum(map(_size, taken))
         self._lose()
         if self.size < self._limit:
             self._room.unpark_all()
@@ -240,7 +243,7 @@ class Outbox:
 
     def drop_data(self) -> tuple[Data, ...]:
         """Take away all data that is not being written; it will never be sent."""
-        dropped = (*self._greeting, *self._data)
+        dropped = tuple(map(_plain, (*self._greeting, *self._data)))
         self._dropped += len(self._data)
         self._greeting.clear()
         self._data.clear()
@@ -295,7 +298,7 @@ class Outbox:
         self._room.unpark_all()
         self._flushes.unpark_all()
         if self.writing:
-            self.in_doubt = tuple(self._batch)
+            self.in_doubt = tuple(map(_plain, self._batch))
             self.doubtful += len(self._batch)
             before = self._done
             self._finish_batch()
@@ -426,22 +429,26 @@ def checked_frame(frame: Frame) -> OutFrame:
         frame = str(frame)
         _size(frame)
         return frame
-    if isinstance(frame, Ping | Pong | Close):
+    if isinstance(frame, Ping | Pong | Close | Prepared):
         return frame
     if isinstance(frame, bytes | bytearray | memoryview):
         # A copy: the buffer may change before the writer task gets to it.
         return bytes(frame)
     raise InvalidFrame(
-        "a frame is str, bytes-like, Ping, Pong or Close, "
+        "a frame is str, bytes-like, Prepared, Ping, Pong or Close, "
         f"not {type(frame).__name__}: {frame!r:.100}"
     )
 
 
 def _urgent_size(frame: OutFrame) -> int:
-    return 2 + (_size(frame) if isinstance(frame, str | bytes) else len(frame.to_payload()))
+    return 2 + (_size(frame) if isinstance(frame, Message) else len(frame.to_payload()))
 
 
-def _size(frame: Data) -> int:
+def _plain(frame: Message) -> Data:
+    return frame.message if isinstance(frame, Prepared) else frame
+
+
+def _size(frame: Message) -> int:
     """Bytes of payload that count against the limit.
 
     Raises:
@@ -454,4 +461,4 @@ def _size(frame: Data) -> int:
             return len(frame.encode())
         except UnicodeEncodeError as error:
             raise InvalidFrame(f"text that is not valid Unicode: {error}") from None
-    return len(frame)
+    return frame.size if isinstance(frame, Prepared) else len(frame)

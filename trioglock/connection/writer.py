@@ -9,14 +9,15 @@ that is there in one write.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import trio
 
+from ..frames import Frame, Prepared
 from ..telemetry import Trace
 from ..transports import Link, LinkBroken
-from .outbox import Outbox
+from .outbox import Outbox, OutFrame
 from .waiters import Waiters
 
 __all__ = ["Writer"]
@@ -86,13 +87,19 @@ class Writer:
         batch = self._outbox.take()
         if not batch:
             return
-        self._trace.items("sending frame", batch)
-        if self._link.write_now(batch):
+        if self._link.write_now(self._fit(batch)):
             self._outbox.wrote()
             self._wrote()
         else:
             self._unfinished = True
             self._outbox.idle = False
+
+    def _fit(self, batch: list[OutFrame]) -> Sequence[Frame]:
+        """The batch as the link takes it."""
+        self._trace.items("sending frame", batch)
+        if self._link.takes_prepared:
+            return batch
+        return [frame.message if isinstance(frame, Prepared) else frame for frame in batch]
 
     async def _run(self, scope: trio.CancelScope, done: trio.Event) -> None:
         outbox, write = self._outbox, self._link.write
@@ -104,8 +111,7 @@ class Writer:
                         outbox.idle = True
                         await self._work.park()
                         continue
-                    self._trace.items("sending frame", batch)
-                    await write(batch)
+                    await write(self._fit(batch))
                     self._unfinished = False
                     outbox.wrote()
                     self._wrote()

@@ -99,6 +99,9 @@ class Link(ABC):
             LinkBroken: the stream broke.
         """
 
+    takes_prepared: bool = False
+    """Whether it knows :class:`Prepared`; others are given the message in it."""
+
     @property
     def writes_now(self) -> bool:
         """Whether :meth:`write_now` may be called."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from ...frames import Close, Frame, Ping, Pong
+from ...frames import Close, Frame, Ping, Pong, Prepared
 from .deflate import Deflate
 from .masking import apply_mask
 
@@ -35,22 +35,27 @@ class Encoder:
 
     def encode(self, frames: Iterable[Frame]) -> bytes:
         """The bytes of ``frames``, one after the other, ready for one write."""
+        deflate, append = self._deflate, self._append
         parts: list[bytes] = []
         for frame in frames:
             kind = frame.__class__
             if kind is str:
-                self._append(parts, TEXT, frame.encode())  # type: ignore[union-attr]
+                opcode, payload = TEXT, frame.encode()  # type: ignore[union-attr]
             elif kind is bytes:
-                self._append(parts, BINARY, frame)  # type: ignore[arg-type]
+                opcode, payload = BINARY, frame
+            elif kind is Prepared:
+                self._append_prepared(parts, frame)  # type: ignore[arg-type]
+                continue
             else:
-                self._append(parts, _OPCODES[kind], frame.to_payload())  # type: ignore[union-attr]
+                append(parts, FIN | _OPCODES[kind], frame.to_payload())  # type: ignore[union-attr]
+                continue
+            if deflate is None:
+                append(parts, FIN | opcode, payload)
+            else:
+                append(parts, FIN | RSV1 | opcode, deflate.deflate(opcode, payload))
         return b"".join(parts)
 
-    def _append(self, parts: list[bytes], opcode: int, payload: bytes) -> None:
-        head = FIN | opcode
-        if self._deflate is not None and opcode < CLOSE:
-            payload = self._deflate.deflate(opcode, payload)
-            head |= RSV1
+    def _append(self, parts: list[bytes], head: int, payload: bytes) -> None:
         length = len(payload)
         flag = MASKED if self._mask else 0
         if length < 126:
@@ -69,6 +74,18 @@ class Encoder:
             parts.append(key)
             payload = apply_mask(payload, key)
         parts.append(payload)
+
+    def _append_prepared(self, parts: list[bytes], frame: Prepared) -> None:
+        """A whole message that is not compressed, which RFC 7692, section 6, always allows."""
+        head = FIN | (TEXT if isinstance(frame.message, str) else BINARY)
+        if self._mask:
+            self._append(parts, head, frame.to_payload())
+            return
+        if not frame.wire:
+            made: list[bytes] = []
+            self._append(made, head, frame.to_payload())
+            frame.wire = b"".join(made)
+        parts.append(frame.wire)
 
 
 _OPCODES = {Ping: PING, Pong: PONG, Close: CLOSE}

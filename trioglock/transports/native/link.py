@@ -40,6 +40,8 @@ class NativeLink(Link):
         "handshake",
     )
 
+    takes_prepared = True
+
     def __init__(
         self,
         stream: trio.abc.Stream,
