@@ -10,6 +10,7 @@ import trio.testing
 
 from trioglock import (
     Close,
+    ConnectionClosed,
     Crashed,
     LocalClose,
     MemoryTransport,
@@ -144,3 +145,41 @@ async def test_a_greeting_that_raises_ends_it(autojump_clock: Clock) -> None:
     assert await frames(await net.accept()) == [Close(1011, "internal error")]
     assert [type(end) for end in broken.ends] == [Crashed]
     assert len(net.dialed) == 2
+
+
+async def test_a_greeting_belongs_to_its_link(autojump_clock: Clock) -> None:
+    """What handle_connect replied and a lost link never took is not sent on the next one."""
+    net, greets = MemoryTransport(capacity=0), Greets()
+    async with joined(net, greets) as conn:
+        far = await net.accept()
+        # The link takes nothing: the greeting is with the writer, "queued" waits behind it.
+        await conn.send("queued")
+        await drop(far)
+        far = await net.accept()
+        assert await frames(far) == ["hello 2", "after 0", "queued"]
+        with pytest.raises(ConnectionClosed):
+            await drop(far)
+            await conn.send("late")
+            conn.abort()
+            await conn.flush()
+
+
+async def test_a_greeting_held_back_by_pings_does_not_outlive_its_link(
+    autojump_clock: Clock,
+) -> None:
+    """Also when the writer had not even come to it."""
+
+    class Slow(Greets):
+        async def handle_connect(self, stream: Stream, state: int) -> Any:
+            if stream.attempt == 1:
+                stream.connection.send_frame_nowait(Ping(b"blocks the writer"))
+                await trio.sleep(5)
+            return super().handle_connect(stream, state)
+
+    net = MemoryTransport(capacity=0)
+    async with joined(net, Slow(), write_timeout=None):
+        far = await net.accept()
+        await trio.sleep(6)
+        await drop(far)
+        far = await net.accept()
+        assert await frames(far) == ["hello 2", "after 0"]

@@ -198,9 +198,12 @@ class Actor(Generic[StateT]):
         try:
             for frame in run:
                 returned = call(frame, state)
-                if returned.__class__ is not tuple or len(returned) != 2:
+                if returned.__class__ is not tuple:
                     returned = split(hook, returned)
-                result, state = returned
+                try:
+                    result, state = returned
+                except ValueError:
+                    raise hook.complain(returned) from None
                 self.state = state
                 if result is None:
                     continue

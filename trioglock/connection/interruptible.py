@@ -2,7 +2,8 @@
 
 A ``trio.CancelScope`` around every call of an async hook would take longer than the hook. Here one
 is entered only while the coroutine waits for something, inside of whatever scopes the coroutine
-has opened itself, and left before the coroutine goes on.
+has opened itself, and left before the coroutine goes on. A nursery waits for its children
+whatever happens to such an inner scope: those of the coroutine are cancelled beside it.
 """
 
 from __future__ import annotations
@@ -19,19 +20,22 @@ class Interruptible:
     """Goes on with a coroutine that has begun, and waits.
 
     Args:
-        coroutine: run by ``send(None)`` so far, in the task that awaits this.
+        coroutine: run by ``send(None)`` so far, in the present task, which is to await this.
         wish: what that returned, for trio.
+        nurseries: how many the task had open before.
     """
 
-    __slots__ = ("_asked", "_coroutine", "_wait", "_wish", "was_cancelled")
+    __slots__ = ("_coroutine", "_nurseries", "_task", "_told", "_wait", "_wish", "interrupted")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], wish: Any) -> None:
-        self.was_cancelled: bool = False
-        """Whether :meth:`interrupt` has taken effect."""
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], wish: Any, nurseries: int) -> None:
+        self.interrupted: bool = False
+        """Whether :meth:`interrupt` was called."""
         self._coroutine = coroutine
         self._wish = wish
-        self._asked = False
-        self._wait: trio.CancelScope | None = None
+        self._task = trio.lowlevel.current_task()
+        self._nurseries = nurseries
+        self._told = False  # that it is cancelled
+        self._wait = trio.CancelScope()
 
     def __await__(self) -> Generator[Any, Any, Any]:
         coroutine, wish = self._coroutine, self._wish
@@ -39,7 +43,7 @@ class Interruptible:
             while True:
                 try:
                     # What it does to clean up is left alone.
-                    answer = (yield wish) if self._asked else (yield from self._waiting(wish))
+                    answer = (yield wish) if self._told else (yield from self._waiting(wish))
                 except BaseException as error:
                     wish = coroutine.throw(error)
                 else:
@@ -48,20 +52,18 @@ class Interruptible:
             return done.value
 
     def _waiting(self, wish: Any) -> Generator[Any, Any, Any]:
-        cancelled: BaseException | None = None
         with trio.CancelScope() as self._wait:
-            try:
-                return (yield wish)
-            except trio.Cancelled as error:
-                cancelled = error
-                raise
-        # The scope has swallowed it: it was ours.
-        assert cancelled is not None
-        self.was_cancelled = True
-        raise cancelled
+            if self.interrupted:
+                self._wait.cancel()
+            answer = yield wish
+        # trio answers with an outcome, which the coroutine unwraps.
+        cancelled = isinstance(getattr(answer, "error", None), trio.Cancelled)
+        self._told = self.interrupted and cancelled
+        return answer
 
     def interrupt(self) -> None:
-        """Raise ``trio.Cancelled`` where the coroutine waits, once."""
-        self._asked = True
-        if self._wait is not None:
-            self._wait.cancel()
+        """Raise ``trio.Cancelled`` where the coroutine waits, once, shielded or not."""
+        self.interrupted = True
+        self._wait.cancel()
+        for nursery in self._task.child_nurseries[self._nurseries :]:
+            nursery.cancel_scope.cancel()

@@ -120,22 +120,25 @@ class Mailbox:
             Exception: what the hook raises.
         """
         self.pending += 1
-        self.active = trio.lowlevel.current_task()
+        self.active = task = trio.lowlevel.current_task()
+        nurseries = len(task.child_nurseries)
         try:
             wish = hook.send(None)
-            return await self._wait_for(hook, wish)
+            return await self._wait_for(Interruptible(hook, wish, nurseries))
         except StopIteration as done:
             return done.value
         finally:
             self.pending -= 1
             self.leave()
 
-    async def _wait_for(self, hook: Coroutine[Any, Any, Any], wish: Any) -> Any:
-        here = self._here = Interruptible(hook, wish)
+    async def _wait_for(self, here: Interruptible) -> Any:
+        self._here = here
         try:
             return await here
         except BaseException as error:
-            if here.was_cancelled and _is_cancelled(error):
+            # If the caller is cancelled as well, that goes first.
+            free = trio.current_effective_deadline() > -math.inf
+            if here.interrupted and free and _is_cancelled(error):
                 raise self._closed_error() from None
             raise
         finally:

@@ -1,0 +1,153 @@
+"""An async handle_send runs in the task of whoever sends: what happens while it waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from trioglock import ConnectionClosed, Socket
+
+from .kit import linked, settled, taken
+
+
+class Waits(Socket[int]):
+    """Runs ``wait`` for each message."""
+
+    def __init__(self, wait: Any) -> None:
+        self.wait = wait
+
+    def init_stream(self, stream: Any) -> int:
+        return 0
+
+    async def handle_send(self, message: Any, state: int) -> Any:
+        await self.wait()
+        return message, state + 1
+
+
+async def test_it_may_use_scopes_and_nurseries(autojump_clock: MockClock) -> None:
+    """Time-outs and children of the hook's own work as anywhere."""
+
+    async def wait() -> None:
+        with trio.move_on_after(1) as scope:
+            await trio.sleep(5)
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 2)
+            nursery.start_soon(trio.sleep, 3)
+        with pytest.raises(ExceptionGroup):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail)
+
+    async def fail() -> None:
+        await trio.sleep(1)
+        raise ValueError("in a child")
+
+    async with linked(Waits(wait)) as (conn, far):
+        await conn.send("x")
+        assert trio.current_time() == pytest.approx(5)
+        assert await taken(far) == ["x"]
+        assert conn.state == 1
+
+
+async def test_the_end_of_the_connection_interrupts_it(autojump_clock: MockClock) -> None:
+    """Also in a nursery of its own; the call tells that the connection has closed."""
+    cleaned: list[str] = []
+
+    async def child() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cleaned.append("child")
+
+    async def wait() -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child)
+            await trio.sleep_forever()
+        finally:
+            # What it does to clean up is left alone.
+            await trio.sleep(1)
+            cleaned.append("hook")
+
+    async with linked(Waits(wait)) as (conn, _), trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            with pytest.raises(ConnectionClosed):
+                await conn.send("x")
+
+        nursery.start_soon(send)
+        await settled()
+        conn.abort()
+        await conn.wait_closed()
+    assert cleaned == ["child", "hook"]
+
+
+async def test_an_outer_cancel_is_an_outer_cancel(autojump_clock: MockClock) -> None:
+    """It goes through the hook as it is, and the connection lives."""
+    async with linked(Waits(trio.sleep_forever)) as (conn, far):
+        with trio.move_on_after(3) as scope:
+            await conn.send("x")
+        assert scope.cancelled_caught
+        assert (trio.current_time(), conn.state) == (3, 0)
+        assert await taken(far) == []
+        conn.abort()
+
+
+async def test_it_may_catch_what_it_waits_for(autojump_clock: MockClock) -> None:
+    """An exception from inside comes back in where it waits."""
+    tries: list[int] = []
+
+    async def wait() -> None:
+        while True:
+            try:
+                with trio.fail_after(1):
+                    await trio.sleep(2 - len(tries))
+            except trio.TooSlowError:
+                tries.append(1)
+            else:
+                return
+
+    async with linked(Waits(wait)) as (conn, far):
+        await conn.send("x")
+        assert await taken(far) == ["x"]
+        assert len(tries) == 2 or trio.current_time() <= 2
+
+
+async def test_senders_take_turns(autojump_clock: MockClock) -> None:
+    """One hook at a time, in the order of the calls, whichever tasks they are made in."""
+
+    async def wait() -> None:
+        await trio.sleep(1)
+
+    async with linked(Waits(wait)) as (conn, far):
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(conn.send, str(number))
+                await settled()
+        assert trio.current_time() == pytest.approx(5)
+        assert await taken(far) == ["0", "1", "2", "3", "4"]
+        assert conn.state == 5
+
+
+async def test_a_time_out_of_its_own_changes_nothing(autojump_clock: MockClock) -> None:
+    """What waits after one is interrupted all the same."""
+
+    async def wait() -> None:
+        with trio.move_on_after(1):
+            await trio.sleep_forever()
+        await trio.sleep_forever()
+
+    async with linked(Waits(wait)) as (conn, _), trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            with pytest.raises(ConnectionClosed):
+                await conn.send("x")
+
+        nursery.start_soon(send)
+        await trio.sleep(2)
+        conn.abort()
+    assert trio.current_time() == 2
