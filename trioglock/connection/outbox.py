@@ -38,7 +38,6 @@ class Outbox:
         "_batch",
         "_close",
         "_close_first",
-        "_close_left",
         "_corked",
         "_cut",
         "_data",
@@ -57,6 +56,7 @@ class Outbox:
         "_watched",
         "_writing",
         "batches",
+        "close_left",
         "closed",
         "doubtful",
         "eager",
@@ -102,7 +102,8 @@ class Outbox:
         self._pongs: list[Pong] = []
         self._close: Close | None = None
         self._close_first = False
-        self._close_left = False
+        self.close_left: bool = False
+        """Whether the Close frame has been taken to be written."""
         self._held = False
         self._writing = 0  # bytes of payload with the writer task
         self._batch: list[Message] = []  # and data frames
@@ -272,7 +273,7 @@ class Outbox:
         self.idle = self.eager = True
         self._held = True
         self.gone = False
-        self._close_left = False
+        self.close_left = False
         self.in_doubt = ()
         self._pongs.clear()
         self.size -= sum(map(_urgent_size, self._urgent)) + sum(map(_size, self._greeting))
@@ -323,12 +324,12 @@ class Outbox:
         if self._close is not None and (self._close_first or not (self._data or self._greeting)):
             batch.append(self._close)
             self._close = None
-            self._close_left = True
+            self.close_left = True
         self.writing = bool(batch)
         return batch
 
     def _take_data(self, batch: list[OutFrame]) -> None:
-        if self._held or self._close_left:
+        if self._held or self.close_left:
             return
         if self._greeting:
             self._batch, self._greeting = self._greeting, []
@@ -356,7 +357,7 @@ class Outbox:
     def _take_urgent(self, batch: list[OutFrame]) -> None:
         batch.extend(self._pongs)
         self._pongs.clear()
-        if self._close_left:
+        if self.close_left:
             # Of us, only pongs may follow our Close frame (RFC 6455, section 5.5).
             return
         batch.extend(self._urgent)

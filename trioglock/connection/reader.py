@@ -88,7 +88,8 @@ class Reader:
             return Lost(error=broken.__cause__ or broken)
 
     def _messages(self, run: list[Any]) -> None:
-        self._trace.items("received frame", run)
+        if self._trace.on:
+            self._trace.items("received frame", run)
         self.messages += len(run)
         if self._is_answer is not None:
             run = self._without_answers(run, self._is_answer)

@@ -62,7 +62,7 @@ class Span:
         self._deadlines = deadlines
         self._spawn = spawn
         self._gate = Gate(self._held)
-        self._writer = Writer(link, outbox, trace, self._wrote, self._write_broke, spawn)
+        self._writer = Writer(link, outbox, trace, self._said_goodbye, self._write_broke, spawn)
         outbox.attach(self._writer.wake)
         self._heartbeat = Heartbeat(session, link, self._gate, pings, outbox, flow)
         self._reader = Reader(session, link, actor, effects, outbox, pings, self._gate, trace, flow)
@@ -86,7 +86,7 @@ class Span:
         """Bytes sent and received on the wire, and messages received."""
         return self.link.bytes_sent, self.link.bytes_received, self._reader.messages
 
-    def _wrote(self) -> None:
+    def _said_goodbye(self) -> None:
         if self._session.has_peer_closed:
             self._deadlines.linger()
 

@@ -30,7 +30,7 @@ class Writer:
         link: open.
         outbox: of what is to be sent.
         trace: told every frame.
-        wrote: told that a batch has left.
+        said_goodbye: told that our Close frame has left, and again for each batch of pongs after.
         broke: told that the link takes nothing more, and why.
     """
 
@@ -39,12 +39,12 @@ class Writer:
         "_done",
         "_link",
         "_outbox",
+        "_said_goodbye",
         "_scope",
         "_spawn",
         "_trace",
         "_unfinished",
         "_work",
-        "_wrote",
     )
 
     def __init__(
@@ -52,14 +52,14 @@ class Writer:
         link: Link,
         outbox: Outbox,
         trace: Trace,
-        wrote: Callable[[], None],
+        said_goodbye: Callable[[], None],
         broke: Callable[[BaseException], None],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self._link = link
         self._outbox = outbox
         self._trace = trace
-        self._wrote = wrote
+        self._said_goodbye = said_goodbye
         self._broke = broke
         self._spawn = spawn
         self._unfinished = False  # the link has kept a part of what it was given
@@ -88,7 +88,6 @@ class Writer:
         if not batch:
             return
         if self._link.write_now(self._fit(batch)):
-            self._outbox.wrote()
             self._wrote()
         else:
             self._unfinished = True
@@ -96,10 +95,16 @@ class Writer:
 
     def _fit(self, batch: list[OutFrame]) -> Sequence[Frame]:
         """The batch as the link takes it."""
-        self._trace.items("sending frame", batch)
+        if self._trace.on:
+            self._trace.items("sending frame", batch)
         if self._link.takes_prepared:
             return batch
         return [frame.message if isinstance(frame, Prepared) else frame for frame in batch]
+
+    def _wrote(self) -> None:
+        self._outbox.wrote()
+        if self._outbox.close_left:
+            self._said_goodbye()
 
     async def _run(self, scope: trio.CancelScope, done: trio.Event) -> None:
         outbox, write = self._outbox, self._link.write
@@ -113,7 +118,6 @@ class Writer:
                         continue
                     await write(self._fit(batch))
                     self._unfinished = False
-                    outbox.wrote()
                     self._wrote()
         except LinkBroken as broken:
             self._broke(broken.__cause__ or broken)
