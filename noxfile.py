@@ -62,7 +62,7 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def autobahn(session: nox.Session) -> None:
-    """Run the Autobahn test suite; ``-- --runs 3``, ``-- --cases '6.*'``. Needs Python 2.7."""
+    """Run the Autobahn test suite on our client, or ``-- --server``. Needs Python 2.7."""
     session.install("-e", ".")
     session.run("python", "-m", "tests.autobahn.run", *session.posargs)
 

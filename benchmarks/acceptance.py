@@ -119,6 +119,14 @@ def limits() -> Iterator[Limit]:
     what = "1,000 connections x 64 B echo"
     yield from _faster(what, CONNECTIONS, "1000", ECHO, websockets=1.5)
 
+    hooks = native("serve() with hooks").label
+    what = "fan-out of 256 B to 1,000 connections"
+    at = ("Serving", "256 B to each of 1,000", hooks)
+    yield from _faster(what, *at, websockets=5, trio_websocket=5)
+    what = "echo server, 100 connections"
+    at = ("Serving", "echo of 64 B to 100", hooks)
+    yield from _faster(what, *at, websockets=2, trio_websocket=2)
+
     what = "async hooks that do not block, {}"
     limit = "at most 1 us more than plain ones"
     hooks = native("async hook").label

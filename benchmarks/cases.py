@@ -12,6 +12,11 @@ SIZES = (16, 64, 1024, 16 * 1024, 1024 * 1024)
 TLS_SIZES = (64, 16 * 1024)
 BATCHES = (1, 4, 16, 64, 256)
 CROWDS = (1, 10, 100, 1000)
+SERVED = (
+    ("fanout", "256 B to each of 1,000", 1000, 256),
+    ("serve", "echo of 64 B to 100", 100, 64),
+    ("serve", "echo of 64 B to 1,000", 1000, 64),
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,12 @@ BURST = (
     picows("queue"),
 )
 CROWD = (native("send then receive"), WEBSOCKETS_TRIO, TRIO_WEBSOCKET)
+SERVING = (
+    native("serve() with hooks", "hook"),
+    native("serve() with a handler"),
+    WEBSOCKETS_TRIO,
+    TRIO_WEBSOCKET,
+)
 
 WORKS = (
     ("Receive", "receive", "flood", RECEIVE, False),
@@ -146,6 +157,9 @@ def all_cases() -> Iterator[Case]:
         yield Case(
             "Echo of 64 B over connections", str(connections), "echo", CROWD, job, awake=True
         )
+    for work, column, connections, size in SERVED:
+        job = {"work": work, "connections": connections, "size": size}
+        yield Case("Serving", column, "echo", SERVING, job)
 
 
 def can_deflate(entry: Entry) -> bool:

@@ -19,6 +19,12 @@ EXPECTED = {
         r"received \{'fruit': 'cherry'\}, now Count\(sent=3, received=3\)",
         r"closed with 1000, finally Count\(sent=3, received=3\)",
     ],
+    "echo_server": [
+        r"1\. 'hello'",
+        r"2\. 'world'",
+        r"broadcast to 1: lunch time",
+        r"closed with 1001 that was all",
+    ],
     "transforming_json": [
         r"Join\(room='garden'\), equal to what was sent: True",
         r"Say\(room='garden', text='Hello, .lan!'\), equal to what was sent: True",
@@ -42,6 +48,20 @@ EXPECTED = {
         r"[2-9] pongs so far, all but the first for the heartbeat",
         r"latest latency: \d+\.\d ms",
         r"\d+ bytes sent, \d+ received",
+    ],
+    "phoenix_chat": [
+        r"al has joined: {'welcome': 'al'}",
+        r"al sees bo come",
+        r"al hears bo: hello",
+        r"al hears bo: anyone there\?",
+        r"al leaves",
+    ],
+    "gossip_mud": [
+        r"ExVenture is online, 1 playing",
+        r"\[gossip\] Eric@ExVenture: Welcome!",
+        r"Zoe has entered ExVenture",
+        r"Eric@ExVenture tells Bob: I am!",
+        r"in ExVenture: Eric, Zoe",
     ],
     "testing_with_a_mock_server": [
         r".*test_a_headline_is_handed_on_and_counted PASSED .*",

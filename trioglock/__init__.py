@@ -9,12 +9,16 @@ from .client import ConnectOptions, Service, connect, run, supervise
 from .connection import Connection, Statistics, Status
 from .errors import (
     BadHookResult,
+    BrokerRefused,
+    BrokerUnavailable,
     CallTimeout,
     ConnectError,
     ConnectFailed,
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
+    DecodeError,
+    EncodeError,
     GaveUp,
     HandshakeRefused,
     InvalidFrame,
@@ -26,12 +30,14 @@ from .errors import (
     RedirectFailed,
     RestartLimit,
     ServiceReturned,
+    SubscriberTooSlow,
     TLSFailed,
     TrioglockError,
     UsageError,
 )
-from .frames import Close, Ping, Pong
+from .frames import Close, Ping, Pong, Prepared
 from .headers import Headers
+from .http import Request, Response
 from .options import Beat
 from .reasons import (
     Aborted,
@@ -44,11 +50,14 @@ from .reasons import (
     RemoteClose,
     Violated,
 )
+from .server import ServeOptions, Server, serve, serve_forever
 from .socket import Deliver, Reconnect, Reply, Socket, Stop, Stream
 from .transports import (
     Handshake,
+    MemoryListener,
     MemoryTransport,
     NativeTransport,
+    ServerTransport,
     Transport,
     TrioWebsocketTransport,
 )
@@ -59,6 +68,8 @@ __all__ = [
     "Backoff",
     "BadHookResult",
     "Beat",
+    "BrokerRefused",
+    "BrokerUnavailable",
     "CallTimeout",
     "Close",
     "ConnectError",
@@ -69,8 +80,10 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "Crashed",
+    "DecodeError",
     "Deliver",
     "Disconnect",
+    "EncodeError",
     "GaveUp",
     "Handshake",
     "HandshakeFailed",
@@ -83,17 +96,24 @@ __all__ = [
     "InvalidURL",
     "LocalClose",
     "Lost",
+    "MemoryListener",
     "MemoryTransport",
     "NativeTransport",
     "OpenTimeout",
     "Ping",
     "Pong",
+    "Prepared",
     "ProxyFailed",
     "Reconnect",
     "RedirectFailed",
     "RemoteClose",
     "Reply",
+    "Request",
+    "Response",
     "RestartLimit",
+    "ServeOptions",
+    "Server",
+    "ServerTransport",
     "Service",
     "ServiceReturned",
     "Socket",
@@ -101,6 +121,7 @@ __all__ = [
     "Status",
     "Stop",
     "Stream",
+    "SubscriberTooSlow",
     "TLSFailed",
     "Transport",
     "TrioWebsocketTransport",
@@ -111,5 +132,7 @@ __all__ = [
     "connect",
     "is_transient",
     "run",
+    "serve",
+    "serve_forever",
     "supervise",
 ]

@@ -6,9 +6,14 @@
     ├── InvalidURL (ValueError)              yours: the address
     ├── InvalidOption (ValueError)           yours: an argument of connect(), run(), aclose(), ...
     ├── InvalidFrame (ValueError)            yours: something that cannot be a frame
+    ├── EncodeError (TypeError)              yours: a message that its codec cannot express
+    ├── DecodeError (ValueError)             theirs: a frame that is not what it should be
     ├── UsageError (RuntimeError)            yours: a call that cannot work where it was made
     ├── BadHookResult (TypeError)            yours: a hook returned the wrong shape
     ├── CallTimeout (TimeoutError)           your hook took too long to answer a call()
+    ├── BrokerUnavailable (TimeoutError)     pub/sub: the broker was not reached in time
+    ├── BrokerRefused                        pub/sub: the broker said no
+    ├── SubscriberTooSlow                    pub/sub: more messages came than may wait
     ├── RestartLimit                         supervise(): services failed too often
     ├── ServiceReturned                      supervise(): a permanent service came to its end
     ├── ConnectError                         nobody's or theirs: no connection came about
@@ -37,12 +42,16 @@ from .reasons import Disconnect
 
 __all__ = [
     "BadHookResult",
+    "BrokerRefused",
+    "BrokerUnavailable",
     "CallTimeout",
     "ConnectError",
     "ConnectFailed",
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
+    "DecodeError",
+    "EncodeError",
     "GaveUp",
     "HandshakeRefused",
     "InvalidFrame",
@@ -54,6 +63,7 @@ __all__ = [
     "RedirectFailed",
     "RestartLimit",
     "ServiceReturned",
+    "SubscriberTooSlow",
     "TLSFailed",
     "TrioglockError",
     "UsageError",
@@ -79,6 +89,17 @@ class InvalidFrame(TrioglockError, ValueError):
     """
 
 
+class EncodeError(TrioglockError, TypeError):
+    """A codec has no way to express a message, such as a set in JSON. Your fault."""
+
+
+class DecodeError(TrioglockError, ValueError):
+    """A frame is malformed, or what it says is not what the protocol promises. The peer's fault.
+
+    Sockets with a codec do not raise it: they count and log it, see ``EventSocket``.
+    """
+
+
 class UsageError(TrioglockError, RuntimeError):
     """A call that cannot work where it was made, such as ``send`` inside a hook. Your fault.
 
@@ -94,6 +115,28 @@ class CallTimeout(TrioglockError, TimeoutError):
     """``handle_call`` did not answer within the ``timeout`` given to ``call()``.
 
     A request that no hook has begun is withdrawn; one that has begun goes on, its answer is lost.
+    """
+
+
+class BrokerUnavailable(TrioglockError, TimeoutError):
+    """The broker of a hub could not be reached, or did not answer, within the time given.
+
+    The network's or the broker's fault; the hub goes on trying. A message that was being published
+    may have arrived or not. ``__cause__`` is the latest failure.
+    """
+
+
+class BrokerRefused(TrioglockError):
+    """The broker answered with an error, such as a wrong password or a full memory.
+
+    Its text says which. Trying again will not help until that is mended.
+    """
+
+
+class SubscriberTooSlow(TrioglockError):
+    """More messages came than may wait for a subscriber whose policy is ``"disconnect"``.
+
+    Yours: take them faster, or choose a policy that may drop some.
     """
 
 

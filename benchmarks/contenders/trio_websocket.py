@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import trio
-from trio_websocket import WebSocketConnection, open_websocket_url
+from trio_websocket import (
+    ConnectionClosed,
+    WebSocketConnection,
+    WebSocketRequest,
+    open_websocket_url,
+    serve_websocket,
+)
 
 from ..job import Job
 from .contender import TrioContender, Wire
+from .hosting import Host, TrioHost
 
 __all__ = ["CONTENDER"]
 
 INTERVAL = TIMEOUT = 20
 
 
-class TrioWebsocket(TrioContender):
+class TrioWebsocket(TrioContender, TrioHost):
     """trio-websocket with its defaults."""
 
     @asynccontextmanager
@@ -31,6 +39,29 @@ class TrioWebsocket(TrioContender):
         async with open_websocket_url(job.url()) as websocket, trio.open_nursery() as nursery:
             nursery.start_soon(_beat, websocket)
             yield Wire(websocket.send_message, websocket.get_message)
+            nursery.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def host(self, job: Job) -> AsyncIterator[Host]:
+        """See :meth:`TrioHost.host`; to send to everybody, a task for each as websockets does."""
+        connections: set[WebSocketConnection] = set()
+
+        async def echo(request: WebSocketRequest) -> None:
+            connection = await request.accept()
+            connections.add(connection)
+            with suppress(ConnectionClosed):
+                while True:
+                    await connection.send_message(await connection.get_message())
+
+        async def broadcast(message: str) -> None:
+            async with trio.open_nursery() as sending:
+                for connection in connections:
+                    sending.start_soon(connection.send_message, message)
+
+        async with trio.open_nursery() as nursery:
+            start = partial(serve_websocket, echo, "127.0.0.1", 0, ssl_context=None)
+            server = await nursery.start(start)
+            yield Host(server.port, connections.__len__, broadcast)
             nursery.cancel_scope.cancel()
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import trio
 
-from trioglock import Connection, Reply, Socket, Transport, connect
+from trioglock import Connection, ConnectionClosedError, Reply, Socket, Transport, connect, serve
 
 from ..job import Job
 from .contender import TrioContender, Wire
+from .hosting import Host, TrioHost
 
 __all__ = ["CONTENDER", "Trioglock"]
 
@@ -81,7 +82,21 @@ class Echoing(Socket[int]):
         return Reply(frame), state
 
 
-class Trioglock(TrioContender):
+class Repeating(Socket[None]):
+    """Echoes, as a server does."""
+
+    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+        return Reply(frame), None
+
+
+async def repeat(conn: Connection[None]) -> None:
+    """The same in a handler."""
+    with suppress(ConnectionClosedError):
+        async for message in conn:
+            await conn.send(message)
+
+
+class Trioglock(TrioContender, TrioHost):
     """trioglock with its defaults.
 
     Args:
@@ -198,6 +213,32 @@ class Trioglock(TrioContender):
             await conn.send(job.message)
             await socket.over.wait()
             return time.perf_counter() - began
+
+    # Serving.
+
+    @asynccontextmanager
+    async def host(self, job: Job) -> AsyncIterator[Host]:
+        """See :meth:`TrioHost.host`."""
+        target = Repeating if job.way == "hook" else repeat
+        async with serve(target, "127.0.0.1", 0, shutdown_timeout=1) as server:
+
+            async def broadcast(message: str) -> None:
+                server.broadcast(message)
+
+            assert server.port is not None
+            yield Host(server.port, lambda: len(server.connections), broadcast)
+
+    async def serve_hook(self, job: Job) -> float:
+        """Echo from a hook."""
+        return await self.serve(job)
+
+    async def fanout_hook(self, job: Job) -> float:
+        """Send to everybody, past hooks."""
+        return await self.fanout(job)
+
+    async def hold_hook(self, job: Job) -> dict[str, float]:
+        """With hooks and no handler."""
+        return await self.hold(job)
 
 
 CONTENDER = Trioglock()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
+import trio
+from websockets.exceptions import ConnectionClosedError
 from websockets.trio.client import connect
+from websockets.trio.server import Server, ServerConnection, broadcast, serve
 
 from ..job import Job
 from .contender import TrioContender, Wire
+from .hosting import Host, TrioHost
 
 __all__ = ["CONTENDER"]
 
 
-class WebsocketsTrio(TrioContender):
+class WebsocketsTrio(TrioContender, TrioHost):
     """websockets.trio with its defaults."""
 
     @asynccontextmanager
@@ -21,6 +26,23 @@ class WebsocketsTrio(TrioContender):
         """See :meth:`Contender.open`."""
         async with connect(job.url(), ssl=job.tls, proxy=None) as websocket:
             yield Wire(websocket.send, websocket.recv)
+
+    @asynccontextmanager
+    async def host(self, job: Job) -> AsyncIterator[Host]:
+        """See :meth:`TrioHost.host`."""
+        connections: set[ServerConnection] = set()
+
+        async def echo(connection: ServerConnection) -> None:
+            connections.add(connection)
+            with suppress(ConnectionClosedError):
+                async for message in connection:
+                    await connection.send(message)
+
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1"))
+            port = server.listeners[0].socket.getsockname()[1]
+            yield Host(port, connections.__len__, partial(broadcast, connections))
+            nursery.cancel_scope.cancel()
 
 
 CONTENDER = WebsocketsTrio()

@@ -1,1 +1,1 @@
-"""The connection against Autobahn's fuzzing server: ``nox -s autobahn``."""
+"""Our client and our server against the Autobahn test suite: ``nox -s autobahn``."""

@@ -8,13 +8,13 @@ import trio
 
 from trioglock import Connection, ConnectionClosed, connect
 
-__all__ = ["AGENT", "run_cases"]
+__all__ = ["AGENT", "MAX_SIZE", "run_cases"]
 
 AGENT = "trioglock"
-"""The client's name in the reports."""
+"""Our name in the reports."""
 
-# The longest messages have 16 MiB.
 MAX_SIZE = 2**25
+"""The longest messages have 16 MiB."""
 
 # The server itself gives up on a case after 100 seconds at the most.
 CASE_SECONDS = 150

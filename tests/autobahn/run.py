@@ -11,9 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import trio
 
 from ..scripts import ROOT
 from .client import AGENT, run_cases
+from .echo import serving_echo
 from .environment import SUITE_VERSION, EnvironmentMissing, python_with_suite
 from .report import ALL_CASES, problems, read_report, summary
 
@@ -29,10 +29,16 @@ __all__ = ["REPORTS", "main"]
 REPORTS = ROOT / ".nox" / "autobahn-reports"
 """Where the suite's pages go, a folder for each run; those of earlier runs are deleted."""
 
-STARTER = Path(__file__).with_name("server.py")
+SERVER_REPORTS = REPORTS / "server"
+"""The same for runs against our server."""
+
+STARTER = Path(__file__).with_name("starter.py")
 
 # Python 2.7 loads twisted for the first time.
 START_SECONDS = 60
+
+# All cases take ten minutes; some may hang until the suite gives up on them.
+SUITE_SECONDS = 3600
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,11 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EnvironmentMissing as error:
         print(error)
         return 1
-    for old in options.reports.glob("run[0-9]*"):
+    reports = options.reports or (SERVER_REPORTS if options.server else REPORTS)
+    for old in reports.glob("run[0-9]*"):
         shutil.rmtree(old)
     clean = True
     for number in range(1, options.runs + 1):
-        folder = options.reports / f"run{number}"
+        folder = reports / f"run{number}"
         print(f"run {number} of {options.runs}: {folder}", flush=True)
         clean = _run(python, folder, options) and clean
     return 0 if clean else 1
@@ -56,11 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="autobahn", description=__doc__)
     add = parser.add_argument
+    add("--server", action="store_true", help="test our server; by default our client")
     add("--runs", type=int, default=1, help="how often, one after the other")
     add("--cases", action="append", help="a pattern such as '6.*'; all by default; repeatable")
     add("--non-strict", type=int, default=0, help="how many cases may be NON-STRICT")
     add("--environment", type=Path, default=ROOT / ".nox" / "autobahn-env", help="of Python 2.7")
-    add("--reports", type=Path, default=REPORTS, help="where the pages go")
+    add("--reports", type=Path, help=f"where the pages go; by default under {REPORTS}")
     return parser.parse_args(arguments)
 
 
@@ -68,11 +76,12 @@ def _run(python: Path, folder: Path, options: argparse.Namespace) -> bool:
     """Run all cases once; whether the report is clean."""
     folder.mkdir(parents=True)
     begin = time.perf_counter()
-    count = trio.run(_client_and_server, python, folder, options.cases or ["*"])
+    play = _against_our_server if options.server else _against_our_client
+    count = trio.run(play, python, folder, options.cases or ["*"])
     seconds = time.perf_counter() - begin
     (folder / "facts.json").write_text(json.dumps(_facts(seconds), indent=1), encoding="utf-8")
     results = read_report(folder / "index.json", AGENT)
-    expected = count if options.cases else ALL_CASES
+    expected = count or len(results) if options.cases else ALL_CASES
     found = problems(results, cases=expected, non_strict=options.non_strict)
     print(f"{summary(results)}; {seconds:.0f} s")
     for line in found:
@@ -81,9 +90,19 @@ def _run(python: Path, folder: Path, options: argparse.Namespace) -> bool:
     return not found
 
 
-async def _client_and_server(python: Path, folder: Path, cases: list[str]) -> int:
+async def _against_our_client(python: Path, folder: Path, cases: list[str]) -> int:
+    """How many cases the suite's server had."""
     async with _fuzzing_server(python, folder, cases) as url:
         return await run_cases(url, _progress)
+
+
+async def _against_our_server(python: Path, folder: Path, cases: list[str]) -> int:
+    """0: the suite's client does not tell how many cases it has."""
+    async with serving_echo() as url:
+        spec = {"servers": [{"agent": AGENT, "url": url}]}
+        with trio.fail_after(SUITE_SECONDS):
+            await _run_suite("fuzzingclient", python, folder, cases, spec)
+    return 0
 
 
 def _progress(number: int, count: int) -> None:
@@ -93,25 +112,28 @@ def _progress(number: int, count: int) -> None:
 
 @asynccontextmanager
 async def _fuzzing_server(python: Path, folder: Path, cases: list[str]) -> AsyncIterator[str]:
-    """The suite's server on a free port of 127.0.0.1; its words go into ``server.log``."""
+    """The suite's server on a free port of 127.0.0.1."""
     port = _free_port()
     url = f"ws://127.0.0.1:{port}"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_run_suite, "fuzzingserver", python, folder, cases, {"url": url})
+        with trio.fail_after(START_SECONDS):
+            await _wait_listening(port)
+        yield url
+        nursery.cancel_scope.cancel()
+
+
+async def _run_suite(
+    mode: str, python: Path, folder: Path, cases: list[str], spec: Mapping[str, object]
+) -> None:
+    """Run ``wstest`` to its end; its words go into ``suite.log``."""
     # Reports are written relative to the working directory.
-    spec = {"url": url, "outdir": ".", "cases": cases, "exclude-cases": []}
-    spec_file = folder / "server.json"
-    spec_file.write_text(json.dumps({**spec, "exclude-agent-cases": {}}), encoding="utf-8")
+    common = {"outdir": ".", "cases": cases, "exclude-cases": [], "exclude-agent-cases": {}}
+    (folder / "spec.json").write_text(json.dumps({**common, **spec}), encoding="utf-8")
     # -u 0: no pages on port 8080.
-    command = [str(python), str(STARTER), "-m", "fuzzingserver", "-s", spec_file.name, "-u", "0"]
-    with (folder / "server.log").open("wb") as log:
-        run_server = partial(
-            trio.run_process, command, cwd=folder, stdout=log, stderr=subprocess.STDOUT
-        )
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_server)
-            with trio.fail_after(START_SECONDS):
-                await _wait_listening(port)
-            yield url
-            nursery.cancel_scope.cancel()
+    command = [str(python), str(STARTER), "-m", mode, "-s", "spec.json", "-u", "0"]
+    with (folder / "suite.log").open("wb") as log:
+        await trio.run_process(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
 
 
 def _free_port() -> int:

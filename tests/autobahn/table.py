@@ -12,13 +12,17 @@ from pathlib import Path
 from ..scripts import ROOT
 from .client import AGENT
 from .report import ALL_CASES, CLEAN, Result, read_report
-from .run import REPORTS
+from .run import REPORTS, SERVER_REPORTS
 
 __all__ = ["main", "page_with", "results_section"]
 
 PAGE = ROOT / "docs" / "conformance.md"
 
-BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
+MARKS = {
+    "client": ("<!-- client -->\n", "<!-- end of client -->\n"),
+    "server": ("<!-- server -->\n", "<!-- end of server -->\n"),
+}
+"""Between these stand the results of each role."""
 
 BEHAVIORS = ("OK", "NON-STRICT", "FAILED", "UNIMPLEMENTED", "INFORMATIONAL")
 
@@ -37,33 +41,41 @@ GROUPS = {
 }
 
 # The same suite, all cases: behaviours as above, and closes that were not clean.
-OTHERS = {
-    "websockets 17.4, trio client": (502, 11, 1, 0, 3, 1),
-    "trio-websocket 0.12.2, client": (213, 10, 75, 216, 3, 105),
+OTHERS: Mapping[str, Mapping[str, tuple[int, int, int, int, int, int | str]]] = {
+    "client": {
+        "websockets 17.4, trio client": (502, 11, 1, 0, 3, 1),
+        "trio-websocket 0.12.2, client": (213, 10, 75, 216, 3, 105),
+    },
+    "server": {
+        "websockets 17.4, trio server": (501, 12, 1, 0, 3, "now and then some in 7.\\*"),
+        "trio-websocket 0.12.2, server": (291, 7, 0, 216, 3, "not recorded"),
+    },
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Put the figures of all runs in a folder into the page; the exit code."""
     parser = argparse.ArgumentParser(prog="table", description=__doc__)
-    parser.add_argument("--reports", type=Path, default=REPORTS, help="of one run or several")
+    parser.add_argument("--server", action="store_true", help="the results of our server")
+    parser.add_argument("--reports", type=Path, help="of one run or several")
     parser.add_argument("--page", type=Path, default=PAGE, help="the document to change")
     options = parser.parse_args(arguments)
-    folders = sorted(options.reports.glob("run[0-9]*"), key=_run_number)
+    role = "server" if options.server else "client"
+    reports = options.reports or (SERVER_REPORTS if options.server else REPORTS)
+    folders = sorted(reports.glob("run[0-9]*"), key=_run_number)
     runs = [read_report(folder / "index.json", AGENT) for folder in folders]
     if not runs or any(len(results) != ALL_CASES for results in runs):
-        print(f"{options.reports} has no runs of all cases")
+        print(f"{reports} has no runs of all cases")
         return 1
     facts = [json.loads((each / "facts.json").read_text(encoding="utf-8")) for each in folders]
-    section = results_section(runs, facts[-1] | _fastest(facts))
-    options.page.write_text(
-        page_with(options.page.read_text(encoding="utf-8"), section), encoding="utf-8"
-    )
+    section = results_section(role, runs, facts[-1] | _fastest(facts))
+    page = page_with(role, options.page.read_text(encoding="utf-8"), section)
+    options.page.write_text(page, encoding="utf-8")
     return 0
 
 
 def _fastest(facts: list[dict[str, str]]) -> dict[str, str]:
-    """The time that says most about the client and least about what else the computer did."""
+    """The time that says most about our side and least about what else the computer did."""
     return {"seconds": min((each["seconds"] for each in facts), key=int)}
 
 
@@ -71,27 +83,29 @@ def _run_number(folder: Path) -> int:
     return int(folder.name.removeprefix("run"))
 
 
-def page_with(page: str, section: str) -> str:
-    """The page, with ``section`` in the place of its present results."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{section}\n\n{END}{after}"
+def page_with(role: str, page: str, section: str) -> str:
+    """The page, with ``section`` in the place of the role's present results."""
+    begin, end = MARKS[role]
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{section}\n\n{end}{after}"
 
 
-def results_section(runs: list[list[Result]], facts: Mapping[str, str]) -> str:
+def results_section(role: str, runs: list[list[Result]], facts: Mapping[str, str]) -> str:
     """The tables of the last run, and what was different in those before it."""
-    return "\n".join([*_overview(runs[-1], facts), "", *_groups(runs[-1]), "", *_closing(runs)])
+    last = runs[-1]
+    return "\n".join([*_overview(role, last, facts), "", *_groups(last), "", *_closing(runs)])
 
 
-def _overview(results: list[Result], facts: Mapping[str, str]) -> Iterator[str]:
+def _overview(role: str, results: list[Result], facts: Mapping[str, str]) -> Iterator[str]:
     versions = ", ".join(f"{name} {facts[name]}" for name in ("trio", "websockets", "Python"))
     yield f"Measured on {facts['date']}: trioglock {facts['trioglock']} with {versions},"
     suite = f"autobahntestsuite {facts['autobahntestsuite']}"
     yield f"by {suite}; the fastest run took {facts['seconds']} s."
     yield ""
-    yield from _head("client")
+    yield from _head(role)
     yield _row(f"**trioglock {facts['trioglock']}**", _figures(results))
-    for name, figures in OTHERS.items():
+    for name, figures in OTHERS[role].items():
         yield _row(name, figures)
 
 
@@ -108,7 +122,7 @@ def _head(first: str) -> Iterator[str]:
     yield "|---" * (len(BEHAVIORS) + 2) + "|"
 
 
-def _row(name: str, figures: Iterable[int]) -> str:
+def _row(name: str, figures: Iterable[int | str]) -> str:
     return f"| {name} | {' | '.join(map(str, figures))} |"
 
 

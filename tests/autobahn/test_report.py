@@ -10,7 +10,7 @@ import pytest
 from ..scripts import ROOT
 from .client import AGENT
 from .report import Result, problems, read_report, summary
-from .table import main, page_with, results_section
+from .table import MARKS, main, page_with, results_section
 
 Case = dict[str, object]
 
@@ -109,7 +109,7 @@ def test_the_tables_show_versions_and_figures(tmp_path: Path) -> None:
     results = report(
         tmp_path, c2_1=case(), c2_2=case("NON-STRICT"), c13_1=case("FAILED", "WRONG CODE", 1002)
     )
-    lines = results_section([results], FACTS).splitlines()
+    lines = results_section("client", [results], FACTS).splitlines()
     assert lines[:2] == [
         "Measured on 2030-01-02: trioglock 9.1 with trio 9.3, websockets 9.2, Python 9.4,",
         "by autobahntestsuite 9.5; the fastest run took 12 s.",
@@ -126,9 +126,9 @@ def test_runs_that_differ_are_told(tmp_path: Path) -> None:
     """Whether several runs gave the same, case by case, stands below the tables."""
     good = report(tmp_path, c1_1=case(), c1_2=case())
     unclean = report(tmp_path, c1_1=case(), c1_2=case("OK", "UNCLEAN"))
-    same = results_section([good, good], FACTS).splitlines()
+    same = results_section("client", [good, good], FACTS).splitlines()
     assert same[-1] == "2 runs in a row gave the same results in every case."
-    other = results_section([good, unclean, good], FACTS).splitlines()
+    other = results_section("client", [good, unclean, good], FACTS).splitlines()
     assert other[-1] == "3 runs in a row gave the same results except 1.2."
 
 
@@ -145,17 +145,27 @@ def test_only_whole_runs_make_a_table(tmp_path: Path) -> None:
     assert main(["--reports", str(tmp_path / "run1"), "--page", str(page)]) == 1
 
 
-def test_the_page_keeps_its_words() -> None:
-    """Only what stands between the marks is replaced; once more changes nothing."""
-    page = "before\n\n<!-- results -->\nold\n<!-- end of results -->\n\nafter\n"
-    renewed = page_with(page, "new")
-    assert renewed == "before\n\n<!-- results -->\n\nnew\n\n<!-- end of results -->\n\nafter\n"
-    assert page_with(renewed, "new") == renewed
+@pytest.mark.parametrize("role", MARKS)
+def test_the_page_keeps_its_words(role: str) -> None:
+    """Only what stands between the role's marks is replaced; once more changes nothing."""
+    page = f"before\n\n<!-- {role} -->\nold\n<!-- end of {role} -->\n\nafter\n"
+    renewed = page_with(role, page, "new")
+    assert renewed == f"before\n\n<!-- {role} -->\n\nnew\n\n<!-- end of {role} -->\n\nafter\n"
+    assert page_with(role, renewed, "new") == renewed
 
 
-def test_the_page_has_its_marks() -> None:
-    """docs/conformance.md is a page that can be renewed."""
+@pytest.mark.parametrize("role", MARKS)
+def test_the_page_has_its_marks(role: str) -> None:
+    """docs/conformance.md is a page that can be renewed, for both roles."""
     page = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
-    renewed = page_with(page, "new")
-    assert "<!-- results -->\n\nnew\n\n<!-- end of results -->\n\n" in renewed
+    renewed = page_with(role, page, "new")
+    assert f"<!-- {role} -->\n\nnew\n\n<!-- end of {role} -->\n\n" in renewed
     assert renewed.splitlines()[-1] == page.splitlines()[-1]
+
+
+def test_each_role_is_shown_beside_others_of_its_kind(tmp_path: Path) -> None:
+    """The server's row stands beside servers, not clients."""
+    lines = results_section("server", [report(tmp_path, c1_1=case())], FACTS).splitlines()
+    assert any(line.startswith("| server | OK |") for line in lines)
+    assert any("websockets" in line and "server |" in line for line in lines)
+    assert not any("client" in line for line in lines)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 import trio
 
 from .demo import demo
+from .serve import add_serve, run_serve
 
 __all__ = ["main"]
 
@@ -34,8 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--messages", type=_positive, default=1000, help="how many to send (default: 1000)"
     )
-    options = parser.parse_args(arguments)
+    add_serve(commands)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser.parse_args(given)
     try:
+        if options.command == "serve":
+            return run_serve(options, given)
         return trio.run(demo, options.messages)
     except KeyboardInterrupt:
         return 130

@@ -172,7 +172,7 @@ class Connection(Generic[StateT]):
         if outbox.full:
             raise trio.WouldBlock
         if at_once:
-            outbox.eager = True
+            outbox.hurry()
         if frame.__class__ is Close:
             self._session.close(frame)
         else:

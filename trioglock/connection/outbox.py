@@ -49,11 +49,13 @@ class Outbox:
         "_limit",
         "_lost",
         "_pongs",
+        "_put_now",
         "_queued",
         "_room",
         "_urgent",
         "_wake",
         "_watched",
+        "_write_now",
         "_writing",
         "batches",
         "close_left",
@@ -94,6 +96,9 @@ class Outbox:
         self.eager: bool = False
         """Whether what is queued next may leave on the spot."""
         self._wake: Callable[[], None] = _nobody
+        # Of the link that is there; the first is None while nothing may overtake what waits.
+        self._write_now: Callable[[Message], bool] | None = None
+        self._put_now: Callable[[Message], bool] | None = None
         self._corked = False
         self._limit = limit
         self._greeting: list[Message] = []
@@ -134,18 +139,35 @@ class Outbox:
         kind = frame.__class__
         if kind is str or kind is bytes:
             plain = kind is bytes or frame.isascii()  # type: ignore[union-attr]
-            self.size += len(frame) if plain else _size(frame)  # type: ignore[arg-type]
+            size = len(frame) if plain else _size(frame)  # type: ignore[arg-type]
         elif kind is Prepared:
-            self.size += frame.size  # type: ignore[union-attr]
+            size = frame.size  # type: ignore[union-attr]
         elif kind is Ping or kind is Pong:
             self.put_urgent(frame)  # type: ignore[arg-type]
             return
         else:
             self.put(checked_frame(frame))
             return
-        self._data.append(frame)  # type: ignore[arg-type]
         self._queued += 1
+        if self.idle and self.eager and self._write_now is not None:
+            self._put_through(frame, size)  # type: ignore[arg-type]
+            return
+        self.size += size
+        self._data.append(frame)  # type: ignore[arg-type]
         if self.idle:
+            self._wake()
+
+    def _put_through(self, frame: Message, size: int) -> None:
+        """Let a frame that finds nothing before it leave on the spot, without queueing."""
+        assert self._write_now is not None
+        self.eager = False
+        if self._write_now(frame):
+            self.written += 1
+            self._count_batch()
+        else:
+            self.writing = True
+            self._batch, self._writing = [frame], size
+            self.size += size
             self._wake()
 
     def put_urgent(self, frame: OutFrame) -> None:
@@ -225,6 +247,7 @@ class Outbox:
         self.closed = self.closed or last
         self._close = frame
         self._close_first = first
+        self._write_now = None
         if self.idle:
             self._wake()
         self.open_gates()
@@ -263,14 +286,18 @@ class Outbox:
 
     # The writer task's side.
 
-    def attach(self, wake: Callable[[], None]) -> None:
+    def attach(self, wake: Callable[[], None], write_now: Callable[[Message], bool] | None) -> None:
         """A new link: the data is held back until :meth:`release`, what was for the old is gone.
 
         Args:
             wake: called when something is queued while :attr:`idle`.
+            write_now: writes one frame, or begins to, while :attr:`idle` and :attr:`eager`;
+                whether all of it has left. None if the link cannot.
         """
         self._wake = wake
-        self.idle = self.eager = True
+        self._put_now = write_now
+        self.hurry()
+        self.idle = True
         self._held = True
         self.gone = False
         self.close_left = False
@@ -287,6 +314,8 @@ class Outbox:
     def release(self) -> None:
         """Let the data go."""
         self._held = False
+        if self._close is None and not self.close_left:
+            self._write_now = self._put_now
         if self.idle and self.has_work:
             self._wake()
 
@@ -294,6 +323,7 @@ class Outbox:
         """The link is gone; the data that was being written is neither sent nor unsent."""
         self._close = None
         self._wake = _nobody
+        self._write_now = self._put_now = None
         self.idle = self._corked = False
         self.gone = True
         self._room.unpark_all()
@@ -374,15 +404,18 @@ class Outbox:
         self.size -= self._writing
         self._writing = 0
         self.writing = False
+        self._count_batch()
+        if self._flushes:
+            self._flushes.unpark_all()
+        if self._room and self.size < self._limit:
+            self._room.unpark_all()
+
+    def _count_batch(self) -> None:
         self.batches += 1
         if self.batches >= self._watched:
             self._watched = math.inf
             self.watched_at = trio.current_time()
         self._done = self._taken()
-        if self._flushes:
-            self._flushes.unpark_all()
-        if self._room and self.size < self._limit:
-            self._room.unpark_all()
 
     def _taken(self) -> int:
         return self._queued - self._dropped - len(self._data) - len(self._greeting)
@@ -405,12 +438,16 @@ class Outbox:
 
     def uncork(self) -> None:
         """Let it go; the peer has been heard, so that what comes next may leave on the spot."""
-        self.eager = True
+        self.hurry()
         if self._corked:
             self._corked, self.idle = False, True
             if self.has_work:
                 self._wake()
-                self.eager = True
+                self.hurry()
+
+    def hurry(self) -> None:
+        """What is queued next may leave on the spot, if the link can do that."""
+        self.eager = self._put_now is not None
 
 
 def _nobody() -> None:

@@ -63,7 +63,7 @@ class Span:
         self._spawn = spawn
         self._gate = Gate(self._held)
         self._writer = Writer(link, outbox, trace, self._said_goodbye, self._write_broke, spawn)
-        outbox.attach(self._writer.wake)
+        outbox.attach(self._writer.wake, self._writer.write_now if link.writes_now else None)
         self._heartbeat = Heartbeat(session, link, self._gate, pings, outbox, flow)
         self._reader = Reader(session, link, actor, effects, outbox, pings, self._gate, trace, flow)
 

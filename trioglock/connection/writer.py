@@ -71,7 +71,7 @@ class Writer:
     def wake(self) -> None:
         """Something is queued, and the writer has had nothing to do."""
         outbox = self._outbox
-        if outbox.eager and self._link.writes_now:
+        if outbox.eager and not self._unfinished:
             outbox.eager = False
             self._write_now()
             if outbox.idle and not outbox.has_work:
@@ -82,6 +82,11 @@ class Writer:
             self._spawn(partial(self._run, self._scope, self._done))
         else:
             self._work.unpark()
+
+    def write_now(self, frame: OutFrame) -> bool:
+        """Write one frame on the spot, or begin to; whether all of it has left."""
+        self._unfinished = not self._link.write_now(self._fit([frame]))
+        return not self._unfinished
 
     def _write_now(self) -> None:
         batch = self._outbox.take()

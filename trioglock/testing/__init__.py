@@ -6,6 +6,8 @@ The transport conformance kit needs pytest, so it has a door of its own:
 
 from ..transports import MemoryLink, MemoryTransport, memory_link_pair
 from .faults import Change, Direction, FaultProxy, Faults, ProxiedConnection, Target
+from .gossip import MockGame, MockGossipPeer, MockGossipServer
+from .phoenix import MockPhoenixChannel, MockPhoenixRoom, MockPhoenixServer, RefuseJoin
 from .server import Handler, MockPeer, MockServer, echo
 
 __all__ = [
@@ -16,9 +18,16 @@ __all__ = [
     "Handler",
     "MemoryLink",
     "MemoryTransport",
+    "MockGame",
+    "MockGossipPeer",
+    "MockGossipServer",
     "MockPeer",
+    "MockPhoenixChannel",
+    "MockPhoenixRoom",
+    "MockPhoenixServer",
     "MockServer",
     "ProxiedConnection",
+    "RefuseJoin",
     "Target",
     "echo",
     "memory_link_pair",

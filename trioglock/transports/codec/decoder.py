@@ -1,9 +1,9 @@
 """Bytes in, events out (RFC 6455, section 5; RFC 7692 for compressed messages).
 
 The theory. Nearly all traffic is whole, short, uncompressed data frames. They take the *fast
-lane*, :meth:`Decoder._cut`: one loop over one received chunk. Whatever the loop does not know
-(control frames, fragments, compressed or masked frames, a frame cut off by the end of the chunk,
-anything illegal) is left where it is for :meth:`Decoder._step`, which takes exactly one frame, or
+lane*: one loop over one received chunk, see :mod:`.lanes`. Whatever the loop does not know
+(control frames, fragments, compressed frames, a frame cut off by the end of the chunk, anything
+illegal) is left where it is for :meth:`Decoder._step`, which takes exactly one frame, or
 the part of it that has come, and hands back to the fast lane.
 
 Data is looked at as it arrives: a frame is refused for its header before its payload is read,
@@ -27,13 +27,13 @@ from ...frames import (
     Violation,
 )
 from .deflate import Deflate, InflatedTooBig, InflateError
+from .lanes import LEAST_LIMIT, cut_masked, cut_plain
 from .masking import apply_mask
 
 __all__ = ["Decoder"]
 
 FIN, RSV, RSV1, OPCODE, MASKED, LENGTH = 0x80, 0x70, 0x40, 0x0F, 0x80, 0x7F
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-FINAL_TEXT, FINAL_BINARY = FIN | TEXT, FIN | BINARY
 
 # A chunk of compressed messages can inflate a thousandfold: past this much, the rest of the chunk
 # waits until what came out has been taken away.
@@ -61,6 +61,7 @@ class Decoder:
 
     def __init__(self, *, masked: bool, max_size: int | None, deflate: Deflate | None) -> None:
         self._masked = masked
+        self._lane = cut_masked if masked else cut_plain
         self._limit = sys.maxsize if max_size is None else max_size
         self._deflate = deflate
         self._rest = b""  # a header, or a control frame, of which the end is missing
@@ -105,8 +106,15 @@ class Decoder:
         elif self._rest:
             chunk, self._rest = self._rest + chunk, b""
         while at is not None:
-            if not self._opcode and not self._masked:
-                at = self._cut(chunk, at, events)
+            if not self._opcode and self._limit >= LEAST_LIMIT:
+                run: Run = []
+                try:
+                    at = self._lane(chunk, at, self._limit, run)
+                except UnicodeDecodeError as error:
+                    raise _bad_text(error) from None
+                finally:
+                    if run:
+                        events.append(run)
             begin = at
             at = self._step(chunk, at, events)
             if at is None:
@@ -114,47 +122,6 @@ class Decoder:
             elif self._inflated > INFLATE_BUDGET:
                 self._rest = chunk[at:]
                 return
-
-    # The fast lane.
-
-    def _cut(self, chunk: bytes, at: int, events: list[Event]) -> int:
-        """Take every whole plain data frame from ``at`` on; where the first other thing begins."""
-        run: Run = []
-        append = run.append
-        limit = self._limit
-        end = len(chunk)
-        try:
-            while at + 1 < end:
-                head = chunk[at]
-                length = chunk[at + 1]
-                start = at + 2
-                if length > 125:
-                    if length == 126:
-                        start = at + 4
-                        length = int.from_bytes(chunk[at + 2 : start])
-                    elif length == 127:
-                        start = at + 10
-                        length = int.from_bytes(chunk[at + 2 : start])
-                    else:
-                        break
-                stop = start + length
-                if stop > end or length > limit:
-                    break
-                if head == FINAL_TEXT:
-                    append(chunk[start:stop].decode())
-                elif head == FINAL_BINARY:
-                    append(chunk[start:stop])
-                else:
-                    break
-                at = stop
-        except UnicodeDecodeError as error:
-            raise _bad_text(error) from None
-        finally:
-            if run:
-                events.append(run)
-        return at
-
-    # Everything else.
 
     def _step(self, chunk: bytes, at: int, events: list[Event]) -> int | None:
         """Take one frame of any kind; where it ends, or None when ``chunk`` ends before it does."""

@@ -118,8 +118,10 @@ class NativeLink(Link):
         except OSError as error:
             self._broken, sent = error, 0
         self.bytes_sent += sent
+        if sent == len(data):
+            return True
         self._rest = data[sent:]
-        return not self._rest
+        return False
 
     async def aclose(self) -> None:
         """See :meth:`Link.aclose`."""

@@ -10,13 +10,15 @@ from ..dialing import open_stream
 from ..port import Link, Transport
 from ..redirects import follow_redirects
 from ..tcp import closed_on_failure
-from .handshake import upgrade
+from ..upgrades import ServerTransport, Upgrade
+from .handshake import upgrade as upgrade_client
+from .server import accept
 
 __all__ = ["NativeTransport"]
 
 
-class NativeTransport(Transport):
-    """The default: can do everything, and fast."""
+class NativeTransport(Transport, ServerTransport):
+    """The default, for clients and servers: can do everything, and fast."""
 
     async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the port's signature
         """See :meth:`Transport.connect`."""
@@ -25,4 +27,13 @@ class NativeTransport(Transport):
     async def _dial(self, uri: WebSocketURI, options: DialOptions) -> Link:
         stream = await open_stream(uri, options)
         async with closed_on_failure(stream):
-            return await upgrade(stream, uri, options)
+            return await upgrade_client(stream, uri, options)
+
+    async def upgrade(
+        self,
+        stream: trio.abc.Stream,
+        upgrade: Upgrade,
+        nursery: trio.Nursery,  # noqa: ARG002 - the port's signature
+    ) -> Link:
+        """See :meth:`ServerTransport.upgrade`."""
+        return await accept(stream, upgrade)

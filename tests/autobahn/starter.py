@@ -1,4 +1,4 @@
-"""Starts Autobahn's fuzzing server on 127.0.0.1 alone: by itself it listens on every interface.
+"""Starts Autobahn's suite, on 127.0.0.1 alone: by itself its server listens on every interface.
 
 For Python 2.7; the arguments are those of ``wstest``.
 """

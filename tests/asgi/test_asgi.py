@@ -1,0 +1,288 @@
+"""The same Socket inside an ASGI application, on Hypercorn's trio worker and without a network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from trio.testing import MockClock
+
+from trioglock import (
+    Close,
+    Connection,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    HandshakeRefused,
+    InvalidOption,
+    Reply,
+    Socket,
+    Stream,
+    UsageError,
+    connect,
+)
+from trioglock.asgi import WebSocketApp
+from trioglock.pubsub import Hub
+
+SECONDS = 15
+
+
+class Counting(Socket[int]):
+    """Answers with what it knows."""
+
+    def init_stream(self, stream: Stream) -> int:
+        self.url = stream.url
+        return 0
+
+    def handle_receive(self, frame: Any, state: int) -> tuple[Any, int]:
+        match frame:
+            case "url":
+                return Reply(self.url), state
+            case "close":
+                return Close(4001, "as you wish"), state
+            case "fail":
+                raise RuntimeError("bad day")
+            case bytes():
+                return Reply(frame * 2), state + 1
+            case _:
+                return Reply(f"{state} {frame}"), state + 1
+
+
+async def say_hello(conn: Connection[None]) -> None:
+    """A handler."""
+    await conn.send("hello")
+    assert await conn.receive() == "and you"
+
+
+@asynccontextmanager
+async def running(app: Any) -> AsyncIterator[str]:
+    """Hypercorn with an application, on a free port; ``host:port``."""
+    config = Config()
+    config.bind = ["127.0.0.1:0"]
+    config.loglevel = "WARNING"
+    stop = trio.Event()
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            start = partial(hypercorn_serve, app, config, shutdown_trigger=stop.wait)
+            [bound] = await nursery.start(start)
+            yield bound.rpartition("/")[2]
+            stop.set()
+
+
+async def get(where: str) -> bytes:
+    """The whole answer to a plain request."""
+    host, _, port = where.partition(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream:
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return b"".join([part async for part in stream])
+
+
+async def page(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("the page")
+
+
+async def test_beside_the_routes_of_starlette() -> None:
+    """A page, a Socket, a handler and a hub in one application."""
+    hub = Hub()
+    app = Starlette(
+        routes=[
+            Route("/", page),
+            WebSocketRoute("/count/{x:path}", WebSocketApp(Counting)),
+            WebSocketRoute("/hello", WebSocketApp(say_hello)),
+            Mount("/", WebSocketApp(hub.socket)),
+        ]
+    )
+    async with hub, running(app) as where:
+        assert b"the page" in await get(where)
+        async with connect(f"ws://{where}/count/a%2Fb?c=d", compression=None) as conn:
+            for text in ("one", "two", "url"):
+                await conn.send(text)
+            got = [await conn.receive() for _ in range(3)]
+            assert got == ["0 one", "1 two", f"ws://{where}/count/a%2Fb?c=d"]
+            await conn.send(b"\x00" * 50_000)
+            assert await conn.receive() == b"\x00" * 100_000
+            await conn.send("close")
+            with pytest.raises(ConnectionClosedError, match="4001 as you wish"):
+                await conn.receive()
+        async with connect(f"ws://{where}/hello") as conn:
+            assert await conn.receive() == "hello"
+            await conn.send("and you")
+            with pytest.raises(ConnectionClosedOK) as caught:
+                await conn.receive()
+            assert caught.value.code == 1000
+        async with connect(f"ws://{where}/news") as conn:
+            while not hub.statistics().subscribers:
+                await trio.sleep(0.001)
+            await hub.publish("to the page", channel="news")
+            assert await conn.receive() == "to the page"
+
+
+async def test_a_target_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """Its client gets 1011, it is logged, and the next one is served."""
+    async with running(WebSocketApp(Counting)) as where:
+        with caplog.at_level(logging.ERROR, "trioglock.server"):
+            async with connect(f"ws://{where}/") as conn:
+                await conn.send("fail")
+                with pytest.raises(ConnectionClosedError, match="1011"):
+                    await conn.receive()
+        assert "bad day" in caplog.text
+        async with connect(f"ws://{where}/") as conn:
+            await conn.send("x")
+            assert await conn.receive() == "0 x"
+
+
+async def test_who_is_let_in() -> None:
+    """Origins and subprotocols: others get 403."""
+    app = WebSocketApp(Counting, subprotocols=["v2", "v1"], origins=["https://a.example", None])
+    async with running(app) as where:
+        url = f"ws://{where}/"
+        async with connect(url, subprotocols=["v1", "v2"], origin="https://a.example") as conn:
+            assert conn.subprotocol == "v2"
+        async with connect(url, subprotocols=["v1"]) as conn:
+            assert conn.subprotocol == "v1"
+        bad: list[dict[str, Any]] = [
+            {"subprotocols": ["v3"]},
+            {},
+            {"subprotocols": ["v1"], "origin": "https://b.example"},
+        ]
+        for options in bad:
+            with pytest.raises(HandshakeRefused) as caught:
+                async with connect(url, **options):
+                    pass
+            assert caught.value.status == 403
+
+
+async def test_plain_http_is_told_what_this_is() -> None:
+    """426, when the application stands by itself."""
+    async with running(WebSocketApp(Counting)) as where:
+        answer = await get(where)
+        assert answer.startswith(b"HTTP/1.1 426")
+        assert b"WebSocket only" in answer
+
+
+# Without a network: what a server may say and do.
+
+
+class Server:
+    """The other side of ASGI, scripted."""
+
+    def __init__(self, **scope: Any) -> None:
+        self.scope: dict[str, Any] = {
+            "type": "websocket",
+            "path": "/ü",
+            "headers": [(b"host", b"example.org")],
+            "subprotocols": [],
+            **scope,
+        }
+        self.sent: list[Any] = []
+        self.post, self.events = trio.open_memory_channel[Any](100)
+        self.gone = False
+        self.post.send_nowait({"type": "websocket.connect"})
+
+    async def send(self, event: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.gone:
+            raise OSError("gone")
+        self.sent.append(event)
+
+    async def run(self, app: WebSocketApp) -> None:
+        with trio.fail_after(SECONDS):
+            await app(self.scope, self.events.receive, self.send)
+
+
+@pytest.mark.parametrize(("code", "expected"), [(1000, 1000), (1005, 1005), (1006, 1006)])
+async def test_the_client_closes(code: int, expected: int, autojump_clock: MockClock) -> None:
+    """With a code, with none, or by going away."""
+    ends: list[object] = []
+
+    async def handler(conn: Connection[None]) -> None:
+        ends.append(conn.handshake and conn.handshake.url)
+        await conn.wait_closed()
+        ends.append(conn.close_code)
+
+    server = Server()
+    server.post.send_nowait({"type": "websocket.disconnect", "code": code})
+    await server.run(WebSocketApp(handler))
+    assert ends == ["ws://example.org/%C3%BC", expected]
+    assert server.sent == [{"type": "websocket.accept", "subprotocol": None}]
+
+
+async def test_the_client_is_gone_while_we_send(autojump_clock: MockClock) -> None:
+    """What a server raises then ends the connection, and nothing else."""
+
+    async def handler(conn: Connection[None]) -> None:
+        server.gone = True
+        await conn.send("too late")
+        await conn.wait_closed()
+
+    server = Server()
+    await server.run(WebSocketApp(handler, close_timeout=1))
+    assert len(server.sent) == 1
+
+
+async def test_a_cancelled_application_leaves_at_once(autojump_clock: MockClock) -> None:
+    """As an ASGI server does that shuts down."""
+    server = Server()
+    with trio.move_on_after(3) as scope:
+        await server.run(WebSocketApp(Counting))
+    assert scope.cancelled_caught
+    assert [event["type"] for event in server.sent] == ["websocket.accept", "websocket.close"]
+
+
+async def test_pings_are_the_servers_business(autojump_clock: MockClock) -> None:
+    """A frame that ASGI cannot say is left out; a message in parts of both kinds arrives."""
+
+    async def handler(conn: Connection[None]) -> None:
+        with trio.move_on_after(1):
+            await conn.ping()
+        await conn.send(await conn.receive())
+        await conn.send(bytearray(await conn.receive()))
+
+    server = Server()
+    server.post.send_nowait({"type": "websocket.receive", "text": "", "bytes": None})
+    server.post.send_nowait({"type": "websocket.receive", "bytes": b"x"})
+    await server.run(WebSocketApp(handler))
+    assert server.sent[1:] == [
+        {"type": "websocket.send", "text": ""},
+        {"type": "websocket.send", "bytes": b"x"},
+        {"type": "websocket.close", "code": 1000, "reason": ""},
+    ]
+
+
+async def test_lifespan(autojump_clock: MockClock) -> None:
+    """An application by itself starts and stops when it is asked."""
+    server = Server(type="lifespan")
+    server.events.receive_nowait()
+    for name in ("startup", "shutdown"):
+        server.post.send_nowait({"type": f"lifespan.{name}"})
+    await server.run(WebSocketApp(Counting))
+    assert [event["type"] for event in server.sent] == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+    ]
+
+
+def test_without_trio() -> None:
+    """A server on asyncio is told what it needs to be."""
+    call = WebSocketApp(Counting)({"type": "websocket"}, None, None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="hypercorn -k trio"):
+        call.send(None)
+
+
+@pytest.mark.parametrize(
+    "options", [{"target": 5}, {"max_queue": 0}, {"origins": "https://x"}, {"subprotocols": "v1"}]
+)
+def test_bad_arguments(options: dict[str, Any]) -> None:
+    """Each is refused at once."""
+    with pytest.raises(InvalidOption):
+        WebSocketApp(**{"target": Counting, **options})

@@ -1,0 +1,91 @@
+"""The mock server is one that the official JavaScript client is content with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import pytest
+import trio
+
+from trioglock.testing import MockPhoenixChannel, MockPhoenixRoom, MockPhoenixServer
+
+NODE = Path(__file__).parent / "node"
+SECONDS_TO_INSTALL = 60
+
+EXPECTED = [
+    ["join", ["ok", {"welcome": "room:1"}]],
+    ["hello", {"topic": "room:1"}],
+    ["echo", ["ok", {"a": 1}]],
+    ["bare", ["ok", {}]],
+    ["fail", ["error", {"why": "so"}]],
+    ["binary echo", ["ok", [1, 2, 254, 0]]],
+    ["binary back", [0xAA, 0xBB]],
+    ["binary shout", [0xCC]],
+    ["shout", {"m": "hi"}],
+    ["forbidden", ["error", {"reason": "unauthorized"}]],
+    ["unmatched", ["error", {"reason": "unmatched topic"}]],
+    ["crash", {"reason": "channel_crash"}],
+    ["rejoined", {"topic": "room:1"}],
+    ["presence", [["al", 1]]],
+    ["alive after heartbeats", True],
+    ["rejoined after a loss", {"topic": "room:1"}],
+    ["stopped", "closed"],
+    ["leave", ["ok", {}]],
+]
+
+
+class Lobby(MockPhoenixChannel):
+    """Tracks whoever joins."""
+
+    async def on_join(self, payload: Any) -> Any:
+        self.key = payload["key"]
+        return {}
+
+    async def on_joined(self) -> None:
+        await self.track(self.key, online=True)
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """Node, with the packages as locked."""
+    found, npm = which("node"), which("npm")
+    if found is None:
+        pytest.skip("there is no node on this machine")
+    if not (NODE / "node_modules" / "phoenix").is_dir():
+        if npm is None:
+            pytest.skip("there is no npm on this machine to install the package phoenix")
+        install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        try:
+            subprocess.run(  # noqa: S603 - our own package.json
+                install, cwd=NODE, timeout=SECONDS_TO_INSTALL, capture_output=True, check=True
+            )
+        except (subprocess.SubprocessError, OSError) as error:
+            pytest.skip(f"npm could not install the package phoenix: {error}")
+    return found
+
+
+async def test_the_official_client_meets_what_it_expects(node: str) -> None:
+    """Joins, replies, binary messages, refusals, crashes, presence, heartbeats, a loss."""
+    tokens = []
+
+    def authorize(params: dict[str, str], token: str | None) -> bool:
+        tokens.append(token)
+        return params == {"user": "al"}
+
+    with trio.fail_after(30):
+        channels = {"room:*": MockPhoenixRoom, "presence:*": Lobby}
+        async with MockPhoenixServer(channels, authorize=authorize) as server:
+            done = await trio.run_process(
+                [node, str(NODE / "client.js"), server.url, "secret?no"],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+    assert done.returncode == 0, done.stderr.decode()
+    assert [json.loads(line) for line in done.stdout.decode().splitlines()] == EXPECTED
+    assert set(tokens) == {"secret?no"}
+    assert len(tokens) == 2  # it came back after the loss

@@ -1,0 +1,159 @@
+"""The mock server answers raw frames as real servers were seen to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from trioglock import Connection, ConnectionClosedError, HandshakeRefused, connect
+from trioglock.testing import MockPhoenixServer
+
+UNMATCHED = '{"response":{"reason":"unmatched topic"},"status":"error"}'
+
+
+@asynccontextmanager
+async def raw(**options: Any) -> AsyncIterator[Connection[None]]:
+    """A connection that speaks frames."""
+    async with (
+        MockPhoenixServer(memory=True, **options) as server,
+        connect(f"{server.url}/websocket?vsn=2.0.0", stream=server.open_stream) as conn,
+    ):
+        yield conn
+
+
+async def exchange(conn: Connection[None], frame: str | bytes, *answers: str | bytes) -> None:
+    """Send a frame, and get exactly these."""
+    await conn.send(frame)
+    assert [await conn.receive() for _ in answers] == list(answers)
+
+
+async def join(conn: Connection[None], ref: str = "1", topic: str = "room:1") -> None:
+    await exchange(
+        conn,
+        f'["{ref}","{ref}","{topic}","phx_join",{{}}]',
+        f'["{ref}","{ref}","{topic}","phx_reply",'
+        f'{{"response":{{"welcome":"{topic}"}},"status":"ok"}}]',
+        f'["{ref}",null,"{topic}","hello",{{"topic":"{topic}"}}]',
+    )
+
+
+async def test_joined_twice_the_old_channel_is_closed_after_the_reply(
+    autojump_clock: MockClock,
+) -> None:
+    """Reply, then the close with the old join_ref, then what the new one pushes."""
+    async with raw() as conn:
+        await join(conn)
+        await exchange(
+            conn,
+            '["2","2","room:1","phx_join",{}]',
+            '["2","2","room:1","phx_reply",{"response":{"welcome":"room:1"},"status":"ok"}]',
+            '["1","1","room:1","phx_close",{}]',
+            '["2",null,"room:1","hello",{"topic":"room:1"}]',
+        )
+
+
+async def test_what_was_not_joined_is_unmatched(autojump_clock: MockClock) -> None:
+    """Without a join_ref, and in text also for a binary push; unknown topics as well."""
+    async with raw() as conn:
+        answer = f'[null,"3","room:e","phx_reply",{UNMATCHED}]'
+        await exchange(conn, '["1","3","room:e","x",{}]', answer)
+        await exchange(conn, b"\x00\x01\x01\x06\x0113room:ex", answer)
+        await exchange(
+            conn,
+            '["11","11","nope:1","phx_join",{}]',
+            f'[null,"11","nope:1","phx_reply",{UNMATCHED}]',
+        )
+
+
+async def test_a_join_that_crashes_and_one_too_many(autojump_clock: MockClock) -> None:
+    """Each has its reason."""
+    async with raw(max_channels=1) as conn:
+        await exchange(
+            conn,
+            '["1","1","room:crash","phx_join",{}]',
+            '["1","1","room:crash","phx_reply",'
+            '{"response":{"reason":"join crashed"},"status":"error"}]',
+        )
+        await join(conn, "2")
+        await exchange(
+            conn,
+            '["3","3","room:m","phx_join",{}]',
+            '["3","3","room:m","phx_reply",'
+            '{"response":{"reason":"too many channels joined"},"status":"error"}]',
+        )
+
+
+async def test_leaving_is_answered_then_closed(autojump_clock: MockClock) -> None:
+    """Also where there was nothing to leave."""
+    async with raw() as conn:
+        await join(conn)
+        await exchange(
+            conn,
+            '["1","2","room:1","phx_leave",{}]',
+            '["1","2","room:1","phx_reply",{"response":{},"status":"ok"}]',
+            '["1","1","room:1","phx_close",{}]',
+        )
+        await exchange(
+            conn,
+            '["1","3","room:1","phx_leave",{}]',
+            '["1","3","room:1","phx_reply",{"response":{},"status":"ok"}]',
+        )
+
+
+@pytest.mark.parametrize("join_ref", ['"0"', "null"])
+@pytest.mark.parametrize("version", ["1.7", "1.8"])
+async def test_a_stale_or_absent_join_ref(
+    autojump_clock: MockClock, version: Any, join_ref: str
+) -> None:
+    """1.7 delivers such a push, 1.8 drops it without a word."""
+    answer = '["1","9","room:1","phx_reply",{"response":{},"status":"ok"}]'
+    async with raw(version=version) as conn:
+        await join(conn)
+        await conn.send(f'[{join_ref},"9","room:1","bare",{{}}]')
+        with trio.move_on_after(10) as patience:
+            assert await conn.receive() == answer
+        assert patience.cancelled_caught is (version == "1.8")
+
+
+@pytest.mark.parametrize(
+    ("version", "payload"), [("1.7", "{}"), ("1.8", '{"reason":"channel_crash"}')]
+)
+async def test_a_crash_says_why_since_1_8(
+    autojump_clock: MockClock, version: Any, payload: str
+) -> None:
+    """An unknown event crashes the channel."""
+    async with raw(version=version) as conn:
+        await join(conn)
+        await exchange(
+            conn, '["1","2","room:1","?",{}]', f'["1","1","room:1","phx_error",{payload}]'
+        )
+
+
+@pytest.mark.parametrize("frame", ["{", "[]", "7", b"", b"\x01\x00", b"\x00\xff\x00\x00\x00"])
+async def test_malformed_messages_end_the_connection(autojump_clock: MockClock, frame: Any) -> None:
+    """With 1011."""
+    async with raw() as conn:
+        await conn.send(frame)
+        with pytest.raises(ConnectionClosedError) as caught:
+            await conn.receive()
+        assert caught.value.code == 1011
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/websocket", 403), ("/websocket?vsn=1.0.0", 403), ("?vsn=2.0.0", 404)],
+)
+async def test_handshakes_that_are_refused(
+    autojump_clock: MockClock, path: str, status: int
+) -> None:
+    """A version that it does not speak, a path that is not there: an empty body."""
+    async with MockPhoenixServer(memory=True) as server:
+        with pytest.raises(HandshakeRefused) as caught:
+            async with connect(f"{server.url}{path}", stream=server.open_stream):
+                raise AssertionError("let in")
+        assert (caught.value.status, caught.value.body) == (status, b"")

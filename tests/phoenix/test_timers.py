@@ -1,0 +1,52 @@
+"""Deadlines: the earliest first, each once, and nothing is kept of those that were cancelled."""
+
+from __future__ import annotations
+
+import math
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from trioglock.protocols.phoenix.timers import Timers
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("set"), st.integers(0, 9), st.floats(0, 100)),
+        st.tuples(st.just("cancel"), st.integers(0, 9), st.just(0.0)),
+        st.tuples(st.just("expire"), st.just(0), st.floats(0, 100)),
+    )
+)
+
+
+@given(STEPS)
+def test_it_does_what_a_dict_of_deadlines_does(steps: list[tuple[str, int, float]]) -> None:
+    """Whatever is set, set again, cancelled and expires."""
+    timers: Timers[int] = Timers()
+    model: dict[int, float] = {}
+    for what, key, seconds in steps:
+        if what == "set":
+            timers.set(key, seconds)
+            model[key] = seconds
+        elif what == "cancel":
+            timers.cancel(key)
+            model.pop(key, None)
+        else:
+            key_or_none = timers.expired(seconds)
+            if key_or_none is None:
+                assert all(due > seconds for due in model.values())
+            else:
+                assert model.pop(key_or_none) <= min([seconds, *model.values()])
+        assert timers.next == min(model.values(), default=math.inf)
+        assert len(timers) == len(model)
+
+
+def test_cancelled_deadlines_take_no_room() -> None:
+    """A million pushes that are answered in time leave nothing behind."""
+    timers: Timers[int] = Timers()
+    timers.set(0, math.inf)
+    assert len(timers) == 0
+    for number in range(10_000):
+        timers.set(number, number + 10)
+        timers.cancel(number - 5)
+    assert len(timers) == 5
+    assert len(timers._heap) < 100

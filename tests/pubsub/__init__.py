@@ -1,0 +1,1 @@
+"""Hubs, brokers and browsers."""

@@ -1,0 +1,16 @@
+"""A Redis server for the tests that ask for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .redis_server import RealRedis, real_redis
+
+
+@pytest.fixture
+def redis() -> Iterator[RealRedis]:
+    """A real server, for one test."""
+    with real_redis() as server:
+        yield server

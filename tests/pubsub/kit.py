@@ -1,0 +1,31 @@
+"""What the tests of hubs share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from trioglock.pubsub import Hub
+from trioglock.server import serve
+
+__all__ = ["SECONDS", "joined", "served"]
+
+SECONDS = 10
+"""That any test may take."""
+
+
+@asynccontextmanager
+async def served(hub: Hub, **options: Any) -> AsyncIterator[str]:
+    """An open hub on a free port; the URL of its server, with a slash at the end."""
+    with trio.fail_after(SECONDS):
+        async with hub, serve(hub.socket, "127.0.0.1", 0, **options) as server:
+            yield f"ws://127.0.0.1:{server.port}/"
+
+
+async def joined(hub: Hub, subscribers: int) -> None:
+    """Wait until so many listen."""
+    while hub.statistics().subscribers != subscribers:
+        await trio.sleep(0.001)

@@ -1,0 +1,214 @@
+"""Histories: who comes back gets what was missed, as far as it is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from trioglock import BrokerRefused, InvalidOption, connect
+from trioglock.pubsub import Broker, Gap, Hub, MemoryBroker, Message, RedisBroker, publish
+from trioglock.pubsub.history import History
+
+from .kit import SECONDS, joined, served
+from .redis_server import RealRedis
+
+Maker = Callable[[int], Broker]
+
+
+@pytest.fixture(params=["memory", "redis"])
+def broker(request: pytest.FixtureRequest) -> Maker:
+    """Makes a broker with a history of so many messages."""
+    if request.param == "memory":
+        return lambda history: MemoryBroker(history=history)
+    redis: RealRedis = request.getfixturevalue("redis")
+    return lambda history: redis.broker(history=history)
+
+
+async def data_of(subscription: Any, count: int) -> list[Any]:
+    """The data of so many messages; a gap is itself."""
+    events = [await subscription.__anext__() for _ in range(count)]
+    return [event if isinstance(event, Gap) else event.data for event in events]
+
+
+async def test_resuming_after_an_id(broker: Maker) -> None:
+    """What came after it on the channel, and to everyone, in order; then what comes now, once."""
+    with trio.fail_after(SECONDS):
+        async with Hub(broker=broker(100)) as hub:
+            first = hub.subscribe("x")
+            for number in range(3):
+                await hub.publish(f"x{number}", channel="x")
+            await hub.publish("other", channel="y")
+            await hub.publish("all")
+            seen = await first.__anext__()
+            await data_of(first, 3)
+            again = hub.subscribe("x", after=seen.id, gaps=True)
+            await hub.publish("now", channel="x")
+            assert await data_of(again, 4) == ["x1", "x2", "all", "now"]
+            by_pattern = hub.subscribe("?", after=seen.id)
+            assert await data_of(by_pattern, 5) == ["x1", "x2", "other", "all", "now"]
+            nothing_missed = hub.subscribe("x", after=hub.history.last, gaps=True)
+            assert len(nothing_missed) == 0
+
+
+async def test_a_gap_where_the_history_is_too_short(broker: Maker) -> None:
+    """It comes first; what is kept comes after it, more than the queue of a subscriber holds."""
+    with trio.fail_after(SECONDS):
+        async with Hub(broker=broker(5), max_queue=2) as hub:
+            first = hub.subscribe("x", max_queue=100)
+            for number in range(8):
+                await hub.publish(str(number), channel="x")
+            seen = await first.__anext__()
+            await data_of(first, 7)
+            again = hub.subscribe("x", after=seen.id, gaps=True)
+            assert await data_of(again, 6) == [Gap(0.0), "3", "4", "5", "6", "7"]
+            without = hub.subscribe("x", after=seen.id)
+            assert await data_of(without, 5) == ["3", "4", "5", "6", "7"]
+            with pytest.raises(InvalidOption, match="'nonsense' is not the id"):
+                hub.subscribe("x", after="nonsense")
+
+
+async def test_a_browser_resumes(broker: Maker) -> None:
+    """``?after=`` asks for envelopes, ``?after=<id>`` also for what was missed."""
+    hub = Hub(broker=broker(4))
+    async with served(hub) as url:
+        url += "x?after="
+        async with connect(url) as browser:
+            await joined(hub, 1)
+            await hub.publish("one", channel="x")
+            await hub.publish(b"\xff", channel="x")
+            one, binary = [json.loads(await browser.receive()) for _ in range(2)]
+        assert one == {"id": one["id"], "channel": "x", "data": "one"}
+        assert binary == {"id": binary["id"], "channel": "x", "base64": "/w=="}
+        await joined(hub, 0)
+        await hub.publish("missed", channel="x")
+        await hub.publish("other", channel="y")
+        async with connect(url + one["id"]) as browser:
+            await joined(hub, 1)
+            await hub.publish("now", channel="x")
+            got = [json.loads(await browser.receive()) for _ in range(3)]
+            texts = [message.get("data", "binary") for message in got]
+            assert texts == ["binary", "missed", "now"]
+        await hub.publish("too many", channel="x")
+        await newest(hub, "too many")
+        for after in (one["id"], "1-1", "nonsense"):
+            async with connect(url + after) as browser:
+                assert json.loads(await browser.receive()) == {"gap": 0.0}
+
+
+async def newest(hub: Hub, data: str) -> None:
+    """Wait until the history ends with this message."""
+    while hub.history.messages[-1].data != data:
+        await trio.sleep(0.001)
+
+
+async def test_without_a_history_resuming_is_a_gap() -> None:
+    """A page need not know how the server is configured."""
+    hub = Hub()
+    async with served(hub) as url, connect(url + "x?after=1-1") as browser:
+        assert json.loads(await browser.receive()) == {"gap": 0.0}
+        await hub.publish("x", channel="x")
+        expected = {"id": None, "channel": "x", "data": "x"}
+        assert json.loads(await browser.receive()) == expected
+
+
+async def test_a_new_process_knows_the_history(redis: RealRedis) -> None:
+    """The stream outlives the hubs: a browser may come back to another process."""
+    with trio.fail_after(SECONDS):
+        async with Hub(broker=redis.broker(history=3)) as hub:
+            subscription = hub.subscribe("x")
+            for number in range(5):
+                await hub.publish(str(number), channel="x")
+            await data_of(subscription, 3)
+            seen = await subscription.__anext__()
+        async with Hub(broker=redis.broker(history=3)) as hub:
+            assert await data_of(hub.subscribe("x", after=seen.id, gaps=True), 1) == ["4"]
+            assert len(hub.history.messages) == 3
+
+
+async def test_nothing_is_missed_in_an_outage_of_the_network(redis: RealRedis) -> None:
+    """The stream is read on from where it was: no gap, no message twice."""
+    with trio.fail_after(SECONDS):
+        async with (
+            Hub(broker=redis.broker(history=100)) as hub,
+            Hub(broker=RedisBroker(redis.url, history=100)) as other,
+        ):
+            subscription = hub.subscribe("x", gaps=True)
+            await other.publish("before", channel="x")
+            assert await data_of(subscription, 1) == ["before"]
+            redis.freeze()
+            await trio.sleep(0.8)
+            redis.thaw()
+            for number in range(3):
+                await other.publish(str(number), channel="x")
+            assert await data_of(subscription, 3) == ["0", "1", "2"]
+            assert hub.statistics().gaps == 0
+
+
+async def test_a_redis_that_forgot_is_a_gap(redis: RealRedis) -> None:
+    """Started again without its stream, nobody can tell what was missed."""
+    with trio.fail_after(SECONDS):
+        async with Hub(broker=redis.broker(history=100)) as hub:
+            subscription = hub.subscribe("x", gaps=True)
+            await hub.publish("before", channel="x")
+            assert await data_of(subscription, 1) == ["before"]
+            redis.kill()
+            redis.start()
+            assert isinstance(await subscription.__anext__(), Gap)
+            await hub.publish("after", channel="x")
+            assert await data_of(subscription, 1) == ["after"]
+
+
+async def test_others_add_to_the_stream(redis: RealRedis) -> None:
+    """publish() with the same history, and any program's XADD with the two fields."""
+    with trio.fail_after(SECONDS):
+        async with Hub(broker=redis.broker(history=2)) as hub:
+            subscription = hub.subscribe("x")
+            for text in ("one", "two", "three"):
+                call = partial(publish, text, "x", url=redis.url, history=2)
+                await trio.to_thread.run_sync(call)
+            assert await data_of(subscription, 3) == ["one", "two", "three"]
+            stream = await trio.open_tcp_stream("127.0.0.1", redis.port)
+            async with stream:
+                await stream.send_all(b"XADD sock-hook * channel x data plain\r\n")
+                await stream.send_all(b"XADD sock-hook * neither nor\r\n")
+                assert await data_of(subscription, 1) == ["plain"]
+                assert await subscription.__anext__() == Message("", "", hub.history.last)
+
+
+async def test_a_key_that_is_no_stream(redis: RealRedis) -> None:
+    """Somebody else's key of that name is refused, and not touched."""
+    with trio.fail_after(SECONDS):
+        stream = await trio.open_tcp_stream("127.0.0.1", redis.port)
+        async with stream:
+            await stream.send_all(b"SET sock-hook mine\r\n")
+            await stream.receive_some()
+            with pytest.raises(BrokerRefused, match="WRONGTYPE"):
+                async with Hub(broker=redis.broker(history=2)):
+                    pass
+
+
+def test_ids_are_numbers_in_pairs() -> None:
+    """They are compared as Redis does, and the second may be left out."""
+    history = History(10)
+    for number in (9, 10, 11):
+        history.add(Message("x", str(number), f"100-{number}"))
+    assert [message.data for message in history.after("100-9").messages] == ["10", "11"]
+    assert not history.after("100").complete
+    assert history.after("101").messages == ()
+    for bad in ("", "-1", "a-b", "1-1-1", "٣-1", "9" * 30):
+        with pytest.raises(InvalidOption, match="is not the id"):
+            history.after(bad)
+
+
+async def test_ids_differ_between_hubs_of_one_process(autojump_clock: MockClock) -> None:
+    """Each name at a broker has its own history."""
+    broker = MemoryBroker(history=5)
+    async with Hub("a", broker) as a, Hub("b", broker) as b:
+        await a.publish("a")
+        assert (len(a.history.messages), len(b.history.messages)) == (1, 0)

@@ -1,0 +1,188 @@
+"""``trioglock serve``: one process or several on one port, joined by Redis, renewed and drained."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from trioglock import ConnectionClosedOK, connect
+from trioglock.cli import main
+
+from ..scripts import ROOT, run_python
+from .redis_server import RealRedis
+
+SECONDS = 25
+WHO = """
+import os
+from trioglock import Reply, Socket
+
+class Who(Socket):
+    def handle_connect(self, stream, state):
+        return Reply(str(os.getpid())), state
+
+broken = 1
+"""
+
+
+class Command:
+    """A running ``trioglock serve``."""
+
+    def __init__(self, process: trio.Process, url: str) -> None:
+        self.process = process
+        self.url = url
+
+    async def line(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        line = b""
+        while not line.endswith(b"\n"):
+            byte = await self.process.stdout.receive_some(1)
+            assert byte, f"it ended: {line!r}"
+            line += byte
+        return line.decode().strip()
+
+
+@asynccontextmanager
+async def running(*arguments: str, cwd: Path = ROOT) -> AsyncIterator[Command]:
+    """The command for the time of a block; SIGTERM ends it with 0 and leaves nobody behind."""
+    command = [sys.executable, "-m", "trioglock", "serve", "--port", "0", *arguments]
+    with trio.fail_after(SECONDS):
+        process = await trio.lowlevel.open_process(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd
+        )
+        running = Command(process, "")
+        try:
+            words = (await running.line()).split()
+            assert words[:2] == ["serving", "on"]
+            running.url = f"ws://{words[2]}/"
+            yield running
+            process.terminate()
+            assert await process.wait() == 0
+            with pytest.raises(OSError, match="connect"):
+                await trio.open_tcp_stream("127.0.0.1", int(words[2].rpartition(":")[2]))
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            for stream in (process.stdout, process.stderr):
+                assert stream is not None
+                await stream.aclose()
+
+
+async def pid_at(url: str) -> int:
+    """Which process serves a new connection."""
+    async with connect(url, open_timeout=5) as conn:
+        return int(await conn.receive())
+
+
+async def test_a_hub_from_a_shell() -> None:
+    """Without any argument: what sock-drawer's server does, in one process."""
+    async with running() as command, connect(command.url + "x") as conn:
+        await conn.send("hello")
+        await conn.ping()
+
+
+async def test_two_processes_and_one_redis(redis: RealRedis) -> None:
+    """What is published reaches the browsers of both, once each."""
+    arguments = ("--redis", redis.url, "--workers", "2")
+    async with running(*arguments) as command, trio.open_nursery() as nursery:
+        got: list[str] = []
+
+        async def listen() -> None:
+            async with connect(command.url + "news") as conn:
+                while True:
+                    got.append(await conn.receive())
+
+        for _ in range(20):
+            nursery.start_soon(listen)
+        number = 0
+        while len(got) < 20:
+            await trio.sleep(0.05)
+            del got[:]
+            redis.publish_plainly("sock-hook/news", b"%d" % number)
+            await trio.sleep(0.1)
+            number += 1
+        assert set(got) == {str(number - 1)}
+        assert len(got) == 20
+        nursery.cancel_scope.cancel()
+
+
+async def test_workers_share_the_port_and_are_replaced(tmp_path: Path) -> None:
+    """A worker that is killed is started again; SIGHUP replaces all, and nobody is refused."""
+    (tmp_path / "who.py").write_text(WHO)
+    async with running("who:Who", "--workers", "2", cwd=tmp_path) as command:
+        first: set[int] = set()
+        while len(first) < 2:
+            first.add(await pid_at(command.url))
+        victim = first.pop()
+        subprocess.run(["kill", "-9", str(victim)], check=True)  # noqa: S603, S607
+        second: set[int] = set()
+        while len(second - first - {victim}) < 1:
+            try:
+                second.add(await pid_at(command.url))
+            except Exception:
+                await trio.sleep(0.05)
+        old = first | second - {victim}
+        async with connect(command.url) as conn:
+            assert int(await conn.receive()) in old
+            command.process.send_signal(signal.SIGHUP)
+            with pytest.raises(ConnectionClosedOK) as caught:
+                await conn.receive()
+            assert caught.value.code == 1001
+        assert await command.line() == "all workers are new"
+        third = {await pid_at(command.url) for _ in range(30)}
+        assert len(third) == 2
+        assert not third & old
+
+
+async def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    """Even when it is killed: they drain, and close with 1001."""
+    (tmp_path / "who.py").write_text(WHO)
+    with pytest.raises(ConnectionClosedOK) as caught:
+        async with (
+            running("who:Who", "--workers", "2", cwd=tmp_path) as command,
+            connect(command.url) as conn,
+        ):
+            await conn.receive()
+            command.process.kill()
+            await conn.receive()
+    assert caught.value.code == 1001
+
+
+async def test_a_target_that_does_not_start(tmp_path: Path) -> None:
+    """The command says why and ends with 1, with one worker or several."""
+    (tmp_path / "who.py").write_text(WHO)
+    for more in ((), ("--workers", "2")):
+        start = ("-m", "trioglock", "serve", "--port", "0", *more)
+        done = await run_python(*start, "who:broken", cwd=tmp_path)
+        assert done.code == 1
+        assert "target is a Socket class or an async handler, not 1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--workers", "0"], "--workers is at least 1"),
+        (["--workers", "2"], "needs --redis"),
+        (["--history", "5"], "--history needs --redis"),
+        (["a:b", "--redis", "redis://"], "give them to your target"),
+        (["nonsense"], "module:name, not nonsense"),
+        (["no_such_module:x"], "cannot be imported"),
+        (["json:x"], "json has no x"),
+        (["--name", "a b"], "a hub's name"),
+        (["--redis", "http://"], "a Redis URL begins with"),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is told in a line, and the exit code is 1."""
+    assert main(["serve", "--port", "0", *arguments]) == 1
+    assert complaint in capsys.readouterr().err

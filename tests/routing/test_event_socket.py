@@ -1,0 +1,268 @@
+"""EventSocket: frames to events to handlers, replies back, and what is malformed."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from trioglock import BadHookResult, Close, DecodeError, Deliver, EncodeError, InvalidOption, Reply
+from trioglock import connect as plain_connect
+from trioglock.codecs import JSON, Msgpack
+from trioglock.routing import Emit, EventSocket, Router, connect
+from trioglock.routing.invalid import InvalidMessages
+from trioglock.testing import MockServer
+
+router = Router()
+
+
+@router.on("count/up")
+def count_up(event: Any, state: int) -> tuple[Emit, int]:
+    return Emit({"event": "count/is", "payload": state + 1}), state + 1
+
+
+@router.on("count/show")
+def show(event: Any, state: int) -> tuple[Any, int]:
+    return state, state
+
+
+@router.on("count/strict")
+def strict(event: Any, state: int) -> tuple[None, int]:
+    if not isinstance(event.get("payload"), int):
+        raise DecodeError("payload is a whole number")
+    return None, event["payload"]
+
+
+@router.on("close")
+def close(event: Any, state: int) -> tuple[Close, int]:
+    return Close(4000, "as you wish"), state
+
+
+class Counter(EventSocket[int]):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(router, codec=JSON(library="json"), **options)
+
+    def init_stream(self, stream: Any) -> int:
+        return 0
+
+
+def test_a_socket_is_tested_without_a_connection() -> None:
+    """Its hooks are functions of a frame and a state."""
+    socket = Counter()
+    up = Reply('{"event":"count/is","payload":6}')
+    assert socket.handle_receive('{"event":"count/up"}', 5) == (up, 6)
+    assert socket.handle_receive('{"event":"count/show"}', 5) == (5, 5)
+    assert socket.handle_receive('{"event":"unheard/of"}', 5) == (None, 5)
+    assert socket.handle_receive('{"event":"close"}', 5) == (Close(4000, "as you wish"), 5)
+    assert socket.handle_send({"a": 1}, 5) == ('{"a":1}', 5)
+    assert socket.handle_send(Close(1000), 5) == (Close(1000), 5)
+
+
+MALFORMED: list[str | bytes] = [
+    "no json", "", "[]", "3", "null", '"text"', "{}", '{"event":3}', '{"event":["a"]}',
+    '{"event":null}', '{"EVENT":"a"}', b"\xff", "[" * 9999,
+    '{"event":"count/strict","payload":"x"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("frame", MALFORMED)
+def test_malformed_messages_are_counted_and_nothing_more(frame: str | bytes) -> None:
+    """No JSON, no event, a name that is none, a payload of the wrong type: never fatal."""
+    socket = Counter()
+    assert socket.handle_receive(frame, 5) == (None, 5)
+    assert socket.invalid.count == 1
+
+
+def test_malformed_messages_may_be_handled() -> None:
+    """handle_invalid gets the error and the frame, and its result is a result like any other."""
+
+    class Polite(Counter):
+        def handle_invalid(self, error: DecodeError, frame: Any, state: int) -> tuple[Any, int]:
+            return Reply(f"what? {frame}: {error}"), state + 1
+
+    reply, state = Polite().handle_receive("{}", 1)  # type: ignore[misc]
+    assert state == 2
+    assert reply == Reply("what? {}: not an event: KeyError('event')")
+
+
+def test_the_log_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """One line in a second, however many come, and it tells how many were left out."""
+    now = 100.0
+    invalid = InvalidMessages(lambda: now)
+    with caplog.at_level(logging.WARNING, "trioglock.routing"):
+        for _ in range(1000):
+            invalid.note(DecodeError("bad\nline"), "x" * 10_000)
+        now += 1
+        invalid.note(DecodeError("bad"), "{}")
+    first, second = (record.getMessage() for record in caplog.records)
+    assert invalid.count == 1001
+    assert len(first) < 300
+    assert "\n" not in first
+    assert "10000 characters" in first
+    assert "and 999 before it" in second
+
+
+async def test_events_over_a_connection(autojump_clock: MockClock) -> None:
+    """Routed in order, replies encoded, deliveries iterated, junk survived, state threaded."""
+    async with (
+        MockServer(memory=True) as server,
+        plain_connect(server.url, Counter(), stream=server.open_stream) as conn,
+    ):
+        await server.send('{"event":"count/up"}', *MALFORMED, '{"event":"count/up"}')
+        await server.expect('{"event":"count/is","payload":1}', '{"event":"count/is","payload":2}')
+        await server.send('{"event":"count/show"}')
+        assert await conn.receive() == 2
+        assert conn.state == 2
+        await conn.send({"event": "hello"})
+        await server.expect('{"event":"hello"}')
+        with pytest.raises(EncodeError):
+            await conn.send({"event": object()})
+        await conn.send(Close(4001, "bye"))
+        await (await server._peer()).expect_close(4001, "bye")
+
+
+async def test_async_handlers_run_in_order(autojump_clock: MockClock) -> None:
+    """One async handler makes the socket wait for each event before the next."""
+    slow = Router()
+    seen: list[int] = []
+
+    @slow.on("wait")
+    async def wait(event: Any, state: int) -> tuple[Deliver, int]:
+        await trio.sleep(event["payload"])
+        seen.append(event["payload"])
+        return Deliver(event["payload"]), state
+
+    @slow.on("now")
+    def now(event: Any, state: int) -> tuple[Emit, int]:
+        return Emit("now", deliver=None), state
+
+    async with (
+        MockServer(memory=True) as server,
+        connect(server.url, slow, stream=server.open_stream) as conn,
+    ):
+        await server.send('{"event":"wait","payload":3}', "junk", '{"event":"wait","payload":1}')
+        await server.send('{"event":"now"}')
+        assert [await conn.receive() for _ in range(3)] == [3, 1, None]
+        assert seen == [3, 1]
+        assert conn.socket.invalid.count == 1
+        await server.expect('"now"')
+
+
+async def test_an_async_handle_invalid_is_awaited(autojump_clock: MockClock) -> None:
+    """Though all handlers are plain."""
+
+    class Slow(EventSocket[None]):
+        async def handle_invalid(self, error: DecodeError, frame: Any, state: None) -> Any:
+            await trio.sleep(1)
+            return Emit("sorry"), state
+
+        async def handle_event(self, name: str, event: Any, state: None) -> Any:
+            raise DecodeError(name)
+
+    async with (
+        MockServer(memory=True) as server,
+        connect(server.url, Slow(), stream=server.open_stream),
+    ):
+        await server.send("junk", '{"event":"a"}')
+        await server.expect('"sorry"', '"sorry"')
+
+
+@pytest.mark.parametrize("returned", [None, 3, (1,), (1, 2, 3), [1, 2]])
+async def test_a_handler_of_the_wrong_shape_is_named(
+    returned: Any, autojump_clock: MockClock
+) -> None:
+    """BadHookResult tells which event's handler it was."""
+    bad = Router()
+    bad.on("a/b")(lambda event, state: returned)
+    with pytest.raises(BadHookResult, match=r"handler of 'a/b' must return a tuple"):
+        async with (
+            MockServer(memory=True) as server,
+            connect(server.url, bad, stream=server.open_stream) as conn,
+        ):
+            await server.send('{"event":"a/b"}')
+            await conn.wait_closed()
+
+
+def test_a_hidden_coroutine_is_named() -> None:
+    """A plain function that returns a coroutine is told to be async, and no warning remains."""
+
+    async def waits(event: Any, state: Any) -> tuple[None, Any]:
+        return None, state
+
+    bad = Router()
+    bad.on("a")(lambda event, state: waits(event, state))
+    with pytest.raises(BadHookResult, match=r"'a' returned a coroutine: declare it with async"):
+        EventSocket[None](bad).handle_receive('{"event":"a"}', None)
+
+
+async def test_what_a_handler_raises_comes_out(autojump_clock: MockClock) -> None:
+    """A mistake in a handler is no mistake of the peer."""
+    broken = Router()
+
+    @broken.on("a")
+    def fail(event: Any, state: Any) -> Any:
+        return event["no such key"], state
+
+    with pytest.raises(KeyError, match="no such key"):
+        async with (
+            MockServer(memory=True) as server,
+            connect(server.url, broken, stream=server.open_stream) as conn,
+        ):
+            await server.send('{"event":"a"}')
+            await conn.wait_closed()
+
+
+class Join(msgspec.Struct, tag="room/join", tag_field="event"):
+    room: str
+
+
+class Leave(msgspec.Struct, tag="room/leave", tag_field="event"):
+    room: str
+
+
+async def test_typed_events_in_messagepack(autojump_clock: MockClock) -> None:
+    """Handlers get Structs; what fits none of them is malformed."""
+    rooms = Router("room")
+
+    @rooms.on("join")
+    def join(event: Join, state: tuple[str, ...] | None) -> tuple[Any, Any]:
+        return None, (*(state or ()), event.room)
+
+    socket = EventSocket[Any](
+        rooms,
+        codec=Msgpack(Join | Leave),
+        key=lambda event: event.__struct_config__.tag,
+    )
+    async with (
+        MockServer(memory=True) as server,
+        connect(server.url, socket, stream=server.open_stream) as conn,
+    ):
+        encode = msgspec.msgpack.encode
+        await server.send(
+            encode(Join("a")), encode(Leave("a")), encode({"event": "room/fly"}), "text",
+            encode({"event": "room/join", "room": 3}), encode(Join("b")),
+        )  # fmt: skip
+        await conn.send(Leave("b"))
+        await server.expect(encode(Leave("b")))
+        await conn.connection.ping()
+        assert conn.state == ("a", "b")
+        assert socket.invalid.count == 3
+
+
+def test_options_are_checked() -> None:
+    """Each at the call that brought it."""
+    with pytest.raises(InvalidOption, match="router"):
+        EventSocket("router")  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="key"):
+        EventSocket(key="event")  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="EventSocket or a Router"):
+        connect("ws://example.org", 3)  # type: ignore[call-overload]
+    with pytest.raises(InvalidOption, match="ping_interval"):
+        connect("ws://example.org", ping_interval=-1)
+    assert repr(Emit(1, deliver=2)) == "Emit(1, deliver=2)"
+    assert Emit(1) == Emit(1) != Emit(2)
+    assert Emit(1) != 1

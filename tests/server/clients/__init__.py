@@ -1,0 +1,1 @@
+"""Clients that others wrote, each in a process of its own."""

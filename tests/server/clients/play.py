@@ -1,0 +1,251 @@
+"""What each foreign client does with our server; ``python play.py LIBRARY URL CERTIFICATE``.
+
+The steps are the same for all: a library is a function that opens a connection and gives a small
+object with the same methods. An assertion that fails ends the process with its traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import aiohttp
+import trio
+import trio_websocket
+import websockets.asyncio.client
+import websockets.exceptions
+import websockets.trio.client
+from websockets.typing import Subprotocol
+
+SIZES = [0, 1, 125, 126, 127, 65_535, 65_536, 2**20]
+MAX_SIZE = 2**21
+
+
+class Peer(Protocol):
+    """An open connection, whatever the library."""
+
+    fragments: bool
+    subprotocol: str | None
+
+    async def send(self, message: str | bytes) -> None: ...
+    async def send_fragments(self, pieces: list[str]) -> None: ...
+    async def receive(self) -> str | bytes: ...
+    async def ping(self) -> None: ...
+    async def close(self, code: int, reason: str) -> None: ...
+    async def wait_closed(self) -> tuple[int, str]: ...
+
+
+Open = Callable[..., AbstractAsyncContextManager[Peer]]
+
+
+class WebsocketsPeer:
+    """Either side of websockets: their methods have the same names."""
+
+    fragments = True
+
+    def __init__(self, socket: Any) -> None:
+        self.socket = socket
+        self.subprotocol = socket.subprotocol
+
+    async def send(self, message: str | bytes) -> None:
+        await self.socket.send(message)
+
+    async def send_fragments(self, pieces: list[str]) -> None:
+        await self.socket.send(pieces)
+
+    async def receive(self) -> Any:
+        return await self.socket.recv()
+
+    async def ping(self) -> None:
+        pong = await self.socket.ping(b"there?")
+        await (pong if self.is_asyncio else pong.wait())
+
+    @property
+    def is_asyncio(self) -> bool:
+        return isinstance(self.socket, websockets.asyncio.client.ClientConnection)
+
+    async def close(self, code: int, reason: str) -> None:
+        await (self.socket.close if self.is_asyncio else self.socket.aclose)(code, reason)
+
+    async def wait_closed(self) -> tuple[int, str]:
+        try:
+            await self.socket.recv()
+        except websockets.exceptions.ConnectionClosed as error:
+            close = error.rcvd
+        assert close is not None
+        return close.code, close.reason
+
+
+@asynccontextmanager
+async def open_websockets(
+    url: str, trust: ssl.SSLContext | None, *names: str
+) -> AsyncIterator[Peer]:
+    offered = [Subprotocol(name) for name in names] or None
+    async with websockets.asyncio.client.connect(
+        url, ssl=trust, subprotocols=offered, max_size=MAX_SIZE
+    ) as socket:
+        yield WebsocketsPeer(socket)
+
+
+@asynccontextmanager
+async def open_websockets_trio(
+    url: str, trust: ssl.SSLContext | None, *names: str
+) -> AsyncIterator[Peer]:
+    offered = [Subprotocol(name) for name in names] or None
+    async with websockets.trio.client.connect(
+        url, ssl=trust, subprotocols=offered, max_size=MAX_SIZE
+    ) as socket:
+        yield WebsocketsPeer(socket)
+
+
+class AiohttpPeer:
+    """aiohttp sends every message in one frame, and answers pongs by itself."""
+
+    fragments = False
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+        self.subprotocol = socket.protocol
+
+    async def send(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            await self.socket.send_str(message)
+        else:
+            await self.socket.send_bytes(message)
+
+    async def send_fragments(self, pieces: list[str]) -> None:
+        raise NotImplementedError
+
+    async def receive(self) -> Any:
+        message = await self.socket.receive()
+        assert message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY), message
+        return message.data
+
+    async def ping(self) -> None:
+        await self.socket.ping(b"there?")
+
+    async def close(self, code: int, reason: str) -> None:
+        await self.socket.close(code=code, message=reason.encode())
+
+    async def wait_closed(self) -> tuple[int, str]:
+        message = await self.socket.receive()
+        assert message.type == aiohttp.WSMsgType.CLOSE, message
+        return message.data, message.extra or ""
+
+
+@asynccontextmanager
+async def open_aiohttp(url: str, trust: ssl.SSLContext | None, *names: str) -> AsyncIterator[Peer]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(
+            url, ssl=trust or True, protocols=names, max_msg_size=MAX_SIZE, compress=15
+        ) as socket,
+    ):
+        yield AiohttpPeer(socket)
+
+
+class TrioWebsocketPeer:
+    """trio-websocket: no fragments, no compression."""
+
+    fragments = False
+
+    def __init__(self, socket: trio_websocket.WebSocketConnection) -> None:
+        self.socket = socket
+        self.subprotocol = socket.subprotocol
+
+    async def send(self, message: str | bytes) -> None:
+        await self.socket.send_message(message)
+
+    async def send_fragments(self, pieces: list[str]) -> None:
+        raise NotImplementedError
+
+    async def receive(self) -> Any:
+        return await self.socket.get_message()
+
+    async def ping(self) -> None:
+        await self.socket.ping(b"there?")
+
+    async def close(self, code: int, reason: str) -> None:
+        await self.socket.aclose(code, reason)
+
+    async def wait_closed(self) -> tuple[int, str]:
+        try:
+            await self.socket.get_message()
+        except trio_websocket.ConnectionClosed as error:
+            close = error.reason
+        assert close is not None
+        return close.code, close.reason or ""
+
+
+@asynccontextmanager
+async def open_trio_websocket(
+    url: str, trust: ssl.SSLContext | None, *names: str
+) -> AsyncIterator[Peer]:
+    async with trio_websocket.open_websocket_url(
+        url, ssl_context=trust, subprotocols=names, max_message_size=MAX_SIZE
+    ) as socket:
+        yield TrioWebsocketPeer(socket)
+
+
+async def play(open_: Open, url: str, trust: ssl.SSLContext | None) -> None:
+    """All steps."""
+    async with open_(f"{url}/about?x=1", trust, "v2", "v1") as peer:
+        assert peer.subprotocol == "v1"
+        about = json.loads(await peer.receive())
+        assert about == {"subprotocol": "v1", "url": f"{url}/about?x=1"}
+    async with open_(f"{url}/echo", trust) as peer:
+        for size in SIZES:
+            for message in ("x" * size, bytes(n % 251 for n in range(size))):
+                await peer.send(message)
+                assert await peer.receive() == message
+        for number in range(200):
+            text = f"\0 \u00e9 \u20ac \U0001f40d {number} " + "the same again " * 60
+            await peer.send(text)
+            assert await peer.receive() == text
+        await peer.ping()
+        if peer.fragments:
+            await peer.send_fragments(["in ", "", "three pieces"])
+            assert await peer.receive() == "in three pieces"
+        await peer.ping()
+    async with open_(f"{url}/close", trust) as peer:
+        await peer.send("please")
+        assert await peer.wait_closed() == (4001, "as you wish")
+    async with open_(f"{url}/note", trust) as peer:
+        await peer.close(4002, "bye")
+    async with open_(f"{url}/noted", trust) as peer:
+        assert await peer.receive() == "4002 bye"
+    # Nobody waits for the other at the end: a second each would be ten.
+    began = time.monotonic()
+    for _ in range(10):
+        async with open_(f"{url}/echo", trust) as peer:
+            await peer.send("hello")
+            assert await peer.receive() == "hello"
+    assert time.monotonic() - began < 8
+
+
+LIBRARIES: dict[str, tuple[Open, bool]] = {
+    "websockets": (open_websockets, False),
+    "websockets-trio": (open_websockets_trio, True),
+    "aiohttp": (open_aiohttp, False),
+    "trio-websocket": (open_trio_websocket, True),
+}
+
+
+def main(library: str, url: str, certificate: str) -> None:
+    trust = ssl.create_default_context(cafile=certificate) if url.startswith("wss:") else None
+    open_, on_trio = LIBRARIES[library]
+    if on_trio:
+        trio.run(play, open_, url, trust)
+    else:
+        asyncio.run(play(open_, url, trust))
+    print("played")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

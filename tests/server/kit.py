@@ -1,0 +1,203 @@
+"""Servers in memory or on 127.0.0.1, our own clients, and clients written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias, Unpack
+
+import pytest
+import trio
+import trio.testing
+
+from trioglock import (
+    Connection,
+    ConnectOptions,
+    MemoryListener,
+    NativeTransport,
+    Reply,
+    ServeOptions,
+    Server,
+    ServerTransport,
+    Socket,
+    TrioWebsocketTransport,
+    connect,
+    serve,
+)
+
+MakeTransport: TypeAlias = Callable[[], ServerTransport]
+
+on_both = pytest.mark.parametrize(
+    "transport", [NativeTransport, TrioWebsocketTransport], ids=["native", "trio-websocket"]
+)
+
+KEY = b"\x37\xfa\x21\x3d"
+
+
+class Echo(Socket[None]):
+    """Sends everything back."""
+
+    def handle_receive(self, frame: Any, state: None) -> tuple[object, None]:
+        return Reply(frame), state
+
+
+async def echo(conn: Connection[None]) -> None:
+    """The same as a handler."""
+    async for message in conn:
+        await conn.send(message)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server, and the way to it."""
+
+    server: Server
+    listener: MemoryListener
+
+    @asynccontextmanager
+    async def dial(
+        self,
+        path: str = "/",
+        socket: Socket[Any] | None = None,
+        **options: Unpack[ConnectOptions],
+    ) -> AsyncIterator[Connection[Any]]:
+        """One of our own clients."""
+        url = f"ws://memory.test{path}"
+        every: ConnectOptions = {**options, "stream": self.listener.open_stream}
+        async with connect(url, socket or Socket(), **every) as conn:
+            yield conn
+
+    async def raw(self) -> RawClient:
+        """A client that says exactly what a test wants said."""
+        return RawClient(await self.listener.open_stream())
+
+    async def upgraded(self) -> RawClient:
+        """One that has shaken hands."""
+        client = await self.raw()
+        await client.say(request())
+        assert (await client.head()).startswith(b"HTTP/1.1 101 ")
+        return client
+
+    async def ask(self, data: bytes) -> Answer:
+        """The answer to a request that is no WebSocket's; the server ends the stream behind it."""
+        client = await self.raw()
+        await client.say(data)
+        return Answer(await client.everything())
+
+
+class LockstepListener(MemoryListener):
+    """Its streams hold nothing: what one end writes waits until the other reads it."""
+
+    async def open_stream(self) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        near, far = trio.testing.lockstep_stream_pair()
+        self._dialed.send_nowait(far)
+        return near
+
+
+@asynccontextmanager
+async def serving(
+    target: Any, listener: MemoryListener | None = None, **options: Unpack[ServeOptions]
+) -> AsyncIterator[Site]:
+    """A server in memory: under ``MockClock`` no time passes that nobody waits for."""
+    listener = listener or MemoryListener()
+    every: ServeOptions = {**options, "listeners": [listener]}
+    async with serve(target, **every) as server:
+        yield Site(server, listener)
+
+
+def request(target: str = "/", **headers: str | None) -> bytes:
+    """The head of a client's request; a header that is None is left out."""
+    every: Mapping[str, str | None] = {
+        "Host": "memory.test",
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
+    lines = [f"{name}: {value}" for name, value in every.items() if value is not None]
+    return "\r\n".join([f"GET {target} HTTP/1.1", *lines, "", ""]).encode("latin-1")
+
+
+def plain_request(target: str = "/", method: str = "GET", *headers: str) -> bytes:
+    """A request of plain HTTP."""
+    return "\r\n".join(
+        [f"{method} {target} HTTP/1.1", "Host: memory.test", *headers, "", ""]
+    ).encode()
+
+
+def frame(head: int, payload: bytes) -> bytes:
+    """A masked frame, legal or not."""
+    if len(payload) < 126:
+        size = bytes([0x80 | len(payload)])
+    else:
+        size = bytes([0x80 | 126]) + len(payload).to_bytes(2, "big")
+    masked = bytes(byte ^ KEY[at % 4] for at, byte in enumerate(payload))
+    return bytes([head]) + size + KEY + masked
+
+
+class Answer:
+    """An HTTP answer, taken apart."""
+
+    def __init__(self, data: bytes) -> None:
+        head, _, self.body = data.partition(b"\r\n\r\n")
+        status, *lines = head.decode("latin-1").split("\r\n")
+        self.status = int(status.split()[1]) if status else 0
+        pairs = (line.partition(": ") for line in lines)
+        self.headers = {name.lower(): value for name, _, value in pairs}
+
+
+class RawClient:
+    """A client that says exactly what a test wants said."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self._buffer = b""
+
+    async def say(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def head(self) -> bytes:
+        """The head of the server's answer."""
+        while b"\r\n\r\n" not in self._buffer:
+            data = await self.stream.receive_some()
+            assert data, "the server hung up"
+            self._buffer += data
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        return head + b"\r\n\r\n"
+
+    async def frame(self) -> tuple[int, bytes]:
+        """The first byte and the payload of the server's next, short frame."""
+        while len(self._buffer) < 2 or len(self._buffer) < 2 + self._buffer[1]:
+            data = await self.stream.receive_some()
+            assert data, "the server hung up"
+            self._buffer += data
+        stop = 2 + self._buffer[1]
+        assert stop < 128
+        head, payload = self._buffer[0], self._buffer[2:stop]
+        self._buffer = self._buffer[stop:]
+        return head, payload
+
+    async def close_code(self) -> int:
+        """The code of the server's Close frame, which must come next."""
+        head, payload = await self.frame()
+        assert head == 0x88
+        return int.from_bytes(payload[:2])
+
+    async def everything(self) -> bytes:
+        """All that the server says until it hangs up."""
+        while data := await self.stream.receive_some():
+            self._buffer += data
+        await self.stream.aclose()
+        return self._buffer
+
+
+def logged(caplog: pytest.LogCaptureFixture, level: str | None = None) -> list[str]:
+    """What the server has logged, at one level or any."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "trioglock.server" and level in (None, record.levelname)
+    ]

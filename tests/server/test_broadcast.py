@@ -1,0 +1,121 @@
+"""``server.broadcast()``: to everyone, without waiting for anyone."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from trioglock import Close, InvalidFrame, Ping, Reply, Socket, Stream, connect, serve
+
+from .kit import Echo, LockstepListener, MakeTransport, frame, on_both, serving
+
+
+@on_both
+async def test_every_connection_gets_a_frame_as_it_is(transport: MakeTransport) -> None:
+    """Text, bytes or a ping, past ``handle_send``; the number says for how many."""
+
+    class Loud(Echo):
+        def handle_send(self, message: str, state: None) -> tuple[str, None]:
+            return message.upper(), state
+
+    with trio.fail_after(10):
+        async with (
+            serving(Loud, transport=transport()) as site,
+            site.dial() as one,
+            site.dial() as two,
+        ):
+            await trio.testing.wait_all_tasks_blocked()
+            assert site.server.broadcast("news") == 2
+            assert site.server.broadcast(bytearray(b"bytes")) == 2
+            assert site.server.broadcast(Ping(b"there?")) == 2
+            for conn in (one, two):
+                assert await conn.receive() == "news"
+                assert await conn.receive() == b"bytes"
+
+
+async def test_many_broadcasts_in_a_row_stay_in_order() -> None:
+    """Over TCP, between what the connection's own hooks send."""
+    with trio.fail_after(20):
+        async with (
+            serve(Echo, "127.0.0.1", 0, write_limit=2**20) as server,
+            connect(f"ws://127.0.0.1:{server.port}/") as conn,
+        ):
+            await conn.ping()
+            for turn in range(20):
+                await conn.send("mine")
+                for number in range(50):
+                    assert server.broadcast(str(50 * turn + number)) == 1
+                await trio.sleep(0.002)
+            got = [await conn.receive() for _ in range(20 * 51)]
+            assert got.count("mine") == 20
+            assert [text for text in got if text != "mine"] == [str(n) for n in range(1000)]
+
+
+async def test_nobody_is_no_mistake() -> None:
+    """Nor is one who has just left."""
+    with trio.fail_after(10):
+        async with serving(Echo) as site:
+            assert site.server.broadcast("anybody?") == 0
+            async with site.dial():
+                await trio.testing.wait_all_tasks_blocked()
+                assert site.server.broadcast("there you are") == 1
+            await trio.testing.wait_all_tasks_blocked()
+            assert site.server.broadcast("anybody?") == 0
+
+
+async def test_a_slow_client_holds_nobody_up() -> None:
+    """23: when its outbox is full it is passed over; the others get everything."""
+    with trio.fail_after(10):
+        async with serving(Echo, LockstepListener(), write_limit=5000) as site:
+            slow = await site.upgraded()
+            async with site.dial() as quick:
+                await trio.testing.wait_all_tasks_blocked()
+                counts = []
+                for number in range(20):
+                    counts.append(site.server.broadcast(f"{number:1000}"))
+                    assert int(await quick.receive()) == number
+                assert counts[0] == 2
+                assert counts[-1] == 1
+                assert 1 <= counts.index(1) <= 8
+                held = [conn.statistics().outbox_bytes for conn in site.server.connections]
+                assert max(held) < 7000
+            await slow.stream.aclose()
+
+
+async def test_a_broadcast_comes_behind_the_greeting(autojump_clock: object) -> None:
+    """A connection that is still being greeted is not there yet."""
+
+    class Polite(Socket[None]):
+        async def handle_connect(self, stream: Stream, state: None) -> tuple[object, None]:
+            await trio.sleep(1)
+            return Reply("welcome"), state
+
+    async with serving(Polite) as site, site.dial() as conn:
+        await trio.testing.wait_all_tasks_blocked()
+        assert site.server.broadcast("too early") == 0
+        assert await conn.receive() == "welcome"
+        assert site.server.broadcast("in time") == 1
+        assert await conn.receive() == "in time"
+
+
+async def test_one_that_is_closing_is_passed_over(autojump_clock: object) -> None:
+    """It gets nothing behind its Close frame."""
+    async with serving(Echo) as site:
+        client = await site.upgraded()
+        await trio.testing.wait_all_tasks_blocked()
+        [conn] = site.server.connections
+        with trio.move_on_after(1):
+            await conn.aclose()
+        assert site.server.broadcast("too late") == 0
+        assert await client.close_code() == 1000
+        await client.say(frame(0x88, b"\x03\xe8"))
+        assert await client.everything() == b""
+
+
+@pytest.mark.parametrize("wrong", [5, None, ["a"], Close(1000)])
+async def test_what_is_no_frame_is_refused_at_once(wrong: object) -> None:
+    """Also when nobody is there to get it."""
+    async with serving(Echo) as site:
+        with pytest.raises(InvalidFrame):
+            site.server.broadcast(wrong)  # type: ignore[arg-type]

@@ -1,0 +1,128 @@
+"""Clients that others wrote, against our server: plain and TLS, on both transports.
+
+What each of them does, and what it expects, stands in :mod:`tests.server.clients.play`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+
+import pytest
+import trio
+import trustme
+
+from trioglock import Connection, serve
+
+from ..interop.peers import NODE, install_ws
+from .clients.play import LIBRARIES
+from .kit import MakeTransport, logged, on_both
+
+CLIENTS = Path(__file__).with_name("clients")
+SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the server shows, and where clients find whom to trust."""
+
+    context: ssl.SSLContext
+    authority: Path
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    path = tmp_path_factory.mktemp("server") / "authority.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return Certificate(context, path)
+
+
+class Behaviours:
+    """The path says what the server does."""
+
+    def __init__(self) -> None:
+        self._note, self._notes = trio.open_memory_channel[str](1)
+
+    async def __call__(self, conn: Connection[None]) -> None:
+        path = conn.url.rpartition("/")[2].partition("?")[0]
+        await getattr(self, path)(conn)
+
+    async def about(self, conn: Connection[None]) -> None:
+        await conn.send(json.dumps({"subprotocol": conn.subprotocol, "url": conn.url}))
+
+    async def echo(self, conn: Connection[None]) -> None:
+        async for message in conn:
+            await conn.send(message)
+
+    async def close(self, conn: Connection[None]) -> None:
+        await conn.receive()
+        await conn.aclose(4001, "as you wish")
+
+    async def note(self, conn: Connection[None]) -> None:
+        await conn.wait_closed()
+        await self._note.send(f"{conn.close_code} {conn.close_reason}")
+
+    async def noted(self, conn: Connection[None]) -> None:
+        await conn.send(await self._notes.receive())
+
+    def choose(self, asked: object, offered: Sequence[str]) -> str | None:
+        return "v1" if "v1" in offered else None
+
+
+def command(library: str) -> list[str | Path]:
+    """What runs the client; Node's is installed on its first use."""
+    if library != "node":
+        return [sys.executable, CLIENTS / "play.py", library]
+    node = which("node")
+    if node is None:
+        pytest.skip("there is no node on this machine")
+    install_ws()
+    return [node, CLIENTS / "play.js"]
+
+
+@on_both
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("library", [*LIBRARIES, "node"])
+async def test_a_foreign_client_plays_all_of_it(
+    library: str,
+    secure: bool,
+    transport: MakeTransport,
+    certificate: Certificate,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Handshake, echo of every size, compression, fragments, pings, closing by either side."""
+    caplog.set_level("INFO")
+    behaviours = Behaviours()
+    environment = {**os.environ, "NODE_PATH": str(NODE / "node_modules")}
+    start = command(library)
+    with trio.fail_after(SECONDS):
+        async with serve(
+            behaviours,
+            "127.0.0.1",
+            0,
+            ssl_context=certificate.context if secure else None,
+            select_subprotocol=behaviours.choose,
+            max_size=2**21,
+            transport=transport(),
+        ) as server:
+            url = f"{'wss' if secure else 'ws'}://127.0.0.1:{server.port}"
+            done = await trio.run_process(
+                [*start, url, certificate.authority],
+                capture_stdout=True,
+                stderr=subprocess.STDOUT,
+                check=False,
+                env=environment,
+            )
+            told = done.stdout.decode()
+            assert (done.returncode, told) == (0, "played\n"), told
+    assert logged(caplog) == []

@@ -1,0 +1,240 @@
+"""What the server's own code raises: its connection alone ends, with 1011, and one log entry."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trioglock import (
+    Connection,
+    ConnectionClosed,
+    ConnectionClosedError,
+    HandshakeRefused,
+    NativeTransport,
+    Reply,
+    Request,
+    Socket,
+    Stream,
+)
+from trioglock.transports import Link
+
+from .kit import Echo, MakeTransport, echo, logged, on_both, request, serving
+
+
+class Oops(Exception):
+    """What went wrong."""
+
+
+class BadStart(Echo):
+    def init_stream(self, stream: Stream) -> None:
+        raise Oops
+
+
+class BadGreeting(Echo):
+    async def handle_connect(self, stream: Stream, state: None) -> tuple[object, None]:
+        raise Oops
+
+
+class BadReceive(Echo):
+    def handle_receive(self, frame: Any, state: None) -> tuple[object, None]:
+        raise Oops
+
+
+class BadTask(Echo):
+    def handle_connect(self, stream: Stream, state: None) -> tuple[object, None]:
+        stream.connection.start_soon(self.fail)
+        return None, state
+
+    async def fail(self) -> None:
+        raise Oops
+
+
+class BadEnd(Echo):
+    def terminate(self, reason: object, state: None) -> None:
+        raise Oops
+
+
+async def bad_handler(conn: Connection[None]) -> None:
+    await conn.receive()
+    raise Oops
+
+
+def bad_factory() -> Socket[None]:
+    raise Oops
+
+
+async def failing_together(conn: Connection[None]) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bad_handler, conn)
+        nursery.start_soon(trio.sleep_forever)
+
+
+FAILING: list[Any] = [BadStart, BadGreeting, BadReceive, BadTask, bad_handler, bad_factory]
+
+
+@on_both
+@pytest.mark.parametrize("target", [*FAILING, failing_together])
+async def test_a_failure_ends_its_connection_alone(
+    target: Any, transport: MakeTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    """18: the client sees 1011, the log has the traceback once, the others are served."""
+    with trio.fail_after(10):
+        async with serving(target, transport=transport()) as site:
+            for _ in range(2):
+                with pytest.raises(ConnectionClosedError) as caught:
+                    async with site.dial() as conn:
+                        await conn.send("go on")
+                        await conn.receive()
+                assert caught.value.code == 1011
+            assert site.server.connections == frozenset()
+    entries = [record for record in caplog.records if record.name == "trioglock.server"]
+    assert [record.levelno for record in entries] == [logging.ERROR] * 2
+    assert all(record.exc_info and record.exc_info[1] for record in entries)
+    assert "raise Oops" in caplog.text
+
+
+async def test_a_failure_of_one_connection_does_not_touch_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An open connection beside one that fails works on."""
+
+    class Fragile(Echo):
+        def handle_receive(self, frame: Any, state: None) -> tuple[object, None]:
+            if frame == "break":
+                raise Oops
+            return Reply(frame), state
+
+    with trio.fail_after(10):
+        async with serving(Fragile) as site, site.dial() as good:
+            with pytest.raises(ConnectionClosedError):
+                async with site.dial() as bad:
+                    await bad.send("break")
+                    await bad.receive()
+            await good.send("unharmed")
+            assert await good.receive() == "unharmed"
+    assert len(logged(caplog)) == 1
+
+
+async def test_a_terminate_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The connection was closed already: the client notices nothing."""
+    with trio.fail_after(10):
+        async with serving(BadEnd) as site:
+            async with site.dial() as conn:
+                await conn.ping()
+            assert conn.close_code == 1000
+            await trio.testing.wait_all_tasks_blocked()
+    assert len(logged(caplog, "ERROR")) == 1
+
+
+async def test_a_factory_must_give_a_socket(caplog: pytest.LogCaptureFixture) -> None:
+    """Anything else ends the connection, and the log says what it gave."""
+    target: Any = lambda: {"no": "socket"}  # noqa: E731 - that is what users write
+    with trio.fail_after(10):
+        async with serving(target) as site:
+            with pytest.raises(ConnectionClosedError) as caught:
+                async with site.dial() as conn:
+                    await conn.receive()
+            assert caught.value.code == 1011
+    assert "gave {'no': 'socket'}, which is no Socket" in caplog.text
+
+
+@pytest.mark.parametrize("error", [Oops, OSError, EOFError, trio.BrokenResourceError])
+@pytest.mark.parametrize("option", ["process_request", "select_subprotocol"])
+async def test_a_function_that_raises_answers_500(
+    option: Any, error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client is told no more than that; the log has the traceback, once.
+
+    Also where it is an error that a client's stream might raise: it came from elsewhere.
+    """
+
+    def fail(asked: Request, *rest: object) -> Any:
+        raise error("the secret reason")
+
+    options: Any = {option: fail}
+    with trio.fail_after(10):
+        async with serving(Echo, **options) as site:
+            with pytest.raises(HandshakeRefused) as caught:
+                async with site.dial():
+                    raise AssertionError
+            assert caught.value.status == 500
+            assert b"secret" not in caught.value.body
+    assert len(logged(caplog, "ERROR")) == 1
+    assert "the secret reason" in caplog.text
+
+
+async def test_a_transport_that_fails_harms_one_client(caplog: pytest.LogCaptureFixture) -> None:
+    """A plug of somebody else's may raise anything; the client takes no place for ever."""
+
+    class Fragile(NativeTransport):
+        failures = 1
+
+        async def upgrade(self, stream: Any, upgrade: Any, nursery: Any) -> Link:
+            if self.failures:
+                self.failures -= 1
+                raise Oops
+            return await super().upgrade(stream, upgrade, nursery)
+
+    with trio.fail_after(10):
+        async with serving(Echo, transport=Fragile(), max_connections=1) as site:
+            client = await site.raw()
+            await client.say(request())
+            assert await client.everything() == b""
+            async with site.dial() as conn:
+                await conn.ping()
+    assert len(logged(caplog, "ERROR")) == 1
+
+
+@on_both
+async def test_a_handler_that_sends_after_the_client_has_left_is_no_failure(
+    transport: MakeTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    """40: it meets ConnectionClosed, which may come out of it without being logged."""
+    ended = trio.Event()
+
+    async def late(conn: Connection[None]) -> None:
+        await conn.wait_closed()
+        try:
+            await conn.send("too late")
+        finally:
+            ended.set()
+
+    with trio.fail_after(10):
+        async with serving(late, transport=transport()) as site:
+            for code in (1000, 4000):
+                async with site.dial() as conn:
+                    await conn.aclose(code)
+            await ended.wait()
+    assert not logged(caplog, "ERROR")
+
+
+async def test_a_handler_that_reads_on_after_a_loss_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """``async for`` raises when the client vanishes; nobody need catch that."""
+    with trio.fail_after(10):
+        async with serving(echo) as site:
+            client = await site.upgraded()
+            await client.stream.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+            assert site.server.connections == frozenset()
+    assert not logged(caplog, "ERROR")
+
+
+async def test_another_connections_end_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """A ConnectionClosed that came from elsewhere is logged as whatever else."""
+
+    async def relay(conn: Connection[None]) -> None:
+        raise ConnectionClosedError(None, None)
+
+    with trio.fail_after(10):
+        async with serving(relay) as site:
+            with pytest.raises(ConnectionClosed) as caught:
+                async with site.dial() as conn:
+                    await conn.receive()
+            assert caught.value.code == 1011
+    assert len(logged(caplog, "ERROR")) == 1

@@ -1,0 +1,274 @@
+"""40: shutdown closes with 1001 and lets handlers finish, within one deadline."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from trioglock import (
+    Connection,
+    InvalidOption,
+    MemoryListener,
+    Reply,
+    Response,
+    Server,
+    Socket,
+    Stream,
+    connect,
+    serve,
+    serve_forever,
+)
+
+from .kit import Echo, MakeTransport, on_both, plain_request, request, serving
+
+
+@on_both
+async def test_clients_are_told_1001_and_handlers_finish(
+    transport: MakeTransport, autojump_clock: object
+) -> None:
+    """A handler sees its loop end, and takes the time it needs."""
+    finished = []
+
+    async def handler(conn: Connection[None]) -> None:
+        async for _ in conn:
+            pass
+        await trio.sleep(3)
+        finished.append(conn)
+
+    async with serving(handler, transport=transport()) as site, site.dial() as conn:
+        await conn.ping()
+        began = trio.current_time()
+        site.server.close()
+        await conn.wait_closed()
+        assert (conn.close_code, conn.close_reason) == (1001, "")
+        await site.server.wait_closed()
+        assert trio.current_time() - began == pytest.approx(3, abs=0.1)
+    assert len(finished) == 1
+
+
+async def test_leaving_the_block_shuts_down_in_good_order(autojump_clock: object) -> None:
+    """Also by an exception; what was being sent arrives before the Close frame."""
+    for error in (None, KeyError("mine")):
+        listener = MemoryListener()
+
+        async def stay(conn: Connection[None]) -> None:
+            await conn.send("first")
+            await conn.wait_closed()
+
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(KeyError) if error else nullcontext() as caught:
+                async with serve(stay, listeners=[listener]) as server:
+                    nursery.start_soon(_expect_1001, listener)
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert len(server.connections) == 1
+                    if error is not None:
+                        raise error
+            assert caught is None or caught.value is error
+
+
+async def _expect_1001(listener: MemoryListener) -> None:
+    async with connect("ws://memory.test/", stream=listener.open_stream) as conn:
+        assert await conn.receive() == "first"
+        await conn.wait_closed()
+        assert conn.close_code == 1001
+
+
+async def test_code_and_reason_may_be_chosen_and_the_first_close_wins() -> None:
+    """1012 says that the server restarts."""
+    with trio.fail_after(10):
+        async with serving(Echo) as site, site.dial() as conn:
+            with pytest.raises(InvalidOption, match="close code 1006"):
+                site.server.close(1006)
+            site.server.close(1012, "back soon")
+            site.server.close(1000)
+            await conn.wait_closed()
+            assert (conn.close_code, conn.close_reason) == (1012, "back soon")
+
+
+async def test_one_deadline_ends_what_does_not_end(autojump_clock: object) -> None:
+    """A handler that stays, a client that does not confirm, a silent handshake: all together."""
+
+    async def stays(conn: Connection[None]) -> None:
+        await trio.sleep_forever()
+
+    async with serving(stays, shutdown_timeout=4, close_timeout=60, open_timeout=60) as site:
+        clients = [await site.upgraded() for _ in range(3)]
+        silent = await site.raw()
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        site.server.close()
+        for client in clients:
+            assert await client.close_code() == 1001
+        await site.server.wait_closed()
+        assert trio.current_time() - began == pytest.approx(4)
+        assert await silent.everything() == b""
+        for client in clients:
+            await client.stream.aclose()
+
+
+async def test_nobody_is_let_in_any_more() -> None:
+    """Who had connected but not shaken hands gets 503; who comes later finds nobody."""
+    release = trio.Event()
+
+    async def stay(conn: Connection[None]) -> None:
+        await release.wait()
+
+    with trio.fail_after(10):
+        async with serving(stay) as site, site.dial():
+            early = await site.raw()
+            await early.say(request()[:30])
+            await trio.testing.wait_all_tasks_blocked()
+            site.server.close()
+            await early.say(request()[30:])
+            head = await early.head()
+            assert head.startswith(b"HTTP/1.1 503 ")
+            assert b"Retry-After: 5" in head
+            await early.stream.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(ConnectionRefusedError):
+                await site.listener.open_stream()
+            release.set()
+
+
+async def test_a_connection_that_opens_while_the_server_closes_is_told_so(
+    autojump_clock: object,
+) -> None:
+    """Its hooks were still greeting: it gets its Close frame as soon as they are through."""
+
+    class Slow(Socket[None]):
+        async def handle_connect(self, stream: Stream, state: None) -> tuple[object, None]:
+            await trio.sleep(2)
+            return Reply("welcome"), state
+
+    async with serving(Slow) as site, site.dial() as conn:
+        await trio.testing.wait_all_tasks_blocked()
+        site.server.close()
+        assert await conn.receive() == "welcome"
+        await conn.wait_closed()
+        assert conn.close_code == 1001
+
+
+async def test_abort_drops_everything_on_the_spot(autojump_clock: object) -> None:
+    """No handshake, no waiting."""
+
+    async def stays(conn: Connection[None]) -> None:
+        await trio.sleep_forever()
+
+    async with serving(stays) as site:
+        client = await site.upgraded()
+        began = trio.current_time()
+        site.server.abort()
+        await site.server.wait_closed()
+        assert trio.current_time() == began
+        await client.everything()
+
+
+async def test_cancelling_the_server_drops_everything_on_the_spot(autojump_clock: object) -> None:
+    """As everywhere in trio: nothing is waited for, no task remains, the listener is closed."""
+    ended: list[str] = []
+
+    class Noting(Echo):
+        def terminate(self, reason: object, state: None) -> None:
+            ended.append(type(reason).__name__)
+
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(partial(serve_forever, Noting, listeners=[listener]))
+        async with connect("ws://memory.test/", stream=listener.open_stream) as conn:
+            await conn.ping()
+            assert len(server.connections) == 1
+            began = trio.current_time()
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await server.wait_closed()
+            assert trio.current_time() == began
+    assert ended == ["Aborted"]
+    with pytest.raises(ConnectionRefusedError):
+        await listener.open_stream()
+
+
+async def test_an_interrupt_in_the_block_waits_for_nobody(autojump_clock: object) -> None:
+    """Ctrl-C drops everything, also where a handler would take its time."""
+
+    async def slow(conn: Connection[None]) -> None:
+        await trio.sleep(20)
+
+    began = trio.current_time()
+    with pytest.raises(KeyboardInterrupt):
+        async with serving(slow) as site:
+            client = await site.upgraded()
+            raise KeyboardInterrupt
+    assert trio.current_time() == began
+    await client.stream.aclose()
+
+
+async def test_a_server_may_be_closed_from_inside() -> None:
+    """By a hook or handler, such as one for an administrator."""
+    servers: list[Server] = []
+
+    async def handler(conn: Connection[None]) -> None:
+        assert await conn.receive() == "stop"
+        servers[0].close()
+
+    with trio.fail_after(10):
+        async with serving(handler) as site, site.dial() as conn:
+            servers.append(site.server)
+            await conn.send("stop")
+            await site.server.wait_closed()
+            await conn.wait_closed()
+            assert conn.close_code == 1001
+
+
+async def test_an_answer_under_way_arrives(autojump_clock: object) -> None:
+    """A process_request that began before the shutdown may end."""
+
+    async def slow(asked: object) -> Response:
+        await trio.sleep(2)
+        return Response(200, "done")
+
+    async with serving(Echo, process_request=slow) as site:
+        answers: list[Any] = []
+
+        async def ask() -> None:
+            answers.append(await site.ask(plain_request()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            site.server.close()
+        assert answers[0].body == b"done"
+
+
+@on_both
+async def test_a_server_may_be_cancelled_at_every_step(transport: MakeTransport) -> None:
+    """Wherever it is by then: listening, shaking hands, echoing, closing. Nothing remains."""
+    finished = 0
+    for steps in range(0, 120, 3):
+        listener = MemoryListener()
+        servers: list[Server] = []
+
+        async def play(listener: MemoryListener, servers: list[Server]) -> None:
+            nonlocal finished
+            async with serve(Echo, listeners=[listener], transport=transport()) as server:
+                servers.append(server)
+                async with connect("ws://memory.test/", stream=listener.open_stream) as conn:
+                    await conn.send("hello")
+                    assert await conn.receive() == "hello"
+            finished += 1
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(play, listener, servers)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+        if servers:
+            assert servers[0].connections == frozenset()
+            with pytest.raises(ConnectionRefusedError):
+                await listener.open_stream()
+    assert 0 < finished < 40

@@ -1,0 +1,180 @@
+"""Workers: several processes that share one port, started, watched and replaced."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from ..backoff import Backoff
+from ..errors import InvalidOption
+
+__all__ = ["Workers"]
+
+SECONDS_TO_START = 30
+SECONDS_TO_DIE = 5
+"""Beyond the time that connections have to end."""
+
+BACKOFF = Backoff(initial=0.5, maximum=30, max_attempts=None, stable_after=10)
+
+
+class WorkerFailed(InvalidOption):
+    """A worker ended, or did nothing, before it served."""
+
+
+class Place:
+    """One of the workers: a process, and the one that follows it."""
+
+    def __init__(self, number: int) -> None:
+        self.number: int = number
+        self.process: trio.Process | None = None
+
+
+class Workers:
+    """Starts the processes, starts those again that fail, and ends them.
+
+    Each is a process ``trioglock serve`` that listens on the same port (SO_REUSEPORT), so the
+    system shares out the connections. Its standard input is a pipe from here: when this process
+    is gone, however it went, it drains and ends.
+
+    Args:
+        options: of the command.
+        arguments: of the command, as given.
+    """
+
+    def __init__(self, options: argparse.Namespace, arguments: list[str]) -> None:
+        if not hasattr(socket, "SO_REUSEPORT"):
+            raise InvalidOption("--workers needs a system with SO_REUSEPORT")
+        self._options = options
+        self._arguments = arguments
+        self._places = [Place(number) for number in range(1, options.workers + 1)]
+        self._port = 0
+        self._renewing = False
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or Ctrl-C; the exit code."""
+        with (
+            self._held_port() as self._port,
+            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
+        ):
+            async with trio.open_nursery() as nursery:
+                try:
+                    for place in self._places:
+                        place.process = await self._start()
+                except WorkerFailed as error:
+                    print(f"trioglock serve: {error}", file=sys.stderr)
+                    await self._stop_all()
+                    return 1
+                print(f"serving on {self._options.host}:{self._port}", flush=True)
+                for place in self._places:
+                    nursery.start_soon(self._watch, place)
+                async for number in signals:
+                    if number != signal.SIGHUP:
+                        break
+                    if not self._renewing:
+                        self._renewing = True
+                        nursery.start_soon(self._renew_all)
+                nursery.cancel_scope.cancel()
+            await self._stop_all()
+        return 0
+
+    @contextmanager
+    def _held_port(self) -> Iterator[int]:
+        """Hold the port, so that it is ours also while no worker listens."""
+        family = socket.getaddrinfo(self._options.host, 0, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family) as held:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.bind((self._options.host, self._options.port))
+            yield held.getsockname()[1]
+
+    async def _start(self) -> trio.Process:
+        """A new process, once it serves.
+
+        Raises:
+            WorkerFailed: it does not.
+        """
+        ready, tell = os.pipe()
+        command = [sys.executable, "-m", "trioglock", *self._arguments]
+        command += ["--port", str(self._port), "--ready-fd", str(tell)]
+        try:
+            process = await trio.lowlevel.open_process(
+                command, stdin=subprocess.PIPE, pass_fds=[tell]
+            )
+        except BaseException:
+            os.close(ready)
+            raise
+        finally:
+            os.close(tell)
+        served = False
+        try:
+            async with trio.lowlevel.FdStream(ready) as pipe:
+                with trio.move_on_after(SECONDS_TO_START):
+                    served = bool(await pipe.receive_some())
+        finally:
+            if not served:
+                with trio.CancelScope(shield=True):
+                    process.kill()
+                    await self._stop(process)
+        if not served:
+            raise WorkerFailed(f"a worker did not serve; its exit code: {process.returncode}")
+        return process
+
+    async def _watch(self, place: Place) -> None:
+        """Start a worker again whenever it ends by itself."""
+        delays = BACKOFF.delays()
+        while True:
+            process, began = place.process, trio.current_time()
+            assert process is not None
+            code = await process.wait()
+            if place.process is not process:
+                continue
+            if trio.current_time() - began >= BACKOFF.stable_after:
+                delays = BACKOFF.delays()
+            print(f"worker {place.number} ended: {code}; starting another", file=sys.stderr)
+            while place.process is process:
+                await trio.sleep(next(delays, BACKOFF.maximum))
+                try:
+                    place.process = await self._start()
+                except WorkerFailed as error:
+                    print(f"worker {place.number}: {error}", file=sys.stderr)
+
+    async def _renew_all(self) -> None:
+        """Replace one worker after the other: the new one serves before the old one drains."""
+        try:
+            for place in self._places:
+                new = await self._start()
+                old, place.process = place.process, new
+                if old is not None:
+                    with trio.CancelScope(shield=True):
+                        await self._stop(old)
+            print("all workers are new", flush=True)
+        except WorkerFailed as error:
+            print(f"the old workers stay: {error}", file=sys.stderr)
+        finally:
+            self._renewing = False
+
+    async def _stop_all(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for place in self._places:
+                if place.process is not None:
+                    nursery.start_soon(self._stop, place.process)
+
+    async def _stop(self, process: trio.Process) -> None:
+        """Let a worker drain, and kill it if that takes too long."""
+        if process.returncode is None:
+            process.terminate()
+            with trio.move_on_after(self._options.drain + SECONDS_TO_DIE):
+                await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        assert process.stdin is not None
+        await process.stdin.aclose()

@@ -1,0 +1,58 @@
+"""MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md), by msgspec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import DecodeError, EncodeError, InvalidOption
+from ..frames import Data
+from .libraries import msgspec
+
+__all__ = ["Msgpack"]
+
+
+class Msgpack:
+    """A :class:`Codec` for MessagePack in binary frames.
+
+    Args:
+        into: what to decode into, as in :class:`JSON`.
+
+    Raises:
+        InvalidOption: msgspec is not installed, or cannot decode into ``into``.
+    """
+
+    def __init__(self, into: Any = Any) -> None:
+        module = msgspec("Msgpack").msgpack
+        self._encode = module.Encoder().encode
+        try:
+            self._decode = module.Decoder(into).decode
+        except TypeError as error:
+            raise InvalidOption(f"into: {error}") from None
+
+    def __repr__(self) -> str:
+        return "Msgpack()"
+
+    def encode(self, message: Any, /) -> bytes:
+        """The binary frame for a message.
+
+        Raises:
+            EncodeError: it contains something that MessagePack has no way to express.
+        """
+        try:
+            frame: bytes = self._encode(message)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise EncodeError(f"not expressible as MessagePack: {error}") from error
+        return frame
+
+    def decode(self, frame: Data, /) -> Any:
+        """The message in a frame.
+
+        Raises:
+            DecodeError: it is text, no MessagePack, or not of ``into``.
+        """
+        if isinstance(frame, str):
+            raise DecodeError("invalid MessagePack: a text frame, where binary is expected")
+        try:
+            return self._decode(frame)
+        except (ValueError, RecursionError) as error:
+            raise DecodeError(f"invalid MessagePack: {error}") from error

@@ -1,0 +1,1 @@
+"""Dialects that are spoken over a connection: siblings that never import each other."""

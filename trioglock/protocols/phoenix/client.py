@@ -1,0 +1,168 @@
+"""The callback face: what happens is told to callbacks, and state is threaded through them.
+
+In the manner of ``Phoenix.Channels.GenSocketClient`` (phoenix_gen_socket_client for Elixir):
+nothing is done that a callback has not asked for. It decides when to connect, what to join, and
+whether to join again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+
+from ...errors import InvalidOption, UsageError
+from ...options import check_seconds
+from ...reasons import Disconnect
+from .address import Params, Source
+from .message import PushReply
+
+__all__ = ["ChannelClient", "ChannelTransport", "Connect", "Result", "Stop"]
+
+StateT = TypeVar("StateT")
+ValueT = TypeVar("ValueT")
+
+Maybe: TypeAlias = ValueT | Awaitable[ValueT]
+"""Every callback may be ``def`` or ``async def``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connect:
+    """Result of a callback: connect, or connect again. Nothing, where that is so or under way.
+
+    Args:
+        url: another address, from now on.
+        params: other params, from now on.
+        delay: seconds to wait before.
+    """
+
+    url: Source[str] | None = None
+    params: Source[Params] | None = None
+    delay: float = 0
+
+    def __post_init__(self) -> None:
+        if self.delay is None or self.delay != 0:
+            check_seconds("delay", self.delay)
+        if self.delay is None:
+            raise InvalidOption("delay is a number of seconds, not None")
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Result of a callback: close the connection and end; :func:`run` returns the state."""
+
+
+Result: TypeAlias = Connect | Stop | None
+
+
+class ChannelTransport(Protocol):
+    """What callbacks send with. Nothing here waits."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+
+    def join(self, topic: str, payload: Any = None) -> None:
+        """Ask to join; ``handle_joined`` or ``handle_join_error`` has the answer.
+
+        Raises:
+            Disconnected, AlreadyJoined, InvalidMessage, EncodeError, InvalidOption: see there.
+        """
+
+    def leave(self, topic: str) -> None:
+        """Leave; ``handle_channel_closed`` has the answer.
+
+        Raises:
+            Disconnected, NotJoined: see there.
+        """
+
+    def push(self, topic: str, event: str, payload: Any = None) -> str:
+        """Push an event.
+
+        Returns:
+            Its ref, which ``handle_reply`` or ``handle_timeout`` gets.
+
+        Raises:
+            Disconnected, NotJoined, InvalidMessage, EncodeError, InvalidOption: see there.
+        """
+
+
+class ChannelClient(Generic[StateT]):
+    """Callbacks. Override what you need; each may be ``def`` or ``async def``.
+
+    They run one at a time, in the order of what happened, and each gets the state that the one
+    before has returned. Unless it says otherwise, a callback returns ``(result, state)``, where
+    result is None, :class:`Connect` or :class:`Stop`. What a callback raises, ``handle_call``
+    aside, ends the client and comes out of :func:`run`.
+    """
+
+    def init(self) -> Maybe[StateT]:
+        """Called once, first; returns the first state. Default: None."""
+        return cast("StateT", None)
+
+    def handle_connected(
+        self, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when a connection is there: join here."""
+        return None, state
+
+    def handle_disconnected(
+        self, reason: Disconnect, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when it was lost, or none came about: return ``Connect(delay=...)`` to try again.
+
+        Every channel has ended; ``handle_channel_closed`` is not called for that.
+        """
+        return None, state
+
+    def handle_joined(
+        self, topic: str, response: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when the server has let us in."""
+        return None, state
+
+    def handle_join_error(
+        self, topic: str, response: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when it has not; ``{"reason": "timeout"}`` if it did not answer."""
+        return None, state
+
+    def handle_channel_closed(
+        self, topic: str, payload: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when the channel has ended: closed, crashed or left. It may be joined again."""
+        return None, state
+
+    def handle_message(
+        self, topic: str, event: str, payload: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called for what the server pushes and broadcasts."""
+        return None, state
+
+    def handle_reply(
+        self, topic: str, ref: str, reply: PushReply, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called for the reply to a push."""
+        return None, state
+
+    def handle_timeout(
+        self, topic: str, ref: str, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when no reply came in time, which is no mistake where an event has none."""
+        return None, state
+
+    def handle_cast(
+        self, message: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called for ``client.cast(message)``. Without it, ``cast`` raises UsageError."""
+        raise UsageError(f"{type(self).__name__} has no handle_cast")
+
+    def handle_call(
+        self, request: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Any, StateT] | tuple[Any, Result, StateT]]:
+        """Called for ``await client.call(request)``; what it raises is raised there.
+
+        Returns:
+            ``(reply, state)`` or ``(reply, result, state)``.
+        """
+        raise UsageError(f"{type(self).__name__} has no handle_call")

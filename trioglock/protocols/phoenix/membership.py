@@ -1,0 +1,79 @@
+"""One channel as the state machine knows it, and the pushes that belong to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+__all__ = ["Leave", "Membership", "Phase", "Push"]
+
+
+class Phase(Enum):
+    """Where a channel stands.
+
+    ::
+
+        WAITING --> ASKING --> JOINING --> JOINED
+           ^          ^           |           |
+           |          |           v           |
+           |          +------- PAUSED <-------+     crashed; refused, or no answer, when rejoining
+           +-------------------------------------   from each of them, when the connection is lost
+    """
+
+    WAITING = "waiting"
+    """For a connection."""
+    ASKING = "asking"
+    """For the payload of the join."""
+    JOINING = "joining"
+    """``phx_join`` has been sent."""
+    JOINED = "joined"
+    PAUSED = "paused"
+    """Before the next attempt to join again."""
+
+
+@dataclass(slots=True, eq=False)
+class Push:
+    """A push without an outcome; without a ref, it waits to be sent."""
+
+    id: int
+    event: str
+    payload: Any
+    wants_reply: bool
+    membership: Membership
+    ref: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Leave:
+    """A ``phx_leave`` without an answer."""
+
+    id: int
+    topic: str
+    join_ref: str
+    ref: str
+
+
+@dataclass(slots=True, eq=False)
+class Membership:
+    """One join of one topic, and the joins that repeat it."""
+
+    id: int
+    topic: str
+    timeout: float
+    phase: Phase = Phase.WAITING
+    join_ref: str | None = None
+    """Of the ``phx_join`` that was sent last, while that counts."""
+    attempt: int = 0
+    """How often the payload was asked for."""
+    setbacks: int = 0
+    """Attempts to join again that failed, in a row."""
+    joined_once: bool = False
+    buffer: dict[int, Push] = field(default_factory=dict)
+    """Pushes that wait to be sent, by id, oldest first."""
+    sent: dict[str, Push] = field(default_factory=dict)
+    """Pushes that wait for their reply, by ref."""
+
+    def accepts(self, join_ref: str | None) -> bool:
+        """Whether what the server sends belongs to the present join; broadcasts have no ref."""
+        return self.join_ref is not None and (join_ref is None or join_ref == self.join_ref)

@@ -1,0 +1,124 @@
+"""Backlogs: what waits for one subscriber, bounded, and what happens at the bound."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Literal, TypeAlias, get_args
+
+from ..errors import InvalidOption
+from ..options import check_whole
+from .message import Gap, Message
+
+__all__ = ["Backlog", "Event", "Policy", "new_backlog"]
+
+Event: TypeAlias = Message | Gap
+"""What a subscriber may be told."""
+
+Policy: TypeAlias = Literal["drop_oldest", "latest", "disconnect"]
+"""What happens to a subscriber who is slower than its messages.
+
+* ``"drop_oldest"``: the oldest message that waits is lost, and counted.
+* ``"latest"``: only the newest message of each channel waits, the others are lost and counted.
+* ``"disconnect"``: the subscriber is; a browser is closed with 1013, an iteration raises.
+"""
+
+
+class Backlog(ABC):
+    """Events that wait for one subscriber, oldest first."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit: int = limit
+        self.dropped: int = 0
+        """Messages that the subscriber will never see."""
+
+    @abstractmethod
+    def push(self, event: Event) -> bool:
+        """Add an event; False if the subscriber is to be disconnected instead."""
+
+    @abstractmethod
+    def pop(self) -> Event:
+        """Take the oldest; there must be one."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Forget everything; that does not count as dropped."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+
+class Queue(Backlog):
+    """Keeps the order and, as far as there is room, everything."""
+
+    def __init__(self, limit: int, *, drop: bool) -> None:
+        super().__init__(limit)
+        self._drop = drop
+        self._events: deque[Event] = deque()
+
+    def push(self, event: Event) -> bool:
+        """See :meth:`Backlog.push`."""
+        if len(self._events) >= self.limit:
+            if not self._drop:
+                return False
+            self._events.popleft()
+            self.dropped += 1
+        self._events.append(event)
+        return True
+
+    def pop(self) -> Event:
+        """See :meth:`Backlog.pop`."""
+        return self._events.popleft()
+
+    def clear(self) -> None:
+        """See :meth:`Backlog.clear`."""
+        self._events.clear()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+
+class Latest(Backlog):
+    """Keeps one event of each channel: the newest, at the place of the first that waited.
+
+    So a channel that never rests cannot keep the others from their turn.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._events: dict[str | None, Event] = {}
+
+    def push(self, event: Event) -> bool:
+        """See :meth:`Backlog.push`."""
+        key = event.channel if isinstance(event, Message) else None
+        if key in self._events:
+            self.dropped += 1
+        elif len(self._events) >= self.limit:
+            del self._events[next(iter(self._events))]
+            self.dropped += 1
+        self._events[key] = event
+        return True
+
+    def pop(self) -> Event:
+        """See :meth:`Backlog.pop`."""
+        return self._events.pop(next(iter(self._events)))
+
+    def clear(self) -> None:
+        """See :meth:`Backlog.clear`."""
+        self._events.clear()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+
+def new_backlog(limit: int, policy: Policy) -> Backlog:
+    """An empty one.
+
+    Raises:
+        InvalidOption: the limit is not a whole number from 1 on, or there is no such policy.
+    """
+    check_whole("max_queue", limit, least=1, none=False)
+    if policy not in get_args(Policy):
+        allowed = ", ".join(map(repr, get_args(Policy)))
+        raise InvalidOption(f"policy is one of {allowed}, not {policy!r}")
+    return Latest(limit) if policy == "latest" else Queue(limit, drop=policy == "drop_oldest")

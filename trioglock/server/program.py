@@ -1,0 +1,164 @@
+"""The program: what a server runs on each connection, whatever the connection came by."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import trio
+
+from ..connection import Connection, Session, hold
+from ..errors import ConnectionClosed, InvalidOption
+from ..options import FlowOptions
+from ..reasons import Disconnect, Violated
+from ..socket import Reconnect, Socket, Stop
+from ..telemetry import Trace
+from ..transports import Link
+from .roster import Roster
+
+__all__ = ["Handler", "Program", "Target"]
+
+Handler: TypeAlias = Callable[[Connection[None]], Awaitable[object]]
+"""``async def handler(conn)``: the connection closes with 1000 when it returns."""
+
+Target: TypeAlias = Callable[[], Socket[Any]] | Handler
+"""A Socket class, or a function that makes a Socket for each connection; or a handler."""
+
+_logger = logging.getLogger("trioglock.server")
+_numbers = itertools.count(1)
+
+
+class Accepted:
+    """The route of a server's session: one link, that a client has opened, and never another."""
+
+    gave_up: Exception | None = None
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def open(self, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the seam's signature
+        """See :meth:`Route.open`."""
+        await trio.lowlevel.checkpoint()
+        return self._link
+
+    def retries(self, reason: Disconnect) -> bool:  # noqa: ARG002 - the seam's signature
+        """See :meth:`Route.retries`."""
+        return False
+
+    def next_delay(
+        self,
+        reason: Disconnect,  # noqa: ARG002 - the seam's signature
+        decision: Reconnect | Stop | None,  # noqa: ARG002
+        lasted: float,  # noqa: ARG002
+        *,
+        at_once: bool,  # noqa: ARG002
+    ) -> float | None:
+        """See :meth:`Route.next_delay`. It is for the client to dial again."""
+        return None
+
+
+class Program:
+    """Runs one target on any number of links.
+
+    Args:
+        target: what to run.
+        flow: time-outs and limits of each connection.
+        roster: lists those that are open.
+        trace: whether they write a trace.
+
+    Raises:
+        InvalidOption: the target cannot be run.
+    """
+
+    def __init__(
+        self, target: Target, flow: FlowOptions, roster: Roster, *, trace: bool = False
+    ) -> None:
+        check_target(target)
+        self._target = target
+        self._flow = flow
+        self._roster = roster
+        self._trace = trace
+
+    async def run(self, link: Link) -> None:
+        """Run the target until its connection has ended.
+
+        What it raises is logged, and its client sees 1011: it is nobody else's business.
+        """
+        handshake = link.handshake
+        name = f"{handshake.peer or 'a client'}#{next(_numbers)}"
+        socket, handler = self._prepare()
+        session = Session(Accepted(link), self._flow, socket, Trace(name, on=self._trace))
+        connection = Connection(session, name, handshake.url)
+        try:
+            async with hold(session, connection):
+                with self._roster.listed(session, connection):
+                    await handler(connection)
+        except Exception as error:
+            if not (isinstance(error, ConnectionClosed) and error.origin is session):
+                _logger.exception("%s: %s failed", name, _label(self._target))
+        cause = session.ending.cause
+        if isinstance(cause, Violated):
+            _logger.info("%s: closed with %d: %s", name, cause.code, cause.reason)
+
+    def _prepare(self) -> tuple[Socket[Any], Handler]:
+        """The hooks and the handler; a factory that fails is a connection that fails."""
+        if is_handler(self._target):
+            return Socket(), self._target  # type: ignore[return-value]
+        try:
+            socket = self._target()  # type: ignore[call-arg]
+            if not isinstance(socket, Socket):
+                raise InvalidOption(f"{_label(self._target)} gave {socket!r}, which is no Socket")
+        except Exception as error:
+            return Socket(), partial(_fail, error)
+        return socket, _drain
+
+
+def is_handler(target: Target) -> bool:
+    """Whether it is an async function, or an object that is called like one."""
+    return inspect.iscoroutinefunction(target) or (
+        not isinstance(target, type) and inspect.iscoroutinefunction(getattr(target, "__call__"))  # noqa: B004, B009
+    )
+
+
+def check_target(target: Target) -> None:
+    """Raise InvalidOption unless it can be run."""
+    if isinstance(target, Socket):
+        kind = type(target).__name__
+        raise InvalidOption(
+            f"each connection has its own Socket: write serve({kind}, ...), "
+            f"or a function that makes one, such as lambda: {kind}(...)"
+        )
+    if isinstance(target, type) and not issubclass(target, Socket):
+        raise InvalidOption(f"target is a Socket class or an async handler, not {target!r}")
+    if not callable(target):
+        raise InvalidOption(f"target is a Socket class or an async handler, not {target!r}")
+    arguments = (object(),) if is_handler(target) else ()
+    try:
+        inspect.signature(target).bind(*arguments)
+    except TypeError:
+        raise InvalidOption(
+            f"{_label(target)} cannot be called: a handler is async def handler(conn), "
+            "a class or function that makes a Socket takes no arguments"
+        ) from None
+    except ValueError:
+        pass  # a callable in C has no signature
+
+
+async def _drain(connection: Connection[Any]) -> None:
+    """For targets that are only hooks: what they deliver has no reader here and is forgotten."""
+    async for _ in connection:
+        pass
+
+
+async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa: ARG001 - a handler
+    raise error
+
+
+def _label(target: object) -> str:
+    while isinstance(target, partial):
+        target = target.func
+    return str(getattr(target, "__qualname__", type(target).__name__))

@@ -1,0 +1,185 @@
+"""The reception: from a stream that was accepted to a link, or to a plain answer."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import trio
+
+from ..errors import BadHookResult, InvalidOption
+from ..http import Request, Response
+from ..options import check_seconds, check_whole
+from ..telemetry import printable
+from ..transports import (
+    Call,
+    Link,
+    LinkBroken,
+    Refusal,
+    ServerTransport,
+    Upgrade,
+    UpgradeOptions,
+    answer,
+    describe_peer,
+    negotiate,
+    read_call,
+)
+
+__all__ = ["ProcessRequest", "Reception", "ReceptionOptions"]
+
+ProcessRequest: TypeAlias = Callable[[Request], Response | Awaitable[Response | None] | None]
+"""Called for every request; returns a plain answer, or None to go on with the handshake."""
+
+RETRY_AFTER = 5
+"""Seconds after which a client that found the server full may try again."""
+
+_logger = logging.getLogger("trioglock.server")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceptionOptions:
+    """Limits of the opening handshake, and who may come in.
+
+    The fields are the keyword arguments of :func:`trioglock.serve` and mean the same.
+    """
+
+    ssl_context: ssl.SSLContext | None = None
+    process_request: ProcessRequest | None = None
+    open_timeout: float | None = 10
+    max_head_size: int = 2**15
+    max_connections: int | None = None
+    max_handshakes: int | None = 2**12
+
+    def __post_init__(self) -> None:
+        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
+            raise InvalidOption(f"ssl_context is an ssl.SSLContext, not {self.ssl_context!r}")
+        if not (self.process_request is None or callable(self.process_request)):
+            raise InvalidOption(f"process_request is a function, not {self.process_request!r}")
+        check_seconds("open_timeout", self.open_timeout)
+        check_whole("max_head_size", self.max_head_size, least=256, none=False)
+        check_whole("max_connections", self.max_connections, least=1)
+        check_whole("max_handshakes", self.max_handshakes, least=1)
+
+
+class Reception:
+    """Does the opening handshakes of one server, any number at the same time.
+
+    Args:
+        transport: makes links.
+        upgrades: what is agreed to.
+        options: limits.
+    """
+
+    def __init__(
+        self, transport: ServerTransport, upgrades: UpgradeOptions, options: ReceptionOptions
+    ) -> None:
+        self.closed: bool = False
+        """Whether nobody is let in any more."""
+        self._transport = transport
+        self._upgrades = upgrades
+        self._options = options
+        self._inside = 0
+        self._waiting: dict[trio.CancelScope, None] = {}
+
+    async def receive(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> Link | None:
+        """A link, once the client is let in; :meth:`leave` when it goes.
+
+        Args:
+            stream: of the client.
+            nursery: for tasks that the link may need.
+
+        Returns:
+            None if it came to nothing. Nothing but cancellation is raised.
+        """
+        peer = describe_peer(stream) or "a client"
+        timeout = self._options.open_timeout
+        scope = trio.move_on_after(math.inf if timeout is None else timeout)
+        self._make_room()
+        self._waiting[scope] = None
+        try:
+            with scope:
+                return await self._open(stream, peer, nursery)
+            _logger.info("%s: took too long with its opening handshake", peer)
+        except EOFError as error:
+            _logger.debug("%s: hung up %s", peer, error)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError, LinkBroken) as error:
+            _logger.info("%s: broke off: %r", peer, error.__cause__ or error)
+        except Exception:
+            _logger.exception("%s: the transport failed", peer)
+        finally:
+            del self._waiting[scope]
+        return None
+
+    def _make_room(self) -> None:
+        """Where too many dawdle, the one who began first has had the most time."""
+        limit = self._options.max_handshakes
+        if limit is not None and len(self._waiting) >= limit:
+            oldest = next((scope for scope in self._waiting if not scope.cancel_called), None)
+            if oldest is not None:
+                oldest.cancel()
+
+    async def _open(self, stream: trio.abc.Stream, peer: str, nursery: trio.Nursery) -> Link | None:
+        context = self._options.ssl_context
+        if context is not None:
+            stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+            await stream.do_handshake()
+        method = "GET"
+        try:
+            call = await read_call(stream, self._options.max_head_size)
+            method = call.request.method
+            decision = await self._decide(call, peer)
+            if isinstance(decision, Upgrade):
+                return await self._let_in(stream, decision, nursery)
+        except Refusal as refusal:
+            _logger.info("%s: refused: %s", peer, printable(str(refusal)))
+            decision = refusal.response
+        await answer(stream, decision, method)
+        return None
+
+    async def _decide(self, call: Call, peer: str) -> Response | Upgrade:
+        """What to answer. Whatever the user's functions raise is no fault of the client's."""
+        try:
+            return await self._process(call.request) or negotiate(call, self._upgrades)
+        except Refusal:
+            raise
+        except Exception:
+            _logger.exception("%s: its opening handshake failed", peer)
+            return Response(500, "internal server error\n")
+
+    async def _let_in(
+        self, stream: trio.abc.Stream, upgrade: Upgrade, nursery: trio.Nursery
+    ) -> Link:
+        self._enter()
+        try:
+            return await self._transport.upgrade(stream, upgrade, nursery)
+        except BaseException:
+            self.leave()
+            raise
+
+    async def _process(self, request: Request) -> Response | None:
+        if self._options.process_request is None:
+            return None
+        response = self._options.process_request(request)
+        if inspect.isawaitable(response):
+            response = await response
+        if response is None or isinstance(response, Response):
+            return response
+        raise BadHookResult(f"process_request returns a Response or None, not {response!r}")
+
+    def _enter(self) -> None:
+        limit = self._options.max_connections
+        full = limit is not None and self._inside >= limit
+        if full or self.closed:
+            why = "too many connections" if full else "the server is closing"
+            later = Response(503, f"{why}\n", {"Retry-After": str(RETRY_AFTER)})
+            raise Refusal(later, f"503 {why}")
+        self._inside += 1
+
+    def leave(self) -> None:
+        """One who was let in has gone."""
+        self._inside -= 1

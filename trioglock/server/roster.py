@@ -1,0 +1,74 @@
+"""The roster: the connections of a server that are open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import trio
+
+from ..connection import Connection, Session
+from ..connection.outbox import checked_frame
+from ..errors import ConnectionClosed, InvalidFrame
+from ..frames import Close, Frame, Prepared
+
+__all__ = ["Roster"]
+
+COALESCE = 0.001
+"""Seconds. A broadcast that comes sooner after the one before is written together with what else
+is queued by then; one that stands alone is written on the spot, which takes half the time."""
+
+
+class Roster:
+    """Who is connected. To be had for others than :class:`Server`, such as an ASGI application."""
+
+    def __init__(self) -> None:
+        self._members: dict[Connection[Any], Session[Any]] = {}
+        self._closing: Close | None = None
+        self._latest = -math.inf  # broadcast
+
+    @property
+    def connections(self) -> frozenset[Connection[Any]]:
+        """Those that are open now: ``handle_connect`` has returned, the handler has not."""
+        return frozenset(self._members)
+
+    @contextmanager
+    def listed(self, session: Session[Any], connection: Connection[Any]) -> Iterator[None]:
+        """List a connection for the time of the block."""
+        self._members[connection] = session
+        if self._closing is not None:
+            session.close(self._closing)
+        try:
+            yield
+        finally:
+            del self._members[connection]
+
+    def broadcast(self, frame: Frame) -> int:
+        """Queue a frame, as it is, for everyone; see :meth:`Server.broadcast`.
+
+        Raises:
+            InvalidFrame: it is neither text, nor bytes-like, nor a ping or pong.
+        """
+        checked = checked_frame(frame)
+        if isinstance(checked, Close):
+            raise InvalidFrame("a Close frame is not broadcast: use close()")
+        # Encoded once for all.
+        message = Prepared(checked) if isinstance(checked, str | bytes) else checked
+        now = trio.current_time()
+        at_once, self._latest = now - self._latest > COALESCE, now
+        queued = 0
+        for connection in self._members:
+            try:
+                connection.send_frame_nowait(message, at_once=at_once)
+            except (trio.WouldBlock, ConnectionClosed):
+                continue
+            queued += 1
+        return queued
+
+    def close(self, frame: Close) -> None:
+        """Begin to close all, also those who come from now on."""
+        self._closing = frame
+        for session in tuple(self._members.values()):
+            session.close(frame)
