@@ -126,7 +126,8 @@ def members() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for module in pkgutil.walk_packages(trioglock.__path__, "trioglock."):
         if not module.name.endswith(("__main__", ".conformance", ".plugin")):
-            found |= vars(importlib.import_module(module.name))
+            # Where two rooms use one name, the lower one is meant: it comes first.
+            found = vars(importlib.import_module(module.name)) | found
     return found
 
 

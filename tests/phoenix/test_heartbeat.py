@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 from trioglock.protocols.phoenix import Message
+from trioglock.protocols.phoenix.heartbeat import PhoenixHeartbeat
 
 
 def answer(ref: str | None, topic: str = "phoenix") -> Message:

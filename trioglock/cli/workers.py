@@ -35,6 +35,8 @@ class Place:
     def __init__(self, number: int) -> None:
         self.number: int = number
         self.process: trio.Process | None = None
+        self.changing: trio.Lock = trio.Lock()
+        """Held by whoever puts another process here."""
 
 
 class Workers:
@@ -57,6 +59,7 @@ class Workers:
         self._places = [Place(number) for number in range(1, options.workers + 1)]
         self._port = 0
         self._renewing = False
+        self._leaving: set[trio.Process] = set()
 
     async def run(self) -> int:
         """Serve until SIGTERM or Ctrl-C; the exit code."""
@@ -134,27 +137,34 @@ class Workers:
             process, began = place.process, trio.current_time()
             assert process is not None
             code = await process.wait()
-            if place.process is not process:
-                continue
             if trio.current_time() - began >= BACKOFF.stable_after:
                 delays = BACKOFF.delays()
-            print(f"worker {place.number} ended: {code}; starting another", file=sys.stderr)
-            while place.process is process:
-                await trio.sleep(next(delays, BACKOFF.maximum))
-                try:
-                    place.process = await self._start()
-                except WorkerFailed as error:
-                    print(f"worker {place.number}: {error}", file=sys.stderr)
+            async with place.changing:
+                if place.process is process:
+                    print(f"worker {place.number} ended: {code}", file=sys.stderr)
+                    await self._start_again(place, delays)
+
+    async def _start_again(self, place: Place, delays: Iterator[float]) -> None:
+        while True:
+            await trio.sleep(next(delays, BACKOFF.maximum))
+            try:
+                place.process = await self._start()
+            except WorkerFailed as error:
+                print(f"worker {place.number}: {error}", file=sys.stderr)
+            else:
+                return
 
     async def _renew_all(self) -> None:
         """Replace one worker after the other: the new one serves before the old one drains."""
         try:
             for place in self._places:
-                new = await self._start()
-                old, place.process = place.process, new
-                if old is not None:
-                    with trio.CancelScope(shield=True):
-                        await self._stop(old)
+                async with place.changing:
+                    new = await self._start()
+                    old, place.process = place.process, new
+                assert old is not None
+                self._leaving.add(old)
+                await self._stop(old)
+                self._leaving.discard(old)
             print("all workers are new", flush=True)
         except WorkerFailed as error:
             print(f"the old workers stay: {error}", file=sys.stderr)
@@ -163,9 +173,9 @@ class Workers:
 
     async def _stop_all(self) -> None:
         async with trio.open_nursery() as nursery:
-            for place in self._places:
-                if place.process is not None:
-                    nursery.start_soon(self._stop, place.process)
+            for process in (*self._leaving, *(place.process for place in self._places)):
+                if process is not None:
+                    nursery.start_soon(self._stop, process)
 
     async def _stop(self, process: trio.Process) -> None:
         """Let a worker drain, and kill it if that takes too long."""

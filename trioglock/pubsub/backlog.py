@@ -32,6 +32,9 @@ class Backlog(ABC):
         self.dropped: int = 0
         """Messages that the subscriber will never see."""
 
+    def _lose(self) -> None:
+        self.dropped += 1
+
     @abstractmethod
     def push(self, event: Event) -> bool:
         """Add an event; False if the subscriber is to be disconnected instead."""
@@ -62,7 +65,7 @@ class Queue(Backlog):
             if not self._drop:
                 return False
             self._events.popleft()
-            self.dropped += 1
+            self._lose()
         self._events.append(event)
         return True
 
@@ -92,10 +95,10 @@ class Latest(Backlog):
         """See :meth:`Backlog.push`."""
         key = event.channel if isinstance(event, Message) else None
         if key in self._events:
-            self.dropped += 1
+            self._lose()
         elif len(self._events) >= self.limit:
             del self._events[next(iter(self._events))]
-            self.dropped += 1
+            self._lose()
         self._events[key] = event
         return True
 

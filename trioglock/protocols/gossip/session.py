@@ -92,6 +92,9 @@ class GossipSession:
         if self.state.phase is Phase.OFFLINE:
             for scope in self._sends:
                 scope.cancel()
+            if self._connection is not None:
+                # The next link must hear nothing before "authenticate".
+                self._connection.discard_unsent()
 
     async def wait_until(self, condition: Callable[[State], bool]) -> None:
         """Wait for a change of the phase; returns at once if the condition holds."""

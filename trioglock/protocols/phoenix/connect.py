@@ -16,6 +16,7 @@ from ...options import Beat, check_seconds, check_whole
 from ...socket import Socket
 from ...transports import NativeTransport, Transport
 from .address import Params, Source, ask, socket_url, token_subprotocols
+from .heartbeat import PhoenixHeartbeat
 from .machine import REJOIN_DELAYS, Machine
 from .serializer import Serializer, V2Serializer
 from .socket import PhoenixSocket

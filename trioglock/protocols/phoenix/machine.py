@@ -19,6 +19,7 @@ from typing import Any
 
 from .effects import Deliver, Effect, Resolve
 from .errors import AlreadyJoined, ChannelCrashed, Disconnected, NotJoined
+from .heartbeat import PhoenixHeartbeat
 from .joins import Joins
 from .membership import Membership, Phase, Push
 from .message import CLOSE, ERROR, REPLY, Message, PushReply
