@@ -320,9 +320,9 @@ async def test_a_connection_makes_no_garbage_cycle_that_keeps_it(autojump_clock:
     """The objects of a connection go without the garbage collector's help, or at its first run."""
     await one_connection()
     gc.collect()
-    before = sum(type(thing).__module__.startswith("trioglock") for thing in gc.get_objects())
+    before = sum(str(type(thing).__module__).startswith("trioglock") for thing in gc.get_objects())
     await one_connection()
     await lost_connection()
     gc.collect()
-    after = sum(type(thing).__module__.startswith("trioglock") for thing in gc.get_objects())
+    after = sum(str(type(thing).__module__).startswith("trioglock") for thing in gc.get_objects())
     assert after == before

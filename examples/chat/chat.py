@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from collections import Counter, defaultdict
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -106,17 +107,15 @@ def answer(request: Request) -> Response | None:
 async def main(port: int) -> None:
     presence = Presence()
     hub = Hub(policy="disconnect")
-    async with (
-        hub,
-        serve(lambda: Guest(hub, presence), "127.0.0.1", port, process_request=answer) as server,
-    ):
-        print(f"open http://127.0.0.1:{server.port}/", flush=True)
-        await server.wait_closed()
+    target = partial(Guest, hub, presence)
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as stop:
+        async with hub, serve(target, "127.0.0.1", port, process_request=answer) as server:
+            print(f"open http://127.0.0.1:{server.port}/", flush=True)
+            await anext(stop)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=8030, help="0 for one that is free")
     options = parser.parse_args()
-    with suppress(KeyboardInterrupt):
-        trio.run(main, options.port)
+    trio.run(main, options.port)

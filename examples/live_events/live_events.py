@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from contextlib import suppress
+import signal
 from pathlib import Path
 
 import trio
@@ -57,11 +57,17 @@ async def main(port: int, redis: str | None) -> None:
     def redis_was_away(gap: Gap) -> None:
         print(f"nothing was heard for {gap.seconds:.1f} seconds", flush=True)
 
-    async with hub, serve(hub.socket, "127.0.0.1", port, process_request=answer) as server:
-        print(f"open http://127.0.0.1:{server.port}/", flush=True)
-        if redis is None:
-            await publish_numbers(hub)
-        await server.wait_closed()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as stop:
+        async with (
+            hub,
+            serve(hub.socket, "127.0.0.1", port, process_request=answer) as server,
+            trio.open_nursery() as nursery,
+        ):
+            print(f"open http://127.0.0.1:{server.port}/", flush=True)
+            if redis is None:
+                nursery.start_soon(publish_numbers, hub)
+            await anext(stop)
+            nursery.cancel_scope.cancel()
 
 
 if __name__ == "__main__":
@@ -69,5 +75,4 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8020, help="0 for one that is free")
     parser.add_argument("--redis", help="such as redis://127.0.0.1:6379")
     options = parser.parse_args()
-    with suppress(KeyboardInterrupt):
-        trio.run(main, options.port, options.redis)
+    trio.run(main, options.port, options.redis)

@@ -83,7 +83,7 @@ async def test_who_leaves_is_forgotten() -> None:
         assert hub.statistics().channels == 0
 
 
-async def test_a_slow_browser_slows_nobody() -> None:
+async def test_scenario_23_a_slow_browser_slows_nobody() -> None:
     """One of two reads nothing: the other gets all, and what waits for the first is bounded."""
     hub = Hub(max_queue=8)
     async with (
@@ -147,6 +147,25 @@ async def test_a_slow_browser_is_disconnected_with_1013() -> None:
         assert 0 < got < sent
         await joined(hub, 1)
         assert hub.statistics().disconnected == 1
+
+
+async def test_who_is_disconnected_does_not_wait_for_what_was_queued() -> None:
+    """The goodbye overtakes megabytes that nobody wants any more."""
+    hub = Hub(policy="disconnect", max_queue=1)
+    async with (
+        served(hub, write_limit=2**25) as url,
+        connect(url + "x", max_queue=1, compression=None) as slow,
+    ):
+        await joined(hub, 1)
+        sent = got = 0
+        while not hub.statistics().disconnected:
+            await hub.publish("x" * BIG, channel="x")
+            sent += 1
+        with pytest.raises(ConnectionClosedError, match="1013 too slow"):
+            while True:
+                await slow.receive()
+                got += 1
+        assert got < sent - 2**24 // BIG
 
 
 async def test_a_closing_hub_says_goodbye() -> None:

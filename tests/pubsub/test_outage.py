@@ -25,7 +25,7 @@ async def gap_of(hub: Hub, number: int = 1) -> None:
         await trio.sleep(0.005)
 
 
-async def test_killed_and_started_under_load(redis: RealRedis) -> None:
+async def test_scenario_41_killed_and_started_under_load(redis: RealRedis) -> None:
     """Publishers wait and go on; browsers, loops and listeners hear the rest, and of each gap."""
     hub = Hub(broker=redis.broker(), max_queue=5000)
     gaps: list[Gap] = []
@@ -81,7 +81,7 @@ async def test_killed_and_started_under_load(redis: RealRedis) -> None:
     assert len(in_browser) == len(in_loop)
 
 
-async def test_frozen_is_found_out(redis: RealRedis) -> None:
+async def test_scenario_41_frozen_is_found_out(redis: RealRedis) -> None:
     """A server that holds its connections and says nothing is left; the gap has its length."""
     hub = Hub(broker=redis.broker())
     with trio.fail_after(SECONDS):
@@ -213,10 +213,16 @@ class Scripted:
 
     def __init__(self, *answers: bytes) -> None:
         self.answers = list(answers)
+        self.streams: list[trio.SocketStream] = []
+        self.confirming = trio.Event()
+        self.confirming.set()
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError):
+        self.streams.append(stream)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await stream.receive_some():
+                if b"PSUBSCRIBE" in data:
+                    await self.confirming.wait()
                 await stream.send_all(self.answer(data))
 
     def answer(self, data: bytes) -> bytes:
@@ -254,6 +260,36 @@ async def test_a_redis_that_is_not_itself(answers: tuple[bytes, ...]) -> None:
                     await trio.sleep(0.02)
             nursery.cancel_scope.cancel()
     assert server.answers == []
+
+
+async def test_nothing_is_published_while_the_hub_does_not_hear() -> None:
+    """Its own subscribers would miss it: publishing waits for the subscription, too."""
+    server = Scripted(b":1\r\n")
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    url = f"redis://127.0.0.1:{listener.socket.getsockname()[1]}"
+    quick = Backoff(initial=0.01, max_attempts=None, jitter="none")
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, server.serve, [listener])
+            async with Hub(broker=RedisBroker(url, backoff=quick)) as hub:
+                await wait_streams(server, 2)
+                server.confirming = trio.Event()
+                for stream in server.streams:
+                    await trio.aclose_forcefully(stream)
+                await wait_streams(server, 4)
+                with trio.move_on_after(0.2):
+                    await hub.publish("x")
+                assert server.answers
+                server.confirming.set()
+                await hub.publish("x")
+                assert not server.answers
+            nursery.cancel_scope.cancel()
+
+
+async def wait_streams(server: Scripted, count: int) -> None:
+    """Wait until so many connections were made."""
+    while len(server.streams) < count:
+        await trio.sleep(0.005)
 
 
 async def test_a_redis_that_stays_read_only() -> None:

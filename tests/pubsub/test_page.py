@@ -50,9 +50,10 @@ def program(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         yield process, line.split()[1]
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        code = process.wait(10)
         assert process.stdout is not None
         process.stdout.close()
+        assert code == 0
 
 
 def free_port() -> str:

@@ -37,7 +37,7 @@ class ASGILink(Link):
     takes_prepared: bool = True
 
     def __init__(self, handshake: Handshake, receive: Receive, send: Send) -> None:
-        self.handshake = handshake
+        self.handshake: Handshake = handshake
         self.bytes_received: int = 0
         self.bytes_sent: int = 0
         self._receive = receive

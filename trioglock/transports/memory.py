@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import trio
 
 from ..errors import ConnectFailed
-from ..frames import Close, Event, Frame, Ping, Pong
+from ..frames import Close, Event, Frame, Ping, Pong, Prepared
 from ..options import DialOptions
 from .addresses import parse_url, without_user_info
 from .port import Handshake, Link, LinkBroken, Transport
@@ -148,6 +148,8 @@ def _add(events: list[Event], frame: Frame) -> None:
     match frame:
         case Ping() | Pong() | Close():
             events.append(frame)
+        case Prepared():
+            _add(events, frame.message)
         case _:
             message = frame if isinstance(frame, str) else bytes(frame)
             if events and isinstance(events[-1], list):
@@ -163,6 +165,8 @@ def _size(item: Event | Frame) -> int:
             return sum(map(_size, item))
         case Ping(payload) | Pong(payload):
             return 2 + len(payload)
+        case Prepared():
+            return 2 + item.size
         case str() | bytes() | bytearray() | memoryview():
             return 2 + len(item)
         case _:
