@@ -40,7 +40,7 @@ class NativeLink(Link):
         "handshake",
     )
 
-    takes_prepared = True
+    takes_prepared: bool = True
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class NativeLink(Link):
         encoder: Encoder,
         rest: bytes = b"",
     ) -> None:
-        self.handshake = handshake
+        self.handshake: Handshake = handshake
         self.bytes_received: int = len(rest)
         self.bytes_sent: int = 0
         self._wire = wire_for(stream)
