@@ -7,7 +7,12 @@ import inspect
 import re
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -16,7 +21,7 @@ from typing import Any, TypeVar
 import trio
 from trio.testing import MockClock
 
-from trioglock.testing import MockPeer, MockServer, echo
+from trioglock.testing import MockGossipServer, MockPeer, MockPhoenixServer, MockServer, echo
 
 from .scripts import ROOT
 
@@ -139,8 +144,12 @@ def _run_test(test: Callable[..., Any]) -> None:
 
 
 async def _with_fixtures(test: Callable[..., Any], clock: MockClock) -> None:
-    makers: dict[str, Callable[[], MockServer]]
-    makers = {"mock_server": MockServer, "echo_server": partial(MockServer, echo)}
+    makers: dict[str, Callable[[], AbstractAsyncContextManager[object]]] = {
+        "mock_server": MockServer,
+        "echo_server": partial(MockServer, echo),
+        "mock_phoenix_server": MockPhoenixServer,
+        "mock_gossip_server": MockGossipServer,
+    }
     async with AsyncExitStack() as stack:
         values: dict[str, object] = {"autojump_clock": clock}
         wanted = inspect.signature(test).parameters

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from .headers import Headers, HeadersLike
 
@@ -35,15 +34,20 @@ class Request:
     @property
     def path(self) -> str:
         """The target without its query; percent-encoding is left as it is."""
-        try:
-            return urlsplit(self.target).path
-        except ValueError:  # such as "//[": no URL, but a target all the same
-            return self.target.partition("?")[0]
+        path = self._url.partition("?")[0]
+        # Two slashes at the front are a path as well (RFC 9112, section 3.2.1), and no host.
+        if path.startswith("/") or "://" not in path:
+            return path
+        return "/" + path.partition("://")[2].partition("/")[2]
 
     @property
     def query(self) -> str:
         """What stands behind the question mark, for ``urllib.parse.parse_qs``; "" if nothing."""
-        return self.target.partition("?")[2].partition("#")[0]
+        return self._url.partition("?")[2]
+
+    @property
+    def _url(self) -> str:
+        return self.target.partition("#")[0]
 
 
 class Response:

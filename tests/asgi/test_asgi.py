@@ -217,6 +217,21 @@ async def test_the_client_closes(code: int, expected: int, autojump_clock: MockC
     assert server.sent == [{"type": "websocket.accept", "subprotocol": None}]
 
 
+@pytest.mark.parametrize("host", ["x/private?", "x#", "[x", "a@b", ""])
+async def test_a_host_cannot_change_the_path(host: str, autojump_clock: MockClock) -> None:
+    """Where a Host header is none, the server's own address stands in the URL."""
+    urls: list[str] = []
+
+    async def handler(conn: Connection[None]) -> None:
+        urls.append(conn.url)
+
+    headers = [(b"host", host.encode())]
+    await Server(path="/public", headers=headers, server=("a.example", 80)).run(
+        WebSocketApp(handler)
+    )
+    assert urls == ["ws://a.example:80/public"]
+
+
 async def test_the_client_is_gone_while_we_send(autojump_clock: MockClock) -> None:
     """What a server raises then ends the connection, and nothing else."""
 

@@ -298,3 +298,20 @@ def test_each_failure_has_its_class(event: str, error: str, kind: str) -> None:
     failed = failure(event, error)
     assert type(failed).__name__ == kind
     assert str(failed) == f"{event}: {error}"
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"), [("rate limit exceeded", True), ("Could not subscribe to 'testing'", False)]
+)
+def test_only_a_channel_that_cannot_be_is_given_up(error: str, kept: bool) -> None:
+    """One that was asked for too fast is asked for again with the next authentication."""
+    _, state = core.subscribe("testing", "1", online())
+    failed = {"event": "channels/subscribe", "ref": "1", "status": "failure", "error": error}
+    _, state = machine.receive("channels/subscribe", failed, state)
+    assert ("testing" in state.channels) is kept
+
+
+def test_no_heartbeat_is_sent_before_we_are_let_in() -> None:
+    """The server would answer that we are not authenticated."""
+    _, state = core.connected(online())
+    assert machine.receive("heartbeat", {"event": "heartbeat"}, state)[0] == ()

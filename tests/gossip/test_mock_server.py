@@ -160,3 +160,15 @@ async def test_its_script(autojump_clock: MockClock) -> None:
         peer = server.peers[0]
     await peer.send("too/late")  # nothing happens
     assert server.peers == []
+
+
+async def test_the_plugin_has_it_as_a_fixture(mock_gossip_server: MockGossipServer) -> None:
+    """``mock_gossip_server``, on a port of its own."""
+    with trio.fail_after(5):
+        async with gossip.connect(
+            mock_gossip_server.url, client_id="id", client_secret="secret", core=gossip.Core()
+        ) as client:
+            await client.subscribe("testing")
+            assert (await mock_gossip_server.expect("channels/subscribe"))["payload"][
+                "channel"
+            ] == "testing"

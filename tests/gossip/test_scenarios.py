@@ -242,3 +242,35 @@ async def test_32_failures_leave_nothing_behind(autojump_clock: MockClock) -> No
         session = client._session
         assert (dict(session.state.pending), len(session.requests)) == ({}, 0)
         assert session._sends == set()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+async def test_an_end_of_the_program_comes_out_as_itself(
+    error: BaseException, autojump_clock: MockClock
+) -> None:
+    """Of a callback, and in no group: Python would not recognise it in one."""
+
+    class Leaver(Record):
+        def authenticated(self, version: str) -> None:
+            raise error
+
+    with pytest.raises(type(error)):
+        async with MockGossipServer(memory=True) as server, join(server, Leaver()):
+            await trio.sleep_forever()
+
+
+async def test_signing_in_while_the_link_ends_is_remembered(autojump_clock: MockClock) -> None:
+    """At whichever moment: it never raises Offline, and the next heartbeat tells."""
+    record = Record()
+    async with MockGossipServer(memory=True) as server, join(server, record) as client:
+        await client.wait_online()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.close)
+            names = [f"Player {number}" for number in range(60)]
+            for name in names:
+                await client.sign_in(name)
+                await trio.lowlevel.checkpoint()
+        for name in names[1:]:
+            await client.sign_out(name)
+        await client.wait_online()
+        assert client.players == ("Player 0",)

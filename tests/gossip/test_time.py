@@ -527,14 +527,15 @@ async def test_offline_after_a_failure_is_its_consequence(
                 await client.fetch_game("A")
 
 
+@pytest.mark.parametrize("wrong", ["Bob", 3, [3]])
 async def test_players_that_are_none_are_named(
-    autojump_clock: MockClock, server: MockGossipServer
+    wrong: Any, autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
     """BadHookResult: Core.players gives a list of names."""
 
     class Wrong(Record):
         def players(self) -> Any:
-            return "Bob"
+            return wrong
 
     with pytest.raises(BadHookResult, match=r"Wrong\.players must return a list of names"):
         async with join(server, Wrong()):

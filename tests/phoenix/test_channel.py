@@ -425,3 +425,84 @@ async def cancel_after(steps: int, scope: trio.CancelScope) -> None:
 
 def channel_of(socket: phoenix.PhoenixSocket) -> bool:
     return socket.statistics().channels > 0
+
+
+async def test_what_a_callback_of_presence_raises_is_not_the_servers_fault(
+    autojump_clock: MockClock,
+) -> None:
+    """A ValueError of the program's own comes out of the block; it is no malformed message."""
+
+    def fails(*args: Any) -> None:
+        raise ValueError("mine")
+
+    class Room(MockPhoenixChannel):
+        async def on_joined(self) -> None:
+            await self.push("presence_state", {"al": entry("1")})
+
+    with pytest.raises(ValueError, match="mine"):
+        async with (
+            MockPhoenixServer({"room:*": Room}, memory=True) as server,
+            phoenix.connect(server.url, stream=server.open_stream) as socket,
+        ):
+            await socket.join("room:1", presence=Presence(on_join=fails))
+            await trio.sleep(1)
+            pytest.fail("the error is lost")  # pragma: no cover
+
+
+async def test_a_function_for_the_payload_that_hangs_does_not_pile_up(
+    autojump_clock: MockClock,
+) -> None:
+    """Each attempt to join ends the asking of the one before; so does leaving."""
+    running, most = 0, 0
+    hangs = False
+
+    async def payload() -> dict[str, Any]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            if hangs:
+                await trio.sleep_forever()
+        finally:
+            running -= 1
+        return {}
+
+    async with (
+        MockPhoenixServer(memory=True) as server,
+        phoenix.connect(server.url, stream=server.open_stream) as socket,
+    ):
+        channel = await socket.join("room:1", payload)
+        hangs = True
+        await (await server.client()).channels["room:1"].crash()
+        await trio.sleep(300)
+        assert most == 1
+        await channel.leave()
+        await trio.testing.wait_all_tasks_blocked()
+        assert running == 0
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"timeout": None}, {"timeout": 0}, {"serializer": 3}, {"serializer": phoenix.V2Serializer}],
+)
+async def test_options_that_cannot_work_are_refused_at_the_call(option: dict[str, Any]) -> None:
+    """By both faces, before anything is dialled."""
+    with pytest.raises(InvalidOption, match="|".join(option)):
+        phoenix.connect("ws://127.0.0.1:1", **option)
+    with pytest.raises(InvalidOption, match="|".join(option)):
+        await phoenix.run("ws://127.0.0.1:1", phoenix.ChannelClient[None](), **option)
+
+
+@pytest.mark.parametrize("event", ["phx_join", "phx_leave", "phx_close", "phx_error", "phx_reply"])
+async def test_events_of_phoenix_itself_cannot_be_pushed(
+    event: str, autojump_clock: MockClock
+) -> None:
+    """A join within a join would end the channel behind the program's back."""
+    async with (
+        MockPhoenixServer(memory=True) as server,
+        phoenix.connect(server.url, stream=server.open_stream) as socket,
+    ):
+        channel = await socket.join("room:1")
+        with pytest.raises(InvalidOption, match=event):
+            await channel.push(event)
+        await channel.push("echo")

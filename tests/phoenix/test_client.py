@@ -437,3 +437,44 @@ async def test_what_is_not_overridden_does_nothing(autojump_clock: MockClock) ->
         await trio.sleep(1)
         assert not handle.connected
         assert handle.state is None
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+async def test_an_end_of_the_program_comes_out_as_itself(
+    error: BaseException, autojump_clock: MockClock
+) -> None:
+    """Of a callback, and in no group: Python would not recognise it in one."""
+
+    class Leaver(phoenix.ChannelClient[None]):
+        def handle_connected(self, transport: Any, state: None) -> Any:
+            raise error
+
+    async with MockPhoenixServer(memory=True) as server:
+        with pytest.raises(type(error)):
+            await phoenix.run(server.url, Leaver(), stream=server.open_stream)
+
+
+async def test_stop_finds_room_where_casts_find_none(autojump_clock: MockClock) -> None:
+    """However many jobs wait; those are not done any more."""
+
+    class Counter(phoenix.ChannelClient[int]):
+        def init(self) -> int:
+            return 0
+
+        def handle_cast(self, message: Any, transport: Any, state: int) -> Any:
+            return None, state + 1
+
+    ended: list[int] = []
+    async with trio.open_nursery() as nursery:
+
+        async def live(*, task_status: Any) -> None:
+            ended.append(
+                await phoenix.run("ws://x", Counter(), connect=False, task_status=task_status)
+            )
+
+        handle = await nursery.start(live)
+        with pytest.raises(trio.WouldBlock):
+            while True:
+                handle.cast("one more")
+        handle.stop()
+    assert ended[0] <= 1

@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from trioglock import Connection, ConnectionClosedError, HandshakeRefused, connect
+from trioglock.protocols import phoenix
 from trioglock.testing import MockPhoenixServer
 
 UNMATCHED = '{"response":{"reason":"unmatched topic"},"status":"error"}'
@@ -157,3 +158,11 @@ async def test_handshakes_that_are_refused(
             async with connect(f"{server.url}{path}", stream=server.open_stream):
                 raise AssertionError("let in")
         assert (caught.value.status, caught.value.body) == (status, b"")
+
+
+async def test_the_plugin_has_it_as_a_fixture(mock_phoenix_server: MockPhoenixServer) -> None:
+    """``mock_phoenix_server``, on a port of its own."""
+    with trio.fail_after(5):
+        async with phoenix.connect(mock_phoenix_server.url) as socket:
+            channel = await socket.join("room:1")
+            assert (await channel.push("echo", {"a": 1})).response == {"a": 1}

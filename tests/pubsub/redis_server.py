@@ -97,6 +97,15 @@ class RealRedis:
             answer = plain.recv(100)
         assert answer.startswith(b":"), answer
 
+    def send_plainly(self, *commands: str) -> None:
+        """Commands in a line each, in one go, until all are answered."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as plain:
+            plain.sendall("".join(f"{command}\r\n" for command in commands).encode())
+            plain.sendall(b"ECHO over\r\n")
+            with plain.makefile("rb") as answers:
+                while answers.readline() != b"over\r\n":
+                    pass
+
 
 @contextmanager
 def real_redis(*options: str) -> Iterator[RealRedis]:

@@ -206,6 +206,83 @@ def test_ids_are_numbers_in_pairs() -> None:
             history.after(bad)
 
 
+def test_what_is_before_a_cut_is_no_whole() -> None:
+    """Nobody is told that it missed nothing, before the next message and after it."""
+    history = History(10)
+    for number in (1, 2):
+        history.add(Message("x", str(number), f"1-{number}"))
+    history.cut()
+    assert not history.after("1-2").complete
+    history.add(Message("x", "9", "1-9"))
+    assert not history.after("1-2").complete
+    assert history.after("1-9").complete
+
+
+@pytest.mark.parametrize("path", ["%2A", "[p]rivate", "privat%3F"])
+async def test_the_history_of_other_channels_stays_there(path: str) -> None:
+    """A path is a channel, never a pattern, also in what was missed."""
+    hub = Hub(broker=MemoryBroker(history=10))
+    async with served(hub) as url:
+        await hub.publish("secret", channel="private")
+        await hub.publish("for all")
+        async with connect(f"{url}{path}?after=0") as browser:
+            assert json.loads(await browser.receive()) == {"gap": 0.0}
+            assert json.loads(await browser.receive())["data"] == "for all"
+
+
+async def test_who_comes_from_a_quicker_hub_gets_nothing_twice(redis: RealRedis) -> None:
+    """What was seen there is left out here, when this hub comes to it."""
+    ahead = 2**62
+    hub = Hub(broker=redis.broker(history=100))
+    async with served(hub) as url:
+        await hub.publish("old", channel="x")
+        await newest(hub, "old")
+        after = f"{ahead}-2"
+        subscription = hub.subscribe("x", after=after, gaps=True)
+        async with connect(f"{url}x?after={after}") as browser:
+            await joined(hub, 2)
+            stream = await trio.open_tcp_stream("127.0.0.1", redis.port)
+            async with stream:
+                for number in range(1, 5):
+                    entry = f"XADD sock-hook {ahead}-{number} channel x data {number}\r\n"
+                    await stream.send_all(entry.encode())
+                assert await data_of(subscription, 2) == ["3", "4"]
+                got = [json.loads(await browser.receive())["data"] for _ in range(2)]
+                assert got == ["3", "4"]
+
+
+async def test_an_id_that_never_was_hides_nothing() -> None:
+    """In one process nobody can be ahead: such a browser gets a gap, and all that comes."""
+    hub = Hub(broker=MemoryBroker(history=10))
+    async with served(hub) as url, connect(f"{url}x?after={2**62}-1") as browser:
+        assert json.loads(await browser.receive()) == {"gap": 0.0}
+        await hub.publish("now", channel="x")
+        assert json.loads(await browser.receive())["data"] == "now"
+
+
+async def test_a_stream_that_is_cut_before_it_was_read_is_a_gap(redis: RealRedis) -> None:
+    """A hub that is too far behind says so; one that is a little behind misses nothing."""
+    with trio.fail_after(SECONDS):
+        async with Hub(broker=redis.broker(history=10), max_queue=5000) as hub:
+            subscription = hub.subscribe("x", gaps=True)
+            await hub.publish("first", channel="x")
+            [first] = [await subscription.__anext__()]
+            for count in (500, 1500):
+                # Blocks, so that the hub cannot read meanwhile.
+                redis.send_plainly(
+                    *(
+                        f"XADD sock-hook MAXLEN 510 * channel x data {count}-{number}"
+                        for number in range(count)
+                    )
+                )
+                await newest(hub, f"{count}-{count - 1}")
+                got = await data_of(subscription, len(subscription))
+                gaps = [event for event in got if isinstance(event, Gap)]
+                assert (len(got) == count) is (not gaps) is (count == 500)
+                assert got[-1] == f"{count}-{count - 1}"
+            assert not hub.history.after(first.id).complete
+
+
 async def test_ids_differ_between_hubs_of_one_process(autojump_clock: MockClock) -> None:
     """Each name at a broker has its own history."""
     broker = MemoryBroker(history=5)

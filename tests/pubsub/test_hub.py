@@ -263,6 +263,26 @@ async def test_a_listener_that_raises_harms_nobody(
     assert logged == ["broken raised"] * 2 + ["broken_too raised"] * 2
 
 
+async def test_a_listener_to_gaps_hears_gaps_only(autojump_clock: MockClock) -> None:
+    """A message to everyone is none of its business, plain or async."""
+    hub = Hub()
+    heard: list[object] = []
+
+    @hub.on(Gap)
+    def plain(gap: Gap) -> None:
+        heard.append(gap)
+
+    @hub.on(Gap)
+    async def slow(gap: Gap) -> None:
+        heard.append(gap)
+
+    async with hub:
+        await hub.publish("all of you")
+        await wait_all_tasks_blocked()
+        assert heard == []
+        assert (hub.statistics().subscribers, hub.statistics().delivered) == (2, 0)
+
+
 async def test_a_plain_function_that_returns_a_coroutine_is_told(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -296,6 +296,9 @@ async def test_a_server_that_is_no_redis() -> None:
     [
         ({"url": "http://localhost"}, "begins with redis://, rediss:// or unix://, not http"),
         ({"url": "redis://localhost:port"}, "not a Redis URL"),
+        ({"url": "redis://" + "a" * 70}, "names a host, not 'aaa"),
+        ({"url": "redis://a..b"}, r"names a host, not 'a\.\.b'"),
+        ({"url": "unix://"}, "names a path"),
         ({"url": "redis://localhost?ssl_cert_reqs=none"}, "ssl_context"),
         ({"url": 6379}, "is a str"),
         ({"history": 0}, "history is at least 1"),

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -93,24 +94,25 @@ async def test_two_processes_and_one_redis(redis: RealRedis) -> None:
     """What is published reaches the browsers of both, once each."""
     arguments = ("--redis", redis.url, "--workers", "2")
     async with running(*arguments) as command, trio.open_nursery() as nursery:
-        got: list[str] = []
+        got: list[list[str]] = [[] for _ in range(20)]
 
-        async def listen() -> None:
+        async def listen(heard: list[str]) -> None:
             async with connect(command.url + "news") as conn:
                 while True:
-                    got.append(await conn.receive())
+                    heard.append(await conn.receive())
 
-        for _ in range(20):
-            nursery.start_soon(listen)
-        number = 0
-        while len(got) < 20:
+        for heard in got:
+            nursery.start_soon(listen, heard)
+        # Published until all have heard something: then all listen.
+        while min(map(len, got)) == 0:
+            redis.publish_plainly("sock-hook/news", b"anybody?")
             await trio.sleep(0.05)
-            del got[:]
-            redis.publish_plainly("sock-hook/news", b"%d" % number)
-            await trio.sleep(0.1)
-            number += 1
-        assert set(got) == {str(number - 1)}
-        assert len(got) == 20
+        for text in ("one", "two", "the end"):
+            redis.publish_plainly("sock-hook/news", text.encode())
+        while not all(heard[-1] == "the end" for heard in got):
+            await trio.sleep(0.01)
+        for heard in got:
+            assert [text for text in heard if text != "anybody?"] == ["one", "two", "the end"]
         nursery.cancel_scope.cancel()
 
 
@@ -140,6 +142,43 @@ async def test_workers_share_the_port_and_are_replaced(tmp_path: Path) -> None:
         third = {await pid_at(command.url) for _ in range(30)}
         assert len(third) == 2
         assert not third & old
+
+
+async def test_a_renewal_asked_for_during_another(tmp_path: Path) -> None:
+    """What was changed after the first worker was replaced comes into force, too."""
+    (tmp_path / "who.py").write_text(WHO)
+    async with running("who:Who", "--workers", "2", cwd=tmp_path) as command:
+        old: dict[int, Any] = {}
+        first_closed = trio.Event()
+
+        async def watch(conn: Any) -> None:
+            await conn.wait_closed()
+            first_closed.set()
+
+        async with AsyncExitStack() as stack:
+            while len(old) < 2:
+                conn = await stack.enter_async_context(connect(command.url))
+                old[int(await conn.receive())] = conn
+            async with trio.open_nursery() as nursery:
+                for conn in old.values():
+                    nursery.start_soon(watch, conn)
+                command.process.send_signal(signal.SIGHUP)
+                await first_closed.wait()
+                command.process.send_signal(signal.SIGHUP)
+        for _ in range(2):
+            assert await command.line() == "all workers are new"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+async def test_one_process_drains(tmp_path: Path, name: str) -> None:
+    """Whichever signal ends it: 1001 to who is there, exit code 0."""
+    (tmp_path / "who.py").write_text(WHO)
+    async with running("who:Who", cwd=tmp_path) as command, connect(command.url) as conn:
+        await conn.receive()
+        command.process.send_signal(signal.Signals[name])
+        with pytest.raises(ConnectionClosedOK, match="1001"):
+            await conn.receive()
+        assert await command.process.wait() == 0
 
 
 async def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:

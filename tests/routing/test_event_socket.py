@@ -266,3 +266,10 @@ def test_options_are_checked() -> None:
     assert repr(Emit(1, deliver=2)) == "Emit(1, deliver=2)"
     assert Emit(1) == Emit(1) != Emit(2)
     assert Emit(1) != 1
+
+
+@pytest.mark.parametrize("codec", [JSON, 3, object()])
+def test_a_codec_that_is_none_is_refused(codec: Any) -> None:
+    """At once: with the class in place of an object every message would seem malformed."""
+    with pytest.raises(InvalidOption, match="codec has the methods encode and decode"):
+        EventSocket(codec=codec)

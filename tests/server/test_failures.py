@@ -14,6 +14,7 @@ from trioglock import (
     ConnectionClosed,
     ConnectionClosedError,
     HandshakeRefused,
+    MemoryListener,
     NativeTransport,
     Reply,
     Request,
@@ -223,6 +224,65 @@ async def test_a_handler_that_reads_on_after_a_loss_is_no_failure(
             await trio.testing.wait_all_tasks_blocked()
             assert site.server.connections == frozenset()
     assert not logged(caplog, "ERROR")
+
+
+async def test_the_end_of_a_handler_with_tasks_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A nursery hands ConnectionClosed on in a group; real failures in it are still logged."""
+
+    async def reads(conn: Connection[None]) -> None:
+        message = await conn.receive()
+        raise Oops(message)
+
+    async def writes(conn: Connection[None]) -> None:
+        while True:
+            await conn.send("tick")
+            await trio.sleep(0.01)
+
+    async def both(conn: Connection[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reads, conn)
+            nursery.start_soon(writes, conn)
+
+    with trio.fail_after(10):
+        async with serving(both) as site:
+            client = await site.upgraded()
+            await client.stream.aclose()
+            async with site.dial():
+                pass
+            await trio.testing.wait_all_tasks_blocked()
+            assert not logged(caplog, "ERROR")
+            async with site.dial() as conn:
+                await conn.send("raise")
+                await conn.wait_closed()
+            assert conn.close_code == 1011
+    assert len(logged(caplog, "ERROR")) == 1
+
+
+async def test_a_stream_that_cannot_be_closed_ends_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """18: a listener of somebody else's may give streams of any kind."""
+
+    class Stuck(MemoryListener):
+        async def accept(self) -> trio.abc.Stream:
+            stream = await super().accept()
+
+            async def refuse() -> None:
+                raise OSError("not now")
+
+            stream.aclose = refuse  # type: ignore[method-assign]
+            return stream
+
+    with trio.fail_after(10):
+        async with serving(Echo, Stuck()) as site:
+            for _ in range(2):
+                client = await site.raw()
+                await client.say(b"no request\r\n\r\n")
+                assert b" 400 " in await client.everything()
+                await trio.testing.wait_all_tasks_blocked()
+    assert len(logged(caplog, "ERROR")) == 2
 
 
 async def test_another_connections_end_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:

@@ -47,6 +47,24 @@ async def test_a_handshake_that_never_ends_is_dropped_at_open_timeout(
     assert logged(caplog) == ["a client: took too long with its opening handshake"] * 2
 
 
+async def test_a_refused_client_that_stays_is_logged_once(
+    autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has its answer, and its time is over while the server waits for it to hang up."""
+    caplog.set_level("INFO")
+    async with serving(Echo, open_timeout=7) as site:
+        client = await site.raw()
+        await trio.sleep(6.5)
+        await client.say(plain_request())
+        assert (await client.head()).startswith(b"HTTP/1.1 426 ")
+        while await client.stream.receive_some():
+            pass
+        await trio.sleep(2)
+        await client.stream.aclose()
+    [line] = logged(caplog)
+    assert "refused: 426" in line
+
+
 async def _trickle(client: RawClient, byte: bytes) -> None:
     await client.say(b"GET / HTTP/1.1\r\nX: ")
     while True:
@@ -82,8 +100,43 @@ async def test_2000_half_open_connections_are_bounded_and_the_others_served(
     assert len(logged(caplog)) == HALF_OPEN
 
 
-async def test_too_many_handshakes_drop_the_one_that_began_first(autojump_clock: object) -> None:
+async def test_2000_half_open_sockets_are_bounded_and_the_others_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The same on the network, with fewer allowed: at the end all of it is given back."""
+    resource = pytest.importorskip("resource", reason="no limits of open files on this system")
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2 * HALF_OPEN + 100:
+        pytest.skip("too few files may be open for 2,000 connections, see ulimit -n")
+    caplog.set_level("INFO")
+    allowed = HALF_OPEN // 2
+    with trio.fail_after(20):
+        async with serve(Echo, "127.0.0.1", 0, max_handshakes=allowed, open_timeout=60) as server:
+            await trio.testing.wait_all_tasks_blocked()
+            tasks = trio.lowlevel.current_statistics().tasks_living
+            half_open = []
+            for number in range(HALF_OPEN):
+                stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
+                half_open.append(stream)
+                await stream.send_all(b"GET /chat HTTP/1.1\r\nHost: ")
+                if number % 500 == 499:
+                    async with connect(f"ws://127.0.0.1:{server.port}/") as conn:
+                        await conn.send("served")
+                        assert await conn.receive() == "served"
+            assert trio.lowlevel.current_statistics().tasks_living < tasks + allowed + 100
+            for stream in half_open:
+                await stream.aclose()
+            while trio.lowlevel.current_statistics().tasks_living > tasks:
+                await trio.sleep(0.01)
+    dropped = HALF_OPEN + 4 - allowed
+    assert HALF_OPEN - allowed <= len(logged(caplog)) <= dropped
+    assert all("dropped" in line for line in logged(caplog))
+
+
+async def test_too_many_handshakes_drop_the_one_that_began_first(
+    autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
     """So many that the time limit is too long: newcomers are served all the same."""
+    caplog.set_level("INFO")
     async with serving(Echo, max_handshakes=3) as site:
         clients = []
         for _ in range(5):
@@ -98,6 +151,7 @@ async def test_too_many_handshakes_drop_the_one_that_began_first(autojump_clock:
             await conn.ping()
         for client in clients:
             await client.stream.aclose()
+    assert logged(caplog) == ["a client: dropped, too many others in their opening handshakes"] * 2
 
 
 @on_both

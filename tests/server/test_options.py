@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trioglock import Connection, InvalidOption, Socket, serve
+from trioglock import Connection, InvalidOption, MemoryListener, Socket, serve
 
 from .kit import Echo
 
@@ -16,6 +16,9 @@ class Needy(Socket[None]):
 
 
 def a_function(conn: Connection[None]) -> None: ...
+
+
+async def an_async_function(*args: object) -> None: ...
 
 
 async def no_handler() -> None: ...
@@ -52,6 +55,7 @@ BAD_OPTIONS: dict[str, dict[str, Any]] = {
     "subprotocols is a list": {"subprotocols": "chat"},
     "select_subprotocol is a function": {"select_subprotocol": "chat"},
     "compression is": {"compression": "gzip"},
+    "select_subprotocol is a plain function": {"select_subprotocol": an_async_function},
     "process_request is a function": {"process_request": {"/health": "ok"}},
     "max_connections is at least": {"max_connections": 0},
     "max_handshakes is at least": {"max_handshakes": 0},
@@ -70,6 +74,21 @@ def test_a_bad_option_is_refused_at_once(words: str) -> None:
     """The error names the option and what is allowed."""
     options: dict[str, Any] = {"host": "127.0.0.1", "port": 0, **BAD_OPTIONS[words]}
     with pytest.raises(InvalidOption, match=words):
+        serve(Echo, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"host": "127.0.0.1", "unix_path": "/run/echo"},
+        {"reuse_port": True, "unix_path": "/run/echo"},
+        {"host": "127.0.0.1", "listeners": [MemoryListener()]},
+        {"backlog": 5, "listeners": [MemoryListener()]},
+    ],
+)
+def test_an_option_of_another_place_is_refused_at_once(options: Any) -> None:
+    """It would be ignored, and the server listen elsewhere than its caller believes."""
+    with pytest.raises(InvalidOption, match=r"go with a port|of no use"):
         serve(Echo, **options)
 
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trustme
 
-from trioglock import ConnectOptions, TLSFailed, connect, serve
+from trioglock import ConnectOptions, MemoryListener, TLSFailed, connect, serve
 
 from .kit import Echo, MakeTransport, RawClient, logged, on_both
 
@@ -139,6 +139,22 @@ async def test_a_unix_socket_of_a_dead_server_is_replaced(tmp_path: Path) -> Non
         with pytest.raises(OSError, match="in use"):
             async with serve(Echo, unix_path=path):
                 raise AssertionError
+
+
+async def test_a_cancelled_server_cuts_off_who_waits_to_be_accepted(
+    autojump_clock: object,
+) -> None:
+    """Nobody is left with a stream that no one will ever read."""
+    listener = MemoryListener()
+    waiting = [await listener.open_stream() for _ in range(3)]
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with serve(Echo, listeners=[listener]):
+            pass
+    for stream in waiting:
+        assert await stream.receive_some() == b""
+    with pytest.raises(ConnectionRefusedError):
+        await listener.open_stream()
 
 
 async def test_given_listeners_are_used_and_closed() -> None:

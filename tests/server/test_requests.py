@@ -81,6 +81,9 @@ def test_a_request_knows_its_parts() -> None:
     assert (asked.method, asked.path, asked.query) == ("GET", "/a%20b/c", "x=1&y=%20?z")
     assert asked.headers["X"] == "1, 2"
     assert read(plain_request("//[/x?y")).path == "//[/x"
+    assert read(plain_request("//host/x")).path == "//host/x"
+    assert read(plain_request("http://host/x?y")).path == "/x"
+    assert (read(plain_request("/a#b?c")).path, read(plain_request("/a#b?c")).query) == ("/a", "")
     assert read(plain_request("/")).query == ""
 
 

@@ -17,6 +17,7 @@ from trioglock import (
     Server,
     Socket,
     Stream,
+    UsageError,
     connect,
     serve,
     serve_forever,
@@ -132,6 +133,19 @@ async def test_the_server_side_knows_what_the_client_asked_for() -> None:
     assert seen[0].subprotocol == "v2"
     assert seen[0].handshake is not None
     assert seen[0].handshake.extensions == ("permessage-deflate",)
+
+
+async def test_a_server_cannot_reconnect() -> None:
+    """It says so at once, and the connection goes on."""
+
+    async def handler(conn: Connection[None]) -> None:
+        with pytest.raises(UsageError, match="its client may dial again"):
+            await conn.reconnect()
+        await conn.send("still here")
+
+    with trio.fail_after(10):
+        async with serving(handler) as site, site.dial() as conn:
+            assert await conn.receive() == "still here"
 
 
 async def test_the_server_lists_its_connections() -> None:

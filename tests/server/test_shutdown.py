@@ -111,6 +111,56 @@ async def test_one_deadline_ends_what_does_not_end(autojump_clock: object) -> No
             await client.stream.aclose()
 
 
+async def test_the_one_deadline_ends_terminate_hooks_as_well(autojump_clock: object) -> None:
+    """Those that run already, and those of handlers that it cancels: they run, but wait no more."""
+    steps: list[str] = []
+
+    class Slow(Echo):
+        async def terminate(self, reason: object, state: None) -> None:
+            steps.append("begun")
+            await trio.sleep(20)
+            steps.append("ended")
+
+    class Stays(Slow):
+        async def handle_connect(self, stream: Stream, state: None) -> tuple[object, None]:
+            await trio.sleep_forever()
+            raise AssertionError
+
+    for kind, timeout in ((Slow, 4), (Stays, 4), (Slow, 30)):
+        steps.clear()
+        async with serving(kind, shutdown_timeout=timeout, close_timeout=25) as site:
+            early, late = await site.upgraded(), await site.upgraded()
+            await trio.testing.wait_all_tasks_blocked()
+            if kind is Slow:
+                await early.stream.aclose()
+                await trio.testing.wait_all_tasks_blocked()
+                assert steps == ["begun"]
+            await late.stream.aclose()
+            began = trio.current_time()
+            site.server.close()
+            await site.server.wait_closed()
+            assert trio.current_time() - began == pytest.approx(min(timeout, 20))
+        await early.stream.aclose()
+        assert steps.count("begun") == 2
+        assert steps.count("ended") == (2 if timeout == 30 else 0)
+
+
+async def test_clients_that_have_not_asked_for_anything_hold_nothing_up(
+    autojump_clock: object,
+) -> None:
+    """Browsers connect in advance: those get no more than a second to say something."""
+    async with serving(Echo, open_timeout=60) as site:
+        silent, halfway = await site.raw(), await site.raw()
+        await halfway.say(request()[:30])
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        site.server.close()
+        await site.server.wait_closed()
+        assert trio.current_time() - began <= 1
+        for client in (silent, halfway):
+            assert await client.everything() == b""
+
+
 async def test_nobody_is_let_in_any_more() -> None:
     """Who had connected but not shaken hands gets 503; who comes later finds nobody."""
     release = trio.Event()

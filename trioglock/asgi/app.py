@@ -18,6 +18,9 @@ from .link import ASGILink, Receive, Scope, Send
 
 __all__ = ["WebSocketApp"]
 
+# Not every ASGI server looks: with a slash or a question mark the URL would have another path.
+_is_host = re.compile(r"[^\s/?#@\\\[\]]+|\[[0-9A-Fa-f:.]+\](:\d+)?").fullmatch
+
 
 class WebSocketApp:
     """Runs the Socket or handler that ``serve()`` would run, inside an ASGI application.
@@ -127,7 +130,9 @@ def _handshake(scope: Scope, headers: Headers, subprotocol: str | None) -> Hands
     query = scope.get("query_string", b"").decode("latin-1")
     client: Sequence[Any] | None = scope.get("client")
     server: Sequence[Any] = scope.get("server") or ("", 0)
-    host = headers.get("Host") or f"{server[0]}:{server[1]}"
+    host = headers.get("Host") or ""
+    if not _is_host(host):
+        host = f"{server[0]}:{server[1]}"
     return Handshake(
         url=f"{scope.get('scheme', 'ws')}://{host}{path}{'?' if query else ''}{query}",
         subprotocol=subprotocol,

@@ -86,7 +86,9 @@ async def _serve(options: argparse.Namespace) -> None:
     """One process: serve until SIGTERM, Ctrl-C, or the end of the process that started it."""
     is_worker = options.ready_fd is not None
     async with AsyncExitStack() as stack:
-        signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+        # Nobody is there to start us anew, or it will: SIGHUP ends us as gently as the others.
+        ends = {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
+        signals = stack.enter_context(trio.open_signal_receiver(*ends))
         target = _load(options)
         if isinstance(target, Hub):
             await stack.enter_async_context(target)

@@ -58,7 +58,7 @@ class Workers:
         self._arguments = arguments
         self._places = [Place(number) for number in range(1, options.workers + 1)]
         self._port = 0
-        self._renewing = False
+        self._renewals = 0
         self._leaving: set[trio.Process] = set()
 
     async def run(self) -> int:
@@ -81,9 +81,9 @@ class Workers:
                 async for number in signals:
                     if number != signal.SIGHUP:
                         break
-                    if not self._renewing:
-                        self._renewing = True
-                        nursery.start_soon(self._renew_all)
+                    self._renewals += 1
+                    if self._renewals == 1:
+                        nursery.start_soon(self._renew)
                 nursery.cancel_scope.cancel()
             await self._stop_all()
         return 0
@@ -111,8 +111,10 @@ class Workers:
             process = await trio.lowlevel.open_process(
                 command, stdin=subprocess.PIPE, pass_fds=[tell]
             )
-        except BaseException:
+        except BaseException as error:
             os.close(ready)
+            if isinstance(error, OSError):
+                raise WorkerFailed(f"no process could be started: {error}") from error
             raise
         finally:
             os.close(tell)
@@ -154,6 +156,13 @@ class Workers:
             else:
                 return
 
+    async def _renew(self) -> None:
+        """Replace all; and once more, if that was asked for when some were new already."""
+        while self._renewals:
+            self._renewals = 1
+            await self._renew_all()
+            self._renewals -= 1
+
     async def _renew_all(self) -> None:
         """Replace one worker after the other: the new one serves before the old one drains."""
         try:
@@ -168,8 +177,6 @@ class Workers:
             print("all workers are new", flush=True)
         except WorkerFailed as error:
             print(f"the old workers stay: {error}", file=sys.stderr)
-        finally:
-            self._renewing = False
 
     async def _stop_all(self) -> None:
         async with trio.open_nursery() as nursery:

@@ -15,7 +15,8 @@ __all__ = ["JSON"]
 class JSON:
     """A :class:`Codec` for JSON in text frames.
 
-    ``NaN`` and ``Infinity`` are refused both ways, whichever library works: they are not JSON.
+    ``NaN`` and ``Infinity`` are not JSON: they, and numbers too large for a float, are refused in
+    decoding. In encoding ``json`` refuses them, ``msgspec`` and ``orjson`` make them ``null``.
 
     Args:
         into: what to decode into: a ``msgspec.Struct``, a dataclass, a ``TypedDict``, a union of

@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.util
 import json
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -50,7 +51,8 @@ def json_functions(library: str) -> Functions:
                 ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
             )
             return encoder.encode, functools.partial(
-                _standard_decode, json.JSONDecoder(parse_constant=_refuse_constant).decode
+                _standard_decode,
+                json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode,
             )
         case "orjson":
             orjson = _installed("orjson", "library='orjson'")
@@ -75,6 +77,13 @@ def _installed(name: str, purpose: str) -> Any:
 def _standard_decode(decode: Callable[[str], Any], frame: str | bytes) -> Any:
     # JSON between systems is UTF-8 (RFC 8259, section 8.1); the library would guess others.
     return decode(frame if isinstance(frame, str) else frame.decode())
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text:.40} is out of range")
+    return number
 
 
 def _refuse_constant(name: str) -> Any:

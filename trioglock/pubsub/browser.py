@@ -62,6 +62,8 @@ class Browser(Waiting):
         """See :meth:`Subscriber.put`."""
         if event.__class__ is Gap and not self._gaps:
             return
+        if self.seen is not None and not self.is_news(event):
+            return
         if self._held:
             self._hold(event)
             return

@@ -18,10 +18,13 @@ class Missed:
     Args:
         messages: oldest first.
         complete: whether that is all of it; False if some may be forgotten already.
+        seen: the numbers of an id that has not come here yet, as another hub was quicker: what
+            comes up to it is no news; else None.
     """
 
     messages: tuple[Message, ...]
     complete: bool
+    seen: tuple[int, int] | None = None
 
 
 class History:
@@ -29,18 +32,27 @@ class History:
 
     Args:
         limit: how many are kept.
+        shared: with other hubs, which may be quicker to hear of a message.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, shared: bool = False) -> None:
         self.messages: deque[Message] = deque(maxlen=limit)
         self.last: str = "0-0"
         """The id of the newest message ever added."""
+        self._shared = shared
+        self._cut = False
 
     def add(self, message: Message) -> None:
         """Keep a message that has an id."""
         assert message.id is not None
         self.messages.append(message)
         self.last = message.id
+        self._cut = False
+
+    def cut(self) -> None:
+        """Forget all: between the newest message and the next one, others may be missing."""
+        self.messages.clear()
+        self._cut = True
 
     def after(self, seen_id: str) -> Missed:
         """What came after the message with this id.
@@ -48,9 +60,12 @@ class History:
         Raises:
             InvalidOption: such an id there cannot be.
         """
-        seen = parse_id(seen_id)
+        seen, last = parse_id(seen_id), parse_id(self.last)
+        if seen > last:
+            complete = self._shared and bool(self.messages)
+            return Missed((), complete, seen if self._shared else None)
         missed: list[Message] = []
-        known = seen == parse_id(self.last)
+        known = seen == last and not self._cut
         for message in reversed(self.messages):
             assert message.id is not None
             if parse_id(message.id) <= seen:

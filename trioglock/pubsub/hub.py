@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
@@ -236,11 +237,7 @@ class Hub:
         subscriber = LoopSubscriber(backlog, self.counters, gaps=gaps)
         if after is not None and pattern is not None:
             missed = self.history.after(after)
-            if gaps and not missed.complete:
-                subscriber.missed.append(Gap(0.0))
-            subscriber.missed.extend(
-                one for one in missed.messages if matches(pattern, one.channel)
-            )
+            subscriber.catch_up(missed, partial(matches, pattern), gaps=gaps)
         self._registry.add(subscriber, pattern)
         return Subscription(subscriber, lambda: self._registry.remove(subscriber, pattern))
 

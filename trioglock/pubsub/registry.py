@@ -33,11 +33,12 @@ class Registry:
     def __init__(self) -> None:
         # Dicts for their order: first come, first served.
         self._all: dict[Subscriber, None] = {}
+        self._only_gaps: dict[Subscriber, None] = {}
         self._channels: dict[str, dict[Subscriber, None]] = {}
         self._patterns: dict[Subscriber, re.Pattern[str]] = {}
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._all) + len(self._only_gaps)
 
     @property
     def channels(self) -> int:
@@ -52,9 +53,10 @@ class Registry:
             pattern: of the channels it listens to; None for gaps alone.
             literal: the pattern is the name of a channel, whatever characters it has.
         """
-        self._all[subscriber] = None
         if pattern is None:
+            self._only_gaps[subscriber] = None
             return
+        self._all[subscriber] = None
         if literal or not is_pattern(pattern):
             self._channels.setdefault(pattern, {})[subscriber] = None
         else:
@@ -63,6 +65,7 @@ class Registry:
     def remove(self, subscriber: Subscriber, pattern: str | None) -> None:
         """Take a subscriber out, if it is still in."""
         self._all.pop(subscriber, None)
+        self._only_gaps.pop(subscriber, None)
         self._patterns.pop(subscriber, None)
         if pattern is not None and (here := self._channels.get(pattern)) is not None:
             here.pop(subscriber, None)
@@ -86,13 +89,14 @@ class Registry:
 
     def tell(self, gap: Gap) -> None:
         """Tell everyone of a gap."""
-        for subscriber in list(self._all):
+        for subscriber in (*self._all, *self._only_gaps):
             subscriber.put(gap)
 
     def end(self) -> None:
         """Tell everyone that nothing more will come, and forget them."""
-        for subscriber in list(self._all):
+        for subscriber in (*self._all, *self._only_gaps):
             subscriber.end()
         self._all.clear()
+        self._only_gaps.clear()
         self._channels.clear()
         self._patterns.clear()

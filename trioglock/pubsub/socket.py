@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -11,10 +10,10 @@ from ..errors import BrokerRefused, BrokerUnavailable, InvalidOption, UsageError
 from ..frames import Close, Data
 from ..reasons import Disconnect
 from ..socket import MaybeAwaitable, Socket, Stream
-from .backlog import Event, new_backlog
+from .backlog import new_backlog
 from .browser import Browser
-from .message import Gap, check_channel
-from .registry import matches
+from .history import Missed
+from .message import EVERYONE, check_channel
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -69,21 +68,19 @@ class HubSocket(Socket[Browser | None]):
                 envelopes=after is not None,
             )
             if after is not None and after[-1]:
-                browser.missed.extend(self._missed(channel, after[-1]))
+                concerns = frozenset((EVERYONE, channel)).__contains__
+                browser.catch_up(self._missed(after[-1]), concerns, gaps=True)
             hub.join(browser, channel)
         except (InvalidOption, UsageError):
             return None
         browser.resume()
         return browser
 
-    def _missed(self, channel: str, after: str) -> Sequence[Event]:
+    def _missed(self, after: str) -> Missed:
         try:
-            missed = self.hub.history.after(after)
+            return self.hub.history.after(after)
         except (InvalidOption, UsageError):
-            return [Gap(0.0)]
-        found: list[Event] = [] if missed.complete else [Gap(0.0)]
-        found.extend(one for one in missed.messages if matches(channel, one.channel))
-        return found
+            return Missed((), complete=False)
 
     def handle_connect(
         self, stream: Stream, state: Browser | None

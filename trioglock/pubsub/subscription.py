@@ -39,6 +39,8 @@ class LoopSubscriber(Waiting):
         """See :meth:`Subscriber.put`."""
         if self.ended or (event.__class__ is Gap and not self._gaps):
             return
+        if self.seen is not None and not self.is_news(event):
+            return
         if not self.keep(event):
             self.too_slow = True
             self.end()

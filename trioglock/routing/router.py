@@ -60,6 +60,7 @@ class Router:
         """What the names begin with; "" for whole names."""
         self._exact: dict[str, Handler] = {}
         self._nouns: dict[str, Handler] = {}
+        self._depth = 0
         self._fallback: Handler = ignore
         self._used = ""
 
@@ -139,6 +140,7 @@ class Router:
             self._fallback = handler
         elif pattern.endswith("/*"):
             self._nouns[pattern[:-2]] = handler
+            self._depth = max(self._depth, pattern.count("/"))
         else:
             self._exact[pattern] = handler
 
@@ -165,6 +167,9 @@ class Router:
         if handler is not None:
             return handler
         noun = name
+        if name.count("/") > self._depth:
+            # The peer chooses the name: however long it is, no more is tried than there can be.
+            noun = "/".join([*name.split("/", self._depth)[:-1], ""])
         while self._nouns and "/" in noun:
             noun = noun.rpartition("/")[0]
             handler = self._nouns.get(noun)

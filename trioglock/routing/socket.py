@@ -65,7 +65,7 @@ class EventSocket(Socket[StateT]):
         ref: Callable[[Any], Any] = by_ref,
     ) -> None:
         self.router: Router = _checked(router)
-        self.codec: Codec = JSON() if codec is None else codec
+        self.codec: Codec = _checked_codec(codec)
         self.requests: Requests = Requests()
         """Those that wait for an answer."""
         self.invalid: InvalidMessages = InvalidMessages()
@@ -207,6 +207,18 @@ def _checked(router: Router | None) -> Router:
         raise InvalidOption(f"router is a Router, not {router!r}")
     router.freeze()
     return router
+
+
+def _checked_codec(codec: Codec | None) -> Codec:
+    if codec is None:
+        return JSON()
+    methods = (getattr(codec, name, None) for name in ("encode", "decode"))
+    if isinstance(codec, type) or not all(map(callable, methods)):
+        # Else every message would count as malformed.
+        raise InvalidOption(
+            f"codec has the methods encode and decode, as JSON() has, not {codec!r}"
+        )
+    return codec
 
 
 def _deliver(event: Any, state: Any) -> tuple[Any, Any]:

@@ -31,7 +31,7 @@ def choose_place(
     """What opens the listeners.
 
     Raises:
-        InvalidOption: not exactly one place is named.
+        InvalidOption: not exactly one place is named, or an option does not go with it.
     """
     check_whole("backlog", backlog, least=1)
     given = [name for name, value in _named(port, unix_path, listeners) if value is not None]
@@ -40,6 +40,10 @@ def choose_place(
             "say where to listen: either host and port, or unix_path, or listeners; "
             f"given: {', '.join(given) or 'none of them'}"
         )
+    if port is None and (host is not None or reuse_port):
+        raise InvalidOption("host and reuse_port go with a port")
+    if listeners is not None and backlog is not None:
+        raise InvalidOption("backlog is of no use with listeners: they listen already")
     if listeners is not None:
         return partial(_as_given, _check_listeners(listeners))
     if unix_path is not None:

@@ -9,15 +9,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeAlias
 
-import trio
-
 from ..connection import Connection, Session, hold
 from ..errors import ConnectionClosed, InvalidOption
 from ..options import FlowOptions
 from ..reasons import Disconnect, Violated
-from ..socket import Reconnect, Socket, Stop
+from ..socket import Socket
 from ..telemetry import Trace
 from ..transports import Link
+from .accepted import Accepted, AcceptedConnection
 from .roster import Roster
 
 __all__ = ["Handler", "Program", "Target"]
@@ -30,35 +29,6 @@ Target: TypeAlias = Callable[[], Socket[Any]] | Handler
 
 _logger = logging.getLogger("trioglock.server")
 _numbers = itertools.count(1)
-
-
-class Accepted:
-    """The route of a server's session: one link, that a client has opened, and never another."""
-
-    gave_up: Exception | None = None
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-
-    async def open(self, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the seam's signature
-        """See :meth:`Route.open`."""
-        await trio.lowlevel.checkpoint()
-        return self._link
-
-    def retries(self, reason: Disconnect) -> bool:  # noqa: ARG002 - the seam's signature
-        """See :meth:`Route.retries`."""
-        return False
-
-    def next_delay(
-        self,
-        reason: Disconnect,  # noqa: ARG002 - the seam's signature
-        decision: Reconnect | Stop | None,  # noqa: ARG002
-        lasted: float,  # noqa: ARG002
-        *,
-        at_once: bool,  # noqa: ARG002
-    ) -> float | None:
-        """See :meth:`Route.next_delay`. It is for the client to dial again."""
-        return None
 
 
 class Program:
@@ -92,17 +62,27 @@ class Program:
         name = f"{handshake.peer or 'a client'}#{next(_numbers)}"
         socket, handler = self._prepare()
         session = Session(Accepted(link), self._flow, socket, Trace(name, on=self._trace))
-        connection = Connection(session, name, handshake.url)
+        connection = AcceptedConnection(session, name, handshake.url)
+        terminate = session.actor.terminate_hook
+        if terminate.is_async:
+            terminate.call = partial(self._terminate, terminate.call)
         try:
             async with hold(session, connection):
                 with self._roster.listed(session, connection):
                     await handler(connection)
         except Exception as error:
-            if not (isinstance(error, ConnectionClosed) and error.origin is session):
+            if not _is_end(error, session):
                 _logger.exception("%s: %s failed", name, _label(self._target))
         cause = session.ending.cause
         if isinstance(cause, Violated):
             _logger.info("%s: closed with %d: %s", name, cause.code, cause.reason)
+
+    async def _terminate(
+        self, hook: Callable[..., Awaitable[object]], reason: Disconnect, state: object
+    ) -> None:
+        """Run the hook, which is shielded: only so is it over when the server must be."""
+        with self._roster.bounded():
+            await hook(reason, state)
 
     def _prepare(self) -> tuple[Socket[Any], Handler]:
         """The hooks and the handler; a factory that fails is a connection that fails."""
@@ -156,6 +136,13 @@ async def _drain(connection: Connection[Any]) -> None:
 
 async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa: ARG001 - a handler
     raise error
+
+
+def _is_end(error: BaseException, session: Session[Any]) -> bool:
+    """Whether it tells no more than the connection's end, also as a nursery hands it on."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_end(inner, session) for inner in error.exceptions)
+    return isinstance(error, ConnectionClosed) and error.origin is session
 
 
 def _label(target: object) -> str:

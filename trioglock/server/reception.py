@@ -8,7 +8,7 @@ import math
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import trio
 
@@ -34,6 +34,10 @@ __all__ = ["ProcessRequest", "Reception", "ReceptionOptions"]
 
 ProcessRequest: TypeAlias = Callable[[Request], Response | Awaitable[Response | None] | None]
 """Called for every request; returns a plain answer, or None to go on with the handshake."""
+
+LAST_CHANCE = 1.0
+"""Seconds to finish a request for those whom the closing server finds in the middle of it. Browsers
+open connections in advance: a shutdown must not wait for what they may never say."""
 
 RETRY_AFTER = 5
 """Seconds after which a client that found the server full may try again."""
@@ -66,6 +70,14 @@ class ReceptionOptions:
         check_whole("max_handshakes", self.max_handshakes, least=1)
 
 
+class _Reply(NamedTuple):
+    """What a client gets that gets no link, and the stream to say it on."""
+
+    stream: trio.abc.Stream
+    response: Response
+    method: str
+
+
 class Reception:
     """Does the opening handshakes of one server, any number at the same time.
 
@@ -78,13 +90,13 @@ class Reception:
     def __init__(
         self, transport: ServerTransport, upgrades: UpgradeOptions, options: ReceptionOptions
     ) -> None:
-        self.closed: bool = False
-        """Whether nobody is let in any more."""
         self._transport = transport
         self._upgrades = upgrades
         self._options = options
         self._inside = 0
         self._waiting: dict[trio.CancelScope, None] = {}
+        self._hearing: set[trio.CancelScope] = set()
+        self._closed = False
 
     async def receive(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> Link | None:
         """A link, once the client is let in; :meth:`leave` when it goes.
@@ -101,10 +113,18 @@ class Reception:
         scope = trio.move_on_after(math.inf if timeout is None else timeout)
         self._make_room()
         self._waiting[scope] = None
+        reply: _Reply | None = None
         try:
             with scope:
-                return await self._open(stream, peer, nursery)
-            _logger.info("%s: took too long with its opening handshake", peer)
+                outcome = await self._open(stream, peer, nursery)
+                if outcome is None:
+                    _logger.debug("%s: had not asked for anything when the server closed", peer)
+                if not isinstance(outcome, _Reply):
+                    return outcome
+                reply = outcome
+                await answer(*reply)
+            if scope.cancelled_caught:
+                self._note_cut(peer, scope, reply)
         except EOFError as error:
             _logger.debug("%s: hung up %s", peer, error)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError, LinkBroken) as error:
@@ -123,14 +143,25 @@ class Reception:
             if oldest is not None:
                 oldest.cancel()
 
-    async def _open(self, stream: trio.abc.Stream, peer: str, nursery: trio.Nursery) -> Link | None:
+    def _note_cut(self, peer: str, scope: trio.CancelScope, reply: _Reply | None) -> None:
+        if reply is not None:
+            _logger.debug("%s: took too long to take its answer", peer)
+        elif trio.current_time() < scope.deadline:
+            _logger.info("%s: dropped, too many others in their opening handshakes", peer)
+        else:
+            _logger.info("%s: took too long with its opening handshake", peer)
+
+    async def _open(
+        self, stream: trio.abc.Stream, peer: str, nursery: trio.Nursery
+    ) -> Link | _Reply | None:
         context = self._options.ssl_context
         if context is not None:
             stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
-            await stream.do_handshake()
         method = "GET"
         try:
-            call = await read_call(stream, self._options.max_head_size)
+            call = await self._hear(stream)
+            if call is None:
+                return None
             method = call.request.method
             decision = await self._decide(call, peer)
             if isinstance(decision, Upgrade):
@@ -138,7 +169,19 @@ class Reception:
         except Refusal as refusal:
             _logger.info("%s: refused: %s", peer, printable(str(refusal)))
             decision = refusal.response
-        await answer(stream, decision, method)
+        return _Reply(stream, decision, method)
+
+    async def _hear(self, stream: trio.abc.Stream) -> Call | None:
+        """What the client asks for; None if it has not said so when the server closes."""
+        deadline = trio.current_time() + LAST_CHANCE if self._closed else math.inf
+        with trio.CancelScope(deadline=deadline) as scope:
+            self._hearing.add(scope)
+            try:
+                if isinstance(stream, trio.SSLStream):
+                    await stream.do_handshake()
+                return await read_call(stream, self._options.max_head_size)
+            finally:
+                self._hearing.remove(scope)
         return None
 
     async def _decide(self, call: Call, peer: str) -> Response | Upgrade:
@@ -174,11 +217,17 @@ class Reception:
     def _enter(self) -> None:
         limit = self._options.max_connections
         full = limit is not None and self._inside >= limit
-        if full or self.closed:
+        if full or self._closed:
             why = "too many connections" if full else "the server is closing"
             later = Response(503, f"{why}\n", {"Retry-After": str(RETRY_AFTER)})
             raise Refusal(later, f"503 {why}")
         self._inside += 1
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._closed = True
+        for scope in self._hearing:
+            scope.deadline = trio.current_time() + LAST_CHANCE
 
     def leave(self) -> None:
         """One who was let in has gone."""

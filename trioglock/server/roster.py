@@ -27,6 +27,8 @@ class Roster:
     def __init__(self) -> None:
         self._members: dict[Connection[Any], Session[Any]] = {}
         self._closing: Close | None = None
+        self._deadline = math.inf
+        self._bounded: set[trio.CancelScope] = set()
         self._latest = -math.inf  # broadcast
 
     @property
@@ -44,6 +46,16 @@ class Roster:
             yield
         finally:
             del self._members[connection]
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """The block is cancelled at the deadline of :meth:`close`, also in a shielded scope."""
+        with trio.CancelScope(deadline=self._deadline) as scope:
+            self._bounded.add(scope)
+            try:
+                yield
+            finally:
+                self._bounded.remove(scope)
 
     def broadcast(self, frame: Frame) -> int:
         """Queue a frame, as it is, for everyone; see :meth:`Server.broadcast`.
@@ -67,8 +79,16 @@ class Roster:
             queued += 1
         return queued
 
-    def close(self, frame: Close) -> None:
-        """Begin to close all, also those who come from now on."""
+    def close(self, frame: Close, deadline: float) -> None:
+        """Begin to close all, also those who come from now on.
+
+        Args:
+            frame: tells them why.
+            deadline: of what is :meth:`bounded`, on trio's clock.
+        """
         self._closing = frame
+        self._deadline = deadline
+        for scope in self._bounded:
+            scope.deadline = deadline
         for session in tuple(self._members.values()):
             session.close(frame)

@@ -91,7 +91,8 @@ class Server:
     def close(self, code: int = 1001, reason: str = "") -> None:
         """Begin to shut down: accept nobody, close all connections, let their handlers finish.
 
-        What has not ended after ``shutdown_timeout`` is cancelled. The first close wins.
+        What has not ended after ``shutdown_timeout`` is cancelled, ``terminate`` hooks included.
+        The first close wins.
 
         Args:
             code: of the Close frames; 1001 says that the server goes away, 1012 that it restarts.
@@ -106,13 +107,15 @@ class Server:
             raise InvalidOption(str(error)) from None
         if self._closing:
             return
-        self._closing = self._reception.closed = True
+        self._closing = True
+        self._reception.close()
         self._accepting.cancel()
-        self._everything.deadline = trio.current_time() + self._shutdown_timeout
-        self._roster.close(frame)
+        deadline = trio.current_time() + self._shutdown_timeout
+        self._everything.deadline = deadline
+        self._roster.close(frame, deadline)
 
     def abort(self) -> None:
-        """Drop everything on the spot."""
+        """Drop everything on the spot; only ``terminate`` hooks have their time."""
         self.close()
         self._everything.cancel()
 
@@ -162,4 +165,12 @@ class Server:
                 finally:
                     self._reception.leave()
         finally:
-            await trio.aclose_forcefully(stream)
+            await _free(stream)
+
+
+async def _free(stream: trio.abc.Stream) -> None:
+    """Close it; what a stream of somebody else's listener raises then is no reason to end."""
+    try:
+        await trio.aclose_forcefully(stream)
+    except Exception:
+        _logger.exception("the stream of a client cannot be closed")

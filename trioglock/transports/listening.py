@@ -170,8 +170,11 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         return await self._accepted.receive()
 
     async def aclose(self) -> None:
-        """Stop listening; those who wait to be accepted are cut off."""
-        with suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+        """Stop listening; those who wait to be accepted are cut off, also when cancelled."""
+        with (
+            trio.CancelScope(shield=True),
+            suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError),
+        ):
             while True:
                 await trio.aclose_forcefully(self._accepted.receive_nowait())
         self._accepted.close()

@@ -6,6 +6,7 @@ Reading the request and agreeing on an answer (RFC 6455, section 4.2) is the sam
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 from abc import ABC, abstractmethod
@@ -75,6 +76,8 @@ class UpgradeOptions:
             raise InvalidOption(
                 f"select_subprotocol is a function, not {self.select_subprotocol!r}"
             )
+        if inspect.iscoroutinefunction(self.select_subprotocol):
+            raise InvalidOption("select_subprotocol is a plain function: it is not awaited")
         if self.compression not in ("deflate", None):
             raise InvalidOption(f"compression is 'deflate' or None, not {self.compression!r}")
         check_whole("max_size", self.max_size, least=1)

@@ -64,7 +64,9 @@ async def hold(
         raise verdict
 
 
-def _verdict(failures: list[Exception], body_error: BaseException | None) -> BaseException | None:
+def _verdict(
+    failures: list[BaseException], body_error: BaseException | None
+) -> BaseException | None:
     if body_error is None or (failures and isinstance(body_error, Offline | trio.Cancelled)):
         # That calls of the body failed, or were cancelled, is a consequence.
         body_error = None
@@ -94,7 +96,7 @@ class Tasks:
         refresh_interval: float,
     ) -> None:
         self.body: trio.CancelScope = trio.CancelScope()
-        self.failures: list[Exception] = []
+        self.failures: list[BaseException] = []
         self._link = link
         self._session = session
         self._refresh_interval = refresh_interval
@@ -104,7 +106,7 @@ class Tasks:
         """Run one; its failure cancels the body, and comes out of the block."""
         try:
             await task()
-        except Exception as error:  # noqa: BLE001  # hooks and callbacks raise what they like
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  # as they like
             self.failures.append(error)
             self.body.cancel()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from ...errors import InvalidOption
 from ...options import check_seconds
 from ...routing import RequestTimeout
 from . import achievements, core, games, machine, players, tells
+from .errors import Offline
 from .session import GossipSession, new_ref
 from .socket import GossipSocket
 from .state import State, Transition
@@ -106,7 +108,8 @@ class Client:
             InvalidOption: the name is empty or no text.
         """
         check_text("name", name)
-        await self._send("players/sign-in", lambda state: players.sign_in(name, state), timeout)
+        with suppress(Offline):  # the next heartbeat tells
+            await self._send("players/sign-in", lambda state: players.sign_in(name, state), timeout)
 
     async def sign_out(self, name: str, *, timeout: float | None = 10) -> None:
         """A player of ours has gone offline.
@@ -115,7 +118,10 @@ class Client:
             InvalidOption: the name is empty or no text.
         """
         check_text("name", name)
-        await self._send("players/sign-out", lambda state: players.sign_out(name, state), timeout)
+        with suppress(Offline):
+            await self._send(
+                "players/sign-out", lambda state: players.sign_out(name, state), timeout
+            )
 
     @property
     def players(self) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ def authenticated(event: Mapping[str, Any], state: State) -> Transition:
 @core.on("heartbeat")
 def heartbeat(event: Mapping[str, Any], state: State) -> Transition:
     """It wants to know whether we live, and who is online. Three missed beats end the link."""
-    return (Heartbeat(),), state
+    return (NOTHING if state.phase is not Phase.ONLINE else (Heartbeat(),)), state
 
 
 @core.on("restart")

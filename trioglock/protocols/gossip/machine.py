@@ -24,7 +24,7 @@ from ...reasons import Disconnect, HandshakeFailed, RemoteClose
 from ...routing import Router
 from ...socket import Reconnect, Stop
 from . import achievements, core, games, players, tells
-from .errors import Offline, RequestFailed, failure
+from .errors import Offline, RequestFailed, SubscribeFailed, failure
 from .state import (
     NOTHING,
     Effect,
@@ -101,10 +101,10 @@ def receive(name: str, event: Mapping[str, Any], state: State) -> Transition:
 
 def _answered(ref: str, pending: Pending, event: Mapping[str, Any], state: State) -> Transition:
     if event.get("status") == "failure":
-        error, errors = _error_of(event)
-        if pending.event == "channels/subscribe":
+        error = failure(pending.event, *_error_of(event))
+        if isinstance(error, SubscribeFailed):
             state = core.refused(pending.subject, state)
-        return (Settle(ref, error=failure(pending.event, error, errors)),), state
+        return (Settle(ref, error=error),), state
     try:
         return ANSWERS[pending.event](ref, pending, event, state)
     except DecodeError as invalid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import trio
@@ -80,7 +80,8 @@ class GossipSession:
         there = self._core.players()
         if there is None:
             return list(self.state.players)
-        if isinstance(there, str) or not all(isinstance(name, str) for name in there):
+        is_list = isinstance(there, Iterable) and not isinstance(there, str)
+        if not is_list or not all(isinstance(name, str) for name in there):
             raise BadHookResult(
                 f"{type(self._core).__name__}.players must return a list of names, not {there!r}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -13,11 +12,9 @@ import trio
 
 from ...connection import Connection
 from ...errors import (
-    BadHookResult,
     CallTimeout,
     ConnectError,
     ConnectionClosed,
-    InvalidOption,
     UsageError,
 )
 from ...frames import Data
@@ -26,7 +23,8 @@ from ...reasons import Disconnect, HandshakeFailed, Lost
 from ...routing.invalid import InvalidMessages
 from .address import Params, Source
 from .alarm import Alarm, Request
-from .client import ChannelClient, Connect, Stop
+from .callbacks import Callbacks
+from .client import ChannelClient, Connect, Result, Stop
 from .effects import AskPayload, Deliver, Effect, Ended, Joined, Resolve, Send
 from .errors import ChannelCrashed, Disconnected, JoinRefused, JoinTimeout, PushTimeout
 from .lines import Lines
@@ -68,8 +66,6 @@ class ClientActor(Generic[StateT]):
         opener: makes connections.
     """
 
-    state: StateT
-
     def __init__(
         self,
         client: ChannelClient[StateT],
@@ -80,7 +76,7 @@ class ClientActor(Generic[StateT]):
     ) -> None:
         self.lines: Lines = Lines(machine, serializer, timeout)
         self.invalid: InvalidMessages = InvalidMessages()
-        self._client = client
+        self._callbacks = Callbacks(client)
         self._machine = machine
         self._encode, self._decode = serializer.encode, serializer.decode
         self._open = opener
@@ -93,13 +89,19 @@ class ClientActor(Generic[StateT]):
         self._task: trio.lowlevel.Task | None = None
         self._nursery: trio.Nursery
 
+    @property
+    def state(self) -> StateT:
+        """See :attr:`ClientHandle.state`."""
+        return self._callbacks.state
+
     # The program's side.
 
     def cast(self, message: Any) -> None:
         """See :meth:`ClientHandle.cast`."""
-        if type(self._client).handle_cast is ChannelClient.handle_cast:
-            raise UsageError(f"{type(self._client).__name__} has no handle_cast")
-        self._put(partial(self._callback, self._client.handle_cast, message, self.lines))
+        client = self._callbacks.client
+        if type(client).handle_cast is ChannelClient.handle_cast:
+            raise UsageError(f"{type(client).__name__} has no handle_cast")
+        self._put(partial(self._callback, client.handle_cast, message, self.lines))
 
     async def call(self, request: Any, timeout: float | None) -> Any:
         """See :meth:`ClientHandle.call`."""
@@ -121,8 +123,12 @@ class ClientActor(Generic[StateT]):
 
     def stop(self) -> None:
         """See :meth:`ClientHandle.stop`."""
-        if not self._ended:
+        if self._ended:
+            return
+        try:
             self._put(partial(self._obey, Stop()))
+        except trio.WouldBlock:
+            self._stopped = True  # before all the jobs that wait
 
     def connect(self, wish: Connect) -> None:
         """See :meth:`ClientHandle.connect`."""
@@ -138,7 +144,7 @@ class ClientActor(Generic[StateT]):
             return False
 
         async def job() -> None:
-            self.lines.effects.extend(request(trio.current_time()))
+            self.lines.effects.extend(request())
 
         self._put(job)
         return True
@@ -147,11 +153,11 @@ class ClientActor(Generic[StateT]):
 
     async def run(self, started: Callable[[], None], *, connect: bool) -> None:
         """Live until a callback wants it to stop, or raises."""
-        failure: Exception | None = None
+        failure: BaseException | None = None
         async with trio.open_nursery() as self._nursery:
             self._task = trio.lowlevel.current_task()
             try:
-                self.state = await _awaited(self._client.init())
+                await self._callbacks.init()
                 self._nursery.start_soon(self._alarm.run)
                 if connect:
                     await self._obey(Connect())
@@ -159,11 +165,12 @@ class ClientActor(Generic[StateT]):
                 while not self._stopped:
                     await (await self._jobs.receive())()
                     await self._carry_out()
-            except Exception as error:  # noqa: BLE001 - raised again below, outside the nursery
+            except BaseException as error:  # noqa: BLE001 - raised again below, outside the nursery
                 failure = error
             finally:
                 self._end()
-            if self._connection is not None:
+            wants_goodbye = failure is None or isinstance(failure, Exception)
+            if self._connection is not None and wants_goodbye:
                 await self._connection.aclose(1000 if failure is None else 1011)
             self._nursery.cancel_scope.cancel()
         if failure is not None:
@@ -176,37 +183,23 @@ class ClientActor(Generic[StateT]):
                 answer.error = Disconnected("the client has ended")
                 answer.came.set()
 
-    async def _obey(self, result: Any) -> None:
+    async def _obey(self, result: Result) -> None:
         """Do what the result of a callback says."""
         if isinstance(result, Stop):
             self._stopped = True
-        elif isinstance(result, Connect):
-            if not self._linking:
-                self._linking = True
-                self._nursery.start_soon(self._link, result)
-        elif result is not None:
-            raise BadHookResult(
-                f"a callback's result is None, Connect or Stop, not {result!r:.200}"
-            )
+        elif isinstance(result, Connect) and not self._linking:
+            self._linking = True
+            self._nursery.start_soon(self._link, result)
 
     async def _callback(self, callback: Callable[..., Any], *args: Any) -> None:
-        returned = await _awaited(callback(*args, self.state))
-        if not isinstance(returned, tuple) or len(returned) != 2:
-            raise _bad_result(callback, "a tuple (result, state)", returned)
-        result, self.state = returned
-        await self._obey(result)
+        await self._obey(await self._callbacks.tell(callback, *args))
 
     async def _answer(self, request: Any, answer: Answer) -> None:
-        callback = self._client.handle_call
         if answer not in self._answers:
             return  # nobody waits any more
         try:
-            returned = await _awaited(callback(request, self.lines, self.state))
-            if not isinstance(returned, tuple) or len(returned) not in (2, 3):
-                wanted = "a tuple (reply, state) or (reply, result, state)"
-                raise _bad_result(callback, wanted, returned)
-            await self._obey(returned[1] if len(returned) == 3 else None)
-            answer.value, self.state = returned[0], returned[-1]
+            answer.value, result = await self._callbacks.ask(request, self.lines)
+            await self._obey(result)
         except Exception as error:  # noqa: BLE001 - it belongs to the call
             answer.error = error
         answer.came.set()
@@ -246,7 +239,7 @@ class ClientActor(Generic[StateT]):
     async def _connected(self, connection: Connection[None]) -> None:
         self._connection = connection
         self._machine.connect(trio.current_time())
-        await self._callback(self._client.handle_connected, self.lines)
+        await self._callback(self._callbacks.client.handle_connected, self.lines)
 
     async def _received(self, batch: Iterable[Data]) -> None:
         for frame in batch:
@@ -266,7 +259,7 @@ class ClientActor(Generic[StateT]):
         self._machine.disconnect()
         self.lines.forget()
         self._frames.clear()
-        await self._callback(self._client.handle_disconnected, reason)
+        await self._callback(self._callbacks.client.handle_disconnected, reason)
 
     # Effects.
 
@@ -285,7 +278,7 @@ class ClientActor(Generic[StateT]):
             pass  # handle_disconnected is on its way
 
     async def _do(self, effect: Effect) -> None:
-        lines, client = self.lines, self._client
+        lines, client = self.lines, self._callbacks.client
         match effect:
             case Send(message):
                 self._frames.append(self._encode(message))
@@ -305,7 +298,7 @@ class ClientActor(Generic[StateT]):
                 await self._resolved(number, outcome)
 
     async def _channel_ended(self, topic: str, cause: Exception | None, payload: Any) -> None:
-        lines, client = self.lines, self._client
+        lines, client = self.lines, self._callbacks.client
         if isinstance(cause, JoinRefused):
             await self._callback(client.handle_join_error, topic, cause.response, lines)
         elif isinstance(cause, JoinTimeout):
@@ -315,7 +308,7 @@ class ClientActor(Generic[StateT]):
         # Else it was left, and what answers that is still to come.
 
     async def _resolved(self, number: int, outcome: PushReply | Exception) -> None:
-        lines, client = self.lines, self._client
+        lines, client = self.lines, self._callbacks.client
         if number in lines.leaves:
             topic = lines.leaves.pop(number)
             await self._callback(client.handle_channel_closed, topic, {}, lines)
@@ -328,27 +321,5 @@ class ClientActor(Generic[StateT]):
         # Else the channel has ended, and is told so.
 
 
-async def _awaited(returned: Any) -> Any:
-    return await returned if inspect.isawaitable(returned) else returned
-
-
 async def _raise(error: Exception) -> None:
     raise error
-
-
-def _bad_result(callback: Callable[..., Any], wanted: str, returned: object) -> BadHookResult:
-    name = getattr(callback, "__qualname__", repr(callback))
-    return BadHookResult(f"{name} must return {wanted}, not {returned!r:.200}")
-
-
-def check_client(client: ChannelClient[StateT]) -> ChannelClient[StateT]:
-    """The client to use.
-
-    Raises:
-        InvalidOption: it is none.
-    """
-    if isinstance(client, type) and issubclass(client, ChannelClient):
-        raise InvalidOption(f"client is an instance, not the class: write {client.__name__}()")
-    if not isinstance(client, ChannelClient):
-        raise InvalidOption(f"client is a ChannelClient, not {client!r}")
-    return client

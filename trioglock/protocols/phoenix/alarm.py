@@ -14,8 +14,8 @@ from .machine import Machine
 
 __all__ = ["Alarm", "Request"]
 
-Request: TypeAlias = Callable[[float], Iterable[Effect]]
-"""What to ask of the machine, given the time."""
+Request: TypeAlias = Callable[[], Iterable[Effect]]
+"""Asks something of the machine."""
 
 CROWDED = 0.01
 
@@ -56,6 +56,6 @@ class Alarm:
             else:
                 await ticked.wait()
 
-    def _tick(self, ticked: trio.Event, now: float) -> list[Effect]:
+    def _tick(self, ticked: trio.Event) -> list[Effect]:
         ticked.set()
-        return self._machine.tick(now)
+        return self._machine.tick(trio.current_time())

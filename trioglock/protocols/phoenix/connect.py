@@ -76,10 +76,10 @@ def connect(
         ConnectError: on entering the block, such as HandshakeRefused with 403.
         Exception: out of the block: what a callback or a function of yours raised.
     """
-    check_seconds("timeout", timeout)
+    check_timeout(timeout)
     check_whole("max_buffer", max_buffer, least=0, none=False)
     machine = Machine(rejoin_delays=check_delays(rejoin_delays), max_buffer=max_buffer)
-    serializer = serializer or V2Serializer()
+    serializer = check_serializer(serializer)
     wire = Wire(machine, serializer)
     options.setdefault("reconnect", RECONNECT)
     options = with_heartbeat(options, machine.heartbeat, serializer)
@@ -142,6 +142,23 @@ async def _socket(
 ) -> AsyncIterator[PhoenixSocket]:
     async with opening as connection:
         yield PhoenixSocket(connection, wire, timeout)
+
+
+def check_timeout(timeout: float) -> None:
+    """Raise InvalidOption unless ``timeout`` is a positive number of seconds."""
+    if timeout is None:
+        raise InvalidOption("timeout is a number of seconds, not None; math.inf waits for ever")
+    check_seconds("timeout", timeout)
+
+
+def check_serializer(serializer: Serializer | None) -> Serializer:
+    """The serializer to use."""
+    if serializer is None:
+        return V2Serializer()
+    methods = (getattr(serializer, name, None) for name in ("encode", "decode"))
+    if isinstance(serializer, type) or not all(map(callable, methods)):
+        raise InvalidOption(f"serializer has the methods encode and decode, not {serializer!r}")
+    return serializer
 
 
 def check_delays(delays: Sequence[float]) -> tuple[float, ...]:

@@ -7,11 +7,10 @@ from typing import Any
 
 import trio
 
-from ...errors import InvalidOption
 from .effects import Effect, Send
 from .errors import NotJoined
 from .machine import Machine
-from .message import JOIN, PHOENIX, Message
+from .message import JOIN, Message, check_event, check_topic
 from .serializer import Serializer
 
 __all__ = ["Lines"]
@@ -48,8 +47,7 @@ class Lines:
 
     def join(self, topic: str, payload: Any = None) -> None:
         """See :class:`ChannelTransport`."""
-        if not isinstance(topic, str) or topic in ("", PHOENIX):
-            raise InvalidOption(f"a topic is a str such as 'room:1', not {topic!r}")
+        check_topic(topic)
         payload = {} if payload is None else payload
         self._encode(Message("0", "0", topic, JOIN, payload))
         deadline = trio.current_time() + self._timeout
@@ -66,8 +64,7 @@ class Lines:
 
     def push(self, topic: str, event: str, payload: Any = None) -> str:
         """See :class:`ChannelTransport`."""
-        if not isinstance(event, str) or not event:
-            raise InvalidOption(f"an event is a str such as 'shout', not {event!r}")
+        check_event(event)
         payload = {} if payload is None else payload
         channel = self._channel(topic)
         self._encode(Message("0", "0", topic, event, payload))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import InvalidOption
+
 __all__ = [
     "CLOSE",
     "ERROR",
@@ -20,6 +22,8 @@ __all__ = [
     "VERSION",
     "Message",
     "PushReply",
+    "check_event",
+    "check_topic",
 ]
 
 VERSION = "2.0.0"
@@ -34,6 +38,8 @@ REPLY = "phx_reply"
 CLOSE = "phx_close"
 ERROR = "phx_error"
 HEARTBEAT = "heartbeat"
+
+OWN_EVENTS = (JOIN, LEAVE, REPLY, CLOSE, ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +78,20 @@ class PushReply:
     def ok(self) -> bool:
         """Whether the status is ``"ok"``."""
         return self.status == "ok"
+
+
+def check_topic(topic: object) -> None:
+    """Raise InvalidOption unless ``topic`` is one that can be joined."""
+    if not isinstance(topic, str) or topic in ("", PHOENIX):
+        raise InvalidOption(f"a topic is a str such as 'room:1', not {topic!r}")
+
+
+def check_event(event: object) -> None:
+    """Raise InvalidOption unless ``event`` is one that can be pushed.
+
+    Phoenix's own are not: a join or a leave sent as a push would end the channel it is pushed to.
+    """
+    if not isinstance(event, str) or not event or event in OWN_EVENTS:
+        raise InvalidOption(
+            f"an event is a str such as 'shout', and none of Phoenix's own, not {event!r}"
+        )

@@ -10,13 +10,13 @@ import trio
 from ...client import ConnectOptions
 from ...connection import Connection
 from ...errors import InvalidOption
-from ...options import check_seconds
-from .actor import ClientActor, check_client
+from .actor import ClientActor
 from .address import Params, Source
+from .callbacks import check_client
 from .client import ChannelClient, Connect
-from .connect import open_connection, with_heartbeat
+from .connect import check_serializer, check_timeout, open_connection, with_heartbeat
 from .machine import Machine
-from .serializer import Serializer, V2Serializer
+from .serializer import Serializer
 
 __all__ = ["ClientHandle", "run"]
 
@@ -63,6 +63,7 @@ class ClientHandle(Generic[StateT]):
             timeout: seconds to wait at the most; None for ever.
 
         Raises:
+            trio.WouldBlock: 65,536 jobs wait already.
             CallTimeout: no reply in time; the request may still be handled.
             Disconnected: the client has ended.
             UsageError: called inside a callback, or there is no ``handle_call``.
@@ -74,6 +75,7 @@ class ClientHandle(Generic[StateT]):
         """Connect, as if a callback had returned ``Connect()``.
 
         Raises:
+            trio.WouldBlock: 65,536 jobs wait already.
             Disconnected: the client has ended.
         """
         self._actor.connect(wish or Connect())
@@ -121,11 +123,11 @@ async def run(
         BadHookResult, Exception: what a callback, or a function of yours, raised.
     """
     check_client(client)
-    check_seconds("timeout", timeout)
+    check_timeout(timeout)
     if options.get("reconnect"):
         raise InvalidOption("reconnect: return Connect(delay=...) from handle_disconnected instead")
     machine = Machine(rejoin_delays=())
-    serializer = serializer or V2Serializer()
+    serializer = check_serializer(serializer)
     options = with_heartbeat(options, machine.heartbeat, serializer)
     place = Place(url, params, auth_token, options)
     place.open(None, None)  # complains now about what can be known to be wrong

@@ -17,7 +17,7 @@ from .effects import Effect
 from .errors import JoinTimeout, PushTimeout
 from .feed import Feed, Overflow, Payload, QueueOptions
 from .membership import Phase
-from .message import JOIN, PHOENIX, PushReply
+from .message import JOIN, PushReply, check_event, check_topic
 from .presence import Presence
 from .wire import Waiter, Wire
 
@@ -81,7 +81,8 @@ class PhoenixSocket:
         Args:
             topic: such as ``"room:1"``.
             payload: what the server's ``join/3`` gets. Or a function, plain or async, that is
-                asked before every join: for fresh tokens. An async one runs beside the rest.
+                asked before every join: for fresh tokens. An async one runs beside the rest, and is
+                cancelled when its attempt is over.
             timeout: seconds, an outage included; also for pushes, and for each later join.
             max_queue: messages that may wait to be taken; None for any number.
             overflow: what happens then: ``"close"`` leaves the topic, and
@@ -128,8 +129,7 @@ class PhoenixSocket:
 
         Pushes may be made at once; they wait for the channel to be joined.
         """
-        if not isinstance(topic, str) or topic in ("", PHOENIX):
-            raise InvalidOption(f"a topic is a str such as 'room:1', not {topic!r}")
+        check_topic(topic)
         if not (presence is None or isinstance(presence, Presence)):
             raise InvalidOption(f"presence is a Presence or None, not {presence!r}")
         check_seconds("timeout", timeout)
@@ -141,7 +141,7 @@ class PhoenixSocket:
             self._wire.check(topic, JOIN, {} if payload is None else payload)
         channel = Channel(self, topic, seconds, feed)
 
-        def request(_: float) -> list[Effect]:
+        def request() -> list[Effect]:
             channel.id, effects = self._machine.join(topic, seconds, deadline)
             self._wire.members[channel.id] = feed
             return effects
@@ -152,10 +152,11 @@ class PhoenixSocket:
     def _abandon(self, channel: Channel) -> None:
         """Leave, and wait for nothing."""
 
-        def request(now: float) -> list[Effect]:
+        def request() -> list[Effect]:
             if self._machine.phase(channel.id) is None:
                 return []
-            return self._machine.leave(channel.id, now + channel.timeout)[1]
+            deadline = trio.current_time() + channel.timeout
+            return self._machine.leave(channel.id, deadline)[1]
 
         self._wire.cast(request)
 
@@ -169,15 +170,14 @@ class PhoenixSocket:
         self, channel: Channel, event: str, payload: Payload, timeout: float, *, wants_reply: bool
     ) -> PushReply:
         """See :meth:`Channel.push`."""
-        if not isinstance(event, str) or not event:
-            raise InvalidOption(f"an event is a str such as 'shout', not {event!r}")
+        check_event(event)
         check_seconds("timeout", timeout)
         payload = {} if payload is None else _plain(payload)
         machine, wire = self._machine, self._wire
         deadline = trio.current_time() + timeout
         waiter = Waiter()
 
-        def request(_: float) -> list[Effect]:
+        def request() -> list[Effect]:
             if machine.phase(channel.id) is not Phase.JOINED:
                 # It has to wait, and what is wrong with it is better told now.
                 wire.check(channel.topic, event, payload)
@@ -201,7 +201,7 @@ class PhoenixSocket:
         machine, wire = self._machine, self._wire
         waiter = Waiter()
 
-        def request(_: float) -> list[Effect]:
+        def request() -> list[Effect]:
             if machine.phase(channel.id) is None:
                 waiter.resolve(PushReply("ok", {}))
                 return []

@@ -16,6 +16,7 @@ from ...routing.invalid import InvalidMessages
 from ...socket import Handle, Reply, Socket, Stream
 from .alarm import Alarm, Request
 from .effects import AskPayload, Deliver, Effect, Ended, Interrupted, Joined, Resolve, Send
+from .errors import InvalidMessage
 from .machine import Machine
 from .message import JOIN, Message, PushReply
 from .serializer import Serializer
@@ -94,6 +95,8 @@ class Wire(Socket[None]):
         self._encode = serializer.encode
         self._decode = serializer.decode
         self._handle: Handle
+        self._asking: dict[int, trio.CancelScope] = {}
+        """By channel, what waits for the payload of a join."""
         self._alarm = Alarm(machine, self.cast)
 
     # Hooks.
@@ -105,16 +108,16 @@ class Wire(Socket[None]):
 
     def handle_connect(self, stream: Stream, state: None) -> tuple[Any, None]:
         """Join what is to be joined."""
-        return self._reply(self.machine.connect), state
+        return self._reply(self.machine.connect(trio.current_time())), state
 
     def handle_send(self, message: Request, state: None) -> tuple[Any, None]:
         """Carry out what a user's call asks for."""
-        frames = self._carry_out(message(trio.current_time()))
+        frames = self._carry_out(message())
         return (frames[0] if len(frames) == 1 else frames), state
 
     def handle_cast(self, message: Request, state: None) -> tuple[Any, None]:
         """Carry out what cannot wait for room."""
-        return self._reply(message), state
+        return self._reply(message()), state
 
     def handle_receive(self, frame: Data, state: None) -> tuple[Any, None]:
         """Give a message to the machine."""
@@ -123,8 +126,12 @@ class Wire(Socket[None]):
         except ValueError as error:
             self.invalid.note(error, frame)
             return None, state
-        frames = self._carry_out(self.machine.received(message, trio.current_time()))
-        return (Reply(*frames) if frames else None), state
+        effects = self.machine.received(message, trio.current_time())
+        if len(effects) == 1 and effects[0].__class__ is Resolve:
+            # A reply to a push, the commonest of all, brings no deadline and nothing to send.
+            self._resolve(effects[0])
+            return None, state
+        return self._reply(effects), state
 
     def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[None, None]:
         """Tell what was under way that it will not be answered."""
@@ -140,8 +147,8 @@ class Wire(Socket[None]):
 
     # Effects.
 
-    def _reply(self, request: Request) -> Reply | None:
-        frames = self._carry_out(request(trio.current_time()))
+    def _reply(self, effects: Iterable[Effect]) -> Reply | None:
+        frames = self._carry_out(effects)
         return Reply(*frames) if frames else None
 
     def _carry_out(self, effects: Iterable[Effect]) -> list[Data]:
@@ -153,10 +160,8 @@ class Wire(Socket[None]):
             match effect:
                 case Send(message, push):
                     self._frame(message, push, frames)
-                case Resolve(push, outcome):
-                    waiter = self.waiters.pop(push, None)
-                    if waiter is not None:
-                        waiter.resolve(outcome)
+                case Resolve():
+                    self._resolve(effect)
                 case Deliver(channel, message):
                     self._deliver(channel, message, queue)
                 case AskPayload(channel, attempt):
@@ -164,11 +169,18 @@ class Wire(Socket[None]):
                 case Joined(channel, response, _):
                     self.members[channel].on_joined(response)
                 case Interrupted(channel, cause):
+                    self._stop_asking(channel)
                     self.members[channel].on_interrupted(cause)
                 case Ended(channel, cause, _):
+                    self._stop_asking(channel)
                     self.members.pop(channel).on_ended(cause)
         self._alarm.set()
         return frames
+
+    def _resolve(self, effect: Resolve) -> None:
+        waiter = self.waiters.pop(effect.push, None)
+        if waiter is not None:
+            waiter.resolve(effect.outcome)
 
     def _frame(self, message: Message, push: int | None, frames: list[Data]) -> None:
         try:
@@ -184,7 +196,7 @@ class Wire(Socket[None]):
     def _deliver(self, channel: int, message: Message, queue: deque[Effect]) -> None:
         try:
             error = self.members[channel].on_message(message, self.machine.join_ref(channel))
-        except ValueError as invalid:
+        except InvalidMessage as invalid:
             self.invalid.note(invalid, message)
             return
         if error is not None:
@@ -206,23 +218,36 @@ class Wire(Socket[None]):
     # The payloads of joins.
 
     def _ask(self, channel: int, attempt: int) -> list[Effect]:
+        self._stop_asking(channel)
         try:
             payload = self.members[channel].ask_payload()
             if inspect.isawaitable(payload):
-                self._handle.start_soon(self._await_payload, channel, attempt, payload)
+                self._asking[channel] = scope = trio.CancelScope()
+                self._handle.start_soon(self._await_payload, scope, channel, attempt, payload)
                 return []
             return self._answer(channel, attempt, payload)
         except Exception as error:  # noqa: BLE001 - whatever the user's function raises
             return self.machine.fail(channel, error)
 
-    async def _await_payload(self, channel: int, attempt: int, coming: Awaitable[Any]) -> None:
-        try:
-            payload = await coming
-        except Exception as error:  # noqa: BLE001 - whatever the user's function raises
-            failure = error
-            self.cast(lambda _: self.machine.fail(channel, failure))
-        else:
-            self.cast(lambda _: self._answer(channel, attempt, payload))
+    async def _await_payload(
+        self, scope: trio.CancelScope, channel: int, attempt: int, coming: Awaitable[Any]
+    ) -> None:
+        with scope:
+            try:
+                payload = await coming
+            except Exception as error:  # noqa: BLE001 - whatever the user's function raises
+                failure = error
+                self.cast(lambda: self.machine.fail(channel, failure))
+            else:
+                self.cast(lambda: self._answer(channel, attempt, payload))
+        if self._asking.get(channel) is scope:
+            del self._asking[channel]
+
+    def _stop_asking(self, channel: int) -> None:
+        """An attempt is over: a function that hangs does not pile up with each."""
+        scope = self._asking.pop(channel, None)
+        if scope is not None:
+            scope.cancel()
 
     def _answer(self, channel: int, attempt: int, payload: Any) -> list[Effect]:
         payload = {} if payload is None else payload

@@ -95,6 +95,12 @@ def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> Add
     except ValueError as error:
         raise InvalidOption(f"not a Redis URL: {error}") from None
     parts.pop("connection_class", None)
+    if scheme == "unix" and not parts.get("path"):
+        raise InvalidOption("a Redis URL with unix:// names a path: unix:///run/redis.sock")
+    try:
+        str(parts.get("host", "")).encode("idna")
+    except UnicodeError:
+        raise InvalidOption(f"a Redis URL names a host, not {parts['host']!r:.60}") from None
     known = set(Address.__dataclass_fields__) - {"ssl_context"}
     if unknown := sorted(set(parts) - known):
         raise InvalidOption(f"a Redis URL takes no {unknown[0]!r} here; for TLS give ssl_context")

@@ -12,6 +12,7 @@ from ...frames import BytesLike
 from ...options import check_seconds, check_whole
 from ..message import check_channel, check_data, check_name
 from .address import extra, parse_address
+from .source import SPARE
 
 __all__ = ["publish"]
 
@@ -63,7 +64,7 @@ def publish(
             client.publish(f"{name}/{channel}", data)
         else:
             entry = {"channel": channel, "data": data}
-            client.xadd(name, entry, maxlen=history, approximate=False)
+            client.xadd(name, entry, maxlen=history + SPARE, approximate=False)
     except errors.AuthenticationError as error:
         raise BrokerRefused(f"Redis says: {error}") from error
     except (errors.ConnectionError, errors.TimeoutError) as error:

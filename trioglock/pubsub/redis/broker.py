@@ -19,7 +19,7 @@ from ..history import History
 from .address import parse_address
 from .commands import Commands
 from .keeper import Timing
-from .source import Channels, Entries, Source
+from .source import SPARE, Channels, Entries, Source
 
 __all__ = ["RedisBroker"]
 
@@ -41,7 +41,8 @@ class RedisBroker(Broker):
             ``unix://[[user]:password@]/path[?db=n]``.
         history: keep so many messages of each hub in a Redis stream, named as the hub, for those
             who come back. They then travel by that stream alone: others publish with
-            ``XADD sock-hook * channel news data hello``. None keeps none.
+            ``XADD sock-hook * channel news data hello``. The stream is 500 messages longer, for
+            hubs that are behind. None keeps none.
         ssl_context: for ``rediss://``; by default the system's certificates are trusted.
         open_timeout: seconds to reach Redis on entering ``async with hub``; None for ever.
         publish_timeout: seconds that a message may take; None for ever.
@@ -94,7 +95,7 @@ class RedisBroker(Broker):
             channels = Channels(self._address, self._timing, name, deliver)
             commands = Commands(self._address, self._timing, channels.keeper)
             return self._join(channels, commands, Published(commands, name))
-        history = History(self._history)
+        history = History(self._history, shared=True)
         stream = Entries(self._address, self._timing, name, history, deliver)
         commands = Commands(self._address, self._timing, stream.keeper)
         return self._join(stream, commands, Streamed(commands, name, history))
@@ -134,7 +135,8 @@ class Streamed(Line):
     def __init__(self, commands: Commands, name: str, history: History) -> None:
         self.history: History | None = history
         self._commands = commands
-        self._start = ("XADD", name, "MAXLEN", history.messages.maxlen or 1, "*")
+        length = (history.messages.maxlen or 1) + SPARE
+        self._start = ("XADD", name, "MAXLEN", length, "*")
 
     async def publish(self, channel: str, data: Data) -> None:
         """See :meth:`Line.publish`."""

@@ -80,10 +80,20 @@ class Commands:
         request = Asked(wire.pack(*command))
         self._unsent.append(request)
         self._work.unpark()
-        await request.done.wait()
+        try:
+            await request.done.wait()
+        finally:
+            if not request.done.is_set():
+                self._take_back(request)
         if request.failure is not None:
             raise request.failure
         return wire.checked(request.reply)
+
+    def _take_back(self, request: Asked) -> None:
+        """Nobody waits for it any more: what has not left shall not, and fills no memory."""
+        request.packed = b""
+        if request in self._unsent:
+            self._unsent.remove(request)
 
     async def _open_wire(self) -> Wire:
         while True:

@@ -17,13 +17,20 @@ from .address import Address
 from .keeper import Keeper, Timing
 from .wire import Wire, WireBroken
 
-__all__ = ["Channels", "Entries", "Source"]
+__all__ = ["SPARE", "Channels", "Entries", "Source"]
 
 SECONDS_PER_TURN = 0.005
 """A burst of messages lets the other tasks run so often."""
 
 MAX_BATCH = 500
 """Entries of a stream that one command brings."""
+
+SPARE = MAX_BATCH
+"""Entries of a stream beyond its history.
+
+With them a command that brings less than ``MAX_BATCH`` brings all that there was: had an entry been
+cut off before it was read, more would have followed.
+"""
 
 
 class Source(ABC):
@@ -53,8 +60,11 @@ class Source(ABC):
         if not self.ready.is_set():
             self.ready.set()
         elif gap:
-            self._deliver(Gap(trio.current_time() - self._alive_at))
+            self._tell_gap()
         self._alive_at = trio.current_time()
+
+    def _tell_gap(self) -> None:
+        self._deliver(Gap(trio.current_time() - self._alive_at))
 
     async def _deliver_all(self, messages: Iterable[Message]) -> None:
         self._alive_at = trio.current_time()
@@ -136,9 +146,12 @@ class Entries(Source):
             with trio.move_on_after(patience) as scope:
                 command = ("XREAD", "COUNT", MAX_BATCH, "BLOCK", milliseconds, "STREAMS", self._key)
                 reply = await wire.ask(*command, self._history.last)
+                entries = reply[0][1] if reply else ()
+                if len(entries) == MAX_BATCH and await self._finds_cut(wire):
+                    self._tell_gap()
             if scope.cancelled_caught:
                 raise WireBroken(f"Redis was silent for {patience} seconds")
-            await self._deliver_all(self._messages(reply[0][1] if reply else ()))
+            await self._deliver_all(self._messages(entries))
 
     async def _catch_up(self, wire: Wire) -> bool:
         """Get ready to read on; whether messages may be missing."""
@@ -148,8 +161,15 @@ class Entries(Source):
             for entry in reversed(entries):
                 self._history.add(as_message(entry))
             return False
+        return await self._finds_cut(wire)
+
+    async def _finds_cut(self, wire: Wire) -> bool:
+        """Whether entries that were not read may have been cut off; the history then has a cut."""
         oldest = await wire.ask("XRANGE", self._key, "-", "+", "COUNT", 1)
-        return not oldest or parse_id(oldest[0][0].decode()) > parse_id(self._history.last)
+        if oldest and parse_id(oldest[0][0].decode()) <= parse_id(self._history.last):
+            return False
+        self._history.cut()
+        return True
 
     def _messages(self, entries: Iterable[Any]) -> Iterable[Message]:
         for entry in entries:

@@ -1,0 +1,60 @@
+"""What a connection is that somebody else has opened: one link, and never another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from ..connection import Connection
+from ..errors import UsageError
+from ..reasons import Disconnect
+from ..socket import Reconnect, Stop
+from ..transports import Link
+
+__all__ = ["Accepted", "AcceptedConnection"]
+
+
+class Accepted:
+    """The route of a server's session: one link, that a client has opened, and never another."""
+
+    __slots__ = ("_link",)
+
+    gave_up: Exception | None = None
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def open(self, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the seam's signature
+        """See :meth:`Route.open`."""
+        await trio.lowlevel.checkpoint()
+        return self._link
+
+    def retries(self, reason: Disconnect) -> bool:  # noqa: ARG002 - the seam's signature
+        """See :meth:`Route.retries`."""
+        return False
+
+    def next_delay(
+        self,
+        reason: Disconnect,  # noqa: ARG002 - the seam's signature
+        decision: Reconnect | Stop | None,  # noqa: ARG002
+        lasted: float,  # noqa: ARG002
+        *,
+        at_once: bool,  # noqa: ARG002
+    ) -> float | None:
+        """See :meth:`Route.next_delay`. It is for the client to dial again."""
+        return None
+
+
+class AcceptedConnection(Connection[Any]):
+    """The connection over it, for hooks and handlers."""
+
+    async def reconnect(self) -> None:
+        """Nothing that a server can do.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "a server cannot reconnect: close the connection, and its client may dial again"
+        )
