@@ -266,7 +266,9 @@ async def test_a_stream_that_is_cut_before_it_was_read_is_a_gap(redis: RealRedis
         async with Hub(broker=redis.broker(history=10), max_queue=5000) as hub:
             subscription = hub.subscribe("x", gaps=True)
             await hub.publish("first", channel="x")
-            [first] = [await subscription.__anext__()]
+            first = await subscription.__anext__()
+            assert isinstance(first, Message)
+            assert first.id is not None
             for count in (500, 1500):
                 # Blocks, so that the hub cannot read meanwhile.
                 redis.send_plainly(
