@@ -74,7 +74,7 @@ def test_frames_leave_in_one_piece_and_in_order() -> None:
     batch = encoder.encode(CONVERSATION)
     assert batch == b"".join(plain(mask=False).encode([item]) for item in CONVERSATION)
     assert encoder.encode([]) == b""
-    assert encoder.encode(iter(["lazy"])) == frame(TEXT, b"lazy")
+    assert encoder.encode(["lazy"]) == frame(TEXT, b"lazy")
 
 
 @pytest.mark.parametrize("mask", [True, False])

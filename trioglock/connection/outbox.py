@@ -157,6 +157,25 @@ class Outbox:
         if self.idle:
             self._wake()
 
+    def put_prepared(self, frame: Prepared, *, at_once: bool) -> bool:
+        """Queue one of many, unless there is no room; whether it was queued.
+
+        Args:
+            frame: the same for all.
+            at_once: it may leave on the spot.
+        """
+        if self.closed or self.size >= self._limit:
+            return False
+        self._queued += 1
+        if self.idle and self._write_now is not None and (at_once or self.eager):
+            self._put_through(frame, frame.size)
+            return True
+        self.size += frame.size
+        self._data.append(frame)
+        if self.idle:
+            self._wake()
+        return True
+
     def _put_through(self, frame: Message, size: int) -> None:
         """Let a frame that finds nothing before it leave on the spot, without queueing."""
         assert self._write_now is not None

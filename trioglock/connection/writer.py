@@ -85,8 +85,10 @@ class Writer:
 
     def write_now(self, frame: OutFrame) -> bool:
         """Write one frame on the spot, or begin to; whether all of it has left."""
-        self._unfinished = not self._link.write_now(self._fit([frame]))
-        return not self._unfinished
+        as_it_is = self._link.takes_prepared and not self._trace.on
+        done = self._link.write_now((frame,) if as_it_is else self._fit([frame]))
+        self._unfinished = not done
+        return done
 
     def _write_now(self) -> None:
         batch = self._outbox.take()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import trio
@@ -68,15 +68,16 @@ class Roster:
             raise InvalidFrame("a Close frame is not broadcast: use close()")
         # Encoded once for all.
         message = Prepared(checked) if isinstance(checked, str | bytes) else checked
-        now = trio.current_time()
-        at_once, self._latest = now - self._latest > COALESCE, now
+        if isinstance(message, Prepared):
+            now = trio.current_time()
+            at_once, self._latest = now - self._latest > COALESCE, now
+            outboxes = [session.outbox for session in self._members.values()]
+            return sum([outbox.put_prepared(message, at_once=at_once) for outbox in outboxes])
         queued = 0
         for connection in self._members:
-            try:
-                connection.send_frame_nowait(message, at_once=at_once)
-            except (trio.WouldBlock, ConnectionClosed):
-                continue
-            queued += 1
+            with suppress(trio.WouldBlock, ConnectionClosed):
+                connection.send_frame_nowait(message)
+                queued += 1
         return queued
 
     def close(self, frame: Close, deadline: float) -> None:

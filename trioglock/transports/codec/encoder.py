@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from ...frames import Close, Frame, Ping, Pong, Prepared
 from .deflate import Deflate
@@ -33,8 +33,10 @@ class Encoder:
         self._keys = b""
         self._next_key = 0
 
-    def encode(self, frames: Iterable[Frame]) -> bytes:
+    def encode(self, frames: Sequence[Frame]) -> bytes:
         """The bytes of ``frames``, one after the other, ready for one write."""
+        if len(frames) == 1 and frames[0].__class__ is Prepared and not self._mask:
+            return frames[0].wire or self._make_wire(frames[0])
         deflate, append = self._deflate, self._append
         parts: list[bytes] = []
         for frame in frames:
@@ -77,15 +79,20 @@ class Encoder:
 
     def _append_prepared(self, parts: list[bytes], frame: Prepared) -> None:
         """A whole message that is not compressed, which RFC 7692, section 6, always allows."""
-        head = FIN | (TEXT if isinstance(frame.message, str) else BINARY)
         if self._mask:
-            self._append(parts, head, frame.to_payload())
-            return
-        if not frame.wire:
-            made: list[bytes] = []
-            self._append(made, head, frame.to_payload())
-            frame.wire = b"".join(made)
-        parts.append(frame.wire)
+            self._append(parts, _head(frame), frame.to_payload())
+        else:
+            parts.append(frame.wire or self._make_wire(frame))
+
+    def _make_wire(self, frame: Prepared) -> bytes:
+        parts: list[bytes] = []
+        self._append(parts, _head(frame), frame.to_payload())
+        frame.wire = b"".join(parts)
+        return frame.wire
+
+
+def _head(frame: Prepared) -> int:
+    return FIN | (TEXT if isinstance(frame.message, str) else BINARY)
 
 
 _OPCODES = {Ping: PING, Pong: PONG, Close: CLOSE}

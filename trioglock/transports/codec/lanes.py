@@ -46,10 +46,9 @@ def cut_plain(chunk: bytes, at: int, limit: int, run: Run) -> int:
         stop = start + length
         if stop > end:
             break
-        head = chunk[at]
-        if head == FINAL_TEXT:
+        if chunk[at] == 0x81:  # FINAL_TEXT; a name would show
             append(chunk[start:stop].decode())
-        elif head == FINAL_BINARY:
+        elif chunk[at] == FINAL_BINARY:
             append(chunk[start:stop])
         else:
             break

@@ -58,8 +58,9 @@ class NativeServerLink(NativeLink):
 
     def write_now(self, frames: Sequence[Frame]) -> bool:
         """See :meth:`Link.write_now`."""
-        self._note(frames)
-        all_gone = super().write_now(frames)
+        if frames[-1].__class__ is Close:
+            self._closing = True
+        all_gone = NativeLink.write_now(self, frames)
         if self._closing and all_gone:
             self._finish()
         return all_gone
