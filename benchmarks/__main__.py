@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
@@ -113,7 +114,7 @@ def _chosen(case: Case, options: argparse.Namespace) -> Case:
     job = case.job
     if options.quick and "connections" in job:
         job = {**job, "connections": min(10, job["connections"])}
-    return Case(case.group, case.column, case.server, entries, job, case.awake, case.tls)
+    return replace(case, entries=entries, job=job)
 
 
 def _matches(name: str, patterns: Sequence[str] | None) -> bool:

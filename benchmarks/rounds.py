@@ -87,6 +87,7 @@ def run_case(
     with awake:
         counts = {entry: _calibrate(entry, job, field, effort) for entry in case.entries}
         able = [entry for entry, count in counts.items() if count]
+        counts = {entry: max(counts[entry], min(case.least, effort.most)) for entry in able}
         for number in range(effort.rounds):
             # Nobody always runs behind the same one.
             turn = number % max(1, len(able))

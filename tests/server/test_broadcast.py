@@ -64,7 +64,7 @@ async def test_nobody_is_no_mistake() -> None:
             assert site.server.broadcast("anybody?") == 0
 
 
-async def test_a_slow_client_holds_nobody_up() -> None:
+async def test_scenario_23_a_slow_client_holds_nobody_up() -> None:
     """23: when its outbox is full it is passed over; the others get everything."""
     with trio.fail_after(10):
         async with serving(Echo, LockstepListener(), write_limit=5000) as site:

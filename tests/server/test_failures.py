@@ -79,7 +79,7 @@ FAILING: list[Any] = [BadStart, BadGreeting, BadReceive, BadTask, bad_handler, b
 
 @on_both
 @pytest.mark.parametrize("target", [*FAILING, failing_together])
-async def test_a_failure_ends_its_connection_alone(
+async def test_scenario_18_a_failure_ends_its_connection_alone(
     target: Any, transport: MakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
     """18: the client sees 1011, the log has the traceback once, the others are served."""
@@ -191,7 +191,7 @@ async def test_a_transport_that_fails_harms_one_client(caplog: pytest.LogCapture
 
 
 @on_both
-async def test_a_handler_that_sends_after_the_client_has_left_is_no_failure(
+async def test_scenario_40_a_handler_that_sends_after_the_client_has_left_is_no_failure(
     transport: MakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
     """40: it meets ConnectionClosed, which may come out of it without being logged."""

@@ -37,7 +37,7 @@ ORIGINS: Sequence[Any] = ["https://example.org", re.compile(r"https://[a-z]+\.ex
 
 
 @on_both
-async def test_a_page_of_another_origin_is_refused_with_403(
+async def test_scenario_43_a_page_of_another_origin_is_refused_with_403(
     transport: MakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where origins are configured, a foreign page, and a client without any, stay outside."""

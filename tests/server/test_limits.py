@@ -73,7 +73,7 @@ async def _trickle(client: RawClient, byte: bytes) -> None:
             await client.say(byte)
 
 
-async def test_2000_half_open_connections_are_bounded_and_the_others_served(
+async def test_scenario_42_2000_half_open_connections_are_bounded_and_the_others_served(
     autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They cost little, end at open_timeout, are logged once each; who connects is served."""
@@ -100,7 +100,7 @@ async def test_2000_half_open_connections_are_bounded_and_the_others_served(
     assert len(logged(caplog)) == HALF_OPEN
 
 
-async def test_2000_half_open_sockets_are_bounded_and_the_others_served(
+async def test_scenario_42_2000_half_open_sockets_are_bounded_and_the_others_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The same on the network, with fewer allowed: at the end all of it is given back."""
@@ -253,7 +253,7 @@ async def test_refused_clients_take_no_place(autojump_clock: object) -> None:
             await conn.ping()
 
 
-async def test_a_client_gone_in_mid_handshake_is_nobodys_error(
+async def test_scenario_18_a_client_gone_in_mid_handshake_is_nobodys_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """18: whatever it had said so far, nothing is logged above INFO, and the server lives."""

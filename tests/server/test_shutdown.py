@@ -28,7 +28,7 @@ from .kit import Echo, MakeTransport, on_both, plain_request, request, serving
 
 
 @on_both
-async def test_clients_are_told_1001_and_handlers_finish(
+async def test_scenario_40_clients_are_told_1001_and_handlers_finish(
     transport: MakeTransport, autojump_clock: object
 ) -> None:
     """A handler sees its loop end, and takes the time it needs."""
@@ -90,7 +90,7 @@ async def test_code_and_reason_may_be_chosen_and_the_first_close_wins() -> None:
             assert (conn.close_code, conn.close_reason) == (1012, "back soon")
 
 
-async def test_one_deadline_ends_what_does_not_end(autojump_clock: object) -> None:
+async def test_scenario_40_one_deadline_ends_what_does_not_end(autojump_clock: object) -> None:
     """A handler that stays, a client that does not confirm, a silent handshake: all together."""
 
     async def stays(conn: Connection[None]) -> None:
