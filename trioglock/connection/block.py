@@ -17,6 +17,7 @@ import trio
 
 from ..errors import ConnectionClosed
 from ..frames import Close
+from ..groups import is_graceful, leaves
 from .connection import Connection
 from .session import Session
 
@@ -63,17 +64,10 @@ async def hold(
 async def _end(session: Session[StateT], body_error: BaseException | None) -> None:
     if body_error is None:
         await session.aclose(Close(1000))
-    elif _is_graceful(body_error):
+    elif is_graceful(body_error):
         await session.aclose(Close(1011, "internal error"))
     else:
         session.abort()
-
-
-def _is_graceful(error: BaseException) -> bool:
-    """Whether there is time for a closing handshake: not when cancelled or interrupted."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_graceful, error.exceptions))
-    return isinstance(error, Exception)
 
 
 def _verdict(
@@ -85,7 +79,7 @@ def _verdict(
         body_error = None
     if body_error is not None and body_error not in failures:
         failures.insert(0, body_error)
-    failures.extend(error for error in _leaves(leaked) if not isinstance(error, trio.Cancelled))
+    failures.extend(error for error in leaves(leaked) if not isinstance(error, trio.Cancelled))
     if session.open_error is not None:
         failures.append(session.open_error)
     real = [error for error in failures if not isinstance(error, trio.Cancelled)]
@@ -95,21 +89,13 @@ def _verdict(
         return BaseExceptionGroup("the body and the connection both failed", real)
     if body_error is not None:
         return body_error
-    return next(iter(_leaves(leaked)), None)
+    return next(iter(leaves(leaked)), None)
 
 
 def _is_consequence(session: Session[StateT], error: BaseException | None) -> bool:
     """Whether the body only met the end of this very connection."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_consequence(session, inner) for inner in error.exceptions)
-    if isinstance(error, ConnectionClosed):
-        return error.origin is session
-    return isinstance(error, trio.Cancelled)
-
-
-def _leaves(error: BaseException | None) -> list[BaseException]:
-    if error is None:
-        return []
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]
+    return error is not None and all(
+        isinstance(leaf, trio.Cancelled)
+        or (isinstance(leaf, ConnectionClosed) and leaf.origin is session)
+        for leaf in leaves(error)
+    )

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import trio
 
 from ..errors import UsageError
+from ..groups import is_cancelled
 from .interruptible import Interruptible
 from .waiters import Waiters
 
@@ -138,7 +139,7 @@ class Mailbox:
         except BaseException as error:
             # If the caller is cancelled as well, that goes first.
             free = trio.current_effective_deadline() > -math.inf
-            if here.interrupted and free and _is_cancelled(error):
+            if here.interrupted and free and is_cancelled(error):
                 raise self._closed_error() from None
             raise
         finally:
@@ -200,12 +201,6 @@ class Mailbox:
         """Let nobody wait for an answer any longer; the jobs themselves go on."""
         for answer in self._answers:
             answer.fail(self._closed_error())
-
-
-def _is_cancelled(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_cancelled, error.exceptions))
-    return isinstance(error, trio.Cancelled)
 
 
 async def _answering(job: Callable[[Answer], Awaitable[None]], answer: Answer) -> None:

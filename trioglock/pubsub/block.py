@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from ..groups import is_cancelled
+
 __all__ = ["background"]
 
 
@@ -28,16 +30,10 @@ async def background(*tasks: Callable[[], Awaitable[object]]) -> AsyncIterator[t
                 failure = error
             nursery.cancel_scope.cancel()
     except BaseException as leaked:
-        crashed = not _is_cancelled(leaked)
-        if failure is None or _is_cancelled(failure):
+        crashed = not is_cancelled(leaked)
+        if failure is None or is_cancelled(failure):
             raise
         if crashed:
             raise BaseExceptionGroup("the body and a task both failed", [failure, leaked]) from None
     if failure is not None:
         raise failure
-
-
-def _is_cancelled(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_cancelled, error.exceptions))
-    return isinstance(error, trio.Cancelled)

@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from ..groups import is_graceful, leaves
 from .place import OpenListeners
 from .server import Server
 
@@ -36,12 +37,12 @@ async def running(
             except BaseException as error:
                 body_error = error
                 errors.append(error)
-            if body_error is None or _is_graceful(body_error):
+            if body_error is None or is_graceful(body_error):
                 server.close()
                 await server.wait_closed()
             nursery.cancel_scope.cancel()
     except BaseException as error:
-        errors += _leaves(error)
+        errors += leaves(error)
     real = [error for error in errors if not isinstance(error, trio.Cancelled)]
     if len(real) > 1:
         raise BaseExceptionGroup("the body and the server both failed", real)
@@ -54,16 +55,3 @@ async def running(
             # As it was raised, and without a cycle between the exception and this frame.
             verdict.__context__ = context
             del verdict, body_error, errors, real, context
-
-
-def _is_graceful(error: BaseException) -> bool:
-    """Whether there is time to shut down in good order: not when cancelled or interrupted."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_graceful, error.exceptions))
-    return isinstance(error, Exception)
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from ..connection import Connection, Session, hold
 from ..errors import ConnectionClosed, InvalidOption
+from ..groups import leaves
 from ..options import FlowOptions
 from ..reasons import Disconnect, Violated
 from ..socket import Socket
@@ -140,9 +141,9 @@ async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa:
 
 def _is_end(error: BaseException, session: Session[Any]) -> bool:
     """Whether it tells no more than the connection's end, also as a nursery hands it on."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_end(inner, session) for inner in error.exceptions)
-    return isinstance(error, ConnectionClosed) and error.origin is session
+    return all(
+        isinstance(leaf, ConnectionClosed) and leaf.origin is session for leaf in leaves(error)
+    )
 
 
 def _label(target: object) -> str:
