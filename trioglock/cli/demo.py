@@ -8,12 +8,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import click
+import trio
+
 from ..client import connect
 from ..connection import Connection
 from ..socket import Socket, Stream
 from ..testing import MockServer, echo
 
-__all__ = ["Count", "Counter", "demo"]
+__all__ = ["Count", "Counter", "command", "demo"]
 
 STEPS = 20
 
@@ -40,6 +43,15 @@ class Counter(Socket[Count]):
     def handle_receive(self, frame: Any, state: Count) -> tuple[Any, Count]:
         """Frame in, message out."""
         return json.loads(frame), replace(state, received=state.received + 1)
+
+
+@click.command("demo")
+@click.option(
+    "--messages", type=click.IntRange(1), default=1000, show_default=True, help="How many to send."
+)
+def command(messages: int) -> int:
+    """Count JSON messages through hooks, against an embedded echo server."""
+    return trio.run(demo, messages)
 
 
 async def demo(messages: int) -> int:

@@ -10,6 +10,7 @@ import sys
 from contextlib import AsyncExitStack
 from typing import Any
 
+import click
 import trio
 
 from ..errors import InvalidOption, TrioglockError
@@ -146,3 +147,17 @@ def _load(options: argparse.Namespace) -> Any:
         raise InvalidOption(f"{options.target} cannot be imported: {error}") from error
     except AttributeError:
         raise InvalidOption(f"{module} has no {name}") from None
+
+
+@click.command(
+    "serve",
+    context_settings={"ignore_unknown_options": True},
+    short_help="Serve a hub or a target.",
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def command(words: tuple[str, ...]) -> int:
+    """Serve a hub, or a target of your own."""
+    parser = argparse.ArgumentParser(prog="trioglock")
+    add_serve(parser.add_subparsers(dest="command", required=True))
+    arguments = ["serve", *words]
+    return run_serve(parser.parse_args(arguments), arguments)
