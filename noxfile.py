@@ -104,7 +104,7 @@ def build(session: nox.Session) -> None:
         session.run("python", "-m", "venv", clean)
         python = str(Path(clean, "bin", "python"))
         wheel = next(path for path in artefacts if path.endswith(".whl"))
-        session.run(python, "-m", "pip", "install", "--quiet", wheel, external=True)
+        session.run(python, "-m", "pip", "install", "--quiet", f"{wheel}[cli]", external=True)
         with session.chdir(clean):
             session.run(python, "-m", "trioglock", "demo", external=True)
 

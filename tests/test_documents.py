@@ -168,7 +168,7 @@ def test_the_readme_asks_for_what_the_package_asks_for() -> None:
     """Extras that the documents install exist; the required Python is the one in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     installed = {extra for name in PAGES for extra in re.findall(r"'\.\[(\w+)\]'", Page(name).text)}
-    assert installed == {"test", "socks"}
+    assert installed == {"test", "socks", "cli"}
     assert installed <= project["optional-dependencies"].keys()
     readme = Page("README.md").text
     assert f"Python {project['requires-python'].removeprefix('>=')} or later" in readme
