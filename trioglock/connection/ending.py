@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
 from ..errors import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 from ..frames import Close, Data
 from ..reasons import Disconnect
 
-__all__ = ["OK_CODES", "Ending", "Status"]
+__all__ = ["OK_CODES", "TRANSITIONS", "Ending", "Status"]
 
 OK_CODES = frozenset({1000, 1001})
 
 
 class Status(Enum):
-    """Where a connection stands.
-
-    ::
-
-        CONNECTING -> OPEN -> CLOSING -> CLOSED
-                       ^ |       |
-                       | v       v
-                     RECONNECTING -> CLOSED
-    """
+    """Where a connection stands; :data:`TRANSITIONS` is the table of what may follow."""
 
     CONNECTING = "connecting"
+    """There is no link yet: the first attempt, or the pauses between first attempts."""
     OPEN = "open"
+    """A link is up, and nobody has begun to close it."""
     CLOSING = "closing"
+    """The closing handshake is under way, and no other link is expected."""
     RECONNECTING = "reconnecting"
+    """The link has ended, or is ending, and another one is expected."""
     CLOSED = "closed"
+    """The link has ended, and no other is expected; final, unless a hook decides otherwise."""
+
+
+TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
+    Status.CONNECTING: {
+        Status.OPEN: "upgraded",
+        Status.RECONNECTING: "attempt failed, policy tries again",
+        Status.CLOSED: "attempt failed, closed or cancelled",
+    },
+    Status.OPEN: {
+        Status.CLOSING: "either side closes",
+        Status.RECONNECTING: "lost, closed by the peer, or reconnect()",
+        Status.CLOSED: "lost, abort() or cancelled",
+    },
+    Status.CLOSING: {
+        Status.CLOSED: "closing handshake over, or out of time",
+        Status.RECONNECTING: "policy, asked again, wants another link",
+    },
+    Status.RECONNECTING: {
+        Status.OPEN: "upgraded",
+        Status.CLOSED: "gave up, closed or cancelled",
+    },
+    Status.CLOSED: {
+        Status.RECONNECTING: "handle_disconnect returned Reconnect",
+    },
+}
+"""From each status to those that may follow, and what leads there."""
 
 
 class Ending:

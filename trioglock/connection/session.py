@@ -35,7 +35,7 @@ from .actor import Actor
 from .background import Background
 from .deadlines import Deadlines
 from .dispatch import Effects
-from .ending import Ending, Status
+from .ending import TRANSITIONS, Ending, Status
 from .inbox import Inbox
 from .outbox import Outbox
 from .pings import Pings
@@ -172,7 +172,7 @@ class Session(Generic[StateT]):
                 if not self.upgrades and isinstance(reason, HandshakeFailed):
                     self.open_error = self._route.gave_up or reason.error
                 return reason
-            self.status = Status.RECONNECTING
+            self._become(Status.RECONNECTING)
             self.outbox.reopen()
             self.trace.line(f"reconnect in {delay:.3g} seconds")
             self._pausing = True
@@ -209,9 +209,9 @@ class Session(Generic[StateT]):
         self.ending.cause = reason
         self.pings.lose()
         if self._goes_on(reason):
-            self.status = Status.RECONNECTING
+            self._become(Status.RECONNECTING)
             return
-        self.status = Status.CLOSED
+        self._become(Status.CLOSED)
         if self._undecided:
             self.outbox.refuse()
         else:
@@ -236,7 +236,7 @@ class Session(Generic[StateT]):
         self.ending = Ending()
         self.handshake = link.handshake
         self.upgrades += 1
-        self.status = Status.OPEN
+        self._become(Status.OPEN)
         self.inbox.close_gates()
         self._span = Span(
             self,
@@ -394,7 +394,7 @@ class Session(Generic[StateT]):
         self._blame(reason)
         self.ending.sent = frame
         goes_on = self._goes_on(reason)
-        self.status = Status.RECONNECTING if goes_on else Status.CLOSING
+        self._become(Status.RECONNECTING if goes_on else Status.CLOSING)
         last_words = heard and not goes_on
         if not (last_words or goes_on or self._undecided):
             self.ending.unsent = self.outbox.drop_data()
@@ -424,7 +424,7 @@ class Session(Generic[StateT]):
             self._end_outbox()
             self._deadlines.link.cancel()
             return
-        self.status = Status.CLOSING
+        self._become(Status.CLOSING)
         self.ending.sent = frame
         self.outbox.close(frame)
         self._deadlines.limit_link()
@@ -445,7 +445,7 @@ class Session(Generic[StateT]):
             if self.status is Status.OPEN:
                 self._at_once = True
                 self.trace.line("reconnecting by request")
-                self.status = Status.RECONNECTING
+                self._become(Status.RECONNECTING)
                 self.ending.sent = Close(1000)
                 self.outbox.close(self.ending.sent, first=True, last=False)
                 self._deadlines.limit_link()
@@ -495,7 +495,7 @@ class Session(Generic[StateT]):
         self.ending.cause = reason
         self.ending.gave_up = self._route.gave_up
         self._final = True
-        self.status = Status.CLOSED
+        self._become(Status.CLOSED)
         self._end_outbox()
         self.pings.lose()
         self.inbox.end()
@@ -517,6 +517,10 @@ class Session(Generic[StateT]):
         error = self.ending.error()
         error.origin = self
         return error
+
+    def _become(self, status: Status) -> None:
+        assert status is self.status or status in TRANSITIONS[self.status]
+        self.status = status
 
     # Figures.
 
