@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
+import logging
 import re
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,6 +14,7 @@ from contextlib import (
     AsyncExitStack,
     asynccontextmanager,
     contextmanager,
+    redirect_stdout,
 )
 from functools import partial
 from pathlib import Path
@@ -56,6 +59,17 @@ class Page:
             for found in pattern.finditer(self.text)
         ]
 
+    def shown(self) -> dict[int, str]:
+        """What blocks of Python are said to print, by the number of their first line."""
+        pattern = re.compile(
+            r"^```python\n((?:(?!```)[^\n]*\n)*)```\n\nIt prints:\n\n```text\n(.*?)^```$",
+            re.MULTILINE | re.DOTALL,
+        )
+        return {
+            self.text.count("\n", 0, found.start(1)) + 1: found[2]
+            for found in pattern.finditer(self.text)
+        }
+
     def links(self) -> list[str]:
         """Every link to somewhere in this project."""
         targets = re.findall(r"\]\(([^)\s]+)\)", self.text)
@@ -89,12 +103,14 @@ class Program:
     """The Python of one page: its blocks share their names, as a reader expects.
 
     ``await`` and ``async with`` may stand at the top of a block, ``wss://example.org/`` is the
-    given server, and afterwards the tests that the page defines are run.
+    given server, and afterwards the tests that the page defines are run. A block that is followed
+    by "It prints:" and a block of text prints just that.
     """
 
     def __init__(self, page: Page, url: str) -> None:
         self._page = page
         self._url = url
+        self._shown = page.shown()
         # A real module: dataclasses look their own up.
         self._names = types.ModuleType("page").__dict__
 
@@ -113,6 +129,14 @@ class Program:
         text = "\n" * (line - 1) + EXAMPLE_URL.sub(self._url, source)
         top_level_await = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         code = compile(text, self._page.path, "exec", flags=top_level_await, dont_inherit=True)
+        if line not in self._shown:
+            self._execute(code)
+            return
+        with _terminal() as written:
+            self._execute(code)
+        assert written.getvalue() == self._shown[line], f"{self._page.name}, line {line}"
+
+    def _execute(self, code: types.CodeType) -> None:
         returned = eval(code, self._names)  # noqa: S307 - our own documents
         if inspect.iscoroutine(returned):
             trio.run(_awaited, returned)
@@ -125,6 +149,19 @@ class Program:
                 instance = value()
                 found = (getattr(instance, name) for name in dir(value) if name.startswith("test_"))
                 yield from (test for test in found if not hasattr(test, "pytestmark"))
+
+
+@contextmanager
+def _terminal() -> Iterator[io.StringIO]:
+    """What a program writes where its user sees it: its output, and the lines of our loggers."""
+    written = io.StringIO()
+    logger, handler = logging.getLogger("trioglock"), logging.StreamHandler(written)
+    logger.addHandler(handler)
+    try:
+        with redirect_stdout(written):
+            yield written
+    finally:
+        logger.removeHandler(handler)
 
 
 async def _awaited(coroutine: types.CoroutineType[Any, Any, ValueT]) -> ValueT:

@@ -44,6 +44,14 @@ def test_python_runs(name: str, url: str) -> None:
     assert Program(Page(name), url).run() >= 3
 
 
+def test_the_tutorial_shows_what_it_prints() -> None:
+    """Each step that runs is followed by its output, which is compared with the real one."""
+    page = Page("docs/tutorial.md")
+    steps = [line for line, source in page.blocks("python") if "trio.run(main)" in source]
+    assert len(steps) >= 8
+    assert steps == list(page.shown())
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str) -> None:
     """Links between documents name a file that is there, and a heading that is in it."""
