@@ -14,7 +14,7 @@ nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "typing", "imports", "tests", "examples", "build"]
 
-CODE = ("trioglock", "tests", "examples", "noxfile.py")
+CODE = ("trioglock", "tests", "examples", "noxfile.py", "docs/conf.py", "docs/_ext")
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])
@@ -40,7 +40,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types: mypy --strict on everything, pyright --verifytypes at 100 % on the package."""
-    session.install(".[test]", "mypy>=1.13", "pyright", "nox")
+    session.install(".[test,docs]", "mypy>=1.13", "pyright", "nox", "types-docutils")
     session.run("mypy", *CODE)
     session.run("pyright", "--verifytypes", "trioglock", "--ignoreexternal")
 
@@ -50,6 +50,16 @@ def imports(session: nox.Session) -> None:
     """Check that imports only ever point down, with import-linter."""
     session.install("-e", ".", "import-linter>=2.1", "pytest")
     session.run("lint-imports")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Make HTML of the documents; every link and every name in them leads somewhere."""
+    # pytest: the conformance kit and the fixtures are in the reference too.
+    session.install("-e", ".[docs,redis]", "pytest")
+    html = Path(session.create_tmp(), "html")
+    session.run("sphinx-build", "-q", "-n", "-W", "--keep-going", "-c", "docs", ".", str(html))
+    session.log(f"{html / 'docs' / 'index.html'} is the first page")
 
 
 @nox.session

@@ -33,7 +33,7 @@ __all__ = ["PAGES", "Page", "Program", "example_server"]
 ValueT = TypeVar("ValueT")
 
 PAGES = sorted(
-    path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+    path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
 )
 """Every document, as a path from the root of the project."""
 
@@ -71,9 +71,16 @@ class Page:
         }
 
     def links(self) -> list[str]:
-        """Every link to somewhere in this project."""
+        """Every link to somewhere in this project, those of a table of contents included."""
         targets = re.findall(r"\]\(([^)\s]+)\)", self.text)
-        return [target for target in targets if not target.startswith(("http://", "https://"))]
+        contents = "".join(block for _, block in self.blocks(r"\{toctree\}"))
+        pages = re.findall(r"^(?!:)(?:.*<)?([^<>\n]+)>?$", contents, re.MULTILINE)
+        # [name](#trioglock.name) is an entry of the reference, which Sphinx resolves.
+        outside = ("http://", "https://", "#trioglock.")
+        return [
+            *(target for target in targets if not target.startswith(outside)),
+            *(f"{page}.md" for page in pages),
+        ]
 
     def anchors(self) -> set[str]:
         """What may stand behind the # of a link to this page."""
