@@ -1,0 +1,159 @@
+"""Connecting: the options of every command that opens a connection."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from ..client import ConnectOptions
+from .console import Console, Mark
+from .outages import ToldBackoff
+from .values import headers, seconds, subprotocols
+
+__all__ = ["CarefulCommand", "connect_options", "connecting"]
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--header",
+        "-H",
+        "additional_headers",
+        multiple=True,
+        metavar="'NAME: VALUE'",
+        callback=headers,
+        help="Send a header with the opening handshake. May be given again.",
+    ),
+    click.option(
+        "--subprotocol",
+        "-s",
+        "subprotocols",
+        multiple=True,
+        metavar="NAME",
+        callback=subprotocols,
+        help="Offer a subprotocol; the first is preferred. May be given again.",
+    ),
+    click.option("--origin", metavar="ORIGIN", help="Send this Origin header."),
+    click.option("--insecure", is_flag=True, help="Do not check the server's certificate."),
+    click.option(
+        "--ca",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False),
+        help="Trust the certificates in FILE (PEM), and no others.",
+    ),
+    click.option("--no-compression", is_flag=True, help="Do not offer permessage-deflate."),
+    click.option(
+        "--reconnect", is_flag=True, help="Connect again after a loss; the first time included."
+    ),
+    click.option(
+        "--connect-timeout",
+        "open_timeout",
+        default="10",
+        show_default=True,
+        metavar="SECONDS",
+        callback=seconds(none=True),
+        help="For dialling and the opening handshake, or none.",
+    ),
+    click.option(
+        "--close-timeout",
+        default="10",
+        show_default=True,
+        metavar="SECONDS",
+        callback=seconds(none=True),
+        help="For the closing handshake, or none.",
+    ),
+    click.option(
+        "--ping-interval",
+        default="20",
+        show_default=True,
+        metavar="SECONDS",
+        callback=seconds(none=True),
+        help="Between pings, or none.",
+    ),
+    click.option(
+        "--max-size",
+        type=click.IntRange(min=1),
+        default=2**20,
+        show_default=True,
+        metavar="BYTES",
+        help="The most bytes of one received message.",
+    ),
+    click.option("--trace", is_flag=True, help="Print every step of the connection to stderr."),
+    click.option(
+        "--trace-file",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, writable=True),
+        help="Write the trace to FILE instead.",
+    ),
+)
+
+
+class CarefulCommand(click.Command):
+    """Does not repeat a word that it has no place for: it may be half of a header."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See :meth:`click.Command.parse_args`."""
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            raise click.UsageError(
+                f"{len(rest)} words too many. A header is one word: -H 'Name: value'.", ctx
+            )
+        return rest
+
+
+def connecting(command: CommandT) -> CommandT:
+    """Give a command these options."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def connect_options(url: str, console: Console, given: dict[str, Any]) -> ConnectOptions:
+    """What :func:`trioglock.connect` takes, from what was given on the command line.
+
+    Args:
+        url: where to connect to.
+        console: told about outages.
+        given: the values of the options above.
+
+    Raises:
+        click.UsageError: they do not go together.
+    """
+
+    def tell(line: str) -> None:
+        console.post(Mark.STATUS, line)
+
+    return {
+        "additional_headers": given["additional_headers"],
+        "subprotocols": given["subprotocols"],
+        "origin": given["origin"],
+        "compression": None if given["no_compression"] else "deflate",
+        "ssl_context": _ssl_context(url, given["ca"], insecure=given["insecure"]),
+        "open_timeout": given["open_timeout"],
+        "close_timeout": given["close_timeout"],
+        "ping_interval": given["ping_interval"],
+        "max_size": given["max_size"],
+        "reconnect": ToldBackoff(tell=tell) if given["reconnect"] else False,
+        "trace": bool(given["trace"] or given["trace_file"]),
+    }
+
+
+def _ssl_context(url: str, ca: str | None, *, insecure: bool) -> ssl.SSLContext | None:
+    if not insecure and ca is None:
+        return None
+    if insecure and ca is not None:
+        raise click.UsageError("--insecure and --ca exclude each other: give one of them.")
+    if not url.lower().startswith("wss:"):
+        raise click.UsageError("--insecure and --ca need an address that begins with wss://.")
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except (ssl.SSLError, OSError):
+        raise click.UsageError(f"--ca: there is no certificate in {ca} (PEM).") from None
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,74 @@
+"""The dialect: how lines become messages, and messages lines."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..connection import Connection
+from ..frames import Data
+
+__all__ = ["Command", "Dialect", "Refused"]
+
+
+class Refused(Exception):
+    """A line cannot be sent, or a command makes no sense; the text says why. Nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the prompt, such as ``/ping``.
+
+    Args:
+        usage: what is typed after its name.
+        help: what it does.
+        run: called with what was typed after its name; raises :class:`Refused`.
+    """
+
+    usage: str
+    help: str
+    run: Callable[[str], Awaitable[None]]
+
+
+class Dialect(ABC):
+    """What is spoken over one connection.
+
+    Args:
+        connection: for its status, its latency and its end.
+    """
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        self.connection: Connection[Any] = connection
+
+    @property
+    def commands(self) -> Mapping[str, Command]:
+        """Of this dialect alone, by their names."""
+        return {}
+
+    @abstractmethod
+    async def say(self, line: str) -> None:
+        """Send what a line says.
+
+        Raises:
+            Refused: it says nothing that can be sent.
+            TrioglockError: it cannot be sent now.
+        """
+
+    @abstractmethod
+    async def hear(self) -> Sequence[Data]:
+        """What has come, to be printed; waits for the first.
+
+        Raises:
+            ConnectionClosed: nothing more will come.
+            TrioglockError: the same, and the connection may still be open.
+        """
+
+    async def settle(self) -> None:
+        """Wait until all that was said has been sent.
+
+        Raises:
+            TrioglockError: it will not be.
+        """
+        await self.connection.flush()

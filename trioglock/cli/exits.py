@@ -1,0 +1,95 @@
+"""Exits: how a connection's end is told in words and in an exit code."""
+
+from __future__ import annotations
+
+from ..errors import ConnectionClosed, GaveUp
+from ..reasons import (
+    Aborted,
+    Crashed,
+    Disconnect,
+    HandshakeFailed,
+    HeartbeatTimeout,
+    LocalClose,
+    Lost,
+    RemoteClose,
+    Violated,
+)
+from ..redaction import redact_text
+
+__all__ = [
+    "EXIT_CODES",
+    "FAILED",
+    "INTERRUPTED",
+    "NOT_CONNECTED",
+    "OK",
+    "code_of_end",
+    "words_of_end",
+    "words_of_reason",
+]
+
+OK = 0
+FAILED = 1
+NOT_CONNECTED = 3
+INTERRUPTED = 130
+
+EXIT_CODES = """\b
+Exit codes:
+  0    closed in good order, with 1000 or 1001
+  1    closed with an error or lost; a line of a pipe could not be sent
+  2    the command line makes no sense
+  3    no connection came about: refused, unknown name, TLS, time-out
+  130  interrupted by Ctrl-C
+"""
+"""For the help of commands that hold a connection."""
+
+_NO_CODE = 1005
+
+
+def code_of_end(error: ConnectionClosed) -> int:
+    """The exit code of a program whose connection has ended like this."""
+    match error.cause:
+        case LocalClose(clean=True):
+            good = True
+        case RemoteClose(code=code):
+            good = code in (1000, 1001)
+        case _:
+            good = False
+    return OK if good and not error.unsent and error.__cause__ is None else FAILED
+
+
+def words_of_end(error: ConnectionClosed) -> str:
+    """How a connection has ended, in a line."""
+    words = words_of_reason(error.cause)
+    if isinstance(error.__cause__, GaveUp):
+        words += f"; gave up after {len(error.__cause__.attempts)} attempts"
+    unsent = len(error.unsent)
+    return f"{words}; {unsent} of your messages were not sent" if unsent else words
+
+
+def words_of_reason(reason: Disconnect | None) -> str:
+    """Why a connection ended, or did not come about, in words of people."""
+    match reason:
+        case RemoteClose(code=code, reason=text):
+            told = "without a code" if code == _NO_CODE else f"{code} {text}".strip()
+            return f"closed by the peer: {told}"
+        case LocalClose(code=code, reason=text, clean=clean):
+            return f"closed: {code} {text}".strip() + (
+                "" if clean else "; the peer has not confirmed it"
+            )
+        case Violated(code=code, reason=text):
+            return f"closed with {code}, for what the peer has sent: {text}"
+        case Lost(error=None):
+            return "lost: the peer went away without a Close frame"
+        case Lost(error=error):
+            return redact_text(f"lost: {error}")
+        case HeartbeatTimeout(silence=silence, writing=writing):
+            did = "read nothing" if writing else "was silent"
+            return f"lost: the peer {did} for {silence:g} seconds"
+        case HandshakeFailed(error=error):
+            return redact_text(f"no connection: {error}")
+        case Crashed(error=error):
+            return redact_text(f"failed: {error}")
+        case Aborted():
+            return "dropped without a closing handshake"
+        case _:
+            return "closed"
