@@ -26,6 +26,7 @@ from trioglock.protocols.gossip.state import (
     State,
     Transition,
 )
+from trioglock.protocols.gossip.values import TRANSITIONS
 
 FLAGS = ("channels", "players", "tells", "games", "achievements")
 
@@ -223,9 +224,12 @@ GossipMachine.TestCase.settings = settings(max_examples=150, stateful_step_count
 TestGossipMachine = GossipMachine.TestCase
 
 
+def offline() -> State:
+    return State(settings=Settings(client_id="i", client_secret="s", supports=FLAGS))
+
+
 def online() -> State:
-    state = State(settings=Settings(client_id="i", client_secret="s", supports=FLAGS))
-    _, state = core.connected(state)
+    _, state = core.connected(offline())
     _, state = machine.receive("authenticate", {"status": "success"}, state)
     return state
 
@@ -271,7 +275,7 @@ def test_a_roster_forgets_who_says_nothing() -> None:
 )
 def test_only_what_is_about_us_is_final(error: str, final: bool) -> None:
     """The server uses the same event for those who were too fast."""
-    _, state = core.connected(online())
+    _, state = core.connected(offline())
     failed = {"event": "authenticate", "status": "failure", "error": error}
     _, state = machine.receive("authenticate", failed, state)
     reason = RemoteClose(code=4000)
@@ -313,5 +317,20 @@ def test_only_a_channel_that_cannot_be_is_given_up(error: str, kept: bool) -> No
 
 def test_no_heartbeat_is_sent_before_we_are_let_in() -> None:
     """The server would answer that we are not authenticated."""
-    _, state = core.connected(online())
+    _, state = core.connected(offline())
     assert machine.receive("heartbeat", {"event": "heartbeat"}, state)[0] == ()
+
+
+def test_the_table_of_phases_is_what_happens() -> None:
+    """Each row of TRANSITIONS is gone through, and there is no other."""
+    lost = RemoteClose(code=1006)
+    _, asked = core.connected(offline())
+    steps = [
+        (offline(), asked),
+        (asked, machine.disconnected(lost, asked)[1]),
+        (asked, online()),
+        (online(), machine.disconnected(lost, online())[1]),
+    ]
+    gone = [(before.phase, after.phase) for before, after in steps]
+    rows = [(before, after) for before, row in TRANSITIONS.items() for after in row]
+    assert sorted(gone, key=str) == sorted(rows, key=str)

@@ -22,6 +22,7 @@ from .state import (
     Transition,
     ask,
     check_online,
+    enter,
 )
 from .values import Message, Phase
 
@@ -48,7 +49,7 @@ def connected(state: State) -> Transition:
         "client_id": settings.client_id,
         "client_secret": settings.client_secret,
     }
-    fresh = replace(state, phase=Phase.AUTHENTICATING, downtime=None, limited=False)
+    fresh = enter(Phase.AUTHENTICATING, state, downtime=None, limited=False)
     return (Send("authenticate", payload),), fresh
 
 
@@ -94,7 +95,7 @@ def authenticated(event: Mapping[str, Any], state: State) -> Transition:
     if event.get("status") != "success":
         raise DecodeError(f"status is 'success' or 'failure', not {event.get('status')!r:.100}")
     version = optional_text(payload_of(event), "version")
-    online = replace(state, phase=Phase.ONLINE)
+    online = enter(Phase.ONLINE, state)
     return (Notify("system", "authenticated", (version,)), Refresh()), online
 
 

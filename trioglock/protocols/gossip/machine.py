@@ -1,16 +1,8 @@
 """The state machine of the whole client: every event, every loss, every refresh. No I/O.
 
-::
-
-             connected            authenticated
-    OFFLINE ──────────▶ AUTHENTICATING ──────────▶ ONLINE
-       ▲                      │                       │
-       └──────────────────────┴───────────────────────┘
-                        disconnected
-
-What holds in every state: requests are pending only while ONLINE; each is settled exactly once,
-by its answer, by a failure, or by the loss of the link; nothing but ``authenticate`` is sent
-before ONLINE.
+:data:`.TRANSITIONS` is the table of its phases. What holds in every state: requests are pending
+only while ONLINE; each is settled exactly once, by its answer, by a failure, or by the loss of the
+link; nothing but ``authenticate`` is sent before ONLINE.
 """
 
 from __future__ import annotations
@@ -33,6 +25,7 @@ from .state import (
     Settle,
     State,
     Transition,
+    enter,
     without_pending,
 )
 from .values import Phase
@@ -146,7 +139,7 @@ def disconnected(reason: Disconnect, state: State) -> Transition:
     if closed and state.phase is Phase.AUTHENTICATING and not state.limited:
         state = replace(state, refusal=state.refusal or "the server closed with 4000")
     notify = Notify("system", "disconnected", (reason,))
-    return (*lost, notify), replace(state, phase=Phase.OFFLINE, pending={})
+    return (*lost, notify), enter(Phase.OFFLINE, state, pending={})
 
 
 def decide(reason: Disconnect, state: State) -> tuple[Reconnect | Stop | None, State]:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from .errors import NotSupported, Offline
 from .roster import Roster
-from .values import Achievement, Game, Phase
+from .values import TRANSITIONS, Achievement, Game, Phase
 
 __all__ = [
     "NOTHING",
@@ -30,6 +30,7 @@ __all__ = [
     "ask",
     "check_flag",
     "check_online",
+    "enter",
     "without_pending",
 ]
 
@@ -152,6 +153,12 @@ Effect: TypeAlias = Send | Heartbeat | Refresh | Notify | Settle
 Transition: TypeAlias = tuple[tuple[Effect, ...], State]
 
 NOTHING: tuple[Effect, ...] = ()
+
+
+def enter(phase: Phase, state: State, **changes: Any) -> State:
+    """Go on to another phase, or stay, with whatever else changes."""
+    assert phase is state.phase or phase in TRANSITIONS[state.phase]
+    return replace(state, phase=phase, **changes)
 
 
 def check_online(state: State) -> None:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from ...errors import InvalidOption
 
-__all__ = ["Achievement", "Game", "Message", "Phase", "Tell", "check_channel", "check_text"]
+__all__ = [
+    "TRANSITIONS",
+    "Achievement",
+    "Game",
+    "Message",
+    "Phase",
+    "Tell",
+    "check_channel",
+    "check_text",
+]
 
 _is_channel = re.compile(r"[A-Za-z_-]{3,15}").fullmatch
 
 
 class Phase(Enum):
-    """Where a client stands with the network."""
+    """Where a client stands with the network; :data:`TRANSITIONS` is the table."""
 
     OFFLINE = "offline"
     """There is no link."""
@@ -22,6 +32,17 @@ class Phase(Enum):
     """There is one, and the server has not let us in yet."""
     ONLINE = "online"
     """The server knows us."""
+
+
+TRANSITIONS: Mapping[Phase, Mapping[Phase, str]] = {
+    Phase.OFFLINE: {Phase.AUTHENTICATING: "connected: authenticate"},
+    Phase.AUTHENTICATING: {
+        Phase.ONLINE: "authenticated",
+        Phase.OFFLINE: "refused, or disconnected",
+    },
+    Phase.ONLINE: {Phase.OFFLINE: "disconnected"},
+}
+"""From each phase to those that may follow, and what leads there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

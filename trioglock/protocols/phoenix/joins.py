@@ -60,7 +60,7 @@ class Joins:
 
     def ask(self, channel: Membership, now: float) -> AskPayload:
         """Begin an attempt."""
-        channel.phase = Phase.ASKING
+        channel.enter(Phase.ASKING)
         channel.attempt += 1
         if channel.joined_once:
             # The deadline of a first join is one for all of its attempts.
@@ -73,7 +73,8 @@ class Joins:
         if channel is None or channel.attempt != attempt or channel.phase is not Phase.ASKING:
             return []
         ref = self._new_ref()
-        channel.phase, channel.join_ref = Phase.JOINING, ref
+        channel.enter(Phase.JOINING)
+        channel.join_ref = ref
         return [Send(Message(ref, ref, channel.topic, JOIN, payload))]
 
     def answered(self, channel: Membership, reply: PushReply, now: float) -> list[Effect]:
@@ -81,7 +82,8 @@ class Joins:
         if not reply.ok:
             return self.set_back(channel, JoinRefused(channel.topic, reply.response), now)
         again = channel.joined_once
-        channel.phase, channel.joined_once, channel.setbacks = Phase.JOINED, True, 0
+        channel.enter(Phase.JOINED)
+        channel.joined_once, channel.setbacks = True, 0
         self._timers.cancel(channel.id)
         return [Joined(channel.id, reply.response, again), *self._pushes.flush(channel)]
 
@@ -94,7 +96,8 @@ class Joins:
             return self.end(channel, cause, payload=payload)
         self._timers.set(channel.id, now + delays[min(channel.setbacks, len(delays) - 1)])
         channel.setbacks += 1
-        channel.phase, channel.join_ref = Phase.PAUSED, None
+        channel.enter(Phase.PAUSED)
+        channel.join_ref = None
         return [Interrupted(channel.id, cause)]
 
     def expired(self, number: int, now: float) -> list[Effect]:
@@ -122,7 +125,8 @@ class Joins:
         for channel in list(self.numbers.values()):
             effects += self._pushes.lose(channel, Disconnected, lost)
             was_in = channel.phase is Phase.JOINED
-            channel.phase, channel.join_ref = Phase.WAITING, None
+            channel.enter(Phase.WAITING)
+            channel.join_ref = None
             if not self._delays:
                 effects += self.end(channel, Disconnected(lost))
             elif channel.joined_once:
@@ -137,6 +141,7 @@ class Joins:
     ) -> list[Effect]:
         """The channel is over; its pushes learn it first."""
         effects = self._pushes.end(channel, text or f"the channel has ended: {cause}")
+        channel.enter(Phase.ENDED)
         del self.topics[channel.topic], self.numbers[channel.id]
         self._timers.cancel(channel.id)
         return [*effects, Ended(channel.id, cause, payload)]

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-__all__ = ["Leave", "Membership", "Phase", "Push"]
+__all__ = ["TRANSITIONS", "Leave", "Membership", "Phase", "Push"]
 
 
 class Phase(Enum):
-    """Where a channel stands.
+    """Where a channel stands; :data:`TRANSITIONS` is the table of what may follow.
 
-    ::
-
-        WAITING --> ASKING --> JOINING --> JOINED
-           ^          ^           |           |
-           |          |           v           |
-           |          +------- PAUSED <-------+     crashed; refused, or no answer, when rejoining
-           +-------------------------------------   from each of them, when the connection is lost
+    The JavaScript client calls WAITING and PAUSED *errored*, ASKING and JOINING *joining*, and
+    ENDED *closed*. There is no *leaving*: who leaves has left, and the topic may be joined anew.
     """
 
     WAITING = "waiting"
@@ -28,8 +24,43 @@ class Phase(Enum):
     JOINING = "joining"
     """``phx_join`` has been sent."""
     JOINED = "joined"
+    """The server has let us in."""
     PAUSED = "paused"
     """Before the next attempt to join again."""
+    ENDED = "ended"
+    """Left, closed by the server, or given up; final."""
+
+
+TRANSITIONS: Mapping[Phase, Mapping[Phase, str]] = {
+    Phase.WAITING: {
+        Phase.ASKING: "connected",
+        Phase.ENDED: "left, or out of time",
+    },
+    Phase.ASKING: {
+        Phase.JOINING: "payload known: phx_join",
+        Phase.WAITING: "connection lost",
+        Phase.PAUSED: "rejoining: out of time",
+        Phase.ENDED: "left, out of time, or no payload",
+    },
+    Phase.JOINING: {
+        Phase.JOINED: "ok",
+        Phase.WAITING: "connection lost",
+        Phase.PAUSED: "rejoining: refused, crashed or out of time",
+        Phase.ENDED: "left, refused, crashed or out of time",
+    },
+    Phase.JOINED: {
+        Phase.WAITING: "connection lost",
+        Phase.PAUSED: "phx_error",
+        Phase.ENDED: "left, or phx_close",
+    },
+    Phase.PAUSED: {
+        Phase.ASKING: "pause over",
+        Phase.WAITING: "connection lost",
+        Phase.ENDED: "left",
+    },
+    Phase.ENDED: {},
+}
+"""From each phase to those that may follow, and what leads there."""
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +104,11 @@ class Membership:
     """Pushes that wait to be sent, by id, oldest first."""
     sent: dict[str, Push] = field(default_factory=dict)
     """Pushes that wait for their reply, by ref."""
+
+    def enter(self, phase: Phase) -> None:
+        """Go on to another phase, or stay."""
+        assert phase is self.phase or phase in TRANSITIONS[self.phase]
+        self.phase = phase
 
     def accepts(self, join_ref: str | None) -> bool:
         """Whether what the server sends belongs to the present join; broadcasts have no ref."""
