@@ -30,7 +30,7 @@ from .console import (
     UnreadableInput,
 )
 from .dialect import Dialect, Refused
-from .exits import FAILED, NOT_CONNECTED, OK, code_of_end, words_of_end
+from .exits import FAILED, NOT_CONNECTED, OK, words_of_failure
 
 __all__ = ["Conversation", "Plan"]
 
@@ -100,7 +100,7 @@ class Conversation:
                 self._dialect = dialect
                 await self._hold(dialect)
         except ConnectError as error:
-            await self._fail(f"no connection: {redact_text(str(error))}", NOT_CONNECTED)
+            await self._fail(words_of_failure(error), NOT_CONNECTED)
         except TrioglockError as error:
             await self._fail(redact_text(str(error)), FAILED)
 
@@ -154,14 +154,12 @@ class Conversation:
     async def _tell_end(self, error: TrioglockError) -> None:
         if self._silent:
             return
-        if not isinstance(error, ConnectionClosed):
-            await self._fail(redact_text(str(error)), FAILED)
-            return
-        code = code_of_end(error)
+        assert self._dialect is not None
+        code, words = self._dialect.judge(error)
         self._code = self._code or code
         if code != OK or self._console.has_prompt:
             mark = Mark.STATUS if code == OK else Mark.PROBLEM
-            await self._console.tell(mark, words_of_end(error))
+            await self._console.tell(mark, words)
 
     # Reading.
 
@@ -207,9 +205,9 @@ class Conversation:
         except ConnectionClosed:
             raise
         except (Refused, TrioglockError) as error:
-            await self._console.tell(Mark.PROBLEM, f"{where}{redact_text(str(error))}")
             if not self._console.has_prompt:
                 self._code = FAILED
+            await self._console.tell(Mark.PROBLEM, f"{where}{redact_text(str(error))}")
 
     async def _finish(self, dialect: Dialect) -> None:
         """The input has ended: wait for what answers it, and close."""

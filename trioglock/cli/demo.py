@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 import trio
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 
 from ..client import connect
 from ..connection import Connection
@@ -45,12 +47,35 @@ class Counter(Socket[Count]):
         return json.loads(frame), replace(state, received=state.received + 1)
 
 
-@click.command("demo")
+EXAMPLES = """\b
+Exit codes:
+  0    every message came back
+  1    some did not
+  2    the command line makes no sense
+  130  interrupted by Ctrl-C
+
+\b
+Examples:
+  trioglock demo
+  trioglock demo --messages 100000
+"""
+
+
+@click.command("demo", epilog=EXAMPLES, short_help="Count JSON messages against an echo server.")
 @click.option(
-    "--messages", type=click.IntRange(1), default=1000, show_default=True, help="How many to send."
+    "--messages",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="How many to send.",
 )
 def command(messages: int) -> int:
-    """Count JSON messages through hooks, against an embedded echo server."""
+    """Count JSON messages through the hooks of a Socket.
+
+    Starts an echo server on a free port of this machine, connects to it, sends messages and counts
+    what comes back. Needs no network.
+    """
     return trio.run(demo, messages)
 
 
@@ -74,12 +99,23 @@ async def _send(conn: Connection[Count], messages: int) -> None:
 
 
 async def _receive(conn: Connection[Count], messages: int) -> None:
-    bar = sys.stdout.isatty()
+    terminal = Console()
+    if terminal.is_terminal:
+        with Progress(
+            *Progress.get_default_columns(), MofNCompleteColumn(), console=terminal
+        ) as bar:
+            task = bar.add_task("messages", total=messages)
+            async for number in _received(conn, messages):
+                bar.update(task, completed=number)
+    else:
+        async for number in _received(conn, messages):
+            done = number * STEPS // messages
+            print(f"[{'#' * done}{'.' * (STEPS - done)}] {number} of {messages}", flush=True)
+
+
+async def _received(conn: Connection[Count], messages: int) -> AsyncIterator[int]:
+    """How many have come, at each step of the way."""
     for number in range(1, messages + 1):
         await conn.receive()
         if number * STEPS % messages < STEPS:
-            done = number * STEPS // messages
-            text = f"[{'#' * done}{'.' * (STEPS - done)}] {number} of {messages}"
-            print(f"\r{text}" if bar else text, end="" if bar else "\n", flush=True)
-    if bar:
-        print()
+            yield number

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..connection import Connection
+from ..errors import ConnectionClosed, TrioglockError
 from ..frames import Data
+from ..redaction import redact_text
+from .exits import FAILED, code_of_end, words_of_end
 
 __all__ = ["Command", "Dialect", "Refused"]
 
@@ -64,6 +67,12 @@ class Dialect(ABC):
             ConnectionClosed: nothing more will come.
             TrioglockError: the same, and the connection may still be open.
         """
+
+    def judge(self, error: TrioglockError) -> tuple[int, str]:
+        """The exit code for what :meth:`hear` raised, and words for it."""
+        if isinstance(error, ConnectionClosed):
+            return code_of_end(error), words_of_end(error)
+        return FAILED, redact_text(str(error))
 
     async def settle(self) -> None:
         """Wait until all that was said has been sent.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from ..errors import ConnectionClosed, GaveUp
+from ..groups import leaves
 from ..reasons import (
     Aborted,
     Crashed,
@@ -24,6 +27,7 @@ __all__ = [
     "OK",
     "code_of_end",
     "words_of_end",
+    "words_of_failure",
     "words_of_reason",
 ]
 
@@ -66,6 +70,26 @@ def words_of_end(error: ConnectionClosed) -> str:
     return f"{words}; {unsent} of your messages were not sent" if unsent else words
 
 
+def words_of_failure(error: BaseException) -> str:
+    """Why no connection came about, in a line."""
+    if isinstance(error, GaveUp):
+        return f"gave up after {len(error.attempts)} attempts; " + words_of_reason(
+            error.attempts[-1] if error.attempts else None
+        )
+    text = redact_text(f"no connection: {error}")
+    said = _said_by_the_system(error)
+    return text if said is None or said in text else f"{text} ({said})"
+
+
+def _said_by_the_system(error: BaseException | None) -> str | None:
+    """Such as "Connection refused"; the first, if several addresses were tried."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+            return os.strerror(error.errno)
+        error = leaves(error.__cause__)[0] if error.__cause__ is not None else None
+    return None
+
+
 def words_of_reason(reason: Disconnect | None) -> str:
     """Why a connection ended, or did not come about, in words of people."""
     match reason:
@@ -86,7 +110,7 @@ def words_of_reason(reason: Disconnect | None) -> str:
             did = "read nothing" if writing else "was silent"
             return f"lost: the peer {did} for {silence:g} seconds"
         case HandshakeFailed(error=error):
-            return redact_text(f"no connection: {error}")
+            return words_of_failure(error)
         case Crashed(error=error):
             return redact_text(f"failed: {error}")
         case Aborted():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from ..errors import TrioglockError
+from ..groups import leaves
+from ..redaction import redact_text
 from ..version import __version__
 
 __all__ = ["group", "run"]
@@ -50,8 +53,10 @@ class LazyGroup(click.Group):
         """Run the command that was asked for; Ctrl-C is no error."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            return INTERRUPTED
+        except BaseException as error:
+            if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(error)):
+                return INTERRUPTED
+            raise
 
 
 def _unavailable(name: str, why: str) -> click.Command:
@@ -86,7 +91,17 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except click.Abort:
         return INTERRUPTED
-    except TrioglockError as error:
-        click.echo(f"trioglock: {error}", err=True)
+    except Exception as error:
+        if os.environ.get("TRIOGLOCK_TRACEBACK"):
+            raise
+        click.echo(f"trioglock: {_words(error)}", err=True)
         return 1
     return int(code or 0)
+
+
+def _words(error: Exception) -> str:
+    """An error of ours explains itself; any other was not expected."""
+    text = redact_text(str(error))
+    if isinstance(error, TrioglockError):
+        return text
+    return f"{type(error).__name__}: {text} (TRIOGLOCK_TRACEBACK=1 shows where)"
