@@ -8,6 +8,7 @@ stays a warning, which fails the build.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from documented import home_of, modules, type_variables
@@ -16,6 +17,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.domains.python import PythonDomain
 from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import get_node_source
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -31,7 +33,7 @@ def find(
     if target in type_variables():
         return text
     domain = env.domains.python_domain
-    name = _by_object(domain, target) or _by_last_part(domain, target)
+    name = _by_object(domain, target) or _by_last_part(domain, target, _docstring_of(node))
     if name is None:
         return None
     kind = domain.objects[name].objtype
@@ -44,7 +46,13 @@ def _by_object(domain: PythonDomain, target: str) -> str | None:
     return home if home in domain.objects else None
 
 
-def _by_last_part(domain: PythonDomain, target: str) -> str | None:
+def _docstring_of(node: pending_xref) -> str:
+    """The full name of whatever has the docstring that a reference is in."""
+    found = re.search(r"docstring of ([\w.]+)", get_node_source(node) or "")
+    return found[1] if found else ""
+
+
+def _by_last_part(domain: PythonDomain, target: str, where: str) -> str | None:
     # wire.Message: the module is named as the one that imports it names it.
     last = target.rpartition(".")[2] if target[:1].islower() else target
     known = [
@@ -52,7 +60,8 @@ def _by_last_part(domain: PythonDomain, target: str) -> str | None:
         for name, entry in domain.objects.items()
         if not entry.aliased and name.endswith((f".{target}", f".{last}"))
     ]
-    return known[0] if len(known) == 1 else None
+    beside = [name for name in known if where.startswith(name.rpartition(".")[0] + ".")]
+    return next((found[0] for found in (known, beside) if len(found) == 1), None)
 
 
 def unlink_folders(app: Sphinx, doctree: nodes.document) -> None:
