@@ -14,7 +14,8 @@ nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "typing", "imports", "tests", "examples", "build"]
 
-CODE = ("trioglock", "tests", "examples", "noxfile.py", "docs/conf.py", "docs/diagrams.py", "docs/_ext")
+DOCS = ("docs/conf.py", "docs/diagrams.py", "docs/_ext")
+CODE = ("trioglock", "tests", "examples", "noxfile.py", *DOCS)
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])
