@@ -14,7 +14,19 @@ from typing import Any
 import pytest
 
 import trioglock
-from trioglock import Socket, TrioglockError, TrioWebsocketTransport, errors, reasons
+from trioglock import (
+    Backoff,
+    Reconnect,
+    Socket,
+    TrioglockError,
+    TrioWebsocketTransport,
+    connect,
+    errors,
+    pubsub,
+    reasons,
+    serve,
+)
+from trioglock.protocols import phoenix
 from trioglock.transports import Capabilities
 
 from .pages import PAGES, Page, Program, example_server
@@ -124,6 +136,36 @@ def test_every_capability_is_explained() -> None:
     assert [row[0].strip("`") for row in page.rows("Capabilities")] == fields
     lacking = [name for name in fields if not getattr(TrioWebsocketTransport.capabilities, name)]
     assert [row[0].strip("`") for row in page.rows("What trio-websocket cannot do")] == lacking
+
+
+# Other people's code, and their words for ours.
+
+
+def test_elixir_is_whole() -> None:
+    """Every `do` of the Elixir blocks has its `end`, in the right order."""
+    blocks = [block for name in PAGES for block in Page(name).blocks("elixir")]
+    assert blocks
+    for line, source in blocks:
+        code = re.sub(r'"(?:[^"\\]|\\.)*"|#.*', "", source)
+        depth = 0
+        for word in re.findall(r"\bdo\b(?!:)|\bfn\b|\bend\b(?!:)", code):
+            depth += -1 if word == "end" else 1
+            assert depth >= 0, line
+        assert depth == 0, line
+        for opening, closing in ("()", "[]", "{}"):
+            assert code.count(opening) == code.count(closing), (line, opening)
+
+
+def test_the_options_that_others_words_lead_to_exist() -> None:
+    """Every `option=` on our side of the tables in docs/coming-from.md is one of a call of ours."""
+    calls: list[Any] = [connect, serve, Backoff, Reconnect, phoenix.connect, phoenix.run]
+    calls += [phoenix.Connect, pubsub.Hub, pubsub.publish]
+    known = {option for call in calls for option in inspect.signature(call).parameters}
+    text = Page("docs/coming-from.md").text
+    ours = re.findall(r"^\|.*?(?<!\\)\| (.*) \|$", text, re.MULTILINE)
+    named = {option for cell in ours for option in re.findall(r"\b(\w+)=", cell)}
+    assert len(named) > 20
+    assert named <= known
 
 
 # What the pages name exists.
