@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
@@ -15,6 +14,8 @@ import trio
 
 from ..backoff import Backoff
 from ..errors import InvalidOption
+from .serving import announce
+from .settings import Settings
 
 __all__ = ["Workers"]
 
@@ -47,16 +48,17 @@ class Workers:
     is gone, however it went, it drains and ends.
 
     Args:
-        options: of the command.
-        arguments: of the command, as given.
+        settings: of the command.
+
+    Raises:
+        InvalidOption: this system cannot do it.
     """
 
-    def __init__(self, options: argparse.Namespace, arguments: list[str]) -> None:
+    def __init__(self, settings: Settings) -> None:
         if not hasattr(socket, "SO_REUSEPORT"):
             raise InvalidOption("--workers needs a system with SO_REUSEPORT")
-        self._options = options
-        self._arguments = arguments
-        self._places = [Place(number) for number in range(1, options.workers + 1)]
+        self._settings = settings
+        self._places = [Place(number) for number in range(1, settings.workers + 1)]
         self._port = 0
         self._renewals = 0
         self._leaving: set[trio.Process] = set()
@@ -75,7 +77,7 @@ class Workers:
                     print(f"trioglock serve: {error}", file=sys.stderr)
                     await self._stop_all()
                     return 1
-                print(f"serving on {self._options.host}:{self._port}", flush=True)
+                announce(self._settings, self._port)
                 for place in self._places:
                     nursery.start_soon(self._watch, place)
                 async for number in signals:
@@ -91,11 +93,11 @@ class Workers:
     @contextmanager
     def _held_port(self) -> Iterator[int]:
         """Hold the port, so that it is ours also while no worker listens."""
-        family = socket.getaddrinfo(self._options.host, 0, type=socket.SOCK_STREAM)[0][0]
+        family = socket.getaddrinfo(self._settings.host, 0, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family) as held:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind((self._options.host, self._options.port))
+            held.bind((self._settings.host, self._settings.port))
             yield held.getsockname()[1]
 
     async def _start(self) -> trio.Process:
@@ -105,11 +107,13 @@ class Workers:
             WorkerFailed: it does not.
         """
         ready, tell = os.pipe()
-        command = [sys.executable, "-m", "trioglock", *self._arguments]
-        command += ["--port", str(self._port), "--ready-fd", str(tell)]
+        arguments = self._settings.to_arguments(self._port, tell)
         try:
             process = await trio.lowlevel.open_process(
-                command, stdin=subprocess.PIPE, pass_fds=[tell]
+                [sys.executable, "-m", "trioglock", *arguments],
+                stdin=subprocess.PIPE,
+                pass_fds=[tell],
+                env=os.environ | self._settings.to_environment(),
             )
         except BaseException as error:
             os.close(ready)
@@ -188,7 +192,7 @@ class Workers:
         """Let a worker drain, and kill it if that takes too long."""
         if process.returncode is None:
             process.terminate()
-            with trio.move_on_after(self._options.drain + SECONDS_TO_DIE):
+            with trio.move_on_after(self._settings.drain + SECONDS_TO_DIE):
                 await process.wait()
         if process.returncode is None:
             process.kill()
