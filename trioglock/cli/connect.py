@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import trio
 
-from ..errors import InvalidOption, InvalidURL
 from .connecting import CarefulCommand, connect_options, connecting
 from .console import Shape, open_console
-from .conversation import Conversation, Plan
+from .conversation import Plan
 from .exits import EXIT_CODES
 from .messages import open_messages
-from .tracing import tracing
+from .running import run_conversation
 from .values import seconds
 
 __all__ = ["command"]
@@ -71,14 +69,10 @@ def command(
     """
     shape = Shape(json=as_json, highlighted=as_json, raw=raw)
     console = open_console(shape, None if no_history else "connect_history")
-    options = connect_options(url, console, given)
-
-    async def main() -> int:
-        opening = open_messages(url, console, json=as_json, **options)
-        return await Conversation(console, Plan(wait=wait, once=once)).run(opening)
-
-    with tracing(console, given["trace_file"]):
-        try:
-            return trio.run(main)
-        except (InvalidURL, InvalidOption) as error:
-            raise click.UsageError(str(error)) from None
+    options = connect_options(url, given)
+    return run_conversation(
+        console,
+        Plan(wait=wait, once=once),
+        lambda: open_messages(url, console, json=as_json, **options),
+        given["trace_file"],
+    )

@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 import click
 
 from ..client import ConnectOptions
-from .console import Console, Mark
-from .outages import ToldBackoff
 from .values import headers, seconds, subprotocols
 
 __all__ = ["CarefulCommand", "connect_options", "connecting"]
@@ -112,21 +110,16 @@ def connecting(command: CommandT) -> CommandT:
     return command
 
 
-def connect_options(url: str, console: Console, given: dict[str, Any]) -> ConnectOptions:
+def connect_options(url: str, given: dict[str, Any]) -> ConnectOptions:
     """What :func:`trioglock.connect` takes, from what was given on the command line.
 
     Args:
         url: where to connect to.
-        console: told about outages.
         given: the values of the options above.
 
     Raises:
         click.UsageError: they do not go together.
     """
-
-    def tell(line: str) -> None:
-        console.post(Mark.STATUS, line)
-
     return {
         "additional_headers": given["additional_headers"],
         "subprotocols": given["subprotocols"],
@@ -137,7 +130,7 @@ def connect_options(url: str, console: Console, given: dict[str, Any]) -> Connec
         "close_timeout": given["close_timeout"],
         "ping_interval": given["ping_interval"],
         "max_size": given["max_size"],
-        "reconnect": ToldBackoff(tell=tell) if given["reconnect"] else False,
+        "reconnect": given["reconnect"],
         "trace": bool(given["trace"] or given["trace_file"]),
     }
 

@@ -78,7 +78,10 @@ def words_of_failure(error: BaseException) -> str:
         )
     text = redact_text(f"no connection: {error}")
     said = _said_by_the_system(error)
-    return text if said is None or said in text else f"{text} ({said})"
+    if said is None or said in text:
+        return text
+    # trio's words for an address, or several, say less than the system's.
+    return f"{text.partition(': all attempts to connect')[0]} ({said})"
 
 
 def _said_by_the_system(error: BaseException | None) -> str | None:

@@ -9,28 +9,10 @@ from typing import Unpack
 from ..client import ConnectOptions, connect
 from ..connection import Connection
 from ..frames import Data
-from ..socket import Socket, Stream
 from .console import Console, Mark, Shape, json_problem
 from .dialect import Command, Dialect, Refused
 
 __all__ = ["Messages", "open_messages"]
-
-
-class Greeter(Socket[None]):
-    """Delivers every message, and tells when a lost connection is back.
-
-    Args:
-        console: that is told.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def handle_connect(self, stream: Stream, state: None) -> tuple[None, None]:
-        """After every upgrade."""
-        if stream.attempt > 1:
-            self._console.post(Mark.STATUS, "connected again")
-        return None, state
 
 
 class Messages(Dialect):
@@ -82,7 +64,7 @@ def open_messages(
 
     Args:
         url: where to.
-        console: told when a lost connection is back.
+        console: of who speaks.
         json: send nothing that is no JSON.
         options: of :func:`trioglock.connect`.
 
@@ -90,7 +72,7 @@ def open_messages(
         InvalidURL, InvalidOption: at once.
         ConnectError: on entering the block.
     """
-    opening = connect(url, Greeter(console), **options)
+    opening = connect(url, **options)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Messages]:

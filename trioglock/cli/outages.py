@@ -1,44 +1,51 @@
-"""Outages: a policy of reconnecting that says what it does."""
+"""Outages: what a console tells of them, from the events of the connection."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from ..telemetry import (
+    Connected,
+    ConnectFailed,
+    Disconnected,
+    Event,
+    Listening,
+    ReconnectScheduled,
+    listen,
+)
+from .console import Console, Mark
+from .exits import words_of_failure, words_of_reason
 
-from ..backoff import Backoff, retry_after
-from ..reasons import Disconnect
-from .exits import words_of_reason
-
-__all__ = ["ToldBackoff"]
+__all__ = ["telling_outages"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToldBackoff(Backoff):
-    """A :class:`Backoff` that tells why a connection was lost, and when the next attempt is due.
+class Outages:
+    """Says why there is no connection, when the next attempt is due, and when it is back.
 
     Args:
-        tell: called with a line for people; it must not wait.
+        console: that is told.
     """
 
-    tell: Callable[[str], object]
-    _reasons: list[Disconnect] = field(default_factory=list, init=False, repr=False)
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._why = ""
 
-    def __post_init__(self) -> None:
-        Backoff.__post_init__(self)
-        judge = self.retryable
+    def tell(self, event: Event) -> None:
+        """An event of the connection."""
+        match event:
+            case ConnectFailed(error=error):
+                self._why = words_of_failure(error)
+            case Disconnected(reason=reason):
+                self._why = words_of_reason(reason)
+            case ReconnectScheduled(delay=delay):
+                self._console.post(
+                    Mark.STATUS, f"{self._why}; next attempt in {delay:.1f} s".lstrip("; ")
+                )
+            case Connected(upgrade=upgrade) if upgrade > 1:
+                self._console.post(Mark.STATUS, "connected again")
+            case _:
+                pass
 
-        def note(reason: Disconnect) -> bool:
-            # Asked about a reason before it draws the delay that follows.
-            self._reasons[:] = [reason]
-            return judge(reason)
 
-        object.__setattr__(self, "retryable", note)
-
-    def delays(self, rng: random.Random | None = None) -> Iterator[float]:
-        """See :meth:`Backoff.delays`; what is drawn is told."""
-        for delay in Backoff.delays(self, rng):
-            reason = self._reasons[-1]
-            seconds = max(delay, retry_after(reason))
-            self.tell(f"{words_of_reason(reason)}; next attempt in {seconds:.1f} s")
-            yield delay
+def telling_outages(console: Console) -> Listening:
+    """A block in which the console is told."""
+    kinds = (ConnectFailed, Disconnected, ReconnectScheduled, Connected)
+    return listen(Outages(console).tell, *kinds)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import trio
 
-from ..errors import InvalidOption, InvalidURL
 from .channels import Topic, open_channel
 from .connecting import CarefulCommand, connect_options, connecting
 from .console import Shape, open_console
-from .conversation import Conversation, Plan
+from .conversation import Plan
 from .exits import EXIT_CODES
-from .tracing import tracing
+from .running import run_conversation
 from .values import json_value, pairs, seconds
 
 __all__ = ["command"]
@@ -86,15 +84,11 @@ def command(
     Prompt, pipes and the end are those of trioglock connect; see its help.
     """
     console = open_console(Shape(highlighted=True), None if no_history else "phoenix_history")
-    options = connect_options(url, console, given)
+    options = connect_options(url, given)
     wanted = Topic(name=topic, payload=payload, params=params, token=token)
-
-    async def main() -> int:
-        opening = open_channel(url, wanted, console, **options)
-        return await Conversation(console, Plan(wait=wait, opening=pushes)).run(opening)
-
-    with tracing(console, given["trace_file"]):
-        try:
-            return trio.run(main)
-        except (InvalidURL, InvalidOption) as error:
-            raise click.UsageError(str(error)) from None
+    return run_conversation(
+        console,
+        Plan(wait=wait, opening=pushes),
+        lambda: open_channel(url, wanted, console, **options),
+        given["trace_file"],
+    )
