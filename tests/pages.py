@@ -143,7 +143,9 @@ class Program:
         with _terminal() as written:
             self._execute(code)
         # Connections are numbered, over all that the process has had.
-        printed, shown = (NUMBER.sub("#1", text) for text in (written.getvalue(), self._shown[line]))
+        printed, shown = (
+            NUMBER.sub("#1", text) for text in (written.getvalue(), self._shown[line])
+        )
         assert printed == shown, f"{self._page.name}, line {line}"
 
     def _execute(self, code: types.CodeType) -> None:
