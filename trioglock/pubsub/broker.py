@@ -27,6 +27,10 @@ class Line(ABC):
     async def publish(self, channel: str, data: Data) -> None:
         """Hand a message to the broker, which hands it to every hub, this one included.
 
+        Args:
+            channel: where to; "" for everyone.
+            data: text or binary.
+
         Raises:
             BrokerUnavailable: the broker did not take it in time.
             BrokerRefused: the broker does not want it.

@@ -121,7 +121,11 @@ class Hub:
             self._context = None
 
     async def run(self, *, task_status: trio.TaskStatus[Hub] = trio.TASK_STATUS_IGNORED) -> None:
-        """Stay open until cancelled, for ``await nursery.start(hub.run)``."""
+        """Stay open until cancelled, for ``await nursery.start(hub.run)``.
+
+        Args:
+            task_status: of ``nursery.start``; it gives the hub, open.
+        """
         async with self:
             task_status.started(self)
             await trio.sleep_forever()
@@ -212,7 +216,7 @@ class Hub:
             gaps: whether a :class:`Gap` comes too, where messages may be missing.
             after: the id of the last message that was seen: what came after it comes first, as far
                 as the broker's history reaches; where that is not all, a Gap comes before it.
-            max_queue: as for the hub, for this subscriber.
+            max_queue: messages that may wait, for this subscriber; by default as for the hub.
             policy: as for the hub, for this subscriber.
 
         Raises:
@@ -286,6 +290,9 @@ class Hub:
     def include(self, owner: object) -> None:
         """Let the methods of an object listen that are marked with :func:`on`.
 
+        Args:
+            owner: an instance, whose class has marked some.
+
         Raises:
             InvalidOption: it is a class, or has none.
         """
@@ -301,6 +308,10 @@ class Hub:
     def join(self, subscriber: Subscriber, channel: str) -> None:
         """Let a subscriber of one's own making listen to one channel.
 
+        Args:
+            subscriber: takes what is published, and never waits.
+            channel: that it listens to.
+
         Raises:
             UsageError: the hub is not open.
         """
@@ -308,7 +319,12 @@ class Hub:
         self._registry.add(subscriber, channel, literal=True)
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
-        """Let it listen no more; harmless if it does not."""
+        """Let it listen no more; harmless if it does not.
+
+        Args:
+            subscriber: as it joined.
+            channel: that it listened to.
+        """
         self._registry.remove(subscriber, channel)
 
     def statistics(self) -> HubStatistics:

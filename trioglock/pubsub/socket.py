@@ -45,6 +45,9 @@ class HubSocket(Socket[Browser | None]):
     def channel_of(self, stream: Stream) -> str:
         """The channel that a browser listens to: by default the path, without its first slash.
 
+        Args:
+            stream: the browser's, as ``init_stream`` gets it.
+
         Raises:
             InvalidOption: it may not; the text goes to the browser with a Close 1008.
         """
@@ -102,6 +105,10 @@ class HubSocket(Socket[Browser | None]):
 
     async def publish(self, message: Data, channel: str) -> Close | None:
         """Publish for the browser.
+
+        Args:
+            message: text or binary.
+            channel: where to.
 
         Returns:
             A result for a hook: None, or a Close 1013 if the broker is away for too long.

@@ -56,6 +56,7 @@ class EventConnection(Generic[StateT]):
             ConnectionClosed: the connection is closing or closed.
             EncodeError: the codec cannot express the payload.
             UsageError: called inside a hook or handler of this connection.
+            InvalidOption: ``timeout`` is no positive number of seconds.
         """
         if not isinstance(event, str) or not event:
             raise InvalidOption(f"event is the name of one, not {event!r}")

@@ -60,7 +60,13 @@ class Requests:
 
     @contextmanager
     def open(self, ref: str, event: str, is_lost: Callable[[], bool]) -> Iterator[Answer]:
-        """Wait for ``ref`` within the block; whatever ends it, nothing is left behind."""
+        """Wait for ``ref`` within the block; whatever ends it, nothing is left behind.
+
+        Args:
+            ref: that the answer will have.
+            event: that is sent.
+            is_lost: whether the link that carries it has ended.
+        """
         answer = self._waiting[ref] = Answer(event, is_lost)
         try:
             yield answer
@@ -68,7 +74,13 @@ class Requests:
             self._waiting.pop(ref, None)
 
     def settle(self, ref: Any, message: Any, error: Exception | None = None) -> bool:
-        """Give ``message``, or ``error``, to the request that waits; whether there is one."""
+        """Give ``message``, or ``error``, to the request that waits; whether there is one.
+
+        Args:
+            ref: of a message that came.
+            message: that has it.
+            error: why there will be no answer; None if the message is one.
+        """
         if not isinstance(ref, str):
             return False
         answer = self._waiting.pop(ref, None)
@@ -78,7 +90,11 @@ class Requests:
         return True
 
     def lose(self, reason: Disconnect) -> None:
-        """A link has ended: so have the requests that it carried."""
+        """A link has ended: so have the requests that it carried.
+
+        Args:
+            reason: why it ended.
+        """
         for ref, answer in list(self._waiting.items()):
             if answer.is_lost():
                 del self._waiting[ref]

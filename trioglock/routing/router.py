@@ -109,6 +109,7 @@ class Router:
         Raises:
             DuplicateHandler: both have a handler for the same name or pattern.
             UsageError: this router is in use.
+            InvalidOption: it is no router, or this one.
         """
         if not isinstance(router, Router) or router is self:
             raise InvalidOption(f"another Router is included, not {router!r}")

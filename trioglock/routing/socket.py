@@ -102,6 +102,11 @@ class EventSocket(Socket[StateT]):
         """The message of a request: ``{"event": ..., "ref": ..., "payload": ...}``.
 
         Override it for another envelope. There is no ``payload`` where it is None.
+
+        Args:
+            event: its name.
+            payload: whatever the codec takes.
+            ref: that the answer will have.
         """
         message = {"event": event, "ref": ref}
         return message if payload is None else {**message, "payload": payload}
@@ -109,7 +114,16 @@ class EventSocket(Socket[StateT]):
     # In.
 
     def handle_receive(self, frame: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each frame: decodes and routes it."""
+        """Called for each frame: decodes and routes it.
+
+        Args:
+            frame: as it came.
+            state: as the hook before returned it.
+
+        Returns:
+            ``(result, state)``, of the handler. What is no event goes with a DecodeError to
+            :meth:`handle_invalid`.
+        """
         try:
             event = self.codec.decode(frame)
             name = self._key(event)
@@ -147,6 +161,11 @@ class EventSocket(Socket[StateT]):
     ) -> MaybeAwaitable[tuple[Any, StateT]]:
         """Called for each event that answers no request: finds its handler and runs it.
 
+        Args:
+            name: of the event.
+            event: as it was decoded.
+            state: as the hook before returned it.
+
         Returns:
             ``(result, state)``.
         """
@@ -157,6 +176,11 @@ class EventSocket(Socket[StateT]):
         self, error: DecodeError, frame: Any, state: StateT
     ) -> MaybeAwaitable[tuple[Any, StateT]]:
         """Called for what is no event: no JSON, no name, a handler's DecodeError.
+
+        Args:
+            error: what is wrong with it.
+            frame: as it came.
+            state: as the hook before returned it.
 
         Returns:
             ``(result, state)``. Default: it is counted in ``self.invalid``, logged at most once

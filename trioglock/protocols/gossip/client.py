@@ -51,6 +51,10 @@ class Client:
     async def subscribe(self, channel: str, *, timeout: float | None = 10) -> None:
         """Listen to a channel.
 
+        Args:
+            channel: its name.
+            timeout: seconds to wait for the answer; None for ever.
+
         Raises:
             InvalidOption: the name is not 3 to 15 letters, ``_`` or ``-``.
             SubscribeFailed: the server does not have it. It is not asked for again.
@@ -63,6 +67,10 @@ class Client:
 
     async def unsubscribe(self, channel: str, *, timeout: float | None = 10) -> None:
         """Listen to a channel no more.
+
+        Args:
+            channel: its name.
+            timeout: seconds to wait for the answer; None for ever.
 
         Raises:
             InvalidOption: the name cannot be one.
@@ -78,10 +86,17 @@ class Client:
     ) -> None:
         """Say something on a channel, for a player of ours. The network does not confirm it.
 
+        Args:
+            channel: where.
+            name: of our player.
+            message: the text.
+            timeout: seconds to wait for room in the outbox; None for ever.
+
         Raises:
             InvalidOption: an argument is not what it should be.
             NotSubscribed: we do not listen to that channel.
             Offline: nobody heard it.
+            RequestTimeout: there was no room for the message in time.
         """
         check_channel(channel)
         check_text("name", name)
@@ -104,8 +119,13 @@ class Client:
 
         The network is told at once with the flag ``players``, otherwise by the next heartbeat.
 
+        Args:
+            name: the player's.
+            timeout: seconds to wait for room in the outbox; None for ever.
+
         Raises:
             InvalidOption: the name is empty or no text.
+            RequestTimeout: there was no room for the message in time.
         """
         check_text("name", name)
         with suppress(Offline):  # the next heartbeat tells
@@ -114,8 +134,13 @@ class Client:
     async def sign_out(self, name: str, *, timeout: float | None = 10) -> None:
         """A player of ours has gone offline.
 
+        Args:
+            name: the player's.
+            timeout: seconds to wait for room in the outbox; None for ever.
+
         Raises:
             InvalidOption: the name is empty or no text.
+            RequestTimeout: there was no room for the message in time.
         """
         check_text("name", name)
         with suppress(Offline):
@@ -134,6 +159,10 @@ class Client:
 
     async def fetch_players(self, game: str, *, timeout: float | None = 10) -> tuple[str, ...]:
         """Ask the network for the players of one game.
+
+        Args:
+            game: its short name.
+            timeout: seconds to wait for the answer; None for ever.
 
         Raises:
             NotSupported: the flag ``players`` was not opted into.
@@ -194,6 +223,10 @@ class Client:
     async def fetch_game(self, game: str, *, timeout: float | None = 10) -> Game:
         """Ask the network for one game.
 
+        Args:
+            game: its short name.
+            timeout: seconds to wait for the answer; None for ever.
+
         Raises:
             NotSupported: the flag ``games`` was not opted into.
             UnknownGame: no such game is online.
@@ -210,6 +243,9 @@ class Client:
     async def sync_achievements(self, *, timeout: float | None = 10) -> tuple[Achievement, ...]:
         """All achievements of our game that the network knows.
 
+        Args:
+            timeout: seconds to wait for the answer; None for ever.
+
         Raises:
             NotSupported: the flag ``achievements`` was not opted into.
             Offline, RequestTimeout, RequestFailed: there was no usable answer.
@@ -223,6 +259,10 @@ class Client:
         self, achievement: Achievement, *, timeout: float | None = 10
     ) -> Achievement:
         """Add an achievement.
+
+        Args:
+            achievement: without a key.
+            timeout: seconds to wait for the answer; None for ever.
 
         Returns:
             It, with the key that the network gave it.
@@ -245,6 +285,10 @@ class Client:
     ) -> Achievement:
         """Change the achievement with the same key.
 
+        Args:
+            achievement: as it shall be.
+            timeout: seconds to wait for the answer; None for ever.
+
         Raises:
             InvalidOption: it has no key.
             NotSupported, RequestFailed, Offline, RequestTimeout: as ``create_achievement``.
@@ -260,6 +304,10 @@ class Client:
 
     async def delete_achievement(self, key: str, *, timeout: float | None = 10) -> None:
         """Remove the achievement with this key.
+
+        Args:
+            key: of the achievement.
+            timeout: seconds to wait for the answer; None for ever.
 
         Raises:
             NotSupported, RequestFailed, Offline, RequestTimeout: as ``create_achievement``.

@@ -115,7 +115,7 @@ class Achievement:
     Args:
         title: its name.
         description: what for.
-        points: its worth.
+        points: its worth, as a number.
         display: whether others may see it before it is achieved.
         partial_progress: whether it is achieved in steps.
         total_progress: how many steps; None if it has none.

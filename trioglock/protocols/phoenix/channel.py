@@ -154,6 +154,9 @@ class Channel:
     async def leave(self, *, timeout: float | None = None) -> None:
         """Leave the topic and wait for the server's answer; harmless if the channel has ended.
 
+        Args:
+            timeout: seconds to wait for it; by default the channel's.
+
         Raises:
             PushTimeout: there was none; the channel has ended all the same.
         """

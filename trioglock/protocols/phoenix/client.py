@@ -34,6 +34,9 @@ class Connect:
         url: another address, from now on.
         params: other params, from now on.
         delay: seconds to wait before.
+
+    Raises:
+        InvalidOption: ``delay`` is no number of seconds.
     """
 
     url: Source[str] | None = None
@@ -65,6 +68,10 @@ class ChannelTransport(Protocol):
     def join(self, topic: str, payload: Any = None) -> None:
         """Ask to join; ``handle_joined`` or ``handle_join_error`` has the answer.
 
+        Args:
+            topic: such as ``"room:1"``.
+            payload: what the server's ``join/3`` gets.
+
         Raises:
             Disconnected, AlreadyJoined, InvalidMessage, EncodeError, InvalidOption: see there.
         """
@@ -72,12 +79,20 @@ class ChannelTransport(Protocol):
     def leave(self, topic: str) -> None:
         """Leave; ``handle_channel_closed`` has the answer.
 
+        Args:
+            topic: of a channel that has not ended.
+
         Raises:
             Disconnected, NotJoined: see there.
         """
 
     def push(self, topic: str, event: str, payload: Any = None) -> str:
         """Push an event.
+
+        Args:
+            topic: of a channel that is joined.
+            event: its name.
+            payload: what JSON can say, or bytes-like; ``{}`` by default.
 
         Returns:
             Its ref, which ``handle_reply`` or ``handle_timeout`` gets.
@@ -103,7 +118,12 @@ class ChannelClient(Generic[StateT]):
     def handle_connected(
         self, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called when a connection is there: join here."""
+        """Called when a connection is there: join here.
+
+        Args:
+            transport: to join, leave and push with.
+            state: as the callback before returned it.
+        """
         return None, state
 
     def handle_disconnected(
@@ -112,55 +132,116 @@ class ChannelClient(Generic[StateT]):
         """Called when it was lost, or none came about: return ``Connect(delay=...)`` to try again.
 
         Every channel has ended; ``handle_channel_closed`` is not called for that.
+
+        Args:
+            reason: a typed value, see :mod:`trioglock.reasons`.
+            state: as the callback before returned it.
         """
         return None, state
 
     def handle_joined(
         self, topic: str, response: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called when the server has let us in."""
+        """Called when the server has let us in.
+
+        Args:
+            topic: that was asked for.
+            response: what the server's ``join/3`` answered.
+            transport: to join, leave and push with.
+            state: as the callback before returned it.
+        """
         return None, state
 
     def handle_join_error(
         self, topic: str, response: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called when it has not; ``{"reason": "timeout"}`` if it did not answer."""
+        """Called when the server has not let us in.
+
+        Args:
+            topic: that was asked for.
+            response: why; ``{"reason": "timeout"}`` if it did not answer.
+            transport: to join, leave and push with.
+            state: as the callback before returned it.
+        """
         return None, state
 
     def handle_channel_closed(
         self, topic: str, payload: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called when the channel has ended: closed, crashed or left. It may be joined again."""
+        """Called when the channel has ended: closed, crashed or left. It may be joined again.
+
+        Args:
+            topic: of the channel.
+            payload: of the message that ended it.
+            transport: to join, leave and push with.
+            state: as the callback before returned it.
+        """
         return None, state
 
     def handle_message(
         self, topic: str, event: str, payload: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called for what the server pushes and broadcasts."""
+        """Called for what the server pushes and broadcasts.
+
+        Args:
+            topic: of the channel.
+            event: its name.
+            payload: what JSON can say, or bytes.
+            transport: to join, leave and push with.
+            state: as the callback before returned it.
+        """
         return None, state
 
     def handle_reply(
         self, topic: str, ref: str, reply: PushReply, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called for the reply to a push."""
+        """Called for the reply to a push.
+
+        Args:
+            topic: of the channel.
+            ref: that the push got.
+            reply: its status and response.
+            transport: to join, leave and push with.
+            state: as the callback before returned it.
+        """
         return None, state
 
     def handle_timeout(
         self, topic: str, ref: str, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called when no reply came in time, which is no mistake where an event has none."""
+        """Called when no reply came in time, which is no mistake where an event has none.
+
+        Args:
+            topic: of the channel.
+            ref: that the push got.
+            transport: to join, leave and push with.
+            state: as the callback before returned it.
+        """
         return None, state
 
     def handle_cast(
         self, message: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called for ``client.cast(message)``. Without it, ``cast`` raises UsageError."""
+        """Called for ``client.cast(message)``. Without this callback, ``cast`` raises UsageError.
+
+        Args:
+            message: as it was given.
+            transport: to join, leave and push with.
+            state: as the callback before returned it.
+        """
         raise UsageError(f"{type(self).__name__} has no handle_cast")
 
     def handle_call(
         self, request: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Any, StateT] | tuple[Any, Result, StateT]]:
         """Called for ``await client.call(request)``; what it raises is raised there.
+
+        Without this callback, ``call`` raises UsageError.
+
+        Args:
+            request: as it was given.
+            transport: to join, leave and push with.
+            state: as the callback before returned it.
 
         Returns:
             ``(reply, state)`` or ``(reply, result, state)``.

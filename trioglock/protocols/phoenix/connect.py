@@ -62,7 +62,7 @@ def connect(
         rejoin_delays: seconds before each attempt to join a channel again after a crash, or when
             that was refused; the last one is repeated. Empty: channels end there, and when the
             connection is lost.
-        max_buffer: pushes of one channel that may wait for it to be joined.
+        max_buffer: the number of pushes of one channel that may wait for it to be joined.
         options: the keyword arguments of :func:`trioglock.connect`. Other defaults here:
             ``reconnect`` is :data:`RECONNECT`, which tries for ever what may get better, the
             first connection included; ``ping_interval`` and ``ping_timeout`` are 30 and are those

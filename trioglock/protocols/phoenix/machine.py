@@ -67,24 +67,40 @@ class Machine:
         return len(self._pushes)
 
     def phase(self, channel: int) -> Phase | None:
-        """Where a channel stands; None once it has ended."""
+        """Where a channel stands; None once it has ended.
+
+        Args:
+            channel: its number.
+        """
         membership = self._joins.numbers.get(channel)
         return None if membership is None else membership.phase
 
     def join_ref(self, channel: int) -> str | None:
-        """Of the join that counts, if there is one."""
+        """Of the join that counts, if there is one.
+
+        Args:
+            channel: its number.
+        """
         membership = self._joins.numbers.get(channel)
         return None if membership is None else membership.join_ref
 
     def channel(self, topic: str) -> int | None:
-        """The channel of a topic, if there is one."""
+        """The channel of a topic, if there is one.
+
+        Args:
+            topic: such as ``"room:1"``.
+        """
         membership = self._joins.topics.get(topic)
         return None if membership is None else membership.id
 
     # The connection.
 
     def connect(self, now: float) -> list[Effect]:
-        """A connection is there: every channel joins, or joins again."""
+        """A connection is there: every channel joins, or joins again.
+
+        Args:
+            now: in seconds, of the caller's clock.
+        """
         self.connected = True
         self.heartbeat.forget()
         return [self._joins.ask(channel, now) for channel in self._joins.numbers.values()]
@@ -112,7 +128,7 @@ class Machine:
         Args:
             topic: to join.
             timeout: seconds for each later join.
-            deadline: of the first one, an outage included.
+            deadline: of the first one, an outage included, in seconds of the caller's clock.
             offline: whether that may wait for a connection.
 
         Returns:
@@ -132,11 +148,22 @@ class Machine:
         return channel.id, [self._joins.ask(channel, 0)] if self.connected else []
 
     def payload(self, number: int, attempt: int, payload: Any) -> list[Effect]:
-        """The answer to :class:`AskPayload`; one that is out of date is ignored."""
+        """The answer to :class:`AskPayload`; one that is out of date is ignored.
+
+        Args:
+            number: of the channel.
+            attempt: which one asked.
+            payload: of the join.
+        """
         return self._joins.payload(number, attempt, payload)
 
     def fail(self, number: int, error: Exception) -> list[Effect]:
-        """The channel cannot go on, for a reason that is not the server's."""
+        """The channel cannot go on, for a reason that is not the server's.
+
+        Args:
+            number: of the channel.
+            error: why; the channel ends with it.
+        """
         channel = self._joins.numbers.get(number)
         if channel is None:
             return []
@@ -148,7 +175,8 @@ class Machine:
 
         Args:
             number: of the channel.
-            deadline: for the answer; then it is resolved with :exc:`PushTimeout`.
+            deadline: for the answer, in seconds of the caller's clock; then it is resolved with
+                :exc:`PushTimeout`.
 
         Returns:
             The number of the leave, which is resolved as a push is, and what to do.
@@ -183,7 +211,8 @@ class Machine:
             number: of the channel.
             event: its name.
             payload: of the message.
-            deadline: for its reply; then it is resolved with :exc:`PushTimeout`.
+            deadline: for its reply, in seconds of the caller's clock; then it is resolved with
+                :exc:`PushTimeout`.
             wants_reply: False resolves it with ``PushReply("sent", None)`` when it is sent.
             buffered: whether it may wait for the channel to be joined.
 
@@ -206,18 +235,34 @@ class Machine:
         raise NotJoined(f"{channel.topic!r} is not joined yet")
 
     def check_connected(self, topic: str) -> None:
-        """Raise Disconnected unless there is a connection."""
+        """Refuse what needs a connection now.
+
+        Args:
+            topic: for the error's text.
+
+        Raises:
+            Disconnected: there is none.
+        """
         if not self.connected:
             raise Disconnected(f"there is no connection, and so {topic!r} cannot be reached")
 
     def withdraw(self, number: int) -> None:
-        """Nobody waits for a push, or it cannot be sent: whatever comes for it is ignored."""
+        """Nobody waits for a push, or it cannot be sent: whatever comes for it is ignored.
+
+        Args:
+            number: of the push.
+        """
         self._pushes.withdraw(number)
 
     # The server.
 
     def received(self, message: Message, now: float) -> list[Effect]:
-        """A message of the server's."""
+        """A message of the server's.
+
+        Args:
+            message: as it was decoded.
+            now: in seconds, of the caller's clock.
+        """
         if message.event == REPLY:
             return self._replied(message, now)
         channel = self._joins.topics.get(message.topic)
@@ -261,7 +306,11 @@ class Machine:
     # Time.
 
     def tick(self, now: float) -> list[Effect]:
-        """Everything whose time has come."""
+        """Everything whose time has come.
+
+        Args:
+            now: in seconds, of the caller's clock.
+        """
         effects: list[Effect] = []
         while (number := self._timers.expired(now)) is not None:
             ended = self._pushes.expired(number)

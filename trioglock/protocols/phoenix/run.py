@@ -74,6 +74,9 @@ class ClientHandle(Generic[StateT]):
     def connect(self, wish: Connect | None = None) -> None:
         """Connect, as if a callback had returned ``Connect()``.
 
+        Args:
+            wish: where to and when; by default as before, at once.
+
         Raises:
             trio.WouldBlock: 65,536 jobs wait already.
             Disconnected: the client has ended.

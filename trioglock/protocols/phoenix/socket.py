@@ -163,13 +163,25 @@ class PhoenixSocket:
     # What channels ask for.
 
     def is_joined(self, channel: int) -> bool:
-        """See :attr:`Channel.joined`."""
+        """Whether a channel is joined; see :attr:`Channel.joined`.
+
+        Args:
+            channel: its number.
+        """
         return self._machine.phase(channel) is Phase.JOINED
 
     async def push(
         self, channel: Channel, event: str, payload: Payload, timeout: float, *, wants_reply: bool
     ) -> PushReply:
-        """See :meth:`Channel.push`."""
+        """See :meth:`Channel.push`.
+
+        Args:
+            channel: that pushes.
+            event: its name.
+            payload: as there.
+            timeout: seconds for all of it.
+            wants_reply: False returns when it is on its way.
+        """
         check_event(event)
         check_seconds("timeout", timeout)
         payload = {} if payload is None else _plain(payload)
@@ -195,7 +207,12 @@ class PhoenixSocket:
             raise
 
     async def leave(self, channel: Channel, timeout: float) -> None:
-        """See :meth:`Channel.leave`."""
+        """See :meth:`Channel.leave`.
+
+        Args:
+            channel: that is left.
+            timeout: seconds to wait for the server's answer.
+        """
         check_seconds("timeout", timeout)
         deadline = trio.current_time() + timeout
         machine, wire = self._machine, self._wire

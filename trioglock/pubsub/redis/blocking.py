@@ -40,7 +40,7 @@ def publish(
         name: of the hub.
         url: of the Redis server, as for :class:`RedisBroker`.
         timeout: seconds to connect, and again to wait for the answer; None for ever.
-        history: the ``history`` of the hubs' :class:`RedisBroker`, if they have one.
+        history: messages to keep, as the hubs' :class:`RedisBroker` does; None for none.
 
     Raises:
         InvalidFrame: the message is neither text nor bytes-like.
