@@ -42,7 +42,13 @@ class TransportConformance:
     async def connected(
         self, server: MockServer, socket: Socket[None] | None = None, path: str = ""
     ) -> AsyncIterator[Connection[None]]:
-        """A connection through the transport; everything within 30 seconds."""
+        """A connection through the transport; everything within 30 seconds.
+
+        Args:
+            server: to connect to.
+            socket: the hooks.
+            path: added to the server's URL.
+        """
         with trio.fail_after(30):
             async with connect(
                 server.url + path,

@@ -82,6 +82,9 @@ class MockPeer:
     async def expect(self, *messages: Data) -> None:
         """Take one message for each argument and compare it.
 
+        Args:
+            messages: ``str`` for text, ``bytes`` for binary.
+
         Raises:
             AssertionError: another one came, or the client closed.
         """
@@ -91,6 +94,10 @@ class MockPeer:
 
     async def expect_close(self, code: int = 1000, reason: str | None = None) -> None:
         """Wait for the client's Close frame and compare it; messages before it are recorded.
+
+        Args:
+            code: that it must have.
+            reason: that it must have; None for any.
 
         Raises:
             AssertionError: another code or reason came, or the client just went away.
@@ -116,7 +123,12 @@ class MockPeer:
         await self._websocket.ping()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Send a Close frame and wait for the client's."""
+        """Send a Close frame and wait for the client's.
+
+        Args:
+            code: of the Close frame.
+            reason: its text.
+        """
         await self._websocket.aclose(code, reason)
         self._note(None)
 
@@ -146,7 +158,11 @@ Handler: TypeAlias = Callable[[MockPeer], Awaitable[object]]
 
 
 async def echo(peer: MockPeer) -> None:
-    """A handler that sends everything back."""
+    """A handler that sends everything back.
+
+    Args:
+        peer: the server's end of a connection.
+    """
     await peer.echo()
 
 
@@ -235,7 +251,14 @@ class MockServer:
     def reject(
         self, status: int, *, headers: HeadersLike = (), body: bytes = b"", times: int = 1
     ) -> None:
-        """Refuse the next ``times`` handshakes with an HTTP status."""
+        """Refuse the next ``times`` handshakes with an HTTP status.
+
+        Args:
+            status: of HTTP.
+            headers: of the answer.
+            body: of the answer.
+            times: how many handshakes.
+        """
         self._rejections.extend([Rejection(status, headers, body)] * times)
 
     def accept_with(self, headers: HeadersLike) -> None:
@@ -251,19 +274,19 @@ class MockServer:
         return self._current or await self.accept()
 
     async def receive(self) -> Data:
-        """See :meth:`MockPeer.receive`; of the connection accepted last."""
+        """As :meth:`MockPeer.receive`, of the connection accepted last."""
         return await (await self._peer()).receive()
 
     async def expect(self, *messages: Data) -> None:
-        """See :meth:`MockPeer.expect`; of the connection accepted last."""
+        """As :meth:`MockPeer.expect`, of the connection accepted last."""
         await (await self._peer()).expect(*messages)
 
     async def send(self, *messages: Data) -> None:
-        """See :meth:`MockPeer.send`; of the connection accepted last."""
+        """As :meth:`MockPeer.send`, of the connection accepted last."""
         await (await self._peer()).send(*messages)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """See :meth:`MockPeer.close`; of the connection accepted last."""
+        """As :meth:`MockPeer.close`, of the connection accepted last."""
         await (await self._peer()).close(code, reason)
 
     # One connection.

@@ -104,7 +104,11 @@ class ProxiedConnection(Faults):
         self._leave("reset")
 
     def half_close(self, direction: Direction) -> None:
-        """End the stream in one direction; the other goes on."""
+        """End the stream in one direction; the other goes on.
+
+        Args:
+            direction: whose stream ends.
+        """
         for name in check_direction(direction):
             if name in self._pumps:
                 self._pumps[name].end()

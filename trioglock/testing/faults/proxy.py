@@ -117,17 +117,17 @@ class FaultProxy(Faults):
     # Faults of the moment, for all live connections.
 
     def cut(self) -> None:
-        """See :meth:`ProxiedConnection.cut`."""
+        """As :meth:`ProxiedConnection.cut`, of all connections."""
         for connection in self.connections:
             connection.cut()
 
     def reset(self) -> None:
-        """See :meth:`ProxiedConnection.reset`."""
+        """As :meth:`ProxiedConnection.reset`, of all connections."""
         for connection in self.connections:
             connection.reset()
 
     def half_close(self, direction: Direction) -> None:
-        """See :meth:`ProxiedConnection.half_close`."""
+        """As :meth:`ProxiedConnection.half_close`, of all connections."""
         check_direction(direction)
         for connection in self.connections:
             connection.half_close(direction)
@@ -146,18 +146,30 @@ class FaultProxy(Faults):
         """Refuse the next connections: over TCP by RST, in memory by ``ConnectionRefusedError``.
 
         Args:
-            times: how many; here and below, None for all until :meth:`heal`.
+            times: how many connections; None for all until :meth:`heal`.
         """
         self._add("refuse", times)
 
     def answer(self, data: bytes, times: int | None = 1) -> None:
-        """Answer the opening handshake of the next connections with ``data``, and end them."""
+        """Answer the opening handshake of the next connections with ``data``, and end them.
+
+        Args:
+            data: bytes, such as an answer of HTTP.
+            times: how many connections; None for all until :meth:`heal`.
+
+        Raises:
+            InvalidOption: ``data`` is not bytes, or ``times`` no such number.
+        """
         if not isinstance(data, bytes | bytearray | memoryview):
             raise InvalidOption(f"data is bytes, not {data!r:.100}")
         self._add("answer", times, bytes(data))
 
     def never_answer(self, times: int | None = 1) -> None:
-        """Accept the next connections and say nothing; :meth:`heal` lets them through."""
+        """Accept the next connections and say nothing; :meth:`heal` lets them through.
+
+        Args:
+            times: how many connections; None for all until :meth:`heal`.
+        """
         self._add("hold", times)
 
     def _add(

@@ -28,9 +28,13 @@ class Faults(ABC):
         """What a fault of ``direction`` is noted in."""
 
     def delay(self, seconds: float, direction: Direction | None = None) -> None:
-        """Let every byte take so many seconds longer, each way; 0 for none.
+        """Let every byte take so many seconds longer, each way.
 
         Order is kept. At most 64 KiB are under way in each direction, the sender waits then.
+
+        Args:
+            seconds: for each byte; 0 for none.
+            direction: of the bytes; None for both.
         """
         _check_number("seconds", seconds, "a number of at least 0", zero=True)
         for way in self._ways(direction):
@@ -38,7 +42,12 @@ class Faults(ABC):
             way.notify()
 
     def throttle(self, bytes_per_second: float | None, direction: Direction | None = None) -> None:
-        """Let no more than so many bytes pass in a second, each way; None for any number."""
+        """Let no more than so many bytes pass in a second, each way.
+
+        Args:
+            bytes_per_second: None for any number.
+            direction: of the bytes; None for both.
+        """
         if bytes_per_second is not None:
             _check_number("bytes_per_second", bytes_per_second, "a number above 0, or None")
         for way in self._ways(direction):
@@ -46,16 +55,28 @@ class Faults(ABC):
             way.notify()
 
     def split(self, size: int | None = 1, direction: Direction | None = None) -> None:
-        """Hand the bytes on in writes of at most ``size``; None for as they come.
+        """Hand the bytes on in writes of at most ``size``.
 
         Over TCP the operating system of the receiver may join them again.
+
+        Args:
+            size: bytes; None for as they come.
+            direction: of the bytes; None for both.
         """
         check_whole("size", size, least=1)
         for way in self._ways(direction):
             way.size = size
 
     def corrupt(self, change: Change | None, direction: Direction | None = None) -> None:
-        """Replace each chunk that passes by what ``change`` returns for it; None for no change."""
+        """Replace each chunk that passes by what ``change`` returns for it.
+
+        Args:
+            change: gets a chunk of bytes; None for no change.
+            direction: of the bytes; None for both.
+
+        Raises:
+            InvalidOption: ``change`` is no function.
+        """
         if change is not None and not callable(change):
             raise InvalidOption(f"change is a function of bytes, or None, not {change!r}")
         for way in self._ways(direction):
@@ -66,8 +87,11 @@ class Faults(ABC):
 
         Args:
             offset: of the byte; 0 is the next one to pass, in a new connection the first.
-            bits: which, as a mask.
+            bits: which, as the number that is their mask, at most 255.
             direction: of the byte.
+
+        Raises:
+            InvalidOption: there is no such byte, or no such bits.
         """
         check_whole("offset", offset, least=0, none=False)
         check_whole("bits", bits, least=1, none=False)
@@ -77,22 +101,34 @@ class Faults(ABC):
             way.flips[way.passed + offset] = bits
 
     def cut_after(self, size: int | None, direction: Direction | None = None) -> None:
-        """Cut each connection once ``size`` more bytes have passed; None for never.
+        """Cut each connection once ``size`` more bytes have passed.
 
         A new connection counts from its beginning, the opening handshake included.
+
+        Args:
+            size: bytes; None for never.
+            direction: of the bytes; None for both.
         """
         check_whole("size", size, least=1)
         for way in self._ways(direction):
             way.left = size
 
     def stall(self, direction: Direction | None = None) -> None:
-        """Let nothing pass, and no end of the stream either; it waits for :meth:`resume`."""
+        """Let nothing pass, and no end of the stream either; it waits for :meth:`resume`.
+
+        Args:
+            direction: of the bytes; None for both.
+        """
         for way in self._ways(direction):
             way.stalled = True
             way.notify()
 
     def resume(self, direction: Direction | None = None) -> None:
-        """Let pass again what :meth:`stall` has held back."""
+        """Let pass again what :meth:`stall` has held back.
+
+        Args:
+            direction: of the bytes; None for both.
+        """
         for way in self._ways(direction):
             way.stalled = False
             way.notify()

@@ -92,7 +92,11 @@ class MockGossipServer:
     # The script: what clients did.
 
     async def expect(self, event: str) -> dict[str, Any]:
-        """The oldest event of this name that was not asked for before; waits for it."""
+        """The oldest event of this name that was not asked for before; waits for it.
+
+        Args:
+            event: its name.
+        """
         while True:
             of_that_name = [one for one in self.received if one.get("event") == event]
             if len(of_that_name) > self._taken[event]:
@@ -101,29 +105,56 @@ class MockGossipServer:
             await self._arrival.wait()
 
     def fail(self, event: str, error: str) -> None:
-        """Answer the next event of this name with a failure."""
+        """Answer the next event of this name with a failure.
+
+        Args:
+            event: its name.
+            error: the text of the failure.
+        """
         self._failures.setdefault(event, []).append(error)
 
     def ignore(self, event: str, times: int = 1) -> None:
-        """Do nothing about the next ``times`` events of this name."""
+        """Do nothing about the next ``times`` events of this name.
+
+        Args:
+            event: its name.
+            times: how many of them.
+        """
         self._ignored[event] += times
 
     # The script: what others do.
 
     async def broadcast(self, channel: str, game: str, name: str, message: str) -> None:
-        """A player of another game says something on a channel."""
+        """A player of another game says something on a channel.
+
+        Args:
+            channel: where.
+            game: the player's.
+            name: of the player.
+            message: the text.
+        """
         said = {"channel": channel, "game": game, "name": name, "message": message}
         await self.relay("channels/broadcast", said)
 
     async def sign_in(self, game: str, name: str) -> None:
-        """A player of another game comes online."""
+        """A player of another game comes online.
+
+        Args:
+            game: the player's.
+            name: of the player.
+        """
         there = self.games.setdefault(game, MockGame(name=game)).players
         if name not in there:
             there.append(name)
         await self.relay("players/sign-in", {"game": game, "name": name})
 
     async def sign_out(self, game: str, name: str) -> None:
-        """A player of another game goes offline."""
+        """A player of another game goes offline.
+
+        Args:
+            game: the player's.
+            name: of the player.
+        """
         there = self.games.setdefault(game, MockGame(name=game)).players
         if name in there:
             there.remove(name)
@@ -132,17 +163,33 @@ class MockGossipServer:
     async def tell(
         self, from_game: str, from_name: str, to_name: str, message: str, sent_at: str
     ) -> None:
-        """A player of another game says something to one of the clients' players."""
+        """A player of another game says something to one of the clients' players.
+
+        Args:
+            from_game: the player's.
+            from_name: of the player.
+            to_name: of the client's player.
+            message: the text.
+            sent_at: in ISO 8601.
+        """
         tell = {"from_game": from_game, "from_name": from_name, "to_name": to_name}
         await self.relay("tells/receive", {**tell, "sent_at": sent_at, "message": message})
 
     async def add_game(self, game: MockGame) -> None:
-        """A game comes online."""
+        """A game comes online.
+
+        Args:
+            game: that is seen from now on.
+        """
         self.games[game.name] = game
         await self._tell_games("games/connect", game.name)
 
     async def remove_game(self, name: str) -> None:
-        """A game goes offline."""
+        """A game goes offline.
+
+        Args:
+            name: of the game.
+        """
         del self.games[name]
         await self._tell_games("games/disconnect", name)
 
@@ -158,18 +205,32 @@ class MockGossipServer:
             await peer.close(1012, "restart")
 
     async def send(self, event: str, payload: dict[str, Any] | None = None) -> None:
-        """Send an event to every client."""
+        """Send an event to every client.
+
+        Args:
+            event: its name.
+            payload: None for none.
+        """
         for peer in list(self.peers):
             await peer.send(event, payload)
 
     async def send_text(self, *texts: str) -> None:
-        """Send text frames to every client, as they are."""
+        """Send text frames to every client, as they are.
+
+        Args:
+            texts: one for each frame.
+        """
         for peer in list(self.peers):
             for text in texts:
                 await peer.send_text(text)
 
     async def close(self, code: int = 1000, reason: str = "goodbye") -> None:
-        """Close every connection."""
+        """Close every connection.
+
+        Args:
+            code: of the Close frames.
+            reason: their text.
+        """
         for peer in list(self.peers):
             await peer.close(code, reason)
 

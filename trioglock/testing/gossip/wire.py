@@ -26,23 +26,41 @@ class Wire:
         """The connection beneath: frames, headers, the client's Close frame."""
 
     async def send(self, event: str, payload: dict[str, Any] | None = None) -> None:
-        """Send an event of the server's own."""
+        """Send an event of the server's own.
+
+        Args:
+            event: its name.
+            payload: None for none.
+        """
         message = {"event": event, "ref": str(uuid.uuid4())}
         await self.send_message(message if payload is None else {**message, "payload": payload})
 
     async def send_message(self, message: object) -> None:
-        """Send whatever JSON can say; nothing happens if the client has gone."""
+        """Send whatever JSON can say; nothing happens if the client has gone.
+
+        Args:
+            message: as it goes through the encoder.
+        """
         await self.send_text(json.dumps(message))
 
     async def send_text(self, text: str) -> None:
-        """Send a text frame as it is; nothing happens if the client has gone."""
+        """Send a text frame as it is; nothing happens if the client has gone.
+
+        Args:
+            text: of the frame.
+        """
         try:
             await self.peer.send(text)
         except ConnectionClosed:
             await trio.lowlevel.checkpoint()
 
     async def close(self, code: int, reason: str = "goodbye") -> None:
-        """Close the connection."""
+        """Close the connection.
+
+        Args:
+            code: of the Close frame.
+            reason: its text.
+        """
         await self.peer.close(code, reason)
 
     async def answer(

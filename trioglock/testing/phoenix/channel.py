@@ -50,6 +50,9 @@ class MockPhoenixChannel:
         """The response to a join. Raise :class:`RefuseJoin`; anything else is a join that crashes.
 
         Default: ``{}``.
+
+        Args:
+            payload: of the join.
         """
         return {}
 
@@ -59,22 +62,43 @@ class MockPhoenixChannel:
     async def on_event(self, event: str, payload: Any) -> Any:
         """The reply to a push: ``(status, response)``, a bare status, or None for no reply.
 
-        An exception crashes the channel, as an unknown event does on a server.
+        An exception crashes the channel, as an unknown event does on a server. Default: a
+        LookupError for every event.
+
+        Args:
+            event: its name.
+            payload: what JSON can say, or bytes.
         """
         raise LookupError(f"no function clause for {event!r}")
 
     # Tools.
 
     async def push(self, event: str, payload: Any) -> None:
-        """To this client."""
+        """Push an event to this client.
+
+        Args:
+            event: its name.
+            payload: what JSON can say, or bytes-like.
+        """
         await self.client.send(wire.push(self.join_ref, self.topic, event, payload))
 
     async def broadcast(self, event: str, payload: Any) -> None:
-        """To every client on this topic, this one included."""
+        """Push an event to every client on this topic, this one included.
+
+        Args:
+            event: its name.
+            payload: what JSON can say, or bytes-like.
+        """
         await self.client.server.broadcast(self.topic, event, payload)
 
     async def reply(self, ref: str | None, status: str, response: Any) -> None:
-        """Answer a push, by hand: late, twice, or with a ref that never was."""
+        """Answer a push, by hand: late, twice, or with a ref that never was.
+
+        Args:
+            ref: of the push that is answered.
+            status: ``"ok"`` or ``"error"``, as Phoenix has it.
+            response: what JSON can say, or bytes-like.
+        """
         await self.client.send(wire.reply(self.join_ref, ref, self.topic, status, response))
 
     async def stop(self) -> None:
@@ -94,7 +118,13 @@ class MockPhoenixChannel:
                 await self.client.send(wire.push(ref, self.topic, event, payload, ref))
 
     async def track(self, key: str, *, diff_first: bool = False, **meta: Any) -> None:
-        """Presence: tell this client who is there, and everyone who has come."""
+        """Presence: tell this client who is there, and everyone who has come.
+
+        Args:
+            key: of the presence.
+            diff_first: whether the diff goes out before the state, as it may.
+            meta: what is known of this client.
+        """
         if diff_first:
             await self._track(key, meta)
         await self.push("presence_state", self.client.server.presences(self.topic))
@@ -167,7 +197,12 @@ class MockPhoenixRoom(MockPhoenixChannel):
     """
 
     async def on_join(self, payload: Any) -> Any:
-        """See :meth:`MockPhoenixChannel.on_join`."""
+        """As :meth:`MockPhoenixChannel.on_join`.
+
+        Raises:
+            RefuseJoin: of the topic ``room:forbidden``.
+            RuntimeError: of the topic ``room:crash``, which crashes it.
+        """
         if self.topic == "room:forbidden":
             raise RefuseJoin({"reason": "unauthorized"})
         if self.topic == "room:crash":
@@ -175,11 +210,11 @@ class MockPhoenixRoom(MockPhoenixChannel):
         return {"welcome": self.topic}
 
     async def on_joined(self) -> None:
-        """See :meth:`MockPhoenixChannel.on_joined`."""
+        """As :meth:`MockPhoenixChannel.on_joined`."""
         await self.push("hello", {"topic": self.topic})
 
     async def on_event(self, event: str, payload: Any) -> Any:
-        """See :meth:`MockPhoenixChannel.on_event`."""
+        """As :meth:`MockPhoenixChannel.on_event`."""
         match event:
             case "echo":
                 return "ok", payload

@@ -47,7 +47,7 @@ class MockPhoenixServer(MockServer):
             silently; 1.8 tells why a channel has crashed, and knows ``auth_token``.
         authorize: called with the params and the ``auth_token``, or None, of a handshake; False
             refuses it with 403.
-        max_channels: of one client; beyond, joins are refused.
+        max_channels: the number that one client may have; beyond it, joins are refused.
         ssl_context: serve ``wss://``.
         memory: listen nowhere; clients use ``stream=server.open_stream``.
     """
@@ -84,13 +84,23 @@ class MockPhoenixServer(MockServer):
     # The script.
 
     async def client(self, number: int = 0) -> MockClient:
-        """The client of that number among those that are connected; waits for it."""
+        """One of the clients that are connected; waits for it.
+
+        Args:
+            number: counted from 0, in the order of connecting.
+        """
         while len(self.clients) <= number:
             await self._came.park()
         return self.clients[number]
 
     async def broadcast(self, topic: str, event: str, payload: Any) -> None:
-        """To every client that has joined the topic."""
+        """Push an event to every client that has joined the topic.
+
+        Args:
+            topic: such as ``"room:1"``.
+            event: its name.
+            payload: what JSON can say, or bytes-like.
+        """
         frame = wire.broadcast(topic, event, payload)
         for client in list(self.clients):
             if topic in client.channels:
@@ -100,6 +110,9 @@ class MockPhoenixServer(MockServer):
         """Drop every client, as ``Endpoint.broadcast(socket_id, "disconnect", %{})`` does.
 
         The code depends on the server: 1000 and 1011 have been seen of 1.7, 1001 of 1.8.
+
+        Args:
+            code: of the Close frames.
         """
         for client in list(self.clients):
             await client.peer.close(code)
