@@ -37,6 +37,9 @@ def is_transient(reason: Disconnect) -> bool:
     with a 4xx status other than 408, 425 and 429; TLS failures, redirects that may not be
     followed, an answer that is no WebSocket handshake, and what your own functions raise, unless
     that is an OSError.
+
+    Args:
+        reason: why the connection ended, or did not come about.
     """
     match reason:
         case RemoteClose(code=code):

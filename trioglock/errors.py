@@ -225,7 +225,11 @@ class HandshakeRefused(ConnectError):
 class RedirectFailed(HandshakeRefused):
     """The server redirected more often than ``max_redirects``, or to where it may not be followed.
 
-    The server's fault. ``problem`` says which; the other fields are those of its last answer.
+    The server's fault. The fields of :exc:`HandshakeRefused` are those of its last answer.
+
+    Args:
+        refused: the last answer.
+        problem: what is wrong with where it leads.
     """
 
     def __init__(self, refused: HandshakeRefused, problem: str) -> None:

@@ -54,7 +54,7 @@ class Response:
     """A plain HTTP answer, instead of a WebSocket. The connection ends behind it.
 
     Args:
-        status: 200 to 599.
+        status: the code, 200 to 599 (RFC 9110, section 15).
         body: ``str`` is sent as UTF-8.
         headers: ``Content-Type`` is set to plain text, or to bytes, unless it is given.
 

@@ -32,6 +32,9 @@ class DialOptions:
     """How to reach the server and what to ask of it: all that one attempt needs.
 
     The fields are the keyword arguments of :func:`trioglock.connect` and mean the same.
+
+    Raises:
+        InvalidOption: a field is of the wrong type or out of range.
     """
 
     url: str = field(default="", repr=False)
@@ -76,6 +79,9 @@ class Beat:
         message: makes what is sent every ``ping_interval``, past ``handle_send``: ``str`` or
             bytes-like.
         is_answer: whether a received message answers it; those do not reach ``handle_receive``.
+
+    Raises:
+        InvalidOption: one of these is no function.
     """
 
     message: Callable[[], str | BytesLike]
@@ -92,6 +98,9 @@ class FlowOptions:
     """Time-outs, limits and what to do when they are reached.
 
     The fields are the keyword arguments of :func:`trioglock.connect` and mean the same.
+
+    Raises:
+        InvalidOption: a field is of the wrong type or out of range.
     """
 
     ping_interval: float | None = 20

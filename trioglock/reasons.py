@@ -35,7 +35,7 @@ class Disconnect:
     """Base of all reasons.
 
     Args:
-        attempt: which upgrade this was, counted from 1 over the life of the connection.
+        attempt: the number of the upgrade, counted from 1 over the life of the connection.
     """
 
     attempt: int = 1
@@ -43,7 +43,12 @@ class Disconnect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteClose(Disconnect):
-    """The peer closed; ``code`` is 1005 where its Close frame had none."""
+    """The peer closed.
+
+    Args:
+        code: of the peer's Close frame; 1005 where it had none (RFC 6455, section 7.4.1).
+        reason: its text.
+    """
 
     code: int
     reason: str = ""
@@ -79,7 +84,11 @@ class LocalClose(Disconnect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost(Disconnect):
-    """The stream ended or broke without a closing handshake; ``error`` says how, if it broke."""
+    """The stream ended or broke without a closing handshake (code 1006).
+
+    Args:
+        error: how it broke; None if it just ended.
+    """
 
     error: BaseException | None = None
 
@@ -99,14 +108,22 @@ class HeartbeatTimeout(Disconnect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandshakeFailed(Disconnect):
-    """The connection was refused, or could not be reached at all; ``error`` has the details."""
+    """The connection was refused, or could not be reached at all.
+
+    Args:
+        error: whose type says why: a :exc:`ConnectError`, or what a function of yours raised.
+    """
 
     error: Exception
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crashed(Disconnect):
-    """A hook or a background task raised ``error``; the peer was told 1011."""
+    """A hook or a background task raised; the peer was told 1011.
+
+    Args:
+        error: what it raised.
+    """
 
     error: BaseException
 

@@ -68,6 +68,9 @@ class Reconnect:
         url: another address, from now on; by default the same.
         additional_headers: other headers, from now on; by default the same.
         delay: seconds to wait before the attempt; by default what the policy says.
+
+    Raises:
+        InvalidOption: one of these is of the wrong type or out of range.
     """
 
     url: str | None = None
@@ -131,7 +134,7 @@ class Stream:
         request_headers: of the opening handshake, as sent.
         response_headers: of the opening handshake, as received.
         peer: the other end, such as ``"127.0.0.1:8765"``; "" where it has no address.
-        attempt: which upgrade this is, counted from 1 over the life of the connection.
+        attempt: the number of this upgrade, counted from 1 over the life of the connection.
         connection: to cast, to start background tasks, to abort.
     """
 
@@ -166,11 +169,19 @@ class Socket(Generic[StateT]):
     """
 
     def init_stream(self, stream: Stream) -> MaybeAwaitable[StateT]:
-        """Called once, after the first upgrade; returns the first state. Default: ``None``."""
+        """Called once, after the first upgrade; returns the first state. Default: ``None``.
+
+        Args:
+            stream: what is known of the connection, with a handle on it.
+        """
         return cast("StateT", None)
 
     def handle_connect(self, stream: Stream, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
         """Called after every upgrade, the first and later ones, before any frame.
+
+        Args:
+            stream: what is known of the connection, with a handle on it.
+            state: as the hook before returned it.
 
         Returns:
             ``(result, state)``. Log in or subscribe with ``Reply``. Default: nothing follows.
@@ -179,6 +190,10 @@ class Socket(Generic[StateT]):
 
     def handle_send(self, message: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
         """Called for each ``send`` and ``send_nowait``: a message in, a frame out.
+
+        Args:
+            message: as it was given.
+            state: as the hook before returned it.
 
         Returns:
             ``(frame, state)``: ``str`` is sent as text, bytes-like as binary; a tuple or list
@@ -190,6 +205,10 @@ class Socket(Generic[StateT]):
     def handle_receive(self, frame: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
         """Called for each whole message: ``str`` for text, ``bytes`` for binary.
 
+        Args:
+            frame: the whole message.
+            state: as the hook before returned it.
+
         Returns:
             ``(result, state)``. Default: the frame is handed on.
         """
@@ -197,6 +216,10 @@ class Socket(Generic[StateT]):
 
     def handle_ping(self, payload: bytes, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
         """Called for each ping. The pong has been queued already.
+
+        Args:
+            payload: at most 125 bytes.
+            state: as the hook before returned it.
 
         Returns:
             ``(result, state)``. Default: nothing follows.
@@ -206,6 +229,10 @@ class Socket(Generic[StateT]):
     def handle_pong(self, payload: bytes, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
         """Called for each pong, also those that answer the heartbeat.
 
+        Args:
+            payload: at most 125 bytes.
+            state: as the hook before returned it.
+
         Returns:
             ``(result, state)``. Default: nothing follows.
         """
@@ -213,6 +240,10 @@ class Socket(Generic[StateT]):
 
     def handle_cast(self, message: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
         """Called for ``conn.cast(message)`` and ``conn.cast_after(seconds, message)``.
+
+        Args:
+            message: as it was given.
+            state: as the hook before returned it.
 
         Returns:
             ``(result, state)``. Without this hook, ``cast`` raises UsageError.
@@ -223,6 +254,10 @@ class Socket(Generic[StateT]):
         self, request: Any, state: StateT
     ) -> MaybeAwaitable[tuple[Any, StateT] | tuple[Any, Any, StateT]]:
         """Called for ``await conn.call(request)``.
+
+        Args:
+            request: as it was given.
+            state: as the hook before returned it.
 
         Returns:
             ``(reply, state)`` or ``(reply, result, state)``. Without this hook, ``call`` raises
@@ -237,7 +272,8 @@ class Socket(Generic[StateT]):
 
         Args:
             reason: a typed value, see :mod:`trioglock.reasons`.
-            state: None if the very first attempt was refused: ``init_stream`` has not run.
+            state: as the hook before returned it; None if the very first attempt was refused:
+                ``init_stream`` has not run.
 
         Returns:
             ``(decision, state)``: ``None`` follows the policy, ``Reconnect(...)`` and ``Stop()``
@@ -250,6 +286,10 @@ class Socket(Generic[StateT]):
 
         It has ``close_timeout`` seconds, and no part of the connection works any more. What it
         returns is ignored. It is not called if ``init_stream`` never returned a state.
+
+        Args:
+            reason: a typed value, see :mod:`trioglock.reasons`.
+            state: as the hook before returned it.
         """
         return None
 

@@ -79,7 +79,12 @@ def _prepare(bound: socket.socket, *, reuse_port: bool) -> None:
 
 
 class UnixListener(trio.abc.Listener[trio.SocketStream]):
-    """Listens on a Unix socket, and takes its file away at the end."""
+    """Listens on a Unix socket, and takes its file away at the end.
+
+    Args:
+        listener: of the socket.
+        path: of its file.
+    """
 
     def __init__(self, listener: trio.SocketListener, path: Path) -> None:
         self.path: Path = path
@@ -101,8 +106,13 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
 async def open_unix(path: str | os.PathLike[str], *, backlog: int | None = None) -> UnixListener:
     """Listen on a Unix socket; one that a dead server has left there is replaced.
 
+    Args:
+        path: of the socket.
+        backlog: how many connections may wait to be accepted; None for the system's maximum.
+
     Raises:
         OSError: there is something else, or a server that lives.
+        InvalidOption: the system has no Unix sockets.
     """
     if not hasattr(socket, "AF_UNIX"):
         raise InvalidOption("this system has no Unix sockets")
@@ -182,7 +192,11 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
 
 
 def address_of(listener: trio.abc.Listener[trio.abc.Stream]) -> str:
-    """Where it listens: ``"127.0.0.1:8765"``, ``"[::1]:8765"``, a path; "" where unknown."""
+    """Where it listens: ``"127.0.0.1:8765"``, ``"[::1]:8765"``, a path; "" where unknown.
+
+    Args:
+        listener: of any kind.
+    """
     if isinstance(listener, UnixListener):
         return os.fspath(listener.path)
     if not isinstance(listener, trio.SocketListener):
@@ -194,7 +208,11 @@ def address_of(listener: trio.abc.Listener[trio.abc.Stream]) -> str:
 
 
 def port_of(listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> int | None:
-    """The port of the first that has one."""
+    """The port of the first that has one.
+
+    Args:
+        listeners: of any kind.
+    """
     for listener in listeners:
         if isinstance(listener, trio.SocketListener):
             name = listener.socket.getsockname()

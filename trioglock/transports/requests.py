@@ -28,7 +28,12 @@ _MAX_TEXT = 200
 
 
 class Refusal(Exception):
-    """The client gets this answer instead of a WebSocket; the text says why, for the log."""
+    """The client gets this answer instead of a WebSocket; the text says why, for the log.
+
+    Args:
+        response: what the client gets.
+        why: for the log.
+    """
 
     def __init__(self, response: Response, why: str) -> None:
         super().__init__(why)
@@ -47,6 +52,10 @@ class Call(NamedTuple):
 
 async def read_call(stream: trio.abc.Stream, max_size: int) -> Call:
     """Read the head of a request, at most ``max_size`` bytes.
+
+    Args:
+        stream: of a client that has just come.
+        max_size: the most bytes of the head.
 
     Raises:
         Refusal: it is too large, or no HTTP.
@@ -98,7 +107,13 @@ def _bad(status: int, told: str, why: str) -> Refusal:
 
 
 async def answer(stream: trio.abc.Stream, response: Response, method: str = "GET") -> None:
-    """Send ``response`` and end the stream; what breaks now breaks nothing."""
+    """Send ``response`` and end the stream; what breaks now breaks nothing.
+
+    Args:
+        stream: of the client.
+        response: to send.
+        method: of the request; ``"HEAD"`` gets no body (RFC 9110, section 9.3.2).
+    """
     with suppress(*BROKEN):
         await stream.send_all(response.to_bytes(head_only=method == "HEAD"))
         await hang_up(stream)

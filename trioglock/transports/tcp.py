@@ -59,7 +59,11 @@ async def start_tls(
 
 
 def describe_peer(stream: trio.abc.Stream) -> str:
-    """The address of the other end, such as ``"127.0.0.1:80"``; "" where it has none."""
+    """The address of the other end, such as ``"127.0.0.1:80"``; "" where it has none.
+
+    Args:
+        stream: of any kind.
+    """
     while isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     if not isinstance(stream, trio.SocketStream):

@@ -60,6 +60,9 @@ class UpgradeOptions:
     """What a server agrees to.
 
     The fields are the keyword arguments of :func:`trioglock.serve` and mean the same.
+
+    Raises:
+        InvalidOption: a field is of the wrong type or out of range.
     """
 
     origins: Origins | None = None
@@ -126,6 +129,10 @@ class ServerTransport(ABC):
 
 def negotiate(call: Call, options: UpgradeOptions) -> Upgrade:
     """What to agree on with a client (RFC 6455, section 4.2.2).
+
+    Args:
+        call: the request.
+        options: what the server agrees to.
 
     Raises:
         Refusal: nothing can be agreed on.
