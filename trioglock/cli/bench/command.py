@@ -15,8 +15,12 @@ from rich.console import Console
 
 from ...errors import InvalidOption, InvalidURL
 from ...headers import Headers
-from ...options import DialOptions, check_headers
-from ...transports import check_url, without_user_info
+from ...options import DialOptions
+from ...redaction import redact_url
+from ...transports import check_url
+from ..connecting import CarefulCommand
+from ..values import headers, seconds
+from .descriptors import allow_descriptors
 from .embedded import embedded_echo
 from .figures import Figures
 from .load import Load
@@ -52,10 +56,11 @@ Examples:
 """
 
 
-@click.command("bench", short_help="Measure an echo server.", epilog=EPILOG)
+@click.command("bench", cls=CarefulCommand, short_help="Measure an echo server.", epilog=EPILOG)
 @click.argument("url", required=False)
 @click.option(
     "--connections",
+    metavar="N",
     type=click.IntRange(1, 100_000),
     default=10,
     show_default=True,
@@ -63,6 +68,7 @@ Examples:
 )
 @click.option(
     "--size",
+    metavar="BYTES",
     type=click.IntRange(0, 2**26),
     default=64,
     show_default=True,
@@ -70,6 +76,7 @@ Examples:
 )
 @click.option(
     "--in-flight",
+    metavar="N",
     type=click.IntRange(1, 100_000),
     default=1,
     show_default=True,
@@ -77,21 +84,27 @@ Examples:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    callback=seconds(),
     help="How long to measure.  [default: 5]",
 )
 @click.option(
-    "--messages", type=click.IntRange(1), help="How many to measure, instead of for how long."
+    "--messages",
+    metavar="N",
+    type=click.IntRange(1),
+    help="How many to measure, instead of for how long.",
 )
 @click.option(
     "--warm-up",
-    type=click.FloatRange(0),
+    metavar="SECONDS",
+    callback=seconds(zero=True),
     help="Seconds of traffic before --seconds begin.  [default: 1]",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=10,
+    metavar="SECONDS",
+    callback=seconds(),
+    default="10",
     show_default=True,
     help="Seconds that a connection or an echo may take.",
 )
@@ -99,10 +112,12 @@ Examples:
 @click.option("--no-compression", is_flag=True, help="Do not offer permessage-deflate.")
 @click.option(
     "--header",
-    "headers",
+    "-H",
+    "additional_headers",
     multiple=True,
     metavar="'NAME: VALUE'",
-    help="A header of the opening handshake; may be repeated.",
+    callback=headers,
+    help="Send a header with the opening handshakes. May be given again.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The figures as one JSON object.")
 @click.option(
@@ -120,6 +135,7 @@ def command(url: str | None, png: Path | None, *, as_json: bool, **given: Any) -
     _check_picture(png)
     with ExitStack() as stack:
         plan = _plan(url or "ws://127.0.0.1/", proxied=url is not None, **given)
+        allow_descriptors(plan.connections)
         if url is None:
             plan = replace(plan, url=stack.enter_context(embedded_echo()))
         figures = _measure(plan)
@@ -151,7 +167,7 @@ def _plan(
     seconds: float | None,
     messages: int | None,
     warm_up: float | None,
-    headers: tuple[str, ...],
+    additional_headers: list[tuple[str, str]],
     no_compression: bool,
     **given: Any,
 ) -> Plan:
@@ -169,28 +185,17 @@ def _plan(
             warm_up=warm_up or 0.0,
             proxied=proxied,
             compressed=not no_compression,
-            headers=_headers(headers),
+            headers=Headers(additional_headers),
             **given,
         )
     except (InvalidURL, InvalidOption) as error:
         raise click.UsageError(str(error)) from None
 
 
-def _headers(lines: tuple[str, ...]) -> Headers:
-    pairs = []
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon:
-            # It may be a secret: it is not shown.
-            raise click.UsageError("a header is written 'Name: value'")
-        pairs.append((name.strip(), value.strip()))
-    return check_headers("--header", pairs)
-
-
 def _measure(plan: Plan) -> Figures:
     load = Load(plan)
     trio.run(_run, load)
-    return Figures.of(load, without_user_info(plan.url).partition("?")[0])
+    return Figures.of(load, redact_url(plan.url))
 
 
 async def _run(load: Load) -> None:

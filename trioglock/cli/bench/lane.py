@@ -11,9 +11,10 @@ import trio
 
 from ...connection import Connection
 from ...frames import Data
-from ...reasons import Disconnect, HeartbeatTimeout, RemoteClose, Violated
+from ...reasons import Disconnect
+from ...redaction import printable, shorten
 from ...socket import Handle, Reply, Socket, Stream
-from ...telemetry import printable, shorten
+from ..exits import words_of_reason
 from .meter import Meter
 
 __all__ = ["Lane"]
@@ -119,14 +120,4 @@ class Lane(Socket[None]):
     def terminate(self, reason: Disconnect, state: None) -> None:
         """The connection has ended; too early, unless all is done."""
         self._handle = None
-        self.fail(*_described(reason))
-
-
-def _described(reason: Disconnect) -> tuple[str, str]:
-    if isinstance(reason, RemoteClose):
-        return "closed by the server", printable(f"{reason.code} {reason.reason}".rstrip())
-    if isinstance(reason, Violated):
-        return "the server broke the protocol", printable(reason.reason)
-    if isinstance(reason, HeartbeatTimeout):
-        return "the server fell silent", f"no sign of life for {reason.silence:g} seconds"
-    return "lost", "the connection ended without a closing handshake"
+        self.fail("ended early", printable(words_of_reason(reason)))

@@ -13,7 +13,8 @@ from ...client import connect
 from ...connection import Connection
 from ...errors import ConnectError, ConnectionClosed
 from ...frames import Data
-from ...telemetry import printable
+from ...redaction import printable
+from ..exits import words_of_failure
 from .lane import Lane
 from .meter import Meter
 from .plan import Plan, messages_of
@@ -115,7 +116,7 @@ class Load:
                 await lane.start(conn, self.plan.in_flight)
                 await lane.done.wait()
         except ConnectError as error:
-            self.meter.blame("no connection", printable(str(error)))
+            self.meter.blame("no connection", printable(words_of_failure(error)))
         except ConnectionClosed:
             pass  # the lane has noted why
 

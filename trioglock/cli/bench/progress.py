@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import trio
@@ -54,4 +55,6 @@ def _update(bar: Progress, task: TaskID, load: Load, seconds: float) -> None:
             done, total = meter.seconds, plan.seconds
         else:
             done, total = messages, plan.messages
+    if total is not None and math.isinf(total):
+        total = None
     bar.update(task, description=load.phase, completed=done, total=total, told=told)

@@ -150,15 +150,9 @@ function row(event) {
   const time = document.createElement("time");
   time.dateTime = event.time.toISOString();
   time.textContent = clock(event.time);
-  const channel = document.createElement("button");
-  channel.type = "button";
-  channel.textContent = event.channel === "" ? "everyone" : visible(event.channel);
-  channel.title = event.channel === "" ? "for everyone" : `show ${visible(event.channel)} alone`;
-  channel.onclick = () => { find("filter").value = event.channel; redraw(); };
-  channel.disabled = event.channel === "";
   const payload = document.createElement("pre");
   fill(payload, event);
-  item.append(time, channel, payload);
+  item.append(time, label(event.channel), payload);
   if (event.size !== undefined) {
     const size = document.createElement("small");
     const unit = event.hex === undefined ? "characters" : "bytes of binary";
@@ -166,6 +160,18 @@ function row(event) {
     item.append(size);
   }
   return item;
+}
+
+function label(channel) {
+  const shown = document.createElement(channel === "" ? "span" : "button");
+  shown.className = channel === "" ? "all" : "";
+  shown.textContent = channel === "" ? "everyone" : visible(channel);
+  if (channel !== "") {
+    shown.type = "button";
+    shown.title = `Show ${visible(channel)} alone`;
+    shown.onclick = () => { find("filter").value = channel; redraw(); };
+  }
+  return shown;
 }
 
 const whole = event => event.hex !== undefined && 3 * event.size - 1 <= Math.max(event.hex.length, 2);
