@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -61,7 +62,7 @@ async def test_properties_over_a_whole_life(autojump_clock: MockClock) -> None:
         assert conn.handshake.request_headers == Headers({"X-A": "1"})
         assert (conn.close_code, conn.close_reason, conn.latency) == (None, None, None)
         assert conn.state == 0
-        assert repr(conn) == "<Connection one to ws://memory.test/r, open>"
+        assert re.fullmatch(r"<Connection one#\d+ to ws://memory.test/r, open>", repr(conn))
         await far.write(["x", "y", Close(4001, "bye")])
         await trio.testing.wait_all_tasks_blocked()
         assert status(conn) is Status.CLOSING

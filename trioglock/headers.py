@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
+from .redaction import redact_header
+
 __all__ = ["TOKEN", "Headers", "HeadersLike"]
 
 HeadersLike: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
@@ -18,9 +20,6 @@ TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ
 # What a value may consist of (RFC 9110, section 5.5), and websockets takes from a peer: no control
 # characters but the tab, and nothing that has no byte.
 _is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
-
-# Says what a repr may not: a handshake's headers end up in logs and tracebacks.
-_SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
 
 
 class Headers(Mapping[str, str]):
@@ -59,7 +58,11 @@ class Headers(Mapping[str, str]):
         return isinstance(name, str) and bool(self.get_all(name))
 
     def get_all(self, name: str) -> list[str]:
-        """Every value of one header, in order; empty if it is absent."""
+        """Every value of one header, in order; empty if it is absent.
+
+        Args:
+            name: in upper or lower case.
+        """
         wanted = name.lower()
         return [value for key, value in self._pairs if key.lower() == wanted]
 
@@ -68,7 +71,11 @@ class Headers(Mapping[str, str]):
         return self._pairs
 
     def without(self, *names: str) -> Headers:
-        """A copy that lacks these headers."""
+        """A copy that lacks these headers.
+
+        Args:
+            names: in upper or lower case.
+        """
         dropped = {name.lower() for name in names}
         return Headers(pair for pair in self._pairs if pair[0].lower() not in dropped)
 
@@ -79,9 +86,8 @@ class Headers(Mapping[str, str]):
         return hash(self._pairs)
 
     def __repr__(self) -> str:
-        shown = [
-            (name, "[hidden]" if name.lower() in _SECRET else value) for name, value in self._pairs
-        ]
+        # A handshake's headers end up in logs and tracebacks.
+        shown = [(name, redact_header(name, value)) for name, value in self._pairs]
         return f"Headers({shown!r})"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -24,22 +23,20 @@ from ..options import (
     check_headers,
     check_subprotocols,
 )
+from ..redaction import without_user_info
 from ..socket import Socket, check_socket
-from ..telemetry import Trace
+from ..telemetry import Probe
 from ..transports import (
     NativeTransport,
     Transport,
     check_proxy,
     check_url,
-    without_user_info,
 )
 from .dialer import Dialer, HeadersSource, URLSource
 
 __all__ = ["ConnectOptions", "connect"]
 
 StateT = TypeVar("StateT")
-
-_numbers = itertools.count(1)
 
 
 class ConnectOptions(TypedDict, total=False):
@@ -161,7 +158,7 @@ def connect(
             the first one included. State, inbox and queued messages survive.
         transport: the plug to the network, by default :class:`NativeTransport`.
         name: what logs call this connection; by default the host and a number.
-        trace: write a line for each step, see :mod:`trioglock.telemetry`.
+        trace: write a line for each step to the logger ``trioglock.trace``.
 
     Returns:
         An async context manager that gives the :class:`Connection`.
@@ -205,9 +202,9 @@ def connect(
         check_headers("additional_headers", additional_headers)
     if not (name is None or isinstance(name, str)):
         raise InvalidOption(f"name is a str, not {name!r}")
-    name = name or f"{host}#{next(_numbers)}"
-    session = Session(dialer, flow, check_socket(socket), Trace(name, on=trace))
-    return hold(session, Connection(session, name, shown))
+    probe = Probe(name, of=host, url=shown, traced=trace)
+    session = Session(dialer, flow, check_socket(socket), probe)
+    return hold(session, Connection(session, shown))
 
 
 def check_transport(transport: Transport | None) -> Transport:

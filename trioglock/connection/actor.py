@@ -34,7 +34,8 @@ class Actor(Generic[StateT]):
     Args:
         socket: the user's.
         effects: carries out what hooks ask for.
-        crashed: told the exception of a hook that belongs to no call.
+        failed: told the name of a hook, what it raised, and whether the connection ends by it:
+            not if the hook belongs to a call.
         closed_error: makes the error for callers that come too late.
         spawn: starts the mailbox's task, when it is first needed.
     """
@@ -46,7 +47,7 @@ class Actor(Generic[StateT]):
         socket: Socket[StateT],
         effects: Effects,
         *,
-        crashed: Callable[[BaseException], None],
+        failed: Callable[[str, Exception, bool], None],
         closed_error: Callable[[], Exception],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
@@ -57,7 +58,7 @@ class Actor(Generic[StateT]):
         """Received messages that wait in the mailbox for an async hook."""
         self._socket = socket
         self._effects = effects
-        self._crashed = crashed
+        self._failed = failed
         self._closed_error = closed_error
         self._run_now: Run = []
         self._room = Waiters()
@@ -104,7 +105,7 @@ class Actor(Generic[StateT]):
         try:
             await self._perform(hook, *args)
         except Exception as error:
-            self._crashed(error)
+            self._failed(hook.label, error, True)
 
     def _call_now(self, hook: Hook, *args: Any) -> Any:
         mailbox = self.mailbox
@@ -146,7 +147,7 @@ class Actor(Generic[StateT]):
                     self._greet(returned, is_current(stream))
                 done(stream)
             except Exception as error:
-                self._crashed(error)
+                self._greeting_failed(error)
             return
 
         async def job() -> None:
@@ -158,9 +159,13 @@ class Actor(Generic[StateT]):
                     self._greet(returned, is_current(stream))
                 done(stream)
             except Exception as error:
-                self._crashed(error)
+                self._greeting_failed(error)
 
         self.mailbox.put(job)
+
+    def _greeting_failed(self, error: Exception) -> None:
+        hook = self.connect if self.has_state else self.init_stream
+        self._failed(hook.label, error, True)
 
     def _init(self, state: StateT) -> None:
         if inspect.iscoroutine(state):
@@ -212,7 +217,7 @@ class Actor(Generic[StateT]):
                 else:
                     self._effects.apply(hook, result)
         except Exception as error:
-            self._crashed(error)
+            self._failed(hook.label, error, True)
         finally:
             self.mailbox.active = None
         if inbox.items:
@@ -228,7 +233,7 @@ class Actor(Generic[StateT]):
                 if not self.backlog:
                     self._room.unpark_all()
         except Exception as error:
-            self._crashed(error)
+            self._failed(self.receive_hook.label, error, True)
 
     def control(self, hook: Hook, payload: bytes) -> None:
         """A ping or pong came. Never waits; never raises."""
@@ -240,23 +245,27 @@ class Actor(Generic[StateT]):
         try:
             self._perform_now(hook, payload)
         except Exception as error:
-            self._crashed(error)
+            self._failed(hook.label, error, True)
 
     def send_now(self, message: Any) -> None:
         """Run a plain ``handle_send`` and queue what it gives; raises what it raises."""
         hook = self.send_hook
-        frame, state = message, self.state
-        if not hook.is_default:
-            mailbox = self.mailbox
-            mailbox.active = PLAIN
-            try:
-                returned = hook.call(message, state)
-            finally:
-                mailbox.active = None
+        if hook.is_default:
+            self._effects.send(hook, message)
+            return
+        mailbox = self.mailbox
+        mailbox.active = PLAIN
+        try:
+            returned = hook.call(message, self.state)
             if returned.__class__ is not tuple or len(returned) != 2:
                 returned = split(hook, returned)
             frame, state = returned
-        self._effects.send(hook, frame)
+            self._effects.send(hook, frame)
+        except Exception as error:
+            self._failed(hook.label, error, False)
+            raise
+        finally:
+            mailbox.active = None
         self.state = state
 
     @property
@@ -268,16 +277,30 @@ class Actor(Generic[StateT]):
     async def send_here(self, message: Any) -> None:
         """Run an async ``handle_send`` in this very task, while :attr:`idle`."""
         hook = self.send_hook
-        self._put_sent(await self.mailbox.run_here(hook.call(message, self.state)))
+        try:
+            self._put_sent(await self.mailbox.run_here(hook.call(message, self.state)))
+        except Exception as error:
+            self._failed_in_call(hook, error)
+            raise
 
     async def send(self, message: Any) -> None:
         """Run ``handle_send``, whatever it is, in its turn."""
+        hook = self.send_hook
 
         async def job(answer: Answer) -> None:
-            self._put_sent(await self._invoke(self.send_hook, message, self.state))
+            try:
+                self._put_sent(await self._invoke(hook, message, self.state))
+            except Exception as error:
+                self._failed_in_call(hook, error)
+                raise
             answer.set(None)
 
         await self.mailbox.ask(job)
+
+    def _failed_in_call(self, hook: Hook, error: Exception) -> None:
+        # If the hooks were stopped, it is the connection's end, and not the hook's failure.
+        if not (hook.is_default or self.mailbox.stopped):
+            self._failed(hook.label, error, False)
 
     def _put_sent(self, returned: Any) -> None:
         frame, state = split(self.send_hook, returned)
@@ -305,9 +328,13 @@ class Actor(Generic[StateT]):
             self._socket.handle_call(request, self.state)
 
         async def job(answer: Answer) -> None:
-            returned = await self._invoke(hook, request, self.state)
-            reply, result, state = split_call(hook, returned)
-            self._effects.apply(hook, result)
+            try:
+                returned = await self._invoke(hook, request, self.state)
+                reply, result, state = split_call(hook, returned)
+                self._effects.apply(hook, result)
+            except Exception as error:
+                self._failed_in_call(hook, error)
+                raise
             self.state = state
             answer.set(reply)
 
@@ -321,7 +348,7 @@ class Actor(Generic[StateT]):
                 answer.set(await self._decide(reason))
             except Exception as error:
                 # At once, not when the waiting session wakes: no other hook may come between.
-                self._crashed(error)
+                self._failed(self.disconnect.label, error, True)
 
         if self.mailbox.stopped or not self._idle(self.disconnect):
             return await self.mailbox.ask(job)

@@ -12,6 +12,7 @@ import trio
 from ..errors import CallTimeout, InvalidOption, UsageError
 from ..frames import Close, Data, Frame, Ping
 from ..options import check_seconds
+from ..redaction import redact_url
 from ..transports import Handshake
 from .ending import OK_CODES, Status
 from .outbox import checked_frame
@@ -40,19 +41,19 @@ class Connection(Generic[StateT]):
     the same time; each message goes to one receiver.
     """
 
-    def __init__(self, session: Session[StateT], name: str, url: str) -> None:
+    def __init__(self, session: Session[StateT], url: str) -> None:
         self._session = session
         self._actor = session.actor
         self._mailbox = session.actor.mailbox
         self._inbox = session.inbox
         self._outbox = session.outbox
-        self._name = name
         self._url = url
         self._sends = 0
         self._turn_began = 0.0
 
     def __repr__(self) -> str:
-        return f"<Connection {self._name} to {self.url}, {self.status.value}>"
+        who = self._session.probe.connection
+        return f"<Connection {who} to {redact_url(self.url)}, {self.status.value}>"
 
     # Sending.
 
@@ -83,16 +84,23 @@ class Connection(Generic[StateT]):
 
     async def _send_in_turn(self, message: Any) -> None:
         self._mailbox.refuse_inside("send")
-        while self._outbox.full and not self._outbox.closed:
-            await self._outbox.wait_room()
-        if self._outbox.closed:
-            raise self._session.closed_error()
+        await self._wait_room()
         if not self._actor.idle:
             await self._actor.send(message)
         elif self._actor.send_hook.is_async:
             await self._actor.send_here(message)
         else:
             self._actor.send_now(message)
+
+    async def _wait_room(self) -> None:
+        """Return once the outbox takes more; raises ConnectionClosed if it never will."""
+        outbox = self._outbox
+        if outbox.full and not outbox.closed:
+            with self._session.probe.waiting("sender", "outbox"):
+                while outbox.full and not outbox.closed:
+                    await outbox.wait_room()
+        if outbox.closed:
+            raise self._session.closed_error()
 
     def _turn_is_over(self) -> bool:
         """Whether it is time to let the writer task run, though the program need not wait."""
@@ -143,10 +151,7 @@ class Connection(Generic[StateT]):
         self._mailbox.refuse_inside("send_frame")
         checked = checked_frame(frame)
         await trio.lowlevel.checkpoint()
-        while self._outbox.full and not self._outbox.closed:
-            await self._outbox.wait_room()
-        if self._outbox.closed:
-            raise self._session.closed_error()
+        await self._wait_room()
         if isinstance(checked, Close):
             self._session.close(checked)
         else:
@@ -434,7 +439,7 @@ class Connection(Generic[StateT]):
     @property
     def name(self) -> str:
         """What logs call this connection."""
-        return self._name
+        return self._session.probe.connection.name
 
     @property
     def handshake(self) -> Handshake | None:
@@ -488,7 +493,7 @@ class Connection(Generic[StateT]):
 
     def trace(self, on: bool = True) -> None:
         """Switch the trace of this connection on or off; see :mod:`trioglock.telemetry`."""
-        self._session.trace.switch(on=on)
+        self._session.probe.trace(on=on)
 
     def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run ``fn(*args)`` in a task that ends with the connection; allowed anywhere.

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import BadHookResult, InvalidFrame
 from ..frames import Close, Frame
 from ..socket import NOTHING, Deliver, Reply, Socket
+from ..telemetry import Probe
 from .inbox import Inbox
 from .outbox import Outbox, checked_frame
 
@@ -113,14 +114,18 @@ class Effects:
         inbox: where delivered messages go.
         outbox: where replies go.
         close: starts the closing handshake.
+        probe: told what hooks reply.
     """
 
-    def __init__(self, inbox: Inbox, outbox: Outbox, close: Callable[[Close], None]) -> None:
+    def __init__(
+        self, inbox: Inbox, outbox: Outbox, close: Callable[[Close], None], probe: Probe
+    ) -> None:
         self.inbox = inbox
         self.replied: bool = False
         """Whether a hook has sent anything since this was last looked at."""
         self._outbox = outbox
         self._close = close
+        self._probe = probe
 
     @property
     def closed(self) -> bool:
@@ -149,6 +154,8 @@ class Effects:
             frames = [checked_frame(frame) for frame in reply.frames]
         except InvalidFrame as error:
             raise BadHookResult(f"{hook.label}: {error}") from None
+        if self._probe.frames:
+            self._probe.hook_replied(hook.name, frames)
         close: Close | None = None
         for at, frame in enumerate(frames):
             if frame.__class__ is Close:

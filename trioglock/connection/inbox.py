@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..options import Overflow
+from ..telemetry import Probe
 from .waiters import Waiters
 
 __all__ = ["Inbox"]
@@ -26,10 +27,15 @@ class Inbox:
             most messages that are kept. None for no limit.
         overflow: what happens at the limit, see :class:`trioglock.options.FlowOptions`.
         overflowed: told that the policy ``"close"`` has had to drop.
+        probe: told what is dropped.
     """
 
     def __init__(
-        self, limit: int | None, overflow: Overflow, overflowed: Callable[[], None]
+        self,
+        limit: int | None,
+        overflow: Overflow,
+        overflowed: Callable[[], None],
+        probe: Probe,
     ) -> None:
         self.items: deque[Any] = _EMPTY
         """What waits, oldest first; filled by way of :meth:`filling` only."""
@@ -41,6 +47,7 @@ class Inbox:
         self._low = 0 if limit is None else limit // 4
         self._overflow: Overflow = overflow
         self._overflowed = overflowed
+        self._probe = probe
         self._closing_limit: int | None = None
         self._readers = Waiters()
         self._room = Waiters()
@@ -78,12 +85,15 @@ class Inbox:
             self._drop(len(items) - limit)
 
     def _drop(self, count: int) -> None:
-        self.dropped += count
         take = self.items.popleft if self._overflow == "drop_oldest" else self.items.pop
-        for _ in range(count):
-            take()
+        self.give_up([take() for _ in range(count)])
         if self._overflow == "close":
             self._overflowed()
+
+    def give_up(self, messages: Sequence[object]) -> None:
+        """Count messages that nobody will receive."""
+        self.dropped += len(messages)
+        self._probe.messages_dropped(messages)
 
     async def wait(self) -> None:
         """Wait until something is delivered, or the end; then look again."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import trio
 
-from ..frames import Close, Data, Event, Ping, Pong, Violation
+from ..frames import Close, Data, Ping, Pong, Violation
 from ..options import FlowOptions
 from ..reasons import Lost
-from ..telemetry import Trace
+from ..telemetry import Probe, Queue
 from ..transports import Link, LinkBroken
 from .actor import Actor
 from .dispatch import Effects
@@ -34,7 +34,7 @@ class Reader:
         outbox: gets the pongs.
         pings: get the answers.
         gate: tells the heartbeat when the reader is held back.
-        trace: told every frame.
+        probe: told every frame, and when it is held back.
         flow: ``max_queue`` and ``heartbeat``.
     """
 
@@ -47,7 +47,7 @@ class Reader:
         outbox: Outbox,
         pings: Pings,
         gate: Gate,
-        trace: Trace,
+        probe: Probe,
         flow: FlowOptions,
     ) -> None:
         self.messages: int = 0
@@ -60,7 +60,7 @@ class Reader:
         self._outbox = outbox
         self._pings = pings
         self._gate = gate
-        self._trace = trace
+        self._probe = probe
         self._max_queue = flow.max_queue
         self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
 
@@ -80,7 +80,7 @@ class Reader:
                         outbox.uncork()
                         await self._violation(event)
                     else:
-                        self._control(event)
+                        self._control(event)  # type: ignore[arg-type]  # nothing else is left
                 outbox.uncork()
                 if self._must_hold():
                     await self._hold()
@@ -88,15 +88,15 @@ class Reader:
             return Lost(error=broken.__cause__ or broken)
 
     def _messages(self, run: list[Any]) -> None:
-        if self._trace.on:
-            self._trace.items("received frame", run)
+        if self._probe.frames:
+            self._probe.frames_received(run)
         self.messages += len(run)
         if self._is_answer is not None:
             run = self._without_answers(run, self._is_answer)
         if self._session.is_open or not self._hooks_lag():
             self._actor.receive(run)
         else:
-            self._inbox.dropped += len(run)
+            self._inbox.give_up(run)
 
     def _without_answers(self, run: list[Any], is_answer: Callable[[Data], bool]) -> list[Any]:
         """Take the answers to our own beats out."""
@@ -109,12 +109,15 @@ class Reader:
             self._pings.beat_answered()
         return [message for message, answer in zip(run, answers, strict=True) if not answer]
 
-    def _control(self, event: Event) -> None:
-        self._trace.items("received frame", [event])
+    def _control(self, event: Ping | Pong | Close) -> None:
+        if self._probe.frames:
+            self._probe.frames_received([event])
         match event:
             case Ping(payload):
-                self._trace.line("replying from handle_ping with pong")
-                self._outbox.pong(Pong(payload))
+                pong = Pong(payload)
+                if self._probe.frames:
+                    self._probe.hook_replied(self._actor.ping.name, [pong])
+                self._outbox.pong(pong)
                 self._actor.control(self._actor.ping, payload)
             case Pong(payload):
                 self._pings.answered(payload)
@@ -149,7 +152,8 @@ class Reader:
 
     async def _hold(self) -> None:
         """Read no more until there is room: TCP tells the peer to slow down."""
-        with self._gate:
+        queue: Queue = "inbox" if self._inbox.full else "mailbox" if self._hooks_lag() else "outbox"
+        with self._gate, self._probe.waiting("reader", queue):
             while self._must_hold():
                 if self._inbox.full:
                     await self._inbox.wait_room()

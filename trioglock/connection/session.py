@@ -29,7 +29,7 @@ from ..reasons import (
     Violated,
 )
 from ..socket import Handle, Reconnect, Socket, Stop, Stream
-from ..telemetry import Trace
+from ..telemetry import Probe
 from ..transports import Handshake, Link
 from .actor import Actor
 from .background import Background
@@ -55,7 +55,7 @@ class Session(Generic[StateT]):
         route: where links come from, and whether another one is wanted.
         flow: time-outs and limits.
         socket: the user's hooks.
-        trace: told every step.
+        probe: told every step.
     """
 
     __slots__ = (
@@ -87,15 +87,15 @@ class Session(Generic[StateT]):
         "opened",
         "outbox",
         "pings",
+        "probe",
         "status",
-        "trace",
         "upgrades",
     )
 
     def __init__(
-        self, route: Route, flow: FlowOptions, socket: Socket[StateT], trace: Trace
+        self, route: Route, flow: FlowOptions, socket: Socket[StateT], probe: Probe
     ) -> None:
-        self.trace: Trace = trace
+        self.probe: Probe = probe
         self.status: Status = Status.CONNECTING
         self.handshake: Handshake | None = None
         self.ending: Ending = Ending()
@@ -105,15 +105,15 @@ class Session(Generic[StateT]):
         self.finished: Latch = Latch()
         self.body: trio.CancelScope = trio.CancelScope()
         self.upgrades: int = 0
-        self.inbox: Inbox = Inbox(flow.max_queue, flow.overflow, self._overflowed)
+        self.inbox: Inbox = Inbox(flow.max_queue, flow.overflow, self._overflowed, probe)
         self.outbox: Outbox = Outbox(flow.write_limit)
         self.pings: Pings = Pings()
         self.background: Background = Background(self.crash, self.closed_error)
-        self._effects = Effects(self.inbox, self.outbox, self.close)
+        self._effects = Effects(self.inbox, self.outbox, self.close, probe)
         self.actor: Actor[StateT] = Actor(
             socket,
             self._effects,
-            crashed=self.crash,
+            failed=self._hook_failed,
             closed_error=self.closed_error,
             spawn=self.background.start,
         )
@@ -160,6 +160,7 @@ class Session(Generic[StateT]):
             self._finish(reason)
             with trio.CancelScope(shield=True, deadline=self._deadlines.closing()):
                 await self._terminate(reason)
+            self.probe.terminated(reason)
             self.opened.set()
             self.finished.set()
 
@@ -174,7 +175,7 @@ class Session(Generic[StateT]):
                 return reason
             self._become(Status.RECONNECTING)
             self.outbox.reopen()
-            self.trace.line(f"reconnect in {delay:.3g} seconds")
+            self.probe.reconnect_scheduled(self._attempt + 1, delay)
             self._pausing = True
             with self._deadlines.new_link():
                 await trio.sleep(delay)
@@ -187,6 +188,7 @@ class Session(Generic[StateT]):
         self._attempt += 1
         self._link_ended_by = self._broken = None
         self._lasted = 0.0
+        link = None
         with self._deadlines.new_link() as scope:
             link = await self._open()
             if link is not None:
@@ -200,8 +202,10 @@ class Session(Generic[StateT]):
                         await link.aclose()
         reason = self._why()
         self._settle(reason)
-        if isinstance(reason, HeartbeatTimeout) or scope.cancelled_caught:
-            self.trace.line("forcefully closed the connection because the peer took too long")
+        if link is not None:
+            late = scope.cancelled_caught and trio.current_time() >= scope.deadline
+            forced = late or isinstance(reason, HeartbeatTimeout)
+            self.probe.disconnected(reason, self._lasted, forced=forced)
         return reason
 
     def _settle(self, reason: Disconnect) -> None:
@@ -222,17 +226,27 @@ class Session(Generic[StateT]):
 
     async def _open(self) -> Link | None:
         assert self.background.nursery is not None
-        self.trace.line("attempting to connect")
+        began = trio.current_time()
+        self.probe.connect_started(self._attempt)
         try:
-            return await self._route.open(self.background.nursery)
+            link = await self._route.open(self.background.nursery)
         except Exception as error:
-            self.trace.line(f"failed to connect: {error}")
             self._link_ended_by = HandshakeFailed(error=error, attempt=self._attempt)
+            self.probe.connect_failed(self._attempt, error, trio.current_time() - began)
             return None
+        seconds, handshake = trio.current_time() - began, link.handshake
+        self.probe.connected(
+            self._attempt,
+            self.upgrades + 1,
+            seconds,
+            url=handshake.url,
+            peer=handshake.peer,
+            subprotocol=handshake.subprotocol,
+        )
+        return link
 
     def _begin(self, link: Link) -> Span:
         """A link is up: let its tasks run."""
-        self.trace.line("successfully connected")
         self.ending = Ending()
         self.handshake = link.handshake
         self.upgrades += 1
@@ -247,7 +261,7 @@ class Session(Generic[StateT]):
             self.pings,
             self._flow,
             self._deadlines,
-            self.trace,
+            self.probe,
             self.background.spawn,
         )
         return self._span
@@ -354,7 +368,7 @@ class Session(Generic[StateT]):
         """The peer's Close frame has come: confirm it, unless it confirms ours."""
         self.ending.received = frame
         if self.ending.sent is None:
-            self.trace.line(f"closing with remote reason: {frame.code} {frame.reason}".rstrip())
+            self.probe.close_started("remote", frame)
             reason = RemoteClose(code=frame.code, reason=frame.reason, attempt=self._attempt)
             self._end_link(frame, reason)
         elif not self.outbox.close_waits:
@@ -365,11 +379,11 @@ class Session(Generic[StateT]):
         if self.ending.sent is not None:
             self._deadlines.link.cancel()
             return
-        text = f"closing because the peer broke the protocol: {violation.reason}"
-        self.trace.line(text)
         code, words = violation.code, violation.reason
         reason = Violated(code=code, reason=words, attempt=self._attempt)
-        self._end_link(Close(code, words[:120]), reason, heard=True)
+        frame = Close(code, words[:120])
+        self.probe.close_started("local", frame)
+        self._end_link(frame, reason, heard=True)
 
     def write_broke(self) -> bool:
         """The stream takes nothing more; whether another link is to be expected."""
@@ -380,6 +394,7 @@ class Session(Generic[StateT]):
 
     def expired(self, timeout: HeartbeatTimeout) -> None:
         """The peer must be taken for dead: nothing is to be waited for."""
+        self.probe.heartbeat_missed(timeout)
         self._blame(replace(timeout, attempt=self._attempt))
         self._deadlines.link.cancel()
 
@@ -415,7 +430,7 @@ class Session(Generic[StateT]):
         if self.status in (Status.CLOSING, Status.CLOSED):
             # The link ends, or has ended, by itself; now no hook can want another one.
             return
-        self.trace.line(f"closing with local reason: {frame.code} {frame.reason}".rstrip())
+        self.probe.close_started("local", frame)
         if self.status is not Status.OPEN:
             # There is no link to close, or it is closing already.
             self._ended_by = LocalClose(
@@ -444,9 +459,9 @@ class Session(Generic[StateT]):
             self._reopened = trio.Event()
             if self.status is Status.OPEN:
                 self._at_once = True
-                self.trace.line("reconnecting by request")
                 self._become(Status.RECONNECTING)
                 self.ending.sent = Close(1000)
+                self.probe.close_started("local", self.ending.sent)
                 self.outbox.close(self.ending.sent, first=True, last=False)
                 self._deadlines.limit_link()
                 self._open_gates()
@@ -469,11 +484,21 @@ class Session(Generic[StateT]):
 
     def crash(self, error: BaseException) -> None:
         """A hook or a background task raised: tell the peer, cancel the body, end."""
+        self._hook_failed("", error, fatal=True)
+
+    def _hook_failed(self, hook: str, error: BaseException, fatal: bool) -> None:
+        self.probe.hook_failed(hook, error, fatal=fatal)
+        if fatal:
+            self._crash(error)
+
+    def _crash(self, error: BaseException) -> None:
         self.failures.append(error)
         self._ended_by = self._ended_by or Crashed(error=error, attempt=self._attempt)
         self._final = True
         if self.status is Status.OPEN:
-            self._end_link(Close(1011, "internal error"), self._ended_by)
+            frame = Close(1011, "internal error")
+            self.probe.close_started("local", frame)
+            self._end_link(frame, self._ended_by)
         elif self._span is None:
             self._deadlines.link.cancel()
         self.outbox.refuse()
@@ -508,6 +533,7 @@ class Session(Generic[StateT]):
         try:
             await self.actor.terminate(reason)
         except Exception as error:
+            self._hook_failed(self.actor.terminate_hook.label, error, fatal=False)
             self.failures.append(error)
             self.body.cancel()
 

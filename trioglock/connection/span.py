@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from ..options import FlowOptions
-from ..telemetry import Trace
+from ..telemetry import Probe
 from ..transports import Link
 from .actor import Actor
 from .deadlines import Deadlines
@@ -35,7 +35,7 @@ class Span:
         pings: that wait for their pongs.
         flow: time-outs and limits.
         deadlines: of closing.
-        trace: told every frame.
+        probe: told every frame.
         spawn: starts a task.
     """
 
@@ -49,7 +49,7 @@ class Span:
         pings: Pings,
         flow: FlowOptions,
         deadlines: Deadlines,
-        trace: Trace,
+        probe: Probe,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self.link: Link = link
@@ -62,10 +62,10 @@ class Span:
         self._deadlines = deadlines
         self._spawn = spawn
         self._gate = Gate(self._held)
-        self._writer = Writer(link, outbox, trace, self._said_goodbye, self._write_broke, spawn)
+        self._writer = Writer(link, outbox, probe, self._said_goodbye, self._write_broke, spawn)
         outbox.attach(self._writer.wake, self._writer.write_now if link.writes_now else None)
         self._heartbeat = Heartbeat(session, link, self._gate, pings, outbox, flow)
-        self._reader = Reader(session, link, actor, effects, outbox, pings, self._gate, trace, flow)
+        self._reader = Reader(session, link, actor, effects, outbox, pings, self._gate, probe, flow)
 
     async def run(self) -> None:
         """Read, write and watch until the link has ended."""

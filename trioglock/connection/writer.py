@@ -15,7 +15,7 @@ from functools import partial
 import trio
 
 from ..frames import Frame, Prepared
-from ..telemetry import Trace
+from ..telemetry import Probe
 from ..transports import Link, LinkBroken
 from .outbox import Outbox, OutFrame
 from .waiters import Waiters
@@ -29,7 +29,7 @@ class Writer:
     Args:
         link: open.
         outbox: of what is to be sent.
-        trace: told every frame.
+        probe: told every frame.
         said_goodbye: told that our Close frame has left, and again for each batch of pongs after.
         broke: told that the link takes nothing more, and why.
     """
@@ -39,10 +39,10 @@ class Writer:
         "_done",
         "_link",
         "_outbox",
+        "_probe",
         "_said_goodbye",
         "_scope",
         "_spawn",
-        "_trace",
         "_unfinished",
         "_work",
     )
@@ -51,14 +51,14 @@ class Writer:
         self,
         link: Link,
         outbox: Outbox,
-        trace: Trace,
+        probe: Probe,
         said_goodbye: Callable[[], None],
         broke: Callable[[BaseException], None],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self._link = link
         self._outbox = outbox
-        self._trace = trace
+        self._probe = probe
         self._said_goodbye = said_goodbye
         self._broke = broke
         self._spawn = spawn
@@ -85,7 +85,7 @@ class Writer:
 
     def write_now(self, frame: OutFrame) -> bool:
         """Write one frame on the spot, or begin to; whether all of it has left."""
-        as_it_is = self._link.takes_prepared and not self._trace.on
+        as_it_is = self._link.takes_prepared and not self._probe.frames
         done = self._link.write_now((frame,) if as_it_is else self._fit([frame]))
         self._unfinished = not done
         return done
@@ -102,8 +102,8 @@ class Writer:
 
     def _fit(self, batch: list[OutFrame]) -> Sequence[Frame]:
         """The batch as the link takes it."""
-        if self._trace.on:
-            self._trace.items("sending frame", batch)
+        if self._probe.frames:
+            self._probe.frames_sent(batch)
         if self._link.takes_prepared:
             return batch
         return [frame.message if isinstance(frame, Prepared) else frame for frame in batch]

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from ..telemetry import printable, shorten
+from ..redaction import printable, shorten
 
 __all__ = ["InvalidMessages"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -15,7 +14,7 @@ from ..groups import leaves
 from ..options import FlowOptions
 from ..reasons import Disconnect, Violated
 from ..socket import Socket
-from ..telemetry import Trace
+from ..telemetry import Probe
 from ..transports import Link
 from .accepted import Accepted, AcceptedConnection
 from .roster import Roster
@@ -29,7 +28,6 @@ Target: TypeAlias = Callable[[], Socket[Any]] | Handler
 """A Socket class, or a function that makes a Socket for each connection; or a handler."""
 
 _logger = logging.getLogger("trioglock.server")
-_numbers = itertools.count(1)
 
 
 class Program:
@@ -60,10 +58,17 @@ class Program:
         What it raises is logged, and its client sees 1011: it is nobody else's business.
         """
         handshake = link.handshake
-        name = f"{handshake.peer or 'a client'}#{next(_numbers)}"
+        probe = Probe(
+            None,
+            of=handshake.peer or "a client",
+            url=handshake.url,
+            side="server",
+            traced=self._trace,
+        )
+        name = probe.connection.name
         socket, handler = self._prepare()
-        session = Session(Accepted(link), self._flow, socket, Trace(name, on=self._trace))
-        connection = AcceptedConnection(session, name, handshake.url)
+        session = Session(Accepted(link), self._flow, socket, probe)
+        connection = AcceptedConnection(session, handshake.url)
         terminate = session.actor.terminate_hook
         if terminate.is_async:
             terminate.call = partial(self._terminate, terminate.call)

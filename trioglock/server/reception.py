@@ -15,7 +15,7 @@ import trio
 from ..errors import BadHookResult, InvalidOption
 from ..http import Request, Response
 from ..options import check_seconds, check_whole
-from ..telemetry import printable
+from ..redaction import printable
 from ..transports import (
     Call,
     Link,

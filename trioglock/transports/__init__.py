@@ -1,6 +1,6 @@
 """How connections reach a network: two ports, their plugs, and the ways to and from it."""
 
-from .addresses import check_url, without_user_info
+from .addresses import check_url
 from .listening import (
     MemoryListener,
     UnixListener,
@@ -56,5 +56,4 @@ __all__ = [
     "open_unix",
     "port_of",
     "read_call",
-    "without_user_info",
 ]

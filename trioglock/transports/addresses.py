@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from urllib.parse import urlsplit
 
 from websockets.exceptions import InvalidURI
@@ -10,6 +9,7 @@ from websockets.uri import WebSocketURI, parse_uri
 
 from ..errors import InvalidOption, InvalidURL
 from ..options import DialOptions
+from ..redaction import redact_query, redact_url, without_secrets
 
 __all__ = [
     "WebSocketURI",
@@ -17,12 +17,7 @@ __all__ = [
     "check_url",
     "parse_url",
     "problem_of",
-    "without_secrets",
-    "without_user_info",
 ]
-
-_USER_INFO = re.compile(r"^((?:[a-z][a-z0-9+.-]*:)?/+)?[^/?#]*@", re.IGNORECASE)
-_ALL_BEFORE_AT = re.compile(r"^((?:[a-z][a-z0-9+.-]*:)?/+)?.*@", re.IGNORECASE | re.DOTALL)
 
 
 def check_url(options: DialOptions) -> str:
@@ -58,7 +53,7 @@ def parse_url(url: str) -> WebSocketURI:
         else:
             return uri
     # Of a malformed address nobody knows where the password ends.
-    shown = without_secrets(url) if problem == _MALFORMED else without_user_info(url)
+    shown = redact_query(without_secrets(url)) if problem == _MALFORMED else redact_url(url)
     raise InvalidURL(f"{shown!r}: {problem}")
 
 
@@ -79,13 +74,3 @@ def problem_of(url: str) -> str | None:
 def check_host(host: str) -> None:
     """Raise ValueError unless a resolver can take the name."""
     host.encode("ascii" if ":" in host else "idna")
-
-
-def without_user_info(url: str) -> str:
-    """The URL as it may be shown and logged: without user and password, however malformed."""
-    return _USER_INFO.sub(lambda found: found[1] or "", url)
-
-
-def without_secrets(url: str) -> str:
-    """The same for what is no URL: an unescaped "/" in a password hides no "@" behind it."""
-    return _ALL_BEFORE_AT.sub(lambda found: found[1] or "", url)

@@ -14,7 +14,8 @@ import trio
 from ..errors import ConnectFailed
 from ..frames import Close, Event, Frame, Ping, Pong, Prepared
 from ..options import DialOptions
-from .addresses import parse_url, without_user_info
+from ..redaction import without_user_info
+from .addresses import parse_url
 from .port import Handshake, Link, LinkBroken, Transport
 
 __all__ = ["MemoryLink", "MemoryTransport", "memory_link_pair"]
@@ -96,7 +97,12 @@ class MemoryLink(Link):
 def memory_link_pair(
     handshake: Handshake, *, capacity: float = math.inf
 ) -> tuple[MemoryLink, MemoryLink]:
-    """Two links that are each other's peer; ``capacity`` frames fit in between, each way."""
+    """Two links that are each other's peer.
+
+    Args:
+        handshake: that both ends tell.
+        capacity: frames that fit in between, each way, before a write waits.
+    """
     to_far, from_near = trio.open_memory_channel[Frame](capacity)
     to_near, from_far = trio.open_memory_channel[Frame](capacity)
     return MemoryLink(handshake, to_far, from_far), MemoryLink(handshake, to_near, from_near)

@@ -14,7 +14,8 @@ from websockets.headers import build_authorization_basic, build_host
 from websockets.proxy import Proxy, get_proxy, parse_proxy
 
 from ..errors import ConnectFailed, InvalidOption, ProxyFailed
-from .addresses import WebSocketURI, check_host, problem_of, without_secrets
+from ..redaction import redact_query, without_secrets
+from .addresses import WebSocketURI, check_host, problem_of
 from .answers import BROKEN, NotHTTP, read_head
 from .tcp import closed_on_failure, open_tcp, start_tls
 
@@ -25,6 +26,9 @@ _SOCKS_PORT = 1080
 
 def check_proxy(setting: str | Literal[True] | None) -> None:
     """Check the address of a proxy, where one is given.
+
+    Args:
+        setting: the option ``proxy`` as it was given.
 
     Raises:
         InvalidOption: it is none.
@@ -51,8 +55,9 @@ def _parse(address: str) -> Proxy:
         check_host(proxy.host)
     except (InvalidProxy, ValueError):
         # In our own words: the library's quote the address, and so the password.
+        shown = redact_query(without_secrets(address))
         raise InvalidOption(
-            f"proxy {without_secrets(address)!r} is not scheme://user:password@host:port, "
+            f"proxy {shown!r} is not scheme://user:password@host:port, "
             "user and password being optional, with the scheme "
             "http, https, socks5, socks5h, socks4 or socks4a"
         ) from None

@@ -10,7 +10,8 @@ import trio
 
 from ..errors import HandshakeRefused, InvalidURL, RedirectFailed
 from ..options import DialOptions
-from .addresses import WebSocketURI, parse_url, without_user_info
+from ..redaction import redact_url
+from .addresses import WebSocketURI, parse_url
 from .port import Link
 
 __all__ = ["follow_redirects"]
@@ -58,7 +59,7 @@ def _redirected(
         raise RedirectFailed(refused, f"a redirect to an invalid URL: {error}") from None
     except ValueError:
         raise RedirectFailed(refused, "a redirect to a malformed URL") from None
-    shown = without_user_info(url)
+    shown = redact_url(url)
     if isinstance(options.stream, trio.abc.Stream):
         raise RedirectFailed(refused, f"a redirect to {shown} cannot use the given stream")
     if old.secure and not new.secure:

@@ -13,7 +13,8 @@ from websockets.typing import Origin, Subprotocol
 from ...errors import InvalidHandshake
 from ...headers import Headers
 from ...options import DialOptions
-from ..addresses import WebSocketURI, without_user_info
+from ...redaction import without_user_info
+from ..addresses import WebSocketURI
 from ..answers import read_answer, unbroken
 from ..codec import Decoder, Deflate, Encoder
 from ..port import Handshake

@@ -11,7 +11,8 @@ from websockets.headers import build_authorization_basic, build_host
 from ...errors import ConnectError, InvalidHandshake
 from ...headers import Headers
 from ...options import DialOptions
-from ..addresses import WebSocketURI, without_user_info
+from ...redaction import without_user_info
+from ..addresses import WebSocketURI
 from ..answers import read_answer, unbroken
 from ..port import Handshake
 from ..tcp import describe_peer

@@ -1,0 +1,307 @@
+"""The trace: a line for each step through logging, and nothing while it is off."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import trio
+
+from trioglock import (
+    Close,
+    HandshakeRefused,
+    Headers,
+    HeartbeatTimeout,
+    LocalClose,
+    Lost,
+    Ping,
+    Prepared,
+    connect,
+)
+from trioglock.frames import Pong
+from trioglock.telemetry import Event, Probe
+from trioglock.testing import MockPeer, MockServer, echo
+
+LOGGER = logging.getLogger("trioglock.trace")
+LONG_PING = Ping(b"\x00" * 125)
+
+
+@pytest.fixture(autouse=True)
+def untouched_logging(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Whatever a test does to the logger is undone."""
+    level, handlers, propagate = LOGGER.level, LOGGER.handlers[:], LOGGER.propagate
+    yield
+    LOGGER.setLevel(level)
+    LOGGER.handlers[:] = handlers
+    LOGGER.propagate = propagate
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == LOGGER.name]
+
+
+def probe(name: str = "conn", *, traced: bool = True) -> Probe:
+    return Probe(name, of="client", traced=traced)
+
+
+class Unprintable(Exception):
+    def __repr__(self) -> str:
+        raise AssertionError("looked at although the trace is off")
+
+    __str__ = __repr__
+
+
+def test_off_means_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """No line, and nobody asks for a repr."""
+    off = probe(traced=False)
+    assert not off.frames
+    off.connect_failed(1, Unprintable(), 1.0)
+    off.trace(on=True)
+    off.trace(on=False)
+    assert not off.frames
+    off.connect_failed(1, Unprintable(), 1.0)
+    off.frames_sent(str(1 // 0) for _ in range(1))
+    assert lines(caplog) == []
+
+
+def test_a_line_begins_with_name_and_number(caplog: pytest.LogCaptureFixture) -> None:
+    """Names may be the same, numbers are not; one that the name ends with is not said twice."""
+    named, other, nameless = probe("shop"), probe("shop"), Probe(None, of="host", traced=True)
+    for one in (named, other, nameless):
+        one.connect_started(1)
+    numbers = [one.connection.id for one in (named, other, nameless)]
+    assert len(set(numbers)) == 3
+    assert lines(caplog) == [
+        f"shop#{numbers[0]} attempting to connect",
+        f"shop#{numbers[1]} attempting to connect",
+        f"host#{numbers[2]} attempting to connect",
+    ]
+    assert nameless.connection.name == f"host#{numbers[2]}"
+
+
+REFUSED = HandshakeRefused(403, Headers(), phrase="Forbidden")
+LOST = Lost(error=OSError("reset"))
+
+
+@pytest.mark.parametrize(
+    ("tell", "line"),
+    [
+        (lambda p: p.connect_failed(1, REFUSED, 1.0),
+         "failed to connect: the server refused the handshake: 403 Forbidden"),
+        (lambda p: p.frames_sent(["hi"]), "sending frame: 'hi'"),
+        (lambda p: p.frames_sent([Prepared(b"hi")]), "sending frame: b'hi'"),
+        (lambda p: p.frames_sent([Ping(b"x")]), "sending frame: Ping(payload=b'x')"),
+        (lambda p: p.frames_sent([Close(1001, "bye")]), "sending close frame: 1001 bye"),
+        (lambda p: p.frames_received([b"\x00"]), "received frame: b'\\x00'"),
+        (lambda p: p.frames_received([Pong(b"x")]), "received frame: Pong(payload=b'x')"),
+        (lambda p: p.frames_received([Close(1000)]), "received close frame: 1000"),
+        (lambda p: p.hook_replied("handle_ping", [Pong()]), "replying from handle_ping with pong"),
+        (lambda p: p.hook_replied("handle_cast", ["x"]), "replying from handle_cast with 'x'"),
+        (lambda p: p.hook_failed("A.handle_send", ValueError("no"), fatal=False),
+         "A.handle_send raised ValueError('no')"),
+        (lambda p: p.hook_failed("", ValueError("no"), fatal=True),
+         "a task raised ValueError('no')"),
+        (lambda p: p.close_started("local", Close(1000)), "closing with local reason: 1000"),
+        (lambda p: p.close_started("remote", Close(4000, "a\nb")),
+         "closing with remote reason: 4000 a\\nb"),
+        (lambda p: p.messages_dropped([{"x": 1}]), "dropped a message: {'x': 1}"),
+        (lambda p: p.heartbeat_missed(HeartbeatTimeout(silence=20)),
+         "nothing was heard for 20 seconds"),
+        (lambda p: p.heartbeat_missed(HeartbeatTimeout(silence=60, writing=True)),
+         "nothing could be written for 60 seconds"),
+        (lambda p: p.disconnected(LOST, 1.0, forced=False), "lost the connection: reset"),
+        (lambda p: p.disconnected(Lost(), 1.0, forced=False), "lost the connection"),
+        (lambda p: p.disconnected(LocalClose(), 1.0, forced=True),
+         "forcefully closed the connection because the peer took too long"),
+        (lambda p: p.reconnect_scheduled(2, 0.30001), "reconnect in 0.3 seconds"),
+    ],
+)  # fmt: skip
+def test_each_event_has_its_line(
+    tell: Callable[[Probe], None], line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At level DEBUG, and with the event itself for handlers that want more than the text."""
+    traced = probe()
+    tell(traced)
+    assert lines(caplog) == [f"{traced.connection} {line}"]
+    [record] = caplog.records
+    assert record.levelno == logging.DEBUG
+    event = record.__dict__["event"]
+    assert isinstance(event, Event)
+    assert event.connection is traced.connection
+
+
+def test_what_other_lines_tell_is_not_told_twice(caplog: pytest.LogCaptureFixture) -> None:
+    """A pong was a hook's reply, and a connection that was closed is one that ends."""
+    traced = probe()
+    traced.frames_sent([Pong(b"x")])
+    traced.disconnected(LocalClose(), 1.0, forced=False)
+    traced.terminated(LocalClose())
+    assert lines(caplog) == []
+
+
+def test_it_can_be_switched_on_later(caplog: pytest.LogCaptureFixture) -> None:
+    """Each connection has its own switch."""
+    first, second = probe("first", traced=False), probe("second", traced=False)
+    first.trace(on=True)
+    for one in (first, second):
+        one.connect_started(1)
+    assert (first.frames, second.frames) == (True, False)
+    assert lines(caplog) == [f"{first.connection} attempting to connect"]
+
+
+@pytest.mark.parametrize(
+    ("item", "shown"),
+    [
+        ("x" * 80, repr("x" * 80)),
+        ("x" * 81, f"{'x' * 80!r}... (81 characters)"),
+        (b"y" * 2**20, f"{b'y' * 80!r}... ({2**20} bytes)"),
+        (LONG_PING, f"{LONG_PING!r:.160}..."),
+        ("a\nb", "'a\\nb'"),
+    ],
+    ids=["as long as fits", "text", "binary", "ping", "several lines"],
+)
+def test_long_payloads_are_shortened(
+    item: Any, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A trace stays readable: the beginning, and how much there was."""
+    traced = probe()
+    traced.frames_sent([item])
+    assert lines(caplog) == [f"{traced.connection} sending frame: {shown}"]
+
+
+def unconfigure() -> None:
+    """As in a program that has not configured logging; within a test, for pytest has its say."""
+    LOGGER.handlers[:] = []
+    LOGGER.propagate = False
+    LOGGER.setLevel(logging.WARNING)
+
+
+def test_without_any_handler_lines_go_to_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A program that never configured logging sees its trace, each line once, without colours."""
+    unconfigure()
+    probe("first")
+    second = probe("second")
+    second.trace(on=True)
+    second.connect_started(1)
+    assert capsys.readouterr().err == f"{second.connection} attempting to connect\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind of event has its own, and the line is whole without them."""
+    unconfigure()
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    traced = probe()
+    traced.frames_sent(["hi"])
+    traced.frames_received(["hi"])
+    sent, received = terminal.getvalue().splitlines()
+    assert sent == f"\x1b[32m{traced.connection} sending frame: 'hi'\x1b[0m"
+    assert received == f"\x1b[36m{traced.connection} received frame: 'hi'\x1b[0m"
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See no-color.org: a terminal whose owner wants no colours gets none."""
+    unconfigure()
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    probe().frames_sent(["hi"])
+    assert "\x1b" not in terminal.getvalue()
+
+
+def test_a_handler_of_yours_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    """No second one is added: so a trace goes to a file."""
+    LOGGER.handlers[:] = [logging.NullHandler()]
+    LOGGER.propagate = False
+    probe().connect_started(1)
+    assert len(LOGGER.handlers) == 1
+    assert capsys.readouterr().err == ""
+
+
+# Of a live connection.
+
+
+async def test_a_connection_traces_its_life(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Connecting, frames both ways and the close: all in order, under the connection's name."""
+    async with (
+        MockServer(echo, memory=True) as server,
+        connect(server.url, stream=server.open_stream, name="shop", trace=True) as conn,
+    ):
+        await conn.send("hello")
+        assert await conn.receive() == "hello"
+    steps = lines(caplog)
+    assert all(re.match(r"shop#\d+ ", line) for line in steps)
+    marks = [
+        "attempting to connect", "successfully connected", "sending frame: 'hello'",
+        "received frame: 'hello'", "closing with local reason: 1000",
+    ]  # fmt: skip
+    found = [next(n for n, line in enumerate(steps) if mark in line) for mark in marks]
+    assert found == sorted(found)
+
+
+async def test_a_live_connection_can_be_traced_for_a_while(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """``conn.trace()`` begins, ``conn.trace(False)`` ends; off before and after."""
+    async with (
+        MockServer(echo, memory=True) as server,
+        connect(server.url, stream=server.open_stream) as conn,
+    ):
+        for on, message in ((False, "before"), (True, "during"), (False, "after")):
+            conn.trace(on)
+            await conn.send(message)
+            assert await conn.receive() == message
+    text = "\n".join(lines(caplog))
+    assert "'during'" in text
+    assert "before" not in text
+    assert "after" not in text
+
+
+async def test_a_peer_cannot_forge_lines(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Line breaks in what the peer says do not break the trace's lines."""
+    forged = "bye\nshop#1 received frame: 'forged'"
+
+    async def script(peer: MockPeer) -> None:
+        await peer.send(forged)
+        await peer.close(4000, forged)
+
+    async with (
+        MockServer(script, memory=True) as server,
+        connect(server.url, stream=server.open_stream, trace=True) as conn,
+    ):
+        assert await conn.receive() == forged
+        await conn.wait_closed()
+    assert conn.close_code == 4000
+    assert [line for line in lines(caplog) if "\n" in line] == []
+
+
+async def test_a_trace_has_no_secrets(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Neither the password in the URL nor the credentials in headers are written."""
+    async with MockServer(echo, memory=True) as server:
+        url = server.url.replace("ws://", "ws://user:hunter2@")
+        async with connect(
+            url,
+            stream=server.open_stream,
+            additional_headers={"Cookie": "hunter2"},
+            trace=True,
+        ) as conn:
+            assert "hunter2" not in conn.url
+    assert lines(caplog)
+    assert "hunter2" not in caplog.text

@@ -1,0 +1,50 @@
+"""What happens to connections: events for listeners, and the trace of one connection."""
+
+from .events import (
+    BackpressureEnded,
+    BackpressureStarted,
+    CloseStarted,
+    Connected,
+    ConnectFailed,
+    ConnectionId,
+    ConnectStarted,
+    Disconnected,
+    Event,
+    FrameReceived,
+    FrameSent,
+    HeartbeatMissed,
+    HookFailed,
+    HookReplied,
+    MessageDropped,
+    Queue,
+    ReconnectScheduled,
+    Terminated,
+    WireFrame,
+)
+from .listeners import Listening, listen
+from .probe import Probe
+
+__all__ = [
+    "BackpressureEnded",
+    "BackpressureStarted",
+    "CloseStarted",
+    "ConnectFailed",
+    "ConnectStarted",
+    "Connected",
+    "ConnectionId",
+    "Disconnected",
+    "Event",
+    "FrameReceived",
+    "FrameSent",
+    "HeartbeatMissed",
+    "HookFailed",
+    "HookReplied",
+    "Listening",
+    "MessageDropped",
+    "Probe",
+    "Queue",
+    "ReconnectScheduled",
+    "Terminated",
+    "WireFrame",
+    "listen",
+]

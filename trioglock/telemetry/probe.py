@@ -1,0 +1,217 @@
+"""The probe: where one connection says what happens to it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import trio
+
+from ..frames import Close, Frame, Prepared
+from ..reasons import Disconnect, HeartbeatTimeout
+from ..redaction import redact_url
+from . import trace
+from .events import (
+    BackpressureEnded,
+    BackpressureStarted,
+    CloseStarted,
+    Connected,
+    ConnectFailed,
+    ConnectionId,
+    ConnectStarted,
+    Disconnected,
+    Event,
+    FrameReceived,
+    FrameSent,
+    HeartbeatMissed,
+    HookFailed,
+    HookReplied,
+    MessageDropped,
+    Queue,
+    ReconnectScheduled,
+    Terminated,
+    WireFrame,
+)
+from .listeners import Watch, hear, is_heard
+
+__all__ = ["Probe"]
+
+_numbers = itertools.count(1)
+
+
+class Probe(Watch):
+    """Tells the events of one connection to its trace and to all listeners.
+
+    One method for each event; none builds it unless somebody wants it. Of frames, callers ask
+    :attr:`frames` before they call.
+
+    Args:
+        name: what logs call the connection.
+        of: what to call it where it has no name: this, and its number.
+        url: its address.
+        side: whose end of the connection this is.
+        traced: whether it writes a trace at first.
+    """
+
+    def __init__(
+        self,
+        name: str | None,
+        *,
+        of: str,
+        url: str = "",
+        side: Literal["client", "server"] = "client",
+        traced: bool = False,
+    ) -> None:
+        number = next(_numbers)
+        self.connection: ConnectionId = ConnectionId(
+            id=number, name=name or f"{of}#{number}", url=redact_url(url), side=side
+        )
+        self.traced: bool = False
+        """Whether it writes a trace."""
+        if traced:
+            self.trace(on=True)
+
+    def trace(self, *, on: bool) -> None:
+        """Switch the trace on or off."""
+        self.traced = on
+        if on:
+            self.frames = True
+            trace.prepare_logging()
+        else:
+            # What is left is what all connections have.
+            self.__dict__.pop("frames", None)
+
+    def _wants(self, kind: type[Event]) -> bool:
+        return self.traced or is_heard(kind)
+
+    def _tell(self, event: Event) -> None:
+        if self.traced:
+            trace.write(event)
+        hear(event)
+
+    # Links come and go.
+
+    def connect_started(self, attempt: int) -> None:
+        """An attempt begins; a server makes none."""
+        if self.connection.side == "client" and self._wants(ConnectStarted):
+            self._tell(ConnectStarted(connection=self.connection, attempt=attempt))
+
+    def connect_failed(self, attempt: int, error: Exception, seconds: float) -> None:
+        """It came to nothing."""
+        if self._wants(ConnectFailed):
+            event = ConnectFailed(
+                connection=self.connection, attempt=attempt, error=error, seconds=seconds
+            )
+            self._tell(event)
+
+    def connected(
+        self,
+        attempt: int,
+        upgrade: int,
+        seconds: float,
+        *,
+        url: str,
+        peer: str,
+        subprotocol: str | None,
+    ) -> None:
+        """A link is up."""
+        if self._wants(Connected):
+            event = Connected(
+                connection=self.connection,
+                attempt=attempt,
+                upgrade=upgrade,
+                seconds=seconds if self.connection.side == "client" else 0.0,
+                url=redact_url(url),
+                peer=peer,
+                subprotocol=subprotocol,
+            )
+            self._tell(event)
+
+    def heartbeat_missed(self, timeout: HeartbeatTimeout) -> None:
+        """The peer is taken for dead."""
+        if self._wants(HeartbeatMissed):
+            event = HeartbeatMissed(
+                connection=self.connection, silence=timeout.silence, writing=timeout.writing
+            )
+            self._tell(event)
+
+    def close_started(self, side: Literal["local", "remote"], frame: Close) -> None:
+        """One side begins to close."""
+        if self._wants(CloseStarted):
+            event = CloseStarted(
+                connection=self.connection, side=side, code=frame.code, reason=frame.reason
+            )
+            self._tell(event)
+
+    def disconnected(self, reason: Disconnect, lasted: float, *, forced: bool) -> None:
+        """A link is gone."""
+        if self._wants(Disconnected):
+            event = Disconnected(
+                connection=self.connection, reason=reason, lasted=lasted, forced=forced
+            )
+            self._tell(event)
+
+    def reconnect_scheduled(self, attempt: int, delay: float) -> None:
+        """Another attempt will follow."""
+        if self._wants(ReconnectScheduled):
+            event = ReconnectScheduled(connection=self.connection, delay=delay, attempt=attempt)
+            self._tell(event)
+
+    def terminated(self, reason: Disconnect) -> None:
+        """The connection has ended."""
+        if self._wants(Terminated):
+            self._tell(Terminated(connection=self.connection, reason=reason))
+
+    # Frames and hooks.
+
+    def frames_sent(self, frames: Iterable[Frame]) -> None:
+        """Frames go to the transport."""
+        if self._wants(FrameSent):
+            for frame in frames:
+                self._tell(FrameSent(connection=self.connection, frame=_plain(frame)))
+
+    def frames_received(self, frames: Iterable[WireFrame]) -> None:
+        """Messages or a control frame have come."""
+        if self._wants(FrameReceived):
+            for frame in frames:
+                self._tell(FrameReceived(connection=self.connection, frame=frame))
+
+    def hook_replied(self, hook: str, frames: Sequence[Frame]) -> None:
+        """A hook answers with frames."""
+        if frames and self._wants(HookReplied):
+            plain = tuple(map(_plain, frames))
+            self._tell(HookReplied(connection=self.connection, hook=hook, frames=plain))
+
+    def hook_failed(self, hook: str, error: BaseException, *, fatal: bool) -> None:
+        """A hook or a background task raised."""
+        if self._wants(HookFailed):
+            event = HookFailed(connection=self.connection, hook=hook, error=error, fatal=fatal)
+            self._tell(event)
+
+    def messages_dropped(self, messages: Iterable[object]) -> None:
+        """Nobody will receive them."""
+        if self._wants(MessageDropped):
+            for message in messages:
+                self._tell(MessageDropped(connection=self.connection, message=message))
+
+    @contextmanager
+    def waiting(self, who: Literal["reader", "sender"], queue: Queue) -> Iterator[None]:
+        """Somebody waits for room in this block."""
+        if self._wants(BackpressureStarted):
+            self._tell(BackpressureStarted(connection=self.connection, waiting=who, queue=queue))
+        began = trio.current_time()
+        try:
+            yield
+        finally:
+            if self._wants(BackpressureEnded):
+                seconds = trio.current_time() - began
+                event = BackpressureEnded(connection=self.connection, waiting=who, seconds=seconds)
+                self._tell(event)
+
+
+def _plain(frame: Frame) -> WireFrame:
+    if isinstance(frame, Prepared):
+        return frame.message
+    return bytes(frame) if isinstance(frame, bytearray | memoryview) else frame

@@ -1,0 +1,128 @@
+"""The trace: what one connection does, a line for each step, as WebSockex prints it.
+
+Lines go through :mod:`logging` to the logger ``trioglock.trace`` at level DEBUG, name and number of
+the connection first; the event is the record's ``event``. Without a handler of yours they go to
+stderr, in colours if that is a terminal and ``NO_COLOR`` is not set. Secrets are hidden, see
+:mod:`trioglock.redaction`, and what is long is shortened.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+from ..frames import Close, Pong
+from ..reasons import Lost
+from ..redaction import redact_line, shorten
+from .events import (
+    BackpressureEnded,
+    BackpressureStarted,
+    CloseStarted,
+    Connected,
+    ConnectFailed,
+    ConnectStarted,
+    Disconnected,
+    Event,
+    FrameReceived,
+    FrameSent,
+    HeartbeatMissed,
+    HookFailed,
+    HookReplied,
+    MessageDropped,
+    ReconnectScheduled,
+)
+
+__all__ = ["prepare_logging", "write"]
+
+_logger = logging.getLogger("trioglock.trace")
+
+_RED, _GREEN, _YELLOW, _BLUE, _MAGENTA, _CYAN = range(31, 37)
+_COLOURS: dict[type, int] = {
+    ConnectStarted: _BLUE,
+    Connected: _BLUE,
+    ReconnectScheduled: _BLUE,
+    FrameSent: _GREEN,
+    HookReplied: _GREEN,
+    FrameReceived: _CYAN,
+    CloseStarted: _YELLOW,
+    BackpressureStarted: _MAGENTA,
+    BackpressureEnded: _MAGENTA,
+    MessageDropped: _MAGENTA,
+    ConnectFailed: _RED,
+    HookFailed: _RED,
+    HeartbeatMissed: _RED,
+    Disconnected: _RED,
+}
+
+
+def write(event: Event) -> None:
+    """Write the lines of one event."""
+    for line in _lines(event):
+        _logger.debug("%s %s", event.connection, redact_line(line), extra={"event": event})
+
+
+def _lines(event: Event) -> Iterator[str]:  # noqa: C901 - a table
+    match event:
+        case ConnectStarted():
+            yield "attempting to connect"
+        case Connected():
+            yield "successfully connected"
+        case ConnectFailed(error=error):
+            yield f"failed to connect: {error}"
+        case FrameSent(frame=Close() as close):
+            yield f"sending close frame: {close.code} {close.reason}".rstrip()
+        case FrameSent(frame=Pong()):
+            pass  # it was a hook's reply
+        case FrameSent(frame=frame):
+            yield f"sending frame: {shorten(frame)}"
+        case FrameReceived(frame=Close() as close):
+            yield f"received close frame: {close.code} {close.reason}".rstrip()
+        case FrameReceived(frame=frame):
+            yield f"received frame: {shorten(frame)}"
+        case HookReplied(hook=hook, frames=frames):
+            for frame in frames:
+                shown = "pong" if isinstance(frame, Pong) else shorten(frame)
+                yield f"replying from {hook} with {shown}"
+        case HookFailed(hook=hook, error=error):
+            yield f"{hook or 'a task'} raised {error!r}"
+        case CloseStarted(side=side, code=code, reason=reason):
+            yield f"closing with {side} reason: {code} {reason}".rstrip()
+        case BackpressureStarted(waiting="reader", queue=queue):
+            yield f"reading stops: the {queue} is full"
+        case BackpressureStarted(queue=queue):
+            yield f"a send waits: the {queue} is full"
+        case BackpressureEnded(waiting=waiting, seconds=seconds):
+            what = "reading" if waiting == "reader" else "a send"
+            yield f"{what} goes on after {seconds:.3g} seconds"
+        case MessageDropped(message=message):
+            yield f"dropped a message: {shorten(message)}"
+        case HeartbeatMissed(silence=silence, writing=writing):
+            what = "could be written" if writing else "was heard"
+            yield f"nothing {what} for {silence:.3g} seconds"
+        case Disconnected(forced=True):
+            yield "forcefully closed the connection because the peer took too long"
+        case Disconnected(reason=Lost(error=error)):
+            yield "lost the connection" if error is None else f"lost the connection: {error}"
+        case ReconnectScheduled(delay=delay):
+            yield f"reconnect in {delay:.3g} seconds"
+
+
+def prepare_logging() -> None:
+    """Let the lines out, also in a program that has not configured logging."""
+    _logger.setLevel(logging.DEBUG)
+    if not _logger.hasHandlers():
+        handler = logging.StreamHandler()
+        if sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+            handler.setFormatter(_InColours())
+        _logger.addHandler(handler)
+
+
+class _InColours(logging.Formatter):
+    """The line in the colour of its event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See :meth:`logging.Formatter.format`."""
+        colour = _COLOURS.get(type(record.__dict__.get("event")), 0)
+        return f"\x1b[{colour}m{super().format(record)}\x1b[0m"
