@@ -90,7 +90,7 @@ class Reference:
         door = module = name = ""
         for line in page.text.splitlines():
             if found := re.fullmatch(r"\.\. (automodule|currentmodule):: (\S+)", line):
-                module = found[2]
+                module, name = found[2], ""
                 door = module if found[1] == "automodule" else door
                 self.elsewhere.setdefault(door, [])
             elif found := re.fullmatch(r"\.\. (?:auto\w+|alias|data):: ([\w.]+)(\(\))?", line):
@@ -98,6 +98,8 @@ class Reference:
                 self.entries.append((name, found[2] or ""))
             elif found := re.fullmatch(r" +:exclude-members: (.+)", line):
                 self.excluded += [f"{name}.{member}" for member in found[1].split(", ")]
+            elif line == "   :no-members:" and name:
+                self.excluded += [f"{name}.{member}" for member in dir(find(name))]
             else:
                 self.elsewhere.setdefault(door, []).extend(re.findall(r"\{py:obj\}`(\S+?)`", line))
 

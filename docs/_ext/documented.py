@@ -102,9 +102,19 @@ def home_of(name: str, module: str) -> str:
     if isinstance(value, ModuleType):
         return value.__name__
     same = (
-        full
-        for full, alias in aliases().items()
-        if alias.name == name and vars(modules()[alias.module])[name] is value
+        f"{definer}.{name}"
+        for definer, inside in modules().items()
+        if vars(inside).get(name) is value and name in _assigned(definer)
     )
-    full = next(same, None)
-    return full or (f"{origin}.{name}" if origin else name)
+    return next(same, f"{origin}.{name}" if origin else name)
+
+
+@cache
+def _assigned(module: str) -> frozenset[str]:
+    """The names that a module gives a value, itself."""
+    names = set()
+    for statement in ast.parse(inspect.getsource(modules()[module])).body:
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]):
+                names.add(name)
+    return frozenset(names)

@@ -1,23 +1,21 @@
 """Finds trioglock's own names where Sphinx does not.
 
 A docstring names its neighbours as its own module sees them, ``:class:`Beat```. Sphinx finds what
-stands at the same door or is named in full. The rest is found here: by the object, where a room
-is named that imports it, or by its last part, if only one thing has that. What is not found
-stays a warning, which fails the build.
+stands at the same door or is named in full. The rest is found here: by the object that the
+module knows under the name, or by the name, if only one thing has it. What is not found stays a
+warning, which fails the build.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from documented import home_of, modules, type_variables
 from docutils import nodes
-from sphinx.addnodes import pending_xref
+from sphinx.addnodes import desc, desc_signature, pending_xref
 from sphinx.application import Sphinx
 from sphinx.domains.python import PythonDomain
 from sphinx.environment import BuildEnvironment
-from sphinx.util.nodes import get_node_source
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -33,35 +31,49 @@ def find(
     if target in type_variables():
         return text
     domain = env.domains.python_domain
-    name = _by_object(domain, target) or _by_last_part(domain, target, _docstring_of(node))
+    module, _, last = target.rpartition(".")
+    name = (
+        _by_object(domain, target, _module_of(node))
+        or _by_object(domain, last, module)
+        or _by_last_part(domain, target)
+    )
     if name is None:
         return None
     kind = domain.objects[name].objtype
     return domain.resolve_xref(env, node["refdoc"], app.builder, kind, name, node, text)
 
 
-def _by_object(domain: PythonDomain, target: str) -> str | None:
-    module, _, name = target.rpartition(".")
-    home = home_of(name, module) if module in modules() else ""
+def _by_object(domain: PythonDomain, target: str, module: str) -> str | None:
+    """What a module calls so, such as ``Link``, ``Link.write`` or ``wire.Message``."""
+    first, _, rest = target.partition(".")
+    home = home_of(first, module) + (f".{rest}" if rest else "")
     return home if home in domain.objects else None
 
 
-def _docstring_of(node: pending_xref) -> str:
-    """The full name of whatever has the docstring that a reference is in."""
-    found = re.search(r"docstring of ([\w.]+)", get_node_source(node) or "")
-    return found[1] if found else ""
+def _module_of(node: nodes.Node) -> str:
+    """The module that defines what has the docstring, or the signature, that a reference is in."""
+    entry = node.parent
+    while entry is not None and not isinstance(entry, desc):
+        entry = entry.parent
+    if entry is None:
+        return ""
+    signature = entry.next_node(desc_signature)
+    assert signature is not None
+    module = str(signature["module"])
+    value: object = modules().get(module)
+    for name in signature["fullname"].split("."):
+        value = getattr(value, name, None)
+        module = getattr(value, "__module__", None) or module
+    return module
 
 
-def _by_last_part(domain: PythonDomain, target: str, where: str) -> str | None:
-    # wire.Message: the module is named as the one that imports it names it.
-    last = target.rpartition(".")[2] if target[:1].islower() else target
+def _by_last_part(domain: PythonDomain, target: str) -> str | None:
     known = [
         name
         for name, entry in domain.objects.items()
-        if not entry.aliased and name.endswith((f".{target}", f".{last}"))
+        if not entry.aliased and name.endswith(f".{target}")
     ]
-    beside = [name for name in known if where.startswith(name.rpartition(".")[0] + ".")]
-    return next((found[0] for found in (known, beside) if len(found) == 1), None)
+    return known[0] if len(known) == 1 else None
 
 
 def unlink_folders(app: Sphinx, doctree: nodes.document) -> None:

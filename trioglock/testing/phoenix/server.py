@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 import trio
@@ -24,7 +24,8 @@ __all__ = ["MockPhoenixServer"]
 
 TOKEN = "base64url.bearer.phx."  # noqa: S105 - the name of a subprotocol
 
-Authorize = Callable[[dict[str, str], str | None], bool]
+Authorize: TypeAlias = Callable[[dict[str, str], str | None], bool]
+"""Gets the params and the ``auth_token``, or None, of a handshake; False refuses it."""
 
 
 class MockPhoenixServer(MockServer):
