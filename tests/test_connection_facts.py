@@ -73,7 +73,7 @@ async def test_properties_over_a_whole_life(autojump_clock: MockClock) -> None:
         assert (conn.close_code, conn.close_reason) == (4001, "bye")
     assert (conn.url, conn.name, conn.subprotocol) == ("ws://memory.test/r", "one", "chat")
     assert conn.state == 2
-    assert repr(conn) == "<Connection one to ws://memory.test/r, closed>"
+    assert re.fullmatch(r"<Connection one#\d+ to ws://memory.test/r, closed>", repr(conn))
     assert seen == [Status.OPEN, Status.CLOSED]
 
 

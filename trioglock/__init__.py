@@ -6,7 +6,7 @@ socket, the tasks, the clock and the failures. See :func:`connect` and :class:`S
 
 from .backoff import Backoff, is_transient
 from .client import ConnectOptions, Service, connect, run, supervise
-from .connection import Connection, Statistics, Status
+from .connection import Connection, Statistics, Status, StatusReport
 from .errors import (
     BadHookResult,
     BrokerRefused,
@@ -119,6 +119,7 @@ __all__ = [
     "Socket",
     "Statistics",
     "Status",
+    "StatusReport",
     "Stop",
     "Stream",
     "SubscriberTooSlow",

@@ -218,6 +218,10 @@ class HandshakeRefused(ConnectError):
         self.body = body
         self.phrase = phrase
 
+    def __repr__(self) -> str:
+        shown = f"{self.status} {self.phrase}".rstrip()
+        return f"{type(self).__name__}({shown!r}, {self.headers!r}, {len(self.body)} bytes)"
+
     def __str__(self) -> str:
         return f"the server refused the handshake: {self.status} {self.phrase}".rstrip()
 

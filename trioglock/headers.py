@@ -79,6 +79,10 @@ class Headers(Mapping[str, str]):
         dropped = {name.lower() for name in names}
         return Headers(pair for pair in self._pairs if pair[0].lower() not in dropped)
 
+    def redacted(self) -> Headers:
+        """A copy as it may be shown: the values that are secret are hidden."""
+        return Headers((name, redact_header(name, value)) for name, value in self._pairs)
+
     def __eq__(self, other: object) -> bool:
         return self._pairs == other._pairs if isinstance(other, Headers) else NotImplemented
 
@@ -87,8 +91,7 @@ class Headers(Mapping[str, str]):
 
     def __repr__(self) -> str:
         # A handshake's headers end up in logs and tracebacks.
-        shown = [(name, redact_header(name, value)) for name, value in self._pairs]
-        return f"Headers({shown!r})"
+        return f"Headers({list(self.redacted().pairs())!r})"
 
 
 def _checked(pair: tuple[str, str]) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from .headers import Headers, HeadersLike
+from .redaction import redact_repr
 
 __all__ = ["Request", "Response"]
 
@@ -13,7 +14,7 @@ __all__ = ["Request", "Response"]
 _RESERVED = ("connection", "content-length", "transfer-encoding")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Request:
     """What a client asked for, before anything is decided (RFC 9112, section 3).
 
@@ -30,6 +31,9 @@ class Request:
     method: str = "GET"
     peer: str = ""
     secure: bool = False
+
+    def __repr__(self) -> str:
+        return redact_repr(self)
 
     @property
     def path(self) -> str:

@@ -13,6 +13,7 @@ import trio
 from .errors import InvalidOption
 from .frames import BytesLike, Data
 from .headers import TOKEN, Headers, HeadersLike
+from .redaction import redact_header
 from .version import __version__
 
 __all__ = ["USER_AGENT", "Beat", "DialOptions", "FlowOptions", "Overflow", "StreamSource"]
@@ -149,17 +150,22 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
     if subprotocols is None:
         return ()
     if isinstance(subprotocols, str):
-        raise InvalidOption(f"subprotocols is a list of names, not the str {subprotocols!r}")
+        raise InvalidOption(f"subprotocols is a list of names, not the str {_names(subprotocols)}")
     try:
         names = tuple(subprotocols)
     except TypeError:
         raise InvalidOption(f"subprotocols is a list of names, not {subprotocols!r}") from None
     for name in names:
         if not isinstance(name, str) or not name or not TOKEN.issuperset(name):
-            raise InvalidOption(f"{name!r} is not the name of a subprotocol")
+            raise InvalidOption(f"{_names(name)} is not the name of a subprotocol")
     if len(set(names)) < len(names):
-        raise InvalidOption(f"subprotocols are named twice in {list(names)!r}")
+        raise InvalidOption(f"subprotocols are named twice in {_names(list(names))}")
     return names
+
+
+def _names(given: object) -> str:
+    # Browsers have made it a habit to send a token as one of the names.
+    return redact_header("Sec-WebSocket-Protocol", repr(given))
 
 
 def _check_header_value(name: str, value: str | None) -> None:

@@ -6,8 +6,10 @@ only those values are hidden whose names tell that they are secret.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
+from typing import Any
 
 __all__ = [
     "HIDDEN",
@@ -15,6 +17,7 @@ __all__ = [
     "redact_header",
     "redact_line",
     "redact_query",
+    "redact_repr",
     "redact_text",
     "redact_url",
     "shorten",
@@ -44,7 +47,7 @@ _TOKEN_IN_LIST = re.compile(r"[^\s,]*bearer[^\s,]*|[^\s,]{48,}", re.IGNORECASE)
 
 # No pattern tries the same run of characters twice: the texts may be a peer's, and long.
 _URL = re.compile(r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://[^\s'\"<>]++", re.IGNORECASE)
-_SCHEME = re.compile(r"\b(bearer|basic)(\s+)[a-z0-9._~+/=-]{4,}+", re.IGNORECASE)
+_SCHEME = re.compile(r"\b(bearer|basic)(\s+)[a-z0-9._~+/=-]{4,}+(?!['\"])", re.IGNORECASE)
 # A name and the sign behind it; in JSON there is a quote between them, in a repr perhaps escaped.
 _NAME = re.compile(r"(?<![\w-])([\w-]++)\\*+['\"]?\s*+[:=]\s*+")
 _VALUE = re.compile(
@@ -124,6 +127,17 @@ def _without_members(text: str) -> Iterator[str]:
             rest = _REST_OF_LINE.match(text, shown)
             shown = shown if rest is None else rest.end()
     yield text[shown:]
+
+
+def redact_repr(value: Any) -> str:
+    """The repr of a dataclass, with ``url`` and ``target`` redacted."""
+    shown = []
+    for field in dataclasses.fields(value):
+        content = getattr(value, field.name)
+        if field.name in ("url", "target") and isinstance(content, str):
+            content = redact_url(content) if field.name == "url" else redact_query(content)
+        shown.append(f"{field.name}={content!r}")
+    return f"{type(value).__qualname__}({', '.join(shown)})"
 
 
 def printable(text: str) -> str:

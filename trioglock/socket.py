@@ -13,6 +13,7 @@ from .frames import Data, Frame
 from .headers import Headers, HeadersLike
 from .options import check_headers, check_seconds
 from .reasons import Disconnect
+from .redaction import redact_repr
 
 __all__ = ["Deliver", "Handle", "Reconnect", "Reply", "Socket", "Stop", "Stream"]
 
@@ -60,7 +61,7 @@ class Deliver:
     value: Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Reconnect:
     """Decision of ``handle_disconnect``: try again, whatever the policy says.
 
@@ -83,7 +84,12 @@ class Reconnect:
         if self.delay:
             check_seconds("delay", self.delay)
         if self.additional_headers is not None:
-            check_headers("additional_headers", self.additional_headers)
+            checked = check_headers("additional_headers", self.additional_headers)
+            # Checked headers hide what is secret when they are shown.
+            object.__setattr__(self, "additional_headers", checked)
+
+    def __repr__(self) -> str:
+        return redact_repr(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ class Handle(Protocol):
         """Switch the trace on or off."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Stream:
     """The upgraded connection, as ``init_stream`` and ``handle_connect`` see it.
 
@@ -145,6 +151,9 @@ class Stream:
     peer: str
     attempt: int
     connection: Handle
+
+    def __repr__(self) -> str:
+        return redact_repr(self)
 
 
 class Socket(Generic[StateT]):
@@ -292,6 +301,17 @@ class Socket(Generic[StateT]):
             state: as the hook before returned it.
         """
         return None
+
+    def format_status(self, state: StateT) -> Any:
+        """Called for ``conn.status_report()``: what of the state may be shown. A plain function.
+
+        Override it to leave out passwords and tokens, or what is too large to be read. It may be
+        called at any time, also while another hook runs, and cannot change the state.
+
+        Returns:
+            Anything that has a repr. Default: the state itself.
+        """
+        return state
 
 
 def check_socket(socket: Socket[StateT] | None) -> Socket[StateT]:

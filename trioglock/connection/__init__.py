@@ -3,8 +3,9 @@
 from .block import hold
 from .connection import Connection
 from .ending import Status
+from .report import StatusReport
 from .route import Route
 from .session import Session
 from .statistics import Statistics
 
-__all__ = ["Connection", "Route", "Session", "Statistics", "Status", "hold"]
+__all__ = ["Connection", "Route", "Session", "Statistics", "Status", "StatusReport", "hold"]

@@ -73,6 +73,25 @@ class Actor(Generic[StateT]):
         self.disconnect: Hook = hook_of(socket, "handle_disconnect")
         self.terminate_hook: Hook = hook_of(socket, "terminate")
 
+    @property
+    def socket_name(self) -> str:
+        """The class of the hooks."""
+        return type(self._socket).__qualname__
+
+    def format_status(self) -> Any:
+        """The state as the hook ``format_status`` shows it; its failure is shown, not raised."""
+        if not self.has_state:
+            return None
+        try:
+            shown = self._socket.format_status(self.state)
+            if inspect.iscoroutine(shown):
+                shown.close()
+                return "not shown: format_status is async, and must not be"
+        except Exception as error:
+            # Its text may have what was to be hidden.
+            return f"not shown: format_status raised {type(error).__name__}"
+        return shown
+
     async def wait_backlog(self) -> None:
         """Wait until the hooks have caught up with what was received."""
         await self._room.park()

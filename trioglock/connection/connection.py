@@ -16,6 +16,7 @@ from ..redaction import redact_url
 from ..transports import Handshake
 from .ending import OK_CODES, Status
 from .outbox import checked_frame
+from .report import StatusReport, report_on
 from .session import Session
 from .statistics import Statistics
 
@@ -442,6 +443,11 @@ class Connection(Generic[StateT]):
         return self._session.probe.connection.name
 
     @property
+    def id(self) -> int:
+        """The number that no other connection of this process has; traces and events tell it."""
+        return self._session.probe.connection.id
+
+    @property
     def handshake(self) -> Handshake | None:
         """What the two sides told each other; None before the first upgrade."""
         return self._session.handshake
@@ -491,8 +497,19 @@ class Connection(Generic[StateT]):
             latency=session.pings.latency,
         )
 
+    def status_report(self) -> StatusReport:
+        """The connection at a glance, for a person; allowed anywhere, at any time.
+
+        The Socket's ``format_status`` decides what of the state is in it.
+        """
+        return report_on(self._session, self.statistics())
+
     def trace(self, on: bool = True) -> None:
-        """Switch the trace of this connection on or off; see :mod:`trioglock.telemetry`."""
+        """Write a line for each step to the logger ``trioglock.trace``, or do so no longer.
+
+        Args:
+            on: whether it is written from now on.
+        """
         self._session.probe.trace(on=on)
 
     def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:

@@ -18,7 +18,7 @@ class Status(Enum):
     """Where a connection stands; :data:`TRANSITIONS` is the table of what may follow."""
 
     CONNECTING = "connecting"
-    """There is no link yet: the first attempt, or the pauses between first attempts."""
+    """There is no link yet: the first attempt is under way."""
     OPEN = "open"
     """A link is up, and nobody has begun to close it."""
     CLOSING = "closing"

@@ -60,7 +60,6 @@ class Session(Generic[StateT]):
 
     __slots__ = (
         "_at_once",
-        "_attempt",
         "_broken",
         "_deadlines",
         "_effects",
@@ -76,6 +75,7 @@ class Session(Generic[StateT]):
         "_route",
         "_span",
         "actor",
+        "attempts",
         "background",
         "body",
         "ending",
@@ -83,6 +83,7 @@ class Session(Generic[StateT]):
         "finished",
         "handshake",
         "inbox",
+        "latest_end",
         "open_error",
         "opened",
         "outbox",
@@ -104,7 +105,9 @@ class Session(Generic[StateT]):
         self.opened: Latch = Latch()
         self.finished: Latch = Latch()
         self.body: trio.CancelScope = trio.CancelScope()
+        self.attempts: int = 0
         self.upgrades: int = 0
+        self.latest_end: Disconnect | None = None
         self.inbox: Inbox = Inbox(flow.max_queue, flow.overflow, self._overflowed, probe)
         self.outbox: Outbox = Outbox(flow.write_limit)
         self.pings: Pings = Pings()
@@ -122,7 +125,6 @@ class Session(Generic[StateT]):
         self._handle: Handle
         self._span: Span | None = None
         self._past = (0, 0, 0)
-        self._attempt = 0
         self._lasted = 0.0
         self._deadlines = Deadlines(flow.close_timeout)
         # Why the connection ends, once it is decided that it does; and why this link did.
@@ -175,7 +177,7 @@ class Session(Generic[StateT]):
                 return reason
             self._become(Status.RECONNECTING)
             self.outbox.reopen()
-            self.probe.reconnect_scheduled(self._attempt + 1, delay)
+            self.probe.reconnect_scheduled(self.attempts + 1, delay)
             self._pausing = True
             with self._deadlines.new_link():
                 await trio.sleep(delay)
@@ -185,7 +187,7 @@ class Session(Generic[StateT]):
 
     async def _one_link(self) -> Disconnect:
         """From dialling to the link's end; why it ended."""
-        self._attempt += 1
+        self.attempts += 1
         self._link_ended_by = self._broken = None
         self._lasted = 0.0
         link = None
@@ -210,7 +212,7 @@ class Session(Generic[StateT]):
 
     def _settle(self, reason: Disconnect) -> None:
         """A link, or an attempt, has ended: tell those who cannot wait for another one."""
-        self.ending.cause = reason
+        self.ending.cause = self.latest_end = reason
         self.pings.lose()
         if self._goes_on(reason):
             self._become(Status.RECONNECTING)
@@ -227,16 +229,16 @@ class Session(Generic[StateT]):
     async def _open(self) -> Link | None:
         assert self.background.nursery is not None
         began = trio.current_time()
-        self.probe.connect_started(self._attempt)
+        self.probe.connect_started(self.attempts)
         try:
             link = await self._route.open(self.background.nursery)
         except Exception as error:
-            self._link_ended_by = HandshakeFailed(error=error, attempt=self._attempt)
-            self.probe.connect_failed(self._attempt, error, trio.current_time() - began)
+            self._link_ended_by = HandshakeFailed(error=error, attempt=self.attempts)
+            self.probe.connect_failed(self.attempts, error, trio.current_time() - began)
             return None
         seconds, handshake = trio.current_time() - began, link.handshake
         self.probe.connected(
-            self._attempt,
+            self.attempts,
             self.upgrades + 1,
             seconds,
             url=handshake.url,
@@ -345,9 +347,9 @@ class Session(Generic[StateT]):
         if sent is not None:
             clean = self.ending.received is not None
             return LocalClose(
-                code=sent.code, reason=sent.reason, clean=clean, attempt=self._attempt
+                code=sent.code, reason=sent.reason, clean=clean, attempt=self.attempts
             )
-        return Lost(error=self._broken, attempt=self._attempt)
+        return Lost(error=self._broken, attempt=self.attempts)
 
     def _blame(self, reason: Disconnect) -> None:
         self._link_ended_by = self._link_ended_by or reason
@@ -369,7 +371,7 @@ class Session(Generic[StateT]):
         self.ending.received = frame
         if self.ending.sent is None:
             self.probe.close_started("remote", frame)
-            reason = RemoteClose(code=frame.code, reason=frame.reason, attempt=self._attempt)
+            reason = RemoteClose(code=frame.code, reason=frame.reason, attempt=self.attempts)
             self._end_link(frame, reason)
         elif not self.outbox.close_waits:
             self._deadlines.linger()
@@ -380,14 +382,14 @@ class Session(Generic[StateT]):
             self._deadlines.link.cancel()
             return
         code, words = violation.code, violation.reason
-        reason = Violated(code=code, reason=words, attempt=self._attempt)
+        reason = Violated(code=code, reason=words, attempt=self.attempts)
         frame = Close(code, words[:120])
         self.probe.close_started("local", frame)
         self._end_link(frame, reason, heard=True)
 
     def write_broke(self) -> bool:
         """The stream takes nothing more; whether another link is to be expected."""
-        goes_on = self._goes_on(Lost(attempt=self._attempt))
+        goes_on = self._goes_on(Lost(attempt=self.attempts))
         if not goes_on:
             self.outbox.refuse()
         return goes_on
@@ -395,7 +397,7 @@ class Session(Generic[StateT]):
     def expired(self, timeout: HeartbeatTimeout) -> None:
         """The peer must be taken for dead: nothing is to be waited for."""
         self.probe.heartbeat_missed(timeout)
-        self._blame(replace(timeout, attempt=self._attempt))
+        self._blame(replace(timeout, attempt=self.attempts))
         self._deadlines.link.cancel()
 
     def _end_link(self, frame: Close, reason: Disconnect, *, heard: bool = False) -> None:
@@ -434,7 +436,7 @@ class Session(Generic[StateT]):
         if self.status is not Status.OPEN:
             # There is no link to close, or it is closing already.
             self._ended_by = LocalClose(
-                code=frame.code, reason=frame.reason, clean=False, attempt=self._attempt
+                code=frame.code, reason=frame.reason, clean=False, attempt=self.attempts
             )
             self._end_outbox()
             self._deadlines.link.cancel()
@@ -476,7 +478,7 @@ class Session(Generic[StateT]):
         """Drop everything on the spot."""
         if self.status is Status.CLOSED and not self._undecided:
             return
-        self._ended_by = self._ended_by or Aborted(attempt=self._attempt)
+        self._ended_by = self._ended_by or Aborted(attempt=self.attempts)
         self._final = True
         self.outbox.refuse()
         self.actor.stop()
@@ -493,7 +495,7 @@ class Session(Generic[StateT]):
 
     def _crash(self, error: BaseException) -> None:
         self.failures.append(error)
-        self._ended_by = self._ended_by or Crashed(error=error, attempt=self._attempt)
+        self._ended_by = self._ended_by or Crashed(error=error, attempt=self.attempts)
         self._final = True
         if self.status is Status.OPEN:
             frame = Close(1011, "internal error")
@@ -517,7 +519,7 @@ class Session(Generic[StateT]):
         self.outbox.end()
 
     def _finish(self, reason: Disconnect) -> None:
-        self.ending.cause = reason
+        self.ending.cause = self.latest_end = reason
         self.ending.gave_up = self._route.gave_up
         self._final = True
         self._become(Status.CLOSED)
@@ -549,6 +551,11 @@ class Session(Generic[StateT]):
         self.status = status
 
     # Figures.
+
+    @property
+    def link_age(self) -> float | None:
+        """Seconds that the present link has been up; None if there is none."""
+        return None if self._span is None else trio.current_time() - self._span.began
 
     @property
     def figures(self) -> tuple[int, int, int]:

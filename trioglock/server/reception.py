@@ -15,7 +15,7 @@ import trio
 from ..errors import BadHookResult, InvalidOption
 from ..http import Request, Response
 from ..options import check_seconds, check_whole
-from ..redaction import printable
+from ..redaction import redact_line
 from ..transports import (
     Call,
     Link,
@@ -167,7 +167,7 @@ class Reception:
             if isinstance(decision, Upgrade):
                 return await self._let_in(stream, decision, nursery)
         except Refusal as refusal:
-            _logger.info("%s: refused: %s", peer, printable(str(refusal)))
+            _logger.info("%s: refused: %s", peer, redact_line(str(refusal)))
             decision = refusal.response
         return _Reply(stream, decision, method)
 

@@ -15,6 +15,7 @@ from websockets.streams import StreamReader
 
 from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFailed
 from ..headers import Headers
+from ..redaction import redact_text
 
 __all__ = ["BROKEN", "Answer", "NotHTTP", "read_answer", "read_head", "unbroken"]
 
@@ -63,7 +64,8 @@ async def read_head(stream: trio.abc.Stream, max_bytes: int | None = None) -> An
         return Answer(done.value, bytes(received[: len(received) - len(rest)]), rest)
     # The library's EOFError is a line without CR here: it is never told of an end.
     except (EOFError, ValueError, LibraryInvalidHandshake) as error:
-        raise NotHTTP(str(error)[:_MAX_TEXT]) from error
+        # Without the library's own error: it quotes a line, which may have been that of a cookie.
+        raise NotHTTP(redact_text(str(error)[:_MAX_TEXT])) from None
     if not b"HTTP/".startswith(received[:5]):
         raise NotHTTP(f"it begins with {bytes(received[:20])!r}")
     raise EOFError
@@ -87,7 +89,7 @@ async def read_answer(stream: trio.abc.Stream, deadline: float) -> Answer:
     except EOFError:
         raise ConnectFailed("the server hung up instead of answering the handshake") from None
     except NotHTTP as error:
-        raise InvalidHandshake(f"the answer cannot be read: {error}") from error.__cause__
+        raise InvalidHandshake(f"the answer cannot be read: {error}") from None
     response = answer.response
     if response.status_code == 101:
         return answer

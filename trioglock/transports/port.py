@@ -18,6 +18,7 @@ from ..errors import TrioglockError
 from ..frames import Event, Frame
 from ..headers import Headers
 from ..options import DialOptions
+from ..redaction import redact_repr
 
 __all__ = ["Capabilities", "Handshake", "Link", "LinkBroken", "Transport"]
 
@@ -49,7 +50,7 @@ class Capabilities:
     measured_bytes: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Handshake:
     """What the two sides told each other in the opening handshake (RFC 6455, section 4).
 
@@ -68,6 +69,9 @@ class Handshake:
     response_headers: Headers = Headers()
     peer: str = ""
     extensions: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return redact_repr(self)
 
 
 class Link(ABC):

@@ -113,7 +113,7 @@ async def _ask(stream: trio.abc.Stream, request: bytes) -> int:
     except (EOFError, *BROKEN) as error:
         raise ProxyFailed("the HTTP proxy hung up") from (error.__cause__ or error)
     except NotHTTP as error:
-        raise ProxyFailed(f"the HTTP proxy's answer is not HTTP: {error}") from error.__cause__
+        raise ProxyFailed(f"the HTTP proxy's answer is not HTTP: {error}") from None
     return answer.response.status_code
 
 

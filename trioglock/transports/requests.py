@@ -13,6 +13,7 @@ from websockets.streams import StreamReader
 
 from ..headers import Headers
 from ..http import Request, Response
+from ..redaction import redact_text
 from .answers import BROKEN
 from .tcp import describe_peer
 
@@ -103,7 +104,9 @@ def _request(stream: trio.abc.Stream, parsed: LibraryRequest) -> Request:
 
 
 def _bad(status: int, told: str, why: str) -> Refusal:
-    return Refusal(Response(status, f"{told}\n"), f"{status} {told}: {why[:_MAX_TEXT]!r}")
+    return Refusal(
+        Response(status, f"{told}\n"), f"{status} {told}: {redact_text(why[:_MAX_TEXT])!r}"
+    )
 
 
 async def answer(stream: trio.abc.Stream, response: Response, method: str = "GET") -> None:

@@ -25,6 +25,7 @@ from ..errors import BadHookResult, InvalidOption
 from ..headers import Headers
 from ..http import Request, Response
 from ..options import check_subprotocols, check_whole
+from ..redaction import redact_header, redact_query
 from .codec import Deflate
 from .port import Handshake, Link
 from .requests import Call, Refusal
@@ -182,9 +183,10 @@ def _selector(
         chosen = select(request, tuple(offered))
         if chosen is None or chosen in offered:
             return cast("Subprotocol | None", chosen)
-        raise BadHookResult(
-            f"select_subprotocol returns one of {list(offered)!r} or None, not {chosen!r}"
+        names = redact_header(
+            "Sec-WebSocket-Protocol", f"{list(offered)!r} or None, not {chosen!r}"
         )
+        raise BadHookResult(f"select_subprotocol returns one of {names}")
 
     return checked
 
@@ -199,7 +201,7 @@ def _host(request: Request) -> str:
 
 def _target(request: Request) -> str:
     if not _is_target(request.target):
-        raise _refuse_400(f"invalid target: {request.target!r:.200}")
+        raise _refuse_400(f"invalid target: {redact_query(request.target)!r:.200}")
     return request.target
 
 

@@ -45,7 +45,8 @@ def socket_url(url: str, params: Params | None) -> str:
         InvalidOption: it asks for another version of the protocol; a param cannot be sent.
     """
     if not isinstance(url, str):
-        raise InvalidOption(f"url is a str, or a function that returns one, not {url!r}")
+        kind = type(url).__name__
+        raise InvalidOption(f"url is a str, or a function that returns one, not {kind}")
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -64,7 +65,8 @@ def _flat(params: Params | None) -> Iterator[tuple[str, str]]:
     if params is None:
         return
     if not isinstance(params, Mapping):
-        raise InvalidOption(f"params is a mapping, or a function that returns one, not {params!r}")
+        kind = type(params).__name__
+        raise InvalidOption(f"params is a mapping, or a function that returns one, not {kind}")
     for name, value in params.items():
         if not isinstance(name, str):
             raise InvalidOption(f"the name of a param is a str, not {name!r}")
@@ -84,7 +86,8 @@ def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, str | int | float):
         yield name, str(value)
     else:
-        raise InvalidOption(f"the param {name!r} is text, a number or a nesting, not {value!r}")
+        kind = type(value).__name__
+        raise InvalidOption(f"the param {name!r} is text, a number or a nesting, not {kind}")
 
 
 def token_subprotocols(token: str) -> tuple[str, str]:

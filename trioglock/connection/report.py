@@ -1,0 +1,125 @@
+"""The status report: one connection at a glance, for a person, as OTP's ``sys:get_status``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..headers import Headers
+from ..reasons import Disconnect
+from ..redaction import printable, redact_text
+from ..telemetry import ConnectionId
+from .ending import Status
+from .session import Session
+from .statistics import Statistics
+
+__all__ = ["StatusReport", "report_on"]
+
+_LONGEST = 2000  # characters of the state that the text shows, so that a log can hold it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReport:
+    """What a connection is and does; ``str()`` makes a text of some lines from it.
+
+    Secrets are hidden: of the address and the headers as in every log, of the state as the hook
+    ``format_status`` does it.
+
+    Args:
+        connection: its name, number, address without secrets, and side.
+        status: where it stands.
+        socket: the class of the hooks.
+        state: what ``format_status`` made of the state; by default the state itself. None before
+            ``init_stream`` has returned.
+        peer: the other end, such as ``"127.0.0.1:8765"``; "" if it has no address, or there was
+            no link yet.
+        subprotocol: the negotiated one, or None.
+        request_headers: of the latest opening handshake, secret values replaced.
+        response_headers: the same of the answer.
+        attempts: to connect, failed ones included.
+        upgrades: links that came about.
+        link_age: seconds that the present link has been up; None if there is none.
+        latest_end: why the latest link, or attempt, ended; None if none has yet.
+        in_hook: whether a hook is running, or waits inside itself.
+        statistics: the figures.
+        traced: whether the trace is on.
+    """
+
+    connection: ConnectionId
+    status: Status
+    socket: str
+    state: Any
+    peer: str
+    subprotocol: str | None
+    request_headers: Headers
+    response_headers: Headers
+    attempts: int
+    upgrades: int
+    link_age: float | None
+    latest_end: Disconnect | None
+    in_hook: bool
+    statistics: Statistics
+    traced: bool
+
+    def __str__(self) -> str:
+        """A line for each fact."""
+        state = redact_text(repr(self.state))
+        if len(state) > _LONGEST:
+            state = f"{state[:_LONGEST]}... ({len(state)} characters)"
+        age = "none" if self.link_age is None else f"up for {self.link_age:.1f} seconds"
+        link = f"{age}; {self.attempts} attempts, {self.upgrades} successful"
+        figures = [
+            f"{field.name} {getattr(self.statistics, field.name)}"
+            for field in fields(self.statistics)
+        ]
+        lines = [
+            f"{self.connection} to {self.connection.url or 'nowhere yet'}: {self.status.value}",
+            f"  socket: {self.socket}, {'inside a hook' if self.in_hook else 'no hook runs'}",
+            f"  state: {state}",
+            f"  link: {link}",
+            f"  peer: {self.peer or 'unknown'}, subprotocol: {self.subprotocol or 'none'}",
+            f"  request headers: {_listed(self.request_headers)}",
+            f"  response headers: {_listed(self.response_headers)}",
+            f"  latest end: {_end(self.latest_end)}",
+            f"  figures: {', '.join(figures)}",
+            f"  trace: {'on' if self.traced else 'off'}",
+        ]
+        return "\n".join(map(printable, lines))
+
+
+def report_on(session: Session[Any], statistics: Statistics) -> StatusReport:
+    """The report of one connection.
+
+    Args:
+        session: its inside.
+        statistics: its figures.
+    """
+    handshake, actor = session.handshake, session.actor
+    sent = received = Headers()
+    if handshake is not None:
+        sent, received = handshake.request_headers, handshake.response_headers
+    return StatusReport(
+        connection=session.probe.connection,
+        status=session.status,
+        socket=actor.socket_name,
+        state=actor.format_status(),
+        peer="" if handshake is None else handshake.peer,
+        subprotocol=None if handshake is None else handshake.subprotocol,
+        request_headers=sent.redacted(),
+        response_headers=received.redacted(),
+        attempts=session.attempts,
+        upgrades=session.upgrades,
+        link_age=session.link_age,
+        latest_end=session.latest_end,
+        in_hook=actor.mailbox.active is not None,
+        statistics=statistics,
+        traced=session.probe.traced,
+    )
+
+
+def _listed(headers: Headers) -> str:
+    return "; ".join(f"{name}: {value}" for name, value in headers.pairs()) or "none"
+
+
+def _end(reason: Disconnect | None) -> str:
+    return "none yet" if reason is None else redact_text(repr(reason))
