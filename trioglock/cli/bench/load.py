@@ -58,6 +58,8 @@ class Load:
     def interrupt(self) -> None:
         """Drop everything; what was measured so far stays."""
         self.interrupted = True
+        for lane in self._lanes:
+            lane.done.set()  # no fault of theirs
         self._scope.cancel()
 
     async def run(self) -> None:
