@@ -57,7 +57,7 @@ def imports(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Make HTML of the documents; every link and every name in them leads somewhere."""
     # pytest: the conformance kit and the fixtures are in the reference too.
-    session.install("-e", ".[docs,redis]", "pytest")
+    session.install("-e", ".[docs,opentelemetry,redis]", "pytest")
     html = Path(session.create_tmp(), "html")
     session.run("sphinx-build", "-q", "-n", "-W", "--keep-going", "-c", "docs", ".", str(html))
     session.log(f"{html / 'docs' / 'index.html'} is the first page")
@@ -118,6 +118,14 @@ def build(session: nox.Session) -> None:
         session.run(python, "-m", "pip", "install", "--quiet", f"{wheel}[cli]", external=True)
         with session.chdir(clean):
             session.run(python, "-m", "trioglock", "demo", external=True)
+
+
+@nox.session
+def changelog(session: nox.Session) -> None:
+    """Show the next section of CHANGELOG.md; ``-- --version 1.2.3`` writes it."""
+    session.install("towncrier>=24.8")
+    how = ["--yes", *session.posargs] if session.posargs else ["--draft", "--version", "next"]
+    session.run("towncrier", "build", *how)
 
 
 @nox.session

@@ -31,10 +31,13 @@ extensions = [
     "type_aliases",
 ]
 
-# Documents are at the root and in docs/; nothing else is looked into.
+# Where documents are; nothing else is looked into.
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/**"]
-exclude_patterns = [path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "docs"]
+include_patterns = ["*.md", "docs/**", "newsfragments/README.md"]
+WITH_PAGES = {"docs", "newsfragments"}
+exclude_patterns = [
+    path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in WITH_PAGES
+]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_inline"]

@@ -33,7 +33,8 @@ __all__ = ["PAGES", "Page", "Program", "example_server"]
 ValueT = TypeVar("ValueT")
 
 PAGES = sorted(
-    path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "newsfragments/README.md")
 )
 """Every document, as a path from the root of the project."""
 
