@@ -45,7 +45,7 @@ async def test_an_echo_server() -> None:
             return super().handle_receive(frame, state)
 
     async with serve(Counting, "127.0.0.1", 0) as server:
-        url = f"ws://user:hidden@127.0.0.1:{server.port}/echo?token=hidden"
+        url = f"ws://user:s3cret@127.0.0.1:{server.port}/echo?token=s3cret"
         asked = ("--connections", "3", "--messages", "100", "--size", "20", "--in-flight", "4")
         figures = await figures_of(url, *asked)
     assert len(heard) == 100
@@ -53,7 +53,7 @@ async def test_an_echo_server() -> None:
     assert {len(frame) for frame in heard} == {20}
     assert all(isinstance(frame, str) for frame in heard)
     assert (figures["messages"], figures["connections"], figures["opened"]) == (100, 3, 3)
-    assert "hidden" not in json.dumps(figures)
+    assert "s3cret" not in json.dumps(figures)
     assert figures["url"].startswith(f"ws://127.0.0.1:{server.port}/echo")
     latency = figures["latency_seconds"]
     assert list(latency) == ["min", "mean", "p50", "p90", "p99", "p99.9", "max"]
@@ -213,10 +213,7 @@ async def vanishes(conn: Connection[None]) -> None:
 
 
 NO_ECHO: dict[str, tuple[Callable[[Connection[None]], Awaitable[None]], str]] = {
-    "it greets": (
-        greets,
-        r"not an echo: got '\\x1b\[2Jwelcome' without having sent|not an echo: s",
-    ),
+    "it greets": (greets, r"not an echo: .*got '\\x1b\[2Jwelcome'"),
     "it changes": (changes, r"not an echo: sent '.*', got '.*!'"),
     "it says nothing": (says_nothing, "no echo in time: nothing came back within 0.4 seconds"),
     "it stops": (stops, "no echo in time: nothing came back within 0.4 seconds"),
