@@ -1,0 +1,476 @@
+"""Events: what happens to live connections, told in order, on both sides, and only if wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from trioglock import (
+    Aborted,
+    Backoff,
+    Close,
+    Connection,
+    ConnectionClosed,
+    InvalidOption,
+    Lost,
+    MemoryListener,
+    MemoryTransport,
+    Ping,
+    Prepared,
+    RemoteClose,
+    Reply,
+    Socket,
+    connect,
+    serve,
+)
+from trioglock.frames import Pong
+from trioglock.telemetry import (
+    BackpressureEnded,
+    BackpressureStarted,
+    CloseStarted,
+    Connected,
+    ConnectStarted,
+    Disconnected,
+    Event,
+    FrameReceived,
+    FrameSent,
+    HeartbeatMissed,
+    HookFailed,
+    HookReplied,
+    MessageDropped,
+    Terminated,
+    events,
+    listen,
+)
+
+from ..hooks.kit import URL, linked
+
+Seen = list[Event]
+
+
+@contextmanager
+def heard(*kinds: type[Event]) -> Iterator[Seen]:
+    seen: Seen = []
+    with listen(seen.append, *kinds):
+        yield seen
+
+
+def kinds(seen: Seen) -> list[str]:
+    return [type(event).__name__ for event in seen]
+
+
+def values(event: Event) -> dict[str, Any]:
+    """Its fields, but for the connection."""
+    names = [field.name for field in dataclasses.fields(event) if field.name != "connection"]
+    return {name: getattr(event, name) for name in names}
+
+
+class Replying(Socket[None]):
+    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+        return Reply("re: " + frame), state
+
+
+async def test_a_whole_life(autojump_clock: MockClock) -> None:
+    """From the attempt to the end, each step once and in order, with what it is about."""
+    with heard() as seen:
+        async with linked(Replying(), name="life") as (conn, far):
+            await conn.send("hello")
+            for frame in ("question", Ping(b"x"), Close(4000, "bye")):
+                await trio.sleep(1)
+                await far.write([frame])
+                await trio.testing.wait_all_tasks_blocked()
+            await far.send_eof()
+            await conn.wait_closed()
+    reason = RemoteClose(code=4000, reason="bye", attempt=1)
+    assert [(type(event), values(event)) for event in seen] == [
+        (ConnectStarted, {"attempt": 1}),
+        (Connected, {"attempt": 1, "upgrade": 1, "seconds": 0.0, "url": URL, "peer": "memory",
+                     "subprotocol": None}),
+        (FrameSent, {"frame": "hello"}),
+        (FrameReceived, {"frame": "question"}),
+        (HookReplied, {"hook": "handle_receive", "frames": ("re: question",)}),
+        (FrameSent, {"frame": "re: question"}),
+        (FrameReceived, {"frame": Ping(b"x")}),
+        (HookReplied, {"hook": "handle_ping", "frames": (Pong(b"x"),)}),
+        (FrameSent, {"frame": Pong(b"x")}),
+        (FrameReceived, {"frame": Close(4000, "bye")}),
+        (CloseStarted, {"side": "remote", "code": 4000, "reason": "bye"}),
+        (FrameSent, {"frame": Close(4000, "bye")}),
+        (Disconnected, {"reason": reason, "lasted": 3.0, "forced": False}),
+        (Terminated, {"reason": reason}),
+    ]  # fmt: skip
+    assert {event.connection.id for event in seen} == {conn.id}
+    who = seen[0].connection
+    assert (who.name, who.url, who.side, str(who)) == ("life", URL, "client", f"life#{conn.id}")
+
+
+async def test_failed_attempts_and_reconnects(autojump_clock: MockClock) -> None:
+    """An attempt that fails, the delay, the next one, a loss, and the link that follows it."""
+    transport = MemoryTransport()
+    transport.refuse_next(refused := OSError("nobody there"))
+    policy = Backoff(initial=2, jitter="none")
+    with heard() as seen:
+        async with connect(URL, transport=transport, reconnect=policy, ping_interval=None) as conn:
+            far = await transport.accept()
+            await trio.sleep(20)
+            await far.aclose()
+            await trio.sleep(5)
+            await transport.accept()
+            conn.abort()
+            await conn.wait_closed()
+    assert kinds(seen) == [
+        "ConnectStarted", "ConnectFailed", "ReconnectScheduled",
+        "ConnectStarted", "Connected", "Disconnected", "ReconnectScheduled",
+        "ConnectStarted", "Connected", "Disconnected", "Terminated",
+    ]  # fmt: skip
+    assert values(seen[1]) == {"attempt": 1, "error": refused, "seconds": 0.0}
+    assert values(seen[2]) == {"delay": 2.0, "attempt": 2}
+    assert [values(seen[at])["upgrade"] for at in (4, 8)] == [1, 2]
+    assert isinstance(seen[5], Disconnected)
+    assert isinstance(seen[5].reason, Lost)
+    assert seen[5].lasted == 20
+    assert seen[-1] == Terminated(connection=seen[0].connection, reason=Aborted(attempt=3))
+
+
+async def test_a_silent_peer_is_missed_and_forced(autojump_clock: MockClock) -> None:
+    """The heartbeat's verdict, and the link that is dropped for it."""
+    with heard(HeartbeatMissed, Disconnected) as seen:
+        async with linked(ping_interval=1, ping_timeout=2) as (conn, _):
+            await conn.wait_closed()
+    missed, gone = seen
+    assert values(missed) == {"silence": 2, "writing": False}
+    assert isinstance(gone, Disconnected)
+    assert gone.forced
+
+
+async def test_who_is_not_confirmed_in_time_drops_the_link(autojump_clock: MockClock) -> None:
+    """A close that the peer does not answer ends by force; an abort is no force of that kind."""
+    with heard(Disconnected) as seen:
+        async with linked(close_timeout=5) as (conn, _):
+            await conn.aclose()
+        async with linked() as (conn, _):
+            conn.abort()
+            await conn.wait_closed()
+    assert [event.forced for event in seen if isinstance(event, Disconnected)] == [True, False]
+
+
+async def test_failures_of_hooks_and_tasks(autojump_clock: MockClock) -> None:
+    """The hook by name, and whether the connection ends by it; a task has no name."""
+
+    class Failing(Socket[None]):
+        def handle_send(self, message: Any, state: None) -> tuple[Any, None]:
+            raise KeyError(message)
+
+        async def handle_call(self, request: Any, state: None) -> Any:
+            return "not a tuple"
+
+        def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+            raise LookupError(frame)
+
+        def terminate(self, reason: Any, state: None) -> None:
+            raise ArithmeticError
+
+    async def task() -> None:
+        raise OSError("of a task")
+
+    with heard(HookFailed) as seen, pytest.raises(BaseExceptionGroup):
+        async with linked(Failing()) as (conn, far):
+            with pytest.raises(KeyError):
+                await conn.send("x")
+            with pytest.raises(TypeError):
+                await conn.call("x")
+            await far.write(["boom"])
+            await conn.wait_closed()
+    with heard(HookFailed) as more, pytest.raises(OSError, match="of a task"):
+        async with linked() as (conn, _):
+            conn.start_soon(task)
+            await conn.wait_closed()
+    told = [(e.hook, type(e.error).__name__, e.fatal) for e in seen if isinstance(e, HookFailed)]
+    name = Failing.__name__
+    assert told == [
+        (f"{name}.handle_send", "KeyError", False),
+        (f"{name}.handle_call", "BadHookResult", False),
+        (f"{name}.handle_receive", "LookupError", True),
+        (f"{name}.terminate", "ArithmeticError", False),
+    ]
+    assert [(e.hook, e.fatal) for e in more if isinstance(e, HookFailed)] == [("", True)]
+
+
+@pytest.mark.parametrize("style", ["plain", "async"])
+async def test_what_send_was_given_is_not_the_hooks_failure(
+    style: str, autojump_clock: MockClock
+) -> None:
+    """The default hook takes no dict: that is the caller's mistake. Nor is the end a failure."""
+
+    class Slow(Socket[None]):
+        async def handle_send(self, message: Any, state: None) -> tuple[Any, None]:
+            await trio.sleep_forever()
+            return message, state
+
+    with heard(HookFailed) as seen:
+        async with (
+            linked(Slow() if style == "async" else Socket()) as (conn, _),
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(_sends, conn)
+            await trio.testing.wait_all_tasks_blocked()
+            conn.abort()
+    assert seen == []
+
+
+async def _sends(conn: Connection[Any]) -> None:
+    with pytest.raises((ValueError, ConnectionClosed)):
+        await conn.send({})
+
+
+async def test_backpressure_of_the_reader(autojump_clock: MockClock) -> None:
+    """A full inbox, a mailbox that lags: when reading stops, for what, and for how long."""
+
+    class Slow(Socket[None]):
+        async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+            await trio.sleep(1)
+            return None, state
+
+    with heard(BackpressureStarted, BackpressureEnded) as seen:
+        async with linked(max_queue=2) as (conn, far):
+            await far.write(["1", "2", "3"])
+            await trio.sleep(7)
+            await conn.receive_batch()
+            await trio.testing.wait_all_tasks_blocked()
+        async with linked(Slow(), max_queue=2) as (conn, far):
+            await far.write(["1", "2"])
+            await trio.sleep(9)
+    assert [(type(event), values(event)) for event in seen] == [
+        (BackpressureStarted, {"waiting": "reader", "queue": "inbox"}),
+        (BackpressureEnded, {"waiting": "reader", "seconds": 7.0}),
+        (BackpressureStarted, {"waiting": "reader", "queue": "mailbox"}),
+        (BackpressureEnded, {"waiting": "reader", "seconds": 2.0}),
+    ]
+
+
+async def test_backpressure_of_senders(autojump_clock: MockClock) -> None:
+    """Each send that has to wait, also one that is cancelled; one that need not is not told."""
+    transport = MemoryTransport(capacity=10)
+    with heard(BackpressureStarted, BackpressureEnded) as seen:
+        async with connect(URL, transport=transport, write_limit=10, write_timeout=None) as conn:
+            await transport.accept()
+            with pytest.raises(trio.WouldBlock):
+                while True:
+                    conn.send_nowait("0123456789")
+                    await trio.testing.wait_all_tasks_blocked()
+            assert seen == []
+            with trio.move_on_after(4):
+                await conn.send("0123456789")
+            conn.abort()
+    assert [(type(event), values(event)) for event in seen] == [
+        (BackpressureStarted, {"waiting": "sender", "queue": "outbox"}),
+        (BackpressureEnded, {"waiting": "sender", "seconds": 4.0}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overflow", "dropped"), [("drop_oldest", ["1", "2"]), ("drop_newest", ["3", "4"])]
+)
+async def test_dropped_messages(
+    overflow: Any, dropped: list[str], autojump_clock: MockClock
+) -> None:
+    """Each message that the policy gives up."""
+    with heard(MessageDropped) as seen:
+        async with linked(max_queue=2, overflow=overflow) as (conn, far):
+            await far.write(["1", "2", "3", "4"])
+            await trio.testing.wait_all_tasks_blocked()
+            assert conn.statistics().dropped == 2
+    told = [event.message for event in seen if isinstance(event, MessageDropped)]
+    assert sorted(map(str, told)) == dropped
+
+
+async def test_violations_and_crashes_close_locally(autojump_clock: MockClock) -> None:
+    """When it is we who close, whatever the reason, it is told as such."""
+
+    class Crashing(Socket[None]):
+        def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+            raise ValueError("crash")
+
+    with heard(CloseStarted) as seen:
+        with pytest.raises(ValueError, match="crash"):
+            async with linked(Crashing()) as (conn, far):
+                await far.write(["x"])
+                await conn.wait_closed()
+        async with linked():
+            pass
+    told = [(event.side, event.code) for event in seen if isinstance(event, CloseStarted)]
+    assert told == [("local", 1011), ("local", 1000)]
+
+
+async def test_a_server_tells_of_its_connections(autojump_clock: MockClock) -> None:
+    """Its own side, and no attempts: those are the client's. What is prepared is told plainly."""
+
+    async def handler(conn: Connection[Any]) -> None:
+        conn.send_frame_nowait(Prepared("hello"))
+        await conn.wait_closed()
+
+    listener = MemoryListener()
+    with heard() as seen:
+        async with (
+            serve(handler, listeners=[listener]),
+            connect("ws://h/p?token=x", stream=listener.open_stream) as conn,
+        ):
+            assert await conn.receive() == "hello"
+    ours = [event for event in seen if event.connection.side == "server"]
+    assert kinds(ours)[:2] == ["Connected", "FrameSent"]
+    assert values(ours[1]) == {"frame": "hello"}
+    assert ours[0].connection.url == "ws://h/p?token=[hidden]"
+    assert kinds(ours)[-1] == "Terminated"
+    assert {event.connection.id for event in ours}.isdisjoint({conn.id})
+
+
+# Listeners.
+
+
+async def test_any_number_listen_each_to_what_it_wants(autojump_clock: MockClock) -> None:
+    """All, some kinds, or the base of all; who has stopped hears nothing more."""
+    with heard() as everything, heard(Event) as base, heard(Terminated) as ends:
+        with heard(Connected) as stopped:
+            pass
+        async with linked():
+            pass
+    assert everything == base
+    assert kinds(ends) == ["Terminated"]
+    assert stopped == []
+    async with linked():
+        pass
+    assert kinds(ends) == ["Terminated"]
+
+
+async def test_it_begins_and_ends_on_live_connections(autojump_clock: MockClock) -> None:
+    """Also the frames of one that was open before."""
+    async with linked() as (conn, _):
+        await conn.send("before")
+        with heard(FrameSent) as seen:
+            await conn.send("during")
+            await conn.flush()
+        await conn.send("after")
+        await conn.flush()
+    assert [event.frame for event in seen if isinstance(event, FrameSent)] == ["during"]
+
+
+async def test_the_trace_and_listeners_do_not_disturb_each_other(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Switching one off leaves the other on."""
+    async with linked(trace=True) as (conn, _):
+        with heard(FrameSent) as seen:
+            conn.trace(False)
+            await conn.send("told")
+            await conn.flush()
+            conn.trace(True)
+        await conn.send("traced")
+        await conn.flush()
+        conn.trace(False)
+    assert [values(event)["frame"] for event in seen] == ["told"]
+    text = caplog.text
+    assert "'traced'" in text
+    assert "'told'" not in text
+
+
+async def test_a_listener_that_raises_harms_nobody(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged with its traceback and told nothing more; all others go on."""
+    calls = []
+
+    def broken(event: Event) -> None:
+        calls.append(event)
+        raise RuntimeError("of the listener")
+
+    with listen(broken), heard() as seen:
+        async with linked() as (conn, far):
+            await conn.send("x")
+            await far.write([Close(1000)])
+            await trio.testing.wait_all_tasks_blocked()
+            await far.send_eof()
+            await conn.wait_closed()
+    assert len(calls) == 1
+    assert kinds(seen)[-1] == "Terminated"
+    [record] = [r for r in caplog.records if r.name == "trioglock.telemetry"]
+    assert record.levelno == logging.ERROR
+    assert "told nothing more" in record.getMessage()
+    assert "of the listener" in caplog.text
+
+
+async def _asynchronous(event: Event) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("print",), "a listener is a function, not 'print'"),
+        ((_asynchronous,), "a listener is a plain function, not the async"),
+        ((print, "Connected"), "a kind is a class of trioglock.telemetry events, not 'Connected'"),
+        ((print, int), "a kind is a class of trioglock.telemetry events, not <class 'int'>"),
+    ],
+)
+def test_bad_listeners(arguments: Any, text: str) -> None:
+    """An error at the call, and nothing listens."""
+    with pytest.raises(InvalidOption, match=text):
+        listen(*arguments)
+
+
+def test_stopping_twice_is_harmless() -> None:
+    """Also within the block of a listener."""
+    listening = listen(print, Connected)
+    listening.stop()
+    listening.stop()
+    with listen(print) as other:
+        other.stop()
+
+
+def test_events_are_frozen_values() -> None:
+    """Two that say the same are equal, and none can be changed."""
+    every = [getattr(events, name) for name in events.__all__]
+    classes = [kind for kind in every if isinstance(kind, type) and issubclass(kind, Event)]
+    assert len(classes) == 16
+    for kind in classes:
+        assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        assert "__slots__" in vars(kind)
+
+
+async def test_nothing_is_built_when_nobody_listens(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No event of any kind is made, but those that somebody wants."""
+    made: list[str] = []
+
+    def noted(kind: Any) -> Any:
+        initialise = kind.__init__
+
+        def noting(self: Event, **given: Any) -> None:
+            made.append(kind.__name__)
+            initialise(self, **given)
+
+        return noting
+
+    for name in events.__all__:
+        kind = getattr(events, name)
+        if isinstance(kind, type) and issubclass(kind, Event) and kind is not Event:
+            monkeypatch.setattr(kind, "__init__", noted(kind))
+
+    async def life() -> None:
+        async with linked(Replying()) as (conn, far):
+            await conn.send("x")
+            await far.write(["y", Ping()])
+            await trio.testing.wait_all_tasks_blocked()
+
+    await life()
+    assert made == []
+    with heard(Connected, FrameReceived):
+        await life()
+    assert made == ["Connected", "FrameReceived", "FrameReceived"]

@@ -1,0 +1,267 @@
+"""OpenTelemetry: spans and metrics of live connections, as the SDK's exporters get them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from trio.testing import MockClock
+
+from trioglock import (
+    Backoff,
+    Close,
+    Connection,
+    HandshakeRefused,
+    MemoryListener,
+    MemoryTransport,
+    Socket,
+    connect,
+    serve,
+)
+from trioglock.telemetry.opentelemetry import Instrumentation, instrument
+from trioglock.testing import MockServer, echo
+
+from ..hooks.kit import linked
+
+
+class Collected:
+    """What exporters would get."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self._reader = InMemoryMetricReader()
+        self.tracers = TracerProvider()
+        self.tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.meters = MeterProvider([self._reader])
+
+    def instrument(self, **options: Any) -> Instrumentation:
+        return instrument(tracer_provider=self.tracers, meter_provider=self.meters, **options)
+
+    @property
+    def spans(self) -> list[ReadableSpan]:
+        return list(self._exporter.get_finished_spans())
+
+    def metrics(self) -> dict[str, list[Any]]:
+        """The points of each instrument."""
+        data = self._reader.get_metrics_data()
+        return {
+            metric.name: list(metric.data.data_points)
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+
+@pytest.fixture
+def collected() -> Iterator[Collected]:
+    collected = Collected()
+    yield collected
+    collected.meters.shutdown()
+    collected.tracers.shutdown()
+
+
+async def test_spans_of_a_client(collected: Collected, autojump_clock: MockClock) -> None:
+    """The handshake is an HTTP GET; the link lasts from the upgrade to its end. No secret."""
+    with collected.instrument():
+        async with MockServer(echo, memory=True) as server:
+            url = server.url.replace("ws://", "ws://al:s3cret@") + "feed?token=s3cret"
+            tracer = collected.tracers.get_tracer("test")
+            with tracer.start_as_current_span("outer") as outer:
+                async with connect(url, stream=server.open_stream, ping_interval=None):
+                    await trio.sleep(2)
+    handshake, link, _ = collected.spans
+    address = {"server.address": "memory.test", "server.port": 80, "url.scheme": "ws"}
+    host = handshake.attributes["server.address"] if handshake.attributes else None
+    address["server.address"] = str(host)
+    assert (handshake.name, handshake.kind) == ("GET", SpanKind.CLIENT)
+    assert handshake.attributes == address | {
+        "http.request.method": "GET",
+        "http.request.resend_count": 0,
+        "http.response.status_code": 101,
+        "url.full": f"ws://{host}/feed?token=[hidden]",
+    }
+    assert (link.name, link.kind) == ("websocket", SpanKind.CLIENT)
+    assert link.attributes is not None
+    assert (
+        link.attributes.items()
+        >= {
+            **address,
+            "network.protocol.name": "websocket",
+            "trioglock.connection.upgrade": 1,
+            "trioglock.close.code": 1000,
+        }.items()
+    )
+    for span in (handshake, link):
+        assert span.parent is not None
+        assert span.parent.span_id == outer.get_span_context().span_id
+        assert span.status.status_code is StatusCode.UNSET
+        assert "s3cret" not in span.to_json()
+
+
+async def test_a_refused_attempt(collected: Collected, autojump_clock: MockClock) -> None:
+    """The status is the type of the error, as HTTP's conventions want it."""
+    with collected.instrument():
+        async with MockServer(memory=True) as server:
+            server.reject(403)
+            with pytest.raises(HandshakeRefused):
+                async with connect(server.url, stream=server.open_stream):
+                    pass
+    [span] = collected.spans
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes is not None
+    assert span.attributes["error.type"] == "403"
+    assert span.attributes["http.response.status_code"] == 403
+    [event] = span.events
+    assert event.name == "exception"
+    assert event.attributes is not None
+    assert event.attributes["exception.type"] == "HandshakeRefused"
+    [point] = collected.metrics()["http.client.request.duration"]
+    assert point.attributes["error.type"] == "403"
+
+
+async def test_what_happens_meanwhile_is_an_event_of_the_span(
+    collected: Collected, autojump_clock: MockClock
+) -> None:
+    """Hooks that raise, and the end that is an error by its reason."""
+
+    class Failing(Socket[None]):
+        def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+            raise LookupError("token=s3cret")
+
+    with collected.instrument(), pytest.raises(LookupError):
+        async with linked(Failing()) as (conn, far):
+            await far.write(["x"])
+            await conn.wait_closed()
+    link = collected.spans[-1]
+    [event] = link.events
+    assert event.attributes == {
+        "exception.type": "LookupError",
+        "exception.message": "token=[hidden]",
+        "error.type": "LookupError",
+        "trioglock.hook": f"{Failing.__qualname__}.handle_receive".rpartition("<locals>.")[2],
+    }
+    assert link.status.status_code is StatusCode.ERROR
+    assert link.attributes is not None
+    assert link.attributes["error.type"] == "Crashed"
+
+
+async def test_metrics_of_a_client(collected: Collected, autojump_clock: MockClock) -> None:
+    """Attempts, what is open now, how long it was, reconnects, drops, waits, frames."""
+    transport = MemoryTransport()
+    transport.refuse_next(OSError("nobody there"))
+    policy = Backoff(initial=2, jitter="none")
+    with collected.instrument(frames=True):
+        async with connect(
+            "wss://h/?t=1", transport=transport, reconnect=policy, ping_interval=None,
+            max_queue=1, overflow="drop_oldest",
+        ) as conn:  # fmt: skip
+            far = await transport.accept()
+            await conn.send("héllo")
+            await far.write(["1", "2"])
+            await trio.testing.wait_all_tasks_blocked()
+            [now] = collected.metrics()["http.client.open_connections"]
+            assert (now.value, now.attributes["http.connection.state"]) == (1, "active")
+            await trio.sleep(20)
+    found = collected.metrics()
+    address = {"server.address": "h", "server.port": 443, "url.scheme": "wss"}
+    assert {
+        p.attributes.get("error.type"): p.count for p in found["http.client.request.duration"]
+    } == {
+        "OSError": 1,
+        None: 1,
+    }
+    assert [p.value for p in found["http.client.open_connections"]] == [0]
+    [life] = found["http.client.connection.duration"]
+    assert (life.count, life.sum, life.attributes) == (1, 20.0, address)
+    assert [p.value for p in found["trioglock.reconnects"]] == [1]
+    assert [p.value for p in found["trioglock.messages.dropped"]] == [1]
+    sent, received = sorted(
+        found["trioglock.io"], key=lambda p: p.attributes["trioglock.direction"] != "sent"
+    )
+    assert sent.value == len("héllo".encode()) + 2  # and the Close frame's code
+    assert received.value == 2
+    assert {p.attributes["trioglock.direction"]: p.value for p in found["trioglock.messages"]} == {
+        "sent": 2,
+        "received": 2,
+    }
+
+
+async def test_a_server_has_its_own(collected: Collected, autojump_clock: MockClock) -> None:
+    """Connections of a server are its active requests, and their spans of kind SERVER."""
+
+    async def handler(conn: Connection[Any]) -> None:
+        await conn.wait_closed()
+
+    listener = MemoryListener()
+    with collected.instrument():
+        async with (
+            serve(handler, listeners=[listener]),
+            connect("ws://h/", stream=listener.open_stream),
+        ):
+            await trio.testing.wait_all_tasks_blocked()
+            [now] = collected.metrics()["http.server.active_requests"]
+            assert now.value == 1
+    assert SpanKind.SERVER in {span.kind for span in collected.spans}
+    [now] = collected.metrics()["http.server.active_requests"]
+    assert now.value == 0
+    assert "trioglock.server.connection.duration" in collected.metrics()
+
+
+async def test_stopping_ends_what_is_under_way(
+    collected: Collected, autojump_clock: MockClock
+) -> None:
+    """Spans are ended, and nothing is counted below zero for links that were up before."""
+    async with linked():
+        with collected.instrument():
+            async with linked():
+                pass
+        instrumentation = collected.instrument()
+        async with linked():
+            instrumentation.stop()
+            instrumentation.stop()
+            assert [span.name for span in collected.spans] == ["GET", "websocket"] * 2
+    with collected.instrument():
+        pass
+    async with linked() as (conn, _):
+        with collected.instrument():
+            conn.abort()
+            await conn.wait_closed()
+    assert [p.value for p in collected.metrics()["http.client.open_connections"]] == [1]
+
+
+async def test_an_attempt_that_is_cancelled_ends_its_span(
+    collected: Collected, autojump_clock: MockClock
+) -> None:
+    """It has neither failed nor come to something."""
+
+    async def hanging() -> trio.abc.Stream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    with collected.instrument(), trio.move_on_after(1):
+        async with connect("ws://h/", stream=hanging):
+            pass
+    [span] = collected.spans
+    assert span.attributes is not None
+    assert span.attributes["error.type"] == "cancelled"
+
+
+async def test_the_global_providers_are_the_default(autojump_clock: MockClock) -> None:
+    """Without an SDK they do nothing, and harm nothing."""
+    assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    with instrument():
+        async with linked() as (conn, far):
+            await far.write([Close(1000)])
+            await trio.testing.wait_all_tasks_blocked()
+            await far.send_eof()
+            await conn.wait_closed()
