@@ -12,8 +12,6 @@ from trioglock.errors import InvalidOption
 from ..server.kit import Answer, plain_request, request
 from .hubs import HOST, fronted
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 TOKEN = "open-sesame"
 EVIL = "https://evil.example"
 BEARER = f"Bearer {TOKEN}"

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from trioglock import ConnectionClosedError
 from trioglock.errors import BrokerUnavailable
 from trioglock.pubsub import Hub, Message
 
 from .hubs import HOST, fronted, publication
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 BAD: dict[str, tuple[str | bytes, str]] = {
     "no JSON": ("hello", "a JSON object"),
@@ -126,7 +125,9 @@ async def test_a_broker_that_is_away() -> None:
         assert answer == {"published": False, "error": "Redis was not reached"}
 
 
-async def test_a_token_that_is_guessed_by_a_page_takes_its_time() -> None:
+async def test_a_token_that_is_guessed_by_a_page_takes_its_time(
+    autojump_clock: MockClock,
+) -> None:
     """Each wrong one a second; the right one publishes."""
     async with (
         fronted(token="open-sesame") as front,
