@@ -57,7 +57,18 @@ toc_object_entries_show_parents = "hide"
 nitpicky = True
 # Modules of others; what belongs to trioglock must always be found.
 FOREIGN = (
-    *("collections", "contextlib", "datetime", "logging", "os", "pathlib", "random", "re", "ssl"),
+    *(
+        "collections",
+        "contextlib",
+        "datetime",
+        "logging",
+        "opentelemetry",
+        "os",
+        "pathlib",
+        "random",
+        "re",
+        "ssl",
+    ),
     *("trio", "typing", "websockets"),
 )
 nitpick_ignore_regex = [("py:.*", rf"({'|'.join(FOREIGN)})(\..*)?")]

@@ -37,6 +37,7 @@ DOORS = (
     "trioglock.reasons",
     "trioglock.routing",
     "trioglock.telemetry",
+    "trioglock.telemetry.opentelemetry",
     "trioglock.testing",
     "trioglock.testing.conformance",
     "trioglock.testing.plugin",

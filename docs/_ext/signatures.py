@@ -41,7 +41,7 @@ class _Homes(ast.NodeTransformer):
         written = ast.unparse(node)
         root, _, rest = written.partition(".")
         home = home_of(root, self._module)
-        return ast.Name(f"~{home}.{rest}" if home.startswith("trioglock.") else written)
+        return ast.Name(written if home == root else f"~{home}.{rest}")
 
 
 def annotation(written: Any, module: str) -> str:
