@@ -57,21 +57,10 @@ toc_object_entries_show_parents = "hide"
 nitpicky = True
 # Modules of others; what belongs to trioglock must always be found.
 FOREIGN = (
-    *(
-        "collections",
-        "contextlib",
-        "datetime",
-        "logging",
-        "opentelemetry",
-        "os",
-        "pathlib",
-        "random",
-        "re",
-        "ssl",
-    ),
-    *("trio", "typing", "websockets"),
+    "collections|contextlib|datetime|logging|opentelemetry|os|pathlib|random|re|ssl|trio|typing"
+    "|websockets"
 )
-nitpick_ignore_regex = [("py:.*", rf"({'|'.join(FOREIGN)})(\..*)?")]
+nitpick_ignore_regex = [("py:.*", rf"({FOREIGN})(\..*)?")]
 
 if os.environ.get("DOCS_INTERSPHINX"):
     extensions.append("sphinx.ext.intersphinx")

@@ -32,7 +32,11 @@ NO_STATUS = 1005
 """Stands for a Close frame without a code (RFC 6455, section 7.4.1); never on the wire."""
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
+"""Binary, as it may be given."""
+
 Data: TypeAlias = str | bytes
+"""A whole data message: text or binary."""
+
 Run: TypeAlias = list[Data]
 """Whole data messages, in the order in which they came."""
 

@@ -22,6 +22,8 @@ class AliasDirective(SphinxDirective):
         alias = aliases().get(home)
         if alias is None:
             raise self.error(f"{shown} is no type alias of trioglock")
+        if not alias.text:
+            raise self.error(f"{home} has no text below it")
         lines = [
             f".. py:type:: {name}",
             f"   :module: {module}",

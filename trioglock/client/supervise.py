@@ -27,7 +27,10 @@ Service: TypeAlias = Callable[[], Awaitable[object]]
 """What is supervised: an async function without arguments; ``functools.partial`` takes them."""
 
 Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
+"""Which ends make a service start again; see :func:`supervise`."""
+
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all"]
+"""Which services start again with the one that failed; see :func:`supervise`."""
 
 _logger = logging.getLogger("trioglock.supervise")
 

@@ -15,6 +15,7 @@ from .values import Achievement, Game, Message, Tell
 __all__ = ["Achievements", "Core", "Games", "Players", "System", "Tells"]
 
 Done: TypeAlias = Awaitable[object] | object
+"""Every callback may be ``def`` or ``async def``; what it returns is ignored."""
 
 
 class Core:

@@ -56,6 +56,7 @@ class Stop:
 
 
 Result: TypeAlias = Connect | Stop | None
+"""What a callback may ask for; None for nothing."""
 
 
 class ChannelTransport(Protocol):

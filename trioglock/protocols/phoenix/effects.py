@@ -78,3 +78,4 @@ class Resolve:
 
 
 Effect: TypeAlias = Send | AskPayload | Joined | Interrupted | Ended | Deliver | Resolve
+"""One of these."""

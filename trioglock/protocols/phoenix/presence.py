@@ -24,8 +24,10 @@ Entry: TypeAlias = dict[str, Any]
 """What the server knows of one key: ``{"metas": [...]}``, and what ``fetch/2`` added."""
 
 Entries: TypeAlias = list[Any]
+"""One item for each key."""
 
 Changed: TypeAlias = Callable[[str, Entry | None, Entry], object]
+"""Gets a key, its entry before or what is left of it, and what has come or gone."""
 
 
 class Presence:

@@ -15,6 +15,7 @@ from ..server import MockServer
 __all__ = ["MEMORY_URL", "Opener", "Target", "address_of", "opener_of", "url_through"]
 
 Opener: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
+"""Opens a stream to the server."""
 
 Target: TypeAlias = MockServer | str | tuple[str, int] | Opener
 """A mock server, a WebSocket URL, a host and a port, or a function that opens a stream."""
