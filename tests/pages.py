@@ -72,11 +72,11 @@ class Page:
             for found in pattern.finditer(self.text)
         }
 
-    def links(self) -> list[str]:
-        """Every link to somewhere in this project, those of a table of contents included."""
-        targets = re.findall(r"\]\(([^)\s]+)\)", self.text)
-        contents = "".join(block for _, block in self.blocks(r"\{toctree\}"))
-        pages = re.findall(r"^(?!:)(?:.*<)?([^<>\n]+)>?$", contents, re.MULTILINE)
+    def links(self, *, contents: bool = False) -> list[str]:
+        """Every link to somewhere in this project, or those of its tables of contents alone."""
+        targets = [] if contents else re.findall(r"\]\(([^)\s]+)\)", self.text)
+        tables = "".join(block for _, block in self.blocks(r"\{toctree\}"))
+        pages = re.findall(r"^(?!:)(?:.*<)?([^<>\n]+)>?$", tables, re.MULTILINE)
         # [name](#trioglock.name) is an entry of the reference, which Sphinx resolves.
         outside = ("http://", "https://", "#trioglock.")
         return [

@@ -90,6 +90,16 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert reached == set(PAGES)
 
 
+def test_the_contents_have_every_page() -> None:
+    """docs/index.md, from which the HTML is made, lists each page once."""
+    index = Page("docs/index.md")
+    listed = [
+        (index.path.parent / link).resolve().relative_to(ROOT).as_posix()
+        for link in index.links(contents=True)
+    ]
+    assert sorted(listed) == sorted(set(PAGES) - {"docs/index.md"})
+
+
 # What the pages list is all there is.
 
 
