@@ -15,6 +15,8 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "typing", "imports", "tests", "examples", "build"]
 
 DOCS = ("docs/conf.py", "docs/diagrams.py", "docs/_ext")
+READ_PAGE = "from trioglock.cli.live.page import page_text; assert '<script>' in page_text()"
+
 CODE = ("trioglock", "tests", "examples", "noxfile.py", *DOCS)
 
 
@@ -118,6 +120,8 @@ def build(session: nox.Session) -> None:
         session.run(python, "-m", "pip", "install", "--quiet", f"{wheel}[cli]", external=True)
         with session.chdir(clean):
             session.run(python, "-m", "trioglock", "demo", external=True)
+            session.run(python, "-m", "trioglock", "bench", "--messages", "100", external=True)
+            session.run(python, "-c", READ_PAGE, external=True)
 
 
 @nox.session

@@ -396,7 +396,7 @@ def test_a_foreign_page_cannot_publish_or_watch(browser: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_on_a_phone(scheme: str, open_page: Callable[..., Any], tmp_path: Path) -> None:
+def test_on_a_phone(scheme: str, open_page: Callable[..., Any]) -> None:
     """Nothing is wider than the screen, dark or light."""
     with serving() as at:
         page = open_page(at, viewport={"width": 360, "height": 740}, color_scheme=scheme)
@@ -406,4 +406,3 @@ def test_on_a_phone(scheme: str, open_page: Callable[..., Any], tmp_path: Path) 
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", colour))) < 382) is (scheme == "dark")
-        keep_screenshot(page, f"live_page_phone_{scheme}", tmp_path)

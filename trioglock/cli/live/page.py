@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from ...http import Request, Response
 
-__all__ = ["page_for"]
+__all__ = ["page_for", "page_text"]
 
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
@@ -29,6 +29,11 @@ def page_for(request: Request) -> Response:
     # Not every browser counts a WebSocket to where the page came from as 'self'.
     policy = f"{policy}; connect-src 'self' ws://{host} wss://{host}"
     return Response(200, text, {**HEADERS, "Content-Security-Policy": policy})
+
+
+def page_text() -> str:
+    """The whole page."""
+    return _assembled()[0]
 
 
 @cache
