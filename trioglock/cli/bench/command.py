@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import signal
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
-import trio
-from rich.console import Console
 
 from ...errors import InvalidOption, InvalidURL
 from ...headers import Headers
 from ...options import DialOptions
-from ...redaction import redact_url
 from ...transports import check_url
 from ..connecting import CarefulCommand
 from ..values import headers, seconds
 from .descriptors import allow_descriptors
 from .embedded import embedded_echo
-from .figures import Figures
-from .load import Load
 from .picture import can_draw, draw_picture
 from .plan import Plan
-from .plot import print_plot
-from .progress import show_progress
-from .table import print_table
+from .run import exit_code, measure, tell
 
 __all__ = ["command"]
-
-FAULTS, NO_CONNECTION, INTERRUPTED = 1, 3, 130
-"""Exit codes, beside 0 and 2."""
 
 SECONDS = 5.0
 WARM_UP = 1.0
@@ -138,14 +126,14 @@ def command(url: str | None, png: Path | None, *, as_json: bool, **given: Any) -
         allow_descriptors(plan.connections)
         if url is None:
             plan = replace(plan, url=stack.enter_context(embedded_echo()))
-        figures = _measure(plan)
-    _tell(figures, as_json=as_json)
+        figures = measure(plan)
+    tell(figures, as_json=as_json)
     if png is not None and figures.latency is not None:
         try:
             draw_picture(figures, png)
         except OSError as error:
             raise click.ClickException(f"{png} cannot be written: {error.strerror}") from None
-    return _code(figures)
+    return exit_code(figures)
 
 
 def _check_picture(png: Path | None) -> None:
@@ -190,48 +178,3 @@ def _plan(
         )
     except (InvalidURL, InvalidOption) as error:
         raise click.UsageError(str(error)) from None
-
-
-def _measure(plan: Plan) -> Figures:
-    load = Load(plan)
-    trio.run(_run, load)
-    return Figures.of(load, redact_url(plan.url))
-
-
-async def _run(load: Load) -> None:
-    console = Console(stderr=True)
-    with trio.open_signal_receiver(signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_interrupt, load, signals)
-            if console.is_terminal:
-                nursery.start_soon(show_progress, load, console)
-            await load.run()
-            nursery.cancel_scope.cancel()
-
-
-async def _interrupt(load: Load, signals: Any) -> None:
-    await anext(signals)
-    load.interrupt()
-
-
-def _tell(figures: Figures, *, as_json: bool) -> None:
-    """The figures go to standard output, what went wrong to standard error."""
-    if as_json:
-        click.echo(json.dumps(figures.to_json()))
-    elif figures.opened:
-        console = Console(highlight=False)
-        print_table(console, figures)
-        if figures.latency is not None:
-            print_plot(console, figures.latency)
-    for fault in figures.faults:
-        click.echo(f"trioglock bench: {fault.count} x {fault.what}: {fault.detail}", err=True)
-    if figures.interrupted:
-        click.echo("trioglock bench: interrupted; what was measured up to then counts", err=True)
-
-
-def _code(figures: Figures) -> int:
-    if figures.interrupted:
-        return INTERRUPTED
-    if not figures.opened:
-        return NO_CONNECTION
-    return FAULTS if figures.faults else 0
