@@ -83,14 +83,18 @@ def redact_query(target: str) -> str:
 
 
 def _hidden_pair(pair: str) -> str:
-    name, equals, _ = pair.partition("=")
-    # Without a sign, what stands there may be the token itself.
-    return f"{name}={HIDDEN}" if equals else HIDDEN if name else ""
+    name, equals, value = pair.partition("=")
+    # Without a value, the name may be the token itself.
+    return f"{name}={HIDDEN}" if value else f"{HIDDEN}{equals}" if name else ""
 
 
 def redact_url(url: str) -> str:
     """The URL as it may be shown: without user and password, the values of its query hidden."""
-    return redact_query(without_user_info(url))
+    # An unescaped "/" in a password makes a host of its beginning, and a path of the rest.
+    _, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    cut_short = slash and ":" in host and "@" in path
+    return redact_query(without_secrets(url) if cut_short else without_user_info(url))
 
 
 def redact_header(name: str, value: str) -> str:
@@ -135,7 +139,9 @@ def redact_repr(value: Any) -> str:
     for field in dataclasses.fields(value):
         content = getattr(value, field.name)
         if field.name in ("url", "target") and isinstance(content, str):
-            content = redact_url(content) if field.name == "url" else redact_query(content)
+            # The target of a request is an address only for a proxy.
+            is_address = field.name == "url" or "://" in content
+            content = redact_url(content) if is_address else redact_query(content)
         shown.append(f"{field.name}={content!r}")
     return f"{type(value).__qualname__}({', '.join(shown)})"
 

@@ -80,7 +80,7 @@ class Reconnect:
 
     def __post_init__(self) -> None:
         if not (self.url is None or isinstance(self.url, str)):
-            raise InvalidOption(f"url is a str, not {self.url!r}")
+            raise InvalidOption(f"url is a str, not {type(self.url).__name__}")
         if self.delay:
             check_seconds("delay", self.delay)
         if self.additional_headers is not None:

@@ -15,9 +15,9 @@ from websockets.streams import StreamReader
 
 from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFailed
 from ..headers import Headers
-from ..redaction import redact_text
+from ..redaction import redact_query, redact_text
 
-__all__ = ["BROKEN", "Answer", "NotHTTP", "read_answer", "read_head", "unbroken"]
+__all__ = ["BROKEN", "Answer", "NotHTTP", "problem_of", "read_answer", "read_head", "unbroken"]
 
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 """What a stream raises that broke; OSError comes from streams that are not trio's own."""
@@ -64,11 +64,18 @@ async def read_head(stream: trio.abc.Stream, max_bytes: int | None = None) -> An
         return Answer(done.value, bytes(received[: len(received) - len(rest)]), rest)
     # The library's EOFError is a line without CR here: it is never told of an end.
     except (EOFError, ValueError, LibraryInvalidHandshake) as error:
-        # Without the library's own error: it quotes a line, which may have been that of a cookie.
-        raise NotHTTP(redact_text(str(error)[:_MAX_TEXT])) from None
+        raise NotHTTP(problem_of(error)) from None
     if not b"HTTP/".startswith(received[:5]):
         raise NotHTTP(f"it begins with {bytes(received[:20])!r}")
     raise EOFError
+
+
+def problem_of(error: BaseException) -> str:
+    """What the library says is wrong with a head; what it quotes may be a cookie or a token."""
+    text = str(error)
+    if "HTTP header" in text:
+        text = text.partition(":")[0]
+    return redact_text(redact_query(text[:_MAX_TEXT]))
 
 
 async def read_answer(stream: trio.abc.Stream, deadline: float) -> Answer:

@@ -13,8 +13,7 @@ from websockets.streams import StreamReader
 
 from ..headers import Headers
 from ..http import Request, Response
-from ..redaction import redact_text
-from .answers import BROKEN
+from .answers import BROKEN, problem_of
 from .tcp import describe_peer
 
 __all__ = ["Call", "Refusal", "answer", "hang_up", "read_call"]
@@ -23,9 +22,6 @@ __all__ = ["Call", "Refusal", "answer", "hang_up", "read_call"]
 LINGER = 1.0
 
 CHUNK = 2**12
-
-# Enough of an error's text, which may quote long lines of a client.
-_MAX_TEXT = 200
 
 
 class Refusal(Exception):
@@ -83,12 +79,12 @@ async def read_call(stream: trio.abc.Stream, max_size: int) -> Call:
             raise _bad(431, "the head is too large", f"head of {size} bytes") from None
         return Call(_request(stream, done.value), done.value, bytes(received[:size]), rest)
     except RequestLineTooLong as error:
-        raise _bad(414, "the request line is too long", str(error)) from None
+        raise _bad(414, "the request line is too long", problem_of(error)) from None
     except (HeaderLineTooLong, TooManyHeaders) as error:
-        raise _bad(431, "too many or too long headers", str(error)) from None
+        raise _bad(431, "too many or too long headers", problem_of(error)) from None
     # The library's EOFError is a line without CR here: it is never told of an end.
     except (EOFError, ValueError, NotImplementedError, LibraryInvalidHandshake) as error:
-        why = str(error.__cause__ or error)
+        why = problem_of(error.__cause__ or error)
         raise _bad(400, "no valid HTTP request, or one with a body", why) from None
     raise EOFError(f"after {len(received)} bytes of its request")
 
@@ -104,9 +100,7 @@ def _request(stream: trio.abc.Stream, parsed: LibraryRequest) -> Request:
 
 
 def _bad(status: int, told: str, why: str) -> Refusal:
-    return Refusal(
-        Response(status, f"{told}\n"), f"{status} {told}: {redact_text(why[:_MAX_TEXT])!r}"
-    )
+    return Refusal(Response(status, f"{told}\n"), f"{status} {told}: {why!r}")
 
 
 async def answer(stream: trio.abc.Stream, response: Response, method: str = "GET") -> None:
