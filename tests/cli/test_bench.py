@@ -174,15 +174,10 @@ async def greets(conn: Connection[None]) -> None:
 
 
 async def changes(conn: Connection[None]) -> None:
-    async for number, message in enumerated(conn):
-        await conn.send(message if number < 5 else message.upper() + "!")
-
-
-async def enumerated(conn: Connection[None]) -> Any:
-    number = 0
-    async for message in conn:
-        yield number, message
-        number += 1
+    for _ in range(5):
+        await conn.send(await conn.receive())
+    await conn.send(f"{await conn.receive()}!")
+    await conn.wait_closed()
 
 
 async def says_nothing(conn: Connection[None]) -> None:
@@ -191,9 +186,9 @@ async def says_nothing(conn: Connection[None]) -> None:
 
 
 async def stops(conn: Connection[None]) -> None:
-    async for number, message in enumerated(conn):
-        if number < 5:
-            await conn.send(message)
+    for _ in range(5):
+        await conn.send(await conn.receive())
+    await says_nothing(conn)
 
 
 async def sends_twice(conn: Connection[None]) -> None:
@@ -279,10 +274,10 @@ async def test_ctrl_c() -> None:
     busy = trio.Event()
 
     async def handler(conn: Connection[None]) -> None:
-        async for number, message in enumerated(conn):
-            await conn.send(message)
-            if number == 20:
-                busy.set()
+        for _ in range(20):
+            await conn.send(await conn.receive())
+        busy.set()
+        await echo(conn)
 
     async with serve(handler, "127.0.0.1", 0) as server:
         url = f"ws://127.0.0.1:{server.port}/"
