@@ -205,7 +205,7 @@ class HandshakeRefused(ConnectError):
     A 4xx is usually yours (credentials, path, origin), a 5xx the server's: try that again later.
 
     Args:
-        status: the HTTP status.
+        status: the HTTP status (RFC 9110, section 15).
         headers: the response's headers.
         body: what the response carried, as far as it was read.
         phrase: the text of the status line.

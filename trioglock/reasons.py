@@ -59,7 +59,7 @@ class Violated(Disconnect):
     """The peer broke the protocol (1002), sent invalid text (1007) or too much (1009).
 
     Args:
-        code: of the Close frame that told it so.
+        code: of the Close frame that told it so (RFC 6455, section 7.4.1).
         reason: what was wrong, in words.
     """
 
@@ -69,7 +69,7 @@ class Violated(Disconnect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalClose(Disconnect):
-    """We closed.
+    """We closed (RFC 6455, section 7.1.2).
 
     Args:
         code: the code of the Close frame we sent.
@@ -84,7 +84,7 @@ class LocalClose(Disconnect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost(Disconnect):
-    """The stream ended or broke without a closing handshake (code 1006).
+    """The stream ended or broke without a closing handshake (RFC 6455, section 7.1.5).
 
     Args:
         error: how it broke; None if it just ended.

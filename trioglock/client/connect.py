@@ -123,8 +123,8 @@ def connect(
     being cancelled drops the connection on the spot; no task and no socket remains.
 
     Args:
-        url: ``ws://`` or ``wss://``; user and password in it become basic authentication. Or a
-            function, plain or async, that is asked before every attempt.
+        url: ``ws://`` or ``wss://``; user and password in it become basic authentication
+            (RFC 7617). Or a function, plain or async, that is asked before every attempt.
         socket: the hooks; by default messages go out and come in as they are.
         additional_headers: sent with the opening handshake. Or a function, plain or async, that
             is asked before every attempt: for fresh tokens.
@@ -140,8 +140,9 @@ def connect(
         server_hostname: the name that the certificate must have, if not the URL's.
         stream: an open trio stream to use instead of dialling, such as a Unix socket, or a
             function that opens one; an OSError of it counts as the network's failure.
-        max_redirects: how many redirects are followed; 0 for none. Another origin gets neither
-            user, password nor credentials in headers, but see ``ssl_context``.
+        max_redirects: how many redirects are followed (RFC 9110, section 15.4); 0 for none.
+            Another origin gets neither user, password nor credentials in headers, but see
+            ``ssl_context``.
         open_timeout: seconds for dialling and the opening handshake; None for ever, as below.
         close_timeout: seconds for everything between the decision to close and the end.
         ping_interval: seconds between pings; None for no pings.

@@ -347,7 +347,7 @@ class Connection(Generic[StateT]):
     # The heartbeat.
 
     async def ping(self) -> float:
-        """Send a ping and wait for its pong.
+        """Send a ping and wait for its pong (RFC 6455, section 5.5.2).
 
         Returns:
             Seconds of the round trip. While messages wait unread and hold the reader back, the
@@ -380,6 +380,10 @@ class Connection(Generic[StateT]):
         """Send what is queued, then Close; wait for the peer's, at most ``close_timeout`` seconds.
 
         Harmless on a connection that is closing or closed: the first close wins.
+
+        Args:
+            code: of the Close frame (RFC 6455, section 7.4).
+            reason: its text, at most 123 bytes of UTF-8.
 
         Raises:
             InvalidOption: the code or reason may not be sent.

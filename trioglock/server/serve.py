@@ -125,10 +125,11 @@ def serve(
         compression: ``"deflate"`` agrees to permessage-deflate (RFC 7692), None does not.
         process_request: a function, plain or async, that gets every :class:`Request`, and
             returns a :class:`Response` to answer it in plain HTTP, or None to go on.
-        max_connections: beyond it clients get 503 with Retry-After; None for any number.
+        max_connections: beyond it clients get 503 with Retry-After (RFC 9110, section 10.2.3); None
+            for any number.
         max_handshakes: so many may be in their opening handshake at the same time; beyond it the
             one that began first is dropped. None for any number.
-        max_head_size: the most bytes of a request; beyond it clients get 431.
+        max_head_size: the most bytes of a request; beyond it clients get 431 (RFC 6585, section 5).
         open_timeout: seconds for TLS and the opening handshake, ``process_request`` included.
         close_timeout: seconds for everything between the decision to close a connection and its
             end.

@@ -32,7 +32,7 @@ class Serializer(Protocol):
 
 
 class V2Serializer:
-    """What Phoenix's own ``V2.JSONSerializer`` speaks: the default.
+    """What Phoenix's ``V2.JSONSerializer`` and JavaScript's ``serializer.js`` speak: the default.
 
     Args:
         codec: for text, by default the quickest JSON that is installed.
