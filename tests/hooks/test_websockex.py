@@ -12,6 +12,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from trioglock import (
+    Backoff,
     Close,
     Connection,
     Disconnect,
@@ -150,6 +151,35 @@ async def test_the_trace_tells_a_remote_close(
         await far.send_eof()
         await conn.wait_closed()
     assert "closing with remote reason: 4001 go away" in lines(caplog)
+
+
+async def test_the_trace_of_a_reconnect(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loss, the pause, the attempt that fails, the next pause, and the link that follows."""
+    transport = MemoryTransport()
+    policy = Backoff(initial=2, jitter="none")
+    async with connect(
+        URL, transport=transport, reconnect=policy, ping_interval=None, trace=True, name="echo"
+    ) as conn:
+        await (await transport.accept()).aclose()
+        transport.refuse_next()
+        await transport.accept()
+        await conn.send("still there")
+        await settled()
+        conn.abort()
+    assert lines(caplog) == [
+        "attempting to connect",
+        "successfully connected",
+        "lost the connection",
+        "reconnect in 2 seconds",
+        "attempting to connect",
+        "failed to connect: refused by the test",
+        "reconnect in 4 seconds",
+        "attempting to connect",
+        "successfully connected",
+        "sending frame: 'still there'",
+    ]
 
 
 async def test_the_trace_tells_a_failed_attempt(
