@@ -32,6 +32,7 @@ from trioglock import (
     HandshakeFailed,
     MemoryListener,
     NativeTransport,
+    Prepared,
     Reconnect,
     Request,
     Response,
@@ -578,3 +579,36 @@ async def test_redis(diary: Diary, nobody: int) -> None:
             RedisBroker(url)
         except Exception as error:
             diary.note(error)
+
+
+async def test_messages_and_results_of_the_wrong_shape(
+    diary: Diary, autojump_clock: MockClock
+) -> None:
+    """What cannot be sent, and what a hook returned with a state that has a password."""
+
+    class Wrong(Noting):
+        def handle_send(self, message: Any, state: dict[str, str]) -> Any:
+            return message, state, "one too many"
+
+        def handle_receive(self, frame: Any, state: dict[str, str]) -> Any:
+            return [state]
+
+    async def journey(socket: Socket[Any]) -> None:
+        async with (
+            MockServer(echo, memory=True) as server,
+            connect(server.url, socket, stream=server.open_stream, trace=True) as conn,
+        ):
+            await diary.failing(conn.send({"password": WORD}))
+            await conn.send_frame("x")
+            await conn.wait_closed()
+
+    await diary.failing(journey(Wrong(diary)))
+    async with (
+        MockServer(echo, memory=True) as server,
+        connect(server.url, stream=server.open_stream) as conn,
+    ):
+        await diary.failing(conn.send({"password": WORD}))
+        await diary.failing(conn.send_frame({"password": WORD}))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a data message is") as caught:
+        Prepared({"password": WORD})  # type: ignore[arg-type]
+    diary.note(caught.value)

@@ -143,7 +143,7 @@ class Prepared:
 
     def __init__(self, message: str | BytesLike) -> None:
         if not isinstance(message, str | bytes | bytearray | memoryview):
-            raise ValueError(f"a data message is str or bytes-like, not {message!r:.100}")
+            raise ValueError(f"a data message is str or bytes-like, not {type(message).__name__}")
         self.message: Data = str(message) if isinstance(message, str) else bytes(message)
         """What was given."""
         self.size: int = len(self.to_payload())

@@ -15,7 +15,7 @@ from ..options import check_seconds
 from ..redaction import redact_url
 from ..transports import Handshake
 from .ending import OK_CODES, Status
-from .outbox import checked_frame
+from .outgoing import checked_frame
 from .report import StatusReport, report_on
 from .session import Session
 from .statistics import Statistics

@@ -9,10 +9,12 @@ from typing import Any
 
 from ..errors import BadHookResult, InvalidFrame
 from ..frames import Close, Frame
+from ..redaction import shorten
 from ..socket import NOTHING, Deliver, Reply, Socket
 from ..telemetry import Probe
 from .inbox import Inbox
-from .outbox import Outbox, checked_frame
+from .outbox import Outbox
+from .outgoing import checked_frame
 
 __all__ = ["Effects", "Hook", "frames_to_send", "hook_of", "split"]
 
@@ -50,7 +52,7 @@ class Hook:
             returned.close()
             return BadHookResult(f"{self.label} returned a coroutine: declare it with async def")
         wanted = _SHAPES.get(self.name, PAIR)
-        return BadHookResult(f"{self.label} must return {wanted}, not {returned!r:.200}")
+        return BadHookResult(f"{self.label} must return {wanted}, not {shorten(returned)}")
 
 
 def hook_of(socket: Socket[Any], name: str) -> Hook:

@@ -16,7 +16,8 @@ from ..frames import Ping
 from ..options import FlowOptions
 from ..reasons import HeartbeatTimeout
 from ..transports import Link
-from .outbox import Outbox, checked_frame
+from .outbox import Outbox
+from .outgoing import checked_frame
 from .owner import Owner
 from .pings import Pings
 

@@ -7,20 +7,17 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from ..errors import InvalidFrame
 from ..frames import Close, Data, Frame, Ping, Pong, Prepared
+from .outgoing import Message, OutFrame, checked_frame, plain, size_of, urgent_size
 from .waiters import Waiters
 
-__all__ = ["OutFrame", "Outbox", "checked_frame"]
+__all__ = ["Outbox"]
 
 # One write carries about this many bytes at the most, unless a single frame is larger.
 BATCH = 2**16
 
 # Pongs for a peer that is too slow to read them; RFC 6455, section 5.5.3, lets older ones go.
 MAX_PONGS = 128
-
-Message = Data | Prepared
-OutFrame = Message | Ping | Pong | Close
 
 
 class Outbox:
@@ -139,7 +136,7 @@ class Outbox:
         kind = frame.__class__
         if kind is str or kind is bytes:
             plain = kind is bytes or frame.isascii()  # type: ignore[union-attr]
-            size = len(frame) if plain else _size(frame)  # type: ignore[arg-type]
+            size = len(frame) if plain else size_of(frame)  # type: ignore[arg-type]
         elif kind is Prepared:
             size = frame.size  # type: ignore[union-attr]
         elif kind is Ping or kind is Pong:
@@ -191,7 +188,7 @@ class Outbox:
 
     def put_urgent(self, frame: OutFrame) -> None:
         """Queue a frame that overtakes data."""
-        self.size += _urgent_size(frame)
+        self.size += urgent_size(frame)
         self._urgent.append(frame)
         if self.idle:
             self._wake()
@@ -207,7 +204,7 @@ class Outbox:
         """Queue what ``handle_connect`` replies: ahead of what has waited, for this link only."""
         for frame in frames:
             if isinstance(frame, Message):
-                self.size += _size(frame)
+                self.size += size_of(frame)
                 self._greeting.append(frame)
             else:
                 self.put_urgent(frame)
@@ -216,8 +213,8 @@ class Outbox:
 
     def discard(self) -> tuple[Data, ...]:
         """Take back what is queued and not being written; a flush of it fails."""
-        taken = tuple(map(_plain, self._data))
-        self.size -= sum(map(_size, self._data))
+        taken = tuple(map(plain, self._data))
+        self.size -= sum(map(size_of, self._data))
         self._data.clear()
         self._lose()
         if self.size < self._limit:
@@ -286,7 +283,7 @@ class Outbox:
 
     def drop_data(self) -> tuple[Data, ...]:
         """Take away all data that is not being written; it will never be sent."""
-        dropped = tuple(map(_plain, (*self._greeting, *self._data)))
+        dropped = tuple(map(plain, (*self._greeting, *self._data)))
         self._dropped += len(self._data)
         self._greeting.clear()
         self._data.clear()
@@ -322,7 +319,7 @@ class Outbox:
         self.close_left = False
         self.in_doubt = ()
         self._pongs.clear()
-        self.size -= sum(map(_urgent_size, self._urgent)) + sum(map(_size, self._greeting))
+        self.size -= sum(map(urgent_size, self._urgent)) + sum(map(size_of, self._greeting))
         self._urgent.clear()
         self._greeting.clear()
         self._lose()
@@ -348,7 +345,7 @@ class Outbox:
         self._room.unpark_all()
         self._flushes.unpark_all()
         if self.writing:
-            self.in_doubt = tuple(map(_plain, self._batch))
+            self.in_doubt = tuple(map(plain, self._batch))
             self.doubtful += len(self._batch)
             before = self._done
             self._finish_batch()
@@ -382,7 +379,7 @@ class Outbox:
             return
         if self._greeting:
             self._batch, self._greeting = self._greeting, []
-            self._writing += sum(map(_size, self._batch))
+            self._writing += sum(map(size_of, self._batch))
         elif self.size <= BATCH:
             self._batch, self._data = self._data, []
             self._writing = self.size
@@ -394,9 +391,9 @@ class Outbox:
         """As much data as one write should carry, but at least one frame."""
         size = count = 0
         for frame in self._data:
-            size += _size(frame)
+            size += size_of(frame)
             if count and size > BATCH:
-                size -= _size(frame)
+                size -= size_of(frame)
                 break
             count += 1
         self._batch = self._data[:count]
@@ -410,7 +407,7 @@ class Outbox:
             # Of us, only pongs may follow our Close frame (RFC 6455, section 5.5).
             return
         batch.extend(self._urgent)
-        self._writing = sum(map(_urgent_size, self._urgent))
+        self._writing = sum(map(urgent_size, self._urgent))
         self._urgent.clear()
 
     def wrote(self) -> None:
@@ -471,51 +468,3 @@ class Outbox:
 
 def _nobody() -> None:
     """There is no link, and no writer."""
-
-
-def checked_frame(frame: Frame) -> OutFrame:
-    """What to queue for something to be sent; the content of a mutable buffer is copied.
-
-    Raises:
-        InvalidFrame: it is neither text, nor bytes-like, nor a control frame.
-    """
-    kind = frame.__class__
-    if kind is bytes or (kind is str and frame.isascii()):  # type: ignore[union-attr]
-        return frame  # type: ignore[return-value]
-    if isinstance(frame, str):
-        frame = str(frame)
-        _size(frame)
-        return frame
-    if isinstance(frame, Ping | Pong | Close | Prepared):
-        return frame
-    if isinstance(frame, bytes | bytearray | memoryview):
-        # A copy: the buffer may change before the writer task gets to it.
-        return bytes(frame)
-    raise InvalidFrame(
-        "a frame is str, bytes-like, Prepared, Ping, Pong or Close, "
-        f"not {type(frame).__name__}: {frame!r:.100}"
-    )
-
-
-def _urgent_size(frame: OutFrame) -> int:
-    return 2 + (_size(frame) if isinstance(frame, Message) else len(frame.to_payload()))
-
-
-def _plain(frame: Message) -> Data:
-    return frame.message if isinstance(frame, Prepared) else frame
-
-
-def _size(frame: Message) -> int:
-    """Bytes of payload that count against the limit.
-
-    Raises:
-        InvalidFrame: text with lone surrogates has no UTF-8.
-    """
-    if isinstance(frame, str):
-        if frame.isascii():
-            return len(frame)
-        try:
-            return len(frame.encode())
-        except UnicodeEncodeError as error:
-            raise InvalidFrame(f"text that is not valid Unicode: {error}") from None
-    return frame.size if isinstance(frame, Prepared) else len(frame)

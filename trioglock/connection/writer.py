@@ -17,7 +17,8 @@ import trio
 from ..frames import Frame, Prepared
 from ..telemetry import Probe
 from ..transports import Link, LinkBroken
-from .outbox import Outbox, OutFrame
+from .outbox import Outbox
+from .outgoing import OutFrame
 from .waiters import Waiters
 
 __all__ = ["Writer"]

@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from ..connection import Connection, Session
-from ..connection.outbox import checked_frame
+from ..connection.outgoing import checked_frame
 from ..errors import ConnectionClosed, InvalidFrame
 from ..frames import Close, Frame, Prepared
 
