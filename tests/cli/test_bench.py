@@ -16,6 +16,8 @@ import trio
 from trioglock import ConnectError, Connection, Request, Response, connect, serve
 from trioglock.cli import main
 from trioglock.cli.bench import picture
+from trioglock.cli.bench.lane import Lane
+from trioglock.cli.bench.meter import Meter
 from trioglock.cli.echo import Echo
 
 from ..server.kit import echo
@@ -98,6 +100,32 @@ async def test_headers_and_compression() -> None:
     assert len(requests) == 2
     assert {request.headers["X-Key"] for request in requests} == {"5"}
     assert not any("Sec-WebSocket-Extensions" in request.headers for request in requests)
+
+
+async def test_a_message_that_waits_for_room_is_not_forgotten() -> None:
+    """Also when all that left before it has come back meanwhile."""
+    messages = iter(["one", "two"])
+    lane = Lane(Meter(), lambda: next(messages, None))
+    sent: list[object] = []
+
+    class Full:
+        """The outbox of a connection that has room for one."""
+
+        def send_frame_nowait(self, frame: object) -> None:
+            if sent == ["one"]:
+                raise trio.WouldBlock
+            sent.append(frame)
+
+        async def flush(self) -> None:
+            assert lane.handle_receive("one", None) == (None, None)
+            assert not lane.done.is_set()
+            sent.append("flushed")
+
+    await lane.start(Full(), 2)  # type: ignore[arg-type]
+    assert sent == ["one", "flushed", "two"]
+    assert not lane.done.is_set()
+    assert lane.handle_receive("two", None) == (None, None)
+    assert lane.done.is_set()
 
 
 # What is shown.

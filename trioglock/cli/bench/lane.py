@@ -41,6 +41,7 @@ class Lane(Socket[None]):
         self._meter = meter
         self._next = next_message
         self._waiting: deque[Sent] = deque()
+        self._starting = True
         self._handle: Handle | None = None
 
     def init_stream(self, stream: Stream) -> None:
@@ -57,6 +58,7 @@ class Lane(Socket[None]):
                 break
             while not self._put(conn, message):
                 await conn.flush()
+        self._starting = False
         self._check_done()
 
     def _put(self, conn: Connection[None], message: Data) -> bool:
@@ -91,7 +93,7 @@ class Lane(Socket[None]):
         return Reply(message), state
 
     def _check_done(self) -> None:
-        if not self._waiting:
+        if not self._waiting and not self._starting:
             self.done.set()
 
     def _complain(self, frame: Data) -> None:
