@@ -27,7 +27,16 @@ from .kit import COMMAND, environment
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+EVIL = "evil.example"
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    # A name of somebody else that leads to this machine: DNS rebinding.
+    f"--host-resolver-rules=MAP {EVIL} 127.0.0.1",
+]
 MILLISECONDS = 15_000
 """That the page may take to show something."""
 
@@ -378,20 +387,35 @@ def test_the_form_asks_for_the_token(open_page: Callable[..., Any]) -> None:
         assert page.evaluate("localStorage.length + sessionStorage.length") == 0
 
 
-def test_a_foreign_page_cannot_publish_or_watch(browser: Any) -> None:
+OPENS = """([url, protocol]) => new Promise(done => {
+    const socket = new WebSocket(url, [protocol]);
+    socket.onopen = () => done("open");
+    socket.onclose = () => done("closed");
+})"""
+
+
+@pytest.mark.parametrize("protocol", ["trioglock.publish", "trioglock.live"])
+def test_a_foreign_page_cannot_publish_or_watch(protocol: str, browser: Any) -> None:
     """In a real browser, from another origin: the WebSocket does not open."""
-    opens = """url => new Promise(done => {
-        const socket = new WebSocket(url, [PROTOCOL]);
-        socket.onopen = () => done("open");
-        socket.onclose = () => done("closed");
-    })"""
     with serving() as at, serving() as elsewhere:
         page = browser.new_page()
         page.goto(f"http://{elsewhere}/favicon.ico")
-        for protocol in ("trioglock.publish", "trioglock.live"):
-            script = opens.replace("PROTOCOL", f"'{protocol}'")
-            assert page.evaluate(script, f"ws://{at}/") == "closed"
-            assert page.evaluate(script, f"ws://{elsewhere}/") == "open"
+        assert page.evaluate(OPENS, [f"ws://{at}/", protocol]) == "closed"
+        assert page.evaluate(OPENS, [f"ws://{elsewhere}/", protocol]) == "open"
+        page.close()
+
+
+@pytest.mark.parametrize("protocol", ["trioglock.publish", "trioglock.live"])
+def test_a_name_that_is_rebound_cannot_publish_or_watch(protocol: str, browser: Any) -> None:
+    """The server is of the page's own origin, says the browser; the server knows better."""
+    with serving() as at:
+        rebound = f"{EVIL}:{at.rpartition(':')[2]}"
+        page = browser.new_page()
+        page.goto(f"http://{rebound}/favicon.ico")
+        assert page.evaluate("location.hostname") == EVIL
+        assert page.evaluate("fetch('/').then(answer => answer.status)") == 421
+        assert page.evaluate(OPENS, [f"ws://{rebound}/", protocol]) == "closed"
+        assert page.evaluate(OPENS, [f"ws://{at}/", protocol]) == "closed"
         page.close()
 
 

@@ -53,6 +53,14 @@ async def test_the_page_and_its_switch() -> None:
         assert b"://" not in answer.body.replace(b"http://www.w3.org/2000/svg", b"").replace(
             b"${scheme}://", b""
         )
+    async with served("--host", "0.0.0.0") as (running, at):
+        expected = "no live page: 0.0.0.0 is no loopback address, see --page"
+        assert await running.line() == expected
+        assert (await answer_of(at)).status == 426
+    async with served("--host", "0.0.0.0", "--page") as (running, at):
+        port = at.rpartition(":")[2]
+        assert await running.line() == f"live page: http://127.0.0.1:{port}/"
+        assert (await answer_of(at)).status == 200
     async with served("--no-page") as (_, at):
         assert (await answer_of(at)).status == 426
         with pytest.raises(ConnectError, match="404"):

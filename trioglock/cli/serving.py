@@ -80,8 +80,12 @@ def _guard_of(settings: Settings) -> Guard:
 def announce(settings: Settings, port: int) -> None:
     """Say where it serves, on standard output."""
     print(f"serving on {settings.host}:{port}", flush=True)
-    if settings.target is None and _guard_of(settings).has_page:
+    if settings.target is not None:
+        return
+    if _guard_of(settings).has_page:
         print(f"live page: {_page_url(settings.host, port)}", flush=True)
+    elif settings.page is None:
+        print(f"no live page: {settings.host} is no loopback address, see --page", flush=True)
 
 
 def _page_url(host: str, port: int) -> str:

@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
+import trio
+
 from ...http import Request, Response
 from ...pubsub import Hub
 from ...server import Server
@@ -19,6 +21,9 @@ from .publisher import PUBLISH, Publisher
 from .watcher import LIVE, Watcher
 
 __all__ = ["Desk"]
+
+COUNT_INTERVAL = 0.5
+"""Seconds between two counts of the connections, of which there may be many thousands."""
 
 # A client is received, and its Socket made, in one and the same task: of that client alone.
 _admitted: ContextVar[tuple[str, Request] | None] = ContextVar("_admitted", default=None)
@@ -43,6 +48,8 @@ class Desk:
         self._hub = hub
         self._guard = guard
         self._worker = worker
+        self._count = 0
+        self._count_again = 0.0
         self._press = Press(hub, counts=counts)
 
     def process_request(self, request: Request) -> Response | None:
@@ -91,11 +98,13 @@ class Desk:
         return Watcher(self._hub, self._press, may_publish, hello, self._browsers)
 
     def _browsers(self) -> int:
-        """Connections that neither watch nor publish."""
-        if self.server is None:
-            return 0
-        own = (LIVE, PUBLISH)
-        return sum(conn.subprotocol not in own for conn in self.server.connections)
+        """Connections that neither watch nor publish, counted now and then for all pages."""
+        now = trio.current_time()
+        if self.server is not None and now >= self._count_again:
+            self._count_again = now + COUNT_INTERVAL
+            own = (LIVE, PUBLISH)
+            self._count = sum(conn.subprotocol not in own for conn in self.server.connections)
+        return self._count
 
 
 _READING = ("GET", "HEAD")
