@@ -92,11 +92,10 @@ class Running:
         """Wait for its end; what has not been read yet."""
         assert self.process.stdout is not None
         assert self.process.stderr is not None
-        outputs = []
-        for stream in (self.process.stdout, self.process.stderr):
-            outputs.append(b"".join([chunk async for chunk in stream]))
+        output = b"".join([chunk async for chunk in self.process.stdout])
+        errors = b"".join([chunk async for chunk in self.process.stderr])
         code = await self.process.wait()
-        return Finished(code, (self._read + outputs[0]).decode(), outputs[1].decode())
+        return Finished(code, (self._read + output).decode(), errors.decode())
 
 
 @asynccontextmanager

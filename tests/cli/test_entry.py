@@ -8,10 +8,12 @@ import trioglock.cli.group
 from trioglock import InvalidOption, __version__
 from trioglock.cli import main
 from trioglock.cli.group import COMMANDS
+from trioglock.redaction import HIDDEN
 
 from ..scripts import run_python
 
 WITHOUT = "import sys, runpy; sys.modules['{}'] = None; sys.argv = ['trioglock', {!r}];"
+HINT = "(TRIOGLOCK_TRACEBACK=1 shows where)"
 MODULE = "runpy.run_module('trioglock', run_name='__main__')"
 SCRIPT = "from trioglock.cli import main; sys.exit(main())"
 
@@ -96,8 +98,7 @@ async def test_a_command_imports_no_other() -> None:
         (
             RuntimeError("odd ws://al:pw@host/?token=abc"),
             1,
-            "trioglock: RuntimeError: odd ws://host/?token=[hidden] "
-            "(TRIOGLOCK_TRACEBACK=1 shows where)\n",
+            f"trioglock: RuntimeError: odd ws://host/?token={HIDDEN} {HINT}\n",
         ),
     ],
 )

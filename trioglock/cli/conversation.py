@@ -11,7 +11,7 @@ import itertools
 import math
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 
 import trio
@@ -156,6 +156,8 @@ class Conversation:
             return
         assert self._dialect is not None
         code, words = self._dialect.judge(error)
+        if self._plan.once and not (self._answered.is_set() or self._signalled or self._code):
+            code, words = FAILED, f"{words}; no answer came"
         self._code = self._code or code
         if code != OK or self._console.has_prompt:
             mark = Mark.STATUS if code == OK else Mark.PROBLEM
@@ -168,8 +170,8 @@ class Conversation:
             try:
                 for line in self._plan.opening:
                     await self._guard(self._say, line, "")
-                await self._read_lines(dialect)
-            except EndOfInput:
+                with suppress(EndOfInput):
+                    await self._read_lines(dialect)
                 await self._finish(dialect)
             except Interrupted:
                 self._interrupt(signal.SIGINT)
@@ -241,11 +243,11 @@ class Conversation:
         """Start the closing handshake, once; what still comes is printed."""
         if not self._closing:
             self._closing = True
+            self._reading.cancel()
             self._tasks.start_soon(self._close, frame)
 
     async def _close(self, frame: Close) -> None:
         assert self._dialect is not None
-        self._reading.cancel()
         await self._console.stop_reading()
         await self._dialect.connection.aclose(frame.code, frame.reason)
 

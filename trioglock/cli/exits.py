@@ -67,7 +67,7 @@ def words_of_end(error: ConnectionClosed) -> str:
     if isinstance(error.__cause__, GaveUp):
         words += f"; gave up after {len(error.__cause__.attempts)} attempts"
     unsent = len(error.unsent)
-    return f"{words}; {unsent} of your messages were not sent" if unsent else words
+    return f"{words}; not sent: {unsent} of your messages" if unsent else words
 
 
 def words_of_failure(error: BaseException) -> str:
