@@ -59,6 +59,9 @@ def _check_python(block: Block) -> None:
 
 
 def _check_console(block: Block) -> None:
+    lines = block.source.splitlines()
+    prompts = sum(line.startswith("$ ") for line in lines)
+    assert prompts in (0, len(lines)), "nobody compares what a command is said to print"
     for command in commands_in(block.source):
         check_command(command, block.page.text)
 

@@ -70,6 +70,7 @@ def test_commands_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("language", "source"),
     [
+        ("console", "$ nox -l\n* lint\n"),
         ("json", "{"),
         ("toml", "a ="),
         ("js", "const = 1;"),
