@@ -32,7 +32,7 @@ def commands_in(block: str) -> Iterator[list[str]]:
         lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;")
         lexer.whitespace_split = True
         for word in lexer:
-            if set(word) <= set("&|;"):
+            if word and set(word) <= set("&|;"):
                 yield command
                 command = []
             else:
@@ -166,8 +166,13 @@ def _apt_get(words: list[str], text: str) -> None:
     assert words[0] == "install"
 
 
+def _echo(words: list[str], text: str) -> None:
+    assert words
+
+
 PROGRAMS: dict[str, Callable[[list[str], str], None]] = {
     "apt-get": _apt_get,
+    "echo": _echo,
     "hypercorn": _hypercorn,
     "nox": _nox,
     "pip": _pip,
