@@ -9,6 +9,7 @@ from typing import TextIO
 import trio
 
 from .errors import EndOfInput, UnreadableInput
+from .sink import descriptor_of
 
 __all__ = ["Lines"]
 
@@ -26,14 +27,15 @@ class Lines:
     thread that is left behind must hold no lock.
 
     Args:
-        stream: ``sys.stdin``; None if the process was started without it.
+        stream: ``sys.stdin``; None if the process was started without it. What is no file has no
+            lines.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._descriptor = -1 if stream is None else stream.fileno()
+        self._descriptor = descriptor_of(stream)
         self._waiting: list[bytes] = []  # whole lines, the latest first
         self._rest: list[bytes] = []
-        self._ended = stream is None
+        self._ended = self._descriptor is None
         self.number: int = 0
         """Of the line that was returned last, counted from 1."""
 
@@ -57,6 +59,7 @@ class Lines:
             ) from None
 
     async def _read(self) -> None:
+        assert self._descriptor is not None
         try:
             chunk = await trio.to_thread.run_sync(
                 _read_some, self._descriptor, abandon_on_cancel=True

@@ -11,7 +11,7 @@ import trio
 
 from .errors import OutputClosed, OutputFailed
 
-__all__ = ["Sink"]
+__all__ = ["Sink", "descriptor_of"]
 
 # A reader that has gone, and a terminal that has.
 _GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET})
@@ -24,7 +24,8 @@ class Sink:
     program ends would make the interpreter fail.
 
     Args:
-        stream: ``sys.stdout`` or ``sys.stderr``; None if the process was started without it.
+        stream: ``sys.stdout`` or ``sys.stderr``; None if the process was started without it. What
+            has been put in its place and is no file is written to as text.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -50,10 +51,23 @@ class Sink:
         """The same, waiting in this thread; an OSError comes out as it is."""
         if self._stream is None:
             raise OSError(errno.EBADF, "closed")
-        descriptor = self._stream.fileno()
+        descriptor = descriptor_of(self._stream)
+        if descriptor is None:
+            self._stream.write(data.decode(errors="replace"))
+            return
         rest = memoryview(data)
         while rest:
             try:
                 rest = rest[os.write(descriptor, rest) :]
             except BlockingIOError:  # whoever shares it has made it so
                 select.select([], [descriptor], [])
+
+
+def descriptor_of(stream: TextIO | None) -> int | None:
+    """The descriptor of a standard stream; None if it is no file."""
+    if stream is None:
+        return None
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,412 @@
+"""``trioglock connect``: its options, its exit codes, and what it keeps to itself."""
+
+from __future__ import annotations
+
+import signal
+import ssl
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from websockets import Subprotocol
+from websockets.trio.server import Server, ServerConnection, serve
+
+from trioglock.cli import main
+from trioglock.testing import MockPeer, MockServer, echo
+
+from .kit import started, trioglock
+
+# Exit codes.
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "exit_code", "told"),
+    [
+        (1000, "", 0, ""),
+        (1001, "away", 0, ""),
+        (1011, "oh no", 1, "! closed by the peer: 1011 oh no\n"),
+        (4000, "a\x1b[31mb\nc", 1, "! closed by the peer: 4000 a\\x1b[31mb\n  c\n"),
+    ],
+)
+async def test_closed_by_the_peer(code: int, reason: str, exit_code: int, told: str) -> None:
+    """0 for 1000 and 1001, 1 and a line for others; the peer's words command no terminal."""
+
+    async def leaves(peer: MockPeer) -> None:
+        await peer.close(code, reason)
+
+    async with MockServer(leaves) as server:
+        done = await trioglock("connect", server.url, "--wait", "inf")
+    assert (done.code, done.stdout, done.stderr) == (exit_code, "", told)
+
+
+async def test_lost() -> None:
+    """Without a Close frame: 1."""
+
+    async def goes(peer: MockPeer) -> None:
+        await peer.abort()
+
+    async with MockServer(goes) as server:
+        done = await trioglock("connect", server.url, "--wait", "inf")
+    assert done.code == 1
+    assert done.stderr.startswith("! lost: ")
+
+
+async def test_refused_by_the_system() -> None:
+    """Nobody listens there: 3."""
+    with trio.socket.socket() as socket:
+        await socket.bind(("127.0.0.1", 0))
+        port = socket.getsockname()[1]
+        done = await trioglock("connect", f"ws://127.0.0.1:{port}/")
+    told = f"! no connection: cannot connect to 127.0.0.1:{port} (Connection refused)\n"
+    assert (done.code, done.stdout, done.stderr) == (3, "", told)
+
+
+async def test_refused_by_the_server() -> None:
+    """It answers with another status: 3."""
+    async with MockServer() as server:
+        server.reject(403)
+        done = await trioglock("connect", server.url)
+    assert done.code == 3
+    assert "! no connection: the server refused the handshake: 403" in done.stderr
+
+
+async def test_a_name_that_is_unknown() -> None:
+    """3."""
+    done = await trioglock("connect", "ws://nobody.invalid/")
+    assert done.code == 3
+    assert done.stderr.startswith("! no connection: cannot connect to nobody.invalid:80: ")
+    assert done.stderr.count("\n") == 1
+
+
+async def test_a_server_that_is_silent() -> None:
+    """3, after --connect-timeout."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        done = await trioglock("connect", f"ws://127.0.0.1:{port}/", "--connect-timeout", "0.3")
+    assert (done.code, done.stderr) == (3, "! no connection: no connection within 0.3 seconds\n")
+
+
+async def test_no_end_of_attempts_but_an_end() -> None:
+    """With --reconnect it tells each attempt; a refusal that is final is 3."""
+    async with MockServer() as server:
+        server.reject(503, times=2)
+        server.reject(401)
+        done = await trioglock("connect", server.url, "--reconnect")
+    assert done.code == 3
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    assert all("refused the handshake: 503" in line for line in lines[:2])
+    assert all(line.startswith("* ") and "; next attempt in " in line for line in lines[:2])
+    assert lines[2].startswith("! no connection: the server refused the handshake: 401")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--once",)])
+async def test_ctrl_c(arguments: tuple[str, ...]) -> None:
+    """Closed with 1000, and 130."""
+    async with MockServer() as server, started("connect", server.url, *arguments) as running:
+        peer = await server.accept()
+        await running.type("hi")
+        await peer.expect("hi")
+        running.interrupt()
+        await peer.expect_close(1000)
+        done = await running.finish()
+    assert (done.code, done.stdout, done.stderr) == (130, "", "")
+
+
+async def test_ctrl_c_twice() -> None:
+    """The second one waits for no peer."""
+    async with (
+        MockServer() as server,
+        started("connect", server.url, "--close-timeout", "none") as running,
+    ):
+        peer = await server.accept()
+        await running.type("hi")
+        await peer.expect("hi")
+        peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
+        while running.process.poll() is None:
+            running.interrupt()
+            await trio.sleep(0.2)
+        assert (await running.finish()).code == 130
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+async def test_other_signals(name: str, code: int) -> None:
+    """Closed with 1001."""
+    async with MockServer() as server, started("connect", server.url) as running:
+        peer = await server.accept()
+        await running.type("hi")
+        await peer.expect("hi")
+        running.process.send_signal(signal.Signals[name])
+        await peer.expect_close(1001)
+        assert (await running.finish()).code == code
+
+
+async def test_a_program_that_minds_no_hangup() -> None:
+    """What ``nohup`` started goes on."""
+    async with MockServer(echo) as server:
+        # An ignored signal stays ignored in the program that is started.
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            async with started("connect", server.url) as running:
+                await running.type("one")
+                assert await running.line() == "one"
+                running.process.send_signal(signal.SIGHUP)
+                await running.type("two")
+                assert await running.line() == "two"
+                await running.end_input()
+                assert (await running.finish()).code == 0
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "Missing argument 'URL'"),
+        (["http://host/"], "scheme isn't ws or wss"),
+        (["ws://host:99999/"], "the host or port is malformed"),
+        (["ws://host/", "and", "more"], "2 words too many. A header is one word"),
+        (["ws://host/", "--nonsense"], "No such option"),
+        (["ws://host/", "-H", "no colon"], "a header is written 'Name: value'"),
+        (["ws://host/", "-H", "a b: c"], "a header is written 'Name: value'"),
+        (["ws://host/", "-H", "a: b\nc"], "a header is written 'Name: value'"),
+        (["ws://host/", "-H", "Upgrade: x"], "Upgrade is set by the opening handshake itself"),
+        (["ws://host/", "-s", "a b"], "'a b' is not the name of a subprotocol"),
+        (["ws://host/", "-s", "a", "-s", "a"], "named twice"),
+        (["ws://host/", "--origin", "a\nb"], "origin: "),
+        (["ws://host/", "--wait", "-1"], "'-1' is not a number of seconds, 0 or more."),
+        (["ws://host/", "--wait", "nan"], "'nan' is not a number of seconds, 0 or more."),
+        (["ws://host/", "--wait", "none"], "'none' is not a number of seconds, 0 or more."),
+        (["ws://host/", "--connect-timeout", "0"], "not a number of seconds, more than 0, or none"),
+        (
+            ["ws://host/", "--close-timeout", "soon"],
+            "not a number of seconds, more than 0, or none",
+        ),
+        (["ws://host/", "--ping-interval", "-3"], "not a number of seconds, more than 0, or none"),
+        (["ws://host/", "--max-size", "0"], "0 is not in the range x>=1"),
+        (["ws://host/", "--max-size", "1 MB"], "'1 MB' is not a valid integer"),
+        (["ws://host/", "--insecure"], "need an address that begins with wss://"),
+        (["ws://host/", "--ca", __file__], "need an address that begins with wss://"),
+        (["wss://host/", "--ca", "/nowhere"], "'/nowhere' does not exist"),
+        (["wss://host/", "--ca", __file__], "--ca: there is no certificate in"),
+        (["wss://host/", "--ca", __file__, "--insecure"], "exclude each other"),
+        (["ws://host/", "--trace-file", "/nowhere/at/all"], "No such file or directory"),
+        (["ws://host/", "--trace-file", "/"], "is a directory"),
+    ],
+)
+def test_bad_options(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A usage error says what is allowed; the exit code is 2."""
+    assert main(["connect", *arguments]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.startswith("Usage: trioglock connect [OPTIONS] URL\n")
+    assert told in " ".join(streams.err.split())
+
+
+async def test_what_the_server_gets() -> None:
+    """Headers, subprotocols in their order, the origin."""
+    arguments = ("-H", "X-One: 1", "--header", "x-two:2", "-s", "b", "--subprotocol", "a")
+    async with MockServer(echo, subprotocol="a") as server:
+        await trioglock("connect", server.url, *arguments, "--origin", "https://example.org")
+        [peer] = server.peers
+    assert (peer.request_headers["X-One"], peer.request_headers["X-Two"]) == ("1", "2")
+    assert peer.request_headers["Origin"] == "https://example.org"
+    assert peer.subprotocols == ("b", "a")
+
+
+async def test_a_foreign_server() -> None:
+    """That of the library websockets: subprotocol, compression or not, a message too large."""
+    seen = []
+
+    async def handle(websocket: ServerConnection) -> None:
+        assert websocket.request is not None
+        offered = "permessage-deflate" in websocket.request.headers.get(
+            "Sec-WebSocket-Extensions", ""
+        )
+        seen.append((websocket.subprotocol, offered))
+        async for message in websocket:
+            await websocket.send(message * 2)
+
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(
+            partial(serve, handle, 0, host="127.0.0.1", subprotocols=[Subprotocol("chat")])
+        )
+        url = f"ws://127.0.0.1:{server.listeners[0].socket.getsockname()[1]}/"
+        done = await trioglock("connect", url, "-s", "chat", stdin="a\nb\n")
+        assert (done.code, done.stdout) == (0, "aa\nbb\n")
+        more = ("-s", "chat", "--no-compression", "--max-size", "10")
+        done = await trioglock("connect", url, *more, stdin="12345\n123456\n")
+        assert (done.code, done.stdout) == (1, "1234512345\n")
+        assert done.stderr.startswith("! closed with 1009, for what the peer has sent: ")
+        nursery.cancel_scope.cancel()
+    assert seen == [("chat", True), ("chat", False)]
+
+
+async def test_tls(tmp_path: Path) -> None:
+    """An unknown certificate is no connection; --ca and --insecure say otherwise."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with MockServer(echo, ssl_context=context) as server:
+        for more in (("--insecure",), ("--ca", tmp_path / "ca.pem")):
+            done = await trioglock("connect", server.url, "--once", *more, stdin="hi")
+            assert (done.code, done.stdout, done.stderr) == (0, "hi\n", "")
+    async with MockServer(ssl_context=context) as server:
+        done = await trioglock("connect", server.url)
+    assert done.code == 3
+    assert done.stderr.startswith("! no connection: TLS handshake with 127.0.0.1: ")
+    assert "certificate" in done.stderr
+
+
+async def test_pings() -> None:
+    """--ping-interval sets how often; the trace shows it."""
+    async with (
+        MockServer() as server,
+        started("connect", server.url, "--ping-interval", "0.05", "--trace") as running,
+    ):
+        assert running.process.stderr is not None
+        seen = b""
+        while seen.count(b"sending frame: Ping") < 3:
+            seen += await running.process.stderr.receive_some()
+        await running.end_input()
+        assert (await running.finish()).code == 0
+
+
+async def test_a_peer_that_does_not_confirm() -> None:
+    """After --close-timeout it is over, and 1."""
+    async with (
+        MockServer() as server,
+        started("connect", server.url, "--close-timeout", "0.2") as running,
+    ):
+        peer = await server.accept()
+        await running.type("hi")
+        await peer.expect("hi")
+        peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
+        await running.end_input()
+        done = await running.finish()
+    assert (done.code, done.stderr) == (1, "! closed: 1000; the peer has not confirmed it\n")
+
+
+async def test_the_trace(tmp_path: Path) -> None:
+    """On stderr, each line with its mark; or in a file, and nothing on stderr."""
+    async with MockServer(echo) as server:
+        done = await trioglock("connect", server.url, "--trace", "--once", stdin="hi")
+        assert (done.code, done.stdout) == (0, "hi\n")
+        lines = done.stderr.splitlines()
+        assert len(lines) > 4
+        assert all(line.startswith(": ") for line in lines)
+        assert any("received frame: 'hi'" in line for line in lines)
+        file = tmp_path / "trace"
+        done = await trioglock("connect", server.url, "--trace-file", file, "--once", stdin="hi")
+    assert (done.code, done.stdout, done.stderr) == (0, "hi\n", "")
+    assert "received frame: 'hi'" in file.read_text()
+
+
+async def test_an_outage() -> None:
+    """With --reconnect: the loss, the delay and the return are told, and nothing is lost."""
+    async with MockServer() as server, started("connect", server.url, "--reconnect") as running:
+        peer = await server.accept()
+        await peer.abort()
+        peer = await server.accept()
+        await running.type("hi")
+        await peer.expect("hi")
+        await running.end_input()
+        await peer.expect_close(1000)
+        done = await running.finish()
+    assert done.code == 0
+    lost, back = done.stderr.splitlines()
+    assert lost.startswith("* lost: ")
+    assert "; next attempt in 0." in lost
+    assert back == "* connected again"
+
+
+# JSON.
+
+
+async def test_json() -> None:
+    """What comes is laid out; what is none comes as it is, and is not sent."""
+    lines = [
+        '{"a": [1, "ü"]}',
+        '{"a": }',
+        "",
+        "NaN",
+        "[" * 100_000,
+        "1" * 5000,
+        "true",
+    ]
+    async with MockServer(echo) as server:
+        done = await trioglock("connect", server.url, "--json", stdin="\n".join(lines))
+        sent = server.peers[0].received
+    assert sent == [lines[0], lines[5], lines[6]]
+    laid_out = '{\n  "a": [\n    1,\n    "ü"\n  ]\n}\n'
+    assert done.stdout == f"{laid_out}{lines[5]}\ntrue\n"
+    refused = "not sent, for it is no JSON:"
+    assert done.stderr.splitlines() == [
+        f"! line 2: {refused} Expecting value at column 7",
+        f"! line 3: {refused} Expecting value at column 1",
+        f"! line 4: {refused} NaN is no JSON at column 1",
+        f"! line 5: {refused} nested too deeply",
+    ]
+    assert done.code == 1
+
+
+async def test_json_that_is_none() -> None:
+    """A peer may send what it likes."""
+
+    async def odd(peer: MockPeer) -> None:
+        await peer.send("{no json", b"\0")
+        await peer.expect_close(1000)
+
+    async with MockServer(odd) as server:
+        done = await trioglock("connect", server.url, "--json")
+    assert (done.code, done.stdout) == (0, "{no json\nbinary:00\n")
+
+
+# Secrets.
+
+
+@pytest.mark.parametrize("fails", ["no", "refused", "nobody", "usage"])
+async def test_secrets_stay_secret(fails: str) -> None:
+    """Password, token and credentials are nowhere in what is printed."""
+    secrets = ("s3cret-password", "s3cret-token", "s3cret-bearer", "s3cret-cookie")
+    password, token, bearer, cookie = secrets
+    async with MockServer(echo) as server:
+        host = server.url.removeprefix("ws://").rstrip("/")
+        match fails:
+            case "refused":
+                server.reject(401, headers={"Set-Cookie": f"a={cookie}"})
+            case "nobody":
+                host = "nobody.invalid"
+            case "usage":
+                host = "host:port"
+        done = await trioglock(
+            *("connect", f"ws://al:{password}@{host}/path?token={token}&x={token}"),
+            *("-H", f"Authorization: Bearer {bearer}", "-H", f"Cookie: a={cookie}", "--trace"),
+            stdin="hi\n",
+        )
+        if fails == "no":
+            headers = server.peers[0].request_headers
+            assert (headers["Cookie"], done.stdout) == (f"a={cookie}", "hi\n")
+    assert done.code == {"no": 0, "usage": 2}.get(fails, 3)
+    assert done.stderr
+    for secret in secrets:
+        assert secret not in done.stdout + done.stderr
+
+
+async def test_a_header_in_pieces() -> None:
+    """Who forgets the quotes does not find the token in a complaint."""
+    for arguments in (
+        ("ws://host/", "-H", "Authorization:", "Bearer", "s3cret"),
+        ("ws://host/", "-H", "Bearer s3cret"),
+        ("ws://host/", "-H", "s3cret bearer: x"),
+    ):
+        done = await trioglock("connect", *arguments)
+        assert done.code == 2
+        assert "s3cret" not in done.stdout + done.stderr
