@@ -1,0 +1,303 @@
+"""``trioglock connect`` in a real terminal: a prompt, a history, and messages above it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+
+from trioglock.testing import MockServer, echo
+
+from .window import needs_tmux, terminal
+
+pytestmark = needs_tmux
+
+
+async def test_a_session(tmp_path: Path) -> None:
+    """Type, see the echo, measure, go back in the history, leave by Ctrl-D."""
+    async with MockServer(echo) as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url)
+        await window.shows(f"* connected to {server.url}")
+        await window.type("hello")
+        await window.shows(lambda lines: lines[1:] == ["> hello", "< hello", ">"])
+        await window.type("/ping")
+        await window.shows(lambda lines: lines[3].startswith("~ pong after "))
+        await window.press("Up", "Up")
+        await window.shows(lambda lines: lines[-1] == "> hello")
+        await window.type(" again")
+        await window.shows("< hello again")
+        await window.type("//slash")
+        await window.shows("< /slash")
+        await window.type("/binary 00 ff")
+        await window.shows("< binary:00ff")
+        await window.type("/nonsense")
+        await window.shows(
+            lambda lines: any(line.startswith("! there is no command") for line in lines)
+        )
+        await window.press("C-d")
+        lines = await window.shows("exit code 0")
+        assert "* closed: 1000" in lines
+        assert server.peers[0].received == ["hello", "hello again", "/slash", b"\x00\xff"]
+
+
+async def test_help_and_status(tmp_path: Path) -> None:
+    """Tables that fit the screen."""
+    async with MockServer(echo, subprotocol="chat") as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url, "-s", "chat")
+        await window.shows(f"* connected to {server.url}")
+        await window.type("/help")
+        await window.shows("/ping                   measure the round trip of a ping")
+        await window.type("/status")
+        await window.shows(lambda lines: "subprotocol        chat" in lines)
+        await window.press("C-d")
+        await window.shows("exit code 0")
+
+
+async def test_what_is_typed_is_not_disturbed(tmp_path: Path) -> None:
+    """Messages appear above the prompt, and editing goes on where it was."""
+    async with MockServer() as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url)
+        await window.shows(f"* connected to {server.url}")
+        peer = await server.accept()
+        await window.press("-l", "half a ")
+        await window.shows(lambda lines: lines[-1] == "> half a")
+        await peer.send("one", "two\nthree", "\x1b[2J\x07")
+        shown = ["< one", "< two", "  three", "< \\x1b[2J\\x07", "> half a"]
+        await window.shows(lambda lines: lines[1:] == shown)
+        await peer.send(*(f"message {number}" for number in range(300)))
+        await window.shows(lambda lines: lines[-2:] == ["< message 299", "> half a"])
+        await window.press("Home")
+        await window.press("-l", "not ")
+        await window.press("End")
+        await window.type("line")
+        await peer.expect("not half a line")
+        await window.press("C-d")
+        await window.shows("exit code 0")
+
+
+async def test_the_peer_closes(tmp_path: Path) -> None:
+    """The program ends at once, while something is being typed, and tells code and reason."""
+    async with MockServer() as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url)
+        await window.shows(f"* connected to {server.url}")
+        peer = await server.accept()
+        await window.press("-l", "half a line")
+        await window.shows("> half a line")
+        await peer.close(4321, "so long")
+        lines = await window.shows("exit code 1")
+        assert "! closed by the peer: 4321 so long" in lines
+        assert "> half a line" not in lines
+        # The terminal is as it was: what is typed is shown.
+        await window.press("C-u")
+        await window.type("echo still  here")
+        await window.shows("still here")
+
+
+async def test_ctrl_c(tmp_path: Path) -> None:
+    """Closes with 1000, whatever has been typed; a second one waits for nobody."""
+    async with MockServer() as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url)
+        await window.shows(f"* connected to {server.url}")
+        peer = await server.accept()
+        await window.press("-l", "half")
+        await window.shows("> half")
+        await window.press("C-c")
+        await peer.expect_close(1000)
+        assert "* closed: 1000" in await window.shows("exit code 130")
+
+        await window.run("connect", server.url, "--close-timeout", "none")
+        await window.shows(f"* connected to {server.url}")
+        peer = await server.accept()
+        peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
+        await window.press("C-c")
+        await window.shows(lambda lines: ">" not in lines)
+        await window.press("C-c")
+        lines = await window.shows("exit code 130")
+        # The terminal shows the second one itself, for the prompt has gone.
+        assert "^C! dropped without a closing handshake" in lines
+
+
+async def test_an_outage(tmp_path: Path) -> None:
+    """With --reconnect the prompt stays, and so does what is typed meanwhile."""
+    async with MockServer() as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url, "--reconnect")
+        await window.shows(f"* connected to {server.url}")
+        peer = await server.accept()
+        server.reject(503, times=2)
+        await window.press("-l", "half")
+        await window.shows("> half")
+        await peer.abort()
+        await window.type(" and half")
+        peer = await server.accept()
+        await peer.expect("half and half")
+        lines = await window.shows("* connected again")
+        assert any(line.startswith("* lost: ") and "next attempt in" in line for line in lines)
+        assert "> half and half" in lines
+        assert lines[-1] == ">"
+        await window.press("C-d")
+        await window.shows("exit code 0")
+
+
+async def test_the_history(tmp_path: Path) -> None:
+    """Kept for the next time, for the owner's eyes; --no-history keeps and knows nothing."""
+    file = tmp_path / "trioglock" / "connect_history"
+    async with MockServer(echo) as server, terminal(tmp_path) as window:
+        for text in ("first", "ü€"):
+            await window.run("connect", server.url)
+            await window.shows(f"* connected to {server.url}")
+            await window.type(text)
+            await window.shows(f"< {text}")
+            await window.press("C-d")
+            await window.shows("exit code 0")
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+        kept = file.read_text()
+
+        await window.run("connect", server.url)
+        await window.shows(f"* connected to {server.url}")
+        await window.press("Up", "Up")
+        await window.shows("> first")
+        await window.press("C-c")
+        await window.shows("exit code 130")
+
+        await window.run("connect", server.url, "--no-history")
+        await window.shows(f"* connected to {server.url}")
+        await window.type("secret")
+        await window.shows("< secret")
+        await window.press("Up", "Up", "Up")
+        await window.shows(lambda lines: lines[-1] == "> secret")
+        await window.press("C-c")
+        await window.shows("exit code 130")
+        assert file.read_text() == kept
+
+
+async def test_a_history_that_cannot_be_kept(tmp_path: Path) -> None:
+    """It is told, and the rest works."""
+    (tmp_path / "trioglock").write_text("in the way")
+    async with MockServer(echo) as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url)
+        await window.shows("! the history cannot be kept: File exists")
+        await window.type("hello")
+        await window.shows("< hello")
+        await window.press("C-d")
+        await window.shows("exit code 0")
+
+
+@pytest.mark.parametrize(
+    ("before", "coloured"), [("", True), ("NO_COLOR=1", False)], ids=["colours", "NO_COLOR"]
+)
+async def test_colours(before: str, coloured: bool, tmp_path: Path) -> None:
+    """JSON is laid out with colours, and marks have theirs, unless nobody wants them."""
+    async with MockServer(echo) as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url, "--json", before=before)
+        await window.shows(f"* connected to {server.url}")
+        await window.type('{"a": [1, null]}')
+        shown = ["< {", '    "a": [', "      1,", "      null", "    ]", "  }", ">"]
+        await window.shows(lambda lines: lines[2:] == shown)
+        await window.type("{")
+        await window.shows(
+            lambda lines: any(line.startswith("! not sent, for it is no JSON") for line in lines)
+        )
+        screen = await window.screen(colours=True)
+        assert ("\x1b[32m<" in screen) is coloured
+        assert ("\x1b[1;34m" in screen or "\x1b[1m\x1b[34m" in screen) is coloured
+        await window.press("C-d")
+        await window.shows("exit code 0")
+
+
+async def test_a_narrow_terminal(tmp_path: Path) -> None:
+    """Lines that are too long go on in the next one, also when the window shrinks."""
+    async with MockServer(echo) as server, terminal(tmp_path, 24, 20) as window:
+        await window.run("connect", server.url)
+        await window.shows(">")
+        text = "abcdefghij" * 5
+        await window.type(text)
+        await window.shows(
+            lambda lines: lines[-4:] == [f"< {text[:22]}", text[22:46], text[46:], ">"]
+        )
+        await window.resize(12, 20)
+        await window.type("0123456789abc")
+        await window.shows(lambda lines: lines[-3:] == ["< 0123456789", "abc", ">"])
+        await window.type("/status")
+        await window.shows(lambda lines: lines[-1] == ">" and any("lat" in x for x in lines))
+        await window.press("C-d")
+        await window.shows("exit code 0")
+
+
+async def test_messages_into_a_pipe(tmp_path: Path) -> None:
+    """With stdout elsewhere the prompt is on stderr, and the pipe gets messages alone."""
+    file = tmp_path / "messages"
+    async with MockServer(echo) as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url, after=f"> {file}")
+        await window.shows(f"* connected to {server.url}")
+        await window.type("hello")
+        await window.shows(lambda lines: lines[1:] == ["> hello", ">"])
+        await window.type("/binary ff")
+        await window.shows(lambda lines: lines[-2:] == ["> binary:ff", ">"])
+        await window.press("C-d")
+        await window.shows("exit code 0")
+        assert file.read_text() == "hello\nbinary:ff\n"
+
+
+async def test_raw_bytes_are_not_for_terminals(tmp_path: Path) -> None:
+    """They would command it."""
+    async with terminal(tmp_path) as window:
+        await window.run("connect", "ws://127.0.0.1/", "--raw")
+        lines = await window.shows("exit code 2")
+        assert "Error: --raw writes bytes as they are: send stdout to a file or a pipe" in lines
+
+
+async def test_a_pipe_into_a_terminal(tmp_path: Path) -> None:
+    """Without a prompt messages have no marks, and still command nothing."""
+    async with MockServer(echo) as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url, "--once", before="printf 'a\\033[2Jb' |")
+        await window.shows(lambda lines: lines[:2] == ["a\\x1b[2Jb", "exit code 0"])
+
+
+async def test_one_message(tmp_path: Path) -> None:
+    """--once at a prompt: the first answer ends it."""
+    async with MockServer(echo) as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url, "--once")
+        await window.shows(f"* connected to {server.url}")
+        await window.type("hello")
+        lines = await window.shows("exit code 0")
+        assert lines[1:4] == ["> hello", "< hello", "* closed: 1000"]
+
+
+async def test_the_trace(tmp_path: Path) -> None:
+    """Switched on and off at the prompt, and printed above it."""
+    async with MockServer(echo) as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url)
+        await window.shows(f"* connected to {server.url}")
+        await window.type("/trace on")
+        await window.shows("~ the trace is on")
+        await window.type("hello")
+        await window.shows(
+            lambda lines: any(x.startswith(": ") and "received frame: 'hello'" in x for x in lines)
+        )
+        await window.type("/trace off")
+        await window.type("bye")
+        lines = await window.shows("< bye")
+        assert not any("received frame: 'bye'" in line for line in lines)
+        await window.press("C-d")
+        await window.shows("exit code 0")
+
+
+async def test_a_simple_terminal(tmp_path: Path) -> None:
+    """One that cannot move its cursor has no prompt; lines are messages."""
+    async with MockServer(echo) as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url, "--wait", "0", before="TERM=dumb")
+        await server_has_peer(server)
+        await window.type("/hello")
+        await window.shows(lambda lines: lines == ["/hello", "/hello"])
+        await window.press("C-d")
+        await window.shows("exit code 0")
+
+
+async def server_has_peer(server: MockServer) -> None:
+    """Somebody has connected."""
+    with trio.fail_after(20):
+        while not server.peers:
+            await trio.sleep(0.02)
