@@ -28,14 +28,16 @@ class Painter:
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        stream = stream or io.StringIO()
-        self._rich = Rich(file=stream, highlight=False, markup=False, emoji=False)
+        self.is_terminal: bool = stream is not None and stream.isatty()
+        # It never touches the stream: a terminal that stands still would stop us as well.
+        self._rich = Rich(
+            file=io.StringIO(),
+            force_terminal=self.is_terminal,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
         self._json = JSONHighlighter()
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the stream is one."""
-        return self._rich.is_terminal
 
     def marked(self, mark: Mark, content: str | Text) -> str:
         """The content behind a mark, its end included."""

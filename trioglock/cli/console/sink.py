@@ -20,8 +20,7 @@ _GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET})
 class Sink:
     """One output of the process.
 
-    It is written past Python's buffers: a thread that still holds one of their locks when the
-    program ends would make the interpreter fail.
+    It is written past Python's buffers: a thread that is left behind must hold none of their locks.
 
     Args:
         stream: ``sys.stdout`` or ``sys.stderr``; None if the process was started without it. What
