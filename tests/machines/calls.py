@@ -179,3 +179,4 @@ class Calls:
         figures = self._conn.statistics()
         if min(figures.inbox, figures.outbox, figures.outbox_bytes, figures.mailbox) < 0:
             self._notes.blame(f"negative figures: {figures}")
+        str(self._conn.status_report())

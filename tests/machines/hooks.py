@@ -67,6 +67,8 @@ class Obedient(Socket[int]):
     def _enter(self, name: str, args: tuple[Any, ...]) -> None:
         notes = self._notes
         notes.hooks += 1
+        if notes.begun:
+            str(self.conn.status_report())
         for offer in self._open_reply:
             offer.ended = notes.tick()
         self._open_reply.clear()

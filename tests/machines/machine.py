@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import trio
@@ -20,10 +22,12 @@ from trioglock import (
     Status,
     connect,
 )
+from trioglock.telemetry import events, listen
 
 from .calls import Calls
 from .hooks import Obedient
 from .links import BEAT, BEAT_ANSWER, RESET, VIOLATION, Net, Peer
+from .meddler import Meddler
 from .notebook import Boom, Notebook, frame_of
 from .programs import Program, Step
 from .verdict import judge
@@ -65,11 +69,28 @@ class Machine:
         self.closing_took = 0.0
         self._steps = program.steps
         self._waiting: dict[trio.CancelScope, str] = {}
+        self._meddler: Meddler | None = None
         self._tasks: trio.Nursery
         self._calls: Calls
 
     async def main(self) -> None:
         """Everything, from the first dial to the last call's return."""
+        with self._listening():
+            await self._live()
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Whoever is told the events."""
+        with ExitStack() as listeners:
+            if self.setup.heard:
+                listeners.enter_context(listen(self.notes.events.append))
+            if self.setup.meddler is not None:
+                kind, word = self.setup.meddler
+                self._meddler = Meddler(self.notes, word)
+                listeners.enter_context(listen(self._meddler.hear, getattr(events, kind)))
+            yield
+
+    async def _live(self) -> None:
         async with trio.open_nursery() as peers:
             self.net = Net(self.setup, self.notes, peers)
             async with trio.open_nursery() as self._tasks:
@@ -108,6 +129,8 @@ class Machine:
                     self.conn = cast("Connection[Any]", conn)
                     if isinstance(socket, Obedient):
                         socket.conn = self.conn
+                    if self._meddler is not None:
+                        self._meddler.conn = self.conn
                     try:
                         self._calls = Calls(setup, notes, self.net, self.conn)
                         await self._body(self.conn, outside)

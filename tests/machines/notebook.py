@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from trioglock import Disconnect
+from trioglock.telemetry import Event
 
 __all__ = ["Boom", "Notebook", "Offer", "frame_of", "label_of"]
 
@@ -67,6 +68,8 @@ class Notebook:
     """How often ``init_stream`` has returned."""
     ends: list[Disconnect] = field(default_factory=list)
     """What ``terminate`` was told."""
+    events: list[Event] = field(default_factory=list)
+    """What a listener was told."""
     stopped: str = ""
     """What has stopped the hooks, but for ``terminate``: an abort or a crash."""
     lost_track: bool = False

@@ -8,7 +8,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-__all__ = ["HOOKS", "Program", "Setup", "Step", "programs"]
+from trioglock.telemetry import Event
+
+__all__ = ["EVENTS", "HOOKS", "Program", "Setup", "Step", "programs"]
 
 HOOKS = (
     "init_stream",
@@ -22,6 +24,8 @@ HOOKS = (
     "handle_disconnect",
     "terminate",
 )
+
+EVENTS = tuple(sorted({kind.__name__ for kind in Event.__subclasses__()}))
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Setup:
         backoff: the arguments of the policy, or None for none.
         deadline: seconds until the whole is cancelled from outside.
         leave: how the block is left.
+        heard: whether a listener takes notes of all events.
+        meddler: what another listener does, at which kind of events; None for nothing.
     """
 
     hooks: frozenset[str] = frozenset()
@@ -58,6 +64,8 @@ class Setup:
     beat: bool = False
     deadline: float = math.inf
     leave: str = "return"
+    heard: bool = True
+    meddler: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -214,6 +222,14 @@ setups = st.builds(
     beat=st.integers(0, 7).map(lambda n: n == 7),
     deadline=st.integers(0, 9).flatmap(lambda n: NAPS if n == 9 else st.just(math.inf)),
     leave=st.sampled_from(("return", "return", "raise", "cancel", "close")),
+    heard=st.integers(0, 3).map(bool),
+    meddler=st.one_of(
+        st.none(),
+        st.tuples(
+            st.sampled_from(EVENTS),
+            st.sampled_from(("abort", "close", "frame", "at once", "receive")),
+        ),
+    ),
 )
 
 steps = st.sampled_from((0, 4, 12, 24)).flatmap(

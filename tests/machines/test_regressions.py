@@ -25,6 +25,7 @@ from trioglock.frames import Event
 from trioglock.testing import memory_link_pair
 from trioglock.transports import Handshake
 
+from ..transports.servers import read_request, serving, upgrade
 from .machine import run
 from .programs import HOOKS, Program, Setup, Step
 
@@ -210,6 +211,28 @@ async def test_abort_in_init_stream_is_heard_at_once(autojump_clock: Clock) -> N
     assert reluctant.called == ["terminate"]
 
 
+async def test_a_policy_that_raises_at_a_violation_closes_once() -> None:
+    """The failure comes out of the block, and one Close frame goes to the peer."""
+    said = bytearray()
+
+    async def script(stream: trio.abc.Stream) -> None:
+        await stream.send_all(upgrade(await read_request(stream)) + b"no frame")
+        async for data in stream:
+            said.extend(data)
+
+    def retryable(reason: Any) -> bool:
+        raise LookupError("of the policy")
+
+    with trio.fail_after(10):
+        async with serving(script) as port:
+            url, policy = f"ws://127.0.0.1:{port}", Backoff(retryable=retryable)
+            with pytest.raises(LookupError, match="of the policy"):
+                async with connect(url, reconnect=policy, close_timeout=0.3) as conn:
+                    await conn.wait_closed()
+    assert said[0] == 0x88
+    assert len(said) == 6 + (said[1] & 0x7F)
+
+
 ALL_PLAIN = frozenset(HOOKS)
 
 FOUND = {
@@ -239,6 +262,13 @@ FOUND = {
     "a violation, and then the body returns": Program(
         Setup(hooks=ALL_PLAIN, decisions=("again",), peer="reads"),
         (Step("peer_violates"), Step("settle")),
+    ),
+    "a block that is cancelled": Program(Setup(leave="cancel"), ()),
+    "a listener that closes at a violation": Program(
+        Setup(eager=True, meddler=("CloseStarted", "close")), (Step("peer_violates"),)
+    ),
+    "a listener that sends at once while a ping leaves": Program(
+        Setup(eager=True, capacity=3, meddler=("FrameSent", "at once")), (Step("ping"),)
     ),
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trioglock import BadHookResult, ConnectError, Connection, ConnectionClosed, Status
 
 from .notebook import Boom
+from .story import check_story
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -21,6 +22,7 @@ def judge(machine: Machine) -> None:
     """Raise AssertionError, with all that is wrong."""
     notes, conn = machine.notes, machine.conn
     wrong = [*notes.wrong, *_ends(machine), *_links(machine), *_outcome(machine)]
+    wrong += check_story(machine)
     if conn is not None:
         wrong += [*_sent(machine, conn), *_received(machine, conn)]
     assert not wrong, "\n".join(["", *wrong])

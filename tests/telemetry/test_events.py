@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ from trioglock.telemetry import (
     HookFailed,
     HookReplied,
     MessageDropped,
+    ReconnectScheduled,
     Terminated,
     events,
     listen,
@@ -332,6 +334,144 @@ async def test_a_server_tells_of_its_connections(autojump_clock: MockClock) -> N
     assert {event.connection.id for event in ours}.isdisjoint({conn.id})
 
 
+# Ends of all kinds.
+
+
+@pytest.mark.parametrize("end", ["cancelled", "interrupted", "in a hook", "by a hook"])
+async def test_a_link_that_is_cut_off_is_told_to_its_end(
+    end: str, autojump_clock: MockClock
+) -> None:
+    """Cancelled from outside, or by KeyboardInterrupt: the link is gone, then the connection."""
+
+    class Slow(Socket[None]):
+        async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+            if end == "by a hook":
+                raise KeyboardInterrupt
+            await trio.sleep_forever()
+            return None, state
+
+    with heard() as seen, trio.CancelScope() as outside:
+        try:
+            async with linked(Slow(), reconnect=True) as (_, far):
+                await far.write(["hello"])
+                await trio.testing.wait_all_tasks_blocked()
+                if end == "interrupted":
+                    raise KeyboardInterrupt
+                outside.cancel()
+                await trio.sleep_forever()
+        except KeyboardInterrupt:
+            pass
+    assert kinds(seen) == [
+        "ConnectStarted", "Connected", "FrameReceived", "Disconnected", "Terminated",
+    ]  # fmt: skip
+    assert values(seen[-2]) == {"reason": Aborted(attempt=1), "lasted": 0.0, "forced": False}
+    assert values(seen[-1]) == {"reason": Aborted(attempt=1)}
+
+
+async def test_an_attempt_that_is_cancelled_comes_to_nothing(autojump_clock: MockClock) -> None:
+    """It has neither failed nor led to a link."""
+
+    async def never() -> trio.abc.Stream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    with heard() as seen:
+        with trio.move_on_after(1):
+            async with connect(URL, stream=never):
+                pass
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with connect(URL, stream=never):
+                pass
+    assert kinds(seen) == ["ConnectStarted", "Terminated"] * 2
+
+
+async def test_nothing_follows_the_end(autojump_clock: MockClock) -> None:
+    """A send that waited is told to go on before, though its task has still to wake."""
+    transport = MemoryTransport(capacity=0)
+    senders = 10
+
+    async def send(conn: Connection[Any]) -> None:
+        with pytest.raises(ConnectionClosed):
+            while True:
+                await conn.send("0123456789")
+
+    with heard(BackpressureStarted, BackpressureEnded, Terminated) as seen:
+        async with (
+            trio.open_nursery() as nursery,
+            connect(URL, transport=transport, write_limit=10, ping_interval=None) as conn,
+        ):
+            far = await transport.accept()
+            for _ in range(senders):
+                nursery.start_soon(send, conn)
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(4)
+            await far.send_eof()
+            await conn.wait_closed()
+    assert [kind for kind, _ in itertools.groupby(kinds(seen))] == [
+        "BackpressureStarted",
+        "BackpressureEnded",
+        "Terminated",
+    ]
+    assert [e.seconds for e in seen if isinstance(e, BackpressureEnded)] == [4] * senders
+
+
+@pytest.mark.parametrize("kind", [Connected, FrameSent, CloseStarted, Disconnected, Terminated])
+async def test_a_listener_that_is_interrupted_leaves_nobody_waiting(
+    kind: type[Event], autojump_clock: MockClock
+) -> None:
+    """KeyboardInterrupt comes out of the block; the link is freed, and who waited is told."""
+    transport = MemoryTransport()
+    closed = trio.Event()
+
+    async def wait(conn: Connection[Any]) -> None:
+        await conn.wait_closed()
+        closed.set()
+
+    def interrupted(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    async with trio.open_nursery() as nursery:
+        with heard(Disconnected, Terminated) as seen, listen(interrupted, kind):
+            with pytest.raises(KeyboardInterrupt):
+                async with connect(
+                    URL, Waiting(lambda conn: nursery.start_soon(wait, conn)), transport=transport
+                ) as conn:
+                    await conn.send("x")
+            assert kinds(seen) == ["Disconnected", "Terminated"]
+        far = await transport.accept()
+        with trio.fail_after(1):
+            while await far.receive():
+                pass
+            if kind is not Connected:
+                await closed.wait()
+
+
+class Waiting(Socket[None]):
+    def __init__(self, begin: Any) -> None:
+        self.begin = begin
+
+    def init_stream(self, stream: Any) -> None:
+        self.begin(stream.connection)
+
+
+async def test_nobody_waits_for_ever_when_terminate_is_interrupted(
+    autojump_clock: MockClock,
+) -> None:
+    """The end is told, and wait_closed() returns."""
+
+    class Interrupted(Socket[None]):
+        def terminate(self, reason: Any, state: None) -> None:
+            raise KeyboardInterrupt
+
+    async with trio.open_nursery() as nursery:
+        with heard(Terminated) as seen, pytest.raises(KeyboardInterrupt):
+            async with linked(Interrupted()) as (conn, _):
+                nursery.start_soon(conn.wait_closed)
+                await trio.testing.wait_all_tasks_blocked()
+        assert kinds(seen) == ["Terminated"]
+
+
 # Listeners.
 
 
@@ -404,6 +544,41 @@ async def test_a_listener_that_raises_harms_nobody(
     assert record.levelno == logging.ERROR
     assert "told nothing more" in record.getMessage()
     assert "of the listener" in caplog.text
+
+
+async def test_a_listener_may_send(autojump_clock: MockClock) -> None:
+    """Also at once, and while another frame is about to leave: it leaves behind that."""
+    transport = MemoryTransport(capacity=1)
+    async with connect(URL, transport=transport, ping_interval=None) as conn:
+        far = await transport.accept()
+        left = ["first", "second", "third"]
+
+        def send(event: FrameSent) -> None:
+            if left:
+                conn.send_frame_nowait(left.pop(0), at_once=True)
+
+        got: list[Any] = []
+        with listen(send, FrameSent):
+            conn.send_frame_nowait("zeroth", at_once=True)
+            with trio.fail_after(1):
+                while len(got) < 4:
+                    for run in await far.receive():
+                        got += run  # type: ignore[arg-type]
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == ["zeroth", "first", "second", "third"]
+        assert conn.statistics().messages_sent == 4
+
+
+@pytest.mark.parametrize("end", ["abort", "close"])
+async def test_a_listener_may_give_up_reconnecting(end: str, autojump_clock: MockClock) -> None:
+    """When it is told of the next attempt: the pause before that is over at once."""
+    policy = Backoff(initial=50, jitter="none")
+    async with linked(reconnect=policy) as (conn, far):
+        act = conn.abort if end == "abort" else lambda: conn.send_frame_nowait(Close())
+        with listen(lambda _: act(), ReconnectScheduled):
+            await far.aclose()
+            with trio.fail_after(1):
+                await conn.wait_closed()
 
 
 async def _asynchronous(event: Event) -> None: ...

@@ -157,6 +157,8 @@ class Actor(Generic[StateT]):
             done: called once they have returned.
             is_current: whether that link is still the one; for another, nothing is replied.
         """
+        if self.mailbox.stopped:
+            return
         if self._idle(self.connect) and (self.has_state or not self.init_stream.is_async):
             try:
                 if not self.has_state:

@@ -160,26 +160,27 @@ class Session(Generic[StateT]):
         finally:
             reason = self._ended_by or reason
             self._finish(reason)
-            with trio.CancelScope(shield=True, deadline=self._deadlines.closing()):
-                await self._terminate(reason)
-            self.probe.terminated(reason)
-            self.opened.set()
-            self.finished.set()
+            try:
+                with trio.CancelScope(shield=True, deadline=self._deadlines.closing()):
+                    await self._terminate(reason)
+            finally:
+                self._over(reason)
 
     async def _live(self) -> Disconnect:
         """One link after the other, until nothing wants another; why the last one ended."""
         while True:
             reason = await self._one_link()
             delay = await self._decide(reason)
-            if delay is None:
+            if delay is None or self._final:
                 if not self.upgrades and isinstance(reason, HandshakeFailed):
                     self.open_error = self._route.gave_up or reason.error
                 return reason
             self._become(Status.RECONNECTING)
             self.outbox.reopen()
-            self.probe.reconnect_scheduled(self.attempts + 1, delay)
             self._pausing = True
             with self._deadlines.new_link():
+                # In the scope: a listener may close or abort.
+                self.probe.reconnect_scheduled(self.attempts + 1, delay)
                 await trio.sleep(delay)
             self._pausing = False
             if self._final:
@@ -191,17 +192,18 @@ class Session(Generic[StateT]):
         self._link_ended_by = self._broken = None
         self._lasted = 0.0
         link = None
-        with self._deadlines.new_link() as scope:
-            link = await self._open()
+        try:
+            with self._deadlines.new_link() as scope:
+                began = trio.current_time()
+                link = await self._open()
+                if link is not None:
+                    await self._use(link, trio.current_time() - began)
+        except BaseException:
+            # The whole is cancelled, or interrupted: that is the end of this link as well.
+            self._ended_by = self._ended_by or Aborted(attempt=self.attempts)
             if link is not None:
-                span = self._begin(link)
-                try:
-                    self._greet(link.handshake)
-                    await span.run()
-                finally:
-                    self._end(span)
-                    with trio.CancelScope(shield=True):
-                        await link.aclose()
+                self.probe.disconnected(self._ended_by, self._lasted, forced=False)
+            raise
         reason = self._why()
         self._settle(reason)
         if link is not None:
@@ -209,6 +211,31 @@ class Session(Generic[StateT]):
             forced = late or isinstance(reason, HeartbeatTimeout)
             self.probe.disconnected(reason, self._lasted, forced=forced)
         return reason
+
+    async def _use(self, link: Link, seconds: float) -> None:
+        """From the upgrade to the end of its tasks.
+
+        Args:
+            link: open.
+            seconds: that it took to get it.
+        """
+        span = self._begin(link)
+        try:
+            handshake = link.handshake
+            self.probe.connected(
+                self.attempts,
+                self.upgrades,
+                seconds,
+                url=handshake.url,
+                peer=handshake.peer,
+                subprotocol=handshake.subprotocol,
+            )
+            self._greet(handshake)
+            await span.run()
+        finally:
+            self._end(span)
+            with trio.CancelScope(shield=True):
+                await link.aclose()
 
     def _settle(self, reason: Disconnect) -> None:
         """A link, or an attempt, has ended: tell those who cannot wait for another one."""
@@ -231,21 +258,11 @@ class Session(Generic[StateT]):
         began = trio.current_time()
         self.probe.connect_started(self.attempts)
         try:
-            link = await self._route.open(self.background.nursery)
+            return await self._route.open(self.background.nursery)
         except Exception as error:
             self._link_ended_by = HandshakeFailed(error=error, attempt=self.attempts)
             self.probe.connect_failed(self.attempts, error, trio.current_time() - began)
             return None
-        seconds, handshake = trio.current_time() - began, link.handshake
-        self.probe.connected(
-            self.attempts,
-            self.upgrades + 1,
-            seconds,
-            url=handshake.url,
-            peer=handshake.peer,
-            subprotocol=handshake.subprotocol,
-        )
-        return link
 
     def _begin(self, link: Link) -> Span:
         """A link is up: let its tasks run."""
@@ -370,7 +387,6 @@ class Session(Generic[StateT]):
         """The peer's Close frame has come: confirm it, unless it confirms ours."""
         self.ending.received = frame
         if self.ending.sent is None:
-            self.probe.close_started("remote", frame)
             reason = RemoteClose(code=frame.code, reason=frame.reason, attempt=self.attempts)
             self._end_link(frame, reason)
         elif not self.outbox.close_waits:
@@ -383,9 +399,7 @@ class Session(Generic[StateT]):
             return
         code, words = violation.code, violation.reason
         reason = Violated(code=code, reason=words, attempt=self.attempts)
-        frame = Close(code, words[:120])
-        self.probe.close_started("local", frame)
-        self._end_link(frame, reason, heard=True)
+        self._end_link(Close(code, words[:120]), reason, heard=True)
 
     def write_broke(self) -> bool:
         """The stream takes nothing more; whether another link is to be expected."""
@@ -396,9 +410,9 @@ class Session(Generic[StateT]):
 
     def expired(self, timeout: HeartbeatTimeout) -> None:
         """The peer must be taken for dead: nothing is to be waited for."""
-        self.probe.heartbeat_missed(timeout)
         self._blame(replace(timeout, attempt=self.attempts))
         self._deadlines.link.cancel()
+        self.probe.heartbeat_missed(timeout)
 
     def _end_link(self, frame: Close, reason: Disconnect, *, heard: bool = False) -> None:
         """Send Close; what is queued waits for another link, or is lost.
@@ -409,9 +423,13 @@ class Session(Generic[StateT]):
             heard: the peer still takes what was queued before.
         """
         self._blame(reason)
-        self.ending.sent = frame
         goes_on = self._goes_on(reason)
+        if self.status is not Status.OPEN:
+            return  # the policy has raised, or has closed it itself
+        self.ending.sent = frame
         self._become(Status.RECONNECTING if goes_on else Status.CLOSING)
+        # All is decided: a listener that closes or aborts now cannot decide otherwise.
+        self.probe.close_started("remote" if self.has_peer_closed else "local", frame)
         last_words = heard and not goes_on
         if not (last_words or goes_on or self._undecided):
             self.ending.unsent = self.outbox.drop_data()
@@ -432,7 +450,6 @@ class Session(Generic[StateT]):
         if self.status in (Status.CLOSING, Status.CLOSED):
             # The link ends, or has ended, by itself; now no hook can want another one.
             return
-        self.probe.close_started("local", frame)
         if self.status is not Status.OPEN:
             # There is no link to close, or it is closing already.
             self._ended_by = LocalClose(
@@ -440,9 +457,11 @@ class Session(Generic[StateT]):
             )
             self._end_outbox()
             self._deadlines.link.cancel()
+            self.probe.close_started("local", frame)
             return
         self._become(Status.CLOSING)
         self.ending.sent = frame
+        self.probe.close_started("local", frame)
         self.outbox.close(frame)
         self._deadlines.limit_link()
         self._open_gates()
@@ -489,18 +508,18 @@ class Session(Generic[StateT]):
         self._hook_failed("", error, fatal=True)
 
     def _hook_failed(self, hook: str, error: BaseException, fatal: bool) -> None:
-        self.probe.hook_failed(hook, error, fatal=fatal)
-        if fatal:
-            self._crash(error)
+        try:
+            self.probe.hook_failed(hook, error, fatal=fatal)
+        finally:
+            if fatal:
+                self._crash(error)
 
     def _crash(self, error: BaseException) -> None:
         self.failures.append(error)
         self._ended_by = self._ended_by or Crashed(error=error, attempt=self.attempts)
         self._final = True
         if self.status is Status.OPEN:
-            frame = Close(1011, "internal error")
-            self.probe.close_started("local", frame)
-            self._end_link(frame, self._ended_by)
+            self._end_link(Close(1011, "internal error"), self._ended_by)
         elif self._span is None:
             self._deadlines.link.cancel()
         self.outbox.refuse()
@@ -528,6 +547,14 @@ class Session(Generic[StateT]):
         self.inbox.end()
         if self._reopened is not None:
             self._reopened.set()
+
+    def _over(self, reason: Disconnect) -> None:
+        """Nothing follows; whoever waits for that is told, whatever a listener raises."""
+        try:
+            self.probe.terminated(reason)
+        finally:
+            self.opened.set()
+            self.finished.set()
 
     async def _terminate(self, reason: Disconnect) -> None:
         if not self.actor.has_state:

@@ -86,8 +86,12 @@ class Writer:
 
     def write_now(self, frame: OutFrame) -> bool:
         """Write one frame on the spot, or begin to; whether all of it has left."""
-        as_it_is = self._link.takes_prepared and not self._probe.frames
-        done = self._link.write_now((frame,) if as_it_is else self._fit([frame]))
+        told = self._probe.frames
+        if told:
+            self._tell((frame,))
+        done = self._link.write_now((frame,) if self._link.takes_prepared else _plain((frame,)))
+        if told and self._outbox.has_work:
+            done = False  # a listener has queued something: the task will bring it away
         self._unfinished = not done
         return done
 
@@ -104,10 +108,17 @@ class Writer:
     def _fit(self, batch: list[OutFrame]) -> Sequence[Frame]:
         """The batch as the link takes it."""
         if self._probe.frames:
+            self._tell(batch)
+        return batch if self._link.takes_prepared else _plain(batch)
+
+    def _tell(self, batch: Sequence[OutFrame]) -> None:
+        """Tell of frames that are about to leave; what a listener sends must not overtake them."""
+        outbox = self._outbox
+        idle, outbox.idle = outbox.idle, False
+        try:
             self._probe.frames_sent(batch)
-        if self._link.takes_prepared:
-            return batch
-        return [frame.message if isinstance(frame, Prepared) else frame for frame in batch]
+        finally:
+            outbox.idle = idle
 
     def _wrote(self) -> None:
         self._outbox.wrote()
@@ -137,3 +148,7 @@ class Writer:
         if self._scope is not None and self._done is not None:
             self._scope.cancel()
             await self._done.wait()
+
+
+def _plain(batch: Sequence[OutFrame]) -> Sequence[Frame]:
+    return [frame.message if isinstance(frame, Prepared) else frame for frame in batch]

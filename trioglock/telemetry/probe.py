@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import trio
 
@@ -40,6 +41,21 @@ __all__ = ["Probe"]
 
 _numbers = itertools.count(1)
 
+Waiting: TypeAlias = Literal["reader", "sender"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wait:
+    """Somebody who waits for room.
+
+    Args:
+        who: what waits.
+        began: when, on trio's clock.
+    """
+
+    who: Waiting
+    began: float
+
 
 class Probe(Watch):
     """Tells the events of one connection to its trace and to all listeners.
@@ -70,6 +86,7 @@ class Probe(Watch):
         )
         self.traced: bool = False
         """Whether it writes a trace."""
+        self._waits: dict[_Wait, None] | None = None  # most connections never have any
         if traced:
             self.trace(on=True)
 
@@ -160,7 +177,9 @@ class Probe(Watch):
             self._tell(event)
 
     def terminated(self, reason: Disconnect) -> None:
-        """The connection has ended."""
+        """The connection has ended, and nobody waits for it any more."""
+        for wait in tuple(self._waits or ()):
+            self._waits_no_more(wait)
         if self._wants(Terminated):
             self._tell(Terminated(connection=self.connection, reason=reason))
 
@@ -197,18 +216,27 @@ class Probe(Watch):
                 self._tell(MessageDropped(connection=self.connection, message=message))
 
     @contextmanager
-    def waiting(self, who: Literal["reader", "sender"], queue: Queue) -> Iterator[None]:
+    def waiting(self, who: Waiting, queue: Queue) -> Iterator[None]:
         """Somebody waits for room in this block."""
+        wait = _Wait(who, trio.current_time())
+        self._waits = self._waits or {}
+        self._waits[wait] = None
         if self._wants(BackpressureStarted):
             self._tell(BackpressureStarted(connection=self.connection, waiting=who, queue=queue))
-        began = trio.current_time()
         try:
             yield
         finally:
-            if self._wants(BackpressureEnded):
-                seconds = trio.current_time() - began
-                event = BackpressureEnded(connection=self.connection, waiting=who, seconds=seconds)
-                self._tell(event)
+            self._waits_no_more(wait)
+
+    def _waits_no_more(self, wait: _Wait) -> None:
+        """Once for each: a send may still have to wake when the connection has ended."""
+        if not self._waits or wait not in self._waits:
+            return
+        del self._waits[wait]
+        if self._wants(BackpressureEnded):
+            seconds = trio.current_time() - wait.began
+            event = BackpressureEnded(connection=self.connection, waiting=wait.who, seconds=seconds)
+            self._tell(event)
 
 
 def _plain(frame: Frame) -> WireFrame:
