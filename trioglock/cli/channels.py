@@ -17,13 +17,16 @@ from ..protocols import phoenix
 from ..redaction import redact_text
 from .console import Console, Mark, Shape, json_problem
 from .dialect import Command, Dialect, Refused
-from .exits import FAILED, OK
+from .exits import OK
 
 __all__ = ["Channels", "Topic", "open_channel"]
 
 WAITING = 16
 """Lines that wait to be printed; behind them, the channel has a queue of its own."""
 
+
+REJOIN_DELAYS = (1.0, 2.0, 5.0, 10.0)
+"""Seconds before each attempt to join again."""
 
 PENDING = 100
 """Pushes that wait for their replies, at the most; further lines wait to be pushed."""
@@ -38,12 +41,14 @@ class Topic:
         payload: of the join.
         params: of the socket's address.
         token: the ``auth_token``.
+        timeout: seconds for the join, and for each reply.
     """
 
     name: str
     payload: Any = None
     params: Mapping[str, str] = field(default_factory=dict, repr=False)
     token: str | None = field(default=None, repr=False)
+    timeout: float = 10
 
 
 class Witness(phoenix.V2Serializer):
@@ -103,7 +108,8 @@ class Channels(Dialect):
         self._console = console
         self._nursery = nursery
         self._room = trio.Semaphore(PENDING)
-        self._code = OK
+        self._latest = trio.Event()
+        self._latest.set()
         self._end: TrioglockError
         self._put, self._lines = trio.open_memory_channel[str](WAITING)
         self._changes: list[str] = []
@@ -118,16 +124,22 @@ class Channels(Dialect):
         return {"presence": Command("", "who is there", self._show_presence)}
 
     async def say(self, line: str) -> None:
-        """See :meth:`Dialect.say`; the reply is printed when it comes."""
+        """See :meth:`Dialect.say`."""
         event, payload = _parsed(line)
         await self._room.acquire()
-        self._nursery.start_soon(self._push, event, payload)
+        before, self._latest = self._latest, trio.Event()
+        self._nursery.start_soon(self._push, event, payload, before, self._latest)
         # It is on its way before the next one is even started: lines keep their order.
         await trio.lowlevel.checkpoint()
 
-    async def _push(self, event: str, payload: Any) -> None:
+    async def _push(
+        self, event: str, payload: Any, before: trio.Event, printed: trio.Event
+    ) -> None:
         try:
             reply = await self._channel.push(event, payload)
+            if not self._console.has_prompt:
+                # A script reads replies in the order of its lines; a person reads them at once.
+                await before.wait()
             await self._put.send(f"{event} {reply.status} {_shown(reply.response)}")
         except (ConnectionClosed, trio.ClosedResourceError):
             pass  # whoever listens tells it
@@ -135,10 +147,11 @@ class Channels(Dialect):
             # No mistake: not every event has a reply.
             await self._console.tell(Mark.STATUS, f"{event}: no reply")
         except TrioglockError as error:
-            self._code = FAILED
+            self.failed = True
             await self._console.tell(Mark.PROBLEM, f"{event}: {redact_text(str(error))}")
         finally:
             self._room.release()
+            printed.set()
 
     async def settle(self) -> None:
         """See :meth:`Dialect.settle`; every push has its reply then, or none will come."""
@@ -185,9 +198,8 @@ class Channels(Dialect):
     def judge(self, error: TrioglockError) -> tuple[int, str]:
         """See :meth:`Dialect.judge`."""
         if type(error) is phoenix.ChannelClosed:
-            return self._code, f"{self._channel.topic} was closed by the server"
-        code, words = super().judge(error)
-        return self._code or code, words
+            return OK, f"{self._channel.topic} was closed by the server"
+        return super().judge(error)
 
     async def _show_presence(self, _: str) -> None:
         for name, entry in self._presence.state.items():
@@ -247,19 +259,16 @@ def open_channel(
         InvalidURL, InvalidOption: at once.
         ConnectError, PhoenixError: on entering the block.
     """
-    if not options["reconnect"]:
-        # A channel ends with its process on the server, as the program does with the connection.
-        opening = phoenix.connect(
-            url, params=topic.params, auth_token=topic.token, rejoin_delays=(), **options
-        )
-    else:
-        opening = phoenix.connect(
-            url,
-            params=topic.params,
-            auth_token=topic.token,
-            serializer=Witness(topic.name, console),
-            **options,
-        )
+    opening = phoenix.connect(
+        url,
+        params=topic.params,
+        auth_token=topic.token,
+        serializer=Witness(topic.name, console) if options["reconnect"] else None,
+        timeout=topic.timeout,
+        # Without --reconnect the program ends with the channel.
+        rejoin_delays=REJOIN_DELAYS if options["reconnect"] else (),
+        **options,
+    )
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Channels]:

@@ -158,7 +158,7 @@ class Conversation:
         code, words = self._dialect.judge(error)
         if self._plan.once and not (self._answered.is_set() or self._signalled or self._code):
             code, words = FAILED, f"{words}; no answer came"
-        self._code = self._code or code
+        self._code = self._code or code or int(self._dialect.failed)
         if code != OK or self._console.has_prompt:
             mark = Mark.STATUS if code == OK else Mark.PROBLEM
             await self._console.tell(mark, words)

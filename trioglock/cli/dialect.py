@@ -44,6 +44,8 @@ class Dialect(ABC):
 
     def __init__(self, connection: Connection[Any]) -> None:
         self.connection: Connection[Any] = connection
+        self.failed: bool = False
+        """Whether something that was said has failed, and that was told."""
 
     @property
     def commands(self) -> Mapping[str, Command]:

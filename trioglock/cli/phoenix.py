@@ -12,7 +12,7 @@ from .console import Shape, open_console
 from .conversation import Plan
 from .exits import EXIT_CODES
 from .running import run_conversation
-from .values import json_value, pairs, seconds
+from .values import json_value, pairs, seconds, topic_name
 
 __all__ = ["command"]
 
@@ -27,7 +27,7 @@ Examples:
 @click.command("phoenix", cls=CarefulCommand, epilog=f"{EXIT_CODES}\n{EXAMPLES}")
 @click.argument("url")
 @click.argument("verb", metavar="join", type=click.Choice(["join"]), expose_value=False)
-@click.argument("topic")
+@click.argument("topic", callback=topic_name)
 @click.option(
     "--params", "payload", metavar="JSON", callback=json_value, help="The payload of the join."
 )
@@ -54,6 +54,14 @@ Examples:
     help="Push this first. May be given again.",
 )
 @click.option(
+    "--timeout",
+    default="10",
+    show_default=True,
+    metavar="SECONDS",
+    callback=seconds(),
+    help="For the answer to the join, and for each reply.",
+)
+@click.option(
     "--wait",
     metavar="SECONDS",
     callback=seconds(zero=True),
@@ -70,6 +78,7 @@ def command(
     params: dict[str, str],
     token: str | None,
     pushes: tuple[str, ...],
+    timeout: float,
     wait: float | None,
     no_history: bool,
     **given: Any,
@@ -85,7 +94,7 @@ def command(
     """
     console = open_console(Shape(highlighted=True), None if no_history else "phoenix_history")
     options = connect_options(url, given)
-    wanted = Topic(name=topic, payload=payload, params=params, token=token)
+    wanted = Topic(name=topic, payload=payload, params=params, token=token, timeout=timeout)
     return run_conversation(
         console,
         Plan(wait=wait, opening=pushes),

@@ -12,7 +12,7 @@ import click
 from ..errors import InvalidOption
 from ..options import check_headers, check_subprotocols
 
-__all__ = ["headers", "json_value", "pairs", "seconds", "subprotocols"]
+__all__ = ["headers", "json_value", "pairs", "seconds", "subprotocols", "topic_name"]
 
 Check: TypeAlias = Callable[[click.Context, click.Parameter, Any], Any]
 """What click calls with the text of an option."""
@@ -78,6 +78,13 @@ def pairs(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> dict[s
         if "=" not in text or text.startswith("="):
             raise click.BadParameter("a param is written name=value.")
     return {text.partition("=")[0]: text.partition("=")[2] for text in texts}
+
+
+def topic_name(_: click.Context, __: click.Parameter, text: str) -> str:
+    """A topic that can be joined."""
+    if text in ("", "phoenix"):
+        raise click.BadParameter(f"a topic is a name such as room:1, not {text!r}.")
+    return text
 
 
 def json_value(_: click.Context, __: click.Parameter, text: str | None) -> Any:

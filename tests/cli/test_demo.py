@@ -1,0 +1,49 @@
+"""``trioglock demo``: the main job on one machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trioglock.cli import main
+
+from ..scripts import assert_lines
+from .kit import trioglock
+from .window import needs_tmux, terminal
+
+
+async def test_plain_lines() -> None:
+    """Twenty steps, for those who read them in a file."""
+    done = await trioglock("demo", "--messages", "1000")
+    assert (done.code, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("[") for line in lines) == 20
+    assert_lines(
+        done.stdout,
+        [
+            r"echo server at ws://127\.0\.0\.1:\d+/",
+            r"\[#\.{19}\] 50 of 1000",
+            r"\[#{20}\] 1000 of 1000",
+            r"final state: Count\(sent=1000, received=1000\)",
+            r"1000 messages there and back in \d+\.\d\d s: [\d,]+/s",
+        ],
+    )
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "many"])
+def test_a_number_that_is_none(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A usage error."""
+    assert main(["demo", "--messages", given]) == 2
+    assert "Invalid value for '--messages'" in capsys.readouterr().err
+
+
+@needs_tmux
+async def test_a_bar_in_a_terminal(tmp_path: Path) -> None:
+    """It is drawn on one line."""
+    async with terminal(tmp_path) as window:
+        await window.run("demo", "--messages", "500")
+        lines = await window.shows("exit code 0")
+        assert lines[1].startswith("messages ━")
+        assert lines[1].endswith("500/500")
+        assert lines[2] == "final state: Count(sent=500, received=500)"
