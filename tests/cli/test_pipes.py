@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -135,6 +136,19 @@ async def test_a_slow_reader_stops_nothing_else() -> None:
         await peer.ping()
         await running.end_input()
         assert (await running.finish()).stdout.splitlines() == [text] * 100
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+async def test_a_reader_that_stands_still(name: str) -> None:
+    """A signal ends the program all the same, in good order."""
+    async with MockServer() as server, started("connect", server.url) as running:
+        peer = await server.accept()
+        await running.type("hi")
+        await peer.expect("hi")
+        await peer.send(*["x" * 1000] * 200)
+        running.process.send_signal(signal.Signals[name])
+        await peer.expect_close(1000 if name == "SIGINT" else 1001)
+        assert await running.process.wait() == 128 + signal.Signals[name]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

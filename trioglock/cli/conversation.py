@@ -40,6 +40,9 @@ QUIET = 1.0
 PATIENCE = 10.0
 """... and the most seconds to wait for that."""
 
+SECONDS_TO_PRINT = 2.0
+"""What is left of the output after a signal has ended the connection."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -97,7 +100,6 @@ class Conversation:
     async def _whole(self, opening: AbstractAsyncContextManager[Dialect]) -> None:
         try:
             async with opening as dialect:
-                self._dialect = dialect
                 await self._hold(dialect)
         except ConnectError as error:
             await self._fail(words_of_failure(error), NOT_CONNECTED)
@@ -112,6 +114,7 @@ class Conversation:
                 await self._console.tell(Mark.STATUS, f"connected to {url}")
             self._tasks.start_soon(self._read, dialect)
             end = await self._listen(dialect)
+            self._closing = True
             self._tasks.cancel_scope.cancel()
         await self._tell_end(end)
 
@@ -250,6 +253,12 @@ class Conversation:
         assert self._dialect is not None
         await self._console.stop_reading()
         await self._dialect.connection.aclose(frame.code, frame.reason)
+        if self._signalled is not None:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Whoever reads what is printed may stand still; a signal waits for that no longer."""
+        self._opening.deadline = trio.current_time() + SECONDS_TO_PRINT
 
     async def _watch(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
@@ -263,6 +272,7 @@ class Conversation:
             self._opening.cancel()
         elif self._closing:
             self._dialect.connection.abort()
+            self._hurry()
         else:
             self.close(Close(1000 if number == signal.SIGINT else 1001))
 
