@@ -66,14 +66,26 @@ async def test_once() -> None:
 
 async def test_what_comes_while_it_closes_is_printed() -> None:
     """Until the peer confirms, with --wait 0 as well."""
+    lines = [f"late {number}" for number in range(100)]
     async with MockServer() as server, started("connect", server.url, "--wait", "0") as running:
         peer = await server.accept()
+        held: list[bytes] = []
+
+        async def hold(data: bytes) -> None:
+            held.append(data)
+
+        async def release(data: bytes) -> None:
+            await send_all(b"".join([*held, data]))
+
+        send_all = peer.stream.send_all
+        peer.stream.send_all = hold  # type: ignore[method-assign, assignment]
+        await peer.send(*lines)
+        # What is written next is the answer to the Close frame.
+        peer.stream.send_all = release  # type: ignore[method-assign, assignment]
         await running.end_input()
-        await peer.send(*(f"late {number}" for number in range(100)))
         await peer.expect_close(1000)
         done = await running.finish()
-    assert done.code == 0
-    assert done.stdout.splitlines() == [f"late {number}" for number in range(100)]
+    assert (done.code, done.stdout.splitlines()) == (0, lines)
 
 
 async def ticks(peer: MockPeer) -> None:
