@@ -238,6 +238,31 @@ async def test_the_peer_goes_away(autojump_clock: MockClock) -> None:
     assert desk.told[0].startswith("! lost: ")
 
 
+async def test_more_than_can_wait_while_it_closes(autojump_clock: MockClock) -> None:
+    """What is dropped is told, and the exit code is 1."""
+
+    async def floods(peer: MockPeer) -> None:
+        await peer.expect("hi")
+        held: list[bytes] = []
+
+        async def hold(data: bytes) -> None:
+            held.append(data)
+
+        async def release(data: bytes) -> None:
+            await send_all(b"".join([*held, data]))
+
+        send_all = peer.stream.send_all
+        peer.stream.send_all = hold  # type: ignore[method-assign, assignment]
+        await peer.send(*["x"] * 1200)
+        peer.stream.send_all = release  # type: ignore[method-assign, assignment]
+        await peer.expect_close(1000)
+
+    desk = Desk("hi")
+    code, _ = await conversation(desk, floods, wait=1)
+    assert (code, len(desk.messages)) == (1, 1000)
+    assert desk.told == ["! closed: 1000; 200 messages were dropped"]
+
+
 async def test_a_reader_that_goes_away(autojump_clock: MockClock) -> None:
     """Nothing more is printed; closed with 1000, and 0."""
     desk = Desk(left_open=True, has_prompt=True)

@@ -73,7 +73,11 @@ class Dialect(ABC):
     def judge(self, error: TrioglockError) -> tuple[int, str]:
         """The exit code for what :meth:`hear` raised, and words for it."""
         if isinstance(error, ConnectionClosed):
-            return code_of_end(error), words_of_end(error)
+            code, words = code_of_end(error), words_of_end(error)
+            dropped = self.connection.statistics().dropped
+            return (
+                (FAILED, f"{words}; {dropped} messages were dropped") if dropped else (code, words)
+            )
         return FAILED, redact_text(str(error))
 
     async def settle(self) -> None:

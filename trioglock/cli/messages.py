@@ -14,6 +14,10 @@ from .dialect import Command, Dialect, Refused
 
 __all__ = ["Messages", "open_messages"]
 
+WAITING = 1000
+"""Messages that may wait to be printed. While a connection closes, nothing holds the peer back, and
+what comes beyond is dropped."""
+
 
 class Messages(Dialect):
     """Text as it is typed, and binary in hexadecimal digits.
@@ -72,6 +76,7 @@ def open_messages(
         InvalidURL, InvalidOption: at once.
         ConnectError: on entering the block.
     """
+    options.setdefault("max_queue", WAITING)
     opening = connect(url, **options)
 
     @asynccontextmanager
