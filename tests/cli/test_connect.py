@@ -120,16 +120,21 @@ async def test_ctrl_c_twice() -> None:
     """The second one waits for no peer."""
     async with (
         MockServer() as server,
-        started("connect", server.url, "--close-timeout", "none") as running,
+        started("connect", server.url, "--close-timeout", "none", "--trace") as running,
     ):
         peer = await server.accept()
         await running.type("hi")
         await peer.expect("hi")
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
-        while running.process.poll() is None:
-            running.interrupt()
-            await trio.sleep(0.2)
-        assert (await running.finish()).code == 130
+        running.interrupt()
+        assert running.process.stderr is not None
+        seen = b""
+        while b"closing with local reason: 1000" not in seen:
+            seen += await running.process.stderr.receive_some()
+        running.interrupt()
+        done = await running.finish()
+        assert done.code == 130
+        assert done.stderr.endswith("! dropped without a closing handshake\n")
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])

@@ -95,6 +95,7 @@ async def test_a_command_imports_no_other() -> None:
         (KeyboardInterrupt(), 130, ""),
         (BaseExceptionGroup("", [KeyboardInterrupt()]), 130, ""),
         (InvalidOption("that is wrong"), 1, "trioglock: that is wrong\n"),
+        (ExceptionGroup("", [ValueError("odd")]), 1, f"trioglock: ValueError: odd {HINT}\n"),
         (
             RuntimeError("odd ws://al:pw@host/?token=abc"),
             1,

@@ -101,7 +101,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _words(error: Exception) -> str:
     """An error of ours explains itself; any other was not expected."""
-    text = redact_text(str(error))
-    if isinstance(error, TrioglockError):
+    first = leaves(error)[0]
+    text = redact_text(str(first))
+    if isinstance(first, TrioglockError):
         return text
-    return f"{type(error).__name__}: {text} (TRIOGLOCK_TRACEBACK=1 shows where)"
+    return f"{type(first).__name__}: {text} (TRIOGLOCK_TRACEBACK=1 shows where)"

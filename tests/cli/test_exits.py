@@ -1,0 +1,86 @@
+"""Exits: every end of a connection has words and an exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from trioglock import (
+    Aborted,
+    Close,
+    ConnectFailed,
+    ConnectionClosed,
+    ConnectionClosedError,
+    Crashed,
+    Disconnect,
+    GaveUp,
+    HandshakeFailed,
+    HeartbeatTimeout,
+    LocalClose,
+    Lost,
+    RemoteClose,
+    Violated,
+)
+from trioglock.cli.exits import code_of_end, words_of_end, words_of_failure
+
+REFUSED = ConnectFailed("no connection to ws://al:pw@host/?token=abc")
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "words"),
+    [
+        (RemoteClose(code=1000, reason="bye"), 0, "closed by the peer: 1000 bye"),
+        (RemoteClose(code=1001), 0, "closed by the peer: 1001"),
+        (RemoteClose(code=1005), 1, "closed by the peer: without a code"),
+        (RemoteClose(code=4000), 1, "closed by the peer: 4000"),
+        (LocalClose(), 0, "closed: 1000"),
+        (LocalClose(code=4000, reason="so"), 0, "closed: 4000 so"),
+        (LocalClose(clean=False), 1, "closed: 1000; the peer has not confirmed it"),
+        (Violated(code=1009, reason="too big"), 1, "closed with 1009, for what the peer has sent:"),
+        (Lost(), 1, "lost: the peer went away without a Close frame"),
+        (Lost(error=OSError("reset")), 1, "lost: reset"),
+        (HeartbeatTimeout(silence=20), 1, "lost: the peer was silent for 20 seconds"),
+        (HeartbeatTimeout(silence=60, writing=True), 1, "lost: the peer read nothing for 60 sec"),
+        (HandshakeFailed(error=REFUSED), 1, "no connection: no connection to ws://host/?token="),
+        (Crashed(error=ValueError("odd")), 1, "failed: odd"),
+        (Aborted(), 1, "dropped without a closing handshake"),
+        (None, 1, "closed"),
+    ],
+)
+def test_ends(reason: Disconnect | None, code: int, words: str) -> None:
+    """Good are 1000 and 1001, and whatever we closed with and the peer has confirmed."""
+    error = ConnectionClosed(None, None, reason)
+    assert code_of_end(error) == code
+    assert words_of_end(error).startswith(words)
+    assert "abc" not in words_of_end(error)
+
+
+def test_what_was_not_sent() -> None:
+    """A good end is none for those whose messages did not leave."""
+    error = ConnectionClosed(Close(1000), None, RemoteClose(code=1000), ["one", "two"])
+    assert code_of_end(error) == 1
+    assert words_of_end(error) == "closed by the peer: 1000; not sent: 2 of your messages"
+
+
+def test_giving_up() -> None:
+    """After a connection, and instead of one."""
+    attempts = [HandshakeFailed(error=REFUSED)] * 10
+    error = ConnectionClosedError(None, None, RemoteClose(code=1001))
+    error.__cause__ = GaveUp(attempts)
+    assert code_of_end(error) == 1
+    assert words_of_end(error) == "closed by the peer: 1001; gave up after 10 attempts"
+    told = words_of_failure(GaveUp(attempts))
+    assert told.startswith("gave up after 10 attempts; no connection: no connection to ws://host/?")
+    assert words_of_failure(GaveUp([])) == "gave up after 0 attempts; closed"
+
+
+def test_what_the_system_says() -> None:
+    """It is found behind groups, and is not told twice."""
+    error = ConnectFailed("cannot connect to host:1: all attempts to connect to host:1 failed")
+    error.__cause__ = OSError("all attempts failed")
+    error.__cause__.__cause__ = ExceptionGroup("", [ConnectionRefusedError(111, "whatever")])
+    assert words_of_failure(error) == (
+        "no connection: cannot connect to host:1 (Connection refused)"
+    )
+    error = ConnectFailed("host: Connection refused")
+    error.__cause__ = ConnectionRefusedError(111, "whatever")
+    assert words_of_failure(error) == "no connection: host: Connection refused"
