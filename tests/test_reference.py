@@ -51,6 +51,7 @@ ROOMS = (
     "trioglock.connection",
     "trioglock.protocols",
     "trioglock.pubsub.redis",
+    "trioglock.redaction",
     "trioglock.server",
     "trioglock.testing.faults",
     "trioglock.testing.gossip",

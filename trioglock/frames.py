@@ -95,9 +95,9 @@ class Close:
     def __post_init__(self) -> None:
         code = self.code
         if not isinstance(code, int):
-            raise ValueError(f"a close code is an int, not {code!r}")
+            raise ValueError(f"a close code is an int, not {type(code).__name__}")
         if not isinstance(self.reason, str):
-            raise ValueError(f"a close reason is a str, not {self.reason!r}")
+            raise ValueError(f"a close reason is a str, not {type(self.reason).__name__}")
         if code == NO_STATUS:
             if self.reason:
                 raise ValueError("a Close frame without a code (1005) carries no reason")
@@ -168,7 +168,7 @@ Event: TypeAlias = Run | Ping | Pong | Close | Violation
 
 def _check_control_payload(payload: bytes) -> None:
     if not isinstance(payload, bytes):
-        raise ValueError(f"the payload of a control frame is bytes, not {payload!r}")
+        raise ValueError(f"the payload of a control frame is bytes, not {type(payload).__name__}")
     if len(payload) > MAX_CONTROL_PAYLOAD:
         raise ValueError(
             f"the payload of a control frame is at most {MAX_CONTROL_PAYLOAD} bytes, "

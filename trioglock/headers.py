@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-from .redaction import redact_header
+from .redaction import redact_header, shorten
 
 __all__ = ["TOKEN", "Headers", "HeadersLike"]
 
@@ -101,7 +101,7 @@ def _checked(pair: tuple[str, str]) -> tuple[str, str]:
     except (TypeError, ValueError):
         raise ValueError("a header is a pair of name and value") from None
     if not isinstance(name, str) or not name or not TOKEN.issuperset(name):
-        raise ValueError(f"{name!r} is not the name of a header")
+        raise ValueError(f"{shorten(name)} is not the name of a header")
     if not isinstance(value, str):
         raise ValueError(f"the value of header {name} is a str, not {type(value).__name__}")
     if any(c in value for c in "\r\n\0"):

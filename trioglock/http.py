@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from .headers import Headers, HeadersLike
-from .redaction import redact_repr
+from .redaction import redact_repr, shorten
 
 __all__ = ["Request", "Response"]
 
@@ -72,7 +72,9 @@ class Response:
         self, status: int = 200, body: str | bytes = b"", headers: HeadersLike = ()
     ) -> None:
         if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
-            raise ValueError(f"the status of an answer is a whole number of 200 to 599: {status!r}")
+            raise ValueError(
+                f"the status of an answer is a whole number of 200 to 599: {shorten(status)}"
+            )
         if not isinstance(body, str | bytes):
             raise ValueError(f"the body of an answer is str or bytes, not {type(body).__name__}")
         checked = Headers(headers)

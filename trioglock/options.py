@@ -13,7 +13,7 @@ import trio
 from .errors import InvalidOption
 from .frames import BytesLike, Data
 from .headers import TOKEN, Headers, HeadersLike
-from .redaction import redact_header
+from .redaction import redact_repr, redact_subprotocols
 from .version import __version__
 
 __all__ = ["USER_AGENT", "Beat", "DialOptions", "FlowOptions", "Overflow", "StreamSource"]
@@ -28,7 +28,7 @@ StreamSource: TypeAlias = trio.abc.Stream | Callable[[], Awaitable[trio.abc.Stre
 """An open stream, or a function that opens one for every attempt."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DialOptions:
     """How to reach the server and what to ask of it: all that one attempt needs.
 
@@ -51,6 +51,9 @@ class DialOptions:
     open_timeout: float | None = 10
     max_size: int | None = 2**20
     max_redirects: int = 10
+
+    def __repr__(self) -> str:
+        return redact_repr(self)
 
     def __post_init__(self) -> None:
         for name in ("origin", "user_agent_header"):
@@ -165,7 +168,7 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
 
 def _names(given: object) -> str:
     # Browsers have made it a habit to send a token as one of the names.
-    return redact_header("Sec-WebSocket-Protocol", repr(given))
+    return redact_subprotocols(repr(given))
 
 
 def _check_header_value(name: str, value: str | None) -> None:
