@@ -28,6 +28,7 @@ async def test_a_session(tmp_path: Path) -> None:
         await window.shows(lambda lines: lines[-1] == "> hello")
         await window.type(" again")
         await window.shows("< hello again")
+        await window.press("Enter", "Enter")  # nothing is sent
         await window.type("//slash")
         await window.shows("< /slash")
         await window.type("/binary 00 ff")
@@ -117,6 +118,31 @@ async def test_ctrl_c(tmp_path: Path) -> None:
         lines = await window.shows("exit code 130")
         # The terminal shows the second one itself, for the prompt has gone.
         assert "^C! dropped without a closing handshake" in lines
+
+
+async def test_ctrl_z(tmp_path: Path) -> None:
+    """Stops it as it stops any program, and what was typed is there again afterwards."""
+    async with MockServer() as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url)
+        await window.shows(f"* connected to {server.url}")
+        peer = await server.accept()
+        typed = ""
+        for text in ("half", " and", " half"):
+            typed += text
+            # The shell's way to read a line would show keys that move the cursor.
+            await window.press("Home", "End")
+            await window.press("-l", text)
+            await window.shows(f"> {typed}")
+            await window.press("C-z")
+            await window.shows(lambda lines: any("Stopped" in line for line in lines[-4:]))
+            await window.type("clear; fg")
+            await window.shows(lambda lines: lines[-1].startswith("> half"))
+        await window.press("Enter")
+        await peer.expect("half and half")
+        lines = await window.shows(lambda lines: lines[-2:] == ["> half and half", ">"])
+        assert lines.count("> half and half") == 1
+        await window.press("C-d")
+        await window.shows(lambda lines: "* closed: 1000" in lines)
 
 
 async def test_an_outage(tmp_path: Path) -> None:
