@@ -148,6 +148,16 @@ async def test_refused() -> None:
     assert "s3cret" not in done.stderr
 
 
+async def test_secrets_stay_secret() -> None:
+    """Tokens in the address, the join and the header are in no trace."""
+    arguments = ("--param", "key=s3cret", "--params", '{"token": "s3cret"}', "--trace")
+    async with MockPhoenixServer() as server:
+        done = await phoenix(server, *arguments, env={"TRIOGLOCK_TOKEN": "s3cret"})
+    assert done.code == 0
+    assert "phx_join" in done.stderr
+    assert "s3cret" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("event", "code", "told"),
     [

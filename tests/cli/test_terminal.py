@@ -56,6 +56,21 @@ async def test_help_and_status(tmp_path: Path) -> None:
         await window.shows("exit code 0")
 
 
+async def test_secrets_stay_secret(tmp_path: Path) -> None:
+    """What the address carries is on no screen, and in no history."""
+    async with MockServer(echo) as server, terminal(tmp_path) as window:
+        host = server.url.removeprefix("ws://")
+        await window.run("connect", f"ws://al:s3cret@{host}?token=s3cret", "--trace")
+        await window.shows(f"* connected to {server.url}?token=[hidden]")
+        await window.type("/status")
+        await window.shows(lambda lines: any(line.startswith("latency") for line in lines))
+        assert "s3cret" not in await window.screen()
+        await window.press("C-d")
+        await window.shows("exit code 0")
+        assert "s3cret" not in await window.screen()
+        assert "s3cret" not in (tmp_path / "trioglock" / "connect_history").read_text()
+
+
 async def test_what_is_typed_is_not_disturbed(tmp_path: Path) -> None:
     """Messages appear above the prompt, and editing goes on where it was."""
     async with MockServer() as server, terminal(tmp_path) as window:
