@@ -32,6 +32,8 @@ from trioglock import (
     errors,
     reasons,
 )
+from trioglock.protocols import gossip, phoenix
+from trioglock.routing import RequestLost, RequestTimeout
 
 LINE = re.compile(r"    (?P<indent>[│ ├└─]*)(?P<name>[A-Z]\w+)(?: \((?P<builtin>\w+)\))?(?: .*)?")
 
@@ -172,3 +174,55 @@ def test_errors_survive_copying_and_pickling(error: TrioglockError) -> None:
         assert type(twin) is type(error)
         assert str(twin) == str(error)
         assert repr(vars(twin)) == repr(vars(error))
+
+
+UNKIND = "no\nERROR forged \x1b[31m\u202e token=s3cret wss://al:s3cret@h/ " + "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TrioglockError(UNKIND),
+        errors.InvalidOption(UNKIND),
+        errors.ConnectFailed(UNKIND),
+        HandshakeRefused(400, Headers(), b"", UNKIND),
+        RedirectFailed(HandshakeRefused(302, Headers()), UNKIND),
+        GaveUp([HandshakeFailed(error=OSError(UNKIND))]),
+        errors.RestartLimit([OSError(UNKIND)], 5.0),
+        ConnectionClosedError(None, None, Lost(error=OSError(UNKIND))),
+        ConnectionClosedError(Close(4000, UNKIND[:70]), None, None),
+        RequestLost("event", Lost(error=OSError(UNKIND))),
+        RequestTimeout(UNKIND, 5),
+        gossip.RequestFailed("event", UNKIND),
+        phoenix.JoinRefused("room:1", {"reason": UNKIND, "token": "s3cret"}),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_others_say_is_quoted_with_care(error: TrioglockError) -> None:
+    """In one line of bounded length, that forges no other, and without secrets."""
+    for text in (str(error), repr(error)):
+        assert len(text) < 1200
+        assert text.isprintable()
+        assert "s3cret" not in text
+    assert "forged" in str(error)
+
+
+class Mute(Exception):
+    def __repr__(self) -> str:
+        raise LookupError
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        GaveUp([HandshakeFailed(error=Mute())]),
+        errors.RestartLimit([Mute()], 5.0),
+        ConnectionClosedError(None, None, Crashed(error=Mute())),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_cannot_be_quoted_is_said_to_be_so(error: TrioglockError) -> None:
+    """The causes may be anything that somebody has raised."""
+    assert re.search(r"whose (repr|text) raises LookupError", str(error))

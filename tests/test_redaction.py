@@ -146,6 +146,8 @@ def test_headers(name: str, value: str, shown: str) -> None:
         ("sent Bearer s3cret-token there", "sent Bearer [hidden] there"),
         ("cannot reach wss://al:pw@h/?t=s3cret now", "cannot reach wss://h/?t=[hidden] now"),
         ("password:", "password:"),
+        ("(wss://h/?t=s3cret) wss://al:s3cret@h: no", "(wss://h/?t=[hidden]) wss://h: no"),
+        ("GET /feed?t=s3cret, refused", "GET /feed?t=[hidden], refused"),
         ("", ""),
     ],
 )  # fmt: skip

@@ -16,7 +16,8 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
@@ -26,12 +27,16 @@ from trio.testing import MockClock
 
 from trioglock import (
     Backoff,
+    BrokerRefused,
     BrokerUnavailable,
+    Close,
     Connection,
     Disconnect,
     HandshakeFailed,
+    Headers,
     MemoryListener,
     NativeTransport,
+    Ping,
     Prepared,
     Reconnect,
     Request,
@@ -43,13 +48,14 @@ from trioglock import (
     connect,
     serve,
 )
+from trioglock.options import DialOptions
 from trioglock.protocols import gossip, phoenix
-from trioglock.pubsub import Hub, RedisBroker
+from trioglock.pubsub import Hub, RedisBroker, publish
 from trioglock.telemetry import Event, FrameReceived, FrameSent, HookReplied, listen
 from trioglock.testing import MockGossipServer, MockPhoenixServer, MockServer, echo
 
 from .transports.proxies import HTTPProxy, SOCKSProxy
-from .transports.servers import answering, response, serving
+from .transports.servers import answering, close, read_request, response, serving, upgrade
 
 WORD = "s3cr3t"
 """In every secret of these tests."""
@@ -124,7 +130,8 @@ def diary(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -
         yield diary
     assert diary.entries
     formatter = logging.Formatter("%(name)s %(message)s")
-    seen = [*diary.entries, *map(formatter.format, caplog.records), *capfd.readouterr()]
+    logged = [formatter.format(record) for record in caplog.get_records("call")]
+    seen = [*diary.entries, *logged, *capfd.readouterr()]
     found = {needle: text for text in seen for needle in NEEDLES if needle in text}
     assert not found, "\n".join(f"{needle} in {text}" for needle, text in found.items())
 
@@ -441,6 +448,99 @@ async def test_hooks_that_fail(diary: Diary, autojump_clock: MockClock) -> None:
     await diary.failing(journey())
 
 
+MANY: Any = HEADERS
+ONE: Any = WORD
+
+WRONG_KINDS: dict[str, Callable[[], object]] = {
+    "headers as socket": lambda: connect("ws://h/", MANY),
+    "transport": lambda: connect("ws://h/", transport=MANY),
+    "stream": lambda: connect("ws://h/", stream=cast("Any", with_secrets("unix://h"))),
+    "reconnect": lambda: connect("ws://h/", reconnect=MANY),
+    "a whole header": lambda: Headers([(f"Authorization: Bearer {WORD}", "")]),
+    "a reason": lambda: Close(1000, MANY),
+    "a code": lambda: Close(ONE),
+    "a payload": lambda: Ping(ONE),
+    "a status": lambda: Response(MANY),
+    "client_secret": lambda: gossip.connect(
+        client_id="id", client_secret=ONE.encode(), core=gossip.Core()
+    ),
+    "a listener": lambda: listen(MANY),
+    "Phoenix, an odd host": lambda: phoenix.connect(f"wss://{USER}:{WORD}@h\u2100/"),
+    "Phoenix, odd params": lambda: phoenix.connect("wss://h", params={"token": f"{WORD}\ud800"}),
+    "Phoenix, an odd token": lambda: phoenix.connect("wss://h", auth_token=f"{WORD}\ud800"),
+    "user information": lambda: connect(f"wss://{USER}:{WORD}\ud800@h"),
+    "a proxy": lambda: connect("ws://h", proxy=f"http://{USER}:{WORD}\ud800@h"),
+    "Redis, bytes": lambda: RedisBroker(cast("Any", f"redis://:{WORD}@h".encode())),
+    "Redis, no scheme": lambda: RedisBroker(f"{WORD}@localhost:6379"),
+    "Redis, a slash": lambda: RedisBroker(f"redis://{USER}:{WORD}/x@h"),
+    "Redis, an odd host": lambda: RedisBroker(f"redis://{USER}:{WORD}@h\u2100/"),
+    "Redis, odd": lambda: RedisBroker(f"redis://{USER}:{WORD}\ud800@h"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_KINDS)
+def test_values_of_the_wrong_kind(name: str, diary: Diary) -> None:
+    """A secret where something else belongs, and what no library that is asked can read."""
+    with pytest.raises(ValueError) as caught:
+        WRONG_KINDS[name]()
+    diary.note(caught.value)
+
+
+def test_values_that_have_secrets(diary: Diary) -> None:
+    """They can be shown: what a callback of Phoenix returns, what a transport is given."""
+    diary.note(
+        phoenix.Connect(url=with_secrets("wss://h"), params={"id": WORD, "n": {"x": [WORD]}}),
+        phoenix.Connect(params=partial(dict, token=WORD)),
+        DialOptions(
+            url=with_secrets("wss://h"),
+            subprotocols=("chat", TOKEN),
+            proxy=with_secrets("http://h"),
+        ),
+    )
+    assert repr(phoenix.Connect()) == "Connect(url=None, params=None, delay=0)"
+
+
+@both
+@pytest.mark.parametrize("chosen", [TOKEN, f"x{TOKEN}", f"{TOKEN}, chat"])
+async def test_a_server_that_chooses_the_token(
+    transport: Callable[[], Transport], chosen: str, diary: Diary
+) -> None:
+    """As browsers make it necessary, tokens travel with the subprotocols; servers echo them."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        request = await read_request(stream)
+        await stream.send_all(upgrade(request, f"Sec-WebSocket-Protocol: {chosen}"))
+        await close(stream)
+
+    async def journey(port: int) -> None:
+        async with connect(
+            f"ws://127.0.0.1:{port}",
+            Noting(diary),
+            transport=transport(),
+            subprotocols=["chat", TOKEN],
+            trace=True,
+        ) as conn:
+            assert conn.subprotocol == TOKEN
+            diary.note(conn.handshake, conn.status_report())
+
+    async with serving(script) as port:
+        if chosen == TOKEN:
+            await journey(port)
+        else:
+            error = await diary.failing(journey(port))
+            assert "a subprotocol that was not offered: " in str(error)
+
+
+@both
+async def test_what_a_refusal_says(transport: Callable[[], Transport], diary: Diary) -> None:
+    """In the words of the status line, a server may tell back what it was told."""
+    phrase = f"Forbidden /feed?code={WORD} token={WORD} " + "x" * 5000
+    async with serving(answering(response(f"403 {phrase}"))) as port:
+        error = await diary.failing(_enter(f"ws://127.0.0.1:{port}", transport=transport()))
+    assert "403 Forbidden /feed" in str(error)
+    assert len(str(error)) < 1100
+
+
 # The side of a server.
 
 
@@ -579,6 +679,49 @@ async def test_redis(diary: Diary, nobody: int) -> None:
             RedisBroker(url)
         except Exception as error:
             diary.note(error)
+
+
+@pytest.mark.parametrize("way", ["hub", "publish()"])
+async def test_a_redis_that_quotes_what_it_is_sent(way: str, diary: Diary) -> None:
+    """One that does not know AUTH, as it is renamed where many share a server."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        async for _ in stream:
+            quoted = f"with args beginning with: '{USER}' '{WORD}'"
+            await stream.send_all(f"-ERR unknown command 'AUTH', {quoted}\r\n".encode() * 9)
+
+    async with serving(script) as port:
+        url = f"redis://{USER}:{WORD}@127.0.0.1:{port}/0"
+        if way == "hub":
+            error = await diary.failing(Hub(broker=RedisBroker(url)).__aenter__())
+        else:
+            call = partial(publish, "x", url=url)
+            error = await diary.failing(trio.to_thread.run_sync(call))
+    assert isinstance(error, BrokerRefused)
+    assert "unknown command 'AUTH'" in str(error)
+
+
+async def test_functions_that_have_secrets(diary: Diary, autojump_clock: MockClock) -> None:
+    """A listener is called by its name in the log, not with its arguments or its owner."""
+
+    @dataclass
+    class Reporter:
+        token: str
+
+        def report(self, _: object) -> None:
+            raise LookupError
+
+    def post(_: object, *, key: str) -> None:
+        raise LookupError
+
+    diary.note("over")
+    hub = Hub()
+    with listen(Reporter(WORD).report), listen(partial(post, key=WORD)):
+        async with MockServer(echo, memory=True) as server, hub:
+            hub.on("news")(partial(post, key=WORD))
+            hub.on("news")(Reporter(WORD).report)
+            await hub.publish("x", "news")
+            await _enter(server.url, stream=server.open_stream)
 
 
 async def test_messages_and_results_of_the_wrong_shape(

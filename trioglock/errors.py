@@ -39,6 +39,7 @@ from collections.abc import Sequence
 from .frames import Close
 from .headers import Headers
 from .reasons import Disconnect
+from .redaction import redact_line, shown
 
 __all__ = [
     "BadHookResult",
@@ -71,7 +72,17 @@ __all__ = [
 
 
 class TrioglockError(Exception):
-    """Base of everything below; catch it to catch all."""
+    """Base of everything below; catch it to catch all.
+
+    Texts quote what was given, or what a peer has said, which ends up in logs and tracebacks: so
+    each is one line, of 1000 characters at the most, with secrets hidden.
+    """
+
+    def __str__(self) -> str:
+        return redact_line(super().__str__())
+
+    def __repr__(self) -> str:
+        return redact_line(super().__repr__())
 
 
 class InvalidURL(TrioglockError, ValueError):
@@ -159,8 +170,8 @@ class RestartLimit(TrioglockError):
         self.within = within
 
     def __str__(self) -> str:
-        last = f", the last: {self.causes[-1]!r}" if self.causes else ""
-        return f"{len(self.causes)} failures within {self.within} seconds{last}"
+        last = f", the last: {shown(self.causes[-1])}" if self.causes else ""
+        return redact_line(f"{len(self.causes)} failures within {self.within} seconds{last}")
 
 
 class ServiceReturned(TrioglockError):
@@ -219,11 +230,14 @@ class HandshakeRefused(ConnectError):
         self.phrase = phrase
 
     def __repr__(self) -> str:
-        shown = f"{self.status} {self.phrase}".rstrip()
-        return f"{type(self).__name__}({shown!r}, {self.headers!r}, {len(self.body)} bytes)"
+        said = f"{self.status} {self.phrase}".rstrip()
+        return redact_line(
+            f"{type(self).__name__}({said!r}, {len(self.body)} bytes, {self.headers!r})"
+        )
 
     def __str__(self) -> str:
-        return f"the server refused the handshake: {self.status} {self.phrase}".rstrip()
+        said = f"{self.status} {self.phrase}".rstrip()
+        return redact_line(f"the server refused the handshake: {said}")
 
 
 class RedirectFailed(HandshakeRefused):
@@ -242,7 +256,7 @@ class RedirectFailed(HandshakeRefused):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"{self.problem} (status {self.status})"
+        return redact_line(f"{self.problem} (status {self.status})")
 
 
 class InvalidHandshake(ConnectError):
@@ -264,8 +278,8 @@ class GaveUp(ConnectError):
         self.attempts: tuple[Disconnect, ...] = tuple(attempts)
 
     def __str__(self) -> str:
-        last = f", the last: {self.attempts[-1]!r}" if self.attempts else ""
-        return f"gave up after {len(self.attempts)} attempts{last}"
+        last = f", the last: {shown(self.attempts[-1])}" if self.attempts else ""
+        return redact_line(f"gave up after {len(self.attempts)} attempts{last}")
 
 
 class ConnectionClosed(TrioglockError):
@@ -317,7 +331,8 @@ class ConnectionClosed(TrioglockError):
         ]
         text = ", ".join(told) or "no Close frame either way"
         if self.cause is not None and (not told or self.received is None):
-            text = f"{text} ({self.cause!r})"
+            text = f"{text} ({shown(self.cause)})"
+        text = redact_line(text)
         return f"{text}; {len(self.unsent)} frames never sent" if self.unsent else text
 
 

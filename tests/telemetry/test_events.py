@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,7 +48,9 @@ from trioglock.telemetry import (
     HeartbeatMissed,
     HookFailed,
     HookReplied,
+    Listening,
     MessageDropped,
+    Probe,
     ReconnectScheduled,
     Terminated,
     events,
@@ -544,6 +548,125 @@ async def test_a_listener_that_raises_harms_nobody(
     assert record.levelno == logging.ERROR
     assert "told nothing more" in record.getMessage()
     assert "of the listener" in caplog.text
+
+
+def test_one_listener_may_stop_another() -> None:
+    """Who is stopped is not told the event that is being told, and who begins is told the next."""
+    late: Seen = []
+    told: Seen = []
+
+    def stop(event: Event) -> None:
+        other.stop()
+        begun.append(listen(late.append, ConnectStarted))
+
+    begun: list[Listening] = []
+    with listen(stop, ConnectStarted) as first, listen(told.append, ConnectStarted) as other:
+        probe = Probe("x", of="client")
+        probe.connect_started(1)
+        first.stop()
+        probe.connect_started(2)
+    assert told == []
+    assert [event.attempt for event in late if isinstance(event, ConnectStarted)] == [2]
+    for one in begun:
+        one.stop()
+    probe.connect_started(3)
+    assert len(late) == 1
+
+
+def test_beginning_twice_is_harmless() -> None:
+    """It is told each event once, and can begin again."""
+    told: Seen = []
+    probe = Probe("x", of="client")
+    with listen(told.append, ConnectStarted) as listening:
+        listening.start()
+        probe.connect_started(1)
+        listening.stop()
+        probe.connect_started(2)
+        listening.start()
+        probe.connect_started(3)
+    probe.connect_started(4)
+    assert [event.attempt for event in told if isinstance(event, ConnectStarted)] == [1, 3]
+
+
+def test_a_listener_that_raises_into_a_log_that_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ends there all the same."""
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("no room on the disk")
+
+    def broken(event: Event) -> None:
+        raise LookupError
+
+    logger = logging.getLogger("trioglock.telemetry")
+    monkeypatch.setattr(logger, "handlers", [Broken()])
+    with listen(broken, ConnectStarted), heard(ConnectStarted) as seen:
+        Probe("x", of="client").connect_started(1)
+    assert len(seen) == 1
+
+
+def test_several_threads_have_the_same_listeners() -> None:
+    """Each is told of the connections of all, while others come and go."""
+    told: Seen = []
+    failures: list[BaseException] = []
+
+    def live() -> None:
+        async def main() -> None:
+            for _ in range(20):
+                with listen(id), listen(id, FrameSent):
+                    async with linked() as (conn, far):
+                        conn.trace(False)
+                        await conn.send("x")
+                        await far.receive()
+                        conn.abort()
+
+        try:
+            trio.run(main)
+        except BaseException as error:
+            failures.append(error)
+
+    with listen(told.append, Connected, FrameSent, Terminated):
+        threads = [threading.Thread(target=live) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert Counter(kinds(told)) == {"Connected": 80, "FrameSent": 80, "Terminated": 80}
+    assert not Probe.frames
+    with heard(Connected) as seen:
+        pass
+    assert seen == []
+
+
+async def test_a_listener_may_open_and_look_at_connections(autojump_clock: MockClock) -> None:
+    """From within: another connection, the report of this one, its trace."""
+    reports: list[str] = []
+    async with trio.open_nursery() as nursery:
+
+        async def another() -> None:
+            async with linked():
+                pass
+
+        def meddle(event: Event) -> None:
+            reports.append(str(conn.status_report()))
+            conn.trace(len(reports) % 2 == 0)
+            if isinstance(event, CloseStarted) and event.connection.id == conn.id:
+                nursery.start_soon(another)
+
+        async with linked() as (conn, far):
+            with listen(meddle):
+                await conn.send("x")
+                await far.write(["y"])
+                await conn.receive()
+                await far.write([Close(1000)])
+                await trio.testing.wait_all_tasks_blocked()
+                await far.send_eof()
+                await conn.wait_closed()
+                conn.trace(False)
+    assert len(reports) > 10
 
 
 async def test_a_listener_may_send(autojump_clock: MockClock) -> None:

@@ -215,6 +215,105 @@ async def test_a_server_has_its_own(collected: Collected, autojump_clock: MockCl
     assert "trioglock.server.connection.duration" in collected.metrics()
 
 
+@pytest.mark.parametrize("end", ["cancelled", "interrupted", "cut off by the server"])
+async def test_whatever_ends_it_no_link_is_left(
+    end: str, collected: Collected, autojump_clock: MockClock
+) -> None:
+    """Neither a span that never ends, nor a connection that is counted for ever."""
+
+    async def handler(conn: Connection[Any]) -> None:
+        await trio.sleep_forever()
+
+    listener = MemoryListener()
+    instrumentation = collected.instrument()
+    with trio.CancelScope() as outside:
+        try:
+            async with (
+                serve(handler, listeners=[listener]) as server,
+                connect("ws://h/", stream=listener.open_stream) as conn,
+            ):
+                await trio.testing.wait_all_tasks_blocked()
+                if end == "cancelled":
+                    outside.cancel()
+                elif end == "interrupted":
+                    raise KeyboardInterrupt
+                server.abort()
+                await conn.wait_closed()
+        except KeyboardInterrupt:
+            pass
+    found = collected.metrics()
+    for name in ("http.client.open_connections", "http.server.active_requests"):
+        assert [point.value for point in found[name]] == [0]
+    assert sorted(span.name for span in collected.spans) == ["GET", "websocket", "websocket"]
+    instrumentation.stop()
+    assert len(collected.spans) == 3
+
+
+@pytest.mark.parametrize("host", ["h:99999", "[::::]", "[1.2.3]", "h:", "h", f"{'x' * 300}:1"])
+async def test_what_clients_call_a_server_harms_nothing(
+    host: str, collected: Collected, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An odd Host header does not end the listening, and none makes a time series of its own."""
+
+    async def handler(conn: Connection[Any]) -> None:
+        await conn.wait_closed()
+
+    listener = MemoryListener()
+    with collected.instrument(frames=True):
+        async with serve(handler, listeners=[listener]):
+            stream = await listener.open_stream()
+            head = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            request = f"GET / HTTP/1.1\r\nHost: {host}\r\n{head}{key}\r\n"
+            await stream.send_all(request.encode())
+            assert b" 101 " in await stream.receive_some()
+            await stream.aclose()
+    assert not [record for record in caplog.records if record.name == "trioglock.telemetry"]
+    assert [span.name for span in collected.spans] == ["websocket"]
+    found = collected.metrics()
+    [point] = found["http.server.active_requests"]
+    assert point.value == 0
+    for points in found.values():
+        for one in points:
+            assert "server.address" not in one.attributes
+
+
+async def test_a_token_is_no_attribute(collected: Collected, autojump_clock: MockClock) -> None:
+    """Where a server has chosen it as the subprotocol; nor is a text without end."""
+
+    class Failing(Socket[None]):
+        def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+            raise Mute(frame)
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            return "x" * 10_000 if self.args == ("long",) else str(1 // 0)
+
+    transport = MemoryTransport(subprotocol="base64url.bearer.s3cret")
+    for text in ("long", "none"):
+        with collected.instrument(), pytest.raises(Mute):
+            async with connect("ws://h/", Failing(), transport=transport) as conn:
+                await (await transport.accept()).write([text])
+                await conn.wait_closed()
+    assert len(collected.spans) == 4
+    for span in collected.spans:
+        assert "s3cret" not in span.to_json()
+        assert len(span.to_json()) < 4000
+    assert "whose text raises ZeroDivisionError" in collected.spans[-1].to_json()
+
+
+async def test_two_that_instrument_do_not_disturb_each_other(
+    collected: Collected, autojump_clock: MockClock
+) -> None:
+    """What is made twice is made twice, and ends with the one that made it."""
+    outer = collected.instrument()
+    with collected.instrument():
+        async with linked():
+            outer.stop()
+    assert sorted(span.name for span in collected.spans) == ["GET", "GET", "websocket", "websocket"]
+    assert [p.value for p in collected.metrics()["http.client.open_connections"]] == [0]
+
+
 async def test_stopping_ends_what_is_under_way(
     collected: Collected, autojump_clock: MockClock
 ) -> None:
@@ -234,7 +333,7 @@ async def test_stopping_ends_what_is_under_way(
         with collected.instrument():
             conn.abort()
             await conn.wait_closed()
-    assert [p.value for p in collected.metrics()["http.client.open_connections"]] == [1]
+    assert [p.value for p in collected.metrics()["http.client.open_connections"]] == [0]
 
 
 async def test_an_attempt_that_is_cancelled_ends_its_span(

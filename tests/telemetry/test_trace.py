@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ import trio
 
 from trioglock import (
     Close,
+    Connection,
     HandshakeRefused,
     Headers,
     HeartbeatTimeout,
@@ -22,6 +25,7 @@ from trioglock import (
     Ping,
     Prepared,
     connect,
+    serve,
 )
 from trioglock.frames import Pong
 from trioglock.telemetry import Event, Probe
@@ -288,6 +292,122 @@ async def test_a_peer_cannot_forge_lines(
         await conn.wait_closed()
     assert conn.close_code == 4000
     assert [line for line in lines(caplog) if "\n" in line] == []
+
+
+CONTROLS = "\n\r\0\x1b[31m\x85\x9b\u2028\u202e\u2066\ufeff\ud800"
+LONG = CONTROLS * 2000
+TOO_LONG = UnicodeDecodeError("utf-8", b"\xff" * 2**20, 0, 1, "invalid start byte")
+
+
+class Wild(Exception):
+    """Says what it is given, without asking."""
+
+    def __repr__(self) -> str:
+        return str(self.args[0])
+
+
+@pytest.mark.parametrize(
+    "tell",
+    [
+        lambda p: p.connect_failed(1, Wild(LONG), 1.0),
+        lambda p: p.connect_failed(1, HandshakeRefused(400, Headers(), phrase=LONG), 1.0),
+        lambda p: p.hook_failed("A.handle_send", Wild(LONG), fatal=False),
+        lambda p: p.hook_failed("", TOO_LONG, fatal=True),
+        lambda p: p.disconnected(Lost(error=Wild(LONG)), 1.0, forced=False),
+        lambda p: p.close_started("remote", Close(4000, CONTROLS.replace("\ud800", "") * 4)),
+        lambda p: p.frames_received([Close(4000, CONTROLS.replace("\ud800", "") * 4)]),
+        lambda p: p.frames_received([LONG]),
+        lambda p: p.frames_received([b"\xff\n" * 2**20]),
+        lambda p: p.messages_dropped([Wild(LONG)]),
+        lambda p: p.hook_replied("handle_cast", [LONG]),
+    ],
+)  # fmt: skip
+def test_a_line_is_one_line_and_not_too_long(
+    tell: Callable[[Probe], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a peer, a server in refusing, or an error's text has in it."""
+    tell(probe(name="a\nname"))
+    [line] = lines(caplog)
+    assert line.startswith("a\\nname#")
+    assert line.isprintable()
+    assert len(line) < 1100
+
+
+@pytest.mark.parametrize(
+    ("tell", "line"),
+    [
+        (lambda p: p.connect_failed(1, Unprintable(), 1.0),
+         "failed to connect: <Unprintable whose text raises AssertionError>"),
+        (lambda p: p.hook_failed("", Unprintable(), fatal=True),
+         "a task raised <Unprintable whose repr raises AssertionError>"),
+        (lambda p: p.disconnected(Lost(error=Unprintable()), 1.0, forced=False),
+         "lost the connection: <Unprintable whose text raises AssertionError>"),
+        (lambda p: p.messages_dropped([Unprintable()]),
+         "dropped a message: <Unprintable whose repr raises AssertionError>"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_shown_is_said_to_be_so(
+    tell: Callable[[Probe], None], line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Errors and messages may be anything."""
+    traced = probe()
+    tell(traced)
+    assert lines(caplog) == [f"{traced.connection} {line}"]
+
+
+class Broken(logging.Handler):
+    """Raises, as no handler should."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == LOGGER.name:
+            raise OSError("no room on the disk")
+
+
+async def test_a_handler_that_raises_ends_the_trace_and_nothing_else(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The connection goes on, and why there are no more lines is said once."""
+    LOGGER.handlers[:] = [Broken()]
+    async with (
+        MockServer(echo, memory=True) as server,
+        connect(server.url, stream=server.open_stream, trace=True) as conn,
+    ):
+        assert not conn.status_report().traced
+        await conn.send("hello")
+        assert await conn.receive() == "hello"
+    [record] = [record for record in caplog.records if record.name == "trioglock.telemetry"]
+    assert record.getMessage().startswith("a trace cannot be written, and ends: memory.test")
+    assert "no room on the disk" in caplog.text
+
+
+async def test_a_peer_cannot_forge_lines_by_its_address(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """The path of a Unix socket is the client's to choose."""
+
+    async def handler(conn: Connection[Any]) -> None:
+        raise LookupError(conn.name)
+
+    caplog.set_level(logging.DEBUG)
+    path = tmp_path / "server"
+    with trio.fail_after(10):
+        async with serve(handler, unix_path=path, trace=True):
+            for request in (b"GET /no HTTP/9.9\r\n\r\n", None):
+                sock = trio.socket.socket(socket.AF_UNIX)
+                await sock.bind(str(tmp_path / f"a\nforged line \x1b[31m{request is None}"))
+                await sock.connect(str(path))
+                stream = trio.SocketStream(sock)
+                if request is None:
+                    async with connect("ws://h/", stream=stream, proxy=None) as conn:
+                        await conn.wait_closed()
+                    continue
+                await stream.send_all(request)
+                while await stream.receive_some():
+                    pass
+                await stream.aclose()
+    said = [r.getMessage() for r in caplog.records if r.name.startswith("trioglock")]
+    assert any("forged line" in text for text in said)
+    assert all(text.isprintable() for text in said)
 
 
 async def test_a_trace_has_no_secrets(

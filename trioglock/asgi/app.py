@@ -12,6 +12,7 @@ import trio
 from ..errors import UsageError
 from ..headers import Headers
 from ..options import FlowOptions, Overflow
+from ..redaction import redact_line
 from ..server import Program, Roster, Target
 from ..transports import Handshake, Origins, UpgradeOptions
 from .link import ASGILink, Receive, Scope, Send
@@ -137,7 +138,8 @@ def _handshake(scope: Scope, headers: Headers, subprotocol: str | None) -> Hands
         url=f"{scope.get('scheme', 'ws')}://{host}{path}{'?' if query else ''}{query}",
         subprotocol=subprotocol,
         request_headers=headers,
-        peer="" if client is None else f"{client[0]}:{client[1]}",
+        # Proxies tell it in a header, and may have it from the client itself.
+        peer="" if client is None else redact_line(f"{client[0]}:{client[1]}"),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..headers import Headers
 from ..reasons import Disconnect
-from ..redaction import printable, redact_text
+from ..redaction import printable, redact_line, redact_subprotocols, shown
 from ..telemetry import ConnectionId
 from .ending import Status
 from .session import Session
@@ -15,7 +15,8 @@ from .statistics import Statistics
 
 __all__ = ["StatusReport", "report_on"]
 
-_LONGEST = 2000  # characters of the state that the text shows, so that a log can hold it
+
+_LONGEST = 2000  # characters of what may be long, so that a log can hold it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class StatusReport:
             ``init_stream`` has returned.
         peer: the other end, such as ``"127.0.0.1:8765"``; "" if it has no address, or there was
             no link yet.
-        subprotocol: the negotiated one, or None.
+        subprotocol: the negotiated one, or None; a token is hidden.
         request_headers: of the latest opening handshake, secret values replaced.
         response_headers: the same of the answer.
         attempts: to connect, failed ones included.
@@ -62,10 +63,7 @@ class StatusReport:
     traced: bool
 
     def __str__(self) -> str:
-        """A line for each fact."""
-        state = redact_text(repr(self.state))
-        if len(state) > _LONGEST:
-            state = f"{state[:_LONGEST]}... ({len(state)} characters)"
+        """A line for each fact, each of a length that a log can hold."""
         age = "none" if self.link_age is None else f"up for {self.link_age:.1f} seconds"
         link = f"{age}; {self.attempts} attempts, {self.upgrades} successful"
         figures = [
@@ -75,7 +73,7 @@ class StatusReport:
         lines = [
             f"{self.connection} to {self.connection.url or 'nowhere yet'}: {self.status.value}",
             f"  socket: {self.socket}, {'inside a hook' if self.in_hook else 'no hook runs'}",
-            f"  state: {state}",
+            f"  state: {redact_line(shown(self.state), _LONGEST)}",
             f"  link: {link}",
             f"  peer: {self.peer or 'unknown'}, subprotocol: {self.subprotocol or 'none'}",
             f"  request headers: {_listed(self.request_headers)}",
@@ -84,7 +82,7 @@ class StatusReport:
             f"  figures: {', '.join(figures)}",
             f"  trace: {'on' if self.traced else 'off'}",
         ]
-        return "\n".join(map(printable, lines))
+        return "\n".join(map(_line, lines))
 
 
 def report_on(session: Session[Any], statistics: Statistics) -> StatusReport:
@@ -96,15 +94,17 @@ def report_on(session: Session[Any], statistics: Statistics) -> StatusReport:
     """
     handshake, actor = session.handshake, session.actor
     sent = received = Headers()
+    subprotocol = None
     if handshake is not None:
         sent, received = handshake.request_headers, handshake.response_headers
+        subprotocol = handshake.subprotocol and redact_subprotocols(handshake.subprotocol)
     return StatusReport(
         connection=session.probe.connection,
         status=session.status,
         socket=actor.socket_name,
         state=actor.format_status(),
         peer="" if handshake is None else handshake.peer,
-        subprotocol=None if handshake is None else handshake.subprotocol,
+        subprotocol=subprotocol,
         request_headers=sent.redacted(),
         response_headers=received.redacted(),
         attempts=session.attempts,
@@ -122,4 +122,9 @@ def _listed(headers: Headers) -> str:
 
 
 def _end(reason: Disconnect | None) -> str:
-    return "none yet" if reason is None else redact_text(repr(reason))
+    return "none yet" if reason is None else redact_line(shown(reason), _LONGEST)
+
+
+def _line(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= 2 * _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"

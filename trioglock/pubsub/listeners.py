@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from ..errors import InvalidOption
+from ..redaction import label
 from .backlog import Event
 from .message import Gap, check_channel
 from .subscriber import Subscriber
@@ -127,7 +128,8 @@ class PlainListener(Subscriber):
                 return
             if inspect.iscoroutine(returned):
                 returned.close()
-                _logger.error("%r returned a coroutine: declare it with async def", self._function)
+                name = label(self._function)
+                _logger.error("%s returned a coroutine: declare it with async def", name)
                 self._failed()
 
     def end(self) -> None:
@@ -146,5 +148,4 @@ async def call_async(function: Callable[[Any], Any], event: object) -> bool:
 
 def complain(function: Callable[..., object], error: Exception) -> None:
     """Log the exception of a listener."""
-    name = getattr(function, "__qualname__", function)
-    _logger.error("the listener %s raised", name, exc_info=error)
+    _logger.error("the listener %s raised", label(function), exc_info=error)

@@ -14,6 +14,7 @@ __all__ = ["redact_start", "redact_text"]
 # the slashes of an address may be escaped.
 _URL = re.compile(r"(?<![a-z0-9+.-])[a-z0-9+.-]++:\\*+/\\*+/[^\s'\"<>]++", re.IGNORECASE)
 _TARGET = re.compile(r"(?<![^\s'\"<>])/[^\s'\"<>?]*+\?[^\s'\"<>]++")
+_PUNCTUATION = ".,:;)}"  # of the sentence around it
 _ESCAPED_SLASH = re.compile(r"\\+/")
 
 # As in a header, and not the challenge of one: realm="...".
@@ -29,13 +30,19 @@ _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)?+")
 def redact_text(text: str) -> str:
     """A text as it may be shown: addresses in it redacted, and values with secret names hidden."""
     text = _URL.sub(_redacted_url, str.__str__(text))
-    text = _TARGET.sub(lambda found: redact_query(found[0]), text)
+    text = _TARGET.sub(_redacted_target, text)
     text = _CREDENTIALS.sub(_without_credentials, "".join(without_members(text)))
     return _JWT.sub(HIDDEN, text)
 
 
 def _redacted_url(found: re.Match[str]) -> str:
-    return redact_url(_ESCAPED_SLASH.sub("/", found[0]))
+    url = found[0].rstrip(_PUNCTUATION)
+    return redact_url(_ESCAPED_SLASH.sub("/", url)) + found[0][len(url) :]
+
+
+def _redacted_target(found: re.Match[str]) -> str:
+    target = found[0].rstrip(_PUNCTUATION)
+    return redact_query(target) + found[0][len(target) :]
 
 
 def _without_credentials(found: re.Match[str]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from ..errors import TrioglockError
 from ..reasons import Disconnect
+from ..redaction import redact_line, shown
 
 __all__ = ["DuplicateHandler", "RequestLost", "RequestTimeout"]
 
@@ -34,7 +35,7 @@ class RequestTimeout(TrioglockError, TimeoutError):
         self.timeout = timeout
 
     def __str__(self) -> str:
-        return f"no answer to {self.event!r} within {self.timeout} seconds"
+        return redact_line(f"no answer to {self.event!r} within {self.timeout} seconds")
 
 
 class RequestLost(TrioglockError):
@@ -51,4 +52,5 @@ class RequestLost(TrioglockError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the connection ended before {self.event!r} was answered: {self.reason}"
+        why = shown(self.reason)
+        return redact_line(f"the connection ended before {self.event!r} was answered: {why}")

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from ..redaction import printable, shorten
+from ..redaction import redact_line, shorten
 
 __all__ = ["InvalidMessages"]
 
@@ -40,5 +40,5 @@ class InvalidMessages:
         unlogged = self.count - self._logged - 1
         self._logged = self.count
         more = f", and {unlogged} before it" if unlogged else ""
-        text = printable(f"{type(error).__name__}: {error}"[:200])
+        text = redact_line(f"{type(error).__name__}: {error}")[:200]
         _logger.warning("invalid message%s: %s: %s", more, text, shorten(frame))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 from ..errors import InvalidOption, UsageError
+from ..redaction import label
 from .errors import DuplicateHandler
 
 __all__ = ["Handler", "Router", "is_async"]
@@ -151,7 +152,7 @@ class Router:
         present = self._present(pattern)
         if present is not None:
             raise DuplicateHandler(
-                f"{pattern!r} has two handlers: {_label(present)} and {_label(handler)}"
+                f"{pattern!r} has two handlers: {label(present)} and {label(handler)}"
             )
 
     def _present(self, pattern: str) -> Handler | None:
@@ -196,7 +197,3 @@ def is_async(handler: Any) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
         getattr(handler, "__call__", None)  # noqa: B004  # not whether, but how it is called
     )
-
-
-def _label(handler: Handler) -> str:
-    return getattr(handler, "__qualname__", None) or repr(handler)

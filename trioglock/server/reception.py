@@ -128,7 +128,7 @@ class Reception:
         except EOFError as error:
             _logger.debug("%s: hung up %s", peer, error)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError, LinkBroken) as error:
-            _logger.info("%s: broke off: %r", peer, error.__cause__ or error)
+            _logger.info("%s: broke off: %s", peer, redact_line(repr(error.__cause__ or error)))
         except Exception:
             _logger.exception("%s: the transport failed", peer)
         finally:

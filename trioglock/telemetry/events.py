@@ -98,6 +98,9 @@ class Event:
 class ConnectStarted(Event):
     """An attempt to connect begins.
 
+    :class:`Connected` or :class:`ConnectFailed` follows, unless it is cancelled: then
+    :class:`Terminated`.
+
     Args:
         attempt: counted from 1 over the life of the connection, failed ones included.
     """
@@ -132,7 +135,7 @@ class Connected(Event):
         url: the address that was reached, after redirects, redacted as that of
             :class:`ConnectionId`.
         peer: the other end, such as ``"127.0.0.1:8765"``; "" where it has no address.
-        subprotocol: the negotiated one, or None.
+        subprotocol: the negotiated one, or None; without a token that somebody has put there.
     """
 
     attempt: int

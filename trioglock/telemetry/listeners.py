@@ -11,10 +11,12 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from ..errors import InvalidOption
+from ..redaction import label
 from . import events
 from .events import Event, FrameReceived, FrameSent, HookReplied
 
@@ -33,7 +35,8 @@ _FRAME_KINDS = (FrameSent, FrameReceived, HookReplied)
 
 # Replaced, never changed: a listener may begin or stop to listen while it is told something.
 _heard_by: dict[type[Event], tuple[Listening, ...]] = {}
-_changing = threading.Lock()  # a process may run trio in several threads
+# A process may run trio in several threads; a finalizer or signal handler may come in between.
+_changing = threading.RLock()
 
 
 class Watch:
@@ -48,17 +51,25 @@ class Listening:
     def __init__(self, listener: Callable[[Any], object], kinds: tuple[type[Event], ...]) -> None:
         self._listener = listener
         self._kinds = kinds
+        self._listens = False
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Begin to listen; harmless if that is so already."""
         with _changing:
+            if self._listens:
+                return
+            self._listens = True
             for kind in self._kinds:
                 _heard_by[kind] = (*_heard_by.get(kind, ()), self)
             _watch_frames()
 
     def stop(self) -> None:
-        """Listen no more; harmless if that is so already."""
+        """Listen no more, not even to what others are being told; harmless if that is so already.
+
+        Another thread may be in the middle of a call.
+        """
         with _changing:
+            self._listens = False
             for kind in self._kinds:
                 left = tuple(other for other in _heard_by.get(kind, ()) if other is not self)
                 if left:
@@ -69,11 +80,14 @@ class Listening:
 
     def tell(self, event: Event) -> None:
         """Call the listener. If it raises, it is told nothing more: it may do so at every frame."""
+        if not self._listens:
+            return
         try:
             self._listener(event)
         except Exception:
             self.stop()
-            _logger.exception("%r raised, and is told nothing more", self._listener)
+            with suppress(Exception):  # of a handler of somebody's log
+                _logger.exception("%s raised, and is told nothing more", label(self._listener))
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +147,7 @@ def check_listener(listener: object) -> None:
     if not callable(listener):
         raise InvalidOption(f"a listener is a function, not {listener!r}")
     if inspect.iscoroutinefunction(listener):
-        raise InvalidOption(f"a listener is a plain function, not the async {listener!r}")
+        raise InvalidOption(f"a listener is a plain function, not the async {label(listener)}")
 
 
 def is_heard(kind: type[Event]) -> bool:

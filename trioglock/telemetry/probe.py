@@ -12,7 +12,7 @@ import trio
 
 from ..frames import Close, Frame, Prepared
 from ..reasons import Disconnect, HeartbeatTimeout
-from ..redaction import redact_url
+from ..redaction import redact_subprotocols, redact_url
 from . import trace
 from .events import (
     BackpressureEnded,
@@ -104,8 +104,8 @@ class Probe(Watch):
         return self.traced or is_heard(kind)
 
     def _tell(self, event: Event) -> None:
-        if self.traced:
-            trace.write(event)
+        if self.traced and not trace.write(event):
+            self.trace(on=False)
         hear(event)
 
     # Links come and go.
@@ -142,7 +142,7 @@ class Probe(Watch):
                 seconds=seconds if self.connection.side == "client" else 0.0,
                 url=redact_url(url),
                 peer=peer,
-                subprotocol=subprotocol,
+                subprotocol=None if subprotocol is None else redact_subprotocols(subprotocol),
             )
             self._tell(event)
 

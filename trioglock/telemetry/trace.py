@@ -12,10 +12,11 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 from ..frames import Close, Pong
 from ..reasons import Lost
-from ..redaction import redact_line, shorten
+from ..redaction import printable, redact_line, shorten, shown, text_of
 from .events import (
     BackpressureEnded,
     BackpressureStarted,
@@ -37,6 +38,7 @@ from .events import (
 __all__ = ["prepare_logging", "write"]
 
 _logger = logging.getLogger("trioglock.trace")
+_problems = logging.getLogger("trioglock.telemetry")
 
 _RED, _GREEN, _YELLOW, _BLUE, _MAGENTA, _CYAN = range(31, 37)
 _COLOURS: dict[type, int] = {
@@ -57,10 +59,17 @@ _COLOURS: dict[type, int] = {
 }
 
 
-def write(event: Event) -> None:
-    """Write the lines of one event."""
-    for line in _lines(event):
-        _logger.debug("%s %s", event.connection, redact_line(line), extra={"event": event})
+def write(event: Event) -> bool:
+    """Write the lines of one event; False if a handler or filter of somebody's raised."""
+    try:
+        for line in _lines(event):
+            who, what = printable(str(event.connection)), redact_line(line)
+            _logger.debug("%s %s", who, what, extra={"event": event})
+    except Exception:  # noqa: BLE001 - of handlers, filters and formatters
+        with suppress(Exception):  # it may be of the very logger that is asked now
+            _problems.exception("a trace cannot be written, and ends: %s", event.connection)
+        return False
+    return True
 
 
 def _lines(event: Event) -> Iterator[str]:  # noqa: C901 - a table
@@ -70,7 +79,7 @@ def _lines(event: Event) -> Iterator[str]:  # noqa: C901 - a table
         case Connected():
             yield "successfully connected"
         case ConnectFailed(error=error):
-            yield f"failed to connect: {error}"
+            yield f"failed to connect: {text_of(error)}"
         case FrameSent(frame=Close() as close):
             yield f"sending close frame: {close.code} {close.reason}".rstrip()
         case FrameSent(frame=Pong()):
@@ -83,10 +92,10 @@ def _lines(event: Event) -> Iterator[str]:  # noqa: C901 - a table
             yield f"received frame: {shorten(frame)}"
         case HookReplied(hook=hook, frames=frames):
             for frame in frames:
-                shown = "pong" if isinstance(frame, Pong) else shorten(frame)
-                yield f"replying from {hook} with {shown}"
+                what = "pong" if isinstance(frame, Pong) else shorten(frame)
+                yield f"replying from {hook} with {what}"
         case HookFailed(hook=hook, error=error):
-            yield f"{hook or 'a task'} raised {error!r}"
+            yield f"{hook or 'a task'} raised {shown(error)}"
         case CloseStarted(side=side, code=code, reason=reason):
             yield f"closing with {side} reason: {code} {reason}".rstrip()
         case BackpressureStarted(waiting="reader", queue=queue):
@@ -104,7 +113,8 @@ def _lines(event: Event) -> Iterator[str]:  # noqa: C901 - a table
         case Disconnected(forced=True):
             yield "forcefully closed the connection because the peer took too long"
         case Disconnected(reason=Lost(error=error)):
-            yield "lost the connection" if error is None else f"lost the connection: {error}"
+            how = "" if error is None else f": {text_of(error)}"
+            yield f"lost the connection{how}"
         case ReconnectScheduled(delay=delay):
             yield f"reconnect in {delay:.3g} seconds"
 

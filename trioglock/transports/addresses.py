@@ -64,6 +64,8 @@ def problem_of(url: str) -> str | None:
     """What is wrong with any kind of URL and the library would let pass; None for nothing."""
     if any(c <= " " or c == "\x7f" for c in url):
         return "white space or a control character"
+    if any("\ud800" <= c <= "\udfff" for c in url):
+        return "text that is not valid Unicode"
     try:
         port = urlsplit(url).port
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from websockets.streams import StreamReader
 
 from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFailed
 from ..headers import Headers
-from ..redaction import redact_query, redact_text
+from ..redaction import redact_query, redact_subprotocols, redact_text
 
 __all__ = ["BROKEN", "Answer", "NotHTTP", "problem_of", "read_answer", "read_head", "unbroken"]
 
@@ -75,19 +75,20 @@ def problem_of(error: BaseException) -> str:
     text = str(error)
     if "HTTP header" in text:
         text = text.partition(":")[0]
-    return redact_text(redact_query(text[:_MAX_TEXT]))
+    return redact_text(redact_query(text))[:_MAX_TEXT]
 
 
-async def read_answer(stream: trio.abc.Stream, deadline: float) -> Answer:
+async def read_answer(stream: trio.abc.Stream, deadline: float, offered: Sequence[str]) -> Answer:
     """Read the server's answer to the opening handshake, which must be a 101.
 
     Args:
         stream: where it comes.
         deadline: when the whole attempt ends: the body of a refusal is cut short before.
+        offered: the subprotocols that the server may choose from.
 
     Raises:
         HandshakeRefused: it has another status.
-        InvalidHandshake: it is not HTTP.
+        InvalidHandshake: it is not HTTP, or chooses what was not offered.
         ConnectFailed, TLSFailed: the stream ended or broke before.
     """
     try:
@@ -99,11 +100,25 @@ async def read_answer(stream: trio.abc.Stream, deadline: float) -> Answer:
         raise InvalidHandshake(f"the answer cannot be read: {error}") from None
     response = answer.response
     if response.status_code == 101:
+        _check_choice(response, offered)
         return answer
     body = _Body(response)
     await _read_body(stream, body, answer.rest, deadline)
     headers = Headers(response.headers.raw_items())
     raise HandshakeRefused(response.status_code, headers, body.data, response.reason_phrase)
+
+
+def _check_choice(response: Response, offered: Sequence[str]) -> None:
+    """At most one subprotocol, of those offered (RFC 6455, section 4.1).
+
+    The libraries look, too, but what they quote may be a token.
+    """
+    values = response.headers.get_all("Sec-WebSocket-Protocol")
+    chosen = ", ".join(values)
+    if values and chosen.strip(" \t") not in offered:
+        raise InvalidHandshake(
+            f"the server chose a subprotocol that was not offered: {redact_subprotocols(chosen)}"
+        )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from ..errors import ConnectFailed, TLSFailed
+from ..redaction import printable
 
 __all__ = ["closed_on_failure", "describe_peer", "open_tcp", "start_tls"]
 
@@ -75,4 +76,5 @@ def describe_peer(stream: trio.abc.Stream) -> str:
     if isinstance(name, tuple):
         host = f"[{name[0]}]" if ":" in name[0] else name[0]
         return f"{host}:{name[1]}"
-    return name if isinstance(name, str) else ""
+    # The path of a Unix socket, which is the peer's to choose.
+    return printable(name) if isinstance(name, str) else ""

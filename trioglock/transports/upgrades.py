@@ -25,7 +25,7 @@ from ..errors import BadHookResult, InvalidOption
 from ..headers import Headers
 from ..http import Request, Response
 from ..options import check_subprotocols, check_whole
-from ..redaction import redact_header, redact_query
+from ..redaction import redact_query, redact_subprotocols
 from .codec import Deflate
 from .port import Handshake, Link
 from .requests import Call, Refusal
@@ -183,9 +183,7 @@ def _selector(
         chosen = select(request, tuple(offered))
         if chosen is None or chosen in offered:
             return cast("Subprotocol | None", chosen)
-        names = redact_header(
-            "Sec-WebSocket-Protocol", f"{list(offered)!r} or None, not {chosen!r}"
-        )
+        names = redact_subprotocols(f"{list(offered)!r} or None, not {chosen!r}")
         raise BadHookResult(f"select_subprotocol returns one of {names}")
 
     return checked

@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import TrioglockError
+from ...redaction import redact_line
 
 __all__ = [
     "AuthenticationFailed",
@@ -87,7 +88,7 @@ class RequestFailed(GossipError):
         self.errors: Mapping[str, Any] = errors or {}
 
     def __str__(self) -> str:
-        return f"{self.event}: {self.error}"
+        return redact_line(f"{self.event}: {self.error}")
 
 
 class SubscribeFailed(RequestFailed):

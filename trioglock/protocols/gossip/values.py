@@ -150,4 +150,9 @@ def check_text(name: str, text: object) -> str:
     """
     if isinstance(text, str) and text:
         return text
-    raise InvalidOption(f"{name} is a str that is not empty, not {text!r}")
+    # Not what it is: one of them is a secret.
+    raise InvalidOption(f"{name} is a str that is not empty, not {_kind(text)}")
+
+
+def _kind(text: object) -> str:
+    return "''" if text == "" else type(text).__name__

@@ -49,8 +49,9 @@ def socket_url(url: str, params: Params | None) -> str:
         raise InvalidOption(f"url is a str, or a function that returns one, not {kind}")
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise InvalidURL(f"not a URL: {error}") from None
+    except ValueError:
+        # In our own words: the library's quote the address, and so the password.
+        raise InvalidURL("not a URL: the host or port is malformed") from None
     path = parts.path.rstrip("/")
     if not path.endswith("/websocket"):
         path += "/websocket"
@@ -58,7 +59,11 @@ def socket_url(url: str, params: Params | None) -> str:
     if any(name == "vsn" and value != VERSION for name, value in given):
         raise InvalidOption(f"vsn is {VERSION}; trioglock speaks no other version")
     query = [("vsn", VERSION), *(pair for pair in given if pair[0] != "vsn")]
-    return urlunsplit(parts._replace(path=path, query=urlencode(query, quote_via=quote)))
+    try:
+        encoded = urlencode(query, quote_via=quote)
+    except UnicodeEncodeError:
+        raise InvalidOption("a param of the URL is not valid Unicode") from None
+    return urlunsplit(parts._replace(path=path, query=encoded))
 
 
 def _flat(params: Params | None) -> Iterator[tuple[str, str]]:
@@ -98,7 +103,10 @@ def token_subprotocols(token: str) -> tuple[str, str]:
     """
     if not isinstance(token, str) or not token:
         raise InvalidOption("auth_token is a str, or a function that returns one")
-    encoded = base64.b64encode(token.encode()).decode().rstrip("=")
+    try:
+        encoded = base64.b64encode(token.encode()).decode().rstrip("=")
+    except UnicodeEncodeError:
+        raise InvalidOption("auth_token is not valid Unicode") from None
     if "/" in encoded:
         # Not a token of RFC 9110, section 5.6.2; browsers refuse it as well.
         raise InvalidOption("this auth_token cannot be sent: its Base64 form contains a slash")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from ...errors import BadHookResult, InvalidOption
+from ...redaction import label
 from .client import ChannelClient, ChannelTransport, Connect, Result, Stop
 
 __all__ = ["Callbacks", "check_client"]
@@ -77,7 +78,7 @@ def _checked(result: Any) -> Result:
 
 
 def _bad_result(callback: Callable[..., Any], wanted: str, returned: object) -> BadHookResult:
-    name = getattr(callback, "__qualname__", repr(callback))
+    name = label(callback)
     return BadHookResult(f"{name} must return {wanted}, not {returned!r:.200}")
 
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 from ...errors import InvalidOption, UsageError
 from ...options import check_seconds
 from ...reasons import Disconnect
+from ...redaction import HIDDEN, redact_url
 from .address import Params, Source
 from .message import PushReply
 
@@ -26,7 +27,7 @@ Maybe: TypeAlias = ValueT | Awaitable[ValueT]
 """Every callback may be ``def`` or ``async def``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Connect:
     """Result of a callback: connect, or connect again. Nothing, where that is so or under way.
 
@@ -43,11 +44,20 @@ class Connect:
     params: Source[Params] | None = None
     delay: float = 0
 
+    def __repr__(self) -> str:
+        # Params are credentials, more often than not, and functions may have some in them.
+        url = repr(redact_url(self.url)) if isinstance(self.url, str) else _given(self.url)
+        return f"Connect(url={url}, params={_given(self.params)}, delay={self.delay!r})"
+
     def __post_init__(self) -> None:
         if self.delay is None or self.delay != 0:
             check_seconds("delay", self.delay)
         if self.delay is None:
             raise InvalidOption("delay is a number of seconds, not None")
+
+
+def _given(source: object) -> str:
+    return "None" if source is None else HIDDEN
 
 
 @dataclass(frozen=True, slots=True)

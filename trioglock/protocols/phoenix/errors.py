@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import TrioglockError
+from ...redaction import redact_line, shown
 
 __all__ = [
     "AlreadyJoined",
@@ -78,7 +79,7 @@ class JoinRefused(PhoenixError):
         self.response = response
 
     def __str__(self) -> str:
-        return f"the server refused to join {self.topic!r}: {self.response!r}"
+        return redact_line(f"the server refused to join {self.topic!r}: {shown(self.response)}")
 
 
 class JoinTimeout(PhoenixError, TimeoutError):

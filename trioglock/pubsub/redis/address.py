@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from ...errors import InvalidOption
+from ...redaction import HIDDEN, redact_query, without_secrets
 
 __all__ = ["Address", "extra", "parse_address"]
 
@@ -38,6 +39,12 @@ class Address:
     def __str__(self) -> str:
         """The address without user and password."""
         return self.path or f"{self.host}:{self.port}"
+
+    def without_credentials(self, text: str) -> str:
+        """A text of the server's, which may quote what it was sent."""
+        for secret in filter(None, (self.password, self.username)):
+            text = text.replace(secret, HIDDEN)
+        return text
 
     async def open_stream(self) -> trio.abc.Stream:
         """Dial.
@@ -86,14 +93,19 @@ def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> Add
     """
     redis, _ = extra()
     if not isinstance(url, str):
-        raise InvalidOption(f"a Redis URL is a str, not {url!r}")
-    scheme = url.partition(":")[0]
-    if scheme not in ("redis", "rediss", "unix"):
-        raise InvalidOption(f"a Redis URL begins with redis://, rediss:// or unix://, not {scheme}")
+        raise InvalidOption(f"a Redis URL is a str, not {type(url).__name__}")
+    scheme, slashes, _ = url.partition("://")
+    if scheme not in ("redis", "rediss", "unix") or not slashes:
+        # Of what is no URL nobody knows where the password is.
+        found = f"not {scheme}://" if slashes and scheme.isalnum() else "and this one does not"
+        raise InvalidOption(f"a Redis URL begins with redis://, rediss:// or unix://, {found}")
     try:
+        url.encode()
         parts: dict[str, Any] = redis.connection.parse_url(url)
-    except ValueError as error:
-        raise InvalidOption(f"not a Redis URL: {error}") from None
+    except ValueError:
+        # In our own words: the library's quote the address, and so the password.
+        shown = redact_query(without_secrets(url))
+        raise InvalidOption(f"not a Redis URL: {shown!r}") from None
     parts.pop("connection_class", None)
     if scheme == "unix" and not parts.get("path"):
         raise InvalidOption("a Redis URL with unix:// names a path: unix:///run/redis.sock")

@@ -57,6 +57,7 @@ def publish(
     check_whole("history", history, least=1)
     if trio.lowlevel.in_trio_task():
         raise UsageError("publish() blocks: inside trio use await hub.publish()")
+    address = parse_address(url)
     client = _client(url, timeout)
     errors = extra()[0].exceptions
     try:
@@ -65,15 +66,15 @@ def publish(
         else:
             entry = {"channel": channel, "data": data}
             client.xadd(name, entry, maxlen=history + SPARE, approximate=False)
-    except errors.AuthenticationError as error:
-        raise BrokerRefused(f"Redis says: {error}") from error
-    except (errors.ConnectionError, errors.TimeoutError) as error:
-        raise BrokerUnavailable(f"Redis was not reached: {error}") from error
     except errors.RedisError as error:
-        raise BrokerRefused(f"Redis says: {error}") from error
+        # Without the error itself: it may quote the password.
+        text = address.without_credentials(str(error))
+        unreached = isinstance(error, errors.ConnectionError | errors.TimeoutError)
+        if unreached and not isinstance(error, errors.AuthenticationError):
+            raise BrokerUnavailable(f"Redis was not reached: {text}") from error.__cause__
+        raise BrokerRefused(f"Redis says: {text}") from None
 
 
 @functools.lru_cache(maxsize=16)
 def _client(url: str, timeout: float | None) -> Any:
-    parse_address(url)
     return extra()[0].Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)

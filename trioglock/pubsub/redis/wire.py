@@ -139,7 +139,11 @@ async def open_wire(address: Address, timeout: float) -> AsyncIterator[Wire]:
 async def _greet(wire: Wire, address: Address) -> None:
     if address.password is not None:
         user = () if address.username is None else (address.username,)
-        await wire.ask("AUTH", *user, address.password)
+        try:
+            await wire.ask("AUTH", *user, address.password)
+        except BrokerRefused as error:
+            # Who does not know the command quotes what came with it.
+            raise BrokerRefused(address.without_credentials(str(error))) from None
     if address.db:
         await wire.ask("SELECT", address.db)
     await wire.ask("PING")

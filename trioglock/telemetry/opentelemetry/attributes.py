@@ -20,23 +20,47 @@ from opentelemetry.semconv.attributes import (
 )
 
 from ...errors import HandshakeRefused
-from ...redaction import redact_text
+from ...redaction import redact_line, text_of
 from ..events import ConnectionId
 
-__all__ = ["Attributes", "error_type", "of_address", "of_exception", "of_handshake", "of_peer"]
+__all__ = [
+    "Attributes",
+    "error_type",
+    "of_address",
+    "of_exception",
+    "of_handshake",
+    "of_metric",
+    "of_peer",
+]
 
 Attributes: TypeAlias = dict[str, str | int]
 
 _PORTS = {"ws": 80, "wss": 443}
 
 
+def of_metric(connection: ConnectionId) -> Attributes:
+    """Few and stable, so that a time series of each is affordable.
+
+    What clients call a server is theirs to choose: a server is not told apart by that.
+    """
+    found = of_address(connection)
+    if connection.side == "server":
+        found.pop(server_attributes.SERVER_ADDRESS, None)
+        found.pop(server_attributes.SERVER_PORT, None)
+    return found
+
+
 def of_address(connection: ConnectionId) -> Attributes:
-    """Few and stable, so that they fit metrics: the server's name and port, and the scheme."""
-    parts = urlsplit(connection.url)
+    """The server's name and port, and the scheme, as far as there is a URL that tells them."""
     found: Attributes = {}
-    if parts.hostname:
-        found[server_attributes.SERVER_ADDRESS] = parts.hostname
-        found[server_attributes.SERVER_PORT] = parts.port or _PORTS.get(parts.scheme, 0)
+    try:
+        parts = urlsplit(connection.url)
+        hostname, port = parts.hostname, parts.port
+    except ValueError:
+        return found  # of a Host header that a client has made up
+    if hostname:
+        found[server_attributes.SERVER_ADDRESS] = hostname
+        found[server_attributes.SERVER_PORT] = port or _PORTS.get(parts.scheme, 0)
     if parts.scheme:
         found[url_attributes.URL_SCHEME] = parts.scheme
     return found
@@ -77,6 +101,6 @@ def of_exception(error: BaseException) -> Attributes:
     """Of the event ``exception``; without a stack trace, whose lines may show secrets."""
     return {
         exception_attributes.EXCEPTION_TYPE: type(error).__qualname__,
-        exception_attributes.EXCEPTION_MESSAGE: redact_text(str(error)),
+        exception_attributes.EXCEPTION_MESSAGE: redact_line(text_of(error)),
         error_attributes.ERROR_TYPE: error_type(error),
     }

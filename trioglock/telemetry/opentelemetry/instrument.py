@@ -22,13 +22,18 @@ class Instrumentation:
 
     def __init__(self, spans: Spans, metrics: Metrics) -> None:
         self._spans = spans
+        self._metrics = metrics
         self._listening = [listen(spans, *spans.kinds), listen(metrics, *metrics.kinds)]
 
     def stop(self) -> None:
-        """Make no more spans and measurements; those that are under way end now."""
+        """Make no more spans and measurements; those that are under way end now.
+
+        What is open is counted as open no longer.
+        """
         for listening in self._listening:
             listening.stop()
         self._spans.end_all()
+        self._metrics.forget_all()
 
     def __enter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ from ..events import (
     BackpressureEnded,
     Connected,
     ConnectFailed,
+    ConnectionId,
     Disconnected,
     Event,
     FrameReceived,
@@ -27,7 +28,7 @@ from ..events import (
     ReconnectScheduled,
     WireFrame,
 )
-from .attributes import Attributes, error_type, of_address
+from .attributes import Attributes, error_type, of_metric
 from .spans import SWITCHING_PROTOCOLS
 
 __all__ = ["Metrics"]
@@ -84,7 +85,7 @@ class Metrics:
             "trioglock.messages", "{message}", "Messages and control frames."
         )
         self._bytes = meter.create_counter("trioglock.io", "By", "Their payloads.")
-        self._known: set[int] = set()
+        self._open_now: dict[int, ConnectionId] = {}
         self._react: dict[type[Event], Callable[..., None]] = {
             Connected: self._connected,
             ConnectFailed: self._connect_failed,
@@ -107,17 +108,24 @@ class Metrics:
         """Count one event."""
         self._react[type(event)](event)
 
+    def forget_all(self) -> None:
+        """Count nothing as open any more: nobody will tell when it ends."""
+        for number in tuple(self._open_now):
+            connection = self._open_now.pop(number, None)
+            if connection is not None:  # another thread may have been told of its end
+                self._count_open(connection, -1)
+
     def _connected(self, event: Connected) -> None:
-        self._known.add(event.connection.id)
-        attributes = of_address(event.connection)
+        attributes = of_metric(event.connection)
         if event.connection.side == "client":
             attributes[http_attributes.HTTP_REQUEST_METHOD] = "GET"
             status: Attributes = {http_attributes.HTTP_RESPONSE_STATUS_CODE: SWITCHING_PROTOCOLS}
             self._handshakes.record(event.seconds, attributes | status)
-        self._count_open(event, 1)
+        self._open_now[event.connection.id] = event.connection
+        self._count_open(event.connection, 1)
 
     def _connect_failed(self, event: ConnectFailed) -> None:
-        attributes = of_address(event.connection)
+        attributes = of_metric(event.connection)
         attributes[http_attributes.HTTP_REQUEST_METHOD] = "GET"
         attributes[error_attributes.ERROR_TYPE] = error_type(event.error)
         if isinstance(event.error, HandshakeRefused):
@@ -125,16 +133,15 @@ class Metrics:
         self._handshakes.record(event.seconds, attributes)
 
     def _disconnected(self, event: Disconnected) -> None:
-        if event.connection.id not in self._known:
+        if self._open_now.pop(event.connection.id, None) is None:
             return  # it was up before anybody listened
-        self._known.discard(event.connection.id)
-        self._count_open(event, -1)
+        self._count_open(event.connection, -1)
         lives = self._lives if event.connection.side == "client" else self._server_lives
-        lives.record(event.lasted, of_address(event.connection))
+        lives.record(event.lasted, of_metric(event.connection))
 
-    def _count_open(self, event: Event, change: int) -> None:
-        attributes = of_address(event.connection)
-        if event.connection.side == "client":
+    def _count_open(self, connection: ConnectionId, change: int) -> None:
+        attributes = of_metric(connection)
+        if connection.side == "client":
             attributes[HTTP_CONNECTION_STATE] = "active"
             self._open.add(change, attributes)
         else:
@@ -142,22 +149,22 @@ class Metrics:
             self._active.add(change, attributes)
 
     def _reconnect_scheduled(self, event: ReconnectScheduled) -> None:
-        self._retries.add(1, of_address(event.connection))
+        self._retries.add(1, of_metric(event.connection))
 
     def _hook_failed(self, event: HookFailed) -> None:
-        attributes = of_address(event.connection)
+        attributes = of_metric(event.connection)
         attributes["trioglock.hook"] = event.hook
         attributes[error_attributes.ERROR_TYPE] = error_type(event.error)
         self._failures.add(1, attributes)
 
     def _heartbeat_missed(self, event: HeartbeatMissed) -> None:
-        self._missed.add(1, of_address(event.connection))
+        self._missed.add(1, of_metric(event.connection))
 
     def _message_dropped(self, event: MessageDropped) -> None:
-        self._dropped.add(1, of_address(event.connection))
+        self._dropped.add(1, of_metric(event.connection))
 
     def _backpressure_ended(self, event: BackpressureEnded) -> None:
-        attributes = of_address(event.connection)
+        attributes = of_metric(event.connection)
         attributes["trioglock.backpressure.waiting"] = event.waiting
         self._waits.record(event.seconds, attributes)
 
@@ -168,7 +175,7 @@ class Metrics:
         self._count_frame(event, event.frame, "received")
 
     def _count_frame(self, event: Event, frame: WireFrame, direction: str) -> None:
-        attributes = of_address(event.connection) | {"trioglock.direction": direction}
+        attributes = of_metric(event.connection) | {"trioglock.direction": direction}
         self._messages.add(1, attributes)
         self._bytes.add(_size(frame), attributes)
 

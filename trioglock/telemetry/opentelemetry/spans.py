@@ -68,8 +68,10 @@ class Spans:
     def end_all(self) -> None:
         """End what is under way: nothing more will be told."""
         for spans in (self._attempts, self._links):
-            while spans:
-                spans.popitem()[1].end()
+            for number in tuple(spans):
+                span = spans.pop(number, None)
+                if span is not None:  # another thread may have been told of its end
+                    span.end()
 
     def _connect_started(self, event: ConnectStarted) -> None:
         attributes = of_handshake(event.connection)

@@ -48,7 +48,7 @@ async def upgrade(stream: trio.abc.Stream, uri: WebSocketURI, options: DialOptio
     protocol.send_request(request)
     with unbroken():
         await stream.send_all(b"".join(protocol.data_to_send()))
-    answer = await read_answer(stream, trio.current_effective_deadline())
+    answer = await read_answer(stream, trio.current_effective_deadline(), options.subprotocols)
     # The library would parse frames right behind the head: it gets the head alone.
     protocol.receive_data(answer.head)
     if protocol.handshake_exc is not None:

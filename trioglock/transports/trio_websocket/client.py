@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import trio
@@ -32,7 +33,8 @@ class ClientLink(TrioWebsocketLink):
 
     def __init__(self, stream: trio.abc.Stream, uri: WebSocketURI, options: DialOptions) -> None:
         # Its tasks know nothing of the time-outs of whoever dials.
-        super().__init__(_ClientTap(stream, trio.current_effective_deadline()))
+        deadline = trio.current_effective_deadline()
+        super().__init__(_ClientTap(stream, deadline, options.subprotocols))
         self._uri = uri
         self._options = options
 
@@ -80,15 +82,16 @@ class _ClientTap(Tap):
     to see nothing but a 101. Our errors pass through its tasks.
     """
 
-    def __init__(self, stream: trio.abc.Stream, deadline: float) -> None:
+    def __init__(self, stream: trio.abc.Stream, deadline: float, offered: Sequence[str]) -> None:
         super().__init__(stream)
         self._deadline = deadline
+        self._offered = offered
         self._answered = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self._answered:
             return await super().receive_some(max_bytes)
-        answer = await read_answer(self.stream, self._deadline)
+        answer = await read_answer(self.stream, self._deadline, self._offered)
         self._answered = True
         data = answer.head + answer.rest
         self.bytes_received += len(data)
