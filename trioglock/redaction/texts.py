@@ -27,9 +27,16 @@ _WORDS = frozenset({"auth", "authentication", "authorization", "scheme", "token"
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)?+")
 
 
+# Without any of these there is nothing for the patterns to find.
+_SUSPECT = re.compile(r"[:=?]|eyJ|['\"],|bearer|basic", re.IGNORECASE)
+
+
 def redact_text(text: str) -> str:
     """A text as it may be shown: addresses in it redacted, and values with secret names hidden."""
-    text = _URL.sub(_redacted_url, str.__str__(text))
+    text = str.__str__(text)
+    if not _SUSPECT.search(text):
+        return text
+    text = _URL.sub(_redacted_url, text)
     text = _TARGET.sub(_redacted_target, text)
     text = _CREDENTIALS.sub(_without_credentials, "".join(without_members(text)))
     return _JWT.sub(HIDDEN, text)

@@ -59,11 +59,16 @@ _COLOURS: dict[type, int] = {
 }
 
 
+# They are many, and what is shown of frames and messages is redacted already.
+_OF_FRAMES = (FrameSent, FrameReceived, HookReplied, MessageDropped)
+
+
 def write(event: Event) -> bool:
     """Write the lines of one event; False if a handler or filter of somebody's raised."""
     try:
         for line in _lines(event):
-            who, what = printable(str(event.connection)), redact_line(line)
+            what = printable(line) if isinstance(event, _OF_FRAMES) else redact_line(line)
+            who = printable(str(event.connection))
             _logger.debug("%s %s", who, what, extra={"event": event})
     except Exception:  # noqa: BLE001 - of handlers, filters and formatters
         with suppress(Exception):  # it may be of the very logger that is asked now
@@ -81,13 +86,13 @@ def _lines(event: Event) -> Iterator[str]:  # noqa: C901 - a table
         case ConnectFailed(error=error):
             yield f"failed to connect: {text_of(error)}"
         case FrameSent(frame=Close() as close):
-            yield f"sending close frame: {close.code} {close.reason}".rstrip()
+            yield f"sending close frame: {_said(close)}"
         case FrameSent(frame=Pong()):
             pass  # it was a hook's reply
         case FrameSent(frame=frame):
             yield f"sending frame: {shorten(frame)}"
         case FrameReceived(frame=Close() as close):
-            yield f"received close frame: {close.code} {close.reason}".rstrip()
+            yield f"received close frame: {_said(close)}"
         case FrameReceived(frame=frame):
             yield f"received frame: {shorten(frame)}"
         case HookReplied(hook=hook, frames=frames):
@@ -117,6 +122,10 @@ def _lines(event: Event) -> Iterator[str]:  # noqa: C901 - a table
             yield f"lost the connection{how}"
         case ReconnectScheduled(delay=delay):
             yield f"reconnect in {delay:.3g} seconds"
+
+
+def _said(close: Close) -> str:
+    return redact_line(f"{close.code} {close.reason}".rstrip())
 
 
 def prepare_logging() -> None:
