@@ -173,6 +173,7 @@ def _echo(words: list[str], text: str) -> None:
 PROGRAMS: dict[str, Callable[[list[str], str], None]] = {
     "apt-get": _apt_get,
     "echo": _echo,
+    "jq": _echo,
     "hypercorn": _hypercorn,
     "nox": _nox,
     "pip": _pip,

@@ -12,6 +12,7 @@ import pytest
 
 import trioglock
 from trioglock import (
+    Aborted,
     Close,
     ConnectError,
     ConnectionClosed,
@@ -29,6 +30,7 @@ from trioglock import (
     RedirectFailed,
     RemoteClose,
     TrioglockError,
+    Violated,
     errors,
     reasons,
 )
@@ -114,36 +116,41 @@ def test_giving_up_tells_how_often_and_the_last_reason() -> None:
     attempts = [Lost(attempt=1), HandshakeFailed(attempt=2, error=ConnectError("no"))]
     error = GaveUp(attempts)
     assert error.attempts == tuple(attempts)
-    assert str(error) == f"gave up after 2 attempts, the last: {attempts[1]!r}"
+    assert str(error) == "gave up after 2 attempts; no connection: no"
     assert str(GaveUp([])) == "gave up after 0 attempts"
 
 
 @pytest.mark.parametrize(
     ("error", "code", "reason", "text"),
     [
-        (ConnectionClosedOK(Close(1000), Close(1000)), 1000, "", "received 1000, sent 1000"),
+        (ConnectionClosedOK(Close(1000), Close(1000)), 1000, "", "the connection is closing: 1000"),
         (
-            ConnectionClosedError(Close(4000, "bye"), Close(4000), RemoteClose(code=4000)),
-            4000, "bye", "received 4000 bye, sent 4000",
+            ConnectionClosedError(
+                Close(4000, "bye"), Close(4000), RemoteClose(code=4000, reason="bye")
+            ),
+            4000, "bye", "closed by the peer: 4000 bye",
         ),
-        (ConnectionClosed(None, Close(1001, "off")), 1001, "off", "sent 1001 off"),
+        (
+            ConnectionClosed(None, Close(1001, "off")),
+            1001, "off", "the connection is closing: 1001 off",
+        ),
         (
             ConnectionClosedError(None, Close(1011), LocalClose(code=1011, clean=False)),
-            1011, "", f"sent 1011 ({LocalClose(code=1011, clean=False)!r})",
+            1011, "", "closed: 1011; the peer has not confirmed it",
         ),
-        (ConnectionClosedError(None, None), 1006, "", "no Close frame either way"),
+        (ConnectionClosedError(None, None), 1006, "", "the connection is closing"),
         (
             ConnectionClosedError(None, None, HeartbeatTimeout(silence=20), ["a", b"b"]),
             1006, "",
-            f"no Close frame either way ({HeartbeatTimeout(silence=20)!r}); 2 frames never sent",
+            "lost: the peer was silent for 20 seconds; 2 frames never sent",
         ),
-        (ConnectionClosedOK(Close(1005), Close(1000)), 1005, "", "received 1005, sent 1000"),
+        (ConnectionClosedOK(Close(1005), Close(1000)), 1005, "", "the connection is closing: 1005"),
     ],
 )  # fmt: skip
 def test_a_closed_connection_says_why(
     error: ConnectionClosed, code: int, reason: str, text: str
 ) -> None:
-    """The peer's code wins over ours, 1006 stands for neither; the text has it all."""
+    """The peer's code wins over ours, 1006 stands for neither; the text is that of the cause."""
     assert (error.code, error.reason, str(error)) == (code, reason, text)
 
 
@@ -226,3 +233,30 @@ class Mute(Exception):
 def test_what_cannot_be_quoted_is_said_to_be_so(error: TrioglockError) -> None:
     """The causes may be anything that somebody has raised."""
     assert re.search(r"whose (repr|text) raises LookupError", str(error))
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        (RemoteClose(code=1001, reason="bye"), "closed by the peer: 1001 bye"),
+        (RemoteClose(code=1005), "closed by the peer: without a code"),
+        (LocalClose(), "closed: 1000"),
+        (LocalClose(code=4000, reason="off", clean=False),
+         "closed: 4000 off; the peer has not confirmed it"),
+        (Violated(code=1009, reason="too much"),
+         "closed with 1009, for what the peer has sent: too much"),
+        (Lost(), "lost: the peer went away without a Close frame"),
+        (Lost(error=OSError("reset")), "lost: reset"),
+        (HeartbeatTimeout(silence=20), "lost: the peer was silent for 20 seconds"),
+        (HeartbeatTimeout(silence=60, writing=True),
+         "lost: the peer read nothing for 60 seconds"),
+        (HandshakeFailed(error=ConnectError("refused")), "no connection: refused"),
+        (Crashed(error=KeyError("x")), "failed: KeyError: 'x'"),
+        (Aborted(), "dropped without a closing handshake"),
+        (RemoteClose(code=4000, reason="a\nb token=s3cret"),
+         "closed by the peer: 4000 a\\nb token=[hidden]"),
+    ],
+)  # fmt: skip
+def test_reasons_speak(reason: Disconnect, words: str) -> None:
+    """In a line, for a person; what others say is quoted with care."""
+    assert str(reason) == words

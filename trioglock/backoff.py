@@ -85,9 +85,7 @@ class Backoff:
 
     def __post_init__(self) -> None:
         for name in ("initial", "maximum", "stable_after"):
-            if getattr(self, name) is None:
-                raise InvalidOption(f"{name} is a number of seconds, not None")
-            check_seconds(name, getattr(self, name))
+            check_seconds(name, getattr(self, name), none=False)
         if not isinstance(self.multiplier, int | float) or not self.multiplier >= 1:
             raise InvalidOption(f"multiplier is a number of at least 1, not {self.multiplier!r}")
         check_whole("max_attempts", self.max_attempts, least=1)

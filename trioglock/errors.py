@@ -278,7 +278,7 @@ class GaveUp(ConnectError):
         self.attempts: tuple[Disconnect, ...] = tuple(attempts)
 
     def __str__(self) -> str:
-        last = f", the last: {shown(self.attempts[-1])}" if self.attempts else ""
+        last = f"; {self.attempts[-1]}" if self.attempts else ""
         return redact_line(f"gave up after {len(self.attempts)} attempts{last}")
 
 
@@ -324,16 +324,14 @@ class ConnectionClosed(TrioglockError):
         return "" if close is None else close.reason
 
     def __str__(self) -> str:
-        told = [
-            f"{verb} {close.code} {close.reason}".rstrip()
-            for verb, close in (("received", self.received), ("sent", self.sent))
-            if close is not None
-        ]
-        text = ", ".join(told) or "no Close frame either way"
-        if self.cause is not None and (not told or self.received is None):
-            text = f"{text} ({shown(self.cause)})"
-        text = redact_line(text)
-        return f"{text}; {len(self.unsent)} frames never sent" if self.unsent else text
+        if self.cause is not None:
+            text = str(self.cause)
+        else:
+            close = self.received or self.sent
+            said = "" if close is None else f": {close.code} {close.reason}".rstrip()
+            text = redact_line(f"the connection is closing{said}")
+        unsent = len(self.unsent)
+        return f"{text}; {unsent} frames never sent" if unsent else text
 
 
 class ConnectionClosedOK(ConnectionClosed):

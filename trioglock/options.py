@@ -180,18 +180,21 @@ def _check_header_value(name: str, value: str | None) -> None:
         raise InvalidOption(f"{name}: {error}") from None
 
 
-def check_seconds(name: str, value: float | None) -> None:
+def check_seconds(name: str, value: float | None, *, none: bool = True) -> None:
     """Raise InvalidOption unless ``value`` is a positive number of seconds, or None for never."""
-    if value is None:
+    if value is None and none:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidOption(f"{name} is a number of seconds or None, not {value!r}")
+        raise InvalidOption(
+            f"{name} is a number of seconds{' or None' if none else ''}, not {value!r}"
+        )
     try:
         positive = float(value) > 0
     except OverflowError:
         positive = False
     if not positive:
-        raise InvalidOption(f"{name} is more than 0 seconds, or None for never, not {value!r}")
+        never = ", or None for never" if none else ""
+        raise InvalidOption(f"{name} is more than 0 seconds{never}, not {value!r}")
 
 
 def check_whole(name: str, value: int | None, *, least: int, none: bool = True) -> None:

@@ -11,11 +11,16 @@
     ├── HandshakeFailed    the connection never opened
     ├── Crashed            a hook or a background task raised
     └── Aborted            abort(), or the surrounding scope was cancelled
+
+``str()`` of a reason tells it in words.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from .frames import NO_STATUS
+from .redaction import redact_line, text_of
 
 __all__ = [
     "Aborted",
@@ -53,6 +58,10 @@ class RemoteClose(Disconnect):
     code: int
     reason: str = ""
 
+    def __str__(self) -> str:
+        said = "without a code" if self.code == NO_STATUS else _said(self.code, self.reason)
+        return f"closed by the peer: {said}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violated(Disconnect):
@@ -65,6 +74,9 @@ class Violated(Disconnect):
 
     code: int
     reason: str = ""
+
+    def __str__(self) -> str:
+        return redact_line(f"closed with {self.code}, for what the peer has sent: {self.reason}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +93,10 @@ class LocalClose(Disconnect):
     reason: str = ""
     clean: bool = True
 
+    def __str__(self) -> str:
+        confirmed = "" if self.clean else "; the peer has not confirmed it"
+        return f"closed: {_said(self.code, self.reason)}{confirmed}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lost(Disconnect):
@@ -91,6 +107,11 @@ class Lost(Disconnect):
     """
 
     error: BaseException | None = None
+
+    def __str__(self) -> str:
+        if self.error is None:
+            return "lost: the peer went away without a Close frame"
+        return redact_line(f"lost: {text_of(self.error)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +126,10 @@ class HeartbeatTimeout(Disconnect):
     silence: float
     writing: bool = False
 
+    def __str__(self) -> str:
+        did = "read nothing" if self.writing else "was silent"
+        return f"lost: the peer {did} for {self.silence:g} seconds"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandshakeFailed(Disconnect):
@@ -115,6 +140,9 @@ class HandshakeFailed(Disconnect):
     """
 
     error: Exception
+
+    def __str__(self) -> str:
+        return redact_line(f"no connection: {text_of(self.error)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +155,17 @@ class Crashed(Disconnect):
 
     error: BaseException
 
+    def __str__(self) -> str:
+        return redact_line(f"failed: {type(self.error).__name__}: {text_of(self.error)}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aborted(Disconnect):
     """The connection was dropped on the spot, without a closing handshake."""
+
+    def __str__(self) -> str:
+        return "dropped without a closing handshake"
+
+
+def _said(code: int, reason: str) -> str:
+    return redact_line(f"{code} {reason}".rstrip())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, cast
@@ -176,6 +178,16 @@ class Socket(Generic[StateT]):
     other hook that raises ends the connection: 1011 to the peer, ``terminate``, and the exception
     comes out of ``async with``.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Warn of a name that is nearly that of a hook, and so is never called."""
+        super().__init_subclass__(**options)
+        for name in vars(cls):
+            if name.startswith("handle_") and not hasattr(Socket, name):
+                meant = difflib.get_close_matches(name, vars(Socket), n=1, cutoff=0.85)
+                if meant:
+                    text = f"{cls.__name__}.{name} is no hook: {meant[0]} is meant?"
+                    warnings.warn(text, stacklevel=2)
 
     def init_stream(self, stream: Stream) -> MaybeAwaitable[StateT]:
         """Called once, after the first upgrade; returns the first state. Default: ``None``.

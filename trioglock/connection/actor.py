@@ -13,8 +13,10 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
+from ..errors import BadHookResult
 from ..frames import Run
 from ..reasons import Disconnect
+from ..redaction import shorten
 from ..socket import Deliver, Reconnect, Socket, Stop, Stream
 from .dispatch import Effects, Hook, hook_of, split, split_call
 from .mailbox import PLAIN, Answer, Mailbox
@@ -384,7 +386,10 @@ class Actor(Generic[StateT]):
         returned = await self._invoke(hook, reason, self.state)
         decision, state = split(hook, returned)
         if not (decision is None or isinstance(decision, Reconnect | Stop)):
-            raise hook.complain(returned)
+            raise BadHookResult(
+                f"{hook.label}: a decision is None, Reconnect(...) or Stop(), "
+                f"not {shorten(decision)}"
+            )
         self.state = state
         return decision
 

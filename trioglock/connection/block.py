@@ -10,11 +10,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import trio
 
+from ..block import block
 from ..errors import ConnectionClosed
 from ..frames import Close
 from ..groups import is_graceful, leaves
@@ -26,7 +26,7 @@ __all__ = ["hold"]
 StateT = TypeVar("StateT")
 
 
-@asynccontextmanager
+@block("connect(...)")
 async def hold(
     session: Session[StateT], connection: Connection[StateT]
 ) -> AsyncIterator[Connection[StateT]]:

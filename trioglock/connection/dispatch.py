@@ -98,7 +98,7 @@ def frames_to_send(hook: Hook, frame: Any) -> list[Frame]:
     Raises:
         BadHookResult: one of them is no frame.
     """
-    if frame is None:
+    if frame is None and not hook.is_default:
         return []
     frames = frame if isinstance(frame, tuple | list) else (frame,)
     try:
@@ -106,7 +106,14 @@ def frames_to_send(hook: Hook, frame: Any) -> list[Frame]:
     except InvalidFrame as error:
         if hook.is_default:
             raise InvalidFrame(f"{error}; override handle_send to encode messages") from None
-        raise BadHookResult(f"{hook.label}: {error}") from None
+        hint = "" if hook.name != "handle_send" else f"; {_hint(frame)}"
+        raise BadHookResult(f"{hook.label}: {error}{hint}") from None
+
+
+def _hint(frame: object) -> str:
+    if isinstance(frame, Reply | Deliver):
+        return "handle_send returns the frame itself"
+    return "encode it, such as with json.dumps()"
 
 
 class Effects:

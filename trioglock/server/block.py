@@ -8,11 +8,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
 
+from ..block import block
 from ..groups import is_graceful, leaves
 from .place import OpenListeners
 from .server import Server
@@ -20,7 +20,7 @@ from .server import Server
 __all__ = ["running"]
 
 
-@asynccontextmanager
+@block("serve(...)")
 async def running(
     open_listeners: OpenListeners,
     make: Callable[[Sequence[trio.abc.Listener[Any]]], Server],

@@ -37,8 +37,8 @@ def choose_place(
     given = [name for name, value in _named(port, unix_path, listeners) if value is not None]
     if len(given) != 1:
         raise InvalidOption(
-            "say where to listen: either host and port, or unix_path, or listeners; "
-            f"given: {', '.join(given) or 'none of them'}"
+            "say where to listen: serve(target, host, port), or unix_path=..., or listeners=...; "
+            f"given: {', '.join(given) or 'no port, no unix_path and no listeners'}"
         )
     if port is None and (host is not None or reuse_port):
         raise InvalidOption("host and reuse_port go with a port")

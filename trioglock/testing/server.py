@@ -6,7 +6,8 @@ The peer is independent code: what trioglock gets wrong, it does not get wrong i
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeAlias
 
@@ -35,6 +36,20 @@ class Rejection:
         self.status = status
         self.headers: Headers = Headers(headers)
         self.body = body
+
+
+DAY = 86_400.0
+"""Seconds that a mock waits for what it expects; under an ``autojump_clock`` no time at all."""
+
+
+@contextmanager
+def within_a_day(what: str) -> Iterator[None]:
+    """Let a wait end: a test that waits for what never comes should fail, and say for what."""
+    try:
+        with trio.fail_after(DAY):
+            yield
+    except trio.TooSlowError:
+        raise AssertionError(f"a day has passed without {what}") from None
 
 
 class MockPeer:
@@ -89,7 +104,8 @@ class MockPeer:
             AssertionError: another one came, or the client closed.
         """
         for message in messages:
-            got = await self.receive()
+            with within_a_day(f"the client's {message!r:.100}"):
+                got = await self.receive()
             assert got == message, f"expected {message!r}, the client sent {got!r}"
 
     async def expect_close(self, code: int = 1000, reason: str | None = None) -> None:
@@ -103,8 +119,9 @@ class MockPeer:
             AssertionError: another code or reason came, or the client just went away.
         """
         try:
-            while True:
-                self.received.append(await self._websocket.get_message())
+            with within_a_day("the client's Close frame"):
+                while True:
+                    self.received.append(await self._websocket.get_message())
         except ConnectionClosed as error:
             self._note(error)
         assert self.closed is not None, "the client went away without a Close frame"
@@ -267,7 +284,8 @@ class MockServer:
 
     async def accept(self) -> MockPeer:
         """The next connection that no handler took, in the order of the handshakes."""
-        self._current = await self._waiting.receive()
+        with within_a_day("a client"):
+            self._current = await self._waiting.receive()
         return self._current
 
     async def _peer(self) -> MockPeer:

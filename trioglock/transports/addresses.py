@@ -48,6 +48,8 @@ def parse_url(url: str) -> WebSocketURI:
             check_host(uri.host)
         except InvalidURI as error:
             problem = error.msg
+            if problem.startswith("scheme"):
+                problem += ": write ws:// in front of the host, or wss:// for TLS"
         except ValueError:
             problem = _MALFORMED
         else:

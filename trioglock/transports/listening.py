@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import trio
 from trio.testing import memory_stream_pair
@@ -54,7 +55,7 @@ async def open_tcp(
             with _closed_on_failure(bound):
                 _prepare(bound, reuse_port=reuse_port)
                 chosen = port or port_of(listeners) or 0
-                bound.bind((address[0], chosen, *address[2:]))
+                _bind(bound, (address[0], chosen, *address[2:]))
                 bound.listen(MAX_BACKLOG if backlog is None else backlog)
                 listeners.append(trio.SocketListener(_for_trio(bound)))
         if not listeners and unsupported is not None:
@@ -64,6 +65,17 @@ async def open_tcp(
             listener.socket.close()
         raise
     return listeners
+
+
+def _bind(bound: socket.socket, address: tuple[Any, ...]) -> None:
+    try:
+        bound.bind(address)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = f"{address[0]}:{address[1]}"
+        text = f"cannot listen on {where}: {os.strerror(error.errno)}"
+        raise OSError(error.errno, text) from None
 
 
 def _prepare(bound: socket.socket, *, reuse_port: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from ..errors import ConnectFailed, TLSFailed
+from ..groups import leaves
 from ..redaction import printable
 
 __all__ = ["closed_on_failure", "describe_peer", "open_tcp", "start_tls"]
@@ -33,7 +35,17 @@ async def open_tcp(host: str, port: int) -> trio.abc.Stream:
     try:
         return await trio.open_tcp_stream(host, port)
     except OSError as error:
-        raise ConnectFailed(f"cannot connect to {host}:{port}: {error}") from error
+        raise ConnectFailed(f"cannot connect to {host}:{port}: {_words(error)}") from error
+
+
+def _words(error: OSError) -> str:
+    """What the system says; trio's own words, for one address or several, say less."""
+    said = [
+        os.strerror(one.errno)
+        for one in leaves(error.__cause__)
+        if isinstance(one, OSError) and one.errno
+    ]
+    return ", ".join(dict.fromkeys(said)) or str(error)
 
 
 async def start_tls(

@@ -1,5 +1,8 @@
 """OpenTelemetry: spans and metrics of all connections; needs the extra ``opentelemetry``."""
 
-from .instrument import Instrumentation, instrument
+try:
+    from .instrument import Instrumentation, instrument
+except ModuleNotFoundError as error:
+    raise ImportError("it needs the extra: pip install 'trioglock[opentelemetry]'") from error
 
 __all__ = ["Instrumentation", "instrument"]
