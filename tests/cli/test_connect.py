@@ -134,7 +134,8 @@ async def test_ctrl_c_twice() -> None:
         running.interrupt()
         done = await running.finish()
         assert done.code == 130
-        assert done.stderr.endswith("! dropped without a closing handshake\n")
+        # The trace may have the last word.
+        assert "! dropped without a closing handshake\n" in done.stderr
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])

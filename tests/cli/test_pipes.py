@@ -14,6 +14,7 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from trioglock.cli.console.lines import LIMIT
+from trioglock.cli.messages import WAITING
 from trioglock.testing import MockPeer, MockServer, echo
 
 from .kit import COMMAND, SECONDS, environment, started, trioglock
@@ -75,7 +76,9 @@ async def test_what_comes_while_it_closes_is_printed() -> None:
             held.append(data)
 
         async def release(data: bytes) -> None:
-            await send_all(b"".join([*held, data]))
+            late = [*held, data]
+            held.clear()
+            await send_all(b"".join(late))
 
         send_all = peer.stream.send_all
         peer.stream.send_all = hold  # type: ignore[method-assign, assignment]
@@ -140,14 +143,32 @@ async def test_a_reader_that_goes_away() -> None:
 
 
 async def test_a_slow_reader_stops_nothing_else() -> None:
-    """While nobody reads stdout, pings of the peer are answered, and nothing is lost."""
+    """While nobody reads stdout, pings are answered, as long as the queue holds what comes."""
+    text = "x" * 1000
+    lines = [text] * 200  # more than a pipe holds
+    assert len(lines) < WAITING
     async with MockServer() as server, started("connect", server.url) as running:
         peer = await server.accept()
-        text = "x" * 1000
-        await peer.send(*[text] * 100)  # more than a pipe holds
+        await peer.send(*lines)
         await peer.ping()
         await running.end_input()
-        assert (await running.finish()).stdout.splitlines() == [text] * 100
+        assert (await running.finish()).stdout.splitlines() == lines
+
+
+async def test_more_than_the_queue_holds() -> None:
+    """Then nothing more is read from the network until somebody reads stdout; nothing is lost."""
+    lines = [f"{number} ".ljust(1000, "x") for number in range(5 * WAITING)]
+    async with (
+        MockServer() as server,
+        started("connect", server.url) as running,
+        trio.open_nursery() as nursery,
+    ):
+        peer = await server.accept()
+        nursery.start_soon(peer.send, *lines)
+        while len(peer.sent) < WAITING:
+            await trio.sleep(0.01)
+        for line in lines:
+            assert await running.line() == line
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
