@@ -156,7 +156,8 @@ class Crashed(Disconnect):
     error: BaseException
 
     def __str__(self) -> str:
-        return redact_line(f"failed: {type(self.error).__name__}: {text_of(self.error)}")
+        said = f"{type(self.error).__name__}: {text_of(self.error)}".rstrip(": ")
+        return redact_line(f"failed: {said}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,9 +91,9 @@ async def test_every_hook_can_have_one(state: Any, autojump_clock: MockClock) ->
     assert not report.in_hook
     for text in map(str, (*socket.reports, report)):
         assert "s3cret" not in text
-        assert len(text.splitlines()) == 10
+        assert len(text.splitlines()) == 12
         assert all(line.isprintable() and len(line) < 2100 for line in text.splitlines())
-    assert facts(str(report))["latest end"] == "Crashed(attempt=1, error=ValueError('crash'))"
+    assert facts(str(report))["latest end"] == "failed: ValueError: crash"
 
 
 async def test_before_between_and_behind_the_links(autojump_clock: MockClock) -> None:
@@ -104,15 +104,15 @@ async def test_before_between_and_behind_the_links(autojump_clock: MockClock) ->
         far = await transport.accept()
         await trio.sleep(2)
         assert facts(str(conn.status_report()))["link"] == (
-            "up for 2.0 seconds; 1 attempts, 1 successful"
+            "up for 2.0 seconds; attempts: 1, successful: 1"
         )
         await far.aclose()
         await trio.sleep(1)
         between = facts(str(conn.status_report()))
-        assert between["link"] == "none; 1 attempts, 1 successful"
-        assert between["latest end"].startswith("Lost(")
+        assert between["link"] == "none; attempts: 1, successful: 1"
+        assert between["latest end"].startswith("lost: ")
         conn.abort()
-    assert facts(str(conn.status_report()))["latest end"] == "Aborted(attempt=1)"
+    assert facts(str(conn.status_report()))["latest end"] == "dropped without a closing handshake"
     assert conn.status_report().link_age is None
 
 
@@ -135,7 +135,8 @@ async def test_errors_that_cannot_be_shown(autojump_clock: MockClock) -> None:
             await far.write(["x"])
             await conn.wait_closed()
     told = facts(str(conn.status_report()))
-    assert told["latest end"] == "<Crashed whose repr raises LookupError>"
+    assert told["latest end"] == "failed: Mute"
+    assert repr(conn.status_report()) == f"<StatusReport of memory.test#{conn.id}: closed>"
     assert told["state"] == "'not shown: format_status raised Mute'"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from ..headers import Headers
@@ -19,7 +19,7 @@ __all__ = ["StatusReport", "report_on"]
 _LONGEST = 2000  # characters of what may be long, so that a log can hold it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class StatusReport:
     """What a connection is and does; ``str()`` makes a text of some lines from it.
 
@@ -62,24 +62,34 @@ class StatusReport:
     statistics: Statistics
     traced: bool
 
+    def __repr__(self) -> str:
+        # Not all of it: the state's own repr would be in it, as it is.
+        return f"<StatusReport of {self.connection}: {self.status.value}>"
+
     def __str__(self) -> str:
         """A line for each fact, each of a length that a log can hold."""
+        figures = self.statistics
         age = "none" if self.link_age is None else f"up for {self.link_age:.1f} seconds"
-        link = f"{age}; {self.attempts} attempts, {self.upgrades} successful"
-        figures = [
-            f"{field.name} {getattr(self.statistics, field.name)}"
-            for field in fields(self.statistics)
-        ]
+        latency = "unknown" if figures.latency is None else f"{figures.latency * 1000:.1f} ms"
         lines = [
             f"{self.connection} to {self.connection.url or 'nowhere yet'}: {self.status.value}",
             f"  socket: {self.socket}, {'inside a hook' if self.in_hook else 'no hook runs'}",
             f"  state: {redact_line(shown(self.state), _LONGEST)}",
-            f"  link: {link}",
+            f"  link: {age}; attempts: {self.attempts}, successful: {self.upgrades}",
             f"  peer: {self.peer or 'unknown'}, subprotocol: {self.subprotocol or 'none'}",
             f"  request headers: {_listed(self.request_headers)}",
             f"  response headers: {_listed(self.response_headers)}",
             f"  latest end: {_end(self.latest_end)}",
-            f"  figures: {', '.join(figures)}",
+            (
+                f"  sent: {figures.messages_sent} messages, {figures.bytes_sent} bytes; "
+                f"queued: {figures.outbox}, {figures.outbox_bytes} bytes; "
+                f"in doubt: {figures.in_doubt}, unsent: {figures.unsent}"
+            ),
+            (
+                f"  received: {figures.messages_received} messages, {figures.bytes_received} bytes; "
+                f"in the inbox: {figures.inbox}, dropped: {figures.dropped}"
+            ),
+            f"  jobs that wait for a hook: {figures.mailbox}, latency: {latency}",
             f"  trace: {'on' if self.traced else 'off'}",
         ]
         return "\n".join(map(_line, lines))
@@ -122,7 +132,7 @@ def _listed(headers: Headers) -> str:
 
 
 def _end(reason: Disconnect | None) -> str:
-    return "none yet" if reason is None else redact_line(shown(reason), _LONGEST)
+    return "none yet" if reason is None else str(reason)
 
 
 def _line(text: str) -> str:
