@@ -30,7 +30,13 @@ from .servers import (
     upgrade,
 )
 
-SECRETS = {"Authorization": "Bearer token", "Cookie": "id=1", "X-Harmless": "yes"}
+SECRETS = {
+    "Authorization": "Bearer token",
+    "Cookie": "id=1",
+    "X-Api-Key": "key",
+    "X-Auth-Token": "token",
+    "X-Harmless": "yes",
+}
 BASIC = "Basic " + base64.b64encode(b"user:password").decode()
 
 
@@ -184,6 +190,8 @@ async def test_scenario_38_another_origin_learns_nothing(transport: MakeTranspor
     for request in other.requests:
         assert "Authorization" not in request.headers
         assert "Cookie" not in request.headers
+        assert "X-Api-Key" not in request.headers
+        assert "X-Auth-Token" not in request.headers
         assert request.headers["X-Harmless"] == "yes"
         assert request.headers["Host"] == f"127.0.0.1:{other_port}"
 

@@ -8,13 +8,14 @@ is given, and the time that it takes grows with the length and no faster.
 from .addresses import redact_query, redact_url, without_secrets, without_user_info
 from .headers import redact_header, redact_subprotocols
 from .lines import LONGEST, printable, redact_line
-from .names import HIDDEN
+from .names import HIDDEN, is_secret
 from .texts import redact_text
 from .values import label, redact_repr, shorten, shown, text_of
 
 __all__ = [
     "HIDDEN",
     "LONGEST",
+    "is_secret",
     "label",
     "printable",
     "redact_header",

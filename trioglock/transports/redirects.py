@@ -10,14 +10,13 @@ import trio
 
 from ..errors import HandshakeRefused, InvalidURL, RedirectFailed
 from ..options import DialOptions
-from ..redaction import redact_url
+from ..redaction import is_secret, redact_url
 from .addresses import WebSocketURI, parse_url
 from .port import Link
 
 __all__ = ["follow_redirects"]
 
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
-_CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
 
 
 async def follow_redirects(
@@ -69,10 +68,12 @@ def _redirected(
         return parse_url(url), replace(options, url=url)
     # Another origin must learn neither who we are nor whom we meant. Of a client certificate
     # in the ssl_context nobody can tell.
+    headers = options.additional_headers
+    secret = [name for name in headers if is_secret(name)]
     return new, replace(
         options,
         url=url,
-        additional_headers=options.additional_headers.without("host", *_CREDENTIALS),
+        additional_headers=headers.without("host", *secret),
         server_hostname=None,
         ssl_context=options.ssl_context if new.secure else None,
     )
