@@ -71,6 +71,15 @@ class StatusReport:
         figures = self.statistics
         age = "none" if self.link_age is None else f"up for {self.link_age:.1f} seconds"
         latency = "unknown" if figures.latency is None else f"{figures.latency * 1000:.1f} ms"
+        sent = (
+            f"{figures.messages_sent} messages, {figures.bytes_sent} bytes; "
+            f"queued: {figures.outbox}, {figures.outbox_bytes} bytes; "
+            f"in doubt: {figures.in_doubt}, unsent: {figures.unsent}"
+        )
+        received = (
+            f"{figures.messages_received} messages, {figures.bytes_received} bytes; "
+            f"in the inbox: {figures.inbox}, dropped: {figures.dropped}"
+        )
         lines = [
             f"{self.connection} to {self.connection.url or 'nowhere yet'}: {self.status.value}",
             f"  socket: {self.socket}, {'inside a hook' if self.in_hook else 'no hook runs'}",
@@ -80,15 +89,8 @@ class StatusReport:
             f"  request headers: {_listed(self.request_headers)}",
             f"  response headers: {_listed(self.response_headers)}",
             f"  latest end: {_end(self.latest_end)}",
-            (
-                f"  sent: {figures.messages_sent} messages, {figures.bytes_sent} bytes; "
-                f"queued: {figures.outbox}, {figures.outbox_bytes} bytes; "
-                f"in doubt: {figures.in_doubt}, unsent: {figures.unsent}"
-            ),
-            (
-                f"  received: {figures.messages_received} messages, {figures.bytes_received} bytes; "
-                f"in the inbox: {figures.inbox}, dropped: {figures.dropped}"
-            ),
+            f"  sent: {sent}",
+            f"  received: {received}",
             f"  jobs that wait for a hook: {figures.mailbox}, latency: {latency}",
             f"  trace: {'on' if self.traced else 'off'}",
         ]
