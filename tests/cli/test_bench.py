@@ -284,7 +284,9 @@ async def test_no_connection() -> None:
     """Exit code 3, and why; some that do not come about are faults like others."""
     done = await trioglock("bench", "ws://127.0.0.1:9/", "--connections", "2", *QUICK)
     assert (done.code, done.stdout) == (3, "")
-    assert re.fullmatch(r"trioglock bench: 2 x no connection: .*refused.*\n", done.stderr)
+    assert re.fullmatch(
+        r"trioglock bench: 2 x not connected: cannot connect.*refused.*\n", done.stderr
+    )
 
     def refuse(request: Request) -> Response | None:
         return Response(503, "later") if len(server.connections) else None

@@ -59,7 +59,7 @@ async def test_refused_by_the_system() -> None:
         await socket.bind(("127.0.0.1", 0))
         port = socket.getsockname()[1]
         done = await trioglock("connect", f"ws://127.0.0.1:{port}/")
-    told = f"! no connection: cannot connect to 127.0.0.1:{port} (Connection refused)\n"
+    told = f"! no connection: cannot connect to 127.0.0.1:{port}: Connection refused\n"
     assert (done.code, done.stdout, done.stderr) == (3, "", told)
 
 
@@ -86,7 +86,7 @@ async def test_a_server_that_is_silent() -> None:
     async with listener:
         port = listener.socket.getsockname()[1]
         done = await trioglock("connect", f"ws://127.0.0.1:{port}/", "--connect-timeout", "0.3")
-    assert (done.code, done.stderr) == (3, "! no connection: no connection within 0.3 seconds\n")
+    assert (done.code, done.stderr) == (3, "! no connection within 0.3 seconds\n")
 
 
 async def test_no_end_of_attempts_but_an_end() -> None:
@@ -99,7 +99,8 @@ async def test_no_end_of_attempts_but_an_end() -> None:
     lines = done.stderr.splitlines()
     assert len(lines) == 3
     assert all("refused the handshake: 503" in line for line in lines[:2])
-    assert all(line.startswith("* ") and "; next attempt in " in line for line in lines[:2])
+    whens = ("; next attempt in ", "; trying again at once")
+    assert all(line.startswith("* ") and any(w in line for w in whens) for line in lines[:2])
     assert lines[2].startswith("! no connection: the server refused the handshake: 401")
 
 
@@ -329,7 +330,7 @@ async def test_an_outage() -> None:
     assert done.code == 0
     lost, back = done.stderr.splitlines()
     assert lost.startswith("* lost: ")
-    assert "; next attempt in 0." in lost
+    assert "; next attempt in 0." in lost or "; trying again at once" in lost
     assert back == "* connected again"
 
 

@@ -12,9 +12,12 @@ from ..telemetry import (
     listen,
 )
 from .console import Console, Mark
-from .exits import words_of_failure, words_of_reason
+from .exits import words_of_failure
 
 __all__ = ["telling_outages"]
+
+SOON = 0.05
+"""Seconds, below which nobody is told to wait."""
 
 
 class Outages:
@@ -34,11 +37,10 @@ class Outages:
             case ConnectFailed(error=error):
                 self._why = words_of_failure(error)
             case Disconnected(reason=reason):
-                self._why = words_of_reason(reason)
+                self._why = str(reason)
             case ReconnectScheduled(delay=delay):
-                self._console.post(
-                    Mark.STATUS, f"{self._why}; next attempt in {delay:.1f} s".lstrip("; ")
-                )
+                when = f"next attempt in {delay:.1f} s" if delay >= SOON else "trying again at once"
+                self._console.post(Mark.STATUS, f"{self._why}; {when}".lstrip("; "))
             case Connected(upgrade=upgrade) if upgrade > 1:
                 self._console.post(Mark.STATUS, "connected again")
             case _:

@@ -14,7 +14,6 @@ from ...frames import Data
 from ...reasons import Disconnect
 from ...redaction import printable, shorten
 from ...socket import Handle, Reply, Socket, Stream
-from ..exits import words_of_reason
 from .meter import Meter
 
 __all__ = ["Lane"]
@@ -122,4 +121,4 @@ class Lane(Socket[None]):
     def terminate(self, reason: Disconnect, state: None) -> None:
         """The connection has ended; too early, unless all is done."""
         self._handle = None
-        self.fail("ended early", printable(words_of_reason(reason)))
+        self.fail("ended early", printable(str(reason)))

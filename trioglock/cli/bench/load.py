@@ -14,7 +14,6 @@ from ...connection import Connection
 from ...errors import ConnectError, ConnectionClosed
 from ...frames import Data
 from ...redaction import printable
-from ..exits import words_of_failure
 from .lane import Lane
 from .meter import Meter
 from .plan import Plan, messages_of
@@ -118,7 +117,7 @@ class Load:
                 await lane.start(conn, self.plan.in_flight)
                 await lane.done.wait()
         except ConnectError as error:
-            self.meter.blame("no connection", printable(words_of_failure(error)))
+            self.meter.blame("not connected", printable(str(error)))
         except ConnectionClosed:
             pass  # the lane has noted why
 
