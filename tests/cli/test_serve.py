@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -16,6 +17,7 @@ from trioglock.cli.settings import Settings
 from ..server.kit import Answer, plain_request
 from .hubs import served
 from .kit import COMMAND, environment, trioglock
+from .window import needs_tmux, terminal
 
 TOKEN = "open-sesame"
 
@@ -40,6 +42,18 @@ async def test_an_echo() -> None:
                 await conn.send(message)
                 assert await conn.receive() == message
         assert (await answer_of(at)).status == 426
+
+
+@needs_tmux
+async def test_at_a_terminal(tmp_path: Path) -> None:
+    """It says where to connect to and how it ends; the shell's prompt gets a line of its own."""
+    async with terminal(tmp_path) as window:
+        await window.run("serve", "echo", "--port", "0")
+        lines = await window.shows("Ctrl-C ends it")
+        assert re.fullmatch(r"echo server at ws://127\.0\.0\.1:\d+/", lines[0])
+        await window.press("C-c")
+        lines = await window.shows("exit code 0")
+        assert lines[2:4] == ["^C", "exit code 0"]
 
 
 async def test_the_page_and_its_switch() -> None:
@@ -135,7 +149,7 @@ async def test_a_port_that_is_taken() -> None:
     async with served() as (_, at):
         done = await trioglock("serve", "--port", at.rpartition(":")[2])
         assert (done.code, done.stdout) == (1, "")
-        assert "Address already in use" in done.stderr
+        assert f"cannot listen on {at}: Address already in use; --port 0 takes" in done.stderr
         assert done.stderr.count("\n") == 1
 
 
@@ -167,17 +181,29 @@ async def test_workers_take_publications_with_the_token(tmp_path: Path) -> None:
 
 
 def test_bad_tokens(capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 1, and it is not repeated."""
-    assert main(["serve", "--publish-token", "se cret"]) == 1
+    """Exit code 2, and it is not repeated."""
+    assert main(["serve", "--publish-token", "se cret"]) == 2
     assert "visible ASCII" in (told := capsys.readouterr().err)
     assert "se cret" not in told
 
 
 def test_what_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2."""
-    for arguments in (["--port", "x"], ["--no-such-option"], ["a:b", "c:d"]):
+    for arguments, told in (
+        (["--port", "x"], "--port"),
+        (["--port", "99999"], "--port"),
+        (["--workers", "0"], "--workers"),
+        (["--drain=-3"], "--drain"),
+        (["--drain", "nan"], "--drain"),
+        (["--history", "0"], "--history"),
+        (["--no-such-option"], "--no-such-option"),
+        (["a:b", "c:d"], "c:d"),
+        (["nope"], "a target is echo, or written module:name, not nope"),
+    ):
         assert main(["serve", *arguments]) == 2
-        assert "Error:" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "Error:" in error
+        assert told in error
 
 
 def test_the_help_is_enough(capsys: pytest.CaptureFixture[str]) -> None:

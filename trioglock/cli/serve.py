@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Any
 
 import click
 import trio
 
-from ..errors import TrioglockError
+from ..errors import InvalidOption, TrioglockError
 from .serving import serve_one
 from .settings import TOKEN_VARIABLE, Settings
+from .targets import check_target
+from .values import seconds
 from .workers import Workers
 
 __all__ = ["command"]
@@ -38,17 +41,38 @@ Examples:
 
 @click.command("serve", short_help="Serve a hub or a target.", epilog=EPILOG)
 @click.argument("target", required=False)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=int, default=8020, show_default=True, help="0 for a free one.")
-@click.option("--workers", type=int, default=1, show_default=True, help="Processes.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="HOST", help="Address to listen on."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8020,
+    show_default=True,
+    metavar="N",
+    help="0 for a free one.",
+)
+@click.option("--workers", type=int, default=1, show_default=True, metavar="N", help="Processes.")
 @click.option("--redis", metavar="URL", help="Where hubs meet, such as redis://localhost:6379.")
-@click.option("--name", default="sock-hook", show_default=True, help="Of the new Hub.")
-@click.option("--history", type=int, help="Messages that Redis keeps for the new Hub.")
+@click.option(
+    "--name",
+    default="sock-hook",
+    show_default=True,
+    metavar="NAME",
+    help="Of the new Hub: those of one name meet in Redis. The default is that of sock-drawer.",
+)
+@click.option(
+    "--history",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Messages that Redis keeps for the new Hub.",
+)
 @click.option(
     "--drain",
-    type=float,
-    default=30,
+    default="30",
     show_default=True,
+    metavar="SECONDS",
+    callback=seconds(),
     help="Seconds that connections have to end at shutdown.",
 )
 @click.option(
@@ -82,10 +106,24 @@ def command(**given: Any) -> int:
     """  # noqa: D205 - click makes a paragraph of the first lines
     try:
         settings = Settings(**given)
+        check_target(settings)
+    except InvalidOption as error:
+        raise click.UsageError(str(error)) from None
+    try:
         if settings.workers > 1 and not settings.is_worker:
             return trio.run(Workers(settings).run)
         trio.run(serve_one, settings)
-    except (TrioglockError, OSError) as error:
+    except TrioglockError as error:
         print(f"trioglock serve: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"trioglock serve: {_no_socket(settings, error)}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _no_socket(settings: Settings, error: OSError) -> str:
+    """Why it cannot listen, and what helps."""
+    words = error.strerror or str(error)
+    hint = "; --port 0 takes a free one" if error.errno == errno.EADDRINUSE else ""
+    return f"cannot listen on {settings.host}:{settings.port}: {words}{hint}"

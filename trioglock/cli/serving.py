@@ -14,10 +14,10 @@ from ..errors import InvalidOption
 from ..pubsub import Hub
 from ..server import ServeOptions, Server, serve
 from .live import Desk, Guard, is_wildcard
-from .settings import Settings
+from .settings import ECHO, Settings
 from .targets import load_target
 
-__all__ = ["announce", "serve_one"]
+__all__ = ["announce", "end_line", "serve_one"]
 
 
 async def serve_one(settings: Settings) -> None:
@@ -79,24 +79,41 @@ def _guard_of(settings: Settings) -> Guard:
 
 def announce(settings: Settings, port: int) -> None:
     """Say where it serves, on standard output."""
-    print(f"serving on {settings.host}:{port}", flush=True)
-    if settings.target is not None:
-        return
+    at_terminal = sys.stdout.isatty()
+    if at_terminal and settings.target == ECHO:
+        print(f"echo server at {_url('ws', settings.host, port)}")
+    else:
+        print(f"serving on {settings.host}:{port}", flush=True)
+    if settings.target is None:
+        _announce_page(settings, port)
+    if at_terminal:
+        print("Ctrl-C ends it", flush=True)
+
+
+def end_line() -> None:
+    """A terminal shows ``^C`` where it was typed: what follows has a line of its own."""
+    if sys.stdout.isatty():
+        print(flush=True)
+
+
+def _announce_page(settings: Settings, port: int) -> None:
     if _guard_of(settings).has_page:
-        print(f"live page: {_page_url(settings.host, port)}", flush=True)
+        print(f"live page: {_url('http', settings.host, port)}", flush=True)
     elif settings.page is None:
         print(f"no live page: {settings.host} is no loopback address, see --page", flush=True)
 
 
-def _page_url(host: str, port: int) -> str:
-    """What to open in a browser on this machine."""
+def _url(scheme: str, host: str, port: int) -> str:
+    """What to open on this machine."""
     if is_wildcard(host):
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
 
 
 async def _close_on_signal(server: Server, signals: Any) -> None:
-    async for _ in signals:
+    async for number in signals:
+        if number == signal.SIGINT:
+            end_line()
         server.close(1001, "going away")
 
 

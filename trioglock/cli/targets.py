@@ -13,7 +13,19 @@ from ..pubsub import Hub, RedisBroker
 from .echo import Echo
 from .settings import ECHO, Settings
 
-__all__ = ["load_target"]
+__all__ = ["check_target", "load_target"]
+
+
+def check_target(settings: Settings) -> None:
+    """Look whether a target can be meant by this, before anything is imported.
+
+    Raises:
+        InvalidOption: the name is none, or a new Hub cannot be made as it is asked for.
+    """
+    if settings.target is None:
+        _new_hub(settings)
+    elif settings.target != ECHO and not all(settings.target.partition(":")):
+        raise InvalidOption(f"a target is {ECHO}, or written module:name, not {settings.target}")
 
 
 def load_target(settings: Settings) -> Any:
@@ -22,15 +34,13 @@ def load_target(settings: Settings) -> Any:
     Raises:
         InvalidOption: there is none.
     """
+    check_target(settings)
     target = settings.target
     if target is None:
-        redis, history = settings.redis, settings.history
-        return Hub(settings.name, RedisBroker(redis, history=history) if redis else None)
+        return _new_hub(settings)
     if target == ECHO:
         return Echo
     module, _, name = target.partition(":")
-    if not module or not name:
-        raise InvalidOption(f"a target is {ECHO}, or written module:name, not {target}")
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - a str, as the others in there
     try:
         return getattr(importlib.import_module(module), name)
@@ -42,6 +52,11 @@ def load_target(settings: Settings) -> Any:
         raise InvalidOption(f"{module} has no {name}") from None
     except Exception as error:
         raise InvalidOption(_told(target, error)) from error
+
+
+def _new_hub(settings: Settings) -> Hub:
+    redis, history = settings.redis, settings.history
+    return Hub(settings.name, RedisBroker(redis, history=history) if redis else None)
 
 
 def _told(target: str, error: Exception) -> str:

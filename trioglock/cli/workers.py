@@ -14,7 +14,7 @@ import trio
 
 from ..backoff import Backoff
 from ..errors import InvalidOption
-from .serving import announce
+from .serving import announce, end_line
 from .settings import Settings
 
 __all__ = ["Workers"]
@@ -81,6 +81,8 @@ class Workers:
                 for place in self._places:
                     nursery.start_soon(self._watch, place)
                 async for number in signals:
+                    if number == signal.SIGINT:
+                        end_line()
                     if number != signal.SIGHUP:
                         break
                     self._renewals += 1
