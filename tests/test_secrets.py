@@ -124,7 +124,7 @@ def diary(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -
     """Notes events and logs of all levels, and searches everything at the end."""
     caplog.set_level(logging.DEBUG)
     for name in ("trioglock", "trioglock.trace", "websockets", "trio-websocket", "wsproto"):
-        logging.getLogger(name).setLevel(logging.DEBUG)
+        caplog.set_level(logging.DEBUG, logger=name)
     diary = Diary()
     with listen(diary.hear):
         yield diary
