@@ -741,6 +741,29 @@ def test_events_are_frozen_values() -> None:
         assert "__slots__" in vars(kind)
 
 
+def test_an_event_can_be_logged_as_it_is() -> None:
+    """Its repr is short and without secrets, whatever it is about; its fields have all of it."""
+    secret = '{"password": "s3cret"}'
+    seen: Seen = []
+    with listen(seen.append):
+        probe = Probe("x", of="client", url="ws://al:s3cret@h/?token=s3cret")
+        probe.frames_sent([secret, secret.encode() * 10_000, Prepared(secret), Close(1000)])
+        probe.hook_replied("handle_cast", [secret, Ping(b"x")])
+        probe.messages_dropped([{"token": "s3cret"}, [secret] * 10_000])
+        probe.connect_failed(1, OSError("no wss://al:s3cret@h/"), 1.0)
+        probe.connected(1, 1, 0.0, url="ws://h/?a=s3cret", peer="", subprotocol="x.bearer.s3cret")
+        probe.terminated(RemoteClose(code=4000, reason="token=s3cret"))
+    assert len(seen) == 10
+    for event in seen:
+        assert "s3cret" not in repr(event)
+        assert len(repr(event)) < 1500
+    assert [event.frame for event in seen[:1] if isinstance(event, FrameSent)] == [secret]
+    connection = f"ConnectionId(id={seen[0].connection.id}, name='x', url='ws://h/?token=[hidden]'"
+    assert repr(seen[3]) == (
+        f"FrameSent(connection={connection}, side='client'), frame=Close(code=1000, reason=''))"
+    )
+
+
 async def test_nothing_is_built_when_nobody_listens(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from .addresses import redact_url
 from .names import HIDDEN, is_secret
 from .texts import redact_text
 
@@ -12,12 +13,15 @@ __all__ = ["redact_header", "redact_subprotocols"]
 _PROTOCOL = re.compile(r"[^\s,'\"()\[\]]++")
 _PIECE = re.compile(r"[A-Za-z0-9]{12,}+")
 _LONGEST_NAME = 47
+_ADDRESSES = frozenset({"location", "content-location", "referer"})  # relative ones as well
 
 
 def redact_header(name: str, value: str) -> str:
     """The value of a header as it may be shown."""
     if name.lower() == "sec-websocket-protocol":
         return redact_subprotocols(value)
+    if name.lower() in _ADDRESSES:
+        return redact_url(value)
     return HIDDEN if is_secret(name) else redact_text(value)
 
 

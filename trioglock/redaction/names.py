@@ -10,8 +10,9 @@ HIDDEN = "[hidden]"
 """Stands where a secret was."""
 
 _SECRET = re.compile(
-    r"auth(?!or(?!i[sz]))|token(?!iz)|secret(?!ar)|passw|passphrase|credential|cookie|session|sessid"
-    r"|signature|jwt|csrf|xsrf|bearer|(?:api|access|private|secret|listen)[-_]?key"
+    r"auth(?!or(?!i[sz]))|token(?!iz)|secret(?!ar)|passw|passphrase|passcode|credential|cookie|session|sessid"
+    r"|signature|jwt|csrf|xsrf|bearer|(?:api|access|private|secret|listen|subscription|functions|master|account|shared|signing)"
+    r"[-_]?key"
     r"|(?:^|[_-])(?:pass|pwd|sig|otp)$|(?-i:[a-z]Pass$)",
     re.IGNORECASE,
 )

@@ -20,16 +20,18 @@
     └── Terminated             the connection has ended; the last of its events
 
 Errors and reasons are those of :mod:`trioglock.errors` and :mod:`trioglock.reasons`. Frames are
-what they are: whoever writes them somewhere answers for the secrets in them.
+what they are: whoever writes them somewhere answers for the secrets in them. The repr of an event
+is that of a line in a log.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
 from ..frames import Close, Data, Ping, Pong
 from ..reasons import Disconnect
+from ..redaction import redact_line, shorten, shown
 
 __all__ = [
     "BackpressureEnded",
@@ -83,7 +85,7 @@ class ConnectionId:
         return self.name if self.name.endswith(own) else self.name + own
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Event:
     """Base of all events.
 
@@ -93,8 +95,19 @@ class Event:
 
     connection: ConnectionId
 
+    def __repr__(self) -> str:
+        # An event ends up in logs as a whole: shortened, and with secrets hidden.
+        told = [f"{one.name}={_shown(getattr(self, one.name))}" for one in fields(self)]
+        return f"{type(self).__name__}({', '.join(told)})"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(shorten, value))})"
+    return shorten(value) if isinstance(value, str | bytes) else redact_line(shown(value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ConnectStarted(Event):
     """An attempt to connect begins.
 
@@ -108,7 +121,7 @@ class ConnectStarted(Event):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ConnectFailed(Event):
     """The attempt came to nothing.
 
@@ -123,7 +136,7 @@ class ConnectFailed(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Connected(Event):
     """A link is up; ``handle_connect`` runs next.
 
@@ -146,7 +159,7 @@ class Connected(Event):
     subprotocol: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FrameSent(Event):
     """A frame goes to the transport. If the link breaks meanwhile, it may not have left.
 
@@ -157,7 +170,7 @@ class FrameSent(Event):
     frame: WireFrame
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FrameReceived(Event):
     """A whole message, or a control frame, has come; no hook has seen it yet.
 
@@ -168,7 +181,7 @@ class FrameReceived(Event):
     frame: WireFrame
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HookReplied(Event):
     """A hook returned ``Reply``; or a ping is answered, which is done for every ``handle_ping``.
 
@@ -181,7 +194,7 @@ class HookReplied(Event):
     frames: tuple[WireFrame, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HookFailed(Event):
     """A hook raised, or returned the wrong shape, or a background task raised.
 
@@ -200,7 +213,7 @@ class HookFailed(Event):
     fatal: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CloseStarted(Event):
     """One side begins to close (RFC 6455, section 7.1).
 
@@ -216,7 +229,7 @@ class CloseStarted(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class BackpressureStarted(Event):
     """Something has to wait, because a queue is full.
 
@@ -230,7 +243,7 @@ class BackpressureStarted(Event):
     queue: Queue
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class BackpressureEnded(Event):
     """What had to wait goes on, be it because the connection closes.
 
@@ -243,7 +256,7 @@ class BackpressureEnded(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MessageDropped(Event):
     """A received message is given up, as ``overflow`` wants, or because the connection closes.
 
@@ -254,7 +267,7 @@ class MessageDropped(Event):
     message: object
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HeartbeatMissed(Event):
     """The peer was silent, or took nothing, for too long: its link is dropped.
 
@@ -267,7 +280,7 @@ class HeartbeatMissed(Event):
     writing: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Disconnected(Event):
     """A link is gone; ``handle_disconnect`` runs next.
 
@@ -282,7 +295,7 @@ class Disconnected(Event):
     forced: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ReconnectScheduled(Event):
     """Another attempt will follow.
 
@@ -295,7 +308,7 @@ class ReconnectScheduled(Event):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Terminated(Event):
     """The connection has ended, and ``terminate`` has run. Nothing follows.
 

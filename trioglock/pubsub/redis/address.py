@@ -32,7 +32,7 @@ class Address:
     port: int = 6379
     path: str | None = None
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     db: int = 0
 
