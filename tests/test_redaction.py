@@ -91,6 +91,7 @@ def test_user_and_password_are_found_in_what_is_no_url(url: str, shown: str) -> 
         ("Sec-WebSocket-Protocol", "phoenix, base64url.bearer.phx.s3cret", "phoenix, [hidden]"),
         ("Sec-WebSocket-Protocol", "chat, superchat", "chat, superchat"),
         ("Sec-WebSocket-Protocol", "access_token, s3cret", "access_token, [hidden]"),
+        ("Sec-WebSocket-Protocol", "chat, s3cret==", "chat, [hidden]"),
         ("Sec-WebSocket-Protocol", "chat, s3cretf86d081884c7d659a2", "chat, [hidden]"),
         ("Sec-WebSocket-Protocol", "v4.base64.channel.k8s.io", "v4.base64.channel.k8s.io"),
         (

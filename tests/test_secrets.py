@@ -543,6 +543,16 @@ async def test_what_a_refusal_says(transport: Callable[[], Transport], diary: Di
 
 # The side of a server.
 
+UPGRADE = """GET / HTTP/1.1\r
+Host: h\r
+Upgrade: websocket\r
+Connection: Upgrade\r
+Sec-WebSocket-Version: 13\r
+Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r
+Sec-WebSocket-Protocol: {protocols}\r
+\r
+"""
+
 
 @dataclass
 class Accepting:
@@ -587,6 +597,7 @@ async def test_a_server(transport: Any, path: str, diary: Diary, autojump_clock:
             f"POST /?token={WORD} HTTP/1.1\r\nHost: h\r\nCookie: a={WORD}\r\n\r\n",
             f"GET /?token={WORD} HTTP/1.1\r\nHost: h h\r\nCookie: a={WORD}\r\n\r\n",
             f"GET /?token={WORD} HTTP/9.9\r\n\r\n",
+            UPGRADE.format(protocols=f"chat, {WORD}=="),
         ):
             stream = await listener.open_stream()
             await stream.send_all(raw.encode())

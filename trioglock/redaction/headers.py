@@ -13,6 +13,7 @@ __all__ = ["redact_header", "redact_subprotocols"]
 _PROTOCOL = re.compile(r"[^\s,'\"()\[\]]++")
 _PIECE = re.compile(r"[A-Za-z0-9]{12,}+")
 _LONGEST_NAME = 47
+_SIGNS = frozenset("=/@")
 _ADDRESSES = frozenset({"location", "content-location", "referer"})  # relative ones as well
 
 
@@ -44,6 +45,7 @@ def redact_subprotocols(names: str) -> str:
 
 
 def _is_token(name: str) -> bool:
-    if len(name) > _LONGEST_NAME or "bearer." in name.lower():
+    # Of Base64 there may be signs left that no name can have.
+    if len(name) > _LONGEST_NAME or "bearer." in name.lower() or _SIGNS.intersection(name):
         return True
     return any(any(map(str.isdigit, piece)) for piece in _PIECE.findall(name))

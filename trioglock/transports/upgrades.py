@@ -153,7 +153,7 @@ def negotiate(call: Call, options: UpgradeOptions) -> Upgrade:
     if error is not None and not isinstance(error, LibraryInvalidHandshake):
         raise error
     if error is not None:
-        raise Refusal(_plain(response), f"{response.status_code} {error!s:.200}")
+        raise Refusal(_plain(response), f"{response.status_code} {_why(error)}")
     deflate = Deflate(protocol.extensions[0]) if protocol.extensions else None
     handshake = Handshake(
         url=f"{'wss' if request.secure else 'ws'}://{_host(request)}{_target(request)}",
@@ -170,6 +170,12 @@ def negotiate(call: Call, options: UpgradeOptions) -> Upgrade:
         deflate=deflate,
         max_size=options.max_size,
     )
+
+
+def _why(error: LibraryInvalidHandshake) -> str:
+    """What the library says, for the log; among subprotocols it may quote a token."""
+    text = str(error)
+    return text.partition(":")[0] if "Sec-WebSocket-Protocol" in text else f"{text:.200}"
 
 
 def _selector(
