@@ -50,8 +50,10 @@ class Desk(Console):
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
         self.is_reading = True
-        yield
-        await self.stop_reading()
+        try:
+            yield
+        finally:
+            self.is_reading = False
 
     async def stop_reading(self) -> None:
         self.is_reading = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import ssl
 from functools import partial
@@ -27,7 +28,7 @@ from .kit import started, trioglock
         (1000, "", 0, ""),
         (1001, "away", 0, ""),
         (1011, "oh no", 1, "! closed by the peer: 1011 oh no\n"),
-        (4000, "a\x1b[31mb\nc", 1, "! closed by the peer: 4000 a\\x1b[31mb\n  c\n"),
+        (4000, "a\x1b[31mb\nc", 1, "! closed by the peer: 4000 a\\x1b[31mb\\nc\n"),
     ],
 )
 async def test_closed_by_the_peer(code: int, reason: str, exit_code: int, told: str) -> None:
@@ -179,6 +180,7 @@ async def test_a_program_that_minds_no_hangup() -> None:
         (["http://host/"], "scheme isn't ws or wss"),
         (["ws://host:99999/"], "the host or port is malformed"),
         (["ws://host/", "and", "more"], "2 words too many. A header is one word"),
+        (["ws://host/", "more"], "1 word too many. A header is one word"),
         (["ws://host/", "--nonsense"], "No such option"),
         (["ws://host/", "-H", "no colon"], "a header is written 'Name: value'"),
         (["ws://host/", "-H", "a b: c"], "a header is written 'Name: value'"),
@@ -313,7 +315,9 @@ async def test_the_trace(tmp_path: Path) -> None:
         file = tmp_path / "trace"
         done = await trioglock("connect", server.url, "--trace-file", file, "--once", stdin="hi")
     assert (done.code, done.stdout, done.stderr) == (0, "hi\n", "")
-    assert "received frame: 'hi'" in file.read_text()
+    assert "received frame: 'hi'" in (text := file.read_text())
+    stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} "
+    assert all(re.match(stamp, line) for line in text.splitlines())
 
 
 async def test_an_outage() -> None:

@@ -209,7 +209,7 @@ async def test_ctrl_c_while_it_connects(autojump_clock: MockClock) -> None:
     [
         (1000, "enough", 0, "* closed by the peer: 1000 enough"),
         (1001, "", 0, "* closed by the peer: 1001"),
-        (4001, "go\x1b away", 1, "! closed by the peer: 4001 go\x1b away"),
+        (4001, "go\x1b away", 1, "! closed by the peer: 4001 go\\x1b away"),
         (1011, "", 1, "! closed by the peer: 1011"),
     ],
 )
@@ -317,6 +317,72 @@ async def test_commands(line: str, told: list[str], autojump_clock: MockClock) -
     assert len(got) == len(told), got
     for line_got, begins in zip(got, told, strict=True):
         assert line_got.startswith(begins)
+
+
+@pytest.mark.parametrize("line", ["/quit", "/exit"])
+async def test_quit(line: str, autojump_clock: MockClock) -> None:
+    """As Ctrl-D."""
+    desk = Desk(line, "never", has_prompt=True, left_open=True)
+    assert await conversation(desk, silent) == (0, about(0))
+    assert desk.told == ["* connected to ws://memory.test/", "* closed: 1000"]
+
+
+async def test_before_there_is_a_connection(autojump_clock: MockClock) -> None:
+    """Texts wait and are sent in their order; commands tell how things stand."""
+    lines = ["one", "/ping", "//two", "/nonsense", "/status", "/trace on"]
+    desk = Desk(*lines, has_prompt=True, left_open=True)
+    async with MockServer(echo, memory=True) as server:
+        opened = trio.Event()
+
+        async def dial() -> trio.abc.Stream:
+            await opened.wait()
+            return await MockServer.open_stream(server)
+
+        server.open_stream = dial  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(talk, desk, server, awaited=server.url))
+            await trio.sleep(1)
+            assert desk.told[0] == "> one (waits for a connection)"
+            assert desk.told[1] == "! no pong: there is no connection yet"
+            assert desk.told[2] == "> /two (waits for a connection)"
+            assert desk.told[3].startswith("! there is no command /nonsense before")
+            assert desk.told[4].startswith("<rich.table.Table")
+            assert desk.told[5].startswith("! /trace: there is no connection yet")
+            opened.set()
+            await trio.sleep(1)
+            assert desk.told[6:] == ["* connected to ws://memory.test/", "> one", "> /two"]
+            desk.end_input()
+        assert server.peers[0].received == ["one", "/two"]
+
+
+@pytest.mark.parametrize(("line", "code"), [(None, 3), ("/quit", 3), (CTRL_C, 130)])
+async def test_nobody_wants_to_wait(line: str | None, code: int, autojump_clock: MockClock) -> None:
+    """Before there is a connection: it ends at once, and what was not sent is told."""
+    desk = Desk("one", *([line] if line else []), has_prompt=True)
+    async with MockServer(memory=True) as server:
+        server.open_stream = trio.sleep_forever  # type: ignore[method-assign]
+        assert await talk(desk, server, awaited=server.url) == code
+    assert desk.told[0] == "> one (waits for a connection)"
+    assert not desk.is_reading
+    told = [] if code == 130 else ["* no connection came about; not sent: 1 of your messages"]
+    assert desk.told[1:] == told
+
+
+async def test_a_peer_that_does_not_answer_a_close(autojump_clock: MockClock) -> None:
+    """After a second a person is told what else there is to do; a ping that was lost is told."""
+
+    async def deaf(peer: MockPeer) -> None:
+        await peer.expect("hi")
+        peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
+        desk.type("/ping")
+        await trio.sleep(1)
+        desk.end_input()
+        await trio.sleep(3)
+
+    desk = Desk("hi", has_prompt=True, left_open=True)
+    assert (await conversation(desk, deaf))[0] == 1
+    assert "* closing; Ctrl-C again drops the connection" in desk.told
+    assert "* no pong: the connection was closed before it came" in desk.told
 
 
 async def test_ping(autojump_clock: MockClock) -> None:

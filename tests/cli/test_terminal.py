@@ -112,13 +112,15 @@ async def test_the_peer_closes(tmp_path: Path) -> None:
 
 
 async def test_ctrl_c(tmp_path: Path) -> None:
-    """Closes with 1000, whatever has been typed; a second one waits for nobody."""
+    """Clears what is typed; on an empty line it closes with 1000; one more waits for nobody."""
     async with MockServer() as server, terminal(tmp_path) as window:
         await window.run("connect", server.url)
         await window.shows(f"* connected to {server.url}")
         peer = await server.accept()
         await window.press("-l", "half")
         await window.shows("> half")
+        await window.press("C-c")
+        await window.shows(">")
         await window.press("C-c")
         await peer.expect_close(1000)
         assert "* closed: 1000" in await window.shows("exit code 130")
@@ -128,11 +130,42 @@ async def test_ctrl_c(tmp_path: Path) -> None:
         peer = await server.accept()
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
         await window.press("C-c")
-        await window.shows(lambda lines: ">" not in lines)
+        await window.shows("* closing; Ctrl-C again drops the connection")
         await window.press("C-c")
         lines = await window.shows("exit code 130")
         # The terminal shows the second one itself, for the prompt has gone.
         assert "^C! dropped without a closing handshake" in lines
+
+
+async def test_tab(tmp_path: Path) -> None:
+    """Completes the name of a command, and shows those that fit."""
+    async with MockServer(echo) as server, terminal(tmp_path) as window:
+        await window.run("connect", server.url)
+        await window.shows(f"* connected to {server.url}")
+        await window.press("-l", "/tr")
+        await window.press("Tab")
+        await window.shows("> /trace")
+        await window.press("C-c")
+        await window.press("-l", "/")
+        await window.shows("> /")
+        await window.press("Tab")
+        await window.shows(lambda lines: any(line.startswith("/ping  /close") for line in lines))
+        await window.type("quit")
+        await window.shows("exit code 0")
+
+
+async def test_nobody_there_yet(tmp_path: Path) -> None:
+    """With --reconnect the prompt is there at once; what is typed is sent when somebody comes."""
+    async with MockServer() as server, terminal(tmp_path) as window:
+        server.reject(503, times=3)
+        await window.run("connect", server.url, "--reconnect")
+        await window.shows(lambda lines: any("refused the handshake: 503" in x for x in lines))
+        await window.type("hello")
+        peer = await server.accept()
+        await peer.expect("hello")
+        await window.shows(f"* connected to {server.url}")
+        await window.press("C-d")
+        await window.shows("exit code 0")
 
 
 async def test_ctrl_z(tmp_path: Path) -> None:
@@ -174,8 +207,10 @@ async def test_an_outage(tmp_path: Path) -> None:
         peer = await server.accept()
         await peer.expect("half and half")
         lines = await window.shows(lambda lines: "* connected again" in lines and lines[-1] == ">")
-        assert any(line.startswith("* lost: ") and "next attempt in" in line for line in lines)
-        assert "> half and half" in lines
+        whens = ("next attempt in", "trying again at once")
+        assert any(line.startswith("* lost: ") and any(w in line for w in whens) for line in lines)
+        sent = "> half and half"  # typed before the loss was noticed, or after it
+        assert sent in lines or f"{sent} (waits for a connection)" in lines
         await window.press("C-d")
         await window.shows("exit code 0")
 
@@ -208,6 +243,8 @@ async def test_the_history(tmp_path: Path) -> None:
         await window.shows("< secret")
         await window.press("Up", "Up", "Up")
         await window.shows(lambda lines: lines[-1] == "> secret")
+        await window.press("C-c")
+        await window.shows(">")
         await window.press("C-c")
         await window.shows("exit code 130")
         assert file.read_text() == kept

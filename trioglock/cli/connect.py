@@ -61,7 +61,7 @@ def command(
     In a terminal there is a prompt with a history, and messages appear above it: "<" was received,
     ">" sent, "~" is a control frame, "*" tells how the connection stands and "!" what went wrong.
     /help lists the commands of the prompt; a text that begins with a slash is typed with two.
-    Ctrl-D and Ctrl-C close and leave; a second Ctrl-C drops the connection.
+    Ctrl-D, /quit and Ctrl-C on an empty line close and leave; a second Ctrl-C drops the connection.
 
     Through pipes, each line of the input is a message. Only messages go to stdout, all else goes to
     stderr. Binary messages are written "binary:" and their hexadecimal digits. After the end of the
@@ -69,10 +69,11 @@ def command(
     """
     shape = Shape(json=as_json, highlighted=as_json, raw=raw)
     console = open_console(shape, None if no_history else "connect_history")
-    options = connect_options(url, given)
+    options = connect_options(url, given, has_prompt=console.has_prompt)
+    awaited = url if given["reconnect"] else None
     return run_conversation(
         console,
-        Plan(wait=wait, once=once),
+        Plan(wait=wait, once=once, awaited=awaited),
         lambda: open_messages(url, console, json=as_json, **options),
         given["trace_file"],
     )

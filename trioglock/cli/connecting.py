@@ -8,12 +8,16 @@ from typing import Any, TypeVar
 
 import click
 
+from ..backoff import Backoff
 from ..client import ConnectOptions
 from .values import headers, seconds, subprotocols
 
 __all__ = ["CarefulCommand", "connect_options", "connecting"]
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+PATIENT = Backoff(maximum=5, max_attempts=None)
+"""For a person, who sees what happens and leaves when it takes too long."""
 
 _OPTIONS = (
     click.option(
@@ -44,7 +48,10 @@ _OPTIONS = (
     ),
     click.option("--no-compression", is_flag=True, help="Do not offer permessage-deflate."),
     click.option(
-        "--reconnect", is_flag=True, help="Connect again after a loss; the first time included."
+        "--reconnect",
+        is_flag=True,
+        help="Connect again after a loss; the first time included. At a prompt at least every "
+        f"{PATIENT.maximum:g} seconds, until you leave; else ten times, up to a minute apart.",
     ),
     click.option(
         "--connect-timeout",
@@ -97,8 +104,9 @@ class CarefulCommand(click.Command):
         ctx.allow_extra_args = True
         rest = super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
+            words = "1 word" if len(rest) == 1 else f"{len(rest)} words"
             raise click.UsageError(
-                f"{len(rest)} words too many. A header is one word: -H 'Name: value'.", ctx
+                f"{words} too many. A header is one word: -H 'Name: value'.", ctx
             )
         return rest
 
@@ -110,12 +118,13 @@ def connecting(command: CommandT) -> CommandT:
     return command
 
 
-def connect_options(url: str, given: dict[str, Any]) -> ConnectOptions:
+def connect_options(url: str, given: dict[str, Any], *, has_prompt: bool) -> ConnectOptions:
     """What :func:`trioglock.connect` takes, from what was given on the command line.
 
     Args:
         url: where to connect to.
         given: the values of the options above.
+        has_prompt: whether a person waits.
 
     Raises:
         click.UsageError: they do not go together.
@@ -130,7 +139,7 @@ def connect_options(url: str, given: dict[str, Any]) -> ConnectOptions:
         "close_timeout": given["close_timeout"],
         "ping_interval": given["ping_interval"],
         "max_size": given["max_size"],
-        "reconnect": given["reconnect"],
+        "reconnect": PATIENT if given["reconnect"] and has_prompt else given["reconnect"],
         "trace": bool(given["trace"] or given["trace_file"]),
     }
 

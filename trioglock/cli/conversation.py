@@ -11,15 +11,16 @@ import itertools
 import math
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import trio
 
+from ..connection import Status
 from ..errors import ConnectError, ConnectionClosed, TrioglockError
 from ..frames import Close, Data
 from ..redaction import redact_text, redact_url
-from .commands import Commands
+from .commands import Commands, is_command
 from .console import (
     Console,
     EndOfInput,
@@ -30,6 +31,7 @@ from .console import (
     UnreadableInput,
 )
 from .dialect import Dialect, Refused
+from .early import WAITS, Early
 from .exits import FAILED, NOT_CONNECTED, OK, words_of_failure
 
 __all__ = ["Conversation", "Plan"]
@@ -39,6 +41,9 @@ QUIET = 1.0
 
 PATIENCE = 10.0
 """... and the most seconds to wait for that."""
+
+SECONDS_TO_ANSWER = 1.0
+"""To a Close frame, before a person is told what the program waits for."""
 
 SECONDS_TO_PRINT = 2.0
 """What is left of the output after a signal has ended the connection."""
@@ -52,11 +57,14 @@ class Plan:
         wait: seconds to listen after the end of the input; None until it is quiet.
         once: whether one message is all that is wanted.
         opening: sent before the first line that is read.
+        awaited: the address, where attempts to connect go on for as long as it takes: then a
+            prompt is there at once.
     """
 
     wait: float | None = None
     once: bool = False
     opening: Sequence[str] = ()
+    awaited: str | None = None
 
 
 class Conversation:
@@ -74,6 +82,8 @@ class Conversation:
         self._opening = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._tasks: trio.Nursery
+        self._outer: trio.Nursery
+        self._early: Early | None = None
         self._closing = False
         self._silent = False
         self._code = OK
@@ -86,6 +96,7 @@ class Conversation:
         """Connect, and talk until the end; the exit code."""
         with trio.open_signal_receiver(*_signals()) as signals:
             async with trio.open_nursery() as nursery:
+                self._outer = nursery
                 nursery.start_soon(self._watch, signals)
                 try:
                     with self._opening:
@@ -99,19 +110,52 @@ class Conversation:
 
     async def _whole(self, opening: AbstractAsyncContextManager[Dialect]) -> None:
         try:
-            async with opening as dialect:
+            async with self._reading_early(), opening as dialect:
                 await self._hold(dialect)
         except ConnectError as error:
             await self._fail(words_of_failure(error), NOT_CONNECTED)
         except TrioglockError as error:
             await self._fail(redact_text(str(error)), FAILED)
 
+    @asynccontextmanager
+    async def _reading_early(self) -> AsyncIterator[None]:
+        """Show the prompt before there is a connection, where that may take long."""
+        if self._plan.awaited is None or not self._console.has_prompt:
+            yield
+            return
+        async with self._console.reading():
+            self._early = Early(
+                self._console,
+                self._plan.awaited,
+                self._leave,
+                lambda: self._interrupt(signal.SIGINT),
+            )
+            self._outer.start_soon(self._early.run)
+            try:
+                yield
+            finally:
+                self._early.stop()
+
+    def _leave(self) -> None:
+        """Nobody waits for a connection any more."""
+        if self._dialect is None:
+            self._code = NOT_CONNECTED
+            waiting = len(self._early.lines) if self._early is not None else 0
+            unsent = f"; not sent: {waiting} of your messages" if waiting else ""
+            self._console.post(Mark.STATUS, f"no connection came about{unsent}")
+            self._opening.cancel()
+        else:
+            self.close(Close(1000))
+
     async def _hold(self, dialect: Dialect) -> None:
-        async with self._console.reading(), trio.open_nursery() as self._tasks:
+        reading = self._console.reading() if self._early is None else nullcontext()
+        async with reading, trio.open_nursery() as self._tasks:
             self._dialect = dialect
             if self._console.has_prompt:
                 url = redact_url(dialect.connection.url)
                 await self._console.tell(Mark.STATUS, f"connected to {url}")
+            if self._early is not None:
+                await self._early.stopped()
             self._tasks.start_soon(self._read, dialect)
             end = await self._listen(dialect)
             self._closing = True
@@ -188,20 +232,24 @@ class Conversation:
         commands = Commands(
             self._console, dialect.connection, self.close, self._tasks.start_soon, dialect.commands
         )
+        self._console.words = commands.names
+        for line in self._early.lines if self._early is not None else ():
+            await self._guard(self._say, line.removeprefix("/"), "")
         for number in itertools.count(1):
             line = await self._console.next_line()
             if not self._console.has_prompt:
                 await self._guard(self._say, line, f"line {number}: ")
-            elif line.startswith("/") and not line.startswith("//"):
+            elif is_command(line):
                 await self._guard(commands.run, line, "")
             else:
                 await self._guard(self._say, line.removeprefix("/"), "")
 
     async def _say(self, line: str) -> None:
         assert self._dialect is not None
+        waits = self._dialect.connection.status is Status.RECONNECTING
         await self._dialect.say(line)
         if self._console.has_prompt:
-            await self._console.tell(Mark.SENT, line)
+            await self._console.tell(Mark.SENT, line + WAITS if waits else line)
 
     async def _guard(self, act: Callable[[str], Awaitable[None]], line: str, where: str) -> None:
         """Let a line be sent or carried out, and tell what is wrong with it."""
@@ -252,9 +300,15 @@ class Conversation:
     async def _close(self, frame: Close) -> None:
         assert self._dialect is not None
         await self._console.stop_reading()
+        if self._console.has_prompt:
+            self._tasks.start_soon(self._tell_closing)
         await self._dialect.connection.aclose(frame.code, frame.reason)
         if self._signalled is not None:
             self._hurry()
+
+    async def _tell_closing(self) -> None:
+        await trio.sleep(SECONDS_TO_ANSWER)
+        await self._console.tell(Mark.STATUS, "closing; Ctrl-C again drops the connection")
 
     def _hurry(self) -> None:
         """Whoever reads what is printed may stand still; a signal waits for that no longer."""

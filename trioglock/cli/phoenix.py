@@ -93,11 +93,12 @@ def command(
     Prompt, pipes and the end are those of trioglock connect; see its help.
     """
     console = open_console(Shape(highlighted=True), None if no_history else "phoenix_history")
-    options = connect_options(url, given)
+    options = connect_options(url, given, has_prompt=console.has_prompt)
+    awaited = url if given["reconnect"] else None
     wanted = Topic(name=topic, payload=payload, params=params, token=token, timeout=timeout)
     return run_conversation(
         console,
-        Plan(wait=wait, opening=pushes),
+        Plan(wait=wait, opening=pushes, awaited=awaited),
         lambda: open_channel(url, wanted, console, **options),
         given["trace_file"],
     )

@@ -48,6 +48,8 @@ def tracing(console: Console, file: str | None) -> Iterator[None]:
             handler = logging.FileHandler(file, mode="w", encoding="utf-8")
         except OSError as error:
             raise click.UsageError(f"--trace-file: {file}: {error.strerror}.") from None
+        stamp = "%(asctime)s.%(msecs)03d %(message)s"
+        handler.setFormatter(logging.Formatter(stamp, "%Y-%m-%dT%H:%M:%S"))
     logger = logging.getLogger("trioglock.trace")
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(handler)

@@ -28,6 +28,9 @@ class Console(ABC):
     has_prompt: bool
     """Whether somebody types, and wants to be told what happens."""
 
+    words: Sequence[str] = ()
+    """That the Tab key completes at the beginning of a line."""
+
     @abstractmethod
     def reading(self) -> AbstractAsyncContextManager[None]:
         """A block in which lines can be read; a prompt is shown for its time."""

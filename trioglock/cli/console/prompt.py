@@ -22,24 +22,20 @@ Nothing waits for the thread without a deadline: a terminal may have gone.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import trio
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import Application, run_in_terminal
+from prompt_toolkit.application import Application
 from prompt_toolkit.history import History
-from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.output.defaults import create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
 
 from .errors import EndOfInput, Interrupted
+from .keys import keys
 
 __all__ = ["Prompt"]
 
@@ -58,9 +54,12 @@ class Prompt:
     Args:
         text: that it shows.
         history: of what was typed.
+        words: asked for what the Tab key completes at the beginning of a line.
     """
 
-    def __init__(self, text: str, history: History) -> None:
+    def __init__(
+        self, text: str, history: History, words: Callable[[], Sequence[str]] = tuple
+    ) -> None:
         self._token = trio.lowlevel.current_trio_token()
         self._ended = trio.Event()
         self._changed = trio.lowlevel.ParkingLot()
@@ -82,7 +81,7 @@ class Prompt:
             [("class:prompt", text)],
             history=history,
             erase_when_done=True,
-            key_bindings=_keys(),
+            key_bindings=keys(words, self.post),
             interrupt_exception=Interrupted,
             eof_exception=EndOfInput,
             output=output,
@@ -217,21 +216,3 @@ class Prompt:
         output.write_raw("".join(texts))
         output.flush()
         self._tell(self._changed.unpark_all)
-
-
-def _keys() -> KeyBindings:
-    """Ctrl-Z, where there is such a thing."""
-    keys = KeyBindings()
-    if sys.platform != "win32":
-        keys.add("c-z")(lambda _event: run_in_terminal(_suspend))
-    return keys
-
-
-def _suspend() -> None:
-    """Stop this process, and whatever the shell has joined to it by pipes.
-
-    prompt-toolkit's own way takes for granted that ``kill`` returns when all is over, which is so
-    in a process with one thread. Here the terminal must stay as it is until we have been stopped.
-    """
-    os.kill(0, signal.SIGTSTP)
-    time.sleep(0.1)

@@ -47,7 +47,7 @@ class PromptConsole(Console):
         history, problem = open_history(self._history_name)
         if problem:
             await self.tell(Mark.PROBLEM, problem)
-        self._prompt = Prompt("> ", history)
+        self._prompt = Prompt("> ", history, lambda: self.words)
         self._prompt.start()
         try:
             yield
