@@ -172,7 +172,7 @@ def test_what_is_published_shows_up(open_page: Callable[..., Any], tmp_path: Pat
     with serving("--name", "office") as at:
         page = open_page(at, viewport={"width": 1000, "height": 780})
         expect(page.locator("#hub")).to_have_text("office")
-        expect(page.locator("#empty")).to_have_text("Nothing has been published yet.")
+        expect(page.locator("#empty")).to_have_text("Nothing since you opened this page.")
         rows = page.locator("#log li")
         for count, (channel, message) in enumerate(SHOWN, 1):
             told = publish(channel, message, "--to", f"ws://{at}")

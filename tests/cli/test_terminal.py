@@ -235,6 +235,8 @@ async def test_the_history(tmp_path: Path) -> None:
         await window.press("Up", "Up")
         await window.shows("> first")
         await window.press("C-c")
+        await window.shows(">")
+        await window.press("C-c")
         await window.shows("exit code 130")
 
         await window.run("connect", server.url, "--no-history")

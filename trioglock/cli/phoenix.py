@@ -83,7 +83,7 @@ def command(
     no_history: bool,
     **given: Any,
 ) -> int:
-    """Join TOPIC of the Phoenix socket at URL.
+    """Join TOPIC of the Phoenix socket at URL; /websocket is appended to its path.
 
     A line, typed or from a pipe, is an event and its payload, such as: shout {"text": "hi"}. It is
     pushed, and the reply is printed as event, status, response. What the server sends is printed

@@ -135,7 +135,7 @@ function showCount() {
     ? `${state.unseen.toLocaleString()} more came`
     : rows >= ROWS ? `the latest ${rows}` : `${rows} shown`;
   find("empty").hidden = rows > 0;
-  find("empty").textContent = state.events.length ? "Nothing that is kept matches." : "Nothing has been published yet.";
+  find("empty").textContent = state.events.length ? "Nothing that is kept matches." : "Nothing since you opened this page.";
   find("dropped").textContent = (state.droppedBefore + state.dropped).toLocaleString();
 }
 
