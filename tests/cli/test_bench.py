@@ -23,7 +23,7 @@ from trioglock.cli.echo import Echo
 from ..server.kit import echo
 from .hubs import served
 from .kit import started, trioglock
-from .tmux import needs_tmux, on_screen
+from .window import needs_tmux, terminal
 
 QUICK = ("--seconds", "0.3", "--warm-up", "0.1")
 
@@ -149,12 +149,13 @@ async def test_the_table_and_the_plot() -> None:
 
 
 @needs_tmux
-async def test_in_a_terminal() -> None:
+async def test_in_a_terminal(tmp_path: Path) -> None:
     """A bar while it measures, and afterwards no trace of it; braille and colours."""
-    async with on_screen(60, 45, "bench", "--seconds", "2") as screen:
-        await screen.shows("warming up")
-        await screen.shows(r"measuring.*/s")
-        shown = await screen.shows("exit 0")
+    async with terminal(tmp_path, 60, 45) as window:
+        await window.run("bench", "--seconds", "2")
+        await window.shows(lambda lines: any("warming up" in line for line in lines))
+        await window.shows(lambda lines: any(re.search(r"measuring.*/s", line) for line in lines))
+        shown = "\n".join(await window.shows("exit code 0"))
     assert "measuring" not in shown
     assert "p99.9" in shown
     assert re.search("[\u2801-\u28ff]", shown)
