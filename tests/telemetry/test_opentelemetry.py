@@ -32,6 +32,7 @@ from trioglock.telemetry.opentelemetry import Instrumentation, instrument
 from trioglock.testing import MockServer, echo
 
 from ..hooks.kit import linked
+from ..scripts import run_python
 
 
 class Collected:
@@ -362,3 +363,14 @@ async def test_the_global_providers_are_the_default(autojump_clock: MockClock) -
             await trio.testing.wait_all_tasks_blocked()
             await far.send_eof()
             await conn.wait_closed()
+
+
+async def test_without_the_extra_it_says_what_to_install() -> None:
+    """Whoever imports it where OpenTelemetry is missing need not guess."""
+    program = (
+        "import sys; sys.modules['opentelemetry'] = None; import trioglock.telemetry.opentelemetry"
+    )
+    done = await run_python("-c", program)
+    assert done.stderr.endswith(
+        "ImportError: it needs the extra: pip install 'trioglock[opentelemetry]'\n"
+    )

@@ -2,7 +2,7 @@
 
 try:
     from .instrument import Instrumentation, instrument
-except ModuleNotFoundError as error:
-    raise ImportError("it needs the extra: pip install 'trioglock[opentelemetry]'") from error
+except ModuleNotFoundError:
+    raise ImportError("it needs the extra: pip install 'trioglock[opentelemetry]'") from None
 
 __all__ = ["Instrumentation", "instrument"]
