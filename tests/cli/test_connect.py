@@ -314,6 +314,7 @@ async def test_the_trace(tmp_path: Path) -> None:
         assert any("received frame: 'hi'" in line for line in lines)
         file = tmp_path / "trace"
         done = await trioglock("connect", server.url, "--trace-file", file, "--once", stdin="hi")
+    assert file.stat().st_mode & 0o077 == 0  # messages are in it
     assert (done.code, done.stdout, done.stderr) == (0, "hi\n", "")
     assert "received frame: 'hi'" in (text := file.read_text())
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -45,6 +46,8 @@ def tracing(console: Console, file: str | None) -> Iterator[None]:
         handler = ConsoleHandler(console)
     else:
         try:
+            # What is said on the connection is in it: not for others to read.
+            Path(file).touch(mode=0o600)
             handler = logging.FileHandler(file, mode="w", encoding="utf-8")
         except OSError as error:
             raise click.UsageError(f"--trace-file: {file}: {error.strerror}.") from None
