@@ -251,6 +251,8 @@ def test_what_cannot_be_quoted_is_said_to_be_so(error: TrioglockError) -> None:
         (HeartbeatTimeout(silence=60, writing=True),
          "lost: the peer read nothing for 60 seconds"),
         (HandshakeFailed(error=ConnectError("refused")), "no connection: refused"),
+        (HandshakeFailed(error=errors.OpenTimeout("no connection within 3 seconds")),
+         "no connection within 3 seconds"),
         (Crashed(error=KeyError("x")), "failed: KeyError: 'x'"),
         (Aborted(), "dropped without a closing handshake"),
         (RemoteClose(code=4000, reason="a\nb token=s3cret"),

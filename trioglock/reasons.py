@@ -142,7 +142,8 @@ class HandshakeFailed(Disconnect):
     error: Exception
 
     def __str__(self) -> str:
-        return redact_line(f"no connection: {text_of(self.error)}")
+        said = text_of(self.error)
+        return redact_line(said if said.startswith("no connection") else f"no connection: {said}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
