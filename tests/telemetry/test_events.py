@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import logging
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -22,7 +16,6 @@ from trioglock import (
     Close,
     Connection,
     ConnectionClosed,
-    InvalidOption,
     Lost,
     MemoryListener,
     MemoryTransport,
@@ -48,35 +41,15 @@ from trioglock.telemetry import (
     HeartbeatMissed,
     HookFailed,
     HookReplied,
-    Listening,
     MessageDropped,
     Probe,
-    ReconnectScheduled,
     Terminated,
     events,
     listen,
 )
 
 from ..hooks.kit import URL, linked
-
-Seen = list[Event]
-
-
-@contextmanager
-def heard(*kinds: type[Event]) -> Iterator[Seen]:
-    seen: Seen = []
-    with listen(seen.append, *kinds):
-        yield seen
-
-
-def kinds(seen: Seen) -> list[str]:
-    return [type(event).__name__ for event in seen]
-
-
-def values(event: Event) -> dict[str, Any]:
-    """Its fields, but for the connection."""
-    names = [field.name for field in dataclasses.fields(event) if field.name != "connection"]
-    return {name: getattr(event, name) for name in names}
+from .kit import Seen, heard, kinds, values
 
 
 class Replying(Socket[None]):
@@ -474,261 +447,6 @@ async def test_nobody_waits_for_ever_when_terminate_is_interrupted(
                 nursery.start_soon(conn.wait_closed)
                 await trio.testing.wait_all_tasks_blocked()
         assert kinds(seen) == ["Terminated"]
-
-
-# Listeners.
-
-
-async def test_any_number_listen_each_to_what_it_wants(autojump_clock: MockClock) -> None:
-    """All, some kinds, or the base of all; who has stopped hears nothing more."""
-    with heard() as everything, heard(Event) as base, heard(Terminated) as ends:
-        with heard(Connected) as stopped:
-            pass
-        async with linked():
-            pass
-    assert everything == base
-    assert kinds(ends) == ["Terminated"]
-    assert stopped == []
-    async with linked():
-        pass
-    assert kinds(ends) == ["Terminated"]
-
-
-async def test_it_begins_and_ends_on_live_connections(autojump_clock: MockClock) -> None:
-    """Also the frames of one that was open before."""
-    async with linked() as (conn, _):
-        await conn.send("before")
-        with heard(FrameSent) as seen:
-            await conn.send("during")
-            await conn.flush()
-        await conn.send("after")
-        await conn.flush()
-    assert [event.frame for event in seen if isinstance(event, FrameSent)] == ["during"]
-
-
-async def test_the_trace_and_listeners_do_not_disturb_each_other(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Switching one off leaves the other on."""
-    async with linked(trace=True) as (conn, _):
-        with heard(FrameSent) as seen:
-            conn.trace(False)
-            await conn.send("told")
-            await conn.flush()
-            conn.trace(True)
-        await conn.send("traced")
-        await conn.flush()
-        conn.trace(False)
-    assert [values(event)["frame"] for event in seen] == ["told"]
-    text = caplog.text
-    assert "'traced'" in text
-    assert "'told'" not in text
-
-
-async def test_a_listener_that_raises_harms_nobody(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is logged with its traceback and told nothing more; all others go on."""
-    calls = []
-
-    def broken(event: Event) -> None:
-        calls.append(event)
-        raise RuntimeError("of the listener")
-
-    with listen(broken), heard() as seen:
-        async with linked() as (conn, far):
-            await conn.send("x")
-            await far.write([Close(1000)])
-            await trio.testing.wait_all_tasks_blocked()
-            await far.send_eof()
-            await conn.wait_closed()
-    assert len(calls) == 1
-    assert kinds(seen)[-1] == "Terminated"
-    [record] = [r for r in caplog.records if r.name == "trioglock.telemetry"]
-    assert record.levelno == logging.ERROR
-    assert "told nothing more" in record.getMessage()
-    assert "of the listener" in caplog.text
-
-
-def test_one_listener_may_stop_another() -> None:
-    """Who is stopped is not told the event that is being told, and who begins is told the next."""
-    late: Seen = []
-    told: Seen = []
-
-    def stop(event: Event) -> None:
-        other.stop()
-        begun.append(listen(late.append, ConnectStarted))
-
-    begun: list[Listening] = []
-    with listen(stop, ConnectStarted) as first, listen(told.append, ConnectStarted) as other:
-        probe = Probe("x", of="client")
-        probe.connect_started(1)
-        first.stop()
-        probe.connect_started(2)
-    assert told == []
-    assert [event.attempt for event in late if isinstance(event, ConnectStarted)] == [2]
-    for one in begun:
-        one.stop()
-    probe.connect_started(3)
-    assert len(late) == 1
-
-
-def test_beginning_twice_is_harmless() -> None:
-    """It is told each event once, and can begin again."""
-    told: Seen = []
-    probe = Probe("x", of="client")
-    with listen(told.append, ConnectStarted) as listening:
-        listening.start()
-        probe.connect_started(1)
-        listening.stop()
-        probe.connect_started(2)
-        listening.start()
-        probe.connect_started(3)
-    probe.connect_started(4)
-    assert [event.attempt for event in told if isinstance(event, ConnectStarted)] == [1, 3]
-
-
-def test_a_listener_that_raises_into_a_log_that_raises(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It ends there all the same."""
-
-    class Broken(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            raise OSError("no room on the disk")
-
-    def broken(event: Event) -> None:
-        raise LookupError
-
-    logger = logging.getLogger("trioglock.telemetry")
-    monkeypatch.setattr(logger, "handlers", [Broken()])
-    with listen(broken, ConnectStarted), heard(ConnectStarted) as seen:
-        Probe("x", of="client").connect_started(1)
-    assert len(seen) == 1
-
-
-def test_several_threads_have_the_same_listeners() -> None:
-    """Each is told of the connections of all, while others come and go."""
-    told: Seen = []
-    failures: list[BaseException] = []
-
-    def live() -> None:
-        async def main() -> None:
-            for _ in range(20):
-                with listen(id), listen(id, FrameSent):
-                    async with linked() as (conn, far):
-                        conn.trace(False)
-                        await conn.send("x")
-                        await far.receive()
-                        conn.abort()
-
-        try:
-            trio.run(main)
-        except BaseException as error:
-            failures.append(error)
-
-    with listen(told.append, Connected, FrameSent, Terminated):
-        threads = [threading.Thread(target=live) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert failures == []
-    assert Counter(kinds(told)) == {"Connected": 80, "FrameSent": 80, "Terminated": 80}
-    assert not Probe.frames
-    with heard(Connected) as seen:
-        pass
-    assert seen == []
-
-
-async def test_a_listener_may_open_and_look_at_connections(autojump_clock: MockClock) -> None:
-    """From within: another connection, the report of this one, its trace."""
-    reports: list[str] = []
-    async with trio.open_nursery() as nursery:
-
-        async def another() -> None:
-            async with linked():
-                pass
-
-        def meddle(event: Event) -> None:
-            reports.append(str(conn.status_report()))
-            conn.trace(len(reports) % 2 == 0)
-            if isinstance(event, CloseStarted) and event.connection.id == conn.id:
-                nursery.start_soon(another)
-
-        async with linked() as (conn, far):
-            with listen(meddle):
-                await conn.send("x")
-                await far.write(["y"])
-                await conn.receive()
-                await far.write([Close(1000)])
-                await trio.testing.wait_all_tasks_blocked()
-                await far.send_eof()
-                await conn.wait_closed()
-                conn.trace(False)
-    assert len(reports) > 10
-
-
-async def test_a_listener_may_send(autojump_clock: MockClock) -> None:
-    """Also at once, and while another frame is about to leave: it leaves behind that."""
-    transport = MemoryTransport(capacity=1)
-    async with connect(URL, transport=transport, ping_interval=None) as conn:
-        far = await transport.accept()
-        left = ["first", "second", "third"]
-
-        def send(event: FrameSent) -> None:
-            if left:
-                conn.send_frame_nowait(left.pop(0), at_once=True)
-
-        got: list[Any] = []
-        with listen(send, FrameSent):
-            conn.send_frame_nowait("zeroth", at_once=True)
-            with trio.fail_after(1):
-                while len(got) < 4:
-                    for run in await far.receive():
-                        got += run  # type: ignore[arg-type]
-        await trio.testing.wait_all_tasks_blocked()
-        assert got == ["zeroth", "first", "second", "third"]
-        assert conn.statistics().messages_sent == 4
-
-
-@pytest.mark.parametrize("end", ["abort", "close"])
-async def test_a_listener_may_give_up_reconnecting(end: str, autojump_clock: MockClock) -> None:
-    """When it is told of the next attempt: the pause before that is over at once."""
-    policy = Backoff(initial=50, jitter="none")
-    async with linked(reconnect=policy) as (conn, far):
-        act = conn.abort if end == "abort" else lambda: conn.send_frame_nowait(Close())
-        with listen(lambda _: act(), ReconnectScheduled):
-            await far.aclose()
-            with trio.fail_after(1):
-                await conn.wait_closed()
-
-
-async def _asynchronous(event: Event) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (("print",), "a listener is a function, not 'print'"),
-        ((_asynchronous,), "a listener is a plain function, not the async"),
-        ((print, "Connected"), "a kind is a class of trioglock.telemetry events, not 'Connected'"),
-        ((print, int), "a kind is a class of trioglock.telemetry events, not <class 'int'>"),
-    ],
-)
-def test_bad_listeners(arguments: Any, text: str) -> None:
-    """An error at the call, and nothing listens."""
-    with pytest.raises(InvalidOption, match=text):
-        listen(*arguments)
-
-
-def test_stopping_twice_is_harmless() -> None:
-    """Also within the block of a listener."""
-    listening = listen(print, Connected)
-    listening.stop()
-    listening.stop()
-    with listen(print) as other:
-        other.stop()
 
 
 def test_events_are_frozen_values() -> None:
