@@ -30,6 +30,8 @@ class Block(AbstractAsyncContextManager[T_co]):
         call: what has made it, such as ``"connect(...)"``.
     """
 
+    __slots__ = ("_call", "_inner")
+
     def __init__(self, inner: AbstractAsyncContextManager[T_co], call: str) -> None:
         self._inner = inner
         self._call = call

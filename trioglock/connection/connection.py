@@ -444,12 +444,12 @@ class Connection(Generic[StateT]):
     @property
     def name(self) -> str:
         """What logs call this connection."""
-        return self._session.probe.connection.name
+        return self._session.probe.name
 
     @property
     def id(self) -> int:
         """The number that no other connection of this process has; traces and events tell it."""
-        return self._session.probe.connection.id
+        return self._session.probe.id
 
     @property
     def handshake(self) -> Handshake | None:

@@ -126,6 +126,14 @@ class Effects:
         probe: told what hooks reply.
     """
 
+    __slots__ = (
+        "_close",
+        "_outbox",
+        "_probe",
+        "inbox",
+        "replied",
+    )
+
     def __init__(
         self, inbox: Inbox, outbox: Outbox, close: Callable[[Close], None], probe: Probe
     ) -> None:

@@ -31,6 +31,12 @@ class Gate:
         changed: told every change.
     """
 
+    __slots__ = (
+        "_changed",
+        "held",
+        "releases",
+    )
+
     def __init__(self, changed: Callable[[bool], None]) -> None:
         self.held: bool = False
         self.releases: int = 0
@@ -57,6 +63,26 @@ class Heartbeat:
         outbox: where pings are queued, and what the writer task works on.
         flow: ``ping_interval``, ``ping_timeout`` and ``write_timeout``.
     """
+
+    __slots__ = (
+        "_beat",
+        "_evidence",
+        "_gate",
+        "_interval",
+        "_link",
+        "_next_ping",
+        "_outbox",
+        "_owner",
+        "_patience",
+        "_pings",
+        "_sent",
+        "_sleep",
+        "_stopped",
+        "_verdict",
+        "_write_patience",
+        "_written",
+        "_written_at",
+    )
 
     def __init__(
         self, owner: Owner, link: Link, gate: Gate, pings: Pings, outbox: Outbox, flow: FlowOptions

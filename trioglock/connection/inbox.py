@@ -30,6 +30,21 @@ class Inbox:
         probe: told what is dropped.
     """
 
+    __slots__ = (
+        "_closing_limit",
+        "_limit",
+        "_low",
+        "_overflow",
+        "_overflowed",
+        "_probe",
+        "_readers",
+        "_room",
+        "dropped",
+        "ended",
+        "held",
+        "items",
+    )
+
     def __init__(
         self,
         limit: int | None,

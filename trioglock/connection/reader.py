@@ -38,6 +38,21 @@ class Reader:
         flow: ``max_queue`` and ``heartbeat``.
     """
 
+    __slots__ = (
+        "_actor",
+        "_effects",
+        "_gate",
+        "_inbox",
+        "_is_answer",
+        "_link",
+        "_max_queue",
+        "_outbox",
+        "_pings",
+        "_probe",
+        "_session",
+        "messages",
+    )
+
     def __init__(
         self,
         session: Owner,

@@ -197,7 +197,15 @@ class Session(Generic[StateT]):
                 began = trio.current_time()
                 link = await self._open()
                 if link is not None:
-                    await self._use(link, trio.current_time() - began)
+                    # Here, not in a coroutine of its own: thousands of links wait in it.
+                    span = self._begin(link)
+                    try:
+                        self._greet(link.handshake, span.began - began)
+                        await span.run()
+                    finally:
+                        self._end(span)
+                        with trio.CancelScope(shield=True):
+                            await link.aclose()
         except BaseException:
             # The whole is cancelled, or interrupted: that is the end of this link as well.
             self._ended_by = self._ended_by or Aborted(attempt=self.attempts)
@@ -211,31 +219,6 @@ class Session(Generic[StateT]):
             forced = late or isinstance(reason, HeartbeatTimeout)
             self.probe.disconnected(reason, self._lasted, forced=forced)
         return reason
-
-    async def _use(self, link: Link, seconds: float) -> None:
-        """From the upgrade to the end of its tasks.
-
-        Args:
-            link: open.
-            seconds: that it took to get it.
-        """
-        span = self._begin(link)
-        try:
-            handshake = link.handshake
-            self.probe.connected(
-                self.attempts,
-                self.upgrades,
-                seconds,
-                url=handshake.url,
-                peer=handshake.peer,
-                subprotocol=handshake.subprotocol,
-            )
-            self._greet(handshake)
-            await span.run()
-        finally:
-            self._end(span)
-            with trio.CancelScope(shield=True):
-                await link.aclose()
 
     def _settle(self, reason: Disconnect) -> None:
         """A link, or an attempt, has ended: tell those who cannot wait for another one."""
@@ -295,8 +278,16 @@ class Session(Generic[StateT]):
         self._past = self.figures
         self._span = None
 
-    def _greet(self, handshake: Handshake) -> None:
-        """Run the hooks that come before any frame."""
+    def _greet(self, handshake: Handshake, seconds: float) -> None:
+        """Tell of the link, which took so long, and run the hooks that come before any frame."""
+        self.probe.connected(
+            self.attempts,
+            self.upgrades,
+            seconds,
+            url=handshake.url,
+            peer=handshake.peer,
+            subprotocol=handshake.subprotocol,
+        )
         stream = Stream(
             url=handshake.url,
             subprotocol=handshake.subprotocol,

@@ -39,6 +39,21 @@ class Span:
         spawn: starts a task.
     """
 
+    __slots__ = (
+        "_deadlines",
+        "_gate",
+        "_heartbeat",
+        "_outbox",
+        "_reader",
+        "_replaced",
+        "_session",
+        "_spawn",
+        "_writer",
+        "began",
+        "broken",
+        "link",
+    )
+
     def __init__(
         self,
         session: Owner,

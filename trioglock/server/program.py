@@ -65,7 +65,7 @@ class Program:
             side="server",
             traced=self._trace,
         )
-        name = probe.connection.name
+        name = probe.name
         socket, handler = self._prepare()
         session = Session(Accepted(link), self._flow, socket, probe)
         connection = AcceptedConnection(session, handshake.url)

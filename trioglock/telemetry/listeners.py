@@ -42,6 +42,8 @@ _changing = threading.RLock()
 class Watch:
     """Whether somebody wants to know of every frame."""
 
+    __slots__ = ()
+
     frames: bool = False
 
 

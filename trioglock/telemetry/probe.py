@@ -71,6 +71,9 @@ class Probe(Watch):
         traced: whether it writes a trace at first.
     """
 
+    # The dict, which few have, is for a value of its own of ``frames``.
+    __slots__ = ("__dict__", "_connection", "_side", "_url", "_waits", "id", "name", "traced")
+
     def __init__(
         self,
         name: str | None,
@@ -80,15 +83,27 @@ class Probe(Watch):
         side: Literal["client", "server"] = "client",
         traced: bool = False,
     ) -> None:
-        number = next(_numbers)
-        self.connection: ConnectionId = ConnectionId(
-            id=number, name=name or f"{of}#{number}", url=redact_url(url), side=side
-        )
+        self.id: int = next(_numbers)
+        """The number that no other connection of the process has."""
+        self.name: str = name or f"{of}#{self.id}"
+        """What logs call the connection."""
+        self._url = url
+        self._side: Literal["client", "server"] = side
+        self._connection: ConnectionId | None = None
         self.traced: bool = False
         """Whether it writes a trace."""
         self._waits: dict[_Wait, None] | None = None  # most connections never have any
         if traced:
             self.trace(on=True)
+
+    @property
+    def connection(self) -> ConnectionId:
+        """Which one it is; made for those that somebody looks at."""
+        if self._connection is None:
+            self._connection = ConnectionId(
+                id=self.id, name=self.name, url=redact_url(self._url), side=self._side
+            )
+        return self._connection
 
     def trace(self, *, on: bool) -> None:
         """Switch the trace on or off."""
@@ -112,7 +127,7 @@ class Probe(Watch):
 
     def connect_started(self, attempt: int) -> None:
         """An attempt begins; a server makes none."""
-        if self.connection.side == "client" and self._wants(ConnectStarted):
+        if self._side == "client" and self._wants(ConnectStarted):
             self._tell(ConnectStarted(connection=self.connection, attempt=attempt))
 
     def connect_failed(self, attempt: int, error: Exception, seconds: float) -> None:
