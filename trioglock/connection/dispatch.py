@@ -126,18 +126,12 @@ class Effects:
         probe: told what hooks reply.
     """
 
-    __slots__ = (
-        "_close",
-        "_outbox",
-        "_probe",
-        "inbox",
-        "replied",
-    )
+    __slots__ = ("_close", "_outbox", "_probe", "inbox", "replied")
 
     def __init__(
         self, inbox: Inbox, outbox: Outbox, close: Callable[[Close], None], probe: Probe
     ) -> None:
-        self.inbox = inbox
+        self.inbox: Inbox = inbox
         self.replied: bool = False
         """Whether a hook has sent anything since this was last looked at."""
         self._outbox = outbox
