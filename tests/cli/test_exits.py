@@ -40,7 +40,7 @@ REFUSED = ConnectFailed("no connection to ws://al:pw@host/?token=abc")
         (Lost(error=OSError("reset")), 1, "lost: reset"),
         (HeartbeatTimeout(silence=20), 1, "lost: the peer was silent for 20 seconds"),
         (HeartbeatTimeout(silence=60, writing=True), 1, "lost: the peer read nothing for 60 sec"),
-        (HandshakeFailed(error=REFUSED), 1, "no connection: no connection to ws://host/?token="),
+        (HandshakeFailed(error=REFUSED), 1, "no connection to ws://host/?token="),
         (Crashed(error=ValueError("odd")), 1, "failed: "),
         (Aborted(), 1, "dropped without a closing handshake"),
         (None, 1, "closed"),
@@ -69,7 +69,7 @@ def test_giving_up() -> None:
     assert code_of_end(error) == 1
     assert words_of_end(error) == "closed by the peer: 1001; gave up after 10 attempts"
     told = words_of_failure(GaveUp(attempts))
-    assert told.startswith("gave up after 10 attempts; no connection: no connection to ws://host/?")
+    assert told.startswith("gave up after 10 attempts; no connection to ws://host/?")
     assert words_of_failure(GaveUp([])) == "gave up after 0 attempts"
 
 
