@@ -325,6 +325,10 @@ class Conversation:
         if self._dialect is None:
             self._opening.cancel()
         elif self._closing:
+            hangup = signal.Signals.__members__.get("SIGHUP")
+            first = self._signalled - 128
+            if number == hangup or (first == hangup and number == signal.SIGINT):
+                return  # the terminal is gone, and told so twice: nobody is impatient
             self._dialect.connection.abort()
             self._hurry()
         else:
