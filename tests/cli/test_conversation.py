@@ -170,6 +170,32 @@ async def test_signals_close(name: str, code: int, close: int, autojump_clock: M
     assert got == code
 
 
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGHUP])
+async def test_a_terminal_that_goes_away_may_tell_so_twice(
+    second: signal.Signals, autojump_clock: MockClock
+) -> None:
+    """By a signal and by Ctrl-C or another one: nobody is impatient, and the close is confirmed."""
+
+    async def kill(peer: MockPeer) -> None:
+        await peer.expect("hi")
+        confirm, told = peer.stream.send_all, trio.Event()
+
+        async def late(data: bytes) -> None:
+            await told.wait()
+            await confirm(data)
+
+        peer.stream.send_all = late  # type: ignore[method-assign, assignment]
+        for number in (signal.SIGHUP, second):
+            os.kill(os.getpid(), number)
+            await trio.sleep(0.5)
+        told.set()
+        await peer.expect_close(1001)
+
+    desk = Desk("hi", has_prompt=True, left_open=True)
+    assert (await conversation(desk, kill))[0] == 129
+    assert not any("dropped" in line or "not confirmed" in line for line in desk.told)
+
+
 async def test_the_second_ctrl_c_drops_the_connection(autojump_clock: MockClock) -> None:
     """A peer that does not confirm the close holds nobody up."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ConnectionClosed, GaveUp
-from ..reasons import LocalClose, RemoteClose
-from ..redaction import redact_text
+from ..reasons import HandshakeFailed, LocalClose, RemoteClose
 
 __all__ = [
     "EXIT_CODES",
@@ -56,6 +55,4 @@ def words_of_end(error: ConnectionClosed) -> str:
 
 def words_of_failure(error: Exception) -> str:
     """Why no connection came about, in a line."""
-    words = redact_text(str(error))
-    told = words.startswith("no connection") or isinstance(error, GaveUp)
-    return words if told else f"no connection: {words}"
+    return str(error if isinstance(error, GaveUp) else HandshakeFailed(error=error))
