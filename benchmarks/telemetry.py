@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from trioglock.connection.reader import Reader
-from trioglock.telemetry import Connected, FrameReceived, Probe, listen
+from trioglock.telemetry import Connected, EventEmitter, FrameReceived, listen
 from trioglock.telemetry.opentelemetry import instrument
 
 from .contenders.trioglock_native import Trioglock
@@ -48,7 +48,7 @@ def cut_out() -> Iterator[None]:
         if self._session.is_open or not self._hooks_lag():
             self._actor.receive(run)
         else:
-            self._inbox.give_up(run)
+            self._receive_queue.give_up(run)
 
     Reader._messages = messages  # type: ignore[method-assign]  # noqa: SLF001
     try:
@@ -62,16 +62,16 @@ def traced() -> Iterator[None]:
     """Every connection writes its trace, to a handler that throws it away."""
     logger = logging.getLogger("trioglock.trace")
     logger.addHandler(handler := logging.NullHandler())
-    switch = Probe.__init__
+    switch = EventEmitter.__init__
 
-    def init(self: Probe, name: str | None, **options: Any) -> None:
+    def init(self: EventEmitter, name: str | None, **options: Any) -> None:
         switch(self, name, **options | {"traced": True})
 
-    Probe.__init__ = init  # type: ignore[method-assign]
+    EventEmitter.__init__ = init  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Probe.__init__ = switch  # type: ignore[method-assign]
+        EventEmitter.__init__ = switch  # type: ignore[method-assign]
         logger.removeHandler(handler)
 
 

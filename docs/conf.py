@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 
-from trioglock.version import __version__  # noqa: E402 - the path comes first
+from trioglock._version import __version__  # noqa: E402 - the path comes first
 
 project = "trioglock"
 author = "the authors of trioglock"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trioglock.connection import ending
+from trioglock.connection import closing
 from trioglock.protocols.gossip import values
 from trioglock.protocols.phoenix import membership
 
@@ -93,7 +93,7 @@ class Diagram:
 
 
 DIAGRAMS = (
-    Diagram("connection", ending.TRANSITIONS),
+    Diagram("connection", closing.TRANSITIONS),
     Diagram("phoenix_channel", membership.TRANSITIONS),
     Diagram("gossip_client", values.TRANSITIONS, "LR"),
 )

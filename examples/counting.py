@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from trioglock import Socket, Stream, connect
+from trioglock import ConnectionInfo, Socket, connect
 from trioglock.testing import MockServer, echo
 
 
@@ -27,7 +27,7 @@ class Count:
 
 
 class Counter(Socket[Count]):
-    def init_stream(self, stream: Stream) -> Count:
+    def init_stream(self, info: ConnectionInfo) -> Count:
         return Count()
 
     def handle_send(self, message: Any, state: Count) -> tuple[str, Count]:

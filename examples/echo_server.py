@@ -14,7 +14,7 @@ import sys
 
 import trio
 
-from trioglock import Reply, Request, Response, Server, Socket, Stream, connect, serve
+from trioglock import ConnectionInfo, Reply, Request, Response, Server, Socket, connect, serve
 
 PAGE = """<!doctype html><title>Echo</title>
 <input id=say placeholder="say something" autofocus><pre id=heard></pre>
@@ -26,7 +26,7 @@ PAGE = """<!doctype html><title>Echo</title>
 
 
 class Echo(Socket[int]):
-    def init_stream(self, stream: Stream) -> int:
+    def init_stream(self, info: ConnectionInfo) -> int:
         return 0
 
     def handle_receive(self, frame: str | bytes, state: int) -> tuple[Reply, int]:

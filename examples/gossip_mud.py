@@ -14,7 +14,7 @@ import argparse
 import trio
 
 from trioglock.protocols import gossip
-from trioglock.testing import MockGame, MockGossipServer
+from trioglock.testing import MockGossipGame, MockGossipServer
 
 
 class Mud(gossip.Core, gossip.Players, gossip.Tells, gossip.Games):
@@ -74,7 +74,7 @@ async def others(server: MockGossipServer) -> None:
 
 async def demo() -> None:
     async with MockGossipServer() as server, trio.open_nursery() as nursery:
-        server.games["ExVenture"] = MockGame(name="ExVenture", players=["Eric"])
+        server.games["ExVenture"] = MockGossipGame(name="ExVenture", players=["Eric"])
         nursery.start_soon(others, server)
         await play(server.url, "id", "secret", seconds=0.2)
 

@@ -15,12 +15,12 @@ import sys
 
 import trio
 
-from trioglock import Socket, Stream, connect
+from trioglock import ConnectionInfo, Socket, connect
 from trioglock.testing import MockServer, echo
 
 
 class PongCounter(Socket[int]):
-    def init_stream(self, stream: Stream) -> int:
+    def init_stream(self, info: ConnectionInfo) -> int:
         return 0
 
     def handle_pong(self, payload: bytes, state: int) -> tuple[None, int]:

@@ -17,7 +17,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trioglock import Close, ConnectionClosedError, Reply, Socket, Stream, connect
+from trioglock import Close, ConnectionClosedError, ConnectionInfo, Reply, Socket, connect
 from trioglock.testing import MockServer
 
 # What is tested: a news feed that asks for its topic and stops after the last headline.
@@ -32,10 +32,10 @@ class Headlines(Socket[News]):
     def __init__(self, topic: str) -> None:
         self.topic = topic
 
-    def init_stream(self, stream: Stream) -> News:
+    def init_stream(self, info: ConnectionInfo) -> News:
         return News()
 
-    def handle_connect(self, stream: Stream, state: News) -> tuple[Reply, News]:
+    def handle_connect(self, info: ConnectionInfo, state: News) -> tuple[Reply, News]:
         return Reply(json.dumps({"subscribe": self.topic})), state
 
     def handle_receive(self, frame: str, state: News) -> tuple[str | Close, News]:

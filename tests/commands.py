@@ -159,7 +159,7 @@ def _hypercorn(words: list[str], text: str) -> None:
 def _redis_cli(words: list[str], text: str) -> None:
     command, channel, _message = words
     assert command == "PUBLISH"
-    assert channel.startswith("sock-hook/")
+    assert channel.startswith("trioglock/")
 
 
 def _apt_get(words: list[str], text: str) -> None:

@@ -1,4 +1,4 @@
-"""The inbox is bounded: what a full one does, and how it is told."""
+"""The receive queue is bounded: what a full one does, and how it is told."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .scenarios.raw import (
 Clock = trio.testing.MockClock
 
 
-# The inbox.
+# The receive_queue.
 
 
 @every_transport
@@ -43,7 +43,7 @@ async def test_a_full_inbox_stops_reading_and_an_empty_one_goes_on(
     ):
         nursery.start_soon(peer.push, messages, sent)
         await trio.sleep(1)
-        assert conn.statistics().inbox == 10
+        assert conn.statistics().receive_queue == 10
         # The transport may hold a few that it has read ahead.
         assert 10 <= len(sent) <= 15
         assert [await conn.receive() for _ in messages] == messages
@@ -64,7 +64,7 @@ async def test_taking_one_message_at_a_time_keeps_the_inbox_bounded(
         depths = []
         for message in messages:
             await trio.sleep(1)
-            depths.append(conn.statistics().inbox)
+            depths.append(conn.statistics().receive_queue)
             assert await conn.receive() == message
     assert max(depths) == 8
 
@@ -78,7 +78,7 @@ async def test_without_a_limit_reading_never_stops(autojump_clock: Clock) -> Non
     ):
         await peer.push(messages, sent)
         await trio.testing.wait_all_tasks_blocked()
-        assert conn.statistics().inbox == 1000
+        assert conn.statistics().receive_queue == 1000
         assert await conn.receive_batch() == messages
 
 
@@ -204,7 +204,7 @@ async def test_slow_hooks_stop_reading(autojump_clock: Clock) -> None:
 class Quiet(Socket[int]):
     """Swallows everything and counts it."""
 
-    def init_stream(self, stream: Any) -> int:
+    def init_stream(self, info: Any) -> int:
         return 0
 
     def handle_receive(self, frame: Any, state: int) -> tuple[None, int]:
@@ -220,4 +220,4 @@ async def test_what_hooks_swallow_fills_nothing(autojump_clock: Clock) -> None:
         await peer.push(numbered(500), [])
         await trio.testing.wait_all_tasks_blocked()
         assert conn.state == 500
-        assert conn.statistics().inbox == 0
+        assert conn.statistics().receive_queue == 0

@@ -9,17 +9,17 @@ import trio
 from trio.testing import MockClock
 
 from trioglock import (
-    Beat,
     ConnectionClosedError,
     HeartbeatTimeout,
     InvalidFrame,
     InvalidOption,
     MemoryTransport,
+    MessageHeartbeat,
     Socket,
     connect,
 )
 
-TEXT_BEAT = Beat(message=lambda: "ping", is_answer=lambda message: message == "pong")
+TEXT_BEAT = MessageHeartbeat(message=lambda: "ping", is_answer=lambda message: message == "pong")
 
 
 async def test_a_beat_is_sent_and_its_answer_swallowed(autojump_clock: MockClock) -> None:
@@ -60,13 +60,13 @@ async def test_silence_after_a_beat_expires(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     ("beat", "error"),
     [
-        (Beat(message=lambda: 1 / 0, is_answer=bool), ZeroDivisionError),  # type: ignore[arg-type, return-value]
-        (Beat(message=dict, is_answer=bool), InvalidFrame),  # type: ignore[arg-type]
-        (Beat(message=str, is_answer=lambda message: 1 / 0), ZeroDivisionError),  # type: ignore[arg-type, return-value]
+        (MessageHeartbeat(message=lambda: 1 / 0, is_answer=bool), ZeroDivisionError),  # type: ignore[arg-type, return-value]
+        (MessageHeartbeat(message=dict, is_answer=bool), InvalidFrame),  # type: ignore[arg-type]
+        (MessageHeartbeat(message=str, is_answer=lambda message: 1 / 0), ZeroDivisionError),  # type: ignore[arg-type, return-value]
     ],
 )
 async def test_a_function_that_fails_ends_the_connection(
-    beat: Beat, error: type[Exception], autojump_clock: MockClock
+    beat: MessageHeartbeat, error: type[Exception], autojump_clock: MockClock
 ) -> None:
     """Its exception comes out of the block, as a hook's does."""
     transport = MemoryTransport()
@@ -88,6 +88,6 @@ async def test_a_function_that_fails_ends_the_connection(
 def test_a_beat_is_two_functions() -> None:
     """Anything else is refused at once."""
     with pytest.raises(InvalidOption, match="message is a function"):
-        Beat(message="ping", is_answer=bool)  # type: ignore[arg-type]
-    with pytest.raises(InvalidOption, match="heartbeat is a Beat"):
+        MessageHeartbeat(message="ping", is_answer=bool)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="heartbeat is a MessageHeartbeat"):
         connect("ws://beat/", heartbeat="ping")  # type: ignore[call-overload]

@@ -183,12 +183,12 @@ async def test_cancelled_before_the_body_begins(
     """The scope catches it; the body never runs; nothing stays behind."""
 
     class Slow(Scripted):
-        async def init_stream(self, stream: Any) -> Any:
+        async def init_stream(self, info: Any) -> Any:
             if cancel_while == "init_stream":
                 await trio.sleep_forever()
-            return super().init_stream(stream)
+            return super().init_stream(info)
 
-        async def handle_connect(self, stream: Any, state: int) -> Any:
+        async def handle_connect(self, info: Any, state: int) -> Any:
             await trio.sleep_forever()
 
     class NeverThere(MemoryTransport):

@@ -70,7 +70,7 @@ class Client:
             await conn.flush()
             await trio.sleep(1)
             figures = conn.statistics()
-        assert figures.outbox == figures.unsent == 0
+        assert figures.send_queue == figures.unsent == 0
         assert figures.messages_sent + figures.in_doubt == self.accepted
         self.in_doubt, self.reconnects = figures.in_doubt, figures.reconnects
 
@@ -126,15 +126,15 @@ async def disturb(proxy: FaultProxy, clients: list[Client], random: Random) -> N
 def cut(proxy: FaultProxy, connection: ProxiedConnection, random: Random) -> None:
     match random.randrange(5):
         case 0:
-            connection.cut()
+            connection.disconnect()
         case 1:
-            connection.reset()
+            connection.reset_peer()
         case 2:
             connection.cut_after(random.randint(1, 3 * FRAME), "to_server")
         case 3:
             connection.half_close("to_client")
         case 4:
-            connection.reset()
+            connection.reset_peer()
             proxy.refuse(random.randint(1, 3))
 
 
@@ -153,7 +153,7 @@ async def test_a_minute_of_chaos(autojump_clock: MockClock, seed: int) -> None:
                 nursery.start_soon(client.run, SECONDS)
             with trio.move_on_after(SECONDS):
                 await disturb(proxy, clients, Random(seed))
-            proxy.heal()
+            proxy.reset()
         assert proxy.errors == []
     assert trio.current_time() < SECONDS + 20
     lost = [client.check(log.heard[client.path]) for client in clients]
@@ -182,7 +182,7 @@ async def test_the_batch_in_doubt_is_not_sent_again(autojump_clock: MockClock, e
         for number in range(1, 20):
             await conn.send(numbered(number, 2**15))
         await wait_all_tasks_blocked()
-        queued = conn.statistics().outbox
+        queued = conn.statistics().send_queue
         assert 0 < queued < 19
         getattr(connection, end)()
         with pytest.raises(ConnectionClosed):

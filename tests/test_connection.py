@@ -15,10 +15,10 @@ from trioglock import (
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
+    ConnectionLost,
     Deliver,
     InvalidFrame,
     LocalClose,
-    Lost,
     MemoryTransport,
     Ping,
     Pong,
@@ -86,7 +86,7 @@ async def test_send_waits_while_the_outbox_is_full(autojump_clock: MockClock) ->
                 await conn.send(f"{sent:05}")
                 sent += 1
         assert 2 <= sent <= 10
-        assert conn.statistics().outbox_bytes >= 10
+        assert conn.statistics().send_queue_bytes >= 10
         got: list[Any] = []
         conn.start_soon(conn.send, "last!")
         while "last!" not in got:
@@ -118,7 +118,7 @@ async def test_flush_waits_until_all_is_written(autojump_clock: MockClock) -> No
             assert early.cancelled_caught
             await conn.flush()
             assert conn.statistics().messages_sent == 3
-            assert conn.statistics().outbox_bytes == 0
+            assert conn.statistics().send_queue_bytes == 0
         conn.abort()
 
 
@@ -215,7 +215,7 @@ async def test_the_loop_raises_when_the_peer_is_lost(autojump_clock: MockClock) 
             async for message in conn:
                 assert message == "a"
         assert (caught.value.code, caught.value.received, caught.value.sent) == (1006, None, None)
-        assert isinstance(caught.value.cause, Lost)
+        assert isinstance(caught.value.cause, ConnectionLost)
 
 
 # The heartbeat.

@@ -36,8 +36,8 @@ async def test_properties_over_a_whole_life(autojump_clock: MockClock) -> None:
     seen: list[Status] = []
 
     class Watching(Socket[int]):
-        def init_stream(self, stream: Any) -> int:
-            seen.append(stream.connection.status)
+        def init_stream(self, info: Any) -> int:
+            seen.append(info.connection.status)
             return 0
 
         def handle_receive(self, frame: Any, state: int) -> tuple[None, int]:
@@ -123,9 +123,9 @@ async def test_statistics_over_a_whole_life(autojump_clock: MockClock) -> None:
             messages_received=0,
             bytes_sent=0,
             bytes_received=0,
-            inbox=0,
-            outbox=0,
-            outbox_bytes=0,
+            receive_queue=0,
+            send_queue=0,
+            send_queue_bytes=0,
             mailbox=0,
             dropped=0,
             in_doubt=0,
@@ -139,17 +139,17 @@ async def test_statistics_over_a_whole_life(autojump_clock: MockClock) -> None:
         conn.cast("x")
         queued = conn.statistics()
         # The cast is not done, so the sends of a plain hook came first.
-        assert (queued.outbox, queued.outbox_bytes, queued.mailbox) == (2, 10, 1)
+        assert (queued.send_queue, queued.send_queue_bytes, queued.mailbox) == (2, 10, 1)
         await conn.flush()
         await far.write(["12345", "678"])
         await trio.testing.wait_all_tasks_blocked()
         now = conn.statistics()
-        assert (now.messages_sent, now.messages_received, now.inbox) == (3, 2, 2)
+        assert (now.messages_sent, now.messages_received, now.receive_queue) == (3, 2, 2)
         assert now.bytes_sent >= 28
         assert now.bytes_received >= 8
-        assert (now.outbox, now.outbox_bytes, now.mailbox) == (0, 0, 0)
+        assert (now.send_queue, now.send_queue_bytes, now.mailbox) == (0, 0, 0)
         await conn.receive()
-        assert conn.statistics().inbox == 1
+        assert conn.statistics().receive_queue == 1
         assert start.messages_sent == 0
     assert conn.statistics().messages_sent == 3
 

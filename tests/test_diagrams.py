@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from trioglock import Status
-from trioglock.connection import ending
+from trioglock.connection import closing
 
 from .pages import Page
 from .scripts import ROOT
@@ -29,7 +29,7 @@ def test_the_committed_files_are_up_to_date(name: str) -> None:
 
 def test_a_changed_table_is_noticed() -> None:
     """One row more, and the files are no longer those of the table."""
-    rows: Mapping[Any, Any] = {**ending.TRANSITIONS, Status.CLOSED: {Status.OPEN: "a miracle"}}
+    rows: Mapping[Any, Any] = {**closing.TRANSITIONS, Status.CLOSED: {Status.OPEN: "a miracle"}}
     changed = replace(DIAGRAMS["connection"], transitions=rows)
     with pytest.raises(AssertionError, match=r"run python docs/diagrams\.py"):
         changed.check()

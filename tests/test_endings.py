@@ -19,8 +19,8 @@ from trioglock import (
     Connection,
     ConnectionClosed,
     Disconnect,
-    GaveUp,
     MemoryTransport,
+    ReconnectFailed,
     Socket,
     connect,
 )
@@ -172,7 +172,7 @@ MET_IN_A_CALL: dict[str, tuple[dict[str, Any], Run]] = {
         {"max_size": 2},
         with_peer(lambda case: case.peer.send("xxx")),
     ),
-    'the inbox overflowed, with `overflow="close"`': (
+    'the receive queue overflowed, with `overflow="close"`': (
         {"max_queue": 1, "overflow": "close"},
         with_peer(lambda case: case.peer.send("one", "two")),
     ),
@@ -221,7 +221,7 @@ async def test_met_in_a_call(row: list[str], autojump_clock: MockClock) -> None:
         await conn.send("anything")
     error = caught.value
     assert exception.startswith(f"`{type(error).__name__}` {error.code}")
-    assert isinstance(error.__cause__, GaveUp) == ("GaveUp" in exception)
+    assert isinstance(error.__cause__, ReconnectFailed) == ("ReconnectFailed" in exception)
     assert error.cause == case.hooks.reason
     assert str(conn.close_code) == close_code
     try:
@@ -265,7 +265,7 @@ OUT_OF_THE_BLOCK: dict[str, tuple[dict[str, Any], Run, type[BaseException]]] = {
     "all first attempts failed, with `reconnect=...`": (
         {"reconnect": PAUSE},
         lambda case: refused(case, 3),
-        GaveUp,
+        ReconnectFailed,
     ),
     "a hook or a background task raised": (
         {},

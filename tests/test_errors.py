@@ -18,21 +18,21 @@ from trioglock import (
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
-    Crashed,
+    ConnectionLost,
     Disconnect,
-    GaveUp,
     HandshakeFailed,
     HandshakeRefused,
     Headers,
     HeartbeatTimeout,
+    HookError,
     LocalClose,
-    Lost,
+    ProtocolViolation,
+    ReconnectFailed,
     RedirectFailed,
     RemoteClose,
     TrioglockError,
-    Violated,
+    disconnect,
     errors,
-    reasons,
 )
 from trioglock.protocols import gossip, phoenix
 from trioglock.routing import RequestLost, RequestTimeout
@@ -69,7 +69,9 @@ def real_tree(module: ModuleType, root: type) -> dict[str, tuple[str | None, str
 
 
 @pytest.mark.parametrize(
-    ("module", "root"), [(errors, TrioglockError), (reasons, Disconnect)], ids=["errors", "reasons"]
+    ("module", "root"),
+    [(errors, TrioglockError), (disconnect, Disconnect)],
+    ids=["errors", "reasons"],
 )
 def test_the_drawn_tree_is_the_real_one(module: ModuleType, root: type) -> None:
     """Every class stands in the docstring, under its parent, with its builtin base."""
@@ -113,11 +115,11 @@ def test_a_failed_redirect_is_a_refusal_with_a_problem() -> None:
 
 def test_giving_up_tells_how_often_and_the_last_reason() -> None:
     """All attempts are kept, oldest first; without any the text still reads."""
-    attempts = [Lost(attempt=1), HandshakeFailed(attempt=2, error=ConnectError("no"))]
-    error = GaveUp(attempts)
+    attempts = [ConnectionLost(attempt=1), HandshakeFailed(attempt=2, error=ConnectError("no"))]
+    error = ReconnectFailed(attempts)
     assert error.attempts == tuple(attempts)
     assert str(error) == "gave up after 2 attempts; no connection: no"
-    assert str(GaveUp([])) == "gave up after 0 attempts"
+    assert str(ReconnectFailed([])) == "gave up after 0 attempts"
 
 
 @pytest.mark.parametrize(
@@ -157,10 +159,10 @@ def test_a_closed_connection_says_why(
 def test_a_closed_connection_keeps_both_frames_and_what_was_not_sent() -> None:
     """As they were given; ``unsent`` can no longer change."""
     unsent = ["a", b"b"]
-    error = ConnectionClosedError(Close(1000), Close(1001), Crashed(error=KeyError("x")), unsent)
+    error = ConnectionClosedError(Close(1000), Close(1001), HookError(error=KeyError("x")), unsent)
     unsent.clear()
     assert (error.received, error.sent) == (Close(1000), Close(1001))
-    assert isinstance(error.cause, Crashed)
+    assert isinstance(error.cause, HookError)
     assert error.unsent == ("a", b"b")
 
 
@@ -170,8 +172,10 @@ REFUSED = HandshakeRefused(302, Headers({"Location": "x"}), b"body", "Found")
 @pytest.mark.parametrize(
     "error",
     [
-        REFUSED, RedirectFailed(REFUSED, "too often"), GaveUp([Lost()]), GaveUp([]),
-        ConnectionClosedError(None, Close(1001), Lost(), ["a"]), ConnectionClosedOK(Close(), None),
+        REFUSED, RedirectFailed(REFUSED, "too often"), ReconnectFailed([ConnectionLost()]),
+        ReconnectFailed([]),
+        ConnectionClosedError(None, Close(1001), ConnectionLost(), ["a"]),
+        ConnectionClosedOK(Close(), None),
     ],
     ids=repr,
 )  # fmt: skip
@@ -194,11 +198,11 @@ UNKIND = "no\nERROR forged \x1b[31m\u202e token=s3cret wss://al:s3cret@h/ " + "x
         errors.ConnectFailed(UNKIND),
         HandshakeRefused(400, Headers(), b"", UNKIND),
         RedirectFailed(HandshakeRefused(302, Headers()), UNKIND),
-        GaveUp([HandshakeFailed(error=OSError(UNKIND))]),
+        ReconnectFailed([HandshakeFailed(error=OSError(UNKIND))]),
         errors.RestartLimit([OSError(UNKIND)], 5.0),
-        ConnectionClosedError(None, None, Lost(error=OSError(UNKIND))),
+        ConnectionClosedError(None, None, ConnectionLost(error=OSError(UNKIND))),
         ConnectionClosedError(Close(4000, UNKIND[:70]), None, None),
-        RequestLost("event", Lost(error=OSError(UNKIND))),
+        RequestLost("event", ConnectionLost(error=OSError(UNKIND))),
         RequestTimeout(UNKIND, 5),
         gossip.RequestFailed("event", UNKIND),
         phoenix.JoinRefused("room:1", {"reason": UNKIND, "token": "s3cret"}),
@@ -224,9 +228,9 @@ class Mute(Exception):
 @pytest.mark.parametrize(
     "error",
     [
-        GaveUp([HandshakeFailed(error=Mute())]),
+        ReconnectFailed([HandshakeFailed(error=Mute())]),
         errors.RestartLimit([Mute()], 5.0),
-        ConnectionClosedError(None, None, Crashed(error=Mute())),
+        ConnectionClosedError(None, None, HookError(error=Mute())),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -243,17 +247,17 @@ def test_what_cannot_be_quoted_is_said_to_be_so(error: TrioglockError) -> None:
         (LocalClose(), "closed: 1000"),
         (LocalClose(code=4000, reason="off", clean=False),
          "closed: 4000 off; the peer has not confirmed it"),
-        (Violated(code=1009, reason="too much"),
+        (ProtocolViolation(code=1009, reason="too much"),
          "closed with 1009, for what the peer has sent: too much"),
-        (Lost(), "lost: the peer went away without a Close frame"),
-        (Lost(error=OSError("reset")), "lost: reset"),
+        (ConnectionLost(), "lost: the peer went away without a Close frame"),
+        (ConnectionLost(error=OSError("reset")), "lost: reset"),
         (HeartbeatTimeout(silence=20), "lost: the peer was silent for 20 seconds"),
         (HeartbeatTimeout(silence=60, writing=True),
          "lost: the peer read nothing for 60 seconds"),
         (HandshakeFailed(error=ConnectError("refused")), "no connection: refused"),
         (HandshakeFailed(error=errors.OpenTimeout("no connection within 3 seconds")),
          "no connection within 3 seconds"),
-        (Crashed(error=KeyError("x")), "failed: KeyError: 'x'"),
+        (HookError(error=KeyError("x")), "failed: KeyError: 'x'"),
         (Aborted(), "dropped without a closing handshake"),
         (RemoteClose(code=4000, reason="a\nb token=s3cret"),
          "closed by the peer: 4000 a\\nb token=[hidden]"),

@@ -15,9 +15,9 @@ import trio.testing
 from trioglock import (
     ConnectFailed,
     ConnectionClosedError,
+    ConnectionInfo,
     MemoryTransport,
     Socket,
-    Stream,
     connect,
 )
 from trioglock.testing import MockServer, echo
@@ -74,7 +74,7 @@ async def assert_flat(work: Callable[[], Awaitable[None]], *, traced: bool = Tru
 class Counter(Socket[int]):
     """Counts in its state and delivers each message."""
 
-    def init_stream(self, stream: Stream) -> int:
+    def init_stream(self, info: ConnectionInfo) -> int:
         return 0
 
     def handle_send(self, message: Any, state: int) -> tuple[Any, int]:

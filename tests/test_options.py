@@ -77,7 +77,7 @@ def test_a_bad_option_is_refused_at_the_call(name: str, value: object, text: str
 
 
 def test_dropping_needs_a_limit() -> None:
-    """An inbox without end never overflows."""
+    """An receive queue without end never overflows."""
     for overflow in ("drop_oldest", "drop_newest", "close"):
         with pytest.raises(InvalidOption, match=f"overflow='{overflow}' needs a max_queue"):
             connect(URL, max_queue=None, overflow=overflow)

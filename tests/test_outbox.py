@@ -1,4 +1,4 @@
-"""The outbox is bounded: senders wait, replies stop the reader, and what never left is told."""
+"""The send queue is bounded: senders wait, replies stop the reader, and what never left is told."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .scenarios.raw import (
 Clock = trio.testing.MockClock
 
 
-# The outbox.
+# The send_queue.
 
 
 @every_transport
@@ -50,11 +50,11 @@ async def test_a_full_outbox_makes_senders_wait(
         with trio.move_on_after(1) as scope:
             await conn.send("x")
         assert scope.cancelled_caught
-        assert conn.statistics().outbox_bytes == 100
+        assert conn.statistics().send_queue_bytes == 100
         for number in range(10):
             assert (await peer.next()).payload == b"%010d" % number
         await trio.testing.wait_all_tasks_blocked()
-        assert conn.statistics().outbox_bytes == 0
+        assert conn.statistics().send_queue_bytes == 0
         conn.send_nowait("again")
         assert (await peer.next()).payload == b"again"
 
@@ -73,7 +73,7 @@ async def test_many_senders_keep_the_outbox_bounded_and_their_own_order(
         async def sender(name: int) -> None:
             for number in range(10):
                 await conn.send(f"{name} {number} {'x' * 90}")
-                depths.append(conn.statistics().outbox_bytes)
+                depths.append(conn.statistics().send_queue_bytes)
 
         async with trio.open_nursery() as nursery:
             for name in range(50):
@@ -152,7 +152,7 @@ async def test_replies_that_nobody_takes_stop_reading(
         nursery.start_soon(peer.push, messages, sent)
         await trio.sleep(1)
         assert len(sent) <= 10
-        assert conn.statistics().outbox_bytes <= 7000
+        assert conn.statistics().send_queue_bytes <= 7000
         for _ in range(1000):
             assert len((await peer.next()).payload) == 100
 

@@ -18,7 +18,7 @@ from trioglock import (
     MemoryTransport,
     NativeTransport,
     Ping,
-    Prepared,
+    PreparedMessage,
     Reply,
     Socket,
     TrioWebsocketTransport,
@@ -43,7 +43,7 @@ async def test_a_prepared_message_arrives_as_what_it_holds(
 
     if plug is TrioWebsocketTransport:
         compression = None
-    prepared = Prepared(message)
+    prepared = PreparedMessage(message)
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1"))
@@ -65,18 +65,18 @@ async def test_a_prepared_message_arrives_as_what_it_holds(
 def test_only_data_can_be_prepared(message: Any) -> None:
     """Anything else is refused by name."""
     with pytest.raises(ValueError, match="a data message is str or bytes-like, not"):
-        Prepared(message)
+        PreparedMessage(message)
 
 
 def test_a_lone_surrogate_cannot_be_prepared() -> None:
     """It has no UTF-8."""
     with pytest.raises(ValueError, match="surrogate"):
-        Prepared("\ud800")
+        PreparedMessage("\ud800")
 
 
 async def test_hooks_reply_prepared_messages(autojump_clock: MockClock) -> None:
     """In a Reply, and as what handle_send returns."""
-    prepared = Prepared("same for all")
+    prepared = PreparedMessage("same for all")
     async with linked(Scripted(handle_receive=Reply(prepared), handle_send=prepared)) as (
         conn,
         far,
@@ -89,12 +89,12 @@ async def test_hooks_reply_prepared_messages(autojump_clock: MockClock) -> None:
 
 
 async def test_unsent_tells_the_message_itself(autojump_clock: MockClock) -> None:
-    """Not the Prepared around it; nor does in_doubt."""
+    """Not the PreparedMessage around it; nor does in_doubt."""
     net = MemoryTransport(capacity=0)
     async with connect("ws://memory.test/", transport=net, ping_interval=None) as conn:
         far = await net.accept()
-        conn.send_frame_nowait(Prepared("in doubt"))
-        conn.send_frame_nowait(Prepared(b"unsent"))
+        conn.send_frame_nowait(PreparedMessage("in doubt"))
+        conn.send_frame_nowait(PreparedMessage(b"unsent"))
         await far.aclose()
         await conn.wait_closed()
         with pytest.raises(ConnectionClosed) as caught:
@@ -116,7 +116,7 @@ async def test_send_frame_nowait_passes_handle_send_by(autojump_clock: MockClock
 
 
 async def test_send_frame_nowait_would_block(autojump_clock: MockClock) -> None:
-    """When the outbox is full; nothing of the frame is queued."""
+    """When the send queue is full; nothing of the frame is queued."""
     async with linked(write_limit=4) as (conn, far):
         conn.send_frame_nowait("on the spot")
         conn.send_frame_nowait("full")
@@ -128,7 +128,7 @@ async def test_send_frame_nowait_would_block(autojump_clock: MockClock) -> None:
 async def test_send_frame_nowait_refuses_what_is_no_frame(autojump_clock: MockClock) -> None:
     """At the call."""
     async with linked() as (conn, _):
-        with pytest.raises(InvalidFrame, match="a frame is str, bytes-like, Prepared, Ping"):
+        with pytest.raises(InvalidFrame, match="a frame is str, bytes-like, PreparedMessage, Ping"):
             conn.send_frame_nowait(3)  # type: ignore[arg-type]
 
 
@@ -136,8 +136,8 @@ async def test_hooks_may_send_frames_without_waiting(autojump_clock: MockClock) 
     """From inside, by their handle; what they reply comes behind it."""
 
     class Both(Socket[Any]):
-        def init_stream(self, stream: Any) -> Any:
-            return stream.connection
+        def init_stream(self, info: Any) -> Any:
+            return info.connection
 
         def handle_receive(self, frame: Any, state: Any) -> Any:
             state.send_frame_nowait("first")
@@ -152,7 +152,7 @@ async def test_at_once_leaves_in_this_very_step(autojump_clock: MockClock) -> No
     """Others wait to leave together once the writer's task has had its turn."""
     async with linked() as (conn, _):
         conn.send_frame_nowait("the first leaves on the spot anyhow")
-        conn.send_frame_nowait("at once", at_once=True)
+        conn.send_frame_nowait("at once", immediate=True)
         assert conn.statistics().messages_sent == 2
         conn.send_frame_nowait("waits")
         assert conn.statistics().messages_sent == 2

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trioglock import Handshake, Headers
-from trioglock.options import DialOptions
-from trioglock.redaction import (
+from trioglock._redact import (
     LONGEST,
     redact_header,
     redact_line,
@@ -27,6 +26,7 @@ from trioglock.redaction import (
     without_secrets,
     without_user_info,
 )
+from trioglock.options import DialOptions
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,13 @@ DOORS = (
     "trioglock.protocols.gossip",
     "trioglock.protocols.phoenix",
     "trioglock.pubsub",
-    "trioglock.reasons",
+    "trioglock.disconnect",
     "trioglock.routing",
     "trioglock.telemetry",
     "trioglock.telemetry.opentelemetry",
     "trioglock.testing",
     "trioglock.testing.conformance",
-    "trioglock.testing.plugin",
+    "trioglock.testing.pytest_plugin",
     "trioglock.transports",
 )
 """Where users import from."""
@@ -51,12 +51,12 @@ ROOMS = (
     "trioglock.connection",
     "trioglock.protocols",
     "trioglock.pubsub.redis",
-    "trioglock.redaction",
+    "trioglock._redact",
     "trioglock.server",
     "trioglock.testing.faults",
     "trioglock.testing.gossip",
     "trioglock.testing.phoenix",
-    "trioglock.transports.codec",
+    "trioglock.transports.native",
     "trioglock.transports.native",
     "trioglock.transports.trio_websocket",
 )
@@ -147,7 +147,7 @@ def test_every_public_name_is_shown_once(door: str) -> None:
 
 def _is_value(door: str) -> bool:
     """Modules of the ground whose members are all at the first door."""
-    return door in {"trioglock.errors", "trioglock.http", "trioglock.reasons"}
+    return door in {"trioglock.errors", "trioglock.http", "trioglock.disconnect"}
 
 
 def test_nothing_is_shown_twice() -> None:

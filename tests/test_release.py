@@ -75,10 +75,10 @@ def test_the_changelog_has_its_mark() -> None:
 
 
 def test_the_version_is_in_one_place() -> None:
-    """The package, its metadata and the pages take it from trioglock/version.py."""
-    assert configuration()["tool"]["hatch"]["version"]["path"] == "trioglock/version.py"
+    """The package, its metadata and the pages take it from trioglock/_version.py."""
+    assert configuration()["tool"]["hatch"]["version"]["path"] == "trioglock/_version.py"
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", trioglock.__version__)
-    assert "`trioglock/version.py`" in Page("docs/releasing.md").text
+    assert "`trioglock/_version.py`" in Page("docs/releasing.md").text
 
 
 def test_every_extra_is_listed_with_what_it_brings() -> None:

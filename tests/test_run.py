@@ -16,12 +16,12 @@ from trioglock import (
     ConnectFailed,
     Connection,
     ConnectionClosedError,
+    ConnectionInfo,
     InvalidOption,
     MemoryTransport,
     Reply,
     Socket,
     Status,
-    Stream,
     run,
 )
 from trioglock.testing import MemoryLink
@@ -36,7 +36,7 @@ class Boom(Exception):
 class Summing(Socket[int]):
     """Adds what comes, answers each with the sum, and ends at a word."""
 
-    def init_stream(self, stream: Stream) -> int:
+    def init_stream(self, info: ConnectionInfo) -> int:
         return 0
 
     def handle_receive(self, frame: Any, state: int) -> tuple[Any, int]:
@@ -180,7 +180,7 @@ async def test_nursery_start_gives_the_open_connection(autojump_clock: MockClock
     """Once it is open; until then start waits."""
 
     class Slow(Summing):
-        async def handle_connect(self, stream: Stream, state: int) -> tuple[None, int]:
+        async def handle_connect(self, info: ConnectionInfo, state: int) -> tuple[None, int]:
             await trio.sleep(3)
             return None, 100
 

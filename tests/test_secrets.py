@@ -27,22 +27,22 @@ from trio.testing import MockClock
 
 from trioglock import (
     Backoff,
-    BrokerRefused,
+    BrokerError,
     BrokerUnavailable,
     Close,
     Connection,
+    ConnectionInfo,
     Disconnect,
     HandshakeFailed,
     Headers,
     MemoryListener,
     NativeTransport,
     Ping,
-    Prepared,
+    PreparedMessage,
     Reconnect,
     Request,
     Response,
     Socket,
-    Stream,
     Transport,
     TrioWebsocketTransport,
     connect,
@@ -98,7 +98,7 @@ class Diary:
     def note(self, *things: object) -> None:
         for thing in things:
             self.entries += [repr(thing), pprint.pformat(thing)]
-            if not isinstance(thing, str | bytes | Stream | Request):
+            if not isinstance(thing, str | bytes | ConnectionInfo | Request):
                 self.entries.append(str(thing))
             if isinstance(thing, BaseException):
                 self.entries += traceback.format_exception(thing)
@@ -142,8 +142,8 @@ class Noting(Socket[dict[str, str]]):
     def __init__(self, diary: Diary) -> None:
         self.diary = diary
 
-    def init_stream(self, stream: Stream) -> dict[str, str]:
-        self.diary.note(stream, stream.request_headers, stream.response_headers)
+    def init_stream(self, info: ConnectionInfo) -> dict[str, str]:
+        self.diary.note(info, info.request_headers, info.response_headers)
         return {"password": WORD, "shown": "yes"}
 
     def format_status(self, state: dict[str, str]) -> Any:
@@ -708,7 +708,7 @@ async def test_a_redis_that_quotes_what_it_is_sent(way: str, diary: Diary) -> No
         else:
             call = partial(publish, "x", url=url)
             error = await diary.failing(trio.to_thread.run_sync(call))
-    assert isinstance(error, BrokerRefused)
+    assert isinstance(error, BrokerError)
     assert "unknown command 'AUTH'" in str(error)
 
 
@@ -764,5 +764,5 @@ async def test_messages_and_results_of_the_wrong_shape(
         await diary.failing(conn.send({"password": WORD}))
         await diary.failing(conn.send_frame({"password": WORD}))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="a data message is") as caught:
-        Prepared({"password": WORD})  # type: ignore[arg-type]
+        PreparedMessage({"password": WORD})  # type: ignore[arg-type]
     diary.note(caught.value)

@@ -150,7 +150,7 @@ async def test_a_peer_that_floods_an_echo_and_never_reads_is_found(
             assert trio.current_time() - began >= 20
             assert isinstance(caught.value.cause, HeartbeatTimeout)
             assert caught.value.cause.writing
-        assert conn.statistics().outbox_bytes <= 100_000
+        assert conn.statistics().send_queue_bytes <= 100_000
 
 
 # After the end.

@@ -4,12 +4,24 @@ A connection is an actor: you write its hooks, they thread its state, and the fr
 socket, the tasks, the clock and the failures. See :func:`connect` and :class:`Socket`.
 """
 
+from ._version import __version__
 from .backoff import Backoff, is_transient
 from .client import ConnectOptions, Service, connect, run, supervise
 from .connection import Connection, Statistics, Status, StatusReport
+from .disconnect import (
+    Aborted,
+    ConnectionLost,
+    Disconnect,
+    HandshakeFailed,
+    HeartbeatTimeout,
+    HookError,
+    LocalClose,
+    ProtocolViolation,
+    RemoteClose,
+)
 from .errors import (
     BadHookResult,
-    BrokerRefused,
+    BrokerError,
     BrokerUnavailable,
     CallTimeout,
     ConnectError,
@@ -19,7 +31,6 @@ from .errors import (
     ConnectionClosedOK,
     DecodeError,
     EncodeError,
-    GaveUp,
     HandshakeRefused,
     InvalidFrame,
     InvalidHandshake,
@@ -27,31 +38,21 @@ from .errors import (
     InvalidURL,
     OpenTimeout,
     ProxyFailed,
+    ReconnectFailed,
     RedirectFailed,
     RestartLimit,
     ServiceReturned,
-    SubscriberTooSlow,
+    SlowConsumer,
     TLSFailed,
     TrioglockError,
     UsageError,
 )
-from .frames import Close, Ping, Pong, Prepared
+from .frames import Close, Ping, Pong, PreparedMessage
 from .headers import Headers
+from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
-from .options import Beat
-from .reasons import (
-    Aborted,
-    Crashed,
-    Disconnect,
-    HandshakeFailed,
-    HeartbeatTimeout,
-    LocalClose,
-    Lost,
-    RemoteClose,
-    Violated,
-)
+from .options import MessageHeartbeat
 from .server import ServeOptions, Server, serve, serve_forever
-from .socket import Deliver, Reconnect, Reply, Socket, Stop, Stream
 from .transports import (
     Handshake,
     MemoryListener,
@@ -61,14 +62,12 @@ from .transports import (
     Transport,
     TrioWebsocketTransport,
 )
-from .version import __version__
 
 __all__ = [
     "Aborted",
     "Backoff",
     "BadHookResult",
-    "Beat",
-    "BrokerRefused",
+    "BrokerError",
     "BrokerUnavailable",
     "CallTimeout",
     "Close",
@@ -79,32 +78,35 @@ __all__ = [
     "ConnectionClosed",
     "ConnectionClosedError",
     "ConnectionClosedOK",
-    "Crashed",
+    "ConnectionInfo",
+    "ConnectionLost",
     "DecodeError",
     "Deliver",
     "Disconnect",
     "EncodeError",
-    "GaveUp",
     "Handshake",
     "HandshakeFailed",
     "HandshakeRefused",
     "Headers",
     "HeartbeatTimeout",
+    "HookError",
     "InvalidFrame",
     "InvalidHandshake",
     "InvalidOption",
     "InvalidURL",
     "LocalClose",
-    "Lost",
     "MemoryListener",
     "MemoryTransport",
+    "MessageHeartbeat",
     "NativeTransport",
     "OpenTimeout",
     "Ping",
     "Pong",
-    "Prepared",
+    "PreparedMessage",
+    "ProtocolViolation",
     "ProxyFailed",
     "Reconnect",
+    "ReconnectFailed",
     "RedirectFailed",
     "RemoteClose",
     "Reply",
@@ -116,19 +118,17 @@ __all__ = [
     "ServerTransport",
     "Service",
     "ServiceReturned",
+    "SlowConsumer",
     "Socket",
     "Statistics",
     "Status",
     "StatusReport",
     "Stop",
-    "Stream",
-    "SubscriberTooSlow",
     "TLSFailed",
     "Transport",
     "TrioWebsocketTransport",
     "TrioglockError",
     "UsageError",
-    "Violated",
     "__version__",
     "connect",
     "is_transient",

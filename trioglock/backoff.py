@@ -14,6 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from .disconnect import (
+    ConnectionLost,
+    Disconnect,
+    HandshakeFailed,
+    HeartbeatTimeout,
+    ProtocolViolation,
+    RemoteClose,
+)
 from .errors import (
     ConnectFailed,
     HandshakeRefused,
@@ -23,7 +31,6 @@ from .errors import (
     RedirectFailed,
 )
 from .options import check_seconds, check_whole
-from .reasons import Disconnect, HandshakeFailed, HeartbeatTimeout, Lost, RemoteClose, Violated
 
 __all__ = ["Backoff", "is_transient", "retry_after"]
 
@@ -44,7 +51,7 @@ def is_transient(reason: Disconnect) -> bool:
     match reason:
         case RemoteClose(code=code):
             return code != 1000
-        case Lost() | HeartbeatTimeout() | Violated():
+        case ConnectionLost() | HeartbeatTimeout() | ProtocolViolation():
             return True
         case HandshakeFailed(error=RedirectFailed()):
             return False

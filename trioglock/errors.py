@@ -12,8 +12,8 @@
     ├── BadHookResult (TypeError)            yours: a hook returned the wrong shape
     ├── CallTimeout (TimeoutError)           your hook took too long to answer a call()
     ├── BrokerUnavailable (TimeoutError)     pub/sub: the broker was not reached in time
-    ├── BrokerRefused                        pub/sub: the broker said no
-    ├── SubscriberTooSlow                    pub/sub: more messages came than may wait
+    ├── BrokerError                        pub/sub: the broker said no
+    ├── SlowConsumer                    pub/sub: more messages came than may wait
     ├── RestartLimit                         supervise(): services failed too often
     ├── ServiceReturned                      supervise(): a permanent service came to its end
     ├── ConnectError                         nobody's or theirs: no connection came about
@@ -24,7 +24,7 @@
     │   ├── HandshakeRefused                 the server said no: status, headers and body kept
     │   │   └── RedirectFailed             it sent us elsewhere, too often or where we may not go
     │   ├── InvalidHandshake                 the server's answer is not a WebSocket handshake
-    │   └── GaveUp                           reconnecting: every attempt failed
+    │   └── ReconnectFailed                           reconnecting: every attempt failed
     └── ConnectionClosed                     the connection is closing or closed
         ├── ConnectionClosedOK               with 1000 or 1001
         └── ConnectionClosedError            with anything else, or without a closing handshake
@@ -36,14 +36,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ._redact import redact_line, shown
+from .disconnect import Disconnect
 from .frames import Close
 from .headers import Headers
-from .reasons import Disconnect
-from .redaction import redact_line, shown
 
 __all__ = [
     "BadHookResult",
-    "BrokerRefused",
+    "BrokerError",
     "BrokerUnavailable",
     "CallTimeout",
     "ConnectError",
@@ -53,7 +53,6 @@ __all__ = [
     "ConnectionClosedOK",
     "DecodeError",
     "EncodeError",
-    "GaveUp",
     "HandshakeRefused",
     "InvalidFrame",
     "InvalidHandshake",
@@ -61,10 +60,11 @@ __all__ = [
     "InvalidURL",
     "OpenTimeout",
     "ProxyFailed",
+    "ReconnectFailed",
     "RedirectFailed",
     "RestartLimit",
     "ServiceReturned",
-    "SubscriberTooSlow",
+    "SlowConsumer",
     "TLSFailed",
     "TrioglockError",
     "UsageError",
@@ -137,15 +137,15 @@ class BrokerUnavailable(TrioglockError, TimeoutError):
     """
 
 
-class BrokerRefused(TrioglockError):
+class BrokerError(TrioglockError):
     """The broker answered with an error, such as a wrong password or a full memory.
 
     Its text says which. Trying again will not help until that is mended.
     """
 
 
-class SubscriberTooSlow(TrioglockError):
-    """More messages came than may wait for a subscriber whose policy is ``"disconnect"``.
+class SlowConsumer(TrioglockError):
+    """More messages came than may wait for a subscriber whose policy is ``"close"``.
 
     Yours: take them faster, or choose a policy that may drop some.
     """
@@ -266,7 +266,7 @@ class InvalidHandshake(ConnectError):
     """
 
 
-class GaveUp(ConnectError):
+class ReconnectFailed(ConnectError):
     """Reconnecting ended without success.
 
     Args:

@@ -20,7 +20,7 @@ __all__ = [
     "Frame",
     "Ping",
     "Pong",
-    "Prepared",
+    "PreparedMessage",
     "Run",
     "Violation",
 ]
@@ -129,7 +129,7 @@ class Violation:
     reason: str
 
 
-class Prepared:
+class PreparedMessage:
     """A data message for many connections: encoded once for all, and not compressed for each.
 
     Args:
@@ -152,14 +152,14 @@ class Prepared:
         """The whole frame, unmasked; made by the first connection that sends it."""
 
     def __repr__(self) -> str:
-        return f"Prepared({self.message!r:.100})"
+        return f"PreparedMessage({self.message!r:.100})"
 
     def to_payload(self) -> bytes:
         """The bytes of the frame's payload."""
         return self.message if isinstance(self.message, bytes) else self.message.encode()
 
 
-Frame: TypeAlias = str | BytesLike | Prepared | Ping | Pong | Close
+Frame: TypeAlias = str | BytesLike | PreparedMessage | Ping | Pong | Close
 """What may be sent: text, binary, or a control frame."""
 
 Event: TypeAlias = Run | Ping | Pong | Close | Violation

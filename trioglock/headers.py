@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-from .redaction import redact_header, shorten
+from ._redact import redact_header, shorten
 
 __all__ = ["TOKEN", "Headers", "HeadersLike"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from ._redact import redact_repr, shorten
 from .headers import Headers, HeadersLike
-from .redaction import redact_repr, shorten
 
 __all__ = ["Request", "Response"]
 

@@ -10,19 +10,26 @@ from typing import Literal, TypeAlias
 
 import trio
 
+from ._redact import redact_repr, redact_subprotocols
+from ._version import __version__
 from .errors import InvalidOption
 from .frames import BytesLike, Data
 from .headers import TOKEN, Headers, HeadersLike
-from .redaction import redact_repr, redact_subprotocols
-from .version import __version__
 
-__all__ = ["USER_AGENT", "Beat", "DialOptions", "FlowOptions", "Overflow", "StreamSource"]
+__all__ = [
+    "USER_AGENT",
+    "DialOptions",
+    "FlowOptions",
+    "MessageHeartbeat",
+    "Overflow",
+    "StreamSource",
+]
 
 USER_AGENT = f"trioglock/{__version__} Python/{sys.version_info[0]}.{sys.version_info[1]}"
 """What the opening handshake says of us by default."""
 
 Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
-"""What a full inbox does; see :class:`FlowOptions`."""
+"""What a full receive queue does; see :class:`FlowOptions`."""
 
 StreamSource: TypeAlias = trio.abc.Stream | Callable[[], Awaitable[trio.abc.Stream]]
 """An open stream, or a function that opens one for every attempt."""
@@ -76,7 +83,7 @@ class DialOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beat:
+class MessageHeartbeat:
     """A heartbeat in messages, for servers that want text instead of ping frames.
 
     Args:
@@ -114,7 +121,7 @@ class FlowOptions:
     max_queue: int | None = 16
     write_limit: int = 2**16
     overflow: Overflow = "wait"
-    heartbeat: Beat | None = None
+    heartbeat: MessageHeartbeat | None = None
 
     def __post_init__(self) -> None:
         for name in ("ping_interval", "ping_timeout", "close_timeout", "write_timeout"):
@@ -126,8 +133,8 @@ class FlowOptions:
                 "overflow is 'wait', 'drop_oldest', 'drop_newest' or 'close', "
                 f"not {self.overflow!r}"
             )
-        if self.heartbeat is not None and not isinstance(self.heartbeat, Beat):
-            raise InvalidOption(f"heartbeat is a Beat or None, not {self.heartbeat!r}")
+        if self.heartbeat is not None and not isinstance(self.heartbeat, MessageHeartbeat):
+            raise InvalidOption(f"heartbeat is a MessageHeartbeat or None, not {self.heartbeat!r}")
         if self.max_queue is None and self.overflow != "wait":
             raise InvalidOption(f"overflow={self.overflow!r} needs a max_queue")
 

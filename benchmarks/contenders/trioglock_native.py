@@ -21,7 +21,7 @@ __all__ = ["CONTENDER", "Trioglock"]
 class Counting(Socket[int]):
     """Counts what comes and goes."""
 
-    def init_stream(self, stream: Any) -> int:
+    def init_stream(self, info: Any) -> int:
         return 0
 
     def handle_send(self, message: Any, state: int) -> tuple[Any, int]:
@@ -34,7 +34,7 @@ class Counting(Socket[int]):
 class AsyncCounting(Socket[int]):
     """The same in hooks that are async and do not block."""
 
-    def init_stream(self, stream: Any) -> int:
+    def init_stream(self, info: Any) -> int:
         return 0
 
     async def handle_send(self, message: Any, state: int) -> tuple[Any, int]:
@@ -47,7 +47,7 @@ class AsyncCounting(Socket[int]):
 class Sending(Socket[int]):
     """Counts what goes, and hands on what comes."""
 
-    def init_stream(self, stream: Any) -> int:
+    def init_stream(self, info: Any) -> int:
         return 0
 
     def handle_send(self, message: Any, state: int) -> tuple[Any, int]:
@@ -57,7 +57,7 @@ class Sending(Socket[int]):
 class AsyncSending(Socket[int]):
     """The same in an async hook."""
 
-    def init_stream(self, stream: Any) -> int:
+    def init_stream(self, info: Any) -> int:
         return 0
 
     async def handle_send(self, message: Any, state: int) -> tuple[Any, int]:
@@ -71,7 +71,7 @@ class Echoing(Socket[int]):
         self.count = count
         self.over = trio.Event()
 
-    def init_stream(self, stream: Any) -> int:
+    def init_stream(self, info: Any) -> int:
         return 0
 
     def handle_receive(self, frame: Any, state: int) -> tuple[Any, int]:

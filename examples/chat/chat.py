@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import trio
 
-from trioglock import Close, Disconnect, InvalidOption, Request, Response, Stream, serve
+from trioglock import Close, ConnectionInfo, Disconnect, InvalidOption, Request, Response, serve
 from trioglock.pubsub import Hub, HubSocket
 
 PAGE = Path(__file__).with_name("page.html").read_bytes()
@@ -62,7 +62,7 @@ class Guest(HubSocket):
         super().__init__(hub)
         self.presence = presence
 
-    def channel_of(self, stream: Stream) -> str:
+    def channel_of(self, stream: ConnectionInfo) -> str:
         channel = super().channel_of(stream)
         [name] = parse_qs(urlsplit(stream.url).query).get("name", [""])
         if not channel.startswith("rooms/") or not 0 < len(name.strip()) <= 30:
@@ -70,10 +70,10 @@ class Guest(HubSocket):
         self.name = name.strip()
         return channel
 
-    def handle_connect(self, stream: Stream, state: Any) -> Any:
+    def handle_connect(self, info: ConnectionInfo, state: Any) -> Any:
         if state is not None:
-            stream.connection.start_soon(self.enter, state.channel)
-        return super().handle_connect(stream, state)
+            info.connection.start_soon(self.enter, state.channel)
+        return super().handle_connect(info, state)
 
     async def enter(self, room: str) -> None:
         news = self.presence.enter(room, self.name)
@@ -106,7 +106,7 @@ def answer(request: Request) -> Response | None:
 
 async def main(port: int) -> None:
     presence = Presence()
-    hub = Hub(policy="disconnect")
+    hub = Hub(overflow="close")
     target = partial(Guest, hub, presence)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as stop:
         async with hub, serve(target, "127.0.0.1", port, process_request=answer) as server:

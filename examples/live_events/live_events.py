@@ -6,7 +6,7 @@ Open http://127.0.0.1:8020/ and watch: without Redis the program publishes numbe
 With Redis anything that can PUBLISH moves the chart, and several servers may share the browsers:
 
     python examples/live_events/live_events.py --redis redis://127.0.0.1:6379
-    redis-cli PUBLISH sock-hook/visitors 17
+    redis-cli PUBLISH trioglock/visitors 17
 """
 
 from __future__ import annotations

@@ -23,11 +23,11 @@ from trioglock import (
     Connection,
     ConnectionClosedError,
     ConnectionClosedOK,
+    ConnectionInfo,
     HandshakeRefused,
     InvalidOption,
     Reply,
     Socket,
-    Stream,
     UsageError,
     connect,
 )
@@ -40,8 +40,8 @@ SECONDS = 15
 class Counting(Socket[int]):
     """Answers with what it knows."""
 
-    def init_stream(self, stream: Stream) -> int:
-        self.url = stream.url
+    def init_stream(self, info: ConnectionInfo) -> int:
+        self.url = info.url
         return 0
 
     def handle_receive(self, frame: Any, state: int) -> tuple[Any, int]:

@@ -109,7 +109,7 @@ async def test_a_message_that_waits_for_room_is_not_forgotten() -> None:
     sent: list[object] = []
 
     class Full:
-        """The outbox of a connection that has room for one."""
+        """The send queue of a connection that has room for one."""
 
         def send_frame_nowait(self, frame: object) -> None:
             if sent == ["one"]:

@@ -6,9 +6,9 @@ import pytest
 
 import trioglock.cli.group
 from trioglock import InvalidOption, __version__
+from trioglock._redact import HIDDEN
 from trioglock.cli import main
 from trioglock.cli.group import COMMANDS
-from trioglock.redaction import HIDDEN
 
 from ..scripts import run_python
 

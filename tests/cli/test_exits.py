@@ -10,15 +10,15 @@ from trioglock import (
     ConnectFailed,
     ConnectionClosed,
     ConnectionClosedError,
-    Crashed,
+    ConnectionLost,
     Disconnect,
-    GaveUp,
     HandshakeFailed,
     HeartbeatTimeout,
+    HookError,
     LocalClose,
-    Lost,
+    ProtocolViolation,
+    ReconnectFailed,
     RemoteClose,
-    Violated,
 )
 from trioglock.cli.exits import code_of_end, words_of_end, words_of_failure
 
@@ -35,13 +35,17 @@ REFUSED = ConnectFailed("no connection to ws://al:pw@host/?token=abc")
         (LocalClose(), 0, "closed: 1000"),
         (LocalClose(code=4000, reason="so"), 0, "closed: 4000 so"),
         (LocalClose(clean=False), 1, "closed: 1000; the peer has not confirmed it"),
-        (Violated(code=1009, reason="too big"), 1, "closed with 1009, for what the peer has sent:"),
-        (Lost(), 1, "lost: the peer went away without a Close frame"),
-        (Lost(error=OSError("reset")), 1, "lost: reset"),
+        (
+            ProtocolViolation(code=1009, reason="too big"),
+            1,
+            "closed with 1009, for what the peer has sent:",
+        ),
+        (ConnectionLost(), 1, "lost: the peer went away without a Close frame"),
+        (ConnectionLost(error=OSError("reset")), 1, "lost: reset"),
         (HeartbeatTimeout(silence=20), 1, "lost: the peer was silent for 20 seconds"),
         (HeartbeatTimeout(silence=60, writing=True), 1, "lost: the peer read nothing for 60 sec"),
         (HandshakeFailed(error=REFUSED), 1, "no connection to ws://host/?token="),
-        (Crashed(error=ValueError("odd")), 1, "failed: "),
+        (HookError(error=ValueError("odd")), 1, "failed: "),
         (Aborted(), 1, "dropped without a closing handshake"),
         (None, 1, "closed"),
     ],
@@ -65,12 +69,12 @@ def test_giving_up() -> None:
     """After a connection, and instead of one."""
     attempts = [HandshakeFailed(error=REFUSED)] * 10
     error = ConnectionClosedError(None, None, RemoteClose(code=1001))
-    error.__cause__ = GaveUp(attempts)
+    error.__cause__ = ReconnectFailed(attempts)
     assert code_of_end(error) == 1
     assert words_of_end(error) == "closed by the peer: 1001; gave up after 10 attempts"
-    told = words_of_failure(GaveUp(attempts))
+    told = words_of_failure(ReconnectFailed(attempts))
     assert told.startswith("gave up after 10 attempts; no connection to ws://host/?")
-    assert words_of_failure(GaveUp([])) == "gave up after 0 attempts"
+    assert words_of_failure(ReconnectFailed([])) == "gave up after 0 attempts"
 
 
 def test_no_connection() -> None:

@@ -198,7 +198,7 @@ def test_through_redis_and_two_workers(redis: RealRedis, open_page: Callable[...
         pages = [open_page(at) for _ in range(4)]
         assert publish("news", "hello", "--redis", redis.url) == "published on news"
         assert publish("news", "again", "--to", f"ws://{at}") == "published on news"
-        redis.publish_plainly("sock-hook/raw", b"\xff\x00binary")
+        redis.publish_plainly("trioglock/raw", b"\xff\x00binary")
         for page in pages:
             rows = page.locator("#log li pre")
             expect(rows).to_have_text(["ff 00 62 69 6e 61 72 79", "again", "hello"])

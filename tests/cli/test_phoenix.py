@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from trioglock.cli import main
-from trioglock.testing import MockPhoenixChannel, MockPhoenixRoom, MockPhoenixServer, RefuseJoin
+from trioglock.testing import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
 
 from .kit import Finished, started, trioglock
 from .window import needs_tmux, terminal
@@ -220,7 +220,7 @@ async def test_an_outage() -> None:
     assert lines[5:] == ["* joined room:1 again"]
 
 
-class Lobby(MockPhoenixRoom):
+class Lobby(MockTopic):
     """Tracks whoever joins."""
 
     async def on_join(self, payload: Any) -> Any:

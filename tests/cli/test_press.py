@@ -37,8 +37,8 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     "a number as data": ('{"channel": "a", "data": 1}', "either data or base64"),
     "both": (publication(base64=""), "either data or base64"),
     "no base64": ('{"channel": "a", "base64": "!"}', "not base64"),
-    "another hub": (publication(hub="other"), "this is the hub sock-hook, not 'other'"),
-    "a hub that is none": (publication(hub={}), "this is the hub sock-hook"),
+    "another hub": (publication(hub="other"), "this is the hub trioglock, not 'other'"),
+    "a hub that is none": (publication(hub={}), "this is the hub trioglock"),
     "something else": (publication(chanel=1), "has no 'chanel'"),
 }
 

@@ -40,7 +40,7 @@ async def test_a_message_for_a_channel_and_one_for_everyone() -> None:
         done = await trioglock("publish", "news", "gr\xfc\xdfe", "--to", f"ws://{at}")
         assert (done.code, done.stdout, done.stderr) == (0, "published on news: 1 got it\n", "")
         assert await news.receive() == "gr\xfc\xdfe"
-        done = await trioglock("publish", "", "all", "--to", f"ws://{at}", "--name", "sock-hook")
+        done = await trioglock("publish", "", "all", "--to", f"ws://{at}", "--name", "trioglock")
         assert (done.code, done.stdout) == (0, "published to everyone: 2 got it\n")
         assert [await conn.receive() for conn in (news, other)] == ["all", "all"]
         done = await trioglock("publish", "nobody", "x", "--to", f"ws://{at}")

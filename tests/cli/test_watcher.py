@@ -51,7 +51,7 @@ async def test_all_channels_in_one_frame(autojump_clock: MockClock) -> None:
     """What comes at the same time comes together; for everyone, it comes once."""
     async with fronted() as front, watching(front) as page:
         hello = await page.next("hello")
-        expected = {"hub": "sock-hook", "publish": "open", "process": None, "resumed": False}
+        expected = {"hub": "trioglock", "publish": "open", "process": None, "resumed": False}
         assert hello == expected
         for channel in ("a", "", "b/c*[", "line\nbreak"):
             await front.hub.publish(channel, channel)
@@ -81,7 +81,7 @@ async def test_numbers_every_second(autojump_clock: MockClock) -> None:
 
 async def test_a_burst_is_bounded(autojump_clock: MockClock) -> None:
     """The newest 500 wait for a page, and it is told how many it will never see."""
-    async with fronted(hub=Hub(policy="disconnect")) as front, watching(front) as page:
+    async with fronted(hub=Hub(overflow="close")) as front, watching(front) as page:
         await page.next("hello")
         for number in range(2000):
             await front.hub.publish(str(number), "x")

@@ -8,7 +8,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
 from trioglock.frames import Ping
-from trioglock.transports.codec import Encoder
+from trioglock.transports.native import Encoder
 
 from .library import MAX_SIZE, Library, assert_agreement
 from .wire import FIN, TEXT, frame, header, new_deflate

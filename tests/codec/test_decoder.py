@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from trioglock.frames import Close, Event, Ping, Pong, Violation
-from trioglock.transports.codec import Decoder
+from trioglock.transports.native import Decoder
 
 from .wire import (
     BINARY,

@@ -8,9 +8,9 @@ import tracemalloc
 import pytest
 
 from trioglock.frames import Close, Ping, Violation
-from trioglock.transports.codec import Decoder, Deflate, Encoder
-from trioglock.transports.codec.decoder import INFLATE_BUDGET
-from trioglock.transports.codec.deflate import InflatedTooBig
+from trioglock.transports.native import Decoder, Deflate, Encoder
+from trioglock.transports.native.decoder import INFLATE_BUDGET
+from trioglock.transports.native.deflate import InflatedTooBig
 
 from .wire import (
     BINARY,

@@ -10,8 +10,8 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame as LibraryFrame
 from websockets.streams import StreamReader
 
-from trioglock.frames import Close, Frame, Ping, Pong, Prepared
-from trioglock.transports.codec import Encoder, masking
+from trioglock.frames import Close, Frame, Ping, Pong, PreparedMessage
+from trioglock.transports.native import Encoder, masking
 
 from .wire import (
     BINARY,
@@ -32,7 +32,7 @@ from .wire import (
 
 CONVERSATION: list[Frame] = [
     "text ☃", b"\x00binary\xff", "", b"", Ping(), Ping(b"p" * 125), Pong(b"answer"), "x" * 126,
-    b"x" * 65536, Prepared("text ☃"), Prepared(b"\x00"), Close(1001, "bye ☃"),
+    b"x" * 65536, PreparedMessage("text ☃"), PreparedMessage(b"\x00"), Close(1001, "bye ☃"),
 ]  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def test_frames_leave_in_one_piece_and_in_order() -> None:
 def test_our_decoder_reads_what_we_send(mask: bool, deflate: bool) -> None:
     """Both roles, compressed and not."""
     encoder = Encoder(mask=mask, deflate=new_deflate() if deflate else None)
-    said = [item.message if isinstance(item, Prepared) else item for item in CONVERSATION]
+    said = [item.message if isinstance(item, PreparedMessage) else item for item in CONVERSATION]
     assert decode([encoder.encode(CONVERSATION)], masked=mask, deflate=deflate) == said
 
 
@@ -114,7 +114,7 @@ def in_library_words(item: Frame) -> tuple[int, bytes]:
             return PONG, payload
         case Close(code, reason):
             return CLOSE, code.to_bytes(2, "big") + reason.encode()
-        case Prepared():
+        case PreparedMessage():
             return in_library_words(item.message)
         case _:
             return BINARY, bytes(item)
@@ -159,7 +159,7 @@ def test_masks_are_not_predictable() -> None:
 
 @pytest.mark.parametrize("item", [None, 5, bytearray(b"x"), memoryview(b"x"), ["x"]])
 def test_what_is_no_frame_is_a_bug_of_ours(item: object) -> None:
-    """The outbox lets nothing else through; should it, no wrong bytes leave."""
+    """The send queue lets nothing else through; should it, no wrong bytes leave."""
     with pytest.raises(KeyError):
         plain(mask=False).encode([item])  # type: ignore[list-item]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from trioglock.frames import Violation
-from trioglock.transports.codec import Decoder
+from trioglock.transports.native import Decoder
 
 from .wire import (
     BINARY,

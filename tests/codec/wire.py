@@ -9,7 +9,7 @@ from typing import TypeAlias
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 from trioglock.frames import Close, Data, Event, Ping, Pong, Violation
-from trioglock.transports.codec import Decoder, Deflate
+from trioglock.transports.native import Decoder, Deflate
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 FIN, MASKED = 0x80, 0x80

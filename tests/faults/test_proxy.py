@@ -87,10 +87,10 @@ BAD: list[tuple[Callable[[Any], object], str]] = [
     (lambda p: p.throttle(float("nan")), "bytes_per_second is a number"),
     (lambda p: p.split(0), "size is at least 1"),
     (lambda p: p.split(1.5), "size is a whole number"),
-    (lambda p: p.corrupt(b"x"), "change is a function of bytes"),
-    (lambda p: p.flip(-1), "offset is at least 0"),
-    (lambda p: p.flip(0, 0), "bits is at least 1"),
-    (lambda p: p.flip(0, 256), "bits is a mask from 1 to 255"),
+    (lambda p: p.transform(b"x"), "change is a function of bytes"),
+    (lambda p: p.corrupt(-1), "offset is at least 0"),
+    (lambda p: p.corrupt(0, 0), "bits is at least 1"),
+    (lambda p: p.corrupt(0, 256), "bits is a mask from 1 to 255"),
     (lambda p: p.cut_after(0), "size is at least 1"),
     (lambda p: p.stall("both"), "direction is"),
     (lambda p: p.resume("both"), "direction is"),
@@ -98,7 +98,7 @@ BAD: list[tuple[Callable[[Any], object], str]] = [
     (lambda p: p.refuse(0), "times is at least 1"),
     (lambda p: p.refuse(True), "times is a whole number"),
     (lambda p: p.answer("text"), "data is bytes"),
-    (lambda p: p.never_answer(0), "times is at least 1"),
+    (lambda p: p.blackhole(0), "times is at least 1"),
 ]
 
 
@@ -126,10 +126,10 @@ async def test_faults_of_one_connection_are_its_own(autojump_clock: MockClock) -
         await slow.send("x")
         await slow.receive()
         assert trio.current_time() == 6
-        second.cut()
+        second.disconnect()
         assert proxy.connections == [first]
         await say_hello(proxy.url, stream=proxy.open_stream)
-        first.heal()
+        first.reset()
         await slow.send("x")
         await slow.receive()
         assert trio.current_time() == 6
@@ -139,7 +139,7 @@ async def test_a_new_connection_counts_from_its_beginning(autojump_clock: MockCl
     """The template of the proxy begins at byte 0 of each connection."""
     async with over_memory() as ends:
         await ends.pass_to_server(b"12345")
-        ends.proxy.flip(2, 0x20, "to_server")
+        ends.proxy.corrupt(2, 0x20, "to_server")
         ends.proxy.cut_after(4, "to_server")
         await ends.client.send_all(b"abcdefgh")
         assert await read_all(ends.server, 9) == b"abCd"
@@ -149,7 +149,7 @@ async def test_a_new_connection_counts_from_its_beginning(autojump_clock: MockCl
             return near
 
         async with FaultProxy(open_target, memory=True) as proxy:
-            proxy.flip(2, 0x20)
+            proxy.corrupt(2, 0x20)
             proxy.cut_after(4)
             client = await proxy.open_stream()
             await client.send_all(b"abcdefgh")
@@ -168,7 +168,7 @@ async def test_refusals_are_counted(autojump_clock: MockClock) -> None:
         for _ in range(5):
             with pytest.raises(ConnectionRefusedError):
                 await proxy.open_stream()
-        proxy.heal()
+        proxy.reset()
         await say_hello(proxy.url, stream=proxy.open_stream)
         assert proxy.errors == []
 
@@ -220,7 +220,7 @@ async def test_a_function_that_raises_is_noted(over: Over) -> None:
         raise ZeroDivisionError
 
     async with over() as ends:
-        ends.proxy.corrupt(change)
+        ends.proxy.transform(change)
         await ends.client.send_all(b"x")
         with pytest.raises(trio.BrokenResourceError):
             await ends.client.receive_some()
@@ -237,7 +237,7 @@ async def test_nothing_is_left_behind(over: Over) -> None:
         ends.proxy.stall("to_client")
         await ends.client.send_all(b"x" * 100_000)
         await ends.server.send_all(b"x" * 100_000)
-        ends.proxy.never_answer()
+        ends.proxy.blackhole()
         client = await ends.proxy.open_stream()
         await client.send_all(b"x")
         await wait_all_tasks_blocked()
@@ -252,7 +252,7 @@ async def test_a_cancelled_block_ends_at_once() -> None:
     """Cancelling is not held up by a cut that waits for both sides to end theirs."""
     with trio.fail_after(10), trio.CancelScope() as scope:
         async with over_tcp() as ends:
-            ends.proxy.cut()
+            ends.proxy.disconnect()
             await wait_all_tasks_blocked()
             scope.cancel()
             await trio.sleep_forever()

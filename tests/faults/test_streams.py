@@ -104,7 +104,7 @@ async def test_split_hands_on_pieces(autojump_clock: MockClock) -> None:
 async def test_corrupt_changes_what_passes(autojump_clock: MockClock) -> None:
     """A function sees each chunk, and what it returns is handed on, longer or shorter."""
     async with over_memory() as ends:
-        ends.proxy.corrupt(lambda data: data.replace(b"l", b"") + b"!", "to_server")
+        ends.proxy.transform(lambda data: data.replace(b"l", b"") + b"!", "to_server")
         await ends.client.send_all(b"hello")
         assert await read_all(ends.server, 4) == b"heo!"
         await wait_all_tasks_blocked()
@@ -117,7 +117,7 @@ async def test_flip_changes_one_byte_once(autojump_clock: MockClock) -> None:
     async with over_memory() as ends:
         await ends.pass_to_server(b"12345")
         ends.proxy.split(2)
-        ends.proxy.flip(3, 0x20, "to_server")
+        ends.proxy.corrupt(3, 0x20, "to_server")
         await ends.client.send_all(b"abcdef")
         assert await read_all(ends.server, 6) == b"abcDef"
         await ends.pass_to_server(b"abcdef")
@@ -129,7 +129,7 @@ async def test_cut_ends_both_sides(over: Over) -> None:
     """Both sides read the end of the stream, in good order, and the connection is gone."""
     async with over() as ends:
         await ends.pass_to_server(b"before")
-        ends.proxy.cut()
+        ends.proxy.disconnect()
         assert ends.proxy.connections == []
         assert await ends.client.receive_some() == b""
         assert await ends.server.receive_some() == b""
@@ -140,7 +140,7 @@ async def test_reset_breaks_the_client(over: Over) -> None:
     """The client's reading breaks, and so does its writing."""
     async with over() as ends:
         await ends.pass_to_server(b"before")
-        ends.proxy.reset()
+        ends.proxy.reset_peer()
         assert ends.proxy.connections == []
         with pytest.raises(trio.BrokenResourceError):
             await ends.client.receive_some()
@@ -152,7 +152,7 @@ async def test_reset_breaks_the_server() -> None:
     """Over TCP it reads the reset too."""
     async with over_tcp() as ends:
         await ends.pass_to_server(b"before")
-        ends.proxy.reset()
+        ends.proxy.reset_peer()
         with pytest.raises(trio.BrokenResourceError):
             await ends.server.receive_some()
 
@@ -160,7 +160,7 @@ async def test_reset_breaks_the_server() -> None:
 async def test_reset_breaks_a_server_in_memory(autojump_clock: MockClock) -> None:
     """Whatever the server writes after it breaks."""
     async with over_memory() as ends:
-        ends.proxy.reset()
+        ends.proxy.reset_peer()
         await wait_all_tasks_blocked()
         with pytest.raises(trio.BrokenResourceError):
             await ends.server.send_all(b"x")
@@ -231,7 +231,7 @@ async def test_a_stalled_sender_waits_in_the_end(autojump_clock: MockClock) -> N
         with trio.move_on_after(1) as scope:
             await ends.client.send_all(BIG)
         assert scope.cancelled_caught
-        ends.proxy.cut()
+        ends.proxy.disconnect()
         with pytest.raises(trio.BrokenResourceError):
             await ends.client.send_all(BIG)
 
@@ -273,13 +273,13 @@ async def test_heal_ends_all_faults(autojump_clock: MockClock) -> None:
         ends.proxy.delay(1000)
         ends.proxy.throttle(0.001)
         ends.proxy.split()
-        ends.proxy.corrupt(bytes.upper)
-        ends.proxy.flip(10)
+        ends.proxy.transform(bytes.upper)
+        ends.proxy.corrupt(10)
         ends.proxy.cut_after(20)
         ends.proxy.stall()
         await ends.client.send_all(b"held")
         await wait_all_tasks_blocked()
-        ends.proxy.heal()
+        ends.proxy.reset()
         assert await ends.server.receive_some() == b"held"
         await ends.pass_to_server(BIG)
         await ends.pass_to_client(BIG)
@@ -295,7 +295,7 @@ async def test_faults_may_change_while_bytes_wait(autojump_clock: MockClock) -> 
         ends.proxy.delay(7)
         await read_all(ends.server, 1)
         assert trio.current_time() == 7
-        ends.proxy.heal()
+        ends.proxy.reset()
         ends.proxy.throttle(0.001)
         await ends.client.send_all(b"x")
         await trio.sleep(3)

@@ -15,17 +15,17 @@ from trioglock import (
     ConnectFailed,
     Connection,
     ConnectionClosedError,
+    ConnectionInfo,
+    ConnectionLost,
     Disconnect,
-    GaveUp,
     HandshakeFailed,
     HeartbeatTimeout,
     InvalidHandshake,
-    Lost,
     OpenTimeout,
+    ProtocolViolation,
+    ReconnectFailed,
     Socket,
     Status,
-    Stream,
-    Violated,
     connect,
 )
 from trioglock.testing import FaultProxy, Handler, MockServer, echo
@@ -40,7 +40,7 @@ class Counting(Socket[int]):
     def __init__(self) -> None:
         self.reasons: list[Disconnect] = []
 
-    def init_stream(self, stream: Stream) -> int:
+    def init_stream(self, info: ConnectionInfo) -> int:
         return 0
 
     def handle_receive(self, frame: Any, state: int) -> tuple[Any, int]:
@@ -121,10 +121,10 @@ async def test_split(autojump_clock: MockClock, size: int, compression: str | No
 async def test_corrupt(autojump_clock: MockClock, offset: int, bits: int, code: int) -> None:
     """A flipped bit of the header is 1002, of a text's UTF-8 1007; both sides know."""
     async with proxied() as (server, proxy), connected(proxy) as conn:
-        proxy.flip(offset, bits, "to_client")
+        proxy.corrupt(offset, bits, "to_client")
         await conn.send("hello")
         error = await end_of(conn)
-        assert isinstance(error.cause, Violated)
+        assert isinstance(error.cause, ProtocolViolation)
         assert (error.cause.code, error.code) == (code, code)
         await trio.testing.wait_all_tasks_blocked()
         assert server.peers[0].closed is not None
@@ -145,7 +145,7 @@ async def test_refused_for_ever(autojump_clock: MockClock) -> None:
     """Each attempt fails as the network's failures do."""
     async with proxied() as (_, proxy):
         proxy.refuse(None)
-        with pytest.raises(GaveUp) as caught:
+        with pytest.raises(ReconnectFailed) as caught:
             async with connected(proxy, reconnect=Backoff(max_attempts=4)):
                 pass
     errors = [
@@ -188,7 +188,7 @@ async def test_garbage(autojump_clock: MockClock, garbage: bytes) -> None:
 async def test_never_answered(autojump_clock: MockClock) -> None:
     """A black hole ends with open_timeout."""
     async with proxied() as (server, proxy):
-        proxy.never_answer()
+        proxy.blackhole()
         with pytest.raises(OpenTimeout):
             async with connected(proxy, open_timeout=7):
                 pass
@@ -199,13 +199,13 @@ async def test_never_answered(autojump_clock: MockClock) -> None:
 async def test_answered_late(autojump_clock: MockClock) -> None:
     """Once it is healed, what the black hole has swallowed gets through."""
     async with proxied() as (_, proxy), trio.open_nursery() as nursery:
-        proxy.never_answer()
+        proxy.blackhole()
 
-        async def heal() -> None:
+        async def reset() -> None:
             await trio.sleep(5)
-            proxy.heal()
+            proxy.reset()
 
-        nursery.start_soon(heal)
+        nursery.start_soon(reset)
         async with connected(proxy, open_timeout=7):
             assert trio.current_time() == 5
 
@@ -250,7 +250,7 @@ async def test_half_closed(autojump_clock: MockClock) -> None:
     async with proxied() as (_, proxy), connected(proxy) as conn:
         proxy.half_close("to_client")
         error = await end_of(conn)
-        assert error.cause == Lost()
+        assert error.cause == ConnectionLost()
 
 
 async def test_cut_inside_a_frame(autojump_clock: MockClock) -> None:
@@ -260,15 +260,15 @@ async def test_cut_inside_a_frame(autojump_clock: MockClock) -> None:
         await conn.send("whole")
         await conn.send("half!")
         assert await conn.receive() == "whole"
-        assert (await end_of(conn)).cause == Lost()
+        assert (await end_of(conn)).cause == ConnectionLost()
 
 
 async def test_reset_is_lost_with_its_error(autojump_clock: MockClock) -> None:
     """A reset is a loss that knows how."""
     async with proxied() as (_, proxy), connected(proxy) as conn:
-        proxy.reset()
+        proxy.reset_peer()
         error = await end_of(conn)
-        assert isinstance(error.cause, Lost)
+        assert isinstance(error.cause, ConnectionLost)
         assert isinstance(error.cause.error, trio.BrokenResourceError)
 
 
@@ -282,9 +282,9 @@ async def test_reset_over_tcp() -> None:
         ):
             await conn.send("x")
             await conn.receive()
-            proxy.reset()
+            proxy.reset_peer()
             error = await end_of(conn)
-            assert isinstance(error.cause, Lost)
+            assert isinstance(error.cause, ConnectionLost)
             assert isinstance(error.cause.error, ConnectionResetError)
 
 
@@ -303,14 +303,14 @@ async def test_lost_and_back(autojump_clock: MockClock, end: str) -> None:
         await trio.testing.wait_all_tasks_blocked()
         for number in range(100):
             await conn.send(str(number))
-        assert conn.statistics().outbox == 100
+        assert conn.statistics().send_queue == 100
         assert [await conn.receive() for _ in range(100)] == [str(n) for n in range(100)]
         assert trio.current_time() == 1 + 2 + 4
         assert conn.state == 101
         figures = conn.statistics()
         assert (figures.reconnects, figures.in_doubt, figures.unsent) == (1, 0, 0)
     kinds = [type(reason) for reason in socket.reasons]
-    assert kinds[:3] == [Lost, HandshakeFailed, HandshakeFailed]
+    assert kinds[:3] == [ConnectionLost, HandshakeFailed, HandshakeFailed]
     assert len(server.peers) == 2
 
 

@@ -14,7 +14,7 @@ import trio
 
 from trioglock import InvalidOption
 from trioglock.protocols import gossip
-from trioglock.testing import MockGame, MockGossipServer
+from trioglock.testing import MockGossipGame, MockGossipServer
 
 from .world import WIRES, Record, join
 
@@ -30,7 +30,7 @@ def wire(request: pytest.FixtureRequest) -> str:
 async def server(wire: str) -> AsyncIterator[MockGossipServer]:
     with trio.fail_after(10):
         async with MockGossipServer(memory=wire == "memory", heartbeat_interval=None) as server:
-            server.games["ExVenture"] = MockGame(
+            server.games["ExVenture"] = MockGossipGame(
                 name="ExVenture",
                 players=["Eric"],
                 channels=["gossip"],
@@ -257,7 +257,7 @@ async def test_the_players_are_asked_for_after_authentication(
     server: MockGossipServer, enter: Join, record: Record
 ) -> None:
     """players/status with a ref and no payload; one answer for each game."""
-    server.games["Other"] = MockGame(name="Other", players=["Kim"])
+    server.games["Other"] = MockGossipGame(name="Other", players=["Kim"])
     async with enter(record) as client:
         event = await server.expect("players/status")
         assert uuid.UUID(event["ref"]).version == 4
@@ -306,7 +306,7 @@ async def test_tells_go_out(server: MockGossipServer, enter: Join) -> None:
 
 async def test_tells_fail_in_four_ways(server: MockGossipServer, enter: Join) -> None:
     """Each has its own class, and all are TellFailed with the server's words."""
-    server.games["Deaf"] = MockGame(name="Deaf", players=["Kim"], supports=["channels"])
+    server.games["Deaf"] = MockGossipGame(name="Deaf", players=["Kim"], supports=["channels"])
     async with enter() as client:
         with pytest.raises(gossip.GameOffline, match="game offline"):
             await client.tell("Bob", "Atlantis", "Eric", "psst")
@@ -345,7 +345,7 @@ async def test_games_come_and_go(server: MockGossipServer, enter: Join, record: 
     """The callbacks hear of them, games() is up to date, and players go with their game."""
     async with enter(record) as client:
         await record.expect("game")
-        await server.add_game(MockGame(name="New"))
+        await server.add_game(MockGossipGame(name="New"))
         await record.expect("connected", "New")
         assert sorted(client.games()) == ["ExVenture", "New"]
         await server.remove_game("ExVenture")
@@ -529,7 +529,7 @@ async def test_everything_again_after_a_loss(
         await server.expect("players/sign-in")
         await server.abort()
         await record.expect("disconnected")
-        server.games["New"] = MockGame(name="New", players=["Kim"])
+        server.games["New"] = MockGossipGame(name="New", players=["Kim"])
         await record.expect("authenticated")
         await server.expect("authenticate")
         again = await server.expect("authenticate")

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from trioglock import DecodeError, HandshakeFailed, LocalClose, Lost, RemoteClose, Stop
+from trioglock import ConnectionLost, DecodeError, HandshakeFailed, LocalClose, RemoteClose, Stop
 from trioglock.protocols.gossip import Achievement, Phase, achievements, core, games, machine, tells
 from trioglock.protocols.gossip import players as our_players
 from trioglock.protocols.gossip.errors import GossipError, NotSubscribed, Offline, failure
@@ -63,7 +63,8 @@ PAYLOADS = st.sampled_from(
 )
 
 REASONS = st.sampled_from(
-    [Lost(), LocalClose(), RemoteClose(code=1000), RemoteClose(code=4000), RemoteClose(code=4001),
+    [ConnectionLost(), LocalClose(), RemoteClose(code=1000), RemoteClose(code=4000),
+     RemoteClose(code=4001),
      HandshakeFailed(error=OSError())]
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from trioglock import Connection, ConnectionClosed, connect
 from trioglock.protocols import gossip
-from trioglock.testing import MockGame, MockGossipServer
+from trioglock.testing import MockGossipGame, MockGossipServer
 
 from .world import Record, join
 
@@ -143,7 +143,7 @@ async def test_two_games_meet(autojump_clock: MockClock) -> None:
 async def test_its_script(autojump_clock: MockClock) -> None:
     """Games that seem to be there, failures and silence on demand, events by name."""
     async with MockGossipServer(memory=True) as server, join(server) as client:
-        await server.add_game(MockGame(name="A"))
+        await server.add_game(MockGossipGame(name="A"))
         await server.sign_in("A", "x")
         await server.sign_in("A", "x")
         await server.sign_in("B", "y")

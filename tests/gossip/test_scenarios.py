@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from trioglock import Backoff, HeartbeatTimeout
 from trioglock.protocols import gossip
 from trioglock.routing import RequestTimeout
-from trioglock.testing import MockGame, MockGossipServer
+from trioglock.testing import MockGossipGame, MockGossipServer
 
 from .world import QUICK, Record, join
 
@@ -194,7 +194,7 @@ async def test_31_an_answer_in_time_is_no_timeout(autojump_clock: MockClock) -> 
             async def answer() -> None:
                 await trio.sleep(4.999)
                 event = server.received[-1]
-                payload = MockGame(name="A").to_payload()
+                payload = MockGossipGame(name="A").to_payload()
                 await server.peers[0].send_message({**event, "payload": payload})
 
             nursery.start_soon(answer)
@@ -232,7 +232,7 @@ async def test_32_failures_leave_nothing_behind(autojump_clock: MockClock) -> No
             gc.collect()
             return len(gc.get_objects())
 
-        # GaveUp would tell the latest thousand failures: that many are kept, and no more.
+        # ReconnectFailed would tell the latest thousand failures: that many are kept, and no more.
         server.server.reject(503, times=1000)
         await round_of_failures()
         before = await round_of_failures()

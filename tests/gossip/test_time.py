@@ -13,15 +13,15 @@ from trioglock import (
     Backoff,
     BadHookResult,
     ConnectionClosed,
-    GaveUp,
+    ConnectionLost,
     HandshakeRefused,
     InvalidOption,
-    Lost,
+    ReconnectFailed,
     RemoteClose,
 )
 from trioglock.protocols import gossip
 from trioglock.routing import RequestTimeout
-from trioglock.testing import MockGame, MockGossipServer
+from trioglock.testing import MockGossipGame, MockGossipServer
 
 from .world import Record, join
 
@@ -110,9 +110,9 @@ async def test_without_reconnect_the_loss_comes_out(
 
 
 async def test_giving_up_comes_out(autojump_clock: MockClock, server: MockGossipServer) -> None:
-    """GaveUp with every attempt, on entering the block."""
+    """ReconnectFailed with every attempt, on entering the block."""
     server.server.reject(503, times=3)
-    with pytest.raises(GaveUp) as caught:
+    with pytest.raises(ReconnectFailed) as caught:
         async with join(server, reconnect=Backoff(max_attempts=3)):
             raise AssertionError("it was let in")
     assert len(caught.value.attempts) == 3
@@ -170,12 +170,12 @@ async def test_the_status_is_asked_for_every_minute(
     autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
     """What was missed in between is put right: new games, players, and those that went."""
-    server.games = {"A": MockGame(name="A", players=["a"]), "B": MockGame(name="B")}
+    server.games = {"A": MockGossipGame(name="A", players=["a"]), "B": MockGossipGame(name="B")}
     async with join(server) as client:
         await after(1)
         assert sorted(client.games()) == ["A", "B"]
         server.games["A"].players.append("aa")
-        server.games["C"] = MockGame(name="C", players=["c"])
+        server.games["C"] = MockGossipGame(name="C", players=["c"])
         del server.games["B"]
         await after(30)
         assert sorted(client.games()) == ["A", "B"]
@@ -203,7 +203,7 @@ async def test_calls_during_an_outage(
     autojump_clock: MockClock, server: MockGossipServer, record: Record
 ) -> None:
     """Some are remembered, some tell what is known, all others raise Offline at once."""
-    server.games["A"] = MockGame(name="A", players=["a"])
+    server.games["A"] = MockGossipGame(name="A", players=["a"])
     async with join(server, record, reconnect=True) as client:
         await record.expect("players")
         await record.expect("game")
@@ -303,7 +303,7 @@ async def test_no_answer_in_time(
             await client.fetch_game("A", timeout=3)
         assert trio.current_time() - began == 3
         asked = server.received[-1]
-        late = MockGame(name="A").to_payload()
+        late = MockGossipGame(name="A").to_payload()
         await server.peers[0].send_message(
             {"event": "games/status", "ref": asked["ref"], "status": "success", "payload": late}
         )
@@ -334,7 +334,7 @@ async def test_answers_find_their_requests(
             peer = server.peers[0]
             for event in reversed(asked):
                 name = event["payload"]["game"]
-                payload = MockGame(name=name, user_agent=name.lower()).to_payload()
+                payload = MockGossipGame(name=name, user_agent=name.lower()).to_payload()
                 answer = {"event": "games/status", "status": "success", "payload": payload}
                 for ref in ("never was", None, 7, event["ref"], event["ref"]):
                     await peer.send_message({**answer, "ref": ref})
@@ -448,7 +448,7 @@ async def test_callbacks_may_use_the_client(
     autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
     """A request inside a callback does not wait for itself."""
-    server.games["A"] = MockGame(name="A", players=["a"])
+    server.games["A"] = MockGossipGame(name="A", players=["a"])
     answers: list[Any] = []
 
     class Echo(Record):
@@ -626,7 +626,7 @@ async def test_a_stuck_server_holds_no_call(
 ) -> None:
     """Calls that the network does not take end with their time, or with the link.
 
-    Whether the loss makes room in the outbox or not.
+    Whether the loss makes room in the send queue or not.
     """
     streams: list[Stuck] = []
 
@@ -655,7 +655,7 @@ async def test_a_stuck_server_holds_no_call(
             nursery.start_soon(send)
             await after(1)
             await server.abort()
-        assert isinstance((await record.expect("disconnected"))[1], Lost)
+        assert isinstance((await record.expect("disconnected"))[1], ConnectionLost)
         await client.wait_online()
         await client.broadcast("gossip", "Bob", "again")
 

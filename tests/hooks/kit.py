@@ -15,12 +15,12 @@ from trioglock import (
     Close,
     Connection,
     ConnectionClosed,
+    ConnectionInfo,
     ConnectOptions,
     MemoryTransport,
     Ping,
     Pong,
     Socket,
-    Stream,
     connect,
 )
 from trioglock.testing import MemoryLink
@@ -151,11 +151,11 @@ class Scripted(Socket[int]):
             return count
         return (*normal, self.script.get(hook, what if hook == "handle_send" else None), count)
 
-    def init_stream(self, stream: Stream) -> Any:
-        return self._act("init_stream", stream, None)
+    def init_stream(self, info: ConnectionInfo) -> Any:
+        return self._act("init_stream", info, None)
 
-    def handle_connect(self, stream: Stream, state: int) -> Any:
-        return self._act("handle_connect", stream, state)
+    def handle_connect(self, info: ConnectionInfo, state: int) -> Any:
+        return self._act("handle_connect", info, state)
 
     def handle_send(self, message: Any, state: int) -> Any:
         return self._act("handle_send", message, state)

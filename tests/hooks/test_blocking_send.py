@@ -20,7 +20,7 @@ class Waits(Socket[int]):
     def __init__(self, wait: Any) -> None:
         self.wait = wait
 
-    def init_stream(self, stream: Any) -> int:
+    def init_stream(self, info: Any) -> int:
         return 0
 
     async def handle_send(self, message: Any, state: int) -> Any:

@@ -13,7 +13,7 @@ from trioglock import (
     Close,
     Connection,
     ConnectionClosedError,
-    Crashed,
+    HookError,
     MemoryTransport,
     connect,
 )
@@ -107,7 +107,7 @@ async def test_a_hook_that_raises_ends_the_connection(
     assert socket.ran("terminate") == 1
     assert socket.ran(hook) == 1
     reason = socket.calls[-1].what
-    assert reason == Crashed(error=error)
+    assert reason == HookError(error=error)
 
 
 @both_styles
@@ -170,7 +170,7 @@ async def test_a_background_task_raises(body: Body, autojump_clock: MockClock) -
     raised, frames = await crash(socket, "nothing", start)
     assert raised is error
     assert closes(frames) == [1011]
-    assert socket.calls[-1][:2] == ("terminate", Crashed(error=error))
+    assert socket.calls[-1][:2] == ("terminate", HookError(error=error))
     assert socket.ran("terminate") == 1
 
 
@@ -217,7 +217,7 @@ async def test_a_crash_leaves_only_terminate(style: str, autojump_clock: MockClo
                     await far.send_eof()
     assert [call[:2] for call in socket.calls[-2:]] == [
         ("handle_receive", "x"),
-        ("terminate", Crashed(error=error)),
+        ("terminate", HookError(error=error)),
     ]
     assert trio.current_time() - started < 1
 

@@ -13,11 +13,11 @@ from trio.testing import MockClock
 from trioglock import (
     Close,
     ConnectionClosedOK,
+    ConnectionInfo,
     Disconnect,
     MemoryTransport,
     RemoteClose,
     Socket,
-    Stream,
     connect,
 )
 from trioglock.testing import MockServer, echo
@@ -35,8 +35,8 @@ class Counts:
 
 
 class Counting(Socket[Counts]):
-    def init_stream(self, stream: Stream) -> Counts:
-        return Counts(stream.url)
+    def init_stream(self, info: ConnectionInfo) -> Counts:
+        return Counts(info.url)
 
     def handle_send(self, message: Any, state: Counts) -> tuple[str, Counts]:
         return json.dumps(message), replace(state, sent=state.sent + 1)

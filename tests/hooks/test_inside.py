@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trioglock import Close, Connection, ConnectionClosed, Socket, Stream, UsageError
+from trioglock import Close, Connection, ConnectionClosed, ConnectionInfo, Socket, UsageError
 
 from .kit import delivered, linked, provoke, settled, taken
 
@@ -75,12 +75,12 @@ class Inside(Socket[int]):
             self.acted += 1
             await self.act(self.conn)
 
-    async def init_stream(self, stream: Stream) -> int:
-        self.conn = stream.connection
+    async def init_stream(self, info: ConnectionInfo) -> int:
+        self.conn = info.connection
         await self._in("init_stream")
         return 0
 
-    async def handle_connect(self, stream: Stream, state: int) -> tuple[None, int]:
+    async def handle_connect(self, info: ConnectionInfo, state: int) -> tuple[None, int]:
         await self._in("handle_connect")
         return None, state + 1
 

@@ -16,17 +16,17 @@ from trioglock import (
     ConnectFailed,
     Connection,
     ConnectionClosed,
+    ConnectionInfo,
+    ConnectionLost,
     Disconnect,
     HandshakeFailed,
     Headers,
     HeartbeatTimeout,
     LocalClose,
-    Lost,
     MemoryTransport,
     RemoteClose,
     Reply,
     Socket,
-    Stream,
     connect,
 )
 from trioglock.testing import MemoryLink
@@ -40,7 +40,7 @@ from .kit import URL, Scripted, both_styles, linked, provoke, settled, styled, t
 async def test_init_stream_sees_the_upgraded_connection(
     style: str, autojump_clock: MockClock
 ) -> None:
-    """The Stream tells url, headers, subprotocol, peer and attempt, and has the connection."""
+    """ConnectionInfo has url, headers, subprotocol, peer, attempt and the connection."""
     socket = styled(Scripted, style)
     transport = MemoryTransport(subprotocol="v2")
     async with connect(
@@ -56,7 +56,7 @@ async def test_init_stream_sees_the_upgraded_connection(
     first, second = socket.calls[:2]
     assert (first.hook, second.hook) == ("init_stream", "handle_connect")
     assert second.what is first.what or second.what == first.what
-    stream: Stream = first.what
+    stream: ConnectionInfo = first.what
     assert stream.url == "ws://memory.test/path?q=1"
     assert stream.subprotocol == "v2"
     assert stream.request_headers == Headers({"X-One": "1"})
@@ -146,7 +146,7 @@ REASONS: dict[str, tuple[Scene, Disconnect]] = {
     "local close": (confirmed, LocalClose(code=4002, reason="ours", clean=True)),
     "local close, no answer": (unconfirmed, LocalClose(code=4002, reason="ours", clean=False)),
     "close frame": (closed_by_a_frame, LocalClose(code=4002, reason="ours", clean=False)),
-    "lost": (end_of_stream, Lost()),
+    "lost": (end_of_stream, ConnectionLost()),
     "heartbeat": (silence, HeartbeatTimeout(silence=7)),
 }
 
@@ -179,13 +179,13 @@ async def test_abort_leaves_only_terminate(style: str, autojump_clock: MockClock
 
 
 async def test_a_broken_stream_is_lost_with_its_error(autojump_clock: MockClock) -> None:
-    """Lost carries what broke, when writing found it."""
+    """ConnectionLost carries what broke, when writing found it."""
     socket = Scripted()
     async with linked(socket) as (conn, far):
         await far.aclose()
         await conn.wait_closed()
     reason = socket.calls[-1].what
-    assert isinstance(reason, Lost)
+    assert isinstance(reason, ConnectionLost)
 
 
 @both_styles
@@ -242,7 +242,7 @@ async def test_terminate_runs_once_when_cancelled(autojump_clock: MockClock) -> 
     terminated: list[tuple[Disconnect, float]] = []
 
     class Saving(Socket[int]):
-        def init_stream(self, stream: Stream) -> int:
+        def init_stream(self, info: ConnectionInfo) -> int:
             return 7
 
         async def terminate(self, reason: Disconnect, state: int) -> None:

@@ -45,10 +45,10 @@ class Historian(Socket[History]):
         self.inside -= 1
         return (*state, what)
 
-    async def init_stream(self, stream: Any) -> History:
+    async def init_stream(self, info: Any) -> History:
         return await self._note("init", ())
 
-    async def handle_connect(self, stream: Any, state: History) -> tuple[None, History]:
+    async def handle_connect(self, info: Any, state: History) -> tuple[None, History]:
         return None, await self._note("connect", state)
 
     async def handle_send(self, message: Any, state: History) -> tuple[Any, History]:

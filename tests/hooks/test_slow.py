@@ -26,7 +26,7 @@ from .kit import URL, Scripted, delivered, linked, settled, taken
 class Slow(Socket[int]):
     """Takes five minutes for every message that it receives."""
 
-    async def init_stream(self, stream: Any) -> int:
+    async def init_stream(self, info: Any) -> int:
         return 0
 
     async def handle_receive(self, frame: Any, state: int) -> tuple[Any, int]:

@@ -15,12 +15,12 @@ from trioglock import (
     Backoff,
     Close,
     Connection,
+    ConnectionInfo,
     Disconnect,
     MemoryTransport,
     Ping,
     Reply,
     Socket,
-    Stream,
     connect,
     run,
 )
@@ -35,7 +35,7 @@ class Printing(Socket[str]):
     def __init__(self, state: str = "given") -> None:
         self.first = state
 
-    def init_stream(self, stream: Stream) -> str:
+    def init_stream(self, info: ConnectionInfo) -> str:
         return self.first
 
     def handle_receive(self, frame: Any, state: str) -> tuple[None, str]:
@@ -260,4 +260,4 @@ async def test_an_abnormal_end_can_be_made_normal(autojump_clock: MockClock) -> 
         peer = await server.accept()
         await peer.abort()
         await conn.wait_closed()
-    assert [type(reason).__name__ for reason in reasons] == ["Lost"]
+    assert [type(reason).__name__ for reason in reasons] == ["ConnectionLost"]

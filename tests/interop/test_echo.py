@@ -32,11 +32,11 @@ FORGETTING = ["node"]
 class Diary(Socket[tuple[str, ...]]):
     """Notes in its state what came, in order."""
 
-    def init_stream(self, stream: object) -> tuple[str, ...]:
+    def init_stream(self, info: object) -> tuple[str, ...]:
         return ("init",)
 
     def handle_connect(
-        self, stream: object, state: tuple[str, ...]
+        self, info: object, state: tuple[str, ...]
     ) -> tuple[object, tuple[str, ...]]:
         return None, (*state, "connect")
 

@@ -177,6 +177,11 @@ class Calls:
 
     async def do_figures(self, _: object) -> None:
         figures = self._conn.statistics()
-        if min(figures.inbox, figures.outbox, figures.outbox_bytes, figures.mailbox) < 0:
+        if (
+            min(
+                figures.receive_queue, figures.send_queue, figures.send_queue_bytes, figures.mailbox
+            )
+            < 0
+        ):
             self._notes.blame(f"negative figures: {figures}")
         str(self._conn.status_report())

@@ -13,8 +13,8 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from trioglock.frames import Ping, Violation
-from trioglock.transports.codec import Decoder, Encoder
-from trioglock.transports.codec.decoder import INFLATE_BUDGET
+from trioglock.transports.native import Decoder, Encoder
+from trioglock.transports.native.decoder import INFLATE_BUDGET
 
 from ..codec.wire import Item, flat, new_deflate, single_bytes
 
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> None:
     """Let atheris fuzz; ends with the process."""
     atheris = importlib.import_module("atheris")
     for name in ("decoder", "deflate", "masking"):
-        _instrument(importlib.import_module(f"trioglock.transports.codec.{name}"), atheris)
+        _instrument(importlib.import_module(f"trioglock.transports.native.{name}"), atheris)
     folders = [Path(argument) for argument in arguments[1:] if not argument.startswith("-")]
     if folders:
         folders[0].mkdir(parents=True, exist_ok=True)

@@ -13,9 +13,9 @@ import trio.testing
 
 from trioglock import (
     Backoff,
-    Beat,
     Close,
     Connection,
+    MessageHeartbeat,
     Ping,
     Pong,
     Socket,
@@ -115,7 +115,7 @@ class Machine:
         setup, notes = self.setup, self.notes
         options: dict[str, Any] = dict(setup.options)
         if setup.beat:
-            options["heartbeat"] = Beat(
+            options["heartbeat"] = MessageHeartbeat(
                 message=lambda: BEAT, is_answer=lambda message: message == BEAT_ANSWER
             )
         policy = False if setup.backoff is None else Backoff(**dict(setup.backoff))
@@ -195,13 +195,13 @@ class Machine:
         assert self.conn is not None
         figures = self.conn.statistics()
         calls = {call.partition("(")[0] for call in self._waiting.values()}
-        if figures.inbox and calls & {"receive", "receive_batch", "iterate"}:
+        if figures.receive_queue and calls & {"receive", "receive_batch", "iterate"}:
             self.notes.blame("a receiver sleeps, and there are messages")
-        if figures.mailbox or figures.outbox_bytes or self.conn.status is not Status.OPEN:
+        if figures.mailbox or figures.send_queue_bytes or self.conn.status is not Status.OPEN:
             return
         if calls & {"send", "send_frame", "flush"}:
-            self.notes.blame(f"one of {calls} sleeps, and the outbox is empty")
-        if not figures.inbox and self.net.links[-1].unread:
+            self.notes.blame(f"one of {calls} sleeps, and the send queue is empty")
+        if not figures.receive_queue and self.net.links[-1].unread:
             self.notes.blame("the reader sleeps, and nothing holds it")
 
     def _tell_peer(self, what: str, arg: Any) -> None:

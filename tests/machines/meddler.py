@@ -57,7 +57,7 @@ class Meddler:
                 offer.taken = False
                 try:
                     frame = frame_of(offer.labels[0], 3)
-                    conn.send_frame_nowait(frame, at_once=self._word == "at once")
+                    conn.send_frame_nowait(frame, immediate=self._word == "at once")
                     offer.taken = True
                 finally:
                     offer.ended = notes.tick()

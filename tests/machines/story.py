@@ -11,15 +11,15 @@ from trioglock.telemetry import (
     BackpressureEnded,
     BackpressureStarted,
     CloseStarted,
+    ConnectAttemptFailed,
     Connected,
-    ConnectFailed,
     ConnectStarted,
-    Disconnected,
     Event,
     FrameReceived,
     FrameSent,
     HeartbeatMissed,
     HookFailed,
+    LinkClosed,
     MessageDropped,
     ReconnectScheduled,
     Terminated,
@@ -65,7 +65,7 @@ class Reading:
         self._closes: Counter[str] = Counter()
         self._react: dict[type[Event], Callable[[Any], None]] = {
             ConnectStarted: self._connect_started,
-            ConnectFailed: self._connect_failed,
+            ConnectAttemptFailed: self._connect_failed,
             Connected: self._connected,
             FrameSent: self._frame_sent,
             FrameReceived: lambda _: self._must_be("up"),
@@ -73,7 +73,7 @@ class Reading:
             CloseStarted: self._close_started,
             BackpressureStarted: self._backpressure_started,
             BackpressureEnded: self._backpressure_ended,
-            Disconnected: self._disconnected,
+            LinkClosed: self._disconnected,
             ReconnectScheduled: self._reconnect_scheduled,
             Terminated: self._terminated,
         }
@@ -106,7 +106,7 @@ class Reading:
         self._attempts += 1
         self._must_equal(event.attempt, self._attempts)
 
-    def _connect_failed(self, event: ConnectFailed) -> None:
+    def _connect_failed(self, event: ConnectAttemptFailed) -> None:
         self._must_be("dialling")
         self._place = "idle"
         self._must_equal(event.attempt, self._attempts)
@@ -138,7 +138,7 @@ class Reading:
         if self._waiting[event.waiting] < 0:
             self._wrong.append("it had not begun")
 
-    def _disconnected(self, event: Disconnected) -> None:
+    def _disconnected(self, event: LinkClosed) -> None:
         self._must_be("up")
         self._place = "idle"
         if self._waiting["reader"]:

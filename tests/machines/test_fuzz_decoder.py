@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trioglock.transports.codec import Decoder
+from trioglock.transports.native import Decoder
 
 from .fuzz_decoder import check, seeds
 

@@ -10,15 +10,15 @@ import trio.testing
 
 from trioglock import (
     Backoff,
-    Beat,
     Close,
     ConnectionClosed,
     ConnectionClosedError,
+    ConnectionInfo,
     MemoryTransport,
+    MessageHeartbeat,
     Ping,
     Reconnect,
     Socket,
-    Stream,
     connect,
 )
 from trioglock.frames import Event
@@ -90,7 +90,7 @@ async def test_a_ping_at_the_end_of_a_link_is_not_forgotten(autojump_clock: Cloc
 async def test_the_heartbeat_is_silent_after_our_close(autojump_clock: Clock) -> None:
     """While reconnect() waits for the peer's Close, no message follows ours."""
     net = MemoryTransport()
-    beat = Beat(message=lambda: "beat", is_answer=lambda message: message == "beat!")
+    beat = MessageHeartbeat(message=lambda: "beat", is_answer=lambda message: message == "beat!")
     async with connect(URL, transport=net, reconnect=True, ping_interval=1, heartbeat=beat) as conn:
         far = await net.accept()
         conn.start_soon(conn.reconnect)
@@ -106,7 +106,7 @@ class Slow(Socket[int]):
         self.going_on: list[str] = []
         self.last_words: list[str] | None = None
 
-    def init_stream(self, stream: Any) -> int:
+    def init_stream(self, info: Any) -> int:
         return 0
 
     async def handle_send(self, message: Any, state: int) -> Any:
@@ -191,11 +191,11 @@ class Reluctant(Socket[str]):
     def __init__(self) -> None:
         self.called: list[str] = []
 
-    def init_stream(self, stream: Stream) -> str:
-        stream.connection.abort()
+    def init_stream(self, info: ConnectionInfo) -> str:
+        info.connection.abort()
         return "state"
 
-    def handle_connect(self, stream: Stream, state: str) -> Any:
+    def handle_connect(self, info: ConnectionInfo, state: str) -> Any:
         self.called.append("handle_connect")
         return None, state
 

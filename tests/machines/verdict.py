@@ -88,7 +88,7 @@ def _sent(machine: Machine, conn: Connection[Any]) -> Iterable[str]:
     unsent = [text.partition("~")[0] for text in unsent]
     if (figures.messages_sent, figures.in_doubt) != (len(written), len(in_doubt)):
         yield f"{len(written)} were written, {len(in_doubt)} are in doubt: {figures}"
-    if figures.unsent != len(unsent) or figures.outbox or figures.outbox_bytes:
+    if figures.unsent != len(unsent) or figures.send_queue or figures.send_queue_bytes:
         yield f"{len(unsent)} are unsent: {figures}"
     last = [] if not links else links[-1].in_doubt
     told = [_text(frame).partition("~")[0] for frame in closed.in_doubt]
@@ -161,10 +161,10 @@ def _received(machine: Machine, conn: Connection[Any]) -> Iterable[str]:
         yield f"delivered were {delivered}, received {notes.taken}"
     certain = [label for label, sure in notes.delivered if sure]
     least = len(certain) if hooked else 0 if notes.lost_track else len(certain) + len(notes.read)
-    if len(notes.taken) + figures.inbox + figures.dropped < least:
+    if len(notes.taken) + figures.receive_queue + figures.dropped < least:
         yield f"delivered were {certain}, received {notes.taken}: {figures}"
     most = len(delivered) + (0 if hooked else len(notes.read))
-    if len(notes.taken) + figures.inbox > most:
+    if len(notes.taken) + figures.receive_queue > most:
         yield f"delivered were {delivered}, received {notes.taken}: {figures}"
 
 

@@ -16,10 +16,10 @@ from trioglock import (
     BadHookResult,
     CallTimeout,
     ConnectFailed,
+    ConnectionLost,
     EncodeError,
     HandshakeFailed,
     InvalidOption,
-    Lost,
     RemoteClose,
     UsageError,
 )
@@ -239,7 +239,7 @@ async def test_a_lost_connection_is_told_once_and_connected_again_on_request(
         assert "closed" not in names
         assert "timeout" not in names
         told = [entry[1] for entry in handle.state if entry[0] == "disconnected"]
-        assert told == [Lost, RemoteClose]
+        assert told == [ConnectionLost, RemoteClose]
 
 
 async def test_a_connection_that_does_not_come_about_is_told(autojump_clock: MockClock) -> None:

@@ -47,7 +47,7 @@ async def test_it_comes_back_after_every_end_but_1000(talk: Conversation, end: s
         with pytest.raises(Disconnected):
             await channel.push("x")
         assert await channel.receive() == ("back", {})
-        assert channel.joins == 2
+        assert channel.join_count == 2
 
 
 async def test_a_close_with_1000_is_final(talk: Conversation) -> None:
@@ -97,9 +97,9 @@ async def test_a_missing_answer_to_the_heartbeat_is_the_end_of_the_link(
         async with phoenix.connect(server.url, stream=server.open_stream) as socket:
             channel = await socket.join("room:1")
             await trio.sleep(59)
-            assert channel.joins == 1
+            assert channel.join_count == 1
             await trio.sleep(6)
-            assert channel.joins == 2
+            assert channel.join_count == 2
             assert [m.event for m in server.past_clients[0].received] == ["phx_join", "heartbeat"]
 
 
@@ -233,7 +233,7 @@ async def test_url_params_token_and_payload_are_asked_anew(autojump_clock: MockC
     ):
         channel = await socket.join("room:1", payload)
         await server.kill()
-        while channel.joins < 2:
+        while channel.join_count < 2:
             await trio.sleep(0.1)
         clients = [*server.past_clients, *server.clients]
         joins = [m.payload for c in clients for m in c.received if m.event == "phx_join"]

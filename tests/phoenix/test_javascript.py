@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from trioglock.testing import MockPhoenixChannel, MockPhoenixRoom, MockPhoenixServer
+from trioglock.testing import MockPhoenixChannel, MockPhoenixServer, MockTopic
 
 NODE = Path(__file__).parent / "node"
 SECONDS_TO_INSTALL = 60
@@ -77,7 +77,7 @@ async def test_the_official_client_meets_what_it_expects(node: str) -> None:
         return params == {"user": "al"}
 
     with trio.fail_after(30):
-        channels = {"room:*": MockPhoenixRoom, "presence:*": Lobby}
+        channels = {"room:*": MockTopic, "presence:*": Lobby}
         async with MockPhoenixServer(channels, authorize=authorize) as server:
             done = await trio.run_process(
                 [node, str(NODE / "client.js"), server.url, "secret?no"],

@@ -73,7 +73,7 @@ class Driven:
         raise AssertionError(phase)
 
     def bring_back_to(self, phase: Phase) -> Driven:
-        """The same by joining again, where a setback is not the end."""
+        """The same by joining again, where a last_error is not the end."""
         self.bring_to(Phase.PAUSED).wait()
         if phase is Phase.JOINING:
             self.give_payload()

@@ -22,7 +22,7 @@ from trioglock.protocols.phoenix import (
     PushReply,
     PushTimeout,
 )
-from trioglock.testing import MockPhoenixChannel, MockPhoenixRoom, MockPhoenixServer, RefuseJoin
+from trioglock.testing import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
 
 from .lines import Conversation, Step, recv, sent
 
@@ -55,7 +55,7 @@ async def test_24_a_heartbeat_of_the_old_connection_means_nothing_to_the_new_one
         late = next(m for m in server.past_clients[0].received if m.event == "heartbeat")
         await server.on_heartbeat(client, late.ref)
         await trio.sleep(120)
-        assert channel.joins == 2
+        assert channel.join_count == 2
         assert len(server.past_clients) == 1
         beats = [m.ref for m in client.received if m.event == "heartbeat"]
         assert len(beats) == 4
@@ -72,7 +72,7 @@ async def test_25_a_dead_link_is_dropped_without_a_closing_handshake(
             server.url, stream=server.open_stream, close_timeout=1000
         ) as socket:
             channel = await socket.join("room:1")
-            while channel.joins < 2:
+            while channel.join_count < 2:
                 await trio.sleep(1)
             assert trio.current_time() < 65
             assert server.past_clients[0].peer.closed is None
@@ -90,7 +90,7 @@ async def test_26_a_connection_that_the_heartbeat_ended_comes_back_with_a_fresh_
             lambda: server.url, params=lambda: {"n": next(fresh)}, stream=server.open_stream
         ) as socket:
             channel = await socket.join("room:1")
-            while channel.joins < 3:
+            while channel.join_count < 3:
                 await trio.sleep(1)
             clients = [*server.past_clients, *server.clients]
             assert [client.params["n"] for client in clients] == ["1", "2", "3"]
@@ -147,7 +147,7 @@ async def test_29_a_late_end_of_an_old_join_does_not_touch_the_new_one(
         channel = await socket.join("room:1")
         assert await channel.receive() == ("hello", {})
         assert channel.joined
-        assert channel.joins == 2
+        assert channel.join_count == 2
         assert socket.statistics().ignored == 1
 
 
@@ -182,7 +182,7 @@ async def test_30_a_join_during_an_outage_waits_for_the_server(autojump_clock: M
         await server.kill()
         await trio.testing.wait_all_tasks_blocked()
         channel = await socket.join("room:1")
-        assert channel.joins == 1
+        assert channel.join_count == 1
         [client] = server.clients
         assert [m.event for m in client.received] == ["phx_join"]
 
@@ -313,7 +313,7 @@ async def test_a_join_that_is_answered_after_its_timeout_changes_nothing(
         with pytest.raises(JoinTimeout):
             await socket.join("room:1")
         channel = await socket.join("room:1")
-        assert channel.joins == 1
+        assert channel.join_count == 1
         with pytest.raises(trio.WouldBlock):
             channel.receive_nowait()
 
@@ -339,14 +339,14 @@ async def test_a_rejoin_is_tried_after_1_2_5_and_then_10_seconds(
         client = await server.client()
         await client.channels["moody:1"].crash()
         await trio.sleep(4)
-        assert isinstance(channel.setback, JoinRefused)
-        while channel.joins < 2:
+        assert isinstance(channel.last_error, JoinRefused)
+        while channel.join_count < 2:
             await trio.sleep(0.1)
         waits = [after - before for before, after in itertools.pairwise(times)]
         assert waits == pytest.approx([1, 2, 5, 10, 10, 10], abs=0.01)
         await client.channels["moody:1"].crash()
         await trio.sleep(1.01)
-        assert channel.joins == 3  # the waits begin anew
+        assert channel.join_count == 3  # the waits begin anew
 
 
 async def test_a_push_during_an_outage_is_sent_after_the_rejoin_or_never(
@@ -440,7 +440,7 @@ async def test_1000_topics_on_one_socket(memory: bool) -> None:
                 await server.kill()
                 for channel in channels:
                     assert await channel.receive() == ("hello", {"topic": channel.topic})
-                    assert channel.joins == 2
+                    assert channel.join_count == 2
                 replies: list[Any] = []
 
                 async def push(channel: phoenix.Channel) -> None:
@@ -455,5 +455,5 @@ async def test_1000_topics_on_one_socket(memory: bool) -> None:
 
 def test_the_default_room_is_the_one_that_is_documented() -> None:
     """MockPhoenixServer serves ``room:*`` by itself."""
-    assert MockPhoenixServer().kind_of("room:1") is MockPhoenixRoom
+    assert MockPhoenixServer().kind_of("room:1") is MockTopic
     assert MockPhoenixServer().kind_of("nope:1") is None

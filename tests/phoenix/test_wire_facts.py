@@ -128,10 +128,10 @@ async def test_a_crashed_channel_is_joined_again(talk: Conversation, payload: st
         channel = await socket.join("room:1")
         with pytest.raises(ChannelCrashed):
             await channel.push("no such event")
-        assert isinstance(channel.setback, ChannelCrashed)
+        assert isinstance(channel.last_error, ChannelCrashed)
         assert await channel.receive() == ("hello", {})
-        assert (channel.joins, channel.response) == (2, {"again": True})
-        recovered: Exception | None = channel.setback
+        assert (channel.join_count, channel.response) == (2, {"again": True})
+        recovered: Exception | None = channel.last_error
         assert recovered is None
 
 

@@ -108,8 +108,8 @@ async def test_scenario_23_a_slow_browser_slows_nobody() -> None:
 
 
 async def test_a_slow_browser_gets_the_latest() -> None:
-    """With that policy, the newest message of its channel comes in the end, others are left out."""
-    hub = Hub(policy="latest")
+    """With keep_latest, the newest message of its channel arrives, others are dropped."""
+    hub = Hub(overflow="keep_latest")
     async with (
         served(hub) as url,
         connect(url + "x", max_queue=1, compression=None) as slow,
@@ -126,7 +126,7 @@ async def test_a_slow_browser_gets_the_latest() -> None:
 
 async def test_a_slow_browser_is_disconnected_with_1013() -> None:
     """With that policy; the others stay."""
-    hub = Hub(policy="disconnect", max_queue=4)
+    hub = Hub(overflow="close", max_queue=4)
     async with (
         served(hub, close_timeout=1) as url,
         connect(url + "x", max_queue=1, compression=None) as slow,
@@ -151,7 +151,7 @@ async def test_a_slow_browser_is_disconnected_with_1013() -> None:
 
 async def test_who_is_disconnected_does_not_wait_for_what_was_queued() -> None:
     """The goodbye overtakes megabytes that nobody wants any more."""
-    hub = Hub(policy="disconnect", max_queue=1)
+    hub = Hub(overflow="close", max_queue=1)
     async with (
         served(hub, write_limit=2**25) as url,
         connect(url + "x", max_queue=1, compression=None) as slow,

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trioglock import BrokerRefused, InvalidOption, connect
+from trioglock import BrokerError, InvalidOption, connect
 from trioglock.pubsub import Broker, Gap, Hub, MemoryBroker, Message, RedisBroker, publish
 from trioglock.pubsub.history import History
 
@@ -175,8 +175,8 @@ async def test_others_add_to_the_stream(redis: RealRedis) -> None:
             assert await data_of(subscription, 3) == ["one", "two", "three"]
             stream = await trio.open_tcp_stream("127.0.0.1", redis.port)
             async with stream:
-                await stream.send_all(b"XADD sock-hook * channel x data plain\r\n")
-                await stream.send_all(b"XADD sock-hook * neither nor\r\n")
+                await stream.send_all(b"XADD trioglock * channel x data plain\r\n")
+                await stream.send_all(b"XADD trioglock * neither nor\r\n")
                 assert await data_of(subscription, 1) == ["plain"]
                 assert await subscription.__anext__() == Message("", "", hub.history.last)
 
@@ -186,9 +186,9 @@ async def test_a_key_that_is_no_stream(redis: RealRedis) -> None:
     with trio.fail_after(SECONDS):
         stream = await trio.open_tcp_stream("127.0.0.1", redis.port)
         async with stream:
-            await stream.send_all(b"SET sock-hook mine\r\n")
+            await stream.send_all(b"SET trioglock mine\r\n")
             await stream.receive_some()
-            with pytest.raises(BrokerRefused, match="WRONGTYPE"):
+            with pytest.raises(BrokerError, match="WRONGTYPE"):
                 async with Hub(broker=redis.broker(history=2)):
                     pass
 
@@ -244,7 +244,7 @@ async def test_who_comes_from_a_quicker_hub_gets_nothing_twice(redis: RealRedis)
             stream = await trio.open_tcp_stream("127.0.0.1", redis.port)
             async with stream:
                 for number in range(1, 5):
-                    entry = f"XADD sock-hook {ahead}-{number} channel x data {number}\r\n"
+                    entry = f"XADD trioglock {ahead}-{number} channel x data {number}\r\n"
                     await stream.send_all(entry.encode())
                 assert await data_of(subscription, 2) == ["3", "4"]
                 got = [json.loads(await browser.receive())["data"] for _ in range(2)]
@@ -273,7 +273,7 @@ async def test_a_stream_that_is_cut_before_it_was_read_is_a_gap(redis: RealRedis
                 # Blocks, so that the hub cannot read meanwhile.
                 redis.send_plainly(
                     *(
-                        f"XADD sock-hook MAXLEN 510 * channel x data {count}-{number}"
+                        f"XADD trioglock MAXLEN 510 * channel x data {count}-{number}"
                         for number in range(count)
                     )
                 )

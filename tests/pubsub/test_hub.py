@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trioglock import InvalidFrame, InvalidOption, SubscriberTooSlow, UsageError
+from trioglock import InvalidFrame, InvalidOption, SlowConsumer, UsageError
 from trioglock.pubsub import Gap, Hub, MemoryBroker, Message, on
 
 
@@ -151,7 +151,7 @@ async def test_drop_oldest(autojump_clock: MockClock) -> None:
 
 async def test_latest(autojump_clock: MockClock) -> None:
     """One message of each channel waits: the newest, and no channel pushes another back."""
-    async with Hub(policy="latest", max_queue=2) as hub:
+    async with Hub(overflow="keep_latest", max_queue=2) as hub:
         slow = hub.subscribe("*")
         for channel, text in [("a", "a1"), ("b", "b1"), ("a", "a2"), ("a", "a3")]:
             await hub.publish(text, channel=channel)
@@ -165,11 +165,11 @@ async def test_latest(autojump_clock: MockClock) -> None:
 async def test_disconnect(autojump_clock: MockClock) -> None:
     """The loop gets what waited, and then an error that says so."""
     async with Hub() as hub:
-        slow = hub.subscribe("x", policy="disconnect", max_queue=2)
+        slow = hub.subscribe("x", overflow="close", max_queue=2)
         for number in range(4):
             await hub.publish(str(number), channel="x")
         assert await taken(slow, 2) == ["0", "1"]
-        with pytest.raises(SubscriberTooSlow, match="2 messages waited"):
+        with pytest.raises(SlowConsumer, match="2 messages waited"):
             await slow.__anext__()
 
 

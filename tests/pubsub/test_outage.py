@@ -181,7 +181,7 @@ async def test_a_flood_stays_bounded(redis: RealRedis) -> None:
     """30 MB arrive faster than anybody takes them; what waits in this process stays small."""
     hub = Hub(broker=redis.broker(), max_queue=64)
     message = b"x" * 1024
-    command = b"*3\r\n$7\r\nPUBLISH\r\n$11\r\nsock-hook/x\r\n$1024\r\n" + message + b"\r\n"
+    command = b"*3\r\n$7\r\nPUBLISH\r\n$11\r\ntrioglock/x\r\n$1024\r\n" + message + b"\r\n"
     count = 30_000
 
     async def take_answers(stream: trio.SocketStream) -> None:
@@ -254,7 +254,7 @@ class Scripted:
 
     def answer(self, data: bytes) -> bytes:
         if b"PSUBSCRIBE" in data:
-            return b"*3\r\n$10\r\npsubscribe\r\n$10\r\nsock-hook*\r\n:1\r\n"
+            return b"*3\r\n$10\r\npsubscribe\r\n$10\r\ntrioglock*\r\n:1\r\n"
         if b"PUBLISH" in data:
             return self.answers.pop(0)
         return b"+PONG\r\n"

@@ -82,7 +82,7 @@ def test_events_move_the_page(redis: RealRedis, browser: Any, tmp_path: Path) ->
     with program(*live) as (server, url):
         page.goto(url)
         expect(status).to_have_text("live")
-        redis.publish_plainly("sock-hook/visitors", b"41")
+        redis.publish_plainly("trioglock/visitors", b"41")
         expect(value).to_have_text("41")
         page.click("#hello")
         assert server.stdout is not None
@@ -91,9 +91,9 @@ def test_events_move_the_page(redis: RealRedis, browser: Any, tmp_path: Path) ->
     with program(*live):
         expect(status).to_have_text("live")
         for number in range(40):
-            redis.publish_plainly("sock-hook/visitors", b"%d" % (50 + number * 7 % 31 - number))
+            redis.publish_plainly("trioglock/visitors", b"%d" % (50 + number * 7 % 31 - number))
         expect(value).to_have_text("36")
-        redis.publish_plainly("sock-hook/", "gr\u00fc\u00dfe an alle".encode())
+        redis.publish_plainly("trioglock/", "gr\u00fc\u00dfe an alle".encode())
         expect(page.locator("#note")).to_have_text("gr\u00fc\u00dfe an alle")
         keep_screenshot(page, "live_events", tmp_path)
     assert errors == []

@@ -16,7 +16,7 @@ import trio
 import trustme
 
 from trioglock import (
-    BrokerRefused,
+    BrokerError,
     BrokerUnavailable,
     InvalidOption,
     TrioglockError,
@@ -44,12 +44,12 @@ async def test_hubs_of_two_processes_hear_each_other(redis: RealRedis) -> None:
 
 
 async def test_plain_publish_reaches_a_browser(redis: RealRedis) -> None:
-    """What ``redis-cli PUBLISH sock-hook/news hello`` sends, as sock-drawer's client does."""
+    """What ``redis-cli PUBLISH trioglock/news hello`` sends, as sock-drawer's client does."""
     hub = Hub(broker=redis.broker())
     async with served(hub) as url, connect(url + "news") as browser:
         await joined(hub, 1)
-        redis.publish_plainly("sock-hook/news", b"hello")
-        redis.publish_plainly("sock-hook/", b"all")
+        redis.publish_plainly("trioglock/news", b"hello")
+        redis.publish_plainly("trioglock/", b"all")
         assert [await browser.receive() for _ in range(2)] == ["hello", "all"]
 
 
@@ -187,10 +187,10 @@ async def test_a_password(tmp_path: Path) -> None:
                 await trio.to_thread.run_sync(partial(publish, "x", url=f"redis://{user}@{where}"))
         for user, complaint in [("", "NOAUTH"), (":wrong@", "WRONGPASS"), ("bob:pw@", "WRONGPASS")]:
             url = f"redis://{user}{where}"
-            with pytest.raises(BrokerRefused, match=complaint):
+            with pytest.raises(BrokerError, match=complaint):
                 async with Hub(broker=RedisBroker(url)):
                     pass
-            with pytest.raises(BrokerRefused):
+            with pytest.raises(BrokerError):
                 await trio.to_thread.run_sync(partial(publish, "x", url=url))
 
 
@@ -205,7 +205,7 @@ async def test_what_redis_refuses_is_raised() -> None:
         with trio.fail_after(SECONDS):
             async with Hub(broker=redis.broker()) as hub:
                 for _ in range(2):
-                    with pytest.raises(BrokerRefused, match="NOPERM"):
+                    with pytest.raises(BrokerError, match="NOPERM"):
                         await hub.publish("x")
 
 

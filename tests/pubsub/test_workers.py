@@ -25,7 +25,7 @@ import os
 from trioglock import Reply, Socket
 
 class Who(Socket):
-    def handle_connect(self, stream, state):
+    def handle_connect(self, info, state):
         return Reply(str(os.getpid())), state
 
 broken = 1
@@ -105,10 +105,10 @@ async def test_two_processes_and_one_redis(redis: RealRedis) -> None:
             nursery.start_soon(listen, heard)
         # Published until all have heard something: then all listen.
         while min(map(len, got)) == 0:
-            redis.publish_plainly("sock-hook/news", b"anybody?")
+            redis.publish_plainly("trioglock/news", b"anybody?")
             await trio.sleep(0.05)
         for text in ("one", "two", "the end"):
-            redis.publish_plainly("sock-hook/news", text.encode())
+            redis.publish_plainly("trioglock/news", text.encode())
         while not all(heard[-1] == "the end" for heard in got):
             await trio.sleep(0.01)
         for heard in got:

@@ -13,13 +13,13 @@ from trioglock import (
     Backoff,
     Close,
     Connection,
+    ConnectionInfo,
     ConnectOptions,
     Disconnect,
     HandshakeRefused,
     Headers,
     MemoryTransport,
     Socket,
-    Stream,
     connect,
 )
 from trioglock.client.dialer import URLSource
@@ -94,17 +94,17 @@ class Notes(Socket[int]):
     """Counts received messages in its state, and notes its connections and its ends."""
 
     def __init__(self) -> None:
-        self.streams: list[Stream] = []
+        self.streams: list[ConnectionInfo] = []
         self.losses: list[Disconnect] = []
         self.ends: list[Disconnect] = []
         self.begun = 0
 
-    def init_stream(self, stream: Stream) -> Any:
+    def init_stream(self, info: ConnectionInfo) -> Any:
         self.begun += 1
         return 0
 
-    def handle_connect(self, stream: Stream, state: int) -> Any:
-        self.streams.append(stream)
+    def handle_connect(self, info: ConnectionInfo, state: int) -> Any:
+        self.streams.append(info)
         return None, state
 
     def handle_receive(self, frame: Any, state: int) -> Any:

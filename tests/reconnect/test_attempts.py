@@ -12,12 +12,12 @@ from trioglock import (
     Close,
     ConnectFailed,
     ConnectionClosedError,
-    GaveUp,
     HandshakeFailed,
     InvalidOption,
     InvalidURL,
     MemoryTransport,
     OpenTimeout,
+    ReconnectFailed,
     RemoteClose,
     Status,
     TLSFailed,
@@ -51,7 +51,7 @@ async def test_true_means_the_default_policy(autojump_clock: Clock) -> None:
     net = MemoryTransport()
     for _ in range(10):
         net.refuse_next()
-    with pytest.raises(GaveUp) as caught:
+    with pytest.raises(ReconnectFailed) as caught:
         async with joined(net, reconnect=True):
             pass
     assert len(net.dialed) == len(caught.value.attempts) == 10
@@ -69,12 +69,12 @@ async def test_without_a_policy_there_is_one_attempt(autojump_clock: Clock) -> N
 
 
 async def test_giving_up_on_the_first_connection(autojump_clock: Clock) -> None:
-    """GaveUp comes out of the block with every attempt's reason; its body never runs."""
+    """ReconnectFailed comes out of the block with every attempt's reason; its body never runs."""
     net, notes = MemoryTransport(), Notes()
     errors = [ConnectFailed("a"), refusal(503), OpenTimeout("c")]
     for error in errors:
         net.refuse_next(error)
-    with pytest.raises(GaveUp) as caught:
+    with pytest.raises(ReconnectFailed) as caught:
         async with joined(net, notes, reconnect=policy(max_attempts=3)):
             raise AssertionError("there was a connection")
     told = caught.value.attempts
@@ -184,7 +184,7 @@ async def test_scenario_05_it_ends(autojump_clock: Clock) -> None:
     assert len(net.dialed) == 10
     assert trio.current_time() <= 154
     gave_up = caught.value.__cause__
-    assert isinstance(gave_up, GaveUp)
+    assert isinstance(gave_up, ReconnectFailed)
     assert [type(reason) for reason in gave_up.attempts] == [RemoteClose] * 10
 
 

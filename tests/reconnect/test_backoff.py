@@ -15,25 +15,25 @@ from trioglock import (
     Backoff,
     ConnectError,
     ConnectFailed,
-    Crashed,
+    ConnectionLost,
     Disconnect,
     HandshakeFailed,
     HandshakeRefused,
     Headers,
     HeartbeatTimeout,
+    HookError,
     InvalidHandshake,
     InvalidOption,
     InvalidURL,
     LocalClose,
-    Lost,
     OpenTimeout,
+    ProtocolViolation,
     ProxyFailed,
     RedirectFailed,
     RemoteClose,
     TLSFailed,
-    Violated,
+    disconnect,
     is_transient,
-    reasons,
 )
 from trioglock.backoff import retry_after
 
@@ -120,11 +120,11 @@ def test_bad_settings_are_refused(name: str, value: Any) -> None:
 
 
 TRANSIENT: list[Disconnect] = [
-    Lost(),
-    Lost(error=ConnectionResetError()),
+    ConnectionLost(),
+    ConnectionLost(error=ConnectionResetError()),
     HeartbeatTimeout(silence=20),
     HeartbeatTimeout(silence=60, writing=True),
-    Violated(code=1002),
+    ProtocolViolation(code=1002),
     *(RemoteClose(code=code) for code in (1001, 1005, 1006, 1008, 1011, 1012, 1013, 3000, 4999)),
     *(refused(status) for status in (200, 302, 408, 425, 429, 500, 502, 503, 504)),
     HandshakeFailed(error=ConnectFailed()),
@@ -137,7 +137,7 @@ FINAL: list[Disconnect] = [
     LocalClose(),
     LocalClose(code=4000, clean=False),
     Aborted(),
-    Crashed(error=ValueError()),
+    HookError(error=ValueError()),
     *(refused(status) for status in (400, 401, 403, 404, 407, 409, 410, 426, 451)),
     HandshakeFailed(error=RedirectFailed(HandshakeRefused(302, Headers()), "in circles")),
     HandshakeFailed(error=TLSFailed()),
@@ -164,7 +164,7 @@ def test_final(reason: Disconnect) -> None:
 def test_every_reason_has_its_place() -> None:
     """No kind of reason is left out of the two tables."""
     assert {type(reason) for reason in TRANSIENT + FINAL} == {
-        getattr(reasons, name) for name in reasons.__all__ if name != "Disconnect"
+        getattr(disconnect, name) for name in disconnect.__all__ if name != "Disconnect"
     }
 
 
@@ -206,7 +206,9 @@ def test_retry_after_by_the_clock() -> None:
     assert 90 < retry_after(refused(429, Retry_After=later)) <= 100
 
 
-@pytest.mark.parametrize("reason", [Lost(), RemoteClose(code=1013), refused(503)], ids=repr)
+@pytest.mark.parametrize(
+    "reason", [ConnectionLost(), RemoteClose(code=1013), refused(503)], ids=repr
+)
 def test_nobody_asked_to_wait(reason: Disconnect) -> None:
     """Without the header, or without a refusal, there is nothing to wait for."""
     assert retry_after(reason) == 0

@@ -13,10 +13,10 @@ from trioglock import (
     Connection,
     ConnectionClosed,
     ConnectionClosedError,
+    ConnectionLost,
     Disconnect,
     HandshakeFailed,
     LocalClose,
-    Lost,
     MemoryTransport,
     Status,
     Stop,
@@ -208,7 +208,7 @@ async def test_reconnect_while_dialling_waits_for_that_attempt(autojump_clock: C
         assert trio.current_time() == 1 + 5
         conn.abort()
     assert len(net.dialed) == 2
-    assert [type(loss) for loss in notes.losses] == [Lost]
+    assert [type(loss) for loss in notes.losses] == [ConnectionLost]
 
 
 async def test_several_at_once_make_one_change(autojump_clock: Clock) -> None:

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from trioglock import Connection, Disconnect, Socket, Stream, connect
+from trioglock import Connection, ConnectionInfo, Disconnect, Socket, connect
 
 from ..scenarios.raw import (
     BINARY,
@@ -77,11 +77,11 @@ class Life(Socket[int]):
         self.upgrades = 0
         self.losses = 0
 
-    def init_stream(self, stream: Stream) -> Any:
+    def init_stream(self, info: ConnectionInfo) -> Any:
         self.begun += 1
         return 0
 
-    def handle_connect(self, stream: Stream, state: int) -> Any:
+    def handle_connect(self, info: ConnectionInfo, state: int) -> Any:
         self.upgrades += 1
         return None, state
 
@@ -96,13 +96,13 @@ class Life(Socket[int]):
 class AsyncLife(Life):
     """The same with hooks that suspend."""
 
-    async def init_stream(self, stream: Stream) -> Any:
+    async def init_stream(self, info: ConnectionInfo) -> Any:
         await trio.lowlevel.checkpoint()
-        return super().init_stream(stream)
+        return super().init_stream(info)
 
-    async def handle_connect(self, stream: Stream, state: int) -> Any:
+    async def handle_connect(self, info: ConnectionInfo, state: int) -> Any:
         await trio.lowlevel.checkpoint()
-        return super().handle_connect(stream, state)
+        return super().handle_connect(info, state)
 
     async def handle_send(self, message: Any, state: int) -> Any:
         await trio.lowlevel.checkpoint()

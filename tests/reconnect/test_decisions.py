@@ -14,15 +14,15 @@ from trioglock import (
     ConnectFailed,
     ConnectionClosedError,
     ConnectionClosedOK,
-    Crashed,
+    ConnectionLost,
     Disconnect,
-    GaveUp,
     HandshakeFailed,
+    HookError,
     InvalidOption,
     LocalClose,
-    Lost,
     MemoryTransport,
     Reconnect,
+    ReconnectFailed,
     RemoteClose,
     Status,
     Stop,
@@ -66,9 +66,9 @@ async def test_stop_ends_it_whatever_the_policy_says(autojump_clock: Clock) -> N
         await drop(await net.accept())
         with pytest.raises(ConnectionClosedError) as caught:
             await conn.receive()
-    assert isinstance(caught.value.cause, Lost)
+    assert isinstance(caught.value.cause, ConnectionLost)
     assert caught.value.__cause__ is None
-    assert [type(end) for end in decides.ends] == [Lost]
+    assert [type(end) for end in decides.ends] == [ConnectionLost]
     assert len(net.dialed) == 1
 
 
@@ -200,7 +200,7 @@ async def test_a_bad_address_from_the_hook_ends_it(autojump_clock: Clock) -> Non
     async with joined(net, decides) as conn:
         await drop(await net.accept())
         await conn.wait_closed()
-    assert [type(loss) for loss in decides.losses] == [Lost, HandshakeFailed]
+    assert [type(loss) for loss in decides.losses] == [ConnectionLost, HandshakeFailed]
 
 
 async def test_every_loss_is_told_once_with_its_attempt(autojump_clock: Clock) -> None:
@@ -217,7 +217,8 @@ async def test_every_loss_is_told_once_with_its_attempt(autojump_clock: Clock) -
             await conn.receive()
     told = [(type(loss), loss.attempt) for loss in notes.losses]
     assert told == [
-        (HandshakeFailed, 1), (RemoteClose, 2), (Lost, 3), (HandshakeFailed, 4), (RemoteClose, 5),
+        (HandshakeFailed, 1), (RemoteClose, 2), (ConnectionLost, 3),
+        (HandshakeFailed, 4), (RemoteClose, 5),
     ]  # fmt: skip
     assert notes.ends == [RemoteClose(code=1000, reason="done", attempt=5)]
 
@@ -306,7 +307,7 @@ async def test_a_decision_that_raises_ends_it(autojump_clock: Clock) -> None:
             await drop(await net.accept())
             await trio.sleep_forever()
     assert caught.value is error
-    assert [type(end) for end in broken.ends] in ([Crashed], [Lost])
+    assert [type(end) for end in broken.ends] in ([HookError], [ConnectionLost])
     assert len(net.dialed) == 1
 
 
@@ -336,5 +337,5 @@ async def test_giving_up_is_told_to_the_hooks_as_the_last_reason(autojump_clock:
         with pytest.raises(ConnectionClosedError) as caught:
             async for _ in conn:
                 pass
-    assert isinstance(caught.value.__cause__, GaveUp)
+    assert isinstance(caught.value.__cause__, ReconnectFailed)
     assert notes.ends == [HandshakeFailed(error=error, attempt=2)]

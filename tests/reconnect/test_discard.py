@@ -8,8 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from trioglock import ConnectionClosed, MemoryTransport, Prepared, Stop
-from trioglock.reasons import Disconnect
+from trioglock import ConnectionClosed, MemoryTransport, PreparedMessage, Stop
+from trioglock.disconnect import Disconnect
 
 from .kit import Clock, Notes, drop, frames, joined
 
@@ -33,11 +33,11 @@ async def test_what_is_taken_back_is_not_sent(autojump_clock: Clock) -> None:
         await drop(await net.accept())
         await conn.send("old")
         await conn.send(b"older")
-        conn.send_frame_nowait(Prepared("prepared"))
+        conn.send_frame_nowait(PreparedMessage("prepared"))
         assert conn.discard_unsent() == ("old", b"older", "prepared")
         assert conn.discard_unsent() == ()
         await conn.send("new")
-        assert (conn.statistics().outbox, conn.statistics().outbox_bytes) == (1, 3)
+        assert (conn.statistics().send_queue, conn.statistics().send_queue_bytes) == (1, 3)
         assert await frames(await net.accept()) == ["new"]
     assert conn.statistics().unsent == 0
 
@@ -81,7 +81,7 @@ async def test_a_flush_of_what_was_taken_back_raises(autojump_clock: Clock) -> N
 
 
 async def test_senders_who_wait_get_the_room(autojump_clock: Clock) -> None:
-    """Taking back makes room in the outbox."""
+    """Taking back makes room in the send queue."""
     net = MemoryTransport()
     async with joined(net, write_limit=4) as conn, trio.open_nursery() as nursery:
         await drop(await net.accept())

@@ -15,13 +15,13 @@ from trioglock import (
     Connection,
     ConnectionClosed,
     ConnectionClosedError,
-    Crashed,
+    ConnectionInfo,
+    ConnectionLost,
     Disconnect,
+    HookError,
     LocalClose,
-    Lost,
     MemoryTransport,
     Status,
-    Stream,
 )
 
 from .kit import URL, Clock, Notes, drop, joined, policy
@@ -163,7 +163,7 @@ async def test_a_crash_without_a_link(moment: Moment, autojump_clock: Clock) -> 
             conn.start_soon(crash)
             await trio.sleep_forever()
     assert caught.value is error
-    assert_ended(notes, net, Crashed, at)
+    assert_ended(notes, net, HookError, at)
 
 
 async def test_a_cancel_during_the_first_connection(autojump_clock: Clock) -> None:
@@ -185,8 +185,8 @@ async def test_abort_inside_handle_disconnect(autojump_clock: Clock) -> None:
     """A hook may end it on the spot through its stream's connection."""
 
     class Quits(Notes):
-        def init_stream(self, stream: Stream) -> Any:
-            self.stream = stream
+        def init_stream(self, info: ConnectionInfo) -> Any:
+            self.stream = info
             return 0
 
         def handle_disconnect(self, reason: Disconnect, state: int) -> Any:
@@ -198,6 +198,6 @@ async def test_abort_inside_handle_disconnect(autojump_clock: Clock) -> None:
     async with joined(net, quits) as conn:
         await drop(await net.accept())
         await conn.wait_closed()
-    assert [type(loss) for loss in quits.losses] == [Lost]
+    assert [type(loss) for loss in quits.losses] == [ConnectionLost]
     assert [type(end) for end in quits.ends] == [Aborted]
     assert len(net.dialed) == 1

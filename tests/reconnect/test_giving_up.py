@@ -8,11 +8,11 @@ import trio
 from trioglock import (
     ConnectionClosedError,
     ConnectionClosedOK,
+    ConnectionLost,
     Disconnect,
-    GaveUp,
     HandshakeFailed,
-    Lost,
     MemoryTransport,
+    ReconnectFailed,
     RemoteClose,
     Status,
 )
@@ -21,7 +21,7 @@ from .kit import Clock, Notes, drop, joined, policy, refusal, remote_close
 
 
 async def test_giving_up_later_closes_the_connection(autojump_clock: Clock) -> None:
-    """ConnectionClosedError tells why the last attempt failed, GaveUp is its cause."""
+    """ConnectionClosedError tells why the last attempt failed, ReconnectFailed is its cause."""
     net, notes = MemoryTransport(), Notes()
     async with joined(net, notes, reconnect=policy(max_attempts=3)) as conn:
         far = await net.accept()
@@ -34,8 +34,12 @@ async def test_giving_up_later_closes_the_connection(autojump_clock: Clock) -> N
             await conn.send("too late")
         assert (conn.status, conn.close_code) == (Status.CLOSED, 1006)
     gave_up = caught.value.__cause__
-    assert isinstance(gave_up, GaveUp)
-    assert [type(reason) for reason in gave_up.attempts] == [Lost, HandshakeFailed, HandshakeFailed]
+    assert isinstance(gave_up, ReconnectFailed)
+    assert [type(reason) for reason in gave_up.attempts] == [
+        ConnectionLost,
+        HandshakeFailed,
+        HandshakeFailed,
+    ]
     assert caught.value.cause == gave_up.attempts[-1] == notes.ends[0]
     assert str(gave_up).startswith("gave up after 3 attempts")
     assert len(net.dialed) == len(notes.losses) == 3
@@ -73,7 +77,7 @@ async def test_giving_up_on_a_server_that_went_away_is_an_error(
         with pytest.raises(ConnectionClosedError) as caught:
             async for _ in conn:
                 pass
-    assert isinstance(caught.value.__cause__, GaveUp)
+    assert isinstance(caught.value.__cause__, ReconnectFailed)
     assert len(net.dialed) == 3
 
 
@@ -119,7 +123,7 @@ async def test_the_decision_can_be_replaced(autojump_clock: Clock) -> None:
 
     def retryable(reason: Disconnect) -> bool:
         seen.append(reason)
-        return not isinstance(reason, Lost)
+        return not isinstance(reason, ConnectionLost)
 
     net = MemoryTransport()
     net.refuse_next(refusal(404))
@@ -129,8 +133,8 @@ async def test_the_decision_can_be_replaced(autojump_clock: Clock) -> None:
         await conn.wait_closed()
     assert len(net.dialed) == 3
     kinds = [type(reason) for reason in seen]
-    assert [kind for kind in (HandshakeFailed, RemoteClose, Lost) if kind in kinds] == [
-        HandshakeFailed, RemoteClose, Lost,
+    assert [kind for kind in (HandshakeFailed, RemoteClose, ConnectionLost) if kind in kinds] == [
+        HandshakeFailed, RemoteClose, ConnectionLost,
     ]  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from trioglock import (
     MemoryTransport,
     Ping,
     Pong,
+    ProtocolViolation,
     Status,
-    Violated,
     connect,
 )
 from trioglock.testing import MemoryLink, MockServer
@@ -111,7 +111,7 @@ async def test_a_violation_of_the_old_link_leaves_the_new_one_alone(
         async with connect(URL, notes, stream=open_stream, reconnect=policy()) as conn:
             assert await conn.receive() == "fine"
             assert conn.status is Status.OPEN
-    assert [type(loss) for loss in notes.losses] == [Violated, LocalClose]
+    assert [type(loss) for loss in notes.losses] == [ProtocolViolation, LocalClose]
 
 
 async def test_scenario_25_a_dead_link_is_aborted(autojump_clock: Clock) -> None:
@@ -167,7 +167,7 @@ async def test_an_overflow_that_closes_is_no_loss(autojump_clock: Clock) -> None
 
 
 async def test_backpressure_works_after_a_reconnect(autojump_clock: Clock) -> None:
-    """A full inbox holds the new link back as it did the old one, and lets it go again."""
+    """A full receive queue holds the new link back as it did the old one, and lets it go again."""
     net = MemoryTransport(capacity=1)
     words = [str(number) for number in range(10)]
     async with joined(net, max_queue=1) as conn, trio.open_nursery() as nursery:
@@ -208,7 +208,7 @@ async def test_two_losses_in_a_row(autojump_clock: Clock) -> None:
         await drop(await net.accept())
         await (await net.accept()).write(["peace"])
         assert await conn.receive() == "peace"
-        assert [type(loss).__name__ for loss in notes.losses] == ["RemoteClose", "Lost"]
+        assert [type(loss).__name__ for loss in notes.losses] == ["RemoteClose", "ConnectionLost"]
         assert [loss.attempt for loss in notes.losses] == [1, 2]
         assert conn.statistics().reconnects == 2
 
@@ -223,5 +223,5 @@ async def test_a_full_inbox_holds_the_next_link_too(autojump_clock: Clock) -> No
             await second.write([str(number)])
             await trio.sleep(1)
         assert conn.statistics().dropped == 0
-        assert conn.statistics().inbox == 2
+        assert conn.statistics().receive_queue == 2
         assert [await conn.receive() for _ in range(5)] == list("01234")

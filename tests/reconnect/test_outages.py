@@ -138,7 +138,7 @@ async def test_messages_of_an_outage_go_out_in_order(autojump_clock: Clock) -> N
             await conn.send(f"{number}")
         assert trio.current_time() < 1
         conn.send_nowait("20")
-        assert conn.statistics().outbox == 21
+        assert conn.statistics().send_queue == 21
         far = await net.accept()
         await conn.send("21")
         assert await frames(far) == [f"{number}" for number in range(22)]
@@ -179,7 +179,7 @@ async def test_what_waits_behind_a_remote_close_goes_to_the_next_link(
 
 
 async def test_send_waits_for_room_during_an_outage(autojump_clock: Clock) -> None:
-    """The outbox is bounded then as well: ``send`` waits, ``send_nowait`` refuses."""
+    """The send queue is bounded then as well: ``send`` waits, ``send_nowait`` refuses."""
     net = MemoryTransport()
     async with joined(net, write_limit=10) as conn:
         await outage(net, conn)

@@ -11,12 +11,12 @@ import trio.testing
 from trioglock import (
     Close,
     ConnectionClosed,
-    Crashed,
+    ConnectionInfo,
+    HookError,
     LocalClose,
     MemoryTransport,
     Ping,
     Reply,
-    Stream,
 )
 
 from .kit import Clock, Notes, drop, frames, joined
@@ -25,9 +25,9 @@ from .kit import Clock, Notes, drop, frames, joined
 class Greets(Notes):
     """Says who it is on every upgrade."""
 
-    def handle_connect(self, stream: Stream, state: int) -> Any:
-        self.streams.append(stream)
-        return Reply(f"hello {stream.attempt}", f"after {state}"), state
+    def handle_connect(self, info: ConnectionInfo, state: int) -> Any:
+        self.streams.append(info)
+        return Reply(f"hello {info.attempt}", f"after {state}"), state
 
 
 async def test_the_greeting_goes_out_first(autojump_clock: Clock) -> None:
@@ -51,9 +51,9 @@ async def test_a_slow_greeting_goes_out_first(autojump_clock: Clock) -> None:
     """Also when the hook is async and takes its time: what is queued waits for it."""
 
     class Slow(Greets):
-        async def handle_connect(self, stream: Stream, state: int) -> Any:
+        async def handle_connect(self, info: ConnectionInfo, state: int) -> Any:
             await trio.sleep(5)
-            return super().handle_connect(stream, state)
+            return super().handle_connect(info, state)
 
     net = MemoryTransport()
     async with joined(net, Slow()) as conn:
@@ -70,9 +70,9 @@ async def test_a_greeting_for_a_lost_link_is_not_sent_on_the_next(autojump_clock
     """A link that is lost while the hook still runs gets no greeting; the next gets its own."""
 
     class Slow(Greets):
-        async def handle_connect(self, stream: Stream, state: int) -> Any:
+        async def handle_connect(self, info: ConnectionInfo, state: int) -> Any:
             await trio.sleep(5)
-            return super().handle_connect(stream, state)
+            return super().handle_connect(info, state)
 
     net = MemoryTransport()
     async with joined(net, Slow()) as conn:
@@ -87,7 +87,7 @@ async def test_a_greeting_for_a_lost_link_is_not_sent_on_the_next(autojump_clock
 
 
 async def test_the_greeting_is_not_held_by_a_full_outbox(autojump_clock: Clock) -> None:
-    """What was queued fills the outbox; the greeting is taken all the same."""
+    """What was queued fills the send queue; the greeting is taken all the same."""
     net = MemoryTransport()
     async with joined(net, Greets(), write_limit=4) as conn:
         await drop(await net.accept())
@@ -99,8 +99,8 @@ async def test_a_greeting_with_a_ping_and_a_delivery(autojump_clock: Clock) -> N
     """All results of ``handle_connect`` work on later upgrades as on the first."""
 
     class Both(Notes):
-        def handle_connect(self, stream: Stream, state: int) -> Any:
-            return Reply("hello", Ping(b"x"), deliver=stream.attempt), state
+        def handle_connect(self, info: ConnectionInfo, state: int) -> Any:
+            return Reply("hello", Ping(b"x"), deliver=info.attempt), state
 
     net = MemoryTransport()
     async with joined(net, Both()) as conn:
@@ -116,8 +116,8 @@ async def test_a_greeting_may_close(autojump_clock: Clock) -> None:
     """``Close`` from a later ``handle_connect`` is our own close: it is over."""
 
     class Enough(Notes):
-        def handle_connect(self, stream: Stream, state: int) -> Any:
-            return Close(4000, "enough") if stream.attempt > 1 else None, state
+        def handle_connect(self, info: ConnectionInfo, state: int) -> Any:
+            return Close(4000, "enough") if info.attempt > 1 else None, state
 
     net, enough = MemoryTransport(), Enough()
     async with joined(net, enough, close_timeout=1) as conn:
@@ -132,8 +132,8 @@ async def test_a_greeting_that_raises_ends_it(autojump_clock: Clock) -> None:
     """1011 to the peer, and the exception out of the block."""
 
     class Broken(Notes):
-        def handle_connect(self, stream: Stream, state: int) -> Any:
-            if stream.attempt > 1:
+        def handle_connect(self, info: ConnectionInfo, state: int) -> Any:
+            if info.attempt > 1:
                 raise ValueError("no greeting")
             return None, state
 
@@ -143,7 +143,7 @@ async def test_a_greeting_that_raises_ends_it(autojump_clock: Clock) -> None:
             await drop(await net.accept())
             await trio.sleep_forever()
     assert await frames(await net.accept()) == [Close(1011, "internal error")]
-    assert [type(end) for end in broken.ends] == [Crashed]
+    assert [type(end) for end in broken.ends] == [HookError]
     assert len(net.dialed) == 2
 
 
@@ -170,11 +170,11 @@ async def test_a_greeting_held_back_by_pings_does_not_outlive_its_link(
     """Also when the writer had not even come to it."""
 
     class Slow(Greets):
-        async def handle_connect(self, stream: Stream, state: int) -> Any:
-            if stream.attempt == 1:
-                stream.connection.send_frame_nowait(Ping(b"blocks the writer"))
+        async def handle_connect(self, info: ConnectionInfo, state: int) -> Any:
+            if info.attempt == 1:
+                info.connection.send_frame_nowait(Ping(b"blocks the writer"))
                 await trio.sleep(5)
-            return super().handle_connect(stream, state)
+            return super().handle_connect(info, state)
 
     net = MemoryTransport(capacity=0)
     async with joined(net, Slow(), write_timeout=None):

@@ -46,7 +46,7 @@ class Counter(EventSocket[int]):
     def __init__(self, **options: Any) -> None:
         super().__init__(router, codec=JSON(library="json"), **options)
 
-    def init_stream(self, stream: Any) -> int:
+    def init_stream(self, info: Any) -> int:
         return 0
 
 

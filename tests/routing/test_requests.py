@@ -15,8 +15,8 @@ from trioglock import (
     Backoff,
     Close,
     ConnectionClosed,
+    ConnectionLost,
     InvalidOption,
-    Lost,
     TrioWebsocketTransport,
     UsageError,
 )
@@ -135,7 +135,7 @@ async def test_requests_end_with_their_link(autojump_clock: MockClock) -> None:
         nursery.start_soon(break_it)
         with pytest.raises(RequestLost, match="before 'a' was answered") as caught:
             await conn.request("a", timeout=None)
-        assert isinstance(caught.value.reason, Lost)
+        assert isinstance(caught.value.reason, ConnectionLost)
 
         async def serve() -> None:
             second = await server.accept()
@@ -251,7 +251,7 @@ async def test_it_is_a_connection(autojump_clock: MockClock) -> None:
     """Send, cast, call, iterate, close: as usual."""
 
     class Asked(EventSocket[int]):
-        def init_stream(self, stream: Any) -> int:
+        def init_stream(self, info: Any) -> int:
             return 1
 
         def handle_cast(self, message: Any, state: int) -> tuple[Any, int]:

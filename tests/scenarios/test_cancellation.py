@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from trioglock import (
+    ConnectionInfo,
     Socket,
-    Stream,
     connect,
 )
 
@@ -95,7 +95,7 @@ async def test_scenario_16_a_cancelled_send_leaves_whole_frames(
 async def test_scenario_16_a_send_cancelled_while_it_waits_for_room_sends_nothing(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """A full outbox and an impatient sender: what was given up never goes out."""
+    """A full send queue and an impatient sender: what was given up never goes out."""
     async with raw_connection(
         streams=lockstep, transport=transport(), write_limit=10, ping_interval=None
     ) as (conn, peer):
@@ -113,7 +113,7 @@ async def test_scenario_16_a_send_cancelled_while_it_waits_for_room_sends_nothin
 class Lingering(Socket[int]):
     """Counts what it sends, and takes a second for each message."""
 
-    def init_stream(self, stream: Stream) -> int:
+    def init_stream(self, info: ConnectionInfo) -> int:
         return 0
 
     async def handle_send(self, message: Any, state: int) -> tuple[Any, int]:

@@ -91,7 +91,7 @@ async def test_scenario_08_a_half_closed_peer_still_gets_our_confirmation(
 async def test_scenario_09_close_with_unread_messages_queued(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """The inbox is full and the reader held; our own close goes through all the same."""
+    """The receive queue is full and the reader held; our own close goes through all the same."""
     near, far = lockstep()
     peer = RawPeer(far)
     async with trio.open_nursery() as nursery:

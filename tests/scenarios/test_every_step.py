@@ -11,9 +11,9 @@ import trio.testing
 
 from trioglock import (
     Connection,
+    ConnectionInfo,
     Disconnect,
     Socket,
-    Stream,
     connect,
 )
 
@@ -40,7 +40,7 @@ class Life(Socket[int]):
         self.begun = 0
         self.ended = 0
 
-    def init_stream(self, stream: Stream) -> int:
+    def init_stream(self, info: ConnectionInfo) -> int:
         self.begun += 1
         return 0
 

@@ -12,10 +12,10 @@ import trio.testing
 from trioglock import (
     Connection,
     ConnectionClosedError,
+    ConnectionInfo,
     Reply,
     Socket,
     Status,
-    Stream,
     UsageError,
     connect,
 )
@@ -86,11 +86,11 @@ async def test_scenario_18_a_bad_client_does_not_take_the_mock_server_down(
 
 
 class Greedy(Socket[None]):
-    """Says more than the outbox holds as soon as it is connected."""
+    """Says more than the send queue holds as soon as it is connected."""
 
     messages = tuple(f"{number} {'x' * 1000}" for number in range(300))
 
-    def handle_connect(self, stream: Stream, state: None) -> tuple[Any, None]:
+    def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Any, None]:
         return Reply(*self.messages), state
 
 
@@ -111,10 +111,10 @@ async def test_scenario_20_a_connect_hook_sends_more_than_the_queue_holds(
 class Chatty(Socket[int]):
     """Replies from every hook that may."""
 
-    def init_stream(self, stream: Stream) -> int:
+    def init_stream(self, info: ConnectionInfo) -> int:
         return 0
 
-    def handle_connect(self, stream: Stream, state: int) -> tuple[Any, int]:
+    def handle_connect(self, info: ConnectionInfo, state: int) -> tuple[Any, int]:
         return Reply("from connect"), state + 1
 
     def handle_receive(self, frame: Any, state: int) -> tuple[Any, int]:

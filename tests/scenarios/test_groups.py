@@ -14,10 +14,10 @@ from trioglock import (
     ConnectFailed,
     Connection,
     ConnectionClosedError,
+    ConnectionInfo,
     Disconnect,
     HandshakeRefused,
     Socket,
-    Stream,
     TLSFailed,
     connect,
 )
@@ -50,10 +50,10 @@ class Fails(Socket[None]):
         if hook == self.hook:
             raise Oops(hook)
 
-    def init_stream(self, stream: Stream) -> None:
+    def init_stream(self, info: ConnectionInfo) -> None:
         self._fail("init_stream")
 
-    def handle_connect(self, stream: Stream, state: None) -> tuple[Any, None]:
+    def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Any, None]:
         self._fail("handle_connect")
         return None, state
 

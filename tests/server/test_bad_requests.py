@@ -58,7 +58,7 @@ async def test_the_limit_of_the_head_is_exact(size: int) -> None:
     """What comes behind the head does not count."""
     head = request(X="x" * (size - len(request(X=""))))
     assert len(head) == size
-    async with serving(Echo, max_head_size=300) as site:
+    async with serving(Echo, max_header_size=300) as site:
         client = await site.raw()
         await client.say(head + b"\x89\x80\0\0\0\0" * 50)
         status = int((await client.head()).split()[1])

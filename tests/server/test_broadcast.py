@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from trioglock import Close, InvalidFrame, Ping, Reply, Socket, Stream, connect, serve
+from trioglock import Close, ConnectionInfo, InvalidFrame, Ping, Reply, Socket, connect, serve
 
 from .kit import Echo, LockstepListener, MakeTransport, frame, on_both, serving
 
@@ -65,7 +65,7 @@ async def test_nobody_is_no_mistake() -> None:
 
 
 async def test_scenario_23_a_slow_client_holds_nobody_up() -> None:
-    """23: when its outbox is full it is passed over; the others get everything."""
+    """23: when its send queue is full it is passed over; the others get everything."""
     with trio.fail_after(10):
         async with serving(Echo, LockstepListener(), write_limit=5000) as site:
             slow = await site.upgraded()
@@ -78,7 +78,7 @@ async def test_scenario_23_a_slow_client_holds_nobody_up() -> None:
                 assert counts[0] == 2
                 assert counts[-1] == 1
                 assert 1 <= counts.index(1) <= 8
-                held = [conn.statistics().outbox_bytes for conn in site.server.connections]
+                held = [conn.statistics().send_queue_bytes for conn in site.server.connections]
                 assert max(held) < 7000
             await slow.stream.aclose()
 
@@ -87,7 +87,7 @@ async def test_a_broadcast_comes_behind_the_greeting(autojump_clock: object) -> 
     """A connection that is still being greeted is not there yet."""
 
     class Polite(Socket[None]):
-        async def handle_connect(self, stream: Stream, state: None) -> tuple[object, None]:
+        async def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[object, None]:
             await trio.sleep(1)
             return Reply("welcome"), state
 

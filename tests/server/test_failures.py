@@ -13,13 +13,13 @@ from trioglock import (
     Connection,
     ConnectionClosed,
     ConnectionClosedError,
+    ConnectionInfo,
     HandshakeRefused,
     MemoryListener,
     NativeTransport,
     Reply,
     Request,
     Socket,
-    Stream,
 )
 from trioglock.transports import Link
 
@@ -31,12 +31,12 @@ class Oops(Exception):
 
 
 class BadStart(Echo):
-    def init_stream(self, stream: Stream) -> None:
+    def init_stream(self, info: ConnectionInfo) -> None:
         raise Oops
 
 
 class BadGreeting(Echo):
-    async def handle_connect(self, stream: Stream, state: None) -> tuple[object, None]:
+    async def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[object, None]:
         raise Oops
 
 
@@ -46,8 +46,8 @@ class BadReceive(Echo):
 
 
 class BadTask(Echo):
-    def handle_connect(self, stream: Stream, state: None) -> tuple[object, None]:
-        stream.connection.start_soon(self.fail)
+    def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[object, None]:
+        info.connection.start_soon(self.fail)
         return None, state
 
     async def fail(self) -> None:

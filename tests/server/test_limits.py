@@ -311,7 +311,7 @@ async def test_a_process_without_file_descriptors_accepts_again_later(
 async def test_a_client_that_does_not_read_is_dropped_and_the_others_served(
     autojump_clock: object,
 ) -> None:
-    """Its outbox stays bounded, and write_timeout ends it."""
+    """Its send queue stays bounded, and write_timeout ends it."""
     async with serving(Echo, LockstepListener(), write_timeout=5, ping_interval=None) as site:
         began = trio.current_time()
         stuck = await site.upgraded()
@@ -320,7 +320,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_the_others_served(
         with trio.move_on_after(2):
             while True:
                 await stuck.say(frame(0x82, bytes(1000)))
-        assert conn.statistics().outbox_bytes < 2**17
+        assert conn.statistics().send_queue_bytes < 2**17
         async with site.dial() as good:
             await good.send("good")
             assert await good.receive() == "good"

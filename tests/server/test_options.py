@@ -59,7 +59,7 @@ BAD_OPTIONS: dict[str, dict[str, Any]] = {
     "process_request is a function": {"process_request": {"/health": "ok"}},
     "max_connections is at least": {"max_connections": 0},
     "max_handshakes is at least": {"max_handshakes": 0},
-    "max_head_size is at least": {"max_head_size": 1},
+    "max_header_size is at least": {"max_header_size": 1},
     "open_timeout is more": {"open_timeout": 0},
     "shutdown_timeout is more": {"shutdown_timeout": -1},
     "close_timeout is more": {"close_timeout": 0},

@@ -10,13 +10,13 @@ import trio
 import trio.testing
 
 from trioglock import (
-    Beat,
     Connection,
+    ConnectionInfo,
     MemoryListener,
+    MessageHeartbeat,
     Reply,
     Server,
     Socket,
-    Stream,
     UsageError,
     connect,
     serve,
@@ -32,7 +32,7 @@ class Counting(Socket[int]):
     def __init__(self, first: int = 1) -> None:
         self.first = first
 
-    def init_stream(self, stream: Stream) -> int:
+    def init_stream(self, info: ConnectionInfo) -> int:
         return self.first
 
     def handle_receive(self, frame: Any, state: int) -> tuple[object, int]:
@@ -266,7 +266,7 @@ async def test_a_listener_that_others_close_ends_nothing_else() -> None:
 
 async def test_a_heartbeat_in_messages_works_on_a_server(autojump_clock: object) -> None:
     """A client that does not answer the beat is dropped."""
-    beat = Beat(message=lambda: "beat", is_answer=lambda message: message == "beating")
+    beat = MessageHeartbeat(message=lambda: "beat", is_answer=lambda message: message == "beating")
     async with serving(Echo, ping_interval=5, ping_timeout=5, heartbeat=beat) as site:
         began = trio.current_time()
         client = await site.upgraded()

@@ -12,13 +12,13 @@ import trio.testing
 
 from trioglock import (
     Connection,
+    ConnectionInfo,
     InvalidOption,
     MemoryListener,
     Reply,
     Response,
     Server,
     Socket,
-    Stream,
     connect,
     serve,
     serve_forever,
@@ -122,7 +122,7 @@ async def test_the_one_deadline_ends_terminate_hooks_as_well(autojump_clock: obj
             steps.append("ended")
 
     class Stays(Slow):
-        async def handle_connect(self, stream: Stream, state: None) -> tuple[object, None]:
+        async def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[object, None]:
             await trio.sleep_forever()
             raise AssertionError
 
@@ -191,7 +191,7 @@ async def test_a_connection_that_opens_while_the_server_closes_is_told_so(
     """Its hooks were still greeting: it gets its Close frame as soon as they are through."""
 
     class Slow(Socket[None]):
-        async def handle_connect(self, stream: Stream, state: None) -> tuple[object, None]:
+        async def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[object, None]:
             await trio.sleep(2)
             return Reply("welcome"), state
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import trio
 
-from trioglock import Backoff, Connection, ConnectOptions, Socket, Stream, connect
+from trioglock import Backoff, Connection, ConnectionInfo, ConnectOptions, Socket, connect
 
 KILL_EVERY = 20.0
 LOOK_EVERY = 10.0
@@ -53,7 +53,7 @@ class Counter(Socket[int]):
     def __init__(self, tally: Tally) -> None:
         self.tally = tally
 
-    def init_stream(self, stream: Stream) -> int:
+    def init_stream(self, info: ConnectionInfo) -> int:
         return 0
 
     def handle_receive(self, frame: str, state: int) -> tuple[None, int]:

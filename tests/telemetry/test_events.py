@@ -16,11 +16,11 @@ from trioglock import (
     Close,
     Connection,
     ConnectionClosed,
-    Lost,
+    ConnectionLost,
     MemoryListener,
     MemoryTransport,
     Ping,
-    Prepared,
+    PreparedMessage,
     RemoteClose,
     Reply,
     Socket,
@@ -34,15 +34,15 @@ from trioglock.telemetry import (
     CloseStarted,
     Connected,
     ConnectStarted,
-    Disconnected,
     Event,
+    EventEmitter,
     FrameReceived,
     FrameSent,
     HeartbeatMissed,
     HookFailed,
     HookReplied,
+    LinkClosed,
     MessageDropped,
-    Probe,
     Terminated,
     events,
     listen,
@@ -83,7 +83,7 @@ async def test_a_whole_life(autojump_clock: MockClock) -> None:
         (FrameReceived, {"frame": Close(4000, "bye")}),
         (CloseStarted, {"side": "remote", "code": 4000, "reason": "bye"}),
         (FrameSent, {"frame": Close(4000, "bye")}),
-        (Disconnected, {"reason": reason, "lasted": 3.0, "forced": False}),
+        (LinkClosed, {"reason": reason, "lasted": 3.0, "forced": False}),
         (Terminated, {"reason": reason}),
     ]  # fmt: skip
     assert {event.connection.id for event in seen} == {conn.id}
@@ -106,39 +106,39 @@ async def test_failed_attempts_and_reconnects(autojump_clock: MockClock) -> None
             conn.abort()
             await conn.wait_closed()
     assert kinds(seen) == [
-        "ConnectStarted", "ConnectFailed", "ReconnectScheduled",
-        "ConnectStarted", "Connected", "Disconnected", "ReconnectScheduled",
-        "ConnectStarted", "Connected", "Disconnected", "Terminated",
+        "ConnectStarted", "ConnectAttemptFailed", "ReconnectScheduled",
+        "ConnectStarted", "Connected", "LinkClosed", "ReconnectScheduled",
+        "ConnectStarted", "Connected", "LinkClosed", "Terminated",
     ]  # fmt: skip
     assert values(seen[1]) == {"attempt": 1, "error": refused, "seconds": 0.0}
     assert values(seen[2]) == {"delay": 2.0, "attempt": 2}
     assert [values(seen[at])["upgrade"] for at in (4, 8)] == [1, 2]
-    assert isinstance(seen[5], Disconnected)
-    assert isinstance(seen[5].reason, Lost)
+    assert isinstance(seen[5], LinkClosed)
+    assert isinstance(seen[5].reason, ConnectionLost)
     assert seen[5].lasted == 20
     assert seen[-1] == Terminated(connection=seen[0].connection, reason=Aborted(attempt=3))
 
 
 async def test_a_silent_peer_is_missed_and_forced(autojump_clock: MockClock) -> None:
     """The heartbeat's verdict, and the link that is dropped for it."""
-    with heard(HeartbeatMissed, Disconnected) as seen:
+    with heard(HeartbeatMissed, LinkClosed) as seen:
         async with linked(ping_interval=1, ping_timeout=2) as (conn, _):
             await conn.wait_closed()
     missed, gone = seen
     assert values(missed) == {"silence": 2, "writing": False}
-    assert isinstance(gone, Disconnected)
+    assert isinstance(gone, LinkClosed)
     assert gone.forced
 
 
 async def test_who_is_not_confirmed_in_time_drops_the_link(autojump_clock: MockClock) -> None:
     """A close that the peer does not answer ends by force; an abort is no force of that kind."""
-    with heard(Disconnected) as seen:
+    with heard(LinkClosed) as seen:
         async with linked(close_timeout=5) as (conn, _):
             await conn.aclose()
         async with linked() as (conn, _):
             conn.abort()
             await conn.wait_closed()
-    assert [event.forced for event in seen if isinstance(event, Disconnected)] == [True, False]
+    assert [event.forced for event in seen if isinstance(event, LinkClosed)] == [True, False]
 
 
 async def test_failures_of_hooks_and_tasks(autojump_clock: MockClock) -> None:
@@ -211,7 +211,7 @@ async def _sends(conn: Connection[Any]) -> None:
 
 
 async def test_backpressure_of_the_reader(autojump_clock: MockClock) -> None:
-    """A full inbox, a mailbox that lags: when reading stops, for what, and for how long."""
+    """A full receive queue, a mailbox that lags: when reading stops, for what, and for how long."""
 
     class Slow(Socket[None]):
         async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
@@ -228,7 +228,7 @@ async def test_backpressure_of_the_reader(autojump_clock: MockClock) -> None:
             await far.write(["1", "2"])
             await trio.sleep(9)
     assert [(type(event), values(event)) for event in seen] == [
-        (BackpressureStarted, {"waiting": "reader", "queue": "inbox"}),
+        (BackpressureStarted, {"waiting": "reader", "queue": "receive_queue"}),
         (BackpressureEnded, {"waiting": "reader", "seconds": 7.0}),
         (BackpressureStarted, {"waiting": "reader", "queue": "mailbox"}),
         (BackpressureEnded, {"waiting": "reader", "seconds": 2.0}),
@@ -250,7 +250,7 @@ async def test_backpressure_of_senders(autojump_clock: MockClock) -> None:
                 await conn.send("0123456789")
             conn.abort()
     assert [(type(event), values(event)) for event in seen] == [
-        (BackpressureStarted, {"waiting": "sender", "queue": "outbox"}),
+        (BackpressureStarted, {"waiting": "sender", "queue": "send_queue"}),
         (BackpressureEnded, {"waiting": "sender", "seconds": 4.0}),
     ]
 
@@ -293,7 +293,7 @@ async def test_a_server_tells_of_its_connections(autojump_clock: MockClock) -> N
     """Its own side, and no attempts: those are the client's. What is prepared is told plainly."""
 
     async def handler(conn: Connection[Any]) -> None:
-        conn.send_frame_nowait(Prepared("hello"))
+        conn.send_frame_nowait(PreparedMessage("hello"))
         await conn.wait_closed()
 
     listener = MemoryListener()
@@ -339,7 +339,7 @@ async def test_a_link_that_is_cut_off_is_told_to_its_end(
         except KeyboardInterrupt:
             pass
     assert kinds(seen) == [
-        "ConnectStarted", "Connected", "FrameReceived", "Disconnected", "Terminated",
+        "ConnectStarted", "Connected", "FrameReceived", "LinkClosed", "Terminated",
     ]  # fmt: skip
     assert values(seen[-2]) == {"reason": Aborted(attempt=1), "lasted": 0.0, "forced": False}
     assert values(seen[-1]) == {"reason": Aborted(attempt=1)}
@@ -393,7 +393,7 @@ async def test_nothing_follows_the_end(autojump_clock: MockClock) -> None:
     assert [e.seconds for e in seen if isinstance(e, BackpressureEnded)] == [4] * senders
 
 
-@pytest.mark.parametrize("kind", [Connected, FrameSent, CloseStarted, Disconnected, Terminated])
+@pytest.mark.parametrize("kind", [Connected, FrameSent, CloseStarted, LinkClosed, Terminated])
 async def test_a_listener_that_is_interrupted_leaves_nobody_waiting(
     kind: type[Event], autojump_clock: MockClock
 ) -> None:
@@ -409,13 +409,13 @@ async def test_a_listener_that_is_interrupted_leaves_nobody_waiting(
         raise KeyboardInterrupt
 
     async with trio.open_nursery() as nursery:
-        with heard(Disconnected, Terminated) as seen, listen(interrupted, kind):
+        with heard(LinkClosed, Terminated) as seen, listen(interrupted, kind):
             with pytest.raises(KeyboardInterrupt):
                 async with connect(
                     URL, Waiting(lambda conn: nursery.start_soon(wait, conn)), transport=transport
                 ) as conn:
                     await conn.send("x")
-            assert kinds(seen) == ["Disconnected", "Terminated"]
+            assert kinds(seen) == ["LinkClosed", "Terminated"]
         far = await transport.accept()
         with trio.fail_after(1):
             while await far.receive():
@@ -428,8 +428,8 @@ class Waiting(Socket[None]):
     def __init__(self, begin: Any) -> None:
         self.begin = begin
 
-    def init_stream(self, stream: Any) -> None:
-        self.begin(stream.connection)
+    def init_stream(self, info: Any) -> None:
+        self.begin(info.connection)
 
 
 async def test_nobody_waits_for_ever_when_terminate_is_interrupted(
@@ -464,13 +464,15 @@ def test_an_event_can_be_logged_as_it_is() -> None:
     secret = '{"password": "s3cret"}'
     seen: Seen = []
     with listen(seen.append):
-        probe = Probe("x", of="client", url="ws://al:s3cret@h/?token=s3cret")
-        probe.frames_sent([secret, secret.encode() * 10_000, Prepared(secret), Close(1000)])
-        probe.hook_replied("handle_cast", [secret, Ping(b"x")])
-        probe.messages_dropped([{"token": "s3cret"}, [secret] * 10_000])
-        probe.connect_failed(1, OSError("no wss://al:s3cret@h/"), 1.0)
-        probe.connected(1, 1, 0.0, url="ws://h/?a=s3cret", peer="", subprotocol="x.bearer.s3cret")
-        probe.terminated(RemoteClose(code=4000, reason="token=s3cret"))
+        emitter = EventEmitter("x", of="client", url="ws://al:s3cret@h/?token=s3cret")
+        emitter.frames_sent(
+            [secret, secret.encode() * 10_000, PreparedMessage(secret), Close(1000)]
+        )
+        emitter.hook_replied("handle_cast", [secret, Ping(b"x")])
+        emitter.messages_dropped([{"token": "s3cret"}, [secret] * 10_000])
+        emitter.connect_failed(1, OSError("no wss://al:s3cret@h/"), 1.0)
+        emitter.connected(1, 1, 0.0, url="ws://h/?a=s3cret", peer="", subprotocol="x.bearer.s3cret")
+        emitter.terminated(RemoteClose(code=4000, reason="token=s3cret"))
     assert len(seen) == 10
     for event in seen:
         assert "s3cret" not in repr(event)

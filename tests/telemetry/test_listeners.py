@@ -24,9 +24,9 @@ from trioglock.telemetry import (
     Connected,
     ConnectStarted,
     Event,
+    EventEmitter,
     FrameSent,
     Listening,
-    Probe,
     ReconnectScheduled,
     Terminated,
     listen,
@@ -118,30 +118,30 @@ def test_one_listener_may_stop_another() -> None:
 
     begun: list[Listening] = []
     with listen(stop, ConnectStarted) as first, listen(told.append, ConnectStarted) as other:
-        probe = Probe("x", of="client")
-        probe.connect_started(1)
+        emitter = EventEmitter("x", of="client")
+        emitter.connect_started(1)
         first.stop()
-        probe.connect_started(2)
+        emitter.connect_started(2)
     assert told == []
     assert [event.attempt for event in late if isinstance(event, ConnectStarted)] == [2]
     for one in begun:
         one.stop()
-    probe.connect_started(3)
+    emitter.connect_started(3)
     assert len(late) == 1
 
 
 def test_beginning_twice_is_harmless() -> None:
     """It is told each event once, and can begin again."""
     told: Seen = []
-    probe = Probe("x", of="client")
+    emitter = EventEmitter("x", of="client")
     with listen(told.append, ConnectStarted) as listening:
         listening.start()
-        probe.connect_started(1)
+        emitter.connect_started(1)
         listening.stop()
-        probe.connect_started(2)
+        emitter.connect_started(2)
         listening.start()
-        probe.connect_started(3)
-    probe.connect_started(4)
+        emitter.connect_started(3)
+    emitter.connect_started(4)
     assert [event.attempt for event in told if isinstance(event, ConnectStarted)] == [1, 3]
 
 
@@ -160,7 +160,7 @@ def test_a_listener_that_raises_into_a_log_that_raises(
     logger = logging.getLogger("trioglock.telemetry")
     monkeypatch.setattr(logger, "handlers", [Broken()])
     with listen(broken, ConnectStarted), heard(ConnectStarted) as seen:
-        Probe("x", of="client").connect_started(1)
+        EventEmitter("x", of="client").connect_started(1)
     assert len(seen) == 1
 
 
@@ -192,7 +192,7 @@ def test_several_threads_have_the_same_listeners() -> None:
             thread.join()
     assert failures == []
     assert Counter(kinds(told)) == {"Connected": 80, "FrameSent": 80, "Terminated": 80}
-    assert not Probe.frames
+    assert not EventEmitter.frames
     with heard(Connected) as seen:
         pass
     assert seen == []
@@ -235,11 +235,11 @@ async def test_a_listener_may_send(autojump_clock: MockClock) -> None:
 
         def send(event: FrameSent) -> None:
             if left:
-                conn.send_frame_nowait(left.pop(0), at_once=True)
+                conn.send_frame_nowait(left.pop(0), immediate=True)
 
         got: list[Any] = []
         with listen(send, FrameSent):
-            conn.send_frame_nowait("zeroth", at_once=True)
+            conn.send_frame_nowait("zeroth", immediate=True)
             with trio.fail_after(1):
                 while len(got) < 4:
                     for run in await far.receive():

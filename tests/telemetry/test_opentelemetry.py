@@ -153,7 +153,7 @@ async def test_what_happens_meanwhile_is_an_event_of_the_span(
     }
     assert link.status.status_code is StatusCode.ERROR
     assert link.attributes is not None
-    assert link.attributes["error.type"] == "Crashed"
+    assert link.attributes["error.type"] == "HookError"
 
 
 async def test_metrics_of_a_client(collected: Collected, autojump_clock: MockClock) -> None:

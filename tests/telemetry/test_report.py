@@ -12,11 +12,11 @@ from trio.testing import MockClock
 from trioglock import (
     Backoff,
     Connection,
+    ConnectionInfo,
     Headers,
     MemoryListener,
     MemoryTransport,
     Socket,
-    Stream,
     connect,
     serve,
 )
@@ -45,12 +45,12 @@ class Reporting(Socket[Any]):
         assert str(report)
         self.reports.append(report)
 
-    def init_stream(self, stream: Stream) -> Any:
-        self.conn = stream.connection
+    def init_stream(self, info: ConnectionInfo) -> Any:
+        self.conn = info.connection
         self._look()
         return self.first
 
-    def handle_connect(self, stream: Stream, state: Any) -> Any:
+    def handle_connect(self, info: ConnectionInfo, state: Any) -> Any:
         self._look()
         return None, state
 

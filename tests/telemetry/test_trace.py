@@ -17,18 +17,18 @@ import trio
 from trioglock import (
     Close,
     Connection,
+    ConnectionLost,
     HandshakeRefused,
     Headers,
     HeartbeatTimeout,
     LocalClose,
-    Lost,
     Ping,
-    Prepared,
+    PreparedMessage,
     connect,
     serve,
 )
 from trioglock.frames import Pong
-from trioglock.telemetry import Event, Probe
+from trioglock.telemetry import Event, EventEmitter
 from trioglock.testing import MockPeer, MockServer, echo
 
 LOGGER = logging.getLogger("trioglock.trace")
@@ -49,8 +49,8 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == LOGGER.name]
 
 
-def probe(name: str = "conn", *, traced: bool = True) -> Probe:
-    return Probe(name, of="client", traced=traced)
+def emitter(name: str = "conn", *, traced: bool = True) -> EventEmitter:
+    return EventEmitter(name, of="client", traced=traced)
 
 
 class Unprintable(Exception):
@@ -62,7 +62,7 @@ class Unprintable(Exception):
 
 def test_off_means_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """No line, and nobody asks for a repr."""
-    off = probe(traced=False)
+    off = emitter(traced=False)
     assert not off.frames
     off.connect_failed(1, Unprintable(), 1.0)
     off.trace(on=True)
@@ -75,7 +75,11 @@ def test_off_means_nothing(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_line_begins_with_name_and_number(caplog: pytest.LogCaptureFixture) -> None:
     """Names may be the same, numbers are not; one that the name ends with is not said twice."""
-    named, other, nameless = probe("shop"), probe("shop"), Probe(None, of="host", traced=True)
+    named, other, nameless = (
+        emitter("shop"),
+        emitter("shop"),
+        EventEmitter(None, of="host", traced=True),
+    )
     for one in (named, other, nameless):
         one.connect_started(1)
     numbers = [one.connection.id for one in (named, other, nameless)]
@@ -89,7 +93,7 @@ def test_a_line_begins_with_name_and_number(caplog: pytest.LogCaptureFixture) ->
 
 
 REFUSED = HandshakeRefused(403, Headers(), phrase="Forbidden")
-LOST = Lost(error=OSError("reset"))
+LOST = ConnectionLost(error=OSError("reset"))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ LOST = Lost(error=OSError("reset"))
         (lambda p: p.connect_failed(1, REFUSED, 1.0),
          "failed to connect: the server refused the handshake: 403 Forbidden"),
         (lambda p: p.frames_sent(["hi"]), "sending frame: 'hi'"),
-        (lambda p: p.frames_sent([Prepared(b"hi")]), "sending frame: b'hi'"),
+        (lambda p: p.frames_sent([PreparedMessage(b"hi")]), "sending frame: b'hi'"),
         (lambda p: p.frames_sent([Ping(b"x")]), "sending frame: Ping(payload=b'x')"),
         (lambda p: p.frames_sent([Close(1001, "bye")]), "sending close frame: 1001 bye"),
         (lambda p: p.frames_received([b"\x00"]), "received frame: b'\\x00'"),
@@ -119,17 +123,17 @@ LOST = Lost(error=OSError("reset"))
         (lambda p: p.heartbeat_missed(HeartbeatTimeout(silence=60, writing=True)),
          "nothing could be written for 60 seconds"),
         (lambda p: p.disconnected(LOST, 1.0, forced=False), "lost the connection: reset"),
-        (lambda p: p.disconnected(Lost(), 1.0, forced=False), "lost the connection"),
+        (lambda p: p.disconnected(ConnectionLost(), 1.0, forced=False), "lost the connection"),
         (lambda p: p.disconnected(LocalClose(), 1.0, forced=True),
          "forcefully closed the connection because the peer took too long"),
         (lambda p: p.reconnect_scheduled(2, 0.30001), "reconnect in 0.3 seconds"),
     ],
 )  # fmt: skip
 def test_each_event_has_its_line(
-    tell: Callable[[Probe], None], line: str, caplog: pytest.LogCaptureFixture
+    tell: Callable[[EventEmitter], None], line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At level DEBUG, and with the event itself for handlers that want more than the text."""
-    traced = probe()
+    traced = emitter()
     tell(traced)
     assert lines(caplog) == [f"{traced.connection} {line}"]
     [record] = caplog.records
@@ -141,7 +145,7 @@ def test_each_event_has_its_line(
 
 def test_what_other_lines_tell_is_not_told_twice(caplog: pytest.LogCaptureFixture) -> None:
     """A pong was a hook's reply, and a connection that was closed is one that ends."""
-    traced = probe()
+    traced = emitter()
     traced.frames_sent([Pong(b"x")])
     traced.disconnected(LocalClose(), 1.0, forced=False)
     traced.terminated(LocalClose())
@@ -150,7 +154,7 @@ def test_what_other_lines_tell_is_not_told_twice(caplog: pytest.LogCaptureFixtur
 
 def test_it_can_be_switched_on_later(caplog: pytest.LogCaptureFixture) -> None:
     """Each connection has its own switch."""
-    first, second = probe("first", traced=False), probe("second", traced=False)
+    first, second = emitter("first", traced=False), emitter("second", traced=False)
     first.trace(on=True)
     for one in (first, second):
         one.connect_started(1)
@@ -173,7 +177,7 @@ def test_long_payloads_are_shortened(
     item: Any, shown: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A trace stays readable: the beginning, and how much there was."""
-    traced = probe()
+    traced = emitter()
     traced.frames_sent([item])
     assert lines(caplog) == [f"{traced.connection} sending frame: {shown}"]
 
@@ -190,8 +194,8 @@ def test_without_any_handler_lines_go_to_stderr(
 ) -> None:
     """A program that never configured logging sees its trace, each line once, without colours."""
     unconfigure()
-    probe("first")
-    second = probe("second")
+    emitter("first")
+    second = emitter("second")
     second.trace(on=True)
     second.connect_started(1)
     assert capsys.readouterr().err == f"{second.connection} attempting to connect\n"
@@ -207,7 +211,7 @@ def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     unconfigure()
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    traced = probe()
+    traced = emitter()
     traced.frames_sent(["hi"])
     traced.frames_received(["hi"])
     sent, received = terminal.getvalue().splitlines()
@@ -220,7 +224,7 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     unconfigure()
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    probe().frames_sent(["hi"])
+    emitter().frames_sent(["hi"])
     assert "\x1b" not in terminal.getvalue()
 
 
@@ -228,7 +232,7 @@ def test_a_handler_of_yours_is_enough(capsys: pytest.CaptureFixture[str]) -> Non
     """No second one is added: so a trace goes to a file."""
     LOGGER.handlers[:] = [logging.NullHandler()]
     LOGGER.propagate = False
-    probe().connect_started(1)
+    emitter().connect_started(1)
     assert len(LOGGER.handlers) == 1
     assert capsys.readouterr().err == ""
 
@@ -313,7 +317,7 @@ class Wild(Exception):
         lambda p: p.connect_failed(1, HandshakeRefused(400, Headers(), phrase=LONG), 1.0),
         lambda p: p.hook_failed("A.handle_send", Wild(LONG), fatal=False),
         lambda p: p.hook_failed("", TOO_LONG, fatal=True),
-        lambda p: p.disconnected(Lost(error=Wild(LONG)), 1.0, forced=False),
+        lambda p: p.disconnected(ConnectionLost(error=Wild(LONG)), 1.0, forced=False),
         lambda p: p.close_started("remote", Close(4000, CONTROLS.replace("\ud800", "") * 4)),
         lambda p: p.frames_received([Close(4000, CONTROLS.replace("\ud800", "") * 4)]),
         lambda p: p.frames_received([LONG]),
@@ -323,10 +327,10 @@ class Wild(Exception):
     ],
 )  # fmt: skip
 def test_a_line_is_one_line_and_not_too_long(
-    tell: Callable[[Probe], None], caplog: pytest.LogCaptureFixture
+    tell: Callable[[EventEmitter], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever a peer, a server in refusing, or an error's text has in it."""
-    tell(probe(name="a\nname"))
+    tell(emitter(name="a\nname"))
     [line] = lines(caplog)
     assert line.startswith("a\\nname#")
     assert line.isprintable()
@@ -340,17 +344,17 @@ def test_a_line_is_one_line_and_not_too_long(
          "failed to connect: <Unprintable whose text raises AssertionError>"),
         (lambda p: p.hook_failed("", Unprintable(), fatal=True),
          "a task raised <Unprintable whose repr raises AssertionError>"),
-        (lambda p: p.disconnected(Lost(error=Unprintable()), 1.0, forced=False),
+        (lambda p: p.disconnected(ConnectionLost(error=Unprintable()), 1.0, forced=False),
          "lost the connection: <Unprintable whose text raises AssertionError>"),
         (lambda p: p.messages_dropped([Unprintable()]),
          "dropped a message: <Unprintable whose repr raises AssertionError>"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_shown_is_said_to_be_so(
-    tell: Callable[[Probe], None], line: str, caplog: pytest.LogCaptureFixture
+    tell: Callable[[EventEmitter], None], line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Errors and messages may be anything."""
-    traced = probe()
+    traced = emitter()
     tell(traced)
     assert lines(caplog) == [f"{traced.connection} {line}"]
 

@@ -14,7 +14,7 @@ from websockets.utils import accept_key
 
 from trioglock import Connection, ConnectionClosed, Reply, Socket, connect
 from trioglock.frames import Ping
-from trioglock.transports.codec import Decoder
+from trioglock.transports.native import Decoder
 
 PAYLOAD = "0123456789abcdef" * 64
 
@@ -78,7 +78,7 @@ async def test_replies_meet_a_full_socket_too() -> None:
     """What a hook replies goes on where it stopped."""
 
     class Big(Socket[int]):
-        def init_stream(self, stream: Any) -> int:
+        def init_stream(self, info: Any) -> int:
             return 0
 
         def handle_receive(self, frame: Any, state: int) -> Any:

@@ -20,6 +20,7 @@ from trioglock import (
     Close,
     Connection,
     ConnectionClosed,
+    ConnectionInfo,
     ConnectOptions,
     Deliver,
     Disconnect,
@@ -37,7 +38,6 @@ from trioglock import (
     Statistics,
     Status,
     Stop,
-    Stream,
     Transport,
     TrioWebsocketTransport,
     connect,
@@ -56,16 +56,16 @@ class Count:
 class Counter(Socket[Count]):
     """Plain hooks, every one of them."""
 
-    def init_stream(self, stream: Stream) -> Count:
-        assert_type(stream.subprotocol, str | None)
-        assert_type(stream.attempt, int)
-        assert_type(stream.response_headers["x"], str)
-        stream.connection.cast("begin")
-        assert_type(stream.connection.cast_after(1, "later"), trio.CancelScope)
-        stream.connection.start_soon(trio.sleep, 1)
+    def init_stream(self, info: ConnectionInfo) -> Count:
+        assert_type(info.subprotocol, str | None)
+        assert_type(info.attempt, int)
+        assert_type(info.response_headers["x"], str)
+        info.connection.cast("begin")
+        assert_type(info.connection.cast_after(1, "later"), trio.CancelScope)
+        info.connection.start_soon(trio.sleep, 1)
         return Count()
 
-    def handle_connect(self, stream: Stream, state: Count) -> tuple[Reply, Count]:
+    def handle_connect(self, info: ConnectionInfo, state: Count) -> tuple[Reply, Count]:
         return Reply("login", b"\0", Ping(b"x"), Close(), deliver=None), state
 
     def handle_send(self, message: object, state: Count) -> tuple[str, Count]:
@@ -107,10 +107,10 @@ class Counter(Socket[Count]):
 class AsyncCounter(Socket[Count]):
     """The same with ``async def``."""
 
-    async def init_stream(self, stream: Stream) -> Count:
+    async def init_stream(self, info: ConnectionInfo) -> Count:
         return Count()
 
-    async def handle_connect(self, stream: Stream, state: Count) -> tuple[None, Count]:
+    async def handle_connect(self, info: ConnectionInfo, state: Count) -> tuple[None, Count]:
         return None, state
 
     async def handle_send(self, message: object, state: Count) -> tuple[list[str], Count]:
@@ -132,7 +132,7 @@ class AsyncCounter(Socket[Count]):
 class Wrong(Socket[Count]):
     """Hooks that lose the state, or give another one."""
 
-    def init_stream(self, stream: Stream) -> int:  # type: ignore[override]
+    def init_stream(self, info: ConnectionInfo) -> int:  # type: ignore[override]
         return 1
 
     def handle_receive(self, frame: str, state: Count) -> Count:  # type: ignore[override]

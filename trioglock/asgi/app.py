@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 import trio
 
+from .._redact import redact_line
 from ..errors import UsageError
 from ..headers import Headers
 from ..options import FlowOptions, Overflow
-from ..redaction import redact_line
-from ..server import Program, Roster, Target
+from ..server import ConnectionRegistry, ConnectionRunner, Target
 from ..transports import Handshake, Origins, UpgradeOptions
 from .link import ASGILink, Receive, Scope, Send
 
@@ -72,9 +72,9 @@ class WebSocketApp:
             overflow=overflow,
         )
         self._upgrades = UpgradeOptions(subprotocols=subprotocols, origins=origins)
-        self.roster: Roster = Roster()
+        self.roster: ConnectionRegistry = ConnectionRegistry()
         """Who is connected; it can ``broadcast(frame)``, too."""
-        self._program = Program(target, flow, self.roster, trace=trace)
+        self._program = ConnectionRunner(target, flow, self.roster, trace=trace)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI 3.0).

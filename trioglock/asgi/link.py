@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import trio
 
-from ..frames import NO_STATUS, Close, Event, Frame, Ping, Pong, Prepared
+from ..frames import NO_STATUS, Close, Event, Frame, Ping, Pong, PreparedMessage
 from ..transports import Handshake, Link, LinkBroken
 
 __all__ = ["ASGILink", "Receive", "Scope", "Send"]
@@ -86,7 +86,7 @@ class ASGILink(Link):
             case Close(code, reason):
                 await self._close(1000 if code == NO_STATUS else code, reason)
                 return
-            case Prepared():
+            case PreparedMessage():
                 data = frame.message
             case str():
                 data = frame

@@ -10,11 +10,11 @@ from typing import Any, Unpack
 
 import trio
 
+from .._redact import redact_text
 from ..client import ConnectOptions
 from ..errors import ConnectionClosed, TrioglockError
 from ..frames import Data
 from ..protocols import phoenix
-from ..redaction import redact_text
 from .console import Console, Mark, Shape, json_problem
 from .dialect import Command, Dialect, Refused
 from .exits import OK
@@ -189,7 +189,7 @@ class Channels(Dialect):
     def _lines_of(self, event: str, payload: Any) -> Sequence[str]:
         self._changes.clear()
         try:
-            if self._presence.receive(event, payload, str(self._channel.joins)):
+            if self._presence.receive(event, payload, str(self._channel.join_count)):
                 return list(self._changes)
         except phoenix.InvalidMessage:
             pass  # an event of that name, and not of presence

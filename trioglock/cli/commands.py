@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.table import Table
 
+from .._redact import redact_url
 from ..connection import Connection
+from ..disconnect import LocalClose
 from ..errors import ConnectionClosed
 from ..frames import Close
-from ..reasons import LocalClose
-from ..redaction import redact_url
 from .console import Console, Mark
 from .dialect import Command, Refused
 

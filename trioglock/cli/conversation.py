@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import trio
 
+from .._redact import redact_text, redact_url
 from ..connection import Status
 from ..errors import ConnectError, ConnectionClosed, TrioglockError
 from ..frames import Close, Data
-from ..redaction import redact_text, redact_url
 from .commands import Commands, is_command
 from .console import (
     Console,

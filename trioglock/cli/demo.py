@@ -15,7 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from ..client import connect
 from ..connection import Connection
-from ..socket import Socket, Stream
+from ..hooks import ConnectionInfo, Socket
 from ..testing import MockServer, echo
 
 __all__ = ["Count", "Counter", "command", "demo"]
@@ -34,7 +34,7 @@ class Count:
 class Counter(Socket[Count]):
     """Turns messages into JSON and back, and counts them."""
 
-    def init_stream(self, stream: Stream) -> Count:
+    def init_stream(self, info: ConnectionInfo) -> Count:
         """Nothing counted yet."""
         return Count()
 

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._redact import redact_text
 from ..connection import Connection
 from ..errors import ConnectionClosed, TrioglockError
 from ..frames import Data
-from ..redaction import redact_text
 from .exits import FAILED, code_of_end, words_of_end
 
 __all__ = ["Command", "Dialect", "Refused"]

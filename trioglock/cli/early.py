@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import trio
 
+from .._redact import redact_text
 from ..frames import Close
-from ..redaction import redact_text
 from .commands import Commands, is_command
 from .console import Console, EndOfInput, Interrupted, Mark
 from .dialect import Refused

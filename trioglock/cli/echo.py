@@ -8,8 +8,8 @@ import sys
 import trio
 
 from ..frames import Data
+from ..hooks import Reply, Socket
 from ..server import serve
-from ..socket import Reply, Socket
 
 __all__ = ["Echo"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import ConnectionClosed, GaveUp
-from ..reasons import HandshakeFailed, LocalClose, RemoteClose
+from ..disconnect import HandshakeFailed, LocalClose, RemoteClose
+from ..errors import ConnectionClosed, ReconnectFailed
 
 __all__ = [
     "EXIT_CODES",
@@ -47,7 +47,7 @@ def code_of_end(error: ConnectionClosed) -> int:
 def words_of_end(error: ConnectionClosed) -> str:
     """How a connection has ended, in a line."""
     words = "closed" if error.cause is None else str(error.cause)
-    if isinstance(error.__cause__, GaveUp):
+    if isinstance(error.__cause__, ReconnectFailed):
         words += f"; gave up after {len(error.__cause__.attempts)} attempts"
     unsent = len(error.unsent)
     return f"{words}; not sent: {unsent} of your messages" if unsent else words
@@ -55,4 +55,4 @@ def words_of_end(error: ConnectionClosed) -> str:
 
 def words_of_failure(error: Exception) -> str:
     """Why no connection came about, in a line."""
-    return str(error if isinstance(error, GaveUp) else HandshakeFailed(error=error))
+    return str(error if isinstance(error, ReconnectFailed) else HandshakeFailed(error=error))

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
+from .._redact import redact_text
+from .._version import __version__
 from ..errors import TrioglockError
 from ..groups import leaves
-from ..redaction import redact_text
-from ..version import __version__
 
 __all__ = ["group", "run"]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..telemetry import (
+    ConnectAttemptFailed,
     Connected,
-    ConnectFailed,
-    Disconnected,
     Event,
+    LinkClosed,
     Listening,
     ReconnectScheduled,
     listen,
@@ -34,9 +34,9 @@ class Outages:
     def tell(self, event: Event) -> None:
         """An event of the connection."""
         match event:
-            case ConnectFailed(error=error):
+            case ConnectAttemptFailed(error=error):
                 self._why = words_of_failure(error)
-            case Disconnected(reason=reason):
+            case LinkClosed(reason=reason):
                 self._why = str(reason)
             case ReconnectScheduled(delay=delay):
                 when = f"next attempt in {delay:.1f} s" if delay >= SOON else "trying again at once"
@@ -49,5 +49,5 @@ class Outages:
 
 def telling_outages(console: Console) -> Listening:
     """A block in which the console is told."""
-    kinds = (ConnectFailed, Disconnected, ReconnectScheduled, Connected)
+    kinds = (ConnectAttemptFailed, LinkClosed, ReconnectScheduled, Connected)
     return listen(Outages(console).tell, *kinds)

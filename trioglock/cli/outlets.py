@@ -11,17 +11,17 @@ from typing import Any
 
 import trio
 
+from .._redact import printable, redact_text
 from ..client import connect
 from ..connection import Connection
 from ..errors import (
-    BrokerRefused,
+    BrokerError,
     BrokerUnavailable,
     ConnectError,
     ConnectionClosed,
     HandshakeRefused,
 )
 from ..pubsub import publish
-from ..redaction import printable, redact_text
 from .exits import words_of_end, words_of_failure
 from .live import PUBLISH, is_loopback
 
@@ -71,7 +71,7 @@ class RedisOutlet(Outlet):
         job = partial(self._publish, message, channel)
         try:
             await trio.to_thread.run_sync(job, abandon_on_cancel=True)
-        except (BrokerUnavailable, BrokerRefused) as error:
+        except (BrokerUnavailable, BrokerError) as error:
             raise NotPublished(printable(redact_text(str(error)))) from None
 
 

@@ -24,7 +24,7 @@ __all__ = ["command"]
 
 SERVER = "ws://127.0.0.1:8020"
 
-NAME = "sock-hook"
+NAME = "trioglock"
 
 EPILOG = f"""
 \b
@@ -56,7 +56,7 @@ Examples:
 @click.option("--redis", metavar="URL", help="Publish at Redis instead, where hubs listen.")
 @click.option(
     "--name",
-    help="Of the hub; a server with another one refuses.  [default: any, or at Redis sock-hook]",
+    help="Of the hub; a server with another one refuses.  [default: any, or at Redis trioglock]",
 )
 @click.option(
     "--history", type=click.IntRange(1), help="With --redis: the --history of the servers."

@@ -56,7 +56,7 @@ Examples:
 @click.option("--redis", metavar="URL", help="Where hubs meet, such as redis://localhost:6379.")
 @click.option(
     "--name",
-    default="sock-hook",
+    default="trioglock",
     show_default=True,
     metavar="NAME",
     help="Of the new Hub: those of one name meet in Redis. The default is that of sock-drawer.",

@@ -42,7 +42,7 @@ class Settings:
     port: int = 8020
     workers: int = 1
     redis: str | None = field(default=None, repr=False)
-    name: str = "sock-hook"
+    name: str = "trioglock"
     history: int | None = None
     drain: float = 30
     page: bool | None = None

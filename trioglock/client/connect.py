@@ -10,22 +10,22 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import trio
 
+from .._redact import without_user_info
 from ..backoff import Backoff
 from ..connection import Connection, Session, hold
 from ..errors import InvalidOption
+from ..hooks import Socket, check_socket
 from ..options import (
     USER_AGENT,
-    Beat,
     DialOptions,
     FlowOptions,
+    MessageHeartbeat,
     Overflow,
     StreamSource,
     check_headers,
     check_subprotocols,
 )
-from ..redaction import without_user_info
-from ..socket import Socket, check_socket
-from ..telemetry import Probe
+from ..telemetry import EventEmitter
 from ..transports import (
     NativeTransport,
     Transport,
@@ -57,7 +57,7 @@ class ConnectOptions(TypedDict, total=False):
     ping_interval: float | None
     ping_timeout: float | None
     write_timeout: float | None
-    heartbeat: Beat | None
+    heartbeat: MessageHeartbeat | None
     max_size: int | None
     max_queue: int | None
     write_limit: int
@@ -99,7 +99,7 @@ def connect(
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     write_timeout: float | None = 60,
-    heartbeat: Beat | None = None,
+    heartbeat: MessageHeartbeat | None = None,
     max_size: int | None = 2**20,
     max_queue: int | None = 16,
     write_limit: int = 2**16,
@@ -148,7 +148,7 @@ def connect(
         ping_interval: seconds between pings; None for no pings.
         ping_timeout: seconds after a ping without any received byte; None never expires.
         write_timeout: seconds without any progress of a write.
-        heartbeat: messages instead of ping frames, see :class:`Beat`.
+        heartbeat: messages instead of ping frames, see :class:`MessageHeartbeat`.
         max_size: the most bytes of one message, inflated; None for any number.
         max_queue: messages that may wait to be received before reading stops; None for any
             number.
@@ -156,7 +156,7 @@ def connect(
         overflow: what happens at ``max_queue``: ``"wait"`` stops reading, ``"drop_oldest"`` and
             ``"drop_newest"`` lose messages and count them, ``"close"`` closes with 1008.
         reconnect: True or a :class:`Backoff` connects again after a loss or a failed attempt,
-            the first one included. State, inbox and queued messages survive.
+            the first one included. State, receive queue and queued messages survive.
         transport: the plug to the network, by default :class:`NativeTransport`.
         name: what logs call this connection; by default the host and a number.
         trace: write a line for each step to the logger ``trioglock.trace``.
@@ -203,8 +203,8 @@ def connect(
         check_headers("additional_headers", additional_headers)
     if not (name is None or isinstance(name, str)):
         raise InvalidOption(f"name is a str, not {name!r}")
-    probe = Probe(name, of=host, url=shown, traced=trace)
-    session = Session(dialer, flow, check_socket(socket), probe)
+    emitter = EventEmitter(name, of=host, url=shown, traced=trace)
+    session = Session(dialer, flow, check_socket(socket), emitter)
     return hold(session, Connection(session, shown))
 
 

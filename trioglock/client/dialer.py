@@ -11,11 +11,11 @@ from typing import TypeAlias, TypeVar
 import trio
 
 from ..backoff import Backoff, retry_after
-from ..errors import GaveUp, OpenTimeout
+from ..disconnect import Disconnect
+from ..errors import OpenTimeout, ReconnectFailed
 from ..headers import HeadersLike
+from ..hooks import Reconnect, Stop
 from ..options import DialOptions, check_headers
-from ..reasons import Disconnect
-from ..socket import Reconnect, Stop
 from ..transports import Link, Transport, check_url
 
 __all__ = ["Dialer", "HeadersSource", "URLSource"]
@@ -26,7 +26,7 @@ HOOKS_ONLY = Backoff(max_attempts=None)
 """The delays where there is no policy, and ``handle_disconnect`` returns Reconnect."""
 
 MAX_FAILURES = 1000
-"""The most reasons that GaveUp tells."""
+"""The most reasons that ReconnectFailed tells."""
 
 URLSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
 """A URL, or a function, plain or async, that is asked before every attempt."""
@@ -90,7 +90,7 @@ class Dialer:
         decision: Reconnect | Stop | None,
         lasted: float,
         *,
-        at_once: bool,
+        immediate: bool,
     ) -> float | None:
         """See :meth:`Route.next_delay`."""
         if lasted >= (self._backoff or HOOKS_ONLY).stable_after:
@@ -100,7 +100,7 @@ class Dialer:
             self._url = self._url if decision.url is None else decision.url
             if decision.additional_headers is not None:
                 self._headers = decision.additional_headers
-        if at_once and not isinstance(decision, Stop):
+        if immediate and not isinstance(decision, Stop):
             return 0.0
         self._failures.append(reason)
         del self._failures[:-MAX_FAILURES]
@@ -112,7 +112,7 @@ class Dialer:
             return None
         delay = self._next_of_policy()
         if delay is None:
-            self.gave_up = GaveUp(self._failures)
+            self.gave_up = ReconnectFailed(self._failures)
             return None
         return max(delay, retry_after(reason))
 

@@ -7,9 +7,9 @@ from typing import TypeVar, Unpack
 import trio
 
 from ..connection import Connection
+from ..disconnect import LocalClose
 from ..errors import ConnectionClosedError
-from ..reasons import LocalClose
-from ..socket import Socket
+from ..hooks import Socket
 from .connect import ConnectOptions, connect
 from .dialer import URLSource
 

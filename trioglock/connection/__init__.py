@@ -1,8 +1,8 @@
 """One live connection: its actor, its queues, its tasks, and how it ends."""
 
 from .block import hold
+from .closing import Status
 from .connection import Connection
-from .ending import Status
 from .report import StatusReport
 from .route import Route
 from .session import Session

@@ -13,14 +13,14 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
+from .._redact import shorten
+from ..disconnect import Disconnect
 from ..errors import BadHookResult
 from ..frames import Run
-from ..reasons import Disconnect
-from ..redaction import shorten
-from ..socket import Deliver, Reconnect, Socket, Stop, Stream
-from .dispatch import Effects, Hook, hook_of, split, split_call
+from ..hooks import ConnectionInfo, Deliver, Reconnect, Socket, Stop
+from ._sync import Waiters
+from .hook_results import Hook, HookResults, hook_of, split, split_call
 from .mailbox import PLAIN, Answer, Mailbox
-from .waiters import Waiters
 
 __all__ = ["Actor"]
 
@@ -47,7 +47,7 @@ class Actor(Generic[StateT]):
     def __init__(
         self,
         socket: Socket[StateT],
-        effects: Effects,
+        effects: HookResults,
         *,
         failed: Callable[[str, Exception, bool], None],
         closed_error: Callable[[], Exception],
@@ -148,9 +148,9 @@ class Actor(Generic[StateT]):
 
     def connected(
         self,
-        stream: Stream,
-        done: Callable[[Stream], None],
-        is_current: Callable[[Stream], bool],
+        stream: ConnectionInfo,
+        done: Callable[[ConnectionInfo], None],
+        is_current: Callable[[ConnectionInfo], bool],
     ) -> None:
         """A link is up: ``init_stream``, once, and ``handle_connect``. Never waits or raises.
 
@@ -210,15 +210,15 @@ class Actor(Generic[StateT]):
             self.backlog += len(run)
             self.mailbox.put(partial(self._receive_later, run))
         elif hook.is_default:
-            self._effects.inbox.extend(run)
+            self._effects.receive_queue.extend(run)
         else:
             self._receive_now(run)
 
     def _receive_now(self, run: Run) -> None:
         hook = self.receive_hook
         call = hook.call
-        inbox = self._effects.inbox
-        deliver = inbox.filling().append
+        receive_queue = self._effects.receive_queue
+        deliver = receive_queue.filling().append
         state = self.state
         self.mailbox.active = PLAIN
         # Emptied by stop(), which ends the loop: a hook may crash, close or abort.
@@ -243,8 +243,8 @@ class Actor(Generic[StateT]):
             self._failed(hook.label, error, True)
         finally:
             self.mailbox.active = None
-        if inbox.items:
-            inbox.settle()
+        if receive_queue.items:
+            receive_queue.settle()
 
     async def _receive_later(self, run: Run) -> None:
         try:

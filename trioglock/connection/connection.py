@@ -9,12 +9,12 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
+from .._redact import redact_url
 from ..errors import CallTimeout, InvalidOption, UsageError
 from ..frames import Close, Data, Frame, Ping
 from ..options import check_seconds
-from ..redaction import redact_url
 from ..transports import Handshake
-from .ending import OK_CODES, Status
+from .closing import OK_CODES, Status
 from .outgoing import checked_frame
 from .report import StatusReport, report_on
 from .session import Session
@@ -46,20 +46,20 @@ class Connection(Generic[StateT]):
         self._session = session
         self._actor = session.actor
         self._mailbox = session.actor.mailbox
-        self._inbox = session.inbox
-        self._outbox = session.outbox
+        self._receive_queue = session.receive_queue
+        self._send_queue = session.send_queue
         self._url = url
         self._sends = 0
         self._turn_began = 0.0
 
     def __repr__(self) -> str:
-        who = self._session.probe.connection
+        who = self._session.emitter.connection
         return f"<Connection {who} to {redact_url(self.url)}, {self.status.value}>"
 
     # Sending.
 
     async def send(self, message: Any) -> None:
-        """Send a message through ``handle_send``; wait while the outbox is full.
+        """Send a message through ``handle_send``; wait while the send queue is full.
 
         Either the whole message is queued, or the call raises and none of it is.
 
@@ -74,7 +74,7 @@ class Connection(Generic[StateT]):
         """
         actor = self._actor
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._outbox.closed or self._outbox.full or not actor.idle:
+        if self._send_queue.closed or self._send_queue.full or not actor.idle:
             await self._send_in_turn(message)
         elif actor.send_hook.is_async:
             await actor.send_here(message)
@@ -94,13 +94,13 @@ class Connection(Generic[StateT]):
             self._actor.send_now(message)
 
     async def _wait_room(self) -> None:
-        """Return once the outbox takes more; raises ConnectionClosed if it never will."""
-        outbox = self._outbox
-        if outbox.full and not outbox.closed:
-            with self._session.probe.waiting("sender", "outbox"):
-                while outbox.full and not outbox.closed:
-                    await outbox.wait_room()
-        if outbox.closed:
+        """Return once the send queue takes more; raises ConnectionClosed if it never will."""
+        send_queue = self._send_queue
+        if send_queue.full and not send_queue.closed:
+            with self._session.emitter.waiting("sender", "send_queue"):
+                while send_queue.full and not send_queue.closed:
+                    await send_queue.wait_room()
+        if send_queue.closed:
             raise self._session.closed_error()
 
     def _turn_is_over(self) -> bool:
@@ -121,28 +121,33 @@ class Connection(Generic[StateT]):
         """Send a message through ``handle_send``, or raise at once.
 
         Raises:
-            trio.WouldBlock: the outbox is full, or an async hook is running.
+            trio.WouldBlock: the send queue is full, or an async hook is running.
             UsageError: ``handle_send`` is async: use ``await send()``.
             ConnectionClosed, InvalidFrame, BadHookResult, Exception: as :meth:`send`.
         """
         actor = self._actor
-        if self._outbox.closed or self._outbox.full or not actor.idle or actor.send_hook.is_async:
+        if (
+            self._send_queue.closed
+            or self._send_queue.full
+            or not actor.idle
+            or actor.send_hook.is_async
+        ):
             self._refuse_nowait()
         actor.send_now(message)
 
     def _refuse_nowait(self) -> None:
         self._mailbox.refuse_inside("send_nowait")
-        if self._outbox.closed:
+        if self._send_queue.closed:
             raise self._session.closed_error()
         if self._actor.send_hook.is_async:
             raise UsageError(f"{self._actor.send_hook.label} is async: use await send()")
         raise trio.WouldBlock
 
     async def send_frame(self, frame: Frame) -> None:
-        """Send a frame as it is, past ``handle_send``; wait while the outbox is full.
+        """Send a frame as it is, past ``handle_send``; wait while the send queue is full.
 
         Args:
-            frame: ``str``, bytes-like, ``Prepared``, ``Ping``, ``Pong`` or ``Close``.
+            frame: ``str``, bytes-like, ``PreparedMessage``, ``Ping``, ``Pong`` or ``Close``.
 
         Raises:
             ConnectionClosed: the connection is closing or closed.
@@ -156,33 +161,33 @@ class Connection(Generic[StateT]):
         if isinstance(checked, Close):
             self._session.close(checked)
         else:
-            self._outbox.put(checked)
+            self._send_queue.put(checked)
 
-    def send_frame_nowait(self, frame: Frame, *, at_once: bool = False) -> None:
+    def send_frame_nowait(self, frame: Frame, *, immediate: bool = False) -> None:
         """Send a frame past ``handle_send``, or raise at once; allowed anywhere, also in hooks.
 
         Args:
             frame: as for :meth:`send_frame`; what goes to many connections is best a
-                :class:`Prepared`.
-            at_once: write it in this very step if the socket takes it, where it would otherwise
+                :class:`PreparedMessage`.
+            immediate: write it in this very step if the socket takes it, where it would otherwise
                 wait to leave together with what is queued next.
 
         Raises:
-            trio.WouldBlock: the outbox is full.
+            trio.WouldBlock: the send queue is full.
             ConnectionClosed: the connection is closing or closed.
             InvalidFrame: it is no frame.
         """
-        outbox = self._outbox
-        if outbox.closed:
+        send_queue = self._send_queue
+        if send_queue.closed:
             raise self._session.closed_error()
-        if outbox.full:
+        if send_queue.full:
             raise trio.WouldBlock
-        if at_once:
-            outbox.hurry()
+        if immediate:
+            send_queue.hurry()
         if frame.__class__ is Close:
             self._session.close(frame)
         else:
-            outbox.put(frame)
+            send_queue.put(frame)
 
     async def flush(self) -> None:
         """Wait until all that is queued now is with the operating system.
@@ -193,9 +198,9 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         self._mailbox.refuse_inside("flush")
-        marks = self._outbox.flush_marks()
+        marks = self._send_queue.flush_marks()
         await trio.lowlevel.checkpoint()
-        if not await self._outbox.wait_flushed(marks):
+        if not await self._send_queue.wait_flushed(marks):
             raise self._session.closed_error()
 
     def discard_unsent(self) -> tuple[Data, ...]:
@@ -207,7 +212,7 @@ class Connection(Generic[StateT]):
         Returns:
             The frames, oldest first.
         """
-        return self._session.outbox.discard()
+        return self._session.send_queue.discard()
 
     # Receiving.
 
@@ -219,9 +224,9 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         await self._wait_items("receive")
-        item = self._inbox.items.popleft()
-        if self._inbox.held:
-            self._inbox.taken()
+        item = self._receive_queue.items.popleft()
+        if self._receive_queue.held:
+            self._receive_queue.taken()
         return item
 
     def receive_nowait(self) -> Any:
@@ -233,13 +238,13 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         self._mailbox.refuse_inside("receive_nowait")
-        if not self._inbox.items:
-            if self._inbox.ended:
+        if not self._receive_queue.items:
+            if self._receive_queue.ended:
                 raise self._session.closed_error()
             raise trio.WouldBlock
-        item = self._inbox.items.popleft()
-        if self._inbox.held:
-            self._inbox.taken()
+        item = self._receive_queue.items.popleft()
+        if self._receive_queue.held:
+            self._receive_queue.taken()
         return item
 
     async def receive_batch(self) -> list[Any]:
@@ -250,20 +255,20 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         await self._wait_items("receive_batch")
-        batch = list(self._inbox.items)
-        self._inbox.items.clear()
-        if self._inbox.held:
-            self._inbox.taken()
+        batch = list(self._receive_queue.items)
+        self._receive_queue.items.clear()
+        if self._receive_queue.held:
+            self._receive_queue.taken()
         return batch
 
     async def _wait_items(self, call: str) -> None:
         if self._mailbox.active is not None:
             self._mailbox.refuse_inside(call)
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._inbox.items:
-            if self._inbox.ended:
+        while not self._receive_queue.items:
+            if self._receive_queue.ended:
                 raise self._session.closed_error()
-            await self._inbox.wait()
+            await self._receive_queue.wait()
 
     def __aiter__(self) -> Connection[StateT]:
         return self
@@ -272,17 +277,17 @@ class Connection(Generic[StateT]):
         if self._mailbox.active is not None:
             self._mailbox.refuse_inside("receive")
         await trio.lowlevel.checkpoint_if_cancelled()
-        inbox = self._inbox
-        while not inbox.items:
-            if inbox.ended:
+        receive_queue = self._receive_queue
+        while not receive_queue.items:
+            if receive_queue.ended:
                 error = self._session.closed_error()
                 if error.code in OK_CODES and error.__cause__ is None:
                     raise StopAsyncIteration
                 raise error
-            await inbox.wait()
-        item = inbox.items.popleft()
-        if inbox.held:
-            inbox.taken()
+            await receive_queue.wait()
+        item = receive_queue.items.popleft()
+        if receive_queue.held:
+            receive_queue.taken()
         return item
 
     # The actor's mailbox.
@@ -359,11 +364,11 @@ class Connection(Generic[StateT]):
         """
         self._mailbox.refuse_inside("ping")
         await trio.lowlevel.checkpoint()
-        if self._outbox.closed or not self._session.is_open:
+        if self._send_queue.closed or not self._session.is_open:
             raise self._session.closed_error()
         pings = self._session.pings
         payload = pings.new_payload()
-        self._outbox.put(Ping(payload))
+        self._send_queue.put(Ping(payload))
         seconds = await pings.wait(payload)
         if seconds is None:
             raise self._session.closed_error()
@@ -403,8 +408,8 @@ class Connection(Generic[StateT]):
     async def reconnect(self) -> None:
         """Leave the present link for a new one; wait until that is open.
 
-        State, inbox and queued messages stay. While the policy pauses between two attempts, the
-        next one is made at once.
+        State and queued messages are kept. If the policy is waiting between two attempts, the
+        next attempt starts immediately.
 
         Raises:
             ConnectionClosed: the connection ended instead.
@@ -444,12 +449,12 @@ class Connection(Generic[StateT]):
     @property
     def name(self) -> str:
         """What logs call this connection."""
-        return self._session.probe.name
+        return self._session.emitter.name
 
     @property
     def id(self) -> int:
         """The number that no other connection of this process has; traces and events tell it."""
-        return self._session.probe.id
+        return self._session.emitter.id
 
     @property
     def handshake(self) -> Handshake | None:
@@ -468,7 +473,7 @@ class Connection(Generic[StateT]):
 
         None while the connection is not closed (RFC 6455, section 7.1.5).
         """
-        if self.status is not Status.CLOSED:
+        if self.status not in (Status.DECIDING, Status.CLOSED):
             return None
         received = self._session.ending.received
         return 1006 if received is None else received.code
@@ -476,7 +481,7 @@ class Connection(Generic[StateT]):
     @property
     def close_reason(self) -> str | None:
         """The text that came with :attr:`close_code` (RFC 6455, section 7.1.6)."""
-        if self.status is not Status.CLOSED:
+        if self.status not in (Status.DECIDING, Status.CLOSED):
             return None
         received = self._session.ending.received
         return "" if received is None else received.reason
@@ -486,16 +491,16 @@ class Connection(Generic[StateT]):
         session = self._session
         sent, received, messages = session.figures
         return Statistics(
-            messages_sent=session.outbox.written,
+            messages_sent=session.send_queue.written,
             messages_received=messages,
             bytes_sent=sent,
             bytes_received=received,
-            inbox=len(self._inbox.items),
-            outbox=len(session.outbox),
-            outbox_bytes=session.outbox.size,
+            receive_queue=len(self._receive_queue.items),
+            send_queue=len(session.send_queue),
+            send_queue_bytes=session.send_queue.size,
             mailbox=self._mailbox.pending,
-            dropped=session.inbox.dropped,
-            in_doubt=session.outbox.doubtful,
+            dropped=session.receive_queue.dropped,
+            in_doubt=session.send_queue.doubtful,
             unsent=len(session.ending.unsent),
             reconnects=max(0, session.upgrades - 1),
             latency=session.pings.latency,
@@ -514,7 +519,7 @@ class Connection(Generic[StateT]):
         Args:
             on: whether it is written from now on.
         """
-        self._session.probe.trace(on=on)
+        self._session.emitter.trace(on=on)
 
     def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run ``fn(*args)`` in a task that ends with the connection; allowed anywhere.

@@ -12,14 +12,14 @@ from collections.abc import Callable
 
 import trio
 
+from ..disconnect import HeartbeatTimeout
 from ..frames import Ping
 from ..options import FlowOptions
-from ..reasons import HeartbeatTimeout
 from ..transports import Link
-from .outbox import Outbox
 from .outgoing import checked_frame
 from .owner import Owner
 from .pings import Pings
+from .send_queue import SendQueue
 
 __all__ = ["Gate", "Heartbeat"]
 
@@ -60,7 +60,7 @@ class Heartbeat:
         link: its byte counters are the signs of life.
         gate: of the reader task.
         pings: remembers when pings were sent.
-        outbox: where pings are queued, and what the writer task works on.
+        send queue: where pings are queued, and what the writer task works on.
         flow: ``ping_interval``, ``ping_timeout`` and ``write_timeout``.
     """
 
@@ -71,10 +71,10 @@ class Heartbeat:
         "_interval",
         "_link",
         "_next_ping",
-        "_outbox",
         "_owner",
         "_patience",
         "_pings",
+        "_send_queue",
         "_sent",
         "_sleep",
         "_stopped",
@@ -85,13 +85,19 @@ class Heartbeat:
     )
 
     def __init__(
-        self, owner: Owner, link: Link, gate: Gate, pings: Pings, outbox: Outbox, flow: FlowOptions
+        self,
+        owner: Owner,
+        link: Link,
+        gate: Gate,
+        pings: Pings,
+        send_queue: SendQueue,
+        flow: FlowOptions,
     ) -> None:
         self._owner = owner
         self._link = link
         self._gate = gate
         self._pings = pings
-        self._outbox = outbox
+        self._send_queue = send_queue
         self._beat = flow.heartbeat
         self._interval = flow.ping_interval or math.inf
         self._patience = flow.ping_timeout or math.inf
@@ -137,17 +143,17 @@ class Heartbeat:
 
     def _ping(self, now: float) -> None:
         self._next_ping = now + self._interval
-        if self._outbox.closed:
+        if self._send_queue.closed:
             return
         if self._beat is None:
-            self._outbox.put(Ping(self._pings.new_payload()))
+            self._send_queue.put(Ping(self._pings.new_payload()))
         else:
             self._pings.beat()
-            self._outbox.put_urgent(checked_frame(self._beat.message()))
+            self._send_queue.put_urgent(checked_frame(self._beat.message()))
         if self._verdict == math.inf:
             self._verdict = now + self._patience
             self._evidence = self._life()
-            self._outbox.watch()
+            self._send_queue.watch()
             self._sent = self._link.bytes_sent
 
     def _life(self) -> tuple[int, int]:
@@ -160,7 +166,7 @@ class Heartbeat:
         if self._life() != self._evidence:
             self._verdict = math.inf
             return None
-        left_at = self._outbox.watched_at
+        left_at = self._send_queue.watched_at
         if self._gate.held:
             self._verdict = now + self._patience
         elif left_at is not None:
@@ -176,7 +182,9 @@ class Heartbeat:
 
     def _judge_writing(self, now: float) -> HeartbeatTimeout | None:
         """Whether the writer task has had work and got nothing away for too long."""
-        written = (self._link.bytes_sent, self._outbox.batches) if self._outbox.writing else None
+        written = (
+            (self._link.bytes_sent, self._send_queue.batches) if self._send_queue.writing else None
+        )
         if written is None or written != self._written:
             self._written, self._written_at = written, now
         elif now - self._written_at >= self._write_patience:

@@ -22,8 +22,8 @@ import trio
 
 from ..errors import UsageError
 from ..groups import is_cancelled
-from .interruptible import Interruptible
-from .waiters import Waiters
+from ._sync import Waiters
+from .cancellable import Cancellable
 
 __all__ = ["PLAIN", "Answer", "Job", "Mailbox"]
 
@@ -91,7 +91,7 @@ class Mailbox:
         self._answers: set[Answer] = set()
         self._task: trio.lowlevel.Task | None = None
         self._turn = Waiters()
-        self._here: Interruptible | None = None
+        self._here: Cancellable | None = None
 
     def put(self, job: Job) -> None:
         """Post a job."""
@@ -125,14 +125,14 @@ class Mailbox:
         nurseries = len(task.child_nurseries)
         try:
             wish = hook.send(None)
-            return await self._wait_for(Interruptible(hook, wish, nurseries))
+            return await self._wait_for(Cancellable(hook, wish, nurseries))
         except StopIteration as done:
             return done.value
         finally:
             self.pending -= 1
             self.leave()
 
-    async def _wait_for(self, here: Interruptible) -> Any:
+    async def _wait_for(self, here: Cancellable) -> Any:
         self._here = here
         try:
             return await here

@@ -1,14 +1,14 @@
-"""Outgoing frames: what may be sent, and how much it counts against the limit of the outbox."""
+"""Outgoing frames: what may be sent, and how much it counts against the limit of the send queue."""
 
 from __future__ import annotations
 
+from .._redact import shorten
 from ..errors import InvalidFrame
-from ..frames import Close, Data, Frame, Ping, Pong, Prepared
-from ..redaction import shorten
+from ..frames import Close, Data, Frame, Ping, Pong, PreparedMessage
 
 __all__ = ["Message", "OutFrame", "checked_frame", "plain", "size_of", "urgent_size"]
 
-Message = Data | Prepared
+Message = Data | PreparedMessage
 OutFrame = Message | Ping | Pong | Close
 
 
@@ -25,13 +25,13 @@ def checked_frame(frame: Frame) -> OutFrame:
         frame = str(frame)
         size_of(frame)
         return frame
-    if isinstance(frame, Ping | Pong | Close | Prepared):
+    if isinstance(frame, Ping | Pong | Close | PreparedMessage):
         return frame
     if isinstance(frame, bytes | bytearray | memoryview):
         # A copy: the buffer may change before the writer task gets to it.
         return bytes(frame)
     raise InvalidFrame(
-        "a frame is str, bytes-like, Prepared, Ping, Pong or Close, "
+        "a frame is str, bytes-like, PreparedMessage, Ping, Pong or Close, "
         f"not {type(frame).__name__}: {shorten(frame)}"
     )
 
@@ -43,7 +43,7 @@ def urgent_size(frame: OutFrame) -> int:
 
 def plain(frame: Message) -> Data:
     """The message as the program gave it."""
-    return frame.message if isinstance(frame, Prepared) else frame
+    return frame.message if isinstance(frame, PreparedMessage) else frame
 
 
 def size_of(frame: Message) -> int:
@@ -59,4 +59,4 @@ def size_of(frame: Message) -> int:
             return len(frame.encode())
         except UnicodeEncodeError as error:
             raise InvalidFrame(f"text that is not valid Unicode: {error}") from None
-    return frame.size if isinstance(frame, Prepared) else len(frame)
+    return frame.size if isinstance(frame, PreparedMessage) else len(frame)

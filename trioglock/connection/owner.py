@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from ..disconnect import HeartbeatTimeout
 from ..frames import Close, Violation
-from ..reasons import HeartbeatTimeout
 
 __all__ = ["Owner"]
 

@@ -6,7 +6,7 @@ import itertools
 
 import trio
 
-from .waiters import Waiters
+from ._sync import Waiters
 
 __all__ = ["Pings"]
 

@@ -7,18 +7,18 @@ from typing import Any
 
 import trio
 
+from ..disconnect import ConnectionLost
 from ..frames import Close, Data, Ping, Pong, Violation
 from ..options import FlowOptions
-from ..reasons import Lost
-from ..telemetry import Probe, Queue
+from ..telemetry import EventEmitter, Queue
 from ..transports import Link, LinkBroken
 from .actor import Actor
-from .dispatch import Effects
 from .heartbeat import Gate
-from .inbox import Inbox
-from .outbox import Outbox
+from .hook_results import HookResults
 from .owner import Owner
 from .pings import Pings
+from .receive_queue import ReceiveQueue
+from .send_queue import SendQueue
 
 __all__ = ["Reader"]
 
@@ -31,24 +31,24 @@ class Reader:
         link: to read.
         actor: gets the messages.
         effects: carry out what hooks ask for.
-        outbox: gets the pongs.
+        send queue: gets the pongs.
         pings: get the answers.
         gate: tells the heartbeat when the reader is held back.
-        probe: told every frame, and when it is held back.
+        emitter: told every frame, and when it is held back.
         flow: ``max_queue`` and ``heartbeat``.
     """
 
     __slots__ = (
         "_actor",
         "_effects",
+        "_emitter",
         "_gate",
-        "_inbox",
         "_is_answer",
         "_link",
         "_max_queue",
-        "_outbox",
         "_pings",
-        "_probe",
+        "_receive_queue",
+        "_send_queue",
         "_session",
         "messages",
     )
@@ -58,11 +58,11 @@ class Reader:
         session: Owner,
         link: Link,
         actor: Actor[Any],
-        effects: Effects,
-        outbox: Outbox,
+        effects: HookResults,
+        send_queue: SendQueue,
         pings: Pings,
         gate: Gate,
-        probe: Probe,
+        emitter: EventEmitter,
         flow: FlowOptions,
     ) -> None:
         self.messages: int = 0
@@ -71,47 +71,47 @@ class Reader:
         self._link = link
         self._actor = actor
         self._effects = effects
-        self._inbox: Inbox = effects.inbox
-        self._outbox = outbox
+        self._receive_queue: ReceiveQueue = effects.receive_queue
+        self._send_queue = send_queue
         self._pings = pings
         self._gate = gate
-        self._probe = probe
+        self._emitter = emitter
         self._max_queue = flow.max_queue
         self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
 
-    async def read(self) -> Lost:
+    async def read(self) -> ConnectionLost:
         """Read until the stream ends; how it ended, as far as the stream tells."""
-        receive, outbox = self._link.receive, self._outbox
+        receive, send_queue = self._link.receive, self._send_queue
         try:
             while True:
                 events = await receive()
                 if not events:
-                    return Lost()
-                outbox.cork()
+                    return ConnectionLost()
+                send_queue.cork()
                 for event in events:
                     if event.__class__ is list:
                         self._messages(event)
                     elif event.__class__ is Violation:
-                        outbox.uncork()
+                        send_queue.uncork()
                         await self._violation(event)
                     else:
                         self._control(event)  # type: ignore[arg-type]  # nothing else is left
-                outbox.uncork()
+                send_queue.uncork()
                 if self._must_hold():
                     await self._hold()
         except LinkBroken as broken:
-            return Lost(error=broken.__cause__ or broken)
+            return ConnectionLost(error=broken.__cause__ or broken)
 
     def _messages(self, run: list[Any]) -> None:
-        if self._probe.frames:
-            self._probe.frames_received(run)
+        if self._emitter.frames:
+            self._emitter.frames_received(run)
         self.messages += len(run)
         if self._is_answer is not None:
             run = self._without_answers(run, self._is_answer)
         if self._session.is_open or not self._hooks_lag():
             self._actor.receive(run)
         else:
-            self._inbox.give_up(run)
+            self._receive_queue.give_up(run)
 
     def _without_answers(self, run: list[Any], is_answer: Callable[[Data], bool]) -> list[Any]:
         """Take the answers to our own beats out."""
@@ -125,14 +125,14 @@ class Reader:
         return [message for message, answer in zip(run, answers, strict=True) if not answer]
 
     def _control(self, event: Ping | Pong | Close) -> None:
-        if self._probe.frames:
-            self._probe.frames_received([event])
+        if self._emitter.frames:
+            self._emitter.frames_received([event])
         match event:
             case Ping(payload):
                 pong = Pong(payload)
-                if self._probe.frames:
-                    self._probe.hook_replied(self._actor.ping.name, [pong])
-                self._outbox.pong(pong)
+                if self._emitter.frames:
+                    self._emitter.hook_replied(self._actor.ping.name, [pong])
+                self._send_queue.pong(pong)
                 self._actor.control(self._actor.ping, payload)
             case Pong(payload):
                 self._pings.answered(payload)
@@ -155,11 +155,11 @@ class Reader:
     def _must_hold(self) -> bool:
         if not self._session.is_open:
             return False
-        # A full outbox holds the reader only for what its own hooks reply: if it waited for the
+        # A full send queue holds the reader only for what its own hooks reply: if it waited for the
         # program's sends as well, two peers that send and read at the same time would stand still.
         effects = self._effects
-        effects.replied = effects.replied and self._outbox.full and not self._outbox.gone
-        return self._inbox.full or effects.replied or self._hooks_lag()
+        effects.replied = effects.replied and self._send_queue.full and not self._send_queue.gone
+        return self._receive_queue.full or effects.replied or self._hooks_lag()
 
     def _hooks_lag(self) -> bool:
         limit = self._max_queue
@@ -167,12 +167,18 @@ class Reader:
 
     async def _hold(self) -> None:
         """Read no more until there is room: TCP tells the peer to slow down."""
-        queue: Queue = "inbox" if self._inbox.full else "mailbox" if self._hooks_lag() else "outbox"
-        with self._gate, self._probe.waiting("reader", queue):
+        queue: Queue = (
+            "receive_queue"
+            if self._receive_queue.full
+            else "mailbox"
+            if self._hooks_lag()
+            else "send_queue"
+        )
+        with self._gate, self._emitter.waiting("reader", queue):
             while self._must_hold():
-                if self._inbox.full:
-                    await self._inbox.wait_room()
+                if self._receive_queue.full:
+                    await self._receive_queue.wait_room()
                 elif self._hooks_lag():
                     await self._actor.wait_backlog()
                 else:
-                    await self._outbox.wait_room()
+                    await self._send_queue.wait_room()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .._redact import printable, redact_line, redact_subprotocols, shown
+from ..disconnect import Disconnect
 from ..headers import Headers
-from ..reasons import Disconnect
-from ..redaction import printable, redact_line, redact_subprotocols, shown
 from ..telemetry import ConnectionId
-from .ending import Status
+from .closing import Status
 from .session import Session
 from .statistics import Statistics
 
@@ -73,12 +73,12 @@ class StatusReport:
         latency = "unknown" if figures.latency is None else f"{figures.latency * 1000:.1f} ms"
         sent = (
             f"{figures.messages_sent} messages, {figures.bytes_sent} bytes; "
-            f"queued: {figures.outbox}, {figures.outbox_bytes} bytes; "
+            f"queued: {figures.send_queue}, {figures.send_queue_bytes} bytes; "
             f"in doubt: {figures.in_doubt}, unsent: {figures.unsent}"
         )
         received = (
             f"{figures.messages_received} messages, {figures.bytes_received} bytes; "
-            f"in the inbox: {figures.inbox}, dropped: {figures.dropped}"
+            f"in the receive queue: {figures.receive_queue}, dropped: {figures.dropped}"
         )
         lines = [
             f"{self.connection} to {self.connection.url or 'nowhere yet'}: {self.status.value}",
@@ -111,7 +111,7 @@ def report_on(session: Session[Any], statistics: Statistics) -> StatusReport:
         sent, received = handshake.request_headers, handshake.response_headers
         subprotocol = handshake.subprotocol and redact_subprotocols(handshake.subprotocol)
     return StatusReport(
-        connection=session.probe.connection,
+        connection=session.emitter.connection,
         status=session.status,
         socket=actor.socket_name,
         state=actor.format_status(),
@@ -125,7 +125,7 @@ def report_on(session: Session[Any], statistics: Statistics) -> StatusReport:
         latest_end=session.latest_end,
         in_hook=actor.mailbox.active is not None,
         statistics=statistics,
-        traced=session.probe.traced,
+        traced=session.emitter.traced,
     )
 
 

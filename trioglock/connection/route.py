@@ -10,8 +10,8 @@ from typing import Protocol
 
 import trio
 
-from ..reasons import Disconnect
-from ..socket import Reconnect, Stop
+from ..disconnect import Disconnect
+from ..hooks import Reconnect, Stop
 from ..transports import Link
 
 __all__ = ["Route"]
@@ -40,7 +40,7 @@ class Route(Protocol):
         decision: Reconnect | Stop | None,
         lasted: float,
         *,
-        at_once: bool,
+        immediate: bool,
     ) -> float | None:
         """Seconds to wait before the next link, or None to end.
 
@@ -48,5 +48,5 @@ class Route(Protocol):
             reason: why the last link, or attempt, ended.
             decision: of ``handle_disconnect``.
             lasted: seconds that the link was open; 0 for an attempt that failed.
-            at_once: the program has asked for another link: it costs the policy nothing.
+            immediate: the program has asked for another link: it costs the policy nothing.
         """

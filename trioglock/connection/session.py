@@ -10,38 +10,41 @@ what the peer says in :attr:`Session.ending`.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
-from ..errors import ConnectionClosed
-from ..frames import Close, Violation
-from ..options import FlowOptions
-from ..reasons import (
+from ..disconnect import (
     Aborted,
-    Crashed,
+    ConnectionLost,
     Disconnect,
     HandshakeFailed,
     HeartbeatTimeout,
+    HookError,
     LocalClose,
-    Lost,
+    ProtocolViolation,
     RemoteClose,
-    Violated,
 )
-from ..socket import Handle, Reconnect, Socket, Stop, Stream
-from ..telemetry import Probe
+from ..errors import ConnectionClosed
+from ..frames import Close, Violation
+from ..hooks import ConnectionInfo, Reconnect, Socket, Stop
+from ..options import FlowOptions
+from ..telemetry import EventEmitter
 from ..transports import Handshake, Link
+from ._sync import Latch
 from .actor import Actor
 from .background import Background
+from .closing import TRANSITIONS, CloseState, Status
 from .deadlines import Deadlines
-from .dispatch import Effects
-from .ending import TRANSITIONS, Ending, Status
-from .inbox import Inbox
-from .outbox import Outbox
+from .hook_results import HookResults
+from .link_tasks import LinkTasks
 from .pings import Pings
+from .receive_queue import ReceiveQueue
 from .route import Route
-from .span import Span
-from .waiters import Latch
+from .send_queue import SendQueue
+
+if TYPE_CHECKING:
+    from .connection import Connection
 
 __all__ = ["Session"]
 
@@ -55,11 +58,10 @@ class Session(Generic[StateT]):
         route: where links come from, and whether another one is wanted.
         flow: time-outs and limits.
         socket: the user's hooks.
-        probe: told every step.
+        emitter: told every step.
     """
 
     __slots__ = (
-        "_at_once",
         "_broken",
         "_deadlines",
         "_effects",
@@ -67,6 +69,7 @@ class Session(Generic[StateT]):
         "_final",
         "_flow",
         "_handle",
+        "_immediate",
         "_lasted",
         "_link_ended_by",
         "_past",
@@ -78,28 +81,28 @@ class Session(Generic[StateT]):
         "attempts",
         "background",
         "body",
+        "emitter",
         "ending",
         "failures",
         "finished",
         "handshake",
-        "inbox",
         "latest_end",
         "open_error",
         "opened",
-        "outbox",
         "pings",
-        "probe",
+        "receive_queue",
+        "send_queue",
         "status",
         "upgrades",
     )
 
     def __init__(
-        self, route: Route, flow: FlowOptions, socket: Socket[StateT], probe: Probe
+        self, route: Route, flow: FlowOptions, socket: Socket[StateT], emitter: EventEmitter
     ) -> None:
-        self.probe: Probe = probe
+        self.emitter: EventEmitter = emitter
         self.status: Status = Status.CONNECTING
         self.handshake: Handshake | None = None
-        self.ending: Ending = Ending()
+        self.ending: CloseState = CloseState()
         self.failures: list[BaseException] = []
         self.open_error: Exception | None = None
         self.opened: Latch = Latch()
@@ -108,11 +111,13 @@ class Session(Generic[StateT]):
         self.attempts: int = 0
         self.upgrades: int = 0
         self.latest_end: Disconnect | None = None
-        self.inbox: Inbox = Inbox(flow.max_queue, flow.overflow, self._overflowed, probe)
-        self.outbox: Outbox = Outbox(flow.write_limit)
+        self.receive_queue: ReceiveQueue = ReceiveQueue(
+            flow.max_queue, flow.overflow, self._overflowed, emitter
+        )
+        self.send_queue: SendQueue = SendQueue(flow.write_limit)
         self.pings: Pings = Pings()
         self.background: Background = Background(self.crash, self.closed_error)
-        self._effects = Effects(self.inbox, self.outbox, self.close, probe)
+        self._effects = HookResults(self.receive_queue, self.send_queue, self.close, emitter)
         self.actor: Actor[StateT] = Actor(
             socket,
             self._effects,
@@ -122,8 +127,8 @@ class Session(Generic[StateT]):
         )
         self._flow = flow
         self._route = route
-        self._handle: Handle
-        self._span: Span | None = None
+        self._handle: Connection[StateT]
+        self._span: LinkTasks | None = None
         self._past = (0, 0, 0)
         self._lasted = 0.0
         self._deadlines = Deadlines(flow.close_timeout)
@@ -134,12 +139,12 @@ class Session(Generic[StateT]):
         self._final = False
         # Of reconnect(): who waits for the new link, and whether an attempt is owed at once.
         self._reopened: trio.Event | None = None
-        self._at_once = False
+        self._immediate = False
         self._pausing = False
 
     # The main task.
 
-    async def run(self, handle: Handle, nursery: trio.Nursery) -> None:
+    async def run(self, handle: Connection[StateT], nursery: trio.Nursery) -> None:
         """Live from the first attempt to ``terminate``.
 
         Args:
@@ -176,11 +181,11 @@ class Session(Generic[StateT]):
                     self.open_error = self._route.gave_up or reason.error
                 return reason
             self._become(Status.RECONNECTING)
-            self.outbox.reopen()
+            self.send_queue.reopen()
             self._pausing = True
             with self._deadlines.new_link():
                 # In the scope: a listener may close or abort.
-                self.probe.reconnect_scheduled(self.attempts + 1, delay)
+                self.emitter.reconnect_scheduled(self.attempts + 1, delay)
                 await trio.sleep(delay)
             self._pausing = False
             if self._final:
@@ -210,14 +215,14 @@ class Session(Generic[StateT]):
             # The whole is cancelled, or interrupted: that is the end of this link as well.
             self._ended_by = self._ended_by or Aborted(attempt=self.attempts)
             if link is not None:
-                self.probe.disconnected(self._ended_by, self._lasted, forced=False)
+                self.emitter.disconnected(self._ended_by, self._lasted, forced=False)
             raise
         reason = self._why()
         self._settle(reason)
         if link is not None:
             late = scope.cancelled_caught and trio.current_time() >= scope.deadline
             forced = late or isinstance(reason, HeartbeatTimeout)
-            self.probe.disconnected(reason, self._lasted, forced=forced)
+            self.emitter.disconnected(reason, self._lasted, forced=forced)
         return reason
 
     def _settle(self, reason: Disconnect) -> None:
@@ -227,10 +232,11 @@ class Session(Generic[StateT]):
         if self._goes_on(reason):
             self._become(Status.RECONNECTING)
             return
-        self._become(Status.CLOSED)
         if self._undecided:
-            self.outbox.refuse()
+            self._become(Status.DECIDING)
+            self.send_queue.refuse()
         else:
+            self._become(Status.CLOSED)
             self._end_outbox()
         if isinstance(reason, HeartbeatTimeout):
             # Nobody waits for a dead peer, not even behind a hook that does.
@@ -239,48 +245,48 @@ class Session(Generic[StateT]):
     async def _open(self) -> Link | None:
         assert self.background.nursery is not None
         began = trio.current_time()
-        self.probe.connect_started(self.attempts)
+        self.emitter.connect_started(self.attempts)
         try:
             return await self._route.open(self.background.nursery)
         except Exception as error:
             self._link_ended_by = HandshakeFailed(error=error, attempt=self.attempts)
-            self.probe.connect_failed(self.attempts, error, trio.current_time() - began)
+            self.emitter.connect_failed(self.attempts, error, trio.current_time() - began)
             return None
 
-    def _begin(self, link: Link) -> Span:
+    def _begin(self, link: Link) -> LinkTasks:
         """A link is up: let its tasks run."""
-        self.ending = Ending()
+        self.ending = CloseState()
         self.handshake = link.handshake
         self.upgrades += 1
         self._become(Status.OPEN)
-        self.inbox.close_gates()
-        self._span = Span(
+        self.receive_queue.close_gates()
+        self._span = LinkTasks(
             self,
             link,
             self.actor,
             self._effects,
-            self.outbox,
+            self.send_queue,
             self.pings,
             self._flow,
             self._deadlines,
-            self.probe,
+            self.emitter,
             self.background.spawn,
         )
         return self._span
 
-    def _end(self, span: Span) -> None:
+    def _end(self, span: LinkTasks) -> None:
         """The link's tasks have ended."""
         self._broken = span.broken
         # Settled before anyone who waits is woken.
         self._settle(self._why())
-        self.outbox.detach()
+        self.send_queue.detach()
         self._lasted = trio.current_time() - span.began
         self._past = self.figures
         self._span = None
 
     def _greet(self, handshake: Handshake, seconds: float) -> None:
         """Tell of the link, which took so long, and run the hooks that come before any frame."""
-        self.probe.connected(
+        self.emitter.connected(
             self.attempts,
             self.upgrades,
             seconds,
@@ -288,7 +294,7 @@ class Session(Generic[StateT]):
             peer=handshake.peer,
             subprotocol=handshake.subprotocol,
         )
-        stream = Stream(
+        stream = ConnectionInfo(
             url=handshake.url,
             subprotocol=handshake.subprotocol,
             request_headers=handshake.request_headers,
@@ -299,15 +305,15 @@ class Session(Generic[StateT]):
         )
         self.actor.connected(stream, self._greeted, self._is_current)
 
-    def _is_current(self, stream: Stream) -> bool:
+    def _is_current(self, stream: ConnectionInfo) -> bool:
         return stream.attempt == self.upgrades and self._span is not None
 
-    def _greeted(self, stream: Stream) -> None:
+    def _greeted(self, stream: ConnectionInfo) -> None:
         """``handle_connect`` has returned: what waited for this link may go."""
         if self._is_current(stream):
-            self.outbox.release()
+            self.send_queue.release()
         self.opened.set()
-        if self._reopened is not None and self._is_current(stream) and not self._at_once:
+        if self._reopened is not None and self._is_current(stream) and not self._immediate:
             self._reopened.set()
             self._reopened = None
 
@@ -328,15 +334,15 @@ class Session(Generic[StateT]):
         return None
 
     def _next_delay(self, reason: Disconnect, decision: Reconnect | Stop | None) -> float | None:
-        at_once, self._at_once = self._at_once, False
-        return self._route.next_delay(reason, decision, self._lasted, at_once=at_once)
+        immediate, self._immediate = self._immediate, False
+        return self._route.next_delay(reason, decision, self._lasted, immediate=immediate)
 
     def _goes_on(self, reason: Disconnect) -> bool:
         """Whether another link is to be expected: then messages still queue."""
         if self._final:
             return False
         try:
-            return self._at_once or self._route.retries(reason)
+            return self._immediate or self._route.retries(reason)
         except Exception as error:
             self.crash(error)
             return False
@@ -357,7 +363,7 @@ class Session(Generic[StateT]):
             return LocalClose(
                 code=sent.code, reason=sent.reason, clean=clean, attempt=self.attempts
             )
-        return Lost(error=self._broken, attempt=self.attempts)
+        return ConnectionLost(error=self._broken, attempt=self.attempts)
 
     def _blame(self, reason: Disconnect) -> None:
         self._link_ended_by = self._link_ended_by or reason
@@ -380,7 +386,7 @@ class Session(Generic[StateT]):
         if self.ending.sent is None:
             reason = RemoteClose(code=frame.code, reason=frame.reason, attempt=self.attempts)
             self._end_link(frame, reason)
-        elif not self.outbox.close_waits:
+        elif not self.send_queue.close_waits:
             self._deadlines.linger()
 
     def violated(self, violation: Violation) -> None:
@@ -389,21 +395,21 @@ class Session(Generic[StateT]):
             self._deadlines.link.cancel()
             return
         code, words = violation.code, violation.reason
-        reason = Violated(code=code, reason=words, attempt=self.attempts)
+        reason = ProtocolViolation(code=code, reason=words, attempt=self.attempts)
         self._end_link(Close(code, words[:120]), reason, heard=True)
 
     def write_broke(self) -> bool:
         """The stream takes nothing more; whether another link is to be expected."""
-        goes_on = self._goes_on(Lost(attempt=self.attempts))
+        goes_on = self._goes_on(ConnectionLost(attempt=self.attempts))
         if not goes_on:
-            self.outbox.refuse()
+            self.send_queue.refuse()
         return goes_on
 
     def expired(self, timeout: HeartbeatTimeout) -> None:
         """The peer must be taken for dead: nothing is to be waited for."""
         self._blame(replace(timeout, attempt=self.attempts))
         self._deadlines.link.cancel()
-        self.probe.heartbeat_missed(timeout)
+        self.emitter.heartbeat_missed(timeout)
 
     def _end_link(self, frame: Close, reason: Disconnect, *, heard: bool = False) -> None:
         """Send Close; what is queued waits for another link, or is lost.
@@ -420,25 +426,25 @@ class Session(Generic[StateT]):
         self.ending.sent = frame
         self._become(Status.RECONNECTING if goes_on else Status.CLOSING)
         # All is decided: a listener that closes or aborts now cannot decide otherwise.
-        self.probe.close_started("remote" if self.has_peer_closed else "local", frame)
+        self.emitter.close_started("remote" if self.has_peer_closed else "local", frame)
         last_words = heard and not goes_on
         if not (last_words or goes_on or self._undecided):
-            self.ending.unsent = self.outbox.drop_data()
-        self.outbox.close(frame, first=not last_words, last=not goes_on)
+            self.ending.unsent = self.send_queue.drop_data()
+        self.send_queue.close(frame, first=not last_words, last=not goes_on)
         self._deadlines.limit_link()
         self._open_gates()
 
     # Ends, by ourselves.
 
     def _overflowed(self) -> None:
-        self.close(Close(1008, "the inbox overflowed"))
+        self.close(Close(1008, "the receive queue overflowed"))
 
     def close(self, frame: Close) -> None:
         """End the connection with the closing handshake; the first one to do so wins."""
         if self._final:
             return
         self._final = True
-        if self.status in (Status.CLOSING, Status.CLOSED):
+        if self.status in (Status.CLOSING, Status.DECIDING, Status.CLOSED):
             # The link ends, or has ended, by itself; now no hook can want another one.
             return
         if self.status is not Status.OPEN:
@@ -448,12 +454,12 @@ class Session(Generic[StateT]):
             )
             self._end_outbox()
             self._deadlines.link.cancel()
-            self.probe.close_started("local", frame)
+            self.emitter.close_started("local", frame)
             return
         self._become(Status.CLOSING)
         self.ending.sent = frame
-        self.probe.close_started("local", frame)
-        self.outbox.close(frame)
+        self.emitter.close_started("local", frame)
+        self.send_queue.close(frame)
         self._deadlines.limit_link()
         self._open_gates()
 
@@ -465,16 +471,16 @@ class Session(Generic[StateT]):
 
     async def reconnect(self) -> None:
         """Leave the present link for another one; returns once that is open."""
-        if self._final or self.status in (Status.CLOSING, Status.CLOSED):
+        if self._final or self.status in (Status.CLOSING, Status.DECIDING, Status.CLOSED):
             raise self.closed_error()
         if self._reopened is None:
             self._reopened = trio.Event()
             if self.status is Status.OPEN:
-                self._at_once = True
+                self._immediate = True
                 self._become(Status.RECONNECTING)
                 self.ending.sent = Close(1000)
-                self.probe.close_started("local", self.ending.sent)
-                self.outbox.close(self.ending.sent, first=True, last=False)
+                self.emitter.close_started("local", self.ending.sent)
+                self.send_queue.close(self.ending.sent, first=True, last=False)
                 self._deadlines.limit_link()
                 self._open_gates()
             elif self._pausing:
@@ -486,11 +492,11 @@ class Session(Generic[StateT]):
 
     def abort(self) -> None:
         """Drop everything on the spot."""
-        if self.status is Status.CLOSED and not self._undecided:
+        if self.status is Status.CLOSED:
             return
         self._ended_by = self._ended_by or Aborted(attempt=self.attempts)
         self._final = True
-        self.outbox.refuse()
+        self.send_queue.refuse()
         self.actor.stop()
         self._deadlines.cancel()
 
@@ -500,33 +506,33 @@ class Session(Generic[StateT]):
 
     def _hook_failed(self, hook: str, error: BaseException, fatal: bool) -> None:
         try:
-            self.probe.hook_failed(hook, error, fatal=fatal)
+            self.emitter.hook_failed(hook, error, fatal=fatal)
         finally:
             if fatal:
                 self._crash(error)
 
     def _crash(self, error: BaseException) -> None:
         self.failures.append(error)
-        self._ended_by = self._ended_by or Crashed(error=error, attempt=self.attempts)
+        self._ended_by = self._ended_by or HookError(error=error, attempt=self.attempts)
         self._final = True
         if self.status is Status.OPEN:
             self._end_link(Close(1011, "internal error"), self._ended_by)
         elif self._span is None:
             self._deadlines.link.cancel()
-        self.outbox.refuse()
+        self.send_queue.refuse()
         self.actor.stop()
         self._deadlines.limit_hooks()
         self.body.cancel()
 
     def _open_gates(self) -> None:
-        self.inbox.open_gates()
-        self.outbox.open_gates()
+        self.receive_queue.open_gates()
+        self.send_queue.open_gates()
         self.actor.open_gates()
 
     def _end_outbox(self) -> None:
         """No link will come: senders learn it at once, receivers when the hooks are through."""
-        self.ending.unsent += self.outbox.drop_data()
-        self.outbox.end()
+        self.ending.unsent += self.send_queue.drop_data()
+        self.send_queue.end()
 
     def _finish(self, reason: Disconnect) -> None:
         self.ending.cause = self.latest_end = reason
@@ -535,14 +541,14 @@ class Session(Generic[StateT]):
         self._become(Status.CLOSED)
         self._end_outbox()
         self.pings.lose()
-        self.inbox.end()
+        self.receive_queue.end()
         if self._reopened is not None:
             self._reopened.set()
 
     def _over(self, reason: Disconnect) -> None:
         """Nothing follows; whoever waits for that is told, whatever a listener raises."""
         try:
-            self.probe.terminated(reason)
+            self.emitter.terminated(reason)
         finally:
             self.opened.set()
             self.finished.set()
@@ -559,7 +565,7 @@ class Session(Generic[StateT]):
 
     def closed_error(self) -> ConnectionClosed:
         """A new exception for callers that come too late."""
-        self.ending.in_doubt = self.outbox.in_doubt
+        self.ending.in_doubt = self.send_queue.in_doubt
         error = self.ending.error()
         error.origin = self
         return error

@@ -16,9 +16,9 @@ class Statistics:
         messages_received: whole data messages taken from the network.
         bytes_sent: bytes on the wire, frame headers included.
         bytes_received: bytes from the wire.
-        inbox: messages delivered and not yet received by the program.
-        outbox: frames queued and not yet with the operating system.
-        outbox_bytes: their payload in bytes, the batch that is being written included.
+        receive queue: messages delivered and not yet received by the program.
+        send queue: frames queued and not yet with the operating system.
+        send_queue_bytes: their payload in bytes, the batch that is being written included.
         mailbox: jobs that wait for a hook.
         dropped: messages that the ``overflow`` policy has dropped.
         in_doubt: frames that were being written when a link broke: sent or not, nobody can tell.
@@ -31,9 +31,9 @@ class Statistics:
     messages_received: int
     bytes_sent: int
     bytes_received: int
-    inbox: int
-    outbox: int
-    outbox_bytes: int
+    receive_queue: int
+    send_queue: int
+    send_queue_bytes: int
     mailbox: int
     dropped: int
     in_doubt: int

@@ -14,12 +14,12 @@ from functools import partial
 
 import trio
 
-from ..frames import Frame, Prepared
-from ..telemetry import Probe
+from ..frames import Frame, PreparedMessage
+from ..telemetry import EventEmitter
 from ..transports import Link, LinkBroken
-from .outbox import Outbox
+from ._sync import Waiters
 from .outgoing import OutFrame
-from .waiters import Waiters
+from .send_queue import SendQueue
 
 __all__ = ["Writer"]
 
@@ -29,8 +29,8 @@ class Writer:
 
     Args:
         link: open.
-        outbox: of what is to be sent.
-        probe: told every frame.
+        send queue: of what is to be sent.
+        emitter: told every frame.
         said_goodbye: told that our Close frame has left, and again for each batch of pongs after.
         broke: told that the link takes nothing more, and why.
     """
@@ -38,11 +38,11 @@ class Writer:
     __slots__ = (
         "_broke",
         "_done",
+        "_emitter",
         "_link",
-        "_outbox",
-        "_probe",
         "_said_goodbye",
         "_scope",
+        "_send_queue",
         "_spawn",
         "_unfinished",
         "_work",
@@ -51,15 +51,15 @@ class Writer:
     def __init__(
         self,
         link: Link,
-        outbox: Outbox,
-        probe: Probe,
+        send_queue: SendQueue,
+        emitter: EventEmitter,
         said_goodbye: Callable[[], None],
         broke: Callable[[BaseException], None],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self._link = link
-        self._outbox = outbox
-        self._probe = probe
+        self._send_queue = send_queue
+        self._emitter = emitter
         self._said_goodbye = said_goodbye
         self._broke = broke
         self._spawn = spawn
@@ -71,13 +71,13 @@ class Writer:
 
     def wake(self) -> None:
         """Something is queued, and the writer has had nothing to do."""
-        outbox = self._outbox
-        if outbox.eager and not self._unfinished:
-            outbox.eager = False
+        send_queue = self._send_queue
+        if send_queue.eager and not self._unfinished:
+            send_queue.eager = False
             self._write_now()
-            if outbox.idle and not outbox.has_work:
+            if send_queue.idle and not send_queue.has_work:
                 return
-        outbox.idle = False
+        send_queue.idle = False
         if self._done is None:
             self._scope, self._done = trio.CancelScope(), trio.Event()
             self._spawn(partial(self._run, self._scope, self._done))
@@ -86,53 +86,53 @@ class Writer:
 
     def write_now(self, frame: OutFrame) -> bool:
         """Write one frame on the spot, or begin to; whether all of it has left."""
-        told = self._probe.frames
+        told = self._emitter.frames
         if told:
             self._tell((frame,))
         done = self._link.write_now((frame,) if self._link.takes_prepared else _plain((frame,)))
-        if told and self._outbox.has_work:
+        if told and self._send_queue.has_work:
             done = False  # a listener has queued something: the task will bring it away
         self._unfinished = not done
         return done
 
     def _write_now(self) -> None:
-        batch = self._outbox.take()
+        batch = self._send_queue.take()
         if not batch:
             return
         if self._link.write_now(self._fit(batch)):
             self._wrote()
         else:
             self._unfinished = True
-            self._outbox.idle = False
+            self._send_queue.idle = False
 
     def _fit(self, batch: list[OutFrame]) -> Sequence[Frame]:
         """The batch as the link takes it."""
-        if self._probe.frames:
+        if self._emitter.frames:
             self._tell(batch)
         return batch if self._link.takes_prepared else _plain(batch)
 
     def _tell(self, batch: Sequence[OutFrame]) -> None:
         """Tell of frames that are about to leave; what a listener sends must not overtake them."""
-        outbox = self._outbox
-        idle, outbox.idle = outbox.idle, False
+        send_queue = self._send_queue
+        idle, send_queue.idle = send_queue.idle, False
         try:
-            self._probe.frames_sent(batch)
+            self._emitter.frames_sent(batch)
         finally:
-            outbox.idle = idle
+            send_queue.idle = idle
 
     def _wrote(self) -> None:
-        self._outbox.wrote()
-        if self._outbox.close_left:
+        self._send_queue.wrote()
+        if self._send_queue.close_left:
             self._said_goodbye()
 
     async def _run(self, scope: trio.CancelScope, done: trio.Event) -> None:
-        outbox, write = self._outbox, self._link.write
+        send_queue, write = self._send_queue, self._link.write
         try:
             with scope:
                 while True:
-                    batch = [] if self._unfinished else outbox.take()
+                    batch = [] if self._unfinished else send_queue.take()
                     if not (batch or self._unfinished):
-                        outbox.idle = True
+                        send_queue.idle = True
                         await self._work.park()
                         continue
                     await write(self._fit(batch))
@@ -151,4 +151,4 @@ class Writer:
 
 
 def _plain(batch: Sequence[OutFrame]) -> Sequence[Frame]:
-    return [frame.message if isinstance(frame, Prepared) else frame for frame in batch]
+    return [frame.message if isinstance(frame, PreparedMessage) else frame for frame in batch]

@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
 from ..frames import Data
-from .backlog import Event
 from .history import History
+from .queue import Event
 
 __all__ = ["Broker", "Deliver", "Line"]
 
@@ -33,7 +33,7 @@ class Line(ABC):
 
         Raises:
             BrokerUnavailable: the broker did not take it in time.
-            BrokerRefused: the broker does not want it.
+            BrokerError: the broker does not want it.
         """
 
 
@@ -50,5 +50,5 @@ class Broker(ABC):
 
         Raises:
             BrokerUnavailable: on entering the block, the broker was not reached in time.
-            BrokerRefused: on entering the block, it does not let us in.
+            BrokerError: on entering the block, it does not let us in.
         """

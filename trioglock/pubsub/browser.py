@@ -9,9 +9,9 @@ import trio
 
 from ..connection import Connection
 from ..errors import ConnectionClosed
-from .backlog import Backlog, Event
 from .fanout import Fanout
 from .message import Gap
+from .queue import Backlog, Event
 from .statistics import Counters
 from .subscriber import Waiting
 
@@ -68,7 +68,7 @@ class Browser(Waiting):
             self._hold(event)
             return
         try:
-            self._send(self._frame(event), at_once=self._fanout.at_once)
+            self._send(self._frame(event), immediate=self._fanout.immediate)
         except trio.WouldBlock:
             self._hold(event)
         except ConnectionClosed:

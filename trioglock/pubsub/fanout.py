@@ -7,9 +7,9 @@ import json
 import time
 from collections.abc import Callable
 
-from ..frames import Prepared
-from .backlog import Event
+from ..frames import PreparedMessage
 from .message import Gap, Message
+from .queue import Event
 
 __all__ = ["Fanout", "Framing"]
 
@@ -29,12 +29,12 @@ class Framing:
     def __init__(self, encode: Callable[[Event], str | bytes]) -> None:
         self._encode = encode
         self._event: Event | None = None
-        self._frame = Prepared(b"")
+        self._frame = PreparedMessage(b"")
 
-    def __call__(self, event: Event) -> Prepared:
+    def __call__(self, event: Event) -> PreparedMessage:
         """Its frame."""
         if event is not self._event:
-            self._frame = Prepared(self._encode(event))
+            self._frame = PreparedMessage(self._encode(event))
             self._event = event
         return self._frame
 
@@ -47,14 +47,14 @@ class Fanout:
         """A message as it is."""
         self.enveloped: Framing = Framing(_envelope)
         """With its id, as JSON."""
-        self.at_once: bool = True
+        self.immediate: bool = True
         """Whether the present event leaves in this very step."""
         self._latest = 0.0
 
     def begin(self) -> None:
         """Another event comes."""
         now = time.perf_counter()
-        self.at_once = now - self._latest > SECONDS_BETWEEN
+        self.immediate = now - self._latest > SECONDS_BETWEEN
         self._latest = now
 
 

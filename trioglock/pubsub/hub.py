@@ -12,7 +12,6 @@ import trio
 
 from ..errors import InvalidOption, UsageError
 from ..frames import BytesLike
-from .backlog import Event, Policy, new_backlog
 from .block import background
 from .broker import Broker, Line
 from .fanout import Fanout
@@ -21,10 +20,11 @@ from .listeners import Listener, Topic, check_topic, listeners_of
 from .listening import Listening
 from .memory import MemoryBroker
 from .message import Gap, Message, check_channel, check_data, check_name
-from .registry import Registry, matches
+from .queue import Event, SubscriberOverflow, new_backlog
 from .socket import HubSocket
 from .statistics import Counters, HubStatistics
 from .subscriber import Subscriber
+from .subscribers import Registry, matches
 from .subscription import LoopSubscriber, Subscription
 
 __all__ = ["Hub"]
@@ -57,7 +57,7 @@ class Hub:
             ``-_.:``.
         broker: by default a :class:`MemoryBroker` of its own: this process alone.
         max_queue: messages that may wait for one subscriber, beyond what its connection takes.
-        policy: what happens to one who is slower than that, see :data:`Policy`.
+        overflow: what happens to one who is slower than that, see :data:`SubscriberOverflow`.
 
     Raises:
         InvalidOption: one of these does not fit.
@@ -65,18 +65,18 @@ class Hub:
 
     def __init__(
         self,
-        name: str = "sock-hook",
+        name: str = "trioglock",
         broker: Broker | None = None,
         *,
         max_queue: int = 256,
-        policy: Policy = "drop_oldest",
+        overflow: SubscriberOverflow = "drop_oldest",
     ) -> None:
         if not (broker is None or isinstance(broker, Broker)):
             raise InvalidOption(f"broker is a Broker such as RedisBroker(url), not {broker!r}")
-        new_backlog(max_queue, policy)
+        new_backlog(max_queue, overflow)
         self.name: str = check_name(name)
         self.max_queue: int = max_queue
-        self.policy: Policy = policy
+        self.overflow: SubscriberOverflow = overflow
         self.counters: Counters = Counters()
         self.fanout: Fanout = Fanout()
         self._broker = MemoryBroker() if broker is None else broker
@@ -95,7 +95,7 @@ class Hub:
 
         Raises:
             UsageError: the hub is open already.
-            BrokerUnavailable, BrokerRefused: see the broker.
+            BrokerUnavailable, BrokerError: see the broker.
         """
         if self._context is not None:
             raise UsageError(f"the hub {self.name!r} is open already")
@@ -155,7 +155,7 @@ class Hub:
             InvalidFrame: the message is neither text nor bytes-like.
             InvalidOption: there is no such channel.
             BrokerUnavailable: the broker did not take it in time.
-            BrokerRefused: the broker does not want it.
+            BrokerError: the broker does not want it.
             UsageError: the hub is not open.
         """
         data = check_data(message)
@@ -186,7 +186,7 @@ class Hub:
         gaps: Literal[False] = False,
         after: str | None = None,
         max_queue: int | None = None,
-        policy: Policy | None = None,
+        overflow: SubscriberOverflow | None = None,
     ) -> Subscription[Message]: ...
 
     @overload
@@ -197,7 +197,7 @@ class Hub:
         gaps: Literal[True],
         after: str | None = None,
         max_queue: int | None = None,
-        policy: Policy | None = None,
+        overflow: SubscriberOverflow | None = None,
     ) -> Subscription[Message | Gap]: ...
 
     def subscribe(
@@ -207,7 +207,7 @@ class Hub:
         gaps: bool = False,
         after: str | None = None,
         max_queue: int | None = None,
-        policy: Policy | None = None,
+        overflow: SubscriberOverflow | None = None,
     ) -> Subscription[Any]:
         """Listen in a loop: ``async for message in hub.subscribe("news/*")``.
 
@@ -217,7 +217,7 @@ class Hub:
             after: the id of the last message that was seen: what came after it comes first, as far
                 as the broker's history reaches; where that is not all, a Gap comes before it.
             max_queue: messages that may wait, for this subscriber; by default as for the hub.
-            policy: as for the hub, for this subscriber.
+            overflow: as for the hub, for this subscriber.
 
         Raises:
             InvalidOption: one of these does not fit.
@@ -225,7 +225,7 @@ class Hub:
         """
         self._open_line()
         check_channel(pattern)
-        return self._subscribe(pattern, gaps=gaps, after=after, limit=max_queue, policy=policy)
+        return self._subscribe(pattern, gaps=gaps, after=after, limit=max_queue, overflow=overflow)
 
     def _subscribe(
         self,
@@ -234,10 +234,10 @@ class Hub:
         gaps: bool = False,
         after: str | None = None,
         limit: int | None = None,
-        policy: Policy | None = None,
+        overflow: SubscriberOverflow | None = None,
     ) -> Subscription[Any]:
         limit = self.max_queue if limit is None else limit
-        backlog = new_backlog(limit, self.policy if policy is None else policy)
+        backlog = new_backlog(limit, self.overflow if overflow is None else overflow)
         subscriber = LoopSubscriber(backlog, self.counters, gaps=gaps)
         if after is not None and pattern is not None:
             missed = self.history.after(after)
@@ -247,7 +247,7 @@ class Hub:
 
     def _subscribe_listener(self, listener: Listener) -> Subscription[Any]:
         pattern = listener.pattern
-        return self._subscribe(pattern, gaps=pattern is None, policy="drop_oldest")
+        return self._subscribe(pattern, gaps=pattern is None, overflow="drop_oldest")
 
     @property
     def history(self) -> History:

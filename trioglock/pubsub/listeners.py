@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from .._redact import label
 from ..errors import InvalidOption
-from ..redaction import label
-from .backlog import Event
 from .message import Gap, check_channel
+from .queue import Event
 from .subscriber import Subscriber
 
 __all__ = ["Listener", "Topic", "call_async", "listeners_of", "on"]

@@ -8,8 +8,8 @@ from typing import Any
 import trio
 
 from .listeners import Listener, PlainListener, call_async
-from .registry import Registry
 from .statistics import Counters
+from .subscribers import Registry
 from .subscription import Subscription
 
 __all__ = ["Listening"]

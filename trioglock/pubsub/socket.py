@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ..connection import Connection
-from ..errors import BrokerRefused, BrokerUnavailable, InvalidOption, UsageError
+from ..disconnect import Disconnect
+from ..errors import BrokerError, BrokerUnavailable, InvalidOption, UsageError
 from ..frames import Close, Data
-from ..reasons import Disconnect
-from ..socket import MaybeAwaitable, Socket, Stream
-from .backlog import new_backlog
+from ..hooks import ConnectionInfo, MaybeAwaitable, Socket
 from .browser import Browser
 from .history import Missed
 from .message import EVERYONE, check_channel
+from .queue import new_backlog
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -42,7 +41,7 @@ class HubSocket(Socket[Browser | None]):
     def __init__(self, hub: Hub) -> None:
         self.hub: Hub = hub
 
-    def channel_of(self, stream: Stream) -> str:
+    def channel_of(self, stream: ConnectionInfo) -> str:
         """The channel that a browser listens to: by default the path, without its first slash.
 
         Args:
@@ -56,16 +55,16 @@ class HubSocket(Socket[Browser | None]):
             raise InvalidOption(f"nobody may listen to {INCOMING!r}")
         return channel
 
-    def init_stream(self, stream: Stream) -> Browser | None:
+    def init_stream(self, info: ConnectionInfo) -> Browser | None:
         """Enter the browser; None for one that :meth:`handle_connect` will refuse."""
         hub = self.hub
         try:
-            channel = self.channel_of(stream)
-            after = parse_qs(urlsplit(stream.url).query, keep_blank_values=True).get("after")
+            channel = self.channel_of(info)
+            after = parse_qs(urlsplit(info.url).query, keep_blank_values=True).get("after")
             browser = Browser(
-                cast("Connection[Any]", stream.connection),
+                info.connection,
                 channel,
-                new_backlog(hub.max_queue, hub.policy),
+                new_backlog(hub.max_queue, hub.overflow),
                 hub.counters,
                 hub.fanout,
                 envelopes=after is not None,
@@ -86,13 +85,13 @@ class HubSocket(Socket[Browser | None]):
             return Missed((), complete=False)
 
     def handle_connect(
-        self, stream: Stream, state: Browser | None
+        self, info: ConnectionInfo, state: Browser | None
     ) -> MaybeAwaitable[tuple[Any, Browser | None]]:
         """Refuse a browser that may not listen to what it asked for."""
         if state is not None:
             return None, state
         try:
-            self.channel_of(stream)
+            self.channel_of(info)
         except InvalidOption as error:
             return Close(1008, _short(str(error))), None
         return Close(1013, "the hub is closed"), None
@@ -115,7 +114,7 @@ class HubSocket(Socket[Browser | None]):
         """
         try:
             await self.hub.publish(message, channel)
-        except (BrokerUnavailable, BrokerRefused, UsageError):
+        except (BrokerUnavailable, BrokerError, UsageError):
             return Close(1013, "not published, try again later")
         return None
 

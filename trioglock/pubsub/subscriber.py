@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 
-from .backlog import Backlog, Event
 from .history import Missed, parse_id
 from .message import Gap, Message
+from .queue import Backlog, Event
 from .statistics import Counters
 
 __all__ = ["Subscriber", "Waiting"]

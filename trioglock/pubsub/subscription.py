@@ -8,9 +8,9 @@ from typing import Generic, TypeVar, cast
 
 import trio
 
-from ..errors import SubscriberTooSlow
-from .backlog import Backlog, Event
+from ..errors import SlowConsumer
 from .message import Gap
+from .queue import Backlog, Event
 from .statistics import Counters
 from .subscriber import Waiting
 
@@ -85,14 +85,14 @@ class Subscription(Generic[EventT]):
         """The next message.
 
         Raises:
-            SubscriberTooSlow: with the policy ``"disconnect"``, once all that waited was taken.
+            SlowConsumer: with the policy ``"close"``, once all that waited was taken.
         """
         subscriber = self._subscriber
         await trio.lowlevel.checkpoint_if_cancelled()
         while not len(subscriber):
             if subscriber.too_slow:
                 limit = subscriber.backlog.limit
-                raise SubscriberTooSlow(f"{limit} messages waited for this one, and another came")
+                raise SlowConsumer(f"{limit} messages waited for this one, and another came")
             if subscriber.ended:
                 raise StopAsyncIteration
             await subscriber.changed.park()

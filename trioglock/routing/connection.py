@@ -82,7 +82,10 @@ class EventConnection(Generic[StateT]):
         def is_lost() -> bool:
             if connection.status is Status.OPEN:
                 return False
-            return connection.status is Status.CLOSED or connection.handshake is not ended
+            return (
+                connection.status in (Status.DECIDING, Status.CLOSED)
+                or connection.handshake is not ended
+            )
 
         return is_lost
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..socket import NOTHING
+from ..hooks import NOTHING
 
 __all__ = ["Emit"]
 

@@ -10,9 +10,9 @@
 
 from __future__ import annotations
 
+from .._redact import redact_line, shown
+from ..disconnect import Disconnect
 from ..errors import TrioglockError
-from ..reasons import Disconnect
-from ..redaction import redact_line, shown
 
 __all__ = ["DuplicateHandler", "RequestLost", "RequestTimeout"]
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from ..redaction import redact_line, shorten
+from .._redact import redact_line, shorten
 
 __all__ = ["InvalidMessages"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from ..reasons import Disconnect
+from ..disconnect import Disconnect
 from .errors import RequestLost
 
 __all__ = ["Answer", "Requests"]

@@ -12,8 +12,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
+from .._redact import label
 from ..errors import InvalidOption, UsageError
-from ..redaction import label
 from .errors import DuplicateHandler
 
 __all__ = ["Handler", "Router", "is_async"]

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..codecs import JSON, Codec
+from ..disconnect import Disconnect
 from ..errors import BadHookResult, DecodeError, InvalidOption
 from ..frames import Close
-from ..reasons import Disconnect
-from ..socket import Deliver, MaybeAwaitable, Reconnect, Reply, Socket, Stop
+from ..hooks import Deliver, MaybeAwaitable, Reconnect, Reply, Socket, Stop
 from .emit import Emit
 from .invalid import InvalidMessages
 from .requests import Requests

@@ -1,14 +1,14 @@
 """``serve()``: hooks and handlers for connections that others open."""
 
-from .program import Handler, Program, Target
-from .roster import Roster
+from .connections import ConnectionRegistry
+from .runner import ConnectionRunner, Handler, Target
 from .serve import ServeOptions, serve, serve_forever
 from .server import Server
 
 __all__ = [
+    "ConnectionRegistry",
+    "ConnectionRunner",
     "Handler",
-    "Program",
-    "Roster",
     "ServeOptions",
     "Server",
     "Target",

@@ -14,7 +14,7 @@ import trio
 
 from ..block import block
 from ..groups import is_graceful, leaves
-from .place import OpenListeners
+from .bind import OpenListeners
 from .server import Server
 
 __all__ = ["running"]

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import trio
 
 from ..errors import InvalidOption
-from ..options import Beat, FlowOptions, Overflow, check_seconds
+from ..options import FlowOptions, MessageHeartbeat, Overflow, check_seconds
 from ..transports import (
     NativeTransport,
     Origins,
@@ -21,11 +21,11 @@ from ..transports import (
     ServerTransport,
     UpgradeOptions,
 )
+from .bind import choose_place
 from .block import running
-from .place import choose_place
-from .program import Program, Target
-from .reception import ProcessRequest, Reception, ReceptionOptions
-from .roster import Roster
+from .connections import ConnectionRegistry
+from .handshake import HandshakeHandler, HandshakeOptions, ProcessRequest
+from .runner import ConnectionRunner, Target
 from .server import Server
 
 __all__ = ["ServeOptions", "serve", "serve_forever"]
@@ -46,14 +46,14 @@ class ServeOptions(TypedDict, total=False):
     process_request: ProcessRequest | None
     max_connections: int | None
     max_handshakes: int | None
-    max_head_size: int
+    max_header_size: int
     open_timeout: float | None
     close_timeout: float | None
     shutdown_timeout: float | None
     ping_interval: float | None
     ping_timeout: float | None
     write_timeout: float | None
-    heartbeat: Beat | None
+    heartbeat: MessageHeartbeat | None
     max_size: int | None
     max_queue: int | None
     write_limit: int
@@ -79,14 +79,14 @@ def serve(
     process_request: ProcessRequest | None = None,
     max_connections: int | None = None,
     max_handshakes: int | None = 2**12,
-    max_head_size: int = 2**15,
+    max_header_size: int = 2**15,
     open_timeout: float | None = 10,
     close_timeout: float | None = 10,
     shutdown_timeout: float | None = 30,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
     write_timeout: float | None = 60,
-    heartbeat: Beat | None = None,
+    heartbeat: MessageHeartbeat | None = None,
     max_size: int | None = 2**20,
     max_queue: int | None = 16,
     write_limit: int = 2**16,
@@ -129,7 +129,8 @@ def serve(
             for any number.
         max_handshakes: so many may be in their opening handshake at the same time; beyond it the
             one that began first is dropped. None for any number.
-        max_head_size: the most bytes of a request; beyond it clients get 431 (RFC 6585, section 5).
+        max_header_size: the most bytes of a request's headers; beyond it clients get 431 (RFC 6585,
+            section 5).
         open_timeout: seconds for TLS and the opening handshake, ``process_request`` included.
         close_timeout: seconds for everything between the decision to close a connection and its
             end.
@@ -138,7 +139,7 @@ def serve(
         ping_interval: seconds between pings; None for no pings.
         ping_timeout: seconds after a ping without any received byte; None never expires.
         write_timeout: seconds without any progress of a write.
-        heartbeat: messages instead of ping frames, see :class:`Beat`.
+        heartbeat: messages instead of ping frames, see :class:`MessageHeartbeat`.
         max_size: the most bytes of one message, inflated; None for any number.
         max_queue: messages that may wait to be received before reading stops; None for any
             number.
@@ -176,19 +177,19 @@ def serve(
     )
     if not transport.compresses:
         upgrades = replace(upgrades, compression=None)
-    options = ReceptionOptions(
+    options = HandshakeOptions(
         ssl_context=ssl_context,
         process_request=process_request,
         open_timeout=open_timeout,
-        max_head_size=max_head_size,
+        max_header_size=max_header_size,
         max_connections=max_connections,
         max_handshakes=max_handshakes,
     )
     check_seconds("shutdown_timeout", shutdown_timeout)
     place = choose_place(host, port, unix_path, listeners, backlog=backlog, reuse_port=reuse_port)
-    reception = Reception(transport, upgrades, options)
-    roster = Roster()
-    program = Program(target, flow, roster, trace=trace)
+    reception = HandshakeHandler(transport, upgrades, options)
+    roster = ConnectionRegistry()
+    program = ConnectionRunner(target, flow, roster, trace=trace)
     make = partial(
         Server,
         reception=reception,

@@ -13,9 +13,9 @@ from ..connection import Connection
 from ..errors import InvalidOption
 from ..frames import Close, Frame
 from ..transports import address_of, port_of
-from .program import Program
-from .reception import Reception
-from .roster import Roster
+from .connections import ConnectionRegistry
+from .handshake import HandshakeHandler
+from .runner import ConnectionRunner
 
 __all__ = ["Server"]
 
@@ -31,9 +31,9 @@ class Server:
     def __init__(
         self,
         listeners: Sequence[trio.abc.Listener[Any]],
-        reception: Reception,
-        program: Program,
-        roster: Roster,
+        reception: HandshakeHandler,
+        program: ConnectionRunner,
+        roster: ConnectionRegistry,
         shutdown_timeout: float | None,
     ) -> None:
         self._listeners = listeners

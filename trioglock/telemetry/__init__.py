@@ -1,20 +1,21 @@
 """What happens to connections: events for listeners, and the trace of one connection."""
 
+from .emitter import EventEmitter
 from .events import (
     BackpressureEnded,
     BackpressureStarted,
     CloseStarted,
+    ConnectAttemptFailed,
     Connected,
-    ConnectFailed,
     ConnectionId,
     ConnectStarted,
-    Disconnected,
     Event,
     FrameReceived,
     FrameSent,
     HeartbeatMissed,
     HookFailed,
     HookReplied,
+    LinkClosed,
     MessageDropped,
     Queue,
     ReconnectScheduled,
@@ -22,26 +23,25 @@ from .events import (
     WireFrame,
 )
 from .listeners import Listening, listen
-from .probe import Probe
 
 __all__ = [
     "BackpressureEnded",
     "BackpressureStarted",
     "CloseStarted",
-    "ConnectFailed",
+    "ConnectAttemptFailed",
     "ConnectStarted",
     "Connected",
     "ConnectionId",
-    "Disconnected",
     "Event",
+    "EventEmitter",
     "FrameReceived",
     "FrameSent",
     "HeartbeatMissed",
     "HookFailed",
     "HookReplied",
+    "LinkClosed",
     "Listening",
     "MessageDropped",
-    "Probe",
     "Queue",
     "ReconnectScheduled",
     "Terminated",

@@ -4,7 +4,7 @@
 
     Event
     ├── ConnectStarted         an attempt begins; clients only, as the next two
-    ├── ConnectFailed          no connection came about, this time
+    ├── ConnectAttemptFailed          no connection came about, this time
     ├── ReconnectScheduled     another attempt will follow
     ├── Connected              a link is up
     ├── FrameSent              a frame goes to the transport
@@ -16,10 +16,10 @@
     ├── BackpressureEnded      it goes on
     ├── MessageDropped         the overflow policy gives a message up
     ├── HeartbeatMissed        the peer is taken for dead
-    ├── Disconnected           a link is gone
+    ├── LinkClosed           a link is gone
     └── Terminated             the connection has ended; the last of its events
 
-Errors and reasons are those of :mod:`trioglock.errors` and :mod:`trioglock.reasons`. Frames are
+Errors and reasons are those of :mod:`trioglock.errors` and :mod:`trioglock.disconnect`. Frames are
 what they are: whoever writes them somewhere answers for the secrets in them. The repr of an event
 is that of a line in a log.
 """
@@ -29,25 +29,25 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
+from .._redact import redact_line, shorten, shown
+from ..disconnect import Disconnect
 from ..frames import Close, Data, Ping, Pong
-from ..reasons import Disconnect
-from ..redaction import redact_line, shorten, shown
 
 __all__ = [
     "BackpressureEnded",
     "BackpressureStarted",
     "CloseStarted",
-    "ConnectFailed",
+    "ConnectAttemptFailed",
     "ConnectStarted",
     "Connected",
     "ConnectionId",
-    "Disconnected",
     "Event",
     "FrameReceived",
     "FrameSent",
     "HeartbeatMissed",
     "HookFailed",
     "HookReplied",
+    "LinkClosed",
     "MessageDropped",
     "Queue",
     "ReconnectScheduled",
@@ -58,7 +58,7 @@ __all__ = [
 WireFrame: TypeAlias = Data | Ping | Pong | Close
 """A whole message, ``str`` for text and ``bytes`` for binary, or a control frame."""
 
-Queue: TypeAlias = Literal["inbox", "mailbox", "outbox"]
+Queue: TypeAlias = Literal["receive_queue", "mailbox", "send_queue"]
 """What is full: delivered messages, jobs for the hooks, or frames to be sent."""
 
 
@@ -111,7 +111,7 @@ def _shown(value: object) -> str:
 class ConnectStarted(Event):
     """An attempt to connect begins.
 
-    :class:`Connected` or :class:`ConnectFailed` follows, unless it is cancelled: then
+    :class:`Connected` or :class:`ConnectAttemptFailed` follows, unless it is cancelled: then
     :class:`Terminated`.
 
     Args:
@@ -122,7 +122,7 @@ class ConnectStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class ConnectFailed(Event):
+class ConnectAttemptFailed(Event):
     """The attempt came to nothing.
 
     Args:
@@ -281,7 +281,7 @@ class HeartbeatMissed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Disconnected(Event):
+class LinkClosed(Event):
     """A link is gone; ``handle_disconnect`` runs next.
 
     Args:

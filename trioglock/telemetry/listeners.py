@@ -15,8 +15,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from .._redact import label
 from ..errors import InvalidOption
-from ..redaction import label
 from . import events
 from .events import Event, FrameReceived, FrameSent, HookReplied
 
@@ -116,7 +116,7 @@ def listen(listener: Callable[[Any], object], /, *kinds: type[Event]) -> Listeni
 
     ::
 
-        with listen(print, Connected, Disconnected):
+        with listen(print, Connected, LinkClosed):
             ...
 
     It is called in the step in which it happened, so it must be quick and must not wait: a plain

@@ -3,7 +3,7 @@
 Lines go through :mod:`logging` to the logger ``trioglock.trace`` at level DEBUG, name and number of
 the connection first; the event is the record's ``event``. Without a handler of yours they go to
 stderr, in colours if that is a terminal and ``NO_COLOR`` is not set. Secrets are hidden, see
-:mod:`trioglock.redaction`, and what is long is shortened.
+:mod:`trioglock._redact`, and what is long is shortened.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
+from .._redact import printable, redact_line, shorten, shown, text_of
+from ..disconnect import ConnectionLost
 from ..frames import Close, Pong
-from ..reasons import Lost
-from ..redaction import printable, redact_line, shorten, shown, text_of
 from .events import (
     BackpressureEnded,
     BackpressureStarted,
     CloseStarted,
+    ConnectAttemptFailed,
     Connected,
-    ConnectFailed,
     ConnectStarted,
-    Disconnected,
     Event,
     FrameReceived,
     FrameSent,
     HeartbeatMissed,
     HookFailed,
     HookReplied,
+    LinkClosed,
     MessageDropped,
     ReconnectScheduled,
 )
@@ -52,10 +52,10 @@ _COLOURS: dict[type, int] = {
     BackpressureStarted: _MAGENTA,
     BackpressureEnded: _MAGENTA,
     MessageDropped: _MAGENTA,
-    ConnectFailed: _RED,
+    ConnectAttemptFailed: _RED,
     HookFailed: _RED,
     HeartbeatMissed: _RED,
-    Disconnected: _RED,
+    LinkClosed: _RED,
 }
 
 
@@ -83,7 +83,7 @@ def _lines(event: Event) -> Iterator[str]:  # noqa: C901 - a table
             yield "attempting to connect"
         case Connected():
             yield "successfully connected"
-        case ConnectFailed(error=error):
+        case ConnectAttemptFailed(error=error):
             yield f"failed to connect: {text_of(error)}"
         case FrameSent(frame=Close() as close):
             yield f"sending close frame: {_said(close)}"
@@ -115,9 +115,9 @@ def _lines(event: Event) -> Iterator[str]:  # noqa: C901 - a table
         case HeartbeatMissed(silence=silence, writing=writing):
             what = "could be written" if writing else "was heard"
             yield f"nothing {what} for {silence:.3g} seconds"
-        case Disconnected(forced=True):
+        case LinkClosed(forced=True):
             yield "forcefully closed the connection because the peer took too long"
-        case Disconnected(reason=Lost(error=error)):
+        case LinkClosed(reason=ConnectionLost(error=error)):
             how = "" if error is None else f": {text_of(error)}"
             yield f"lost the connection{how}"
         case ReconnectScheduled(delay=delay):

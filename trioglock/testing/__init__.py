@@ -6,8 +6,8 @@ The transport conformance kit needs pytest, so it has a door of its own:
 
 from ..transports import MemoryLink, MemoryTransport, memory_link_pair
 from .faults import Change, Direction, FaultProxy, Faults, ProxiedConnection, Target
-from .gossip import MockGame, MockGossipPeer, MockGossipServer
-from .phoenix import MockPhoenixChannel, MockPhoenixRoom, MockPhoenixServer, RefuseJoin
+from .gossip import MockGossipGame, MockGossipPeer, MockGossipServer
+from .phoenix import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
 from .server import Handler, MockPeer, MockServer, echo
 
 __all__ = [
@@ -18,14 +18,14 @@ __all__ = [
     "Handler",
     "MemoryLink",
     "MemoryTransport",
-    "MockGame",
+    "MockGossipGame",
     "MockGossipPeer",
     "MockGossipServer",
     "MockPeer",
     "MockPhoenixChannel",
-    "MockPhoenixRoom",
     "MockPhoenixServer",
     "MockServer",
+    "MockTopic",
     "ProxiedConnection",
     "RefuseJoin",
     "Target",

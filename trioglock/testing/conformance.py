@@ -22,7 +22,7 @@ from ..client import connect
 from ..connection import Connection
 from ..errors import ConnectFailed, ConnectionClosedError, HandshakeRefused
 from ..frames import Data
-from ..socket import Socket
+from ..hooks import Socket
 from ..transports import Transport
 from .server import MockServer, echo
 

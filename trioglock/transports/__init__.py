@@ -1,7 +1,9 @@
 """How connections reach a network: two ports, their plugs, and the ways to and from it."""
 
 from .addresses import check_url
-from .listening import (
+from .base import Capabilities, Handshake, Link, LinkBroken, Transport
+from .http_requests import Call, Refusal, answer, read_call
+from .listeners import (
     MemoryListener,
     UnixListener,
     address_of,
@@ -11,12 +13,7 @@ from .listening import (
 )
 from .memory import MemoryLink, MemoryTransport, memory_link_pair
 from .native import NativeLink, NativeTransport
-from .port import Capabilities, Handshake, Link, LinkBroken, Transport
-from .proxies import check_proxy
-from .requests import Call, Refusal, answer, read_call
-from .tcp import describe_peer
-from .trio_websocket import TrioWebsocketTransport
-from .upgrades import (
+from .negotiation import (
     Origins,
     SelectSubprotocol,
     ServerTransport,
@@ -24,6 +21,9 @@ from .upgrades import (
     UpgradeOptions,
     negotiate,
 )
+from .proxies import check_proxy
+from .tcp import describe_peer
+from .trio_websocket import TrioWebsocketTransport
 
 __all__ = [
     "Call",

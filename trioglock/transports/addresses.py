@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 from websockets.exceptions import InvalidURI
 from websockets.uri import WebSocketURI, parse_uri
 
+from .._redact import redact_query, redact_url, without_secrets
 from ..errors import InvalidOption, InvalidURL
 from ..options import DialOptions
-from ..redaction import redact_query, redact_url, without_secrets
 
 __all__ = [
     "WebSocketURI",

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import trio
 
+from .._redact import without_user_info
 from ..errors import ConnectFailed
-from ..frames import Close, Event, Frame, Ping, Pong, Prepared
+from ..frames import Close, Event, Frame, Ping, Pong, PreparedMessage
 from ..options import DialOptions
-from ..redaction import without_user_info
 from .addresses import parse_url
-from .port import Handshake, Link, LinkBroken, Transport
+from .base import Handshake, Link, LinkBroken, Transport
 
 __all__ = ["MemoryLink", "MemoryTransport", "memory_link_pair"]
 
@@ -154,7 +154,7 @@ def _add(events: list[Event], frame: Frame) -> None:
     match frame:
         case Ping() | Pong() | Close():
             events.append(frame)
-        case Prepared():
+        case PreparedMessage():
             _add(events, frame.message)
         case _:
             message = frame if isinstance(frame, str) else bytes(frame)
@@ -171,7 +171,7 @@ def _size(item: Event | Frame) -> int:
             return sum(map(_size, item))
         case Ping(payload) | Pong(payload):
             return 2 + len(payload)
-        case Prepared():
+        case PreparedMessage():
             return 2 + item.size
         case str() | bytes() | bytearray() | memoryview():
             return 2 + len(item)

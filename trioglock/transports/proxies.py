@@ -13,10 +13,10 @@ from websockets.exceptions import InvalidProxy
 from websockets.headers import build_authorization_basic, build_host
 from websockets.proxy import Proxy, get_proxy, parse_proxy
 
+from .._redact import redact_query, without_secrets
 from ..errors import ConnectFailed, InvalidOption, ProxyFailed
-from ..redaction import redact_query, without_secrets
 from .addresses import WebSocketURI, check_host, problem_of
-from .answers import BROKEN, NotHTTP, read_head
+from .http_responses import BROKEN, NotHTTP, read_head
 from .tcp import closed_on_failure, open_tcp, start_tls
 
 __all__ = ["check_proxy", "find_proxy", "open_through_proxy"]

@@ -8,11 +8,11 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import trio
 
+from .._redact import is_secret, redact_url
 from ..errors import HandshakeRefused, InvalidURL, RedirectFailed
 from ..options import DialOptions
-from ..redaction import is_secret, redact_url
 from .addresses import WebSocketURI, parse_url
-from .port import Link
+from .base import Link
 
 __all__ = ["follow_redirects"]
 

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from .._redact import printable
 from ..errors import ConnectFailed, TLSFailed
 from ..groups import leaves
-from ..redaction import printable
 
 __all__ = ["closed_on_failure", "describe_peer", "open_tcp", "start_tls"]
 

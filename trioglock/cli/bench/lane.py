@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import trio
 
+from ..._redact import printable, shorten
 from ...connection import Connection
+from ...disconnect import Disconnect
 from ...frames import Data
-from ...reasons import Disconnect
-from ...redaction import printable, shorten
-from ...socket import Handle, Reply, Socket, Stream
+from ...hooks import ConnectionInfo, Reply, Socket
 from .meter import Meter
 
 __all__ = ["Lane"]
@@ -41,11 +41,11 @@ class Lane(Socket[None]):
         self._next = next_message
         self._waiting: deque[Sent] = deque()
         self._starting = True
-        self._handle: Handle | None = None
+        self._handle: Connection[Any] | None = None
 
-    def init_stream(self, stream: Stream) -> None:
+    def init_stream(self, info: ConnectionInfo) -> None:
         """Keep the connection, to drop it when it fails."""
-        self._handle = stream.connection
+        self._handle = info.connection
 
     async def start(self, conn: Connection[None], in_flight: int) -> None:
         """Send the first messages; the hooks do the rest."""

@@ -9,11 +9,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
+from ..._redact import printable
 from ...client import connect
 from ...connection import Connection
 from ...errors import ConnectError, ConnectionClosed
 from ...frames import Data
-from ...redaction import printable
 from .lane import Lane
 from .meter import Meter
 from .plan import Plan, messages_of

@@ -10,7 +10,7 @@ import click
 import trio
 from rich.console import Console
 
-from ...redaction import redact_url
+from ..._redact import redact_url
 from .figures import Figures
 from .load import Load
 from .plan import Plan

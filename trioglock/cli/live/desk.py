@@ -10,10 +10,10 @@ from typing import Any
 
 import trio
 
+from ...hooks import Socket
 from ...http import Request, Response
 from ...pubsub import Hub
 from ...server import Server
-from ...socket import Socket
 from .guard import Guard
 from .page import page_for
 from .press import Press

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ...frames import Data
-from ...socket import Reply, Socket
+from ...hooks import Reply, Socket
 from .press import Press, read_publication, refusal
 
 __all__ = ["PUBLISH", "Publisher"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import trio
@@ -11,8 +11,8 @@ import trio
 from ...connection import Connection
 from ...errors import ConnectionClosed, InvalidOption, UsageError
 from ...frames import Data
+from ...hooks import ConnectionInfo, Reply, Socket
 from ...pubsub import Gap, Hub, Message, Subscription
-from ...socket import Reply, Socket, Stream
 from .feed import frames_of, to_frame
 from .press import Answer, Press, read_publication, refusal
 
@@ -65,15 +65,15 @@ class Watcher(Socket[None]):
         self._browsers = browsers
         self._resumed = False
 
-    def init_stream(self, stream: Stream) -> None:
+    def init_stream(self, info: ConnectionInfo) -> None:
         """Begin to listen; the page is told of everything that is published from now on."""
-        conn = cast("Connection[Any]", stream.connection)
-        after = parse_qs(urlsplit(stream.url).query).get("after", [""])[-1]
+        conn = info.connection
+        after = parse_qs(urlsplit(info.url).query).get("after", [""])[-1]
         earlier, events = self._subscribe(after)
         conn.start_soon(self._feed, conn, earlier, events)
         conn.start_soon(self._tick, conn)
 
-    def handle_connect(self, stream: Stream, state: None) -> tuple[Reply, None]:
+    def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Reply, None]:
         """Tell the page what it looks at."""
         return Reply(to_frame("hello", {**self._hello, "resumed": self._resumed})), state
 
@@ -105,7 +105,7 @@ class Watcher(Socket[None]):
 
     def _listen(self, after: str | None = None) -> Subscription[Message | Gap]:
         return self._hub.subscribe(
-            EVERYTHING, gaps=True, after=after, max_queue=MAX_WAITING, policy="drop_oldest"
+            EVERYTHING, gaps=True, after=after, max_queue=MAX_WAITING, overflow="drop_oldest"
         )
 
     async def _feed(

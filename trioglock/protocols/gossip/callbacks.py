@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from ...reasons import Disconnect
+from ...disconnect import Disconnect
 from .values import Achievement, Game, Message, Tell
 
 __all__ = ["Achievements", "Core", "Games", "Players", "System", "Tells"]
@@ -126,7 +126,7 @@ class System:
         """The link has ended, or an attempt has failed.
 
         Args:
-            reason: a typed value, see :mod:`trioglock.reasons`.
+            reason: a typed value, see :mod:`trioglock.disconnect`.
         """
 
     def restarting(self, downtime: float) -> Done:

@@ -90,7 +90,7 @@ class Client:
             channel: where.
             name: of our player.
             message: the text.
-            timeout: seconds to wait for room in the outbox; None for ever.
+            timeout: seconds to wait for room in the send queue; None for ever.
 
         Raises:
             InvalidOption: an argument is not what it should be.
@@ -121,7 +121,7 @@ class Client:
 
         Args:
             name: the player's.
-            timeout: seconds to wait for room in the outbox; None for ever.
+            timeout: seconds to wait for room in the send queue; None for ever.
 
         Raises:
             InvalidOption: the name is empty or no text.
@@ -136,7 +136,7 @@ class Client:
 
         Args:
             name: the player's.
-            timeout: seconds to wait for room in the outbox; None for ever.
+            timeout: seconds to wait for room in the send queue; None for ever.
 
         Raises:
             InvalidOption: the name is empty or no text.

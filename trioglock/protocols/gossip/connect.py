@@ -11,9 +11,9 @@ from ...client import ConnectOptions
 from ...client import connect as client_connect
 from ...client.dialer import URLSource
 from ...codecs import JSON
+from ...disconnect import Disconnect, RemoteClose
 from ...errors import InvalidOption
 from ...options import check_seconds, check_whole
-from ...reasons import Disconnect, RemoteClose
 from .block import hold
 from .callbacks import Achievements, Core, Games, Players, System, Tells
 from .client import Client

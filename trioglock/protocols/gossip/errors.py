@@ -26,8 +26,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..._redact import redact_line
 from ...errors import TrioglockError
-from ...redaction import redact_line
 
 __all__ = [
     "AuthenticationFailed",

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from ...disconnect import Disconnect, HandshakeFailed, RemoteClose
 from ...errors import DecodeError
-from ...reasons import Disconnect, HandshakeFailed, RemoteClose
+from ...hooks import Reconnect, Stop
 from ...routing import Router
-from ...socket import Reconnect, Stop
 from . import achievements, core, games, players, tells
 from .errors import Offline, RequestFailed, SubscribeFailed, failure
 from .state import (

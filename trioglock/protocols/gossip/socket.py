@@ -6,9 +6,9 @@ from typing import Any
 
 from ...codecs import Codec
 from ...connection import Connection
-from ...reasons import Disconnect
+from ...disconnect import Disconnect
+from ...hooks import ConnectionInfo, Reconnect, Reply, Stop
 from ...routing import Emit, EventSocket
-from ...socket import Reconnect, Reply, Stop, Stream
 from . import core, machine
 from .session import GossipSession
 from .values import Phase
@@ -29,15 +29,15 @@ class GossipSocket(EventSocket[None]):
         super().__init__(machine.ROUTER, codec=codec, key=machine.name_of, ref=lambda event: None)
         self._session = session
 
-    def handle_connect(self, stream: Stream, state: None) -> tuple[Reply, None]:
+    def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Reply, None]:
         """Called for each link: authenticates."""
-        assert isinstance(stream.connection, Connection)
-        self._session.attach(stream.connection)
+        assert isinstance(info.connection, Connection)
+        self._session.attach(info.connection)
         messages = self._session.perform(core.connected(self._session.state))
         return Reply(*map(self.codec.encode, messages)), None
 
     def handle_send(self, message: Any, state: None) -> tuple[Any, None]:
-        """Called for each event of the program's, when the outbox has room for it.
+        """Called for each event of the program's, when the send queue has room for it.
 
         Raises:
             Offline: at the call that sends: the link has ended meanwhile, and nothing may go over

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import trio
 
 from ...connection import Connection
+from ...disconnect import ConnectionLost, Disconnect, HandshakeFailed
 from ...errors import (
     CallTimeout,
     ConnectError,
@@ -19,7 +20,6 @@ from ...errors import (
 )
 from ...frames import Data
 from ...options import check_seconds
-from ...reasons import Disconnect, HandshakeFailed, Lost
 from ...routing.invalid import InvalidMessages
 from .address import Params, Source
 from .alarm import Alarm, Request
@@ -216,7 +216,7 @@ class ClientActor(Generic[StateT]):
                 while True:
                     await self._ask(partial(self._received, await connection.receive_batch()))
         except ConnectionClosed as error:
-            reason = error.cause or Lost()
+            reason = error.cause or ConnectionLost()
         except (ConnectError, OSError) as error:
             reason = HandshakeFailed(error=error)
         except Exception as error:  # noqa: BLE001 - of the user's functions: it ends the client

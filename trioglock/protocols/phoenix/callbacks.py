@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from ..._redact import label
 from ...errors import BadHookResult, InvalidOption
-from ...redaction import label
 from .client import ChannelClient, ChannelTransport, Connect, Result, Stop
 
 __all__ = ["Callbacks", "check_client"]

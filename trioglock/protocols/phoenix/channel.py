@@ -75,14 +75,14 @@ class Channel:
         return self._feed.response
 
     @property
-    def joins(self) -> int:
+    def join_count(self) -> int:
         """How often it was joined. If that grows, messages may have been missed between."""
         return self._feed.joins
 
     @property
-    def setback(self) -> Exception | None:
+    def last_error(self) -> Exception | None:
         """Why it is not joined for the time being: a crash, a refusal, a lost connection."""
-        return self._feed.setback
+        return self._feed.last_error
 
     @property
     def dropped(self) -> int:

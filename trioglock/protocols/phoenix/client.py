@@ -11,10 +11,10 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
+from ..._redact import HIDDEN, redact_url
+from ...disconnect import Disconnect
 from ...errors import InvalidOption, UsageError
 from ...options import check_seconds
-from ...reasons import Disconnect
-from ...redaction import HIDDEN, redact_url
 from .address import Params, Source
 from .message import PushReply
 
@@ -145,7 +145,7 @@ class ChannelClient(Generic[StateT]):
         Every channel has ended; ``handle_channel_closed`` is not called for that.
 
         Args:
-            reason: a typed value, see :mod:`trioglock.reasons`.
+            reason: a typed value, see :mod:`trioglock.disconnect`.
             state: as the callback before returned it.
         """
         return None, state

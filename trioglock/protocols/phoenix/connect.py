@@ -12,8 +12,8 @@ from ...client import ConnectOptions
 from ...connection import Connection
 from ...errors import InvalidOption
 from ...frames import Data
-from ...options import Beat, check_seconds, check_whole
-from ...socket import Socket
+from ...hooks import Socket
+from ...options import MessageHeartbeat, check_seconds, check_whole
 from ...transports import NativeTransport, Transport
 from .address import Params, Source, ask, socket_url, token_subprotocols
 from .heartbeat import PhoenixHeartbeat
@@ -101,7 +101,9 @@ def with_heartbeat(
         except ValueError:
             return False  # whoever handles the message complains
 
-    beat = Beat(message=lambda: serializer.encode(heartbeat.next()), is_answer=is_answer)
+    beat = MessageHeartbeat(
+        message=lambda: serializer.encode(heartbeat.next()), is_answer=is_answer
+    )
     seconds: ConnectOptions = {"ping_interval": HEARTBEAT, "ping_timeout": HEARTBEAT}
     return {**seconds, **options, "heartbeat": beat}
 

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..._redact import redact_line, shown
 from ...errors import TrioglockError
-from ...redaction import redact_line, shown
 
 __all__ = [
     "AlreadyJoined",

@@ -62,7 +62,7 @@ class Feed:
         self.dropped: int = 0
         self.ended: bool = False
         self.cause: Exception | None = None
-        self.setback: Exception | None = None
+        self.last_error: Exception | None = None
         """Why it is not joined for the time being."""
         self._topic = topic
         self._payload = payload
@@ -97,13 +97,13 @@ class Feed:
 
     def on_joined(self, response: Any) -> None:
         """The server has let it in."""
-        self.response, self.setback = response, None
+        self.response, self.last_error = response, None
         self.joins += 1
         self._decided.set()
 
     def on_interrupted(self, cause: Exception) -> None:
         """It is not joined for the time being."""
-        self.setback = cause
+        self.last_error = cause
 
     def on_ended(self, cause: Exception | None) -> None:
         """Nothing more will come."""

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 import trio
 
+from ...connection import Connection
+from ...disconnect import Disconnect
 from ...errors import ConnectionClosed
 from ...frames import Data
-from ...reasons import Disconnect
+from ...hooks import ConnectionInfo, Reply, Socket
 from ...routing.invalid import InvalidMessages
-from ...socket import Handle, Reply, Socket, Stream
 from .alarm import Alarm, Request
 from .effects import AskPayload, Deliver, Effect, Ended, Interrupted, Joined, Resolve, Send
 from .errors import InvalidMessage
@@ -94,19 +95,19 @@ class Wire(Socket[None]):
         self.invalid: InvalidMessages = InvalidMessages()
         self._encode = serializer.encode
         self._decode = serializer.decode
-        self._handle: Handle
+        self._handle: Connection[Any]
         self._asking: dict[int, trio.CancelScope] = {}
         """By channel, what waits for the payload of a join."""
         self._alarm = Alarm(machine, self.cast)
 
     # Hooks.
 
-    def init_stream(self, stream: Stream) -> None:
+    def init_stream(self, info: ConnectionInfo) -> None:
         """Start the clock."""
-        self._handle = stream.connection
-        stream.connection.start_soon(self._alarm.run)
+        self._handle = info.connection
+        info.connection.start_soon(self._alarm.run)
 
-    def handle_connect(self, stream: Stream, state: None) -> tuple[Any, None]:
+    def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Any, None]:
         """Join what is to be joined."""
         return self._reply(self.machine.connect(trio.current_time())), state
 

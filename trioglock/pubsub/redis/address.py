@@ -8,8 +8,8 @@ from typing import Any
 
 import trio
 
+from ..._redact import HIDDEN, redact_query, without_secrets
 from ...errors import InvalidOption
-from ...redaction import HIDDEN, redact_query, without_secrets
 
 __all__ = ["Address", "extra", "parse_address"]
 

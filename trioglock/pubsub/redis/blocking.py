@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from ...errors import BrokerRefused, BrokerUnavailable, UsageError
+from ...errors import BrokerError, BrokerUnavailable, UsageError
 from ...frames import BytesLike
 from ...options import check_seconds, check_whole
 from ..message import check_channel, check_data, check_name
@@ -21,7 +21,7 @@ def publish(
     message: str | BytesLike,
     channel: str = "",
     *,
-    name: str = "sock-hook",
+    name: str = "trioglock",
     url: str = "redis://localhost:6379",
     timeout: float | None = 10,
     history: int | None = None,
@@ -47,7 +47,7 @@ def publish(
         InvalidOption: something else does not fit, or the extra is missing: ``pip install
             'trioglock[redis]'``.
         BrokerUnavailable: Redis was not reached in time.
-        BrokerRefused: Redis answered with an error.
+        BrokerError: Redis answered with an error.
         UsageError: called inside trio: use ``await hub.publish()`` there.
     """
     data = check_data(message)
@@ -72,7 +72,7 @@ def publish(
         unreached = isinstance(error, errors.ConnectionError | errors.TimeoutError)
         if unreached and not isinstance(error, errors.AuthenticationError):
             raise BrokerUnavailable(f"Redis was not reached: {text}") from error.__cause__
-        raise BrokerRefused(f"Redis says: {text}") from None
+        raise BrokerError(f"Redis says: {text}") from None
 
 
 @functools.lru_cache(maxsize=16)

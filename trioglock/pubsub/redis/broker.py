@@ -27,8 +27,8 @@ __all__ = ["RedisBroker"]
 class RedisBroker(Broker):
     """Hands messages on through a Redis server: PUBLISH and PSUBSCRIBE.
 
-    A message for the channel ``news`` of the hub ``sock-hook`` is published on the Redis channel
-    ``sock-hook/news``, and the hub listens to ``sock-hook*``, as sock-drawer does: anything that
+    A message for the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
+    ``trioglock/news``, and the hub listens to ``trioglock*``, as sock-drawer does: anything that
     can PUBLISH can speak to the hub.
 
     The connections are supervised. Redis restarted, cut off or silent is found out, and when it is
@@ -41,7 +41,7 @@ class RedisBroker(Broker):
             ``unix://[[user]:password@]/path[?db=n]``.
         history: keep so many messages of each hub in a Redis stream, named as the hub, for those
             who come back. They then travel by that stream alone: others publish with
-            ``XADD sock-hook * channel news data hello``. The stream is 500 messages longer, for
+            ``XADD trioglock * channel news data hello``. The stream is 500 messages longer, for
             hubs that are behind. None keeps none.
         ssl_context: for ``rediss://``; by default the system's certificates are trusted.
         open_timeout: seconds to reach Redis on entering ``async with hub``; None for ever.

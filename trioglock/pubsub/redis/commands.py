@@ -60,7 +60,7 @@ class Commands:
 
         Raises:
             BrokerUnavailable: there was no reply within ``publish_timeout`` seconds.
-            BrokerRefused: the reply is an error.
+            BrokerError: the reply is an error.
         """
         failure: WireBroken | None = None
         with trio.move_on_after(self._timing.publish_timeout):

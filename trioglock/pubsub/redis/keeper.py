@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from ...backoff import Backoff
-from ...errors import BrokerRefused
+from ...errors import BrokerError
 from .address import Address
 from .wire import Wire, WireBroken, open_wire
 
@@ -44,7 +44,7 @@ class Keeper:
     ) -> None:
         self.failure: Exception | None = None
         """Why the latest connection, or attempt, ended."""
-        self.refused: BrokerRefused | None = None
+        self.refused: BrokerError | None = None
         """Set if the server did not let us in at the latest attempt."""
         self.tried: trio.Event = trio.Event()
         """Set after the first attempt."""
@@ -65,9 +65,9 @@ class Keeper:
             try:
                 async with open_wire(self._address, self._timing.health_timeout) as wire:
                     await self._use(wire)
-            except (WireBroken, BrokerRefused) as error:
+            except (WireBroken, BrokerError) as error:
                 self.failure = error
-                self.refused = error if isinstance(error, BrokerRefused) else None
+                self.refused = error if isinstance(error, BrokerError) else None
                 self.tried.set()
                 self._log(error)
             finally:

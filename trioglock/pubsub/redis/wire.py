@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import trio
 
-from ...errors import BrokerRefused, TrioglockError
+from ...errors import BrokerError, TrioglockError
 from .address import Address, extra
 
 __all__ = ["Argument", "Wire", "WireBroken", "open_wire"]
@@ -87,7 +87,7 @@ class Wire:
         """One command and its reply, while nothing else is under way.
 
         Raises:
-            BrokerRefused: the reply is an error.
+            BrokerError: the reply is an error.
             WireBroken: the stream broke.
         """
         await self.write(self.pack(*command))
@@ -100,13 +100,13 @@ class Wire:
         """A reply that is no error.
 
         Raises:
-            BrokerRefused: it is one.
+            BrokerError: it is one.
             WireBroken: it is one that passes, as that of a server that is starting.
         """
         if isinstance(reply, self._error):
             if str(reply).startswith(_PASSING):
                 raise WireBroken(f"Redis is not ready: {reply}")
-            raise BrokerRefused(f"Redis says: {reply}")
+            raise BrokerError(f"Redis says: {reply}")
         return reply
 
 
@@ -116,7 +116,7 @@ async def open_wire(address: Address, timeout: float) -> AsyncIterator[Wire]:
 
     Raises:
         WireBroken: nobody there, or no answer in time.
-        BrokerRefused: Redis does not let us in.
+        BrokerError: Redis does not let us in.
     """
     stream: trio.abc.Stream | None = None
     try:
@@ -141,9 +141,9 @@ async def _greet(wire: Wire, address: Address) -> None:
         user = () if address.username is None else (address.username,)
         try:
             await wire.ask("AUTH", *user, address.password)
-        except BrokerRefused as error:
+        except BrokerError as error:
             # Who does not know the command quotes what came with it.
-            raise BrokerRefused(address.without_credentials(str(error))) from None
+            raise BrokerError(address.without_credentials(str(error))) from None
     if address.db:
         await wire.ask("SELECT", address.db)
     await wire.ask("PING")

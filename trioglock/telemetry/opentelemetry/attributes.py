@@ -19,8 +19,8 @@ from opentelemetry.semconv.attributes import (
     url_attributes,
 )
 
+from ..._redact import redact_line, text_of
 from ...errors import HandshakeRefused
-from ...redaction import redact_line, text_of
 from ..events import ConnectionId
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Self
 
 from opentelemetry import metrics, trace
 
-from ...version import __version__
+from ..._version import __version__
 from ..listeners import listen
 from .metrics import Metrics
 from .spans import Spans

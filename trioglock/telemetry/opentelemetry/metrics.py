@@ -15,15 +15,15 @@ from opentelemetry.semconv.metrics.http_metrics import HTTP_CLIENT_REQUEST_DURAT
 from ...errors import HandshakeRefused
 from ..events import (
     BackpressureEnded,
+    ConnectAttemptFailed,
     Connected,
-    ConnectFailed,
     ConnectionId,
-    Disconnected,
     Event,
     FrameReceived,
     FrameSent,
     HeartbeatMissed,
     HookFailed,
+    LinkClosed,
     MessageDropped,
     ReconnectScheduled,
     WireFrame,
@@ -88,8 +88,8 @@ class Metrics:
         self._open_now: dict[int, ConnectionId] = {}
         self._react: dict[type[Event], Callable[..., None]] = {
             Connected: self._connected,
-            ConnectFailed: self._connect_failed,
-            Disconnected: self._disconnected,
+            ConnectAttemptFailed: self._connect_failed,
+            LinkClosed: self._disconnected,
             ReconnectScheduled: self._reconnect_scheduled,
             HookFailed: self._hook_failed,
             HeartbeatMissed: self._heartbeat_missed,
@@ -124,7 +124,7 @@ class Metrics:
         self._open_now[event.connection.id] = event.connection
         self._count_open(event.connection, 1)
 
-    def _connect_failed(self, event: ConnectFailed) -> None:
+    def _connect_failed(self, event: ConnectAttemptFailed) -> None:
         attributes = of_metric(event.connection)
         attributes[http_attributes.HTTP_REQUEST_METHOD] = "GET"
         attributes[error_attributes.ERROR_TYPE] = error_type(event.error)
@@ -132,7 +132,7 @@ class Metrics:
             attributes[http_attributes.HTTP_RESPONSE_STATUS_CODE] = event.error.status
         self._handshakes.record(event.seconds, attributes)
 
-    def _disconnected(self, event: Disconnected) -> None:
+    def _disconnected(self, event: LinkClosed) -> None:
         if self._open_now.pop(event.connection.id, None) is None:
             return  # it was up before anybody listened
         self._count_open(event.connection, -1)

@@ -12,17 +12,17 @@ from collections.abc import Callable
 from opentelemetry.semconv.attributes import error_attributes, http_attributes
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
+from ...disconnect import Disconnect, LocalClose, RemoteClose
 from ...errors import HandshakeRefused
-from ...reasons import Disconnect, LocalClose, RemoteClose
 from ..events import (
     BackpressureEnded,
+    ConnectAttemptFailed,
     Connected,
-    ConnectFailed,
     ConnectStarted,
-    Disconnected,
     Event,
     HeartbeatMissed,
     HookFailed,
+    LinkClosed,
     MessageDropped,
     Terminated,
 )
@@ -46,13 +46,13 @@ class Spans:
         self._links: dict[int, Span] = {}
         self._react: dict[type[Event], Callable[..., None]] = {
             ConnectStarted: self._connect_started,
-            ConnectFailed: self._connect_failed,
+            ConnectAttemptFailed: self._connect_failed,
             Connected: self._connected,
             HookFailed: self._hook_failed,
             HeartbeatMissed: self._heartbeat_missed,
             MessageDropped: self._message_dropped,
             BackpressureEnded: self._backpressure_ended,
-            Disconnected: self._disconnected,
+            LinkClosed: self._disconnected,
             Terminated: self._terminated,
         }
 
@@ -80,7 +80,7 @@ class Spans:
             "GET", kind=SpanKind.CLIENT, attributes=attributes
         )
 
-    def _connect_failed(self, event: ConnectFailed) -> None:
+    def _connect_failed(self, event: ConnectAttemptFailed) -> None:
         span = self._attempts.pop(event.connection.id, None)
         if span is None:
             return
@@ -130,7 +130,7 @@ class Spans:
         if span is not None:
             span.add_event(name, attributes)
 
-    def _disconnected(self, event: Disconnected) -> None:
+    def _disconnected(self, event: LinkClosed) -> None:
         span = self._links.pop(event.connection.id, None)
         if span is None:
             return

@@ -56,8 +56,8 @@ class ProxiedConnection(Faults):
         self._failed = failed
         self._pumps: dict[Direction, Pump] = {}
         self._scope = trio.CancelScope()
-        self._healed = trio.Event()
-        self._how: Literal["cut", "reset"] | None = None
+        self._released = trio.Event()
+        self._how: Literal["disconnect", "reset"] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -95,11 +95,11 @@ class ProxiedConnection(Faults):
     def _ways(self, direction: Direction | None) -> Sequence[Way]:
         return [self._own_ways[name] for name in check_direction(direction)]
 
-    def cut(self) -> None:
+    def disconnect(self) -> None:
         """End both streams in good order, without a WebSocket Close frame. What waits is lost."""
-        self._leave("cut")
+        self._leave("disconnect")
 
-    def reset(self) -> None:
+    def reset_peer(self) -> None:
         """Break both streams: over TCP by RST, in memory by ``BrokenResourceError``."""
         self._leave("reset")
 
@@ -113,13 +113,13 @@ class ProxiedConnection(Faults):
             if name in self._pumps:
                 self._pumps[name].end()
 
-    def heal(self) -> None:
+    def reset(self) -> None:
         """End all faults that last, and let pass what they have held back."""
         for way in self._own_ways.values():
-            way.heal()
-        self._healed.set()
+            way.reset()
+        self._released.set()
 
-    def _leave(self, how: Literal["cut", "reset"]) -> None:
+    def _leave(self, how: Literal["disconnect", "reset"]) -> None:
         self._how = self._how or how
         self._scope.cancel()
         self._ended(self)
@@ -136,7 +136,7 @@ class ProxiedConnection(Faults):
         await self._live(self._dial_and_pump, opener)
 
     async def hold(self, opener: Opener) -> None:
-        """The same, but not before it is healed."""
+        """The same, but not before it is released."""
         await self._live(self._hold, opener)
 
     async def answer(self, data: bytes) -> None:
@@ -144,7 +144,7 @@ class ProxiedConnection(Faults):
         await self._live(self._answer, data)
 
     async def _hold(self, opener: Opener) -> None:
-        await self._healed.wait()
+        await self._released.wait()
         await self._dial_and_pump(opener)
 
     async def _dial_and_pump(self, opener: Opener) -> None:
@@ -155,7 +155,7 @@ class ProxiedConnection(Faults):
         with suppress(*_Gone):
             await self._client.receive_some(CHUNK)
             await self._client.send_all(data)
-        self.cut()
+        self.disconnect()
 
     async def _pump(self) -> None:
         assert self._server is not None
@@ -165,7 +165,7 @@ class ProxiedConnection(Faults):
         }
         for name, (source, destination) in ends.items():
             way = self._own_ways[name]
-            self._pumps[name] = Pump(way, source, destination, self.cut, self.reset)
+            self._pumps[name] = Pump(way, source, destination, self.disconnect, self.reset_peer)
         async with trio.open_nursery() as nursery:
             for pump in self._pumps.values():
                 nursery.start_soon(self._guard, pump.read)
@@ -176,13 +176,13 @@ class ProxiedConnection(Faults):
             await fn(*args)
         except Exception as error:  # noqa: BLE001 - what users' streams and functions raise
             self._failed(error)
-            self.reset()
+            self.reset_peer()
 
     async def _live(self, fn: Callable[..., Awaitable[None]], *args: object) -> None:
         try:
             with self._scope:
                 await self._guard(fn, *args)
-            if self._how == "cut":
+            if self._how == "disconnect":
                 await self._part()
         finally:
             self._ended(self)
@@ -215,4 +215,4 @@ def reset_stream(stream: trio.abc.Stream) -> None:
         with suppress(OSError):
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
     elif isinstance(stream, MemorySocket):
-        stream.reset()
+        stream.reset_peer()

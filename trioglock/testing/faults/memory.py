@@ -26,7 +26,7 @@ class MemorySocket(trio.abc.HalfCloseableStream):
         self._reset = self._closed = self._sending = False
         self._room = trio.lowlevel.ParkingLot()
 
-    def reset(self) -> None:
+    def reset_peer(self) -> None:
         """End both ends at once: what has arrived stays readable, everything else breaks."""
         for end in (self, self.other):
             end._reset = True  # noqa: SLF001 - the other end of the same pair

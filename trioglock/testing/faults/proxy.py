@@ -40,7 +40,7 @@ class FaultProxy(Faults):
             async with connect(proxy.url, reconnect=True) as conn:
                 proxy.delay(0.2)
                 await conn.send("hello")
-                proxy.reset()
+                proxy.reset_peer()
 
     It carries bytes and knows nothing of WebSocket or TLS. The methods inherited from
     :class:`Faults` and those below are about all connections; the same methods of one of
@@ -116,15 +116,15 @@ class FaultProxy(Faults):
 
     # Faults of the moment, for all live connections.
 
-    def cut(self) -> None:
-        """As :meth:`ProxiedConnection.cut`, of all connections."""
+    def disconnect(self) -> None:
+        """As :meth:`ProxiedConnection.disconnect`, of all connections."""
         for connection in self.connections:
-            connection.cut()
+            connection.disconnect()
 
-    def reset(self) -> None:
-        """As :meth:`ProxiedConnection.reset`, of all connections."""
+    def reset_peer(self) -> None:
+        """As :meth:`ProxiedConnection.reset_peer`, of all connections."""
         for connection in self.connections:
-            connection.reset()
+            connection.reset_peer()
 
     def half_close(self, direction: Direction) -> None:
         """As :meth:`ProxiedConnection.half_close`, of all connections."""
@@ -132,13 +132,13 @@ class FaultProxy(Faults):
         for connection in self.connections:
             connection.half_close(direction)
 
-    def heal(self) -> None:
+    def reset(self) -> None:
         """End all faults, and let pass what they have held back."""
         self._openings.clear()
         for way in self._template.values():
-            way.heal()
+            way.reset()
         for connection in self.connections:
-            connection.heal()
+            connection.reset()
 
     # Faults of the next connections, in the order in which they were asked for.
 
@@ -146,7 +146,7 @@ class FaultProxy(Faults):
         """Refuse the next connections: over TCP by RST, in memory by ``ConnectionRefusedError``.
 
         Args:
-            times: how many connections; None for all until :meth:`heal`.
+            times: how many connections; None for all until :meth:`reset`.
         """
         self._add("refuse", times)
 
@@ -155,7 +155,7 @@ class FaultProxy(Faults):
 
         Args:
             data: bytes, such as an answer of HTTP.
-            times: how many connections; None for all until :meth:`heal`.
+            times: how many connections; None for all until :meth:`reset`.
 
         Raises:
             InvalidOption: ``data`` is not bytes, or ``times`` no such number.
@@ -164,11 +164,11 @@ class FaultProxy(Faults):
             raise InvalidOption(f"data is bytes, not {data!r:.100}")
         self._add("answer", times, bytes(data))
 
-    def never_answer(self, times: int | None = 1) -> None:
-        """Accept the next connections and say nothing; :meth:`heal` lets them through.
+    def blackhole(self, times: int | None = 1) -> None:
+        """Accept the next connections and say nothing; :meth:`reset` lets them through.
 
         Args:
-            times: how many connections; None for all until :meth:`heal`.
+            times: how many connections; None for all until :meth:`reset`.
         """
         self._add("hold", times)
 

@@ -67,7 +67,7 @@ class Faults(ABC):
         for way in self._ways(direction):
             way.size = size
 
-    def corrupt(self, change: Change | None, direction: Direction | None = None) -> None:
+    def transform(self, change: Change | None, direction: Direction | None = None) -> None:
         """Replace each chunk that passes by what ``change`` returns for it.
 
         Args:
@@ -82,7 +82,7 @@ class Faults(ABC):
         for way in self._ways(direction):
             way.change = change
 
-    def flip(self, offset: int, bits: int = 0xFF, direction: Direction | None = None) -> None:
+    def corrupt(self, offset: int, bits: int = 0xFF, direction: Direction | None = None) -> None:
         """Flip bits of one byte, once in each connection.
 
         Args:

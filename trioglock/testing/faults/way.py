@@ -47,7 +47,7 @@ class Way:
         """Let whoever waits for its turn look again."""
         self.changed.unpark_all()
 
-    def heal(self) -> None:
+    def reset(self) -> None:
         """End all faults."""
         healthy = Way()
         for name in ("delay", "rate", "size", "change", "stalled", "left"):

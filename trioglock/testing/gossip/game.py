@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["FLAGS", "MockGame", "is_channel"]
+__all__ = ["FLAGS", "MockGossipGame", "is_channel"]
 
 FLAGS = ("channels", "players", "tells", "games", "achievements")
 
@@ -19,7 +19,7 @@ def is_channel(name: str) -> bool:
 
 
 @dataclass(kw_only=True)
-class MockGame:
+class MockGossipGame:
     """A game that is, or seems to be, online.
 
     Args:

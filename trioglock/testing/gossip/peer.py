@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ..server import MockPeer
-from .game import FLAGS, MockGame, is_channel
+from .game import FLAGS, MockGossipGame, is_channel
 from .rate import Rate
 from .wire import Wire
 
@@ -36,13 +36,13 @@ class MockGossipPeer(Wire):
 
     def __init__(self, server: MockGossipServer, peer: MockPeer) -> None:
         super().__init__(peer)
-        self.game: MockGame | None = None
+        self.game: MockGossipGame | None = None
         """What the client told of itself; None before it has authenticated."""
         self.missed: int = 0
         """Heartbeats without an answer."""
         self._server = server
         self._rate = Rate(server.rate_limit)
-        self._handlers: dict[str, Callable[[dict[str, Any], MockGame], Awaitable[None]]] = {
+        self._handlers: dict[str, Callable[[dict[str, Any], MockGossipGame], Awaitable[None]]] = {
             "heartbeat": self._heartbeat,
             "channels/subscribe": self._subscribe,
             "channels/unsubscribe": self._unsubscribe,
@@ -100,7 +100,7 @@ class MockGossipPeer(Wire):
         else:
             await self.send_message({"status": "failure", "error": "unknown"})
 
-    async def _handle(self, name: str, event: dict[str, Any], game: MockGame) -> None:
+    async def _handle(self, name: str, event: dict[str, Any], game: MockGossipGame) -> None:
         flag = name.partition("/")[0]
         if flag in FLAGS and flag not in game.supports:
             await self.answer(event, error=f'missing support for "{flag}"')
@@ -134,7 +134,7 @@ class MockGossipPeer(Wire):
             await self.close(4000)
             return
         channels = payload.get("channels") or []
-        self.game = MockGame(
+        self.game = MockGossipGame(
             name=name,
             supports=supports,
             channels=[channel for channel in channels if is_channel(channel)],
@@ -165,13 +165,13 @@ class MockGossipPeer(Wire):
         self.missed += 1
         await self.send("heartbeat")
 
-    async def _heartbeat(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _heartbeat(self, event: dict[str, Any], game: MockGossipGame) -> None:
         self.missed = 0
         game.players = [name for name in event["payload"]["players"] if name]
 
     # Channels.
 
-    async def _subscribe(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _subscribe(self, event: dict[str, Any], game: MockGossipGame) -> None:
         channel = event["payload"]["channel"]
         if not is_channel(channel):
             await self._refuse_channel(event, channel)
@@ -185,13 +185,13 @@ class MockGossipPeer(Wire):
         error = f"Could not subscribe to '{channel}'"
         await self.send_message({**answer, "status": "failure", "error": error})
 
-    async def _unsubscribe(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _unsubscribe(self, event: dict[str, Any], game: MockGossipGame) -> None:
         channel = event["payload"]["channel"]
         if channel in game.channels:
             game.channels.remove(channel)
         await self.answer(event)
 
-    async def _say(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _say(self, event: dict[str, Any], game: MockGossipGame) -> None:
         payload = event["payload"]
         if payload["channel"] in game.channels:
             said = {"name": payload["name"], "message": payload["message"]}
@@ -201,7 +201,7 @@ class MockGossipPeer(Wire):
 
     # Players.
 
-    async def _sign_in(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _sign_in(self, event: dict[str, Any], game: MockGossipGame) -> None:
         name = event["payload"]["name"]
         if not name:
             await self.answer(event, error="Name cannot be empty")
@@ -212,7 +212,7 @@ class MockGossipPeer(Wire):
             await self._server.relay("players/sign-in", there, sender=self)
         await self.answer(event)
 
-    async def _sign_out(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _sign_out(self, event: dict[str, Any], game: MockGossipGame) -> None:
         name = event["payload"]["name"]
         if name in game.players:
             game.players.remove(name)
@@ -220,12 +220,12 @@ class MockGossipPeer(Wire):
             await self._server.relay("players/sign-out", gone, sender=self)
         await self.answer(event)
 
-    async def _players(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _players(self, event: dict[str, Any], game: MockGossipGame) -> None:
         for one in await self._asked_for(event, game):
             there = {"game": one.name, "players": one.players}
             await self.answer(event, there, status=False)
 
-    async def _asked_for(self, event: dict[str, Any], game: MockGame) -> list[MockGame]:
+    async def _asked_for(self, event: dict[str, Any], game: MockGossipGame) -> list[MockGossipGame]:
         """The games whose status is wanted; the failure has been sent if there are none such."""
         online = self._server.online()
         name = (event.get("payload") or {}).get("game")
@@ -240,7 +240,7 @@ class MockGossipPeer(Wire):
 
     # Tells and games.
 
-    async def _tell(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _tell(self, event: dict[str, Any], game: MockGossipGame) -> None:
         payload = event["payload"]
         error = self._tell_error(payload, game)
         if error is None:
@@ -249,7 +249,7 @@ class MockGossipPeer(Wire):
             await self._server.relay("tells/receive", tell, sender=self, only=payload["to_game"])
         await self.answer(event, error=error)
 
-    def _tell_error(self, payload: dict[str, Any], game: MockGame) -> str | None:
+    def _tell_error(self, payload: dict[str, Any], game: MockGossipGame) -> str | None:
         if sorted(payload) != TELL_FIELDS or not all(isinstance(v, str) for v in payload.values()):
             return "invalid payload"
         try:
@@ -268,23 +268,23 @@ class MockGossipPeer(Wire):
             return "receiving player offline"
         return None
 
-    async def _games(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _games(self, event: dict[str, Any], game: MockGossipGame) -> None:
         for one in await self._asked_for(event, game):
             await self.answer(event, one.to_payload())
 
     # Achievements.
 
-    async def _sync(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _sync(self, event: dict[str, Any], game: MockGossipGame) -> None:
         have = list(self._server.achievements.values())
         for start in range(0, max(len(have), 1), BATCH):
             batch = have[start : start + BATCH]
             payload = {"total": len(have), "achievements": batch}
             await self.answer(event, payload, status=False)
 
-    async def _create(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _create(self, event: dict[str, Any], game: MockGossipGame) -> None:
         await self._store(event, str(uuid.uuid4()), dict(event["payload"]))
 
-    async def _update(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _update(self, event: dict[str, Any], game: MockGossipGame) -> None:
         key = event["payload"]["key"]
         known = self._server.achievements.get(key)
         if known is None:
@@ -299,7 +299,7 @@ class MockGossipPeer(Wire):
         self._server.achievements[key] = {**achievement, "key": key}
         await self.answer(event, self._server.achievements[key])
 
-    async def _delete(self, event: dict[str, Any], game: MockGame) -> None:
+    async def _delete(self, event: dict[str, Any], game: MockGossipGame) -> None:
         key = event["payload"]["key"]
         if self._server.achievements.pop(key, None) is None:
             await self.answer(event, {"errors": {"key": ["not found"]}}, error="")
@@ -307,5 +307,5 @@ class MockGossipPeer(Wire):
             await self.answer(event, {"key": key})
 
 
-def _has(game: MockGame, name: str) -> bool:
+def _has(game: MockGossipGame, name: str) -> bool:
     return name.lower() in map(str.lower, game.players)

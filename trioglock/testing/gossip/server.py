@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from ..server import MockPeer, MockServer
-from .game import MockGame
+from .game import MockGossipGame
 from .peer import MockGossipPeer
 
 __all__ = ["MockGossipServer"]
@@ -24,7 +24,7 @@ class MockGossipServer:
     It answers as Grapevine does. Its clients see each other, and games that only seem to be::
 
         async with MockGossipServer() as server:
-            server.games["ExVenture"] = MockGame(name="ExVenture", players=["Eric"])
+            server.games["ExVenture"] = MockGossipGame(name="ExVenture", players=["Eric"])
             async with gossip.connect(
                 server.url, client_id="id", client_secret="secret", core=Core()
             ) as client:
@@ -53,7 +53,7 @@ class MockGossipServer:
         self.version: str = version
         self.clients: dict[str, tuple[str, str]] = {"id": ("secret", "Test Game")}
         """By ``client_id``, who may come in: the secret, and the name of the game."""
-        self.games: dict[str, MockGame] = {}
+        self.games: dict[str, MockGossipGame] = {}
         """Games that seem to be online, without being clients."""
         self.achievements: dict[str, dict[str, Any]] = {}
         """By key, as on the wire; of whichever client asks."""
@@ -143,7 +143,7 @@ class MockGossipServer:
             game: the player's.
             name: of the player.
         """
-        there = self.games.setdefault(game, MockGame(name=game)).players
+        there = self.games.setdefault(game, MockGossipGame(name=game)).players
         if name not in there:
             there.append(name)
         await self.relay("players/sign-in", {"game": game, "name": name})
@@ -155,7 +155,7 @@ class MockGossipServer:
             game: the player's.
             name: of the player.
         """
-        there = self.games.setdefault(game, MockGame(name=game)).players
+        there = self.games.setdefault(game, MockGossipGame(name=game)).players
         if name in there:
             there.remove(name)
         await self.relay("players/sign-out", {"game": game, "name": name})
@@ -175,7 +175,7 @@ class MockGossipServer:
         tell = {"from_game": from_game, "from_name": from_name, "to_name": to_name}
         await self.relay("tells/receive", {**tell, "sent_at": sent_at, "message": message})
 
-    async def add_game(self, game: MockGame) -> None:
+    async def add_game(self, game: MockGossipGame) -> None:
         """A game comes online.
 
         Args:
@@ -274,7 +274,7 @@ class MockGossipServer:
         errors = self._failures.get(event) if isinstance(event, str) else None
         return errors.pop(0) if errors else None
 
-    def online(self) -> list[MockGame]:
+    def online(self) -> list[MockGossipGame]:
         """Every game: those of the clients, and those that seem to be."""
         return [*(p.game for p in self.peers if p.game is not None), *self.games.values()]
 

@@ -1,4 +1,4 @@
-"""What happens on a topic: write your own channel, or use :class:`MockPhoenixRoom`."""
+"""What happens on a topic: write your own channel, or use :class:`MockTopic`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import format as wire
 if TYPE_CHECKING:
     from .client import MockClient
 
-__all__ = ["MockPhoenixChannel", "MockPhoenixRoom", "RefuseJoin"]
+__all__ = ["MockPhoenixChannel", "MockTopic", "RefuseJoin"]
 
 QUEUE = 2**16
 
@@ -178,7 +178,7 @@ class MockPhoenixChannel:
             await self.reply(message.ref, status, response)
 
 
-class MockPhoenixRoom(MockPhoenixChannel):
+class MockTopic(MockPhoenixChannel):
     """A room that knows most of what a channel may do.
 
     ==============  =====================================================================

@@ -17,7 +17,7 @@ from trio_websocket import ConnectionClosed, WebSocketRequest
 from ...frames import Data
 from ..server import MockPeer, MockServer
 from . import format as wire
-from .channel import MockPhoenixChannel, MockPhoenixRoom
+from .channel import MockPhoenixChannel, MockTopic
 from .client import MockClient
 
 __all__ = ["MockPhoenixServer"]
@@ -43,7 +43,7 @@ class MockPhoenixServer(MockServer):
 
     Args:
         channels: what kind of channel a topic has, by patterns such as ``"room:*"``; the first
-            that fits counts. By default ``room:*`` is a :class:`MockPhoenixRoom`.
+            that fits counts. By default ``room:*`` is a :class:`MockTopic`.
         version: of Phoenix: 1.7 delivers a push with a stale or no ``join_ref``, 1.8 drops it
             silently; 1.8 tells why a channel has crashed, and knows ``auth_token``.
         authorize: called with the params and the ``auth_token``, or None, of a handshake; False
@@ -72,7 +72,7 @@ class MockPhoenixServer(MockServer):
         """Those that have gone."""
         self.answers_heartbeats: bool = True
         """False plays dead, as far as heartbeats go."""
-        self._channels = dict(channels or {"room:*": MockPhoenixRoom})
+        self._channels = dict(channels or {"room:*": MockTopic})
         self._authorize = authorize
         self._refs = itertools.count(1)
         self._came = trio.lowlevel.ParkingLot()

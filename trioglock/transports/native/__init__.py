@@ -1,6 +1,9 @@
-"""The native transport: websockets' opening handshake, our codec, trio's streams."""
+"""The native transport: RFC 6455 frames over any trio stream, without another library's I/O."""
 
+from .decoder import Decoder
+from .deflate import Deflate
+from .encoder import Encoder
 from .link import NativeLink
 from .transport import NativeTransport
 
-__all__ = ["NativeLink", "NativeTransport"]
+__all__ = ["Decoder", "Deflate", "Encoder", "NativeLink", "NativeTransport"]

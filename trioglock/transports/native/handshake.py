@@ -10,15 +10,17 @@ from websockets.extensions.permessage_deflate import enable_client_permessage_de
 from websockets.http11 import Request
 from websockets.typing import Origin, Subprotocol
 
+from ..._redact import without_user_info
 from ...errors import InvalidHandshake
 from ...headers import Headers
 from ...options import DialOptions
-from ...redaction import without_user_info
 from ..addresses import WebSocketURI
-from ..answers import read_answer, unbroken
-from ..codec import Decoder, Deflate, Encoder
-from ..port import Handshake
+from ..base import Handshake
+from ..http_responses import read_answer, unbroken
 from ..tcp import describe_peer
+from .decoder import Decoder
+from .deflate import Deflate
+from .encoder import Encoder
 from .link import NativeLink
 
 __all__ = ["upgrade"]

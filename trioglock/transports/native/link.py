@@ -8,9 +8,10 @@ from contextlib import suppress
 import trio
 
 from ...frames import Event, Frame
-from ..codec import Decoder, Encoder
-from ..port import Handshake, Link, LinkBroken
-from .wire import SocketWire, wire_for
+from ..base import Handshake, Link, LinkBroken
+from .decoder import Decoder
+from .encoder import Encoder
+from .socket_io import SocketWire, wire_for
 
 __all__ = ["NativeLink"]
 

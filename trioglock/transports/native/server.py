@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import trio
 
 from ...frames import Close, Event, Frame, Violation
-from ..answers import BROKEN
-from ..codec import Decoder, Encoder
-from ..port import LinkBroken
-from ..requests import hang_up
-from ..upgrades import Upgrade
+from ..base import LinkBroken
+from ..http_requests import hang_up
+from ..http_responses import BROKEN
+from ..negotiation import Upgrade
+from .decoder import Decoder
+from .encoder import Encoder
 from .link import NativeLink
 
 __all__ = ["accept"]

@@ -6,11 +6,11 @@ import trio
 
 from ...options import DialOptions
 from ..addresses import WebSocketURI
-from ..dialing import open_stream
-from ..port import Link, Transport
+from ..base import Link, Transport
+from ..connecting import open_stream
+from ..negotiation import ServerTransport, Upgrade
 from ..redirects import follow_redirects
 from ..tcp import closed_on_failure
-from ..upgrades import ServerTransport, Upgrade
 from .handshake import upgrade as upgrade_client
 from .server import accept
 

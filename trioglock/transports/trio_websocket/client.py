@@ -9,13 +9,13 @@ import trio
 from trio_websocket import WebSocketConnection, wrap_client_stream
 from websockets.headers import build_authorization_basic, build_host
 
+from ..._redact import without_user_info
 from ...errors import ConnectError, InvalidHandshake
 from ...headers import Headers
 from ...options import DialOptions
-from ...redaction import without_user_info
 from ..addresses import WebSocketURI
-from ..answers import read_answer, unbroken
-from ..port import Handshake
+from ..base import Handshake
+from ..http_responses import read_answer, unbroken
 from ..tcp import describe_peer
 from .link import NO_LIMIT, Tap, TrioWebsocketLink
 

@@ -11,8 +11,8 @@ from trio_websocket import ConnectionClosed as LibraryClosed
 from wsproto.utilities import ProtocolError as LibraryProtocolError
 
 from ...frames import NO_STATUS, Close, Event, Frame, Ping, Pong, Violation
-from ..answers import BROKEN
-from ..port import Link, LinkBroken
+from ..base import Link, LinkBroken
+from ..http_responses import BROKEN
 
 __all__ = ["NO_LIMIT", "Tap", "TrioWebsocketLink"]
 

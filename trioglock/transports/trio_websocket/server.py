@@ -5,9 +5,9 @@ from __future__ import annotations
 import trio
 from trio_websocket import WebSocketConnection, wrap_server_stream
 
-from ..port import Handshake, LinkBroken
-from ..requests import Call
-from ..upgrades import Upgrade
+from ..base import Handshake, LinkBroken
+from ..http_requests import Call
+from ..negotiation import Upgrade
 from .link import NO_LIMIT, Tap, TrioWebsocketLink
 
 __all__ = ["ServerLink"]

@@ -12,16 +12,16 @@ import trio
 from ..connection import Connection, Session
 from ..connection.outgoing import checked_frame
 from ..errors import ConnectionClosed, InvalidFrame
-from ..frames import Close, Frame, Prepared
+from ..frames import Close, Frame, PreparedMessage
 
-__all__ = ["Roster"]
+__all__ = ["ConnectionRegistry"]
 
 COALESCE = 0.001
 """Seconds. A broadcast that comes sooner after the one before is written together with what else
 is queued by then; one that stands alone is written on the spot, which takes half the time."""
 
 
-class Roster:
+class ConnectionRegistry:
     """Who is connected. To be had for others than :class:`Server`, such as an ASGI application."""
 
     def __init__(self) -> None:
@@ -67,12 +67,14 @@ class Roster:
         if isinstance(checked, Close):
             raise InvalidFrame("a Close frame is not broadcast: use close()")
         # Encoded once for all.
-        message = Prepared(checked) if isinstance(checked, str | bytes) else checked
-        if isinstance(message, Prepared):
+        message = PreparedMessage(checked) if isinstance(checked, str | bytes) else checked
+        if isinstance(message, PreparedMessage):
             now = trio.current_time()
-            at_once, self._latest = now - self._latest > COALESCE, now
-            outboxes = [session.outbox for session in self._members.values()]
-            return sum([outbox.put_prepared(message, at_once=at_once) for outbox in outboxes])
+            immediate, self._latest = now - self._latest > COALESCE, now
+            outboxes = [session.send_queue for session in self._members.values()]
+            return sum(
+                [send_queue.put_prepared(message, immediate=immediate) for send_queue in outboxes]
+            )
         queued = 0
         for connection in self._members:
             with suppress(trio.WouldBlock, ConnectionClosed):

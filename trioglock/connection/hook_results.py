@@ -7,16 +7,16 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from .._redact import shorten
 from ..errors import BadHookResult, InvalidFrame
 from ..frames import Close, Frame
-from ..redaction import shorten
-from ..socket import NOTHING, Deliver, Reply, Socket
-from ..telemetry import Probe
-from .inbox import Inbox
-from .outbox import Outbox
+from ..hooks import NOTHING, Deliver, Reply, Socket
+from ..telemetry import EventEmitter
 from .outgoing import checked_frame
+from .receive_queue import ReceiveQueue
+from .send_queue import SendQueue
 
-__all__ = ["Effects", "Hook", "frames_to_send", "hook_of", "split"]
+__all__ = ["Hook", "HookResults", "frames_to_send", "hook_of", "split"]
 
 PAIR = "a tuple (result, state)"
 
@@ -116,32 +116,36 @@ def _hint(frame: object) -> str:
     return "encode it, such as with json.dumps()"
 
 
-class Effects:
+class HookResults:
     """Carries out the results of receiving hooks.
 
     Args:
-        inbox: where delivered messages go.
-        outbox: where replies go.
+        receive queue: where delivered messages go.
+        send queue: where replies go.
         close: starts the closing handshake.
-        probe: told what hooks reply.
+        emitter: told what hooks reply.
     """
 
-    __slots__ = ("_close", "_outbox", "_probe", "inbox", "replied")
+    __slots__ = ("_close", "_emitter", "_send_queue", "receive_queue", "replied")
 
     def __init__(
-        self, inbox: Inbox, outbox: Outbox, close: Callable[[Close], None], probe: Probe
+        self,
+        receive_queue: ReceiveQueue,
+        send_queue: SendQueue,
+        close: Callable[[Close], None],
+        emitter: EventEmitter,
     ) -> None:
-        self.inbox: Inbox = inbox
+        self.receive_queue: ReceiveQueue = receive_queue
         self.replied: bool = False
         """Whether a hook has sent anything since this was last looked at."""
-        self._outbox = outbox
+        self._send_queue = send_queue
         self._close = close
-        self._probe = probe
+        self._emitter = emitter
 
     @property
     def closed(self) -> bool:
         """Whether nothing more can be sent."""
-        return self._outbox.closed
+        return self._send_queue.closed
 
     def apply(self, hook: Hook, result: Any, *, first: bool = False) -> None:
         """Do what one result asks for; ``first`` sends ahead of what waits for it.
@@ -157,7 +161,7 @@ class Effects:
         elif kind is Close:
             self._close(result)
         else:
-            self.inbox.add(result.value if kind is Deliver else result)
+            self.receive_queue.add(result.value if kind is Deliver else result)
 
     def _reply(self, hook: Hook, reply: Reply, *, first: bool) -> None:
         self.replied = True
@@ -165,8 +169,8 @@ class Effects:
             frames = [checked_frame(frame) for frame in reply.frames]
         except InvalidFrame as error:
             raise BadHookResult(f"{hook.label}: {error}") from None
-        if self._probe.frames:
-            self._probe.hook_replied(hook.name, frames)
+        if self._emitter.frames:
+            self._emitter.hook_replied(hook.name, frames)
         close: Close | None = None
         for at, frame in enumerate(frames):
             if frame.__class__ is Close:
@@ -174,16 +178,16 @@ class Effects:
                 close = frame
                 del frames[at:]
                 break
-        if not self._outbox.closed:
+        if not self._send_queue.closed:
             if first:
-                self._outbox.greet(frames)
+                self._send_queue.greet(frames)
             else:
                 for frame in frames:
-                    self._outbox.put(frame)
+                    self._send_queue.put(frame)
         if close is not None:
             self._close(close)
         if reply.deliver is not NOTHING:
-            self.inbox.add(reply.deliver)
+            self.receive_queue.add(reply.deliver)
 
     def send(self, hook: Hook, frame: Any) -> None:
         """Queue what ``handle_send`` returned; all of it, there is no await in between.
@@ -191,14 +195,14 @@ class Effects:
         Raises:
             BadHookResult, InvalidFrame: something in it is no frame; then none of it is queued.
         """
-        outbox = self._outbox
+        send_queue = self._send_queue
         kind = frame.__class__
         if kind is bytes or (kind is str and frame.isascii()):
-            outbox.put(frame)
+            send_queue.put(frame)
             return
         for checked in frames_to_send(hook, frame):
             if checked.__class__ is Close:
                 # Nothing may follow a Close frame (RFC 6455, section 5.5.1).
                 self._close(checked)
                 return
-            outbox.put(checked)
+            send_queue.put(checked)

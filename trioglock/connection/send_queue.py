@@ -1,4 +1,4 @@
-"""The outbox: frames that wait for the writer task."""
+"""The send queue: frames that wait for the writer task."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from ..frames import Close, Data, Frame, Ping, Pong, Prepared
+from ..frames import Close, Data, Frame, Ping, Pong, PreparedMessage
+from ._sync import Waiters
 from .outgoing import Message, OutFrame, checked_frame, plain, size_of, urgent_size
-from .waiters import Waiters
 
-__all__ = ["Outbox"]
+__all__ = ["SendQueue"]
 
 # One write carries about this many bytes at the most, unless a single frame is larger.
 BATCH = 2**16
@@ -20,7 +20,7 @@ BATCH = 2**16
 MAX_PONGS = 128
 
 
-class Outbox:
+class SendQueue:
     """A queue bounded in bytes: many fillers, and the writer task that empties it in batches.
 
     Pings and pongs overtake data; the Close frame is the last to leave, but for pongs. The queue
@@ -137,7 +137,7 @@ class Outbox:
         if kind is str or kind is bytes:
             plain = kind is bytes or frame.isascii()  # type: ignore[union-attr]
             size = len(frame) if plain else size_of(frame)  # type: ignore[arg-type]
-        elif kind is Prepared:
+        elif kind is PreparedMessage:
             size = frame.size  # type: ignore[union-attr]
         elif kind is Ping or kind is Pong:
             self.put_urgent(frame)  # type: ignore[arg-type]
@@ -154,17 +154,17 @@ class Outbox:
         if self.idle:
             self._wake()
 
-    def put_prepared(self, frame: Prepared, *, at_once: bool) -> bool:
+    def put_prepared(self, frame: PreparedMessage, *, immediate: bool) -> bool:
         """Queue one of many, unless there is no room; whether it was queued.
 
         Args:
             frame: the same for all.
-            at_once: it may leave on the spot.
+            immediate: it may leave on the spot.
         """
         if self.closed or self.size >= self._limit:
             return False
         self._queued += 1
-        if self.idle and self._write_now is not None and (at_once or self.eager):
+        if self.idle and self._write_now is not None and (immediate or self.eager):
             self._put_through(frame, frame.size)
             return True
         self.size += frame.size

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
-import trio
-
+from ._redact import redact_repr
+from .disconnect import Disconnect
 from .errors import InvalidOption, UsageError
-from .frames import Data, Frame
+from .frames import Frame
 from .headers import Headers, HeadersLike
 from .options import check_headers, check_seconds
-from .reasons import Disconnect
-from .redaction import redact_repr
 
-__all__ = ["Deliver", "Handle", "Reconnect", "Reply", "Socket", "Stop", "Stream"]
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["ConnectionInfo", "Deliver", "Reconnect", "Reply", "Socket", "Stop"]
 
 StateT = TypeVar("StateT")
 ResultT = TypeVar("ResultT")
@@ -99,41 +100,8 @@ class Stop:
     """Decision of ``handle_disconnect``: do not reconnect, whatever the policy says."""
 
 
-class Handle(Protocol):
-    """The connection as its own hooks may use it: nothing here waits for a hook."""
-
-    @property
-    def name(self) -> str:
-        """What logs call this connection."""
-
-    @property
-    def url(self) -> str:
-        """The address, without user information."""
-
-    def cast(self, message: Any) -> None:
-        """Leave ``message`` for ``handle_cast``."""
-
-    def cast_after(self, seconds: float, message: Any) -> trio.CancelScope:
-        """Leave ``message`` for ``handle_cast`` later; cancel the scope to take it back."""
-
-    def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Run ``fn(*args)`` in a task that ends with the connection."""
-
-    def send_frame_nowait(self, frame: Frame, *, at_once: bool = False) -> None:
-        """Send a frame past ``handle_send``, or raise ``trio.WouldBlock``."""
-
-    def discard_unsent(self) -> tuple[Data, ...]:
-        """Take back all messages that are queued and not being written."""
-
-    def abort(self) -> None:
-        """Drop the connection on the spot."""
-
-    def trace(self, on: bool = True) -> None:
-        """Switch the trace on or off."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Stream:
+class ConnectionInfo:
     """The upgraded connection, as ``init_stream`` and ``handle_connect`` see it.
 
     Args:
@@ -152,7 +120,7 @@ class Stream:
     response_headers: Headers
     peer: str
     attempt: int
-    connection: Handle
+    connection: Connection[Any]
 
     def __repr__(self) -> str:
         return redact_repr(self)
@@ -189,19 +157,21 @@ class Socket(Generic[StateT]):
                     text = f"{cls.__name__}.{name} is no hook: {meant[0]} is meant?"
                     warnings.warn(text, stacklevel=2)
 
-    def init_stream(self, stream: Stream) -> MaybeAwaitable[StateT]:
+    def init_stream(self, info: ConnectionInfo) -> MaybeAwaitable[StateT]:
         """Called once, after the first upgrade; returns the first state. Default: ``None``.
 
         Args:
-            stream: what is known of the connection, with a handle on it.
+            info: what is known of the connection, with a handle on it.
         """
         return cast("StateT", None)
 
-    def handle_connect(self, stream: Stream, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
+    def handle_connect(
+        self, info: ConnectionInfo, state: StateT
+    ) -> MaybeAwaitable[tuple[Any, StateT]]:
         """Called after every upgrade, the first and later ones, before any frame.
 
         Args:
-            stream: what is known of the connection, with a handle on it.
+            info: what is known of the connection, with a handle on it.
             state: as the hook before returned it.
 
         Returns:
@@ -292,7 +262,7 @@ class Socket(Generic[StateT]):
         """Called when the connection was closed, lost or refused; not after a crash or ``abort()``.
 
         Args:
-            reason: a typed value, see :mod:`trioglock.reasons`.
+            reason: a typed value, see :mod:`trioglock.disconnect`.
             state: as the hook before returned it; None if the very first attempt was refused:
                 ``init_stream`` has not run.
 
@@ -309,7 +279,7 @@ class Socket(Generic[StateT]):
         returns is ignored. It is not called if ``init_stream`` never returned a state.
 
         Args:
-            reason: a typed value, see :mod:`trioglock.reasons`.
+            reason: a typed value, see :mod:`trioglock.disconnect`.
             state: as the hook before returned it.
         """
         return None

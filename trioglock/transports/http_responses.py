@@ -13,9 +13,9 @@ from websockets.exceptions import InvalidHandshake as LibraryInvalidHandshake
 from websockets.http11 import Response
 from websockets.streams import StreamReader
 
+from .._redact import redact_query, redact_subprotocols, redact_text
 from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFailed
 from ..headers import Headers
-from ..redaction import redact_query, redact_subprotocols, redact_text
 
 __all__ = ["BROKEN", "Answer", "NotHTTP", "problem_of", "read_answer", "read_head", "unbroken"]
 

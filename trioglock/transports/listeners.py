@@ -144,9 +144,9 @@ def _remove_stale(path: Path) -> None:
             return  # bind() will say what is wrong
     except OSError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        if probe.connect_ex(os.fspath(path)) == errno.ECONNREFUSED:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as emitter:
+        emitter.setblocking(False)
+        if emitter.connect_ex(os.fspath(path)) == errno.ECONNREFUSED:
             path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""Interruptible: a coroutine that another task can cancel, at no cost while it does not block.
+"""Cancellable: a coroutine that another task can cancel, at no cost while it does not block.
 
 A ``trio.CancelScope`` around every call of an async hook would take longer than the hook. Here one
 is entered only while the coroutine waits for something, inside of whatever scopes the coroutine
@@ -13,10 +13,10 @@ from typing import Any
 
 import trio
 
-__all__ = ["Interruptible"]
+__all__ = ["Cancellable"]
 
 
-class Interruptible:
+class Cancellable:
     """Goes on with a coroutine that has begun, and waits.
 
     Args:

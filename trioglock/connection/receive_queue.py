@@ -1,4 +1,4 @@
-"""The inbox: delivered messages that wait for whoever iterates the connection."""
+"""The receive queue: delivered messages that wait for whoever iterates the connection."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..options import Overflow
-from ..telemetry import Probe
-from .waiters import Waiters
+from ..telemetry import EventEmitter
+from ._sync import Waiters
 
-__all__ = ["Inbox"]
+__all__ = ["ReceiveQueue"]
 
 
 # Of connections that have not delivered anything: a deque is never small.
 _EMPTY: deque[Any] = deque(maxlen=0)
 
 
-class Inbox:
+class ReceiveQueue:
     """A bounded queue with many readers and one, never waiting, filler.
 
     Args:
         limit: with ``overflow="wait"`` the high-water mark: the reader task takes no more from
             the network while so many messages wait. What one read brought is always taken, so
-            the inbox may pass the mark by the messages of one chunk. With the other policies the
+            the queue may pass the mark by the messages of one chunk. With the other policies the
             most messages that are kept. None for no limit.
         overflow: what happens at the limit, see :class:`trioglock.options.FlowOptions`.
         overflowed: told that the policy ``"close"`` has had to drop.
-        probe: told what is dropped.
+        emitter: told what is dropped.
     """
 
     __slots__ = (
         "_closing_limit",
+        "_emitter",
         "_limit",
         "_low",
         "_overflow",
         "_overflowed",
-        "_probe",
         "_readers",
         "_room",
         "dropped",
@@ -50,7 +50,7 @@ class Inbox:
         limit: int | None,
         overflow: Overflow,
         overflowed: Callable[[], None],
-        probe: Probe,
+        emitter: EventEmitter,
     ) -> None:
         self.items: deque[Any] = _EMPTY
         """What waits, oldest first; filled by way of :meth:`filling` only."""
@@ -62,7 +62,7 @@ class Inbox:
         self._low = 0 if limit is None else limit // 4
         self._overflow: Overflow = overflow
         self._overflowed = overflowed
-        self._probe = probe
+        self._emitter = emitter
         self._closing_limit: int | None = None
         self._readers = Waiters()
         self._room = Waiters()
@@ -108,7 +108,7 @@ class Inbox:
     def give_up(self, messages: Sequence[object]) -> None:
         """Count messages that nobody will receive."""
         self.dropped += len(messages)
-        self._probe.messages_dropped(messages)
+        self._emitter.messages_dropped(messages)
 
     async def wait(self) -> None:
         """Wait until something is delivered, or the end; then look again."""
@@ -120,7 +120,7 @@ class Inbox:
             self._room.unpark_all()
 
     async def wait_room(self) -> None:
-        """Wait until the inbox has drained to a quarter of its limit."""
+        """Wait until the receive queue has drained to a quarter of its limit."""
         self.held = True
         try:
             await self._room.park()
@@ -137,7 +137,7 @@ class Inbox:
         self._room.unpark_all()
 
     def close_gates(self) -> None:
-        """A new link: a full inbox holds the reader task back again."""
+        """A new link: a full receive queue holds the reader task back again."""
         self._closing_limit = None
 
     def end(self) -> None:

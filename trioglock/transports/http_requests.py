@@ -13,7 +13,7 @@ from websockets.streams import StreamReader
 
 from ..headers import Headers
 from ..http import Request, Response
-from .answers import BROKEN, problem_of
+from .http_responses import BROKEN, problem_of
 from .tcp import describe_peer
 
 __all__ = ["Call", "Refusal", "answer", "hang_up", "read_call"]

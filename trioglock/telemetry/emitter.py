@@ -1,4 +1,4 @@
-"""The probe: where one connection says what happens to it."""
+"""The emitter: where one connection says what happens to it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Literal, TypeAlias
 
 import trio
 
-from ..frames import Close, Frame, Prepared
-from ..reasons import Disconnect, HeartbeatTimeout
-from ..redaction import redact_subprotocols, redact_url
+from .._redact import redact_subprotocols, redact_url
+from ..disconnect import Disconnect, HeartbeatTimeout
+from ..frames import Close, Frame, PreparedMessage
 from . import trace
 from .events import (
     BackpressureEnded,
     BackpressureStarted,
     CloseStarted,
+    ConnectAttemptFailed,
     Connected,
-    ConnectFailed,
     ConnectionId,
     ConnectStarted,
-    Disconnected,
     Event,
     FrameReceived,
     FrameSent,
     HeartbeatMissed,
     HookFailed,
     HookReplied,
+    LinkClosed,
     MessageDropped,
     Queue,
     ReconnectScheduled,
@@ -37,7 +37,7 @@ from .events import (
 )
 from .listeners import Watch, hear, is_heard
 
-__all__ = ["Probe"]
+__all__ = ["EventEmitter"]
 
 _numbers = itertools.count(1)
 
@@ -57,7 +57,7 @@ class _Wait:
     began: float
 
 
-class Probe(Watch):
+class EventEmitter(Watch):
     """Tells the events of one connection to its trace and to all listeners.
 
     One method for each event; none builds it unless somebody wants it. Of frames, callers ask
@@ -132,8 +132,8 @@ class Probe(Watch):
 
     def connect_failed(self, attempt: int, error: Exception, seconds: float) -> None:
         """It came to nothing."""
-        if self._wants(ConnectFailed):
-            event = ConnectFailed(
+        if self._wants(ConnectAttemptFailed):
+            event = ConnectAttemptFailed(
                 connection=self.connection, attempt=attempt, error=error, seconds=seconds
             )
             self._tell(event)
@@ -179,8 +179,8 @@ class Probe(Watch):
 
     def disconnected(self, reason: Disconnect, lasted: float, *, forced: bool) -> None:
         """A link is gone."""
-        if self._wants(Disconnected):
-            event = Disconnected(
+        if self._wants(LinkClosed):
+            event = LinkClosed(
                 connection=self.connection, reason=reason, lasted=lasted, forced=forced
             )
             self._tell(event)
@@ -255,6 +255,6 @@ class Probe(Watch):
 
 
 def _plain(frame: Frame) -> WireFrame:
-    if isinstance(frame, Prepared):
+    if isinstance(frame, PreparedMessage):
         return frame.message
     return bytes(frame) if isinstance(frame, bytearray | memoryview) else frame

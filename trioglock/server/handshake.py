@@ -12,10 +12,10 @@ from typing import NamedTuple, TypeAlias
 
 import trio
 
+from .._redact import redact_line
 from ..errors import BadHookResult, InvalidOption
 from ..http import Request, Response
 from ..options import check_seconds, check_whole
-from ..redaction import redact_line
 from ..transports import (
     Call,
     Link,
@@ -30,7 +30,7 @@ from ..transports import (
     read_call,
 )
 
-__all__ = ["ProcessRequest", "Reception", "ReceptionOptions"]
+__all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
 
 ProcessRequest: TypeAlias = Callable[[Request], Response | Awaitable[Response | None] | None]
 """Called for every request; returns a plain answer, or None to go on with the handshake."""
@@ -46,7 +46,7 @@ _logger = logging.getLogger("trioglock.server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReceptionOptions:
+class HandshakeOptions:
     """Limits of the opening handshake, and who may come in.
 
     The fields are the keyword arguments of :func:`trioglock.serve` and mean the same.
@@ -55,7 +55,7 @@ class ReceptionOptions:
     ssl_context: ssl.SSLContext | None = None
     process_request: ProcessRequest | None = None
     open_timeout: float | None = 10
-    max_head_size: int = 2**15
+    max_header_size: int = 2**15
     max_connections: int | None = None
     max_handshakes: int | None = 2**12
 
@@ -65,7 +65,7 @@ class ReceptionOptions:
         if not (self.process_request is None or callable(self.process_request)):
             raise InvalidOption(f"process_request is a function, not {self.process_request!r}")
         check_seconds("open_timeout", self.open_timeout)
-        check_whole("max_head_size", self.max_head_size, least=256, none=False)
+        check_whole("max_header_size", self.max_header_size, least=256, none=False)
         check_whole("max_connections", self.max_connections, least=1)
         check_whole("max_handshakes", self.max_handshakes, least=1)
 
@@ -78,7 +78,7 @@ class _Reply(NamedTuple):
     method: str
 
 
-class Reception:
+class HandshakeHandler:
     """Does the opening handshakes of one server, any number at the same time.
 
     Args:
@@ -88,7 +88,7 @@ class Reception:
     """
 
     def __init__(
-        self, transport: ServerTransport, upgrades: UpgradeOptions, options: ReceptionOptions
+        self, transport: ServerTransport, upgrades: UpgradeOptions, options: HandshakeOptions
     ) -> None:
         self._transport = transport
         self._upgrades = upgrades
@@ -179,7 +179,7 @@ class Reception:
             try:
                 if isinstance(stream, trio.SSLStream):
                     await stream.do_handshake()
-                return await read_call(stream, self._options.max_head_size)
+                return await read_call(stream, self._options.max_header_size)
             finally:
                 self._hearing.remove(scope)
         return None

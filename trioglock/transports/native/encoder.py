@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ...frames import Close, Frame, Ping, Pong, Prepared
+from ...frames import Close, Frame, Ping, Pong, PreparedMessage
 from .deflate import Deflate
 from .masking import apply_mask
 
@@ -35,7 +35,7 @@ class Encoder:
 
     def encode(self, frames: Sequence[Frame]) -> bytes:
         """The bytes of ``frames``, one after the other, ready for one write."""
-        if len(frames) == 1 and frames[0].__class__ is Prepared and not self._mask:
+        if len(frames) == 1 and frames[0].__class__ is PreparedMessage and not self._mask:
             return frames[0].wire or self._make_wire(frames[0])
         deflate, append = self._deflate, self._append
         parts: list[bytes] = []
@@ -45,7 +45,7 @@ class Encoder:
                 opcode, payload = TEXT, frame.encode()  # type: ignore[union-attr]
             elif kind is bytes:
                 opcode, payload = BINARY, frame
-            elif kind is Prepared:
+            elif kind is PreparedMessage:
                 self._append_prepared(parts, frame)  # type: ignore[arg-type]
                 continue
             else:
@@ -77,21 +77,21 @@ class Encoder:
             payload = apply_mask(payload, key)
         parts.append(payload)
 
-    def _append_prepared(self, parts: list[bytes], frame: Prepared) -> None:
+    def _append_prepared(self, parts: list[bytes], frame: PreparedMessage) -> None:
         """A whole message that is not compressed, which RFC 7692, section 6, always allows."""
         if self._mask:
             self._append(parts, _head(frame), frame.to_payload())
         else:
             parts.append(frame.wire or self._make_wire(frame))
 
-    def _make_wire(self, frame: Prepared) -> bytes:
+    def _make_wire(self, frame: PreparedMessage) -> bytes:
         parts: list[bytes] = []
         self._append(parts, _head(frame), frame.to_payload())
         frame.wire = b"".join(parts)
         return frame.wire
 
 
-def _head(frame: Prepared) -> int:
+def _head(frame: PreparedMessage) -> int:
     return FIN | (TEXT if isinstance(frame.message, str) else BINARY)
 
 

@@ -27,7 +27,7 @@ from ...frames import (
     Violation,
 )
 from .deflate import Deflate, InflatedTooBig, InflateError
-from .lanes import LEAST_LIMIT, cut_masked, cut_plain
+from .fast_path import LEAST_LIMIT, cut_masked, cut_plain
 from .masking import apply_mask
 
 __all__ = ["Decoder"]

@@ -9,17 +9,17 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ..connection import Connection, Session, hold
+from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import ConnectionClosed, InvalidOption
 from ..groups import leaves
+from ..hooks import Socket
 from ..options import FlowOptions
-from ..reasons import Disconnect, Violated
-from ..socket import Socket
-from ..telemetry import Probe
+from ..telemetry import EventEmitter
 from ..transports import Link
-from .accepted import Accepted, AcceptedConnection
-from .roster import Roster
+from .connections import ConnectionRegistry
+from .single_link import AcceptedConnection, SingleLink
 
-__all__ = ["Handler", "Program", "Target"]
+__all__ = ["ConnectionRunner", "Handler", "Target"]
 
 Handler: TypeAlias = Callable[[Connection[None]], Awaitable[object]]
 """``async def handler(conn)``: the connection closes with 1000 when it returns."""
@@ -30,7 +30,7 @@ Target: TypeAlias = Callable[[], Socket[Any]] | Handler
 _logger = logging.getLogger("trioglock.server")
 
 
-class Program:
+class ConnectionRunner:
     """Runs one target on any number of links.
 
     Args:
@@ -44,7 +44,7 @@ class Program:
     """
 
     def __init__(
-        self, target: Target, flow: FlowOptions, roster: Roster, *, trace: bool = False
+        self, target: Target, flow: FlowOptions, roster: ConnectionRegistry, *, trace: bool = False
     ) -> None:
         check_target(target)
         self._target = target
@@ -58,16 +58,16 @@ class Program:
         What it raises is logged, and its client sees 1011: it is nobody else's business.
         """
         handshake = link.handshake
-        probe = Probe(
+        emitter = EventEmitter(
             None,
             of=handshake.peer or "a client",
             url=handshake.url,
             side="server",
             traced=self._trace,
         )
-        name = probe.name
+        name = emitter.name
         socket, handler = self._prepare()
-        session = Session(Accepted(link), self._flow, socket, probe)
+        session = Session(SingleLink(link), self._flow, socket, emitter)
         connection = AcceptedConnection(session, handshake.url)
         terminate = session.actor.terminate_hook
         if terminate.is_async:
@@ -80,7 +80,7 @@ class Program:
             if not _is_end(error, session):
                 _logger.exception("%s: %s failed", name, _label(self._target))
         cause = session.ending.cause
-        if isinstance(cause, Violated):
+        if isinstance(cause, ProtocolViolation):
             _logger.info("%s: closed with %d: %s", name, cause.code, cause.reason)
 
     async def _terminate(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
+from ..disconnect import Disconnect
 from ..errors import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 from ..frames import Close, Data
-from ..reasons import Disconnect
 
-__all__ = ["OK_CODES", "TRANSITIONS", "Ending", "Status"]
+__all__ = ["OK_CODES", "TRANSITIONS", "CloseState", "Status"]
 
 OK_CODES = frozenset({1000, 1001})
 
@@ -25,37 +25,45 @@ class Status(Enum):
     """The closing handshake is under way, and no other link is expected."""
     RECONNECTING = "reconnecting"
     """The link has ended, or is ending, and another one is expected."""
+    DECIDING = "deciding"
+    """The link has ended, and ``handle_disconnect`` decides whether another one is opened."""
     CLOSED = "closed"
-    """The link has ended, and no other is expected; final, unless a hook decides otherwise."""
+    """The connection has ended; final."""
 
 
 TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
     Status.CONNECTING: {
         Status.OPEN: "upgraded",
         Status.RECONNECTING: "attempt failed, policy tries again",
+        Status.DECIDING: "attempt failed",
         Status.CLOSED: "attempt failed, closed or cancelled",
     },
     Status.OPEN: {
         Status.CLOSING: "either side closes",
         Status.RECONNECTING: "lost, closed by the peer, or reconnect()",
+        Status.DECIDING: "lost",
         Status.CLOSED: "lost, abort() or cancelled",
     },
     Status.CLOSING: {
         Status.CLOSED: "closing handshake over, or out of time",
         Status.RECONNECTING: "policy, asked again, wants another link",
+        Status.DECIDING: "closed by the peer",
     },
     Status.RECONNECTING: {
         Status.OPEN: "upgraded",
-        Status.CLOSED: "gave up, closed or cancelled",
+        Status.DECIDING: "last attempt failed",
+        Status.CLOSED: "no attempt left, closed or cancelled",
     },
-    Status.CLOSED: {
+    Status.DECIDING: {
         Status.RECONNECTING: "handle_disconnect returned Reconnect",
+        Status.CLOSED: "no reconnect, closed or cancelled",
     },
+    Status.CLOSED: {},
 }
 """From each status to those that may follow, and what leads there."""
 
 
-class Ending:
+class CloseState:
     """What is known so far of how the connection ends."""
 
     def __init__(self) -> None:

@@ -3,35 +3,35 @@
 ::
 
     Disconnect
-    ├── RemoteClose        the peer sent a Close frame
-    ├── Violated           the peer broke the protocol or a limit, and we closed for that
-    ├── LocalClose         we closed: aclose(), Close(...) from a hook, the end of the block
-    ├── Lost               the network or the peer's process went away without a Close frame
-    ├── HeartbeatTimeout   the peer fell silent, or stopped reading
-    ├── HandshakeFailed    the connection never opened
-    ├── Crashed            a hook or a background task raised
-    └── Aborted            abort(), or the surrounding scope was cancelled
+    ├── RemoteClose         the peer sent a Close frame
+    ├── ProtocolViolation   the peer broke the protocol or exceeded a limit, so we closed
+    ├── LocalClose          we closed: aclose(), Close(...) from a hook, the end of the block
+    ├── ConnectionLost      the network or the peer's process failed without a Close frame
+    ├── HeartbeatTimeout    the peer stopped responding, or stopped reading
+    ├── HandshakeFailed     the connection never opened
+    ├── HookError           a hook or a background task raised
+    └── Aborted             abort(), or the surrounding scope was cancelled
 
-``str()`` of a reason tells it in words.
+``str()`` of a reason describes it in one line.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ._redact import redact_line, text_of
 from .frames import NO_STATUS
-from .redaction import redact_line, text_of
 
 __all__ = [
     "Aborted",
-    "Crashed",
+    "ConnectionLost",
     "Disconnect",
     "HandshakeFailed",
     "HeartbeatTimeout",
+    "HookError",
     "LocalClose",
-    "Lost",
+    "ProtocolViolation",
     "RemoteClose",
-    "Violated",
 ]
 
 
@@ -64,7 +64,7 @@ class RemoteClose(Disconnect):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Violated(Disconnect):
+class ProtocolViolation(Disconnect):
     """The peer broke the protocol (1002), sent invalid text (1007) or too much (1009).
 
     Args:
@@ -99,7 +99,7 @@ class LocalClose(Disconnect):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lost(Disconnect):
+class ConnectionLost(Disconnect):
     """The stream ended or broke without a closing handshake (RFC 6455, section 7.1.5).
 
     Args:
@@ -147,7 +147,7 @@ class HandshakeFailed(Disconnect):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crashed(Disconnect):
+class HookError(Disconnect):
     """A hook or a background task raised; the peer was told 1011.
 
     Args:

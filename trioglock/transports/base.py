@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import trio
 
+from .._redact import redact_repr
 from ..errors import TrioglockError
 from ..frames import Event, Frame
 from ..headers import Headers
 from ..options import DialOptions
-from ..redaction import redact_repr
 
 __all__ = ["Capabilities", "Handshake", "Link", "LinkBroken", "Transport"]
 
@@ -104,7 +104,7 @@ class Link(ABC):
         """
 
     takes_prepared: bool = False
-    """Whether it knows :class:`Prepared`; others are given the message in it."""
+    """Whether it knows :class:`PreparedMessage`; others are given the message in it."""
 
     @property
     def writes_now(self) -> bool:

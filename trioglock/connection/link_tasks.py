@@ -8,22 +8,22 @@ from typing import Any
 import trio
 
 from ..options import FlowOptions
-from ..telemetry import Probe
+from ..telemetry import EventEmitter
 from ..transports import Link
 from .actor import Actor
 from .deadlines import Deadlines
-from .dispatch import Effects
 from .heartbeat import Gate, Heartbeat
-from .outbox import Outbox
+from .hook_results import HookResults
 from .owner import Owner
 from .pings import Pings
 from .reader import Reader
+from .send_queue import SendQueue
 from .writer import Writer
 
-__all__ = ["Span"]
+__all__ = ["LinkTasks"]
 
 
-class Span:
+class LinkTasks:
     """Runs the tasks of one link.
 
     Args:
@@ -31,11 +31,11 @@ class Span:
         link: open.
         actor: gets what is received.
         effects: carry out what hooks ask for.
-        outbox: of what is to be sent; it outlives the link.
+        send queue: of what is to be sent; it outlives the link.
         pings: that wait for their pongs.
         flow: time-outs and limits.
         deadlines: of closing.
-        probe: told every frame.
+        emitter: told every frame.
         spawn: starts a task.
     """
 
@@ -43,9 +43,9 @@ class Span:
         "_deadlines",
         "_gate",
         "_heartbeat",
-        "_outbox",
         "_reader",
         "_replaced",
+        "_send_queue",
         "_session",
         "_spawn",
         "_writer",
@@ -59,12 +59,12 @@ class Span:
         session: Owner,
         link: Link,
         actor: Actor[Any],
-        effects: Effects,
-        outbox: Outbox,
+        effects: HookResults,
+        send_queue: SendQueue,
         pings: Pings,
         flow: FlowOptions,
         deadlines: Deadlines,
-        probe: Probe,
+        emitter: EventEmitter,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self.link: Link = link
@@ -73,14 +73,18 @@ class Span:
         """How the stream broke, if it did."""
         self._replaced = False  # senders wait for the next link: this one is not kept for long
         self._session = session
-        self._outbox = outbox
+        self._send_queue = send_queue
         self._deadlines = deadlines
         self._spawn = spawn
         self._gate = Gate(self._held)
-        self._writer = Writer(link, outbox, probe, self._said_goodbye, self._write_broke, spawn)
-        outbox.attach(self._writer.wake, self._writer.write_now if link.writes_now else None)
-        self._heartbeat = Heartbeat(session, link, self._gate, pings, outbox, flow)
-        self._reader = Reader(session, link, actor, effects, outbox, pings, self._gate, probe, flow)
+        self._writer = Writer(
+            link, send_queue, emitter, self._said_goodbye, self._write_broke, spawn
+        )
+        send_queue.attach(self._writer.wake, self._writer.write_now if link.writes_now else None)
+        self._heartbeat = Heartbeat(session, link, self._gate, pings, send_queue, flow)
+        self._reader = Reader(
+            session, link, actor, effects, send_queue, pings, self._gate, emitter, flow
+        )
 
     async def run(self) -> None:
         """Read, write and watch until the link has ended."""
@@ -89,7 +93,7 @@ class Span:
             seen = await self._reader.read()
             if seen.error is None and self.broken is None and self._session.has_peer_closed:
                 # A peer that has ended its side may still read our confirmation.
-                await self._outbox.wait_close_written()
+                await self._send_queue.wait_close_written()
             self.broken = seen.error or self.broken
         finally:
             self._heartbeat.stop()
@@ -108,7 +112,7 @@ class Span:
     def _write_broke(self, error: BaseException) -> None:
         # What the peer sent before it went is still readable: the reader finds the end.
         self.broken = error
-        self._outbox.detach()
+        self._send_queue.detach()
         self._replaced = self._session.write_broke()
         if self._replaced or not self._gate.held:
             self._deadlines.limit_link()

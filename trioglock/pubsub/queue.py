@@ -10,17 +10,17 @@ from ..errors import InvalidOption
 from ..options import check_whole
 from .message import Gap, Message
 
-__all__ = ["Backlog", "Event", "Policy", "new_backlog"]
+__all__ = ["Backlog", "Event", "SubscriberOverflow", "new_backlog"]
 
 Event: TypeAlias = Message | Gap
 """What a subscriber may be told."""
 
-Policy: TypeAlias = Literal["drop_oldest", "latest", "disconnect"]
+SubscriberOverflow: TypeAlias = Literal["drop_oldest", "drop_newest", "keep_latest", "close"]
 """What happens to a subscriber who is slower than its messages.
 
 * ``"drop_oldest"``: the oldest message that waits is lost, and counted.
-* ``"latest"``: only the newest message of each channel waits, the others are lost and counted.
-* ``"disconnect"``: the subscriber is; a browser is closed with 1013, an iteration raises.
+* ``"keep_latest"``: only the newest message of each channel waits, the others are lost and counted.
+* ``"close"``: the subscriber is; a browser is closed with 1013, an iteration raises.
 """
 
 
@@ -54,18 +54,22 @@ class Backlog(ABC):
 class Queue(Backlog):
     """Keeps the order and, as far as there is room, everything."""
 
-    def __init__(self, limit: int, *, drop: bool) -> None:
+    def __init__(
+        self, limit: int, overflow: Literal["drop_oldest", "drop_newest", "close"]
+    ) -> None:
         super().__init__(limit)
-        self._drop = drop
+        self._overflow = overflow
         self._events: deque[Event] = deque()
 
     def push(self, event: Event) -> bool:
         """See :meth:`Backlog.push`."""
         if len(self._events) >= self.limit:
-            if not self._drop:
+            if self._overflow == "close":
                 return False
-            self._events.popleft()
             self._lose()
+            if self._overflow == "drop_newest":
+                return True
+            self._events.popleft()
         self._events.append(event)
         return True
 
@@ -114,14 +118,14 @@ class Latest(Backlog):
         return len(self._events)
 
 
-def new_backlog(limit: int, policy: Policy) -> Backlog:
+def new_backlog(limit: int, overflow: SubscriberOverflow) -> Backlog:
     """An empty one.
 
     Raises:
-        InvalidOption: the limit is not a whole number from 1 on, or there is no such policy.
+        InvalidOption: the limit is not a whole number from 1 on, or there is no such overflow.
     """
     check_whole("max_queue", limit, least=1, none=False)
-    if policy not in get_args(Policy):
-        allowed = ", ".join(map(repr, get_args(Policy)))
-        raise InvalidOption(f"policy is one of {allowed}, not {policy!r}")
-    return Latest(limit) if policy == "latest" else Queue(limit, drop=policy == "drop_oldest")
+    if overflow not in get_args(SubscriberOverflow):
+        allowed = ", ".join(map(repr, get_args(SubscriberOverflow)))
+        raise InvalidOption(f"overflow is one of {allowed}, not {overflow!r}")
+    return Latest(limit) if overflow == "keep_latest" else Queue(limit, overflow)

@@ -21,14 +21,14 @@ from websockets.http11 import Response as LibraryResponse
 from websockets.server import ServerProtocol
 from websockets.typing import Origin, Subprotocol
 
+from .._redact import redact_query, redact_subprotocols
 from ..errors import BadHookResult, InvalidOption
 from ..headers import Headers
 from ..http import Request, Response
 from ..options import check_subprotocols, check_whole
-from ..redaction import redact_query, redact_subprotocols
-from .codec import Deflate
-from .port import Handshake, Link
-from .requests import Call, Refusal
+from .base import Handshake, Link
+from .http_requests import Call, Refusal
+from .native.deflate import Deflate
 
 __all__ = [
     "Origins",

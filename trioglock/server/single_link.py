@@ -7,15 +7,15 @@ from typing import Any
 import trio
 
 from ..connection import Connection
+from ..disconnect import Disconnect
 from ..errors import UsageError
-from ..reasons import Disconnect
-from ..socket import Reconnect, Stop
+from ..hooks import Reconnect, Stop
 from ..transports import Link
 
-__all__ = ["Accepted", "AcceptedConnection"]
+__all__ = ["AcceptedConnection", "SingleLink"]
 
 
-class Accepted:
+class SingleLink:
     """The route of a server's session: one link, that a client has opened, and never another."""
 
     __slots__ = ("_link",)
@@ -40,7 +40,7 @@ class Accepted:
         decision: Reconnect | Stop | None,  # noqa: ARG002
         lasted: float,  # noqa: ARG002
         *,
-        at_once: bool,  # noqa: ARG002
+        immediate: bool,  # noqa: ARG002
     ) -> float | None:
         """See :meth:`Route.next_delay`. It is for the client to dial again."""
         return None
