@@ -1,8 +1,8 @@
 """Finds trioglock's own names where Sphinx does not.
 
 A docstring names its neighbours as its own module sees them, ``:class:`MessageHeartbeat```. Sphinx
-finds what stands at the same door or is named in full. The rest is found here: by the object that the
-module knows under the name, or by the name, if only one thing has it. What is not found stays a
+finds what stands at the same door or is named in full. The rest is found here: by the object that
+the module knows under the name, or by the name, if only one thing has it. What is not found stays a
 warning, which fails the build.
 """
 

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from .._redact import redact_text
+from .._scope import leaves
 from .._version import __version__
 from ..errors import TrioglockError
-from ..groups import leaves
 
 __all__ = ["group", "run"]
 

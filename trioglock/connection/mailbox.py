@@ -20,8 +20,8 @@ from typing import Any, TypeAlias
 
 import trio
 
+from .._scope import is_cancelled
 from ..errors import UsageError
-from ..groups import is_cancelled
 from ._sync import Waiters
 from .cancellable import Cancellable
 

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar, overload
 
 import trio
 
+from .._scope import open_scope
 from ..errors import InvalidOption, UsageError
 from ..frames import BytesLike
-from .block import background
 from .broker import Broker, Line
 from .fanout import Fanout
 from .history import History
@@ -132,7 +132,7 @@ class Hub:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
-        async with self._broker.open(self.name, self._deliver) as line, background() as tasks:
+        async with self._broker.open(self.name, self._deliver) as line, open_scope() as tasks:
             self._line = line
             self._listening.open(tasks)
             try:

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeAlias
 
+from .._scope import leaves
 from ..connection import Connection, Session, hold
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import ConnectionClosed, InvalidOption
-from ..groups import leaves
 from ..hooks import Socket
 from ..options import FlowOptions
 from ..telemetry import EventEmitter

@@ -22,10 +22,10 @@ from ..transports import (
     UpgradeOptions,
 )
 from .bind import choose_place
-from .block import running
 from .connections import ConnectionRegistry
 from .handshake import HandshakeHandler, HandshakeOptions, ProcessRequest
 from .runner import ConnectionRunner, Target
+from .scope import running
 from .server import Server
 
 __all__ = ["ServeOptions", "serve", "serve_forever"]

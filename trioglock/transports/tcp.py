@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import trio
 
 from .._redact import printable
+from .._scope import leaves
 from ..errors import ConnectFailed, TLSFailed
-from ..groups import leaves
 
 __all__ = ["closed_on_failure", "describe_peer", "open_tcp", "start_tls"]
 

@@ -9,11 +9,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
+from ..._scope import open_scope
 from ...backoff import Backoff
 from ...errors import BrokerUnavailable, InvalidOption
 from ...frames import Data
 from ...options import check_seconds, check_whole
-from ..block import background
 from ..broker import Broker, Deliver, Line
 from ..history import History
 from .address import parse_address
@@ -103,7 +103,9 @@ class RedisBroker(Broker):
     @asynccontextmanager
     async def _join(self, source: Source, commands: Commands, line: Line) -> AsyncIterator[Line]:
         keeper = source.keeper
-        async with background(keeper.run, commands.keeper.run):
+        async with open_scope() as nursery:
+            nursery.start_soon(keeper.run)
+            nursery.start_soon(commands.keeper.run)
             with trio.move_on_after(self._timing.open_timeout):
                 await keeper.tried.wait()
                 if not source.ready.is_set() and keeper.refused is not None:
