@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .scripts import ROOT, run_python
+from tests.scripts import ROOT, run_python
 
 for needed in ("picows", "uvloop", "psutil"):
     pytest.importorskip(needed, reason="the extra 'bench' is not installed")

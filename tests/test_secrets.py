@@ -25,6 +25,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.transports.proxies import HTTPProxy, SOCKSProxy
+from tests.transports.servers import answering, close, read_request, response, serving, upgrade
 from trioglock import (
     Backoff,
     BrokerError,
@@ -53,9 +55,6 @@ from trioglock.protocols import gossip, phoenix
 from trioglock.pubsub import Hub, RedisBroker, publish
 from trioglock.telemetry import Event, FrameReceived, FrameSent, HookReplied, listen
 from trioglock.testing import MockGossipServer, MockPhoenixServer, MockServer, echo
-
-from .transports.proxies import HTTPProxy, SOCKSProxy
-from .transports.servers import answering, close, read_request, response, serving, upgrade
 
 WORD = "s3cr3t"
 """In every secret of these tests."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.autobahn.client import MAX_SIZE
 from trioglock import Connection, ConnectionClosed, serve
-
-from .client import MAX_SIZE
 
 __all__ = ["serving_echo"]
 

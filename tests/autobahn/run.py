@@ -18,11 +18,11 @@ from pathlib import Path
 
 import trio
 
-from ..scripts import ROOT
-from .client import AGENT, run_cases
-from .echo import serving_echo
-from .environment import SUITE_VERSION, EnvironmentMissing, python_with_suite
-from .report import ALL_CASES, problems, read_report, summary
+from tests.autobahn.client import AGENT, run_cases
+from tests.autobahn.echo import serving_echo
+from tests.autobahn.environment import SUITE_VERSION, EnvironmentMissing, python_with_suite
+from tests.autobahn.report import ALL_CASES, problems, read_report, summary
+from tests.scripts import ROOT
 
 __all__ = ["REPORTS", "main"]
 

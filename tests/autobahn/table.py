@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..scripts import ROOT
-from .client import AGENT
-from .report import ALL_CASES, CLEAN, Result, read_report
-from .run import REPORTS, SERVER_REPORTS
+from tests.autobahn.client import AGENT
+from tests.autobahn.report import ALL_CASES, CLEAN, Result, read_report
+from tests.autobahn.run import REPORTS, SERVER_REPORTS
+from tests.scripts import ROOT
 
 __all__ = ["main", "page_with", "results_section"]
 

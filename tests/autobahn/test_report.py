@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ..scripts import ROOT
-from .client import AGENT
-from .report import Result, problems, read_report, summary
-from .table import MARKS, main, page_with, results_section
+from tests.autobahn.client import AGENT
+from tests.autobahn.report import Result, problems, read_report, summary
+from tests.autobahn.table import MARKS, main, page_with, results_section
+from tests.scripts import ROOT
 
 Case = dict[str, object]
 

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tests.cli.helpers import Running, started
+from tests.server.helpers import Site, serving
 from trioglock import Connection
 from trioglock.cli.live import PUBLISH, Desk, Guard
 from trioglock.pubsub import Hub
-
-from ..server.kit import Site, serving
-from .kit import Running, started
 
 __all__ = ["HOST", "Front", "fronted", "publication", "served"]
 

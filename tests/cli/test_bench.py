@@ -13,17 +13,16 @@ from typing import Any
 import pytest
 import trio
 
+from tests.cli.helpers import started, trioglock
+from tests.cli.hubs import served
+from tests.cli.tmux import needs_tmux, terminal
+from tests.server.helpers import echo
 from trioglock import ConnectError, Connection, Request, Response, connect, serve
 from trioglock.cli import main
 from trioglock.cli.bench import picture
 from trioglock.cli.bench.lane import Lane
 from trioglock.cli.bench.meter import Meter
 from trioglock.cli.echo import Echo
-
-from ..server.kit import echo
-from .hubs import served
-from .kit import started, trioglock
-from .window import needs_tmux, terminal
 
 QUICK = ("--seconds", "0.3", "--warm-up", "0.1")
 

@@ -14,10 +14,9 @@ import trustme
 from websockets import Subprotocol
 from websockets.trio.server import Server, ServerConnection, serve
 
+from tests.cli.helpers import started, trioglock
 from trioglock.cli import main
 from trioglock.testing import MockPeer, MockServer, echo
-
-from .kit import started, trioglock
 
 # Exit codes.
 

@@ -14,9 +14,8 @@ import trio
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
+from tests.cli.desk import CTRL_C, Desk, talk
 from trioglock.testing import MockPeer, MockServer, echo
-
-from .desk import CTRL_C, Desk, talk
 
 Script = Callable[[MockPeer], Awaitable[None]]
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.helpers import trioglock
+from tests.cli.tmux import needs_tmux, terminal
+from tests.scripts import assert_lines
 from trioglock.cli import main
-
-from ..scripts import assert_lines
-from .kit import trioglock
-from .window import needs_tmux, terminal
 
 
 async def test_plain_lines() -> None:

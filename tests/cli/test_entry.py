@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 import trioglock.cli.group
+from tests.scripts import run_python
 from trioglock import InvalidOption, __version__
 from trioglock._redact import HIDDEN
 from trioglock.cli import main
 from trioglock.cli.group import COMMANDS
-
-from ..scripts import run_python
 
 WITHOUT = "import sys, runpy; sys.modules['{}'] = None; sys.argv = ['trioglock', {!r}];"
 HINT = "(TRIOGLOCK_TRACEBACK=1 shows where)"

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.cli.hubs import HOST, fronted
+from tests.server.helpers import Answer, plain_request, request
 from trioglock.cli.live import Guard, check_token, is_loopback
 from trioglock.errors import InvalidOption
-
-from ..server.kit import Answer, plain_request, request
-from .hubs import HOST, fronted
 
 TOKEN = "open-sesame"
 EVIL = "https://evil.example"

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.cli.helpers import COMMAND, SECONDS, environment
+from tests.scripts import ROOT
 from trioglock.testing import MockPeer, MockServer
-
-from ..scripts import ROOT
-from .kit import COMMAND, SECONDS, environment
 
 if sys.platform == "win32":
     pytest.skip("Windows has no such terminals", allow_module_level=True)

@@ -17,13 +17,12 @@ from typing import Any
 import pytest
 import trio
 
+from tests.cli.helpers import COMMAND, environment
+from tests.cli.hubs import publication
+from tests.pubsub.redis_server import RealRedis, real_redis
+from tests.scripts import ROOT
 from trioglock import connect
 from trioglock.cli.live import PUBLISH
-
-from ..pubsub.redis_server import RealRedis, real_redis
-from ..scripts import ROOT
-from .hubs import publication
-from .kit import COMMAND, environment
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 

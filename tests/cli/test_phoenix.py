@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import trio
 
+from tests.cli.helpers import Finished, started, trioglock
+from tests.cli.tmux import needs_tmux, terminal
 from trioglock.cli import main
 from trioglock.testing import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
-
-from .kit import Finished, started, trioglock
-from .window import needs_tmux, terminal
 
 
 async def phoenix(

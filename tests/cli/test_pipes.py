@@ -13,11 +13,10 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
+from tests.cli.helpers import COMMAND, SECONDS, environment, started, trioglock
 from trioglock.cli.console.lines import LIMIT
 from trioglock.cli.messages import WAITING
 from trioglock.testing import MockPeer, MockServer, echo
-
-from .kit import COMMAND, SECONDS, environment, started, trioglock
 
 
 async def answers(*arguments: str, stdin: str | bytes) -> Sequence[str]:

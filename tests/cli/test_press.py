@@ -10,11 +10,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.cli.hubs import HOST, fronted, publication
 from trioglock import ConnectionClosedError
 from trioglock.errors import BrokerUnavailable
 from trioglock.pubsub import Hub, Message
-
-from .hubs import HOST, fronted, publication
 
 BAD: dict[str, tuple[str | bytes, str]] = {
     "no JSON": ("hello", "a JSON object"),

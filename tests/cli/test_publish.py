@@ -8,14 +8,13 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
+from tests.cli.helpers import started, trioglock
+from tests.cli.hubs import served
+from tests.pubsub.redis_server import RealRedis, real_redis
 from trioglock import Connection, Request, Response, connect, serve
 from trioglock.cli import main
 from trioglock.pubsub import Hub
 from trioglock.pubsub.redis import RedisBroker
-
-from ..pubsub.redis_server import RealRedis, real_redis
-from .hubs import served
-from .kit import started, trioglock
 
 TOKEN = "open-sesame"
 VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.cli.helpers import COMMAND, environment, trioglock
+from tests.cli.hubs import served
+from tests.cli.tmux import needs_tmux, terminal
+from tests.server.helpers import Answer, plain_request
 from trioglock import ConnectError, connect
 from trioglock.cli import main
 from trioglock.cli.settings import Settings
-
-from ..server.kit import Answer, plain_request
-from .hubs import served
-from .kit import COMMAND, environment, trioglock
-from .window import needs_tmux, terminal
 
 TOKEN = "open-sesame"
 

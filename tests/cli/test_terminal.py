@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.cli.tmux import needs_tmux, terminal
 from trioglock.testing import MockServer, echo
-
-from .window import needs_tmux, terminal
 
 pytestmark = needs_tmux
 

@@ -11,11 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.cli.hubs import HOST, Front, fronted, publication
 from trioglock import Connection, ConnectionClosedOK
 from trioglock.cli.live import PUBLISH
 from trioglock.pubsub import Gap, Hub, MemoryBroker
-
-from .hubs import HOST, Front, fronted, publication
 
 
 class Page:

@@ -9,9 +9,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.hooks.helpers import linked, settled, taken
 from trioglock import ConnectionClosed, Socket
-
-from .kit import linked, settled, taken
 
 
 class Waits(Socket[int]):

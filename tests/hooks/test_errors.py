@@ -9,6 +9,17 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.hooks.helpers import (
+    URL,
+    Scripted,
+    both_styles,
+    delivered,
+    linked,
+    provoke,
+    settled,
+    styled,
+    taken,
+)
 from trioglock import (
     Close,
     Connection,
@@ -18,8 +29,6 @@ from trioglock import (
     connect,
 )
 from trioglock.testing import MemoryLink
-
-from .kit import URL, Scripted, both_styles, delivered, linked, provoke, settled, styled, taken
 
 Body = Callable[[Connection[int]], Awaitable[None]]
 

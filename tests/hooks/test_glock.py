@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.hooks.helpers import URL, delivered, linked, settled, taken
 from trioglock import (
     Close,
     ConnectionClosedOK,
@@ -21,8 +22,6 @@ from trioglock import (
     connect,
 )
 from trioglock.testing import MockServer, echo
-
-from .kit import URL, delivered, linked, settled, taken
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.hooks.helpers import delivered, linked, provoke, settled, taken
 from trioglock import Close, Connection, ConnectionClosed, ConnectionInfo, Socket, UsageError
-
-from .kit import delivered, linked, provoke, settled, taken
 
 HOOKS = (
     "init_stream",

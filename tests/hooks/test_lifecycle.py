@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.hooks.helpers import URL, Scripted, both_styles, linked, provoke, settled, styled, taken
 from trioglock import (
     Aborted,
     Close,
@@ -30,8 +31,6 @@ from trioglock import (
     connect,
 )
 from trioglock.testing import MemoryLink
-
-from .kit import URL, Scripted, both_styles, linked, provoke, settled, styled, taken
 
 # The first hooks.
 

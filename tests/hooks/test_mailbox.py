@@ -9,6 +9,16 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.hooks.helpers import (
+    Raw,
+    Scripted,
+    both_styles,
+    delivered,
+    linked,
+    settled,
+    styled,
+    taken,
+)
 from trioglock import (
     CallTimeout,
     Close,
@@ -21,8 +31,6 @@ from trioglock import (
     Socket,
     UsageError,
 )
-
-from .kit import Raw, Scripted, both_styles, delivered, linked, settled, styled, taken
 
 MAILBOX = 65_536
 

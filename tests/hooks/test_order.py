@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.hooks.helpers import URL, Scripted, both_styles, linked, settled, styled, taken
 from trioglock import (
     Close,
     Connection,
@@ -24,8 +25,6 @@ from trioglock import (
 from trioglock.options import DialOptions
 from trioglock.testing import MemoryLink, memory_link_pair
 from trioglock.transports import Link
-
-from .kit import URL, Scripted, both_styles, linked, settled, styled, taken
 
 History = tuple[Any, ...]
 

@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 from trio.testing import MockClock
 
-from trioglock import Close, Connection, Deliver, InvalidFrame, Ping, Pong, Reply, Socket
-
-from .kit import (
+from tests.hooks.helpers import (
     RECEIVING,
     Scripted,
     both_styles,
@@ -20,6 +18,7 @@ from .kit import (
     styled,
     taken,
 )
+from trioglock import Close, Connection, Deliver, InvalidFrame, Ping, Pong, Reply, Socket
 
 
 class Outcome(NamedTuple):

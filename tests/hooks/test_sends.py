@@ -9,11 +9,10 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.hooks.helpers import Scripted, delivered, linked, settled, taken
 from trioglock import (
     UsageError,
 )
-
-from .kit import Scripted, delivered, linked, settled, taken
 
 
 class Slow(Scripted):

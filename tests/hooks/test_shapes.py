@@ -9,9 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.hooks.helpers import URL, Raw, Scripted, both_styles, linked, provoke, styled, taken
 from trioglock import BadHookResult, Close, Deliver, MemoryTransport, Reply, Socket, connect
-
-from .kit import URL, Raw, Scripted, both_styles, linked, provoke, styled, taken
 
 FATAL = ("handle_connect", "handle_receive", "handle_ping", "handle_pong", "handle_cast")
 

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.hooks.helpers import URL, Scripted, delivered, linked, settled, taken
 from trioglock import (
     Close,
     ConnectionClosed,
@@ -19,8 +20,6 @@ from trioglock import (
     connect,
 )
 from trioglock.testing import MemoryLink
-
-from .kit import URL, Scripted, delivered, linked, settled, taken
 
 
 class Slow(Socket[int]):

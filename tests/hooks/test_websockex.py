@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.hooks.helpers import URL, linked, settled, taken
 from trioglock import (
     Backoff,
     Close,
@@ -25,8 +26,6 @@ from trioglock import (
     run,
 )
 from trioglock.testing import MemoryLink, MockServer
-
-from .kit import URL, linked, settled, taken
 
 
 class Printing(Socket[str]):

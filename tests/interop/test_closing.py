@@ -10,7 +10,7 @@ import pytest
 from trioglock import Close, Connection, ConnectionClosedError, ConnectionClosedOK, RemoteClose
 
 if TYPE_CHECKING:
-    from .peers import Dialer
+    from tests.interop.peers import Dialer
 
 pytest_plugins = ["tests.interop.peers"]
 

@@ -11,7 +11,7 @@ import trio
 from trioglock import Connection, Deliver, HandshakeRefused, Socket
 
 if TYPE_CHECKING:
-    from .peers import Dialer
+    from tests.interop.peers import Dialer
 
 pytest_plugins = ["tests.interop.peers"]
 

@@ -7,6 +7,10 @@ from typing import Any
 
 import trio
 
+from tests.machines.hooks import Say
+from tests.machines.links import Net
+from tests.machines.notebook import Boom, Notebook, Offer, frame_of, label_of
+from tests.machines.programs import Setup
 from trioglock import (
     BadHookResult,
     CallTimeout,
@@ -18,11 +22,6 @@ from trioglock import (
     UsageError,
 )
 from trioglock.frames import Frame
-
-from .hooks import Say
-from .links import Net
-from .notebook import Boom, Notebook, Offer, frame_of, label_of
-from .programs import Setup
 
 __all__ = ["Calls"]
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+from tests.transports.native.frame_bytes import Item, flat, new_deflate, single_bytes
 from trioglock.frames import Ping, Violation
 from trioglock.transports.native import Decoder, Encoder
 from trioglock.transports.native.decoder import INFLATE_BUDGET
-
-from ..codec.wire import Item, flat, new_deflate, single_bytes
 
 __all__ = ["check", "main", "seeds"]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import trio
 
+from tests.machines.notebook import Boom, Notebook, Offer, frame_of, label_of
+from tests.machines.programs import Setup
 from trioglock import (
     Close,
     Connection,
@@ -20,9 +22,6 @@ from trioglock import (
     Stop,
     UsageError,
 )
-
-from .notebook import Boom, Notebook, Offer, frame_of, label_of
-from .programs import Setup
 
 __all__ = ["Obedient", "Say"]
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 import trio
 
+from tests.machines.notebook import Notebook, frame_of, label_of
+from tests.machines.programs import Setup
 from trioglock import Close, ConnectFailed, HandshakeRefused, Headers, Ping, Pong
 from trioglock.frames import Event, Frame, Violation
 from trioglock.options import DialOptions
 from trioglock.testing import MemoryLink
 from trioglock.transports import Handshake, Link, LinkBroken, Transport
-
-from .notebook import Notebook, frame_of, label_of
-from .programs import Setup
 
 __all__ = ["Net", "Peer", "WatchedLink"]
 

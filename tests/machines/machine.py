@@ -11,6 +11,13 @@ from typing import Any, cast
 import trio
 import trio.testing
 
+from tests.machines.calls import Calls
+from tests.machines.hooks import Obedient
+from tests.machines.links import BEAT, BEAT_ANSWER, RESET, VIOLATION, Net, Peer
+from tests.machines.meddler import Meddler
+from tests.machines.notebook import Boom, Notebook, frame_of
+from tests.machines.programs import Program, Step
+from tests.machines.verdict import judge
 from trioglock import (
     Backoff,
     Close,
@@ -23,14 +30,6 @@ from trioglock import (
     connect,
 )
 from trioglock.telemetry import events, listen
-
-from .calls import Calls
-from .hooks import Obedient
-from .links import BEAT, BEAT_ANSWER, RESET, VIOLATION, Net, Peer
-from .meddler import Meddler
-from .notebook import Boom, Notebook, frame_of
-from .programs import Program, Step
-from .verdict import judge
 
 __all__ = ["TOTALS", "Machine", "run"]
 

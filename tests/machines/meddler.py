@@ -7,10 +7,9 @@ from typing import Any
 
 import trio
 
+from tests.machines.notebook import Notebook, frame_of, label_of
 from trioglock import Close, Connection, ConnectionClosed, Status, UsageError
 from trioglock.telemetry import Event
-
-from .notebook import Notebook, frame_of, label_of
 
 __all__ = ["Meddler"]
 

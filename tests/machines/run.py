@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from hypothesis import seed
 
-from ..codec import test_against_library as library
-from . import test_connection
-from .machine import TOTALS
+from tests.machines import test_connection
+from tests.machines.machine import TOTALS
+from tests.transports.native import test_against_library as library
 
 __all__ = ["main"]
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from tests.machines.links import BEAT, BEAT_ANSWER
+from tests.machines.notebook import label_of
 from trioglock.frames import Close
 from trioglock.telemetry import (
     BackpressureEnded,
@@ -25,11 +27,8 @@ from trioglock.telemetry import (
     Terminated,
 )
 
-from .links import BEAT, BEAT_ANSWER
-from .notebook import label_of
-
 if TYPE_CHECKING:
-    from .machine import Machine
+    from tests.machines.machine import Machine
 
 __all__ = ["check_story"]
 

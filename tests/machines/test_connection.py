@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, Phase, given, settings
 
-from .machine import run
-from .programs import Program, programs
+from tests.machines.machine import run
+from tests.machines.programs import Program, programs
 
 
 @settings(

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.machines.fuzz_decoder import check, seeds
 from trioglock.transports.native import Decoder
-
-from .fuzz_decoder import check, seeds
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

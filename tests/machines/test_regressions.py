@@ -8,6 +8,9 @@ import pytest
 import trio
 import trio.testing
 
+from tests.machines.machine import run
+from tests.machines.programs import HOOKS, Program, Setup, Step
+from tests.transports.servers import read_request, serving, upgrade
 from trioglock import (
     Backoff,
     Close,
@@ -24,10 +27,6 @@ from trioglock import (
 from trioglock.frames import Event
 from trioglock.testing import memory_link_pair
 from trioglock.transports import Handshake
-
-from ..transports.servers import read_request, serving, upgrade
-from .machine import run
-from .programs import HOOKS, Program, Setup, Step
 
 URL = "ws://memory.test/"
 Clock: TypeAlias = trio.testing.MockClock

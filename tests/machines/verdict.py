@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from tests.machines.notebook import Boom
+from tests.machines.story import check_story
 from trioglock import BadHookResult, ConnectError, Connection, ConnectionClosed, Status
 
-from .notebook import Boom
-from .story import check_story
-
 if TYPE_CHECKING:
-    from .machine import Machine
+    from tests.machines.machine import Machine
 
 __all__ = ["judge"]
 

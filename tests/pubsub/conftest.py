@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .redis_server import RealRedis, real_redis
+from tests.pubsub.redis_server import RealRedis, real_redis
 
 
 @pytest.fixture

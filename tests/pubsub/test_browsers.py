@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.pubsub.helpers import SECONDS, joined, served
 from trioglock import (
     BrokerUnavailable,
     ConnectionClosedError,
@@ -18,8 +19,6 @@ from trioglock import (
 )
 from trioglock.pubsub import Broker, Hub, HubSocket, Line, Message
 from trioglock.server import serve
-
-from .kit import SECONDS, joined, served
 
 BIG = 2**16
 """Bytes of a message that soon fills a connection."""

@@ -11,12 +11,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.pubsub.helpers import SECONDS, joined, served
+from tests.pubsub.redis_server import RealRedis
 from trioglock import BrokerError, InvalidOption, connect
 from trioglock.pubsub import Broker, Gap, Hub, MemoryBroker, Message, RedisBroker, publish
 from trioglock.pubsub.history import History
-
-from .kit import SECONDS, joined, served
-from .redis_server import RealRedis
 
 Maker = Callable[[int], Broker]
 

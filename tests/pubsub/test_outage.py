@@ -9,12 +9,11 @@ from contextlib import suppress
 import pytest
 import trio
 
+from tests.pubsub.helpers import joined
+from tests.pubsub.redis_server import RealRedis
 from trioglock import Backoff, BrokerUnavailable, connect
 from trioglock.pubsub import Gap, Hub, Message, RedisBroker
 from trioglock.server import serve
-
-from .kit import joined
-from .redis_server import RealRedis
 
 SECONDS = 20
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from ..scripts import ROOT
-from .redis_server import RealRedis
+from tests.pubsub.redis_server import RealRedis
+from tests.scripts import ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 

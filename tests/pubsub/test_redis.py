@@ -15,6 +15,8 @@ import pytest
 import trio
 import trustme
 
+from tests.pubsub.helpers import SECONDS, joined, served
+from tests.pubsub.redis_server import RealRedis, real_redis
 from trioglock import (
     BrokerError,
     BrokerUnavailable,
@@ -24,9 +26,6 @@ from trioglock import (
     connect,
 )
 from trioglock.pubsub import Hub, Message, RedisBroker, publish
-
-from .kit import SECONDS, joined, served
-from .redis_server import RealRedis, real_redis
 
 
 async def test_hubs_of_two_processes_hear_each_other(redis: RealRedis) -> None:

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 import trio
 
+from tests.pubsub.redis_server import RealRedis
+from tests.scripts import ROOT, run_python
 from trioglock import ConnectionClosedOK, connect
 from trioglock.cli import main
-
-from ..scripts import ROOT, run_python
-from .redis_server import RealRedis
 
 SECONDS = 25
 WHO = """

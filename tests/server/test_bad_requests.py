@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
+from tests.server.helpers import Echo, logged, plain_request, request, serving
 from trioglock import TrioWebsocketTransport
-
-from .kit import Echo, logged, plain_request, request, serving
 
 BAD_REQUESTS: dict[str, tuple[bytes, int]] = {
     "a post": (plain_request("/", "POST"), 405),

@@ -6,9 +6,8 @@ import pytest
 import trio
 import trio.testing
 
+from tests.server.helpers import Echo, LockstepListener, MakeTransport, frame, on_both, serving
 from trioglock import Close, ConnectionInfo, InvalidFrame, Ping, Reply, Socket, connect, serve
-
-from .kit import Echo, LockstepListener, MakeTransport, frame, on_both, serving
 
 
 @on_both

@@ -19,11 +19,10 @@ import pytest
 import trio
 import trustme
 
+from tests.interop.peers import NODE, install_ws
+from tests.server.clients.play import LIBRARIES
+from tests.server.helpers import MakeTransport, logged, on_both
 from trioglock import Connection, serve
-
-from ..interop.peers import NODE, install_ws
-from .clients.play import LIBRARIES
-from .kit import MakeTransport, logged, on_both
 
 CLIENTS = Path(__file__).with_name("clients")
 SECONDS = 30

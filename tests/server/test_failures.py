@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.server.helpers import Echo, MakeTransport, echo, logged, on_both, request, serving
 from trioglock import (
     Connection,
     ConnectionClosed,
@@ -22,8 +23,6 @@ from trioglock import (
     Socket,
 )
 from trioglock.transports import Link
-
-from .kit import Echo, MakeTransport, echo, logged, on_both, request, serving
 
 
 class Oops(Exception):

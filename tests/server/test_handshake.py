@@ -9,6 +9,15 @@ from typing import Any
 import pytest
 import trio
 
+from tests.server.helpers import (
+    Echo,
+    MakeTransport,
+    logged,
+    on_both,
+    plain_request,
+    request,
+    serving,
+)
 from trioglock import (
     Connection,
     HandshakeRefused,
@@ -18,8 +27,6 @@ from trioglock import (
     ServeOptions,
     TrioWebsocketTransport,
 )
-
-from .kit import Echo, MakeTransport, logged, on_both, plain_request, request, serving
 
 
 async def refusal(path: str = "/", /, *, ask: Any = None, **options: Any) -> HandshakeRefused:

@@ -10,9 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from trioglock import HandshakeRefused, MemoryListener, connect, serve
-
-from .kit import (
+from tests.server.helpers import (
     Echo,
     LockstepListener,
     MakeTransport,
@@ -24,6 +22,7 @@ from .kit import (
     request,
     serving,
 )
+from trioglock import HandshakeRefused, MemoryListener, connect, serve
 
 HALF_OPEN = 2000
 MAX_SIZE = 1000

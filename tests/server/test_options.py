@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.server.helpers import Echo
 from trioglock import Connection, InvalidOption, MemoryListener, Socket, serve
-
-from .kit import Echo
 
 
 class Needy(Socket[None]):

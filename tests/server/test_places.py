@@ -13,9 +13,8 @@ import pytest
 import trio
 import trustme
 
+from tests.server.helpers import Echo, MakeTransport, RawClient, logged, on_both
 from trioglock import ConnectOptions, MemoryListener, TLSFailed, connect, serve
-
-from .kit import Echo, MakeTransport, RawClient, logged, on_both
 
 has_ipv6 = pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
 

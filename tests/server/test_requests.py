@@ -10,10 +10,9 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.server.helpers import plain_request, request
 from trioglock import Request, Response
 from trioglock.transports import Refusal, read_call
-
-from .kit import plain_request, request
 
 LIMIT = 400
 

@@ -6,9 +6,8 @@ import pytest
 import trio
 import trio.testing
 
+from tests.server.helpers import Echo, LockstepListener, RawClient, Site, echo, frame, serving
 from trioglock import Connection, ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
-
-from .kit import Echo, LockstepListener, RawClient, Site, echo, frame, serving
 
 CLOSE_1000 = frame(0x88, b"\x03\xe8")
 

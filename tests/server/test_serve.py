@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.server.helpers import Echo, MakeTransport, Site, echo, on_both, serving
 from trioglock import (
     Connection,
     ConnectionInfo,
@@ -22,8 +23,6 @@ from trioglock import (
     serve,
     serve_forever,
 )
-
-from .kit import Echo, MakeTransport, Site, echo, on_both, serving
 
 
 class Counting(Socket[int]):

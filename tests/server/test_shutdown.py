@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.server.helpers import Echo, MakeTransport, on_both, plain_request, request, serving
 from trioglock import (
     Connection,
     ConnectionInfo,
@@ -23,8 +24,6 @@ from trioglock import (
     serve,
     serve_forever,
 )
-
-from .kit import Echo, MakeTransport, on_both, plain_request, request, serving
 
 
 @on_both

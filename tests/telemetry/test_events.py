@@ -10,6 +10,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.hooks.helpers import URL, linked
+from tests.telemetry.helpers import Seen, heard, kinds, values
 from trioglock import (
     Aborted,
     Backoff,
@@ -47,9 +49,6 @@ from trioglock.telemetry import (
     events,
     listen,
 )
-
-from ..hooks.kit import URL, linked
-from .kit import Seen, heard, kinds, values
 
 
 class Replying(Socket[None]):

@@ -12,6 +12,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.hooks.helpers import URL, linked
+from tests.telemetry.helpers import Seen, heard, kinds, values
 from trioglock import (
     Backoff,
     Close,
@@ -31,9 +33,6 @@ from trioglock.telemetry import (
     Terminated,
     listen,
 )
-
-from ..hooks.kit import URL, linked
-from .kit import Seen, heard, kinds, values
 
 
 async def test_any_number_listen_each_to_what_it_wants(autojump_clock: MockClock) -> None:

@@ -17,6 +17,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from trio.testing import MockClock
 
+from tests.hooks.helpers import linked
+from tests.scripts import run_python
 from trioglock import (
     Backoff,
     Close,
@@ -30,9 +32,6 @@ from trioglock import (
 )
 from trioglock.telemetry.opentelemetry import Instrumentation, instrument
 from trioglock.testing import MockServer, echo
-
-from ..hooks.kit import linked
-from ..scripts import run_python
 
 
 class Collected:

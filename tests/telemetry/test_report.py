@@ -9,6 +9,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from tests.hooks.helpers import URL, linked
 from trioglock import (
     Backoff,
     Connection,
@@ -20,8 +21,6 @@ from trioglock import (
     connect,
     serve,
 )
-
-from ..hooks.kit import URL, linked
 
 
 class Odd:

@@ -6,7 +6,7 @@ import socket
 
 import trio
 
-from .servers import Request, read_request
+from tests.transports.servers import Request, read_request
 
 
 async def pump(source: trio.abc.Stream, target: trio.abc.Stream) -> None:

@@ -11,9 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trioglock import ConnectFailed, Headers, InvalidOption, InvalidURL, connect
-
-from .servers import (
+from tests.transports.servers import (
     Deaf,
     MakeTransport,
     Request,
@@ -24,6 +22,7 @@ from .servers import (
     serving,
     upgrading,
 )
+from trioglock import ConnectFailed, Headers, InvalidOption, InvalidURL, connect
 
 BAD_URLS = {
     "empty": "",

@@ -9,9 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from trioglock import OpenTimeout, connect
-
-from .servers import (
+from tests.transports.servers import (
     Deaf,
     MakeTransport,
     client_context,
@@ -25,6 +23,7 @@ from .servers import (
     serving,
     upgrading,
 )
+from trioglock import OpenTimeout, connect
 
 
 async def wait_for_ever(stream: trio.abc.Stream) -> None:

@@ -9,9 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trioglock import ConnectOptions, InvalidOption, NativeTransport, connect
-
-from .servers import (
+from tests.transports.servers import (
     CLOSE_1000,
     URL,
     MakeTransport,
@@ -24,6 +22,7 @@ from .servers import (
     upgrade,
     upgrading,
 )
+from trioglock import ConnectOptions, InvalidOption, NativeTransport, connect
 
 
 async def asked(transport: MakeTransport, /, **options: Unpack[ConnectOptions]) -> Request:

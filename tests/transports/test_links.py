@@ -11,12 +11,7 @@ from trio.testing import MockClock, memory_stream_pair
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from trioglock import Close, NativeTransport, Ping, Pong, TrioWebsocketTransport, connect
-from trioglock.frames import Violation
-from trioglock.options import DialOptions
-from trioglock.transports import Link, LinkBroken
-
-from .servers import (
+from tests.transports.servers import (
     URL,
     MakeTransport,
     Script,
@@ -32,6 +27,10 @@ from .servers import (
     upgrade,
     upgrading,
 )
+from trioglock import Close, NativeTransport, Ping, Pong, TrioWebsocketTransport, connect
+from trioglock.frames import Violation
+from trioglock.options import DialOptions
+from trioglock.transports import Link, LinkBroken
 
 
 @asynccontextmanager

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
-
-from .proxies import HTTPProxy
-from .servers import (
+from tests.transports.proxies import HTTPProxy
+from tests.transports.servers import (
     MakeTransport,
     Request,
     Script,
@@ -27,6 +25,7 @@ from .servers import (
     serving,
     upgrading,
 )
+from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
 
 
 @on_both

@@ -8,9 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from trioglock import HandshakeRefused, InvalidURL, RedirectFailed, connect
-
-from .servers import (
+from tests.transports.servers import (
     URL,
     MakeTransport,
     Request,
@@ -29,6 +27,7 @@ from .servers import (
     told,
     upgrade,
 )
+from trioglock import HandshakeRefused, InvalidURL, RedirectFailed, connect
 
 SECRETS = {
     "Authorization": "Bearer token",

@@ -6,14 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trioglock import (
-    ConnectFailed,
-    HandshakeRefused,
-    InvalidHandshake,
-    OpenTimeout,
-)
-
-from .servers import (
+from tests.transports.servers import (
     MakeTransport,
     Script,
     answering,
@@ -24,6 +17,12 @@ from .servers import (
     response,
     told,
     upgrade,
+)
+from trioglock import (
+    ConnectFailed,
+    HandshakeRefused,
+    InvalidHandshake,
+    OpenTimeout,
 )
 
 # Bad answers.

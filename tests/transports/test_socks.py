@@ -7,10 +7,8 @@ import sys
 import pytest
 import trio
 
-from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
-
-from .proxies import SOCKSProxy
-from .servers import (
+from tests.transports.proxies import SOCKSProxy
+from tests.transports.servers import (
     MakeTransport,
     Script,
     client_context,
@@ -21,7 +19,8 @@ from .servers import (
     serving,
     upgrading,
 )
-from .test_addresses import resolve_to
+from tests.transports.test_addresses import resolve_to
+from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
 
 
 @on_both

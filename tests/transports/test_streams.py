@@ -10,10 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
-from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
-from trioglock.testing import MockServer, echo
-
-from .servers import (
+from tests.transports.servers import (
     MakeTransport,
     Request,
     answering,
@@ -26,6 +23,8 @@ from .servers import (
     server_context,
     upgrading,
 )
+from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
+from trioglock.testing import MockServer, echo
 
 
 @on_both

@@ -8,9 +8,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from trioglock import ConnectFailed, InvalidOption, TLSFailed, connect
-
-from .servers import (
+from tests.transports.servers import (
     CLOSE_1000,
     MakeTransport,
     Request,
@@ -29,6 +27,7 @@ from .servers import (
     upgrade,
     upgrading,
 )
+from trioglock import ConnectFailed, InvalidOption, TLSFailed, connect
 
 
 @on_both

@@ -1,0 +1,109 @@
+"""A real terminal, driven by tmux: keys in, the screen as text out."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.cli.helpers import COMMAND, SECONDS, environment
+from tests.scripts import ROOT
+
+__all__ = ["Terminal", "needs_tmux", "terminal"]
+
+needs_tmux = pytest.mark.skipif(
+    shutil.which("tmux") is None, reason="tmux is not installed: nothing to type into"
+)
+
+
+class Terminal:
+    """One window of a tmux server of its own.
+
+    Args:
+        folder: of its socket.
+        home: where programs keep their state.
+    """
+
+    def __init__(self, folder: str, home: Path) -> None:
+        self.home: Path = home
+        self._name = f"trioglock-{uuid.uuid4().hex[:8]}"
+        self._env = environment(TMUX_TMPDIR=folder, XDG_STATE_HOME=str(home), LC_ALL="C.UTF-8")
+        self._env.pop("TMUX", None)
+
+    async def _tmux(self, *arguments: str) -> str:
+        done = await trio.run_process(
+            ["tmux", "-L", self._name, "-u", *arguments], capture_stdout=True, env=self._env
+        )
+        return done.stdout.decode()
+
+    async def open(self, width: int, height: int) -> None:
+        """Start tmux with a shell."""
+        size = ("-x", str(width), "-y", str(height))
+        await self._tmux("-f", "/dev/null", "new-session", "-d", *size, "-c", str(ROOT), "sh")
+
+    async def run(self, *arguments: str, before: str = "", after: str = "") -> None:
+        """Run a command of trioglock; its exit code is shown at the end.
+
+        Args:
+            arguments: of trioglock.
+            before: what the shell reads before the command, such as ``NO_COLOR=1``.
+            after: what it reads behind it, such as a redirection.
+        """
+        words = " ".join(shlex.quote(word) for word in (*COMMAND, *arguments))
+        line = f"clear; {before} {words} {after}; echo exit code $?"
+        await self._tmux("send-keys", "-l", line)
+        await self.press("Enter")
+
+    async def type(self, text: str) -> None:
+        """Type a text, and Enter."""
+        await self._tmux("send-keys", "-l", text)
+        await self.press("Enter")
+
+    async def press(self, *keys: str) -> None:
+        """Press keys, as tmux names them."""
+        await self._tmux("send-keys", *keys)
+
+    async def resize(self, width: int, height: int) -> None:
+        """Change the size of the window."""
+        await self._tmux("resize-window", "-x", str(width), "-y", str(height))
+
+    async def screen(self, *, colours: bool = False) -> str:
+        """What is on it, without empty lines at the end."""
+        return (await self._tmux("capture-pane", "-p", *(["-e"] if colours else []))).rstrip()
+
+    async def shows(self, wanted: str | Callable[[list[str]], object]) -> list[str]:
+        """Wait until a line is on the screen, or until a function finds its lines good."""
+        screen = ""
+        with trio.move_on_after(SECONDS):
+            while True:
+                screen = await self.screen()
+                lines = screen.splitlines()
+                if wanted in lines if isinstance(wanted, str) else wanted(lines):
+                    return lines
+                await trio.sleep(0.05)
+        raise AssertionError(f"{wanted!r} is not to be seen:\n{screen}")
+
+    async def close(self) -> None:
+        """End tmux, and with it all that runs in it."""
+        await self._tmux("kill-server")
+
+
+@asynccontextmanager
+async def terminal(home: Path, width: int = 80, height: int = 24) -> AsyncIterator[Terminal]:
+    """A terminal for the time of a block."""
+    # The path of a socket must be short.
+    with tempfile.TemporaryDirectory(prefix="tmux") as folder:
+        terminal = Terminal(folder, home)
+        await terminal.open(width, height)
+        try:
+            yield terminal
+        finally:
+            with trio.CancelScope(shield=True):
+                await terminal.close()

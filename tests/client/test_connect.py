@@ -1,0 +1,78 @@
+"""The arguments of connect(): each is checked at the call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.hooks.helpers import URL
+from trioglock import (
+    InvalidOption,
+    InvalidURL,
+    MemoryTransport,
+    Socket,
+    connect,
+)
+
+
+class NotCalled(Socket[None]):
+    pass
+
+
+BAD: dict[str, Any] = {
+    "socket": [NotCalled, object(), "socket", 1],
+    "transport": [MemoryTransport, "native", 1],
+    "open_timeout": [0, -1, "1", float("nan"), True],
+    "close_timeout": [0, -1, "1", float("nan"), True],
+    "ping_interval": [0, -1, "1"],
+    "ping_timeout": [0, -1, "1"],
+    "write_timeout": [0, -1, "1"],
+    "max_size": [0, -1, 1.5, "1", True],
+    "max_queue": [0, -1, 1.5, "1", True],
+    "write_limit": [0, -1, None, 1.5],
+    "max_redirects": [-1, None, 1.5],
+    "overflow": ["drop", None, 1],
+    "compression": ["gzip", True],
+    "proxy": [False, 1],
+    "ssl_context": [True, "cert.pem"],
+    "stream": [1, "socket"],
+    "subprotocols": ["chat", ["a b"], [""], [1], ["a", "a,b"]],
+    "additional_headers": [{"a b": "1"}, {"a": "1\n2"}, {"a": 1}, {"Upgrade": "x"}, [("a",)], 5],
+    "origin": [1, b"x"],
+    "user_agent_header": [1, "a\r\nb"],
+    "server_hostname": [1],
+    "name": [1, b"x"],
+    "reconnect": [None, 3, "yes"],
+}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [(option, value) for option, values in BAD.items() for value in values]
+)
+def test_bad_arguments_are_refused_at_the_call(option: str, value: Any) -> None:
+    """Not on entering the block, and by the option's name."""
+    with pytest.raises(InvalidOption, match=option.removesuffix("s")):
+        connect(URL, **{option: value})
+
+
+def test_a_class_in_place_of_an_instance_is_told_how_to_write_it() -> None:
+    """The commonest mistake gets the line that mends it."""
+    with pytest.raises(InvalidOption, match=r"write NotCalled\(\)"):
+        connect(URL, NotCalled)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "memory.test", "http://memory.test/", "ws://", "ws://h:port/", "ws://h/#part"]
+)
+def test_bad_addresses_are_refused_at_the_call(url: str) -> None:
+    """InvalidURL, before anything is dialled; it does not show a password."""
+    with pytest.raises(InvalidURL):
+        connect(url)
+
+
+@pytest.mark.parametrize("url", [None, 1, b"ws://memory.test/"])
+def test_an_address_of_another_type_is_refused_at_the_call(url: Any) -> None:
+    """As any bad argument."""
+    with pytest.raises((InvalidURL, InvalidOption)):
+        connect(url)

@@ -1,0 +1,189 @@
+"""What a Connection tells of itself, over a whole life."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from tests.hooks.helpers import Scripted, delivered, linked, taken
+from trioglock import (
+    Close,
+    Connection,
+    Handshake,
+    Headers,
+    MemoryTransport,
+    Socket,
+    Statistics,
+    Status,
+    connect,
+)
+from trioglock.testing import MockServer, echo
+
+
+def status(conn: Connection[Any]) -> Status:
+    """The status of this moment; a property that type checkers take for a constant."""
+    return conn.status
+
+
+async def test_properties_over_a_whole_life(autojump_clock: MockClock) -> None:
+    """Status, url, name, handshake and the close's code and text, from before it opens to after."""
+    seen: list[Status] = []
+
+    class Watching(Socket[int]):
+        def init_stream(self, info: Any) -> int:
+            seen.append(info.connection.status)
+            return 0
+
+        def handle_receive(self, frame: Any, state: int) -> tuple[None, int]:
+            return None, state + 1
+
+        def terminate(self, reason: Any, state: int) -> None:
+            seen.append(conn.status)
+
+    transport = MemoryTransport(subprotocol="chat")
+    async with connect(
+        "ws://user:secret@memory.test/r",
+        Watching(),
+        transport=transport,
+        subprotocols=["chat"],
+        additional_headers={"X-A": "1"},
+        name="one",
+    ) as conn:
+        far = await transport.accept()
+        assert status(conn) is Status.OPEN
+        assert (conn.url, conn.name, conn.subprotocol) == ("ws://memory.test/r", "one", "chat")
+        assert isinstance(conn.handshake, Handshake)
+        assert conn.handshake.request_headers == Headers({"X-A": "1"})
+        assert (conn.close_code, conn.close_reason, conn.latency) == (None, None, None)
+        assert conn.state == 0
+        assert re.fullmatch(r"<Connection one#\d+ to ws://memory.test/r, open>", repr(conn))
+        await far.write(["x", "y", Close(4001, "bye")])
+        await trio.testing.wait_all_tasks_blocked()
+        assert status(conn) is Status.CLOSING
+        assert (conn.close_code, conn.close_reason) == (None, None)
+        await far.send_eof()
+        await conn.wait_closed()
+        assert status(conn) is Status.CLOSED
+        assert (conn.close_code, conn.close_reason) == (4001, "bye")
+    assert (conn.url, conn.name, conn.subprotocol) == ("ws://memory.test/r", "one", "chat")
+    assert conn.state == 2
+    assert re.fullmatch(r"<Connection one#\d+ to ws://memory.test/r, closed>", repr(conn))
+    assert seen == [Status.OPEN, Status.CLOSED]
+
+
+@pytest.mark.parametrize(
+    ("frame", "code", "reason"),
+    [(Close(1005), 1005, ""), (Close(3000, "x"), 3000, "x"), (None, 1006, "")],
+)
+async def test_close_code_is_what_the_peer_said(
+    frame: Close | None, code: int, reason: str, autojump_clock: MockClock
+) -> None:
+    """1005 stands for a Close without a code, 1006 for none at all (RFC 6455, 7.1.5)."""
+    async with linked() as (conn, far):
+        if frame is not None:
+            await far.write([frame])
+        await far.send_eof()
+        await conn.wait_closed()
+        assert (conn.close_code, conn.close_reason) == (code, reason)
+
+
+async def test_names_are_made_of_host_and_number(autojump_clock: MockClock) -> None:
+    """Without a name of its own each connection has another."""
+    names = set()
+    for _ in range(3):
+        async with linked(close_timeout=1) as (conn, _):
+            names.add(conn.name)
+            assert conn.name.startswith("memory.test#")
+    assert len(names) == 3
+
+
+async def test_readonly_properties_cannot_be_set(autojump_clock: MockClock) -> None:
+    """A program cannot overwrite what the framework keeps."""
+    async with linked() as (conn, _):
+        for name in (
+            *("state", "status", "url", "name", "subprotocol"),
+            *("handshake", "close_code", "close_reason", "latency"),
+        ):
+            with pytest.raises(AttributeError):
+                setattr(conn, name, None)
+
+
+async def test_statistics_over_a_whole_life(autojump_clock: MockClock) -> None:
+    """Each figure counts what its name says, and a snapshot does not change."""
+    async with linked(Scripted(handle_receive="x")) as (conn, far):
+        start = conn.statistics()
+        assert start == Statistics(
+            messages_sent=0,
+            messages_received=0,
+            bytes_sent=0,
+            bytes_received=0,
+            receive_queue=0,
+            send_queue=0,
+            send_queue_bytes=0,
+            mailbox=0,
+            dropped=0,
+            in_doubt=0,
+            unsent=0,
+            reconnects=0,
+            latency=None,
+        )
+        conn.send_nowait("leaves on the spot")
+        conn.send_nowait("abc")
+        conn.send_nowait(b"\0" * 7)
+        conn.cast("x")
+        queued = conn.statistics()
+        # The cast is not done, so the sends of a plain hook came first.
+        assert (queued.send_queue, queued.send_queue_bytes, queued.mailbox) == (2, 10, 1)
+        await conn.flush()
+        await far.write(["12345", "678"])
+        await trio.testing.wait_all_tasks_blocked()
+        now = conn.statistics()
+        assert (now.messages_sent, now.messages_received, now.receive_queue) == (3, 2, 2)
+        assert now.bytes_sent >= 28
+        assert now.bytes_received >= 8
+        assert (now.send_queue, now.send_queue_bytes, now.mailbox) == (0, 0, 0)
+        await conn.receive()
+        assert conn.statistics().receive_queue == 1
+        assert start.messages_sent == 0
+    assert conn.statistics().messages_sent == 3
+
+
+async def test_statistics_count_drops(autojump_clock: MockClock) -> None:
+    """What the overflow policy drops is counted."""
+    async with linked(max_queue=2, overflow="drop_oldest") as (conn, far):
+        await far.write(["a", "b", "c", "d"])
+        assert await delivered(conn) == ["c", "d"]
+        assert conn.statistics().dropped == 2
+
+
+async def test_start_soon_passes_arguments_and_may_finish(autojump_clock: MockClock) -> None:
+    """A task that ends by itself changes nothing."""
+    got: list[tuple[int, int]] = []
+
+    async def task(one: int, two: int) -> None:
+        got.append((one, two))
+
+    async with linked() as (conn, far):
+        conn.start_soon(task, 1, 2)
+        await conn.send("alive")
+        assert await taken(far) == ["alive"]
+        assert got == [(1, 2)]
+
+
+async def test_a_real_server_agrees(autojump_clock: MockClock) -> None:
+    """The same over the wire format, against independent code."""
+    async with (
+        MockServer(echo, memory=True) as server,
+        connect(server.url, stream=server.open_stream) as conn,
+    ):
+        await conn.send("text")
+        await conn.send(b"bytes")
+        assert [await conn.receive(), await conn.receive()] == ["text", b"bytes"]
+        await conn.ping()
+        await conn.aclose(4000, "done")
+        assert (conn.close_code, server.peers[0].closed) == (4000, Close(4000, "done"))

@@ -1,0 +1,220 @@
+"""What a cancel broke in other libraries: scenarios 16 and 17."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.connection.raw_server import (
+    CLOSE,
+    HOST,
+    TEXT,
+    URL,
+    MakeTransport,
+    RawFrame,
+    RawPeer,
+    every_transport,
+    lockstep,
+    plain_and_tls,
+    raw_connection,
+    shared_tls,
+    unbounded,
+)
+from trioglock import (
+    ConnectionInfo,
+    Socket,
+    connect,
+)
+
+Clock = trio.testing.MockClock
+
+
+# 16: receive and send.
+
+
+@every_transport
+async def test_scenario_16_a_cancelled_receive_loses_nothing(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """Three impatient tasks, deadlines at all times, also at the arrival: each message once."""
+    total = 300
+    got: list[str] = []
+    async with (
+        raw_connection(transport=transport(), ping_interval=None) as (conn, peer),
+        trio.open_nursery() as nursery,
+    ):
+
+        async def impatient(seconds: float) -> None:
+            while len(got) < total:
+                with trio.move_on_after(seconds):
+                    got.append(await conn.receive())
+
+        for seconds in (0.25, 0.5, 0.75):
+            nursery.start_soon(impatient, seconds)
+        for number in range(total):
+            await peer.text(str(number))
+            await trio.sleep(0.25)
+    assert sorted(map(int, got)) == list(range(total))
+
+
+@plain_and_tls
+@every_transport
+async def test_scenario_16_a_cancelled_send_leaves_whole_frames(
+    transport: MakeTransport, secure: bool, autojump_clock: Clock
+) -> None:
+    """20 MB, cancelled in the middle of the write, whole or not at all; then a frame of its own."""
+    big = "x" * (20 * 2**20)
+    frames: list[RawFrame] = []
+    async with raw_connection(
+        streams=lockstep, transport=transport(), secure=secure, ping_interval=None
+    ) as (conn, peer):
+
+        async def read_slowly() -> None:
+            await trio.sleep(2)
+            while not frames or frames[-1].payload != b"hello":
+                frames.append(await peer.next())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_slowly)
+            with trio.move_on_after(0.5):
+                await conn.send("first")
+                await conn.send(big)
+                await conn.flush()
+            await conn.send("hello")
+            await conn.flush()
+    assert [len(frame.payload) for frame in frames] in ([5, 5], [5, len(big), 5])
+    assert {frame.opcode for frame in frames} == {TEXT}
+
+
+@every_transport
+async def test_scenario_16_a_send_cancelled_while_it_waits_for_room_sends_nothing(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """A full send queue and an impatient sender: what was given up never goes out."""
+    async with raw_connection(
+        streams=lockstep, transport=transport(), write_limit=10, ping_interval=None
+    ) as (conn, peer):
+        await conn.send("0123456789")
+        for _ in range(5):
+            with trio.move_on_after(1) as scope:
+                await conn.send("given up")
+            assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(conn.send, "kept")
+            payloads = [(await peer.next()).payload for _ in range(2)]
+        assert payloads == [b"0123456789", b"kept"]
+
+
+class Lingering(Socket[int]):
+    """Counts what it sends, and takes a second for each message."""
+
+    def init_stream(self, info: ConnectionInfo) -> int:
+        return 0
+
+    async def handle_send(self, message: Any, state: int) -> tuple[Any, int]:
+        await trio.sleep(1)
+        return message, state + 1
+
+
+async def test_scenario_16_a_send_cancelled_inside_an_async_hook_changes_nothing(
+    autojump_clock: Clock,
+) -> None:
+    """Two sends wait for one slow hook; both given up: no frame, no new state, no lock held."""
+    async with raw_connection(Lingering()) as (conn, peer):
+        with trio.move_on_after(0.5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(conn.send, "one")
+                nursery.start_soon(conn.send, "two")
+        await trio.sleep(5)
+        assert conn.state == 0
+        await conn.send("three")
+        assert (await peer.next()).payload == b"three"
+        assert conn.state == 1
+
+
+# 17: connect, and leaving.
+
+
+async def give_up_connecting(transport: MakeTransport, stream: trio.abc.Stream, url: str) -> None:
+    with trio.move_on_after(1) as scope:
+        async with connect(
+            url,
+            transport=transport(),
+            stream=stream,
+            open_timeout=None,
+            ssl_context=shared_tls().client if url.startswith("wss") else None,
+        ):
+            pytest.fail("nobody answers")
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("url", [URL, f"wss://{HOST}/"], ids=["plain", "tls"])
+@every_transport
+async def test_scenario_17_a_connect_cancelled_in_mid_handshake_leaks_nothing(
+    transport: MakeTransport, url: str, autojump_clock: Clock
+) -> None:
+    """The server takes the request and is silent: giving up closes the stream."""
+    near, far = unbounded()
+    await give_up_connecting(transport, near, url)
+    assert await far.receive_some()
+    with trio.fail_after(1):
+        assert await far.receive_some() == b""
+
+
+async def test_scenario_17_a_cancelled_connect_closes_its_tcp_socket() -> None:
+    """The same over TCP: the listener sees the end of the stream."""
+    with trio.fail_after(10):
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener:
+            url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/"
+            async with trio.open_nursery() as nursery:
+                scope = trio.CancelScope()
+
+                async def dial() -> None:
+                    with scope:
+                        async with connect(url):
+                            pytest.fail("nobody answers")
+
+                nursery.start_soon(dial)
+                async with await listener.accept() as stream:
+                    assert await stream.receive_some()
+                    scope.cancel()
+                    assert await stream.receive_some() == b""
+
+
+@every_transport
+async def test_scenario_17_connecting_in_a_cancelled_scope_closes_the_stream_it_was_given(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """Cancelled before it began: the body does not run, the stream is closed."""
+    near, far = unbounded()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with connect(URL, transport=transport(), stream=near):
+            pytest.fail("cancelled before")
+    assert scope.cancelled_caught
+    with trio.fail_after(1):
+        while await far.receive_some():
+            pass
+
+
+@every_transport
+async def test_scenario_17_leaving_inside_a_cancelled_scope_does_not_hang(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """The block ends in no time, without a closing handshake, and the stream is closed."""
+    near, far = unbounded()
+    peer = RawPeer(far)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.accept)
+        began = trio.current_time()
+        with trio.CancelScope() as scope:
+            async with connect(URL, transport=transport(), stream=near, close_timeout=math.inf):
+                scope.cancel()
+        assert trio.current_time() == began
+    with trio.fail_after(1):
+        assert [frame.opcode for frame in await peer.read_all()] in ([], [CLOSE])

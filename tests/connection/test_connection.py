@@ -1,0 +1,279 @@
+"""Sending, receiving and pinging on a Connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from tests.hooks.helpers import URL, Scripted, linked, taken
+from trioglock import (
+    Close,
+    Connection,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    ConnectionLost,
+    Deliver,
+    InvalidFrame,
+    LocalClose,
+    MemoryTransport,
+    Ping,
+    Pong,
+    RemoteClose,
+    connect,
+)
+from trioglock.testing import MemoryLink
+
+
+async def hang_up(far: MemoryLink, code: int = 1000, reason: str = "") -> None:
+    """Close as a peer does, and end the stream."""
+    await far.write([Close(code, reason)])
+    await trio.testing.wait_all_tasks_blocked()
+    await far.send_eof()
+
+
+# Sending.
+
+
+async def test_messages_leave_in_the_order_of_the_calls(autojump_clock: MockClock) -> None:
+    """send, send_nowait and send_frame share one queue."""
+    async with linked() as (conn, far):
+        await conn.send("a")
+        conn.send_nowait("b")
+        await conn.send_frame("c")
+        conn.send_nowait(b"d")
+        await conn.send("e")
+        assert await taken(far) == ["a", "b", "c", b"d", "e"]
+
+
+async def test_pings_and_pongs_overtake_data(autojump_clock: MockClock) -> None:
+    """Control frames do not wait behind what is queued; Close does."""
+    async with linked() as (conn, far):
+        conn.send_nowait("a")
+        await conn.send_frame(Ping(b"p"))
+        conn.send_nowait("b")
+        await conn.send_frame(Close(4000))
+        frames = await taken(far)
+        assert sorted(map(str, frames[:-1])) == sorted(map(str, ["a", Ping(b"p"), "b"]))
+        assert frames[-1] == Close(4000)
+
+
+@pytest.mark.parametrize("frame", [1, None, {"a": 1}, ["a"], object(), "\ud800"])
+async def test_send_frame_refuses_what_is_no_frame(frame: Any, autojump_clock: MockClock) -> None:
+    """InvalidFrame at the call; the connection lives."""
+    async with linked() as (conn, far):
+        with pytest.raises(InvalidFrame):
+            await conn.send_frame(frame)
+        await conn.send_frame("fine")
+        assert await taken(far) == ["fine"]
+
+
+async def test_send_waits_while_the_outbox_is_full(autojump_clock: MockClock) -> None:
+    """The peer reads late: senders wait, a cancelled one has queued nothing, all else arrives."""
+    transport = MemoryTransport(capacity=1)
+    async with connect(
+        URL, transport=transport, write_limit=10, write_timeout=None, ping_interval=None
+    ) as conn:
+        far = await transport.accept()
+        sent = 0
+        with trio.move_on_after(5):
+            while True:
+                await conn.send(f"{sent:05}")
+                sent += 1
+        assert 2 <= sent <= 10
+        assert conn.statistics().send_queue_bytes >= 10
+        got: list[Any] = []
+        conn.start_soon(conn.send, "last!")
+        while "last!" not in got:
+            got += await taken(far)
+        assert got == [*(f"{number:05}" for number in range(sent)), "last!"]
+        conn.abort()
+
+
+async def test_flush_waits_until_all_is_written(autojump_clock: MockClock) -> None:
+    """It returns at once when nothing waits, and else with the last write; not earlier."""
+    transport = MemoryTransport(capacity=0)
+    async with connect(URL, transport=transport, write_timeout=None, ping_interval=None) as conn:
+        far = await transport.accept()
+        await conn.flush()
+        assert trio.current_time() == 0
+        for number in range(3):
+            conn.send_nowait(str(number))
+        got: list[Any] = []
+
+        async def slow_peer() -> None:
+            while len(got) < 3:
+                await trio.sleep(10)
+                got.extend(await taken(far))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(slow_peer)
+            with trio.move_on_after(1) as early:
+                await conn.flush()
+            assert early.cancelled_caught
+            await conn.flush()
+            assert conn.statistics().messages_sent == 3
+            assert conn.statistics().send_queue_bytes == 0
+        conn.abort()
+
+
+async def test_flush_of_a_lost_connection_raises(autojump_clock: MockClock) -> None:
+    """What will never be written is not reported as written."""
+    transport = MemoryTransport(capacity=0)
+    async with connect(URL, transport=transport, write_timeout=None, ping_interval=None) as conn:
+        await transport.accept()
+        conn.send_nowait("never")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(raises_closed, conn.flush)
+            await trio.sleep(1)
+            conn.abort()
+
+
+async def raises_closed(use: Any, *args: Any) -> None:
+    with pytest.raises(ConnectionClosed):
+        await use(*args)
+
+
+# Receiving.
+
+
+async def test_four_ways_to_receive(autojump_clock: MockClock) -> None:
+    """Each takes from the front of the same queue."""
+    async with linked() as (conn, far):
+        with pytest.raises(trio.WouldBlock):
+            conn.receive_nowait()
+        await far.write([str(number) for number in range(6)])
+        assert await conn.receive() == "0"
+        await trio.testing.wait_all_tasks_blocked()
+        assert conn.receive_nowait() == "1"
+        async for message in conn:
+            assert message == "2"
+            break
+        assert await conn.receive_batch() == ["3", "4", "5"]
+        with trio.move_on_after(1) as scope:
+            await conn.receive_batch()
+        assert scope.cancelled_caught
+
+
+async def test_many_receivers_share_the_messages(autojump_clock: MockClock) -> None:
+    """Each message goes to exactly one of them, and all of them end with the connection."""
+    got: list[Any] = []
+
+    async def receiver(conn: Connection[None]) -> None:
+        got.extend([message async for message in conn])
+
+    async with linked() as (conn, far), trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(receiver, conn)
+        for number in range(50):
+            await far.write([f"{number:02}"])
+        await hang_up(far)
+    assert sorted(got) == [f"{number:02}" for number in range(50)]
+
+
+@pytest.mark.parametrize("code", [1000, 1001])
+async def test_the_loop_ends_quietly_on_a_good_close(code: int, autojump_clock: MockClock) -> None:
+    """1000 and 1001 end ``async for``; receive() says so with ConnectionClosedOK."""
+    async with linked() as (conn, far):
+        await far.write(["a"])
+        await hang_up(far, code)
+        assert [message async for message in conn] == ["a"]
+        for use in (conn.receive, conn.receive_batch):
+            with pytest.raises(ConnectionClosedOK):
+                await use()
+        with pytest.raises(ConnectionClosedOK):
+            conn.receive_nowait()
+
+
+@pytest.mark.parametrize("code", [1002, 1005, 1011, 3000, 4999])
+async def test_the_loop_raises_on_any_other_close(code: int, autojump_clock: MockClock) -> None:
+    """What was there before is read first; then the error tells code and reason."""
+    async with linked() as (conn, far):
+        await far.write(["a"])
+        reason = "" if code == 1005 else "why"
+        await hang_up(far, code, reason)
+        assert await conn.receive() == "a"
+        with pytest.raises(ConnectionClosedError) as caught:
+            async for _ in conn:
+                raise AssertionError("there was one message only")
+        assert (caught.value.code, caught.value.reason) == (code, reason)
+        assert caught.value.received == Close(code, reason)
+        assert caught.value.cause == RemoteClose(code=code, reason=reason)
+
+
+async def test_the_loop_raises_when_the_peer_is_lost(autojump_clock: MockClock) -> None:
+    """No Close frame either way is 1006."""
+    async with linked() as (conn, far):
+        await far.write(["a"])
+        await far.aclose()
+        with pytest.raises(ConnectionClosedError) as caught:
+            async for message in conn:
+                assert message == "a"
+        assert (caught.value.code, caught.value.received, caught.value.sent) == (1006, None, None)
+        assert isinstance(caught.value.cause, ConnectionLost)
+
+
+# The heartbeat.
+
+
+async def test_ping_returns_the_round_trip(autojump_clock: MockClock) -> None:
+    """Seconds on trio's clock, kept as latency; other pongs are not taken for the answer."""
+    async with linked() as (conn, far):
+        assert conn.latency is None
+
+        async def answer() -> None:
+            [[ping], *_] = [await far.receive()]
+            await trio.sleep(2)
+            await far.write([Pong(b"unasked for")])
+            await trio.sleep(1)
+            assert isinstance(ping, Ping)
+            await far.write([Pong(ping.payload)])
+
+        conn.start_soon(answer)
+        assert await conn.ping() == 3
+        assert conn.latency == 3
+        assert conn.statistics().latency == 3
+
+
+async def test_a_pong_answers_all_earlier_pings(autojump_clock: MockClock) -> None:
+    """Peers may answer only the last one (RFC 6455, 5.5.3)."""
+    times: list[float] = []
+
+    async def ping(conn: Connection[None]) -> None:
+        times.append(await conn.ping())
+
+    async with linked() as (conn, far), trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(ping, conn)
+            await trio.sleep(1)
+        frames = await taken(far)
+        pings = [frame for frame in frames if isinstance(frame, Ping)]
+        assert len({frame.payload for frame in pings}) == 3
+        await far.write([Pong(pings[-1].payload)])
+    assert sorted(map(round, times)) == [1, 2, 3]
+
+
+async def test_ping_on_a_connection_that_ends_raises(autojump_clock: MockClock) -> None:
+    """Nobody waits for a pong that cannot come."""
+    async with linked() as (conn, far), trio.open_nursery() as nursery:
+        nursery.start_soon(raises_closed, conn.ping)
+        await trio.sleep(1)
+        await far.aclose()
+
+
+async def test_pings_of_the_peer_are_answered(autojump_clock: MockClock) -> None:
+    """With the payload that they had."""
+    async with linked() as (_, far):
+        await far.write([Ping(b"one"), Ping(b"")])
+        assert await taken(far) == [Pong(b"one"), Pong(b"")]
+
+
+async def test_deliver_of_a_message_that_looks_like_a_result(autojump_clock: MockClock) -> None:
+    """What was handed on is handed out as it is."""
+    async with linked(Scripted(handle_receive=Deliver(LocalClose()))) as (conn, far):
+        await far.write(["x"])
+        assert await conn.receive() == LocalClose()

@@ -1,0 +1,173 @@
+"""The ways to end a Connection, and what each call says afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from tests.hooks.helpers import URL, Scripted, delivered, linked, taken
+from trioglock import (
+    Close,
+    Connection,
+    ConnectionClosedError,
+    InvalidOption,
+    MemoryTransport,
+    Status,
+    connect,
+)
+from trioglock.testing import MemoryLink
+
+
+async def hang_up(far: MemoryLink, code: int = 1000, reason: str = "") -> None:
+    """Close as a peer does, and end the stream."""
+    await far.write([Close(code, reason)])
+    await trio.testing.wait_all_tasks_blocked()
+    await far.send_eof()
+
+
+def status(conn: Connection[Any]) -> Status:
+    """The status of this moment; a property that type checkers take for a constant."""
+    return conn.status
+
+
+async def test_after_the_end_every_call_tells_how_it_ended(autojump_clock: MockClock) -> None:
+    """send, send_nowait, send_frame, call, ping, cast and start_soon raise ConnectionClosed."""
+    async with linked(Scripted()) as (conn, far):
+        await hang_up(far, 4001, "bye")
+        await conn.wait_closed()
+        calls = [
+            lambda: conn.send("x"),
+            lambda: conn.send_frame("x"),
+            lambda: conn.call("x"),
+            conn.ping,
+            conn.receive,
+            conn.receive_batch,
+        ]
+        errors = []
+        for call in calls:
+            with pytest.raises(ConnectionClosedError) as caught:
+                await call()
+            errors.append(caught.value)
+        for now in (
+            lambda: conn.send_nowait("x"),
+            lambda: conn.cast("x"),
+            lambda: conn.cast_after(1, "x"),
+            lambda: conn.start_soon(trio.sleep, 1),
+            conn.receive_nowait,
+        ):
+            with pytest.raises(ConnectionClosedError) as caught:
+                now()
+            errors.append(caught.value)
+        assert {(error.code, error.reason) for error in errors} == {(4001, "bye")}
+        assert len(set(map(id, errors))) == len(errors), "an exception object is raised once"
+        await conn.aclose()
+        conn.abort()
+        await conn.wait_closed()
+
+
+async def test_aclose_sends_what_is_queued_and_then_close(autojump_clock: MockClock) -> None:
+    """Nothing is lost, and the peer's confirmation ends the wait."""
+    async with linked() as (conn, far):
+        conn.send_nowait("a")
+        conn.send_nowait("b")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(conn.aclose, 4000, "done")
+            assert await taken(far) == ["a", "b", Close(4000, "done")]
+            assert status(conn) is Status.CLOSING
+            await far.write(["still readable"])
+            await trio.sleep(3)
+            await hang_up(far, 4000)
+        assert trio.current_time() < 3.1
+        assert status(conn) is Status.CLOSED
+        assert await delivered(conn) == ["still readable"]
+
+
+async def test_aclose_gives_up_after_close_timeout(autojump_clock: MockClock) -> None:
+    """A peer that does not answer does not hold us, not even by sending on and on."""
+
+    async def trickle(far: MemoryLink) -> None:
+        while True:
+            await far.write(["x"])
+            await trio.sleep(0.3)
+
+    async with linked(close_timeout=7) as (conn, far), trio.open_nursery() as nursery:
+        nursery.start_soon(trickle, far)
+        await trio.sleep(1)
+        await conn.aclose()
+        assert trio.current_time() == 8
+        assert conn.close_code == 1006
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(999, ""), (1004, ""), (1006, ""), (1015, ""), (5000, ""), (1005, "x"), (1000, "x" * 124)],
+)
+async def test_aclose_checks_its_arguments(
+    code: int, reason: str, autojump_clock: MockClock
+) -> None:
+    """What may not be sent is refused at the call, and the connection stays open."""
+    async with linked() as (conn, far):
+        with pytest.raises(InvalidOption):
+            await conn.aclose(code, reason)
+        assert conn.status is Status.OPEN
+        assert await taken(far) == []
+
+
+@pytest.mark.parametrize("argument", [("1000", ""), (1000, b"x"), (1000, None), (None, "")])
+async def test_aclose_checks_the_types_of_its_arguments(
+    argument: tuple[Any, Any], autojump_clock: MockClock
+) -> None:
+    """As above."""
+    async with linked() as (conn, _):
+        with pytest.raises(InvalidOption):
+            await conn.aclose(*argument)
+        assert conn.status is Status.OPEN
+
+
+async def test_abort_drops_at_once(autojump_clock: MockClock) -> None:
+    """No Close frame, no waiting; what was queued is told as unsent."""
+    transport = MemoryTransport(capacity=0)
+    async with connect(URL, transport=transport, ping_interval=None) as conn:
+        await transport.accept()
+        await conn.send("with the writer")
+        await trio.testing.wait_all_tasks_blocked()
+        await conn.send("queued")
+        conn.abort()
+        await conn.wait_closed()
+        with pytest.raises(ConnectionClosedError) as caught:
+            await conn.send("x")
+        assert "queued" in caught.value.unsent
+        assert conn.statistics().unsent == len(caught.value.unsent)
+    assert trio.current_time() == 0
+
+
+async def test_wait_closed_wakes_every_waiter(autojump_clock: MockClock) -> None:
+    """Any number of tasks may wait, before and after the end."""
+    woken: list[float] = []
+
+    async def wait(conn: Connection[None]) -> None:
+        await conn.wait_closed()
+        woken.append(trio.current_time())
+
+    async with linked() as (conn, far), trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(wait, conn)
+        await trio.sleep(5)
+        await hang_up(far)
+        await wait(conn)
+        await wait(conn)
+    assert woken == [5] * 5
+
+
+async def test_a_background_task_may_close(autojump_clock: MockClock) -> None:
+    """Both aclose and abort from start_soon end the connection, and the task with it."""
+    async with linked() as (conn, far):
+        conn.start_soon(conn.aclose, 4000)
+        with pytest.raises(ConnectionClosedError):
+            await conn.receive()
+        assert await taken(far) == [Close(4000)]

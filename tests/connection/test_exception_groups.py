@@ -1,0 +1,201 @@
+"""Groups that reached the user in other libraries: scenario 19."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.connection.raw_server import (
+    URL,
+    MakeTransport,
+    RawPeer,
+    every_transport,
+    unbounded,
+)
+from trioglock import (
+    ConnectFailed,
+    Connection,
+    ConnectionClosedError,
+    ConnectionInfo,
+    Disconnect,
+    HandshakeRefused,
+    Socket,
+    TLSFailed,
+    connect,
+)
+
+Clock = trio.testing.MockClock
+
+
+# 19: groups.
+
+
+class Oops(Exception):
+    """What goes wrong in a test."""
+
+
+class Fails(Socket[None]):
+    """Raises in one hook."""
+
+    def __init__(self, hook: str) -> None:
+        self.hook = hook
+
+    def _fail(self, hook: str) -> None:
+        if hook == self.hook:
+            raise Oops(hook)
+
+    def init_stream(self, info: ConnectionInfo) -> None:
+        self._fail("init_stream")
+
+    def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Any, None]:
+        self._fail("handle_connect")
+        return None, state
+
+    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+        self._fail("handle_receive")
+        return frame, state
+
+    async def handle_cast(self, message: Any, state: None) -> tuple[Any, None]:
+        self._fail("handle_cast")
+        return None, state
+
+    def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[None, None]:
+        self._fail("handle_disconnect")
+        return None, state
+
+    def terminate(self, reason: Disconnect, state: None) -> None:
+        self._fail("terminate")
+
+
+@asynccontextmanager
+async def polite_peer(*messages: str) -> AsyncIterator[trio.abc.Stream]:
+    """The near end of a stream to a peer that says ``messages`` and behaves."""
+    near, far = unbounded()
+    peer = RawPeer(far)
+
+    async def serve() -> None:
+        await peer.accept()
+        await peer.text(*messages)
+        await peer.answer()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        yield near
+
+
+HOOKS = [
+    "init_stream",
+    "handle_connect",
+    "handle_receive",
+    "handle_cast",
+    "handle_disconnect",
+    "terminate",
+]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@every_transport
+async def test_scenario_19_the_exception_of_a_hook_comes_out_bare(
+    transport: MakeTransport, hook: str, autojump_clock: Clock
+) -> None:
+    """Whichever hook raises: the exception itself leaves the block, in no group."""
+    async with polite_peer("hello") as near:
+        with pytest.raises(Oops, match=hook):
+            async with connect(URL, Fails(hook), transport=transport(), stream=near) as conn:
+                conn.cast("note")
+                if hook not in ("handle_disconnect", "terminate"):
+                    await trio.sleep_forever()
+
+
+async def raise_in_body(conn: Connection[None]) -> None:
+    raise Oops("body")
+
+
+async def raise_in_task(conn: Connection[None]) -> None:
+    async def task() -> None:
+        raise Oops("task")
+
+    conn.start_soon(task)
+    await trio.sleep_forever()
+
+
+async def raise_on_loss(conn: Connection[None]) -> None:
+    conn.abort()
+    with pytest.raises(ConnectionClosedError):
+        await conn.receive()
+    raise Oops("after")
+
+
+@pytest.mark.parametrize("body", [raise_in_body, raise_in_task, raise_on_loss])
+@every_transport
+async def test_scenario_19_the_exception_of_body_or_task_comes_out_bare(
+    transport: MakeTransport,
+    body: Callable[[Connection[None]], Awaitable[None]],
+    autojump_clock: Clock,
+) -> None:
+    """No group of our making around what the program raises."""
+    async with polite_peer("hello") as near:
+        with pytest.raises(Oops):
+            async with connect(URL, transport=transport(), stream=near) as conn:
+                await body(conn)
+
+
+@every_transport
+async def test_scenario_19_a_loss_comes_out_bare(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """An unhandled ConnectionClosedError leaves the block as itself."""
+    near, far = unbounded()
+    peer = RawPeer(far)
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            await peer.accept()
+            await peer.drop()
+
+        nursery.start_soon(serve)
+        with pytest.raises(ConnectionClosedError):
+            async with connect(URL, transport=transport(), stream=near) as conn:
+                async for _ in conn:
+                    pass
+
+
+@every_transport
+async def test_scenario_19_failures_to_connect_come_out_bare(transport: MakeTransport) -> None:
+    """Nobody listens, the server refuses, TLS fails: a ConnectError each, never a group."""
+
+    async def refuse(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+            await stream.receive_some()
+
+    with trio.fail_after(10):
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        address = f"127.0.0.1:{listener.socket.getsockname()[1]}/"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, refuse, [listener])
+            with pytest.raises(HandshakeRefused):
+                async with connect(f"ws://{address}", transport=transport()):
+                    pass
+            with pytest.raises(TLSFailed):
+                async with connect(f"wss://{address}", transport=transport()):
+                    pass
+            nursery.cancel_scope.cancel()
+        with pytest.raises(ConnectFailed):
+            async with connect(f"ws://{address}", transport=transport()):
+                pass
+
+
+async def test_scenario_19_two_real_failures_are_one_flat_group(autojump_clock: Clock) -> None:
+    """The body's and the hook's exception, side by side, nothing else in between."""
+    async with polite_peer() as near:
+        with pytest.raises(ExceptionGroup) as caught:
+            async with connect(URL, Fails("terminate"), stream=near):
+                raise Oops("body")
+    assert [str(error) for error in caught.value.exceptions] == ["body", "terminate"]

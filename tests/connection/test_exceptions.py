@@ -1,0 +1,296 @@
+"""Exceptions out of ``async with connect(...)``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from tests.hooks.helpers import URL, Scripted, linked, taken
+from trioglock import (
+    Close,
+    ConnectFailed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    MemoryTransport,
+    Status,
+    connect,
+)
+from trioglock.testing import MemoryLink
+
+
+class Boom(Exception):
+    """The body's own."""
+
+
+class Interrupt(BaseException):
+    """Such as KeyboardInterrupt: nothing may hold it up."""
+
+
+async def outcome(
+    body: Callable[[Any, MemoryLink], Awaitable[None]], socket: Scripted | None = None
+) -> tuple[BaseException | None, list[Any], float]:
+    """What came out of the block, the frames that the peer got, and the seconds it took to end."""
+    far: MemoryLink | None = None
+    raised: BaseException | None = None
+    ended = trio.current_time()
+    try:
+        async with linked(socket or Scripted()) as (conn, far):
+            try:
+                await body(conn, far)
+            finally:
+                ended = trio.current_time()
+    except BaseException as error:
+        raised = error
+    assert far is not None
+    return raised, await taken(far), trio.current_time() - ended
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Boom("x"),
+        StopAsyncIteration(),
+        ConnectionClosedError(None, None),
+        ConnectFailed("another"),
+        trio.WouldBlock(),
+        TimeoutError(),
+        ExceptionGroup("the body's", [Boom(1), Boom(2)]),
+        ExceptionGroup("one", [Boom(1)]),
+    ],
+    ids=repr,
+)
+async def test_the_bodys_exception_comes_out_as_raised(
+    error: Exception, autojump_clock: MockClock
+) -> None:
+    """The same object, no group around it, nothing chained to it; the peer is told 1011."""
+
+    async def body(conn: Any, far: MemoryLink) -> None:
+        raise error
+
+    raised, frames, _ = await outcome(body)
+    assert raised is error
+    assert raised.__context__ is None
+    assert raised.__cause__ is None
+    assert not raised.__suppress_context__
+    assert frames == [Close(1011, "internal error")]
+
+
+async def test_cause_and_context_of_the_body_stay(autojump_clock: MockClock) -> None:
+    """What the program chained itself is kept."""
+    cause, context = KeyError("cause"), ValueError("context")
+
+    async def body(conn: Any, far: MemoryLink) -> None:
+        try:
+            raise context
+        except ValueError:
+            raise Boom from cause
+
+    raised, _, _ = await outcome(body)
+    assert raised is not None
+    assert raised.__cause__ is cause
+    assert raised.__context__ is context
+
+
+async def test_the_traceback_shows_the_bodys_line(autojump_clock: MockClock) -> None:
+    """The innermost frame is where the body raised."""
+
+    async def the_line(conn: Any, far: MemoryLink) -> None:
+        raise Boom
+
+    raised, _, _ = await outcome(the_line)
+    assert raised is not None
+    traceback = raised.__traceback__
+    names = []
+    while traceback is not None:
+        names.append(traceback.tb_frame.f_code.co_name)
+        traceback = traceback.tb_next
+    assert names[-1] == "the_line"
+
+
+@pytest.mark.parametrize("kind", [Interrupt, KeyboardInterrupt, SystemExit])
+async def test_an_interrupt_drops_the_connection_at_once(
+    kind: type[BaseException], autojump_clock: MockClock
+) -> None:
+    """No closing handshake, no waiting; terminate runs, once."""
+    error = kind()
+    socket = Scripted()
+
+    async def body(conn: Any, far: MemoryLink) -> None:
+        raise error
+
+    raised, frames, seconds = await outcome(body, socket)
+    assert raised is error
+    assert raised.__context__ is None
+    assert frames == []
+    assert seconds == 0
+    assert socket.ran("terminate") == 1
+
+
+async def test_a_group_with_an_interrupt_drops_at_once_too(autojump_clock: MockClock) -> None:
+    """One of several is enough."""
+    error = BaseExceptionGroup("both", [Boom(), Interrupt()])
+
+    async def body(conn: Any, far: MemoryLink) -> None:
+        raise error
+
+    raised, frames, seconds = await outcome(body)
+    assert raised is error
+    assert (frames, seconds) == ([], 0)
+
+
+async def test_a_cancelled_body_drops_the_connection(autojump_clock: MockClock) -> None:
+    """The scope around the block catches its own cancellation; no time passes, no group shows."""
+    socket = Scripted()
+    with trio.move_on_after(5) as scope:
+        async with linked(socket) as (conn, far):
+            await conn.receive()
+    assert scope.cancelled_caught
+    assert trio.current_time() == 5
+    assert conn.status is Status.CLOSED
+    assert conn.close_code == 1006
+    assert await taken(far) == []
+    assert socket.ran("terminate") == 1
+
+
+async def test_a_scope_inside_the_body_is_the_bodys_own(autojump_clock: MockClock) -> None:
+    """Cancelling a part of the body does not touch the connection."""
+    async with linked() as (conn, far):
+        with trio.move_on_after(5) as scope:
+            await conn.receive()
+        assert scope.cancelled_caught
+        await conn.send("alive")
+        assert await taken(far) == ["alive"]
+
+
+async def test_a_timeout_around_the_block(autojump_clock: MockClock) -> None:
+    """fail_after around the block raises TooSlowError, nothing else."""
+    with pytest.raises(trio.TooSlowError):
+        with trio.fail_after(5):
+            async with linked():
+                await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("cancel_while", ["dialling", "init_stream", "handle_connect"])
+async def test_cancelled_before_the_body_begins(
+    cancel_while: str, autojump_clock: MockClock
+) -> None:
+    """The scope catches it; the body never runs; nothing stays behind."""
+
+    class Slow(Scripted):
+        async def init_stream(self, info: Any) -> Any:
+            if cancel_while == "init_stream":
+                await trio.sleep_forever()
+            return super().init_stream(info)
+
+        async def handle_connect(self, info: Any, state: int) -> Any:
+            await trio.sleep_forever()
+
+    class NeverThere(MemoryTransport):
+        async def connect(self, *args: Any) -> Any:
+            await trio.sleep_forever()
+
+    transport = NeverThere() if cancel_while == "dialling" else MemoryTransport()
+    socket = Slow()
+    with trio.move_on_after(5) as scope:
+        async with connect(URL, socket, transport=transport):
+            raise AssertionError("the body began")
+    assert scope.cancelled_caught
+    assert socket.ran("terminate") == (1 if cancel_while == "handle_connect" else 0)
+
+
+async def test_two_real_failures_come_out_as_one_group(autojump_clock: MockClock) -> None:
+    """A body that fails by itself while a hook fails: both are told, neither is lost."""
+    mine, hooks = Boom("body"), ValueError("hook")
+
+    async def body(conn: Any, far: MemoryLink) -> None:
+        await far.write(["x"])
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise mine
+
+    raised, _, _ = await outcome(body, Scripted(handle_receive=hooks))
+    assert isinstance(raised, ExceptionGroup)
+    assert raised.exceptions == (mine, hooks)
+
+
+async def test_the_body_fails_and_then_terminate(autojump_clock: MockClock) -> None:
+    """What the last hooks raise does not hide why the body ended."""
+    mine, hooks = Boom("body"), ValueError("hook")
+
+    async def body(conn: Any, far: MemoryLink) -> None:
+        raise mine
+
+    raised, _, _ = await outcome(body, Scripted(terminate=hooks))
+    assert isinstance(raised, ExceptionGroup)
+    assert raised.exceptions == (mine, hooks)
+
+
+@pytest.mark.parametrize("in_a_nursery", [False, True])
+async def test_the_body_that_meets_the_consequence_is_no_second_failure(
+    in_a_nursery: bool, autojump_clock: MockClock
+) -> None:
+    """ConnectionClosed in the body after a hook's failure does not make a group."""
+    hooks = ValueError("hook")
+
+    async def body(conn: Any, far: MemoryLink) -> None:
+        await far.write(["x"])
+        with trio.CancelScope(shield=True):
+            if in_a_nursery:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(conn.receive)
+                    nursery.start_soon(conn.receive)
+            else:
+                await conn.receive()
+
+    raised, _, _ = await outcome(body, Scripted(handle_receive=hooks))
+    assert raised is hooks
+
+
+async def test_the_end_of_another_connection_is_a_failure_of_its_own(
+    autojump_clock: MockClock,
+) -> None:
+    """ConnectionClosed of some other connection is not taken for the consequence."""
+    hooks, other = ValueError("hook"), ConnectionClosedError(None, None)
+
+    async def body(conn: Any, far: MemoryLink) -> None:
+        await far.write(["x"])
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise other
+
+    raised, _, _ = await outcome(body, Scripted(handle_receive=hooks))
+    assert isinstance(raised, ExceptionGroup)
+    assert raised.exceptions == (other, hooks)
+
+
+async def test_a_body_that_raises_the_hooks_own_error(autojump_clock: MockClock) -> None:
+    """One failure is one exception, however often it is met."""
+    error = Boom()
+
+    async def body(conn: Any, far: MemoryLink) -> None:
+        await far.write(["x"])
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    raised, _, _ = await outcome(body, Scripted(handle_receive=error))
+    assert raised is error
+
+
+async def test_uncaught_closes_come_out_of_the_block(autojump_clock: MockClock) -> None:
+    """Where nothing else failed, ConnectionClosed is the body's exception like any other."""
+
+    async def body(conn: Any, far: MemoryLink) -> None:
+        await far.write([Close(1000)])
+        await conn.receive()
+
+    raised, _, _ = await outcome(body)
+    assert isinstance(raised, ConnectionClosedOK)

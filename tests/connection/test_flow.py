@@ -1,0 +1,398 @@
+"""What flow broke in other libraries: scenarios 20 to 22 and 33; 18 for the mock server."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.connection.raw_server import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    PONG,
+    TEXT,
+    MakeTransport,
+    encode,
+    every_transport,
+    lockstep,
+    plain_and_tls,
+    raw_connection,
+    shared_tls,
+    texts,
+)
+from trioglock import (
+    Connection,
+    ConnectionClosedError,
+    ConnectionInfo,
+    Reply,
+    Socket,
+    Status,
+    UsageError,
+    connect,
+)
+from trioglock.testing import MockServer, echo
+
+Clock = trio.testing.MockClock
+
+# 18: a bad client and the mock server.
+
+BAD_CLIENTS = {
+    "says nothing": b"",
+    "half a request": b"GET / HTTP/1.1\r\nHost: x\r\n",
+    "no HTTP": b"\x16\x03\x01 nonsense\r\n\r\n" * 10,
+    "plain HTTP": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no key": b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n",
+    "old version": b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 8\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    "unmasked frame": b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    b"\x81\x05Hello",
+}
+
+
+@plain_and_tls
+@pytest.mark.parametrize("name", BAD_CLIENTS)
+async def test_scenario_18_a_bad_client_does_not_take_the_mock_server_down(
+    name: str, secure: bool, autojump_clock: Clock
+) -> None:
+    """Garbage, or gone in the middle of the handshake: the next client is served."""
+    context = shared_tls().server if secure else None
+    with trio.fail_after(60):
+        async with MockServer(echo, memory=True, ssl_context=context) as server:
+            for leave_first in (True, False):
+                bad = await server.open_stream()
+                await bad.send_all(BAD_CLIENTS[name])
+                if not leave_first:
+                    with trio.move_on_after(1):
+                        await bad.receive_some()
+                await trio.aclose_forcefully(bad)
+                await trio.testing.wait_all_tasks_blocked()
+            url = "wss://raw.test/" if secure else server.url
+            async with connect(
+                url, stream=server.open_stream, ssl_context=shared_tls().client if secure else None
+            ) as conn:
+                await conn.send("still there?")
+                assert await conn.receive() == "still there?"
+
+
+# 20: sending from hooks.
+
+
+class Greedy(Socket[None]):
+    """Says more than the send queue holds as soon as it is connected."""
+
+    messages = tuple(f"{number} {'x' * 1000}" for number in range(300))
+
+    def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Any, None]:
+        return Reply(*self.messages), state
+
+
+@every_transport
+async def test_scenario_20_a_connect_hook_sends_more_than_the_queue_holds(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """The peer does not read yet: connecting goes on, and all arrives in order later."""
+    async with raw_connection(
+        Greedy(), streams=lockstep, transport=transport(), write_limit=1000
+    ) as (conn, peer):
+        await trio.sleep(5)
+        assert conn.status is Status.OPEN
+        got = [(await peer.next()).payload.decode() for _ in Greedy.messages]
+        assert got == list(Greedy.messages)
+
+
+class Chatty(Socket[int]):
+    """Replies from every hook that may."""
+
+    def init_stream(self, info: ConnectionInfo) -> int:
+        return 0
+
+    def handle_connect(self, info: ConnectionInfo, state: int) -> tuple[Any, int]:
+        return Reply("from connect"), state + 1
+
+    def handle_receive(self, frame: Any, state: int) -> tuple[Any, int]:
+        return Reply("from receive", deliver=frame), state + 1
+
+    def handle_ping(self, payload: bytes, state: int) -> tuple[Any, int]:
+        return Reply("from ping"), state + 1
+
+    def handle_pong(self, payload: bytes, state: int) -> tuple[Any, int]:
+        return Reply("from pong"), state + 1
+
+    def handle_cast(self, message: Any, state: int) -> tuple[Any, int]:
+        return Reply("from cast"), state + 1
+
+    def handle_call(self, request: Any, state: int) -> tuple[Any, Any, int]:
+        return "reply", Reply("from call"), state + 1
+
+
+async def test_scenario_20_every_hook_can_send(autojump_clock: Clock) -> None:
+    """``Reply`` works in all of them, with one state from hook to hook."""
+    async with raw_connection(Chatty(), write_limit=1) as (conn, peer):
+        assert (await peer.next()).payload == b"from connect"
+        await peer.text("hello")
+        assert (await peer.next()).payload == b"from receive"
+        assert await conn.receive() == "hello"
+        await peer.send(encode(PING))
+        assert {(await peer.next()).payload, (await peer.next()).payload} == {b"", b"from ping"}
+        await peer.send(encode(PONG))
+        assert (await peer.next()).payload == b"from pong"
+        conn.cast("note")
+        assert (await peer.next()).payload == b"from cast"
+        assert await conn.call("?") == "reply"
+        assert (await peer.next()).payload == b"from call"
+        assert conn.state == 6
+
+
+@pytest.mark.parametrize("call", ["send", "receive", "flush", "ping", "call", "aclose"])
+@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
+async def test_scenario_20_waiting_for_oneself_in_a_hook_raises_at_once(
+    call: str, is_async: bool, autojump_clock: Clock
+) -> None:
+    """A call that would deadlock says so, and says what to do instead."""
+
+    class Selfish(Socket[None]):
+        async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+            method = getattr(conn, call)
+            try:
+                await (method("x") if call in ("send", "call") else method())
+            except UsageError as error:
+                return str(error), state
+            return "it waited", state
+
+    class SelfishPlain(Socket[None]):
+        def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+            method = getattr(conn, call)
+            coroutine = method("x") if call in ("send", "call") else method()
+            try:
+                coroutine.send(None)
+            except UsageError as error:
+                return str(error), state
+            finally:
+                coroutine.close()
+            return "it waited", state
+
+    conn: Connection[None]
+    async with raw_connection(Selfish() if is_async else SelfishPlain()) as (conn, peer):
+        await peer.text("hello")
+        with trio.fail_after(1):
+            assert "cast" in await conn.receive()
+
+
+# 21: large and slow.
+
+
+@every_transport
+async def test_scenario_21_a_large_slow_message_is_no_dead_peer(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """10 MB that trickle in for ten times ``ping_timeout``, no pong possible: it arrives."""
+    message = bytes(10 * 2**20)
+    data = encode(BINARY, message)
+    async with raw_connection(
+        transport=transport(), ping_interval=4, ping_timeout=4, max_size=len(message)
+    ) as (conn, peer):
+
+        async def trickle() -> None:
+            for start in range(0, len(data), 2**20 // 2):
+                await trio.sleep(3)
+                await peer.send(data[start : start + 2**20 // 2])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trickle)
+            assert await conn.receive() == message
+
+
+async def test_scenario_21_a_large_slow_upload_is_no_dead_peer(autojump_clock: Clock) -> None:
+    """Our own 10 MB go out slowly and no ping gets past them: as long as they move, it lives."""
+    message = bytes(10 * 2**20)
+    async with raw_connection(
+        streams=lockstep, ping_interval=4, ping_timeout=4, write_limit=2**24
+    ) as (conn, peer):
+        await conn.send(message)
+        received = 0
+        while received < len(message):
+            await trio.sleep(1)
+            data = await peer.stream.receive_some(2**18)
+            assert data, f"dropped after {received} bytes"
+            received += len(data)
+        assert conn.status is Status.OPEN
+
+
+# 22: fragments.
+
+BROKEN_OFF = encode(TEXT, b"one", fin=False) + texts("two") + encode(CONT, b"three")
+
+
+@every_transport
+async def test_scenario_22_control_frames_between_fragments(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """Ping and pong in the middle of a message: both are handled, the message is whole."""
+    async with raw_connection(transport=transport()) as (conn, peer):
+        await peer.send(
+            encode(TEXT, b"one ", fin=False)
+            + encode(PING, b"middle")
+            + encode(CONT, b"two ", fin=False)
+            + encode(PONG, b"nobody asked")
+            + encode(CONT, b"three")
+        )
+        frame = await peer.next()
+        assert (frame.opcode, frame.payload) == (PONG, b"middle")
+        assert await conn.receive() == "one two three"
+
+
+@every_transport
+async def test_scenario_22_a_letter_cut_by_fragments_and_a_ping(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """Three bytes of one letter in three fragments with pings between are that letter."""
+    letter = "€".encode()
+    async with raw_connection(transport=transport()) as (conn, peer):
+        await peer.send(
+            encode(TEXT, letter[:1], fin=False)
+            + encode(PING)
+            + encode(CONT, letter[1:2], fin=False)
+            + encode(PING)
+            + encode(CONT, letter[2:])
+        )
+        assert await conn.receive() == "€"
+
+
+async def test_scenario_22_a_data_frame_between_fragments_is_refused(
+    autojump_clock: Clock,
+) -> None:
+    """A new message before the old one is finished: 1002 to the peer, and neither is delivered."""
+    async with raw_connection(close_timeout=2) as (conn, peer):
+        await peer.send(BROKEN_OFF)
+        frame = await peer.next()
+        assert (frame.opcode, frame.code) == (CLOSE, 1002)
+        await peer.drop()
+        with pytest.raises(ConnectionClosedError) as caught:
+            await conn.receive()
+        assert caught.value.code == 1002
+
+
+@every_transport
+async def test_scenario_22_a_data_frame_between_fragments_ends_the_connection(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """Also where the transport tells the peer nothing, the program learns of it at once."""
+    async with raw_connection(transport=transport(), close_timeout=2) as (conn, peer):
+        await peer.send(BROKEN_OFF)
+        with trio.fail_after(2.5), pytest.raises(ConnectionClosedError):
+            await conn.receive()
+
+
+@every_transport
+async def test_scenario_22_a_close_between_fragments_ends_in_good_order(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """The peer gives up a message and closes: its half is not delivered."""
+    async with raw_connection(transport=transport()) as (conn, peer):
+        await peer.send(encode(TEXT, b"one", fin=False))
+        await peer.close(1000)
+        assert (await peer.next()).code == 1000
+        await peer.drop()
+        assert [message async for message in conn] == []
+
+
+# 33: the size limit.
+
+LIMIT = 1000
+DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+
+
+def deflated(payload: bytes) -> bytes:
+    """A payload as permessage-deflate sends it (RFC 7692, section 7.2.1)."""
+    compressor = zlib.compressobj(wbits=-15)
+    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def fragmented(payload: bytes, size: int) -> bytes:
+    """One binary message in fragments of ``size`` bytes."""
+    parts = [payload[at : at + size] for at in range(0, len(payload), size)]
+    return b"".join(
+        encode(CONT if number else BINARY, part, fin=number == len(parts) - 1)
+        for number, part in enumerate(parts)
+    )
+
+
+@pytest.mark.parametrize("size", [1, LIMIT // 2, LIMIT + 1], ids=["bytes", "halves", "whole"])
+@every_transport
+async def test_scenario_33_the_limit_is_exact(
+    transport: MakeTransport, size: int, autojump_clock: Clock
+) -> None:
+    """``max_size`` bytes pass, one more does not, in one frame or in fragments counted together."""
+    async with raw_connection(transport=transport(), max_size=LIMIT, close_timeout=2) as (
+        conn,
+        peer,
+    ):
+        for _ in range(2):
+            await peer.send(fragmented(bytes(LIMIT), size))
+            assert await conn.receive() == bytes(LIMIT)
+        await peer.send(fragmented(bytes(LIMIT + 1), size))
+        assert (await peer.next()).code == 1009
+        await peer.drop()
+        with pytest.raises(ConnectionClosedError) as caught:
+            await conn.receive()
+        assert caught.value.code == 1009
+
+
+@pytest.mark.parametrize("size", [None, 1, 7], ids=["whole", "bytes", "sevens"])
+async def test_scenario_33_the_limit_holds_after_inflation(
+    size: int | None, autojump_clock: Clock
+) -> None:
+    """A bomb of few bytes counts as what it inflates to, and ``max_size`` bytes still pass."""
+    async with raw_connection(headers=DEFLATE, max_size=LIMIT, close_timeout=2) as (conn, peer):
+        assert conn.handshake is not None
+        assert conn.handshake.extensions == ("permessage-deflate",)
+        for length in (LIMIT, LIMIT + 1):
+            payload = deflated(bytes(length))
+            assert len(payload) < 30
+            data = bytearray(fragmented(payload, size or len(payload)))
+            data[0] |= 0x40
+            await peer.send(bytes(data))
+            if length == LIMIT:
+                assert await conn.receive() == bytes(LIMIT)
+        assert (await peer.next()).code == 1009
+        await peer.drop()
+        with pytest.raises(ConnectionClosedError) as caught:
+            await conn.receive()
+        assert caught.value.code == 1009
+
+
+async def test_scenario_33_a_big_bomb_is_refused_in_no_memory(autojump_clock: Clock) -> None:
+    """100 MB in 100 kB, one frame: 1009 before it is inflated."""
+    async with raw_connection(headers=DEFLATE, close_timeout=2) as (_, peer):
+        await peer.send(encode(BINARY, deflated(bytes(100 * 2**20)), rsv=4))
+        assert (await peer.next()).code == 1009
+        await peer.drop()
+
+
+async def test_scenario_33_a_header_is_enough_to_refuse(autojump_clock: Clock) -> None:
+    """The announced length is judged before a byte of the payload has come."""
+    async with raw_connection(max_size=LIMIT, close_timeout=2) as (_, peer):
+        await peer.send(b"\x82\x7f" + (2**62).to_bytes(8))
+        assert (await peer.next()).code == 1009
+        await peer.drop()
+
+
+@every_transport
+async def test_scenario_33_no_limit_is_no_limit(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """``max_size=None`` takes a message of 20 MB."""
+    message = bytes(20 * 2**20)
+    async with (
+        raw_connection(transport=transport(), max_size=None) as (conn, peer),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(peer.send, encode(BINARY, message))
+        assert await conn.receive() == message

@@ -1,0 +1,386 @@
+"""Defects measured in current releases of other libraries: scenarios 1-4, 6, 7, 7a, 7b."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from tests.connection.raw_server import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    PONG,
+    TEXT,
+    URL,
+    MakeTransport,
+    RawPeer,
+    StreamPair,
+    encode,
+    every_transport,
+    lockstep,
+    plain_and_tls,
+    raw_connection,
+    texts,
+    unbounded,
+)
+from trioglock import (
+    Connection,
+    ConnectionClosed,
+    ConnectionClosedError,
+    HeartbeatTimeout,
+    Status,
+    connect,
+)
+from trioglock.testing import MockPeer, MockServer
+
+every_stream = pytest.mark.parametrize(
+    "streams", [pytest.param(unbounded, id="unbounded"), pytest.param(lockstep, id="lockstep")]
+)
+
+BIG = 4 * 2**20
+
+
+async def send_many(conn: Connection[None], message: bytes, count: int) -> None:
+    for _ in range(count):
+        await conn.send(message)
+
+
+@every_transport
+async def test_scenario_01_both_peers_send_big_messages_while_reading(
+    transport: MakeTransport,
+) -> None:
+    """Twenty messages of 4 MB each way at once, over TCP: nobody waits for the other's send."""
+    message, count = bytes(BIG), 20
+
+    async def trade(peer: MockPeer) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.send, *[message] * count)
+            for _ in range(count):
+                assert len(await peer.receive()) == BIG
+        await peer.expect_close(1000)
+
+    with trio.fail_after(60):
+        async with (
+            MockServer(trade) as server,
+            connect(server.url, transport=transport(), compression=None, max_size=2 * BIG) as conn,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(send_many, conn, message, count)
+            for _ in range(count):
+                assert len(await conn.receive()) == BIG
+
+
+@every_transport
+async def test_scenario_01_a_peer_that_writes_everything_before_it_reads(
+    transport: MakeTransport, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nothing fits between the two ends, and the peer reads last: our reader still reads."""
+    message, count = bytes(BIG), 5
+    async with raw_connection(
+        streams=lockstep, transport=transport(), max_size=BIG, ping_interval=None
+    ) as (conn, peer):
+
+        async def write_then_read() -> None:
+            for _ in range(count):
+                await peer.send(encode(BINARY, message))
+            for _ in range(count):
+                assert (await peer.next()).payload == message
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(write_then_read)
+                nursery.start_soon(send_many, conn, message, count)
+                for _ in range(count):
+                    assert await conn.receive() == message
+
+
+@every_transport
+async def test_scenario_02_a_send_to_a_peer_that_never_reads_raises(
+    transport: MakeTransport, autojump_clock: trio.testing.MockClock
+) -> None:
+    """With a heartbeat of 1 s / 1 s a blocked send ends with ConnectionClosed, and in time."""
+    async with raw_connection(
+        streams=lockstep, transport=transport(), ping_interval=1, ping_timeout=1
+    ) as (conn, _):
+        with trio.fail_after(3), pytest.raises(ConnectionClosed) as caught:
+            while True:
+                await conn.send("x" * 10_000)
+        assert isinstance(caught.value.cause, HeartbeatTimeout)
+        assert caught.value.unsent
+
+
+async def test_scenario_02_a_ping_does_not_wait_behind_queued_messages(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The heartbeat's ping overtakes all data but the batch that is being written."""
+    async with raw_connection(
+        streams=lockstep, ping_interval=5, ping_timeout=5, write_limit=2**24
+    ) as (conn, peer):
+        for _ in range(100):
+            await conn.send(bytes(2**16))
+        await trio.sleep(6)
+        frames = [(await peer.next()).opcode for _ in range(3)]
+        assert PING in frames
+
+
+@plain_and_tls
+@every_transport
+async def test_scenario_03_a_cancelled_big_send_leaves_no_half_frame(
+    transport: MakeTransport, secure: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Of 20 MB whose send was cancelled the peer gets all or nothing; the next frame is its own."""
+    big = bytes(20 * 2**20)
+    async with raw_connection(
+        streams=lockstep, transport=transport(), secure=secure, ping_interval=None
+    ) as (conn, peer):
+        for _ in range(2):
+            with trio.move_on_after(0.5):
+                await conn.send(big)
+                await conn.flush()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(conn.send, "hello")
+            frames = [await peer.next()]
+            while frames[-1].opcode != TEXT:
+                frames.append(await peer.next())
+        assert [frame.payload for frame in frames] == [big, b"hello"]
+
+
+@every_stream
+@every_transport
+async def test_scenario_04_a_slow_application_keeps_its_connection(
+    transport: MakeTransport, streams: StreamPair, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Two tenths of a second for each message, pings answered: no heartbeat expires."""
+    count = 100
+    async with (
+        raw_connection(
+            streams=streams,
+            transport=transport(),
+            ping_interval=1,
+            ping_timeout=1,
+            max_queue=4,
+        ) as (conn, peer),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(peer.answer)
+        nursery.start_soon(peer.text, *[str(number) for number in range(count)])
+        for number in range(count):
+            assert await conn.receive() == str(number)
+            await trio.sleep(0.2)
+        await trio.sleep(10)
+        assert conn.status is Status.OPEN
+        nursery.cancel_scope.cancel()
+
+
+class Oops(Exception):
+    """What the body raises."""
+
+
+async def leave_by_break(conn: Connection[None], after: list[str]) -> None:
+    async for _ in conn:
+        break
+    after.append("loop")
+
+
+async def leave_by_return(conn: Connection[None], after: list[str]) -> None:
+    async for _ in conn:
+        after.append("loop")
+        return
+
+
+async def leave_by_exception(conn: Connection[None], after: list[str]) -> None:
+    try:
+        async for _ in conn:
+            raise Oops
+    finally:
+        after.append("loop")
+
+
+async def leave_by_cancel(conn: Connection[None], after: list[str]) -> None:
+    with trio.CancelScope() as scope:
+        async for _ in conn:
+            scope.cancel()
+    assert scope.cancelled_caught
+    after.append("loop")
+
+
+@pytest.mark.parametrize("leave", [leave_by_break, leave_by_return, leave_by_cancel])
+@every_transport
+async def test_scenario_06_leaving_the_loop_skips_nothing(
+    transport: MakeTransport,
+    leave: Callable[[Connection[None], list[str]], Awaitable[None]],
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """After break, return or cancel in a loop the rest of the block runs, and it closes 1000."""
+    after: list[str] = []
+    near, far = unbounded()
+    peer = RawPeer(far)
+    codes: list[int] = []
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            await peer.accept()
+            await peer.text(*"abcdefgh")
+            codes.append((await peer.answer())[-1].code)
+
+        nursery.start_soon(serve)
+        async with connect(URL, transport=transport(), stream=near) as conn:
+            await leave(conn, after)
+            after.append("block")
+        after.append("after")
+    assert after == ["loop", "block", "after"]
+    assert codes == [1000]
+
+
+@every_transport
+async def test_scenario_06_an_exception_in_the_loop_comes_out_as_it_was_raised(
+    transport: MakeTransport, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The body's own exception, no group around it, and the peer is told 1011."""
+    after: list[str] = []
+    near, far = unbounded()
+    peer = RawPeer(far)
+    codes: list[int] = []
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            await peer.accept()
+            await peer.text(*"abcdefgh")
+            codes.append((await peer.answer())[-1].code)
+
+        nursery.start_soon(serve)
+        with pytest.raises(Oops):
+            async with connect(URL, transport=transport(), stream=near) as conn:
+                await leave_by_exception(conn, after)
+    assert after == ["loop"]
+    assert codes == [1011]
+
+
+@every_transport
+async def test_scenario_06_cancelling_the_block_is_absorbed_by_its_scope(
+    transport: MakeTransport, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A cancel from outside drops the connection at once, and only its own scope sees it."""
+    near, far = unbounded()
+    peer = RawPeer(far)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.accept)
+        started = trio.current_time()
+        with trio.move_on_after(3) as scope:
+            async with connect(URL, transport=transport(), stream=near) as conn:
+                async for _ in conn:
+                    pass
+        assert scope.cancelled_caught
+        assert trio.current_time() == started + 3
+    assert await peer.read() is None
+
+
+async def test_scenario_06_returning_from_the_block_keeps_the_value(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """``return`` in the middle of the block closes in good order and gives its value."""
+    near, far = unbounded()
+    peer = RawPeer(far)
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            await peer.accept()
+            await peer.text("one", "two")
+            assert (await peer.answer())[-1].code == 1000
+
+        nursery.start_soon(serve)
+
+        async def leave() -> str:
+            async with connect(URL, stream=near) as conn:
+                await conn.receive()
+                return "returned"
+
+        assert await leave() == "returned"
+
+
+@every_transport
+async def test_scenario_07_unread_messages_do_not_keep_a_ping_waiting(
+    transport: MakeTransport, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Five messages that nobody reads, then a ping: the pong comes at once."""
+    async with raw_connection(transport=transport()) as (conn, peer):
+        await peer.send(texts(*"abcde") + encode(PING, b"there?"))
+        with trio.fail_after(1):
+            frame = await peer.next()
+        assert (frame.opcode, frame.payload) == (PONG, b"there?")
+        assert [await conn.receive() for _ in range(5)] == list("abcde")
+
+
+@every_transport
+async def test_scenario_07a_one_message_in_65536_fragments(
+    transport: MakeTransport, autojump_clock: trio.testing.MockClock
+) -> None:
+    """No hidden cap on fragments: ``max_size`` alone decides, and the block ends."""
+    count = 65_536
+    fragments = (
+        encode(BINARY, b"x", fin=False)
+        + encode(CONT, b"x", fin=False) * (count - 2)
+        + encode(CONT, b"x")
+    )
+    async with raw_connection(transport=transport()) as (conn, peer):
+        await peer.send(fragments)
+        assert await conn.receive() == b"x" * count
+    assert conn.close_code == 1000
+
+
+VIOLATIONS = {
+    "reserved bit": (encode(TEXT, b"x", rsv=1), 1002),
+    "reserved opcode": (encode(0x3), 1002),
+    "reserved control opcode": (encode(0xB), 1002),
+    "masked by a server": (b"\x81\x81\x00\x00\x00\x00x", 1002),
+    "fragmented ping": (encode(PING, fin=False), 1002),
+    "long ping": (encode(PING, bytes(126)), 1002),
+    "continuation of nothing": (encode(CONT), 1002),
+    "one-byte close": (encode(CLOSE, b"\x03"), 1002),
+    "close code of nobody": (encode(CLOSE, (1006).to_bytes(2)), 1002),
+    "bad text": (encode(TEXT, b"\xff"), 1007),
+    "bad close reason": (encode(CLOSE, b"\x03\xe8\xff"), 1007),
+    "too long": (encode(TEXT, bytes(2**20 + 1)), 1009),
+}
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+async def test_scenario_07b_a_violation_is_answered_at_once(
+    name: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The peer is told the code in no time, and need not drop the stream for us to end."""
+    data, code = VIOLATIONS[name]
+    async with raw_connection(close_timeout=2, ping_interval=None) as (conn, peer):
+        began = trio.current_time()
+        await peer.send(texts("before") + data + texts("after"))
+        frame = await peer.next()
+        assert (frame.opcode, frame.code) == (CLOSE, code)
+        assert trio.current_time() == began
+        assert await conn.receive() == "before"
+        with trio.fail_after(2.5), pytest.raises(ConnectionClosedError) as caught:
+            await conn.receive()
+        assert caught.value.code == code
+        assert conn.status is Status.CLOSED
+
+
+async def test_scenario_07b_a_violation_ends_as_soon_as_the_peer_drops(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nothing waits for a deadline when the peer does its part."""
+    async with raw_connection(close_timeout=math.inf, ping_interval=None) as (conn, peer):
+        await peer.send(encode(0x3))
+        await peer.next()
+        await peer.drop()
+        with trio.fail_after(1):
+            await conn.wait_closed()
+
+
+def test_raw_frames_are_what_the_standard_says() -> None:
+    """The helper's own bytes: the unmasked text of RFC 6455, section 5.7."""
+    assert encode(TEXT, b"Hello") == bytes.fromhex("810548656c6c6f")
+    assert encode(CONT, b"lo") == bytes.fromhex("80026c6f")

@@ -1,0 +1,179 @@
+"""Peers that stop reading: found by a deadline on the write, and only by that."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.connection.raw_server import (
+    Ends,
+    MakeTransport,
+    RawFrame,
+    RawPeer,
+    every_transport,
+    lockstep,
+    raw_connection,
+)
+from trioglock import (
+    ConnectionClosedError,
+    HeartbeatTimeout,
+    Reply,
+    Socket,
+    Status,
+)
+
+Clock = trio.testing.MockClock
+
+
+# Writing.
+
+
+@every_transport
+async def test_a_peer_that_stops_reading_is_found_by_the_write(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """No heartbeat: a write without progress for ``write_timeout`` ends the connection."""
+    socket = Ends()
+    async with raw_connection(
+        socket, streams=lockstep, transport=transport(), ping_interval=None, write_timeout=8
+    ) as (conn, _):
+        await conn.send("x")
+        began = trio.current_time()
+        with pytest.raises(ConnectionClosedError) as caught:
+            await conn.flush()
+        assert 8 <= trio.current_time() - began <= 12
+        cause = caught.value.cause
+        assert isinstance(cause, HeartbeatTimeout)
+        assert cause.writing
+    assert socket.disconnects == socket.ends == [cause]
+
+
+async def test_a_peer_that_sends_and_never_reads_is_found_by_the_write(
+    autojump_clock: Clock,
+) -> None:
+    """It shows life all the time; what it does not take is found all the same."""
+    async with raw_connection(
+        streams=lockstep, ping_interval=2, ping_timeout=2, write_timeout=8, max_queue=None
+    ) as (conn, peer):
+        async with trio.open_nursery() as nursery:
+
+            async def babble() -> None:
+                with suppress(trio.BrokenResourceError):
+                    while True:
+                        await peer.text("blah")
+                        await trio.sleep(0.5)
+
+            nursery.start_soon(babble)
+            await conn.send("listen!")
+            with trio.fail_after(13):
+                await conn.wait_closed()
+        with pytest.raises(ConnectionClosedError) as caught:
+            await conn.send("late")
+        assert isinstance(caught.value.cause, HeartbeatTimeout)
+        assert caught.value.cause.writing
+
+
+# Of a masked frame of more than 64 kB.
+HEADER = 14
+
+
+async def take_slowly(peer: RawPeer, total: int, piece: int) -> None:
+    taken = 0
+    while taken < total:
+        await trio.sleep(1)
+        data = await peer.stream.receive_some(piece)
+        assert data, f"dropped after {taken} bytes"
+        taken += len(data)
+
+
+async def test_slow_progress_is_progress(autojump_clock: Clock) -> None:
+    """1 MB to a peer that takes 16 kB a second, ten times ``write_timeout``: it arrives."""
+    async with raw_connection(
+        streams=lockstep, ping_interval=None, write_timeout=6, write_limit=2**21
+    ) as (conn, peer):
+        await conn.send(bytes(2**20))
+        await take_slowly(peer, HEADER + 2**20, 2**14)
+        await conn.flush()
+        assert conn.status is Status.OPEN
+
+
+@every_transport
+async def test_without_a_write_timeout_a_write_may_take_for_ever(
+    transport: MakeTransport, autojump_clock: Clock
+) -> None:
+    """``write_timeout=None`` and no heartbeat: blocked for a day, then delivered."""
+    async with raw_connection(
+        streams=lockstep, transport=transport(), ping_interval=None, write_timeout=None
+    ) as (conn, peer):
+        await conn.send("patience")
+        await trio.sleep(86_400)
+        assert (await peer.next()).payload == b"patience"
+        assert conn.status is Status.OPEN
+
+
+class EchoHook(Socket[None]):
+    """Sends everything back."""
+
+    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+        return Reply(frame), state
+
+
+async def test_a_peer_that_floods_an_echo_and_never_reads_is_found(
+    autojump_clock: Clock,
+) -> None:
+    """Held back by our own replies: the heartbeat excuses it, the write does not."""
+    async with raw_connection(
+        EchoHook(),
+        streams=lockstep,
+        ping_interval=2,
+        ping_timeout=2,
+        write_timeout=20,
+        write_limit=10_000,
+    ) as (conn, peer):
+        async with trio.open_nursery() as nursery:
+
+            async def flood() -> None:
+                with suppress(trio.BrokenResourceError):
+                    while True:
+                        await peer.text("x" * 1000)
+
+            nursery.start_soon(flood)
+            began = trio.current_time()
+            with trio.fail_after(60), pytest.raises(ConnectionClosedError) as caught:
+                await conn.receive()
+            assert trio.current_time() - began >= 20
+            assert isinstance(caught.value.cause, HeartbeatTimeout)
+            assert caught.value.cause.writing
+        assert conn.statistics().send_queue_bytes <= 100_000
+
+
+# After the end.
+
+
+async def test_no_ping_after_the_peer_has_closed(autojump_clock: Clock) -> None:
+    """The peer's Close is the last it hears of us but our own, whatever time passes."""
+    async with raw_connection(ping_interval=1, ping_timeout=50, close_timeout=30) as (conn, peer):
+        frames: list[RawFrame] = []
+        await peer.close(1000)
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                frames.extend(await peer.read_all())
+
+            nursery.start_soon(read)
+            await conn.wait_closed()
+        assert len(frames) == 1
+
+
+async def test_a_dead_peer_does_not_prolong_a_close(autojump_clock: Clock) -> None:
+    """``close_timeout`` and a pending heartbeat: whichever is first ends it."""
+    async with raw_connection(ping_interval=1, ping_timeout=3, close_timeout=math.inf) as (conn, _):
+        await trio.sleep(1.5)
+        with trio.fail_after(5):
+            await conn.aclose()
+        assert conn.status is Status.CLOSED

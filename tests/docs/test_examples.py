@@ -1,0 +1,103 @@
+"""Every example runs as a script, as a newcomer would run it, and says what it promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.scripts import ROOT, assert_lines, run_python
+from trioglock.testing import MockServer
+
+FOLDER = ROOT / "examples"
+
+# What each example must print, line by line, in this order; other lines may come between.
+EXPECTED = {
+    "counting": [
+        r"received \{'fruit': 'apple'\}, now Count\(sent=1, received=1\)",
+        r"received \{'fruit': 'cherry'\}, now Count\(sent=3, received=3\)",
+        r"closed with 1000, finally Count\(sent=3, received=3\)",
+    ],
+    "echo_server": [
+        r"1\. 'hello'",
+        r"2\. 'world'",
+        r"broadcast to 1: lunch time",
+        r"closed with 1001 that was all",
+    ],
+    "transforming_json": [
+        r"Join\(room='garden'\), equal to what was sent: True",
+        r"Say\(room='garden', text='Hello, .lan!'\), equal to what was sent: True",
+        r"refused: not a chat message: 'just some text'; the connection is still open",
+    ],
+    "stream_of_messages": [
+        r"100 -> 103 \(\+3\)",
+        r"103 -> 101 \(-2\)",
+        r"101 -> 105 \(\+4\)",
+        r"the market closed: end of the day",
+        r"6 prices, 102\.00 on average",
+    ],
+    "heartbeat_and_trace": [
+        r"demo#\d+ attempting to connect",
+        r"demo#\d+ successfully connected",
+        r"demo#\d+ sending frame: 'traced'",
+        r"demo#\d+ received frame: 'traced'",
+        r"demo#\d+ sending frame: Ping\(.*\)",
+        r"demo#\d+ received frame: Pong\(.*\)",
+        r"a ping of our own took \d+\.\d ms",
+        r"[2-9] pongs so far, all but the first for the heartbeat",
+        r"latest latency: \d+\.\d ms",
+        r"\d+ bytes sent, \d+ received",
+    ],
+    "phoenix_chat": [
+        r"al has joined: {'welcome': 'al'}",
+        r"al sees bo come",
+        r"al hears bo: hello",
+        r"al hears bo: anyone there\?",
+        r"al leaves",
+    ],
+    "gossip_mud": [
+        r"ExVenture is online, 1 playing",
+        r"\[gossip\] Eric@ExVenture: Welcome!",
+        r"Zoe has entered ExVenture",
+        r"Eric@ExVenture tells Bob: I am!",
+        r"in ExVenture: Eric, Zoe",
+    ],
+    "testing_with_a_mock_server": [
+        r".*test_a_headline_is_handed_on_and_counted PASSED .*",
+        r".*test_subscribes_first PASSED .*",
+        r".*test_closes_after_the_last_headline PASSED .*",
+        r".* 5 passed in .*",
+    ],
+}
+
+TAKES_A_URL = ["counting", "transforming_json", "heartbeat_and_trace"]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+async def test_runs_as_a_script(name: str, tmp_path: Path) -> None:
+    """Without arguments, from any folder, with no warning, and with nothing on stderr."""
+    done = await run_python(FOLDER / f"{name}.py", cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, ""), done.stdout
+    assert_lines(done.stdout, EXPECTED[name])
+
+
+@pytest.mark.parametrize("name", TAKES_A_URL)
+async def test_connects_to_the_url_it_is_given(name: str, echo_server: MockServer) -> None:
+    """An optional argument is the address of another server."""
+    done = await run_python(FOLDER / f"{name}.py", echo_server.url)
+    assert (done.code, done.stderr) == (0, ""), done.stdout
+    assert_lines(done.stdout, EXPECTED[name])
+    assert len(echo_server.peers) == 1
+
+
+async def test_pytest_collects_the_testing_example() -> None:
+    """What is shown of testing is itself a test module."""
+    path = FOLDER / "testing_with_a_mock_server.py"
+    done = await run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", path)
+    assert done.code == 0, done.stdout
+    assert_lines(done.stdout, ["5 passed in .*"])
+
+
+def test_no_example_is_forgotten() -> None:
+    """Every file in the folder is run above."""
+    assert {path.stem for path in FOLDER.glob("*.py")} == EXPECTED.keys()

@@ -1,0 +1,173 @@
+"""MockGossipServer is faithful: what it answers to clients that are not ours, or not polite."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.protocols.gossip.helpers import Record, join
+from trioglock import Connection, ConnectionClosed, connect
+from trioglock.protocols import gossip
+from trioglock.testing import MockGossipGame, MockGossipServer
+
+
+async def ask(conn: Connection[None], event: Any, **payload: Any) -> dict[str, Any]:
+    await conn.send(json.dumps({"event": event, "ref": "r", "payload": payload}))
+    return await answer(conn)
+
+
+async def answer(conn: Connection[None]) -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(await conn.receive())
+    return message
+
+
+HELLO = {"client_id": "id", "client_secret": "secret", "supports": ["channels"], "channels": []}
+
+
+async def test_before_authentication(autojump_clock: MockClock) -> None:
+    """Everything is "unauthenticated"; bad credentials are told and closed with 4000."""
+    for wrong, error in (
+        ({"client_secret": "x"}, "invalid credentials"),
+        ({"client_id": ["x"]}, "invalid credentials"),
+        ({"supports": []}, "missing supports"),
+        ({"supports": ["games"]}, "must support channels"),
+        ({"supports": ["channels", "x"]}, "includes unknown supports"),
+    ):
+        async with (
+            MockGossipServer(memory=True) as server,
+            connect(server.url, stream=server.open_stream) as conn,
+        ):
+            assert await ask(conn, "heartbeat") == {"status": "failure", "error": "unauthenticated"}
+            failed = await ask(conn, "authenticate", **{**HELLO, **wrong})
+            assert (failed["status"], failed["error"]) == ("failure", error)
+            await conn.wait_closed()
+            assert conn.close_code == 4000
+
+
+async def test_after_authentication(autojump_clock: MockClock) -> None:
+    """Welcomed, a heartbeat at once; unknown events, junk, and missing flags are failures."""
+    async with (
+        MockGossipServer(memory=True) as server,
+        connect(server.url, stream=server.open_stream) as conn,
+    ):
+        hello = await ask(conn, "authenticate", **{**HELLO, "channels": ["gossip", "a b"]})
+        assert (hello["status"], hello["ref"]) == ("success", "r")
+        assert hello["payload"] == {"unicode": "✔️", "version": "2.3.0"}
+        refused = await answer(conn)
+        assert refused["error"] == "Could not subscribe to 'a b'"
+        assert (await answer(conn))["event"] == "heartbeat"
+        unknown = {"status": "failure", "error": "unknown"}
+        for event in ("no/such", 3, None, "authenticate"):
+            assert await ask(conn, event) == unknown
+        for junk in ("junk", "[]"):
+            await conn.send(junk)
+            assert await answer(conn) == unknown
+        missing = await ask(conn, "tells/send")
+        assert missing["error"] == 'missing support for "tells"'
+        wrong = await ask(conn, "channels/subscribe")
+        assert wrong["error"] == "an error occurred, try again"
+        await conn.send('{"event": "channels/subscribe", "payload": {"channel": "quiet"}}')
+        assert (await ask(conn, "channels/subscribe", channel="testing"))["status"] == "success"
+        assert server.online()[0].channels == ["gossip", "quiet", "testing"]
+
+
+async def test_three_missed_beats_close(autojump_clock: MockClock) -> None:
+    """With 4001, when the fourth would be due."""
+    async with (
+        MockGossipServer(memory=True) as server,
+        connect(server.url, stream=server.open_stream) as conn,
+    ):
+        await ask(conn, "authenticate", **HELLO)
+        beats = 0
+        with pytest.raises(ConnectionClosed) as caught:
+            while True:
+                beats += (await answer(conn))["event"] == "heartbeat"
+        assert caught.value.code == 4001
+        assert (beats, trio.current_time()) == (3, 45)
+
+
+async def test_the_rate_limit(autojump_clock: MockClock) -> None:
+    """Told at first, "goodbye" in the end, with 4000; patience brings it back."""
+    async with (
+        MockGossipServer(memory=True, rate_limit=(3, 1), heartbeat_interval=None) as server,
+        connect(server.url, stream=server.open_stream) as conn,
+    ):
+        await ask(conn, "authenticate", **HELLO)
+        for _ in range(2):
+            assert (await ask(conn, "channels/send"))["status"] == "failure"
+        limited = {"status": "failure", "error": "rate limit exceeded"}
+        assert await ask(conn, "channels/send") == limited
+        await trio.sleep(1)
+        assert await ask(conn, "channels/unsubscribe", channel="x") != limited
+        for _ in range(4):
+            assert await ask(conn, "x") == limited
+        goodbye = {"status": "failure", "error": "rate limit exceeded, goodbye"}
+        assert await ask(conn, "x") == goodbye
+        await conn.wait_closed()
+        assert conn.close_code == 4000
+
+
+async def test_two_games_meet(autojump_clock: MockClock) -> None:
+    """Clients see each other: channels, sign-ins, tells, status, coming and going."""
+    ours, theirs = Record(), Record()
+    async with MockGossipServer(memory=True) as server:
+        server.clients["other"] = ("password", "Other")
+        async with join(server, ours) as client:
+            async with join(server, theirs, client_id="other", client_secret="password") as other:
+                await ours.expect("connected", "Other")
+                await client.sign_in("Bob")
+                await theirs.expect("in", "Test Game", "Bob")
+                await other.sign_in("Kim")
+                await ours.expect("in", "Other", "Kim")
+                await other.broadcast("gossip", "Kim", "hi")
+                _, message = await ours.expect("message")
+                assert (message.game, message.name, message.message) == ("Other", "Kim", "hi")
+                assert not [call for call in theirs.calls if call[0] == "message"]
+                await client.tell("bob", "OTHER", "kim", "psst")
+                _, tell = await theirs.expect("tell")
+                assert (tell.from_game, tell.from_name, tell.to_name) == ("Test Game", "bob", "kim")
+                game = await client.fetch_game("Other")
+                assert (game.user_agent, game.players_online_count) == ("Recorder 1.0", 1)
+                assert await other.fetch_players("Test Game") == ("Bob",)
+                await other.sign_out("Kim")
+                await ours.expect("out", "Other", "Kim")
+            await ours.expect("gone", "Other")
+            assert client.games() == {}
+
+
+async def test_its_script(autojump_clock: MockClock) -> None:
+    """Games that seem to be there, failures and silence on demand, events by name."""
+    async with MockGossipServer(memory=True) as server, join(server) as client:
+        await server.add_game(MockGossipGame(name="A"))
+        await server.sign_in("A", "x")
+        await server.sign_in("A", "x")
+        await server.sign_in("B", "y")
+        await server.sign_out("A", "x")
+        await server.sign_out("A", "nobody")
+        assert {name: game.players for name, game in server.games.items()} == {"A": [], "B": ["y"]}
+        assert await client.fetch_players("B") == ("y",)
+        server.fail("channels/subscribe", "no")
+        with pytest.raises(gossip.SubscribeFailed, match="no"):
+            await client.subscribe("testing")
+        await client.subscribe("testing")
+        asked = [await server.expect("channels/subscribe") for _ in range(2)]
+        assert asked[0]["ref"] != asked[1]["ref"]
+        peer = server.peers[0]
+    await peer.send("too/late")  # nothing happens
+    assert server.peers == []
+
+
+async def test_the_plugin_has_it_as_a_fixture(mock_gossip_server: MockGossipServer) -> None:
+    """``mock_gossip_server``, on a port of its own."""
+    with trio.fail_after(5):
+        async with gossip.connect(
+            mock_gossip_server.url, client_id="id", client_secret="secret", core=gossip.Core()
+        ) as client:
+            await client.subscribe("testing")
+            assert (await mock_gossip_server.expect("channels/subscribe"))["payload"][
+                "channel"
+            ] == "testing"

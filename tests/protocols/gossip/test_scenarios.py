@@ -1,0 +1,275 @@
+"""What broke in other clients when links were lost, dead, late or replaced."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.protocols.gossip.helpers import QUICK, Record, join
+from trioglock import Backoff, HeartbeatTimeout
+from trioglock.protocols import gossip
+from trioglock.routing import RequestTimeout
+from trioglock.testing import MockGossipGame, MockGossipServer
+
+AT_ONCE = Backoff(initial=0.001, multiplier=1, jitter="none", max_attempts=None)
+
+
+class Silent(trio.abc.Stream):
+    """A stream that at some time neither brings nor takes anything, and does not say so."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.dead = False
+
+    async def send_all(self, data: Any) -> None:
+        if not self.dead:
+            await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> Any:
+        received = await self.stream.receive_some(max_bytes)
+        if self.dead:
+            await trio.sleep_forever()
+        return received
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+async def test_24_a_timer_of_the_old_link_spares_the_new_one(autojump_clock: MockClock) -> None:
+    """Each link has ten seconds to authenticate, however soon it follows another."""
+    async with MockGossipServer(memory=True, heartbeat_interval=None) as server:
+        server.ignore("authenticate", 2)
+        async with join(server, reconnect=AT_ONCE, wait=False) as client:
+            await trio.sleep(9)
+            await server.abort()
+            await trio.sleep(8)
+            assert len(server.server.peers) == 2
+            await server.server.peers[1].abort()
+            await client.wait_online()
+            await trio.sleep(60)
+            assert len(server.server.peers) == 3
+
+
+async def test_25_a_dead_link_is_left_without_a_closing_handshake(
+    autojump_clock: MockClock,
+) -> None:
+    """When it expires, the request ends, and another link is there after the usual pause."""
+    streams: list[Silent] = []
+    record = Record()
+    async with MockGossipServer(memory=True) as server:
+
+        async def open_stream() -> Silent:
+            streams.append(Silent(await server.open_stream()))
+            return streams[-1]
+
+        async with join(
+            server, record, stream=open_stream, ping_interval=5, ping_timeout=5, reconnect=True
+        ) as client:
+            await record.expect("authenticated")
+            streams[0].dead = True
+            began = trio.current_time()
+            with pytest.raises(gossip.Offline):
+                await client.fetch_game("A", timeout=None)
+            assert trio.current_time() - began <= 10
+            assert isinstance((await record.expect("disconnected"))[1], HeartbeatTimeout)
+            await record.expect("authenticated")
+            assert trio.current_time() - began <= 25.1
+
+
+async def test_26_a_missed_heartbeat_is_followed_by_a_link(autojump_clock: MockClock) -> None:
+    """The server closes with 4001; the address is asked for anew, not remembered."""
+    asked: list[str] = []
+    record = Record()
+    async with MockGossipServer(memory=True) as server:
+
+        async def url() -> str:
+            asked.append(f"{server.url}?token={len(asked)}")
+            return asked[-1]
+
+        async with gossip.connect(
+            url,
+            client_id="id",
+            client_secret="secret",
+            core=record,
+            system=record,
+            stream=server.open_stream,
+            reconnect=QUICK,
+        ):
+            await record.expect("authenticated")
+            server.ignore("heartbeat", 4)
+            assert (await record.expect("disconnected"))[1].code == 4001
+            await record.expect("authenticated")
+        assert [peer.path for peer in server.server.peers] == ["/?token=0", "/?token=1"]
+
+
+async def test_27_no_attempt_after_the_end(autojump_clock: MockClock) -> None:
+    """Not after the block was left during an outage, nor after the retry that succeeded."""
+    async with MockGossipServer(memory=True) as server:
+        opened = 0
+
+        async def open_stream() -> Any:
+            nonlocal opened
+            opened += 1
+            return await server.open_stream()
+
+        async with join(server, stream=open_stream) as client:
+            await server.abort()
+            await client.wait_offline()
+            await client.wait_online()
+            await trio.sleep(600)
+            assert opened == 2
+            await server.abort()
+            await client.wait_offline()
+        await trio.sleep(600)
+        assert opened == 2
+
+
+async def test_29_an_answer_to_the_old_link_is_no_answer_on_the_new_one(
+    autojump_clock: MockClock,
+) -> None:
+    """A ref of the past settles nothing."""
+    record = Record()
+    async with MockGossipServer(memory=True) as server, join(server, record) as client:
+        await trio.sleep(1)
+        server.ignore("games/status")
+        async with trio.open_nursery() as nursery:
+
+            async def lose() -> None:
+                await trio.sleep(1)
+                await server.abort()
+
+            nursery.start_soon(lose)
+            with pytest.raises(gossip.Offline):
+                await client.fetch_game("A")
+        old = server.received[-1]["ref"]
+        await client.wait_online()
+        await trio.sleep(1)
+        server.ignore("games/status")
+        async with trio.open_nursery() as nursery:
+
+            async def answer_the_old() -> None:
+                await trio.sleep(1)
+                event = {"event": "games/status", "ref": old, "status": "failure", "error": "no"}
+                await server.peers[0].send_message(event)
+
+            nursery.start_soon(answer_the_old)
+            with pytest.raises(RequestTimeout):
+                await client.fetch_game("A", timeout=5)
+        await record.expect("refused", "games/status", "no")
+
+
+async def test_30_subscribed_and_left_at_once(autojump_clock: MockClock) -> None:
+    """Also while the server is down: nothing is subscribed to again, ever."""
+    async with MockGossipServer(memory=True) as server, join(server) as client:
+        await client.subscribe("testing")
+        await client.unsubscribe("testing")
+        await server.abort()
+        await client.wait_offline()
+        await client.subscribe("other")
+        await client.unsubscribe("other")
+        await client.wait_online()
+        await trio.sleep(60)
+        sent = [e for e in server.received if e["event"].startswith(("auth", "channels/"))]
+        assert [e["event"] for e in sent] == [
+            "authenticate", "channels/subscribe", "channels/unsubscribe", "authenticate",
+        ]  # fmt: skip
+        assert sent[-1]["payload"]["channels"] == ["gossip"]
+
+
+async def test_31_an_answer_in_time_is_no_timeout(autojump_clock: MockClock) -> None:
+    """However little before; each request goes out once, with one ref."""
+    async with MockGossipServer(memory=True) as server, join(server) as client:
+        await trio.sleep(1)
+        server.ignore("games/status")
+        async with trio.open_nursery() as nursery:
+
+            async def answer() -> None:
+                await trio.sleep(4.999)
+                event = server.received[-1]
+                payload = MockGossipGame(name="A").to_payload()
+                await server.peers[0].send_message({**event, "payload": payload})
+
+            nursery.start_soon(answer)
+            assert (await client.fetch_game("A", timeout=5)).game == "A"
+        refs = [e["ref"] for e in server.received if "ref" in e]
+        assert len(set(refs)) == len(refs)
+
+
+async def test_32_failures_leave_nothing_behind(autojump_clock: MockClock) -> None:
+    """After thousands of failed attempts and refused requests, nothing has grown."""
+    async with (
+        MockGossipServer(memory=True, heartbeat_interval=None) as server,
+        join(server, reconnect=AT_ONCE, flags=("games",)) as client,
+    ):
+        await trio.sleep(1)
+
+        async def round_of_failures() -> int:
+            for _ in range(200):
+                with pytest.raises(gossip.UnknownGame):
+                    await client.fetch_game("Atlantis")
+                server.fail("channels/subscribe", "no")
+                with pytest.raises(gossip.SubscribeFailed):
+                    await client.subscribe("testing")
+            server.server.reject(503, times=200)
+            await server.abort()
+            await client.wait_offline()
+            for _ in range(50):
+                with pytest.raises(gossip.Offline):
+                    await client.fetch_game("Atlantis")
+            await client.wait_online()
+            server.received.clear()
+            for peer in server.server.peers:
+                peer.received.clear()
+                peer.sent.clear()
+            gc.collect()
+            return len(gc.get_objects())
+
+        # ReconnectFailed would tell the latest thousand failures: that many are kept, and no more.
+        server.server.reject(503, times=1000)
+        await round_of_failures()
+        before = await round_of_failures()
+        for _ in range(3):
+            after = await round_of_failures()
+        assert after - before < 3000
+        session = client._session
+        assert (dict(session.state.pending), len(session.requests)) == ({}, 0)
+        assert session._sends == set()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+async def test_an_end_of_the_program_comes_out_as_itself(
+    error: BaseException, autojump_clock: MockClock
+) -> None:
+    """Of a callback, and in no group: Python would not recognise it in one."""
+
+    class Leaver(Record):
+        def authenticated(self, version: str) -> None:
+            raise error
+
+    with pytest.raises(type(error)):
+        async with MockGossipServer(memory=True) as server, join(server, Leaver()):
+            await trio.sleep_forever()
+
+
+async def test_signing_in_while_the_link_ends_is_remembered(autojump_clock: MockClock) -> None:
+    """At whichever moment: it never raises Offline, and the next heartbeat tells."""
+    record = Record()
+    async with MockGossipServer(memory=True) as server, join(server, record) as client:
+        await client.wait_online()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.close)
+            names = [f"Player {number}" for number in range(60)]
+            for name in names:
+                await client.sign_in(name)
+                await trio.lowlevel.checkpoint()
+        for name in names[1:]:
+            await client.sign_out(name)
+        await client.wait_online()
+        assert client.players == ("Player 0",)

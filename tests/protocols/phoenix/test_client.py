@@ -1,0 +1,479 @@
+"""The callback face: what happens is told to callbacks, and nothing that they did not ask for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from tests.protocols.phoenix.conversation import KINDS, transport_of
+from trioglock import (
+    BadHookResult,
+    CallTimeout,
+    ConnectFailed,
+    ConnectionLost,
+    EncodeError,
+    HandshakeFailed,
+    InvalidOption,
+    RemoteClose,
+    UsageError,
+)
+from trioglock.protocols import phoenix
+from trioglock.protocols.phoenix import (
+    AlreadyJoined,
+    ChannelClient,
+    ClientHandle,
+    Connect,
+    Disconnected,
+    NotJoined,
+    Stop,
+)
+from trioglock.testing import MockPhoenixServer
+
+Log = list[tuple[Any, ...]]
+
+
+class Recorder(ChannelClient[Log]):
+    """Notes what it is told; a cast or a call is a function that is given transport and log."""
+
+    def init(self) -> Log:
+        return []
+
+    def handle_connected(self, transport: Any, state: Log) -> Any:
+        return None, [*state, ("connected",)]
+
+    async def handle_disconnected(self, reason: Any, state: Log) -> Any:
+        await trio.lowlevel.checkpoint()
+        return None, [*state, ("disconnected", type(reason))]
+
+    def handle_joined(self, topic: str, response: Any, transport: Any, state: Log) -> Any:
+        return None, [*state, ("joined", topic, response)]
+
+    def handle_join_error(self, topic: str, response: Any, transport: Any, state: Log) -> Any:
+        return None, [*state, ("join error", topic, response)]
+
+    def handle_channel_closed(self, topic: str, payload: Any, transport: Any, state: Log) -> Any:
+        return None, [*state, ("closed", topic, payload)]
+
+    async def handle_message(
+        self, topic: str, event: str, payload: Any, transport: Any, state: Log
+    ) -> Any:
+        await trio.lowlevel.checkpoint()
+        return None, [*state, ("message", topic, event, payload)]
+
+    def handle_reply(self, topic: str, ref: str, reply: Any, transport: Any, state: Log) -> Any:
+        return None, [*state, ("reply", topic, ref, reply.status, reply.response)]
+
+    def handle_timeout(self, topic: str, ref: str, transport: Any, state: Log) -> Any:
+        return None, [*state, ("timeout", topic, ref)]
+
+    def handle_cast(self, message: Any, transport: Any, state: Log) -> Any:
+        return message(transport), [*state, ("cast",)]
+
+    def handle_call(self, request: Any, transport: Any, state: Log) -> Any:
+        return request(transport), state
+
+
+@asynccontextmanager
+async def running(
+    server: MockPhoenixServer, client: ChannelClient[Any] | None = None, **options: Any
+) -> AsyncIterator[ClientHandle[Any]]:
+    """A client in a nursery, stopped at the end."""
+    if server.url.startswith("ws://memory"):
+        options["stream"] = server.open_stream
+    async with trio.open_nursery() as nursery:
+        start = partial(phoenix.run, server.url, client or Recorder(), **options)
+        handle: ClientHandle[Any] = await nursery.start(start)
+        yield handle
+        handle.stop()
+
+
+async def until(handle: ClientHandle[Any], what: str, times: int = 1) -> None:
+    """Wait until the log says so."""
+    while [entry[0] for entry in handle.state].count(what) < times:
+        await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_everything_that_happens_is_told_in_order(kind: str) -> None:
+    """Connected, joined, messages, replies, closed: text and binary, over each transport."""
+    memory = kind == "memory"
+    options: dict[str, Any] = {} if memory else {"transport": transport_of(kind)}
+    with trio.fail_after(10):
+        async with MockPhoenixServer(memory=memory) as server, running(server, **options) as handle:
+            await until(handle, "connected")
+            await handle.call(lambda t: t.join("room:1", {"name": "al"}))
+            await until(handle, "message")
+            ref = await handle.call(lambda t: t.push("room:1", "echo", {"a": 1}))
+            binary = await handle.call(lambda t: t.push("room:1", "echo", b"\x01\x00"))
+            await until(handle, "reply", 2)
+            await server.broadcast("room:1", "shout", b"\xcc")
+            await until(handle, "message", 2)
+            await handle.call(lambda t: t.leave("room:1"))
+            await until(handle, "closed")
+            await handle.call(lambda t: t.join("room:forbidden"))
+            await until(handle, "join error")
+            assert handle.connected
+    assert handle.state == [
+        ("connected",),
+        ("joined", "room:1", {"welcome": "room:1"}),
+        ("message", "room:1", "hello", {"topic": "room:1"}),
+        ("reply", "room:1", ref, "ok", {"a": 1}),
+        ("reply", "room:1", binary, "ok", b"\x01\x00"),
+        ("message", "room:1", "shout", b"\xcc"),
+        ("closed", "room:1", {}),
+        ("join error", "room:forbidden", {"reason": "unauthorized"}),
+    ]
+
+
+async def test_nothing_is_connected_before_a_callback_asks(autojump_clock: MockClock) -> None:
+    """connect=False waits; Connect(), from a cast or the handle, connects; twice is once."""
+    async with (
+        MockPhoenixServer(memory=True) as server,
+        running(server, connect=False) as handle,
+    ):
+        await trio.sleep(100)
+        assert (server.peers, handle.connected) == ([], False)
+        for call in (lambda t: t.join("room:1"), lambda t: t.push("room:1", "x")):
+            with pytest.raises(Disconnected):
+                await handle.call(call)
+        handle.cast(lambda _: Connect(delay=5))
+        handle.connect()
+        await until(handle, "connected")
+        handle.connect()
+        await trio.sleep(10)
+        assert len(server.peers) == 1
+        assert handle.state == [("cast",), ("connected",)]
+
+
+async def test_what_is_not_allowed_raises_where_it_is_tried(autojump_clock: MockClock) -> None:
+    """NotJoined, AlreadyJoined, bad names and payloads: at the call, and nothing is sent."""
+    cases: list[tuple[Callable[[Any], Any], type[Exception]]] = [
+        (lambda t: t.push("room:2", "x"), NotJoined),
+        (lambda t: t.leave("room:2"), NotJoined),
+        (lambda t: t.join("room:1"), AlreadyJoined),
+        (lambda t: t.push("room:1", "x", object()), EncodeError),
+        (lambda t: t.join("room:2", object()), EncodeError),
+        (lambda t: t.push("room:1", "e" * 256, b""), phoenix.InvalidMessage),
+        (lambda t: t.push("room:1", ""), InvalidOption),
+        (lambda t: t.join("phoenix"), InvalidOption),
+        (lambda t: (t.join("room:3"), t.push("room:3", "x")), NotJoined),
+    ]
+    async with MockPhoenixServer(memory=True) as server, running(server) as handle:
+        await until(handle, "connected")
+        await handle.call(lambda t: t.join("room:1"))
+        await until(handle, "joined")
+        for call, error in cases:
+            with pytest.raises(error):
+                await handle.call(call)
+        await until(handle, "joined", 2)
+        client = await server.client()
+        assert {m.event for m in client.received} == {"phx_join"}
+
+
+async def test_a_crash_and_a_stop_close_the_channel_and_it_may_be_joined_again(
+    autojump_clock: MockClock,
+) -> None:
+    """Nothing is joined again by itself."""
+    async with MockPhoenixServer(memory=True) as server, running(server) as handle:
+        await until(handle, "connected")
+        for number, event in enumerate(("stop", "no such event"), 1):
+            await handle.call(lambda t: t.join("room:1"))
+            await until(handle, "joined", number)
+            await handle.call(lambda t, event=event: t.push("room:1", event))
+            await until(handle, "closed", number)
+        await trio.sleep(100)
+        closed = [entry for entry in handle.state if entry[0] == "closed"]
+        assert closed == [
+            ("closed", "room:1", {}),
+            ("closed", "room:1", {"reason": "channel_crash"}),
+        ]
+
+
+async def test_a_push_without_a_reply_times_out_and_a_join_too(autojump_clock: MockClock) -> None:
+    """What is late after that is for nobody; memory does not grow."""
+    async with MockPhoenixServer(memory=True) as server, running(server, timeout=5) as handle:
+        await until(handle, "connected")
+        await handle.call(lambda t: t.join("room:1"))
+        await until(handle, "joined")
+        ref = await handle.call(lambda t: t.push("room:1", "silent"))
+        await until(handle, "timeout")
+        assert trio.current_time() >= 5
+        assert handle.state[-1] == ("timeout", "room:1", ref)
+        client = await server.client()
+        await client.channels["room:1"].reply(ref, "ok", {})
+        await trio.sleep(1)
+        assert handle.ignored == 1
+
+
+async def test_a_lost_connection_is_told_once_and_connected_again_on_request(
+    autojump_clock: MockClock,
+) -> None:
+    """No channel is closed for that; each must be joined anew; pushes have no reply."""
+
+    class Back(Recorder):
+        async def handle_disconnected(self, reason: Any, state: Log) -> Any:
+            return Connect(delay=3), [*state, ("disconnected", type(reason))]
+
+    async with MockPhoenixServer(memory=True) as server, running(server, Back()) as handle:
+        await until(handle, "connected")
+        await handle.call(lambda t: t.join("room:1"))
+        await until(handle, "joined")
+        await handle.call(lambda t: t.push("room:1", "silent"))
+        began = trio.current_time()
+        await server.kill()
+        await until(handle, "connected", 2)
+        assert trio.current_time() - began >= 3
+        with pytest.raises(NotJoined):
+            await handle.call(lambda t: t.push("room:1", "x"))
+        await server.disconnect(1001)
+        await until(handle, "connected", 3)
+        names = [entry[0] for entry in handle.state]
+        assert "closed" not in names
+        assert "timeout" not in names
+        told = [entry[1] for entry in handle.state if entry[0] == "disconnected"]
+        assert told == [ConnectionLost, RemoteClose]
+
+
+async def test_a_connection_that_does_not_come_about_is_told(autojump_clock: MockClock) -> None:
+    """Refused or unreachable: the reason has the error, and other params may be tried."""
+    reasons: list[Any] = []
+
+    class Persistent(Recorder):
+        async def handle_disconnected(self, reason: Any, state: Log) -> Any:
+            reasons.append(reason)
+            return Connect(params={"token": len(reasons)}), state
+
+    async with (
+        MockPhoenixServer(memory=True, authorize=lambda p, _: p.get("token") == "2") as server,
+        running(server, Persistent()) as handle,
+    ):
+        await until(handle, "connected")
+    assert [type(reason) for reason in reasons[:2]] == [HandshakeFailed] * 2
+
+    with trio.fail_after(5):
+        async with MockPhoenixServer() as gone:
+            url = gone.url
+        recorder = Recorder()
+        async with trio.open_nursery() as nursery:
+            handle = await nursery.start(partial(phoenix.run, url, recorder))
+            await until(handle, "disconnected")
+            handle.stop()
+    assert handle.state == [("disconnected", HandshakeFailed)]
+    assert issubclass(ConnectFailed, OSError)
+
+
+async def test_stop_closes_the_connection_and_run_returns_the_state(
+    autojump_clock: MockClock,
+) -> None:
+    """A client may also run without a handle."""
+
+    class Once(ChannelClient[int]):
+        def init(self) -> int:
+            return 1
+
+        def handle_connected(self, transport: Any, state: int) -> Any:
+            transport.join("room:1")
+            return None, state + 1
+
+        def handle_joined(self, topic: str, response: Any, transport: Any, state: int) -> Any:
+            return Stop(), state + 1
+
+    async with MockPhoenixServer(memory=True) as server:
+        assert await phoenix.run(server.url, Once(), stream=server.open_stream) == 3
+        await trio.testing.wait_all_tasks_blocked()
+        closed = server.past_clients[0].peer.closed
+        assert closed is not None
+        assert closed.code == 1000
+
+
+async def test_a_callback_that_raises_ends_the_client_with_just_that(
+    autojump_clock: MockClock,
+) -> None:
+    """No group around it; the server is told 1011; calls that wait are told as well."""
+
+    class Broken(Recorder):
+        def handle_joined(self, topic: str, response: Any, transport: Any, state: Log) -> Any:
+            raise LookupError("mine")
+
+    async with MockPhoenixServer(memory=True) as server:
+
+        async def fails(task_status: Any) -> None:
+            with pytest.raises(LookupError, match="mine"):
+                await phoenix.run(
+                    server.url, Broken(), stream=server.open_stream, task_status=task_status
+                )
+
+        async with trio.open_nursery() as nursery:
+            handle: ClientHandle[Any] = await nursery.start(fails)
+            await until(handle, "connected")
+            await handle.call(lambda t: t.join("room:1"))
+            with pytest.raises(Disconnected):
+                while True:
+                    await handle.call(lambda t: None)
+        closed = server.past_clients[0].peer.closed
+        assert closed is not None
+        assert closed.code == 1011
+        with pytest.raises(Disconnected):
+            handle.cast(1)
+        with pytest.raises(Disconnected):
+            handle.connect()
+        handle.stop()
+
+
+@pytest.mark.parametrize("returned", [None, "x", (1, 2), (None,), (Connect, [])])
+async def test_a_result_of_the_wrong_shape_is_named(
+    autojump_clock: MockClock, returned: Any
+) -> None:
+    """The error says what is allowed."""
+
+    class Wrong(Recorder):
+        def handle_connected(self, transport: Any, state: Log) -> Any:
+            return returned
+
+    async with MockPhoenixServer(memory=True) as server:
+        with pytest.raises(BadHookResult, match=r"must return|result is None, Connect or Stop"):
+            await phoenix.run(server.url, Wrong(), stream=server.open_stream)
+
+
+async def test_calls_and_casts_that_cannot_work_are_refused(autojump_clock: MockClock) -> None:
+    """Without a callback, inside one, too slow, of the wrong type."""
+
+    class Selfish(Recorder):
+        handle: Any = None
+
+        async def handle_call(self, request: Any, transport: Any, state: Log) -> Any:
+            if request == "sleep":
+                await trio.sleep(10)
+            if request == "self":
+                await self.handle.call("x")
+            return request, None, [*state, ("called", request)]
+
+    selfish = Selfish()
+    async with (
+        MockPhoenixServer(memory=True) as server,
+        running(server, selfish, connect=False) as handle,
+        running(server, ChannelClient(), connect=False) as bare,
+    ):
+        selfish.handle = handle
+        assert await handle.call("x") == "x"
+        with pytest.raises(CallTimeout):
+            await handle.call("sleep", timeout=1)
+        with pytest.raises(UsageError):
+            await handle.call("self")
+        with pytest.raises(UsageError):
+            bare.cast(1)
+        with pytest.raises(UsageError):
+            await bare.call(1)
+        assert bare.state is None
+    bad: list[tuple[Any, dict[str, Any]]] = [
+        (Recorder, {}),
+        (7, {}),
+        (Recorder(), {"reconnect": True}),
+        (Recorder(), {"timeout": 0}),
+        (Recorder(), {"params": 7}),
+    ]
+    for client, options in bad:
+        with pytest.raises(InvalidOption):
+            await phoenix.run("ws://example.org/socket", client, **options)
+    with pytest.raises(InvalidOption):
+        Connect(delay=-1)
+
+
+async def test_a_function_of_the_user_that_raises_ends_the_client(
+    autojump_clock: MockClock,
+) -> None:
+    """As any mistake of the program does."""
+
+    def params() -> Any:
+        raise KeyError("no params")
+
+    async with MockPhoenixServer(memory=True) as server:
+        with pytest.raises(KeyError):
+            await phoenix.run(server.url, Recorder(), params=params, stream=server.open_stream)
+
+
+async def test_cancelling_leaves_nothing_behind(autojump_clock: MockClock) -> None:
+    """Whatever it is doing, it ends at once, and the connection with it."""
+    async with MockPhoenixServer(memory=True) as server:
+        with trio.move_on_after(5) as scope:
+            await phoenix.run(server.url, Recorder(), stream=server.open_stream)
+        assert scope.cancelled_caught
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.clients == []
+
+
+async def test_what_is_not_overridden_does_nothing(autojump_clock: MockClock) -> None:
+    """Every callback has a default; malformed messages are counted and go to none of them."""
+
+    class Silent(ChannelClient[None]):
+        def handle_call(self, request: Any, transport: Any, state: None) -> Any:
+            return request(transport), state
+
+    async with (
+        MockPhoenixServer(memory=True) as server,
+        running(server, Silent(), timeout=1) as handle,
+    ):
+        client = await server.client()
+        await trio.testing.wait_all_tasks_blocked()
+        for topic in ("room:1", "room:2", "room:forbidden"):
+            await handle.call(lambda t, topic=topic: t.join(topic))
+        await trio.testing.wait_all_tasks_blocked()
+        for event in ("echo", "silent", "stop"):
+            await handle.call(lambda t, event=event: t.push("room:1", event))
+        await client.send("nonsense")
+        await trio.sleep(2)
+        assert handle.ignored == 1
+        assert await handle.call(lambda t: t.connected)
+        await handle.call(lambda t: t.leave("room:2"))
+        await server.kill()
+        await trio.sleep(1)
+        assert not handle.connected
+        assert handle.state is None
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+async def test_an_end_of_the_program_comes_out_as_itself(
+    error: BaseException, autojump_clock: MockClock
+) -> None:
+    """Of a callback, and in no group: Python would not recognise it in one."""
+
+    class Leaver(phoenix.ChannelClient[None]):
+        def handle_connected(self, transport: Any, state: None) -> Any:
+            raise error
+
+    async with MockPhoenixServer(memory=True) as server:
+        with pytest.raises(type(error)):
+            await phoenix.run(server.url, Leaver(), stream=server.open_stream)
+
+
+async def test_stop_finds_room_where_casts_find_none(autojump_clock: MockClock) -> None:
+    """However many jobs wait; those are not done any more."""
+
+    class Counter(phoenix.ChannelClient[int]):
+        def init(self) -> int:
+            return 0
+
+        def handle_cast(self, message: Any, transport: Any, state: int) -> Any:
+            return None, state + 1
+
+    ended: list[int] = []
+    async with trio.open_nursery() as nursery:
+
+        async def live(*, task_status: Any) -> None:
+            ended.append(
+                await phoenix.run("ws://x", Counter(), connect=False, task_status=task_status)
+            )
+
+        handle = await nursery.start(live)
+        with pytest.raises(trio.WouldBlock):
+            while True:
+                handle.cast("one more")
+        handle.stop()
+    assert ended[0] <= 1

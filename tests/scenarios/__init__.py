@@ -1,1 +1,0 @@
-"""What broke in other libraries, each defect proved absent by name."""

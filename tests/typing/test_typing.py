@@ -1,0 +1,46 @@
+"""What a type checker makes of programs that use trioglock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mypy")
+
+HERE = Path(__file__).parent
+
+
+def mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run mypy in the root of the project, where its cache is."""
+    return subprocess.run(  # noqa: S603 - our own interpreter, fixed arguments
+        [sys.executable, "-m", "mypy", *arguments],
+        cwd=HERE.parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def test_programs_are_fully_typed() -> None:
+    """Each inference and each refusal in api.py holds under ``mypy --strict``."""
+    checked = mypy("--strict", str(HERE / "api.py"))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_the_check_can_fail(tmp_path: Path) -> None:
+    """The types are seen by other programs at all: a mistake in one is found."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from trioglock import Close, Connection\n"
+        "def use(conn: Connection[int]) -> str:\n"
+        "    return conn.state\n"
+        "Close(reason=1)\n"
+    )
+    checked = mypy("--strict", str(program))
+    assert checked.returncode == 1
+    assert 'program.py:3: error: Incompatible return value type (got "int"' in checked.stdout
+    assert "program.py:4: error: Argument" in checked.stdout
