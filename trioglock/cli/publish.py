@@ -1,37 +1,52 @@
-"""``trioglock publish``: one message, or one a line, for those who listen to a channel."""
+"""``trioglock publish``: publish a message, or each line of standard input, on a channel."""
 
 from __future__ import annotations
 
+import json
 import sys
-from contextlib import AsyncExitStack
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
 import click
 import trio
 
-from ..errors import InvalidOption, InvalidURL
+from .._redact import printable, redact_text
+from ..client import connect
+from ..connection import Connection
+from ..errors import (
+    BrokerError,
+    BrokerUnavailable,
+    ConnectError,
+    ConnectionClosed,
+    HandshakeRefused,
+    InvalidOption,
+    InvalidURL,
+)
 from ..options import DialOptions
+from ..pubsub import publish
 from ..transports import check_url
-from .console.errors import EndOfInput, UnreadableInput
+from .console import EndOfInput, UnreadableInput
 from .console.lines import Lines
-from .live import channel_problem, check_token
-from .outlets import NotPublished, Outlet, RedisOutlet, open_server_outlet
-from .settings import TOKEN_VARIABLE
+from .exits import words_of_end, words_of_failure
+from .live import PUBLISH, check_channel, check_token, is_loopback
+from .serve import TOKEN_VARIABLE
 from .values import seconds
 
 __all__ = ["command"]
 
 SERVER = "ws://127.0.0.1:8020"
-
-NAME = "trioglock"
+CLOSE_TIMEOUT = 2  # seconds
+MAX_REASON = 200  # characters of a server's message that are printed
 
 EPILOG = f"""
 \b
 Exit codes:
   0    published
-  1    not published: the line on standard error says why
-  2    the command line makes no sense
+  1    not published; the reason is printed to stderr
+  2    invalid arguments
   130  Ctrl-C
 
 \b
@@ -44,6 +59,10 @@ Examples:
 """
 
 
+class NotPublished(Exception):
+    """A message was not published; the message of the error is one line without secrets."""
+
+
 @click.command("publish", short_help="Publish a message.", epilog=EPILOG)
 @click.argument("channel")
 @click.argument("message")
@@ -51,22 +70,28 @@ Examples:
     "--to",
     "url",
     metavar="URL",
-    help=f"A running 'trioglock serve' with a hub.  [default: {SERVER}]",
+    help=f"Address of a 'trioglock serve' with a hub.  [default: {SERVER}]",
 )
-@click.option("--redis", metavar="URL", help="Publish at Redis instead, where hubs listen.")
+@click.option("--redis", metavar="URL", help="Publish directly through the Redis of the hubs.")
 @click.option(
     "--name",
-    help="Of the hub; a server with another one refuses.  [default: any, or at Redis trioglock]",
+    metavar="NAME",
+    help="Name of the hub; a server whose hub has another name refuses the message.  "
+    "[default: any, with --redis trioglock]",
 )
 @click.option(
-    "--history", type=click.IntRange(1), help="With --redis: the --history of the servers."
+    "--history",
+    type=click.IntRange(1),
+    metavar="N",
+    help="With --redis: the --history of the servers.",
 )
 @click.option(
     "--publish-token",
     "token",
     metavar="TOKEN",
     envvar=TOKEN_VARIABLE,
-    help=f"What the server asks for. Better set {TOKEN_VARIABLE}, which other users cannot see.",
+    help=f"Token that the server requires. Prefer {TOKEN_VARIABLE}: other users can see a "
+    "command line.",
 )
 @click.option(
     "--timeout",
@@ -74,16 +99,17 @@ Examples:
     show_default=True,
     metavar="SECONDS",
     callback=seconds(),
-    help="For a connection, and for each answer.",
+    help="For connecting, and for each response.",
 )
-def command(channel: str, message: str, **given: Any) -> int:
-    """Publish MESSAGE on CHANNEL: whoever listens there gets it.
+def command(channel: str, message: str, **options: Any) -> int:
+    """Publish MESSAGE to the subscribers of CHANNEL.
 
-    An empty CHANNEL is for everyone. With - for MESSAGE each line of standard input is a message.
+    With '' as CHANNEL, all subscribers receive the message. With - as MESSAGE, each line of
+    standard input is a message.
     """
-    _check(channel, message, **given)
+    _check(channel, message, **options)
     try:
-        return trio.run(partial(_publish, channel, message, **given))
+        return trio.run(partial(_publish, channel, message, **options))
     except NotPublished as error:
         click.echo(f"trioglock publish: not published: {error}", err=True)
         return 1
@@ -101,17 +127,17 @@ def _check(
     token: str | None,
     **_: Any,
 ) -> None:
-    problem = channel_problem(channel)
+    problem = check_channel(channel)
     if problem is not None:
         raise click.UsageError(problem)
     try:
         message.encode()
     except UnicodeEncodeError:
-        raise click.UsageError("a message is UTF-8") from None
+        raise click.UsageError("a message must be valid UTF-8") from None
     if redis is not None and url is not None:
-        raise click.UsageError("--to and --redis exclude each other: give one of them")
+        raise click.UsageError("--to and --redis exclude each other")
     if redis is None and history is not None:
-        raise click.UsageError("--history needs --redis: a server knows it itself")
+        raise click.UsageError("--history needs --redis: a server knows its own history")
     try:
         check_token(token)
     except InvalidOption as error:
@@ -129,43 +155,146 @@ async def _publish(
     token: str | None,
     timeout: float,
 ) -> int:
+    target = f"on {channel}" if channel else "to everyone"
     async with AsyncExitStack() as stack:
         if redis is not None:
-            outlet: Outlet = RedisOutlet(redis, name or NAME, history, timeout)
+            publisher: Publisher = RedisPublisher(redis, name or "trioglock", history, timeout)
         else:
-            url = url or SERVER
-            host = check_url(DialOptions(url=url))
-            outlet = await stack.enter_async_context(
-                open_server_outlet(url, host=host, hub=name, token=token, timeout=timeout)
+            publisher = await stack.enter_async_context(
+                _connect(url or SERVER, hub=name, token=token, timeout=timeout)
             )
-        if message == "-":
-            await _publish_lines(outlet, channel)
+        if message != "-":
+            delivered = await publisher.publish(channel, message)
+            click.echo(f"published {target}{_describe_delivery(delivered)}")
         else:
-            told = _told(await outlet.publish(channel, message))
-            click.echo(f"published {_where(channel)}{told}")
+            count = await _publish_lines(publisher, channel)
+            click.echo(f"published {count:,} message{'s' * (count != 1)} {target}")
     return 0
 
 
-async def _publish_lines(outlet: Outlet, channel: str) -> None:
-    """Each line as it comes: the input may be one that never ends."""
-    lines, published = Lines(sys.stdin), 0
-    try:
-        while True:
-            await outlet.publish(channel, await lines.next())
-            published += 1
-    except EndOfInput:
-        messages = "message" if published == 1 else "messages"
-        click.echo(f"published {published:,} {messages} {_where(channel)}")
-    except (NotPublished, UnreadableInput) as error:
-        told = f"line {lines.number}: {error}" if isinstance(error, NotPublished) else str(error)
-        raise NotPublished(f"{told}; published before: {published:,}") from None
-
-
-def _where(channel: str) -> str:
-    return f"on {channel}" if channel else "to everyone"
-
-
-def _told(delivered: int | None) -> str:
+def _describe_delivery(delivered: int | None) -> str:
     if delivered is None:
         return ""
-    return f": {delivered:,} got it" if delivered else ": nobody listens"
+    count = f"{delivered:,}" if delivered else "no"
+    return f": {count} subscriber{'s' * (delivered != 1)}"
+
+
+async def _publish_lines(publisher: Publisher, channel: str) -> int:
+    """Publish each line of standard input when it arrives, and return how many there were."""
+    lines, count = Lines(sys.stdin), 0
+    try:
+        while True:
+            await publisher.publish(channel, await lines.next())
+            count += 1
+    except EndOfInput:
+        return count
+    except (NotPublished, UnreadableInput) as error:
+        line = f"line {lines.number}: " if isinstance(error, NotPublished) else ""
+        raise NotPublished(f"{line}{error}; published before: {count:,}") from None
+
+
+class Publisher(ABC):
+    """Publishes messages on the channels of one hub."""
+
+    @abstractmethod
+    async def publish(self, channel: str, message: str) -> int | None:
+        """Publish a message.
+
+        Returns:
+            The number of subscribers that it was delivered to; None if unknown.
+
+        Raises:
+            NotPublished: it was not published, or this is unknown.
+        """
+
+
+class RedisPublisher(Publisher):
+    """Publishes through a Redis server, which does not know the number of subscribers."""
+
+    def __init__(self, url: str, name: str, history: int | None, timeout: float) -> None:
+        self._publish = partial(publish, name=name, url=url, history=history, timeout=timeout)
+
+    async def publish(self, channel: str, message: str) -> None:
+        job = partial(self._publish, message, channel)
+        try:
+            await trio.to_thread.run_sync(job, abandon_on_cancel=True)
+        except (BrokerUnavailable, BrokerError) as error:
+            raise NotPublished(printable(redact_text(str(error)))) from None
+
+
+class ServerPublisher(Publisher):
+    """Publishes through ``trioglock serve``; see :mod:`.live.publishing` for the messages.
+
+    Args:
+        connection: a connection with the subprotocol.
+        hub: required name of the server's hub; None for any.
+        timeout: seconds to wait for a response.
+    """
+
+    def __init__(self, connection: Connection[None], hub: str | None, timeout: float) -> None:
+        self._connection = connection
+        self._hub = {} if hub is None else {"hub": hub}
+        self._timeout = timeout
+
+    async def publish(self, channel: str, message: str) -> int | None:
+        request = {"channel": channel, "data": message, **self._hub}
+        try:
+            with trio.fail_after(self._timeout):
+                await self._connection.send(json.dumps(request, ensure_ascii=False))
+                response = _parse_response(await self._connection.receive())
+        except trio.TooSlowError:
+            raise NotPublished(f"no response within {self._timeout:g} seconds") from None
+        except ConnectionClosed as error:
+            raise NotPublished(printable(words_of_end(error))) from None
+        if response.get("published") is not True:
+            reason = str(response.get("error", "the server gave no reason"))
+            raise NotPublished(printable(reason[:MAX_REASON]))
+        delivered = response.get("delivered")
+        return delivered if isinstance(delivered, int) else None
+
+
+def _parse_response(frame: Any) -> dict[str, Any]:
+    try:
+        response = json.loads(frame)
+    except (ValueError, RecursionError):
+        response = None
+    if not isinstance(response, dict):
+        raise NotPublished("the response of the server is not from trioglock")
+    return response
+
+
+@asynccontextmanager
+async def _connect(
+    url: str, *, hub: str | None, token: str | None, timeout: float
+) -> AsyncIterator[Publisher]:
+    """Connect to a server; every failure is raised as NotPublished."""
+    host = check_url(DialOptions(url=url))
+    try:
+        async with connect(
+            url,
+            additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
+            subprotocols=[PUBLISH],
+            proxy=None if is_loopback(host) else True,
+            max_redirects=0,
+            open_timeout=timeout,
+            close_timeout=CLOSE_TIMEOUT,
+        ) as connection:
+            if connection.subprotocol != PUBLISH:
+                raise NotPublished(
+                    "the server does not support publishing: is it 'trioglock serve' with a hub?"
+                )
+            yield ServerPublisher(connection, hub, timeout)
+    except HandshakeRefused as error:
+        raise NotPublished(_describe_refusal(error)) from None
+    except ConnectError as error:
+        raise NotPublished(printable(words_of_failure(error))) from None
+    except ConnectionClosed as error:
+        raise NotPublished(printable(words_of_end(error))) from None
+
+
+def _describe_refusal(error: HandshakeRefused) -> str:
+    """The text of the response, unless it is a page."""
+    text = error.body.decode(errors="replace").strip()
+    if not text or not error.headers.get("Content-Type", "").startswith("text/plain"):
+        return printable(words_of_failure(error))
+    return f"{printable(text[:MAX_REASON])} ({error.status})"
