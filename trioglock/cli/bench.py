@@ -146,8 +146,8 @@ def command(url: str | None, *, as_json: bool, **options: Any) -> int:
         click.echo(json.dumps(results))
     elif results["opened"]:
         _print_results(Console(highlight=False), benchmark, results)
-    for error in results["errors"]:
-        line = f"{error['count']} x {error['what']}: {error['detail']}"
+    for failure in results["errors"]:
+        line = f"{failure['count']} x {failure['what']}: {failure['detail']}"
         click.echo(f"trioglock bench: {line}", err=True)
     if benchmark.interrupted:
         click.echo("trioglock bench: interrupted; the results cover the time until then", err=True)

@@ -65,7 +65,7 @@ function handle(frame) {
     scheduleDraw();
   }
   if (frame.numbers) showNumbers(frame.numbers);
-  if (frame.answer) showResponse(frame.answer);
+  if (frame.response) showResponse(frame.response);
 }
 
 function showHello(hello) {

@@ -3,7 +3,7 @@
 * ``{"hello": {...}}``: once, about the server;
 * ``{"events": [...], "dropped": 0}``: messages and gaps, and the number of discarded messages;
 * ``{"numbers": {...}}``: every second;
-* ``{"answer": {...}}``: the response to a request to publish.
+* ``{"response": {...}}``: the response to a request to publish.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class PageSocket(Socket[None]):
 
     async def handle_receive(self, frame: Data, state: None) -> tuple[Reply, None]:
         """Publish the request of the page's form."""
-        return Reply(json.dumps({"answer": await self._respond(frame)})), state
+        return Reply(json.dumps({"response": await self._respond(frame)})), state
 
     async def _respond(self, frame: Data) -> dict[str, object]:
         request = parse_request(frame)
