@@ -64,10 +64,9 @@ def words_of(name: str) -> Iterator[str]:
 
 def named_in(file: str, tree: ast.Module) -> Iterator[str]:
     yield from Path(file).with_suffix("").parts
+    kinds = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
+        if isinstance(node, kinds) and (isinstance(node, ast.ClassDef) or node.name[0] != "_"):
             yield node.name
 
 
