@@ -124,8 +124,8 @@ function draw() {
 
 function redraw() {
   log.replaceChildren();
-  state.waiting = state.events.slice(-KEPT);
-  state.unseen = 0;
+  const end = Math.max(state.events.length - state.unseen, 0);   // a paused page stands still
+  state.waiting = state.events.slice(Math.max(end - KEPT, 0), end);
   draw();
 }
 
@@ -260,13 +260,15 @@ find("pause").onclick = () => {
   state.paused = !state.paused;
   find("pause").setAttribute("aria-pressed", String(state.paused));
   find("pause").textContent = state.paused ? "Resume" : "Pause";
-  if (state.paused) showCount();
-  else redraw();
+  if (state.paused) return showCount();
+  state.unseen = 0;
+  redraw();
 };
 
 find("clear").onclick = () => {
   state.events = [];
   state.waiting = [];
+  state.unseen = 0;
   redraw();
 };
 
