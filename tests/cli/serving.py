@@ -112,9 +112,8 @@ def _in_thread(open_context: Callable[[], AbstractAsyncContextManager[Server]]) 
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         finished = pool.submit(trio.run, main)
-        concurrent.futures.wait(
-            [ready, finished], timeout=20, return_when=concurrent.futures.FIRST_COMPLETED
-        )
+        futures: list[concurrent.futures.Future[Any]] = [ready, finished]
+        concurrent.futures.wait(futures, 20, concurrent.futures.FIRST_COMPLETED)
         if finished.done():
             finished.result()
         port, stop = ready.result(0)

@@ -250,15 +250,15 @@ class Benchmark:
                 f"{in_flight:,} bytes in flight (--connections x --in-flight x --size) are more "
                 f"than the maximum of {MAX_IN_FLIGHT:,}"
             )
-        self.use_proxy = self.url is not None
-        self.phase = "connecting"
-        self.interrupted = False
+        self.use_proxy: bool = self.url is not None
+        self.phase: str = "connecting"
+        self.interrupted: bool = False
         self.clients: list[EchoClient] = []
         self.latencies: Any = HdrHistogram(1, MAX_TIME, 3)
         self.connect_times: Any = HdrHistogram(1, MAX_TIME, 3)
-        self.sent = 0
+        self.sent: int = 0
         self.failures: dict[str, dict[str, Any]] = {}
-        self.is_recording = False
+        self.is_recording: bool = False
         self._started = self._elapsed = 0
         self._cpu = 0.0
         self._scope = trio.CancelScope()

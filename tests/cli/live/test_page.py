@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets import Subprotocol
 from websockets.sync.client import connect as connect_program
 
 from tests.cli.helpers import COMMAND, environment
@@ -262,7 +263,7 @@ def test_burst(open_page: OpenPage) -> None:
     expect = playwright.expect
     with serve_in_thread() as at:
         page = open_page(at)
-        with connect_program(f"ws://{at}/", subprotocols=[PUBLISH], proxy=None) as program:
+        with connect_program(f"ws://{at}/", subprotocols=[Subprotocol(PUBLISH)], proxy=None) as program:
             for number in range(10_000):
                 program.send(publish_request("burst", f"number {number}"))
                 if number % 100 == 99:

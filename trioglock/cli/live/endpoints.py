@@ -18,7 +18,7 @@ from ...http import Request, Response
 from ...pubsub import Hub
 from ...server import Server
 from .access import AccessRules
-from .publishing import PUBLISH, Publisher, PublishingSocket
+from .publishing import PUBLISH, HubPublisher, PublishingSocket
 from .socket import LIVE, PageSocket
 
 __all__ = ["Endpoints", "read_page"]
@@ -59,7 +59,7 @@ class Endpoints:
         self._hub = hub
         self._rules = rules
         self._is_worker = is_worker
-        self._publisher = Publisher(hub, counts=counts)
+        self._publisher = HubPublisher(hub, counts=counts)
         self._count = 0
         self._count_expires = 0.0
 

@@ -18,7 +18,7 @@ from ...frames import Data
 from ...hooks import Reply, Socket
 from ...pubsub import Hub
 
-__all__ = ["PUBLISH", "Publisher", "PublishingSocket", "check_channel"]
+__all__ = ["PUBLISH", "HubPublisher", "PublishingSocket", "check_channel"]
 
 PUBLISH = "trioglock.publish"
 """The subprotocol of programs that publish, such as ``trioglock publish``."""
@@ -33,7 +33,7 @@ class InvalidRequest(Exception):
     """A request cannot be published; the message says why."""
 
 
-class Publisher:
+class HubPublisher:
     """Publishes requests on a hub.
 
     Args:
@@ -97,7 +97,7 @@ class PublishingSocket(Socket[None]):
         publisher: publishes them.
     """
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: HubPublisher) -> None:
         self._publisher = publisher
 
     async def handle_receive(self, frame: Data, state: None) -> tuple[Reply, None]:

@@ -20,7 +20,7 @@ from ...errors import ConnectionClosed, InvalidOption, UsageError
 from ...frames import Data
 from ...hooks import ConnectionInfo, Reply, Socket
 from ...pubsub import Gap, Hub, Message, Subscription
-from .publishing import NOT_AN_OBJECT, Publisher, parse_request, refuse
+from .publishing import NOT_AN_OBJECT, HubPublisher, parse_request, refuse
 
 __all__ = ["LIVE", "PageSocket"]
 
@@ -65,7 +65,7 @@ class PageSocket(Socket[None]):
     def __init__(
         self,
         hub: Hub,
-        publisher: Publisher,
+        publisher: HubPublisher,
         may_publish: Callable[[object], bool],
         hello: dict[str, object],
         count_browsers: Callable[[], int],
