@@ -263,7 +263,9 @@ def test_burst(open_page: OpenPage) -> None:
     expect = playwright.expect
     with serve_in_thread() as at:
         page = open_page(at)
-        with connect_program(f"ws://{at}/", subprotocols=[Subprotocol(PUBLISH)], proxy=None) as program:
+        with connect_program(
+            f"ws://{at}/", subprotocols=[Subprotocol(PUBLISH)], proxy=None
+        ) as program:
             for number in range(10_000):
                 program.send(publish_request("burst", f"number {number}"))
                 if number % 100 == 99:
