@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -235,6 +236,13 @@ def test_settings_raise() -> None:
     """Also without the command line."""
     with pytest.raises(InvalidOption, match="--history needs"):
         Settings(history=5)
+
+
+def test_worker_without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that started it has ended before it wrote them: the worker ends, too."""
+    with open(os.devnull) as empty:  # noqa: PTH123
+        monkeypatch.setattr("sys.stdin", empty)
+        assert main(["serve", "--worker"]) == 1
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

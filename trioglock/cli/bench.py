@@ -21,7 +21,7 @@ import plotille
 import trio
 from hdrh.histogram import HdrHistogram
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -112,7 +112,7 @@ Examples:
     help="For an opening handshake and for an echo.",
 )
 @click.option("--binary", is_flag=True, help="Send binary messages instead of text.")
-@click.option("--compression/--no-compression", default=True, help="Offer permessage-deflate.")
+@click.option("--no-compression", is_flag=True, help="Do not offer permessage-deflate.")
 @click.option(
     "--header",
     "-H",
@@ -235,7 +235,7 @@ class Benchmark:
     warm_up: float | None
     timeout: float
     binary: bool
-    compression: bool
+    no_compression: bool
     headers: list[tuple[str, str]] = field(repr=False)
 
     def __post_init__(self) -> None:
@@ -384,7 +384,7 @@ class Benchmark:
                     self.url,
                     client,
                     additional_headers=Headers(self.headers),
-                    compression="deflate" if self.compression else None,
+                    compression=None if self.no_compression else "deflate",
                     proxy=True if self.use_proxy else None,
                     open_timeout=self.timeout,
                     close_timeout=CLOSE_TIMEOUT,
@@ -411,7 +411,7 @@ class Benchmark:
             "size": self.size,
             "binary": self.binary,
             "in_flight": self.in_flight,
-            "compressed": self.compression,
+            "compressed": not self.no_compression,
             "seconds": elapsed,
             "messages": messages,
             "messages_per_second": per_second(messages),
@@ -510,15 +510,15 @@ def _summarize(histogram: Any) -> dict[str, float] | None:
 
 async def _show_progress(benchmark: Benchmark, console: Console) -> None:
     """Show a progress bar until cancelled."""
-    columns = (
-        TextColumn("{task.description:<11}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[info]:>16}"),
-        TimeRemainingColumn(),
-    )
-    # Without the refresh thread of rich, which would compete with the measurement.
     with Progress(
-        *columns, console=console, auto_refresh=False, transient=True, expand=True
+        "{task.description:<11}",
+        BarColumn(bar_width=None),
+        "{task.fields[info]:>16}",
+        TimeRemainingColumn(),
+        console=console,
+        auto_refresh=False,  # a thread would compete with the measurement
+        transient=True,
+        expand=True,
     ) as progress:
         task = progress.add_task("connecting", total=None, info="")
         phase, phase_started = "", 0.0

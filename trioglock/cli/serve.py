@@ -179,8 +179,11 @@ def command(*, worker: bool, **options: Any) -> int:
     page at / that shows the messages of all channels live.
     """
     try:
-        if worker:  # of another process with this command, which writes its settings to stdin
-            options = json.loads(sys.stdin.buffer.readline() or b"{}")
+        if worker:  # started by run_workers(), which writes the settings to standard input
+            line = sys.stdin.buffer.readline()
+            if not line:
+                return 1
+            options = json.loads(line)
         settings = Settings(**options)
     except InvalidOption as error:
         raise click.UsageError(str(error)) from None
