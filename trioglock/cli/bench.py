@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -357,9 +357,25 @@ class Benchmark:
     async def _run_client(
         self, limiter: trio.CapacityLimiter, *, task_status: trio.TaskStatus[None]
     ) -> None:
+        assert self.url is not None
         client = EchoClient(self)
         try:
-            async with self._connect(client, limiter) as conn:
+            async with AsyncExitStack() as stack:
+                async with limiter:
+                    started = time.perf_counter_ns()
+                    opening = connect(
+                        self.url,
+                        client,
+                        additional_headers=Headers(self.headers),
+                        compression=None if self.no_compression else "deflate",
+                        proxy=True if self.use_proxy else None,
+                        open_timeout=self.timeout,
+                        close_timeout=CLOSE_TIMEOUT,
+                        max_size=max(self.size, MAX_RESPONSE),
+                        write_limit=2 * MAX_IN_FLIGHT,
+                    )
+                    conn = await stack.enter_async_context(opening)
+                self.connect_times.record_value(min(time.perf_counter_ns() - started, MAX_TIME))
                 self.clients.append(client)
                 task_status.started()
                 await self._start.wait()
@@ -371,31 +387,6 @@ class Benchmark:
         except ConnectionClosed:
             pass  # recorded by EchoClient.terminate
 
-    @asynccontextmanager
-    async def _connect(
-        self, client: EchoClient, limiter: trio.CapacityLimiter
-    ) -> AsyncIterator[Connection[None]]:
-        assert self.url is not None
-        async with limiter:
-            stack = AsyncExitStack()
-            started = time.perf_counter_ns()
-            conn = await stack.enter_async_context(
-                connect(
-                    self.url,
-                    client,
-                    additional_headers=Headers(self.headers),
-                    compression=None if self.no_compression else "deflate",
-                    proxy=True if self.use_proxy else None,
-                    open_timeout=self.timeout,
-                    close_timeout=CLOSE_TIMEOUT,
-                    max_size=max(self.size, MAX_RESPONSE),
-                    write_limit=2 * MAX_IN_FLIGHT,
-                )
-            )
-        self.connect_times.record_value(min(time.perf_counter_ns() - started, MAX_TIME))
-        async with stack:
-            yield conn
-
     def results(self) -> dict[str, Any]:
         """The results, with times in seconds and sizes in bytes."""
         assert self.url is not None
@@ -406,11 +397,8 @@ class Benchmark:
 
         return {
             "url": redact_url(self.url),
-            "connections": self.connections,
             "opened": len(self.clients),
-            "size": self.size,
-            "binary": self.binary,
-            "in_flight": self.in_flight,
+            **{key: getattr(self, key) for key in ("connections", "size", "binary", "in_flight")},
             "compressed": not self.no_compression,
             "seconds": elapsed,
             "messages": messages,
