@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 import trio
 
 from .._redact import printable, redact_text
 from ..client import connect
-from ..connection import Connection
 from ..errors import (
     BrokerError,
     BrokerUnavailable,
@@ -57,6 +55,10 @@ Examples:
   trioglock publish news hello --redis redis://localhost:6379
   {TOKEN_VARIABLE}=... trioglock publish news hello --to wss://live.example.org
 """
+
+
+Publisher: TypeAlias = Callable[[str, str], Awaitable[int | None]]
+"""Publishes on a channel a message, and returns the number of subscribers; None if unknown."""
 
 
 class NotPublished(Exception):
@@ -101,50 +103,7 @@ class NotPublished(Exception):
     callback=seconds(),
     help="For connecting, and for each response.",
 )
-def command(channel: str, message: str, **options: Any) -> int:
-    """Publish MESSAGE to the subscribers of CHANNEL.
-
-    With '' as CHANNEL, all subscribers receive the message. With - as MESSAGE, each line of
-    standard input is a message.
-    """
-    _check(channel, message, **options)
-    try:
-        return trio.run(partial(_publish, channel, message, **options))
-    except NotPublished as error:
-        click.echo(f"trioglock publish: not published: {error}", err=True)
-        return 1
-    except (InvalidOption, InvalidURL) as error:
-        raise click.UsageError(str(error)) from None
-
-
-def _check(
-    channel: str,
-    message: str,
-    *,
-    url: str | None,
-    redis: str | None,
-    history: int | None,
-    token: str | None,
-    **_: Any,
-) -> None:
-    problem = check_channel(channel)
-    if problem is not None:
-        raise click.UsageError(problem)
-    try:
-        message.encode()
-    except UnicodeEncodeError:
-        raise click.UsageError("a message must be valid UTF-8") from None
-    if redis is not None and url is not None:
-        raise click.UsageError("--to and --redis exclude each other")
-    if redis is None and history is not None:
-        raise click.UsageError("--history needs --redis: a server knows its own history")
-    try:
-        check_token(token)
-    except InvalidOption as error:
-        raise click.UsageError(str(error)) from None
-
-
-async def _publish(
+def command(
     channel: str,
     message: str,
     *,
@@ -155,20 +114,46 @@ async def _publish(
     token: str | None,
     timeout: float,
 ) -> int:
-    target = f"on {channel}" if channel else "to everyone"
-    async with AsyncExitStack() as stack:
+    """Publish MESSAGE to the subscribers of CHANNEL.
+
+    With '' as CHANNEL, all subscribers receive the message. With - as MESSAGE, each line of
+    standard input is a message.
+    """
+    problem = check_channel(channel)
+    if problem is not None:
+        raise click.UsageError(problem)
+    if redis is not None and url is not None:
+        raise click.UsageError("--to and --redis exclude each other")
+    if redis is None and history is not None:
+        raise click.UsageError("--history needs --redis: a server knows its own history")
+    try:
+        message.encode()
+        check_token(token)
         if redis is not None:
-            publisher: Publisher = RedisPublisher(redis, name or "trioglock", history, timeout)
+            opening = _open_redis(redis, name=name or "trioglock", history=history, timeout=timeout)
         else:
-            publisher = await stack.enter_async_context(
-                _connect(url or SERVER, hub=name, token=token, timeout=timeout)
-            )
-        if message != "-":
-            delivered = await publisher.publish(channel, message)
-            click.echo(f"published {target}{_describe_delivery(delivered)}")
-        else:
+            opening = _open_server(url or SERVER, hub=name, token=token, timeout=timeout)
+        return trio.run(_publish, opening, channel, message)
+    except UnicodeEncodeError:
+        raise click.UsageError("a message must be valid UTF-8") from None
+    except (InvalidOption, InvalidURL) as error:
+        raise click.UsageError(str(error)) from None
+    except NotPublished as error:
+        click.echo(f"trioglock publish: not published: {error}", err=True)
+        return 1
+
+
+async def _publish(
+    opening: AbstractAsyncContextManager[Publisher], channel: str, message: str
+) -> int:
+    target = f"on {channel}" if channel else "to everyone"
+    async with opening as publisher:
+        if message == "-":
             count = await _publish_lines(publisher, channel)
             click.echo(f"published {count:,} message{'s' * (count != 1)} {target}")
+        else:
+            delivered = await publisher(channel, message)
+            click.echo(f"published {target}{_describe_delivery(delivered)}")
     return 0
 
 
@@ -184,7 +169,7 @@ async def _publish_lines(publisher: Publisher, channel: str) -> int:
     lines, count = Lines(sys.stdin), 0
     try:
         while True:
-            await publisher.publish(channel, await lines.next())
+            await publisher(channel, await lines.next())
             count += 1
     except EndOfInput:
         return count
@@ -193,82 +178,41 @@ async def _publish_lines(publisher: Publisher, channel: str) -> int:
         raise NotPublished(f"{line}{error}; published before: {count:,}") from None
 
 
-class Publisher(ABC):
-    """Publishes messages on the channels of one hub."""
+@asynccontextmanager
+async def _open_redis(
+    url: str, *, name: str, history: int | None, timeout: float
+) -> AsyncIterator[Publisher]:
+    """Publish through Redis, which does not know the number of subscribers."""
 
-    @abstractmethod
-    async def publish(self, channel: str, message: str) -> int | None:
-        """Publish a message.
-
-        Returns:
-            The number of subscribers that it was delivered to; None if unknown.
-
-        Raises:
-            NotPublished: it was not published, or this is unknown.
-        """
-
-
-class RedisPublisher(Publisher):
-    """Publishes through a Redis server, which does not know the number of subscribers."""
-
-    def __init__(self, url: str, name: str, history: int | None, timeout: float) -> None:
-        self._publish = partial(publish, name=name, url=url, history=history, timeout=timeout)
-
-    async def publish(self, channel: str, message: str) -> None:
-        job = partial(self._publish, message, channel)
+    async def publisher(channel: str, message: str) -> None:
+        job = partial(
+            publish, message, channel, name=name, url=url, history=history, timeout=timeout
+        )
         try:
             await trio.to_thread.run_sync(job, abandon_on_cancel=True)
         except (BrokerUnavailable, BrokerError) as error:
             raise NotPublished(printable(redact_text(str(error)))) from None
 
-
-class ServerPublisher(Publisher):
-    """Publishes through ``trioglock serve``; see :mod:`.live.publishing` for the messages.
-
-    Args:
-        connection: a connection with the subprotocol.
-        hub: required name of the server's hub; None for any.
-        timeout: seconds to wait for a response.
-    """
-
-    def __init__(self, connection: Connection[None], hub: str | None, timeout: float) -> None:
-        self._connection = connection
-        self._hub = {} if hub is None else {"hub": hub}
-        self._timeout = timeout
-
-    async def publish(self, channel: str, message: str) -> int | None:
-        request = {"channel": channel, "data": message, **self._hub}
-        try:
-            with trio.fail_after(self._timeout):
-                await self._connection.send(json.dumps(request, ensure_ascii=False))
-                response = _parse_response(await self._connection.receive())
-        except trio.TooSlowError:
-            raise NotPublished(f"no response within {self._timeout:g} seconds") from None
-        except ConnectionClosed as error:
-            raise NotPublished(printable(words_of_end(error))) from None
-        if response.get("published") is not True:
-            reason = str(response.get("error", "the server gave no reason"))
-            raise NotPublished(printable(reason[:MAX_REASON]))
-        delivered = response.get("delivered")
-        return delivered if isinstance(delivered, int) else None
-
-
-def _parse_response(frame: Any) -> dict[str, Any]:
-    try:
-        response = json.loads(frame)
-    except (ValueError, RecursionError):
-        response = None
-    if not isinstance(response, dict):
-        raise NotPublished("the response of the server is not from trioglock")
-    return response
+    yield publisher
 
 
 @asynccontextmanager
-async def _connect(
+async def _open_server(
     url: str, *, hub: str | None, token: str | None, timeout: float
 ) -> AsyncIterator[Publisher]:
-    """Connect to a server; every failure is raised as NotPublished."""
+    """Publish through a server; see :mod:`.live.publishing` for the messages.
+
+    Args:
+        url: of the server.
+        hub: required name of its hub; None for any.
+        token: sent to the server; None for none.
+        timeout: seconds for connecting, and for each response.
+
+    Raises:
+        NotPublished: the server could not be connected to, or does not publish.
+    """
     host = check_url(DialOptions(url=url))
+    fields = {} if hub is None else {"hub": hub}
     try:
         async with connect(
             url,
@@ -279,17 +223,44 @@ async def _connect(
             open_timeout=timeout,
             close_timeout=CLOSE_TIMEOUT,
         ) as connection:
+
+            async def publisher(channel: str, message: str) -> int | None:
+                request = {"channel": channel, "data": message, **fields}
+                try:
+                    with trio.fail_after(timeout):
+                        await connection.send(json.dumps(request, ensure_ascii=False))
+                        return _parse_response(await connection.receive())
+                except trio.TooSlowError:
+                    raise NotPublished(f"no response within {timeout:g} seconds") from None
+                except ConnectionClosed as error:
+                    raise NotPublished(printable(words_of_end(error))) from None
+
             if connection.subprotocol != PUBLISH:
                 raise NotPublished(
                     "the server does not support publishing: is it 'trioglock serve' with a hub?"
                 )
-            yield ServerPublisher(connection, hub, timeout)
+            yield publisher
     except HandshakeRefused as error:
         raise NotPublished(_describe_refusal(error)) from None
     except ConnectError as error:
         raise NotPublished(printable(words_of_failure(error))) from None
     except ConnectionClosed as error:
         raise NotPublished(printable(words_of_end(error))) from None
+
+
+def _parse_response(frame: Any) -> int | None:
+    """The number of subscribers, if the message was published."""
+    try:
+        response = json.loads(frame)
+    except (ValueError, RecursionError):
+        response = None
+    if not isinstance(response, dict):
+        raise NotPublished("the response of the server is not from trioglock")
+    if response.get("published") is not True:
+        reason = str(response.get("error", "the server gave no reason"))
+        raise NotPublished(printable(reason[:MAX_REASON]))
+    delivered = response.get("delivered")
+    return delivered if isinstance(delivered, int) else None
 
 
 def _describe_refusal(error: HandshakeRefused) -> str:

@@ -18,7 +18,7 @@ from ...http import Request, Response
 from ...pubsub import Hub
 from ...server import Server
 from .access import AccessRules
-from .publishing import PUBLISH, HubPublisher, PublishingSocket
+from .publishing import PUBLISH, PublishingSocket
 from .socket import LIVE, PageSocket
 
 __all__ = ["Endpoints", "read_page"]
@@ -59,7 +59,7 @@ class Endpoints:
         self._hub = hub
         self._rules = rules
         self._is_worker = is_worker
-        self._publisher = HubPublisher(hub, counts=counts)
+        self._counts = counts
         self._count = 0
         self._count_expires = 0.0
 
@@ -95,21 +95,20 @@ class Endpoints:
         if accepted is None:
             return self._hub.socket()
         name, request = accepted
-        return self._make_page(request) if name == LIVE else PublishingSocket(self._publisher)
-
-    def _make_page(self, request: Request) -> PageSocket:
-        rules = self._rules
-        is_local = rules.is_local(request)
-        hello: dict[str, object] = {
-            "hub": self._hub.name,
-            "publish": "open" if is_local else "token" if rules.needs_token else "off",
-            "process": os.getpid() if self._is_worker else None,
-        }
-
-        def may_publish(token: object) -> bool:
-            return is_local or rules.is_token(token)
-
-        return PageSocket(self._hub, self._publisher, may_publish, hello, self._count_browsers)
+        if name == PUBLISH:
+            return PublishingSocket(self._hub, counts=self._counts)
+        is_local, needs_token = self._rules.is_local(request), self._rules.needs_token
+        return PageSocket(
+            self._hub,
+            counts=self._counts,
+            may_publish=lambda token: is_local or self._rules.is_token(token),
+            hello={
+                "hub": self._hub.name,
+                "publish": "open" if is_local else "token" if needs_token else "off",
+                "process": os.getpid() if self._is_worker else None,
+            },
+            count_browsers=self._count_browsers,
+        )
 
     def _count_browsers(self) -> int:
         now = trio.current_time()

@@ -18,7 +18,7 @@ from ...frames import Data
 from ...hooks import Reply, Socket
 from ...pubsub import Hub
 
-__all__ = ["PUBLISH", "HubPublisher", "PublishingSocket", "check_channel"]
+__all__ = ["PUBLISH", "InvalidRequest", "PublishingSocket", "check_channel"]
 
 PUBLISH = "trioglock.publish"
 """The subprotocol of programs that publish, such as ``trioglock publish``."""
@@ -33,8 +33,8 @@ class InvalidRequest(Exception):
     """A request cannot be published; the message says why."""
 
 
-class HubPublisher:
-    """Publishes requests on a hub.
+class PublishingSocket(Socket[None]):
+    """Publishes requests, one per message, and responds to each in turn.
 
     Args:
         hub: an open hub.
@@ -45,25 +45,38 @@ class HubPublisher:
         self._hub = hub
         self._counts = counts
 
-    async def publish(self, request: dict[str, Any]) -> dict[str, object]:
-        """Publish a request.
+    async def handle_receive(self, frame: Data, state: None) -> tuple[Reply, None]:
+        return Reply(json.dumps(await self.respond(frame))), state
+
+    async def respond(self, frame: Data) -> dict[str, object]:
+        """Publish the request in a frame.
 
         Returns:
             The response.
         """
         try:
-            channel, data = self._parse(request)
+            channel, data = await self._parse(frame)
             before = self._hub.statistics()
             await self._hub.publish(data, channel)
         except (InvalidRequest, TrioglockError) as error:
-            return refuse(str(error))
+            return {"published": False, "error": str(error)}
         after = self._hub.statistics()
         # Messages that others publish at the same time cannot be told apart.
         is_known = self._counts and after.received == before.received + 1
         delivered = after.delivered - before.delivered if is_known else None
         return {"published": True, "delivered": delivered}
 
-    def _parse(self, request: dict[str, Any]) -> tuple[str, Data]:
+    async def check_token(self, token: object) -> None:
+        """Raise InvalidRequest if a request with this token may not be published."""
+
+    async def _parse(self, frame: Data) -> tuple[str, Data]:
+        try:
+            request = json.loads(frame) if isinstance(frame, str) else None
+        except (ValueError, RecursionError):
+            request = None
+        if not isinstance(request, dict):
+            raise InvalidRequest("a request must be a JSON object")
+        await self.check_token(request.get("token"))
         unknown = sorted(request.keys() - FIELDS)
         if unknown:
             raise InvalidRequest(f"unknown field {unknown[0]!r:.40}")
@@ -74,8 +87,7 @@ class HubPublisher:
         problem = check_channel(channel)
         if problem is not None:
             raise InvalidRequest(problem)
-        assert isinstance(channel, str)
-        return channel, _parse_data(request)
+        return str(channel), _parse_data(request)
 
 
 def _parse_data(request: dict[str, Any]) -> Data:
@@ -88,33 +100,6 @@ def _parse_data(request: dict[str, Any]) -> Data:
         return base64.b64decode(values[0], validate=True)
     except (binascii.Error, ValueError):
         raise InvalidRequest("the value of base64 is not valid base64") from None
-
-
-class PublishingSocket(Socket[None]):
-    """Publishes the requests of one program, one per message, and responds to each in turn.
-
-    Args:
-        publisher: publishes them.
-    """
-
-    def __init__(self, publisher: HubPublisher) -> None:
-        self._publisher = publisher
-
-    async def handle_receive(self, frame: Data, state: None) -> tuple[Reply, None]:
-        request = parse_request(frame)
-        response = NOT_AN_OBJECT if request is None else await self._publisher.publish(request)
-        return Reply(json.dumps(response)), state
-
-
-def parse_request(frame: Data) -> dict[str, Any] | None:
-    """The JSON object in a frame; None if it contains none."""
-    if not isinstance(frame, str):
-        return None
-    try:
-        content = json.loads(frame)
-    except (ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def check_channel(channel: object) -> str | None:
@@ -132,11 +117,3 @@ def check_channel(channel: object) -> str | None:
     except UnicodeEncodeError:
         return "a channel must be valid Unicode"
     return None
-
-
-def refuse(reason: str) -> dict[str, object]:
-    """The response to a request that is not published."""
-    return {"published": False, "error": reason}
-
-
-NOT_AN_OBJECT = refuse("a request must be a JSON object")

@@ -18,9 +18,9 @@ import trio
 from ...connection import Connection
 from ...errors import ConnectionClosed, InvalidOption, UsageError
 from ...frames import Data
-from ...hooks import ConnectionInfo, Reply, Socket
+from ...hooks import ConnectionInfo, Reply
 from ...pubsub import Gap, Hub, Message, Subscription
-from .publishing import NOT_AN_OBJECT, HubPublisher, parse_request, refuse
+from .publishing import InvalidRequest, PublishingSocket
 
 __all__ = ["LIVE", "PageSocket"]
 
@@ -51,12 +51,12 @@ FULL_FRAME = 2**17
 """Characters after which a frame of events is sent."""
 
 
-class PageSocket(Socket[None]):
+class PageSocket(PublishingSocket):
     """The connection of one page.
 
     Args:
         hub: an open hub.
-        publisher: publishes the requests of the page's form.
+        counts: whether all subscribers of the hub are in this process.
         may_publish: whether a request with this token may be published.
         hello: information for the page about the server.
         count_browsers: returns the number of connections, without those of pages.
@@ -65,13 +65,13 @@ class PageSocket(Socket[None]):
     def __init__(
         self,
         hub: Hub,
-        publisher: HubPublisher,
+        *,
+        counts: bool,
         may_publish: Callable[[object], bool],
         hello: dict[str, object],
         count_browsers: Callable[[], int],
     ) -> None:
-        self._hub = hub
-        self._publisher = publisher
+        super().__init__(hub, counts=counts)
         self._may_publish = may_publish
         self._hello = hello
         self._count_browsers = count_browsers
@@ -90,16 +90,12 @@ class PageSocket(Socket[None]):
 
     async def handle_receive(self, frame: Data, state: None) -> tuple[Reply, None]:
         """Publish the request of the page's form."""
-        return Reply(json.dumps({"response": await self._respond(frame)})), state
+        return Reply(json.dumps({"response": await self.respond(frame)})), state
 
-    async def _respond(self, frame: Data) -> dict[str, object]:
-        request = parse_request(frame)
-        if request is None:
-            return NOT_AN_OBJECT
-        if not self._may_publish(request.get("token")):
+    async def check_token(self, token: object) -> None:
+        if not self._may_publish(token):
             await trio.sleep(WRONG_TOKEN_DELAY)
-            return refuse("the publish token is wrong")
-        return await self._publisher.publish(request)
+            raise InvalidRequest("the publish token is wrong")
 
     def _subscribe(self, after: str) -> tuple[list[Message], Subscription[Message | Gap]]:
         """The latest messages of the history, and a subscription to all that follow.
