@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.server.helpers import plain_request, request
 from trioglock import Request, Response
-from trioglock.transports import Refusal, read_call
+from trioglock.transports import Refusal, read_request
 
 LIMIT = 400
 
@@ -49,7 +49,7 @@ async def outcome(chunks: list[bytes]) -> Any:
 
         nursery.start_soon(say)
         try:
-            call = await read_call(server, LIMIT)
+            call = await read_request(server, LIMIT)
         except Refusal as refusal:
             return refusal.response.status
         except EOFError:
@@ -93,9 +93,9 @@ def read(data: bytes) -> Request:
 
 
 BAD_RESPONSES: dict[str, dict[str, Any]] = {
-    "200 to 599": {"status": 101},
-    "599: True": {"status": True},
-    "599: '200'": {"status": "200"},
+    "200 to 599, not 101": {"status": 101},
+    "599, not True": {"status": True},
+    "599, not '200'": {"status": "200"},
     "str or bytes, not int": {"body": 5},
     "Content-Type contains a line break": {"headers": {"Content-Type": "a\r\nEvil: 1"}},
     "connection is set by the server": {"headers": {"Connection": "keep-alive"}},

@@ -27,7 +27,7 @@ from tests.transports.native.frame_bytes import (
     new_deflate,
 )
 from trioglock.frames import Close, Frame, Ping, Pong, PreparedMessage
-from trioglock.transports.native import Encoder, masking
+from trioglock.transports.native import Encoder, fast_path
 
 CONVERSATION: list[Frame] = [
     "text ☃", b"\x00binary\xff", "", b"", Ping(), Ping(b"p" * 125), Pong(b"answer"), "x" * 126,
@@ -166,13 +166,15 @@ def test_what_is_no_frame_is_a_bug_of_ours(item: object) -> None:
 def test_masking_works_without_the_compiled_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where websockets has no C code, its Python function masks the same."""
     monkeypatch.setitem(sys.modules, "websockets.speedups", None)
-    spec = importlib.util.spec_from_file_location("masking_in_python", masking.__file__)
+    spec = importlib.util.spec_from_file_location(
+        "trioglock.transports.native.fast_path_in_python", fast_path.__file__
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.apply_mask is not masking.apply_mask
+    assert module.apply_mask is not fast_path.apply_mask
     for length in (0, 1, 4, 1001):
         payload = bytes(n % 256 for n in range(length))
         assert module.apply_mask(payload, KEY) == apply_key(payload)
-        assert masking.apply_mask(payload, KEY) == apply_key(payload)
+        assert fast_path.apply_mask(payload, KEY) == apply_key(payload)
