@@ -86,7 +86,7 @@ async def test_a_server_that_is_silent() -> None:
     async with listener:
         port = listener.socket.getsockname()[1]
         done = await trioglock("connect", f"ws://127.0.0.1:{port}/", "--connect-timeout", "0.3")
-    assert (done.code, done.stderr) == (3, "! no connection within 0.3 seconds\n")
+    assert (done.code, done.stderr) == (3, "! could not connect within 0.3 seconds\n")
 
 
 async def test_no_end_of_attempts_but_an_end() -> None:

@@ -94,9 +94,9 @@ async def test_a_port_that_is_taken_is_named() -> None:
 
 def test_seconds_that_cannot_be_none() -> None:
     """What is not allowed is not offered."""
-    with pytest.raises(InvalidOption, match=r"initial is more than 0 seconds, not -1"):
+    with pytest.raises(InvalidOption, match=r"initial must be more than 0 seconds, not -1"):
         Backoff(initial=-1)
-    with pytest.raises(InvalidOption, match=r"initial is a number of seconds, not None"):
+    with pytest.raises(InvalidOption, match=r"initial must be a number of seconds, not None"):
         Backoff(initial=None)  # type: ignore[arg-type]
 
 

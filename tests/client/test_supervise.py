@@ -404,10 +404,10 @@ async def test_names_are_in_the_logs(
     await supervise(at_once)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "desk: feed#1 failed"),
-        ("INFO", "desk: feed#1 starts again in 0 seconds"),
-        ("ERROR", "desk: feed#1 failed once too often"),
+        ("INFO", "desk: feed#1 restarts in 0 seconds"),
+        ("ERROR", "desk: feed#1 failed too often"),
         ("ERROR", "room: orders#1 failed"),
-        ("INFO", "supervise: at_once#1 has returned"),
+        ("INFO", "supervise: at_once#1 returned"),
     ]
     assert all(record.exc_info for record in caplog.records if record.levelno > logging.INFO)
 
@@ -415,15 +415,15 @@ async def test_names_are_in_the_logs(
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"max_restarts": -1}, "max_restarts is at least 0"),
-        ({"max_restarts": 1.5}, "max_restarts is a whole number"),
-        ({"within": 0}, "within is more than 0"),
-        ({"within": None}, "within is a number of seconds"),
-        ({"within": "5"}, "within is a number of seconds"),
-        ({"strategy": "rest_for_one"}, "strategy is"),
-        ({"restart": "always"}, "restart is"),
+        ({"max_restarts": -1}, "max_restarts must be at least 0"),
+        ({"max_restarts": 1.5}, "max_restarts must be a whole number"),
+        ({"within": 0}, "within must be more than 0"),
+        ({"within": None}, "within must be a number of seconds"),
+        ({"within": "5"}, "within must be a number of seconds"),
+        ({"strategy": "rest_for_one"}, "strategy must be"),
+        ({"restart": "always"}, "restart must be"),
         ({"restart": "temporary", "strategy": "one_for_all"}, "one_for_all"),
-        ({"backoff": 3}, "backoff is a Backoff"),
+        ({"backoff": 3}, "backoff must be a Backoff"),
     ],
 )
 async def test_bad_options_are_refused(options: Any, text: str) -> None:
@@ -441,5 +441,5 @@ async def test_a_service_is_a_function() -> None:
         await supervise(mistake)
     services: list[Any] = [None, "run"]
     for wrong in services:
-        with pytest.raises(InvalidOption, match="a service is an async function"):
+        with pytest.raises(InvalidOption, match="a service must be an async function"):
             await supervise(wrong)

@@ -92,7 +92,7 @@ class LockstepListener(MemoryListener):
     async def open_stream(self) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         near, far = trio.testing.lockstep_stream_pair()
-        self._dialed.send_nowait(far)
+        self._opened.send_nowait(far)
         return near
 
 

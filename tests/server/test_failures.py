@@ -139,7 +139,7 @@ async def test_a_factory_must_give_a_socket(caplog: pytest.LogCaptureFixture) ->
                 async with site.dial() as conn:
                     await conn.receive()
             assert caught.value.code == 1011
-    assert "gave {'no': 'socket'}, which is no Socket" in caplog.text
+    assert "must return a Socket, not {'no': 'socket'}" in caplog.text
 
 
 @pytest.mark.parametrize("error", [Oops, OSError, EOFError, trio.BrokenResourceError])

@@ -238,7 +238,7 @@ async def test_process_request_must_return_a_response(
     """Anything else is a mistake of the server's, which the log explains."""
     error = await refusal(process_request=lambda _: result)
     assert error.status == 500
-    assert "returns a Response or None" in caplog.text
+    assert "must return a Response or None" in caplog.text
 
 
 async def test_without_process_request_plain_http_is_told_what_this_is() -> None:

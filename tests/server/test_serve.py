@@ -138,7 +138,7 @@ async def test_a_server_cannot_reconnect() -> None:
     """It says so at once, and the connection goes on."""
 
     async def handler(conn: Connection[None]) -> None:
-        with pytest.raises(UsageError, match="its client may dial again"):
+        with pytest.raises(UsageError, match="its client may connect again"):
             await conn.reconnect()
         await conn.send("still here")
 

@@ -1,7 +1,6 @@
-"""``serve()``: hooks and handlers for connections that others open."""
+"""The server: ``serve()``, and what it runs on each connection."""
 
-from .connections import ConnectionRegistry
-from .runner import ConnectionRunner, Handler, Target
+from .connections import ConnectionRegistry, ConnectionRunner, Handler, Target
 from .serve import ServeOptions, serve, serve_forever
 from .server import Server
 
