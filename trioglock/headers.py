@@ -9,13 +9,13 @@ from typing import TypeAlias
 
 from ._redact import redact_header, shorten
 
-__all__ = ["TOKEN", "Headers", "HeadersLike"]
+__all__ = ["Headers", "HeadersLike", "is_token"]
 
 HeadersLike: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 """Headers as a mapping, or as pairs of name and value."""
 
-TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-"""The characters in the name of a header or a subprotocol (RFC 9110, section 5.6.2)."""
+is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+"""Whether a text may be the name of a header or a subprotocol (RFC 9110, section 5.6.2)."""
 
 # The characters of a value (RFC 9110, section 5.5): no control characters but the tab, and only
 # characters of latin-1.
@@ -100,13 +100,13 @@ def _checked(pair: tuple[str, str]) -> tuple[str, str]:
         name, value = pair
     except (TypeError, ValueError):
         raise ValueError("a header must be a pair of name and value") from None
-    if not isinstance(name, str) or not name or not TOKEN.issuperset(name):
+    if not isinstance(name, str) or not is_token(name):
         raise ValueError(f"{shorten(name)} is not a valid header name")
     if not isinstance(value, str):
         raise ValueError(f"the value of header {name} must be a str, not {type(value).__name__}")
-    if any(c in value for c in "\r\n\0"):
-        raise ValueError(f"the value of header {name} contains a line break or NUL")
     if not _is_value(value):
+        if any(c in value for c in "\r\n\0"):
+            raise ValueError(f"the value of header {name} contains a line break or NUL")
         raise ValueError(
             f"the value of header {name} contains a control character or one outside of latin-1"
         )

@@ -22,7 +22,7 @@ from ._redact import redact_repr, redact_subprotocols
 from ._version import __version__
 from .errors import InvalidOption
 from .frames import BytesLike, Data
-from .headers import TOKEN, Headers, HeadersLike
+from .headers import Headers, HeadersLike, is_token
 
 __all__ = [
     "USER_AGENT",
@@ -210,7 +210,7 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
     except TypeError:
         raise InvalidOption(f"subprotocols must be a list of names, not {subprotocols!r}") from None
     for name in names:
-        if not isinstance(name, str) or not name or not TOKEN.issuperset(name):
+        if not isinstance(name, str) or not is_token(name):
             raise InvalidOption(f"{_names(name)} is not the name of a subprotocol")
     if len(set(names)) < len(names):
         raise InvalidOption(f"subprotocols must be unique in {_names(list(names))}")

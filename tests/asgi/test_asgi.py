@@ -170,7 +170,7 @@ async def test_plain_http_is_told_what_this_is() -> None:
         assert b"WebSocket only" in answer
 
 
-# Without a network: what a server may say and do.
+# Without a network: a server with unusual events.
 
 
 class Server:
@@ -245,7 +245,7 @@ async def test_the_client_is_gone_while_we_send(autojump_clock: MockClock) -> No
     assert len(server.sent) == 1
 
 
-async def test_a_cancelled_application_leaves_at_once(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_application_leaves_immediately(autojump_clock: MockClock) -> None:
     """As an ASGI server does that shuts down."""
     server = Server()
     with trio.move_on_after(3) as scope:
@@ -255,7 +255,7 @@ async def test_a_cancelled_application_leaves_at_once(autojump_clock: MockClock)
 
 
 async def test_pings_are_the_servers_business(autojump_clock: MockClock) -> None:
-    """A frame that ASGI cannot say is left out; a message in parts of both kinds arrives."""
+    """Frames that ASGI cannot express are left out; messages with both keys are accepted."""
 
     async def handler(conn: Connection[None]) -> None:
         with trio.move_on_after(1):
@@ -288,7 +288,7 @@ async def test_lifespan(autojump_clock: MockClock) -> None:
 
 
 def test_without_trio() -> None:
-    """A server on asyncio is told what it needs to be."""
+    """A server on asyncio raises a UsageError that names trio."""
     call = WebSocketApp(Counting)({"type": "websocket"}, None, None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="hypercorn -k trio"):
         call.send(None)
@@ -298,6 +298,6 @@ def test_without_trio() -> None:
     "options", [{"target": 5}, {"max_queue": 0}, {"origins": "https://x"}, {"subprotocols": "v1"}]
 )
 def test_bad_arguments(options: dict[str, Any]) -> None:
-    """Each is refused at once."""
+    """Each raises immediately."""
     with pytest.raises(InvalidOption):
         WebSocketApp(**{"target": Counting, **options})

@@ -66,7 +66,7 @@ def test_a_class_in_place_of_an_instance_is_told_how_to_write_it() -> None:
     "url", ["", "memory.test", "http://memory.test/", "ws://", "ws://h:port/", "ws://h/#part"]
 )
 def test_bad_addresses_are_refused_at_the_call(url: str) -> None:
-    """InvalidURL, before anything is dialled; it does not show a password."""
+    """InvalidURL, before any connection attempt, without the password."""
     with pytest.raises(InvalidURL):
         connect(url)
 

@@ -1,4 +1,4 @@
-"""Guidance: mistakes that newcomers make get an error at once, with what to write instead."""
+"""Guidance: common mistakes raise an error that shows the correct code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def handler(conn: Any) -> None:
 
 
 def test_trio_is_needed() -> None:
-    """Under asyncio every way in says how to start the program."""
+    """Under asyncio every function explains how to start trio."""
 
     async def by_connect() -> None:
         async with connect("ws://h/"):
@@ -59,7 +59,7 @@ def test_trio_is_needed() -> None:
     ids=["connect", "serve"],
 )
 async def test_it_is_a_block(make: Any, text: str) -> None:
-    """Neither awaited, nor iterated, nor entered without async; its repr says so as well."""
+    """Neither awaited, nor iterated, nor entered without async; its repr mentions it too."""
     block = make()
     assert "async with" in repr(block)
     with pytest.raises(UsageError, match=text):
@@ -73,7 +73,7 @@ async def test_it_is_a_block(make: Any, text: str) -> None:
 
 @pytest.mark.parametrize("url", ["http://h/", "127.0.0.1:8000", "h/feed"])
 def test_what_an_address_begins_with(url: str) -> None:
-    """The error says what to write in front of it."""
+    """The error shows the missing scheme."""
     with pytest.raises(InvalidURL, match="write ws:// in front of the host, or wss:// for TLS"):
         connect(url)
 
@@ -85,7 +85,7 @@ def test_where_to_listen() -> None:
 
 
 async def test_a_port_that_is_taken_is_named() -> None:
-    """As the system says it, with host and port."""
+    """With the system's text, host and port."""
     async with serve(handler, "127.0.0.1", 0) as server:
         with pytest.raises(OSError, match=rf"cannot listen on 127\.0\.0\.1:{server.port}: Address"):
             async with serve(handler, "127.0.0.1", server.port or 0):
@@ -104,7 +104,7 @@ def test_seconds_that_cannot_be_none() -> None:
 
 
 def test_a_hook_that_is_misspelt() -> None:
-    """It would never be called: the class says so when it is made. Other names are yours."""
+    """It would never be called: defining the class warns. Other names are free."""
     with pytest.warns(UserWarning, match=r"Wrong.handle_recieve is no hook: handle_receive is"):
 
         class Wrong(Socket[None]):
@@ -154,7 +154,7 @@ async def test_what_handle_disconnect_returned(autojump_clock: MockClock) -> Non
 
 
 async def test_a_mock_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
-    """Under an autojump clock a wait for what never comes ends at once, and says for what."""
+    """Under an autojump clock a wait for a missing event fails with its name."""
     async with (
         MockServer(memory=True) as server,
         connect(server.url, stream=server.open_stream),

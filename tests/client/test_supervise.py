@@ -101,7 +101,7 @@ async def test_a_temporary_service_is_never_started_again(
 
 
 async def test_one_for_all_starts_all_again(autojump_clock: Clock) -> None:
-    """The others are cancelled and have ended before anything begins anew, the returned too."""
+    """The others, also those that returned, have ended before any service restarts."""
 
     async def slow_to_go() -> None:
         try:
@@ -128,7 +128,7 @@ async def test_a_permanent_return_restarts_all_for_one(autojump_clock: Clock) ->
     assert returns.began == other.began == [0, 1]
 
 
-async def test_nothing_to_supervise_is_done_at_once(autojump_clock: Clock) -> None:
+async def test_nothing_to_supervise_is_done_immediately(autojump_clock: Clock) -> None:
     """No services, no wait."""
     await supervise()
     assert trio.current_time() == 0
@@ -172,7 +172,7 @@ async def test_the_period_slides(autojump_clock: Clock, within: float, gives_up:
 
 
 async def test_old_failures_are_no_causes(autojump_clock: Clock) -> None:
-    """Only those within the period are told."""
+    """Only failures within the period are causes."""
     errors = [ValueError(number) for number in range(4)]
     lives = [failing(errors[0]), failing(errors[1], after=60), *map(failing, errors[2:])]
     with pytest.raises(RestartLimit) as caught:
@@ -285,7 +285,7 @@ async def test_a_group_of_a_service_is_one_failure(autojump_clock: Clock, strate
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
-async def test_a_cancel_passes_at_once(autojump_clock: Clock, strategy: Any) -> None:
+async def test_a_cancel_passes_immediately(autojump_clock: Clock, strategy: Any) -> None:
     """Nothing is started again, during a life as little as during a delay."""
     living, waiting = Scripted(for_ever), Scripted(failing())
     with trio.move_on_after(5) as scope:
@@ -399,13 +399,13 @@ async def test_names_are_in_the_logs(
 
     caplog.set_level(logging.INFO, "trioglock.supervise")
     with pytest.raises(RestartLimit):
-        await supervise(partial(feed, 1), max_restarts=1, name="desk")
+        await supervise(partial(feed, 1), max_restarts=1, name="orders-supervisor")
     await supervise(partial(partial(feed, 1), name="orders"), restart="temporary", name="room")
     await supervise(at_once)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "desk: feed#1 failed"),
-        ("INFO", "desk: feed#1 restarts in 0 seconds"),
-        ("ERROR", "desk: feed#1 failed too often"),
+        ("WARNING", "orders-supervisor: feed#1 failed"),
+        ("INFO", "orders-supervisor: feed#1 restarts in 0 seconds"),
+        ("ERROR", "orders-supervisor: feed#1 failed too often"),
         ("ERROR", "room: orders#1 failed"),
         ("INFO", "supervise: at_once#1 returned"),
     ]

@@ -69,20 +69,20 @@ class Site:
             yield conn
 
     async def raw(self) -> RawClient:
-        """A client that says exactly what a test wants said."""
+        """A client that sends exactly the bytes of a test."""
         return RawClient(await self.listener.open_stream())
 
     async def upgraded(self) -> RawClient:
         """One that has shaken hands."""
         client = await self.raw()
-        await client.say(request())
+        await client.send(request())
         assert (await client.head()).startswith(b"HTTP/1.1 101 ")
         return client
 
     async def ask(self, data: bytes) -> Answer:
         """The answer to a request that is no WebSocket's; the server ends the stream behind it."""
         client = await self.raw()
-        await client.say(data)
+        await client.send(data)
         return Answer(await client.everything())
 
 
@@ -100,7 +100,7 @@ class LockstepListener(MemoryListener):
 async def serving(
     target: Any, listener: MemoryListener | None = None, **options: Unpack[ServeOptions]
 ) -> AsyncIterator[Site]:
-    """A server in memory: under ``MockClock`` no time passes that nobody waits for."""
+    """A server in memory, for tests with ``MockClock``."""
     listener = listener or MemoryListener()
     every: ServeOptions = {**options, "listeners": [listener]}
     async with serve(target, **every) as server:
@@ -150,13 +150,13 @@ class Answer:
 
 
 class RawClient:
-    """A client that says exactly what a test wants said."""
+    """A client that sends exactly the bytes of a test."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self._buffer = b""
 
-    async def say(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)
 
     async def head(self) -> bytes:
@@ -187,7 +187,7 @@ class RawClient:
         return int.from_bytes(payload[:2])
 
     async def everything(self) -> bytes:
-        """All that the server says until it hangs up."""
+        """All bytes until the server closes the stream."""
         while data := await self.stream.receive_some():
             self._buffer += data
         await self.stream.aclose()

@@ -1,4 +1,4 @@
-"""Requests that are none, or too large: each is told why, logged once, and harms nobody."""
+"""Invalid or oversized requests: each gets its status and one log line."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_the_limit_of_the_head_is_exact(size: int) -> None:
     assert len(head) == size
     async with serving(Echo, max_header_size=300) as site:
         client = await site.raw()
-        await client.say(head + b"\x89\x80\0\0\0\0" * 50)
+        await client.send(head + b"\x89\x80\0\0\0\0" * 50)
         status = int((await client.head()).split()[1])
         assert status == (101 if size <= 300 else 431)
         await client.stream.aclose()
@@ -68,12 +68,12 @@ async def test_the_limit_of_the_head_is_exact(size: int) -> None:
 async def test_what_the_library_of_a_transport_refuses_by_itself_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """trio-websocket cannot read such a header; nobody waits for it, and the next is served."""
+    """trio-websocket cannot read such a header; the connection ends, and the next is served."""
     caplog.set_level("INFO")
     with trio.fail_after(5):
         async with serving(Echo, transport=TrioWebsocketTransport(), max_connections=1) as site:
             client = await site.raw()
-            await client.say(request(Sec_WebSocket_Extensions="caf\xe9"))
+            await client.send(request(Sec_WebSocket_Extensions="caf\xe9"))
             assert b"101" not in await client.everything()
             async with site.dial() as conn:
                 await conn.ping()
@@ -82,7 +82,7 @@ async def test_what_the_library_of_a_transport_refuses_by_itself_ends(
 
 
 async def test_a_log_line_cannot_be_forged(caplog: pytest.LogCaptureFixture) -> None:
-    """What a client sends stays on the line that tells of it."""
+    """Text of a client stays on its log line."""
     caplog.set_level("INFO")
     async with serving(Echo, origins=[]) as site:
         await site.ask(b"GET /\n\x1b[2Jforged HTTP/9\r\n\r\n")

@@ -12,7 +12,7 @@ from trioglock import Close, ConnectionInfo, InvalidFrame, Ping, Reply, Socket, 
 
 @on_both
 async def test_every_connection_gets_a_frame_as_it_is(transport: MakeTransport) -> None:
-    """Text, bytes or a ping, past ``handle_send``; the number says for how many."""
+    """Text, bytes or a ping, without ``handle_send``; returns the number of connections."""
 
     class Loud(Echo):
         def handle_send(self, message: str, state: None) -> tuple[str, None]:
@@ -108,13 +108,13 @@ async def test_one_that_is_closing_is_passed_over(autojump_clock: object) -> Non
             await conn.aclose()
         assert site.server.broadcast("too late") == 0
         assert await client.close_code() == 1000
-        await client.say(frame(0x88, b"\x03\xe8"))
+        await client.send(frame(0x88, b"\x03\xe8"))
         assert await client.everything() == b""
 
 
 @pytest.mark.parametrize("wrong", [5, None, ["a"], Close(1000)])
-async def test_what_is_no_frame_is_refused_at_once(wrong: object) -> None:
-    """Also when nobody is there to get it."""
+async def test_what_is_no_frame_is_refused_immediately(wrong: object) -> None:
+    """Also without connections."""
     async with serving(Echo) as site:
         with pytest.raises(InvalidFrame):
             site.server.broadcast(wrong)  # type: ignore[arg-type]

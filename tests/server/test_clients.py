@@ -47,7 +47,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 class Behaviours:
-    """The path says what the server does."""
+    """The path selects the server's behaviour."""
 
     def __init__(self) -> None:
         self._note, self._notes = trio.open_memory_channel[str](1)
@@ -122,6 +122,6 @@ async def test_a_foreign_client_plays_all_of_it(
                 check=False,
                 env=environment,
             )
-            told = done.stdout.decode()
-            assert (done.returncode, told) == (0, "played\n"), told
+            output = done.stdout.decode()
+            assert (done.returncode, output) == (0, "played\n"), output
     assert logged(caplog) == []

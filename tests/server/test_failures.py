@@ -131,7 +131,7 @@ async def test_a_terminate_that_raises_is_logged(caplog: pytest.LogCaptureFixtur
 
 
 async def test_a_factory_must_give_a_socket(caplog: pytest.LogCaptureFixture) -> None:
-    """Anything else ends the connection, and the log says what it gave."""
+    """Any other return value ends the connection, and the log shows it."""
     target: Any = lambda: {"no": "socket"}  # noqa: E731 - that is what users write
     with trio.fail_after(10):
         async with serving(target) as site:
@@ -147,7 +147,7 @@ async def test_a_factory_must_give_a_socket(caplog: pytest.LogCaptureFixture) ->
 async def test_a_function_that_raises_answers_500(
     option: Any, error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client is told no more than that; the log has the traceback, once.
+    """The client learns only that; the log has the traceback, once.
 
     Also where it is an error that a client's stream might raise: it came from elsewhere.
     """
@@ -168,7 +168,7 @@ async def test_a_function_that_raises_answers_500(
 
 
 async def test_a_transport_that_fails_harms_one_client(caplog: pytest.LogCaptureFixture) -> None:
-    """A plug of somebody else's may raise anything; the client takes no place for ever."""
+    """Any exception of a foreign transport is contained; the client's slot is released."""
 
     class Fragile(NativeTransport):
         failures = 1
@@ -182,7 +182,7 @@ async def test_a_transport_that_fails_harms_one_client(caplog: pytest.LogCapture
     with trio.fail_after(10):
         async with serving(Echo, transport=Fragile(), max_connections=1) as site:
             client = await site.raw()
-            await client.say(request())
+            await client.send(request())
             assert await client.everything() == b""
             async with site.dial() as conn:
                 await conn.ping()
@@ -215,7 +215,7 @@ async def test_scenario_40_a_handler_that_sends_after_the_client_has_left_is_no_
 async def test_a_handler_that_reads_on_after_a_loss_is_no_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """``async for`` raises when the client vanishes; nobody need catch that."""
+    """``async for`` raises when the client is lost; the handler need not catch that."""
     with trio.fail_after(10):
         async with serving(echo) as site:
             client = await site.upgraded()
@@ -262,7 +262,7 @@ async def test_the_end_of_a_handler_with_tasks_is_no_failure(
 async def test_a_stream_that_cannot_be_closed_ends_nothing_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """18: a listener of somebody else's may give streams of any kind."""
+    """18: a foreign listener may return streams of any kind."""
 
     class Stuck(MemoryListener):
         async def accept(self) -> trio.abc.Stream:
@@ -278,7 +278,7 @@ async def test_a_stream_that_cannot_be_closed_ends_nothing_else(
         async with serving(Echo, Stuck()) as site:
             for _ in range(2):
                 client = await site.raw()
-                await client.say(b"no request\r\n\r\n")
+                await client.send(b"no request\r\n\r\n")
                 assert b" 400 " in await client.everything()
                 await trio.testing.wait_all_tasks_blocked()
     assert len(logged(caplog, "ERROR")) == 2

@@ -1,4 +1,4 @@
-"""The opening handshake: who is let in, on what terms, and what the others are told."""
+"""The opening handshake: which clients are accepted, with which terms, and refusals."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_a_function_may_choose_the_subprotocol(transport: MakeTransport) -
 async def test_a_function_cannot_choose_what_was_not_offered(
     wrong: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That is a mistake of the server's: 500, and the log says what was returned."""
+    """That is an error of the server: 500, and the log shows the returned value."""
     error = await refusal(select_subprotocol=lambda *_: wrong, ask={"subprotocols": ["a"]})
     assert error.status == 500
     assert len(logged(caplog, "ERROR")) == 1
@@ -154,7 +154,7 @@ async def test_compression_is_agreed_on_where_both_want_it() -> None:
 # Plain HTTP.
 
 
-def front_desk(asked: Request) -> Response | None:
+def respond(asked: Request) -> Response | None:
     match asked.path:
         case "/health":
             return Response(200, "ok\n")
@@ -173,7 +173,7 @@ def front_desk(asked: Request) -> Response | None:
 
 async def test_process_request_answers_in_plain_http() -> None:
     """A health check, a page, bytes: a full answer, behind which the connection ends."""
-    async with serving(Echo, process_request=front_desk) as site:
+    async with serving(Echo, process_request=respond) as site:
         health = await site.ask(plain_request("/health"))
         assert (health.status, health.body) == (200, b"ok\n")
         assert health.headers == {
@@ -195,7 +195,7 @@ async def test_process_request_answers_in_plain_http() -> None:
 
 async def test_a_head_request_gets_the_head_alone() -> None:
     """Load balancers like to ask so."""
-    async with serving(Echo, process_request=front_desk) as site:
+    async with serving(Echo, process_request=respond) as site:
         head = await site.ask(plain_request("/health", "HEAD"))
         assert (head.status, head.body, head.headers["content-length"]) == (200, b"", "3")
 
@@ -203,7 +203,7 @@ async def test_a_head_request_gets_the_head_alone() -> None:
 @on_both
 async def test_process_request_lets_in_whom_it_does_not_answer(transport: MakeTransport) -> None:
     """401 for those without credentials, a WebSocket for the others."""
-    async with serving(Echo, process_request=front_desk, transport=transport()) as site:
+    async with serving(Echo, process_request=respond, transport=transport()) as site:
         with pytest.raises(HandshakeRefused) as caught:
             async with site.dial("/secret"):
                 raise AssertionError
@@ -226,7 +226,7 @@ async def test_process_request_may_be_async(autojump_clock: object) -> None:
             await conn.ping()
         began = trio.current_time()
         client = await site.raw()
-        await client.say(request("/?6"))
+        await client.send(request("/?6"))
         assert await client.everything() == b""
         assert trio.current_time() - began == 5
 
@@ -257,7 +257,7 @@ async def test_a_request_may_come_byte_by_byte(autojump_clock: object) -> None:
     async with serving(Echo) as site:
         client = await site.raw()
         for at in range(len(request())):
-            await client.say(request()[at : at + 1])
+            await client.send(request()[at : at + 1])
             await trio.sleep(0.01)
         assert (await client.head()).startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
         await client.stream.aclose()
@@ -268,7 +268,7 @@ async def test_frames_right_behind_the_request_are_read(transport: MakeTransport
     """A client that does not wait for the 101 loses nothing."""
     async with serving(Echo, transport=transport()) as site:
         client = await site.raw()
-        await client.say(request() + b"\x81\x82\0\0\0\0hi")
+        await client.send(request() + b"\x81\x82\0\0\0\0hi")
         await client.head()
         assert await client.frame() == (0x81, b"hi")
         await client.stream.aclose()
@@ -279,26 +279,26 @@ async def test_connection_may_say_more_in_any_case(value: str) -> None:
     """35: ``Connection: keep-alive, Upgrade``, and any letter case of ``Upgrade``."""
     async with serving(Echo) as site:
         client = await site.raw()
-        await client.say(request(Connection=value, Upgrade="WebSocket"))
+        await client.send(request(Connection=value, Upgrade="WebSocket"))
         assert (await client.head()).startswith(b"HTTP/1.1 101 ")
         await client.stream.aclose()
 
 
 async def test_a_handler_may_be_reached_by_both_transports_alike() -> None:
-    """Both plugs tell the same of a handshake."""
-    told: list[Any] = []
+    """Both transports report the same handshake."""
+    seen: list[Any] = []
 
-    async def tell(conn: Connection[None]) -> None:
+    async def record(conn: Connection[None]) -> None:
         assert conn.handshake is not None
-        told.append((conn.url, conn.subprotocol, conn.handshake.request_headers))
+        seen.append((conn.url, conn.subprotocol, conn.handshake.request_headers))
 
     ask: Any = {"subprotocols": ["a"], "additional_headers": {"Sec-Fetch-Mode": "websocket"}}
     for transport in (NativeTransport(), TrioWebsocketTransport()):
         async with (
-            serving(tell, subprotocols=["a"], transport=transport) as site,
+            serving(record, subprotocols=["a"], transport=transport) as site,
             site.dial("/x?y", compression=None, **ask) as conn,
         ):
             await conn.wait_closed()
-    told = [(url, chosen, headers.without("sec-websocket-key")) for url, chosen, headers in told]
-    assert told[0] == told[1]
-    assert told[0][:2] == ("ws://memory.test/x?y", "a")
+    seen = [(url, chosen, headers.without("sec-websocket-key")) for url, chosen, headers in seen]
+    assert seen[0] == seen[1]
+    assert seen[0][:2] == ("ws://memory.test/x?y", "a")

@@ -31,7 +31,7 @@ MAX_SIZE = 1000
 async def test_a_handshake_that_never_ends_is_dropped_at_open_timeout(
     autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Silent, or one byte a second: the time is the same, and the log says so once."""
+    """Silent, or one byte a second: the time is the same, with one log line."""
     caplog.set_level("INFO")
     async with serving(Echo, open_timeout=7) as site:
         for trickle in (b"", b"x"):
@@ -54,7 +54,7 @@ async def test_a_refused_client_that_stays_is_logged_once(
     async with serving(Echo, open_timeout=7) as site:
         client = await site.raw()
         await trio.sleep(6.5)
-        await client.say(plain_request())
+        await client.send(plain_request())
         assert (await client.head()).startswith(b"HTTP/1.1 426 ")
         while await client.stream.receive_some():
             pass
@@ -65,11 +65,11 @@ async def test_a_refused_client_that_stays_is_logged_once(
 
 
 async def _trickle(client: RawClient, byte: bytes) -> None:
-    await client.say(b"GET / HTTP/1.1\r\nX: ")
+    await client.send(b"GET / HTTP/1.1\r\nX: ")
     while True:
         await trio.sleep(1)
         if byte:
-            await client.say(byte)
+            await client.send(byte)
 
 
 async def test_scenario_42_2000_half_open_connections_are_bounded_and_the_others_served(
@@ -82,7 +82,7 @@ async def test_scenario_42_2000_half_open_connections_are_bounded_and_the_others
         tracemalloc.start()
         half_open = [await site.raw() for _ in range(HALF_OPEN)]
         for client in half_open:
-            await client.say(b"GET /chat HTTP/1.1\r\nHost: ")
+            await client.send(b"GET /chat HTTP/1.1\r\nHost: ")
         await trio.testing.wait_all_tasks_blocked()
         held = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
@@ -144,7 +144,7 @@ async def test_too_many_handshakes_drop_the_one_that_began_first(
         began = trio.current_time()
         assert [await client.everything() for client in clients[:2]] == [b"", b""]
         assert trio.current_time() == began
-        await clients[4].say(request())
+        await clients[4].send(request())
         assert b"101" in await clients[4].head()
         async with site.dial() as conn:
             await conn.ping()
@@ -165,13 +165,13 @@ async def test_an_oversized_message_is_told_1009_and_nobody_else_minds(
             site.dial() as good,
         ):
             bad = await site.upgraded()
-            await bad.say(frame(0x81, b"x" * MAX_SIZE))
+            await bad.send(frame(0x81, b"x" * MAX_SIZE))
             assert len(await _receive(bad, 4 + MAX_SIZE)) == 4 + MAX_SIZE
-            await bad.say(frame(0x81, b"x" * (MAX_SIZE + 1)))
+            await bad.send(frame(0x81, b"x" * (MAX_SIZE + 1)))
             assert await bad.close_code() == 1009
             await bad.stream.aclose()
             pieces = await site.upgraded()
-            await pieces.say(frame(0x01, b"x" * MAX_SIZE) + frame(0x80, b"x"))
+            await pieces.send(frame(0x01, b"x" * MAX_SIZE) + frame(0x80, b"x"))
             assert await pieces.close_code() == 1009
             await pieces.stream.aclose()
             await good.send("good")
@@ -202,12 +202,12 @@ VIOLATIONS = {
 async def test_a_broken_protocol_is_told_its_code_and_nobody_else_minds(
     data: bytes, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What came before is still answered; the log has one line; the stream ends at once."""
+    """Earlier messages are answered; there is one log line; the stream ends immediately."""
     caplog.set_level("INFO")
     with trio.fail_after(10):
         async with serving(Echo) as site, site.dial() as good:
             bad = await site.upgraded()
-            await bad.say(frame(0x81, b"before") + data)
+            await bad.send(frame(0x81, b"before") + data)
             assert await bad.frame() == (0x81, b"before")
             assert await bad.close_code() == code
             assert await bad.everything() == b""
@@ -244,7 +244,7 @@ async def test_refused_clients_take_no_place(autojump_clock: object) -> None:
         for _ in range(3):
             await site.ask(plain_request())
             gone = await site.raw()
-            await gone.say(request())
+            await gone.send(request())
             await gone.stream.aclose()
             silent = await site.raw()
             assert await silent.everything() == b""
@@ -255,7 +255,7 @@ async def test_refused_clients_take_no_place(autojump_clock: object) -> None:
 async def test_scenario_18_a_client_gone_in_mid_handshake_is_nobodys_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """18: whatever it had said so far, nothing is logged above INFO, and the server lives."""
+    """18: however much it had sent, nothing is logged above INFO, and the server survives."""
     caplog.set_level("INFO")
     with trio.fail_after(20):
         async with serve(Echo, "127.0.0.1", 0) as server:
@@ -318,7 +318,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_the_others_served(
         [conn] = site.server.connections
         with trio.move_on_after(2):
             while True:
-                await stuck.say(frame(0x82, bytes(1000)))
+                await stuck.send(frame(0x82, bytes(1000)))
         assert conn.statistics().send_queue_bytes < 2**17
         async with site.dial() as good:
             await good.send("good")

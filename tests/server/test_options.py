@@ -1,4 +1,4 @@
-"""Arguments of ``serve()`` that cannot be: refused at the call, in words that say what can."""
+"""Invalid arguments of ``serve()``: the call raises an error with the allowed values."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ BAD_TARGETS = {
 
 
 @pytest.mark.parametrize(("target", "words"), BAD_TARGETS.values(), ids=list(BAD_TARGETS))
-def test_a_target_that_cannot_run_is_refused_at_once(target: Any, words: str) -> None:
-    """The error says what a target is."""
+def test_a_target_that_cannot_run_is_refused_immediately(target: Any, words: str) -> None:
+    """The error describes a target."""
     with pytest.raises(InvalidOption, match=words):
         serve(target, "127.0.0.1", 0)
 
@@ -69,7 +69,7 @@ BAD_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("words", BAD_OPTIONS)
-def test_a_bad_option_is_refused_at_once(words: str) -> None:
+def test_a_bad_option_is_refused_immediately(words: str) -> None:
     """The error names the option and what is allowed."""
     options: dict[str, Any] = {"host": "127.0.0.1", "port": 0, **BAD_OPTIONS[words]}
     with pytest.raises(InvalidOption, match=words):
@@ -85,7 +85,7 @@ def test_a_bad_option_is_refused_at_once(words: str) -> None:
         {"backlog": 5, "listeners": [MemoryListener()]},
     ],
 )
-def test_an_option_of_another_place_is_refused_at_once(options: Any) -> None:
+def test_an_option_of_another_place_is_refused_immediately(options: Any) -> None:
     """It would be ignored, and the server listen elsewhere than its caller believes."""
     with pytest.raises(InvalidOption, match=r"require a port|does not apply"):
         serve(Echo, **options)
@@ -95,7 +95,7 @@ def test_an_option_of_another_place_is_refused_at_once(options: Any) -> None:
     ("listeners", "words"),
     [(5, "must be a list"), ([5], "a listener must be"), ([], "must not be empty")],
 )
-def test_bad_listeners_are_refused_at_once(listeners: Any, words: str) -> None:
+def test_bad_listeners_are_refused_immediately(listeners: Any, words: str) -> None:
     """Only trio's listeners are."""
     with pytest.raises(InvalidOption, match=words):
         serve(Echo, listeners=listeners)

@@ -41,13 +41,13 @@ async def outcome(chunks: list[bytes]) -> Any:
     client, server = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
 
-        async def say() -> None:
+        async def send() -> None:
             for chunk in chunks:
                 await client.send_all(chunk)
                 await trio.testing.wait_all_tasks_blocked()
             await client.send_eof()
 
-        nursery.start_soon(say)
+        nursery.start_soon(send)
         try:
             call = await read_request(server, LIMIT)
         except Refusal as refusal:
@@ -64,7 +64,7 @@ async def outcome(chunks: list[bytes]) -> Any:
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(st.data(), st.one_of(mutated(), st.binary(max_size=100)))
 def test_any_bytes_come_to_the_same_however_they_are_cut(data: st.DataObject, wire: bytes) -> None:
-    """Nothing raises anything else; a request says the same byte by byte."""
+    """No other exception is raised; a request is the same when read byte by byte."""
     whole = trio.run(outcome, [wire] if wire else [])
     assert whole == "ended" or isinstance(whole, Request) or whole in (400, 414, 431)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=3)))
@@ -104,8 +104,8 @@ BAD_RESPONSES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("words", BAD_RESPONSES)
-def test_a_response_that_cannot_be_sent_is_refused_at_once(words: str) -> None:
-    """Where it is made; the error says what is allowed."""
+def test_a_response_that_cannot_be_sent_is_refused_immediately(words: str) -> None:
+    """At its construction; the error states what is allowed."""
     with pytest.raises(ValueError, match=words):
         Response(**BAD_RESPONSES[words])
 

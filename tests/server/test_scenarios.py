@@ -33,7 +33,7 @@ async def test_7_a_ping_behind_unread_messages_is_answered(autojump_clock: objec
     held = Held()
     async with serving(held, shutdown_timeout=1) as site:
         client, _ = await held.accept(site)
-        await client.say(frame(0x81, b"unread") * 5 + frame(0x89, b"there?"))
+        await client.send(frame(0x81, b"unread") * 5 + frame(0x89, b"there?"))
         assert await client.frame() == (0x8A, b"there?")
         await client.stream.aclose()
 
@@ -43,7 +43,7 @@ async def test_7a_a_message_in_65536_fragments_is_one_message() -> None:
     with trio.fail_after(30):
         async with serving(Echo, compression=None) as site:
             client = await site.upgraded()
-            await client.say(
+            await client.send(
                 frame(0x01, b"") + frame(0x00, b"") * (2**16 - 2) + frame(0x80, b"end")
             )
             assert await client.frame() == (0x81, b"end")
@@ -61,7 +61,7 @@ async def test_10_a_message_and_an_immediate_close_are_both_seen() -> None:
     with trio.fail_after(10):
         async with serving(late) as site:
             client = await site.upgraded()
-            await client.say(frame(0x81, b"last words") + CLOSE_1000)
+            await client.send(frame(0x81, b"last words") + CLOSE_1000)
             assert await client.close_code() == 1000
             assert await client.everything() == b""
     assert got == ["last words"]
@@ -89,7 +89,7 @@ async def test_13_a_client_that_trickles_cannot_extend_the_close(autojump_clock:
         async def trickle() -> None:
             while True:
                 await trio.sleep(0.5)
-                await client.say(frame(0x81, b"more"))
+                await client.send(frame(0x81, b"more"))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trickle)
@@ -121,7 +121,7 @@ async def test_14_both_close_at_once_with_different_codes(autojump_clock: object
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(conn.aclose, 4001)
-            await client.say(frame(0x88, (4002).to_bytes(2, "big")))
+            await client.send(frame(0x88, (4002).to_bytes(2, "big")))
             assert await client.close_code() in (4001, 4002)
             assert await client.everything() == b""
         assert trio.current_time() == began
@@ -158,26 +158,26 @@ async def test_16_a_cancelled_receive_loses_nothing(autojump_clock: object) -> N
         for number in range(20):
             with trio.move_on_after(0.5):
                 await conn.receive()
-            await client.say(frame(0x81, b"%d" % number))
+            await client.send(frame(0x81, b"%d" % number))
             assert await conn.receive() == str(number)
         await client.stream.aclose()
 
 
 async def test_22_data_and_pings_between_fragments() -> None:
-    """A ping is answered at once; a data frame is a broken protocol, 1002."""
+    """A ping is answered immediately; a data frame is a protocol violation, 1002."""
     with trio.fail_after(10):
         async with serving(echo) as site:
             client = await site.upgraded()
-            await client.say(frame(0x01, b"in ") + frame(0x89, b"?") + frame(0x80, b"two"))
+            await client.send(frame(0x01, b"in ") + frame(0x89, b"?") + frame(0x80, b"two"))
             assert await client.frame() == (0x8A, b"?")
             assert await client.frame() == (0x81, b"in two")
-            await client.say(frame(0x01, b"in ") + frame(0x81, b"no"))
+            await client.send(frame(0x01, b"in ") + frame(0x81, b"no"))
             assert await client.close_code() == 1002
             await client.stream.aclose()
 
 
 async def test_the_server_ends_the_stream_after_the_closing_handshake() -> None:
-    """At once, whoever began it: clients wait for that (RFC 6455, section 7.1.1)."""
+    """Immediately, whichever side began: clients wait for it (RFC 6455, section 7.1.1)."""
     held = Held()
     with trio.fail_after(10):
         async with serving(held, shutdown_timeout=0.1) as site:
@@ -188,7 +188,7 @@ async def test_the_server_ends_the_stream_after_the_closing_handshake() -> None:
                     if server_first:
                         nursery.start_soon(conn.aclose)
                         assert await client.close_code() == 1000
-                    await client.say(CLOSE_1000)
+                    await client.send(CLOSE_1000)
                     if not server_first:
                         assert await client.close_code() == 1000
                     assert await client.stream.receive_some() == b""

@@ -1,4 +1,4 @@
-"""``serve()`` and ``serve_forever()``: what runs on each connection, and what a server tells."""
+"""``serve()`` and ``serve_forever()``: what runs on each connection, and properties of a server."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def test_the_server_side_knows_what_the_client_asked_for() -> None:
 
 
 async def test_a_server_cannot_reconnect() -> None:
-    """It says so at once, and the connection goes on."""
+    """It raises immediately, and the connection stays open."""
 
     async def handler(conn: Connection[None]) -> None:
         with pytest.raises(UsageError, match="its client may connect again"):
@@ -226,7 +226,7 @@ async def test_two_failures_come_out_as_one_group() -> None:
 
 
 async def test_a_group_of_the_blocks_own_comes_out_as_it_is(autojump_clock: object) -> None:
-    """Exceptions alone leave time for a shutdown in good order."""
+    """Only exceptions leave time for a graceful shutdown."""
     async with trio.open_nursery() as outer:
         with pytest.raises(ExceptionGroup) as caught:
             async with serving(Echo) as site:

@@ -78,7 +78,7 @@ async def _expect_1001(listener: MemoryListener) -> None:
 
 
 async def test_code_and_reason_may_be_chosen_and_the_first_close_wins() -> None:
-    """1012 says that the server restarts."""
+    """1012 means that the server restarts."""
     with trio.fail_after(10):
         async with serving(Echo) as site, site.dial() as conn:
             with pytest.raises(InvalidOption, match="close code 1006"):
@@ -147,10 +147,10 @@ async def test_the_one_deadline_ends_terminate_hooks_as_well(autojump_clock: obj
 async def test_clients_that_have_not_asked_for_anything_hold_nothing_up(
     autojump_clock: object,
 ) -> None:
-    """Browsers connect in advance: those get no more than a second to say something."""
+    """Browsers connect in advance: silent clients get at most a second."""
     async with serving(Echo, open_timeout=60) as site:
         silent, halfway = await site.raw(), await site.raw()
-        await halfway.say(request()[:30])
+        await halfway.send(request()[:30])
         await trio.testing.wait_all_tasks_blocked()
         began = trio.current_time()
         site.server.close()
@@ -161,7 +161,7 @@ async def test_clients_that_have_not_asked_for_anything_hold_nothing_up(
 
 
 async def test_nobody_is_let_in_any_more() -> None:
-    """Who had connected but not shaken hands gets 503; who comes later finds nobody."""
+    """Clients in their opening handshake get 503; later ones cannot connect."""
     release = trio.Event()
 
     async def stay(conn: Connection[None]) -> None:
@@ -170,10 +170,10 @@ async def test_nobody_is_let_in_any_more() -> None:
     with trio.fail_after(10):
         async with serving(stay) as site, site.dial():
             early = await site.raw()
-            await early.say(request()[:30])
+            await early.send(request()[:30])
             await trio.testing.wait_all_tasks_blocked()
             site.server.close()
-            await early.say(request()[30:])
+            await early.send(request()[30:])
             head = await early.head()
             assert head.startswith(b"HTTP/1.1 503 ")
             assert b"Retry-After: 5" in head

@@ -1,4 +1,4 @@
-"""Servers written by hand: they say exactly the bytes that a test wants said.
+"""Servers written by hand, which send exactly the bytes of a test.
 
 A script is ``async def script(stream)`` and plays the server on one raw stream. It can be
 served over TCP (:func:`serving`) or in memory (``memory_stream_pair``, for tests with a clock).
@@ -123,7 +123,7 @@ def answering(*parts: bytes) -> Script:
 
 
 def upgrading(requests: list[Request], *headers: str) -> Script:
-    """A script that upgrades every client, notes its request and closes in good order."""
+    """A script that upgrades every client, records its request and closes cleanly."""
 
     async def script(stream: trio.abc.Stream) -> None:
         requests.append(await read_request(stream))
@@ -173,7 +173,7 @@ async def failure(url: str, **options: Unpack[ConnectOptions]) -> TrioglockError
 
 @asynccontextmanager
 async def memory_server(script: Script) -> AsyncIterator[trio.abc.Stream]:
-    """A stream to a script that plays in memory; nobody waits for more than 1000 seconds."""
+    """A stream to a script that runs in memory; fails after 1000 seconds."""
     near, far = memory_stream_pair()
     with trio.fail_after(1000):
         async with trio.open_nursery() as nursery:
@@ -182,7 +182,7 @@ async def memory_server(script: Script) -> AsyncIterator[trio.abc.Stream]:
             nursery.cancel_scope.cancel()
 
 
-async def told(
+async def connect_error(
     script: Script, transport: MakeTransport, /, **options: Unpack[ConnectOptions]
 ) -> tuple[TrioglockError, float]:
     """The error that comes of a server like this, and after how many seconds."""
@@ -232,7 +232,7 @@ class Deaf(trio.abc.SocketFactory):
 
 @cache
 def authority() -> trustme.CA:
-    """The one authority that the tests' certificates come from; nobody else trusts it."""
+    """The authority that issues the tests' certificates; only the tests trust it."""
     return trustme.CA()
 
 

@@ -83,7 +83,7 @@ STAGES = {
 @on_both
 @pytest.mark.parametrize("stage", STAGES)
 async def test_a_cancelled_connect_leaks_nothing(transport: MakeTransport, stage: str) -> None:
-    """Cancelled while it waits, an attempt closes its socket, by itself and at once."""
+    """An attempt that is cancelled while it waits closes its socket immediately."""
     scheme, proxy, script = STAGES[stage]
     with no_leak():
         async with serving(script) as port:
@@ -177,7 +177,7 @@ async def test_the_users_own_deadline_is_no_open_timeout(autojump_clock: MockClo
 
 @on_both
 async def test_an_open_connection_leaks_nothing(transport: MakeTransport) -> None:
-    """Opened and closed in good order, no descriptor remains."""
+    """No descriptor remains after opening and closing."""
 
     async def script(stream: trio.abc.Stream) -> None:
         await upgrading([])(stream)

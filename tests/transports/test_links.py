@@ -1,4 +1,4 @@
-"""Links by the port alone: streams that break, and what each plug makes of odd frames."""
+"""Links through their interface: streams that break, and unusual frames."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def linked(transport: MakeTransport, stream: trio.abc.Stream) -> AsyncIter
 
 
 def after_101(*parts: bytes, extension: str | None = None) -> Script:
-    """A script that upgrades, says this, and stays."""
+    """A script that upgrades, sends these bytes, and stays."""
 
     async def script(stream: trio.abc.Stream) -> None:
         headers = [] if extension is None else [f"Sec-WebSocket-Extensions: {extension}"]
@@ -136,7 +136,7 @@ async def test_a_stream_that_breaks_in_the_handshake(
 async def test_a_stream_that_breaks_in_a_refusal(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
-    """The status is told, with as much of the body as came."""
+    """The error has the status and the received part of the body."""
     data = response("503 Busy", "Content-Length: 1000", body=b"no entry")
     async with memory_server(answering(data)) as stream:
         error = await failure(URL, transport=transport(), stream=Fragile(stream, reads=1))
@@ -145,7 +145,7 @@ async def test_a_stream_that_breaks_in_a_refusal(
 
 @on_both
 async def test_a_peer_that_is_gone_has_no_name(transport: MakeTransport) -> None:
-    """That a socket cannot say any more who it led to harms nothing."""
+    """A socket that no longer has a peer address is accepted."""
 
     def gone() -> object:
         raise OSError("not connected")
@@ -211,7 +211,7 @@ async def test_unasked_pongs_and_twin_pings_can_be_sent(
 async def test_how_trio_websocket_ends(
     frame: bytes, kind: type[Close | Violation], code: int, autojump_clock: MockClock
 ) -> None:
-    """A Close frame comes up as it was said; one with a bad code is the library's own 1002."""
+    """A Close frame is returned as sent; one with a bad code is the library's own 1002."""
     async with (
         memory_server(after_101(frame)) as stream,
         linked(TrioWebsocketTransport, stream) as link,

@@ -1,13 +1,13 @@
 """The server: ``serve()``, and what it runs on each connection."""
 
-from .connections import ConnectionRegistry, ConnectionRunner, Handler, Target
+from .connections import ConnectionHandler, ConnectionRegistry, ConnectionRunner, Target
 from .serve import ServeOptions, serve, serve_forever
 from .server import Server
 
 __all__ = [
+    "ConnectionHandler",
     "ConnectionRegistry",
     "ConnectionRunner",
-    "Handler",
     "ServeOptions",
     "Server",
     "Target",

@@ -23,12 +23,12 @@ from ..options import FlowOptions
 from ..telemetry import EventEmitter
 from ..transports import Link
 
-__all__ = ["ConnectionRegistry", "ConnectionRunner", "Handler", "Target"]
+__all__ = ["ConnectionHandler", "ConnectionRegistry", "ConnectionRunner", "Target"]
 
-Handler: TypeAlias = Callable[[Connection[None]], Awaitable[object]]
+ConnectionHandler: TypeAlias = Callable[[Connection[None]], Awaitable[object]]
 """``async def handler(conn)``: the connection closes with 1000 when it returns."""
 
-Target: TypeAlias = Callable[[], Socket[Any]] | Handler
+Target: TypeAlias = Callable[[], Socket[Any]] | ConnectionHandler
 """A Socket class, or a function that creates a Socket for each connection; or a handler."""
 
 COALESCE = 0.001
@@ -178,7 +178,7 @@ class ConnectionRunner:
         with self._registry.limited():
             await hook(reason, state)
 
-    def _prepare(self) -> tuple[Socket[Any], Handler]:
+    def _prepare(self) -> tuple[Socket[Any], ConnectionHandler]:
         """Create the hooks and the handler; if that fails, the connection fails."""
         if is_handler(self._target):
             return Socket(), self._target  # type: ignore[return-value]

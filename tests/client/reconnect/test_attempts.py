@@ -76,14 +76,14 @@ async def test_giving_up_on_the_first_connection(autojump_clock: Clock) -> None:
     with pytest.raises(ReconnectFailed) as caught:
         async with joined(net, notes, reconnect=policy(max_attempts=3)):
             raise AssertionError("there was a connection")
-    told = caught.value.attempts
-    assert [reason.error for reason in told if isinstance(reason, HandshakeFailed)] == errors
-    assert [reason.attempt for reason in told] == [1, 2, 3]
+    attempts = caught.value.attempts
+    assert [reason.error for reason in attempts if isinstance(reason, HandshakeFailed)] == errors
+    assert [reason.attempt for reason in attempts] == [1, 2, 3]
     assert (notes.begun, notes.ends) == (0, [])
 
 
 @pytest.mark.parametrize("error", [refusal(401), TLSFailed("untrusted")], ids=repr)
-async def test_what_is_final_comes_out_at_once(error: Exception, autojump_clock: Clock) -> None:
+async def test_what_is_final_comes_out_immediately(error: Exception, autojump_clock: Clock) -> None:
     """As it was raised, also after attempts that were worth another one."""
     net = MemoryTransport()
     net.refuse_next()
@@ -149,7 +149,7 @@ async def test_only_a_stable_connection_begins_anew(
 
 
 async def slam(net: MemoryTransport, code: int = 1008) -> None:
-    """Accept and close at once, again and again."""
+    """Accept and close immediately, again and again."""
     while True:
         far = await net.accept()
         await far.write([Close(code)])
@@ -160,7 +160,7 @@ async def slam(net: MemoryTransport, code: int = 1008) -> None:
     "reconnect", [True, Backoff(jitter="none", max_attempts=None)], ids=["True", "endless"]
 )
 async def test_scenario_05_no_storm(reconnect: bool | Backoff, autojump_clock: Clock) -> None:
-    """A server that accepts and closes at once sees at most 12 connections in a minute."""
+    """A server that accepts and closes immediately sees at most 12 connections in a minute."""
     net = MemoryTransport()
     with trio.move_on_after(60):
         async with trio.open_nursery() as nursery:
@@ -246,7 +246,7 @@ async def test_an_os_error_of_such_a_function_may_pass(autojump_clock: Clock) ->
 
 
 async def test_any_other_error_of_such_a_function_comes_out(autojump_clock: Clock) -> None:
-    """As it was raised, and at once."""
+    """Unchanged, and immediately."""
     error = KeyError("token")
 
     async def headers() -> dict[str, str]:

@@ -88,7 +88,7 @@ def test_jitter_is_as_random_as_its_source() -> None:
 
 
 def test_the_defaults() -> None:
-    """They are what the documents say."""
+    """The defaults are those of the documentation."""
     assert Backoff() == Backoff(
         initial=0.3, maximum=60, multiplier=2, jitter="full",
         max_attempts=10, stable_after=10, retryable=is_transient,

@@ -61,7 +61,7 @@ class Flaky:
         self.frames += await peer.answer(echo=True)
 
     async def _take(self, peer: RawPeer) -> None:
-        """Take one message, or whatever the client says before it leaves."""
+        """Receive one message, or the client's last one."""
         frame = await peer.read()
         if frame is not None:
             self.frames.append(frame)
@@ -156,8 +156,8 @@ async def live(scope: trio.CancelScope, socket: Life, transport: MakeTransport, 
             with pytest.raises(trio.ClosedResourceError):
                 await near.send_all(b"x")
     assert {frame.opcode for frame in server.frames} <= WHOLE
-    said = [frame.payload for frame in server.frames if frame.opcode == TEXT]
-    assert said == [b"before", b"during", b"after"][: len(said)]
+    sent = [frame.payload for frame in server.frames if frame.opcode == TEXT]
+    assert sent == [b"before", b"during", b"after"][: len(sent)]
     return finished
 
 

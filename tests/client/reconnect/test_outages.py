@@ -1,4 +1,4 @@
-"""Outages: what survives them, what waits for their end, and what nobody can tell afterwards."""
+"""Outages: what survives them, what waits for their end, and what remains in doubt."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def test_the_mailbox_works_during_an_outage(autojump_clock: Clock) -> None
 
 
 async def test_messages_of_an_outage_go_out_in_order(autojump_clock: Clock) -> None:
-    """They are queued at once, and sent over the new link before later ones."""
+    """They are queued immediately, and sent over the new link before later ones."""
     net = MemoryTransport()
     async with joined(net) as conn:
         await outage(net, conn)
@@ -232,7 +232,7 @@ async def test_a_ping_needs_a_link(autojump_clock: Clock) -> None:
         assert not [f for f in await frames(await net.accept()) if isinstance(f, Ping)]
 
 
-# What cannot be told.
+# Messages in doubt.
 
 
 async def test_what_was_being_written_is_in_doubt(autojump_clock: Clock) -> None:
@@ -254,7 +254,7 @@ async def test_what_was_being_written_is_in_doubt(autojump_clock: Clock) -> None
 
 
 async def test_a_flush_of_what_is_in_doubt_raises(autojump_clock: Clock) -> None:
-    """Nobody can tell whether it arrived: ``flush`` does not pretend to."""
+    """Whether it arrived is unknown, so ``flush`` raises."""
     net = MemoryTransport(capacity=1)
     async with joined(net) as conn:
         far = await net.accept()

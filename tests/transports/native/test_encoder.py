@@ -1,4 +1,4 @@
-"""The encoder: every frame in its shortest legal form, masked where the role says so."""
+"""The encoder: every frame in its shortest legal form, masked for a client."""
 
 from __future__ import annotations
 
@@ -81,8 +81,10 @@ def test_frames_leave_in_one_piece_and_in_order() -> None:
 def test_our_decoder_reads_what_we_send(mask: bool, deflate: bool) -> None:
     """Both roles, compressed and not."""
     encoder = Encoder(mask=mask, deflate=new_deflate() if deflate else None)
-    said = [item.message if isinstance(item, PreparedMessage) else item for item in CONVERSATION]
-    assert decode([encoder.encode(CONVERSATION)], masked=mask, deflate=deflate) == said
+    expected = [
+        item.message if isinstance(item, PreparedMessage) else item for item in CONVERSATION
+    ]
+    assert decode([encoder.encode(CONVERSATION)], masked=mask, deflate=deflate) == expected
 
 
 @pytest.mark.parametrize("mask", [True, False])

@@ -50,7 +50,7 @@ async def test_every_address_of_a_name_has_the_same_port() -> None:
 
 
 class Resolver(trio.abc.HostnameResolver):
-    """Finds the families it is told to, whether this machine has them or not."""
+    """Resolves to these families, whether this machine supports them or not."""
 
     def __init__(self, *families: int) -> None:
         self._families = families
@@ -93,7 +93,7 @@ async def test_processes_may_share_a_port() -> None:
                     raise AssertionError
 
 
-async def test_the_port_is_free_again_at_once() -> None:
+async def test_the_port_is_free_again_immediately() -> None:
     """A server that was stopped can start again, though its connections linger in TCP."""
     with trio.fail_after(10):
         port = 0
@@ -181,7 +181,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 async def test_tls(
     transport: MakeTransport, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
-    """``wss://``, and nobody waits for the other at the end."""
+    """``wss://``, without waiting for each other at the end."""
     with trio.fail_after(10):
         async with serve(
             Echo, "127.0.0.1", 0, ssl_context=contexts[0], transport=transport()
@@ -199,14 +199,14 @@ async def test_tls(
 async def test_a_tls_handshake_that_fails_is_logged_once_and_the_others_served(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Plain text, a client without trust, one that never says a word: bounded by open_timeout."""
+    """Plain text, an untrusting client, a silent one: bounded by open_timeout."""
     caplog.set_level("INFO")
     with trio.fail_after(10):
         async with serve(Echo, "127.0.0.1", 0, ssl_context=contexts[0], open_timeout=0.3) as server:
             assert server.port is not None
             silent = RawClient(await trio.open_tcp_stream("127.0.0.1", server.port))
             plain = RawClient(await trio.open_tcp_stream("127.0.0.1", server.port))
-            await plain.say(b"GET / HTTP/1.1\r\n\r\n")
+            await plain.send(b"GET / HTTP/1.1\r\n\r\n")
             await plain.everything()
             with pytest.raises(TLSFailed):
                 async with connect(f"wss://127.0.0.1:{server.port}"):

@@ -104,7 +104,7 @@ async def test_the_connection_hides_user_info() -> None:
 
 @on_both
 async def test_user_info_becomes_basic_authentication(transport: MakeTransport) -> None:
-    """User and password of the URL reach the server percent-decoded, as RFC 7617 says."""
+    """User and password of the URL reach the server percent-decoded (RFC 7617)."""
     requests: list[Request] = []
     async with serving(upgrading(requests)) as port:
         url = f"ws://us%40er:p%3Ass@127.0.0.1:{port}/"
@@ -239,7 +239,7 @@ async def test_scenario_37_a_silent_ipv6_address_falls_back(mock_clock: MockCloc
 
 @on_both
 async def test_an_unknown_name_is_connect_failed(transport: MakeTransport) -> None:
-    """A name that does not resolve is a ConnectFailed that says which."""
+    """A name that does not resolve is a ConnectFailed that contains it."""
     resolve_to()
     error = await failure("ws://nowhere.test/", transport=transport())
     assert isinstance(error, ConnectFailed)
@@ -249,7 +249,7 @@ async def test_an_unknown_name_is_connect_failed(transport: MakeTransport) -> No
 
 @on_both
 async def test_connect_failed_is_an_os_error(transport: MakeTransport) -> None:
-    """A port that nobody listens on raises an OSError, with the system's own as its cause."""
+    """A closed port is a ConnectFailed with the system's OSError as its cause."""
     async with serving(answering()) as port:
         pass
     with pytest.raises(OSError, match=str(port)) as caught:
