@@ -28,7 +28,7 @@ from trioglock.testing import MockServer, echo
 
 
 async def handler(conn: Any) -> None:
-    """Of a server."""
+    """A handler of a server."""
 
 
 def test_trio_is_needed() -> None:
@@ -79,7 +79,7 @@ def test_what_an_address_begins_with(url: str) -> None:
 
 
 def test_where_to_listen() -> None:
-    """The order of the arguments, for those who know another one."""
+    """The error shows the order of the arguments."""
     with pytest.raises(InvalidOption, match=r"serve\(target, host, port\)"):
         serve(handler, 8765)  # type: ignore[arg-type]
 
@@ -93,7 +93,7 @@ async def test_a_port_that_is_taken_is_named() -> None:
 
 
 def test_seconds_that_cannot_be_none() -> None:
-    """What is not allowed is not offered."""
+    """The error does not offer None."""
     with pytest.raises(InvalidOption, match=r"initial must be more than 0 seconds, not -1"):
         Backoff(initial=-1)
     with pytest.raises(InvalidOption, match=r"initial must be a number of seconds, not None"):
@@ -120,7 +120,7 @@ def test_a_hook_that_is_misspelt() -> None:
 
 
 async def test_what_handle_send_returned(autojump_clock: MockClock) -> None:
-    """A dict is to be encoded, a Reply to be unpacked; None with the default hook is a mistake."""
+    """A dict must be encoded, a Reply unpacked; None with the default hook is an error."""
 
     class Returning(Socket[None]):
         def handle_send(self, message: Any, state: None) -> Any:
@@ -138,7 +138,7 @@ async def test_what_handle_send_returned(autojump_clock: MockClock) -> None:
 
 
 async def test_what_handle_disconnect_returned(autojump_clock: MockClock) -> None:
-    """The decision is named, and those that there are."""
+    """The error shows the decision and the valid ones."""
 
     class Deciding(Socket[None]):
         def handle_disconnect(self, reason: Any, state: None) -> Any:
@@ -170,7 +170,7 @@ async def test_a_mock_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
 
 
 async def test_an_echo_server_waits_as_long_as_it_is_needed(autojump_clock: MockClock) -> None:
-    """What a handler receives is no expectation."""
+    """Waiting in a handler is not an expectation of the test."""
     async with (
         MockServer(echo, memory=True) as server,
         connect(server.url, stream=server.open_stream, ping_interval=None) as conn,

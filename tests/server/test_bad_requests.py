@@ -40,7 +40,7 @@ BAD_REQUESTS: dict[str, tuple[bytes, int]] = {
 async def test_a_bad_request_is_told_why(
     data: bytes, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The status that HTTP has for it, one line in the log, and the next client is served."""
+    """The matching status, one line in the log, and the next client is served."""
     caplog.set_level("INFO")
     async with serving(Echo) as site:
         answer = await site.ask(data)
@@ -54,7 +54,7 @@ async def test_a_bad_request_is_told_why(
 
 @pytest.mark.parametrize("size", [299, 300, 301])
 async def test_the_limit_of_the_head_is_exact(size: int) -> None:
-    """What comes behind the head does not count."""
+    """Bytes behind the head do not count."""
     head = request(X="x" * (size - len(request(X=""))))
     assert len(head) == size
     async with serving(Echo, max_header_size=300) as site:

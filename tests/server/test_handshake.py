@@ -30,7 +30,7 @@ from trioglock import (
 
 
 async def refusal(path: str = "/", /, *, ask: Any = None, **options: Any) -> HandshakeRefused:
-    """How a server with these options refuses one of our clients."""
+    """The refusal of a trioglock client by a server with these options."""
     async with serving(Echo, **options) as site:
         with pytest.raises(HandshakeRefused) as caught:
             async with site.dial(path, **(ask or {})):
@@ -47,7 +47,7 @@ ORIGINS: Sequence[Any] = ["https://example.org", re.compile(r"https://[a-z]+\.ex
 async def test_scenario_43_a_page_of_another_origin_is_refused_with_403(
     transport: MakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where origins are configured, a foreign page, and a client without any, stay outside."""
+    """With origins configured, foreign pages and clients without an origin are refused."""
     caplog.set_level("INFO")
     foreign = {"origin": "https://evil.example"}
     error = await refusal(origins=ORIGINS, ask=foreign, transport=transport())
@@ -67,20 +67,20 @@ async def test_scenario_43_a_page_of_another_origin_is_refused_with_403(
 
 @pytest.mark.parametrize("origin", ["https://example.org", "https://shop.example.net"])
 async def test_a_page_of_ours_is_let_in(origin: str) -> None:
-    """An exact origin, or a pattern that matches all of it."""
+    """An exact origin, or a pattern that matches it fully."""
     async with serving(Echo, origins=ORIGINS) as site, site.dial(origin=origin) as conn:
         await conn.send("in")
         assert await conn.receive() == "in"
 
 
 async def test_none_among_the_origins_lets_in_clients_that_are_no_browsers() -> None:
-    """They send no Origin header."""
+    """Such clients send no Origin header."""
     async with serving(Echo, origins=[*ORIGINS, None]) as site, site.dial() as conn:
         await conn.ping()
 
 
 async def test_without_origins_any_page_may_connect() -> None:
-    """The default, as the RFC leaves it."""
+    """The default of the RFC."""
     async with serving(Echo) as site, site.dial(origin="https://evil.example") as conn:
         await conn.ping()
 
@@ -107,7 +107,7 @@ async def test_a_client_that_offers_none_of_the_subprotocols_gets_400(offered: l
 
 @on_both
 async def test_a_function_may_choose_the_subprotocol(transport: MakeTransport) -> None:
-    """It sees the request and all that is offered."""
+    """It gets the request and the offered names."""
 
     def select(asked: Request, offered: Sequence[str]) -> str | None:
         return offered[-1] if asked.path == "/last" and offered else None
@@ -135,7 +135,7 @@ async def test_a_function_cannot_choose_what_was_not_offered(
 
 
 async def test_compression_is_agreed_on_where_both_want_it() -> None:
-    """With None it is not, and trio-websocket cannot."""
+    """Not with None, nor with trio-websocket."""
     settings: list[tuple[ServeOptions, tuple[str, ...]]] = [
         ({}, ("permessage-deflate",)),
         ({"compression": None}, ()),
@@ -172,7 +172,7 @@ def respond(asked: Request) -> Response | None:
 
 
 async def test_process_request_answers_in_plain_http() -> None:
-    """A health check, a page, bytes: a full answer, behind which the connection ends."""
+    """A health check, a page, bytes: a full response, then the connection ends."""
     async with serving(Echo, process_request=respond) as site:
         health = await site.ask(plain_request("/health"))
         assert (health.status, health.body) == (200, b"ok\n")
@@ -194,7 +194,7 @@ async def test_process_request_answers_in_plain_http() -> None:
 
 
 async def test_a_head_request_gets_the_head_alone() -> None:
-    """Load balancers like to ask so."""
+    """As load balancers send it."""
     async with serving(Echo, process_request=respond) as site:
         head = await site.ask(plain_request("/health", "HEAD"))
         assert (head.status, head.body, head.headers["content-length"]) == (200, b"", "3")
@@ -215,7 +215,7 @@ async def test_process_request_lets_in_whom_it_does_not_answer(transport: MakeTr
 
 
 async def test_process_request_may_be_async(autojump_clock: object) -> None:
-    """It may look things up; its time counts against open_timeout."""
+    """Its time counts against open_timeout."""
 
     async def slow(asked: Request) -> Response | None:
         await trio.sleep(float(asked.query))
@@ -235,14 +235,14 @@ async def test_process_request_may_be_async(autojump_clock: object) -> None:
 async def test_process_request_must_return_a_response(
     result: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Anything else is a mistake of the server's, which the log explains."""
+    """Anything else is an error of the server, explained in the log."""
     error = await refusal(process_request=lambda _: result)
     assert error.status == 500
     assert "must return a Response or None" in caplog.text
 
 
 async def test_without_process_request_plain_http_is_told_what_this_is() -> None:
-    """426, as RFC 9110 has it for those who must upgrade."""
+    """426, as RFC 9110 defines it."""
     async with serving(Echo) as site:
         answer = await site.ask(plain_request())
         assert answer.status == 426
@@ -253,7 +253,7 @@ async def test_without_process_request_plain_http_is_told_what_this_is() -> None
 
 
 async def test_a_request_may_come_byte_by_byte(autojump_clock: object) -> None:
-    """However slowly, as long as it is whole in time."""
+    """However slowly, as long as it is complete in time."""
     async with serving(Echo) as site:
         client = await site.raw()
         for at in range(len(request())):

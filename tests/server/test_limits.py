@@ -1,4 +1,4 @@
-"""18, 42: one bad client never disturbs another; all that it can take is bounded."""
+"""18, 42: a bad client never affects another; its resources are bounded."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_a_handshake_that_never_ends_is_dropped_at_open_timeout(
 async def test_a_refused_client_that_stays_is_logged_once(
     autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It has its answer, and its time is over while the server waits for it to hang up."""
+    """Its timeout expires while the server waits for it to disconnect."""
     caplog.set_level("INFO")
     async with serving(Echo, open_timeout=7) as site:
         client = await site.raw()
@@ -75,7 +75,7 @@ async def _trickle(client: RawClient, byte: bytes) -> None:
 async def test_scenario_42_2000_half_open_connections_are_bounded_and_the_others_served(
     autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They cost little, end at open_timeout, are logged once each; who connects is served."""
+    """They cost little, end at open_timeout, are logged once each; others are served."""
     caplog.set_level("INFO")
     async with serving(Echo, open_timeout=10) as site, site.dial() as before:
         gc.collect()
@@ -102,7 +102,7 @@ async def test_scenario_42_2000_half_open_connections_are_bounded_and_the_others
 async def test_scenario_42_2000_half_open_sockets_are_bounded_and_the_others_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The same on the network, with fewer allowed: at the end all of it is given back."""
+    """The same on the network, with fewer allowed: all resources are released."""
     resource = pytest.importorskip("resource", reason="no limits of open files on this system")
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2 * HALF_OPEN + 100:
         pytest.skip("too few files may be open for 2,000 connections, see ulimit -n")
@@ -134,7 +134,7 @@ async def test_scenario_42_2000_half_open_sockets_are_bounded_and_the_others_ser
 async def test_too_many_handshakes_drop_the_one_that_began_first(
     autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """So many that the time limit is too long: newcomers are served all the same."""
+    """So many that the timeout is too long: new clients are served."""
     caplog.set_level("INFO")
     async with serving(Echo, max_handshakes=3) as site:
         clients = []
@@ -220,7 +220,7 @@ async def test_a_broken_protocol_is_told_its_code_and_nobody_else_minds(
 async def test_max_connections_are_let_in_and_the_next_gets_503(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """With Retry-After; when one has gone, the next one is let in. Plain HTTP still answers."""
+    """With Retry-After; after a disconnect the next one is accepted. Plain HTTP still works."""
     caplog.set_level("INFO")
     with trio.fail_after(10):
         async with serving(Echo, max_connections=2) as site, site.dial() as first:
@@ -239,7 +239,7 @@ async def test_max_connections_are_let_in_and_the_next_gets_503(
 
 
 async def test_refused_clients_take_no_place(autojump_clock: object) -> None:
-    """Neither those who were refused nor those who dawdled or broke off count."""
+    """Refused, slow and disconnected clients do not count."""
     async with serving(Echo, max_connections=1, open_timeout=1) as site:
         for _ in range(3):
             await site.ask(plain_request())
@@ -278,7 +278,7 @@ async def test_scenario_18_a_client_gone_in_mid_handshake_is_nobodys_error(
 
 
 class Exhausted(MemoryListener):
-    """A listener of a process that has no file descriptor left for a while."""
+    """A listener that has no file descriptors for a while."""
 
     failures = 25
 

@@ -86,7 +86,7 @@ def test_a_bad_option_is_refused_immediately(words: str) -> None:
     ],
 )
 def test_an_option_of_another_place_is_refused_immediately(options: Any) -> None:
-    """It would be ignored, and the server listen elsewhere than its caller believes."""
+    """It would be ignored, and the server would listen at another address."""
     with pytest.raises(InvalidOption, match=r"require a port|does not apply"):
         serve(Echo, **options)
 
@@ -96,6 +96,6 @@ def test_an_option_of_another_place_is_refused_immediately(options: Any) -> None
     [(5, "must be a list"), ([5], "a listener must be"), ([], "must not be empty")],
 )
 def test_bad_listeners_are_refused_immediately(listeners: Any, words: str) -> None:
-    """Only trio's listeners are."""
+    """They must be trio listeners."""
     with pytest.raises(InvalidOption, match=words):
         serve(Echo, listeners=listeners)

@@ -1,4 +1,4 @@
-"""Reading requests: whatever arrives, however it is cut, is a request, a refusal or an end."""
+"""Reading requests: any bytes, cut in any way, are a request, a refusal or an end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ tails = st.sampled_from([b"", b"\x81\x80\0\0\0\0", b"x" * 5000])
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A request with bytes changed, lost or put in."""
+    """A request with changed, removed or inserted bytes."""
     data = bytearray(draw(heads) + draw(tails))
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(data)))
@@ -37,7 +37,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 async def outcome(chunks: list[bytes]) -> Any:
-    """What comes of a stream that brings ``chunks`` and ends."""
+    """The result of reading a stream of ``chunks``."""
     client, server = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
 
@@ -75,7 +75,7 @@ def test_any_bytes_come_to_the_same_however_they_are_cut(data: st.DataObject, wi
 
 
 def test_a_request_knows_its_parts() -> None:
-    """Path and query, as they were sent; what is no URL is taken as it is."""
+    """Path and query, as they were sent, also of an invalid URL."""
     asked = read(b"GET /a%20b/c?x=1&y=%20?z HTTP/1.1\r\nHost: h\r\nX: 1\r\nx: 2\r\n\r\n")
     assert (asked.method, asked.path, asked.query) == ("GET", "/a%20b/c", "x=1&y=%20?z")
     assert asked.headers["X"] == "1, 2"
@@ -111,7 +111,7 @@ def test_a_response_that_cannot_be_sent_is_refused_immediately(words: str) -> No
 
 
 def test_a_response_is_text_or_bytes() -> None:
-    """Any status has a reason phrase, if HTTP knows one."""
+    """A standard status has its reason phrase."""
     assert Response(299, "\u2603").to_bytes() == (
         b"HTTP/1.1 299 \r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
         b"Content-Length: 3\r\n\r\n\xe2\x98\x83"

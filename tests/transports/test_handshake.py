@@ -1,4 +1,4 @@
-"""The opening handshake between two sides that mean well: what is asked, what is accepted."""
+"""Successful opening handshakes: the request, and accepted responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trioglock import ConnectOptions, InvalidOption, NativeTransport, connect
 
 
 async def asked(transport: MakeTransport, /, **options: Unpack[ConnectOptions]) -> Request:
-    """The request that these options lead to."""
+    """The request that these options produce."""
     requests: list[Request] = []
     url = "ws://user:password@memory.test/feed?since=1"
     async with memory_server(upgrading(requests)) as stream:

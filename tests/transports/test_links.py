@@ -35,7 +35,7 @@ from trioglock.transports import Link, LinkBroken
 
 @asynccontextmanager
 async def linked(transport: MakeTransport, stream: trio.abc.Stream) -> AsyncIterator[Link]:
-    """An open link over a stream, by the port alone."""
+    """An open link over a stream, without a connection."""
     async with trio.open_nursery() as nursery:
         dial = DialOptions(url=URL, stream=stream)
         link = await transport().connect(dial, nursery)
@@ -58,7 +58,7 @@ def after_101(*parts: bytes, extension: str | None = None) -> Script:
 
 
 class Fragile(trio.abc.Stream):
-    """A stream that is not trio's own: from some moment on, it raises an OSError."""
+    """A stream that is not trio's own: it starts to raise an OSError."""
 
     def __init__(self, stream: trio.abc.Stream, *, reads: float = 1e9, writes: float = 1e9) -> None:
         self._stream = stream
@@ -85,7 +85,7 @@ class Fragile(trio.abc.Stream):
 
 
 async def test_a_stream_that_breaks_while_reading(autojump_clock: MockClock) -> None:
-    """LinkBroken, with what the stream raised as its cause."""
+    """LinkBroken, with the stream's exception as its cause."""
     async with (
         memory_server(after_101()) as stream,
         linked(NativeTransport, Fragile(stream, reads=1)) as link,
@@ -96,7 +96,7 @@ async def test_a_stream_that_breaks_while_reading(autojump_clock: MockClock) -> 
 
 
 async def test_trio_websocket_takes_it_for_the_end(autojump_clock: MockClock) -> None:
-    """There a stream that breaks while reading has ended, and nothing else is raised."""
+    """With trio-websocket, a stream that breaks while reading has ended."""
     async with (
         memory_server(after_101()) as stream,
         linked(TrioWebsocketTransport, Fragile(stream, reads=1)) as link,
@@ -109,7 +109,7 @@ async def test_trio_websocket_takes_it_for_the_end(autojump_clock: MockClock) ->
 async def test_a_stream_that_breaks_while_writing(
     transport: MakeTransport, message: str, autojump_clock: MockClock
 ) -> None:
-    """LinkBroken, with what the stream raised as its cause."""
+    """LinkBroken, with the stream's exception as its cause."""
     async with (
         memory_server(after_101()) as stream,
         linked(transport, Fragile(stream, writes=1)) as link,
@@ -124,7 +124,7 @@ async def test_a_stream_that_breaks_while_writing(
 async def test_a_stream_that_breaks_in_the_handshake(
     transport: MakeTransport, where: dict[str, float], autojump_clock: MockClock
 ) -> None:
-    """ConnectFailed, with what the stream raised as its cause."""
+    """ConnectFailed, with the stream's exception as its cause."""
     async with memory_server(after_101()) as stream:
         error = await failure(URL, transport=transport(), stream=Fragile(stream, **where))
     assert isinstance(error, OSError)
@@ -189,7 +189,7 @@ async def test_what_inflates_much_comes_in_portions(autojump_clock: MockClock) -
 async def test_unasked_pongs_and_twin_pings_can_be_sent(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
-    """Control frames go out in order; a ping that is under way already does no harm."""
+    """Control frames are written in order; a duplicate ping is harmless."""
     near, far = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(after_101(text("hello")), far)

@@ -1,4 +1,4 @@
-"""Proxies: HTTP CONNECT, where the address comes from, and what goes wrong on the way."""
+"""HTTP proxies: CONNECT, the source of the address, and failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
 
 @on_both
 async def test_an_http_proxy(transport: MakeTransport) -> None:
-    """CONNECT names host and port; the name is the proxy's to resolve; the server sees us."""
+    """CONNECT names host and port, and the proxy resolves the name."""
     requests: list[Request] = []
     with no_leak():
         async with serving(upgrading(requests)) as port:
@@ -82,7 +82,7 @@ async def test_the_proxy_meets_the_same_user_agent(user_agent: str | None) -> No
 
 @on_both
 async def test_tls_through_a_proxy(transport: MakeTransport) -> None:
-    """With ``wss`` the proxy carries what it cannot read: TLS for the server's name."""
+    """With ``wss`` the tunnel carries TLS for the server's name."""
     requests: list[Request] = []
     with no_leak():
         async with serving(upgrading(requests), server_context("feed.test")) as port:
@@ -106,7 +106,7 @@ async def test_tls_through_a_proxy(transport: MakeTransport) -> None:
 async def test_an_https_proxy(
     transport: MakeTransport, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The way to the proxy may be TLS itself, and TLS to the server then runs inside it."""
+    """The connection to the proxy may use TLS, and TLS to the server runs inside it."""
     context = server_context("feed.test") if scheme == "wss" else None
     with authority().cert_pem.tempfile() as path:
         monkeypatch.setenv("SSL_CERT_FILE", path)
@@ -300,7 +300,7 @@ async def test_none_ignores_the_environment(environment: pytest.MonkeyPatch) -> 
 
 
 async def test_a_bad_address_in_the_environment(environment: pytest.MonkeyPatch) -> None:
-    """An environment that makes no sense is an InvalidOption that shows it without secrets."""
+    """An invalid proxy in the environment is an InvalidOption without secrets."""
     environment.setenv("http_proxy", "ftp://user:secret@127.0.0.1/")
     error = await failure("ws://feed.test/", proxy=True)
     assert isinstance(error, InvalidOption)

@@ -1,4 +1,4 @@
-"""Redirects: which are followed, how far, and what another origin may not learn."""
+"""Redirects: which are followed, how many, and what another origin does not get."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Site:
 @on_both
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_every_status_is_followed(transport: MakeTransport, status: int) -> None:
-    """All five redirects are followed; the connection knows where it arrived."""
+    """All redirect statuses are followed; the connection has the final URL."""
     site = Site(status=status)
     with no_leak():
         async with serving(site) as port:
@@ -142,7 +142,7 @@ async def test_wss_is_never_given_up(transport: MakeTransport) -> None:
 
 @on_both
 async def test_scenario_38_max_redirects(transport: MakeTransport) -> None:
-    """A loop ends after ``max_redirects``, by default ten, with the last answer in the error."""
+    """A loop ends after ``max_redirects``, by default ten, with the last response in the error."""
     site = Site("/")
     with no_leak():
         async with serving(site) as port:
@@ -292,7 +292,7 @@ async def test_a_redirect_without_location(
 async def test_secrets_of_a_location_are_not_shown(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
-    """The text of a failed redirect shows no user info of where it led."""
+    """The text of a failed redirect does not contain user information."""
     error, _ = await connect_error(answering(redirect("ws://user:secret@127.0.0.1:0/")), transport)
     assert isinstance(error, RedirectFailed)
     assert "secret" not in str(error)
@@ -302,7 +302,7 @@ async def test_secrets_of_a_location_are_not_shown(
 async def test_a_given_stream_cannot_follow(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
-    """An open stream leads to one server only: the redirect is refused, the stream closed."""
+    """An open stream reaches one server only: the redirect is refused, the stream closed."""
     error, _ = await connect_error(answering(redirect("/there")), transport)
     assert isinstance(error, RedirectFailed)
     assert "stream" in str(error)
@@ -331,7 +331,7 @@ async def test_a_function_can_follow(transport: MakeTransport, autojump_clock: M
 async def test_open_timeout_covers_all_redirects(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
-    """``open_timeout`` is one for the whole way, not for each station of it."""
+    """``open_timeout`` limits all redirects together."""
 
     async def script(stream: trio.abc.Stream) -> None:
         await trio.sleep(3)

@@ -32,7 +32,7 @@ from trioglock import (
 
 
 def changed(*changes: tuple[bytes, bytes], headers: tuple[str, ...] = ()) -> Script:
-    """A script that answers a good 101 with something changed, and stays."""
+    """A script that sends a modified 101 and stays connected."""
 
     async def script(stream: trio.abc.Stream) -> None:
         data = upgrade(await read_request(stream), *headers)

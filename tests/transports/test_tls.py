@@ -224,7 +224,7 @@ async def test_scenario_36_a_tls_server_that_hangs_up(
 
 @on_both
 async def test_a_server_without_tls(transport: MakeTransport) -> None:
-    """A plain-text server spoken to with ``wss`` is a TLSFailed, with OpenSSL's own words."""
+    """``wss`` to a plain-text server is a TLSFailed with OpenSSL's text."""
 
     async def script(stream: trio.abc.Stream) -> None:
         await stream.receive_some()
@@ -249,7 +249,7 @@ async def test_a_tls_server_spoken_to_without_tls(transport: MakeTransport) -> N
 @on_both
 @pytest.mark.parametrize("wrong", ["a server's context", "an impossible name"])
 async def test_a_context_that_cannot_work(transport: MakeTransport, wrong: str) -> None:
-    """What OpenSSL refuses to start with is an error of ours, and leaks no socket."""
+    """An error of OpenSSL before the handshake is a TLSFailed, and leaks no socket."""
     context = server_context() if wrong == "a server's context" else client_context()
     name = ".example.org" if wrong == "an impossible name" else None
     with no_leak():

@@ -1,4 +1,4 @@
-"""Addresses: which URLs are accepted, and how they reach resolver, server and error text."""
+"""URLs: which are accepted, and how they appear to resolver, server and in errors."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ BAD_URLS = {
 
 @pytest.mark.parametrize("url", BAD_URLS.values(), ids=BAD_URLS.keys())
 def test_a_bad_url_raises_at_the_call(url: str) -> None:
-    """``connect`` itself refuses what is no WebSocket address, before any ``async with``."""
+    """``connect`` itself rejects an invalid URL, before ``async with``."""
     with pytest.raises(InvalidURL):
         connect(url)
 
 
 @pytest.mark.parametrize("url", [None, 1, b"ws://user:secret@example.org/", ["ws://h/"]])
 def test_a_url_is_text(url: Any) -> None:
-    """Anything but a str is refused like any other bad address, and its secrets stay hidden."""
+    """Anything but a str is an InvalidURL, without its secrets."""
     with pytest.raises(InvalidURL) as caught:
         connect(url)
     assert "secret" not in str(caught.value)
@@ -83,7 +83,7 @@ def test_a_url_is_text(url: Any) -> None:
     ],
 )
 def test_the_text_hides_user_info(url: str) -> None:
-    """An InvalidURL ends up in logs: it names the address without the user's secrets."""
+    """An InvalidURL may be logged: it shows the URL without secrets."""
     with pytest.raises(InvalidURL) as caught:
         connect(url)
     assert "secret" not in f"{caught.value!r} {caught.value}"
@@ -125,7 +125,7 @@ def test_tls_options_need_wss(options: dict[str, Any]) -> None:
 
 
 class Resolver(trio.abc.HostnameResolver):
-    """Answers every name with the given addresses, in order."""
+    """Resolves every name to the given addresses, in order."""
 
     def __init__(self, *addresses: str) -> None:
         self.addresses = addresses
@@ -157,7 +157,7 @@ class Resolver(trio.abc.HostnameResolver):
 
 
 def resolve_to(*addresses: str) -> Resolver:
-    """Let every name of this test (trio keeps the resolver per run) mean these addresses."""
+    """Resolve every name to these addresses during this test."""
     resolver = Resolver(*addresses)
     trio.socket.set_custom_hostname_resolver(resolver)
     return resolver
@@ -165,7 +165,7 @@ def resolve_to(*addresses: str) -> Resolver:
 
 @on_both
 async def test_international_names_are_encoded(transport: MakeTransport) -> None:
-    """A name, path and query beyond ASCII travel as IDNA and percent-encoded UTF-8."""
+    """Names, paths and queries outside of ASCII are sent as IDNA and percent-encoded UTF-8."""
     resolver = resolve_to("127.0.0.1")
     requests: list[Request] = []
     async with serving(upgrading(requests)) as port:
@@ -192,7 +192,7 @@ async def test_scenario_37_an_ipv6_literal_keeps_its_brackets(transport: MakeTra
 
 @on_both
 async def test_a_default_port_is_left_out(transport: MakeTransport) -> None:
-    """The Host header names a port only where it is not the scheme's own."""
+    """The Host header has a port only if it is not the default of the scheme."""
     requests: list[Request] = []
     with trio.fail_after(10):
         for url in ("ws://example.test/", "ws://example.test:80/?", "ws://example.test:443/"):
@@ -211,7 +211,7 @@ async def test_a_default_port_is_left_out(transport: MakeTransport) -> None:
 
 @on_both
 async def test_scenario_37_a_refused_ipv6_address_falls_back(transport: MakeTransport) -> None:
-    """A name whose first address refuses is reached at the next one."""
+    """If the first address of a name refuses, the next one is used."""
     resolve_to("::1", "127.0.0.1")
     with no_leak():
         async with serving(upgrading([])) as port:
@@ -222,7 +222,7 @@ async def test_scenario_37_a_refused_ipv6_address_falls_back(transport: MakeTran
 
 
 async def test_scenario_37_a_silent_ipv6_address_falls_back(mock_clock: MockClock) -> None:
-    """A name whose first address never answers is reached at the next one (RFC 8305)."""
+    """If the first address of a name never answers, the next one is used (RFC 8305)."""
     resolve_to("::1", "127.0.0.1")
     trio.socket.set_custom_socket_factory(Deaf(socket.AF_INET6))
 
@@ -260,5 +260,5 @@ async def test_connect_failed_is_an_os_error(transport: MakeTransport) -> None:
 
 
 def test_headers_do_not_show_secrets() -> None:
-    """The repr of headers hides what authenticates."""
+    """The repr of headers hides credentials."""
     assert "secret" not in repr(Headers({"Authorization": "secret", "Cookie": "secret"}))

@@ -56,7 +56,7 @@ class Decides(Notes):
 
 
 async def test_none_leaves_it_to_the_policy(autojump_clock: Clock) -> None:
-    """With a policy it goes on, without one it ends."""
+    """With a policy it reconnects, without one it ends."""
     net, decides = MemoryTransport(), Decides()
     async with joined(net, decides):
         await drop(await net.accept())
@@ -82,7 +82,7 @@ async def test_stop_ends_it_whatever_the_policy_says(autojump_clock: Clock) -> N
 
 
 async def test_stop_at_the_first_attempt(autojump_clock: Clock) -> None:
-    """The attempt's own error comes out."""
+    """The error of the attempt is raised."""
     net = MemoryTransport()
     net.refuse_next(error := ConnectFailed("down"))
     with pytest.raises(ConnectFailed) as caught:
@@ -128,7 +128,7 @@ async def test_reconnect_follows_the_policys_delays(autojump_clock: Clock) -> No
 
 
 async def test_reconnect_honours_a_retry_after(autojump_clock: Clock) -> None:
-    """Without ``delay`` the server's wish counts as it does for the policy."""
+    """Without ``delay`` Retry-After applies as for the policy."""
     net = MemoryTransport()
     net.refuse_next(refusal(503, Retry_After="100"))
     async with joined(net, Decides(Reconnect())):
@@ -151,7 +151,7 @@ async def test_delays_without_a_policy_begin_anew_too(autojump_clock: Clock) -> 
 
 
 async def test_reconnect_outlasts_the_policys_attempts(autojump_clock: Clock) -> None:
-    """The hook's word counts more than ``max_attempts``."""
+    """The hook overrides ``max_attempts``."""
     net = MemoryTransport()
     for _ in range(5):
         net.refuse_next()
@@ -198,13 +198,13 @@ async def test_reconnect_replaces_functions_too(autojump_clock: Clock) -> None:
     ],
 )
 def test_a_bad_decision_is_refused(make: Callable[[], Reconnect]) -> None:
-    """Where it is made, with a word on what is wrong."""
+    """At its construction, with the reason."""
     with pytest.raises(InvalidOption):
         make()
 
 
 async def test_a_bad_address_from_the_hook_ends_it(autojump_clock: Clock) -> None:
-    """It is a failed attempt, losses to the hook, and final."""
+    """It is a failed attempt, reported to the hook, and final."""
     net, decides = MemoryTransport(), Decides(Reconnect(url="http://b.test/", delay=0))
     async with joined(net, decides) as conn:
         await drop(await net.accept())
@@ -245,7 +245,7 @@ async def test_our_own_close_is_told_and_can_be_overruled_by_nobody(
 
 
 async def test_an_async_decision(autojump_clock: Clock) -> None:
-    """``handle_disconnect`` may take its time; messages queue meanwhile."""
+    """``handle_disconnect`` may wait; messages are queued meanwhile."""
 
     class Slow(Notes):
         async def handle_disconnect(self, reason: Disconnect, state: int) -> Any:
@@ -286,7 +286,7 @@ async def test_an_end_during_the_decision(end: str, autojump_clock: Clock) -> No
 
 
 async def test_status_during_the_decision(autojump_clock: Clock) -> None:
-    """There is no link while an async hook makes up its mind: a ping raises, and does not hang."""
+    """There is no link while an async hook decides: a ping raises instead of waiting."""
 
     class Slow(Notes):
         async def handle_disconnect(self, reason: Disconnect, state: int) -> Any:
@@ -321,7 +321,7 @@ async def test_a_decision_that_raises_ends_it(autojump_clock: Clock) -> None:
 
 
 async def test_a_retryable_that_raises_ends_it(autojump_clock: Clock) -> None:
-    """It is the program's error, and comes out of the block."""
+    """It is an error of the application, raised by the block."""
 
     def broken(reason: Disconnect) -> bool:
         raise KeyError("retryable")

@@ -68,7 +68,7 @@ def between_links(net: MemoryTransport, notes: Notes) -> Any:
 
 
 def assert_ended(notes: Notes, net: MemoryTransport, kind: type[Disconnect], at: float) -> None:
-    """One end, told once, at once, and no further attempt."""
+    """One end, reported once and immediately, and no further attempt."""
     assert [type(end) for end in notes.ends] == [kind]
     assert len(net.dialed) == 1
     assert trio.current_time() - at <= 1
@@ -122,7 +122,7 @@ async def test_leaving_the_block_without_a_link(moment: Moment, autojump_clock: 
 async def test_an_exception_of_the_body_without_a_link(
     moment: Moment, autojump_clock: Clock
 ) -> None:
-    """It comes out as it was raised."""
+    """It is raised unchanged."""
     net, notes, error = MemoryTransport(), Notes(), ValueError("body")
     with pytest.raises(ValueError, match="body") as caught:
         async with between_links(net, notes) as conn:
@@ -166,7 +166,7 @@ async def test_a_crash_without_a_link(moment: Moment, autojump_clock: Clock) -> 
 
 
 async def test_a_cancel_during_the_first_connection(autojump_clock: Clock) -> None:
-    """In a pause or while dialling: nothing but the cancel comes out."""
+    """During a delay or an attempt: only Cancelled is raised."""
     for refusals in (0, 1):
         net = MemoryTransport()
         for _ in range(refusals):

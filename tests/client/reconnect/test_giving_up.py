@@ -64,7 +64,7 @@ async def test_what_was_queued_is_told_at_the_end(autojump_clock: Clock) -> None
 async def test_giving_up_on_a_server_that_went_away_is_an_error(
     comes_back: bool, autojump_clock: Clock
 ) -> None:
-    """1001 is no good end when another connection was wanted: the loop does not end quietly."""
+    """1001 is an error if reconnecting failed: the loop raises."""
     net = MemoryTransport()
     async with joined(net, reconnect=policy(max_attempts=3)) as conn:
         for _ in range(3 if comes_back else 1):
@@ -117,7 +117,7 @@ async def test_any_other_remote_close_is_not(code: int, autojump_clock: Clock) -
 
 
 async def test_the_decision_can_be_replaced(autojump_clock: Clock) -> None:
-    """``retryable`` sees each reason and has the policy's word."""
+    """``retryable`` gets each reason and decides."""
     seen: list[Disconnect] = []
 
     def retryable(reason: Disconnect) -> bool:

@@ -1,4 +1,4 @@
-"""``reconnect()`` by hand: what it leaves, what it waits for, and when it raises."""
+"""``reconnect()``: the old link, waiting for the new one, and errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_reconnect_leaves_an_open_link(autojump_clock: Clock) -> None:
 
 
 async def test_reconnect_works_without_a_policy(autojump_clock: Clock) -> None:
-    """The program's word is enough, once for each call."""
+    """It needs no policy; each call reconnects once."""
     net = MemoryTransport()
     async with joined(net, reconnect=False) as conn, trio.open_nursery() as nursery:
         nursery.start_soon(confirm, await net.accept())
@@ -148,7 +148,7 @@ async def test_reconnect_waits_through_failed_attempts(autojump_clock: Clock) ->
 
 
 async def test_reconnect_raises_when_the_connection_ends_instead(autojump_clock: Clock) -> None:
-    """By giving up, or by a close in another task."""
+    """By ReconnectFailed, or by a close in another task."""
     net = MemoryTransport()
     async with joined(net, close_timeout=1, reconnect=policy(max_attempts=2)) as conn:
         for _ in range(9):
