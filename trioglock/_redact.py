@@ -2,7 +2,7 @@
 
 All values of a query are hidden, because any of them may be a token. Headers, and string members of
 JSON messages, are hidden if their names are those of secrets. Other text is shown as it is, except
-for the URLs and credentials in it. No function here raises, and each takes time linear in the
+for the URLs, header lines and credentials in it. No function here raises, and each takes time linear in the
 length of its argument, which may come from a peer.
 """
 
@@ -70,6 +70,11 @@ _CREDENTIALS = re.compile(
     r"\b(bearer|basic)(\s++)(?![\w-]++=['\"])([a-z0-9._~+/=-]{4,}+)", re.IGNORECASE
 )
 _CREDENTIAL_WORDS = frozenset({"auth", "authentication", "authorization", "scheme", "token"})
+_HEADER = re.compile(
+    r"(?<![\w-])((?:proxy-)?authorization|(?:set-)?cookie|x-[\w-]*(?:key|token)):"
+    r"[ \t]++(?!\[hidden\])[^\r\n'\"]++",
+    re.IGNORECASE,
+)
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)?+")
 _SUSPECT = re.compile(r"[:?]|eyJ|bearer|basic", re.IGNORECASE)  # required by the patterns above
 
@@ -176,13 +181,14 @@ def _is_token(name: str) -> bool:
 
 
 def redact_text(text: str) -> str:
-    """Redact the URLs, request targets, credentials and secret JSON members in a text."""
+    """Redact URLs, request targets, header lines, credentials and JSON members in a text."""
     text = str.__str__(text)
     if not _SUSPECT.search(text):
         return text
     text = _URL.sub(partial(_redact_found, redact_url), text)
     text = _TARGET.sub(partial(_redact_found, redact_query), text)
     text = _MEMBER.sub(_redact_member, text)
+    text = _HEADER.sub(rf"\1: {HIDDEN}", text)
     text = _CREDENTIALS.sub(_redact_credentials, text)
     return _JWT.sub(HIDDEN, text)
 

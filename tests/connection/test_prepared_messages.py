@@ -63,7 +63,7 @@ async def test_a_prepared_message_arrives_as_what_it_holds(
 @pytest.mark.parametrize("message", [3, None, ["x"], Ping()])
 def test_only_data_can_be_prepared(message: Any) -> None:
     """Anything else is refused by name."""
-    with pytest.raises(ValueError, match="a data message is str or bytes-like, not"):
+    with pytest.raises(ValueError, match="a data message must be str or bytes-like, not"):
         PreparedMessage(message)
 
 
@@ -127,7 +127,7 @@ async def test_send_frame_nowait_would_block(autojump_clock: MockClock) -> None:
 async def test_send_frame_nowait_refuses_what_is_no_frame(autojump_clock: MockClock) -> None:
     """At the call."""
     async with linked() as (conn, _):
-        with pytest.raises(InvalidFrame, match="a frame is str, bytes-like, PreparedMessage, Ping"):
+        with pytest.raises(InvalidFrame, match="a frame must be str, bytes-like, PreparedMessage, Ping"):
             conn.send_frame_nowait(3)  # type: ignore[arg-type]
 
 

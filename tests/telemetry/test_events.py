@@ -471,7 +471,7 @@ def test_an_event_can_be_logged_as_it_is() -> None:
         emitter.messages_dropped([{"token": "s3cret"}, [secret] * 10_000])
         emitter.connect_failed(1, OSError("no wss://al:s3cret@h/"), 1.0)
         emitter.connected(1, 1, 0.0, url="ws://h/?a=s3cret", peer="", subprotocol="x.bearer.s3cret")
-        emitter.terminated(RemoteClose(code=4000, reason="token=s3cret"))
+        emitter.terminated(RemoteClose(code=4000, reason="ws://h/?token=s3cret"))
     assert len(seen) == 10
     for event in seen:
         assert "s3cret" not in repr(event)

@@ -28,7 +28,7 @@ from trioglock.telemetry import (
     Event,
     EventEmitter,
     FrameSent,
-    Listening,
+    EventListener,
     ReconnectScheduled,
     Terminated,
     listen,
@@ -102,7 +102,7 @@ async def test_a_listener_that_raises_harms_nobody(
     assert kinds(seen)[-1] == "Terminated"
     [record] = [r for r in caplog.records if r.name == "trioglock.telemetry"]
     assert record.levelno == logging.ERROR
-    assert "told nothing more" in record.getMessage()
+    assert "raised and was stopped" in record.getMessage()
     assert "of the listener" in caplog.text
 
 
@@ -115,7 +115,7 @@ def test_one_listener_may_stop_another() -> None:
         other.stop()
         begun.append(listen(late.append, ConnectStarted))
 
-    begun: list[Listening] = []
+    begun: list[EventListener] = []
     with listen(stop, ConnectStarted) as first, listen(told.append, ConnectStarted) as other:
         emitter = EventEmitter("x", of="client")
         emitter.connect_started(1)
@@ -191,7 +191,7 @@ def test_several_threads_have_the_same_listeners() -> None:
             thread.join()
     assert failures == []
     assert Counter(kinds(told)) == {"Connected": 80, "FrameSent": 80, "Terminated": 80}
-    assert not EventEmitter.frames
+    assert not EventEmitter.emits_frames
     with heard(Connected) as seen:
         pass
     assert seen == []
@@ -266,10 +266,10 @@ async def _asynchronous(event: Event) -> None: ...
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("print",), "a listener is a function, not 'print'"),
-        ((_asynchronous,), "a listener is a plain function, not the async"),
-        ((print, "Connected"), "a kind is a class of trioglock.telemetry events, not 'Connected'"),
-        ((print, int), "a kind is a class of trioglock.telemetry events, not <class 'int'>"),
+        (("print",), "a listener must be a function, not 'print'"),
+        ((_asynchronous,), "a listener must be a plain function, not the async"),
+        ((print, "Connected"), "a kind must be a class of trioglock.telemetry events, not 'Connected'"),
+        ((print, int), "a kind must be a class of trioglock.telemetry events, not <class 'int'>"),
     ],
 )
 def test_bad_listeners(arguments: Any, text: str) -> None:

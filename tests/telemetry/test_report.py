@@ -92,7 +92,7 @@ async def test_every_hook_can_have_one(state: Any, autojump_clock: MockClock) ->
         assert "s3cret" not in text
         assert len(text.splitlines()) == 12
         assert all(line.isprintable() and len(line) < 2100 for line in text.splitlines())
-    assert facts(str(report))["latest end"] == "failed: ValueError: crash"
+    assert facts(str(report))["latest end"] == "a hook or task failed: ValueError: crash"
 
 
 async def test_before_between_and_behind_the_links(autojump_clock: MockClock) -> None:
@@ -109,9 +109,9 @@ async def test_before_between_and_behind_the_links(autojump_clock: MockClock) ->
         await trio.sleep(1)
         between = facts(str(conn.status_report()))
         assert between["link"] == "none; attempts: 1, successful: 1"
-        assert between["latest end"].startswith("lost: ")
+        assert between["latest end"].startswith("connection lost: ")
         conn.abort()
-    assert facts(str(conn.status_report()))["latest end"] == "dropped without a closing handshake"
+    assert facts(str(conn.status_report()))["latest end"] == "aborted without a closing handshake"
     assert conn.status_report().link_age is None
 
 
@@ -134,7 +134,7 @@ async def test_errors_that_cannot_be_shown(autojump_clock: MockClock) -> None:
             await far.write(["x"])
             await conn.wait_closed()
     told = facts(str(conn.status_report()))
-    assert told["latest end"] == "failed: Mute"
+    assert told["latest end"] == "a hook or task failed: Mute"
     assert repr(conn.status_report()) == f"<StatusReport of memory.test#{conn.id}: closed>"
     assert told["state"] == "'not shown: format_status raised Mute'"
 

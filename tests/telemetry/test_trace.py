@@ -63,11 +63,11 @@ class Unprintable(Exception):
 def test_off_means_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """No line, and nobody asks for a repr."""
     off = emitter(traced=False)
-    assert not off.frames
+    assert not off.emits_frames
     off.connect_failed(1, Unprintable(), 1.0)
     off.trace(on=True)
     off.trace(on=False)
-    assert not off.frames
+    assert not off.emits_frames
     off.connect_failed(1, Unprintable(), 1.0)
     off.frames_sent(str(1 // 0) for _ in range(1))
     assert lines(caplog) == []
@@ -117,16 +117,16 @@ LOST = ConnectionLost(error=OSError("reset"))
         (lambda p: p.close_started("local", Close(1000)), "closing with local reason: 1000"),
         (lambda p: p.close_started("remote", Close(4000, "a\nb")),
          "closing with remote reason: 4000 a\\nb"),
-        (lambda p: p.messages_dropped([{"x": 1}]), "dropped a message: {'x': 1}"),
+        (lambda p: p.messages_dropped([{"x": 1}]), "dropped message: {'x': 1}"),
         (lambda p: p.heartbeat_missed(HeartbeatTimeout(silence=20)),
-         "nothing was heard for 20 seconds"),
+         "heartbeat timeout: the peer sent nothing for 20 seconds"),
         (lambda p: p.heartbeat_missed(HeartbeatTimeout(silence=60, writing=True)),
-         "nothing could be written for 60 seconds"),
-        (lambda p: p.disconnected(LOST, 1.0, forced=False), "lost the connection: reset"),
-        (lambda p: p.disconnected(ConnectionLost(), 1.0, forced=False), "lost the connection"),
-        (lambda p: p.disconnected(LocalClose(), 1.0, forced=True),
+         "heartbeat timeout: the peer read nothing for 60 seconds"),
+        (lambda p: p.link_closed(LOST, 1.0, forced=False), "connection lost: reset"),
+        (lambda p: p.link_closed(ConnectionLost(), 1.0, forced=False), "connection lost"),
+        (lambda p: p.link_closed(LocalClose(), 1.0, forced=True),
          "forcefully closed the connection because the peer took too long"),
-        (lambda p: p.reconnect_scheduled(2, 0.30001), "reconnect in 0.3 seconds"),
+        (lambda p: p.reconnect_scheduled(2, 0.30001), "reconnecting in 0.3 seconds"),
     ],
 )  # fmt: skip
 def test_each_event_has_its_line(
@@ -147,7 +147,7 @@ def test_what_other_lines_tell_is_not_told_twice(caplog: pytest.LogCaptureFixtur
     """A pong was a hook's reply, and a connection that was closed is one that ends."""
     traced = emitter()
     traced.frames_sent([Pong(b"x")])
-    traced.disconnected(LocalClose(), 1.0, forced=False)
+    traced.link_closed(LocalClose(), 1.0, forced=False)
     traced.terminated(LocalClose())
     assert lines(caplog) == []
 
@@ -158,7 +158,7 @@ def test_it_can_be_switched_on_later(caplog: pytest.LogCaptureFixture) -> None:
     first.trace(on=True)
     for one in (first, second):
         one.connect_started(1)
-    assert (first.frames, second.frames) == (True, False)
+    assert (first.emits_frames, second.emits_frames) == (True, False)
     assert lines(caplog) == [f"{first.connection} attempting to connect"]
 
 
@@ -317,7 +317,7 @@ class Wild(Exception):
         lambda p: p.connect_failed(1, HandshakeRefused(400, Headers(), phrase=LONG), 1.0),
         lambda p: p.hook_failed("A.handle_send", Wild(LONG), fatal=False),
         lambda p: p.hook_failed("", TOO_LONG, fatal=True),
-        lambda p: p.disconnected(ConnectionLost(error=Wild(LONG)), 1.0, forced=False),
+        lambda p: p.link_closed(ConnectionLost(error=Wild(LONG)), 1.0, forced=False),
         lambda p: p.close_started("remote", Close(4000, CONTROLS.replace("\ud800", "") * 4)),
         lambda p: p.frames_received([Close(4000, CONTROLS.replace("\ud800", "") * 4)]),
         lambda p: p.frames_received([LONG]),
@@ -341,13 +341,13 @@ def test_a_line_is_one_line_and_not_too_long(
     ("tell", "line"),
     [
         (lambda p: p.connect_failed(1, Unprintable(), 1.0),
-         "failed to connect: <Unprintable whose text raises AssertionError>"),
+         "failed to connect: <Unprintable whose str raises AssertionError>"),
         (lambda p: p.hook_failed("", Unprintable(), fatal=True),
          "a task raised <Unprintable whose repr raises AssertionError>"),
-        (lambda p: p.disconnected(ConnectionLost(error=Unprintable()), 1.0, forced=False),
-         "lost the connection: <Unprintable whose text raises AssertionError>"),
+        (lambda p: p.link_closed(ConnectionLost(error=Unprintable()), 1.0, forced=False),
+         "connection lost: <Unprintable whose str raises AssertionError>"),
         (lambda p: p.messages_dropped([Unprintable()]),
-         "dropped a message: <Unprintable whose repr raises AssertionError>"),
+         "dropped message: <Unprintable whose repr raises AssertionError>"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_shown_is_said_to_be_so(
@@ -380,7 +380,7 @@ async def test_a_handler_that_raises_ends_the_trace_and_nothing_else(
         await conn.send("hello")
         assert await conn.receive() == "hello"
     [record] = [record for record in caplog.records if record.name == "trioglock.telemetry"]
-    assert record.getMessage().startswith("a trace cannot be written, and ends: memory.test")
+    assert record.getMessage().startswith("the trace of memory.test")
     assert "no room on the disk" in caplog.text
 
 

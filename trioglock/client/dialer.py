@@ -78,7 +78,7 @@ class Dialer:
             options = replace(self._options, url=url, additional_headers=headers)
             check_url(options)
             return await self._transport.connect(options, nursery)
-        raise OpenTimeout(f"no connection within {timeout} seconds")
+        raise OpenTimeout(f"timed out after {timeout} seconds")
 
     def retries(self, reason: Disconnect) -> bool:
         """See :meth:`LinkSource.retries`."""

@@ -84,7 +84,7 @@ class SendQueue:
         self.in_doubt: tuple[Data, ...] = ()
         """The messages that were being written when the latest link broke."""
         self.urgent_written_at: float | None = None
-        """When the frames tracked by :meth:`track_urgent` were written, on trio's clock, or None."""
+        """When the frames of :meth:`track_urgent` were written, on trio's clock, or None."""
         self._urgent_batch = math.inf
         self.link_lost: bool = False
         """Whether the link is broken or has ended."""

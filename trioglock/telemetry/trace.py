@@ -1,4 +1,4 @@
-"""The trace: a log line for each event of one connection, similar to WebSockex.
+"""The trace: a log line for each event of one connection, in the wording of WebSockex.
 
 The logger is ``trioglock.trace``, the level DEBUG. Each line starts with the name and number of the
 connection; the log record has the event as its attribute ``event``. If no handler is configured,
@@ -80,19 +80,19 @@ def write(event: Event) -> bool:
 def _format_event(event: Event) -> Iterator[str]:  # noqa: C901 - a table
     match event:
         case ConnectStarted():
-            yield "connecting"
+            yield "attempting to connect"
         case Connected():
-            yield "connected"
+            yield "successfully connected"
         case ConnectAttemptFailed(error=error):
-            yield f"could not connect: {safe_str(error)}"
+            yield f"failed to connect: {safe_str(error)}"
         case FrameSent(frame=Close() as close):
-            yield f"sending Close frame: {_format_close(close)}"
+            yield f"sending close frame: {_format_close(close)}"
         case FrameSent(frame=Pong()):
             pass  # already shown as a reply
         case FrameSent(frame=frame):
             yield f"sending frame: {shorten(frame)}"
         case FrameReceived(frame=Close() as close):
-            yield f"received Close frame: {_format_close(close)}"
+            yield f"received close frame: {_format_close(close)}"
         case FrameReceived(frame=frame):
             yield f"received frame: {shorten(frame)}"
         case HookReplied(hook=hook, frames=frames):
@@ -102,7 +102,7 @@ def _format_event(event: Event) -> Iterator[str]:  # noqa: C901 - a table
         case HookFailed(hook=hook, error=error):
             yield f"{hook or 'a task'} raised {safe_repr(error)}"
         case CloseStarted(side=side, code=code, reason=reason):
-            yield f"closing ({side}): {code} {reason}".rstrip()
+            yield f"closing with {side} reason: {code} {reason}".rstrip()
         case BackpressureStarted(waiting="reader", queue=queue):
             yield f"reading paused: {queue} is full"
         case BackpressureStarted(queue=queue):
@@ -116,7 +116,7 @@ def _format_event(event: Event) -> Iterator[str]:  # noqa: C901 - a table
             verb = "read" if writing else "sent"
             yield f"heartbeat timeout: the peer {verb} nothing for {silence:.3g} seconds"
         case LinkClosed(forced=True):
-            yield "link dropped: the peer did not respond in time"
+            yield "forcefully closed the connection because the peer took too long"
         case LinkClosed(reason=ConnectionLost(error=error)):
             cause = "" if error is None else f": {safe_str(error)}"
             yield f"connection lost{cause}"
