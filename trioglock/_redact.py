@@ -2,8 +2,8 @@
 
 All values of a query are hidden, because any of them may be a token. Headers, and string members of
 JSON messages, are hidden if their names are those of secrets. Other text is shown as it is, except
-for the URLs, header lines and credentials in it. No function here raises, and each takes time linear in the
-length of its argument, which may come from a peer.
+for the URLs, header lines and credentials in it. No function here raises, and each takes time
+linear in the length of its argument, which may come from a peer.
 """
 
 from __future__ import annotations

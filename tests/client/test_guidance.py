@@ -53,8 +53,8 @@ def test_trio_is_needed() -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: connect("ws://h/"), r"write: async with connect\(\.\.\.\) as"),
-        (lambda: serve(handler, "127.0.0.1", 0), r"write: async with serve\(\.\.\.\) as"),
+        (lambda: connect("ws://h/"), r"use: async with connect\(\.\.\.\) as"),
+        (lambda: serve(handler, "127.0.0.1", 0), r"use: async with serve\(\.\.\.\) as"),
     ],
     ids=["connect", "serve"],
 )

@@ -83,7 +83,7 @@ class Connection(Generic[StateT]):
 
     async def _send_in_turn(self, message: Any) -> None:
         self._mailbox.reject_inside_hook("send")
-        await self._wait_room()
+        await self._wait_space()
         if not self._actor.idle:
             await self._actor.send_queued(message)
         elif self._actor.send_hook.is_async:
@@ -91,13 +91,13 @@ class Connection(Generic[StateT]):
         else:
             self._actor.send_sync(message)
 
-    async def _wait_room(self) -> None:
+    async def _wait_space(self) -> None:
         """Wait until the send queue has space, or raise ConnectionClosed."""
         send_queue = self._send_queue
         if send_queue.full and not send_queue.closed:
             with self._session.emitter.waiting("sender", "send_queue"):
                 while send_queue.full and not send_queue.closed:
-                    await send_queue.wait_room()
+                    await send_queue.wait_space()
         if send_queue.closed:
             raise self._session.closed_error()
 
@@ -155,7 +155,7 @@ class Connection(Generic[StateT]):
         self._mailbox.reject_inside_hook("send_frame")
         checked = checked_frame(frame)
         await trio.lowlevel.checkpoint()
-        await self._wait_room()
+        await self._wait_space()
         if isinstance(checked, Close):
             self._session.close(checked)
         else:

@@ -22,7 +22,7 @@ from .links import LinkOwner
 from .outgoing import checked_frame
 from .send_queue import SendQueue
 
-__all__ = ["Heartbeat", "Pings", "ReadPause"]
+__all__ = ["LinkHeartbeat", "Pings", "ReadPause"]
 
 MAX_UNANSWERED = 1000
 """Maximum number of pings without a pong; older pings of the heartbeat are then forgotten."""
@@ -129,7 +129,7 @@ class ReadPause:
         self._on_change(False)
 
 
-class Heartbeat:
+class LinkHeartbeat:
     """Pings the peer of one link and detects its death.
 
     Args:

@@ -12,7 +12,7 @@ from ..telemetry import EventEmitter
 from ..transports import Link
 from .actor import Actor
 from .deadlines import Deadlines
-from .heartbeat import Heartbeat, Pings, ReadPause
+from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hook_results import HookResults
 from .links import LinkOwner
 from .reader import Reader
@@ -80,7 +80,7 @@ class LinkTasks:
             link, send_queue, emitter, self._on_close_sent, self._on_write_failed, spawn
         )
         send_queue.attach(self._writer.wake, self._writer.write_now if link.writes_now else None)
-        self._heartbeat = Heartbeat(owner, link, self._read_pause, pings, send_queue, flow)
+        self._heartbeat = LinkHeartbeat(owner, link, self._read_pause, pings, send_queue, flow)
         self._reader = Reader(
             owner, link, actor, results, send_queue, pings, self._read_pause, emitter, flow
         )

@@ -97,7 +97,7 @@ class Reader:
                         self._handle_control(event)  # type: ignore[arg-type]  # a control frame
                 send_queue.uncork()
                 if self._must_wait():
-                    await self._wait_for_room()
+                    await self._pause()
         except LinkBroken as broken:
             return ConnectionLost(error=broken.__cause__ or broken)
 
@@ -166,7 +166,7 @@ class Reader:
         limit = self._max_queue
         return limit is not None and self._actor.backlog >= limit
 
-    async def _wait_for_room(self) -> None:
+    async def _pause(self) -> None:
         """Pause reading until there is space; TCP then slows the peer down."""
         queue: Queue = (
             "receive_queue"
@@ -178,8 +178,8 @@ class Reader:
         with self._read_pause, self._emitter.waiting("reader", queue):
             while self._must_wait():
                 if self._receive_queue.full:
-                    await self._receive_queue.wait_room()
+                    await self._receive_queue.wait_space()
                 elif self._hooks_behind():
                     await self._actor.wait_backlog()
                 else:
-                    await self._send_queue.wait_room()
+                    await self._send_queue.wait_space()

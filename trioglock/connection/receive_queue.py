@@ -37,7 +37,7 @@ class ReceiveQueue:
         "_on_overflow",
         "_overflow",
         "_readers",
-        "_room",
+        "_space_waiters",
         "dropped",
         "ended",
         "items",
@@ -64,7 +64,7 @@ class ReceiveQueue:
         self._emitter = emitter
         self._closing_limit: int | None = None
         self._readers = Waiters()
-        self._room = Waiters()
+        self._space_waiters = Waiters()
 
     @property
     def full(self) -> bool:
@@ -115,14 +115,14 @@ class ReceiveQueue:
 
     def notify_taken(self) -> None:
         """Wake the reader task if enough messages were taken. Call it if :attr:`reader_waiting`."""
-        if self._room and len(self.items) <= self._low:
-            self._room.unpark_all()
+        if self._space_waiters and len(self.items) <= self._low:
+            self._space_waiters.unpark_all()
 
-    async def wait_room(self) -> None:
+    async def wait_space(self) -> None:
         """Wait until the queue has drained to a quarter of its limit."""
         self.reader_waiting = True
         try:
-            await self._room.park()
+            await self._space_waiters.park()
         finally:
             self.reader_waiting = False
 
@@ -133,7 +133,7 @@ class ReceiveQueue:
         """
         if self._limit is not None:
             self._closing_limit = max(self._limit, len(self.items))
-        self._room.unpark_all()
+        self._space_waiters.unpark_all()
 
     def start_link(self) -> None:
         """Let a full queue stop the reader task of a new link again."""
@@ -143,4 +143,4 @@ class ReceiveQueue:
         """Wake all receivers: no more messages will be delivered."""
         self.ended = True
         self._readers.unpark_all()
-        self._room.unpark_all()
+        self._space_waiters.unpark_all()

@@ -48,7 +48,7 @@ class SendQueue:
         "_pongs",
         "_put_now",
         "_queued",
-        "_room",
+        "_space_waiters",
         "_urgent",
         "_urgent_batch",
         "_wake",
@@ -114,7 +114,7 @@ class SendQueue:
         self._done = 0  # data frames ever written or in doubt
         self._lost = (0, 0)  # the range of data frames in doubt: after, up to
         self._data_lost = False
-        self._room = Waiters()
+        self._space_waiters = Waiters()
         self._flushes = Waiters()
 
     def __len__(self) -> int:
@@ -218,12 +218,12 @@ class SendQueue:
         self._data.clear()
         self._lose()
         if self.size < self._limit:
-            self._room.unpark_all()
+            self._space_waiters.unpark_all()
         return taken
 
-    async def wait_room(self) -> None:
+    async def wait_space(self) -> None:
         """Wait for space; the caller then checks again."""
-        await self._room.park()
+        await self._space_waiters.park()
 
     def flush_marks(self) -> tuple[int, int]:
         """Return the marks with which :meth:`wait_flushed` waits for everything queued now."""
@@ -270,12 +270,12 @@ class SendQueue:
 
     def release_senders(self) -> None:
         """Wake all tasks that wait for space: the connection is closing."""
-        self._room.unpark_all()
+        self._space_waiters.unpark_all()
 
     def stop_accepting(self) -> None:
         """Refuse further sends; queued data stays."""
         self.closed = True
-        self._room.unpark_all()
+        self._space_waiters.unpark_all()
 
     def resume_accepting(self) -> None:
         """Accept sends again: another link is expected."""
@@ -290,14 +290,14 @@ class SendQueue:
         self._urgent.clear()
         self.size = self._writing
         self._data_lost = True
-        self._room.unpark_all()
+        self._space_waiters.unpark_all()
         self._flushes.unpark_all()
         return dropped
 
     def end(self) -> None:
         """Refuse further sends and wake all waiters: the connection has ended."""
         self.closed = self._data_lost = True
-        self._room.unpark_all()
+        self._space_waiters.unpark_all()
         self._flushes.unpark_all()
 
     # The writer's side.
@@ -329,7 +329,7 @@ class SendQueue:
         self._lose()
         self._close = None
         if self.size < self._limit:
-            self._room.unpark_all()
+            self._space_waiters.unpark_all()
 
     def release(self) -> None:
         """Allow data to be sent."""
@@ -346,7 +346,7 @@ class SendQueue:
         self._write_now = self._put_now = None
         self.idle = self._corked = False
         self.link_lost = True
-        self._room.unpark_all()
+        self._space_waiters.unpark_all()
         self._flushes.unpark_all()
         if self.writing:
             self.in_doubt = tuple(map(plain, self._batch))
@@ -427,8 +427,8 @@ class SendQueue:
         self._count_batch()
         if self._flushes:
             self._flushes.unpark_all()
-        if self._room and self.size < self._limit:
-            self._room.unpark_all()
+        if self._space_waiters and self.size < self._limit:
+            self._space_waiters.unpark_all()
 
     def _count_batch(self) -> None:
         self.batches += 1
