@@ -150,22 +150,22 @@ MET_IN_A_CALL: dict[str, tuple[dict[str, Any], Run]] = {
         {},
         with_peer(lambda case: case.peer.send("close")),
     ),
-    "the same as `aclose()`, and the peer did not answer in time": (
+    "`aclose()`, and the peer did not answer in time": (
         {},
         alone(lambda case: case.conn.aclose()),
     ),
     "`aclose()` during an outage": ({"reconnect": PAUSE}, with_peer(lose_and_close)),
     "the peer closed with 1000": ({}, with_peer(lambda case: case.peer.close(1000))),
     "the peer closed with 1001": ({}, with_peer(lambda case: case.peer.close(1001))),
-    "the peer closed with another code, say 4000": (
+    "the peer closed with another code, such as 4000": (
         {},
         with_peer(lambda case: case.peer.close(4000)),
     ),
     "the peer closed without a code": ({}, with_peer(peer_says(b"\x88\x00"))),
     "the stream ended or broke": ({}, with_peer(lambda case: case.peer.abort())),
-    "the peer fell silent": ({}, alone(nothing)),
-    "the peer read nothing any more": ({"ping_interval": None}, alone(flood, capacity=0)),
-    "the peer broke the protocol": ({}, with_peer(peer_says(b"\xf1\x00"))),
+    "the peer stopped sending": ({}, alone(nothing)),
+    "the peer stopped reading": ({"ping_interval": None}, alone(flood, capacity=0)),
+    "the peer violated the protocol": ({}, with_peer(peer_says(b"\xf1\x00"))),
     "the peer sent text that is not UTF-8": ({}, with_peer(peer_says(b"\x81\x01\xff"))),
     "the peer sent a message that is too large": (
         {"max_size": 2},
@@ -176,7 +176,7 @@ MET_IN_A_CALL: dict[str, tuple[dict[str, Any], Run]] = {
         with_peer(lambda case: case.peer.send("one", "two")),
     ),
     "`abort()`": ({}, with_peer(aborted)),
-    "all attempts after a loss failed": ({"reconnect": PAUSE}, lost_for_good),
+    "all attempts to reconnect failed": ({"reconnect": PAUSE}, lost_for_good),
 }
 
 

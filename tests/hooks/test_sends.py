@@ -118,6 +118,6 @@ async def test_send_nowait_would_block_when_the_outbox_is_full(autojump_clock: M
 async def test_send_nowait_needs_a_plain_hook(autojump_clock: MockClock) -> None:
     """With an async handle_send it raises UsageError and says what to use."""
     async with linked(Slow()) as (conn, far):
-        with pytest.raises(UsageError, match=r"Slow\.handle_send is async: use await send\(\)"):
+        with pytest.raises(UsageError, match=r"Slow\.handle_send is async; use await send\(\)"):
             conn.send_nowait("x")
         assert await taken(far) == []
