@@ -43,7 +43,11 @@ REFUSED = ConnectFailed("no connection to ws://al:pw@host/?token=abc")
         (ConnectionLost(), 1, "connection lost: the stream ended without a Close frame"),
         (ConnectionLost(error=OSError("reset")), 1, "connection lost: reset"),
         (HeartbeatTimeout(silence=20), 1, "connection lost: the peer sent nothing for 20 seconds"),
-        (HeartbeatTimeout(silence=60, writing=True), 1, "connection lost: the peer read nothing for 60 sec"),
+        (
+            HeartbeatTimeout(silence=60, writing=True),
+            1,
+            "connection lost: the peer read nothing for 60 sec",
+        ),
         (HandshakeFailed(error=REFUSED), 1, "no connection to ws://host/?token="),
         (HookError(error=ValueError("odd")), 1, "a hook or task failed: "),
         (Aborted(), 1, "aborted without a closing handshake"),
@@ -79,6 +83,8 @@ def test_giving_up() -> None:
 
 def test_no_connection() -> None:
     """It is told once, without secrets."""
-    assert words_of_failure(ConnectFailed("host:1: refused")) == "could not connect: host:1: refused"
+    assert (
+        words_of_failure(ConnectFailed("host:1: refused")) == "could not connect: host:1: refused"
+    )
     assert words_of_failure(REFUSED).startswith("no connection to ws://host/?token=")
     assert "abc" not in words_of_failure(ValueError("ws://host/?token=abc"))

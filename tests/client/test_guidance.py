@@ -105,7 +105,9 @@ def test_seconds_that_cannot_be_none() -> None:
 
 def test_a_hook_that_is_misspelt() -> None:
     """It would never be called: the class says so when it is made. Other names are yours."""
-    with pytest.warns(UserWarning, match=r"Wrong.handle_recieve is not a hook; did you mean handle_receive"):
+    with pytest.warns(
+        UserWarning, match=r"Wrong.handle_recieve is not a hook; did you mean handle_receive"
+    ):
 
         class Wrong(Socket[None]):
             def handle_recieve(self, frame: Any, state: None) -> Any: ...

@@ -127,7 +127,9 @@ async def test_send_frame_nowait_would_block(autojump_clock: MockClock) -> None:
 async def test_send_frame_nowait_refuses_what_is_no_frame(autojump_clock: MockClock) -> None:
     """At the call."""
     async with linked() as (conn, _):
-        with pytest.raises(InvalidFrame, match="a frame must be str, bytes-like, PreparedMessage, Ping"):
+        with pytest.raises(
+            InvalidFrame, match="a frame must be str, bytes-like, PreparedMessage, Ping"
+        ):
             conn.send_frame_nowait(3)  # type: ignore[arg-type]
 
 

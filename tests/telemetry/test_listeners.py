@@ -268,7 +268,10 @@ async def _asynchronous(event: Event) -> None: ...
     [
         (("print",), "a listener must be a function, not 'print'"),
         ((_asynchronous,), "a listener must be a plain function, not the async"),
-        ((print, "Connected"), "a kind must be a class of trioglock.telemetry events, not 'Connected'"),
+        (
+            (print, "Connected"),
+            "a kind must be a class of trioglock.telemetry events, not 'Connected'",
+        ),
         ((print, int), "a kind must be a class of trioglock.telemetry events, not <class 'int'>"),
     ],
 )
