@@ -21,6 +21,7 @@ from trioglock import (
     ConnectOptions,
     Disconnect,
     NativeTransport,
+    Reply,
     Socket,
     Transport,
     TrioWebsocketTransport,
@@ -243,6 +244,27 @@ class Ends(Socket[None]):
 
     def terminate(self, reason: Disconnect, state: None) -> None:
         self.ends.append(reason)
+
+
+class SlowReceive(Socket[None]):
+    """Takes some seconds for each message, and delivers it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+        await trio.sleep(self.seconds)
+        return frame, state
+
+
+class EchoHook(Socket[None]):
+    """Sends each message back, some times."""
+
+    def __init__(self, times: int = 1) -> None:
+        self.times = times
+
+    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+        return Reply(*[frame] * self.times), state
 
 
 def numbered(count: int) -> list[str]:

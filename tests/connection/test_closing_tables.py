@@ -1,4 +1,4 @@
-"""docs/closing.md is right about how a connection ends: every row of its tables is tried."""
+"""Every row of the tables in docs/closing.md."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Case:
 
 
 async def nothing(case: Case) -> None:
-    """The block just ends."""
+    """Do nothing; the block ends."""
 
 
 async def lose_and_close(case: Case) -> None:
@@ -191,7 +191,7 @@ def rows(number: int) -> list[list[str]]:
 
 
 def fits(reason: Disconnect | None, said: str) -> bool:
-    """Whether a reason is what a cell says of it: its class, and the fields that are named."""
+    """Whether a reason has the class and the fields that a cell names."""
     found = re.fullmatch(r"`(\w+)\((?:(\w+)=([\w.]+))?\)`", said)
     assert found, said
     name, field, value = found.groups()
@@ -200,15 +200,15 @@ def fits(reason: Disconnect | None, said: str) -> bool:
     return field is None or value == "..." or repr(getattr(reason, field)) == value
 
 
-def test_every_row_is_tried() -> None:
-    """No row of the two tables is left out."""
+def test_every_row_is_tested() -> None:
+    """The tests and the tables have the same rows."""
     assert [row[0] for row in rows(0)] == list(MET_IN_A_CALL)
     assert [row[0] for row in rows(1)] == list(OUT_OF_THE_BLOCK)
 
 
 @pytest.mark.parametrize("row", rows(0), ids=lambda row: row[0])
-async def test_met_in_a_call(row: list[str], autojump_clock: MockClock) -> None:
-    """Reason, exception, code, what the loop does and close_code are as the table says."""
+async def test_ends_raised_by_calls(row: list[str], autojump_clock: MockClock) -> None:
+    """Reason, exception, code, loop and close_code are as documented."""
     what, reason, exception, loop, close_code = row
     options, run = MET_IN_A_CALL[what]
     case = Case(**options)
@@ -278,8 +278,8 @@ OUT_OF_THE_BLOCK: dict[str, tuple[dict[str, Any], Run, type[BaseException]]] = {
 
 
 @pytest.mark.parametrize("row", rows(1), ids=lambda row: row[0])
-async def test_out_of_the_block(row: list[str], autojump_clock: MockClock) -> None:
-    """The reason, and the exception that comes out, are as the table says."""
+async def test_ends_raised_by_the_block(row: list[str], autojump_clock: MockClock) -> None:
+    """The reason and the exception are as documented."""
     what, reason, _ = row
     options, run, expected = OUT_OF_THE_BLOCK[what]
     case = Case(**options)

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.hooks.helpers import both_styles, linked, styled
+from tests.hooks.helpers import both_styles, current_status, linked, styled
 from trioglock import (
     Backoff,
     Close,
@@ -27,11 +27,6 @@ from trioglock import (
 from trioglock.telemetry import LinkClosed, listen
 
 POLICY = Backoff(initial=5, jitter="none")
-
-
-def status_of(conn: Connection[Any]) -> Status:
-    """The current status; type checkers assume that a property does not change."""
-    return conn.status
 
 
 class Deciding(Socket[int]):
@@ -79,7 +74,7 @@ async def test_deciding_and_then_closed(
     async with linked(hooks) as (conn, far):
         await far.aclose()
         await conn.wait_closed()
-        assert status_of(conn) is Status.CLOSED
+        assert current_status(conn) is Status.CLOSED
     assert hooks.statuses == [Status.DECIDING]
     assert hooks.at_terminate is Status.CLOSED
 
@@ -92,10 +87,10 @@ async def test_deciding_and_then_reconnecting(style: str, autojump_clock: MockCl
     async with connect("ws://h/", hooks, transport=transport, ping_interval=None) as conn:
         await (await transport.accept()).aclose()
         await trio.sleep(1)
-        assert status_of(conn) is Status.RECONNECTING
+        assert current_status(conn) is Status.RECONNECTING
         far = await transport.accept()
         await trio.sleep(1)
-        assert status_of(conn) is Status.OPEN
+        assert current_status(conn) is Status.OPEN
         await far.aclose()
         await conn.wait_closed()
     assert hooks.statuses == [Status.DECIDING, Status.DECIDING]
@@ -111,10 +106,10 @@ async def test_reconnecting_while_the_hook_runs(style: str, autojump_clock: Mock
     ) as conn:
         await (await transport.accept()).aclose()
         await trio.sleep(1)
-        assert status_of(conn) is Status.RECONNECTING
+        assert current_status(conn) is Status.RECONNECTING
         await (await transport.accept()).aclose()
         await conn.wait_closed()
-        assert status_of(conn) is Status.CLOSED
+        assert current_status(conn) is Status.CLOSED
     assert hooks.statuses == [Status.RECONNECTING, Status.RECONNECTING]
 
 
@@ -124,7 +119,7 @@ async def test_deciding_after_a_failed_first_attempt(autojump_clock: MockClock) 
     transport = MemoryTransport()
     transport.refuse_next(OSError("refused"))
     async with connect("ws://h/", hooks, transport=transport, ping_interval=None) as conn:
-        assert status_of(conn) is Status.OPEN
+        assert current_status(conn) is Status.OPEN
         conn.abort()
     assert len(hooks.reasons) == 1
 
@@ -138,7 +133,7 @@ async def test_calls_while_the_hook_decides(autojump_clock: MockClock) -> None:
         await far.write([Close(4000, "bye")])
         await far.send_eof()
         await trio.sleep(1)
-        assert status_of(conn) is Status.DECIDING
+        assert current_status(conn) is Status.DECIDING
         assert (conn.close_code, conn.close_reason) == (4000, "bye")
         with pytest.raises(ConnectionClosed):
             conn.send_nowait("x")
@@ -155,9 +150,9 @@ async def test_closing_while_the_hook_decides(autojump_clock: MockClock) -> None
     async with linked(hooks) as (conn, far):
         await far.aclose()
         await trio.sleep(1)
-        assert status_of(conn) is Status.DECIDING
+        assert current_status(conn) is Status.DECIDING
         await conn.aclose()
-        assert status_of(conn) is Status.CLOSED
+        assert current_status(conn) is Status.CLOSED
     assert hooks.statuses == [Status.DECIDING]
     assert not isinstance(hooks.reasons[0], LocalClose)
 

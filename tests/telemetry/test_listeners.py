@@ -13,7 +13,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.hooks.helpers import URL, linked
-from tests.telemetry.helpers import Seen, heard, kinds, values
+from tests.telemetry.helpers import Seen, kinds, recorded, values
 from trioglock import (
     Backoff,
     Close,
@@ -27,18 +27,18 @@ from trioglock.telemetry import (
     ConnectStarted,
     Event,
     EventEmitter,
-    FrameSent,
     EventListener,
+    FrameSent,
     ReconnectScheduled,
     Terminated,
     listen,
 )
 
 
-async def test_any_number_listen_each_to_what_it_wants(autojump_clock: MockClock) -> None:
-    """All, some kinds, or the base of all; who has stopped hears nothing more."""
-    with heard() as everything, heard(Event) as base, heard(Terminated) as ends:
-        with heard(Connected) as stopped:
+async def test_listeners_choose_kinds(autojump_clock: MockClock) -> None:
+    """All events, some kinds, or the base class; a stopped listener receives none."""
+    with recorded() as everything, recorded(Event) as base, recorded(Terminated) as ends:
+        with recorded(Connected) as stopped:
             pass
         async with linked():
             pass
@@ -50,11 +50,11 @@ async def test_any_number_listen_each_to_what_it_wants(autojump_clock: MockClock
     assert kinds(ends) == ["Terminated"]
 
 
-async def test_it_begins_and_ends_on_live_connections(autojump_clock: MockClock) -> None:
-    """Also the frames of one that was open before."""
+async def test_listeners_of_open_connections(autojump_clock: MockClock) -> None:
+    """They also receive the frames of connections that were opened before."""
     async with linked() as (conn, _):
         await conn.send("before")
-        with heard(FrameSent) as seen:
+        with recorded(FrameSent) as seen:
             await conn.send("during")
             await conn.flush()
         await conn.send("after")
@@ -62,12 +62,12 @@ async def test_it_begins_and_ends_on_live_connections(autojump_clock: MockClock)
     assert [event.frame for event in seen if isinstance(event, FrameSent)] == ["during"]
 
 
-async def test_the_trace_and_listeners_do_not_disturb_each_other(
+async def test_the_trace_and_listeners_are_independent(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Switching one off leaves the other on."""
+    """Stopping one does not affect the other."""
     async with linked(trace=True) as (conn, _):
-        with heard(FrameSent) as seen:
+        with recorded(FrameSent) as seen:
             conn.trace(False)
             await conn.send("told")
             await conn.flush()
@@ -81,17 +81,17 @@ async def test_the_trace_and_listeners_do_not_disturb_each_other(
     assert "'told'" not in text
 
 
-async def test_a_listener_that_raises_harms_nobody(
+async def test_a_listener_that_raises(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged with its traceback and told nothing more; all others go on."""
+    """It is logged with its traceback and stopped; all others continue."""
     calls = []
 
     def broken(event: Event) -> None:
         calls.append(event)
         raise RuntimeError("of the listener")
 
-    with listen(broken), heard() as seen:
+    with listen(broken), recorded() as seen:
         async with linked() as (conn, far):
             await conn.send("x")
             await far.write([Close(1000)])
@@ -107,7 +107,7 @@ async def test_a_listener_that_raises_harms_nobody(
 
 
 def test_one_listener_may_stop_another() -> None:
-    """Who is stopped is not told the event that is being told, and who begins is told the next."""
+    """A stopped listener does not receive the current event, a started one the next."""
     late: Seen = []
     told: Seen = []
 
@@ -129,8 +129,8 @@ def test_one_listener_may_stop_another() -> None:
     assert len(late) == 1
 
 
-def test_beginning_twice_is_harmless() -> None:
-    """It is told each event once, and can begin again."""
+def test_starting_twice() -> None:
+    """The listener receives each event once, and can be started again."""
     told: Seen = []
     emitter = EventEmitter("x", of="client")
     with listen(told.append, ConnectStarted) as listening:
@@ -144,10 +144,10 @@ def test_beginning_twice_is_harmless() -> None:
     assert [event.attempt for event in told if isinstance(event, ConnectStarted)] == [1, 3]
 
 
-def test_a_listener_that_raises_into_a_log_that_raises(
+def test_a_listener_and_a_log_handler_that_raise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It ends there all the same."""
+    """The listener is stopped."""
 
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -158,13 +158,13 @@ def test_a_listener_that_raises_into_a_log_that_raises(
 
     logger = logging.getLogger("trioglock.telemetry")
     monkeypatch.setattr(logger, "handlers", [Broken()])
-    with listen(broken, ConnectStarted), heard(ConnectStarted) as seen:
+    with listen(broken, ConnectStarted), recorded(ConnectStarted) as seen:
         EventEmitter("x", of="client").connect_started(1)
     assert len(seen) == 1
 
 
 def test_several_threads_have_the_same_listeners() -> None:
-    """Each is told of the connections of all, while others come and go."""
+    """They receive the events of all threads, while others start and stop."""
     told: Seen = []
     failures: list[BaseException] = []
 
@@ -192,13 +192,13 @@ def test_several_threads_have_the_same_listeners() -> None:
     assert failures == []
     assert Counter(kinds(told)) == {"Connected": 80, "FrameSent": 80, "Terminated": 80}
     assert not EventEmitter.emits_frames
-    with heard(Connected) as seen:
+    with recorded(Connected) as seen:
         pass
     assert seen == []
 
 
-async def test_a_listener_may_open_and_look_at_connections(autojump_clock: MockClock) -> None:
-    """From within: another connection, the report of this one, its trace."""
+async def test_a_listener_may_use_connections(autojump_clock: MockClock) -> None:
+    """It may open one, ask for a report, and start a trace."""
     reports: list[str] = []
     async with trio.open_nursery() as nursery:
 
@@ -226,7 +226,7 @@ async def test_a_listener_may_open_and_look_at_connections(autojump_clock: MockC
 
 
 async def test_a_listener_may_send(autojump_clock: MockClock) -> None:
-    """Also at once, and while another frame is about to leave: it leaves behind that."""
+    """A frame that it sends while another is being sent stays behind that."""
     transport = MemoryTransport(capacity=1)
     async with connect(URL, transport=transport, ping_interval=None) as conn:
         far = await transport.accept()
@@ -249,8 +249,8 @@ async def test_a_listener_may_send(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("end", ["abort", "close"])
-async def test_a_listener_may_give_up_reconnecting(end: str, autojump_clock: MockClock) -> None:
-    """When it is told of the next attempt: the pause before that is over at once."""
+async def test_a_listener_may_stop_reconnecting(end: str, autojump_clock: MockClock) -> None:
+    """At the event of the next attempt; the delay ends immediately."""
     policy = Backoff(initial=50, jitter="none")
     async with linked(reconnect=policy) as (conn, far):
         act = conn.abort if end == "abort" else lambda: conn.send_frame_nowait(Close())
@@ -275,13 +275,13 @@ async def _asynchronous(event: Event) -> None: ...
         ((print, int), "a kind must be a class of trioglock.telemetry events, not <class 'int'>"),
     ],
 )
-def test_bad_listeners(arguments: Any, text: str) -> None:
-    """An error at the call, and nothing listens."""
+def test_invalid_listeners(arguments: Any, text: str) -> None:
+    """listen() raises, and nothing is started."""
     with pytest.raises(InvalidOption, match=text):
         listen(*arguments)
 
 
-def test_stopping_twice_is_harmless() -> None:
+def test_stopping_twice() -> None:
     """Also within the block of a listener."""
     listening = listen(print, Connected)
     listening.stop()

@@ -77,8 +77,8 @@ def facts(text: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "state", [Odd(), "x" * 10**6, "a\nb\x1b[31m\u2028", None, {"token": "s3cret"}]
 )
-async def test_every_hook_can_have_one(state: Any, autojump_clock: MockClock) -> None:
-    """Before there is a state, after the crash, while an async hook waits; each fact on a line."""
+async def test_a_report_in_every_hook(state: Any, autojump_clock: MockClock) -> None:
+    """Before there is a state, after a failure, and while an async hook waits."""
     socket = Reporting(state)
     with pytest.raises(ValueError, match="crash"):
         async with linked(socket) as (conn, far):
@@ -95,8 +95,8 @@ async def test_every_hook_can_have_one(state: Any, autojump_clock: MockClock) ->
     assert facts(str(report))["latest end"] == "a hook or task failed: ValueError: crash"
 
 
-async def test_before_between_and_behind_the_links(autojump_clock: MockClock) -> None:
-    """Where there is no link there is no age, and the latest end says why."""
+async def test_a_report_without_a_link(autojump_clock: MockClock) -> None:
+    """There is no age, and the latest end has the reason."""
     transport = MemoryTransport()
     policy = Backoff(initial=9, jitter="none")
     async with connect(URL, transport=transport, reconnect=policy) as conn:
@@ -116,7 +116,7 @@ async def test_before_between_and_behind_the_links(autojump_clock: MockClock) ->
 
 
 async def test_errors_that_cannot_be_shown(autojump_clock: MockClock) -> None:
-    """What a hook raised is in the report, as far as that goes; so is a hook that is cancelled."""
+    """The report describes the exception of a hook as far as possible."""
 
     class Mute(Exception):
         def __repr__(self) -> str:
@@ -140,7 +140,7 @@ async def test_errors_that_cannot_be_shown(autojump_clock: MockClock) -> None:
 
 
 async def test_on_a_server(autojump_clock: MockClock) -> None:
-    """With the headers that a client has sent, however many."""
+    """It contains the headers of the client, however many."""
     reports: list[str] = []
 
     async def handler(conn: Connection[Any]) -> None:
