@@ -32,7 +32,7 @@ AN_HOUR = 3600.0
 
 
 class Hooks(Socket[None]):
-    """Keeps the last reason, and closes or fails when it is told to."""
+    """Keeps the last reason, and closes or raises on demand."""
 
     def __init__(self) -> None:
         self.reason: Disconnect | None = None

@@ -228,7 +228,7 @@ async def test_casts_and_calls_keep_their_order(style: str, autojump_clock: Mock
 
 
 class Eager(Transport):
-    """Brings frames along with the upgrade, as a server that greets at once does."""
+    """Returns frames together with the handshake."""
 
     def __init__(self) -> None:
         self.far: MemoryLink | None = None

@@ -84,7 +84,7 @@ async def test_it_fits_into_a_nursery(autojump_clock: MockClock) -> None:
 
 
 class Echo(Socket[None]):
-    """The echo client: told to say the last words, it closes when they come back."""
+    """An echo client that closes when its last message comes back."""
 
     def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
         return (Close(1000) if frame == "Close the things!" else None), state

@@ -1,4 +1,4 @@
-"""Events: what happens to live connections, told in order, on both sides, and only if wanted."""
+"""The events of connections, on both sides."""
 
 from __future__ import annotations
 

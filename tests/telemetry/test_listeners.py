@@ -1,4 +1,4 @@
-"""Listeners: who is told, from when to when, and what they may do while they are told."""
+"""Listeners: starting, stopping, failures and allowed calls."""
 
 from __future__ import annotations
 
@@ -69,16 +69,16 @@ async def test_the_trace_and_listeners_are_independent(
     async with linked(trace=True) as (conn, _):
         with recorded(FrameSent) as seen:
             conn.trace(False)
-            await conn.send("told")
+            await conn.send("message")
             await conn.flush()
             conn.trace(True)
         await conn.send("traced")
         await conn.flush()
         conn.trace(False)
-    assert [values(event)["frame"] for event in seen] == ["told"]
+    assert [values(event)["frame"] for event in seen] == ["message"]
     text = caplog.text
     assert "'traced'" in text
-    assert "'told'" not in text
+    assert "'message'" not in text
 
 
 async def test_a_listener_that_raises(
@@ -109,19 +109,19 @@ async def test_a_listener_that_raises(
 def test_one_listener_may_stop_another() -> None:
     """A stopped listener does not receive the current event, a started one the next."""
     late: Seen = []
-    told: Seen = []
+    received: Seen = []
 
     def stop(event: Event) -> None:
         other.stop()
         begun.append(listen(late.append, ConnectStarted))
 
     begun: list[EventListener] = []
-    with listen(stop, ConnectStarted) as first, listen(told.append, ConnectStarted) as other:
+    with listen(stop, ConnectStarted) as first, listen(received.append, ConnectStarted) as other:
         emitter = EventEmitter("x", of="client")
         emitter.connect_started(1)
         first.stop()
         emitter.connect_started(2)
-    assert told == []
+    assert received == []
     assert [event.attempt for event in late if isinstance(event, ConnectStarted)] == [2]
     for one in begun:
         one.stop()
@@ -131,9 +131,9 @@ def test_one_listener_may_stop_another() -> None:
 
 def test_starting_twice() -> None:
     """The listener receives each event once, and can be started again."""
-    told: Seen = []
+    received: Seen = []
     emitter = EventEmitter("x", of="client")
-    with listen(told.append, ConnectStarted) as listening:
+    with listen(received.append, ConnectStarted) as listening:
         listening.start()
         emitter.connect_started(1)
         listening.stop()
@@ -141,7 +141,7 @@ def test_starting_twice() -> None:
         listening.start()
         emitter.connect_started(3)
     emitter.connect_started(4)
-    assert [event.attempt for event in told if isinstance(event, ConnectStarted)] == [1, 3]
+    assert [event.attempt for event in received if isinstance(event, ConnectStarted)] == [1, 3]
 
 
 def test_a_listener_and_a_log_handler_that_raise(
@@ -165,7 +165,7 @@ def test_a_listener_and_a_log_handler_that_raise(
 
 def test_several_threads_have_the_same_listeners() -> None:
     """They receive the events of all threads, while others start and stop."""
-    told: Seen = []
+    received: Seen = []
     failures: list[BaseException] = []
 
     def live() -> None:
@@ -183,14 +183,14 @@ def test_several_threads_have_the_same_listeners() -> None:
         except BaseException as error:
             failures.append(error)
 
-    with listen(told.append, Connected, FrameSent, Terminated):
+    with listen(received.append, Connected, FrameSent, Terminated):
         threads = [threading.Thread(target=live) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     assert failures == []
-    assert Counter(kinds(told)) == {"Connected": 80, "FrameSent": 80, "Terminated": 80}
+    assert Counter(kinds(received)) == {"Connected": 80, "FrameSent": 80, "Terminated": 80}
     assert not EventEmitter.emits_frames
     with recorded(Connected) as seen:
         pass
