@@ -12,7 +12,7 @@ import trio
 
 from .._redact import without_user_info
 from ..backoff import Backoff
-from ..connection import Connection, Session, hold
+from ..connection import Connection, Session, open_connection
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket
 from ..options import (
@@ -175,4 +175,4 @@ def connect(
     )
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
     session = Session(dialer, flow, check_socket(socket), emitter)
-    return hold(session, Connection(session, shown))
+    return open_connection(session, Connection(session, shown))

@@ -46,7 +46,7 @@ class Dialer:
         backoff: when to connect again; None for never, unless ``handle_disconnect`` decides so.
     """
 
-    gave_up: Exception | None = None
+    final_error: Exception | None = None
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Dialer:
             options = replace(self._options, url=url, additional_headers=headers)
             check_url(options)
             return await self._transport.connect(options, nursery)
-        raise OpenTimeout(f"could not connect within {timeout} seconds")
+        raise OpenTimeout(f"timed out after {timeout} seconds")
 
     def retries(self, reason: Disconnect) -> bool:
         return self._backoff is not None and self._backoff.retryable(reason)
@@ -109,7 +109,7 @@ class Dialer:
             return None
         delay = self._next_policy_delay()
         if delay is None:
-            self.gave_up = ReconnectFailed(self._failures)
+            self.final_error = ReconnectFailed(self._failures)
             return None
         return max(delay, retry_after(reason))
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import trio
 
 from .._scope import leaves
-from ..connection import Connection, Session, hold
+from ..connection import Connection, Session, open_connection
 from ..connection.outgoing import checked_frame
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import ConnectionClosed, InvalidFrame, InvalidOption, UsageError
@@ -161,13 +161,13 @@ class ConnectionRunner:
         if terminate.is_async:
             terminate.call = partial(self._terminate, terminate.call)
         try:
-            async with hold(session, connection):
+            async with open_connection(session, connection):
                 with self._registry.registered(session, connection):
                     await handler(connection)
         except Exception as error:
             if not _is_end(error, session):
                 _logger.exception("%s: %s failed", name, _label(self._target))
-        cause = session.ending.cause
+        cause = session.close_state.cause
         if isinstance(cause, ProtocolViolation):
             _logger.info("%s: closed with %d: %s", name, cause.code, cause.reason)
 
@@ -192,11 +192,11 @@ class ConnectionRunner:
 
 
 class SingleLink:
-    """The route of a server's session: the link that a client has opened, and no other."""
+    """The link source of a server's session: the link that a client has opened, and no other."""
 
     __slots__ = ("_link",)
 
-    gave_up: Exception | None = None
+    final_error: Exception | None = None
 
     def __init__(self, link: Link) -> None:
         self._link = link
