@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from trioglock.codecs import JSON
-from trioglock.codecs.libraries import JSON_LIBRARIES
+from trioglock.codecs.json import LIBRARIES
 from trioglock.routing import EventSocket, Router
 
 __all__ = ["LIMIT", "main", "measure"]
@@ -87,7 +87,7 @@ def measure(library: Any, name: str = "channels/broadcast") -> tuple[float, floa
 def main() -> int:
     """Print the figures; 1 if routing costs more than it may."""
     kept = True
-    for library in filter(find_spec, JSON_LIBRARIES):
+    for library in filter(find_spec, LIBRARIES):
         for name in ("channels/broadcast", "any/thing", "no/such"):
             decoded, routed = measure(library, name)
             cost = routed - decoded
