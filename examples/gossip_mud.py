@@ -17,13 +17,13 @@ from trioglock.protocols import gossip
 from trioglock.testing import MockGossipGame, MockGossipServer
 
 
-class Mud(gossip.Core, gossip.Players, gossip.Tells, gossip.Games):
+class Mud(gossip.ChannelsCallbacks, gossip.PlayersCallbacks, gossip.TellsCallbacks, gossip.GamesCallbacks):
     """The game's callbacks: one object may serve several flags."""
 
     user_agent = "TinyMUD 1.0"
     channels = ("gossip",)
 
-    def message_broadcast(self, message: gossip.Message) -> None:
+    def message_broadcast(self, message: gossip.ChannelMessage) -> None:
         print(f"[{message.channel}] {message.name}@{message.game}: {message.message}")
 
     def player_signed_in(self, game: str, name: str) -> None:
@@ -45,7 +45,7 @@ async def play(url: str, client_id: str, client_secret: str, seconds: float) -> 
         url,
         client_id=client_id,
         client_secret=client_secret,
-        core=mud,
+        channels=mud,
         players=mud,
         tells=mud,
         games=mud,

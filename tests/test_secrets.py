@@ -298,7 +298,7 @@ async def test_urls_that_are_none(url: Any, diary: Diary) -> None:
 
     async def to_gossip() -> None:
         async with gossip.connect(
-            client_id="id", client_secret=WORD, core=gossip.Core(), url=url, reconnect=False
+            client_id="id", client_secret=WORD, channels=gossip.ChannelsCallbacks(), url=url, reconnect=False
         ):
             pass
 
@@ -461,7 +461,7 @@ WRONG_KINDS: dict[str, Callable[[], object]] = {
     "a payload": lambda: Ping(ONE),
     "a status": lambda: Response(MANY),
     "client_secret": lambda: gossip.connect(
-        client_id="id", client_secret=ONE.encode(), core=gossip.Core()
+        client_id="id", client_secret=ONE.encode(), channels=gossip.ChannelsCallbacks()
     ),
     "a listener": lambda: listen(MANY),
     "Phoenix, an odd host": lambda: phoenix.connect(f"wss://{USER}:{WORD}@h\u2100/"),
@@ -659,7 +659,7 @@ async def test_gossip(diary: Diary, autojump_clock: MockClock) -> None:
                 async with gossip.connect(
                     client_id="client-id",
                     client_secret=WORD,
-                    core=gossip.Core(),
+                    channels=gossip.ChannelsCallbacks(),
                     url=server.url,
                     stream=server.open_stream,
                     trace=True,

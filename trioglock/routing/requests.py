@@ -32,6 +32,8 @@ class PendingRequest:
         """The name of the request."""
         self.has_link: bool = has_link
         """Whether the request ends with the present link."""
+        self.parts: list[Any] = []
+        """What a socket has collected so far for a request with several answers."""
         self._sending = trio.CancelScope()
         self._resolved = trio.Event()
         self._answer: Any = None

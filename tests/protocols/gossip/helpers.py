@@ -17,12 +17,12 @@ QUICK = Backoff(initial=0.05, multiplier=1, jitter="none", max_attempts=None)
 
 
 class Record(
-    gossip.Core,
-    gossip.Players,
-    gossip.Tells,
-    gossip.Games,
-    gossip.Achievements,
-    gossip.System,
+    gossip.ChannelsCallbacks,
+    gossip.PlayersCallbacks,
+    gossip.TellsCallbacks,
+    gossip.GamesCallbacks,
+    gossip.AchievementsCallbacks,
+    gossip.SystemCallbacks,
 ):
     """Every callback leaves its name and arguments here, in order."""
 
@@ -47,7 +47,7 @@ class Record(
                     return done
             await self._called.wait()
 
-    def message_broadcast(self, message: gossip.Message) -> Any:
+    def message_broadcast(self, message: gossip.ChannelMessage) -> Any:
         self.note("message", message)
 
     def player_signed_in(self, game: str, name: str) -> None:
@@ -103,7 +103,7 @@ def join(
 ) -> AbstractAsyncContextManager[gossip.Client]:
     """A client with all flags, over one of the WIRES."""
     core = record or Record()
-    given: dict[str, Any] = {"core": core, "client_id": "id", "client_secret": "secret"}
+    given: dict[str, Any] = {"channels": core, "client_id": "id", "client_secret": "secret"}
     given |= dict.fromkeys(flags, core)
     if wire == "memory":
         given["stream"] = server.open_stream

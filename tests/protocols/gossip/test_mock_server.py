@@ -151,7 +151,7 @@ async def test_its_script(autojump_clock: MockClock) -> None:
         assert {name: game.players for name, game in server.games.items()} == {"A": [], "B": ["y"]}
         assert await client.fetch_players("B") == ("y",)
         server.fail("channels/subscribe", "no")
-        with pytest.raises(gossip.SubscribeFailed, match="no"):
+        with pytest.raises(gossip.RequestFailed, match="no"):
             await client.subscribe("testing")
         await client.subscribe("testing")
         asked = [await server.expect("channels/subscribe") for _ in range(2)]
@@ -165,7 +165,7 @@ async def test_the_plugin_has_it_as_a_fixture(mock_gossip_server: MockGossipServ
     """``mock_gossip_server``, on a port of its own."""
     with trio.fail_after(5):
         async with gossip.connect(
-            mock_gossip_server.url, client_id="id", client_secret="secret", core=gossip.Core()
+            mock_gossip_server.url, client_id="id", client_secret="secret", channels=gossip.ChannelsCallbacks()
         ) as client:
             await client.subscribe("testing")
             assert (await mock_gossip_server.expect("channels/subscribe"))["payload"][

@@ -133,7 +133,7 @@ async def test_a_server_that_never_answers_authenticate(
     """It is left for another link after ten seconds; without reconnect the block ends."""
     server.ignore("authenticate")
     async with join(server, record) as client:
-        assert client.phase is gossip.Phase.ONLINE
+        assert client.status is gossip.ClientStatus.ONLINE
         assert trio.current_time() >= 10
         assert len(server.server.peers) == 2
     server.ignore("authenticate")
@@ -151,7 +151,7 @@ async def test_an_hour_of_heartbeats(
     """Each is answered, so the link lasts, though a callback sleeps all the time."""
 
     class Slow(Record):
-        async def message_broadcast(self, message: gossip.Message) -> None:
+        async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             await trio.sleep_forever()
 
     async with join(server, Slow()):
@@ -247,7 +247,7 @@ async def test_calls_before_the_first_link(
     """With wait=False the block is entered at once, and works offline in the same way."""
     server.server.reject(503)
     async with join(server, record, reconnect=True, wait=False) as client:
-        assert (trio.current_time(), client.phase) == (0, gossip.Phase.OFFLINE)
+        assert (trio.current_time(), client.status) == (0, gossip.ClientStatus.OFFLINE)
         await client.subscribe("testing")
         await client.sign_in("Bob")
         with pytest.raises(gossip.Offline):
@@ -365,7 +365,7 @@ async def test_malformed_answers_fail_their_request(
             nursery.start_soon(answer)
             with pytest.raises(gossip.RequestFailed, match="malformed"):
                 await client.fetch_game("A")
-        assert client.phase is gossip.Phase.ONLINE
+        assert client.status is gossip.ClientStatus.ONLINE
 
 
 MALFORMED = [
@@ -453,7 +453,7 @@ async def test_callbacks_may_use_the_client(
     class Echo(Record):
         client: gossip.Client
 
-        async def message_broadcast(self, message: gossip.Message) -> None:
+        async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             answers.append(await self.client.fetch_game(message.game))
             await self.client.broadcast(message.channel, "Bot", message.message.upper())
 
@@ -472,7 +472,7 @@ async def test_what_a_callback_raises_comes_out(
     """As it was raised; the server is told 1011."""
 
     class Broken(Record):
-        def message_broadcast(self, message: gossip.Message) -> None:
+        def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             raise ZeroDivisionError(message.message)
 
     with pytest.raises(ZeroDivisionError, match="oops"):
@@ -491,7 +491,7 @@ async def test_two_failures_come_out_together(
     """The body's own and the callback's, in one group."""
 
     class Broken(Record):
-        def message_broadcast(self, message: gossip.Message) -> None:
+        def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             raise ZeroDivisionError
 
     with pytest.raises(BaseExceptionGroup) as caught:
@@ -513,7 +513,7 @@ async def test_offline_after_a_failure_is_its_consequence(
     """Then the failure comes out alone."""
 
     class Broken(Record):
-        def message_broadcast(self, message: gossip.Message) -> None:
+        def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -548,7 +548,7 @@ async def test_slow_callbacks_lose_the_oldest(
     heard: list[str] = []
 
     class Slow(Record):
-        async def message_broadcast(self, message: gossip.Message) -> None:
+        async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             heard.append(message.message)
             await trio.sleep(10)
 
@@ -576,8 +576,7 @@ async def test_cancelled_calls_leave_nothing(
         with trio.CancelScope() as scope:
             scope.cancel()
             await client.subscribe("testing")
-        assert client._session.state.pending == {}
-        assert not client._session.requests
+        assert not client._socket.requests
         await client.subscribe("other")
 
 
@@ -648,7 +647,7 @@ async def test_a_stuck_server_holds_no_call(
         async with trio.open_nursery() as nursery:
 
             async def send() -> None:
-                with pytest.raises(gossip.Offline, match="lost before it took"):
+                with pytest.raises(gossip.Offline, match="lost before 'channels/send' was sent"):
                     await client.broadcast("gossip", "Bob", "hi", timeout=None)
 
             nursery.start_soon(send)
@@ -661,9 +660,9 @@ async def test_a_stuck_server_holds_no_call(
 
 def test_options_are_checked() -> None:
     """At the call, with what is allowed."""
-    given: dict[str, Any] = {"client_id": "i", "client_secret": "s", "core": gossip.Core()}
+    given: dict[str, Any] = {"client_id": "i", "client_secret": "s", "channels": gossip.ChannelsCallbacks()}
     wrong: list[tuple[str, Any]] = [
-        ("core", None), ("core", gossip.Core), ("players", gossip.Tells()), ("tells", True),
+        ("channels", None), ("channels", gossip.ChannelsCallbacks), ("players", gossip.TellsCallbacks()), ("tells", True),
         ("client_id", ""), ("client_secret", None), ("version", 2), ("refresh_interval", 0),
         ("max_callbacks", 0), ("reconnect", 3), ("url", "http://example.org"),
     ]  # fmt: skip
@@ -671,15 +670,15 @@ def test_options_are_checked() -> None:
         with pytest.raises(ValueError, match=name if name != "url" else "http"):
             gossip.connect(**{**given, name: value})
 
-    class Bad(gossip.Core):
+    class Bad(gossip.ChannelsCallbacks):
         channels = "gossip"
 
-    class Worse(gossip.Core):
+    class Worse(gossip.ChannelsCallbacks):
         channels = ("no spaces",)
 
     for core in (Bad(), Worse()):
         with pytest.raises(InvalidOption, match="channel"):
-            gossip.connect(**{**given, "core": core})
+            gossip.connect(**{**given, "channels": core})
 
 
 async def test_arguments_are_checked(autojump_clock: MockClock, server: MockGossipServer) -> None:
