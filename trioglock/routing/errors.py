@@ -14,7 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from .._redact import redact_line, shorten, shown
+from .._redact import redact_line, safe_repr, shorten
 from ..disconnect import Disconnect
 from ..errors import TrioglockError
 
@@ -61,7 +61,7 @@ class RequestLost(TrioglockError):
         self.reason = reason
 
     def __str__(self) -> str:
-        why = shown(self.reason)
+        why = safe_repr(self.reason)
         return redact_line(f"the connection ended before {self.event!r} was answered: {why}")
 
 
