@@ -130,7 +130,7 @@ def cut(proxy: FaultProxy, connection: ProxiedConnection, random: Random) -> Non
         case 1:
             connection.reset_peer()
         case 2:
-            connection.cut_after(random.randint(1, 3 * FRAME), "to_server")
+            connection.disconnect_after(random.randint(1, 3 * FRAME), "to_server")
         case 3:
             connection.half_close("to_client")
         case 4:
@@ -165,7 +165,7 @@ async def test_a_minute_of_chaos(autojump_clock: MockClock, seed: int) -> None:
     assert 0 < sum(lost) < 0.05 * sum(client.accepted for client in clients)
 
 
-@pytest.mark.parametrize("end", ["cut", "reset"])
+@pytest.mark.parametrize("end", ["disconnect", "reset_peer"])
 async def test_the_batch_in_doubt_is_not_sent_again(autojump_clock: MockClock, end: str) -> None:
     """On a line that is stuck: what the network took and the batch behind it are lost, no more."""
     log = Log()
