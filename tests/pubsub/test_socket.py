@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.pubsub.helpers import SECONDS, joined, served
 from trioglock import (
@@ -18,7 +19,10 @@ from trioglock import (
     connect,
 )
 from trioglock.pubsub import Broker, BrokerSession, Hub, HubSocket, Message
+from trioglock.pubsub.history import MissedMessages
+from trioglock.pubsub.socket import ClientSubscriber
 from trioglock.server import serve
+from trioglock.testing import MockServer
 
 BIG = 2**16
 """Size of a message in bytes; a few of them fill the buffers of a connection."""
@@ -253,3 +257,19 @@ async def test_publishing_from_a_hook() -> None:
                 await one.send("hi")
                 assert {await one.receive(), await one.receive()} == {"thanks", "all: hi"}
                 assert await two.receive() == "all: hi"
+
+
+async def test_a_lost_connection_is_ignored(autojump_clock: MockClock) -> None:
+    """Until its hooks have ended, the subscriber discards all events."""
+    async with MockServer(memory=True) as server, Hub() as hub:
+        async with connect(server.url, stream=server.open_stream) as conn:
+            client, waiting = (ClientSubscriber(hub, conn, "x", as_json=True) for _ in range(2))
+        message = Message("x", "late")
+        waiting.catch_up(MissedMessages((message,), complete=False), "x".__eq__, gaps=True)
+        waiting.start_sending()
+        for subscriber in (client, waiting):
+            subscriber.put(message)
+            subscriber.put(message)
+            subscriber.end()
+        assert len(client) == 0
+        assert repr(hub) == "<Hub trioglock, 0 subscribers>"

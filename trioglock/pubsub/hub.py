@@ -19,7 +19,7 @@ from .history import History
 from .listeners import HubListener, HubListeners, Topic, check_topic, find_listeners
 from .memory import MemoryBroker
 from .message import Event, Gap, Message, check_channel, check_data, check_name
-from .queue import MessageQueue, SubscriberOverflow
+from .queue import SubscriberOverflow, make_queue
 from .socket import Fanout, HubSocket
 from .subscribers import (
     Counters,
@@ -103,7 +103,7 @@ class Hub:
     ) -> None:
         if not (broker is None or isinstance(broker, Broker)):
             raise InvalidOption(f"broker must be a Broker such as RedisBroker(url), not {broker!r}")
-        MessageQueue(max_queue, overflow)
+        make_queue(max_queue, overflow)
         self.name: str = check_name(name)
         self.max_queue: int = max_queue
         self.overflow: SubscriberOverflow = overflow
@@ -261,7 +261,7 @@ class Hub:
         max_queue: int | None = None,
         overflow: SubscriberOverflow | None = None,
     ) -> Subscription[Any]:
-        queue = MessageQueue(
+        queue = make_queue(
             self.max_queue if max_queue is None else max_queue,
             self.overflow if overflow is None else overflow,
         )

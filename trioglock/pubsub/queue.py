@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Literal, TypeAlias, get_args
 
 from ..errors import InvalidOption
 from ..options import check_whole
 from .message import Event, Message
 
-__all__ = ["MessageQueue", "SubscriberOverflow"]
+__all__ = ["MessageQueue", "SubscriberOverflow", "make_queue"]
 
 SubscriberOverflow: TypeAlias = Literal["drop_oldest", "drop_newest", "keep_latest", "close"]
 """What happens when the queue of a subscriber is full.
@@ -26,7 +26,72 @@ Dropped messages are counted.
 
 
 class MessageQueue:
-    """Events for one subscriber, oldest first.
+    """Events for one subscriber, oldest first; see :func:`make_queue`."""
+
+    __slots__ = ("_events", "dropped", "limit", "overflow")
+
+    def __init__(self, limit: int, overflow: SubscriberOverflow) -> None:
+        self.limit: int = limit
+        self.overflow: SubscriberOverflow = overflow
+        self.dropped: int = 0
+        """Number of events dropped because the queue was full."""
+        self._events: deque[Event] = deque()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def push(self, event: Event) -> bool:
+        """Add an event; return False if the subscriber must be closed instead."""
+        if len(self._events) >= self.limit:
+            if self.overflow == "close":
+                return False
+            self.dropped += 1
+            if self.overflow == "drop_newest":
+                return True
+            self._events.popleft()
+        self._events.append(event)
+        return True
+
+    def pop(self) -> Event:
+        """Remove and return the oldest event; there must be one."""
+        return self._events.popleft()
+
+    def clear(self) -> None:
+        """Discard all events without counting them as dropped."""
+        self._events.clear()
+
+
+class LatestQueue(MessageQueue):
+    """The queue for ``"keep_latest"``. All gaps count as one channel."""
+
+    __slots__ = ("_latest",)
+
+    def __init__(self, limit: int, overflow: SubscriberOverflow) -> None:
+        super().__init__(limit, overflow)
+        self._latest: OrderedDict[str | None, Event] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._latest)
+
+    def push(self, event: Event) -> bool:
+        channel = event.channel if isinstance(event, Message) else None
+        if channel in self._latest:
+            self.dropped += 1
+        elif len(self._latest) >= self.limit:
+            self.dropped += 1
+            self._latest.popitem(last=False)
+        self._latest[channel] = event
+        return True
+
+    def pop(self) -> Event:
+        return self._latest.popitem(last=False)[1]
+
+    def clear(self) -> None:
+        self._latest.clear()
+
+
+def make_queue(limit: int, overflow: SubscriberOverflow) -> MessageQueue:
+    """Return an empty queue.
 
     Args:
         limit: maximum number of events.
@@ -35,52 +100,8 @@ class MessageQueue:
     Raises:
         InvalidOption: ``limit`` is not a positive integer, or ``overflow`` is unknown.
     """
-
-    __slots__ = ("_count", "_events", "dropped", "limit", "overflow")
-
-    def __init__(self, limit: int, overflow: SubscriberOverflow) -> None:
-        check_whole("max_queue", limit, least=1, none=False)
-        if overflow not in get_args(SubscriberOverflow):
-            allowed = ", ".join(map(repr, get_args(SubscriberOverflow)))
-            raise InvalidOption(f"overflow must be one of {allowed}, not {overflow!r}")
-        self.limit: int = limit
-        self.overflow: SubscriberOverflow = overflow
-        self.dropped: int = 0
-        """Number of events dropped because the queue was full."""
-        self._count = 0
-        # By channel with "keep_latest", else by number.
-        self._events: OrderedDict[str | int | None, Event] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._events)
-
-    def push(self, event: Event) -> bool:
-        """Add an event; return False if the subscriber must be closed instead."""
-        key: str | int | None
-        if self.overflow == "keep_latest":
-            key = event.channel if isinstance(event, Message) else None
-        else:
-            key = self._count = self._count + 1
-        if key in self._events:
-            self.dropped += 1
-        elif len(self._events) >= self.limit:
-            if self.overflow == "close":
-                return False
-            self.dropped += 1
-            if self.overflow == "drop_newest":
-                return True
-            self._events.popitem(last=False)
-        self._events[key] = event
-        return True
-
-    def pop(self) -> Event:
-        """Remove and return the oldest event.
-
-        Raises:
-            KeyError: the queue is empty.
-        """
-        return self._events.popitem(last=False)[1]
-
-    def clear(self) -> None:
-        """Discard all events without counting them as dropped."""
-        self._events.clear()
+    check_whole("max_queue", limit, least=1, none=False)
+    if overflow not in get_args(SubscriberOverflow):
+        allowed = ", ".join(map(repr, get_args(SubscriberOverflow)))
+        raise InvalidOption(f"overflow must be one of {allowed}, not {overflow!r}")
+    return (LatestQueue if overflow == "keep_latest" else MessageQueue)(limit, overflow)

@@ -25,7 +25,7 @@ from ..frames import Close, Data, PreparedMessage
 from ..hooks import ConnectionInfo, MaybeAwaitable, Socket
 from .history import MissedMessages
 from .message import EVERYONE, Event, Gap, Message, check_channel
-from .queue import MessageQueue
+from .queue import make_queue
 from .subscribers import QueuedSubscriber
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class ClientSubscriber(QueuedSubscriber):
     def __init__(
         self, hub: Hub, connection: Connection[Any], channel: str, *, as_json: bool
     ) -> None:
-        super().__init__(MessageQueue(hub.max_queue, hub.overflow), hub.counters)
+        super().__init__(make_queue(hub.max_queue, hub.overflow), hub.counters)
         self.channel: str = channel
         self._connection = connection
         self._send = connection.send_frame_nowait

@@ -72,7 +72,7 @@ class TransportConformance:
             await conn.send("a \u00e9 \u20ac \U0001f40d")
             assert await conn.receive() == "a \u00e9 \u20ac \U0001f40d"
 
-    async def test_keeps_order_both_ways(self) -> None:
+    async def test_keeps_order_in_both_directions(self) -> None:
         """A thousand messages are echoed in order."""
         async with MockServer(echo) as server, self.connected(server) as conn:
             for number in range(1000):
