@@ -8,10 +8,10 @@ from typing import Any
 
 import trio
 
-from trioglock.pubsub import Hub
+from trioglock.pubsub import Gap, Hub
 from trioglock.server import serve
 
-__all__ = ["SECONDS", "joined", "served"]
+__all__ = ["SECONDS", "joined", "read", "served"]
 
 SECONDS = 10
 """Time limit of a test."""
@@ -29,3 +29,9 @@ async def joined(hub: Hub, subscribers: int) -> None:
     """Wait until the hub has so many subscribers."""
     while hub.statistics().subscribers != subscribers:
         await trio.sleep(0.001)
+
+
+async def read(subscription: Any, count: int) -> list[Any]:
+    """Return the data of the next messages, and gaps as they are."""
+    events = [await subscription.__anext__() for _ in range(count)]
+    return [event if isinstance(event, Gap) else event.data for event in events]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.pubsub.helpers import SECONDS, joined, served
+from tests.pubsub.helpers import SECONDS, joined, read, served
 from tests.pubsub.redis_server import RealRedis
 from trioglock import BrokerError, InvalidOption, connect
 from trioglock.pubsub import Broker, Gap, Hub, MemoryBroker, Message, RedisBroker, publish
@@ -29,12 +28,6 @@ def broker(request: pytest.FixtureRequest) -> Maker:
     return lambda history: redis.broker(history=history)
 
 
-async def data_of(subscription: Any, count: int) -> list[Any]:
-    """Return the data of the next messages, and gaps as they are."""
-    events = [await subscription.__anext__() for _ in range(count)]
-    return [event if isinstance(event, Gap) else event.data for event in events]
-
-
 async def test_resuming_after_an_id(broker: Maker) -> None:
     """Missed messages on the channel and missed broadcasts precede new messages."""
     with trio.fail_after(SECONDS):
@@ -45,12 +38,12 @@ async def test_resuming_after_an_id(broker: Maker) -> None:
             await hub.publish("other", channel="y")
             await hub.publish("all")
             seen = await first.__anext__()
-            await data_of(first, 3)
+            await read(first, 3)
             again = hub.subscribe("x", after=seen.id, gaps=True)
             await hub.publish("now", channel="x")
-            assert await data_of(again, 4) == ["x1", "x2", "all", "now"]
+            assert await read(again, 4) == ["x1", "x2", "all", "now"]
             by_pattern = hub.subscribe("?", after=seen.id)
-            assert await data_of(by_pattern, 5) == ["x1", "x2", "other", "all", "now"]
+            assert await read(by_pattern, 5) == ["x1", "x2", "other", "all", "now"]
             nothing_missed = hub.subscribe("x", after=hub.history.last, gaps=True)
             assert len(nothing_missed) == 0
 
@@ -63,11 +56,11 @@ async def test_a_gap_where_the_history_is_too_short(broker: Maker) -> None:
             for number in range(8):
                 await hub.publish(str(number), channel="x")
             seen = await first.__anext__()
-            await data_of(first, 7)
+            await read(first, 7)
             again = hub.subscribe("x", after=seen.id, gaps=True)
-            assert await data_of(again, 6) == [Gap(0.0), "3", "4", "5", "6", "7"]
+            assert await read(again, 6) == [Gap(0.0), "3", "4", "5", "6", "7"]
             without = hub.subscribe("x", after=seen.id)
-            assert await data_of(without, 5) == ["3", "4", "5", "6", "7"]
+            assert await read(without, 5) == ["3", "4", "5", "6", "7"]
             with pytest.raises(InvalidOption, match="'nonsense' is not the id"):
                 hub.subscribe("x", after="nonsense")
 
@@ -121,10 +114,10 @@ async def test_the_history_in_redis_outlives_the_hub(redis: RealRedis) -> None:
             subscription = hub.subscribe("x")
             for number in range(5):
                 await hub.publish(str(number), channel="x")
-            await data_of(subscription, 3)
+            await read(subscription, 3)
             seen = await subscription.__anext__()
         async with Hub(broker=redis.broker(history=3)) as hub:
-            assert await data_of(hub.subscribe("x", after=seen.id, gaps=True), 1) == ["4"]
+            assert await read(hub.subscribe("x", after=seen.id, gaps=True), 1) == ["4"]
             assert len(hub.history.messages) == 3
 
 
@@ -137,13 +130,13 @@ async def test_an_outage_of_the_network_loses_nothing(redis: RealRedis) -> None:
         ):
             subscription = hub.subscribe("x", gaps=True)
             await other.publish("before", channel="x")
-            assert await data_of(subscription, 1) == ["before"]
+            assert await read(subscription, 1) == ["before"]
             redis.freeze()
             await trio.sleep(0.8)
             redis.thaw()
             for number in range(3):
                 await other.publish(str(number), channel="x")
-            assert await data_of(subscription, 3) == ["0", "1", "2"]
+            assert await read(subscription, 3) == ["0", "1", "2"]
             assert hub.statistics().gaps == 0
 
 
@@ -152,12 +145,12 @@ async def test_a_redis_that_lost_its_stream_is_a_gap(redis: RealRedis) -> None:
         async with Hub(broker=redis.broker(history=100)) as hub:
             subscription = hub.subscribe("x", gaps=True)
             await hub.publish("before", channel="x")
-            assert await data_of(subscription, 1) == ["before"]
+            assert await read(subscription, 1) == ["before"]
             redis.kill()
             redis.start()
             assert isinstance(await subscription.__anext__(), Gap)
             await hub.publish("after", channel="x")
-            assert await data_of(subscription, 1) == ["after"]
+            assert await read(subscription, 1) == ["after"]
 
 
 async def test_other_programs_add_to_the_stream(redis: RealRedis) -> None:
@@ -168,12 +161,12 @@ async def test_other_programs_add_to_the_stream(redis: RealRedis) -> None:
             for text in ("one", "two", "three"):
                 call = partial(publish, text, "x", url=redis.url, history=2)
                 await trio.to_thread.run_sync(call)
-            assert await data_of(subscription, 3) == ["one", "two", "three"]
+            assert await read(subscription, 3) == ["one", "two", "three"]
             stream = await trio.open_tcp_stream("127.0.0.1", redis.port)
             async with stream:
                 await stream.send_all(b"XADD trioglock * channel x data plain\r\n")
                 await stream.send_all(b"XADD trioglock * other fields\r\n")
-                assert await data_of(subscription, 1) == ["plain"]
+                assert await read(subscription, 1) == ["plain"]
                 assert await subscription.__anext__() == Message("", "", hub.history.last)
 
 
@@ -240,7 +233,7 @@ async def test_a_client_of_a_hub_that_is_ahead_receives_no_duplicates(redis: Rea
                 for number in range(1, 5):
                     entry = f"XADD trioglock {ahead}-{number} channel x data {number}\r\n"
                     await stream.send_all(entry.encode())
-                assert await data_of(subscription, 2) == ["3", "4"]
+                assert await read(subscription, 2) == ["3", "4"]
                 got = [json.loads(await client.receive())["data"] for _ in range(2)]
                 assert got == ["3", "4"]
 
@@ -272,7 +265,7 @@ async def test_a_stream_trimmed_before_it_was_read_is_a_gap(redis: RealRedis) ->
                     )
                 )
                 await wait_newest(hub, f"{count}-{count - 1}")
-                got = await data_of(subscription, len(subscription))
+                got = await read(subscription, len(subscription))
                 gaps = [event for event in got if isinstance(event, Gap)]
                 assert (len(got) == count) is (not gaps) is (count == 500)
                 assert got[-1] == f"{count}-{count - 1}"

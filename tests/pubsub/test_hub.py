@@ -10,13 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.pubsub.helpers import read
 from trioglock import InvalidFrame, InvalidOption, SlowConsumer, UsageError
 from trioglock.pubsub import Gap, Hub, MemoryBroker, Message, on
-
-
-async def read(subscription: Any, count: int) -> list[Any]:
-    """Return the data of the next messages."""
-    return [(await subscription.__anext__()).data for _ in range(count)]
 
 
 async def test_a_message_reaches_its_channel_and_matching_patterns(
