@@ -16,7 +16,14 @@ from ..errors import InvalidOption, UsageError
 from ..frames import BytesLike
 from .broker import Broker, BrokerSession
 from .history import History
-from .listeners import HubListener, HubListeners, Topic, check_topic, find_listeners
+from .listeners import (
+    HubListener,
+    PlainListener,
+    Topic,
+    check_topic,
+    find_listeners,
+    run_listener,
+)
 from .memory import MemoryBroker
 from .message import Event, Gap, Message, check_channel, check_data, check_name
 from .queue import SubscriberOverflow, make_queue
@@ -111,8 +118,9 @@ class Hub:
         self.fanout: Fanout = Fanout()
         self._broker = MemoryBroker() if broker is None else broker
         self._registry = SubscriberRegistry()
-        self._listeners = HubListeners(self._registry, self.counters, self._subscribe_listener)
+        self._listeners: list[HubListener] = []
         self._session: BrokerSession | None = None
+        self._nursery: trio.Nursery | None = None
         self._context: AbstractAsyncContextManager[None] | None = None
 
     def __repr__(self) -> str:
@@ -161,13 +169,13 @@ class Hub:
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
         async with self._broker.open(self.name, self._deliver) as session, open_scope() as nursery:
-            self._session = session
-            self._listeners.start(nursery)
+            self._session, self._nursery = session, nursery
+            for listener in self._listeners:
+                self._start_listener(listener)
             try:
                 yield
             finally:
-                self._session = None
-                self._listeners.stop()
+                self._session = self._nursery = None
                 self._registry.end()
 
     async def publish(self, message: str | BytesLike, channel: str = "") -> None:
@@ -271,10 +279,6 @@ class Hub:
         self._registry.add(subscriber, pattern)
         return Subscription(subscriber, partial(self._registry.remove, subscriber, pattern))
 
-    def _subscribe_listener(self, listener: HubListener) -> Subscription[Any]:
-        pattern = listener.pattern
-        return self._subscribe(pattern, gaps=pattern is None, overflow="drop_oldest")
-
     @property
     def history(self) -> History:
         """The latest messages of the broker.
@@ -305,7 +309,7 @@ class Hub:
         def listen(function: FunctionT) -> FunctionT:
             if not callable(function):
                 raise InvalidOption(f"a listener must be a function, not {function!r}")
-            self._listeners.add(HubListener(checked, function))
+            self._add_listener(HubListener(checked, function))
             return function
 
         return listen
@@ -320,7 +324,21 @@ class Hub:
             InvalidOption: ``owner`` is a class, or has no marked method.
         """
         for listener in list(find_listeners(owner)):
-            self._listeners.add(listener)
+            self._add_listener(listener)
+
+    def _add_listener(self, listener: HubListener) -> None:
+        self._listeners.append(listener)
+        self._start_listener(listener)
+
+    def _start_listener(self, listener: HubListener) -> None:
+        if self._nursery is None:
+            return
+        pattern = listener.pattern
+        if listener.is_async:
+            events = self._subscribe(pattern, gaps=pattern is None, overflow="drop_oldest")
+            self._nursery.start_soon(run_listener, listener.function, events, self.counters)
+        else:
+            self._registry.add(PlainListener(listener, self.counters), pattern)
 
     def socket(self) -> HubSocket:
         """Return a Socket for one client, for ``serve(hub.socket, ...)``."""

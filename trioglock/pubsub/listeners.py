@@ -8,14 +8,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-import trio
-
 from .._redact import label
 from ..errors import InvalidOption
 from .message import Event, Gap, check_channel
-from .subscribers import Counters, Subscriber, SubscriberRegistry, Subscription
+from .subscribers import Counters, Subscriber, Subscription
 
-__all__ = ["HubListener", "HubListeners", "Topic", "check_topic", "find_listeners", "on"]
+__all__ = [
+    "HubListener",
+    "PlainListener",
+    "Topic",
+    "check_topic",
+    "find_listeners",
+    "on",
+    "run_listener",
+]
 
 _logger = logging.getLogger("trioglock.pubsub")
 
@@ -38,6 +44,11 @@ class HubListener:
     def pattern(self) -> str | None:
         """The channels; None for gaps."""
         return self.topic if isinstance(self.topic, str) else None
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function runs in a task of its own."""
+        return inspect.iscoroutinefunction(self.function)
 
 
 def check_topic(topic: object) -> Topic:
@@ -100,58 +111,9 @@ def find_listeners(owner: object) -> Iterator[HubListener]:
         raise InvalidOption(f"{type(owner).__name__} has no method marked with @on(...)")
 
 
-class HubListeners:
-    """The listeners of a hub: plain ones are subscribers, async ones run in a task each.
+class PlainListener(Subscriber):
+    """Calls a plain function; see :func:`run_listener` for async ones."""
 
-    Args:
-        registry: that of the hub.
-        counters: those of the hub.
-        subscribe: makes the subscription of an async listener.
-    """
-
-    def __init__(
-        self,
-        registry: SubscriberRegistry,
-        counters: Counters,
-        subscribe: Callable[[HubListener], Subscription[Any]],
-    ) -> None:
-        self._registry = registry
-        self._counters = counters
-        self._subscribe = subscribe
-        self._listeners: list[HubListener] = []
-        self._nursery: trio.Nursery | None = None
-
-    def add(self, listener: HubListener) -> None:
-        """Add a listener. It starts now, or when the hub opens."""
-        self._listeners.append(listener)
-        if self._nursery is not None:
-            self._start(listener, self._nursery)
-
-    def start(self, nursery: trio.Nursery) -> None:
-        """Start all listeners; the nursery ends with the hub."""
-        self._nursery = nursery
-        for listener in self._listeners:
-            self._start(listener, nursery)
-
-    def stop(self) -> None:
-        """Start no more listeners until the hub opens again."""
-        self._nursery = None
-
-    def _start(self, listener: HubListener, nursery: trio.Nursery) -> None:
-        if inspect.iscoroutinefunction(listener.function):
-            nursery.start_soon(self._run, listener.function, self._subscribe(listener))
-        else:
-            self._registry.add(_PlainListener(listener, self._counters), listener.pattern)
-
-    async def _run(self, function: Callable[[Any], Any], events: Subscription[Any]) -> None:
-        async for event in events:
-            try:
-                await function(event)
-            except Exception as error:  # noqa: BLE001 - continues with the next event
-                _log_error(function, error, self._counters)
-
-
-class _PlainListener(Subscriber):
     def __init__(self, listener: HubListener, counters: Counters) -> None:
         self._function = listener.function
         self._gaps = listener.topic is Gap
@@ -168,13 +130,22 @@ class _PlainListener(Subscriber):
         if inspect.iscoroutine(returned):
             returned.close()
             self._counters.failures += 1
-            _logger.error(
-                "listener %s returned a coroutine: declare it with async def",
-                label(self._function),
-            )
+            name = label(self._function)
+            _logger.error("listener %s returned a coroutine: declare it with async def", name)
 
     def end(self) -> None:
         pass
+
+
+async def run_listener(
+    function: Callable[[Any], Any], events: Subscription[Any], counters: Counters
+) -> None:
+    """Call an async function with each event."""
+    async for event in events:
+        try:
+            await function(event)
+        except Exception as error:  # noqa: BLE001 - continues with the next event
+            _log_error(function, error, counters)
 
 
 def _log_error(function: Callable[[Any], Any], error: Exception, counters: Counters) -> None:

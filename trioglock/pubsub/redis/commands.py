@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import trio
@@ -27,27 +28,22 @@ RETRY_DELAY = 0.02
 """Seconds."""
 
 
+@dataclass(slots=True, eq=False)
 class PendingCommand:
     """A command without a reply yet."""
 
-    __slots__ = ("done", "failure", "packed", "reply", "sent_at")
-
-    def __init__(self, packed: bytes) -> None:
-        self.packed: bytes = packed
-        self.done: trio.Event = trio.Event()
-        self.sent_at: float = 0.0
-        self.reply: Any = None
-        self.failure: RedisDisconnected | None = None
+    packed: bytes
+    done: trio.Event = field(default_factory=trio.Event)
+    sent_at: float = 0.0
+    reply: Any = None
+    failure: RedisDisconnected | None = None
 
 
 class CommandPipeline(ReconnectingConnection):
     """Sends the waiting commands of all tasks in one write, and matches replies to commands.
 
-    Args:
-        address: that of the server.
-        timings: timeouts and backoff.
-        receiver: no command is sent while it is disconnected, so that the subscribers of this
-            process receive what is published.
+    While ``receiver`` is disconnected it sends none: the subscribers of this process would miss the
+    message.
     """
 
     purpose = "publishing"

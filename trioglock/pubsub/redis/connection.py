@@ -57,11 +57,7 @@ class RedisTimings:
 
 
 class RedisConnection:
-    """Sends commands and receives replies in order.
-
-    Args:
-        stream: an open stream to the server.
-    """
+    """Sends commands and receives replies in order."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         hiredis = import_redis()[1]
@@ -179,12 +175,7 @@ async def _authenticate(connection: RedisConnection, address: RedisAddress) -> N
 
 
 class ReconnectingConnection(ABC):
-    """Uses one connection at a time and connects again whenever it is lost.
-
-    Args:
-        address: that of the server.
-        timings: timeouts and backoff.
-    """
+    """Uses one connection at a time and connects again whenever it is lost."""
 
     purpose: str = ""
     """For the log."""

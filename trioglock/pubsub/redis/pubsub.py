@@ -27,13 +27,7 @@ TURN_SECONDS = 0.005
 
 
 class RedisReceiver(ReconnectingConnection):
-    """Receives messages on a connection of its own.
-
-    Args:
-        address: that of the server.
-        timings: timeouts and backoff.
-        deliver: called with every message and every gap.
-    """
+    """Receives messages on a connection of its own."""
 
     purpose = "subscribing"
 

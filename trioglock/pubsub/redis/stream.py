@@ -32,12 +32,7 @@ had been trimmed before it was read, ``MAX_BATCH`` newer ones would follow it.
 class RedisStreamReceiver(RedisReceiver):
     """Receives the entries added to the stream ``key``; none is missed that is still in it.
 
-    Args:
-        address: that of the server.
-        timings: timeouts and backoff.
-        key: name of the stream.
-        history: filled with the latest entries first.
-        deliver: called with every message and every gap.
+    It first fills ``history`` with the latest entries.
     """
 
     def __init__(
