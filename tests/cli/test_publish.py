@@ -145,7 +145,7 @@ def test_unavailable_redis(publish: Publish) -> None:
         port = stopped.port
     code, output, error = publish("x", "y", "--redis", f"redis://:hidden@127.0.0.1:{port}")
     assert (code, output) == (1, "")
-    assert error.startswith("trioglock publish: not published: ")
+    assert error.startswith("trioglock publish: not published: could not reach Redis")
     assert error.count("\n") == 1
     assert "hidden" not in error
 

@@ -1,4 +1,4 @@
-"""``run()``: programs that are only hooks."""
+"""``run()``: applications of hooks only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, Scripted, both_styles, styled, taken
+from tests.hooks.helpers import URL, Scripted, both_styles, read_frames, styled
 from trioglock import (
     Close,
     ConnectFailed,
@@ -29,11 +29,11 @@ from trioglock.testing import MemoryLink
 
 
 class Boom(Exception):
-    """What a hook of the test raises."""
+    """Raised by hooks of the tests."""
 
 
 class Summing(Socket[int]):
-    """Adds what comes, answers each with the sum, and ends at a word."""
+    """Replies the sum of received numbers, and closes on a word."""
 
     def init_stream(self, info: ConnectionInfo) -> int:
         return 0
@@ -48,7 +48,7 @@ Peer = Callable[[MemoryLink], Awaitable[None]]
 
 
 async def against(peer: Peer, socket: Socket[Any], **options: Any) -> Any:
-    """What run() returns while ``peer`` plays the far end."""
+    """The result of run() while ``peer`` runs at the far end."""
     transport = MemoryTransport()
 
     async def play() -> None:
@@ -76,7 +76,7 @@ async def test_it_returns_the_final_state(code: int, autojump_clock: MockClock) 
     async def peer(far: MemoryLink) -> None:
         await far.write(["1", "2", "3"])
         await trio.sleep(5)
-        assert await taken(far) == ["1", "3", "6"]
+        assert await read_frames(far) == ["1", "3", "6"]
         await hang_up(far, Close(code))
 
     assert await against(peer, Summing()) == 6
@@ -97,7 +97,7 @@ async def test_it_returns_what_the_last_hook_returned(
 
 
 async def test_a_close_of_the_hooks_is_no_error(autojump_clock: MockClock) -> None:
-    """Whatever its code: the hooks wanted it."""
+    """With any code: a hook decided it."""
 
     async def peer(far: MemoryLink) -> None:
         await far.write(["20", "22", "end"])
@@ -138,7 +138,7 @@ async def test_a_lost_peer_is_raised(autojump_clock: MockClock) -> None:
 
 
 async def unwrapped(work: Awaitable[Any]) -> Any:
-    """The test's own nursery wraps what run() raises; take that off again."""
+    """Remove the group of the test's own nursery."""
     try:
         return await work
     except BaseExceptionGroup as group:
@@ -147,7 +147,7 @@ async def unwrapped(work: Awaitable[Any]) -> Any:
 
 
 async def test_what_hooks_raise_comes_out(autojump_clock: MockClock) -> None:
-    """The very exception."""
+    """The same exception object."""
     error = Boom()
     socket = Scripted(handle_receive=error)
 
@@ -158,11 +158,11 @@ async def test_what_hooks_raise_comes_out(autojump_clock: MockClock) -> None:
     with pytest.raises(Boom) as caught:
         await unwrapped(against(peer, socket))
     assert caught.value is error
-    assert socket.ran("terminate") == 1
+    assert socket.count("terminate") == 1
 
 
 async def test_what_hooks_deliver_is_forgotten(autojump_clock: MockClock) -> None:
-    """Nobody reads it, so it may not fill anything up."""
+    """Delivered messages are discarded, so the queue never fills up."""
 
     async def peer(far: MemoryLink) -> None:
         for number in range(500):
@@ -172,7 +172,7 @@ async def test_what_hooks_deliver_is_forgotten(autojump_clock: MockClock) -> Non
 
     socket = Scripted(handle_receive="delivered")
     await against(peer, socket, max_queue=4)
-    assert socket.ran("handle_receive") == 500
+    assert socket.count("handle_receive") == 500
 
 
 async def test_nursery_start_gives_the_open_connection(autojump_clock: MockClock) -> None:
@@ -192,7 +192,7 @@ async def test_nursery_start_gives_the_open_connection(autojump_clock: MockClock
         assert (conn.status, conn.state) == (Status.OPEN, 100)
         far = await transport.accept()
         await conn.send("hello")
-        assert await taken(far) == ["hello"]
+        assert await read_frames(far) == ["hello"]
         nursery.start_soon(conn.aclose)
         await trio.testing.wait_all_tasks_blocked()
         await hang_up(far, Close(1000))
@@ -201,7 +201,7 @@ async def test_nursery_start_gives_the_open_connection(autojump_clock: MockClock
 
 
 async def test_nursery_start_raises_what_connecting_raises(autojump_clock: MockClock) -> None:
-    """A refused connection is the error of start itself."""
+    """``start`` raises the error of a refused connection."""
     transport = MemoryTransport()
     transport.refuse_next(error := ConnectFailed("no"))
     async with trio.open_nursery() as nursery:
@@ -211,25 +211,25 @@ async def test_nursery_start_raises_what_connecting_raises(autojump_clock: MockC
 
 
 async def test_cancelling_it_runs_terminate(autojump_clock: MockClock) -> None:
-    """The scope around it drops the connection, and terminate still runs."""
+    """The cancelled connection is dropped, and terminate still runs."""
     socket = Scripted()
     with trio.move_on_after(5) as scope:
         await run(URL, socket, transport=MemoryTransport(), ping_interval=None)
     assert scope.cancelled_caught
     assert trio.current_time() == 5
-    assert socket.ran("terminate") == 1
+    assert socket.count("terminate") == 1
 
 
 @pytest.mark.parametrize("options", [{"max_queue": 0}, {"transport": 1}, {"overflow": "x"}])
 async def test_bad_arguments_are_refused(
     options: dict[str, Any], autojump_clock: MockClock
 ) -> None:
-    """As by connect."""
+    """Like connect()."""
     with pytest.raises(InvalidOption):
         await run(URL, Summing(), **options)
 
 
 async def test_unknown_arguments_are_refused(autojump_clock: MockClock) -> None:
-    """A typing error is no silent default."""
+    """A misspelt option is not ignored."""
     with pytest.raises(TypeError, match="ping_intervall"):
         await run(URL, Summing(), ping_intervall=3)  # type: ignore[call-arg]
