@@ -194,8 +194,8 @@ FAILURES: list[tuple[Handler, str]] = [
     (discard, "echo timeout: no echo within 0.4 seconds"),
     (stop_responding, "echo timeout: no echo within 0.4 seconds"),
     (send_twice, "not an echo: sent"),
-    (close, "connection ended: closed by the peer: 1011 no paper"),
-    (abort, "connection ended: lost"),
+    (close, "unexpected end: closed by the peer: 1011 no paper"),
+    (abort, "unexpected end: connection lost"),
 ]
 
 

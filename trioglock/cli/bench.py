@@ -480,7 +480,7 @@ class EchoClient(Socket[None]):
 
     def terminate(self, reason: Disconnect, state: None) -> None:
         self._connection = None
-        self.fail("connection ended", printable(str(reason)))
+        self.fail("unexpected end", printable(str(reason)))
 
 
 def _summarize(histogram: Any) -> dict[str, float] | None:
