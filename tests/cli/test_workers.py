@@ -165,7 +165,7 @@ async def test_invalid_target(env: dict[str, str], options: tuple[str, ...]) -> 
     """The error is printed, and the exit code is 1."""
     done = await trioglock("serve", "--port", "0", *options, "app:broken", env=env)
     assert done.code == 1
-    assert "target is a Socket class or an async handler, not 1" in done.stderr
+    assert "target must be a Socket class or an async handler, not 1" in done.stderr
 
 
 @pytest.mark.slow
