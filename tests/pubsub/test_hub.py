@@ -342,7 +342,7 @@ async def test_usage_errors_of_a_closed_and_an_open_hub() -> None:
         ({"name": "a*"}, "a hub's name"),
         ({"name": ""}, "a hub's name"),
         ({"broker": "redis://"}, r"a Broker such as RedisBroker\(url\)"),
-        ({"max_queue": 0}, "max_queue is at least 1"),
+        ({"max_queue": 0}, "max_queue must be at least 1"),
         (
             {"overflow": "wait"},
             "one of 'drop_oldest', 'drop_newest', 'keep_latest', 'close', not 'wait'",

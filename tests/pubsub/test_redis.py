@@ -290,7 +290,7 @@ async def test_a_server_that_is_not_redis() -> None:
         ({"url": "unix://"}, "needs a path"),
         ({"url": "redis://localhost?ssl_cert_reqs=none"}, "ssl_context"),
         ({"url": 6379}, "must be a str"),
-        ({"history": 0}, "history is at least 1"),
+        ({"history": 0}, "history must be at least 1"),
         ({"open_timeout": 0}, "open_timeout"),
         ({"publish_timeout": -1}, "publish_timeout"),
         ({"health_interval": None}, "health_interval"),
