@@ -131,7 +131,7 @@ async def test_what_handle_send_returned(autojump_clock: MockClock) -> None:
     async with linked(Returning()) as (conn, _):
         with pytest.raises(BadHookResult, match=r"encode it, for example with json\.dumps\(\)"):
             await conn.send({"a": 1})
-        with pytest.raises(BadHookResult, match="handle_send returns the frame itself"):
+        with pytest.raises(BadHookResult, match="handle_send must return the frame itself"):
             await conn.send(Reply("x"))
         await conn.send(None)
     async with linked() as (conn, _):
