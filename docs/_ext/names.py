@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from docutils import nodes
+from pygments.lexers import BashLexer
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -75,6 +76,8 @@ def keep_colons(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the handlers with Sphinx."""
+    # The lexer of the name takes commands without a prompt for output.
+    app.add_lexer("console", BashLexer)
     app.connect("missing-reference", resolve)
     app.connect("doctree-read", unlink_folders)
     app.connect("autodoc-process-docstring", keep_colons, priority=100)
