@@ -47,11 +47,10 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_preserve_defaults = True
 autodoc_class_signature = "mixed"
 autodoc_typehints_format = "short"
+SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("trioglock/**/*.py"))
 # Signatures show a type alias by its name instead of what it stands for; _ext/names.py finds it.
 autodoc_type_aliases = {
-    name: f"~alias.{name}"
-    for path in ROOT.glob("trioglock/**/*.py")
-    for name in re.findall(r"^(\w+): TypeAlias\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    name: f"~alias.{name}" for name in re.findall(r"^(\w+): TypeAlias\b", SOURCE, re.MULTILINE)
 }
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -63,10 +62,14 @@ toc_object_entries_show_parents = "hide"
 nitpicky = True
 # Other libraries and type variables have no entries here. Every other name must be found.
 FOREIGN = (
-    "collections|contextlib|datetime|logging|opentelemetry|os|pathlib|random|re|ssl|trio|typing"
-    "|websockets"
+    "AbstractAsyncContextManager|collections|contextlib|datetime|logging|opentelemetry|os|pathlib"
+    "|random|re|ssl|trio|typing|websockets"
 )
-nitpick_ignore_regex = [("py:.*", rf"({FOREIGN})(\..*)?"), ("py:.*", r"([\w.]+\.)?[A-Z]\w*T|T")]
+TYPE_VARIABLES = "|".join(re.findall(r"^(\w+) = TypeVar\(", SOURCE, re.MULTILINE))
+nitpick_ignore_regex = [
+    ("py:.*", rf"({FOREIGN})(\..*)?"),
+    ("py:.*", rf"([\w.]+\.)?({TYPE_VARIABLES})"),
+]
 
 if os.environ.get("DOCS_INTERSPHINX"):
     extensions.append("sphinx.ext.intersphinx")
