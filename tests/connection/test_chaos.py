@@ -139,6 +139,7 @@ def cut(proxy: FaultProxy, connection: ProxiedConnection, random: Random) -> Non
 
 
 @pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.slow
 async def test_a_minute_of_chaos(autojump_clock: MockClock, seed: int) -> None:
     """Queued messages arrive once and in order; only messages in flight are lost."""
     log = Log()

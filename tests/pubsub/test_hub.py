@@ -343,7 +343,7 @@ async def test_a_closed_hub_says_so() -> None:
         ({"name": "a*"}, "a hub's name"),
         ({"name": ""}, "a hub's name"),
         ({"broker": "redis://"}, r"a Broker such as RedisBroker\(url\)"),
-        ({"max_queue": 0}, "max_queue is at least 1"),
+        ({"max_queue": 0}, "max_queue must be at least 1"),
         ({"policy": "wait"}, "'drop_oldest', 'latest', 'disconnect', not 'wait'"),
     ],
 )

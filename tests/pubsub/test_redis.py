@@ -300,12 +300,12 @@ async def test_a_server_that_is_no_redis() -> None:
         ({"url": "unix://"}, "names a path"),
         ({"url": "redis://localhost?ssl_cert_reqs=none"}, "ssl_context"),
         ({"url": 6379}, "is a str"),
-        ({"history": 0}, "history is at least 1"),
+        ({"history": 0}, "history must be at least 1"),
         ({"open_timeout": 0}, "open_timeout"),
         ({"publish_timeout": -1}, "publish_timeout"),
         ({"health_interval": None}, "health_interval"),
         ({"health_timeout": None}, "health_timeout"),
-        ({"backoff": 3}, "backoff is a Backoff"),
+        ({"backoff": 3}, "backoff must be a Backoff"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], complaint: str) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import trio
 
 from ...errors import InvalidOption
-from ...transports.addresses import parse_url
+from ...transports.urls import parse_url
 from ..server import MockServer
 
 __all__ = ["MEMORY_URL", "Opener", "Target", "address_of", "opener_of", "url_through"]

@@ -1,4 +1,4 @@
-"""Addresses: which URLs are accepted, and how they reach resolver, server and error text."""
+"""URLs: which are accepted, and how they appear to resolver, server and in errors."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ BAD_URLS = {
 
 @pytest.mark.parametrize("url", BAD_URLS.values(), ids=BAD_URLS.keys())
 def test_a_bad_url_raises_at_the_call(url: str) -> None:
-    """``connect`` itself refuses what is no WebSocket address, before any ``async with``."""
+    """``connect`` itself rejects an invalid URL, before ``async with``."""
     with pytest.raises(InvalidURL):
         connect(url)
 
 
 @pytest.mark.parametrize("url", [None, 1, b"ws://user:secret@example.org/", ["ws://h/"]])
 def test_a_url_is_text(url: Any) -> None:
-    """Anything but a str is refused like any other bad address, and its secrets stay hidden."""
+    """Anything but a str is an InvalidURL, without its secrets."""
     with pytest.raises(InvalidURL) as caught:
         connect(url)
     assert "secret" not in str(caught.value)
@@ -83,7 +83,7 @@ def test_a_url_is_text(url: Any) -> None:
     ],
 )
 def test_the_text_hides_user_info(url: str) -> None:
-    """An InvalidURL ends up in logs: it names the address without the user's secrets."""
+    """An InvalidURL may be logged: it shows the URL without secrets."""
     with pytest.raises(InvalidURL) as caught:
         connect(url)
     assert "secret" not in f"{caught.value!r} {caught.value}"
@@ -104,7 +104,7 @@ async def test_the_connection_hides_user_info() -> None:
 
 @on_both
 async def test_user_info_becomes_basic_authentication(transport: MakeTransport) -> None:
-    """User and password of the URL reach the server percent-decoded, as RFC 7617 says."""
+    """User and password of the URL reach the server percent-decoded (RFC 7617)."""
     requests: list[Request] = []
     async with serving(upgrading(requests)) as port:
         url = f"ws://us%40er:p%3Ass@127.0.0.1:{port}/"
@@ -125,7 +125,7 @@ def test_tls_options_need_wss(options: dict[str, Any]) -> None:
 
 
 class Resolver(trio.abc.HostnameResolver):
-    """Answers every name with the given addresses, in order."""
+    """Resolves every name to the given addresses, in order."""
 
     def __init__(self, *addresses: str) -> None:
         self.addresses = addresses
@@ -157,7 +157,7 @@ class Resolver(trio.abc.HostnameResolver):
 
 
 def resolve_to(*addresses: str) -> Resolver:
-    """Let every name of this test (trio keeps the resolver per run) mean these addresses."""
+    """Resolve every name to these addresses during this test."""
     resolver = Resolver(*addresses)
     trio.socket.set_custom_hostname_resolver(resolver)
     return resolver
@@ -165,7 +165,7 @@ def resolve_to(*addresses: str) -> Resolver:
 
 @on_both
 async def test_international_names_are_encoded(transport: MakeTransport) -> None:
-    """A name, path and query beyond ASCII travel as IDNA and percent-encoded UTF-8."""
+    """Names, paths and queries outside of ASCII are sent as IDNA and percent-encoded UTF-8."""
     resolver = resolve_to("127.0.0.1")
     requests: list[Request] = []
     async with serving(upgrading(requests)) as port:
@@ -192,7 +192,7 @@ async def test_scenario_37_an_ipv6_literal_keeps_its_brackets(transport: MakeTra
 
 @on_both
 async def test_a_default_port_is_left_out(transport: MakeTransport) -> None:
-    """The Host header names a port only where it is not the scheme's own."""
+    """The Host header has a port only if it is not the default of the scheme."""
     requests: list[Request] = []
     with trio.fail_after(10):
         for url in ("ws://example.test/", "ws://example.test:80/?", "ws://example.test:443/"):
@@ -211,7 +211,7 @@ async def test_a_default_port_is_left_out(transport: MakeTransport) -> None:
 
 @on_both
 async def test_scenario_37_a_refused_ipv6_address_falls_back(transport: MakeTransport) -> None:
-    """A name whose first address refuses is reached at the next one."""
+    """If the first address of a name refuses, the next one is used."""
     resolve_to("::1", "127.0.0.1")
     with no_leak():
         async with serving(upgrading([])) as port:
@@ -222,7 +222,7 @@ async def test_scenario_37_a_refused_ipv6_address_falls_back(transport: MakeTran
 
 
 async def test_scenario_37_a_silent_ipv6_address_falls_back(mock_clock: MockClock) -> None:
-    """A name whose first address never answers is reached at the next one (RFC 8305)."""
+    """If the first address of a name never answers, the next one is used (RFC 8305)."""
     resolve_to("::1", "127.0.0.1")
     trio.socket.set_custom_socket_factory(Deaf(socket.AF_INET6))
 
@@ -239,7 +239,7 @@ async def test_scenario_37_a_silent_ipv6_address_falls_back(mock_clock: MockCloc
 
 @on_both
 async def test_an_unknown_name_is_connect_failed(transport: MakeTransport) -> None:
-    """A name that does not resolve is a ConnectFailed that says which."""
+    """A name that does not resolve is a ConnectFailed that contains it."""
     resolve_to()
     error = await failure("ws://nowhere.test/", transport=transport())
     assert isinstance(error, ConnectFailed)
@@ -249,7 +249,7 @@ async def test_an_unknown_name_is_connect_failed(transport: MakeTransport) -> No
 
 @on_both
 async def test_connect_failed_is_an_os_error(transport: MakeTransport) -> None:
-    """A port that nobody listens on raises an OSError, with the system's own as its cause."""
+    """A closed port is a ConnectFailed with the system's OSError as its cause."""
     async with serving(answering()) as port:
         pass
     with pytest.raises(OSError, match=str(port)) as caught:
@@ -260,5 +260,5 @@ async def test_connect_failed_is_an_os_error(transport: MakeTransport) -> None:
 
 
 def test_headers_do_not_show_secrets() -> None:
-    """The repr of headers hides what authenticates."""
+    """The repr of headers hides credentials."""
     assert "secret" not in repr(Headers({"Authorization": "secret", "Cookie": "secret"}))

@@ -1,4 +1,4 @@
-"""Addresses: which URLs are WebSocket addresses, and what they say (RFC 6455, section 3)."""
+"""WebSocket URLs (RFC 6455, section 3): parsing them and rejecting bad ones."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from .._redact import redact_query, redact_url, without_secrets
 from ..errors import InvalidOption, InvalidURL
 from ..options import DialOptions
 
-__all__ = [
-    "WebSocketURI",
-    "check_host",
-    "check_url",
-    "parse_url",
-    "problem_of",
-]
+__all__ = ["WebSocketURI", "check_host", "check_url", "find_url_problem", "parse_url"]
+
+_MALFORMED = "the host or port is malformed"
 
 
 def check_url(options: DialOptions) -> str:
-    """The host that ``options`` lead to.
+    """Check the URL of ``options`` and the options that depend on it.
+
+    Args:
+        options: with a URL.
+
+    Returns:
+        The host of the URL.
 
     Raises:
-        InvalidURL: the URL is none.
-        InvalidOption: ``ssl_context`` or ``server_hostname`` without ``wss://``.
+        InvalidURL: the URL cannot be used.
+        InvalidOption: ``ssl_context`` or ``server_hostname`` is given without ``wss://``.
     """
     uri = parse_url(options.url)
     if not uri.secure and (options.ssl_context or options.server_hostname):
@@ -34,14 +36,14 @@ def check_url(options: DialOptions) -> str:
 
 
 def parse_url(url: str) -> WebSocketURI:
-    """The parts of a ``ws://`` or ``wss://`` URL.
+    """Parse a ``ws://`` or ``wss://`` URL.
 
     Raises:
-        InvalidURL: it is none; the text says why, without the URL's secrets.
+        InvalidURL: the URL cannot be used; the text says why, without the URL's secrets.
     """
     if not isinstance(url, str):
-        raise InvalidURL(f"a URL is a str, not {type(url).__name__}")
-    problem = problem_of(url)
+        raise InvalidURL(f"a URL must be a str, not {type(url).__name__}")
+    problem = find_url_problem(url)
     if problem is None:
         try:
             uri = parse_uri(url)
@@ -54,16 +56,13 @@ def parse_url(url: str) -> WebSocketURI:
             problem = _MALFORMED
         else:
             return uri
-    # Of a malformed address nobody knows where the password ends.
+    # In a malformed URL the end of the password cannot be found.
     shown = redact_query(without_secrets(url)) if problem == _MALFORMED else redact_url(url)
     raise InvalidURL(f"{shown!r}: {problem}")
 
 
-_MALFORMED = "the host or port is malformed"
-
-
-def problem_of(url: str) -> str | None:
-    """What is wrong with any kind of URL and the library would let pass; None for nothing."""
+def find_url_problem(url: str) -> str | None:
+    """Describe a problem of any kind of URL that websockets does not reject; None if none."""
     if any(c <= " " or c == "\x7f" for c in url):
         return "white space or a control character"
     if any("\ud800" <= c <= "\udfff" for c in url):
@@ -76,5 +75,5 @@ def problem_of(url: str) -> str | None:
 
 
 def check_host(host: str) -> None:
-    """Raise ValueError unless a resolver can take the name."""
+    """Raise ValueError if a resolver cannot accept the name."""
     host.encode("ascii" if ":" in host else "idna")

@@ -1,4 +1,4 @@
-"""``reconnect()`` by hand: what it leaves, what it waits for, and when it raises."""
+"""``reconnect()``: the old link, waiting for the new one, and errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def confirm(far: MemoryLink) -> list[Any]:
 
 
 async def test_reconnect_leaves_an_open_link(autojump_clock: Clock) -> None:
-    """1000 to the old peer, and a new link at once, whatever the policy's delays."""
+    """1000 to the old peer, and a new link immediately, without the policy's delays."""
     net, notes = MemoryTransport(), Notes()
     async with joined(net, notes) as conn, trio.open_nursery() as nursery:
         nursery.start_soon(confirm, await net.accept())
@@ -55,7 +55,7 @@ async def test_reconnect_leaves_an_open_link(autojump_clock: Clock) -> None:
 
 
 async def test_reconnect_works_without_a_policy(autojump_clock: Clock) -> None:
-    """The program's word is enough, once for each call."""
+    """It needs no policy; each call reconnects once."""
     net = MemoryTransport()
     async with joined(net, reconnect=False) as conn, trio.open_nursery() as nursery:
         nursery.start_soon(confirm, await net.accept())
@@ -124,7 +124,7 @@ async def test_reconnect_asks_url_and_headers_again(autojump_clock: Clock) -> No
 
 
 async def test_reconnect_ends_a_pause(autojump_clock: Clock) -> None:
-    """The next attempt is made at once."""
+    """The next attempt is made immediately."""
     net = MemoryTransport()
     async with joined(net, reconnect=policy(initial=50)) as conn:
         await drop(await net.accept())
@@ -148,7 +148,7 @@ async def test_reconnect_waits_through_failed_attempts(autojump_clock: Clock) ->
 
 
 async def test_reconnect_raises_when_the_connection_ends_instead(autojump_clock: Clock) -> None:
-    """By giving up, or by a close in another task."""
+    """By ReconnectFailed, or by a close in another task."""
     net = MemoryTransport()
     async with joined(net, close_timeout=1, reconnect=policy(max_attempts=2)) as conn:
         for _ in range(9):
@@ -168,7 +168,7 @@ async def test_reconnect_raises_when_the_connection_ends_instead(autojump_clock:
 
 
 async def test_a_reconnect_by_hand_keeps_to_the_policy(autojump_clock: Clock) -> None:
-    """Only its first attempt is made at once: a server that is down sees no storm."""
+    """Only its first attempt is immediate: a server that is down sees no storm."""
     net = MemoryTransport()
     async with joined(net, close_timeout=1, reconnect=policy(max_attempts=None)) as conn:
         for _ in range(500):
@@ -181,7 +181,7 @@ async def test_a_reconnect_by_hand_keeps_to_the_policy(autojump_clock: Clock) ->
 
 
 async def test_reconnect_without_a_policy_is_one_attempt(autojump_clock: Clock) -> None:
-    """If that fails, it is over, and the error tells why."""
+    """If that fails, the connection ends, and the error has the reason."""
     net = MemoryTransport()
     async with joined(net, close_timeout=1, reconnect=False) as conn:
         net.refuse_next()
@@ -192,7 +192,7 @@ async def test_reconnect_without_a_policy_is_one_attempt(autojump_clock: Clock) 
 
 
 async def test_reconnect_while_dialling_waits_for_that_attempt(autojump_clock: Clock) -> None:
-    """What is under way is not begun again, and nothing is told as lost that never was."""
+    """An attempt in progress is not repeated, and no loss is reported."""
     delays = iter([0])
 
     async def url() -> str:

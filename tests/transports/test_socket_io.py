@@ -136,14 +136,14 @@ async def test_a_socket_closed_under_our_feet_is_a_loss() -> None:
             nursery.start_soon(shake_hands, peer)
             async with connect("ws://pair.test/", stream=stream, compression=None) as conn:
                 stream.socket.close()
-                other, witness = socket.socketpair()
-                with other, witness:
-                    witness.setblocking(False)
+                other, receiver = socket.socketpair()
+                with other, receiver:
+                    receiver.setblocking(False)
                     with contextlib.suppress(ConnectionClosed):
                         await conn.send("stray")
                     await conn.wait_closed()
                     with pytest.raises(BlockingIOError):
-                        witness.recv(100)
+                        receiver.recv(100)
                     with pytest.raises(ConnectionClosed):
                         await conn.receive()
 

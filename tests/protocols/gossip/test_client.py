@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.protocols.gossip.helpers import Record, join
+from tests.protocols.gossip.helpers import Recorder, open_client
+from tests.routing.streams import FaultyStream
 from trioglock import (
     Backoff,
     BadHookResult,
@@ -25,17 +25,6 @@ from trioglock.routing import RequestTimeout
 from trioglock.testing import MockGossipGame, MockGossipServer
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[MockGossipServer]:
-    async with MockGossipServer(memory=True) as server:
-        yield server
-
-
-@pytest.fixture
-def record() -> Record:
-    return Record()
-
-
 async def after(seconds: float) -> None:
     """Let everything happen that is due by then."""
     await trio.sleep(seconds)
@@ -46,37 +35,37 @@ async def after(seconds: float) -> None:
 
 
 async def test_back_after_fifteen_seconds(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """By default; longer while it does not help, at most two minutes, and for ever."""
-    async with join(server, record, reconnect=True):
-        await record.expect("authenticated")
+    async with open_client(server, recorder, reconnect=True):
+        await recorder.expect("authenticated")
         server.server.reject(503, times=6)
         lost = trio.current_time()
         await server.abort()
         waited = []
         for _ in range(7):
-            await record.expect("disconnected")
+            await recorder.expect("disconnected")
             waited.append(trio.current_time() - lost)
-        await record.expect("authenticated")
+        await recorder.expect("authenticated")
         waited.append(trio.current_time() - lost)
         assert waited == pytest.approx([0, 15, 45, 105, 225, 345, 465, 585], abs=0.1)
 
 
 async def test_back_after_the_downtime(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """A restart says how long; the next loss is an ordinary one again."""
-    async with join(server, record, reconnect=True):
-        await record.expect("authenticated")
+    async with open_client(server, recorder, reconnect=True):
+        await recorder.expect("authenticated")
         began = trio.current_time()
         await server.restart(42.5)
-        await record.expect("restarting", 42.5)
-        await record.expect("authenticated")
+        await recorder.expect("restarting", 42.5)
+        await recorder.expect("authenticated")
         assert trio.current_time() - began == pytest.approx(42.5, abs=0.1)
         await server.abort()
         began = trio.current_time()
-        await record.expect("authenticated")
+        await recorder.expect("authenticated")
         assert trio.current_time() - began == pytest.approx(15, abs=0.1)
 
 
@@ -86,14 +75,14 @@ async def test_a_downtime_is_bounded(
     downtime: float,
     waited: float,
     server: MockGossipServer,
-    record: Record,
+    recorder: Recorder,
 ) -> None:
     """Never in the past, and a day at the most."""
-    async with join(server, record, reconnect=True):
-        await record.expect("authenticated")
+    async with open_client(server, recorder, reconnect=True):
+        await recorder.expect("authenticated")
         began = trio.current_time()
         await server.restart(downtime)
-        await record.expect("authenticated")
+        await recorder.expect("authenticated")
         assert trio.current_time() - began == pytest.approx(waited, abs=0.1)
 
 
@@ -102,7 +91,7 @@ async def test_without_reconnect_the_loss_comes_out(
 ) -> None:
     """Of the block, though the body waits for something else; a restart does not help."""
     with pytest.raises(ConnectionClosed) as caught:
-        async with join(server, reconnect=False):
+        async with open_client(server, reconnect=False):
             await server.restart(5)
             await trio.sleep_forever()
     assert isinstance(caught.value.cause, RemoteClose)
@@ -112,7 +101,7 @@ async def test_giving_up_comes_out(autojump_clock: MockClock, server: MockGossip
     """ReconnectFailed with every attempt, on entering the block."""
     server.server.reject(503, times=3)
     with pytest.raises(ReconnectFailed) as caught:
-        async with join(server, reconnect=Backoff(max_attempts=3)):
+        async with open_client(server, reconnect=Backoff(max_attempts=3)):
             raise AssertionError("it was let in")
     assert len(caught.value.attempts) == 3
 
@@ -123,22 +112,22 @@ async def test_a_final_refusal_comes_out(
     """No such page: nothing to wait for."""
     server.server.reject(404)
     with pytest.raises(HandshakeRefused):
-        async with join(server):
+        async with open_client(server):
             raise AssertionError("it was let in")
 
 
 async def test_a_server_that_never_answers_authenticate(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """It is left for another link after ten seconds; without reconnect the block ends."""
     server.ignore("authenticate")
-    async with join(server, record) as client:
-        assert client.phase is gossip.Phase.ONLINE
+    async with open_client(server, recorder) as client:
+        assert client.status is gossip.ClientStatus.ONLINE
         assert trio.current_time() >= 10
         assert len(server.server.peers) == 2
     server.ignore("authenticate")
     with pytest.raises(RequestTimeout, match="authenticate"):
-        async with join(server, reconnect=False):
+        async with open_client(server, reconnect=False):
             raise AssertionError("it was let in")
 
 
@@ -146,15 +135,15 @@ async def test_a_server_that_never_answers_authenticate(
 
 
 async def test_an_hour_of_heartbeats(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """Each is answered, so the link lasts, though a callback sleeps all the time."""
 
-    class Slow(Record):
-        async def message_broadcast(self, message: gossip.Message) -> None:
+    class Slow(Recorder):
+        async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             await trio.sleep_forever()
 
-    async with join(server, Slow()):
+    async with open_client(server, Slow()):
         await server.broadcast("gossip", "A", "b", "c")
         await trio.sleep(3600)
         beats = [one for one in server.received if one["event"] == "heartbeat"]
@@ -170,7 +159,7 @@ async def test_the_status_is_asked_for_every_minute(
 ) -> None:
     """What was missed in between is put right: new games, players, and those that went."""
     server.games = {"A": MockGossipGame(name="A", players=["a"]), "B": MockGossipGame(name="B")}
-    async with join(server) as client:
+    async with open_client(server) as client:
         await after(1)
         assert sorted(client.games()) == ["A", "B"]
         server.games["A"].players.append("aa")
@@ -189,7 +178,7 @@ async def test_the_interval_can_be_chosen(
     autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
     """refresh_interval, in seconds."""
-    async with join(server, refresh_interval=600):
+    async with open_client(server, refresh_interval=600):
         await after(1205)
         asked = [one for one in server.received if one["event"] == "games/status"]
         assert len(asked) == 3
@@ -199,13 +188,13 @@ async def test_the_interval_can_be_chosen(
 
 
 async def test_calls_during_an_outage(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """Some are remembered, some tell what is known, all others raise Offline at once."""
     server.games["A"] = MockGossipGame(name="A", players=["a"])
-    async with join(server, record, reconnect=True) as client:
-        await record.expect("players")
-        await record.expect("game")
+    async with open_client(server, recorder, reconnect=True) as client:
+        await recorder.expect("players")
+        await recorder.expect("game")
         await server.abort()
         await client.wait_offline()
         began = trio.current_time()
@@ -242,12 +231,12 @@ async def test_calls_during_an_outage(
 
 
 async def test_calls_before_the_first_link(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """With wait=False the block is entered at once, and works offline in the same way."""
     server.server.reject(503)
-    async with join(server, record, reconnect=True, wait=False) as client:
-        assert (trio.current_time(), client.phase) == (0, gossip.Phase.OFFLINE)
+    async with open_client(server, recorder, reconnect=True, wait=False) as client:
+        assert (trio.current_time(), client.status) == (0, gossip.ClientStatus.OFFLINE)
         await client.subscribe("testing")
         await client.sign_in("Bob")
         with pytest.raises(gossip.Offline):
@@ -257,7 +246,7 @@ async def test_calls_before_the_first_link(
         assert trio.current_time() == pytest.approx(15, abs=0.1)
         assert (await server.expect("authenticate"))["payload"]["channels"] == ["gossip", "testing"]
         assert (await server.expect("heartbeat"))["payload"] == {"players": ["Bob"]}
-    async with join(server, wait=False):
+    async with open_client(server, wait=False):
         pass  # left before anything happened
 
 
@@ -266,15 +255,18 @@ async def test_wait_false_raises_what_is_final(
 ) -> None:
     """The body is cancelled, and AuthenticationFailed comes out."""
     with pytest.raises(gossip.AuthenticationFailed):
-        async with join(server, wait=False, client_id="nobody"):
+        async with open_client(server, wait=False, client_id="nobody"):
             await trio.sleep_forever()
 
 
 async def test_requests_end_with_the_link(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """Offline at once, and not after the time-out."""
-    async with join(server, record, reconnect=True) as client, trio.open_nursery() as nursery:
+    async with (
+        open_client(server, recorder, reconnect=True) as client,
+        trio.open_nursery() as nursery,
+    ):
         server.ignore("tells/send")
 
         async def abort() -> None:
@@ -291,10 +283,10 @@ async def test_requests_end_with_the_link(
 
 
 async def test_no_answer_in_time(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """RequestTimeout after ``timeout``; the answer that comes later does no harm."""
-    async with join(server, record) as client:
+    async with open_client(server, recorder) as client:
         await after(1)
         server.ignore("games/status")
         began = trio.current_time()
@@ -306,20 +298,20 @@ async def test_no_answer_in_time(
         await server.peers[0].send_message(
             {"event": "games/status", "ref": asked["ref"], "status": "success", "payload": late}
         )
-        await record.expect("game")
+        await recorder.expect("game")
         await server.peers[0].send_message(
             {"event": "games/status", "ref": asked["ref"], "status": "failure", "error": "late"}
         )
-        await record.expect("refused", "games/status", "late")
+        await recorder.expect("refused", "games/status", "late")
         assert list(client.games()) == ["A"]
 
 
 async def test_answers_find_their_requests(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """Fifty at once, answered backwards, each twice, with strangers in between."""
     results: dict[str, str] = {}
-    async with join(server, record, refresh_interval=1e6) as client:
+    async with open_client(server, recorder, refresh_interval=1e6) as client:
         await server.expect("games/status")
         server.ignore("games/status", 50)
         async with trio.open_nursery() as nursery:
@@ -351,7 +343,7 @@ async def test_malformed_answers_fail_their_request(
     autojump_clock: MockClock, payload: Any, server: MockGossipServer
 ) -> None:
     """At once, with what was wrong; the link lives."""
-    async with join(server, flags=("games",)) as client:
+    async with open_client(server, flags=("games",)) as client:
         await after(1)
         server.ignore("games/status")
         async with trio.open_nursery() as nursery:
@@ -365,7 +357,7 @@ async def test_malformed_answers_fail_their_request(
             nursery.start_soon(answer)
             with pytest.raises(gossip.RequestFailed, match="malformed"):
                 await client.fetch_game("A")
-        assert client.phase is gossip.Phase.ONLINE
+        assert client.status is gossip.ClientStatus.ONLINE
 
 
 MALFORMED = [
@@ -383,39 +375,39 @@ MALFORMED = [
 
 
 async def test_malformed_events_are_counted(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """None of them ends anything or reaches a callback; unknown ones reach System."""
-    async with join(server, record) as client:
+    async with open_client(server, recorder) as client:
         await after(1)
-        record.calls.clear()
+        recorder.calls.clear()
         await server.send_text(*MALFORMED)
         await server.send("weather/rain", {"mm": 3})
-        _, event = await record.expect("event")
+        _, event = await recorder.expect("event")
         assert event["payload"] == {"mm": 3}
         assert client.invalid == len(MALFORMED)
-        assert record.calls == []
+        assert recorder.calls == []
         await client.subscribe("testing")
 
 
 async def test_echoes_of_our_own_events_are_no_news(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """A confirmation without a payload is no sign-in of somebody else's."""
-    async with join(server, record) as client:
+    async with open_client(server, recorder) as client:
         await after(1)
-        record.calls.clear()
+        recorder.calls.clear()
         for event in ("players/sign-in", "players/sign-out"):
             await server.peers[0].send_message({"event": event, "status": "success", "ref": "r"})
         await client.subscribe("testing")
-        assert (record.calls, client.invalid) == ([], 0)
+        assert (recorder.calls, client.invalid) == ([], 0)
 
 
 async def test_a_channel_refused_at_authentication(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """It is told, and not asked for again."""
-    async with join(server, record) as client:
+    async with open_client(server, recorder) as client:
         await client.subscribe("testing")
         await server.peers[0].send_message(
             {
@@ -424,7 +416,7 @@ async def test_a_channel_refused_at_authentication(
                 "error": "Could not subscribe to 'gossip'",
             }
         )
-        await record.expect("refused", "channels/subscribe")
+        await recorder.expect("refused", "channels/subscribe")
         assert client.channels == ("testing",)
 
 
@@ -434,7 +426,7 @@ async def test_a_trace_keeps_the_secret(
     """It shows that the client authenticates, and not with what."""
     server.clients["id"] = ("hunter2", "Test Game")
     with caplog.at_level("DEBUG", "trioglock.trace"):
-        async with join(server, client_secret="hunter2", trace=True, flags=()):
+        async with open_client(server, client_secret="hunter2", trace=True, flags=()):
             pass
     assert "authenticate" in caplog.text
     assert "hunter2" not in caplog.text
@@ -450,16 +442,16 @@ async def test_callbacks_may_use_the_client(
     server.games["A"] = MockGossipGame(name="A", players=["a"])
     answers: list[Any] = []
 
-    class Echo(Record):
+    class Echo(Recorder):
         client: gossip.Client
 
-        async def message_broadcast(self, message: gossip.Message) -> None:
+        async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             answers.append(await self.client.fetch_game(message.game))
             await self.client.broadcast(message.channel, "Bot", message.message.upper())
 
-    record = Echo()
-    async with join(server, record) as client:
-        record.client = client
+    recorder = Echo()
+    async with open_client(server, recorder) as client:
+        recorder.client = client
         await server.broadcast("gossip", "A", "a", "hi")
         said = await server.expect("channels/send")
         assert said["payload"] == {"channel": "gossip", "name": "Bot", "message": "HI"}
@@ -471,12 +463,12 @@ async def test_what_a_callback_raises_comes_out(
 ) -> None:
     """As it was raised; the server is told 1011."""
 
-    class Broken(Record):
-        def message_broadcast(self, message: gossip.Message) -> None:
+    class Broken(Recorder):
+        def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             raise ZeroDivisionError(message.message)
 
     with pytest.raises(ZeroDivisionError, match="oops"):
-        async with join(server, Broken()):
+        async with open_client(server, Broken()):
             await server.broadcast("gossip", "A", "a", "oops")
             await trio.sleep_forever()
     await after(1)
@@ -490,12 +482,12 @@ async def test_two_failures_come_out_together(
 ) -> None:
     """The body's own and the callback's, in one group."""
 
-    class Broken(Record):
-        def message_broadcast(self, message: gossip.Message) -> None:
+    class Broken(Recorder):
+        def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             raise ZeroDivisionError
 
     with pytest.raises(BaseExceptionGroup) as caught:
-        async with join(server, Broken()):
+        async with open_client(server, Broken()):
             try:
                 await server.broadcast("gossip", "A", "a", "oops")
                 await trio.sleep_forever()
@@ -503,7 +495,7 @@ async def test_two_failures_come_out_together(
                 raise KeyError("mine")
     assert {type(error) for error in caught.value.exceptions} == {KeyError, ZeroDivisionError}
     with pytest.raises(KeyError):
-        async with join(server):
+        async with open_client(server):
             raise KeyError("mine")
 
 
@@ -512,12 +504,12 @@ async def test_offline_after_a_failure_is_its_consequence(
 ) -> None:
     """Then the failure comes out alone."""
 
-    class Broken(Record):
-        def message_broadcast(self, message: gossip.Message) -> None:
+    class Broken(Recorder):
+        def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        async with join(server, Broken()) as client:
+        async with open_client(server, Broken()) as client:
             await server.broadcast("gossip", "A", "a", "oops")
             with trio.CancelScope(shield=True):
                 await after(1)
@@ -532,12 +524,12 @@ async def test_players_that_are_none_are_named(
 ) -> None:
     """BadHookResult: Core.players gives a list of names."""
 
-    class Wrong(Record):
+    class Wrong(Recorder):
         def players(self) -> Any:
             return wrong
 
     with pytest.raises(BadHookResult, match=r"Wrong\.players must return a list of names"):
-        async with join(server, Wrong()):
+        async with open_client(server, Wrong()):
             await trio.sleep_forever()
 
 
@@ -547,12 +539,12 @@ async def test_slow_callbacks_lose_the_oldest(
     """max_callbacks wait; the rest is dropped and counted, and nothing else suffers."""
     heard: list[str] = []
 
-    class Slow(Record):
-        async def message_broadcast(self, message: gossip.Message) -> None:
+    class Slow(Recorder):
+        async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             heard.append(message.message)
             await trio.sleep(10)
 
-    async with join(server, Slow(), flags=(), max_callbacks=3) as client:
+    async with open_client(server, Slow(), flags=(), max_callbacks=3) as client:
         for number in range(10):
             await server.broadcast("gossip", "A", "a", str(number))
         await client.subscribe("testing")
@@ -568,7 +560,7 @@ async def test_cancelled_calls_leave_nothing(
     autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
     """Whichever call, whenever it is cancelled."""
-    async with join(server) as client:
+    async with open_client(server) as client:
         await after(1)
         server.ignore("games/status")
         with trio.move_on_after(1):
@@ -576,65 +568,42 @@ async def test_cancelled_calls_leave_nothing(
         with trio.CancelScope() as scope:
             scope.cancel()
             await client.subscribe("testing")
-        assert client._session.state.pending == {}
-        assert not client._session.requests
+        assert not client._socket.requests
         await client.subscribe("other")
 
 
 async def test_cancelled_blocks_end(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
     """While waiting to be let in, and inside; no group and no Cancelled comes out."""
     server.ignore("authenticate", 99)
     with trio.move_on_after(3) as scope:
-        async with join(server):
+        async with open_client(server):
             raise AssertionError("it was let in")
     assert scope.cancelled_caught
     server.ignore("authenticate", -99 + 1)
     with trio.move_on_after(3) as scope:
-        async with join(server):
+        async with open_client(server):
             await trio.sleep_forever()
     assert scope.cancelled_caught
 
 
-class Stuck(trio.abc.Stream):
-    """A stream whose peer stops reading at some time."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self.stuck = False
-
-    async def send_all(self, data: Any) -> None:
-        if self.stuck:
-            await trio.sleep_forever()
-        await self.stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, max_bytes: int | None = None) -> Any:
-        return await self.stream.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self.stream.aclose()
-
-
 @pytest.mark.parametrize("later", ["short", "long" * 100])
 async def test_a_stuck_server_holds_no_call(
-    autojump_clock: MockClock, server: MockGossipServer, record: Record, later: str
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder, later: str
 ) -> None:
     """Calls that the network does not take end with their time, or with the link.
 
     Whether the loss makes room in the send queue or not.
     """
-    streams: list[Stuck] = []
+    streams: list[FaultyStream] = []
 
-    async def open_stream() -> Stuck:
-        streams.append(Stuck(await server.open_stream()))
+    async def open_stream() -> FaultyStream:
+        streams.append(FaultyStream(await server.open_stream()))
         return streams[-1]
 
-    async with join(
-        server, record, write_limit=150, stream=open_stream, flags=("system",)
+    async with open_client(
+        server, recorder, write_limit=150, stream=open_stream, flags=("system",)
     ) as client:
         await after(1)
         streams[0].stuck = True
@@ -648,22 +617,27 @@ async def test_a_stuck_server_holds_no_call(
         async with trio.open_nursery() as nursery:
 
             async def send() -> None:
-                with pytest.raises(gossip.Offline, match="lost before it took"):
+                with pytest.raises(gossip.Offline, match="lost before 'channels/send' was sent"):
                     await client.broadcast("gossip", "Bob", "hi", timeout=None)
 
             nursery.start_soon(send)
             await after(1)
             await server.abort()
-        assert isinstance((await record.expect("disconnected"))[1], ConnectionLost)
+        assert isinstance((await recorder.expect("disconnected"))[1], ConnectionLost)
         await client.wait_online()
         await client.broadcast("gossip", "Bob", "again")
 
 
 def test_options_are_checked() -> None:
     """At the call, with what is allowed."""
-    given: dict[str, Any] = {"client_id": "i", "client_secret": "s", "core": gossip.Core()}
+    given: dict[str, Any] = {
+        "client_id": "i",
+        "client_secret": "s",
+        "channels": gossip.ChannelsCallbacks(),
+    }
     wrong: list[tuple[str, Any]] = [
-        ("core", None), ("core", gossip.Core), ("players", gossip.Tells()), ("tells", True),
+        ("channels", None), ("channels", gossip.ChannelsCallbacks),
+        ("players", gossip.TellsCallbacks()), ("tells", True),
         ("client_id", ""), ("client_secret", None), ("version", 2), ("refresh_interval", 0),
         ("max_callbacks", 0), ("reconnect", 3), ("url", "http://example.org"),
     ]  # fmt: skip
@@ -671,20 +645,20 @@ def test_options_are_checked() -> None:
         with pytest.raises(ValueError, match=name if name != "url" else "http"):
             gossip.connect(**{**given, name: value})
 
-    class Bad(gossip.Core):
+    class Bad(gossip.ChannelsCallbacks):
         channels = "gossip"
 
-    class Worse(gossip.Core):
+    class Worse(gossip.ChannelsCallbacks):
         channels = ("no spaces",)
 
     for core in (Bad(), Worse()):
         with pytest.raises(InvalidOption, match="channel"):
-            gossip.connect(**{**given, "core": core})
+            gossip.connect(**{**given, "channels": core})
 
 
 async def test_arguments_are_checked(autojump_clock: MockClock, server: MockGossipServer) -> None:
     """Before anything is sent; and flags are needed for their calls."""
-    async with join(server, flags=()) as client:
+    async with open_client(server, flags=()) as client:
         for call in (
             lambda: client.broadcast("gossip", "", "x"),
             lambda: client.broadcast("gossip", "x", ""),
