@@ -130,7 +130,7 @@ def cut(proxy: FaultProxy, connection: ProxiedConnection, random: Random) -> Non
         case 1:
             connection.reset_peer()
         case 2:
-            connection.cut_after(random.randint(1, 3 * FRAME), "to_server")
+            connection.disconnect_after(random.randint(1, 3 * FRAME), "to_server")
         case 3:
             connection.half_close("to_client")
         case 4:

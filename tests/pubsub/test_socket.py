@@ -1,4 +1,4 @@
-"""Browsers on a hub, over real connections: paths, what they send, slow ones, ends."""
+"""WebSocket clients of a hub: channels, publishing, overflow, closing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.pubsub.helpers import SECONDS, joined, served
 from trioglock import (
@@ -17,48 +18,51 @@ from trioglock import (
     Reply,
     connect,
 )
-from trioglock.pubsub import Broker, Hub, HubSocket, Line, Message
+from trioglock.pubsub import Broker, BrokerSession, Hub, HubSocket, Message
+from trioglock.pubsub.history import MissedMessages
+from trioglock.pubsub.socket import ClientSubscriber
 from trioglock.server import serve
+from trioglock.testing import MockServer
 
 BIG = 2**16
-"""Bytes of a message that soon fills a connection."""
+"""Size of a message in bytes; a few of them fill the buffers of a connection."""
 
 
 async def test_the_path_is_the_channel() -> None:
-    """Percent signs are read, the query is not part of it, and ``/`` hears what is for everyone."""
+    """It is percent-decoded, and does not include the query; ``/`` receives only broadcasts."""
     hub = Hub()
     async with (
         served(hub) as url,
         connect(url + "news/sp%C3%A4t?x=1") as news,
-        connect(url) as everyone,
-        connect(url + "n%2A") as no_pattern,
+        connect(url) as no_channel,
+        connect(url + "n%2A") as literal,
     ):
         await joined(hub, 3)
         await hub.publish("text", channel="news/spät")
         await hub.publish(b"\x00\xff", channel="news/spät")
         await hub.publish("all")
         assert [await news.receive() for _ in range(3)] == ["text", b"\x00\xff", "all"]
-        assert await everyone.receive() == "all"
-        assert await no_pattern.receive() == "all"
+        assert await no_channel.receive() == "all"
+        assert await literal.receive() == "all"
         assert hub.statistics().delivered == 5
 
 
-async def test_what_browsers_send_is_incoming() -> None:
-    """Text and binary, in the order in which they came."""
+async def test_messages_of_clients_are_published_on_incoming() -> None:
+    """Text and binary, in order."""
     hub = Hub()
-    heard: list[Message] = []
-    hub.on("incoming")(heard.append)
+    received: list[Message] = []
+    hub.on("incoming")(received.append)
     async with served(hub) as url, connect(url + "x") as conn:
         for message in ("one", b"two", "three"):
             await conn.send(message)
-        while len(heard) < 3:
+        while len(received) < 3:
             await trio.sleep(0.001)
-    assert heard == [Message("incoming", data) for data in ("one", b"two", "three")]
+    assert received == [Message("incoming", data) for data in ("one", b"two", "three")]
 
 
 @pytest.mark.parametrize("path", ["incoming", "%2Fx", "/x"])
-async def test_a_path_that_nobody_may_listen_to(path: str) -> None:
-    """1008, with a word; nobody can read what others send."""
+async def test_an_invalid_channel_is_refused(path: str) -> None:
+    """The close code is 1008, with a reason."""
     hub = Hub()
     async with served(hub) as url:
         with pytest.raises(ConnectionClosedError) as caught:
@@ -69,8 +73,8 @@ async def test_a_path_that_nobody_may_listen_to(path: str) -> None:
         assert hub.statistics().subscribers == 0
 
 
-async def test_who_leaves_is_forgotten() -> None:
-    """However it leaves: a closing handshake, or none."""
+async def test_a_client_that_leaves_is_removed() -> None:
+    """With or without a closing handshake."""
     hub = Hub()
     async with served(hub) as url:
         async with connect(url + "x"), connect(url + "x") as lost:
@@ -78,12 +82,12 @@ async def test_who_leaves_is_forgotten() -> None:
             lost.abort()
             await joined(hub, 1)
         await joined(hub, 0)
-        await hub.publish("to nobody", channel="x")
+        await hub.publish("unread", channel="x")
         assert hub.statistics().channels == 0
 
 
-async def test_scenario_23_a_slow_browser_slows_nobody() -> None:
-    """One of two reads nothing: the other gets all, and what waits for the first is bounded."""
+async def test_a_slow_client_does_not_delay_others() -> None:
+    """Scenario 23: one of two reads nothing. Its queue is bounded, and the other receives all."""
     hub = Hub(max_queue=8)
     async with (
         served(hub) as url,
@@ -106,8 +110,8 @@ async def test_scenario_23_a_slow_browser_slows_nobody() -> None:
         assert await slow.receive() == "quick again"
 
 
-async def test_a_slow_browser_gets_the_latest() -> None:
-    """With keep_latest, the newest message of its channel arrives, others are dropped."""
+async def test_keep_latest() -> None:
+    """The newest message arrives, others are dropped."""
     hub = Hub(overflow="keep_latest")
     async with (
         served(hub) as url,
@@ -123,8 +127,28 @@ async def test_a_slow_browser_gets_the_latest() -> None:
             seen = int(await slow.receive())
 
 
-async def test_a_slow_browser_is_disconnected_with_1013() -> None:
-    """With that policy; the others stay."""
+async def test_drop_newest() -> None:
+    """The queued messages arrive, in order; those that found the queue full do not."""
+    hub = Hub(overflow="drop_newest", max_queue=3)
+    async with (
+        served(hub) as url,
+        connect(url + "x", max_queue=1, compression=None) as slow,
+    ):
+        await joined(hub, 1)
+        count = 0
+        while hub.statistics().dropped < 5:
+            await hub.publish(f"{count:<{BIG}}", channel="x")
+            count += 1
+        kept = [int(await slow.receive()) for _ in range(count - 5)]
+        assert kept == sorted(set(kept))
+        assert kept[:3] == [0, 1, 2]
+        assert count - 1 not in kept
+        await hub.publish("next", channel="x")
+        assert await slow.receive() == "next"
+
+
+async def test_a_slow_client_is_closed_with_1013() -> None:
+    """The others stay."""
     hub = Hub(overflow="close", max_queue=4)
     async with (
         served(hub, close_timeout=1) as url,
@@ -148,8 +172,7 @@ async def test_a_slow_browser_is_disconnected_with_1013() -> None:
         assert hub.statistics().disconnected == 1
 
 
-async def test_who_is_disconnected_does_not_wait_for_what_was_queued() -> None:
-    """The goodbye overtakes megabytes that nobody wants any more."""
+async def test_the_close_frame_overtakes_queued_messages() -> None:
     hub = Hub(overflow="close", max_queue=1)
     async with (
         served(hub, write_limit=2**25) as url,
@@ -167,8 +190,8 @@ async def test_who_is_disconnected_does_not_wait_for_what_was_queued() -> None:
         assert got < sent - 2**24 // BIG
 
 
-async def test_a_closing_hub_says_goodbye() -> None:
-    """1001 to those who still listen; those who come later get 1013."""
+async def test_a_hub_that_closes_closes_its_clients() -> None:
+    """Connected clients receive 1001, later ones 1013."""
     hub = Hub()
     stop = trio.Event()
 
@@ -192,43 +215,39 @@ async def test_a_closing_hub_says_goodbye() -> None:
                     await conn.receive()
 
 
-class Away(Broker):
-    """A broker that takes nothing."""
-
+class UnavailableBroker(Broker):
     def open(self, name: str, deliver: object) -> Any:
         @asynccontextmanager
-        async def line() -> AsyncIterator[Line]:
-            yield NoLine()
+        async def session() -> AsyncIterator[BrokerSession]:
+            yield UnavailableSession()
 
-        return line()
+        return session()
 
 
-class NoLine(Line):
-    """See above."""
-
+class UnavailableSession(BrokerSession):
     async def publish(self, channel: str, data: object) -> None:
         await trio.lowlevel.checkpoint()
         raise BrokerUnavailable("away")
 
 
-async def test_what_cannot_be_published_is_not_swallowed() -> None:
-    """The browser is told to try again later."""
-    async with served(Hub(broker=Away())) as url, connect(url + "x") as conn:
+async def test_a_message_that_cannot_be_published_closes_the_client() -> None:
+    """With 1013, so that it tries again later."""
+    async with served(Hub(broker=UnavailableBroker())) as url, connect(url + "x") as conn:
         await conn.send("lost?")
         with pytest.raises(ConnectionClosedError, match="1013 not published, try again later"):
             await conn.receive()
 
 
 class Room(HubSocket):
-    """A socket of one's own: it publishes on its channel, also from inside a hook."""
+    """Publishes messages on the channel of the client."""
 
     async def handle_receive(self, frame: Any, state: Any) -> tuple[Any, Any]:
         await self.hub.publish(f"all: {frame}", channel=state.channel)
         return Reply("thanks"), state
 
 
-async def test_a_socket_of_ones_own() -> None:
-    """What is published inside a hook comes to the very browser too."""
+async def test_publishing_from_a_hook() -> None:
+    """The client receives its own message too."""
     hub = Hub()
     with trio.fail_after(SECONDS):
         async with hub, serve(lambda: Room(hub), "127.0.0.1", 0) as server:
@@ -238,3 +257,19 @@ async def test_a_socket_of_ones_own() -> None:
                 await one.send("hi")
                 assert {await one.receive(), await one.receive()} == {"thanks", "all: hi"}
                 assert await two.receive() == "all: hi"
+
+
+async def test_a_lost_connection_is_ignored(autojump_clock: MockClock) -> None:
+    """Until its hooks have ended, the subscriber discards all events."""
+    async with MockServer(memory=True) as server, Hub() as hub:
+        async with connect(server.url, stream=server.open_stream) as conn:
+            client, waiting = (ClientSubscriber(hub, conn, "x", as_json=True) for _ in range(2))
+        message = Message("x", "late")
+        waiting.catch_up(MissedMessages((message,), complete=False), "x".__eq__, gaps=True)
+        waiting.start_sending()
+        for subscriber in (client, waiting):
+            subscriber.put(message)
+            subscriber.put(message)
+            subscriber.end()
+        assert len(client) == 0
+        assert repr(hub) == "<Hub trioglock, 0 subscribers>"

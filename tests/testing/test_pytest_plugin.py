@@ -1,4 +1,4 @@
-"""The pytest plugin, in a pytest of its own."""
+"""The pytest plugin, in a separate pytest run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 pytest_plugins = ["pytester"]
 
 
-def test_the_fixtures_serve(pytester: pytest.Pytester) -> None:
-    """A project needs pytest-trio's mode and nothing else: no import, no conftest."""
+def test_the_fixtures(pytester: pytest.Pytester) -> None:
+    """They need only the mode of pytest-trio: no import, no conftest."""
     pytester.makeini("[pytest]\ntrio_mode = true\n")
     pytester.makepyfile(
         """
@@ -27,7 +27,7 @@ def test_the_fixtures_serve(pytester: pytest.Pytester) -> None:
                 await mock_server.send("welcome")
                 assert await conn.receive() == "welcome"
 
-        async def test_a_wrong_script_fails(mock_server):
+        async def test_an_unexpected_message_fails(mock_server):
             async with connect(mock_server.url) as conn:
                 await conn.send("this")
                 await mock_server.expect("that")

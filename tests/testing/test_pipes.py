@@ -1,4 +1,4 @@
-"""What each fault does to bytes, in memory and over TCP."""
+"""The effect of each fault on bytes, in memory and over TCP."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from trio.testing import (
     wait_all_tasks_blocked,
 )
 
-from tests.testing.fault_links import Ends, Over, over_memory, over_tcp, read_all
+from tests.testing.proxies import Ends, Over, over_memory, over_tcp, read_all
 from trioglock.testing import Direction, FaultProxy
-from trioglock.testing.faults.memory import WINDOW, MemorySocket, memory_socket_pair
+from trioglock.testing.pipes import WINDOW_SIZE, MemorySocket, memory_socket_pair
 
 both = pytest.mark.parametrize("over", [over_memory, over_tcp])
 BIG = bytes(range(256)) * 1024
 
 
 @both
-async def test_healthy_bytes_pass_both_ways(over: Over) -> None:
-    """Nothing is changed or lost without a fault, and each byte is counted."""
+async def test_no_faults(over: Over) -> None:
+    """Bytes are forwarded unchanged in both directions, and counted."""
     async with over() as ends, trio.open_nursery() as nursery:
         nursery.start_soon(ends.pass_to_server, BIG)
         await ends.pass_to_client(b"hello")
@@ -30,8 +30,8 @@ async def test_healthy_bytes_pass_both_ways(over: Over) -> None:
         assert ends.connection.bytes_to_server == len(BIG)
 
 
-async def test_delay_is_each_way(autojump_clock: MockClock) -> None:
-    """A byte takes as long as said, in the direction that was said, or in both."""
+async def test_delay(autojump_clock: MockClock) -> None:
+    """In one direction or in each."""
     async with over_memory() as ends:
         ends.proxy.delay(2)
         await ends.pass_to_server(b"there")
@@ -39,14 +39,13 @@ async def test_delay_is_each_way(autojump_clock: MockClock) -> None:
         await ends.pass_to_client(b"back")
         assert trio.current_time() == 4
         ends.proxy.delay(0, "to_client")
-        await ends.pass_to_client(b"at once")
+        await ends.pass_to_client(b"fast")
         assert trio.current_time() == 4
         await ends.pass_to_server(b"slow")
         assert trio.current_time() == 6
 
 
-async def test_delayed_bytes_travel_at_the_same_time(autojump_clock: MockClock) -> None:
-    """A delay is no throttle: what is sent during a second arrives during a second."""
+async def test_delay_does_not_reduce_the_rate(autojump_clock: MockClock) -> None:
     async with over_memory() as ends:
         ends.proxy.delay(10)
         await ends.client.send_all(b"a")
@@ -57,10 +56,8 @@ async def test_delayed_bytes_travel_at_the_same_time(autojump_clock: MockClock) 
 
 
 @pytest.mark.parametrize("direction", ["to_server", "to_client"])
-async def test_throttle_takes_bytes_by_rate(
-    autojump_clock: MockClock, direction: Direction
-) -> None:
-    """1,000 bytes at 250 bytes a second take four seconds, and come bit by bit."""
+async def test_throttle(autojump_clock: MockClock, direction: Direction) -> None:
+    """1,000 bytes at 250 bytes per second take four seconds, in small writes."""
     async with over_memory() as ends:
         ends.proxy.throttle(250, direction)
         source, sink = _ends(ends, direction)
@@ -75,8 +72,8 @@ async def test_throttle_takes_bytes_by_rate(
         assert trio.current_time() == pytest.approx(4)
 
 
-async def test_throttled_bytes_wait_for_no_one_twice(autojump_clock: MockClock) -> None:
-    """Two chunks behind each other, delayed and throttled, take delay plus bytes by rate."""
+async def test_delay_and_throttle(autojump_clock: MockClock) -> None:
+    """Two chunks take the delay plus their size divided by the rate."""
     async with over_memory() as ends:
         ends.proxy.delay(3)
         ends.proxy.throttle(0.5)
@@ -86,8 +83,7 @@ async def test_throttled_bytes_wait_for_no_one_twice(autojump_clock: MockClock) 
         assert trio.current_time() == 7
 
 
-async def test_split_hands_on_pieces(autojump_clock: MockClock) -> None:
-    """Single bytes, or pieces of the size that was said."""
+async def test_split(autojump_clock: MockClock) -> None:
     async with over_memory() as ends:
         ends.proxy.split()
         await ends.client.send_all(b"abc")
@@ -100,8 +96,8 @@ async def test_split_hands_on_pieces(autojump_clock: MockClock) -> None:
         assert await ends.server.receive_some() == b"abc"
 
 
-async def test_corrupt_changes_what_passes(autojump_clock: MockClock) -> None:
-    """A function sees each chunk, and what it returns is handed on, longer or shorter."""
+async def test_transform(autojump_clock: MockClock) -> None:
+    """The result of the function may be longer or shorter than the chunk."""
     async with over_memory() as ends:
         ends.proxy.transform(lambda data: data.replace(b"l", b"") + b"!", "to_server")
         await ends.client.send_all(b"hello")
@@ -111,8 +107,8 @@ async def test_corrupt_changes_what_passes(autojump_clock: MockClock) -> None:
         await ends.pass_to_client(b"hello")
 
 
-async def test_flip_changes_one_byte_once(autojump_clock: MockClock) -> None:
-    """The bits of the byte at an offset from here, in pieces or not, and no other."""
+async def test_corrupt(autojump_clock: MockClock) -> None:
+    """The byte at an offset from the next one is changed once."""
     async with over_memory() as ends:
         await ends.pass_to_server(b"12345")
         ends.proxy.split(2)
@@ -124,8 +120,8 @@ async def test_flip_changes_one_byte_once(autojump_clock: MockClock) -> None:
 
 
 @both
-async def test_cut_ends_both_sides(over: Over) -> None:
-    """Both sides read the end of the stream, in good order, and the connection is gone."""
+async def test_disconnect(over: Over) -> None:
+    """Both ends read the end of the stream."""
     async with over() as ends:
         await ends.pass_to_server(b"before")
         ends.proxy.disconnect()
@@ -135,8 +131,8 @@ async def test_cut_ends_both_sides(over: Over) -> None:
 
 
 @both
-async def test_reset_breaks_the_client(over: Over) -> None:
-    """The client's reading breaks, and so does its writing."""
+async def test_reset_peer_breaks_the_client(over: Over) -> None:
+    """Receiving and sending raise."""
     async with over() as ends:
         await ends.pass_to_server(b"before")
         ends.proxy.reset_peer()
@@ -147,8 +143,8 @@ async def test_reset_breaks_the_client(over: Over) -> None:
             await ends.client.send_all(b"x")
 
 
-async def test_reset_breaks_the_server() -> None:
-    """Over TCP it reads the reset too."""
+async def test_reset_peer_breaks_a_server_over_tcp() -> None:
+    """Receiving raises."""
     async with over_tcp() as ends:
         await ends.pass_to_server(b"before")
         ends.proxy.reset_peer()
@@ -156,8 +152,8 @@ async def test_reset_breaks_the_server() -> None:
             await ends.server.receive_some()
 
 
-async def test_reset_breaks_a_server_in_memory(autojump_clock: MockClock) -> None:
-    """Whatever the server writes after it breaks."""
+async def test_reset_peer_breaks_a_server_in_memory(autojump_clock: MockClock) -> None:
+    """Sending raises."""
     async with over_memory() as ends:
         ends.proxy.reset_peer()
         await wait_all_tasks_blocked()
@@ -165,8 +161,7 @@ async def test_reset_breaks_a_server_in_memory(autojump_clock: MockClock) -> Non
             await ends.server.send_all(b"x")
 
 
-async def test_a_reset_of_one_side_reaches_the_other() -> None:
-    """The proxy does not soften what the network does by itself."""
+async def test_a_reset_of_the_server_is_forwarded() -> None:
     async with over_tcp() as ends:
         await ends.pass_to_server(b"before")
         await ends.client.send_all(b"x")
@@ -177,8 +172,8 @@ async def test_a_reset_of_one_side_reaches_the_other() -> None:
 
 
 @both
-async def test_an_end_of_one_side_reaches_the_other(over: Over) -> None:
-    """Half a close passes, behind all that was said before it."""
+async def test_the_end_of_a_stream_is_forwarded(over: Over) -> None:
+    """After the last byte; the other direction continues."""
     async with over() as ends:
         assert isinstance(ends.client, trio.abc.HalfCloseableStream)
         await ends.client.send_all(b"last")
@@ -191,14 +186,14 @@ async def test_an_end_of_one_side_reaches_the_other(over: Over) -> None:
 
 @both
 @pytest.mark.parametrize("direction", ["to_server", "to_client"])
-async def test_half_close_ends_one_direction(over: Over, direction: Direction) -> None:
-    """One side reads the end; what it says itself still arrives."""
+async def test_half_close(over: Over, direction: Direction) -> None:
+    """One direction ends, the other continues."""
     async with over() as ends:
         await ends.pass_to_server(b"before")
         ends.proxy.half_close(direction)
         source, sink = _ends(ends, direction)
         assert await sink.receive_some() == b""
-        await source.send_all(b"into the void")
+        await source.send_all(b"discarded")
         await sink.send_all(b"back")
         assert await read_all(source, 4) == b"back"
         assert len(ends.proxy.connections) == 1
@@ -206,16 +201,16 @@ async def test_half_close_ends_one_direction(over: Over, direction: Direction) -
 
 @both
 @pytest.mark.parametrize("direction", ["to_server", "to_client"])
-async def test_stall_holds_one_direction(over: Over, direction: Direction) -> None:
-    """Nothing passes, not even the end, until it is resumed; the other direction goes on."""
+async def test_stall(over: Over, direction: Direction) -> None:
+    """Not even the end is forwarded until ``resume()``; the other direction continues."""
     async with over() as ends:
         ends.proxy.stall(direction)
         source, sink = _ends(ends, direction)
         assert isinstance(source, trio.abc.HalfCloseableStream)
         await source.send_all(b"held")
         await source.send_eof()
-        await sink.send_all(b"goes on")
-        assert await read_all(source, 7) == b"goes on"
+        await sink.send_all(b"running")
+        assert await read_all(source, 7) == b"running"
         await wait_all_tasks_blocked()
         waiting = ends.connection.waiting_to_server + ends.connection.waiting_to_client
         assert waiting == 4
@@ -223,8 +218,8 @@ async def test_stall_holds_one_direction(over: Over, direction: Direction) -> No
         assert await read_all(sink, 100) == b"held"
 
 
-async def test_a_stalled_sender_waits_in_the_end(autojump_clock: MockClock) -> None:
-    """Even in memory there is no room for any number of bytes."""
+async def test_the_buffers_of_a_stalled_connection_are_bounded(autojump_clock: MockClock) -> None:
+    """The sender waits, also in memory."""
     async with over_memory() as ends:
         ends.proxy.stall()
         with trio.move_on_after(1) as scope:
@@ -235,9 +230,8 @@ async def test_a_stalled_sender_waits_in_the_end(autojump_clock: MockClock) -> N
             await ends.client.send_all(BIG)
 
 
-@pytest.mark.parametrize("end", ["cut", "reset"])
-async def test_a_waiting_sender_learns_the_end(autojump_clock: MockClock, end: str) -> None:
-    """Whoever waits for room is woken by a cut and by a reset."""
+@pytest.mark.parametrize("end", ["disconnect", "reset_peer"])
+async def test_a_waiting_sender_is_woken(autojump_clock: MockClock, end: str) -> None:
     async with over_memory() as ends, trio.open_nursery() as nursery:
         ends.proxy.stall()
 
@@ -252,12 +246,11 @@ async def test_a_waiting_sender_learns_the_end(autojump_clock: MockClock, end: s
 
 @both
 @pytest.mark.parametrize("direction", ["to_server", "to_client"])
-async def test_cut_after_some_bytes(over: Over, direction: Direction) -> None:
-    """Exactly so many pass, then both streams end."""
+async def test_disconnect_after(over: Over, direction: Direction) -> None:
     async with over() as ends:
         await ends.pass_to_server(b"before")
         await ends.pass_to_client(b"before")
-        ends.proxy.cut_after(1000, direction)
+        ends.proxy.disconnect_after(1000, direction)
         source, sink = _ends(ends, direction)
         await source.send_all(BIG[:999])
         await source.send_all(b"!!")
@@ -266,15 +259,15 @@ async def test_cut_after_some_bytes(over: Over, direction: Direction) -> None:
         assert ends.proxy.connections == []
 
 
-async def test_heal_ends_all_faults(autojump_clock: MockClock) -> None:
-    """What was held back passes at once, and what comes after passes as it is."""
+async def test_reset_removes_all_faults(autojump_clock: MockClock) -> None:
+    """Waiting bytes are forwarded immediately, further bytes unchanged."""
     async with over_memory() as ends:
         ends.proxy.delay(1000)
         ends.proxy.throttle(0.001)
         ends.proxy.split()
         ends.proxy.transform(bytes.upper)
         ends.proxy.corrupt(10)
-        ends.proxy.cut_after(20)
+        ends.proxy.disconnect_after(20)
         ends.proxy.stall()
         await ends.client.send_all(b"held")
         await wait_all_tasks_blocked()
@@ -285,8 +278,8 @@ async def test_heal_ends_all_faults(autojump_clock: MockClock) -> None:
         assert trio.current_time() == 0
 
 
-async def test_faults_may_change_while_bytes_wait(autojump_clock: MockClock) -> None:
-    """A shorter delay and a faster line hold at once for what is under way."""
+async def test_changes_apply_to_waiting_bytes(autojump_clock: MockClock) -> None:
+    """Of the delay and of the rate."""
     async with over_memory() as ends:
         ends.proxy.delay(1000)
         await ends.client.send_all(b"x")
@@ -304,7 +297,7 @@ async def test_faults_may_change_while_bytes_wait(autojump_clock: MockClock) -> 
 
 
 def _ends(ends: Ends, direction: Direction) -> tuple[trio.abc.Stream, trio.abc.Stream]:
-    """Where the bytes of a direction come from, and where they go."""
+    """Return the source and the destination of a direction."""
     pair = (ends.client, ends.server)
     return pair if direction == "to_server" else pair[::-1]
 
@@ -314,10 +307,10 @@ async def _passed(ends: Ends, size: int) -> None:
         await trio.lowlevel.checkpoint()
 
 
-async def _clogged() -> tuple[MemorySocket, MemorySocket]:
+async def _full() -> tuple[MemorySocket, MemorySocket]:
     near, far = memory_socket_pair()
     for end in (near, far):
-        await end.send_all(b"x" * WINDOW)
+        await end.send_all(b"x" * WINDOW_SIZE)
     return near, far
 
 
@@ -325,13 +318,12 @@ async def _open() -> tuple[MemorySocket, MemorySocket]:
     return memory_socket_pair()
 
 
-async def test_a_stream_in_memory_is_a_stream(autojump_clock: MockClock) -> None:
-    """What the client gets keeps all of trio's rules for streams, also while it is full."""
-    await check_half_closeable_stream(_open, _clogged)
+async def test_memory_sockets_pass_the_stream_tests_of_trio(autojump_clock: MockClock) -> None:
+    await check_half_closeable_stream(_open, _full)
 
 
-class Whole(trio.abc.Stream):
-    """A stream that cannot be closed by half, as those of TLS."""
+class NoHalfClose(trio.abc.Stream):
+    """A stream that cannot be half closed, like that of TLS."""
 
     def __init__(self, inner: trio.abc.Stream) -> None:
         self.inner = inner
@@ -349,12 +341,12 @@ class Whole(trio.abc.Stream):
         await self.inner.aclose()
 
 
-async def test_a_stream_without_halves_ends_as_a_whole(autojump_clock: MockClock) -> None:
-    """Half a close before such a server is a whole one, and no error of the proxy."""
+async def test_half_close_of_a_stream_without_half_close(autojump_clock: MockClock) -> None:
+    """The stream is closed completely, without an error."""
     near, far = memory_stream_pair()
 
     async def open_target() -> trio.abc.Stream:
-        return Whole(near)
+        return NoHalfClose(near)
 
     async with FaultProxy(open_target, memory=True) as proxy:
         client = await proxy.open_stream()

@@ -1,4 +1,4 @@
-"""The mock server: its script, its records, and how it fails a test."""
+"""MockServer: its methods and records, and how it fails a test."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from trioglock.testing import MockPeer, MockServer, echo
 
 @asynccontextmanager
 async def linked(server: MockServer) -> AsyncIterator[tuple[Connection[None], MockPeer]]:
-    """A connection to a server in memory, and the server's end of it."""
+    """Connect to a server in memory; yield both ends."""
     async with connect("ws://memory.test/room?x=1", stream=server.open_stream) as conn:
         yield conn, await server.accept()
 
 
-async def test_the_script_of_a_peer(autojump_clock: MockClock) -> None:
-    """What is expected and sent is checked, carried and recorded."""
+async def test_messages_are_sent_checked_and_recorded(autojump_clock: MockClock) -> None:
     async with MockServer(memory=True) as server, linked(server) as (conn, peer):
         await conn.send("hello")
         await conn.send(b"\x00")
@@ -36,8 +35,7 @@ async def test_the_script_of_a_peer(autojump_clock: MockClock) -> None:
         assert server.peers == [peer]
 
 
-async def test_the_script_of_a_server_with_one_connection(autojump_clock: MockClock) -> None:
-    """The server itself can be scripted; it means the connection that was accepted last."""
+async def test_methods_of_the_server_use_the_latest_connection(autojump_clock: MockClock) -> None:
     async with (
         MockServer(memory=True) as server,
         connect("ws://memory.test/", stream=server.open_stream) as conn,
@@ -54,8 +52,8 @@ async def test_the_script_of_a_server_with_one_connection(autojump_clock: MockCl
         assert (caught.value.code, caught.value.reason) == (4000, "done")
 
 
-async def test_another_message_than_expected(autojump_clock: MockClock) -> None:
-    """The assertion names both."""
+async def test_an_unexpected_message(autojump_clock: MockClock) -> None:
+    """The assertion has both messages."""
     async with MockServer(memory=True) as server, linked(server) as (conn, peer):
         await conn.send("this")
         with pytest.raises(AssertionError, match="expected 'that', the client sent 'this'"):
@@ -63,7 +61,6 @@ async def test_another_message_than_expected(autojump_clock: MockClock) -> None:
 
 
 async def test_a_close_instead_of_a_message(autojump_clock: MockClock) -> None:
-    """A client that has gone does not leave the test waiting."""
     async with MockServer(memory=True) as server, linked(server) as (conn, peer):
         await conn.aclose(4001, "enough")
         with pytest.raises(AssertionError, match="closed instead of sending"):
@@ -71,8 +68,8 @@ async def test_a_close_instead_of_a_message(autojump_clock: MockClock) -> None:
         assert peer.closed == Close(4001, "enough")
 
 
-async def test_the_close_that_is_expected(autojump_clock: MockClock) -> None:
-    """Code and reason are compared; messages before it are recorded."""
+async def test_expect_close(autojump_clock: MockClock) -> None:
+    """Code and reason are compared; earlier messages are recorded."""
     async with MockServer(memory=True) as server:
         async with linked(server) as (conn, peer):
             await conn.send("last")
@@ -85,8 +82,7 @@ async def test_the_close_that_is_expected(autojump_clock: MockClock) -> None:
             await peer.expect_close(4001, "other")
 
 
-async def test_a_client_that_vanishes_has_not_closed(autojump_clock: MockClock) -> None:
-    """An end without a Close frame is none that was expected."""
+async def test_expect_close_without_a_close_frame(autojump_clock: MockClock) -> None:
     async with MockServer(memory=True) as server:
         async with linked(server) as (conn, peer):
             conn.abort()
@@ -96,7 +92,6 @@ async def test_a_client_that_vanishes_has_not_closed(autojump_clock: MockClock) 
 
 
 async def test_pings_and_aborts(autojump_clock: MockClock) -> None:
-    """A ping waits for its pong, and an abort leaves no handshake."""
     async with MockServer(memory=True) as server, linked(server) as (conn, peer):
         await peer.ping()
         await peer.abort()
@@ -105,8 +100,8 @@ async def test_pings_and_aborts(autojump_clock: MockClock) -> None:
         assert caught.value.code == 1006
 
 
-async def test_refusals_are_counted(autojump_clock: MockClock) -> None:
-    """The next handshakes are refused as often as was said, and then no more."""
+async def test_reject(autojump_clock: MockClock) -> None:
+    """The given number of handshakes is rejected."""
     async with MockServer(echo, memory=True) as server:
         server.reject(503, headers={"Retry-After": "7"}, body=b"later", times=2)
         for _ in range(2):
@@ -120,21 +115,21 @@ async def test_refusals_are_counted(autojump_clock: MockClock) -> None:
             assert await conn.receive() == "now"
 
 
-async def test_what_the_101_says(autojump_clock: MockClock) -> None:
-    """Headers are added, and a subprotocol is chosen where a client proposes it."""
+async def test_headers_and_subprotocol_of_the_response(autojump_clock: MockClock) -> None:
+    """The subprotocol is selected if the client offers it."""
     async with MockServer(echo, subprotocol="chat", memory=True) as server:
         server.accept_with({"X-Room": "7"})
-        for proposed, chosen in ((["other", "chat"], "chat"), (["other"], None), (None, None)):
+        for offered, selected in ((["other", "chat"], "chat"), (["other"], None), (None, None)):
             async with connect(
-                "ws://memory.test/", stream=server.open_stream, subprotocols=proposed
+                "ws://memory.test/", stream=server.open_stream, subprotocols=offered
             ) as conn:
-                assert conn.subprotocol == chosen
+                assert conn.subprotocol == selected
                 assert conn.handshake is not None
                 assert conn.handshake.response_headers["x-room"] == "7"
 
 
 async def test_a_handler_that_returns_closes(autojump_clock: MockClock) -> None:
-    """With 1000, as a server does that has said all."""
+    """With code 1000."""
 
     async def greet(peer: MockPeer) -> None:
         await peer.send("hello")
@@ -147,13 +142,12 @@ async def test_a_handler_that_returns_closes(autojump_clock: MockClock) -> None:
         assert conn.close_code == 1000
 
 
-async def test_a_handler_that_raises_fails_the_block(autojump_clock: MockClock) -> None:
-    """An assertion of the script is not lost in the server."""
+async def test_an_exception_of_a_handler_is_raised_by_the_block(autojump_clock: MockClock) -> None:
 
     async def strict(peer: MockPeer) -> None:
         await peer.expect("right")
 
-    with pytest.RaisesGroup(AssertionError, allow_unwrapped=True, flatten_subgroups=True):
+    with pytest.raises(AssertionError, match="expected 'right', the client sent 'wrong'"):
         async with (
             MockServer(strict, memory=True) as server,
             connect("ws://memory.test/", stream=server.open_stream) as conn,
@@ -162,15 +156,14 @@ async def test_a_handler_that_raises_fails_the_block(autojump_clock: MockClock) 
             await trio.sleep(60)
 
 
-async def test_the_blocks_own_exception_comes_out_bare(autojump_clock: MockClock) -> None:
-    """No group of the server's nursery around it."""
+async def test_the_exception_of_the_block_has_no_group(autojump_clock: MockClock) -> None:
     with pytest.raises(KeyError, match="mine"):
         async with MockServer(memory=True):
             raise KeyError("mine")
 
 
-async def test_it_serves_tls() -> None:
-    """With a context, its URL says wss."""
+async def test_tls() -> None:
+    """The scheme of the URL is ``wss``."""
     authority = trustme.CA()
     server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(server_side)

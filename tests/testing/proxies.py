@@ -1,4 +1,4 @@
-"""What the tests of faults share: a client and a server end, with a proxy in between."""
+"""Connections through a proxy, for tests of faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Ends", "Over", "open_url", "over_memory", "over_tcp", "read_all"]
 
 @dataclass
 class Ends:
-    """Both ends of one connection through a proxy."""
+    """Both ends of a connection through a proxy."""
 
     proxy: FaultProxy
     client: trio.abc.Stream
@@ -29,7 +29,7 @@ class Ends:
         return connection
 
     async def pass_to_server(self, data: bytes) -> None:
-        """Send bytes and see them arrive as they are."""
+        """Send bytes and check that they arrive unchanged."""
         await self.client.send_all(data)
         assert await read_all(self.server, len(data)) == data
 
@@ -39,7 +39,7 @@ class Ends:
 
 
 async def read_all(stream: trio.abc.Stream, size: int) -> bytes:
-    """So many bytes, or fewer if the stream ends."""
+    """Read ``size`` bytes, or fewer if the stream ends."""
     data = bytearray()
     while len(data) < size and (part := await stream.receive_some(size - len(data))):
         data += part
@@ -73,7 +73,7 @@ async def over_tcp() -> AsyncIterator[Ends]:
 
 
 async def open_url(url: str) -> trio.SocketStream:
-    """A plain TCP connection to where a URL leads."""
+    """Open a TCP connection to the address of a URL."""
     host, _, port = url.removeprefix("ws://").strip("/").partition(":")
     return await trio.open_tcp_stream(host, int(port))
 
