@@ -22,8 +22,8 @@ from ..errors import (
     HandshakeRefused,
 )
 from ..pubsub import publish
-from .exits import words_of_end, words_of_failure
 from .live import PUBLISH, is_loopback
+from .output import describe_end, describe_failure
 
 __all__ = ["NotPublished", "Outlet", "RedisOutlet", "open_server_outlet"]
 
@@ -102,7 +102,7 @@ class ServerOutlet(Outlet):
             told = f"the server has not answered within {self._timeout:g} seconds"
             raise NotPublished(told) from None
         except ConnectionClosed as error:
-            raise NotPublished(printable(words_of_end(error))) from None
+            raise NotPublished(printable(describe_end(error))) from None
         if answer.get("published") is not True:
             raise NotPublished(printable(str(answer.get("error", "it does not say why"))[:WORDS]))
         delivered = answer.get("delivered")
@@ -144,9 +144,9 @@ async def open_server_outlet(
     except HandshakeRefused as error:
         raise NotPublished(_refusal(error)) from None
     except ConnectError as error:
-        raise NotPublished(printable(words_of_failure(error))) from None
+        raise NotPublished(printable(describe_failure(error))) from None
     except ConnectionClosed as error:
-        raise NotPublished(printable(words_of_end(error))) from None
+        raise NotPublished(printable(describe_end(error))) from None
 
 
 def _read(frame: Any) -> dict[str, Any]:
@@ -163,5 +163,5 @@ def _refusal(error: HandshakeRefused) -> str:
     """In the server's own words, if it has some that are no page."""
     text = error.body.decode(errors="replace").strip()
     if not text or not error.headers.get("Content-Type", "").startswith("text/plain"):
-        return printable(words_of_failure(error))
+        return printable(describe_failure(error))
     return f"{printable(text[:WORDS])} ({error.status})"

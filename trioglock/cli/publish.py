@@ -13,12 +13,11 @@ import trio
 from ..errors import InvalidOption, InvalidURL
 from ..options import DialOptions
 from ..transports import check_url
-from .console.errors import EndOfInput, UnreadableInput
-from .console.lines import Lines
 from .live import channel_problem, check_token
+from .options import seconds
 from .outlets import NotPublished, Outlet, RedisOutlet, open_server_outlet
+from .pipe import EndOfInput, Lines, UnreadableInput
 from .settings import TOKEN_VARIABLE
-from .values import seconds
 
 __all__ = ["command"]
 

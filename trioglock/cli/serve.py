@@ -10,10 +10,10 @@ import click
 import trio
 
 from ..errors import InvalidOption, TrioglockError
+from .options import seconds
 from .serving import serve_one
 from .settings import TOKEN_VARIABLE, Settings
 from .targets import check_target
-from .values import seconds
 from .workers import Workers
 
 __all__ = ["command"]

@@ -13,8 +13,7 @@ from ...errors import InvalidOption, InvalidURL
 from ...headers import Headers
 from ...options import DialOptions
 from ...transports import check_url
-from ..connecting import CarefulCommand
-from ..values import headers, seconds
+from ..options import CarefulCommand, headers, seconds
 from .descriptors import allow_descriptors
 from .embedded import embedded_echo
 from .picture import can_draw, draw_picture
