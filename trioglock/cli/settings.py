@@ -1,4 +1,4 @@
-"""The settings of ``trioglock serve``, and how worker processes get them."""
+"""The settings of ``trioglock serve``, checked, and as arguments for another process."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ from .live import check_token
 __all__ = ["ECHO", "TOKEN_VARIABLE", "Settings"]
 
 ECHO = "echo"
-"""The built-in target."""
+"""The target that needs no module."""
 
-TOKEN_VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"  # noqa: S105 - a name
-"""The environment variable with the publish token, for ``serve`` and ``publish``."""
+TOKEN_VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"  # noqa: S105 - where it is looked for
+"""The environment variable of the publish token, for those who serve and those who publish."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of the command.
+    """What the command line says.
 
     Args:
         target: ``echo`` or ``module:name``; None for a new Hub.
-        host: the address to listen on.
-        port: the port to listen on; 0 for a free one.
-        workers: the number of processes.
-        redis: the URL of the new Hub's Redis server; it may contain a password.
+        host, port: where to listen.
+        workers: processes.
+        redis: URL of the Redis server of the new Hub; it may hold a password.
         name: of the new Hub.
-        history: the number of messages that Redis keeps for the new Hub.
-        drain: seconds for connections to end at shutdown.
-        page: whether a hub serves its page; None depends on the address.
-        page_hosts: further host names of the page.
-        publish_token: required from publishers; None requires none.
-        ready_fd: the descriptor on which a worker process reports that it is ready.
+        history: messages that Redis keeps for the new Hub.
+        drain: seconds that connections have to end at shutdown.
+        page: whether a hub has its page; None for the default, which the address decides.
+        page_hosts: further names by which browsers reach the page.
+        publish_token: what publishers have to show; None for nothing.
+        ready_fd: in a worker process, where it says that it serves; else None.
 
     Raises:
-        InvalidOption: the settings cannot be combined.
+        InvalidOption: they do not go together.
     """
 
     target: str | None = None
@@ -53,12 +52,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.workers < 1:
-            raise InvalidOption(f"--workers must be at least 1, not {self.workers}")
+            raise InvalidOption(f"--workers is at least 1, not {self.workers}")
         if self.workers > 1 and not self.redis and self.target is None:
-            raise InvalidOption("a Hub with several workers needs --redis")
+            raise InvalidOption("a Hub with several workers needs --redis: they meet there")
         if self.target is not None and (self.redis or self.history):
             raise InvalidOption(
-                "--redis and --history apply to a new Hub only: configure your target instead"
+                "--redis and --history are for the new Hub: give them to your target"
             )
         if self.history and not self.redis:
             raise InvalidOption("--history needs --redis")
@@ -66,11 +65,11 @@ class Settings:
 
     @property
     def is_worker(self) -> bool:
-        """Whether this process is one of several on one port."""
+        """Whether this is one of several processes on one port."""
         return self.ready_fd is not None
 
     def to_arguments(self, port: int, ready_fd: int) -> list[str]:
-        """Return the arguments of a worker process, without the token."""
+        """The arguments of a worker; the token goes by the environment, where only we see it."""
         given = {
             "--host": self.host,
             "--port": port,
@@ -92,5 +91,5 @@ class Settings:
         return arguments
 
     def to_environment(self) -> dict[str, str]:
-        """Return the additional environment of a worker process: the token, hidden from others."""
+        """What the environment of a worker has beside ours."""
         return {TOKEN_VARIABLE: self.publish_token or ""}
