@@ -14,13 +14,13 @@ import trio
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
-from tests.cli.desk import CTRL_C, Desk, talk
+from tests.cli.fake_console import CTRL_C, FakeConsole, talk
 from trioglock.testing import MockPeer, MockServer, echo
 
 Script = Callable[[MockPeer], Awaitable[None]]
 
 
-async def conversation(desk: Desk, script: Script, **plan: object) -> tuple[int, float]:
+async def conversation(console: FakeConsole, script: Script, **plan: object) -> tuple[int, float]:
     """Talk to a scripted peer; the exit code, and how many seconds it took."""
     ended = trio.Event()
     began = trio.current_time()
@@ -33,7 +33,7 @@ async def conversation(desk: Desk, script: Script, **plan: object) -> tuple[int,
 
     async with MockServer(peer, memory=True) as server:
         with trio.fail_after(1000):
-            code = await talk(desk, server, **plan)
+            code = await talk(console, server, **plan)
             await ended.wait()
         took = trio.current_time() - began
     return code, took
@@ -76,22 +76,22 @@ async def late(peer: MockPeer, seconds: float = 5) -> None:
 
 async def test_it_waits_for_quiet(autojump_clock: MockClock) -> None:
     """For a second without a message, if nothing else is said."""
-    assert await conversation(Desk(), silent) == (0, about(1))
+    assert await conversation(FakeConsole(), silent) == (0, about(1))
 
 
 async def test_it_waits_while_messages_come(autojump_clock: MockClock) -> None:
     """At most ten seconds."""
-    desk = Desk()
-    code, took = await conversation(desk, ticking)
+    console = FakeConsole()
+    code, took = await conversation(console, ticking)
     assert (code, took) == (0, about(10))
-    assert len(desk.messages) == pytest.approx(33, abs=2)
+    assert len(console.messages) == pytest.approx(33, abs=2)
 
 
 @pytest.mark.parametrize("seconds", [0, 3, 65])
 async def test_it_waits_as_long_as_it_is_told(seconds: float, autojump_clock: MockClock) -> None:
     """Messages or not."""
     for script in (silent, ticking):
-        assert await conversation(Desk(), script, wait=seconds) == (
+        assert await conversation(FakeConsole(), script, wait=seconds) == (
             0,
             about(seconds),
         )
@@ -105,9 +105,9 @@ async def test_it_waits_for_ever(autojump_clock: MockClock) -> None:
         await peer.send("bye")
         await peer.close(1001)
 
-    desk = Desk()
-    assert await conversation(desk, leaves, wait=math.inf) == (0, about(505))
-    assert (desk.messages, desk.told) == (["bye"], [])
+    console = FakeConsole()
+    assert await conversation(console, leaves, wait=math.inf) == (0, about(505))
+    assert (console.messages, console.events) == (["bye"], [])
 
 
 # One message.
@@ -116,19 +116,19 @@ async def test_it_waits_for_ever(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("has_prompt", [False, True])
 async def test_one_message_is_enough(has_prompt: bool, autojump_clock: MockClock) -> None:
     """However long it takes, the first one is printed and ends it."""
-    desk = Desk("hi", has_prompt=has_prompt, left_open=has_prompt)
-    assert await conversation(desk, partial(late, seconds=205), once=True) == (
+    console = FakeConsole("hi", has_prompt=has_prompt, left_open=has_prompt)
+    assert await conversation(console, partial(late, seconds=205), once=True) == (
         0,
         about(205),
     )
-    assert desk.messages == ["late"]
+    assert console.messages == ["late"]
 
 
 async def test_no_message_in_time(autojump_clock: MockClock) -> None:
     """With --wait the patience has an end, and the exit code is 1."""
-    desk = Desk("hi")
-    assert await conversation(desk, silent, once=True, wait=3) == (1, about(3))
-    assert desk.told == ["! no answer within 3 seconds"]
+    console = FakeConsole("hi")
+    assert await conversation(console, silent, once=True, wait=3) == (1, about(3))
+    assert console.events == ["! no answer within 3 seconds"]
 
 
 async def test_the_peer_closes_before_the_one_message(autojump_clock: MockClock) -> None:
@@ -138,9 +138,9 @@ async def test_the_peer_closes_before_the_one_message(autojump_clock: MockClock)
         await peer.expect("hi")
         await peer.close(1000, "no")
 
-    desk = Desk("hi")
-    code, _ = await conversation(desk, leaves, once=True)
-    assert (code, desk.told) == (1, ["! closed by the peer: 1000 no; no answer came"])
+    console = FakeConsole("hi")
+    code, _ = await conversation(console, leaves, once=True)
+    assert (code, console.events) == (1, ["! closed by the peer: 1000 no; no answer was received"])
 
 
 # Interruptions.
@@ -148,9 +148,9 @@ async def test_the_peer_closes_before_the_one_message(autojump_clock: MockClock)
 
 async def test_ctrl_c_closes_with_1000(autojump_clock: MockClock) -> None:
     """At the prompt; the exit code is 130."""
-    desk = Desk(CTRL_C, has_prompt=True)
-    code, _ = await conversation(desk, silent)
-    assert (code, desk.told[1:], desk.is_reading) == (130, ["* closed: 1000"], False)
+    console = FakeConsole(CTRL_C, has_prompt=True)
+    code, _ = await conversation(console, silent)
+    assert (code, console.events[1:], console.is_reading) == (130, ["* closed: 1000"], False)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ async def test_signals_close(name: str, code: int, close: int, autojump_clock: M
         os.kill(os.getpid(), signal.Signals[name])
         await peer.expect_close(close)
 
-    got, _ = await conversation(Desk("hi", left_open=True), kill)
+    got, _ = await conversation(FakeConsole("hi", left_open=True), kill)
     assert got == code
 
 
@@ -190,9 +190,9 @@ async def test_a_terminal_that_goes_away_may_tell_so_twice(
         told.set()
         await peer.expect_close(1001)
 
-    desk = Desk("hi", has_prompt=True, left_open=True)
-    assert (await conversation(desk, kill))[0] == 129
-    assert not any("dropped" in line or "not confirmed" in line for line in desk.told)
+    console = FakeConsole("hi", has_prompt=True, left_open=True)
+    assert (await conversation(console, kill))[0] == 129
+    assert not any("dropped" in line or "not confirmed" in line for line in console.events)
 
 
 async def test_the_second_ctrl_c_drops_the_connection(autojump_clock: MockClock) -> None:
@@ -206,9 +206,9 @@ async def test_the_second_ctrl_c_drops_the_connection(autojump_clock: MockClock)
             os.kill(os.getpid(), signal.SIGINT)
             await trio.sleep(0.5)
 
-    desk = Desk("hi", has_prompt=True, left_open=True)
-    assert (await conversation(desk, kill))[0] == 130
-    assert desk.told[2:] == ["! dropped without a closing handshake"]
+    console = FakeConsole("hi", has_prompt=True, left_open=True)
+    assert (await conversation(console, kill))[0] == 130
+    assert console.events[2:] == ["! dropped without a closing handshake"]
 
 
 async def test_ctrl_c_while_it_connects(autojump_clock: MockClock) -> None:
@@ -221,16 +221,16 @@ async def test_ctrl_c_while_it_connects(autojump_clock: MockClock) -> None:
             raise AssertionError
 
         server.open_stream = dial  # type: ignore[method-assign]
-        desk = Desk()
-        assert await talk(desk, server) == 130
-        assert desk.told == []
+        console = FakeConsole()
+        assert await talk(console, server) == 130
+        assert console.events == []
 
 
 # The peer.
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "exit_code", "told"),
+    ("code", "reason", "exit_code", "event"),
     [
         (1000, "enough", 0, "* closed by the peer: 1000 enough"),
         (1001, "", 0, "* closed by the peer: 1001"),
@@ -239,17 +239,17 @@ async def test_ctrl_c_while_it_connects(autojump_clock: MockClock) -> None:
     ],
 )
 async def test_the_peer_closes(
-    code: int, reason: str, exit_code: int, told: str, autojump_clock: MockClock
+    code: int, reason: str, exit_code: int, event: str, autojump_clock: MockClock
 ) -> None:
     """At the prompt the end is told at once; in a pipe, unless it is a good one."""
     for has_prompt in (True, False):
-        desk = Desk(has_prompt=has_prompt, left_open=True)
+        console = FakeConsole(has_prompt=has_prompt, left_open=True)
 
         async def leaves(peer: MockPeer) -> None:
             await peer.close(code, reason)
 
-        assert (await conversation(desk, leaves))[0] == exit_code
-        assert desk.told[int(has_prompt) :] == ([told] if has_prompt or exit_code else [])
+        assert (await conversation(console, leaves))[0] == exit_code
+        assert console.events[int(has_prompt) :] == ([event] if has_prompt or exit_code else [])
 
 
 async def test_the_peer_goes_away(autojump_clock: MockClock) -> None:
@@ -258,9 +258,9 @@ async def test_the_peer_goes_away(autojump_clock: MockClock) -> None:
     async def goes(peer: MockPeer) -> None:
         await peer.abort()
 
-    desk = Desk(left_open=True)
-    assert (await conversation(desk, goes))[0] == 1
-    assert desk.told[0].startswith("! lost: ")
+    console = FakeConsole(left_open=True)
+    assert (await conversation(console, goes))[0] == 1
+    assert console.events[0].startswith("! lost: ")
 
 
 async def test_more_than_can_wait_while_it_closes(autojump_clock: MockClock) -> None:
@@ -282,18 +282,18 @@ async def test_more_than_can_wait_while_it_closes(autojump_clock: MockClock) -> 
         peer.stream.send_all = release  # type: ignore[method-assign, assignment]
         await peer.expect_close(1000)
 
-    desk = Desk("hi")
-    code, _ = await conversation(desk, floods, wait=1)
-    assert (code, len(desk.messages)) == (1, 1000)
-    assert desk.told == ["! closed: 1000; 200 messages were dropped"]
+    console = FakeConsole("hi")
+    code, _ = await conversation(console, floods, wait=1)
+    assert (code, len(console.messages)) == (1, 1000)
+    assert console.events == ["! closed: 1000; 200 messages were dropped"]
 
 
 async def test_a_reader_that_goes_away(autojump_clock: MockClock) -> None:
     """Nothing more is printed; closed with 1000, and 0."""
-    desk = Desk(left_open=True, has_prompt=True)
-    desk.goes_away = True
-    code, _ = await conversation(desk, ticking)
-    assert (code, desk.messages, desk.told[1:]) == (0, [], [])
+    console = FakeConsole(left_open=True, has_prompt=True)
+    console.reader_has_gone = True
+    code, _ = await conversation(console, ticking)
+    assert (code, console.messages, console.events[1:]) == (0, [], [])
 
 
 # The prompt.
@@ -301,18 +301,18 @@ async def test_a_reader_that_goes_away(autojump_clock: MockClock) -> None:
 
 async def test_the_end_of_the_input_at_a_prompt(autojump_clock: MockClock) -> None:
     """Ctrl-D closes at once: whoever types has seen what he wanted."""
-    desk = Desk("hi", has_prompt=True)
-    assert await conversation(desk, silent) == (0, about(0))
-    assert desk.told == ["* connected to ws://memory.test/", "> hi", "* closed: 1000"]
+    console = FakeConsole("hi", has_prompt=True)
+    assert await conversation(console, silent) == (0, about(0))
+    assert console.events == ["* connected to ws://memory.test/", "> hi", "* closed: 1000"]
 
 
 async def commands(*lines: str) -> list[str]:
     """What is told for these lines by a prompt, after "connected", and what was sent."""
-    desk = Desk(*lines, has_prompt=True)
+    console = FakeConsole(*lines, has_prompt=True)
     async with MockServer(echo, memory=True) as server:
-        await talk(desk, server)
+        await talk(console, server)
         sent = server.peers[0].received
-    return [*desk.told[1:-1], *(f"sent {message!r}" for message in sent)]
+    return [*console.events[1:-1], *(f"sent {message!r}" for message in sent)]
 
 
 @pytest.mark.parametrize(
@@ -321,17 +321,17 @@ async def commands(*lines: str) -> list[str]:
         ("/nonsense", ["! there is no command /nonsense; /help lists them, //nonsense sends"]),
         ("/", ["! there is no command /"]),
         ("//text", ["> /text", "sent '/text'"]),
-        ("/ping now", ["! /ping takes nothing more, not 'now'"]),
-        ("/binary", ["! /binary takes at least one pair"]),
+        ("/ping now", ["! /ping takes no arguments, not 'now'"]),
+        ("/binary", ["! /binary takes pairs of hexadecimal digits"]),
         ("/binary 0", ["! /binary takes pairs of hexadecimal digits"]),
         ("/binary 00 fF", ["> binary:00ff", "sent b'\\x00\\xff'"]),
-        ("/close abc", ["! /close: a close code is a number, not 'abc'"]),
+        ("/close abc", ["! /close: 'abc' is not a close code"]),
         ("/close 1005", ["~ closing with 1005"]),
         ("/close 1006", ["! /close: close code 1006 may not be sent"]),
         ("/close 3000 " + "x" * 124, ["! /close: a close reason is at most 123 bytes"]),
         ("/trace", ["! /trace takes on or off, not ''"]),
         ("/trace maybe", ["! /trace takes on or off, not 'maybe'"]),
-        ("/trace off", ["~ the trace is off"]),
+        ("/trace off", ["~ trace off"]),
         ("/help", ["<rich.table.Table"]),
         ("/status", ["<rich.table.Table"]),
     ],
@@ -347,15 +347,15 @@ async def test_commands(line: str, told: list[str], autojump_clock: MockClock) -
 @pytest.mark.parametrize("line", ["/quit", "/exit"])
 async def test_quit(line: str, autojump_clock: MockClock) -> None:
     """As Ctrl-D."""
-    desk = Desk(line, "never", has_prompt=True, left_open=True)
-    assert await conversation(desk, silent) == (0, about(0))
-    assert desk.told == ["* connected to ws://memory.test/", "* closed: 1000"]
+    console = FakeConsole(line, "never", has_prompt=True, left_open=True)
+    assert await conversation(console, silent) == (0, about(0))
+    assert console.events == ["* connected to ws://memory.test/", "* closed: 1000"]
 
 
 async def test_before_there_is_a_connection(autojump_clock: MockClock) -> None:
     """Texts wait and are sent in their order; commands tell how things stand."""
     lines = ["one", "/ping", "//two", "/nonsense", "/status", "/trace on"]
-    desk = Desk(*lines, has_prompt=True, left_open=True)
+    console = FakeConsole(*lines, has_prompt=True, left_open=True)
     async with MockServer(echo, memory=True) as server:
         opened = trio.Event()
 
@@ -365,32 +365,32 @@ async def test_before_there_is_a_connection(autojump_clock: MockClock) -> None:
 
         server.open_stream = dial  # type: ignore[method-assign]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(talk, desk, server, awaited=server.url))
+            nursery.start_soon(partial(talk, console, server, reconnect=True))
             await trio.sleep(1)
-            assert desk.told[0] == "> one (waits for a connection)"
-            assert desk.told[1] == "! no pong: there is no connection yet"
-            assert desk.told[2] == "> /two (waits for a connection)"
-            assert desk.told[3].startswith("! there is no command /nonsense before")
-            assert desk.told[4].startswith("<rich.table.Table")
-            assert desk.told[5].startswith("! /trace: there is no connection yet")
+            assert console.events[0] == "> one (queued until connected)"
+            assert console.events[1] == "! no pong: not connected yet"
+            assert console.events[2] == "> /two (queued until connected)"
+            assert console.events[3].startswith("! there is no command /nonsense before the connection is open")
+            assert console.events[4].startswith("<rich.table.Table")
+            assert console.events[5].startswith("! /trace: not connected yet")
             opened.set()
             await trio.sleep(1)
-            assert desk.told[6:] == ["* connected to ws://memory.test/", "> one", "> /two"]
-            desk.end_input()
+            assert console.events[6:] == ["* connected to ws://memory.test/", "> one", "> /two"]
+            console.end_input()
         assert server.peers[0].received == ["one", "/two"]
 
 
 @pytest.mark.parametrize(("line", "code"), [(None, 3), ("/quit", 3), (CTRL_C, 130)])
 async def test_nobody_wants_to_wait(line: str | None, code: int, autojump_clock: MockClock) -> None:
     """Before there is a connection: it ends at once, and what was not sent is told."""
-    desk = Desk("one", *([line] if line else []), has_prompt=True)
+    console = FakeConsole("one", *([line] if line else []), has_prompt=True)
     async with MockServer(memory=True) as server:
         server.open_stream = trio.sleep_forever  # type: ignore[method-assign]
-        assert await talk(desk, server, awaited=server.url) == code
-    assert desk.told[0] == "> one (waits for a connection)"
-    assert not desk.is_reading
-    told = [] if code == 130 else ["* no connection came about; not sent: 1 of your messages"]
-    assert desk.told[1:] == told
+        assert await talk(console, server, reconnect=True) == code
+    assert console.events[0] == "> one (queued until connected)"
+    assert not console.is_reading
+    told = [] if code == 130 else ["* not connected; 1 message was not sent"]
+    assert console.events[1:] == told
 
 
 async def test_a_peer_that_does_not_answer_a_close(autojump_clock: MockClock) -> None:
@@ -399,26 +399,26 @@ async def test_a_peer_that_does_not_answer_a_close(autojump_clock: MockClock) ->
     async def deaf(peer: MockPeer) -> None:
         await peer.expect("hi")
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
-        desk.type("/ping")
+        console.type("/ping")
         await trio.sleep(1)
-        desk.end_input()
+        console.end_input()
         await trio.sleep(3)
 
-    desk = Desk("hi", has_prompt=True, left_open=True)
-    assert (await conversation(desk, deaf))[0] == 1
-    assert "* closing; Ctrl-C again drops the connection" in desk.told
-    assert "* no pong: the connection was closed before it came" in desk.told
+    console = FakeConsole("hi", has_prompt=True, left_open=True)
+    assert (await conversation(console, deaf))[0] == 1
+    assert "* closing; press Ctrl-C again to drop the connection" in console.events
+    assert "* no pong: the connection was closed first" in console.events
 
 
 async def test_ping(autojump_clock: MockClock) -> None:
     """Tells the round trip; the prompt goes on meanwhile."""
-    desk = Desk("/ping", "hi", has_prompt=True, left_open=True)
+    console = FakeConsole("/ping", "hi", has_prompt=True, left_open=True)
     async with MockServer(echo, memory=True) as server, trio.open_nursery() as nursery:
-        nursery.start_soon(talk, desk, server)
-        while not any(line.startswith("~ pong after ") for line in desk.told):
+        nursery.start_soon(talk, console, server)
+        while not any(line.startswith("~ pong after ") for line in console.events):
             await trio.sleep(0.1)
-        assert "> hi" in desk.told
-        desk.end_input()
+        assert "> hi" in console.events
+        console.end_input()
 
 
 async def test_close(autojump_clock: MockClock) -> None:
@@ -427,6 +427,6 @@ async def test_close(autojump_clock: MockClock) -> None:
     async def expects(peer: MockPeer) -> None:
         await peer.expect_close(4321, "so long")
 
-    desk = Desk("/close 4321 so long", "never", has_prompt=True)
-    assert (await conversation(desk, expects))[0] == 0
-    assert desk.told[1:] == ["~ closing with 4321 so long", "* closed: 4321 so long"]
+    console = FakeConsole("/close 4321 so long", "never", has_prompt=True)
+    assert (await conversation(console, expects))[0] == 0
+    assert console.events[1:] == ["~ closing with 4321 so long", "* closed: 4321 so long"]

@@ -13,16 +13,16 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
-from tests.cli.helpers import COMMAND, SECONDS, environment, started, trioglock
-from trioglock.cli.console.lines import LIMIT
-from trioglock.cli.messages import WAITING
+from tests.cli.helpers import COMMAND, SECONDS, environment, run_command, started
+from trioglock.cli.connect import MAX_QUEUE
+from trioglock.cli.pipe import MAX_LINE
 from trioglock.testing import MockPeer, MockServer, echo
 
 
 async def answers(*arguments: str, stdin: str | bytes) -> Sequence[str]:
     """What an echo server answers to this input; stderr is empty, the end is good."""
     async with MockServer(echo) as server:
-        done = await trioglock("connect", server.url, *arguments, stdin=stdin)
+        done = await run_command("connect", server.url, *arguments, stdin=stdin)
     assert (done.code, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -60,7 +60,7 @@ async def test_once() -> None:
             await peer.expect_close(1000)
 
         nursery.start_soon(script)
-        done = await trioglock("connect", server.url, "--once", stdin="one\ntwo\n")
+        done = await run_command("connect", server.url, "--once", stdin="one\ntwo\n")
     assert (done.code, done.stdout, done.stderr) == (0, "first\n", "")
 
 
@@ -145,7 +145,7 @@ async def test_a_slow_reader_stops_nothing_else() -> None:
     """While nobody reads stdout, pings are answered, as long as the queue holds what comes."""
     text = "x" * 1000
     lines = [text] * 200  # more than a pipe holds
-    assert len(lines) < WAITING
+    assert len(lines) < MAX_QUEUE
     async with MockServer() as server, started("connect", server.url) as running:
         peer = await server.accept()
         await peer.send(*lines)
@@ -156,7 +156,7 @@ async def test_a_slow_reader_stops_nothing_else() -> None:
 
 async def test_more_than_the_queue_holds() -> None:
     """Then nothing more is read from the network until somebody reads stdout; nothing is lost."""
-    lines = [f"{number} ".ljust(1000, "x") for number in range(5 * WAITING)]
+    lines = [f"{number} ".ljust(1000, "x") for number in range(5 * MAX_QUEUE)]
     async with (
         MockServer() as server,
         started("connect", server.url) as running,
@@ -164,7 +164,7 @@ async def test_more_than_the_queue_holds() -> None:
     ):
         peer = await server.accept()
         nursery.start_soon(peer.send, *lines)
-        while len(peer.sent) < WAITING:
+        while len(peer.sent) < MAX_QUEUE:
             await trio.sleep(0.01)
         for line in lines:
             assert await running.line() == line
@@ -221,7 +221,7 @@ async def test_standard_streams_that_are_closed(closed: str) -> None:
 async def test_an_input_that_is_not_utf8() -> None:
     """What comes before is sent; a line names the place, and the exit code is 1."""
     async with MockServer(echo) as server:
-        done = await trioglock("connect", server.url, stdin=b"good\nb\xffd\nnever\n")
+        done = await run_command("connect", server.url, stdin=b"good\nb\xffd\nnever\n")
         assert server.peers[0].received == ["good"]
     assert (done.code, done.stderr) == (1, "! line 2 of the input is not UTF-8 at byte 2\n")
 
@@ -237,7 +237,7 @@ async def test_a_line_without_end() -> None:
                 env=environment(),
             )
     assert done.returncode == 1
-    assert done.stderr.decode() == f"! a line of the input is longer than {LIMIT} bytes\n"
+    assert done.stderr.decode() == f"! a line of the input is longer than {MAX_LINE} bytes\n"
 
 
 async def test_an_input_that_is_a_file(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import trio
 
 from tests.cli.helpers import COMMAND, environment, trioglock
 from tests.cli.hubs import served
-from tests.cli.tmux import needs_tmux, terminal
+from tests.cli.terminal import needs_tmux, terminal
 from tests.server.helpers import Answer, plain_request
 from trioglock import ConnectError, connect
 from trioglock.cli import main

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.cli.tmux import needs_tmux, terminal
+from tests.cli.terminal import needs_tmux, terminal
 from trioglock.testing import MockServer, echo
 
 pytestmark = needs_tmux
@@ -48,7 +48,7 @@ async def test_help_and_status(tmp_path: Path) -> None:
         await window.run("connect", server.url, "-s", "chat")
         await window.shows(f"* connected to {server.url}")
         await window.type("/help")
-        await window.shows("/ping                   measure the round trip of a ping")
+        await window.shows("/ping                   measure the round-trip time of a ping")
         await window.type("/status")
         await window.shows(lambda lines: "subprotocol        chat" in lines)
         await window.press("C-d")
@@ -129,7 +129,7 @@ async def test_ctrl_c(tmp_path: Path) -> None:
         peer = await server.accept()
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
         await window.press("C-c")
-        await window.shows("* closing; Ctrl-C again drops the connection")
+        await window.shows("* closing; press Ctrl-C again to drop the connection")
         await window.press("C-c")
         lines = await window.shows("exit code 130")
         # The terminal shows the second one itself, for the prompt has gone.
@@ -205,11 +205,11 @@ async def test_an_outage(tmp_path: Path) -> None:
         await window.type(" and half")
         peer = await server.accept()
         await peer.expect("half and half")
-        lines = await window.shows(lambda lines: "* connected again" in lines and lines[-1] == ">")
-        whens = ("next attempt in", "trying again at once")
+        lines = await window.shows(lambda lines: "* reconnected" in lines and lines[-1] == ">")
+        whens = ("next attempt in", "reconnecting now")
         assert any(line.startswith("* lost: ") and any(w in line for w in whens) for line in lines)
         sent = "> half and half"  # typed before the loss was noticed, or after it
-        assert sent in lines or f"{sent} (waits for a connection)" in lines
+        assert sent in lines or f"{sent} (queued until connected)" in lines
         await window.press("C-d")
         await window.shows("exit code 0")
 
@@ -256,7 +256,7 @@ async def test_a_history_that_cannot_be_kept(tmp_path: Path) -> None:
     (tmp_path / "trioglock").write_text("in the way")
     async with MockServer(echo) as server, terminal(tmp_path) as window:
         await window.run("connect", server.url)
-        await window.shows("! the history cannot be kept: File exists")
+        await window.shows("! the history cannot be saved: File exists")
         await window.type("hello")
         await window.shows("< hello")
         await window.press("C-d")
@@ -276,7 +276,7 @@ async def test_colours(before: str, coloured: bool, tmp_path: Path) -> None:
         await window.shows(lambda lines: lines[2:] == shown)
         await window.type("{")
         await window.shows(
-            lambda lines: any(line.startswith("! not sent, for it is no JSON") for line in lines)
+            lambda lines: any(line.startswith("! not sent, invalid JSON") for line in lines)
         )
         screen = await window.screen(colours=True)
         assert ("\x1b[32m<" in screen) is coloured
@@ -324,7 +324,7 @@ async def test_raw_bytes_are_not_for_terminals(tmp_path: Path) -> None:
     async with terminal(tmp_path) as window:
         await window.run("connect", "ws://127.0.0.1/", "--raw")
         lines = await window.shows("exit code 2")
-        assert "Error: --raw writes bytes as they are: send stdout to a file or a pipe" in lines
+        assert "Error: --raw writes bytes unchanged: redirect stdout to a file or a pipe" in lines
 
 
 async def test_a_pipe_into_a_terminal(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ async def test_the_trace(tmp_path: Path) -> None:
         await window.run("connect", server.url)
         await window.shows(f"* connected to {server.url}")
         await window.type("/trace on")
-        await window.shows("~ the trace is on")
+        await window.shows("~ trace on")
         await window.type("hello")
         await window.shows(
             lambda lines: any(x.startswith(": ") and "received frame: 'hello'" in x for x in lines)

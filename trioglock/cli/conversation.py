@@ -124,9 +124,6 @@ class Conversation:
 
     async def _talk(self, mode: Mode, nursery: trio.Nursery, *, is_reading: bool) -> TrioglockError:
         self._commands.set_connection(mode.connection, mode.commands)
-        if self._console.has_prompt:
-            url = redact_url(mode.connection.url)
-            await self._console.print_event(Mark.STATUS, f"connected to {url}")
         await self._tasks.start(self._send_queued, mode)
         if not is_reading:
             nursery.start_soon(self._read)
@@ -215,10 +212,13 @@ class Conversation:
     async def _send_queued(
         self, mode: Mode, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Send the lines from before the connection; others wait for that."""
+        """Send the lines that were typed while connecting; further lines wait for these."""
         async with self._sending:
             self._mode = mode
             task_status.started()
+            if self._console.has_prompt:
+                url = redact_url(mode.connection.url)
+                await self._console.print_event(Mark.STATUS, f"connected to {url}")
             for line in self._queued:
                 await self._attempt(self._send, line)
 

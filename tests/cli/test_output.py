@@ -1,4 +1,4 @@
-"""Exits: every end of a connection has words and an exit code."""
+"""The exit code and the description of each end of a connection."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from trioglock import (
     ReconnectFailed,
     RemoteClose,
 )
-from trioglock.cli.exits import code_of_end, words_of_end, words_of_failure
+from trioglock.cli.output import describe_end, describe_failure, end_code
 
 REFUSED = ConnectFailed("no connection to ws://al:pw@host/?token=abc")
 
 
 @pytest.mark.parametrize(
-    ("reason", "code", "words"),
+    ("reason", "code", "text"),
     [
         (RemoteClose(code=1000, reason="bye"), 0, "closed by the peer: 1000 bye"),
         (RemoteClose(code=1001), 0, "closed by the peer: 1001"),
@@ -50,35 +50,37 @@ REFUSED = ConnectFailed("no connection to ws://al:pw@host/?token=abc")
         (None, 1, "closed"),
     ],
 )
-def test_ends(reason: Disconnect | None, code: int, words: str) -> None:
-    """Good are 1000 and 1001, and whatever we closed with and the peer has confirmed."""
+def test_ends(reason: Disconnect | None, code: int, text: str) -> None:
+    """The code is 0 for 1000 and 1001 of the peer, and for a close of ours that it confirmed."""
     error = ConnectionClosed(None, None, reason)
-    assert code_of_end(error) == code
-    assert words_of_end(error).startswith(words)
-    assert "abc" not in words_of_end(error)
+    assert end_code(error) == code
+    assert describe_end(error).startswith(text)
+    assert "abc" not in describe_end(error)
 
 
-def test_what_was_not_sent() -> None:
-    """A good end is none for those whose messages did not leave."""
+def test_unsent_messages() -> None:
+    """The code is 1 if messages were not sent."""
     error = ConnectionClosed(Close(1000), None, RemoteClose(code=1000), ["one", "two"])
-    assert code_of_end(error) == 1
-    assert words_of_end(error) == "closed by the peer: 1000; not sent: 2 of your messages"
+    assert end_code(error) == 1
+    assert describe_end(error) == "closed by the peer: 1000; 2 messages were not sent"
+    error = ConnectionClosed(Close(1000), None, RemoteClose(code=1000), ["one"])
+    assert describe_end(error) == "closed by the peer: 1000; 1 message was not sent"
 
 
 def test_giving_up() -> None:
-    """After a connection, and instead of one."""
+    """After a connection and before the first one."""
     attempts = [HandshakeFailed(error=REFUSED)] * 10
     error = ConnectionClosedError(None, None, RemoteClose(code=1001))
     error.__cause__ = ReconnectFailed(attempts)
-    assert code_of_end(error) == 1
-    assert words_of_end(error) == "closed by the peer: 1001; gave up after 10 attempts"
-    told = words_of_failure(ReconnectFailed(attempts))
-    assert told.startswith("gave up after 10 attempts; no connection to ws://host/?")
-    assert words_of_failure(ReconnectFailed([])) == "gave up after 0 attempts"
+    assert end_code(error) == 1
+    assert describe_end(error) == "closed by the peer: 1001; gave up after 10 attempts"
+    text = describe_failure(ReconnectFailed(attempts))
+    assert text.startswith("gave up after 10 attempts; no connection to ws://host/?")
+    assert describe_failure(ReconnectFailed([])) == "gave up after 0 attempts"
 
 
-def test_no_connection() -> None:
-    """It is told once, without secrets."""
-    assert words_of_failure(ConnectFailed("host:1: refused")) == "no connection: host:1: refused"
-    assert words_of_failure(REFUSED).startswith("no connection to ws://host/?token=")
-    assert "abc" not in words_of_failure(ValueError("ws://host/?token=abc"))
+def test_failed_connections() -> None:
+    """The prefix appears once, and no secrets."""
+    assert describe_failure(ConnectFailed("host:1: refused")) == "no connection: host:1: refused"
+    assert describe_failure(REFUSED).startswith("no connection to ws://host/?token=")
+    assert "abc" not in describe_failure(ValueError("ws://host/?token=abc"))
