@@ -6,20 +6,30 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TextIO
 from unittest import mock
 
 import trio
 
 from tests.scripts import ROOT
+from trioglock._scope import open_scope
 from trioglock.cli import main
 
-__all__ = ["COMMAND", "Finished", "Running", "environment", "run_command", "started", "trioglock"]
+__all__ = [
+    "COMMAND",
+    "SECONDS",
+    "Finished",
+    "Running",
+    "environment",
+    "opened",
+    "run_command",
+    "started",
+    "trioglock",
+]
 
 COMMAND = (sys.executable, "-X", "utf8", "-W", "error", "-m", "trioglock")
 SECONDS = 60
@@ -42,27 +52,72 @@ def environment(**more: str) -> dict[str, str]:
 
 
 async def run_command(
-    *arguments: str | Path, stdin: str | bytes = "", env: Mapping[str, str] | None = None
+    *arguments: str | Path, stdin: str | bytes | Path = "", env: Mapping[str, str] | None = None
 ) -> Finished:
-    """Run a command to its end in a thread of this process; it gets no signals."""
-    given = stdin.encode() if isinstance(stdin, str) else stdin
-    with TemporaryFile() as file, TemporaryFile() as output, TemporaryFile() as errors:
-        file.write(given)
-        file.seek(0)
+    """Run a command to its end in a thread of this process; it gets no signals.
 
-        def run() -> int:
-            with _streams(file.fileno(), output.fileno(), errors.fileno()):
-                return main([str(argument) for argument in arguments])
+    Args:
+        arguments: without the program's name.
+        stdin: the content of its input, which is a file, or the path of the file.
+        env: additional environment variables.
+    """
+    with TemporaryFile() if not isinstance(stdin, Path) else stdin.open("rb") as file:
+        if not isinstance(stdin, Path):
+            file.write(stdin.encode() if isinstance(stdin, str) else stdin)
+            file.seek(0)
+        async with _in_thread(arguments, file.fileno(), env or {}) as running:
+            return await running.finish()
 
+
+@asynccontextmanager
+async def opened(*arguments: str | Path, **env: str) -> AsyncIterator[Running]:
+    """Run a command in a thread of this process during a block; it gets no signals."""
+    read, write = os.pipe()
+    stdin = trio.lowlevel.FdStream(write)
+    async with stdin, _in_thread(arguments, read, env) as running:
+        os.close(read)
+        running.stdin = stdin
+        yield running
+        await stdin.aclose()
+
+
+@asynccontextmanager
+async def _in_thread(
+    arguments: Sequence[str | Path], stdin: int, env: Mapping[str, str]
+) -> AsyncIterator[Running]:
+    (output, stdout), (errors, stderr) = os.pipe(), os.pipe()
+    streams = [os.fdopen(os.dup(stdin), "r"), os.fdopen(stdout, "w"), os.fdopen(stderr, "w")]
+    ended, code = trio.Event(), 0
+
+    def call() -> int:
+        before = sys.stdin, sys.stdout, sys.stderr
+        sys.stdin, sys.stdout, sys.stderr = streams
+        try:
+            return main([str(argument) for argument in arguments])
+        finally:
+            sys.stdin, sys.stdout, sys.stderr = before
+            for stream in streams:
+                stream.close()
+
+    async def run() -> None:
+        nonlocal code
+        code = await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+        ended.set()
+
+    async def wait() -> int:
+        await ended.wait()
+        return code
+
+    async with trio.lowlevel.FdStream(output) as out, trio.lowlevel.FdStream(errors) as err:
         with (
-            mock.patch.dict(os.environ, environment(**(env or {})), clear=True),
+            mock.patch.dict(os.environ, environment(**env), clear=True),
             mock.patch("trioglock.cli.conversation.trio.open_signal_receiver", _no_signals),
             trio.fail_after(SECONDS),
         ):
-            code = await trio.to_thread.run_sync(run)
-        output.seek(0)
-        errors.seek(0)
-        return Finished(code, output.read().decode(), errors.read().decode())
+            async with open_scope() as nursery:
+                nursery.start_soon(run)
+                yield Running(out, err, wait)
+                await ended.wait()
 
 
 @contextmanager
@@ -74,24 +129,6 @@ def _no_signals(*_: int) -> Iterator[AsyncIterator[int]]:
         yield 0
 
     yield wait()
-
-
-@contextmanager
-def _streams(stdin: int, stdout: int, stderr: int) -> Iterator[None]:
-    """Replace the standard streams for the time of a block."""
-    before = sys.stdin, sys.stdout, sys.stderr
-
-    def text(descriptor: int, mode: str) -> TextIO:
-        return os.fdopen(os.dup(descriptor), mode, encoding="utf-8", newline="")
-
-    with text(stdin, "r") as sys.stdin, text(stdout, "w") as sys.stdout:
-        with text(stderr, "w") as sys.stderr:
-            try:
-                yield
-            finally:
-                for stream in (sys.stdout, sys.stderr):
-                    stream.flush()
-                sys.stdin, sys.stdout, sys.stderr = before
 
 
 async def trioglock(
@@ -116,27 +153,48 @@ async def trioglock(
 
 
 class Running:
-    """A running command."""
+    """A running command.
 
-    def __init__(self, process: trio.Process) -> None:
-        self.process = process
+    Args:
+        stdout: its output.
+        stderr: its errors.
+        wait: waits for its end and returns the exit code.
+        process: if it has its own.
+    """
+
+    stdin: trio.abc.SendStream
+
+    def __init__(
+        self,
+        stdout: trio.abc.ReceiveStream,
+        stderr: trio.abc.ReceiveStream,
+        wait: Callable[[], Awaitable[int]],
+        process: trio.Process | None = None,
+    ) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
+        self.wait = wait
+        self._process = process
         self._read = b""
+
+    @property
+    def process(self) -> trio.Process:
+        """The process, if the command has its own."""
+        assert self._process is not None
+        return self._process
 
     async def type(self, *lines: str) -> None:
         """Write lines to its input."""
-        assert self.process.stdin is not None
-        await self.process.stdin.send_all("".join(f"{line}\n" for line in lines).encode())
+        await self.stdin.send_all("".join(f"{line}\n" for line in lines).encode())
 
     async def end_input(self) -> None:
         """Close its input."""
-        assert self.process.stdin is not None
-        await self.process.stdin.aclose()
+        await self.stdin.aclose()
 
     async def line(self) -> str:
         """Return the next line of its output."""
-        assert self.process.stdout is not None
         while b"\n" not in self._read:
-            chunk = await self.process.stdout.receive_some()
+            chunk = await self.stdout.receive_some(2**16)
             assert chunk, f"it ended: {self._read!r}"
             self._read += chunk
         line, _, self._read = self._read.partition(b"\n")
@@ -144,10 +202,9 @@ class Running:
 
     async def read_errors(self, wanted: bytes, count: int = 1) -> bytes:
         """Read its stderr until it contains ``wanted`` so many times."""
-        assert self.process.stderr is not None
         seen = b""
         while seen.count(wanted) < count:
-            chunk = await self.process.stderr.receive_some()
+            chunk = await self.stderr.receive_some(2**16)
             assert chunk, f"it ended: {seen!r}"
             seen += chunk
         return seen
@@ -158,12 +215,15 @@ class Running:
 
     async def finish(self) -> Finished:
         """Wait for its end; return the output that was not read yet."""
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        output = b"".join([chunk async for chunk in self.process.stdout])
-        errors = b"".join([chunk async for chunk in self.process.stderr])
-        code = await self.process.wait()
-        return Finished(code, (self._read + output).decode(), errors.decode())
+        read = {self.stdout: self._read, self.stderr: b""}
+
+        async def read_all(stream: trio.abc.ReceiveStream) -> None:
+            read[stream] += b"".join([chunk async for chunk in stream])
+
+        async with trio.open_nursery() as nursery:
+            for stream in read:
+                nursery.start_soon(read_all, stream)
+        return Finished(await self.wait(), read[self.stdout].decode(), read[self.stderr].decode())
 
 
 @asynccontextmanager
@@ -177,14 +237,18 @@ async def started(*arguments: str | Path, **env: str) -> AsyncIterator[Running]:
         cwd=ROOT,
         env=environment(**env),
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    running = Running(process.stdout, process.stderr, process.wait, process)
+    running.stdin = process.stdin
     try:
         with trio.fail_after(SECONDS):
-            yield Running(process)
+            yield running
     finally:
         with trio.CancelScope(shield=True):
             if process.returncode is None:
                 process.kill()
                 await process.wait()
             for stream in (process.stdin, process.stdout, process.stderr):
-                assert stream is not None
                 await stream.aclose()

@@ -370,7 +370,9 @@ async def test_before_there_is_a_connection(autojump_clock: MockClock) -> None:
             assert console.events[0] == "> one (queued until connected)"
             assert console.events[1] == "! no pong: not connected yet"
             assert console.events[2] == "> /two (queued until connected)"
-            assert console.events[3].startswith("! there is no command /nonsense before the connection is open")
+            assert console.events[3].startswith(
+                "! there is no command /nonsense before the connection is open"
+            )
             assert console.events[4].startswith("<rich.table.Table")
             assert console.events[5].startswith("! /trace: not connected yet")
             opened.set()

@@ -51,9 +51,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["demo", "too", "much"]])
-def test_an_invalid_command_line(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_command_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The exit code is 2, with an error message."""
     assert main(arguments) == 2
     assert "Error: " in capsys.readouterr().err
