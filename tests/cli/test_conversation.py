@@ -1,4 +1,4 @@
-"""The conversation: when it ends, what it says, and its exit code; in no time."""
+"""The conversation: when it ends, what it prints, and its exit code, with a mock clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Script = Callable[[MockPeer], Awaitable[None]]
 
 
 async def conversation(console: FakeConsole, script: Script, **plan: object) -> tuple[int, float]:
-    """Talk to a scripted peer; the exit code, and how many seconds it took."""
+    """Talk to a scripted peer; return the exit code and the duration in seconds."""
     ended = trio.Event()
     began = trio.current_time()
 
@@ -40,17 +40,17 @@ async def conversation(console: FakeConsole, script: Script, **plan: object) -> 
 
 
 def about(seconds: float) -> object:
-    """A time, give or take a few turns of the loop."""
+    """A duration with a small tolerance."""
     return pytest.approx(seconds, abs=0.4)
 
 
 async def silent(peer: MockPeer) -> None:
-    """Say nothing until the client closes with 1000."""
+    """Send nothing until the client closes with 1000."""
     await peer.expect_close(1000)
 
 
 async def ticking(peer: MockPeer, seconds: float = 0.3) -> None:
-    """Never be quiet."""
+    """Send messages without end."""
     async with trio.open_nursery() as nursery:
 
         async def tick() -> None:
@@ -65,7 +65,7 @@ async def ticking(peer: MockPeer, seconds: float = 0.3) -> None:
 
 
 async def late(peer: MockPeer, seconds: float = 5) -> None:
-    """Send something after a while, and wait for the client to close."""
+    """Send a message after some time, and wait for the client to close."""
     await trio.sleep(seconds)
     await peer.send("late")
     await peer.expect_close(1000)
@@ -74,13 +74,13 @@ async def late(peer: MockPeer, seconds: float = 5) -> None:
 # The end of a pipe.
 
 
-async def test_it_waits_for_quiet(autojump_clock: MockClock) -> None:
-    """For a second without a message, if nothing else is said."""
+async def test_the_default_wait(autojump_clock: MockClock) -> None:
+    """By default a script ends after a second without a message."""
     assert await conversation(FakeConsole(), silent) == (0, about(1))
 
 
-async def test_it_waits_while_messages_come(autojump_clock: MockClock) -> None:
-    """At most ten seconds."""
+async def test_the_longest_default_wait(autojump_clock: MockClock) -> None:
+    """While messages arrive, a script waits ten seconds at most."""
     console = FakeConsole()
     code, took = await conversation(console, ticking)
     assert (code, took) == (0, about(10))
@@ -88,8 +88,8 @@ async def test_it_waits_while_messages_come(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 3, 65])
-async def test_it_waits_as_long_as_it_is_told(seconds: float, autojump_clock: MockClock) -> None:
-    """Messages or not."""
+async def test_wait(seconds: float, autojump_clock: MockClock) -> None:
+    """--wait sets the time, whether messages arrive or not."""
     for script in (silent, ticking):
         assert await conversation(FakeConsole(), script, wait=seconds) == (
             0,
@@ -97,8 +97,8 @@ async def test_it_waits_as_long_as_it_is_told(seconds: float, autojump_clock: Mo
         )
 
 
-async def test_it_waits_for_ever(autojump_clock: MockClock) -> None:
-    """Until the peer closes."""
+async def test_wait_without_limit(autojump_clock: MockClock) -> None:
+    """With --wait inf a script ends when the peer closes."""
 
     async def leaves(peer: MockPeer) -> None:
         await trio.sleep(505)
@@ -114,8 +114,8 @@ async def test_it_waits_for_ever(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("has_prompt", [False, True])
-async def test_one_message_is_enough(has_prompt: bool, autojump_clock: MockClock) -> None:
-    """However long it takes, the first one is printed and ends it."""
+async def test_once(has_prompt: bool, autojump_clock: MockClock) -> None:
+    """The first message is printed and ends the conversation, however late it is."""
     console = FakeConsole("hi", has_prompt=has_prompt, left_open=has_prompt)
     assert await conversation(console, partial(late, seconds=205), once=True) == (
         0,
@@ -124,15 +124,15 @@ async def test_one_message_is_enough(has_prompt: bool, autojump_clock: MockClock
     assert console.messages == ["late"]
 
 
-async def test_no_message_in_time(autojump_clock: MockClock) -> None:
-    """With --wait the patience has an end, and the exit code is 1."""
+async def test_once_without_an_answer(autojump_clock: MockClock) -> None:
+    """--wait limits the time; then the exit code is 1."""
     console = FakeConsole("hi")
     assert await conversation(console, silent, once=True, wait=3) == (1, about(3))
     assert console.events == ["! no answer within 3 seconds"]
 
 
-async def test_the_peer_closes_before_the_one_message(autojump_clock: MockClock) -> None:
-    """What was wanted has not come: the exit code is 1."""
+async def test_once_and_an_early_close(autojump_clock: MockClock) -> None:
+    """If the peer closes before the first message, the exit code is 1."""
 
     async def leaves(peer: MockPeer) -> None:
         await peer.expect("hi")
@@ -147,7 +147,7 @@ async def test_the_peer_closes_before_the_one_message(autojump_clock: MockClock)
 
 
 async def test_ctrl_c_closes_with_1000(autojump_clock: MockClock) -> None:
-    """At the prompt; the exit code is 130."""
+    """The exit code is 130."""
     console = FakeConsole(CTRL_C, has_prompt=True)
     code, _ = await conversation(console, silent)
     assert (code, console.events[1:], console.is_reading) == (130, ["* closed: 1000"], False)
@@ -158,7 +158,7 @@ async def test_ctrl_c_closes_with_1000(autojump_clock: MockClock) -> None:
     [("SIGINT", 130, 1000), ("SIGTERM", 143, 1001), ("SIGHUP", 129, 1001)],
 )
 async def test_signals_close(name: str, code: int, close: int, autojump_clock: MockClock) -> None:
-    """Each with its exit code, as shells have them."""
+    """Each signal has the exit code that shells use."""
 
     async def kill(peer: MockPeer) -> None:
         await peer.expect("hi")
@@ -170,24 +170,22 @@ async def test_signals_close(name: str, code: int, close: int, autojump_clock: M
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGHUP])
-async def test_a_terminal_that_goes_away_may_tell_so_twice(
-    second: signal.Signals, autojump_clock: MockClock
-) -> None:
-    """By a signal and by Ctrl-C or another one: nobody is impatient, and the close is confirmed."""
+async def test_a_repeated_hangup(second: signal.Signals, autojump_clock: MockClock) -> None:
+    """SIGHUP or SIGINT after SIGHUP does not drop the connection: the close is confirmed."""
 
     async def kill(peer: MockPeer) -> None:
         await peer.expect("hi")
-        confirm, told = peer.stream.send_all, trio.Event()
+        confirm, signalled = peer.stream.send_all, trio.Event()
 
         async def late(data: bytes) -> None:
-            await told.wait()
+            await signalled.wait()
             await confirm(data)
 
         peer.stream.send_all = late  # type: ignore[method-assign, assignment]
         for number in (signal.SIGHUP, second):
             os.kill(os.getpid(), number)
             await trio.sleep(0.5)
-        told.set()
+        signalled.set()
         await peer.expect_close(1001)
 
     console = FakeConsole("hi", has_prompt=True, left_open=True)
@@ -196,11 +194,11 @@ async def test_a_terminal_that_goes_away_may_tell_so_twice(
 
 
 async def test_the_second_ctrl_c_drops_the_connection(autojump_clock: MockClock) -> None:
-    """A peer that does not confirm the close holds nobody up."""
+    """It does not wait for a peer that does not confirm the close."""
 
     async def kill(peer: MockPeer) -> None:
         await peer.expect("hi")
-        # This peer writes no more, so it confirms nothing.
+        # The peer no longer writes, so it cannot confirm.
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
@@ -212,7 +210,7 @@ async def test_the_second_ctrl_c_drops_the_connection(autojump_clock: MockClock)
 
 
 async def test_ctrl_c_while_it_connects(autojump_clock: MockClock) -> None:
-    """There is nothing to close: it ends at once."""
+    """There is nothing to close, and nothing is printed."""
     async with MockServer(memory=True) as server:
 
         async def dial() -> trio.abc.Stream:
@@ -241,7 +239,7 @@ async def test_ctrl_c_while_it_connects(autojump_clock: MockClock) -> None:
 async def test_the_peer_closes(
     code: int, reason: str, exit_code: int, event: str, autojump_clock: MockClock
 ) -> None:
-    """At the prompt the end is told at once; in a pipe, unless it is a good one."""
+    """A prompt prints every end; a script prints errors only."""
     for has_prompt in (True, False):
         console = FakeConsole(has_prompt=has_prompt, left_open=True)
 
@@ -252,8 +250,8 @@ async def test_the_peer_closes(
         assert console.events[int(has_prompt) :] == ([event] if has_prompt or exit_code else [])
 
 
-async def test_the_peer_goes_away(autojump_clock: MockClock) -> None:
-    """Without a Close frame: lost, and 1."""
+async def test_a_lost_connection(autojump_clock: MockClock) -> None:
+    """Without a Close frame the exit code is 1."""
 
     async def goes(peer: MockPeer) -> None:
         await peer.abort()
@@ -263,8 +261,8 @@ async def test_the_peer_goes_away(autojump_clock: MockClock) -> None:
     assert console.events[0].startswith("! lost: ")
 
 
-async def test_more_than_can_wait_while_it_closes(autojump_clock: MockClock) -> None:
-    """What is dropped is told, and the exit code is 1."""
+async def test_dropped_messages(autojump_clock: MockClock) -> None:
+    """Messages that exceed the queue during a close are counted; the exit code is 1."""
 
     async def floods(peer: MockPeer) -> None:
         await peer.expect("hi")
@@ -288,8 +286,8 @@ async def test_more_than_can_wait_while_it_closes(autojump_clock: MockClock) -> 
     assert console.events == ["! closed: 1000; 200 messages were dropped"]
 
 
-async def test_a_reader_that_goes_away(autojump_clock: MockClock) -> None:
-    """Nothing more is printed; closed with 1000, and 0."""
+async def test_a_closed_output(autojump_clock: MockClock) -> None:
+    """Nothing more is printed; the connection is closed with 1000, and the exit code is 0."""
     console = FakeConsole(left_open=True, has_prompt=True)
     console.reader_has_gone = True
     code, _ = await conversation(console, ticking)
@@ -300,14 +298,14 @@ async def test_a_reader_that_goes_away(autojump_clock: MockClock) -> None:
 
 
 async def test_the_end_of_the_input_at_a_prompt(autojump_clock: MockClock) -> None:
-    """Ctrl-D closes at once: whoever types has seen what he wanted."""
+    """Ctrl-D closes immediately."""
     console = FakeConsole("hi", has_prompt=True)
     assert await conversation(console, silent) == (0, about(0))
     assert console.events == ["* connected to ws://memory.test/", "> hi", "* closed: 1000"]
 
 
 async def commands(*lines: str) -> list[str]:
-    """What is told for these lines by a prompt, after "connected", and what was sent."""
+    """Return the events of a prompt for these lines, and the messages that were sent."""
     console = FakeConsole(*lines, has_prompt=True)
     async with MockServer(echo, memory=True) as server:
         await talk(console, server)
@@ -316,7 +314,7 @@ async def commands(*lines: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "events"),
     [
         ("/nonsense", ["! there is no command /nonsense; /help lists them, //nonsense sends"]),
         ("/", ["! there is no command /"]),
@@ -336,24 +334,24 @@ async def commands(*lines: str) -> list[str]:
         ("/status", ["<rich.table.Table"]),
     ],
 )
-async def test_commands(line: str, told: list[str], autojump_clock: MockClock) -> None:
-    """Bad ones are told, and nothing is sent."""
+async def test_commands(line: str, events: list[str], autojump_clock: MockClock) -> None:
+    """Each command prints its result; an invalid one is an error and sends nothing."""
     got = await commands(line)
-    assert len(got) == len(told), got
-    for line_got, begins in zip(got, told, strict=True):
-        assert line_got.startswith(begins)
+    assert len(got) == len(events), got
+    for event, start in zip(got, events, strict=True):
+        assert event.startswith(start)
 
 
 @pytest.mark.parametrize("line", ["/quit", "/exit"])
 async def test_quit(line: str, autojump_clock: MockClock) -> None:
-    """As Ctrl-D."""
+    """It closes with 1000, like Ctrl-D."""
     console = FakeConsole(line, "never", has_prompt=True, left_open=True)
     assert await conversation(console, silent) == (0, about(0))
     assert console.events == ["* connected to ws://memory.test/", "* closed: 1000"]
 
 
-async def test_before_there_is_a_connection(autojump_clock: MockClock) -> None:
-    """Texts wait and are sent in their order; commands tell how things stand."""
+async def test_before_the_connection(autojump_clock: MockClock) -> None:
+    """Messages are queued and sent in order; commands work as far as they can."""
     lines = ["one", "/ping", "//two", "/nonsense", "/status", "/trace on"]
     console = FakeConsole(*lines, has_prompt=True, left_open=True)
     async with MockServer(echo, memory=True) as server:
@@ -383,20 +381,22 @@ async def test_before_there_is_a_connection(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize(("line", "code"), [(None, 3), ("/quit", 3), (CTRL_C, 130)])
-async def test_nobody_wants_to_wait(line: str | None, code: int, autojump_clock: MockClock) -> None:
-    """Before there is a connection: it ends at once, and what was not sent is told."""
+async def test_leaving_before_the_connection(
+    line: str | None, code: int, autojump_clock: MockClock
+) -> None:
+    """It ends immediately and prints the number of unsent messages."""
     console = FakeConsole("one", *([line] if line else []), has_prompt=True)
     async with MockServer(memory=True) as server:
         server.open_stream = trio.sleep_forever  # type: ignore[method-assign]
         assert await talk(console, server, reconnect=True) == code
     assert console.events[0] == "> one (queued until connected)"
     assert not console.is_reading
-    told = [] if code == 130 else ["* not connected; 1 message was not sent"]
-    assert console.events[1:] == told
+    printed = [] if code == 130 else ["* not connected; 1 message was not sent"]
+    assert console.events[1:] == printed
 
 
 async def test_a_peer_that_does_not_answer_a_close(autojump_clock: MockClock) -> None:
-    """After a second a person is told what else there is to do; a ping that was lost is told."""
+    """A hint appears after a second; a pending ping is reported."""
 
     async def deaf(peer: MockPeer) -> None:
         await peer.expect("hi")
@@ -413,7 +413,7 @@ async def test_a_peer_that_does_not_answer_a_close(autojump_clock: MockClock) ->
 
 
 async def test_ping(autojump_clock: MockClock) -> None:
-    """Tells the round trip; the prompt goes on meanwhile."""
+    """/ping prints the round-trip time; the prompt stays responsive."""
     console = FakeConsole("/ping", "hi", has_prompt=True, left_open=True)
     async with MockServer(echo, memory=True) as server, trio.open_nursery() as nursery:
         nursery.start_soon(talk, console, server)
@@ -424,7 +424,7 @@ async def test_ping(autojump_clock: MockClock) -> None:
 
 
 async def test_close(autojump_clock: MockClock) -> None:
-    """With a code and a reason of one's own; confirmed, it is a good end."""
+    """/close sends a code and a reason; once confirmed, the exit code is 0."""
 
     async def expects(peer: MockPeer) -> None:
         await peer.expect_close(4321, "so long")
