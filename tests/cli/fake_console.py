@@ -10,10 +10,10 @@ from rich.console import RenderableType
 
 from trioglock.cli.connect import open_messages
 from trioglock.cli.console import Console
-from trioglock.cli.conversation import Conversation, Plan
+from trioglock.cli.conversation import Conversation, ConversationPlan
 from trioglock.cli.output import Mark, MessageFormat, OutputClosed
 from trioglock.cli.pipe import EndOfInput
-from trioglock.cli.prompt import Interrupted
+from trioglock.cli.prompt import PromptInterrupted
 from trioglock.frames import Data
 from trioglock.testing import MockServer
 
@@ -68,7 +68,7 @@ class FakeConsole(Console):
         except trio.EndOfChannel:
             raise EndOfInput from None
         if line == CTRL_C:
-            raise Interrupted
+            raise PromptInterrupted
         return line
 
     async def print_messages(self, messages: Sequence[Data]) -> None:
@@ -90,4 +90,4 @@ async def talk(console: FakeConsole, server: MockServer, **plan: object) -> int:
     """Hold a conversation with a server in memory; return the exit code."""
     opening = open_messages(server.url, console, json=False, stream=server.open_stream)
     plan = {"url": server.url, **plan}
-    return await Conversation(console, Plan(**plan)).run(opening)  # type: ignore[arg-type]
+    return await Conversation(console, ConversationPlan(**plan)).run(opening)  # type: ignore[arg-type]

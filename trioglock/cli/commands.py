@@ -18,7 +18,7 @@ from .console import Console
 from .mode import Command, InvalidLine
 from .output import Mark
 
-__all__ = ["Commands", "is_command"]
+__all__ = ["PromptCommands", "is_command"]
 
 KEYS = (
     ("//text", "send /text"),
@@ -42,7 +42,7 @@ def is_command(line: str) -> bool:
     return line.startswith("/") and not line.startswith("//")
 
 
-class Commands:
+class PromptCommands:
     """Runs the commands, before there is a connection and with one.
 
     Args:

@@ -12,7 +12,7 @@ from ..client import ConnectOptions, connect
 from ..connection import Connection
 from ..frames import Data
 from .console import Console, open_console
-from .conversation import Plan, run_conversation
+from .conversation import ConversationPlan, run_conversation
 from .mode import Command, InvalidLine, Mode
 from .options import EXIT_CODES, CarefulCommand, connect_arguments, session_options
 from .output import Mark, MessageFormat, format_binary, json_problem
@@ -74,7 +74,7 @@ def command(
     options = connect_arguments(url, given, has_prompt=console.has_prompt)
     return run_conversation(
         console,
-        Plan(url=url, wait=wait, once=once, reconnect=given["reconnect"]),
+        ConversationPlan(url=url, wait=wait, once=once, reconnect=given["reconnect"]),
         lambda: open_messages(url, console, json=as_json, **options),
         given["trace_file"],
     )

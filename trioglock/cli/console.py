@@ -33,7 +33,7 @@ from .output import (
     Renderer,
     describe_failure,
 )
-from .pipe import Lines
+from .pipe import LineReader
 from .prompt import Prompt
 
 __all__ = ["Console", "open_console", "print_reconnects", "print_trace"]
@@ -63,7 +63,7 @@ class Console:
         self._format = message_format
         self._history_name = history
         self._messages_above_prompt = terminal is not None and terminal is sys.stdout
-        self._input = Lines(sys.stdin)
+        self._input = LineReader(sys.stdin)
         self._output = OutputStream(sys.stdout)
         self._renderer = Renderer(sys.stdout, message_format)
         self._events = OutputStream(terminal or sys.stderr)
@@ -96,12 +96,12 @@ class Console:
 
         Raises:
             EndOfInput: there are no more lines.
-            Interrupted: Ctrl-C was typed.
+            PromptInterrupted: Ctrl-C was typed.
             UnreadableInput: the input cannot be read.
         """
         if self._prompt is not None:
             return await self._prompt.next_line()
-        return await self._input.next()
+        return await self._input.next_line()
 
     async def print_messages(self, messages: Sequence[Data]) -> None:
         """Print received messages.

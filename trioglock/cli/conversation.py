@@ -22,15 +22,15 @@ from .._scope import open_scope
 from ..connection import Status
 from ..errors import ConnectError, ConnectionClosed, InvalidOption, InvalidURL, TrioglockError
 from ..frames import Close, Data
-from .commands import Commands, is_command
+from .commands import PromptCommands, is_command
 from .console import Console, print_reconnects, print_trace
 from .mode import InvalidLine, Mode
 from .options import FAILED, NOT_CONNECTED, OK
 from .output import Mark, OutputClosed, OutputFailed, describe_failure, describe_unsent
 from .pipe import EndOfInput, UnreadableInput
-from .prompt import Interrupted
+from .prompt import PromptInterrupted
 
-__all__ = ["Conversation", "Plan", "run_conversation"]
+__all__ = ["Conversation", "ConversationPlan", "run_conversation"]
 
 QUIET_TIME = 1.0
 """By default a script ends after so many seconds without a message at the end of its input..."""
@@ -50,7 +50,7 @@ HANGUP = signal.Signals.__members__.get("SIGHUP")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ConversationPlan:
     """When a conversation ends, and how it begins.
 
     Args:
@@ -76,11 +76,11 @@ class Conversation:
         plan: when it ends.
     """
 
-    def __init__(self, console: Console, plan: Plan) -> None:
+    def __init__(self, console: Console, plan: ConversationPlan) -> None:
         self._console = console
         self._plan = plan
         self._mode: Mode | None = None
-        self._commands = Commands(console, plan.url, self.close, self._start_soon)
+        self._commands = PromptCommands(console, plan.url, self.close, self._start_soon)
         self._whole = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._tasks: trio.Nursery
@@ -191,7 +191,7 @@ class Conversation:
                     await self._process(await self._console.next_line(), number)
             except EndOfInput:
                 await self._finish()
-            except Interrupted:
+            except PromptInterrupted:
                 self._interrupt(signal.SIGINT)
             except UnreadableInput as error:
                 await self._fail(str(error), FAILED)
@@ -338,7 +338,7 @@ def _handled_signals() -> list[signal.Signals]:
 
 def run_conversation(
     console: Console,
-    plan: Plan,
+    plan: ConversationPlan,
     open_mode: Callable[[], AbstractAsyncContextManager[Mode]],
     trace_file: str | None,
 ) -> int:

@@ -17,7 +17,7 @@ from ..errors import ConnectionClosed, TrioglockError
 from ..frames import Data
 from ..protocols import phoenix
 from .console import Console, open_console
-from .conversation import Plan, run_conversation
+from .conversation import ConversationPlan, run_conversation
 from .mode import Command, InvalidLine, Mode
 from .options import (
     EXIT_CODES,
@@ -119,7 +119,7 @@ def command(
     socket = {"params": params, "auth_token": auth_token, "timeout": timeout}
     return run_conversation(
         console,
-        Plan(url=url, wait=wait, pushes=pushes, reconnect=given["reconnect"]),
+        ConversationPlan(url=url, wait=wait, pushes=pushes, reconnect=given["reconnect"]),
         lambda: open_channel(url, topic, payload, console, socket, **options),
         given["trace_file"],
     )

@@ -1,4 +1,4 @@
-"""Lines of an input without a prompt: a file, a pipe, or a simple terminal."""
+"""LineReader of an input without a prompt: a file, a pipe, or a simple terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 
 from .output import descriptor_of
 
-__all__ = ["EndOfInput", "Lines", "UnreadableInput"]
+__all__ = ["EndOfInput", "LineReader", "UnreadableInput"]
 
 _CHUNK = 2**16
 
@@ -26,7 +26,7 @@ class UnreadableInput(Exception):
     """The input cannot be read; the text is the reason."""
 
 
-class Lines:
+class LineReader:
     """Reads lines from a file, a pipe or a terminal.
 
     A thread reads the descriptor and bypasses Python's buffers: a terminal must not become
@@ -45,7 +45,7 @@ class Lines:
         self.number: int = 0
         """The number of the latest line, counted from 1."""
 
-    async def next(self) -> str:
+    async def next_line(self) -> str:
         """Return the next line without its end; the last one need not have an end.
 
         Raises:

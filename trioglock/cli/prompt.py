@@ -43,7 +43,7 @@ from prompt_toolkit.shortcuts import CompleteStyle
 
 from .pipe import EndOfInput
 
-__all__ = ["Interrupted", "Prompt"]
+__all__ = ["Prompt", "PromptInterrupted"]
 
 END_TIMEOUT = 1.0
 """Seconds to wait for the prompt's thread."""
@@ -55,7 +55,7 @@ MAX_CHARACTERS = 2**18
 """The number of characters that wait to be written before :meth:`Prompt.print` waits."""
 
 
-class Interrupted(Exception):
+class PromptInterrupted(Exception):
     """Ctrl-C was typed at the prompt."""
 
 
@@ -118,7 +118,7 @@ class Prompt:
             complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE,
             key_bindings=_key_bindings(),
-            interrupt_exception=Interrupted,
+            interrupt_exception=PromptInterrupted,
             eof_exception=EndOfInput,
             output=output,
         )
@@ -138,7 +138,7 @@ class Prompt:
 
         Raises:
             EndOfInput: Ctrl-D, or the terminal has gone.
-            Interrupted: Ctrl-C.
+            PromptInterrupted: Ctrl-C.
         """
         while not self._lines:
             if self._ended.is_set():
@@ -194,7 +194,7 @@ class Prompt:
     def _run(self) -> None:
         try:
             self._session.prompt(pre_run=self._on_start, set_exception_handler=False)
-        except Interrupted as error:
+        except PromptInterrupted as error:
             self._end = error
         except Exception:  # noqa: BLE001 - whatever it is, the terminal no longer works
             self._end = EndOfInput()

@@ -16,7 +16,7 @@ from ..transports import check_url
 from .live import channel_problem, check_token
 from .options import seconds
 from .outlets import NotPublished, Outlet, RedisOutlet, open_server_outlet
-from .pipe import EndOfInput, Lines, UnreadableInput
+from .pipe import EndOfInput, LineReader, UnreadableInput
 from .settings import TOKEN_VARIABLE
 
 __all__ = ["command"]
@@ -147,10 +147,10 @@ async def _publish(
 
 async def _publish_lines(outlet: Outlet, channel: str) -> None:
     """Each line as it comes: the input may be one that never ends."""
-    lines, published = Lines(sys.stdin), 0
+    lines, published = LineReader(sys.stdin), 0
     try:
         while True:
-            await outlet.publish(channel, await lines.next())
+            await outlet.publish(channel, await lines.next_line())
             published += 1
     except EndOfInput:
         messages = "message" if published == 1 else "messages"
