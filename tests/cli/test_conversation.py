@@ -100,13 +100,13 @@ async def test_wait(seconds: float, autojump_clock: MockClock) -> None:
 async def test_wait_without_limit(autojump_clock: MockClock) -> None:
     """With --wait inf a script ends when the peer closes."""
 
-    async def leaves(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await trio.sleep(505)
         await peer.send("bye")
         await peer.close(1001)
 
     console = FakeConsole()
-    assert await conversation(console, leaves, wait=math.inf) == (0, about(505))
+    assert await conversation(console, script, wait=math.inf) == (0, about(505))
     assert (console.messages, console.events) == (["bye"], [])
 
 
@@ -134,12 +134,12 @@ async def test_once_without_an_answer(autojump_clock: MockClock) -> None:
 async def test_once_and_an_early_close(autojump_clock: MockClock) -> None:
     """If the peer closes before the first message, the exit code is 1."""
 
-    async def leaves(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
         await peer.close(1000, "no")
 
     console = FakeConsole("hi")
-    code, _ = await conversation(console, leaves, once=True)
+    code, _ = await conversation(console, script, once=True)
     assert (code, console.events) == (1, ["! closed by the peer: 1000 no; no answer was received"])
 
 
@@ -160,12 +160,12 @@ async def test_ctrl_c_closes_with_1000(autojump_clock: MockClock) -> None:
 async def test_signals_close(name: str, code: int, close: int, autojump_clock: MockClock) -> None:
     """Each signal has the exit code that shells use."""
 
-    async def kill(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
         os.kill(os.getpid(), signal.Signals[name])
         await peer.expect_close(close)
 
-    got, _ = await conversation(FakeConsole("hi", left_open=True), kill)
+    got, _ = await conversation(FakeConsole("hi", left_open=True), script)
     assert got == code
 
 
@@ -173,7 +173,7 @@ async def test_signals_close(name: str, code: int, close: int, autojump_clock: M
 async def test_a_repeated_hangup(second: signal.Signals, autojump_clock: MockClock) -> None:
     """SIGHUP or SIGINT after SIGHUP does not drop the connection: the close is confirmed."""
 
-    async def kill(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
         confirm, signalled = peer.stream.send_all, trio.Event()
 
@@ -189,14 +189,14 @@ async def test_a_repeated_hangup(second: signal.Signals, autojump_clock: MockClo
         await peer.expect_close(1001)
 
     console = FakeConsole("hi", has_prompt=True, left_open=True)
-    assert (await conversation(console, kill))[0] == 129
+    assert (await conversation(console, script))[0] == 129
     assert not any("dropped" in line or "not confirmed" in line for line in console.events)
 
 
 async def test_the_second_ctrl_c_drops_the_connection(autojump_clock: MockClock) -> None:
     """It does not wait for a peer that does not confirm the close."""
 
-    async def kill(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
         # The peer no longer writes, so it cannot confirm.
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
@@ -205,7 +205,7 @@ async def test_the_second_ctrl_c_drops_the_connection(autojump_clock: MockClock)
             await trio.sleep(0.5)
 
     console = FakeConsole("hi", has_prompt=True, left_open=True)
-    assert (await conversation(console, kill))[0] == 130
+    assert (await conversation(console, script))[0] == 130
     assert console.events[2:] == ["! dropped without a closing handshake"]
 
 
@@ -243,28 +243,28 @@ async def test_the_peer_closes(
     for has_prompt in (True, False):
         console = FakeConsole(has_prompt=has_prompt, left_open=True)
 
-        async def leaves(peer: MockPeer) -> None:
+        async def script(peer: MockPeer) -> None:
             await peer.close(code, reason)
 
-        assert (await conversation(console, leaves))[0] == exit_code
+        assert (await conversation(console, script))[0] == exit_code
         assert console.events[int(has_prompt) :] == ([event] if has_prompt or exit_code else [])
 
 
 async def test_a_lost_connection(autojump_clock: MockClock) -> None:
     """Without a Close frame the exit code is 1."""
 
-    async def goes(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.abort()
 
     console = FakeConsole(left_open=True)
-    assert (await conversation(console, goes))[0] == 1
+    assert (await conversation(console, script))[0] == 1
     assert console.events[0].startswith("! lost: ")
 
 
 async def test_dropped_messages(autojump_clock: MockClock) -> None:
     """Messages that exceed the queue during a close are counted; the exit code is 1."""
 
-    async def floods(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
         held: list[bytes] = []
 
@@ -281,7 +281,7 @@ async def test_dropped_messages(autojump_clock: MockClock) -> None:
         await peer.expect_close(1000)
 
     console = FakeConsole("hi")
-    code, _ = await conversation(console, floods, wait=1)
+    code, _ = await conversation(console, script, wait=1)
     assert (code, len(console.messages)) == (1, 1000)
     assert console.events == ["! closed: 1000; 200 messages were dropped"]
 
@@ -398,7 +398,7 @@ async def test_leaving_before_the_connection(
 async def test_a_peer_that_does_not_answer_a_close(autojump_clock: MockClock) -> None:
     """A hint appears after a second; a pending ping is reported."""
 
-    async def deaf(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
         console.type("/ping")
@@ -407,7 +407,7 @@ async def test_a_peer_that_does_not_answer_a_close(autojump_clock: MockClock) ->
         await trio.sleep(3)
 
     console = FakeConsole("hi", has_prompt=True, left_open=True)
-    assert (await conversation(console, deaf))[0] == 1
+    assert (await conversation(console, script))[0] == 1
     assert "* closing; press Ctrl-C again to drop the connection" in console.events
     assert "* no pong: the connection was closed first" in console.events
 
@@ -426,9 +426,9 @@ async def test_ping(autojump_clock: MockClock) -> None:
 async def test_close(autojump_clock: MockClock) -> None:
     """/close sends a code and a reason; once confirmed, the exit code is 0."""
 
-    async def expects(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect_close(4321, "so long")
 
     console = FakeConsole("/close 4321 so long", "never", has_prompt=True)
-    assert (await conversation(console, expects))[0] == 0
+    assert (await conversation(console, script))[0] == 0
     assert console.events[1:] == ["~ closing with 4321 so long", "* closed: 4321 so long"]

@@ -61,7 +61,7 @@ def test_an_invalid_command_line(arguments: list[str], capsys: pytest.CaptureFix
 def test_a_missing_library(
     library: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line says what to install; the exit code is 1."""
+    """One line names what to install; the exit code is 1."""
     monkeypatch.setitem(sys.modules, library, None)
     assert main(["demo"]) == 1
     assert capsys.readouterr().err == MISSING

@@ -105,17 +105,17 @@ class Conversation:
     async def _connect(
         self, opening: AbstractAsyncContextManager[Mode], nursery: trio.Nursery
     ) -> None:
-        early = self._plan.reconnect and self._console.has_prompt
+        prompt_first = self._plan.reconnect and self._console.has_prompt
         try:
             async with AsyncExitStack() as stack:
-                if early:
+                if prompt_first:
                     await stack.enter_async_context(self._console.open_input())
                     nursery.start_soon(self._read)
                 mode = await stack.enter_async_context(opening)
-                if not early:
+                if not prompt_first:
                     await stack.enter_async_context(self._console.open_input())
                 async with open_scope() as self._tasks:
-                    end = await self._talk(mode, nursery, is_reading=early)
+                    end = await self._talk(mode, nursery, is_reading=prompt_first)
                 await self._print_end(mode, end)
         except ConnectError as error:
             await self._fail(describe_failure(error), NOT_CONNECTED)

@@ -32,6 +32,7 @@ class PrivateHistory(FileHistory):
         lines = list(super().load_history_strings())
         if len(lines) > 2 * MAX_LINES:
             short = path.with_name(f"{path.name}.{os.getpid()}")
+            short.unlink(missing_ok=True)
             _make_private(short)
             copy = FileHistory(short)
             for line in reversed(lines[:MAX_LINES]):
@@ -52,10 +53,9 @@ class PrivateHistory(FileHistory):
 
 
 def _make_private(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    with suppress(OSError):  # not our file, or not supported
-        os.fchmod(descriptor, 0o600)
-    os.close(descriptor)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    with suppress(OSError):  # another user's file
+        path.chmod(0o600)
 
 
 def state_folder() -> Path:

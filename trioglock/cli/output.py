@@ -27,6 +27,7 @@ from ..frames import Data
 from .options import FAILED, OK
 
 __all__ = [
+    "BINARY",
     "Mark",
     "MessageFormat",
     "OutputClosed",
@@ -78,9 +79,13 @@ class Mark(Enum):
         return self.value[1]
 
 
+BINARY = "binary:"
+"""The beginning of a binary message that is printed as text."""
+
+
 def format_binary(payload: bytes) -> str:
     """Return a binary message as text, such as ``binary:00ff``."""
-    return f"binary:{payload.hex()}"
+    return BINARY + payload.hex()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ from .options import (
     session_options,
     topic_name,
 )
-from .output import Mark, MessageFormat, format_binary, json_problem
+from .output import BINARY, Mark, MessageFormat, format_binary, json_problem
 
 __all__ = ["PhoenixMode", "command", "open_channel"]
 
@@ -42,8 +42,6 @@ MAX_PENDING = 100
 
 REJOIN_DELAYS = (1.0, 2.0, 5.0, 10.0)
 """Seconds before each attempt to rejoin."""
-
-BINARY = "binary:"
 
 EXAMPLES = """\b
 Examples:
