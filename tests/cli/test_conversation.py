@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
 from tests.cli.fake_console import CTRL_C, FakeConsole, talk
+from trioglock.cli.connect import MessageMode
 from trioglock.testing import MockPeer, MockServer, echo
 
 Script = Callable[[MockPeer], Awaitable[None]]
@@ -378,6 +379,36 @@ async def test_before_the_connection(autojump_clock: MockClock) -> None:
             assert console.events[6:] == ["* connected to ws://memory.test/", "> one", "> /two"]
             console.end_input()
         assert server.peers[0].received == ["one", "/two"]
+
+
+@pytest.mark.parametrize("end", [None, "/quit", "/close"])
+async def test_leaving_while_queued_lines_are_sent(
+    end: str | None, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All lines from before the connection are sent first."""
+
+    async def send_slowly(mode: MessageMode, line: str) -> None:
+        await trio.sleep(1)
+        await mode.connection.send(line)
+
+    monkeypatch.setattr(MessageMode, "send", send_slowly)
+    console = FakeConsole("one", "two", has_prompt=True, left_open=True)
+    async with MockServer(echo, memory=True) as server:
+
+        async def connect() -> trio.abc.Stream:
+            await trio.sleep(1)
+            return await MockServer.open_stream(server)
+
+        async def leave() -> None:
+            await trio.sleep(1.5)
+            assert console.events[2:] == ["* connected to ws://memory.test/"]
+            console.type(end) if end else console.end_input()
+
+        server.open_stream = connect  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave)
+            assert await talk(console, server, reconnect=True) == 0
+        assert server.peers[0].received == ["one", "two"]
 
 
 @pytest.mark.parametrize(("line", "code"), [(None, 3), ("/quit", 3), (CTRL_C, 130)])

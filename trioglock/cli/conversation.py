@@ -198,21 +198,26 @@ class Conversation:
                 self.close(Close(1000))
 
     async def _process(self, line: str, number: int) -> None:
-        if not self._console.has_prompt:
-            await self._send_in_order(line, f"line {number}: ")
-        elif is_command(line):
-            await self._attempt(self._commands.run, line)
-        elif self._mode is None:
-            line = line.removeprefix("/")
-            self._queued.append(line)
-            await self._console.print_event(Mark.SENT, line + QUEUED)
-        else:
-            await self._send_in_order(line.removeprefix("/"))
+        if self._mode is None and self._console.has_prompt:
+            if is_command(line):
+                await self._attempt(self._commands.run, line)
+            else:
+                line = line.removeprefix("/")
+                self._queued.append(line)
+                await self._console.print_event(Mark.SENT, line + QUEUED)
+            return
+        async with self._sending:
+            if not self._console.has_prompt:
+                await self._attempt(self._send, line, f"line {number}: ")
+            elif is_command(line):
+                await self._attempt(self._commands.run, line)
+            else:
+                await self._attempt(self._send, line.removeprefix("/"))
 
     async def _send_queued(
         self, mode: Mode, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Send the lines that were typed while connecting; further lines wait for these."""
+        """Send the lines that were typed while connecting; everything typed later waits."""
         async with self._sending:
             self._mode = mode
             task_status.started()
@@ -221,10 +226,6 @@ class Conversation:
                 await self._console.print_event(Mark.STATUS, f"connected to {url}")
             for line in self._queued:
                 await self._attempt(self._send, line)
-
-    async def _send_in_order(self, line: str, where: str = "") -> None:
-        async with self._sending:
-            await self._attempt(self._send, line, where)
 
     async def _send(self, line: str) -> None:
         assert self._mode is not None
@@ -247,7 +248,9 @@ class Conversation:
             await self._console.print_event(Mark.PROBLEM, f"{where}{redact_text(str(error))}")
 
     async def _finish(self) -> None:
-        """Wait for answers after the end of a script's input, and close."""
+        """At the end of the input, wait for the answers of a script, and close."""
+        async with self._sending:
+            pass  # every line has been sent
         if self._mode is not None and not self._console.has_prompt:
             try:
                 await self._mode.drain()
