@@ -50,7 +50,7 @@ async def test_lost() -> None:
     async with MockServer(script) as server:
         done = await run_command("connect", server.url, "--wait", "inf")
     assert done.code == 1
-    assert done.stderr.startswith("! lost: ")
+    assert done.stderr.startswith("! connection lost: ")
 
 
 async def test_connection_refused() -> None:
@@ -59,7 +59,7 @@ async def test_connection_refused() -> None:
         await socket.bind(("127.0.0.1", 0))
         port = socket.getsockname()[1]
         done = await run_command("connect", f"ws://127.0.0.1:{port}/")
-    stderr = f"! no connection: cannot connect to 127.0.0.1:{port}: Connection refused\n"
+    stderr = f"! could not connect: cannot connect to 127.0.0.1:{port}: Connection refused\n"
     assert (done.code, done.stdout, done.stderr) == (3, "", stderr)
 
 
@@ -69,14 +69,14 @@ async def test_handshake_refused() -> None:
         server.reject(403)
         done = await run_command("connect", server.url)
     assert done.code == 3
-    assert "! no connection: the server refused the handshake: 403" in done.stderr
+    assert "! could not connect: the server refused the handshake: 403" in done.stderr
 
 
 async def test_an_unknown_host() -> None:
     """The exit code is 3, with one line."""
     done = await run_command("connect", "ws://unknown.invalid/")
     assert done.code == 3
-    assert done.stderr.startswith("! no connection: cannot connect to unknown.invalid:80: ")
+    assert done.stderr.startswith("! could not connect: cannot connect to unknown.invalid:80: ")
     assert done.stderr.count("\n") == 1
 
 
@@ -86,7 +86,7 @@ async def test_the_connect_timeout() -> None:
     async with listener:
         port = listener.socket.getsockname()[1]
         done = await run_command("connect", f"ws://127.0.0.1:{port}/", "--connect-timeout", "0.3")
-    assert (done.code, done.stderr) == (3, "! no connection within 0.3 seconds\n")
+    assert (done.code, done.stderr) == (3, "! could not connect: timed out after 0.3 seconds\n")
 
 
 async def test_failed_attempts() -> None:
@@ -101,7 +101,7 @@ async def test_failed_attempts() -> None:
     assert all("refused the handshake: 503" in line for line in lines[:2])
     whens = ("; next attempt in ", "; reconnecting now")
     assert all(line.startswith("* ") and any(w in line for w in whens) for line in lines[:2])
-    assert lines[2].startswith("! no connection: the server refused the handshake: 401")
+    assert lines[2].startswith("! could not connect: the server refused the handshake: 401")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--once",)])
@@ -133,7 +133,7 @@ async def test_ctrl_c_twice() -> None:
         done = await running.finish()
         assert done.code == 130
         # A line of the trace may follow.
-        assert "! dropped without a closing handshake\n" in done.stderr
+        assert "! aborted without a closing handshake\n" in done.stderr
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
@@ -250,7 +250,7 @@ async def test_a_server_of_websockets() -> None:
         more = ("-s", "chat", "--no-compression", "--max-size", "10")
         done = await run_command("connect", url, *more, stdin="12345\n123456\n")
         assert (done.code, done.stdout) == (1, "1234512345\n")
-        assert done.stderr.startswith("! closed with 1009, for what the peer has sent: ")
+        assert done.stderr.startswith("! protocol violation by the peer: 1009 ")
         nursery.cancel_scope.cancel()
     assert seen == [("chat", True), ("chat", False)]
 
@@ -268,7 +268,7 @@ async def test_tls(tmp_path: Path) -> None:
     async with MockServer(ssl_context=context) as server:
         done = await run_command("connect", server.url)
     assert done.code == 3
-    assert done.stderr.startswith("! no connection: TLS handshake with 127.0.0.1: ")
+    assert done.stderr.startswith("! could not connect: TLS handshake with 127.0.0.1: ")
     assert "certificate" in done.stderr
 
 
@@ -295,7 +295,7 @@ async def test_the_close_timeout() -> None:
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
         await running.end_input()
         done = await running.finish()
-    assert (done.code, done.stderr) == (1, "! closed: 1000; the peer has not confirmed it\n")
+    assert (done.code, done.stderr) == (1, "! closed: 1000; the peer did not answer\n")
 
 
 async def test_the_trace(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ async def test_an_outage() -> None:
         done = await running.finish()
     assert done.code == 0
     lost, back = done.stderr.splitlines()
-    assert lost.startswith("* lost: ")
+    assert lost.startswith("* connection lost: ")
     assert "; next attempt in 0." in lost or "; reconnecting now" in lost
     assert back == "* reconnected"
 

@@ -207,7 +207,7 @@ async def test_the_second_ctrl_c_drops_the_connection(autojump_clock: MockClock)
 
     console = FakeConsole("hi", has_prompt=True, left_open=True)
     assert (await conversation(console, script))[0] == 130
-    assert console.events[2:] == ["! dropped without a closing handshake"]
+    assert console.events[2:] == ["! aborted without a closing handshake"]
 
 
 async def test_ctrl_c_while_it_connects(autojump_clock: MockClock) -> None:
@@ -259,7 +259,7 @@ async def test_a_lost_connection(autojump_clock: MockClock) -> None:
 
     console = FakeConsole(left_open=True)
     assert (await conversation(console, script))[0] == 1
-    assert console.events[0].startswith("! lost: ")
+    assert console.events[0].startswith("! connection lost: ")
 
 
 async def test_dropped_messages(autojump_clock: MockClock) -> None:
@@ -326,8 +326,8 @@ async def commands(*lines: str) -> list[str]:
         ("/binary 00 fF", ["> binary:00ff", "sent b'\\x00\\xff'"]),
         ("/close abc", ["! /close: 'abc' is not a close code"]),
         ("/close 1005", ["~ closing with 1005"]),
-        ("/close 1006", ["! /close: close code 1006 may not be sent"]),
-        ("/close 3000 " + "x" * 124, ["! /close: a close reason is at most 123 bytes"]),
+        ("/close 1006", ["! /close: close code 1006 cannot be sent"]),
+        ("/close 3000 " + "x" * 124, ["! /close: a close reason must be at most 123 bytes"]),
         ("/trace", ["! /trace takes on or off, not ''"]),
         ("/trace maybe", ["! /trace takes on or off, not 'maybe'"]),
         ("/trace off", ["~ trace off"]),

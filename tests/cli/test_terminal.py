@@ -134,7 +134,7 @@ async def test_ctrl_c(tmp_path: Path) -> None:
         await window.press("C-c")
         lines = await window.shows("exit code 130")
         # The terminal echoes the second one, because the prompt has gone.
-        assert "^C! dropped without a closing handshake" in lines
+        assert "^C! aborted without a closing handshake" in lines
 
 
 async def test_tab(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ async def test_an_outage(tmp_path: Path) -> None:
         peer = await server.accept()
         await peer.expect("half and half")
         lines = await window.shows(lambda lines: "* reconnected" in lines and lines[-1] == ">")
-        lost = re.compile(r"\* lost: .*; (next attempt in|reconnecting now)")
+        lost = re.compile(r"\* connection lost: .*; (next attempt in|reconnecting now)")
         assert any(map(lost.match, lines))
         sent = "> half and half"  # typed before the loss was detected, or after it
         assert sent in lines or f"{sent} (queued until connected)" in lines

@@ -18,8 +18,8 @@ from ..telemetry import (
     ConnectAttemptFailed,
     Connected,
     Event,
+    EventListener,
     LinkClosed,
-    Listening,
     ReconnectScheduled,
     listen,
 )
@@ -202,7 +202,7 @@ def print_trace(console: Console, file: str | None) -> Iterator[None]:
         handler.close()
 
 
-def print_reconnects(console: Console) -> Listening:
+def print_reconnects(console: Console) -> EventListener:
     """Print losses, failed attempts and reconnects during a block."""
     reason = ""
 
