@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trioglock.connection import closing
-from trioglock.protocols.gossip import values
+from trioglock.protocols.gossip.state import TRANSITIONS as GOSSIP_TRANSITIONS
 from trioglock.protocols.phoenix import membership
 
 IMAGES = Path(__file__).parent / "images"
@@ -95,7 +95,7 @@ class Diagram:
 DIAGRAMS = (
     Diagram("connection", closing.TRANSITIONS),
     Diagram("phoenix_channel", membership.TRANSITIONS),
-    Diagram("gossip_client", values.TRANSITIONS, "LR"),
+    Diagram("gossip_client", GOSSIP_TRANSITIONS, "LR"),
 )
 
 

@@ -183,7 +183,7 @@ async def test_nohup() -> None:
         (["ws://host/", "-H", "a: b\nc"], "write a header as 'Name: value'"),
         (["ws://host/", "-H", "Upgrade: x"], "Upgrade is set by the opening handshake."),
         (["ws://host/", "-s", "a b"], "'a b' is not the name of a subprotocol"),
-        (["ws://host/", "-s", "a", "-s", "a"], "named twice"),
+        (["ws://host/", "-s", "a", "-s", "a"], "subprotocols must be unique"),
         (["ws://host/", "--origin", "a\nb"], "origin: "),
         (["ws://host/", "--wait", "-1"], "'-1' is not a number of seconds, 0 or more."),
         (["ws://host/", "--wait", "nan"], "'nan' is not a number of seconds, 0 or more."),

@@ -20,7 +20,7 @@ from ...errors import (
 )
 from ...frames import Data
 from ...options import check_seconds
-from ...routing.invalid import InvalidMessages
+from ...routing import InvalidMessages
 from .address import Params, Source
 from .alarm import Alarm, Request
 from .callbacks import Callbacks
