@@ -89,7 +89,11 @@ class Requests:
         return len(self._pending)
 
     def get(self, ref: object) -> PendingRequest | None:
-        """Return the request with this reference, or None."""
+        """Return the request with this reference, or None.
+
+        Args:
+            ref: the reference, of any type.
+        """
         return self._pending.get(ref) if isinstance(ref, str) else None
 
     @contextmanager

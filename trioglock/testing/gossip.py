@@ -79,8 +79,7 @@ class MockGossipGame:
             **self.details,
         }
 
-    def has_player(self, name: str) -> bool:
-        """Return whether a player is signed in, in any letter case."""
+    def _has_player(self, name: str) -> bool:
         return name.lower() in map(str.lower, self.players)
 
 
@@ -678,9 +677,9 @@ class MockGossipPeer:
             return "game offline"
         if "tells" not in to_game.supports:
             return "not supported"
-        if not game.has_player(payload["from_name"]):
+        if not game._has_player(payload["from_name"]):
             return "sending player offline"
-        if not to_game.has_player(payload["to_name"]):
+        if not to_game._has_player(payload["to_name"]):
             return "receiving player offline"
         return None
 
