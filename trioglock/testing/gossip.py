@@ -79,7 +79,8 @@ class MockGossipGame:
             **self.details,
         }
 
-    def _has_player(self, name: str) -> bool:
+    def has_player(self, name: str) -> bool:
+        """Return whether the player ``name`` is signed in, ignoring case."""
         return name.lower() in map(str.lower, self.players)
 
 
@@ -677,9 +678,9 @@ class MockGossipPeer:
             return "game offline"
         if "tells" not in to_game.supports:
             return "not supported"
-        if not game._has_player(payload["from_name"]):
+        if not game.has_player(payload["from_name"]):
             return "sending player offline"
-        if not to_game._has_player(payload["to_name"]):
+        if not to_game.has_player(payload["to_name"]):
             return "receiving player offline"
         return None
 
