@@ -205,7 +205,7 @@ async def test_a_target_that_does_not_start(tmp_path: Path) -> None:
         start = ("-m", "trioglock", "serve", "--port", "0", *more)
         done = await run_python(*start, "who:broken", cwd=tmp_path)
         assert done.code == 1
-        assert "target is a Socket class or an async handler, not 1" in done.stderr
+        assert "target must be a Socket class or an async handler, not 1" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ __all__ = [
     "Faults",
     "OpenStream",
     "ProxiedConnection",
-    "Target",
+    "ProxyTarget",
     "Transform",
 ]
 
@@ -40,7 +40,7 @@ Direction: TypeAlias = Literal["to_server", "to_client"]
 OpenStream: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
 """Opens a stream to the server."""
 
-Target: TypeAlias = MockServer | str | tuple[str, int] | OpenStream
+ProxyTarget: TypeAlias = MockServer | str | tuple[str, int] | OpenStream
 """A mock server, a WebSocket URL, a host and a port, or a function that opens a stream."""
 
 MEMORY_URL = "ws://memory.test/"
@@ -366,7 +366,7 @@ class FaultProxy(Faults):
         InvalidURL: ``target`` is not a WebSocket URL.
     """
 
-    def __init__(self, target: Target, *, memory: bool = False) -> None:
+    def __init__(self, target: ProxyTarget, *, memory: bool = False) -> None:
         self.url: str = target_url(target)
         """The URL to connect to: on a local port, or in memory that of the target."""
         self.errors: list[Exception] = []
@@ -541,7 +541,7 @@ class FaultProxy(Faults):
             self._connections.remove(connection)
 
 
-def target_url(target: Target) -> str:
+def target_url(target: ProxyTarget) -> str:
     """Return the URL of a target.
 
     Raises:
@@ -564,7 +564,7 @@ def target_url(target: Target) -> str:
     )
 
 
-def target_opener(target: Target) -> OpenStream:
+def target_opener(target: ProxyTarget) -> OpenStream:
     """Return a function that opens a stream to a target."""
     if isinstance(target, MockServer) and target.url == MEMORY_URL:
         return target.open_stream
