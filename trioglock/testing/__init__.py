@@ -5,7 +5,15 @@ The conformance tests for transports need pytest; they are in
 """
 
 from ..transports import MemoryLink, MemoryTransport, memory_link_pair
-from .faults import Direction, FaultProxy, Faults, OpenStream, ProxiedConnection, Target, Transform
+from .faults import (
+    Direction,
+    FaultProxy,
+    Faults,
+    OpenStream,
+    ProxiedConnection,
+    ProxyTarget,
+    Transform,
+)
 from .gossip import MockGossipGame, MockGossipPeer, MockGossipServer
 from .phoenix import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
 from .server import Handler, MockPeer, MockServer, echo
@@ -27,8 +35,8 @@ __all__ = [
     "MockTopic",
     "OpenStream",
     "ProxiedConnection",
+    "ProxyTarget",
     "RefuseJoin",
-    "Target",
     "Transform",
     "echo",
     "memory_link_pair",

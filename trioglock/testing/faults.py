@@ -30,7 +30,7 @@ __all__ = [
     "Faults",
     "OpenStream",
     "ProxiedConnection",
-    "Target",
+    "ProxyTarget",
     "Transform",
 ]
 
@@ -40,7 +40,7 @@ Direction: TypeAlias = Literal["to_server", "to_client"]
 OpenStream: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
 """Opens a stream to the server."""
 
-Target: TypeAlias = MockServer | str | tuple[str, int] | OpenStream
+ProxyTarget: TypeAlias = MockServer | str | tuple[str, int] | OpenStream
 """A mock server, a WebSocket URL, a host and a port, or a function that opens a stream."""
 
 MEMORY_URL = "ws://memory.test/"
@@ -113,6 +113,9 @@ class Faults(ABC):
         Args:
             function: takes and returns bytes; None for no change.
             direction: of the bytes; None for both.
+
+        Raises:
+            InvalidOption: an argument has the wrong type or value.
         """
         if function is not None and not callable(function):
             raise InvalidOption(f"function must be a function of bytes or None, not {function!r}")
@@ -126,6 +129,9 @@ class Faults(ABC):
             offset: of the byte; 0 is the next byte, in a new connection the first.
             bits: mask of the bits to flip, from 1 to 255.
             direction: of the byte; None for one in each direction.
+
+        Raises:
+            InvalidOption: an argument has the wrong type or value.
         """
         check_whole("offset", offset, least=0, none=False)
         check_whole("bits", bits, least=1, none=False)
@@ -366,7 +372,7 @@ class FaultProxy(Faults):
         InvalidURL: ``target`` is not a WebSocket URL.
     """
 
-    def __init__(self, target: Target, *, memory: bool = False) -> None:
+    def __init__(self, target: ProxyTarget, *, memory: bool = False) -> None:
         self.url: str = target_url(target)
         """The URL to connect to: on a local port, or in memory that of the target."""
         self.errors: list[Exception] = []
@@ -541,7 +547,7 @@ class FaultProxy(Faults):
             self._connections.remove(connection)
 
 
-def target_url(target: Target) -> str:
+def target_url(target: ProxyTarget) -> str:
     """Return the URL of a target.
 
     Raises:
@@ -564,7 +570,7 @@ def target_url(target: Target) -> str:
     )
 
 
-def target_opener(target: Target) -> OpenStream:
+def target_opener(target: ProxyTarget) -> OpenStream:
     """Return a function that opens a stream to a target."""
     if isinstance(target, MockServer) and target.url == MEMORY_URL:
         return target.open_stream

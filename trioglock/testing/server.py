@@ -291,19 +291,19 @@ class MockServer:
         return self._current or await self.accept()
 
     async def receive(self) -> Data:
-        """Call :meth:`MockPeer.receive` of the connection accepted last."""
+        """Receive from the connection accepted last. See :meth:`MockPeer.receive`."""
         return await (await self._peer()).receive()
 
     async def expect(self, *messages: Data) -> None:
-        """Call :meth:`MockPeer.expect` of the connection accepted last."""
+        """Compare messages of the connection accepted last. See :meth:`MockPeer.expect`."""
         await (await self._peer()).expect(*messages)
 
     async def send(self, *messages: Data) -> None:
-        """Call :meth:`MockPeer.send` of the connection accepted last."""
+        """Send to the connection accepted last. See :meth:`MockPeer.send`."""
         await (await self._peer()).send(*messages)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Call :meth:`MockPeer.close` of the connection accepted last."""
+        """Close the connection accepted last. See :meth:`MockPeer.close`."""
         await (await self._peer()).close(code, reason)
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
