@@ -20,7 +20,7 @@ import trio
 from .._scope import open_scope
 from ..errors import InvalidOption, UsageError
 from ..options import check_whole
-from ..transports.addresses import parse_url
+from ..transports.urls import parse_url
 from .pipes import CHUNK_SIZE, MemorySocket, Pipe, PipeFaults, Transform, memory_socket_pair
 from .server import MockServer
 
