@@ -2,7 +2,7 @@
 
 Every option is written twice: its default and its check are in a dataclass here or in
 :mod:`trioglock.server`, its type and its documentation in a ``TypedDict`` of keyword arguments.
-:func:`accepts_options` gives the functions that take them a signature and a docstring.
+``accepts_options`` gives the functions that take them a signature and a docstring.
 """
 
 from __future__ import annotations
