@@ -20,7 +20,7 @@ from .errors import UsageError
 from .frames import NO_STATUS, Close, Event, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
 from .options import FlowOptions, Overflow, check_keywords, take_options
-from .server import ConnectionRegistry, ConnectionRunner, Target
+from .server import ConnectionRegistry, ConnectionRunner, ServeTarget
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
 
 __all__ = ["ASGIOptions", "WebSocketApp"]
@@ -85,7 +85,7 @@ class WebSocketApp:
         TypeError: an option does not exist.
     """
 
-    def __init__(self, target: Target, **options: Unpack[ASGIOptions]) -> None:
+    def __init__(self, target: ServeTarget, **options: Unpack[ASGIOptions]) -> None:
         given = check_keywords("WebSocketApp", options, ASGIOptions)
         trace = given.pop("trace", False)
         self._upgrades = take_options(UpgradeOptions, given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from ._redact import redact_header, shorten
@@ -14,7 +14,9 @@ __all__ = ["Headers", "HeadersLike"]
 HeadersLike: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 """Headers as a mapping, or as pairs of name and value."""
 
-is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+is_token: Callable[[str], re.Match[str] | None] = re.compile(
+    r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+).fullmatch
 """Whether a text may be the name of a header or a subprotocol (RFC 9110, section 5.6.2)."""
 
 # The characters of a value (RFC 9110, section 5.5): no control characters but the tab, and only

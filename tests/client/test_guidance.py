@@ -155,6 +155,7 @@ async def test_what_handle_disconnect_returned(autojump_clock: MockClock) -> Non
 # Tests of theirs.
 
 
+@pytest.mark.slow
 async def test_a_mock_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
     """Under an autojump clock a wait for a missing event fails with its name."""
     async with (
@@ -171,6 +172,7 @@ async def test_a_mock_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
     assert trio.current_time() >= 3 * 86_400
 
 
+@pytest.mark.slow
 async def test_an_echo_server_waits_as_long_as_it_is_needed(autojump_clock: MockClock) -> None:
     """Waiting in a handler is not an expectation of the test."""
     async with (

@@ -89,6 +89,7 @@ def command(library: str) -> list[str | Path]:
     return [node, CLIENTS / "play.js"]
 
 
+@pytest.mark.slow
 @on_both
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("library", [*LIBRARIES, "node"])

@@ -72,6 +72,7 @@ async def _trickle(client: RawClient, byte: bytes) -> None:
             await client.send(byte)
 
 
+@pytest.mark.slow
 async def test_scenario_42_2000_half_open_connections_are_bounded_and_the_others_served(
     autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -99,6 +100,7 @@ async def test_scenario_42_2000_half_open_connections_are_bounded_and_the_others
     assert len(logged(caplog)) == HALF_OPEN
 
 
+@pytest.mark.slow
 async def test_scenario_42_2000_half_open_sockets_are_bounded_and_the_others_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

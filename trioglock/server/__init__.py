@@ -1,6 +1,6 @@
 """The server: ``serve()``, and what it runs on each connection."""
 
-from .connections import ConnectionHandler, ConnectionRegistry, ConnectionRunner, Target
+from .connections import ConnectionHandler, ConnectionRegistry, ConnectionRunner, ServeTarget
 from .serve import ServeOptions, serve, serve_forever
 from .server import Server
 
@@ -9,8 +9,8 @@ __all__ = [
     "ConnectionRegistry",
     "ConnectionRunner",
     "ServeOptions",
+    "ServeTarget",
     "Server",
-    "Target",
     "serve",
     "serve_forever",
 ]

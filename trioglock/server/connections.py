@@ -23,12 +23,12 @@ from ..options import FlowOptions
 from ..telemetry import EventEmitter
 from ..transports import Link
 
-__all__ = ["ConnectionHandler", "ConnectionRegistry", "ConnectionRunner", "Target"]
+__all__ = ["ConnectionHandler", "ConnectionRegistry", "ConnectionRunner", "ServeTarget"]
 
 ConnectionHandler: TypeAlias = Callable[[Connection[None]], Awaitable[object]]
 """``async def handler(conn)``: the connection closes with 1000 when it returns."""
 
-Target: TypeAlias = Callable[[], Socket[Any]] | ConnectionHandler
+ServeTarget: TypeAlias = Callable[[], Socket[Any]] | ConnectionHandler
 """A Socket class, or a function that creates a Socket for each connection; or a handler."""
 
 COALESCE = 0.001
@@ -127,7 +127,7 @@ class ConnectionRunner:
 
     def __init__(
         self,
-        target: Target,
+        target: ServeTarget,
         flow: FlowOptions,
         registry: ConnectionRegistry,
         *,
@@ -233,14 +233,14 @@ class AcceptedConnection(Connection[Any]):
         )
 
 
-def is_handler(target: Target) -> bool:
+def is_handler(target: ServeTarget) -> bool:
     """Whether it is an async function, or an object whose call is one."""
     return inspect.iscoroutinefunction(target) or (
         not isinstance(target, type) and inspect.iscoroutinefunction(getattr(target, "__call__"))  # noqa: B004, B009
     )
 
 
-def check_target(target: Target) -> None:
+def check_target(target: ServeTarget) -> None:
     """Raise InvalidOption unless the target can be run."""
     if isinstance(target, Socket):
         kind = type(target).__name__

@@ -30,7 +30,7 @@ from ..transports import (
     UpgradeOptions,
 )
 from .bind import BindOptions, OpenListeners, plan_listeners
-from .connections import ConnectionRegistry, ConnectionRunner, Target
+from .connections import ConnectionRegistry, ConnectionRunner, ServeTarget
 from .handshake import HandshakeHandler, HandshakeOptions, ProcessRequest
 from .server import Server
 
@@ -114,7 +114,7 @@ class ServerOptions:
     [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, FlowOptions],
 )
 def serve(
-    target: Target,
+    target: ServeTarget,
     host: str | None = None,
     port: int | None = None,
     **options: Unpack[ServeOptions],
@@ -186,7 +186,7 @@ async def _serving(
 
 
 async def serve_forever(
-    target: Target,
+    target: ServeTarget,
     host: str | None = None,
     port: int | None = None,
     *,

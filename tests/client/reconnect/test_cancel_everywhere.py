@@ -161,6 +161,7 @@ async def live(scope: trio.CancelScope, socket: Life, transport: MakeTransport, 
     return finished
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Life, AsyncLife])
 @every_transport
 async def test_a_cancel_at_every_step_of_an_outage_leaves_nothing_behind(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
@@ -11,6 +12,8 @@ from tests.transports.native.frame_bytes import FIN, TEXT, frame, header, new_de
 from tests.transports.native.websockets_parser import MAX_SIZE, Library, assert_agreement
 from trioglock.frames import Ping
 from trioglock.transports.native import Encoder
+
+pytestmark = pytest.mark.slow
 
 thorough = settings(max_examples=600, deadline=None, derandomize=True)
 
