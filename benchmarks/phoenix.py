@@ -66,7 +66,7 @@ async def measure(port: int, size: int, options: argparse.Namespace) -> None:
     serializer = phoenix.V2Serializer(JSON(library=options.library))
     response = {"text": payload(size).decode()}
     body = {"status": "ok", "response": response}
-    text = serializer.encode(phoenix.Message("1", "100000", "room:1", "echo", body))
+    text = serializer.encode(phoenix.PhoenixMessage("1", "100000", "room:1", "echo", body))
     url = f"ws://127.0.0.1:{port}"
     async with (
         connect(f"{url}/plain", proxy=None) as conn,

@@ -65,7 +65,7 @@ class Witness(phoenix.V2Serializer):
         self._console = console
         self._seen: str | None = None
 
-    def decode(self, frame: Data) -> phoenix.Message:
+    def decode(self, frame: Data) -> phoenix.PhoenixMessage:
         """See :meth:`Serializer.decode`; a frame may be decoded twice."""
         message = super().decode(frame)
         if message.topic == self._topic:
@@ -77,7 +77,7 @@ class Witness(phoenix.V2Serializer):
                 self._seen = message.ref
         return message
 
-    def _is_new_join(self, message: phoenix.Message) -> bool:
+    def _is_new_join(self, message: phoenix.PhoenixMessage) -> bool:
         """Whether it lets a channel in that was not in before."""
         return (
             message.event == "phx_reply"

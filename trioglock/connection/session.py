@@ -156,6 +156,7 @@ class Session(Generic[StateT]):
         reason: Disconnect = Aborted()
         try:
             try:
+                self.actor.attach(handle)
                 reason = await self._live()
             finally:
                 self.background.close()

@@ -19,7 +19,7 @@ from trioglock.protocols.phoenix import (
     ChannelOverflow,
     Disconnected,
     InvalidMessage,
-    Message,
+    PhoenixMessage,
     NotJoined,
     Presence,
     PushReply,
@@ -296,10 +296,10 @@ async def test_a_callback_must_not_wait(autojump_clock: MockClock) -> None:
 
 async def test_a_serializer_of_ones_own(autojump_clock: MockClock) -> None:
     """Two functions, around the default or instead of it."""
-    seen: list[Message] = []
+    seen: list[PhoenixMessage] = []
 
     class Watching(phoenix.V2Serializer):
-        def encode(self, message: Message) -> Any:
+        def encode(self, message: PhoenixMessage) -> Any:
             seen.append(message)
             return super().encode(message)
 
@@ -309,7 +309,7 @@ async def test_a_serializer_of_ones_own(autojump_clock: MockClock) -> None:
     ):
         channel = await socket.join("room:1")
         assert await channel.push("echo", 1) == PushReply("ok", 1)
-    assert Message("1", "2", "room:1", "echo", 1) in seen
+    assert PhoenixMessage("1", "2", "room:1", "echo", 1) in seen
 
 
 # Presence, as in the JavaScript client.

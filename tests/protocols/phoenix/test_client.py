@@ -22,6 +22,7 @@ from trioglock import (
     HandshakeFailed,
     InvalidOption,
     RemoteClose,
+    Stop,
     UsageError,
 )
 from trioglock.protocols import phoenix
@@ -32,7 +33,6 @@ from trioglock.protocols.phoenix import (
     Connect,
     Disconnected,
     NotJoined,
-    Stop,
 )
 from trioglock.testing import MockPhoenixServer
 
@@ -338,7 +338,7 @@ async def test_a_result_of_the_wrong_shape_is_named(
             return returned
 
     async with MockPhoenixServer(memory=True) as server:
-        with pytest.raises(BadHookResult, match=r"must return|result is None, Connect or Stop"):
+        with pytest.raises(BadHookResult, match=r"must return|result must be None, Connect"):
             await phoenix.run(server.url, Wrong(), stream=server.open_stream)
 
 

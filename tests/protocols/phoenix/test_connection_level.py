@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from tests.protocols.phoenix.conversation import KINDS, Conversation, recv, sent, transport_of
 from trioglock import (
     Backoff,
+    ConnectionClosed,
     ConnectionClosedOK,
     HandshakeRefused,
     HeartbeatTimeout,
@@ -114,9 +115,9 @@ async def test_without_reconnect_a_dead_server_is_an_error(autojump_clock: MockC
             with pytest.raises(phoenix.PhoenixError):
                 await channel.push("silent", timeout=1000)
             await socket.wait_closed()
-            error = socket.closed_error()
-            assert error is not None
-            assert isinstance(error.cause, HeartbeatTimeout)
+            with pytest.raises(ConnectionClosed) as caught:
+                socket.connection.receive_nowait()
+            assert isinstance(caught.value.cause, HeartbeatTimeout)
 
 
 async def test_a_slow_join_does_not_kill_the_connection(autojump_clock: MockClock) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trioglock.protocols.phoenix import Machine, Message
-from trioglock.protocols.phoenix.membership import TRANSITIONS, Phase
+from trioglock.protocols.phoenix import Machine, PhoenixMessage
+from trioglock.protocols.phoenix.state import TRANSITIONS, ChannelPhase
 
 TIMEOUT = 10.0
 """Seconds for a join."""
@@ -24,8 +24,8 @@ class Driven:
         self.channel, _ = self.machine.join("room:1", TIMEOUT, TIMEOUT)
 
     @property
-    def phase(self) -> Phase:
-        return self.machine.phase(self.channel) or Phase.ENDED
+    def phase(self) -> ChannelPhase:
+        return self.machine.phase(self.channel) or ChannelPhase.ENDED
 
     def connect(self) -> None:
         self.machine.connect(self.now)
@@ -53,16 +53,16 @@ class Driven:
 
     def hear(self, event: str, payload: Any = None) -> None:
         ref = self.machine.join_ref(self.channel)
-        self.machine.received(Message(ref, ref, "room:1", event, payload), self.now)
+        self.machine.received(PhoenixMessage(ref, ref, "room:1", event, payload), self.now)
 
-    def bring_to(self, phase: Phase) -> Driven:
+    def bring_to(self, phase: ChannelPhase) -> Driven:
         """The shortest way to a phase, by a first join."""
-        steps: dict[Phase, tuple[Callable[[Driven], None], ...]] = {
-            Phase.WAITING: (),
-            Phase.ASKING: (Driven.connect,),
-            Phase.JOINING: (Driven.give_payload,),
-            Phase.JOINED: (lambda driven: driven.answer("ok"),),
-            Phase.PAUSED: (lambda driven: driven.hear("phx_error"),),
+        steps: dict[ChannelPhase, tuple[Callable[[Driven], None], ...]] = {
+            ChannelPhase.WAITING: (),
+            ChannelPhase.ASKING: (Driven.connect,),
+            ChannelPhase.JOINING: (Driven.give_payload,),
+            ChannelPhase.JOINED: (lambda driven: driven.answer("ok"),),
+            ChannelPhase.PAUSED: (lambda driven: driven.hear("phx_error"),),
         }
         for reached, todo in steps.items():
             for step in todo:
@@ -72,10 +72,10 @@ class Driven:
                 return self
         raise AssertionError(phase)
 
-    def bring_back_to(self, phase: Phase) -> Driven:
+    def bring_back_to(self, phase: ChannelPhase) -> Driven:
         """The same by joining again, where a last_error is not the end."""
-        self.bring_to(Phase.PAUSED).wait()
-        if phase is Phase.JOINING:
+        self.bring_to(ChannelPhase.PAUSED).wait()
+        if phase is ChannelPhase.JOINING:
             self.give_payload()
         assert self.phase is phase
         return self
@@ -84,7 +84,7 @@ class Driven:
 Script = Callable[[], Driven]
 
 
-def first(phase: Phase, step: Callable[[Driven], None]) -> Script:
+def first(phase: ChannelPhase, step: Callable[[Driven], None]) -> Script:
     def run() -> Driven:
         driven = Driven().bring_to(phase)
         step(driven)
@@ -93,7 +93,7 @@ def first(phase: Phase, step: Callable[[Driven], None]) -> Script:
     return run
 
 
-def again(phase: Phase, step: Callable[[Driven], None]) -> Script:
+def again(phase: ChannelPhase, step: Callable[[Driven], None]) -> Script:
     def run() -> Driven:
         driven = Driven().bring_back_to(phase)
         step(driven)
@@ -110,42 +110,42 @@ def crash(driven: Driven) -> None:
     driven.hear("phx_error")
 
 
-SCRIPTS: dict[tuple[Phase, Phase], list[Script]] = {
-    (Phase.WAITING, Phase.ASKING): [first(Phase.WAITING, Driven.connect)],
-    (Phase.WAITING, Phase.ENDED): [
-        first(Phase.WAITING, Driven.leave),
-        first(Phase.WAITING, Driven.wait),
+SCRIPTS: dict[tuple[ChannelPhase, ChannelPhase], list[Script]] = {
+    (ChannelPhase.WAITING, ChannelPhase.ASKING): [first(ChannelPhase.WAITING, Driven.connect)],
+    (ChannelPhase.WAITING, ChannelPhase.ENDED): [
+        first(ChannelPhase.WAITING, Driven.leave),
+        first(ChannelPhase.WAITING, Driven.wait),
     ],
-    (Phase.ASKING, Phase.JOINING): [first(Phase.ASKING, Driven.give_payload)],
-    (Phase.ASKING, Phase.WAITING): [first(Phase.ASKING, Driven.lose)],
-    (Phase.ASKING, Phase.PAUSED): [again(Phase.ASKING, Driven.wait)],
-    (Phase.ASKING, Phase.ENDED): [
-        first(Phase.ASKING, Driven.leave),
-        first(Phase.ASKING, Driven.wait),
-        first(Phase.ASKING, Driven.fail),
+    (ChannelPhase.ASKING, ChannelPhase.JOINING): [first(ChannelPhase.ASKING, Driven.give_payload)],
+    (ChannelPhase.ASKING, ChannelPhase.WAITING): [first(ChannelPhase.ASKING, Driven.lose)],
+    (ChannelPhase.ASKING, ChannelPhase.PAUSED): [again(ChannelPhase.ASKING, Driven.wait)],
+    (ChannelPhase.ASKING, ChannelPhase.ENDED): [
+        first(ChannelPhase.ASKING, Driven.leave),
+        first(ChannelPhase.ASKING, Driven.wait),
+        first(ChannelPhase.ASKING, Driven.fail),
     ],
-    (Phase.JOINING, Phase.JOINED): [first(Phase.JOINING, lambda driven: driven.answer("ok"))],
-    (Phase.JOINING, Phase.WAITING): [first(Phase.JOINING, Driven.lose)],
-    (Phase.JOINING, Phase.PAUSED): [
-        again(Phase.JOINING, refuse),
-        again(Phase.JOINING, crash),
-        again(Phase.JOINING, Driven.wait),
+    (ChannelPhase.JOINING, ChannelPhase.JOINED): [first(ChannelPhase.JOINING, lambda driven: driven.answer("ok"))],
+    (ChannelPhase.JOINING, ChannelPhase.WAITING): [first(ChannelPhase.JOINING, Driven.lose)],
+    (ChannelPhase.JOINING, ChannelPhase.PAUSED): [
+        again(ChannelPhase.JOINING, refuse),
+        again(ChannelPhase.JOINING, crash),
+        again(ChannelPhase.JOINING, Driven.wait),
     ],
-    (Phase.JOINING, Phase.ENDED): [
-        first(Phase.JOINING, Driven.leave),
-        first(Phase.JOINING, refuse),
-        first(Phase.JOINING, crash),
-        first(Phase.JOINING, Driven.wait),
+    (ChannelPhase.JOINING, ChannelPhase.ENDED): [
+        first(ChannelPhase.JOINING, Driven.leave),
+        first(ChannelPhase.JOINING, refuse),
+        first(ChannelPhase.JOINING, crash),
+        first(ChannelPhase.JOINING, Driven.wait),
     ],
-    (Phase.JOINED, Phase.WAITING): [first(Phase.JOINED, Driven.lose)],
-    (Phase.JOINED, Phase.PAUSED): [first(Phase.JOINED, crash)],
-    (Phase.JOINED, Phase.ENDED): [
-        first(Phase.JOINED, Driven.leave),
-        first(Phase.JOINED, lambda driven: driven.hear("phx_close")),
+    (ChannelPhase.JOINED, ChannelPhase.WAITING): [first(ChannelPhase.JOINED, Driven.lose)],
+    (ChannelPhase.JOINED, ChannelPhase.PAUSED): [first(ChannelPhase.JOINED, crash)],
+    (ChannelPhase.JOINED, ChannelPhase.ENDED): [
+        first(ChannelPhase.JOINED, Driven.leave),
+        first(ChannelPhase.JOINED, lambda driven: driven.hear("phx_close")),
     ],
-    (Phase.PAUSED, Phase.ASKING): [first(Phase.PAUSED, Driven.wait)],
-    (Phase.PAUSED, Phase.WAITING): [first(Phase.PAUSED, Driven.lose)],
-    (Phase.PAUSED, Phase.ENDED): [first(Phase.PAUSED, Driven.leave)],
+    (ChannelPhase.PAUSED, ChannelPhase.ASKING): [first(ChannelPhase.PAUSED, Driven.wait)],
+    (ChannelPhase.PAUSED, ChannelPhase.WAITING): [first(ChannelPhase.PAUSED, Driven.lose)],
+    (ChannelPhase.PAUSED, ChannelPhase.ENDED): [first(ChannelPhase.PAUSED, Driven.leave)],
 }
 
 
@@ -153,7 +153,7 @@ def test_every_row_is_tried() -> None:
     """The table has the rows that are driven below, and every phase."""
     rows = {(before, after) for before, following in TRANSITIONS.items() for after in following}
     assert rows == SCRIPTS.keys()
-    assert set(TRANSITIONS) == set(Phase)
+    assert set(TRANSITIONS) == set(ChannelPhase)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +164,6 @@ def test_every_row_is_tried() -> None:
         for number, script in enumerate(scripts)
     ],
 )
-def test_every_row_happens(after: Phase, script: Script) -> None:
+def test_every_row_happens(after: ChannelPhase, script: Script) -> None:
     """What the row names leads to where it says."""
     assert script().phase is after

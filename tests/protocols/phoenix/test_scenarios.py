@@ -19,7 +19,7 @@ from trioglock.protocols.phoenix import (
     JoinRefused,
     JoinTimeout,
     Machine,
-    Message,
+    PhoenixMessage,
     PushReply,
     PushTimeout,
 )
@@ -387,7 +387,7 @@ def test_32_memory_stays_flat_over_10000_failed_joins() -> None:
             ref = send.message.ref  # type: ignore[union-attr]
             if number % 3 == 0:
                 refusal = {"status": "error", "response": {"reason": "unauthorized"}}
-                machine.received(Message(ref, ref, f"room:{number}", "phx_reply", refusal), number)
+                machine.received(PhoenixMessage(ref, ref, f"room:{number}", "phx_reply", refusal), number)
             elif number % 3 == 1:
                 machine.leave(channel, number + 10)
             machine.tick(number)

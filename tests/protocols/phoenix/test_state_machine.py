@@ -9,18 +9,18 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from trioglock.protocols.phoenix import AlreadyJoined, BufferFull, Machine, Message
-from trioglock.protocols.phoenix.effects import (
-    AskPayload,
-    Deliver,
+from trioglock.protocols.phoenix import AlreadyJoined, BufferFull, Machine, PhoenixMessage
+from trioglock.protocols.phoenix.state import (
+    ChannelEnded,
+    ChannelInterrupted,
+    ChannelJoined,
+    ChannelPhase,
+    DeliverMessage,
     Effect,
-    Ended,
-    Interrupted,
-    Joined,
-    Resolve,
-    Send,
+    GetPayload,
+    ResolvePush,
+    SendMessage,
 )
-from trioglock.protocols.phoenix.membership import Phase
 
 TOPICS = st.sampled_from(["a:1", "a:2", "b:1"])
 SOON = st.floats(0.1, 30)
@@ -37,13 +37,13 @@ class Phoenix(RuleBasedStateMachine):
         self.now = 0.0
         self.live: dict[int, str] = {}
         self.joined: set[int] = set()
-        self.asked: list[AskPayload] = []
+        self.asked: list[GetPayload] = []
         self.attempts: dict[int, int] = {}
         self.outcomes: Counter[int] = Counter()
         self.pushes: set[int] = set()
         self.leaves: set[int] = set()
         self.withdrawn: set[int] = set()
-        self.sent: list[Message] = []
+        self.sent: list[PhoenixMessage] = []
         self.refs: set[str | None] = set()
         self.join_refs: dict[str, str | None] = {}
 
@@ -52,26 +52,26 @@ class Phoenix(RuleBasedStateMachine):
     def see(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Send(message):
+                case SendMessage(message):
                     self.see_sent(message)
-                case AskPayload(channel, attempt):
+                case GetPayload(channel, attempt):
                     assert channel in self.live
                     self.attempts[channel] = attempt
                     self.asked.append(effect)
-                case Joined(channel, _, again):
+                case ChannelJoined(channel, _, again):
                     assert again == (channel in self.joined)
                     self.joined.add(channel)
-                case Interrupted(channel):
+                case ChannelInterrupted(channel):
                     assert channel in self.joined
-                case Ended(channel):
+                case ChannelEnded(channel):
                     del self.live[channel]  # once
-                case Deliver(channel, message):
+                case DeliverMessage(channel, message):
                     assert self.live[channel] == message.topic
                     assert message.join_ref in (None, self.machine.join_ref(channel))
-                case Resolve(push):
+                case ResolvePush(push):
                     self.outcomes[push] += 1
 
-    def see_sent(self, message: Message) -> None:
+    def see_sent(self, message: PhoenixMessage) -> None:
         assert self.machine.connected
         assert message.ref not in self.refs, "a ref was used twice"
         self.refs.add(message.ref)
@@ -139,7 +139,7 @@ class Phoenix(RuleBasedStateMachine):
         else:
             self.pay(asked)
 
-    def pay(self, asked: AskPayload) -> None:
+    def pay(self, asked: GetPayload) -> None:
         payload = {"attempt": asked.attempt}
         self.see(self.machine.payload(asked.channel, asked.attempt, payload))
 
@@ -159,7 +159,7 @@ class Phoenix(RuleBasedStateMachine):
         effects = self.machine.disconnect()
         self.join_refs.clear()
         self.sent.clear()
-        assert not any(isinstance(effect, Send) for effect in effects)
+        assert not any(isinstance(effect, SendMessage) for effect in effects)
         self.see(effects)
 
     @rule(seconds=st.floats(0, 20))
@@ -210,8 +210,8 @@ class Phoenix(RuleBasedStateMachine):
     def hear(self, join_ref: Any, ref: Any, topic: str, event: str, payload: Any) -> None:
         current = self.join_refs.get(topic)
         channel = self.machine.channel(topic)
-        joining = channel is not None and self.machine.phase(channel) is Phase.JOINING
-        effects = self.machine.received(Message(join_ref, ref, topic, event, payload), self.now)
+        joining = channel is not None and self.machine.phase(channel) is ChannelPhase.JOINING
+        effects = self.machine.received(PhoenixMessage(join_ref, ref, topic, event, payload), self.now)
         refused = isinstance(payload, dict) and payload.get("status") == "error"
         ended = event in ("phx_close", "phx_error") and join_ref in (None, current)
         if ended or (event == "phx_reply" and joining and ref == current and refused):
@@ -240,7 +240,7 @@ class Phoenix(RuleBasedStateMachine):
         for channel, topic in self.live.items():
             assert self.machine.channel(topic) == channel
             join_ref = self.machine.join_ref(channel)
-            is_in = self.machine.phase(channel) in (Phase.JOINING, Phase.JOINED)
+            is_in = self.machine.phase(channel) in (ChannelPhase.JOINING, ChannelPhase.JOINED)
             assert (join_ref is not None) == is_in
             if is_in:
                 assert self.join_refs[topic] == join_ref

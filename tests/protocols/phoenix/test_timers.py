@@ -7,7 +7,7 @@ import math
 import hypothesis.strategies as st
 from hypothesis import given
 
-from trioglock.protocols.phoenix.timers import Timers
+from trioglock.protocols.phoenix.pushes import Timers
 
 STEPS = st.lists(
     st.one_of(

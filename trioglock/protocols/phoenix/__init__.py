@@ -1,7 +1,7 @@
-"""Phoenix Channels, protocol 2.0.0: a socket that joins topics, and a client of callbacks."""
+"""Phoenix Channels, protocol 2.0.0, with an awaitable and a callback interface."""
 
+from .callbacks import ChannelClient, ChannelTransport, ClientHandle, Connect, run
 from .channel import Channel
-from .client import ChannelClient, ChannelTransport, Connect, Stop
 from .connect import RECONNECT, connect
 from .errors import (
     AlreadyJoined,
@@ -18,9 +18,8 @@ from .errors import (
     PushTimeout,
 )
 from .machine import Machine
-from .message import Message, PushReply
+from .message import PhoenixMessage, PushReply
 from .presence import Presence
-from .run import ClientHandle, run
 from .serializer import Serializer, V2Serializer
 from .socket import PhoenixSocket, PhoenixStatistics
 
@@ -41,16 +40,15 @@ __all__ = [
     "JoinRefused",
     "JoinTimeout",
     "Machine",
-    "Message",
     "NotJoined",
     "PhoenixError",
+    "PhoenixMessage",
     "PhoenixSocket",
     "PhoenixStatistics",
     "Presence",
     "PushReply",
     "PushTimeout",
     "Serializer",
-    "Stop",
     "V2Serializer",
     "connect",
     "run",

@@ -1,95 +1,724 @@
-"""Calls the callbacks of one :class:`ChannelClient`, and threads the state through them."""
+"""The callback interface: ``run()`` calls the methods of a :class:`ChannelClient`.
+
+It follows ``Phoenix.Channels.GenSocketClient`` (phoenix_gen_socket_client for Elixir): your
+callbacks decide when to connect, what to join, and whether to join again.
+
+One connection serves the client from start to end. While no callback has asked to connect, its
+attempt to connect waits in :class:`_OnDemandTransport`; casts and calls are handled all the time.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar, Unpack, cast
 
-from ..._redact import label
-from ...errors import BadHookResult, InvalidOption
-from .client import ChannelClient, ChannelTransport, Connect, Result, Stop
+import trio
 
-__all__ = ["Callbacks", "check_client"]
+from ..._redact import HIDDEN, redact_url
+from ...client import ConnectOptions
+from ...connection import Connection
+from ...disconnect import Disconnect, HandshakeFailed
+from ...errors import (
+    BadHookResult,
+    CallTimeout,
+    ConnectError,
+    ConnectionClosed,
+    InvalidOption,
+    OpenTimeout,
+    UsageError,
+)
+from ...frames import Close, Data
+from ...hooks import ConnectionInfo, Reconnect, Reply, Stop
+from ...options import DialOptions, check_seconds
+from ...transports import Link
+from .connect import (
+    EndpointTransport,
+    Params,
+    Source,
+    check_serializer,
+    check_timeout,
+    open_connection,
+)
+from .errors import ChannelCrashed, Disconnected, JoinRefused, JoinTimeout, NotJoined, PushTimeout
+from .hooks import PhoenixHooks
+from .machine import Machine
+from .message import JOIN, PushReply, check_event, check_topic
+from .serializer import Serializer
+from .state import (
+    ChannelEnded,
+    ChannelJoined,
+    DeliverMessage,
+    Effect,
+    GetPayload,
+    ResolvePush,
+    SendMessage,
+)
+
+__all__ = ["ChannelClient", "ChannelTransport", "ClientHandle", "Connect", "Result", "run"]
 
 StateT = TypeVar("StateT")
+ValueT = TypeVar("ValueT")
+
+Maybe: TypeAlias = ValueT | Awaitable[ValueT]
+"""The result of a callback, which may be ``def`` or ``async def``."""
 
 
-class Callbacks(Generic[StateT]):
-    """One client, and the state that its latest callback returned.
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Connect:
+    """Result of a callback: connect. It has no effect while connected or connecting.
 
     Args:
-        client: the user's.
+        url: another URL, used from now on.
+        params: other params, used from now on.
+        delay: seconds to wait before.
+
+    Raises:
+        InvalidOption: ``delay`` is not a number of seconds.
     """
 
-    state: StateT
+    url: Source[str] | None = None
+    params: Source[Params] | None = None
+    delay: float = 0
 
-    def __init__(self, client: ChannelClient[StateT]) -> None:
-        self.client: ChannelClient[StateT] = client
+    def __repr__(self) -> str:
+        # Params often contain credentials, and so may the reprs of functions.
+        url = repr(redact_url(self.url)) if isinstance(self.url, str) else _hide(self.url)
+        return f"Connect(url={url}, params={_hide(self.params)}, delay={self.delay!r})"
 
-    async def init(self) -> None:
-        """Make the first state."""
-        self.state = await _awaited(self.client.init())
+    def __post_init__(self) -> None:
+        if self.delay != 0:
+            check_seconds("delay", self.delay, none=False)
 
-    async def tell(self, callback: Callable[..., Any], *args: Any) -> Result:
-        """Call any callback but the first and ``handle_call``.
 
-        Returns:
-            What it wants to be done.
+def _hide(source: object) -> str:
+    return "None" if source is None else HIDDEN
+
+
+Result: TypeAlias = Connect | Stop | None
+"""The result of a callback: what to do next."""
+
+
+class _Pending:
+    """Effects to run after the current callback, and what the machine's numbers refer to."""
+
+    def __init__(self) -> None:
+        self.effects: deque[Effect] = deque()
+        self.topics: dict[int, str] = {}
+        """The topics of channels."""
+        self.pushes: dict[int, tuple[str, str]] = {}
+        """The topics and refs of pushes without an outcome."""
+        self.leaves: dict[int, str] = {}
+        """The topics of leaves without an answer."""
+
+    def clear(self) -> None:
+        """Forget everything: the connection was lost."""
+        for table in (self.effects, self.topics, self.pushes, self.leaves):
+            table.clear()
+
+
+class ChannelTransport:
+    """Joins, leaves and pushes inside callbacks, without waiting.
+
+    Args:
+        hooks: of the connection.
+        pending: records what is under way.
+        timeout: seconds for joins, pushes and leaves.
+    """
+
+    def __init__(self, hooks: PhoenixHooks, pending: _Pending, timeout: float) -> None:
+        self._hooks = hooks
+        self._machine = hooks.machine
+        self._pending = pending
+        self._timeout = timeout
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._machine.connected
+
+    def join(self, topic: str, payload: Any = None) -> None:
+        """Join a topic; ``handle_joined`` or ``handle_join_error`` receives the answer.
+
+        Args:
+            topic: such as ``"room:1"``.
+            payload: the argument of the server's ``join/3``.
 
         Raises:
-            BadHookResult: it returned something else than it may.
-            Exception: whatever it raises.
+            Disconnected: there is no connection.
+            AlreadyJoined: the topic is joined, or being joined.
+            InvalidMessage, EncodeError, InvalidOption: an argument is invalid.
         """
-        returned = await _awaited(callback(*args, self.state))
+        check_topic(topic)
+        payload = {} if payload is None else payload
+        self._hooks.check(topic, JOIN, payload)
+        channel, effects = self._machine.join(topic, self._timeout, self._deadline(), offline=False)
+        self._pending.topics[channel] = topic
+        for effect in effects:
+            assert isinstance(effect, GetPayload)
+            self._pending.effects.extend(self._machine.payload(channel, effect.attempt, payload))
+
+    def leave(self, topic: str) -> None:
+        """Leave a topic; ``handle_channel_closed`` receives the answer.
+
+        Args:
+            topic: of a channel that has not ended.
+
+        Raises:
+            Disconnected: there is no connection.
+            NotJoined: the topic is not joined.
+        """
+        leave, effects = self._machine.leave(self._channel(topic), self._deadline())
+        self._pending.leaves[leave] = topic
+        self._pending.effects.extend(effects)
+
+    def push(self, topic: str, event: str, payload: Any = None) -> str:
+        """Push an event; ``handle_reply`` or ``handle_timeout`` receives the outcome.
+
+        Args:
+            topic: of a joined channel.
+            event: its name.
+            payload: a JSON value or bytes-like; by default ``{}``.
+
+        Returns:
+            The ref of the push, which is passed to these callbacks.
+
+        Raises:
+            Disconnected: there is no connection.
+            NotJoined: the topic is not joined.
+            InvalidMessage, EncodeError, InvalidOption: an argument is invalid.
+        """
+        check_event(event)
+        payload = {} if payload is None else payload
+        channel = self._channel(topic)
+        self._hooks.check(topic, event, payload)
+        push, [send] = self._machine.push(channel, event, payload, self._deadline(), buffered=False)
+        assert isinstance(send, SendMessage)
+        assert send.message.ref is not None
+        self._pending.pushes[push] = (topic, send.message.ref)
+        self._pending.effects.append(send)
+        return send.message.ref
+
+    def _deadline(self) -> float:
+        return trio.current_time() + self._timeout
+
+    def _channel(self, topic: str) -> int:
+        channel = self._machine.channel(topic)
+        if channel is None:
+            self._machine.check_connected(topic)
+            raise NotJoined(f"{topic!r} is not joined")
+        return channel
+
+
+class ChannelClient(Generic[StateT]):
+    """The callbacks of :func:`run`. Override what you need; each may be ``def`` or ``async def``.
+
+    Callbacks run one at a time, in the order of the events, and each receives the state that the
+    previous one returned. Unless documented otherwise, a callback returns ``(result, state)``. The
+    result is
+
+    * ``None``: nothing follows;
+    * ``Connect(...)``: connect;
+    * ``Stop()``, see :class:`trioglock.Stop`: close the connection and end the client.
+
+    An exception raised by a callback other than ``handle_call`` ends the client; :func:`run` raises
+    it.
+    """
+
+    def init(self) -> Maybe[StateT]:
+        """Called once, before everything else; returns the first state. Default: None."""
+        return cast("StateT", None)
+
+    def handle_connected(
+        self, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called after connecting. Join topics here.
+
+        Args:
+            transport: to join, leave and push.
+            state: the current state.
+        """
+        return None, state
+
+    def handle_disconnected(
+        self, reason: Disconnect, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when the connection was lost, and when an attempt to connect has failed.
+
+        Return ``Connect(delay=...)`` to try again. All channels have ended;
+        ``handle_channel_closed`` is not called for them.
+
+        Args:
+            reason: a typed value, see :mod:`trioglock.disconnect`.
+            state: the current state.
+        """
+        return None, state
+
+    def handle_joined(
+        self, topic: str, response: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when the server has accepted a join.
+
+        Args:
+            topic: of the join.
+            response: of the server's ``join/3``.
+            transport: to join, leave and push.
+            state: the current state.
+        """
+        return None, state
+
+    def handle_join_error(
+        self, topic: str, response: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when the server has refused a join, or has not answered it in time.
+
+        Args:
+            topic: of the join.
+            response: of the server; ``{"reason": "timeout"}`` if it did not answer.
+            transport: to join, leave and push.
+            state: the current state.
+        """
+        return None, state
+
+    def handle_channel_closed(
+        self, topic: str, payload: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when a channel was closed, crashed or left. It may be joined again.
+
+        Args:
+            topic: of the channel.
+            payload: of the message that ended it.
+            transport: to join, leave and push.
+            state: the current state.
+        """
+        return None, state
+
+    def handle_message(
+        self, topic: str, event: str, payload: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called for each message that the server pushes or broadcasts.
+
+        Args:
+            topic: of the channel.
+            event: its name.
+            payload: a JSON value or bytes.
+            transport: to join, leave and push.
+            state: the current state.
+        """
+        return None, state
+
+    def handle_reply(
+        self, topic: str, ref: str, reply: PushReply, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called for the reply to a push.
+
+        Args:
+            topic: of the channel.
+            ref: of the push.
+            reply: its status and response.
+            transport: to join, leave and push.
+            state: the current state.
+        """
+        return None, state
+
+    def handle_timeout(
+        self, topic: str, ref: str, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when a push got no reply in time. Not every event has a reply.
+
+        Args:
+            topic: of the channel.
+            ref: of the push.
+            transport: to join, leave and push.
+            state: the current state.
+        """
+        return None, state
+
+    def handle_cast(
+        self, message: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called for ``handle.cast(message)``, which raises UsageError without this callback.
+
+        Args:
+            message: the argument of ``cast``.
+            transport: to join, leave and push.
+            state: the current state.
+        """
+        raise UsageError(f"{type(self).__name__} has no handle_cast")
+
+    def handle_call(
+        self, request: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Any, StateT] | tuple[Any, Result, StateT]]:
+        """Called for ``await handle.call(request)``, which raises its exceptions.
+
+        Without this callback, ``call`` raises UsageError.
+
+        Args:
+            request: the argument of ``call``.
+            transport: to join, leave and push.
+            state: the current state.
+
+        Returns:
+            ``(reply, state)`` or ``(reply, result, state)``.
+        """
+        raise UsageError(f"{type(self).__name__} has no handle_call")
+
+
+class _OnDemandTransport(EndpointTransport):
+    """Connects when a callback asks for it."""
+
+    def __init__(self, *args: Any, open_timeout: float | None) -> None:
+        super().__init__(*args)
+        check_seconds("open_timeout", open_timeout)
+        self._open_timeout = open_timeout
+        self._requested = trio.Event()
+        self._delay = 0.0
+
+    def request(self, connect: Connect) -> None:
+        if not self._requested.is_set():
+            self.url = self.url if connect.url is None else connect.url
+            self.params = self.params if connect.params is None else connect.params
+            self._delay = connect.delay
+            self._requested.set()
+
+    def reset(self) -> None:
+        self._requested = trio.Event()
+
+    def take_delay(self) -> float:
+        delay, self._delay = self._delay, 0.0
+        return delay
+
+    async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:
+        await self._requested.wait()
+        await trio.sleep(self.take_delay())
+        timeout = self._open_timeout
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            return await super().connect(options, nursery)
+        raise OpenTimeout(f"could not connect within {timeout} seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """The reply of a call whose callback raised."""
+
+    error: Exception
+
+
+class _CallbackHooks(PhoenixHooks, Generic[StateT]):
+    """Calls the callbacks for events, and turns their results into results of hooks."""
+
+    state: StateT
+    on_start: Callable[[], None]
+
+    def __init__(
+        self,
+        client: ChannelClient[StateT],
+        serializer: Serializer,
+        timeout: float,
+        endpoint: _OnDemandTransport,
+    ) -> None:
+        super().__init__(Machine(rejoin_delays=()), serializer)
+        self.client: ChannelClient[StateT] = client
+        self.endpoint: _OnDemandTransport = endpoint
+        self.stopped: bool = False
+        self.pending: _Pending = _Pending()
+        self.transport: ChannelTransport = ChannelTransport(self, self.pending, timeout)
+
+    def _attach(self, connection: Connection[Any]) -> None:
+        super()._attach(connection)
+        self.on_start()
+
+    # Hooks.
+
+    async def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Any, None]:
+        self.machine.connect(trio.current_time())
+        await self.invoke(self.client.handle_connected, self.transport)
+        return await self._run_effects(), state
+
+    async def handle_receive(self, frame: Data, state: None) -> tuple[Any, None]:
+        if not self.stopped:
+            self.pending.effects.extend(self.received(frame))
+        return await self._run_effects(), state
+
+    async def handle_cast(self, message: Any, state: None) -> tuple[Any, None]:
+        if not self.stopped:
+            effects = message()
+            if inspect.isawaitable(effects):
+                effects = await effects
+            self.pending.effects.extend(effects or ())
+        return await self._run_effects(), state
+
+    async def handle_call(self, request: Any, state: None) -> tuple[Any, Any, None]:
+        if self.stopped:
+            return _Failure(_ended()), None, state
+        callback = self.client.handle_call
+        reply: Any
+        try:
+            returned = await _await(callback(request, self.transport, self.state))
+            if not isinstance(returned, tuple) or len(returned) not in (2, 3):
+                raise _bad_result(
+                    callback, "a tuple (reply, state) or (reply, result, state)", returned
+                )
+            result = returned[1] if len(returned) == 3 else None
+            self.apply(result)
+            reply, self.state = returned[0], returned[-1]
+        except Exception as error:  # noqa: BLE001 - it is raised by the call
+            reply = _Failure(error)
+        return reply, await self._run_effects(), state
+
+    async def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[Any, None]:
+        self.machine.disconnect()
+        self.connection.discard_unsent()
+        self.pending.clear()
+        self.endpoint.reset()
+        if not self.stopped:
+            if isinstance(reason, HandshakeFailed) and not isinstance(
+                reason.error, ConnectError | OSError
+            ):
+                raise reason.error  # raised by a function of the user
+            await self.invoke(self.client.handle_disconnected, reason)
+        if self.stopped:
+            return Stop(), state
+        return Reconnect(delay=self.endpoint.take_delay()), state
+
+    # Callbacks.
+
+    async def invoke(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call any callback but ``init`` and ``handle_call``."""
+        returned = await _await(callback(*args, self.state))
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise _bad_result(callback, "a tuple (result, state)", returned)
-        result = _checked(returned[0])
+        self.apply(returned[0])
         self.state = returned[1]
-        return result
 
-    async def ask(self, request: Any, transport: ChannelTransport) -> tuple[Any, Result]:
-        """Call ``handle_call``.
+    def apply(self, result: Result) -> None:
+        """Apply the result of a callback."""
+        if isinstance(result, Stop):
+            self.stopped = True
+        elif isinstance(result, Connect):
+            self.endpoint.request(result)
+        elif result is not None:
+            raise BadHookResult(
+                f"a callback's result must be None, Connect(...) or Stop(), not {result!r:.200}"
+            )
 
-        Returns:
-            Its reply, and what it wants to be done.
+    async def _run_effects(self) -> Reply | Close | None:
+        """Run effects until none is left; return the frames to send."""
+        frames: list[Data | Close] = []
+        effects = self.pending.effects
+        while effects:
+            effect = effects.popleft()
+            if isinstance(effect, SendMessage):
+                frames.append(self.encode(effect.message))
+            elif not self.stopped:
+                await self._run_effect(effect)
+        self.update_timer()
+        if self.stopped:
+            frames.append(Close(1000))
+        return Reply(*frames) if frames else None
 
-        Raises:
-            BadHookResult, Exception: as :meth:`tell`.
-        """
-        callback = self.client.handle_call
-        returned: Any = await _awaited(callback(request, transport, self.state))
-        if not isinstance(returned, tuple) or len(returned) not in (2, 3):
-            wanted = "a tuple (reply, state) or (reply, result, state)"
-            raise _bad_result(callback, wanted, returned)
-        result = _checked(returned[1] if len(returned) == 3 else None)
-        self.state = returned[-1]
-        return returned[0], result
+    async def _run_effect(self, effect: Effect) -> None:
+        transport, client = self.transport, self.client
+        match effect:
+            case ChannelJoined(channel, response):
+                topic = self.pending.topics[channel]
+                await self.invoke(client.handle_joined, topic, response, transport)
+            case DeliverMessage(_, message):
+                arguments = (message.topic, message.event, message.payload)
+                await self.invoke(client.handle_message, *arguments, transport)
+            case ChannelEnded(channel, cause, payload):
+                await self._channel_ended(self.pending.topics.pop(channel), cause, payload)
+            case ResolvePush(number, outcome):
+                await self._push_resolved(number, outcome)
+
+    async def _channel_ended(self, topic: str, cause: Exception | None, payload: Any) -> None:
+        transport, client = self.transport, self.client
+        if isinstance(cause, JoinRefused):
+            await self.invoke(client.handle_join_error, topic, cause.response, transport)
+        elif isinstance(cause, JoinTimeout):
+            await self.invoke(client.handle_join_error, topic, {"reason": "timeout"}, transport)
+        elif isinstance(cause, ChannelCrashed) or payload is not None:
+            await self.invoke(client.handle_channel_closed, topic, payload, transport)
+        # Otherwise it was left, and the callback is called for the answer.
+
+    async def _push_resolved(self, number: int, outcome: PushReply | Exception) -> None:
+        transport, client = self.transport, self.client
+        if number in self.pending.leaves:
+            topic = self.pending.leaves.pop(number)
+            await self.invoke(client.handle_channel_closed, topic, {}, transport)
+            return
+        topic, ref = self.pending.pushes.pop(number)
+        if isinstance(outcome, PushReply):
+            await self.invoke(client.handle_reply, topic, ref, outcome, transport)
+        elif isinstance(outcome, PushTimeout):
+            await self.invoke(client.handle_timeout, topic, ref, transport)
+        # Otherwise the channel has ended, which has a callback of its own.
 
 
-async def _awaited(returned: Any) -> Any:
+async def _await(returned: Any) -> Any:
     return await returned if inspect.isawaitable(returned) else returned
 
 
-def _checked(result: Any) -> Result:
-    if result is None or isinstance(result, Connect | Stop):
-        return result
-    raise BadHookResult(f"a callback's result is None, Connect or Stop, not {result!r:.200}")
-
-
 def _bad_result(callback: Callable[..., Any], wanted: str, returned: object) -> BadHookResult:
-    name = label(callback)
+    name = getattr(callback, "__qualname__", repr(callback))
     return BadHookResult(f"{name} must return {wanted}, not {returned!r:.200}")
 
 
-def check_client(client: ChannelClient[StateT]) -> ChannelClient[StateT]:
-    """The client to use.
+def _ended() -> Disconnected:
+    return Disconnected("the client has ended")
+
+
+class ClientHandle(Generic[StateT]):
+    """A running client, returned by ``nursery.start(phoenix.run, ...)``."""
+
+    def __init__(self, hooks: _CallbackHooks[StateT]) -> None:
+        self._hooks = hooks
+
+    @property
+    def state(self) -> StateT:
+        """The state returned by the latest callback."""
+        return self._hooks.state
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._hooks.machine.connected
+
+    @property
+    def ignored(self) -> int:
+        """The number of ignored messages: late, duplicate, of an earlier join, unknown, invalid."""
+        return self._hooks.machine.ignored + self._hooks.invalid.count
+
+    def cast(self, message: Any) -> None:
+        """Leave ``message`` for ``handle_cast``; allowed everywhere, also in callbacks.
+
+        Args:
+            message: for ``handle_cast``.
+
+        Raises:
+            UsageError: the client has no ``handle_cast``.
+            trio.WouldBlock: 65,536 casts and calls wait already.
+            Disconnected: the client has ended.
+        """
+        hooks = self._hooks
+        if type(hooks.client).handle_cast is ChannelClient.handle_cast:
+            raise UsageError(f"{type(hooks.client).__name__} has no handle_cast")
+        self._cast(partial(hooks.invoke, hooks.client.handle_cast, message, hooks.transport))
+
+    async def call(self, request: Any, timeout: float | None = None) -> Any:
+        """Pass ``request`` to ``handle_call`` and wait for its reply.
+
+        Args:
+            request: for ``handle_call``.
+            timeout: seconds to wait; None for no limit.
+
+        Raises:
+            CallTimeout: no reply in time; the request may still be handled.
+            Disconnected: the client has ended.
+            UsageError: called inside a callback, or there is no ``handle_call``.
+            Exception: an exception raised by ``handle_call``.
+        """
+        if self._hooks.stopped:
+            raise _ended()
+        try:
+            reply = await self._hooks.connection.call(request, timeout)
+        except CallTimeout:
+            raise CallTimeout(f"handle_call took longer than {timeout} seconds") from None
+        except ConnectionClosed:
+            raise _ended() from None
+        if isinstance(reply, _Failure):
+            raise reply.error
+        return reply
+
+    def connect(self, connect: Connect | None = None) -> None:
+        """Connect, as if a callback had returned ``Connect()``.
+
+        Args:
+            connect: the URL, params and delay; by default those used before, and no delay.
+
+        Raises:
+            trio.WouldBlock: 65,536 casts and calls wait already.
+            Disconnected: the client has ended.
+        """
+        self._cast(partial(self._hooks.apply, connect or Connect()))
+
+    def stop(self) -> None:
+        """Close the connection and end the client, as if a callback had returned ``Stop()``."""
+        self._hooks.stopped = True
+        connection = self._hooks.connection
+        with suppress(ConnectionClosed):
+            connection.start_soon(connection.aclose)
+
+    def _cast(self, message: Callable[[], Any]) -> None:
+        if self._hooks.stopped or not self._hooks.cast(message):
+            raise _ended()
+
+
+async def run(
+    url: Source[str],
+    client: ChannelClient[StateT],
+    *,
+    connect: bool = True,
+    params: Source[Params] | None = None,
+    auth_token: Source[str] | None = None,
+    serializer: Serializer | None = None,
+    timeout: float = 10,
+    task_status: trio.TaskStatus[ClientHandle[StateT]] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ConnectOptions],
+) -> StateT:
+    """Run the callbacks of a client until one of them returns :class:`trioglock.Stop`.
+
+    ``nursery.start`` returns the :class:`ClientHandle` immediately, connected or not::
+
+        handle = await nursery.start(phoenix.run, "wss://example.org/socket", Lobby())
+
+    Args:
+        url: as for :func:`connect`.
+        client: the callbacks.
+        connect: False waits until a callback returns :class:`Connect`.
+        params: as for :func:`connect`.
+        auth_token: as for :func:`connect`.
+        serializer: as for :func:`connect`.
+        timeout: seconds for joins, pushes and leaves.
+        task_status: for ``nursery.start``.
+        options: the keyword arguments of :func:`trioglock.connect`, except ``reconnect``:
+            ``handle_disconnected`` decides on that.
+
+    Returns:
+        The state that the last callback returned.
 
     Raises:
-        InvalidOption: it is none.
+        InvalidURL, InvalidOption: an argument is invalid.
+        BadHookResult: a callback returned an invalid result.
+        Exception: an exception raised by a callback, or by a function for URL, params or token.
     """
+    _check_client(client)
+    check_timeout(timeout)
+    if options.get("reconnect"):
+        raise InvalidOption(
+            "reconnect cannot be set here: return Connect(delay=...) from handle_disconnected"
+        )
+    open_timeout = options.pop("open_timeout", 10)
+    endpoint = _OnDemandTransport(url, params, auth_token, options, open_timeout=open_timeout)
+    hooks = _CallbackHooks(client, check_serializer(serializer), timeout, endpoint)
+    # The endpoint limits its attempts itself, without the time that they wait to be requested.
+    opening = open_connection(endpoint, hooks, {**options, "open_timeout": None})
+    hooks.state = await _await(client.init())
+    hooks.on_start = lambda: task_status.started(ClientHandle(hooks))
+    if connect:
+        endpoint.request(Connect())
+    async with opening as connection:
+        await connection.wait_closed()
+    return hooks.state
+
+
+def _check_client(client: object) -> None:
     if isinstance(client, type) and issubclass(client, ChannelClient):
-        raise InvalidOption(f"client is an instance, not the class: write {client.__name__}()")
+        raise InvalidOption(f"client must be an instance, not a class: write {client.__name__}()")
     if not isinstance(client, ChannelClient):
-        raise InvalidOption(f"client is a ChannelClient, not {client!r}")
-    return client
+        raise InvalidOption(f"client must be a ChannelClient, not {client!r}")

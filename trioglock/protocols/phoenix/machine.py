@@ -1,44 +1,75 @@
-"""The Phoenix client as a state machine that does no I/O.
+"""The Phoenix client as a state machine without I/O.
 
-What happens goes in: calls of the user, messages of the server, a connection that comes or goes,
-and time. What is to be done comes out: a list of :mod:`.effects`. It has no clock: ``now`` is in
-seconds of whichever one the caller uses, and :attr:`Machine.next_deadline` says when to call
-:meth:`Machine.tick`. Two things always hold:
+Its methods take what happens: calls of the user, messages from the server, connections that open
+or end, and time. They return what to do: a list of effects, see :mod:`.state`. The machine has no
+clock: ``now`` is in seconds of any clock, and :attr:`Machine.next_deadline` is the time at which
+to call :meth:`Machine.tick`. Two invariants hold:
 
-* a topic has at most one join that counts, and only what carries its ``join_ref``, or none, is
-  heard: a late ``phx_close`` of an earlier join ends nothing;
-* a push is resolved once: by its reply, its deadline, the loss of what would have brought the
-  reply, or because it was withdrawn. What comes after that is ignored and counted.
+* A topic has at most one current join, and only messages with its ``join_ref`` or none are
+  accepted. A late ``phx_close`` of an earlier join ends nothing.
+* A push is resolved once: by its reply, its deadline, or the loss of its channel or connection.
+  Later replies are ignored and counted, and so are those to a withdrawn push.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .effects import Deliver, Effect, Resolve
 from .errors import AlreadyJoined, ChannelCrashed, Disconnected, NotJoined
-from .heartbeat import PhoenixHeartbeat
 from .joins import Joins
-from .membership import Membership, Phase, Push
-from .message import CLOSE, ERROR, REPLY, Message, PushReply
-from .pushes import Pushes
-from .timers import Timers
+from .message import CLOSE, ERROR, HEARTBEAT, PHOENIX, REPLY, PhoenixMessage, PushReply
+from .pushes import Pushes, Timers
+from .state import ChannelPhase, DeliverMessage, Effect, Membership, Push, ResolvePush
 
-__all__ = ["REJOIN_DELAYS", "Machine"]
+__all__ = ["REJOIN_DELAYS", "Heartbeat", "Machine"]
 
 REJOIN_DELAYS = (1.0, 2.0, 5.0, 10.0)
 """Seconds before each attempt to join again, the last one repeated, as in the JavaScript client."""
+
+
+class Heartbeat:
+    """Creates heartbeats and recognizes the answer to the latest one.
+
+    Args:
+        new_ref: returns a ref that was never used, so that neither a late answer nor an answer
+            on an earlier connection counts.
+    """
+
+    def __init__(self, new_ref: Callable[[], str]) -> None:
+        self._new_ref = new_ref
+        self._ref: str | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a heartbeat has not been answered."""
+        return self._ref is not None
+
+    def next(self) -> PhoenixMessage:
+        """Return the next heartbeat to send."""
+        self._ref = self._new_ref()
+        return PhoenixMessage(None, self._ref, PHOENIX, HEARTBEAT, {})
+
+    def is_answer(self, message: PhoenixMessage) -> bool:
+        """Whether ``message`` answers the latest heartbeat; True once for each."""
+        if self._ref is None or message.topic != PHOENIX or message.ref != self._ref:
+            return False
+        self._ref = None
+        return True
+
+    def forget(self) -> None:
+        """Expect no answer any more: the connection has changed."""
+        self._ref = None
 
 
 class Machine:
     """All channels of one socket.
 
     Args:
-        rejoin_delays: seconds before each attempt to join again after a crash or a refusal. None
-            of them at all: a channel ends there, and with the connection.
-        max_buffer: pushes of one channel that may wait to be sent.
+        rejoin_delays: seconds before each attempt to join again after a crash or a refusal. If it
+            is empty, channels end there, and when the connection is lost.
+        max_buffer: the number of pushes per channel that may wait to be sent.
     """
 
     def __init__(
@@ -46,15 +77,15 @@ class Machine:
     ) -> None:
         self.connected: bool = False
         self.ignored: int = 0
-        """Messages that came for nobody: late, duplicate, of an earlier join, or unknown."""
+        """The number of ignored messages: late, duplicate, of an earlier join, or unknown."""
         self._ids = itertools.count(1)
         self._refs = itertools.count(1)
         self._timers: Timers[int] = Timers()
         self._pushes = Pushes(self._timers, self._ref, max_buffer)
         self._joins = Joins(self._timers, self._ref, self._pushes, rejoin_delays)
-        self.heartbeat: PhoenixHeartbeat = PhoenixHeartbeat(self._ref)
+        self.heartbeat: Heartbeat = Heartbeat(self._ref)
 
-    # What is known.
+    # State.
 
     @property
     def next_deadline(self) -> float:
@@ -63,11 +94,11 @@ class Machine:
 
     @property
     def pending(self) -> int:
-        """Pushes and leaves without an outcome."""
+        """The number of pushes and leaves without an outcome."""
         return len(self._pushes)
 
-    def phase(self, channel: int) -> Phase | None:
-        """Where a channel stands; None once it has ended.
+    def phase(self, channel: int) -> ChannelPhase | None:
+        """Return the phase of a channel, or None if it has ended.
 
         Args:
             channel: its number.
@@ -76,7 +107,7 @@ class Machine:
         return None if membership is None else membership.phase
 
     def join_ref(self, channel: int) -> str | None:
-        """Of the join that counts, if there is one.
+        """Return the ref of a channel's current join, or None if there is none.
 
         Args:
             channel: its number.
@@ -85,7 +116,7 @@ class Machine:
         return None if membership is None else membership.join_ref
 
     def channel(self, topic: str) -> int | None:
-        """The channel of a topic, if there is one.
+        """Return the number of a topic's channel, or None if there is none.
 
         Args:
             topic: such as ``"room:1"``.
@@ -96,23 +127,23 @@ class Machine:
     # The connection.
 
     def connect(self, now: float) -> list[Effect]:
-        """A connection is there: every channel joins, or joins again.
+        """Handle a new connection: every channel joins, or joins again.
 
         Args:
-            now: in seconds, of the caller's clock.
+            now: in seconds of the caller's clock.
         """
         self.connected = True
         self.heartbeat.forget()
         return [self._joins.ask(channel, now) for channel in self._joins.numbers.values()]
 
     def disconnect(self) -> list[Effect]:
-        """The connection is gone: nothing that was under way on it will be answered."""
+        """Handle the loss of the connection: pending pushes and joins are not answered."""
         self.connected = False
         self.heartbeat.forget()
         return [*self._pushes.disconnected(), *self._joins.disconnected()]
 
     def close(self) -> list[Effect]:
-        """There will be no other connection: everything ends."""
+        """Handle the end of the last connection: every channel ends."""
         effects = self.disconnect()
         for channel in list(self._joins.numbers.values()):
             effects += self._joins.end(channel, Disconnected("the connection has ended"))
@@ -128,18 +159,18 @@ class Machine:
         Args:
             topic: to join.
             timeout: seconds for each later join.
-            deadline: of the first one, an outage included, in seconds of the caller's clock.
-            offline: whether that may wait for a connection.
+            deadline: for the first join, outages included, in seconds of the caller's clock.
+            offline: whether the join may wait for a connection.
 
         Returns:
-            The number of the channel, and what to do.
+            The number of the channel, and the effects.
 
         Raises:
             AlreadyJoined: the topic has a channel.
-            Disconnected: there is no connection.
+            Disconnected: there is no connection, and ``offline`` is False.
         """
         if topic in self._joins.topics:
-            raise AlreadyJoined(f"{topic!r} is joined, or being joined, on this socket already")
+            raise AlreadyJoined(f"{topic!r} is already joined, or being joined, on this socket")
         if not offline:
             self.check_connected(topic)
         channel = Membership(next(self._ids), topic, timeout)
@@ -148,48 +179,48 @@ class Machine:
         return channel.id, [self._joins.ask(channel, 0)] if self.connected else []
 
     def payload(self, number: int, attempt: int, payload: Any) -> list[Effect]:
-        """The answer to :class:`AskPayload`; one that is out of date is ignored.
+        """Handle the result of :class:`GetPayload`; an outdated one is ignored.
 
         Args:
             number: of the channel.
-            attempt: which one asked.
+            attempt: of the effect.
             payload: of the join.
         """
         return self._joins.payload(number, attempt, payload)
 
     def fail(self, number: int, error: Exception) -> list[Effect]:
-        """The channel cannot go on, for a reason that is not the server's.
+        """End a channel because of a local error.
 
         Args:
             number: of the channel.
-            error: why; the channel ends with it.
+            error: the cause of the end.
         """
         channel = self._joins.numbers.get(number)
         if channel is None:
             return []
-        goodbye = self._joins.goodbye(channel)
-        return [*self._joins.end(channel, error), *goodbye]
+        leave = self._joins.leave_silently(channel)
+        return [*self._joins.end(channel, error), *leave]
 
     def leave(self, number: int, deadline: float) -> tuple[int, list[Effect]]:
-        """Leave a channel, wherever it stands; its topic may be joined again at once.
+        """Leave a channel in any phase; its topic may be joined again immediately.
 
         Args:
             number: of the channel.
-            deadline: for the answer, in seconds of the caller's clock; then it is resolved with
-                :exc:`PushTimeout`.
+            deadline: for the answer, in seconds of the caller's clock. After it, the leave is
+                resolved with :exc:`PushTimeout`.
 
         Returns:
-            The number of the leave, which is resolved as a push is, and what to do.
+            The number of the leave, which is resolved like a push, and the effects.
 
         Raises:
-            NotJoined: it has ended.
+            NotJoined: the channel has ended.
         """
         channel = self._joins.get(number)
         join_ref = channel.join_ref
         leave = next(self._ids)
         effects = self._joins.end(channel, None, "the channel was left")
         if not self.connected or join_ref is None:
-            return leave, [*effects, Resolve(leave, PushReply("ok", {}))]
+            return leave, [*effects, ResolvePush(leave, PushReply("ok", {}))]
         send = self._pushes.leave(leave, channel.topic, join_ref, deadline)
         return leave, [*effects, send]
 
@@ -211,22 +242,22 @@ class Machine:
             number: of the channel.
             event: its name.
             payload: of the message.
-            deadline: for its reply, in seconds of the caller's clock; then it is resolved with
-                :exc:`PushTimeout`.
+            deadline: for the reply, in seconds of the caller's clock. After it, the push is
+                resolved with :exc:`PushTimeout`.
             wants_reply: False resolves it with ``PushReply("sent", None)`` when it is sent.
-            buffered: whether it may wait for the channel to be joined.
+            buffered: whether the push may wait for the channel to be joined.
 
         Returns:
-            The number of the push, and what to do.
+            The number of the push, and the effects.
 
         Raises:
-            NotJoined: the channel has ended, or may not be waited for.
-            Disconnected: there is no connection, and it may not be waited for.
-            BufferFull: too many wait already.
+            NotJoined: the channel has ended, or is not joined and ``buffered`` is False.
+            Disconnected: there is no connection, and ``buffered`` is False.
+            BufferFull: too many pushes wait already.
         """
         channel = self._joins.get(number)
         push = Push(next(self._ids), event, payload, wants_reply, channel)
-        if channel.phase is Phase.JOINED:
+        if channel.phase is ChannelPhase.JOINED:
             return push.id, self._pushes.send(push, deadline)
         if buffered:
             self._pushes.buffer(push, deadline)
@@ -235,19 +266,19 @@ class Machine:
         raise NotJoined(f"{channel.topic!r} is not joined yet")
 
     def check_connected(self, topic: str) -> None:
-        """Refuse what needs a connection now.
+        """Check that there is a connection.
 
         Args:
-            topic: for the error's text.
+            topic: for the text of the error.
 
         Raises:
             Disconnected: there is none.
         """
         if not self.connected:
-            raise Disconnected(f"there is no connection, and so {topic!r} cannot be reached")
+            raise Disconnected(f"not connected, so {topic!r} cannot be used")
 
     def withdraw(self, number: int) -> None:
-        """Nobody waits for a push, or it cannot be sent: whatever comes for it is ignored.
+        """Forget a push: it is not sent any more, and its reply is ignored.
 
         Args:
             number: of the push.
@@ -256,26 +287,26 @@ class Machine:
 
     # The server.
 
-    def received(self, message: Message, now: float) -> list[Effect]:
-        """A message of the server's.
+    def received(self, message: PhoenixMessage, now: float) -> list[Effect]:
+        """Handle a message from the server.
 
         Args:
-            message: as it was decoded.
-            now: in seconds, of the caller's clock.
+            message: as decoded.
+            now: in seconds of the caller's clock.
         """
         if message.event == REPLY:
             return self._replied(message, now)
         channel = self._joins.topics.get(message.topic)
         if channel is None or not channel.accepts(message.join_ref):
-            return self._stray(message)
+            return self._unmatched(message)
         if message.event == CLOSE:
             text = "the server closed the channel"
             return self._joins.end(channel, None, text, message.payload)
         if message.event == ERROR:
             return self._crashed(channel, message.payload, now)
-        return [Deliver(channel.id, message)]
+        return [DeliverMessage(channel.id, message)]
 
-    def _stray(self, message: Message) -> list[Effect]:
+    def _unmatched(self, message: PhoenixMessage) -> list[Effect]:
         if message.event == CLOSE:
             effects = self._pushes.closed(message.topic, message.join_ref)
             if effects:
@@ -283,14 +314,14 @@ class Machine:
         self.ignored += 1
         return []
 
-    def _replied(self, message: Message, now: float) -> list[Effect]:
+    def _replied(self, message: PhoenixMessage, now: float) -> list[Effect]:
         payload, ref = message.payload, message.ref
         effects: list[Effect] = []
         if ref is not None and isinstance(payload, dict) and isinstance(payload.get("status"), str):
             reply = PushReply(payload["status"], payload.get("response"))
             channel = self._joins.topics.get(message.topic)
             if channel is not None and channel.accepts(message.join_ref):
-                if ref == channel.join_ref and channel.phase is Phase.JOINING:
+                if ref == channel.join_ref and channel.phase is ChannelPhase.JOINING:
                     return self._joins.answered(channel, reply, now)
                 effects = self._pushes.replied(channel, ref, reply)
             effects = effects or self._pushes.left(message.topic, ref, reply)
@@ -301,15 +332,15 @@ class Machine:
     def _crashed(self, channel: Membership, payload: Any, now: float) -> list[Effect]:
         text = f"the channel {channel.topic!r} crashed on the server: {payload!r}"
         lost = self._pushes.lose(channel, ChannelCrashed, text)
-        return [*lost, *self._joins.set_back(channel, ChannelCrashed(text), now, payload)]
+        return [*lost, *self._joins.fail_attempt(channel, ChannelCrashed(text), now, payload)]
 
     # Time.
 
     def tick(self, now: float) -> list[Effect]:
-        """Everything whose time has come.
+        """Handle every deadline that has passed.
 
         Args:
-            now: in seconds, of the caller's clock.
+            now: in seconds of the caller's clock.
         """
         effects: list[Effect] = []
         while (number := self._timers.expired(now)) is not None:
