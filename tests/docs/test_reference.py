@@ -54,7 +54,6 @@ ROOMS = (
     "trioglock.server",
     "trioglock.testing.faults",
     "trioglock.testing.gossip",
-    "trioglock.testing.phoenix",
     "trioglock.transports.native",
     "trioglock.transports.native",
     "trioglock.transports.trio_websocket",
