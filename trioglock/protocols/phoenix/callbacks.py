@@ -262,80 +262,58 @@ class ChannelClient(Generic[StateT]):
     def handle_joined(
         self, topic: str, response: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called when the server has accepted a join.
+        """Called when the server has accepted the join of ``topic``.
 
-        Args:
-            topic: of the join.
-            response: of the server's ``join/3``.
-            transport: to join, leave and push.
-            state: the current state.
+        ``response`` is that of the server's ``join/3``; for ``transport`` and ``state`` see
+        :meth:`handle_connected`.
         """
         return None, state
 
     def handle_join_error(
         self, topic: str, response: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called when the server has refused a join, or has not answered it in time.
+        """Called when the server has refused the join of ``topic``, or has not answered it in time.
 
-        Args:
-            topic: of the join.
-            response: of the server; ``{"reason": "timeout"}`` if it did not answer.
-            transport: to join, leave and push.
-            state: the current state.
+        ``response`` is that of the server, or ``{"reason": "timeout"}``; for ``transport`` and
+        ``state`` see :meth:`handle_connected`.
         """
         return None, state
 
     def handle_channel_closed(
         self, topic: str, payload: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called when a channel was closed, crashed or left. It may be joined again.
+        """Called when the channel of ``topic`` was closed, crashed or left. You may join it again.
 
-        Args:
-            topic: of the channel.
-            payload: of the message that ended it.
-            transport: to join, leave and push.
-            state: the current state.
+        ``payload`` is that of the message that ended it; for ``transport`` and ``state`` see
+        :meth:`handle_connected`.
         """
         return None, state
 
     def handle_message(
         self, topic: str, event: str, payload: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called for each message that the server pushes or broadcasts.
+        """Called for each ``event`` that the server pushes or broadcasts on ``topic``.
 
-        Args:
-            topic: of the channel.
-            event: its name.
-            payload: a JSON value or bytes.
-            transport: to join, leave and push.
-            state: the current state.
+        ``payload`` is a JSON value or bytes; for ``transport`` and ``state`` see
+        :meth:`handle_connected`.
         """
         return None, state
 
     def handle_reply(
         self, topic: str, ref: str, reply: PushReply, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called for the reply to a push.
+        """Called for the ``reply`` to the push on ``topic`` that returned ``ref``.
 
-        Args:
-            topic: of the channel.
-            ref: of the push.
-            reply: its status and response.
-            transport: to join, leave and push.
-            state: the current state.
+        For ``transport`` and ``state`` see :meth:`handle_connected`.
         """
         return None, state
 
     def handle_timeout(
         self, topic: str, ref: str, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called when a push got no reply in time. Not every event has a reply.
+        """Called when the push on ``topic`` that returned ``ref`` got no reply in time.
 
-        Args:
-            topic: of the channel.
-            ref: of the push.
-            transport: to join, leave and push.
-            state: the current state.
+        Not every event has a reply. For ``transport`` and ``state`` see :meth:`handle_connected`.
         """
         return None, state
 
@@ -344,24 +322,17 @@ class ChannelClient(Generic[StateT]):
     ) -> Maybe[tuple[Result, StateT]]:
         """Called for ``handle.cast(message)``, which raises UsageError without this callback.
 
-        Args:
-            message: the argument of ``cast``.
-            transport: to join, leave and push.
-            state: the current state.
+        For ``transport`` and ``state`` see :meth:`handle_connected`.
         """
         raise UsageError(f"{type(self).__name__} has no handle_cast")
 
     def handle_call(
         self, request: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Any, StateT] | tuple[Any, Result, StateT]]:
-        """Called for ``await handle.call(request)``, which raises its exceptions.
+        """Called for ``await handle.call(request)``, which raises the exceptions of this callback.
 
-        Without this callback, ``call`` raises UsageError.
-
-        Args:
-            request: the argument of ``call``.
-            transport: to join, leave and push.
-            state: the current state.
+        Without this callback, ``call`` raises UsageError. For ``transport`` and ``state`` see
+        :meth:`handle_connected`.
 
         Returns:
             ``(reply, state)`` or ``(reply, result, state)``.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import trio
 
@@ -18,7 +17,7 @@ from .presence import Presence
 if TYPE_CHECKING:
     from .hooks import ChannelHooks
 
-__all__ = ["Channel", "ChannelQueue", "Overflow", "Payload", "QueueOptions", "copy_payload"]
+__all__ = ["Channel", "ChannelQueue", "Overflow", "Payload", "copy_payload"]
 
 Payload: TypeAlias = Any
 """A JSON value, or bytes-like for a binary message."""
@@ -27,38 +26,33 @@ Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
 """What a full queue does. It cannot wait: all channels share one connection."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueOptions:
-    """The options of a channel's queue; see :meth:`PhoenixSocket.join`."""
-
-    max_queue: int | None = 10_000
-    overflow: Overflow = "close"
-
-    def __post_init__(self) -> None:
-        check_whole("max_queue", self.max_queue, least=1)
-        if self.overflow not in ("close", "drop_oldest", "drop_newest"):
-            raise InvalidOption(
-                f"overflow must be 'close', 'drop_oldest' or 'drop_newest', not {self.overflow!r}"
-            )
-
-
 class ChannelQueue:
     """The received messages of a channel, its presence, and the result of its joins.
 
     Args:
         topic: for error messages.
         payload: of every join, or a function that returns it.
-        options: of the queue.
+        max_queue: how many messages may wait to be received.
+        overflow: what a full queue does.
         presence: handles presence messages, which are not queued.
+
+    Raises:
+        InvalidOption: ``max_queue`` or ``overflow`` is invalid.
     """
 
     def __init__(
         self,
         topic: str,
         payload: Payload | Callable[[], Payload | Awaitable[Payload]],
-        options: QueueOptions,
+        max_queue: int | None,
+        overflow: Overflow,
         presence: Presence | None,
     ) -> None:
+        check_whole("max_queue", max_queue, least=1)
+        if overflow not in get_args(Overflow):
+            raise InvalidOption(
+                f"overflow must be 'close', 'drop_oldest' or 'drop_newest', not {overflow!r}"
+            )
         self.items: deque[tuple[str, Any]] = deque()
         self.response: Any = None
         self.join_count: int = 0
@@ -69,7 +63,8 @@ class ChannelQueue:
         self.last_error: Exception | None = None
         self._topic = topic
         self._payload = payload
-        self._options = options
+        self._max_queue = max_queue
+        self._overflow = overflow
         self._presence = presence
         self._answered = trio.Event()
         self._receivers = trio.lowlevel.ParkingLot()
@@ -114,10 +109,10 @@ class ChannelQueue:
         if self._presence is not None and self._presence.receive(event, payload, join_ref):
             return None
         items = self.items
-        limit = self._options.max_queue
+        limit = self._max_queue
         if limit is not None and len(items) >= limit:
             self.dropped += 1
-            match self._options.overflow:
+            match self._overflow:
                 case "close":
                     return ChannelOverflow(
                         f"{self._topic!r} was left: {limit} messages are waiting to be received"

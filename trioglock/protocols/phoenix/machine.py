@@ -98,40 +98,24 @@ class Machine:
         return len(self._pushes)
 
     def phase(self, channel: int) -> ChannelPhase | None:
-        """Return the phase of a channel, or None if it has ended.
-
-        Args:
-            channel: its number.
-        """
+        """Return the phase of the channel with the number ``channel``, or None if it has ended."""
         membership = self._joins.numbers.get(channel)
         return None if membership is None else membership.phase
 
     def join_ref(self, channel: int) -> str | None:
-        """Return the ref of a channel's current join, or None if there is none.
-
-        Args:
-            channel: its number.
-        """
+        """Return the ref of the current join of ``channel``, or None if there is none."""
         membership = self._joins.numbers.get(channel)
         return None if membership is None else membership.join_ref
 
     def channel(self, topic: str) -> int | None:
-        """Return the number of a topic's channel, or None if there is none.
-
-        Args:
-            topic: such as ``"room:1"``.
-        """
+        """Return the number of the channel of ``topic``, or None if there is none."""
         membership = self._joins.topics.get(topic)
         return None if membership is None else membership.id
 
     # The connection.
 
     def connect(self, now: float) -> list[Effect]:
-        """Handle a new connection: every channel joins, or joins again.
-
-        Args:
-            now: in seconds of the caller's clock.
-        """
+        """Handle a new connection at ``now``: every channel joins, or joins again."""
         self.connected = True
         self.heartbeat.forget()
         return [self._joins.ask(channel, now) for channel in self._joins.numbers.values()]
@@ -179,22 +163,14 @@ class Machine:
         return channel.id, [self._joins.ask(channel, 0)] if self.connected else []
 
     def payload(self, number: int, attempt: int, payload: Any) -> list[Effect]:
-        """Handle the result of :class:`GetPayload`; an outdated one is ignored.
+        """Join with ``payload``, the result of :class:`GetPayload` with ``attempt``.
 
-        Args:
-            number: of the channel.
-            attempt: of the effect.
-            payload: of the join.
+        The result of an attempt that is over is ignored. ``number`` is that of the channel.
         """
         return self._joins.payload(number, attempt, payload)
 
     def fail(self, number: int, error: Exception) -> list[Effect]:
-        """End a channel because of a local error.
-
-        Args:
-            number: of the channel.
-            error: the cause of the end.
-        """
+        """End the channel with this ``number`` because of a local ``error``."""
         channel = self._joins.numbers.get(number)
         if channel is None:
             return []
@@ -266,34 +242,18 @@ class Machine:
         raise NotJoined(f"{channel.topic!r} is not joined yet")
 
     def check_connected(self, topic: str) -> None:
-        """Check that there is a connection.
-
-        Args:
-            topic: for the text of the error.
-
-        Raises:
-            Disconnected: there is none.
-        """
+        """Raise Disconnected if there is no connection on which ``topic`` can be used."""
         if not self.connected:
             raise Disconnected(f"not connected, so {topic!r} cannot be used")
 
     def withdraw(self, number: int) -> None:
-        """Forget a push: it is not sent any more, and its reply is ignored.
-
-        Args:
-            number: of the push.
-        """
+        """Forget the push with this ``number``: it is not sent, and its reply is ignored."""
         self._pushes.withdraw(number)
 
     # The server.
 
     def received(self, message: PhoenixMessage, now: float) -> list[Effect]:
-        """Handle a message from the server.
-
-        Args:
-            message: as decoded.
-            now: in seconds of the caller's clock.
-        """
+        """Handle a ``message`` that the server sent, at ``now``."""
         if message.event == REPLY:
             return self._replied(message, now)
         channel = self._joins.topics.get(message.topic)
@@ -337,11 +297,7 @@ class Machine:
     # Time.
 
     def tick(self, now: float) -> list[Effect]:
-        """Handle every deadline that has passed.
-
-        Args:
-            now: in seconds of the caller's clock.
-        """
+        """Handle every deadline that has passed at ``now``."""
         effects: list[Effect] = []
         while (number := self._timers.expired(now)) is not None:
             ended = self._pushes.expired(number)

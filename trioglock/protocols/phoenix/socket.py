@@ -10,7 +10,7 @@ import trio
 from ...connection import Connection
 from ...errors import InvalidOption
 from ...options import check_seconds
-from .channel import Channel, ChannelQueue, Overflow, Payload, QueueOptions, copy_payload
+from .channel import Channel, ChannelQueue, Overflow, Payload, copy_payload
 from .errors import JoinTimeout
 from .hooks import ChannelHooks
 from .message import JOIN, check_topic
@@ -131,8 +131,7 @@ class PhoenixSocket:
         seconds = self._timeout if timeout is None else timeout
         deadline = trio.current_time() + seconds
         payload = copy_payload(payload)
-        options = QueueOptions(max_queue=max_queue, overflow=overflow)
-        queue = ChannelQueue(topic, payload, options, presence)
+        queue = ChannelQueue(topic, payload, max_queue, overflow, presence)
         hooks = self._hooks
         if not callable(payload):
             hooks.check(topic, JOIN, {} if payload is None else payload)
