@@ -44,8 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; return 0, or 2 if the libraries of the server are missing."""
     parser = argparse.ArgumentParser(prog="benchmarks.phoenix", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="number of rounds (default 7)")
-    parser.add_argument("--count", type=int, default=5000, help="round trips per round (default 5000)")
-    parser.add_argument("--library", help="JSON library: msgspec, orjson or json (default: the fastest)")
+    parser.add_argument(
+        "--count", type=int, default=5000, help="round trips per round (default 5000)"
+    )
+    parser.add_argument(
+        "--library", help="JSON library: msgspec, orjson or json (default: the fastest)"
+    )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     absent = [name for name in NEEDED if find_spec(name) is None]

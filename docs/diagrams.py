@@ -20,7 +20,7 @@ from typing import Any
 
 from trioglock.connection import closing
 from trioglock.protocols.gossip import values
-from trioglock.protocols.phoenix import state
+from trioglock.protocols.phoenix import state as phoenix_state
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -94,7 +94,7 @@ class Diagram:
 
 DIAGRAMS = (
     Diagram("connection", closing.TRANSITIONS),
-    Diagram("phoenix_channel", state.TRANSITIONS),
+    Diagram("phoenix_channel", phoenix_state.TRANSITIONS),
     Diagram("gossip_client", values.TRANSITIONS, "LR"),
 )
 

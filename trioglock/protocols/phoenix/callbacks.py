@@ -352,8 +352,7 @@ class _OnDemandTransport(EndpointTransport):
 
     def request(self, connect: Connect) -> None:
         if not self._requested.is_set():
-            self.url = self.url if connect.url is None else connect.url
-            self.params = self.params if connect.params is None else connect.params
+            self.change(connect.url, connect.params)
             self._delay = connect.delay
             self._requested.set()
 

@@ -173,20 +173,25 @@ class EndpointTransport(Transport):
                 raise InvalidOption("subprotocols cannot be combined with auth_token")
             if not callable(auth_token):
                 token_subprotocols(auth_token)
-        self.url: Source[str] = url
-        self.params: Source[Params] | None = params
+        self._url: Source[str] = url
+        self._params: Source[Params] | None = params
         self._auth_token: Source[str] | None = auth_token
         self._inner = inner or NativeTransport()
         self.capabilities: Capabilities = self._inner.capabilities
 
     def first_url(self) -> str | Callable[[], str]:
         """Return the URL if it is constant; otherwise a placeholder that ``connect`` replaces."""
-        if callable(self.url) or callable(self.params):
+        if callable(self._url) or callable(self._params):
             return lambda: PLACEHOLDER_URL
-        return socket_url(self.url, self.params)
+        return socket_url(self._url, self._params)
+
+    def change(self, url: Source[str] | None, params: Source[Params] | None) -> None:
+        """Use another URL, other params, or both from now on."""
+        self._url = self._url if url is None else url
+        self._params = self._params if params is None else params
 
     async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:
-        options = replace(options, url=socket_url(await _get(self.url), await _get(self.params)))
+        options = replace(options, url=socket_url(await _get(self._url), await _get(self._params)))
         if self._auth_token is not None:
             subprotocols = token_subprotocols(await _get(self._auth_token))
             options = replace(options, subprotocols=subprotocols)

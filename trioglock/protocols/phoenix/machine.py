@@ -115,7 +115,7 @@ class Machine:
     # The connection.
 
     def connect(self, now: float) -> list[Effect]:
-        """Handle a new connection at ``now``: every channel joins, or joins again."""
+        """Handle a new connection at ``now``, in seconds: every channel joins, or joins again."""
         self.connected = True
         self.heartbeat.forget()
         return [self._joins.ask(channel, now) for channel in self._joins.numbers.values()]
@@ -253,7 +253,7 @@ class Machine:
     # The server.
 
     def received(self, message: PhoenixMessage, now: float) -> list[Effect]:
-        """Handle a ``message`` that the server sent, at ``now``."""
+        """Handle a ``message`` from the server at ``now``, in seconds."""
         if message.event == REPLY:
             return self._replied(message, now)
         channel = self._joins.topics.get(message.topic)
@@ -297,7 +297,7 @@ class Machine:
     # Time.
 
     def tick(self, now: float) -> list[Effect]:
-        """Handle every deadline that has passed at ``now``."""
+        """Handle every deadline that has passed at ``now``, in seconds."""
         effects: list[Effect] = []
         while (number := self._timers.expired(now)) is not None:
             ended = self._pushes.expired(number)

@@ -119,10 +119,10 @@ class PhoenixSocket:
         overflow: Overflow = "close",
         presence: Presence | None = None,
     ) -> Channel:
-        """Join a topic without waiting for the answer; see :meth:`Channel.wait_joined`.
+        """Join a topic without waiting for the answer, with the arguments of :meth:`join`.
 
-        The arguments are those of :meth:`join`. You can push immediately; pushes wait until the
-        channel is joined.
+        You can push immediately; pushes wait until the channel is joined, and so does
+        :meth:`Channel.wait_joined`.
         """
         check_topic(topic)
         if not (presence is None or isinstance(presence, Presence)):
