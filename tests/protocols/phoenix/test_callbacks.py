@@ -21,6 +21,7 @@ from trioglock import (
     EncodeError,
     HandshakeFailed,
     InvalidOption,
+    OpenTimeout,
     RemoteClose,
     Stop,
     UsageError,
@@ -472,3 +473,66 @@ async def test_stop_works_with_a_full_mailbox(autojump_clock: MockClock) -> None
                 handle.cast("one more")
         handle.stop()
     assert ended[0] <= 1
+
+
+async def test_a_push_before_stop_is_sent(autojump_clock: MockClock) -> None:
+    class LastWords(ChannelClient[None]):
+        def handle_connected(self, transport: Any, state: None) -> Any:
+            transport.join("room:1")
+            return None, state
+
+        def handle_joined(self, topic: str, response: Any, transport: Any, state: None) -> Any:
+            transport.push(topic, "echo", "last")
+            return Stop(), state
+
+    async with MockPhoenixServer(memory=True) as server:
+        await phoenix.run(server.url, LastWords(), stream=server.open_stream)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [m.payload for m in server.past_clients[0].received] == [{}, "last"]
+
+
+async def test_open_timeout_limits_the_attempt_and_not_the_wait_for_it(
+    autojump_clock: MockClock,
+) -> None:
+    reasons: list[Any] = []
+
+    class Waiting(Recorder):
+        def handle_disconnected(self, reason: Any, state: Log) -> Any:
+            reasons.append((trio.current_time(), type(reason.error)))
+            return None, [*state, ("disconnected",)]
+
+    async with MockPhoenixServer(memory=True) as server:
+        hangs = [True, False]
+
+        async def params() -> dict[str, Any]:
+            if hangs.pop(0):
+                await trio.sleep_forever()
+            return {}
+
+        async with running(
+            server, Waiting(), connect=False, params=params, open_timeout=5
+        ) as handle:
+            await trio.sleep(100)
+            began = trio.current_time()
+            handle.connect()
+            await until(handle, "disconnected")
+            assert reasons == [(began + 5, OpenTimeout)]
+            await trio.sleep(100)
+            handle.connect(Connect(delay=10))
+            await until(handle, "connected")
+            assert trio.current_time() >= began + 115
+
+
+async def test_stop_does_not_wait_for_a_hanging_callback(autojump_clock: MockClock) -> None:
+    """At most for ``close_timeout``."""
+
+    class Hanging(Recorder):
+        async def handle_connected(self, transport: Any, state: Log) -> Any:
+            await trio.sleep_forever()
+
+    async with MockPhoenixServer(memory=True) as server:
+        began = trio.current_time()
+        async with running(server, Hanging(), close_timeout=3):
+            await server.client()
+            await trio.sleep(1)
+        assert trio.current_time() - began <= 1 + 3 + 3
