@@ -1,7 +1,8 @@
 """Phoenix Channels, protocol 2.0.0, with an awaitable and a callback interface."""
 
-from .callbacks import ChannelClient, ChannelTransport, ClientHandle, Connect, run
+from .callbacks import ChannelClient, ChannelTransport, Connect
 from .channel import Channel
+from .client import ClientHandle, run
 from .connect import RECONNECT, connect
 from .errors import (
     AlreadyJoined,

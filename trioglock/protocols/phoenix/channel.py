@@ -229,7 +229,8 @@ class Channel:
             ConnectionClosed: the connection has ended.
             UsageError: called inside a callback.
         """
-        return await self._push(event, payload, timeout, wants_reply=True)
+        checked = self._check_push(event, payload, timeout)
+        return await self._hooks.push(self.id, *checked, wants_reply=True)
 
     async def send(
         self, event: str, payload: Payload = None, *, timeout: float | None = None
@@ -245,18 +246,16 @@ class Channel:
             PushTimeout: the push was not sent in time and is discarded.
             PhoenixError, TrioglockError: as for :meth:`push`.
         """
-        await self._push(event, payload, timeout, wants_reply=False)
+        checked = self._check_push(event, payload, timeout)
+        await self._hooks.push(self.id, *checked, wants_reply=False)
 
-    async def _push(
-        self, event: str, payload: Payload, timeout: float | None, *, wants_reply: bool
-    ) -> PushReply:
+    def _check_push(
+        self, event: str, payload: Payload, timeout: float | None
+    ) -> tuple[str, str, Payload, float]:
         check_event(event)
         seconds = self.timeout if timeout is None else timeout
         check_seconds("timeout", seconds)
-        payload = {} if payload is None else copy_payload(payload)
-        return await self._hooks.push(
-            self.id, self.topic, event, payload, seconds, wants_reply=wants_reply
-        )
+        return self.topic, event, {} if payload is None else copy_payload(payload), seconds
 
     async def leave(self, *, timeout: float | None = None) -> None:
         """Leave the topic and wait for the server's answer; no-op if the channel has ended.
