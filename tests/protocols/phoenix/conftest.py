@@ -14,6 +14,6 @@ def scripted(request: pytest.FixtureRequest) -> Scripted:
 
 
 @pytest.fixture
-def scripted_in_memory() -> Scripted:
-    """Scripted servers in memory, for tests with autojump_clock."""
+def in_memory() -> Scripted:
+    """Scripted servers in memory."""
     return scripted_server("memory")

@@ -73,7 +73,7 @@ async def test_a_close_with_1000_is_final(scripted: Scripted) -> None:
 
 
 async def test_leaving_the_block_wakes_waiting_tasks(
-    scripted_in_memory: Scripted, autojump_clock: MockClock
+    in_memory: Scripted, autojump_clock: MockClock
 ) -> None:
     ended: list[str] = []
 
@@ -82,7 +82,7 @@ async def test_leaving_the_block_wakes_waiting_tasks(
             await call(*args)
         ended.append(name)
 
-    async with trio.open_nursery() as nursery, scripted_in_memory([*JOIN, *JOINED]) as socket:
+    async with trio.open_nursery() as nursery, in_memory([*JOIN, *JOINED]) as socket:
         channel = await socket.join("room:1")
         nursery.start_soon(wait, "push", channel.push, "x")
         nursery.start_soon(wait, "receive", channel.receive)

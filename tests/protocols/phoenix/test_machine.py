@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trioglock.protocols.phoenix import Machine, PhoenixMessage
-from trioglock.protocols.phoenix.machine import Heartbeat
+from trioglock.protocols.phoenix.message import Heartbeat
 from trioglock.protocols.phoenix.state import TRANSITIONS, ChannelPhase
 
 WAITING, ASKING, JOINING, JOINED, PAUSED, ENDED = ChannelPhase

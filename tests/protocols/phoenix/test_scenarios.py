@@ -136,7 +136,7 @@ async def test_29_a_late_end_of_an_old_join_is_ignored(scripted: Scripted, event
 
 
 async def test_30_joining_and_leaving_immediately(
-    scripted_in_memory: Scripted, autojump_clock: MockClock
+    in_memory: Scripted, autojump_clock: MockClock
 ) -> None:
     """One join and one leave are sent, and nothing after that."""
     script = [
@@ -145,7 +145,7 @@ async def test_30_joining_and_leaving_immediately(
         *JOINED,
         *recv(reply("2"), '["1","1","room:1","phx_close",{}]'),
     ]
-    async with scripted_in_memory(script) as socket:
+    async with in_memory(script) as socket:
         channel = await socket.join_soon("room:1")
         await channel.leave()
         with pytest.raises(ChannelClosed):
@@ -185,7 +185,7 @@ async def test_a_join_during_a_long_outage_times_out(autojump_clock: MockClock) 
 
 
 async def test_a_cancelled_join_leaves_the_topic(
-    scripted_in_memory: Scripted, autojump_clock: MockClock
+    in_memory: Scripted, autojump_clock: MockClock
 ) -> None:
     script = [
         *JOIN,
@@ -194,7 +194,7 @@ async def test_a_cancelled_join_leaves_the_topic(
         *JOINED,
         *recv(reply("2"), '["1","1","room:1","phx_close",{}]', reply("3", '"3"')),
     ]
-    async with scripted_in_memory(script) as socket:
+    async with in_memory(script) as socket:
         with trio.move_on_after(1):
             await socket.join("room:1")
         assert (await socket.join("room:1")).joined
@@ -204,7 +204,9 @@ async def test_a_cancelled_join_leaves_the_topic(
 # Replies.
 
 
-async def test_31_a_buffered_push_gets_one_ref_when_it_is_sent(scripted: Scripted) -> None:
+async def test_31_a_buffered_push_gets_one_ref_when_it_is_sent(
+    in_memory: Scripted,
+) -> None:
     """Pushes before the reply to the join are sent in order, once each."""
     script = [
         *JOIN,
@@ -214,7 +216,7 @@ async def test_31_a_buffered_push_gets_one_ref_when_it_is_sent(scripted: Scripte
         *recv(reply("3"), reply("4"), reply("2")),
     ]
     order: list[str] = []
-    async with scripted(script) as socket, trio.open_nursery() as nursery:
+    async with in_memory(script) as socket, trio.open_nursery() as nursery:
         channel = await socket.join_soon("room:1")
 
         async def push(event: str) -> None:
@@ -246,7 +248,7 @@ async def test_31_a_reply_in_time_is_no_timeout(autojump_clock: MockClock) -> No
         assert (await channel.push("wait", 60, timeout=61)).ok
 
 
-async def test_late_duplicate_reordered_and_unknown_replies(scripted: Scripted) -> None:
+async def test_late_duplicate_reordered_and_unknown_replies(in_memory: Scripted) -> None:
     """Each push gets its own reply."""
     script = [
         *JOIN,
@@ -261,7 +263,7 @@ async def test_late_duplicate_reordered_and_unknown_replies(scripted: Scripted) 
         *sent('["1","4","room:1","last",{}]'),
         *recv(reply("4")),
     ]
-    async with scripted(script) as socket:
+    async with in_memory(script) as socket:
         channel = await socket.join("room:1")
         async with trio.open_nursery() as nursery:
             for event in ("a", "b"):
@@ -272,7 +274,8 @@ async def test_late_duplicate_reordered_and_unknown_replies(scripted: Scripted) 
 
 
 async def test_an_answer_after_the_timeout_of_a_join_is_ignored(
-    scripted_in_memory: Scripted, autojump_clock: MockClock
+    in_memory: Scripted,
+    autojump_clock: MockClock,
 ) -> None:
     script = [
         *JOIN,
@@ -282,7 +285,7 @@ async def test_an_answer_after_the_timeout_of_a_join_is_ignored(
         *sent('["3","3","room:1","phx_join",{}]'),
         *recv(reply("3", '"3"')),
     ]
-    async with scripted_in_memory(script) as socket:
+    async with in_memory(script) as socket:
         with pytest.raises(JoinTimeout):
             await socket.join("room:1")
         channel = await socket.join("room:1")

@@ -19,14 +19,14 @@ from trioglock.protocols.phoenix import (
 # Text.
 
 
-async def test_a_join_and_its_reply(scripted: Scripted) -> None:
+async def test_a_join_and_its_reply(in_memory: Scripted) -> None:
     """The ref of the join is sent twice."""
     script = [
         *sent('["1","1","room:1","phx_join",{"name":"al"}]'),
         *recv('["1","1","room:1","phx_reply",{"response":{"welcome":"room:1"},"status":"ok"}]'),
         *recv('["1",null,"room:1","hello",{"topic":"room:1"}]'),
     ]
-    async with scripted(script) as socket:
+    async with in_memory(script) as socket:
         channel = await socket.join("room:1", {"name": "al"})
         assert channel.response == {"welcome": "room:1"}
         assert await channel.receive() == ("hello", {"topic": "room:1"})
@@ -42,7 +42,7 @@ async def test_a_join_and_its_reply(scripted: Scripted) -> None:
     ],
 )
 async def test_a_refused_join_raises_the_response(
-    scripted: Scripted, join_ref: str, reason: str
+    in_memory: Scripted, join_ref: str, reason: str
 ) -> None:
     """The topic can be joined again."""
     script = [
@@ -54,7 +54,7 @@ async def test_a_refused_join_raises_the_response(
         *sent('["2","2","room:1","phx_join",{}]'),
         *recv('["2","2","room:1","phx_reply",{"response":{},"status":"ok"}]'),
     ]
-    async with scripted(script) as socket:
+    async with in_memory(script) as socket:
         with pytest.raises(JoinRefused) as caught:
             await socket.join("room:1")
         assert caught.value.response == {"reason": reason}
@@ -80,14 +80,14 @@ async def test_a_push_and_its_reply(scripted: Scripted, status: str, response: A
         assert reply.ok is (status == "ok")
 
 
-async def test_broadcasts_and_intercepted_messages(scripted: Scripted) -> None:
+async def test_broadcasts_and_intercepted_messages(in_memory: Scripted) -> None:
     """A broadcast has no refs, an intercepted message has the join_ref."""
     script = [
         *JOIN,
         *JOINED,
         *recv('[null,null,"room:1","shout",{"m":"hi"}]', '["1",null,"room:1","intercepted",{}]'),
     ]
-    async with scripted(script) as socket:
+    async with in_memory(script) as socket:
         channel = await socket.join("room:1")
         assert await channel.receive() == ("shout", {"m": "hi"})
         assert await channel.receive() == ("intercepted", {})
@@ -108,7 +108,7 @@ async def test_the_heartbeat_is_a_message_on_the_topic_phoenix(scripted: Scripte
 
 
 @pytest.mark.parametrize("payload", ["{}", '{"reason":"channel_crash"}'])
-async def test_a_crashed_channel_is_joined_again(scripted: Scripted, payload: str) -> None:
+async def test_a_crashed_channel_is_joined_again(in_memory: Scripted, payload: str) -> None:
     """With a new ref; messages of the old join are ignored."""
     script = [
         *JOIN,
@@ -119,7 +119,7 @@ async def test_a_crashed_channel_is_joined_again(scripted: Scripted, payload: st
         *recv('["3","3","room:1","phx_reply",{"response":{"again":true},"status":"ok"}]'),
         *recv('["1",null,"room:1","late",{}]', '["3",null,"room:1","hello",{}]'),
     ]
-    async with scripted(script, rejoin_delays=(0.05,)) as socket:
+    async with in_memory(script, rejoin_delays=(0.05,)) as socket:
         channel = await socket.join("room:1")
         with pytest.raises(ChannelCrashed):
             await channel.push("no such event")
@@ -130,7 +130,7 @@ async def test_a_crashed_channel_is_joined_again(scripted: Scripted, payload: st
         assert recovered is None
 
 
-async def test_phx_close_ends_a_channel_and_its_pushes(scripted: Scripted) -> None:
+async def test_phx_close_ends_a_channel_and_its_pushes(in_memory: Scripted) -> None:
     """It is not joined again."""
     script = [
         *JOIN,
@@ -138,7 +138,7 @@ async def test_phx_close_ends_a_channel_and_its_pushes(scripted: Scripted) -> No
         *sent('["1","2","room:1","stop",{}]'),
         *recv('["1",null,"room:1","last",{}]', '["1","1","room:1","phx_close",{}]'),
     ]
-    async with scripted(script) as socket:
+    async with in_memory(script) as socket:
         channel = await socket.join("room:1")
         with pytest.raises(ChannelClosed):
             await channel.push("stop")
@@ -146,7 +146,7 @@ async def test_phx_close_ends_a_channel_and_its_pushes(scripted: Scripted) -> No
         assert channel.closed
 
 
-async def test_a_leave_and_its_reply(scripted: Scripted) -> None:
+async def test_a_leave_and_its_reply(in_memory: Scripted) -> None:
     """The phx_close after the reply is ignored."""
     script = [
         *JOIN,
@@ -157,7 +157,7 @@ async def test_a_leave_and_its_reply(scripted: Scripted) -> None:
         *sent('["3","3","room:1","phx_join",{}]'),
         *recv('["3","3","room:1","phx_reply",{"response":{},"status":"ok"}]'),
     ]
-    async with scripted(script) as socket:
+    async with in_memory(script) as socket:
         channel = await socket.join("room:1")
         await channel.leave()
         assert channel.closed
@@ -166,18 +166,18 @@ async def test_a_leave_and_its_reply(scripted: Scripted) -> None:
 
 
 @pytest.mark.parametrize("payload", [{}, b"\x01"])
-async def test_an_unmatched_topic(scripted: Scripted, payload: Any) -> None:
+async def test_an_unmatched_topic(in_memory: Scripted, payload: Any) -> None:
     """The reply has no join_ref, and is text even if the push was binary."""
     push = '["1","2","room:1","x",{}]' if payload == {} else b"\x00\x01\x01\x06\x0112room:1x\x01"
     unmatched = '{"response":{"reason":"unmatched topic"},"status":"error"}'
     script = [*JOIN, *JOINED, *sent(push), *recv(f'[null,"2","room:1","phx_reply",{unmatched}]')]
-    async with scripted(script) as socket:
+    async with in_memory(script) as socket:
         channel = await socket.join("room:1")
         assert await channel.push("x", payload) == PushReply("error", {"reason": "unmatched topic"})
 
 
 @pytest.mark.parametrize("diff_first", [False, True])
-async def test_the_order_of_presence_state_and_diff(scripted: Scripted, diff_first: bool) -> None:
+async def test_the_order_of_presence_state_and_diff(in_memory: Scripted, diff_first: bool) -> None:
     """The first diff may arrive before the state or after it."""
     diff = (
         '[null,null,"room:1","presence_diff",'
@@ -190,7 +190,7 @@ async def test_the_order_of_presence_state_and_diff(scripted: Scripted, diff_fir
     both = [diff, state] if diff_first else [state, diff]
     presence = Presence()
     script: list[Step] = [*JOIN, *JOINED, *recv(*both, '["1",null,"room:1","end",{}]')]
-    async with scripted(script) as socket:
+    async with in_memory(script) as socket:
         channel = await socket.join("room:1", presence=presence)
         assert await channel.receive() == ("end", {})
     assert presence.state == {
@@ -216,7 +216,7 @@ async def test_a_binary_push_and_its_reply(scripted: Scripted) -> None:
         assert reply == PushReply("ok", b"\x01\x02\xfe\x00")
 
 
-async def test_binary_pushes_and_broadcasts(scripted: Scripted) -> None:
+async def test_binary_pushes_and_broadcasts(in_memory: Scripted) -> None:
     """A push has no ref, a broadcast has no join_ref either."""
     script = [
         *JOIN,
@@ -227,7 +227,7 @@ async def test_binary_pushes_and_broadcasts(scripted: Scripted) -> None:
         *recv(bytes.fromhex("00010604") + b"9room:1late\xdd"),
         *recv(bytes.fromhex("00000604") + b"room:1none\xee"),
     ]
-    async with scripted(script) as socket:
+    async with in_memory(script) as socket:
         channel = await socket.join("room:1")
         got = [await channel.receive() for _ in range(4)]
         assert got == [
@@ -252,7 +252,7 @@ async def test_an_empty_binary_payload(scripted: Scripted) -> None:
         assert await channel.push("e", b"") == PushReply("error", b"")
 
 
-async def test_malformed_messages_are_counted(scripted: Scripted) -> None:
+async def test_malformed_messages_are_counted(in_memory: Scripted) -> None:
     """They do not end the connection."""
     nonsense: list[str | bytes] = [
         "{",
@@ -268,7 +268,7 @@ async def test_malformed_messages_are_counted(scripted: Scripted) -> None:
         b"\x02\x01\x01\xff\xfe",
     ]
     script = [*JOIN, *JOINED, *recv(*nonsense, '["1",null,"room:1","x",{}]')]
-    async with scripted(script) as socket:
+    async with in_memory(script) as socket:
         channel = await socket.join("room:1")
         assert await channel.receive() == ("x", {})
         assert socket.statistics().invalid == len(nonsense)

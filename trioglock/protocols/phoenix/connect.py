@@ -21,8 +21,8 @@ from ...frames import Data
 from ...options import DialOptions, MessageHeartbeat, check_seconds, check_whole
 from ...transports import Capabilities, Link, NativeTransport, Transport, check_url
 from .hooks import ChannelHooks, PhoenixHooks
-from .machine import REJOIN_DELAYS, Heartbeat, Machine
-from .message import VERSION
+from .machine import REJOIN_DELAYS, Machine
+from .message import VERSION, Heartbeat
 from .serializer import Serializer, V2Serializer
 from .socket import PhoenixSocket
 

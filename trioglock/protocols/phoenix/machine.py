@@ -14,53 +14,46 @@ to call :meth:`Machine.tick`. Two invariants hold:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from .errors import AlreadyJoined, ChannelCrashed, Disconnected, NotJoined
-from .joins import Joins
-from .message import CLOSE, ERROR, HEARTBEAT, PHOENIX, REPLY, PhoenixMessage, PushReply
+from .errors import (
+    AlreadyJoined,
+    ChannelCrashed,
+    Disconnected,
+    JoinRefused,
+    JoinTimeout,
+    NotJoined,
+)
+from .message import (
+    CLOSE,
+    ERROR,
+    JOIN,
+    LEAVE,
+    REPLY,
+    Heartbeat,
+    PhoenixMessage,
+    PushReply,
+)
 from .pushes import Pushes, Timers
-from .state import ChannelPhase, DeliverMessage, Effect, Membership, Push, ResolvePush
+from .state import (
+    ChannelEnded,
+    ChannelInterrupted,
+    ChannelJoined,
+    ChannelPhase,
+    DeliverMessage,
+    Effect,
+    GetPayload,
+    Membership,
+    Push,
+    ResolvePush,
+    SendMessage,
+)
 
-__all__ = ["REJOIN_DELAYS", "Heartbeat", "Machine"]
+__all__ = ["REJOIN_DELAYS", "Machine"]
 
 REJOIN_DELAYS = (1.0, 2.0, 5.0, 10.0)
 """Seconds before each attempt to join again, the last one repeated, as in the JavaScript client."""
-
-
-class Heartbeat:
-    """Creates heartbeats and recognizes the answer to the latest one.
-
-    Args:
-        new_ref: returns a ref that was never used, so that neither a late answer nor an answer
-            on an earlier connection counts.
-    """
-
-    def __init__(self, new_ref: Callable[[], str]) -> None:
-        self._new_ref = new_ref
-        self._ref: str | None = None
-
-    @property
-    def pending(self) -> bool:
-        """Whether a heartbeat has not been answered."""
-        return self._ref is not None
-
-    def next(self) -> PhoenixMessage:
-        """Return the next heartbeat to send."""
-        self._ref = self._new_ref()
-        return PhoenixMessage(None, self._ref, PHOENIX, HEARTBEAT, {})
-
-    def is_answer(self, message: PhoenixMessage) -> bool:
-        """Whether ``message`` answers the latest heartbeat; True once for each."""
-        if self._ref is None or message.topic != PHOENIX or message.ref != self._ref:
-            return False
-        self._ref = None
-        return True
-
-    def forget(self) -> None:
-        """Expect no answer any more: the connection has changed."""
-        self._ref = None
 
 
 class Machine:
@@ -82,7 +75,9 @@ class Machine:
         self._refs = itertools.count(1)
         self._timers: Timers[int] = Timers()
         self._pushes = Pushes(self._timers, self._ref, max_buffer)
-        self._joins = Joins(self._timers, self._ref, self._pushes, rejoin_delays)
+        self._delays = tuple(rejoin_delays)
+        self._topics: dict[str, Membership] = {}
+        self._channels: dict[int, Membership] = {}
         self.heartbeat: Heartbeat = Heartbeat(self._ref)
 
     # State.
@@ -99,17 +94,17 @@ class Machine:
 
     def phase(self, channel: int) -> ChannelPhase | None:
         """Return the phase of the channel with the number ``channel``, or None if it has ended."""
-        membership = self._joins.numbers.get(channel)
+        membership = self._channels.get(channel)
         return None if membership is None else membership.phase
 
     def join_ref(self, channel: int) -> str | None:
         """Return the ref of the current join of ``channel``, or None if there is none."""
-        membership = self._joins.numbers.get(channel)
+        membership = self._channels.get(channel)
         return None if membership is None else membership.join_ref
 
     def channel(self, topic: str) -> int | None:
         """Return the number of the channel of ``topic``, or None if there is none."""
-        membership = self._joins.topics.get(topic)
+        membership = self._topics.get(topic)
         return None if membership is None else membership.id
 
     # The connection.
@@ -118,19 +113,33 @@ class Machine:
         """Handle a new connection at ``now``, in seconds: every channel joins, or joins again."""
         self.connected = True
         self.heartbeat.forget()
-        return [self._joins.ask(channel, now) for channel in self._joins.numbers.values()]
+        return [self._ask(channel, now) for channel in self._channels.values()]
 
     def disconnect(self) -> list[Effect]:
         """Handle the loss of the connection: pending pushes and joins are not answered."""
         self.connected = False
         self.heartbeat.forget()
-        return [*self._pushes.disconnected(), *self._joins.disconnected()]
+        effects = self._pushes.disconnected()
+        lost = "the connection was lost"
+        for channel in list(self._channels.values()):
+            effects += self._pushes.lose(channel, Disconnected, lost)
+            was_joined = channel.phase is ChannelPhase.JOINED
+            channel.enter(ChannelPhase.WAITING)
+            channel.join_ref = None
+            if not self._delays:
+                effects += self._end(channel, Disconnected(lost))
+            elif channel.joined_once:
+                self._timers.cancel(channel.id)
+                channel.failed_rejoins = 0
+                if was_joined:
+                    effects.append(ChannelInterrupted(channel.id, Disconnected(lost)))
+        return effects
 
     def close(self) -> list[Effect]:
         """Handle the end of the last connection: every channel ends."""
         effects = self.disconnect()
-        for channel in list(self._joins.numbers.values()):
-            effects += self._joins.end(channel, Disconnected("the connection has ended"))
+        for channel in list(self._channels.values()):
+            effects += self._end(channel, Disconnected("the connection has ended"))
         return effects
 
     # Joining and leaving.
@@ -153,29 +162,40 @@ class Machine:
             AlreadyJoined: the topic has a channel.
             Disconnected: there is no connection, and ``offline`` is False.
         """
-        if topic in self._joins.topics:
+        if topic in self._topics:
             raise AlreadyJoined(f"{topic!r} is already joined, or being joined, on this socket")
         if not offline:
             self.check_connected(topic)
         channel = Membership(next(self._ids), topic, timeout)
-        self._joins.add(channel, deadline)
+        self._topics[topic] = self._channels[channel.id] = channel
+        self._timers.set(channel.id, deadline)
         # The time matters to later joins only.
-        return channel.id, [self._joins.ask(channel, 0)] if self.connected else []
+        return channel.id, [self._ask(channel, 0)] if self.connected else []
 
     def payload(self, number: int, attempt: int, payload: Any) -> list[Effect]:
         """Join with ``payload``, the result of :class:`GetPayload` with ``attempt``.
 
         The result of an attempt that is over is ignored. ``number`` is that of the channel.
         """
-        return self._joins.payload(number, attempt, payload)
+        channel = self._channels.get(number)
+        if (
+            channel is None
+            or channel.attempt != attempt
+            or channel.phase is not ChannelPhase.ASKING
+        ):
+            return []
+        ref = self._ref()
+        channel.enter(ChannelPhase.JOINING)
+        channel.join_ref = ref
+        return [SendMessage(PhoenixMessage(ref, ref, channel.topic, JOIN, payload))]
 
     def fail(self, number: int, error: Exception) -> list[Effect]:
         """End the channel with this ``number`` because of a local ``error``."""
-        channel = self._joins.numbers.get(number)
+        channel = self._channels.get(number)
         if channel is None:
             return []
-        leave = self._joins.leave_silently(channel)
-        return [*self._joins.end(channel, error), *leave]
+        leave = self._leave_silently(channel)
+        return [*self._end(channel, error), *leave]
 
     def leave(self, number: int, deadline: float) -> tuple[int, list[Effect]]:
         """Leave a channel in any phase; its topic may be joined again immediately.
@@ -191,10 +211,10 @@ class Machine:
         Raises:
             NotJoined: the channel has ended.
         """
-        channel = self._joins.get(number)
+        channel = self._get(number)
         join_ref = channel.join_ref
         leave = next(self._ids)
-        effects = self._joins.end(channel, None, "the channel was left")
+        effects = self._end(channel, None, "the channel was left")
         if not self.connected or join_ref is None:
             return leave, [*effects, ResolvePush(leave, PushReply("ok", {}))]
         send = self._pushes.leave(leave, channel.topic, join_ref, deadline)
@@ -231,7 +251,7 @@ class Machine:
             Disconnected: there is no connection, and ``buffered`` is False.
             BufferFull: too many pushes wait already.
         """
-        channel = self._joins.get(number)
+        channel = self._get(number)
         push = Push(next(self._ids), event, payload, wants_reply, channel)
         if channel.phase is ChannelPhase.JOINED:
             return push.id, self._pushes.send(push, deadline)
@@ -256,12 +276,12 @@ class Machine:
         """Handle a ``message`` from the server at ``now``, in seconds."""
         if message.event == REPLY:
             return self._replied(message, now)
-        channel = self._joins.topics.get(message.topic)
+        channel = self._topics.get(message.topic)
         if channel is None or not channel.accepts(message.join_ref):
             return self._unmatched(message)
         if message.event == CLOSE:
             text = "the server closed the channel"
-            return self._joins.end(channel, None, text, message.payload)
+            return self._end(channel, None, text, message.payload)
         if message.event == ERROR:
             return self._crashed(channel, message.payload, now)
         return [DeliverMessage(channel.id, message)]
@@ -279,10 +299,10 @@ class Machine:
         effects: list[Effect] = []
         if ref is not None and isinstance(payload, dict) and isinstance(payload.get("status"), str):
             reply = PushReply(payload["status"], payload.get("response"))
-            channel = self._joins.topics.get(message.topic)
+            channel = self._topics.get(message.topic)
             if channel is not None and channel.accepts(message.join_ref):
                 if ref == channel.join_ref and channel.phase is ChannelPhase.JOINING:
-                    return self._joins.answered(channel, reply, now)
+                    return self._join_answered(channel, reply, now)
                 effects = self._pushes.replied(channel, ref, reply)
             effects = effects or self._pushes.left(message.topic, ref, reply)
         if not effects:
@@ -292,7 +312,7 @@ class Machine:
     def _crashed(self, channel: Membership, payload: Any, now: float) -> list[Effect]:
         text = f"the channel {channel.topic!r} crashed on the server: {payload!r}"
         lost = self._pushes.lose(channel, ChannelCrashed, text)
-        return [*lost, *self._joins.fail_attempt(channel, ChannelCrashed(text), now, payload)]
+        return [*lost, *self._fail_attempt(channel, ChannelCrashed(text), now, payload)]
 
     # Time.
 
@@ -301,8 +321,73 @@ class Machine:
         effects: list[Effect] = []
         while (number := self._timers.expired(now)) is not None:
             ended = self._pushes.expired(number)
-            effects += self._joins.expired(number, now) if ended is None else ended
+            effects += self._join_expired(number, now) if ended is None else ended
         return effects
 
     def _ref(self) -> str:
         return str(next(self._refs))
+
+    # The life of a channel.
+
+    def _get(self, number: int) -> Membership:
+        channel = self._channels.get(number)
+        if channel is None:
+            raise NotJoined("the channel has ended; join the topic again")
+        return channel
+
+    def _ask(self, channel: Membership, now: float) -> GetPayload:
+        """Begin an attempt to join."""
+        channel.enter(ChannelPhase.ASKING)
+        channel.attempt += 1
+        if channel.joined_once:
+            # The first join has one deadline for all of its attempts.
+            self._timers.set(channel.id, now + channel.timeout)
+        return GetPayload(channel.id, channel.attempt)
+
+    def _join_answered(self, channel: Membership, reply: PushReply, now: float) -> list[Effect]:
+        if not reply.ok:
+            return self._fail_attempt(channel, JoinRefused(channel.topic, reply.response), now)
+        again = channel.joined_once
+        channel.enter(ChannelPhase.JOINED)
+        channel.joined_once, channel.failed_rejoins = True, 0
+        self._timers.cancel(channel.id)
+        return [ChannelJoined(channel.id, reply.response, again), *self._pushes.flush(channel)]
+
+    def _join_expired(self, number: int, now: float) -> list[Effect]:
+        channel = self._channels[number]
+        if channel.phase is ChannelPhase.PAUSED:
+            return [self._ask(channel, now)]
+        # The server may still accept the join, so the leave is needed.
+        leave = self._leave_silently(channel)
+        late = JoinTimeout(f"no answer to joining {channel.topic!r} in time")
+        return [*leave, *self._fail_attempt(channel, late, now)]
+
+    def _fail_attempt(
+        self, channel: Membership, cause: Exception, now: float, payload: Any = None
+    ) -> list[Effect]:
+        """End a channel that was never joined; pause one that was."""
+        delays = self._delays
+        if not (channel.joined_once and delays):
+            return self._end(channel, cause, payload=payload)
+        self._timers.set(channel.id, now + delays[min(channel.failed_rejoins, len(delays) - 1)])
+        channel.failed_rejoins += 1
+        channel.enter(ChannelPhase.PAUSED)
+        channel.join_ref = None
+        return [ChannelInterrupted(channel.id, cause)]
+
+    def _leave_silently(self, channel: Membership) -> list[Effect]:
+        """Send a leave whose answer is ignored, if a join was sent."""
+        if channel.join_ref is None:
+            return []
+        leave = PhoenixMessage(channel.join_ref, self._ref(), channel.topic, LEAVE, {})
+        return [SendMessage(leave)]
+
+    def _end(
+        self, channel: Membership, cause: Exception | None, text: str = "", payload: Any = None
+    ) -> list[Effect]:
+        """End a channel, after its pushes."""
+        effects = self._pushes.end(channel, text or f"the channel has ended: {cause}")
+        channel.enter(ChannelPhase.ENDED)
+        del self._topics[channel.topic], self._channels[channel.id]
+        self._timers.cancel(channel.id)
+        return [*effects, ChannelEnded(channel.id, cause, payload)]

@@ -6,6 +6,7 @@ Phoenix and ``assets/js/phoenix/serializer.js`` in the JavaScript client.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "PHOENIX",
     "REPLY",
     "VERSION",
+    "Heartbeat",
     "PhoenixMessage",
     "PushReply",
     "check_event",
@@ -78,6 +80,40 @@ class PushReply:
     def ok(self) -> bool:
         """Whether the status is ``"ok"``."""
         return self.status == "ok"
+
+
+class Heartbeat:
+    """Creates heartbeats and recognizes the answer to the latest one.
+
+    Args:
+        new_ref: returns a ref that was never used, so that neither a late answer nor an answer
+            on an earlier connection counts.
+    """
+
+    def __init__(self, new_ref: Callable[[], str]) -> None:
+        self._new_ref = new_ref
+        self._ref: str | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a heartbeat has not been answered."""
+        return self._ref is not None
+
+    def next(self) -> PhoenixMessage:
+        """Return the next heartbeat to send."""
+        self._ref = self._new_ref()
+        return PhoenixMessage(None, self._ref, PHOENIX, HEARTBEAT, {})
+
+    def is_answer(self, message: PhoenixMessage) -> bool:
+        """Whether ``message`` answers the latest heartbeat; True once for each."""
+        if self._ref is None or message.topic != PHOENIX or message.ref != self._ref:
+            return False
+        self._ref = None
+        return True
+
+    def forget(self) -> None:
+        """Expect no answer any more: the connection has changed."""
+        self._ref = None
 
 
 def check_topic(topic: object) -> None:
