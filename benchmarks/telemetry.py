@@ -39,22 +39,22 @@ MESSAGES = 200_000
 @contextmanager
 def cut_out() -> Iterator[None]:
     """A reader that has never heard of telemetry."""
-    as_it_is = Reader._messages  # noqa: SLF001 - the very path to be compared
+    as_it_is = Reader._handle_messages  # noqa: SLF001 - the very path to be compared
 
-    def messages(self: Any, run: list[Any]) -> None:
+    def handle_messages(self: Any, run: list[Any]) -> None:
         self.messages += len(run)
         if self._is_answer is not None:
-            run = self._without_answers(run, self._is_answer)
-        if self._session.is_open or not self._hooks_lag():
+            run = self._remove_answers(run, self._is_answer)
+        if self._owner.is_open or not self._hooks_behind():
             self._actor.receive(run)
         else:
-            self._receive_queue.give_up(run)
+            self._receive_queue.drop(run)
 
-    Reader._messages = messages  # type: ignore[method-assign]  # noqa: SLF001
+    Reader._handle_messages = handle_messages  # type: ignore[method-assign]  # noqa: SLF001
     try:
         yield
     finally:
-        Reader._messages = as_it_is  # type: ignore[method-assign]  # noqa: SLF001
+        Reader._handle_messages = as_it_is  # type: ignore[method-assign]  # noqa: SLF001
 
 
 @contextmanager

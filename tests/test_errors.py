@@ -40,8 +40,8 @@ from trioglock.routing import RequestLost, RequestTimeout
 LINE = re.compile(r"    (?P<indent>[│ ├└─]*)(?P<name>[A-Z]\w+)(?: \((?P<builtin>\w+)\))?(?: .*)?")
 
 
-def drawn_tree(module: ModuleType) -> dict[str, tuple[str | None, str | None]]:
-    """Each name in the docstring's drawing with its parent's and that of its builtin base."""
+def documented_tree(module: ModuleType) -> dict[str, tuple[str | None, str | None]]:
+    """The names of the classes in the docstring, with their parent and builtin base."""
     tree: dict[str, tuple[str | None, str | None]] = {}
     path: list[str] = []
     assert module.__doc__ is not None
@@ -54,8 +54,8 @@ def drawn_tree(module: ModuleType) -> dict[str, tuple[str | None, str | None]]:
     return tree
 
 
-def real_tree(module: ModuleType, root: type) -> dict[str, tuple[str | None, str | None]]:
-    """The same of the classes themselves."""
+def actual_tree(module: ModuleType, root: type) -> dict[str, tuple[str | None, str | None]]:
+    """The names of the classes, with their parent and builtin base."""
     tree: dict[str, tuple[str | None, str | None]] = {}
     for name, kind in inspect.getmembers(module, inspect.isclass):
         if issubclass(kind, root):
@@ -73,17 +73,17 @@ def real_tree(module: ModuleType, root: type) -> dict[str, tuple[str | None, str
     [(errors, TrioglockError), (disconnect, Disconnect)],
     ids=["errors", "reasons"],
 )
-def test_the_drawn_tree_is_the_real_one(module: ModuleType, root: type) -> None:
-    """Every class stands in the docstring, under its parent, with its builtin base."""
-    tree = drawn_tree(module)
-    assert tree == real_tree(module, root)
+def test_the_documented_tree_matches_the_classes(module: ModuleType, root: type) -> None:
+    """The docstring lists every class under its parent, with its builtin base."""
+    tree = documented_tree(module)
+    assert tree == actual_tree(module, root)
     assert set(tree) == set(module.__all__)
     assert set(tree) <= set(trioglock.__all__)
 
 
 @pytest.mark.parametrize("name", sorted(errors.__all__))
-def test_every_error_says_whose_fault_it_is(name: str) -> None:
-    """Its docstring is its own, and it can be caught together with all others."""
+def test_every_error_is_documented(name: str) -> None:
+    """Each has its own docstring and is a TrioglockError."""
     kind = getattr(trioglock, name)
     assert kind.__doc__ != kind.__base__.__doc__
     assert kind.__doc__.endswith((".", "\n    "))
@@ -91,8 +91,8 @@ def test_every_error_says_whose_fault_it_is(name: str) -> None:
     assert issubclass(kind, Exception)
 
 
-def test_a_refusal_keeps_the_answer() -> None:
-    """Status, headers, body and phrase; the text has the status line and no secrets."""
+def test_a_refused_handshake_keeps_the_response() -> None:
+    """Its text contains the status line, and its repr no secrets."""
     headers = Headers({"Retry-After": "5", "Set-Cookie": "hunter2"})
     error = HandshakeRefused(503, headers, b"later", "Service Unavailable")
     assert str(error) == "the server refused the handshake: 503 Service Unavailable"
@@ -102,8 +102,8 @@ def test_a_refusal_keeps_the_answer() -> None:
     assert "hunter2" not in repr(error)
 
 
-def test_a_failed_redirect_is_a_refusal_with_a_problem() -> None:
-    """It keeps the last answer and says what was wrong with it."""
+def test_a_failed_redirect_describes_the_problem() -> None:
+    """It has the attributes of the last response."""
     refused = HandshakeRefused(302, Headers({"Location": "x"}), b"body", "Found")
     error = RedirectFailed(refused, "more than 10 redirects")
     assert str(error) == "more than 10 redirects (status 302)"
@@ -113,12 +113,12 @@ def test_a_failed_redirect_is_a_refusal_with_a_problem() -> None:
     )  # fmt: skip
 
 
-def test_giving_up_tells_how_often_and_the_last_reason() -> None:
-    """All attempts are kept, oldest first; without any the text still reads."""
+def test_a_failed_reconnect_shows_the_number_of_attempts_and_the_last_reason() -> None:
+    """``attempts`` has all of them, oldest first, and may be empty."""
     attempts = [ConnectionLost(attempt=1), HandshakeFailed(attempt=2, error=ConnectError("no"))]
     error = ReconnectFailed(attempts)
     assert error.attempts == tuple(attempts)
-    assert str(error) == "gave up after 2 attempts; no connection: no"
+    assert str(error) == "gave up after 2 attempts; could not connect: no"
     assert str(ReconnectFailed([])) == "gave up after 0 attempts"
 
 
@@ -138,26 +138,26 @@ def test_giving_up_tells_how_often_and_the_last_reason() -> None:
         ),
         (
             ConnectionClosedError(None, Close(1011), LocalClose(code=1011, clean=False)),
-            1011, "", "closed: 1011; the peer has not confirmed it",
+            1011, "", "closed: 1011; the peer did not answer",
         ),
         (ConnectionClosedError(None, None), 1006, "", "the connection is closing"),
         (
             ConnectionClosedError(None, None, HeartbeatTimeout(silence=20), ["a", b"b"]),
             1006, "",
-            "lost: the peer was silent for 20 seconds; 2 frames never sent",
+            "connection lost: the peer sent nothing for 20 seconds; 2 messages were not sent",
         ),
         (ConnectionClosedOK(Close(1005), Close(1000)), 1005, "", "the connection is closing: 1005"),
     ],
 )  # fmt: skip
-def test_a_closed_connection_says_why(
+def test_code_reason_and_text_of_a_closed_connection(
     error: ConnectionClosed, code: int, reason: str, text: str
 ) -> None:
-    """The peer's code wins over ours, 1006 stands for neither; the text is that of the cause."""
+    """The peer's code takes precedence; 1006 means that there is none."""
     assert (error.code, error.reason, str(error)) == (code, reason, text)
 
 
-def test_a_closed_connection_keeps_both_frames_and_what_was_not_sent() -> None:
-    """As they were given; ``unsent`` can no longer change."""
+def test_a_closed_connection_keeps_both_frames_and_the_unsent_messages() -> None:
+    """``unsent`` is a copy."""
     unsent = ["a", b"b"]
     error = ConnectionClosedError(Close(1000), Close(1001), HookError(error=KeyError("x")), unsent)
     unsent.clear()
@@ -179,38 +179,38 @@ REFUSED = HandshakeRefused(302, Headers({"Location": "x"}), b"body", "Found")
     ],
     ids=repr,
 )  # fmt: skip
-def test_errors_survive_copying_and_pickling(error: TrioglockError) -> None:
-    """They may cross to another thread or process and still say the same."""
-    for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own
-        assert type(twin) is type(error)
-        assert str(twin) == str(error)
-        assert repr(vars(twin)) == repr(vars(error))
+def test_errors_can_be_copied_and_pickled(error: TrioglockError) -> None:
+    """The copy has the same text and attributes."""
+    for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own
+        assert type(other) is type(error)
+        assert str(other) == str(error)
+        assert repr(vars(other)) == repr(vars(error))
 
 
-UNKIND = "no\nERROR forged \x1b[31m\u202e token=s3cret wss://al:s3cret@h/ " + "x" * 5000
+PEER_TEXT = "no\nERROR forged \x1b[31m\u202e wss://al:s3cret@h/?token=s3cret " + "x" * 5000
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        TrioglockError(UNKIND),
-        errors.InvalidOption(UNKIND),
-        errors.ConnectFailed(UNKIND),
-        HandshakeRefused(400, Headers(), b"", UNKIND),
-        RedirectFailed(HandshakeRefused(302, Headers()), UNKIND),
-        ReconnectFailed([HandshakeFailed(error=OSError(UNKIND))]),
-        errors.RestartLimit([OSError(UNKIND)], 5.0),
-        ConnectionClosedError(None, None, ConnectionLost(error=OSError(UNKIND))),
-        ConnectionClosedError(Close(4000, UNKIND[:70]), None, None),
-        RequestLost("event", ConnectionLost(error=OSError(UNKIND))),
-        RequestTimeout(UNKIND, 5),
-        gossip.RequestFailed("event", UNKIND),
-        phoenix.JoinRefused("room:1", {"reason": UNKIND, "token": "s3cret"}),
+        TrioglockError(PEER_TEXT),
+        errors.InvalidOption(PEER_TEXT),
+        errors.ConnectFailed(PEER_TEXT),
+        HandshakeRefused(400, Headers(), b"", PEER_TEXT),
+        RedirectFailed(HandshakeRefused(302, Headers()), PEER_TEXT),
+        ReconnectFailed([HandshakeFailed(error=OSError(PEER_TEXT))]),
+        errors.RestartLimit([OSError(PEER_TEXT)], 5.0),
+        ConnectionClosedError(None, None, ConnectionLost(error=OSError(PEER_TEXT))),
+        ConnectionClosedError(Close(4000, PEER_TEXT[:70]), None, None),
+        RequestLost("event", ConnectionLost(error=OSError(PEER_TEXT))),
+        RequestTimeout(PEER_TEXT, 5),
+        gossip.RequestFailed("event", PEER_TEXT),
+        phoenix.JoinRefused("room:1", {"reason": PEER_TEXT, "token": "s3cret"}),
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_others_say_is_quoted_with_care(error: TrioglockError) -> None:
-    """In one line of bounded length, that forges no other, and without secrets."""
+def test_text_from_a_peer_is_escaped_and_redacted(error: TrioglockError) -> None:
+    """It fits in one line of limited length, which cannot forge other lines of a log."""
     for text in (str(error), repr(error)):
         assert len(text) < 1200
         assert text.isprintable()
@@ -234,35 +234,35 @@ class Mute(Exception):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_cannot_be_quoted_is_said_to_be_so(error: TrioglockError) -> None:
-    """The causes may be anything that somebody has raised."""
-    assert re.search(r"whose (repr|text) raises LookupError", str(error))
+def test_a_cause_whose_text_raises_is_described(error: TrioglockError) -> None:
+    """An exception of user code may have a broken ``__str__`` or ``__repr__``."""
+    assert re.search(r"whose (repr|str) raises LookupError", str(error))
 
 
 @pytest.mark.parametrize(
-    ("reason", "words"),
+    ("reason", "text"),
     [
         (RemoteClose(code=1001, reason="bye"), "closed by the peer: 1001 bye"),
-        (RemoteClose(code=1005), "closed by the peer: without a code"),
+        (RemoteClose(code=1005), "closed by the peer without a code"),
         (LocalClose(), "closed: 1000"),
         (LocalClose(code=4000, reason="off", clean=False),
-         "closed: 4000 off; the peer has not confirmed it"),
+         "closed: 4000 off; the peer did not answer"),
         (ProtocolViolation(code=1009, reason="too much"),
-         "closed with 1009, for what the peer has sent: too much"),
-        (ConnectionLost(), "lost: the peer went away without a Close frame"),
-        (ConnectionLost(error=OSError("reset")), "lost: reset"),
-        (HeartbeatTimeout(silence=20), "lost: the peer was silent for 20 seconds"),
+         "protocol violation by the peer: 1009 too much"),
+        (ConnectionLost(), "connection lost: the stream ended without a Close frame"),
+        (ConnectionLost(error=OSError("reset")), "connection lost: reset"),
+        (HeartbeatTimeout(silence=20), "connection lost: the peer sent nothing for 20 seconds"),
         (HeartbeatTimeout(silence=60, writing=True),
-         "lost: the peer read nothing for 60 seconds"),
-        (HandshakeFailed(error=ConnectError("refused")), "no connection: refused"),
-        (HandshakeFailed(error=errors.OpenTimeout("no connection within 3 seconds")),
-         "no connection within 3 seconds"),
-        (HookError(error=KeyError("x")), "failed: KeyError: 'x'"),
-        (Aborted(), "dropped without a closing handshake"),
-        (RemoteClose(code=4000, reason="a\nb token=s3cret"),
-         "closed by the peer: 4000 a\\nb token=[hidden]"),
+         "connection lost: the peer read nothing for 60 seconds"),
+        (HandshakeFailed(error=ConnectError("refused")), "could not connect: refused"),
+        (HandshakeFailed(error=errors.OpenTimeout("timed out after 3 seconds")),
+         "could not connect: timed out after 3 seconds"),
+        (HookError(error=KeyError("x")), "a hook or task failed: KeyError: 'x'"),
+        (Aborted(), "aborted without a closing handshake"),
+        (RemoteClose(code=4000, reason="a\nb ws://h/?token=s3cret"),
+         "closed by the peer: 4000 a\\nb ws://h/?token=[hidden]"),
     ],
 )  # fmt: skip
-def test_reasons_speak(reason: Disconnect, words: str) -> None:
-    """In a line, for a person; what others say is quoted with care."""
-    assert str(reason) == words
+def test_reasons_as_text(reason: Disconnect, text: str) -> None:
+    """The text is a single line, and quoted text is redacted."""
+    assert str(reason) == text

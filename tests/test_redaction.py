@@ -1,8 +1,7 @@
-"""What may be shown: nothing of a query, no user, no value whose name tells that it is secret."""
+"""Redaction of URLs, headers, subprotocols and texts."""
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from trioglock import Handshake, Headers
 from trioglock._redact import (
-    LONGEST,
+    MAX_LINE,
     redact_header,
     redact_line,
     redact_query,
@@ -20,9 +19,9 @@ from trioglock._redact import (
     redact_subprotocols,
     redact_text,
     redact_url,
+    safe_repr,
+    safe_str,
     shorten,
-    shown,
-    text_of,
     without_secrets,
     without_user_info,
 )
@@ -41,7 +40,7 @@ from trioglock.options import DialOptions
         ("/chat?token=s3cret", "/chat?token=[hidden]"),
         ("wss://h/#access_token=s3cret", "wss://h/#"),
         ("wss://h/?a=1#access_token=s3cret", "wss://h/?a=[hidden]#"),
-        # A port is no password, and the path of somebody's page no host.
+        # A port is not a password, and an "@" in the path does not end user information.
         ("wss://h:8080/@al", "wss://h:8080/@al"),
         ("wss://[::1]:8080/@al", "wss://[::1]:8080/@al"),
         ("wss://h/@al", "wss://h/@al"),
@@ -49,8 +48,8 @@ from trioglock.options import DialOptions
         ("", ""),
     ],
 )  # fmt: skip
-def test_of_an_address_only_names_are_shown(url: str, shown: str) -> None:
-    """Whatever the parameter is called: any of them may be a token."""
+def test_urls(url: str, shown: str) -> None:
+    """User information is removed, and all values of the query are hidden."""
     assert redact_url(url) == shown
     assert "s3cret" not in redact_query(url)
 
@@ -70,8 +69,8 @@ def test_of_an_address_only_names_are_shown(url: str, shown: str) -> None:
         ("al:s3cret@h://x", "h://x"),
     ],
 )
-def test_user_and_password_are_found_in_what_is_no_url(url: str, shown: str) -> None:
-    """An unescaped character in a password, a slash too many, no scheme: a typing error."""
+def test_malformed_urls(url: str, shown: str) -> None:
+    """User and password are removed despite unescaped characters or a missing scheme."""
     assert redact_url(url) == shown
     assert "s3cret" not in shown
     if url.startswith(("wss://", "1wss://")):
@@ -109,7 +108,7 @@ def test_user_and_password_are_found_in_what_is_no_url(url: str, shown: str) -> 
     ],
 )
 def test_headers(name: str, value: str, shown: str) -> None:
-    """Those whose names tell are hidden, also in the repr of all; the value itself is there."""
+    """The repr of Headers hides the same secrets; the values themselves are unchanged."""
     assert redact_header(name, value) == shown
     headers = Headers({name: value})
     assert repr(headers) == f"Headers({[(name, shown)]!r})"
@@ -120,43 +119,26 @@ def test_headers(name: str, value: str, shown: str) -> None:
     ("text", "shown"),
     [
         ("nothing to hide: 12 of 34", "nothing to hide: 12 of 34"),
+        ("cannot reach wss://al:pw@h/?t=s3cret now", "cannot reach wss://h/?t=[hidden] now"),
+        ("(wss://h/?t=s3cret) wss://al:s3cret@h: no", "(wss://h/?t=[hidden]) wss://h: no"),
+        ("GET /feed?code=s3cret HTTP/1.1", "GET /feed?code=[hidden] HTTP/1.1"),
+        ("GET /feed?t=s3cret, refused", "GET /feed?t=[hidden], refused"),
+        ("bad line Set-Cookie: a=s3cret; b=s3cret", "bad line Set-Cookie: [hidden]"),
+        ("X-Api-Key: s3cret\nHost: h", "X-Api-Key: [hidden]\nHost: h"),
+        ("sent Bearer s3cret-token there", "sent Bearer [hidden] there"),
+        ("sent basic czNjcmV0 there", "sent basic [hidden] there"),
+        ("{'x': 'Bearer s3cret'}", "{'x': 'Bearer [hidden]'}"),
+        ("a eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJzM2NyZXQifQ.c2VjcmV0 b", "a [hidden] b"),
         ('{"token": "s3cret", "room": "7"}', '{"token": "[hidden]", "room": "7"}'),
         ('{"token": "a\\"s3cret"}', '{"token": "[hidden]"}'),
         ("{'client_secret': 's3cret'}", "{'client_secret': '[hidden]'}"),
         ('{"token":"s3cre', '{"token":"[hidden]'),
-        ('\'{"user": {"password": "s3cret"}}\'', '\'{"user": {"password": "[hidden]"}}\''),
-        ('"{\\"token\\": \\"s3cret\\"}"', '"{\\"token\\": \\"[hidden]\\"}"'),
-        ('"{\\"token\\": \\"a\\\\\\"s3cret\\", \\"a\\": 1}"',
-         '"{\\"token\\": \\"[hidden]\\", \\"a\\": 1}"'),
-        ("[('Authorization', 'Bearer s3cret'), ('A', 'b')]",
-         "[('Authorization', '[hidden]'), ('A', 'b')]"),
-        ("[(b'cookie', b'sid=s3cret')]", "[(b'cookie', b'[hidden]')]"),
-        ('["token","s3cret"]', '["token","[hidden]"]'),
-        ("{'x': 'Bearer s3cret'}", "{'x': 'Bearer [hidden]'}"),
-        ('Cookie: a="s3cret"; b=s3cret\nHost: h', "Cookie: [hidden]\nHost: h"),
-        ('Authorization: Digest username="al", response="s3cret"', "Authorization: [hidden]"),
-        ('{"tokens": ["s3cret", "]s3cret"], "a": 1}', '{"tokens": [hidden], "a": 1}'),
-        ("credentials=Credentials('al', key='s3cret')", "credentials=[hidden]"),
-        ('{"auth": {"user": "al", "key": "s3cret"', '{"auth": [hidden]'),
-        ('{"user": "al", "pass": "s3cret"}', '{"user": "al", "pass": "[hidden]"}'),
-        ("user[password]=s3cret&a=1", "user[password]=[hidden]&a=1"),
-        ("user%5Bpassword%5D=s3cret&a=1", "user%5Bpassword%5D=[hidden]&a=1"),
-        ('"wss:\\/\\/al:s3cret@h\\/?code=s3cret"', '"wss://h/?code=[hidden]"'),
-        ("GET /feed?code=s3cret HTTP/1.1", "GET /feed?code=[hidden] HTTP/1.1"),
-        ("a eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJzM2NyZXQifQ.c2VjcmV0 b", "a [hidden] b"),
-        ("access_token=s3cret&a=1", "access_token=[hidden]&a=1"),
-        ("Cookie: a=s3cret; b=s3cret", "Cookie: [hidden]"),
-        ("Authorization: Digest nonce=s3cret", "Authorization: [hidden]"),
-        ("sent Bearer s3cret-token there", "sent Bearer [hidden] there"),
-        ("cannot reach wss://al:pw@h/?t=s3cret now", "cannot reach wss://h/?t=[hidden] now"),
-        ("password:", "password:"),
-        ("(wss://h/?t=s3cret) wss://al:s3cret@h: no", "(wss://h/?t=[hidden]) wss://h: no"),
-        ("GET /feed?t=s3cret, refused", "GET /feed?t=[hidden], refused"),
+        ('{"user": {"password": "s3cret"}}', '{"user": {"password": "[hidden]"}}'),
         ("", ""),
     ],
-)  # fmt: skip
+)
 def test_texts(text: str, shown: str) -> None:
-    """Errors of other libraries, messages, reprs: the values behind telling names are hidden."""
+    """URLs, request targets, credentials and secret members of JSON are hidden."""
     assert redact_text(text) == shown
     assert "s3cret" not in redact_text(text)
 
@@ -177,8 +159,8 @@ def test_texts(text: str, shown: str) -> None:
         "/help and /topics, not /questions",
     ],
 )
-def test_what_is_no_secret_is_shown(text: str) -> None:
-    """Facts that somebody looks for when something does not work."""
+def test_texts_without_secrets_are_unchanged(text: str) -> None:
+    """Words that only resemble those of secrets do not hide anything."""
     assert redact_text(text) == text
 
 
@@ -202,8 +184,8 @@ def test_what_is_no_secret_is_shown(text: str) -> None:
         "eyJ." * 50_000,
     ],
 )
-def test_no_text_takes_long(text: str) -> None:
-    """What a peer says is looked at once: the time grows with the length, not with its square."""
+def test_redaction_takes_linear_time(text: str) -> None:
+    """A long text from a peer must not block the event loop."""
     began = time.perf_counter()
     redact_text(text)
     redact_subprotocols(text)
@@ -212,18 +194,18 @@ def test_no_text_takes_long(text: str) -> None:
     assert time.perf_counter() - began < 2
 
 
-def test_a_line_is_a_line() -> None:
-    """Controls are escaped, so that a peer's words cannot forge one; nor can they fill a log."""
-    assert redact_line("a\nb\x1b[31m token=x") == "a\\nb\\x1b[31m token=[hidden]"
+def test_lines() -> None:
+    """Control characters are escaped and the length is limited."""
+    assert redact_line("a\nb\x1b[31m ws://h/?t=x") == "a\\nb\\x1b[31m ws://h/?t=[hidden]"
     forged = "\0\r\x85\x9b\u061c\u200b\u2028\u2029\u202e\u2066\ufeff\ud800\U000e0041"
     assert redact_line(forged).isascii()
     assert redact_line(forged).isprintable()
-    assert redact_line("x" * 5000) == f"{'x' * LONGEST}... (5000 characters)"
-    assert len(redact_line("\0" * 5000)) < LONGEST + 30
+    assert redact_line("x" * 5000) == f"{'x' * MAX_LINE}... (5000 characters)"
+    assert len(redact_line("\0" * 5000)) < MAX_LINE + 30
 
 
-def test_what_is_long_is_shortened() -> None:
-    """The beginning, and how long it is; cut before, so that nothing large is built."""
+def test_long_values_are_shortened() -> None:
+    """The beginning is shown, with the total length."""
     assert shorten("x" * 100) == f"{'x' * 80!r}... (100 characters)"
     assert shorten(b"x" * 100) == f"{b'x' * 80!r}... (100 bytes)"
     assert shorten(["x" * 300]) == f"{['x' * 300]!r:.160}..."
@@ -231,29 +213,19 @@ def test_what_is_long_is_shortened() -> None:
 
 
 @pytest.mark.parametrize("length", range(330))
-def test_no_secret_shows_at_a_cut(length: int) -> None:
-    """What hides a secret may stand behind the place where a text is cut."""
+def test_secrets_at_the_end_of_a_shortened_text(length: int) -> None:
+    """A secret stays hidden if the text is cut inside it."""
     for secret in (
         "wss://al:s3cret-s3cret@h/",
-        'x "wss:\\/\\/al:s3cret-s3cret@h',
         '{"token":"s3cret"}',
     ):
         text = "-" * length + " " + secret + " " + "-" * 1000
-        for shown_text in (shorten(text), shorten(text.encode()), shorten([text])):
-            assert "s3" not in shown_text
-
-
-def test_quotes_in_a_secret() -> None:
-    """Whatever JSON and reprs make of them: of a text, of bytes, of values with texts in them."""
-    frame = json.dumps({"password": 'a"s3cret\'\\"s3cret', "shown": 1})
-    for item in (frame, frame.encode(), [frame], {"in": json.dumps({"in": frame})}):
-        assert "s3cret" not in shorten(item)
-        assert "shown" in shorten(item)
-    assert "s3cret" not in shorten(json.loads(frame))
+        assert "s3" not in shorten(text)
+        assert "s3" not in shorten(text.encode())
 
 
 class Odd(str):
-    """A text that is not what it seems."""
+    """A str whose methods raise."""
 
     def partition(self, *_: object) -> Any:
         raise AssertionError
@@ -275,8 +247,8 @@ class Mute(Exception):
         raise LookupError("s3cret")
 
 
-def test_nothing_raises() -> None:
-    """Not for lone surrogates, not for texts and values that are odd in themselves."""
+def test_redaction_does_not_raise() -> None:
+    """Lone surrogates, and values whose methods raise, are handled."""
     surrogates = "wss://\ud800:\udfff@h/?\ud800=\udfff"
     for text in (surrogates, Odd("wss://al:s3cret@h/?token=s3cret")):
         for of_text in (redact_text, redact_line, redact_url):
@@ -285,8 +257,8 @@ def test_nothing_raises() -> None:
         redact_subprotocols(text)
         assert "s3cret" not in shorten(text)
     assert shorten(Nameless()) == "<Nameless whose repr raises LookupError>"
-    assert shown(Nameless()) == "<Nameless whose repr raises LookupError>"
-    assert text_of(Mute()) == "<Mute whose text raises LookupError>"
+    assert safe_repr(Nameless()) == "<Nameless whose repr raises LookupError>"
+    assert safe_str(Mute()) == "<Mute whose str raises LookupError>"
     nameless: Any = Silent()
     odd: Any = b"wss://al:s3cret@h/?token=s3cret"
     assert "s3cret" not in repr(Handshake(url=odd))
@@ -294,7 +266,7 @@ def test_nothing_raises() -> None:
 
 
 def test_reprs_of_values_with_subprotocols() -> None:
-    """A token among them is hidden, whether it was offered or agreed on."""
+    """A token among the offered or negotiated subprotocols is hidden."""
     token = "base64url.bearer.s3cret"
     assert "s3cret" not in repr(DialOptions(subprotocols=("chat", token)))
     assert "'chat'" in repr(DialOptions(subprotocols=("chat", token)))
@@ -302,8 +274,8 @@ def test_reprs_of_values_with_subprotocols() -> None:
 
 
 @given(st.text(), st.text())
-def test_what_is_redacted_stays_as_it_is(before: str, behind: str) -> None:
-    """Once is enough, and a second time changes nothing."""
-    text = f"{before} wss://al:s3cret@h/?token=s3cret password='s3cret' {behind}"
+def test_redaction_is_idempotent(before: str, behind: str) -> None:
+    """Redacting a redacted text changes nothing."""
+    text = f"{before} wss://al:s3cret@h/?token=s3cret {{'password': 's3cret'}} {behind}"
     once = redact_text(text)
     assert redact_text(once) == once

@@ -1,8 +1,7 @@
-"""Secrets go down every path, and come out nowhere: not in a log, a trace, a repr, an exception.
+"""Secrets never appear in logs, traces, reprs and exceptions.
 
-Each journey gives the library secrets as a program does: in URLs, headers, subprotocols, proxies,
-options, states, on both sides, where all goes well and where it does not. Whatever could be shown
-is noted on the way, and all of it is searched.
+The tests pass secrets in URLs, headers, subprotocols, proxies, options and states, on both sides,
+in successful and failing cases. Everything that the library shows is recorded and searched.
 """
 
 from __future__ import annotations
@@ -56,25 +55,25 @@ from trioglock.pubsub import Hub, RedisBroker, publish
 from trioglock.telemetry import Event, FrameReceived, FrameSent, HookReplied, listen
 from trioglock.testing import MockGossipServer, MockPhoenixServer, MockServer, echo
 
-WORD = "s3cr3t"
-"""In every secret of these tests."""
+SECRET = "s3cr3t"
+"""A part of every secret of these tests."""
 
-USER, PASSWORD = f"user-{WORD}", f"pass/{WORD}?#"
+USER, PASSWORD = f"user-{SECRET}", f"pass/{SECRET}?#"
 USER_INFO = f"{quote(USER, safe='')}:{quote(PASSWORD, safe='')}@"
 HEADERS = {
-    "Authorization": f"Bearer {WORD}-token",
-    "Cookie": f"id={WORD}; theme=dark; sid={WORD}",
-    "X-Api-Key": WORD,
-    "X-Auth-Token": WORD,
+    "Authorization": f"Bearer {SECRET}-token",
+    "Cookie": f"id={SECRET}; theme=dark; sid={SECRET}",
+    "X-Api-Key": SECRET,
+    "X-Auth-Token": SECRET,
 }
-QUERY = f"token={WORD}&room=7&listenKey={WORD}"
-TOKEN = f"base64url.bearer.phx.{WORD}"
+QUERY = f"token={SECRET}&room=7&listenKey={SECRET}"
+TOKEN = f"base64url.bearer.phx.{SECRET}"
 
-NEEDLES = {
-    WORD,
+SECRETS = {
+    SECRET,
     *(
         base64.b64encode(text.encode()).decode().rstrip("=")
-        for text in (WORD, f"{USER}:{PASSWORD}", f"{USER}:", f"x{WORD}", f"xx{WORD}")
+        for text in (SECRET, f"{USER}:{PASSWORD}", f"{USER}:", f"x{SECRET}", f"xx{SECRET}")
     ),
     quote(PASSWORD, safe=""),
 }
@@ -88,13 +87,13 @@ def with_secrets(url: str, path: str = "feed") -> str:
     return f"{scheme}://{USER_INFO}{rest.rstrip('/')}/{path}?{QUERY}"
 
 
-class Diary:
-    """All that somebody could have seen."""
+class Output:
+    """Everything that the library shows."""
 
     def __init__(self) -> None:
         self.entries: list[str] = []
 
-    def note(self, *things: object) -> None:
+    def record(self, *things: object) -> None:
         for thing in things:
             self.entries += [repr(thing), pprint.pformat(thing)]
             if not isinstance(thing, str | bytes | ConnectionInfo | Request):
@@ -102,58 +101,58 @@ class Diary:
             if isinstance(thing, BaseException):
                 self.entries += traceback.format_exception(thing)
 
-    def hear(self, event: Event) -> None:
-        # Frames are what they are: whoever shows them answers for them.
+    def record_event(self, event: Event) -> None:
+        # The frames of events are not redacted.
         if not isinstance(event, FrameSent | FrameReceived | HookReplied):
-            self.note(event)
+            self.record(event)
 
-    async def failing(self, journey: Awaitable[object]) -> BaseException:
-        """Go on a journey that ends in an exception, and note it."""
+    async def expect_error(self, attempt: Awaitable[object]) -> BaseException:
+        """Await something that raises, record the exception and return it."""
         try:
             with trio.fail_after(10):
-                await journey
+                await attempt
         except Exception as error:
-            self.note(error)
+            self.record(error)
             return error
         raise AssertionError("nothing was raised")
 
 
 @pytest.fixture
-def diary(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Any:
-    """Notes events and logs of all levels, and searches everything at the end."""
+def output(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Any:
+    """Record events and logs of all levels, and search everything at the end."""
     caplog.set_level(logging.DEBUG)
     for name in ("trioglock", "trioglock.trace", "websockets", "trio-websocket", "wsproto"):
         caplog.set_level(logging.DEBUG, logger=name)
-    diary = Diary()
-    with listen(diary.hear):
-        yield diary
-    assert diary.entries
+    output = Output()
+    with listen(output.record_event):
+        yield output
+    assert output.entries
     formatter = logging.Formatter("%(name)s %(message)s")
     logged = [formatter.format(record) for record in caplog.get_records("call")]
-    seen = [*diary.entries, *logged, *capfd.readouterr()]
-    found = {needle: text for text in seen for needle in NEEDLES if needle in text}
-    assert not found, "\n".join(f"{needle} in {text}" for needle, text in found.items())
+    seen = [*output.entries, *logged, *capfd.readouterr()]
+    found = {secret: text for text in seen for secret in SECRETS if secret in text}
+    assert not found, "\n".join(f"{secret} in {text}" for secret, text in found.items())
 
 
-class Noting(Socket[dict[str, str]]):
-    """Notes what its hooks get, and has a secret in its state."""
+class RecordingSocket(Socket[dict[str, str]]):
+    """Records the arguments of its hooks, and has a secret in its state."""
 
-    def __init__(self, diary: Diary) -> None:
-        self.diary = diary
+    def __init__(self, output: Output) -> None:
+        self.output = output
 
     def init_stream(self, info: ConnectionInfo) -> dict[str, str]:
-        self.diary.note(info, info.request_headers, info.response_headers)
-        return {"password": WORD, "shown": "yes"}
+        self.output.record(info, info.request_headers, info.response_headers)
+        return {"password": SECRET, "shown": "yes"}
 
     def format_status(self, state: dict[str, str]) -> Any:
         return {"shown": state["shown"]}
 
     def handle_disconnect(self, reason: Disconnect, state: Any) -> tuple[None, Any]:
-        self.diary.note(reason)
+        self.output.record(reason)
         return None, state
 
     def terminate(self, reason: Disconnect, state: Any) -> None:
-        self.diary.note(reason)
+        self.output.record(reason)
 
 
 async def _enter(*args: Any, **options: Any) -> None:
@@ -162,45 +161,44 @@ async def _enter(*args: Any, **options: Any) -> None:
         pass
 
 
-# Where all goes well.
+# Successful cases.
 
 
 @both
-async def test_a_connection_that_works(
-    transport: Callable[[], Transport], diary: Diary, autojump_clock: MockClock
+async def test_a_connection(
+    transport: Callable[[], Transport], output: Output, autojump_clock: MockClock
 ) -> None:
-    """Its repr, its reports, its trace; what its hooks see; what it says when it is closed."""
+    """Its repr, report and trace, the arguments of its hooks, and the exceptions after its end."""
     async with MockServer(echo, memory=True) as server:
-        server.accept_with({"Set-Cookie": f"sid={WORD}"})
+        server.accept_with({"Set-Cookie": f"sid={SECRET}"})
         async with connect(
             with_secrets(server.url),
-            Noting(diary),
+            RecordingSocket(output),
             transport=transport(),
             stream=server.open_stream,
             additional_headers=HEADERS,
             subprotocols=["phoenix", TOKEN],
             trace=True,
         ) as conn:
-            diary.note(conn, conn.handshake, conn.statistics(), conn.status_report())
+            output.record(conn, conn.handshake, conn.statistics(), conn.status_report())
             assert "'shown': 'yes'" in str(conn.status_report())
             await conn.send("hello")
             await conn.receive()
-        error = await diary.failing(conn.send("too late"))
-        diary.note(error, conn, conn.status_report())
-        # What was sent is what was meant to be: nothing was redacted on the wire.
+        error = await output.expect_error(conn.send("too late"))
+        output.record(error, conn, conn.status_report())
+        # Nothing is redacted on the wire.
         assert conn.handshake is not None
-        assert conn.handshake.request_headers["X-Api-Key"] == WORD
+        assert conn.handshake.request_headers["X-Api-Key"] == SECRET
         assert conn.url.endswith(QUERY)
 
 
-async def test_secrets_in_messages_that_say_so(diary: Diary, autojump_clock: MockClock) -> None:
-    """The trace hides the values of JSON members and parameters whose names tell."""
+async def test_messages_with_secrets(output: Output, autojump_clock: MockClock) -> None:
+    """The trace hides members of JSON and header lines with the names of secrets."""
     frames = [
-        f'{{"event": "login", "password": "{WORD}"}}',
-        f'{{"client_secret":"{WORD}","x":1}}',
-        f"op=auth&access_token={WORD}&x=1",
-        f"Authorization: Bearer {WORD}",
-        f'{{"token": "{WORD * 40}"}}'.encode(),
+        f'{{"event": "login", "password": "{SECRET}"}}',
+        f'{{"client_secret":"{SECRET}","x":1}}',
+        f"Authorization: Bearer {SECRET}",
+        f'{{"token": "{SECRET * 40}"}}'.encode(),
     ]
     async with (
         MockServer(echo, memory=True) as server,
@@ -209,50 +207,50 @@ async def test_secrets_in_messages_that_say_so(diary: Diary, autojump_clock: Moc
         for frame in frames:
             await conn.send(frame)
             assert await conn.receive() == frame
-    diary.note(conn)
+    output.record(conn)
 
 
-async def test_a_report_hides_what_the_hook_hides_even_if_it_fails(
-    diary: Diary, autojump_clock: MockClock
-) -> None:
-    """A format_status that raises, or is async by mistake, shows nothing of the state."""
+async def test_a_report_without_the_state(output: Output, autojump_clock: MockClock) -> None:
+    """A format_status that raises or is async shows nothing of the state."""
 
-    class Raising(Noting):
+    class Raising(RecordingSocket):
         def format_status(self, state: dict[str, str]) -> Any:
             raise ValueError(state["password"])
 
-    class Async(Noting):
+    class Async(RecordingSocket):
         async def format_status(self, state: dict[str, str]) -> Any:
             return state
 
-    for socket in (Raising(diary), Async(diary)):
+    for socket in (Raising(output), Async(output)):
         async with (
             MockServer(echo, memory=True) as server,
             connect(server.url, socket, stream=server.open_stream) as conn,
         ):
-            diary.note(conn.status_report())
+            output.record(conn.status_report())
             assert "not shown: format_status" in str(conn.status_report())
 
 
-async def test_reconnecting_with_fresh_secrets(diary: Diary, autojump_clock: MockClock) -> None:
-    """Functions that give URLs and headers, decisions of hooks, attempts that are refused."""
+async def test_reconnecting(output: Output, autojump_clock: MockClock) -> None:
+    """Functions for URLs and headers, decisions of hooks, and refused attempts."""
     numbers = itertools.count()
 
-    class Deciding(Noting):
+    class Deciding(RecordingSocket):
         def handle_disconnect(self, reason: Disconnect, state: Any) -> tuple[Any, Any]:
             decision = Reconnect(url=with_secrets(server.url), additional_headers=HEADERS, delay=1)
-            self.diary.note(reason, decision, decision.url and "", decision.additional_headers)
+            self.output.record(reason, decision, decision.url and "", decision.additional_headers)
             return decision, state
 
     async with MockServer(memory=True) as server:
-        server.reject(503, headers={"Set-Cookie": f"a={WORD}", "Location": f"wss://h/?t={WORD}"})
+        server.reject(
+            503, headers={"Set-Cookie": f"a={SECRET}", "Location": f"wss://h/?t={SECRET}"}
+        )
 
         async def url() -> str:
             return with_secrets(server.url, f"feed{next(numbers)}")
 
         async with connect(
             url,
-            Deciding(diary),
+            Deciding(output),
             stream=server.open_stream,
             additional_headers=lambda: HEADERS,
             reconnect=Backoff(jitter="none"),
@@ -261,33 +259,33 @@ async def test_reconnecting_with_fresh_secrets(diary: Diary, autojump_clock: Moc
             peer = await server.accept()
             await peer.abort()
             await server.accept()
-            diary.note(conn, conn.status_report())
+            output.record(conn, conn.status_report())
             conn.abort()
 
 
-# Where it does not.
+# Failures.
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        f"http://{USER}:{WORD}@h/?token={WORD}",
-        f"wss://{USER}:{WORD}@/?token={WORD}",
-        f"wss://{USER}:pa/{WORD}@h:port/?token={WORD}",
-        f"wss://{USER}:{WORD}@h:0/?token={WORD}",
-        f"wss://{USER}:{WORD}@h/?token={WORD}#frag",
-        f"wss://{USER}:{WORD}@h/?token={WORD} space",
-        f"{USER}:{WORD}@h/?token={WORD}",
-        f"wss://{USER}:{WORD}@[::1/?token={WORD}",
-        f"//{USER}:{WORD}@h",
-        f"wss://h/?{WORD}\n",
-        f"wss://{'x' * 70}.h/?token={WORD}",
-        f"wss://{USER}:{WORD}@".encode(),
-        {"url": f"wss://{USER}:{WORD}@h"},
+        f"http://{USER}:{SECRET}@h/?token={SECRET}",
+        f"wss://{USER}:{SECRET}@/?token={SECRET}",
+        f"wss://{USER}:pa/{SECRET}@h:port/?token={SECRET}",
+        f"wss://{USER}:{SECRET}@h:0/?token={SECRET}",
+        f"wss://{USER}:{SECRET}@h/?token={SECRET}#frag",
+        f"wss://{USER}:{SECRET}@h/?token={SECRET} space",
+        f"{USER}:{SECRET}@h/?token={SECRET}",
+        f"wss://{USER}:{SECRET}@[::1/?token={SECRET}",
+        f"//{USER}:{SECRET}@h",
+        f"wss://h/?{SECRET}\n",
+        f"wss://{'x' * 70}.h/?token={SECRET}",
+        f"wss://{USER}:{SECRET}@".encode(),
+        {"url": f"wss://{USER}:{SECRET}@h"},
     ],
 )
-async def test_urls_that_are_none(url: Any, diary: Diary) -> None:
-    """At the call, from a function, as a hook's decision, and as Phoenix and Gossip take them."""
+async def test_invalid_urls(url: Any, output: Output) -> None:
+    """As an argument, from a function, as a decision, and with Phoenix and Gossip."""
 
     async def late() -> Any:
         return url
@@ -298,76 +296,77 @@ async def test_urls_that_are_none(url: Any, diary: Diary) -> None:
 
     async def to_gossip() -> None:
         async with gossip.connect(
-            client_id="id", client_secret=WORD, core=gossip.Core(), url=url, reconnect=False
+            client_id="id", client_secret=SECRET, core=gossip.Core(), url=url, reconnect=False
         ):
             pass
 
-    for journey in (_enter(url), _enter(late), to_phoenix(), to_gossip()):
-        await diary.failing(journey)
+    for attempt in (_enter(url), _enter(late), to_phoenix(), to_gossip()):
+        await output.expect_error(attempt)
     try:
-        diary.note(Reconnect(url=url))
+        output.record(Reconnect(url=url))
     except ValueError as error:
-        diary.note(error)
+        output.record(error)
 
 
 BAD_OPTIONS: list[dict[str, Any]] = [
-    {"additional_headers": {"Authorization": f"Bearer {WORD}\r\nX: y"}},
-    {"additional_headers": {"Authorization": WORD.encode()}},
-    {"additional_headers": {f"bad name {'x'}": WORD}},
-    {"additional_headers": [("Authorization", WORD, "three")]},
-    {"additional_headers": f"Authorization: {WORD}"},
-    {"additional_headers": {"Sec-WebSocket-Key": WORD}},
+    {"additional_headers": {"Authorization": f"Bearer {SECRET}\r\nX: y"}},
+    {"additional_headers": {"Authorization": SECRET.encode()}},
+    {"additional_headers": {f"bad name {'x'}": SECRET}},
+    {"additional_headers": [("Authorization", SECRET, "three")]},
+    {"additional_headers": f"Authorization: {SECRET}"},
+    {"additional_headers": {"Sec-WebSocket-Key": SECRET}},
     {"subprotocols": [f"{TOKEN}=="]},
     {"subprotocols": [TOKEN, TOKEN]},
     {"subprotocols": TOKEN},
-    {"proxy": f"ftp://{USER}:{WORD}@proxy:1"},
-    {"proxy": f"http://{USER}:pa/{WORD}@proxy:port"},
-    {"proxy": f"http://{USER}:{WORD}@proxy:1/?token={WORD} "},
-    {"origin": f"https://h/?t={WORD}\n"},
+    {"proxy": f"ftp://{USER}:{SECRET}@proxy:1"},
+    {"proxy": f"http://{USER}:pa/{SECRET}@proxy:port"},
+    {"proxy": f"http://{USER}:{SECRET}@proxy:1/?token={SECRET} "},
+    {"origin": f"https://h/?t={SECRET}\n"},
 ]
 
 
 @pytest.mark.parametrize("options", BAD_OPTIONS, ids=lambda options: next(iter(options)))
-async def test_bad_options(options: dict[str, Any], diary: Diary) -> None:
-    """The error says what is wrong, and not with what."""
-    await diary.failing(_enter("ws://h/", **options))
+async def test_invalid_options(options: dict[str, Any], output: Output) -> None:
+    """The message does not contain the value."""
+    await output.expect_error(_enter("ws://h/", **options))
 
 
 @both
 @pytest.mark.parametrize(
     "answer",
     [
-        response("403 Forbidden", f"Set-Cookie: sid={WORD}", "Content-Length: 6") + WORD.encode(),
-        response("302 Found", f"Location: wss://{USER}:{WORD}@127.0.0.1:1/?token={WORD}"),
-        response("302 Found", f"Location: ftp://{USER}:{WORD}@h/?token={WORD}"),
-        response("302 Found", f"Location: wss://{USER}:pa/{WORD}@h:port/?token={WORD}"),
-        response("200 OK", f"Location: wss://h/?token={WORD}"),
-        f"HTTP/1.1 101 Switching Protocols\r\nSet-Cookie sid={WORD}\r\n\r\n".encode(),
-        f"Set-Cookie: sid={WORD}\r\n\r\n".encode(),
+        response("403 Forbidden", f"Set-Cookie: sid={SECRET}", "Content-Length: 6")
+        + SECRET.encode(),
+        response("302 Found", f"Location: wss://{USER}:{SECRET}@127.0.0.1:1/?token={SECRET}"),
+        response("302 Found", f"Location: ftp://{USER}:{SECRET}@h/?token={SECRET}"),
+        response("302 Found", f"Location: wss://{USER}:pa/{SECRET}@h:port/?token={SECRET}"),
+        response("200 OK", f"Location: wss://h/?token={SECRET}"),
+        f"HTTP/1.1 101 Switching Protocols\r\nSet-Cookie sid={SECRET}\r\n\r\n".encode(),
+        f"Set-Cookie: sid={SECRET}\r\n\r\n".encode(),
         b"",
     ],
     ids=["403", "gone", "scheme", "malformed", "200", "no colon", "no HTTP", "hung up"],
 )
-async def test_answers_that_are_none(
-    transport: Callable[[], Transport], answer: bytes, diary: Diary
+async def test_invalid_responses(
+    transport: Callable[[], Transport], answer: bytes, output: Output
 ) -> None:
-    """What a server says in refusing, and what the client had said, stays between them."""
+    """The exceptions show neither the request nor the secrets of the response."""
     async with serving(answering(answer)) as port:
-        error = await diary.failing(
+        error = await output.expect_error(
             _enter(
                 with_secrets(f"ws://127.0.0.1:{port}"),
-                Noting(diary),
+                RecordingSocket(output),
                 transport=transport(),
                 additional_headers=HEADERS,
                 subprotocols=[TOKEN],
             )
         )
-        diary.note(HandshakeFailed(error=error))  # type: ignore[arg-type]
+        output.record(HandshakeFailed(error=error))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("where", ["nobody", "no name", "no TLS", "silence"])
-async def test_networks_that_fail(where: str, diary: Diary, nobody: int) -> None:
-    """Nobody listens, no such name, no TLS, no answer."""
+@pytest.mark.parametrize("failure", ["no listener", "no name", "no TLS", "silence"])
+async def test_network_failures(failure: str, output: Output, unused_port: int) -> None:
+    """No listener, an unknown name, no TLS, no response."""
 
     async def silent(stream: trio.abc.Stream) -> None:
         await trio.sleep_forever()
@@ -375,38 +374,38 @@ async def test_networks_that_fail(where: str, diary: Diary, nobody: int) -> None
     async def plain(stream: trio.abc.Stream) -> None:
         await stream.send_all(b"no TLS here")
 
-    script = silent if where == "silence" else plain
+    script = silent if failure == "silence" else plain
     async with serving(script) as port:
         url = {
-            "nobody": f"ws://127.0.0.1:{nobody}",
+            "no listener": f"ws://127.0.0.1:{unused_port}",
             "no name": "ws://name.invalid",
             "no TLS": f"wss://127.0.0.1:{port}",
             "silence": f"ws://127.0.0.1:{port}",
-        }[where]
+        }[failure]
         policy = Backoff(initial=0.01, max_attempts=2)
-        await diary.failing(
+        await output.expect_error(
             _enter(
                 with_secrets(url),
-                Noting(diary),
+                RecordingSocket(output),
                 additional_headers=HEADERS,
-                open_timeout=0.3 if where == "silence" else 5,
+                open_timeout=0.3 if failure == "silence" else 5,
                 reconnect=policy,
             )
         )
 
 
 @pytest.fixture
-def nobody() -> int:
-    """A port that nobody listens on."""
+def unused_port() -> int:
+    """A port without a listener."""
     with sockets.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 @pytest.mark.parametrize("kind", ["http", "refusing", "absent", "socks5", "socks refusing"])
-async def test_proxies(kind: str, diary: Diary, nobody: int) -> None:
-    """User and password of a proxy, that lets us through, refuses, or is not there."""
-    credentials = f"{USER}:{WORD}"
+async def test_proxies(kind: str, output: Output, unused_port: int) -> None:
+    """The credentials of a proxy that connects, refuses, or cannot be reached."""
+    credentials = f"{USER}:{SECRET}"
     status = b"407 Proxy Authentication Required" if kind == "refusing" else b"200 OK"
     async with AsyncExitStack() as stack:
         behind = await stack.enter_async_context(serving(answering(b"")))
@@ -415,22 +414,24 @@ async def test_proxies(kind: str, diary: Diary, nobody: int) -> None:
             proxy = SOCKSProxy(behind, user=credentials.encode(), refuse="refusing" in kind)
         port = await stack.enter_async_context(serving(proxy))
         scheme = "socks5" if kind.startswith("socks") else "http"
-        address = f"{scheme}://{credentials}@127.0.0.1:{nobody if kind == 'absent' else port}"
-        await diary.failing(_enter(with_secrets("ws://h.invalid"), proxy=address, open_timeout=5))
+        address = f"{scheme}://{credentials}@127.0.0.1:{unused_port if kind == 'absent' else port}"
+        await output.expect_error(
+            _enter(with_secrets("ws://h.invalid"), proxy=address, open_timeout=5)
+        )
 
 
-async def test_hooks_that_fail(diary: Diary, autojump_clock: MockClock) -> None:
-    """A crash, with the connection at hand: its repr is in many an error."""
+async def test_an_exception_of_a_hook(output: Output, autojump_clock: MockClock) -> None:
+    """Its message contains the repr of the connection."""
 
-    class Failing(Noting):
+    class Failing(RecordingSocket):
         def handle_receive(self, frame: Any, state: Any) -> Any:
             raise RuntimeError(f"failed on {self.conn!r} by {self.conn.handshake!r}")
 
         conn: Connection[Any]
 
-    socket = Failing(diary)
+    socket = Failing(output)
 
-    async def journey() -> None:
+    async def attempt() -> None:
         async with (
             MockServer(echo, memory=True) as server,
             connect(
@@ -444,18 +445,18 @@ async def test_hooks_that_fail(diary: Diary, autojump_clock: MockClock) -> None:
             await socket.conn.send("x")
             await socket.conn.wait_closed()
 
-    await diary.failing(journey())
+    await output.expect_error(attempt())
 
 
 MANY: Any = HEADERS
-ONE: Any = WORD
+ONE: Any = SECRET
 
 WRONG_KINDS: dict[str, Callable[[], object]] = {
     "headers as socket": lambda: connect("ws://h/", MANY),
     "transport": lambda: connect("ws://h/", transport=MANY),
     "stream": lambda: connect("ws://h/", stream=cast("Any", with_secrets("unix://h"))),
     "reconnect": lambda: connect("ws://h/", reconnect=MANY),
-    "a whole header": lambda: Headers([(f"Authorization: Bearer {WORD}", "")]),
+    "a whole header": lambda: Headers([(f"Authorization: Bearer {SECRET}", "")]),
     "a reason": lambda: Close(1000, MANY),
     "a code": lambda: Close(ONE),
     "a payload": lambda: Ping(ONE),
@@ -464,32 +465,32 @@ WRONG_KINDS: dict[str, Callable[[], object]] = {
         client_id="id", client_secret=ONE.encode(), core=gossip.Core()
     ),
     "a listener": lambda: listen(MANY),
-    "Phoenix, an odd host": lambda: phoenix.connect(f"wss://{USER}:{WORD}@h\u2100/"),
-    "Phoenix, odd params": lambda: phoenix.connect("wss://h", params={"token": f"{WORD}\ud800"}),
-    "Phoenix, an odd token": lambda: phoenix.connect("wss://h", auth_token=f"{WORD}\ud800"),
-    "user information": lambda: connect(f"wss://{USER}:{WORD}\ud800@h"),
-    "a proxy": lambda: connect("ws://h", proxy=f"http://{USER}:{WORD}\ud800@h"),
-    "Redis, bytes": lambda: RedisBroker(cast("Any", f"redis://:{WORD}@h".encode())),
-    "Redis, no scheme": lambda: RedisBroker(f"{WORD}@localhost:6379"),
-    "Redis, a slash": lambda: RedisBroker(f"redis://{USER}:{WORD}/x@h"),
-    "Redis, an odd host": lambda: RedisBroker(f"redis://{USER}:{WORD}@h\u2100/"),
-    "Redis, odd": lambda: RedisBroker(f"redis://{USER}:{WORD}\ud800@h"),
+    "Phoenix, an odd host": lambda: phoenix.connect(f"wss://{USER}:{SECRET}@h\u2100/"),
+    "Phoenix, odd params": lambda: phoenix.connect("wss://h", params={"token": f"{SECRET}\ud800"}),
+    "Phoenix, an odd token": lambda: phoenix.connect("wss://h", auth_token=f"{SECRET}\ud800"),
+    "user information": lambda: connect(f"wss://{USER}:{SECRET}\ud800@h"),
+    "a proxy": lambda: connect("ws://h", proxy=f"http://{USER}:{SECRET}\ud800@h"),
+    "Redis, bytes": lambda: RedisBroker(cast("Any", f"redis://:{SECRET}@h".encode())),
+    "Redis, no scheme": lambda: RedisBroker(f"{SECRET}@localhost:6379"),
+    "Redis, a slash": lambda: RedisBroker(f"redis://{USER}:{SECRET}/x@h"),
+    "Redis, an odd host": lambda: RedisBroker(f"redis://{USER}:{SECRET}@h\u2100/"),
+    "Redis, odd": lambda: RedisBroker(f"redis://{USER}:{SECRET}\ud800@h"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_KINDS)
-def test_values_of_the_wrong_kind(name: str, diary: Diary) -> None:
-    """A secret where something else belongs, and what no library that is asked can read."""
+def test_values_of_the_wrong_type(name: str, output: Output) -> None:
+    """A secret as an argument where another type is expected."""
     with pytest.raises(ValueError) as caught:
         WRONG_KINDS[name]()
-    diary.note(caught.value)
+    output.record(caught.value)
 
 
-def test_values_that_have_secrets(diary: Diary) -> None:
-    """They can be shown: what a callback of Phoenix returns, what a transport is given."""
-    diary.note(
-        phoenix.Connect(url=with_secrets("wss://h"), params={"id": WORD, "n": {"x": [WORD]}}),
-        phoenix.Connect(params=partial(dict, token=WORD)),
+def test_reprs_of_values_with_secrets(output: Output) -> None:
+    """The arguments of Phoenix and of transports."""
+    output.record(
+        phoenix.Connect(url=with_secrets("wss://h"), params={"id": SECRET, "n": {"x": [SECRET]}}),
+        phoenix.Connect(params=partial(dict, token=SECRET)),
         DialOptions(
             url=with_secrets("wss://h"),
             subprotocols=("chat", TOKEN),
@@ -501,46 +502,48 @@ def test_values_that_have_secrets(diary: Diary) -> None:
 
 @both
 @pytest.mark.parametrize("chosen", [TOKEN, f"x{TOKEN}", f"{TOKEN}, chat"])
-async def test_a_server_that_chooses_the_token(
-    transport: Callable[[], Transport], chosen: str, diary: Diary
+async def test_a_token_as_the_subprotocol(
+    transport: Callable[[], Transport], chosen: str, output: Output
 ) -> None:
-    """As browsers make it necessary, tokens travel with the subprotocols; servers echo them."""
+    """Browsers send tokens as subprotocols, and servers may select them."""
 
     async def script(stream: trio.abc.Stream) -> None:
         request = await read_request(stream)
         await stream.send_all(upgrade(request, f"Sec-WebSocket-Protocol: {chosen}"))
         await close(stream)
 
-    async def journey(port: int) -> None:
+    async def attempt(port: int) -> None:
         async with connect(
             f"ws://127.0.0.1:{port}",
-            Noting(diary),
+            RecordingSocket(output),
             transport=transport(),
             subprotocols=["chat", TOKEN],
             trace=True,
         ) as conn:
             assert conn.subprotocol == TOKEN
-            diary.note(conn.handshake, conn.status_report())
+            output.record(conn.handshake, conn.status_report())
 
     async with serving(script) as port:
         if chosen == TOKEN:
-            await journey(port)
+            await attempt(port)
         else:
-            error = await diary.failing(journey(port))
+            error = await output.expect_error(attempt(port))
             assert "a subprotocol that was not offered: " in str(error)
 
 
 @both
-async def test_what_a_refusal_says(transport: Callable[[], Transport], diary: Diary) -> None:
-    """In the words of the status line, a server may tell back what it was told."""
-    phrase = f"Forbidden /feed?code={WORD} token={WORD} " + "x" * 5000
+async def test_the_reason_phrase_of_a_refusal(
+    transport: Callable[[], Transport], output: Output
+) -> None:
+    """A server may quote the request in it."""
+    phrase = f"Forbidden /feed?code={SECRET} " + "x" * 5000
     async with serving(answering(response(f"403 {phrase}"))) as port:
-        error = await diary.failing(_enter(f"ws://127.0.0.1:{port}", transport=transport()))
+        error = await output.expect_error(_enter(f"ws://127.0.0.1:{port}", transport=transport()))
     assert "403 Forbidden /feed" in str(error)
     assert len(str(error)) < 1100
 
 
-# The side of a server.
+# Servers.
 
 UPGRADE = """GET / HTTP/1.1\r
 Host: h\r
@@ -555,24 +558,26 @@ Sec-WebSocket-Protocol: {protocols}\r
 
 @dataclass
 class Accepting:
-    """What a server is given to look at."""
+    """Records what a server passes to its functions."""
 
-    diary: Diary
+    output: Output
 
     async def handler(self, conn: Connection[Any]) -> None:
-        self.diary.note(conn, conn.handshake, conn.status_report())
+        self.output.record(conn, conn.handshake, conn.status_report())
         raise LookupError(f"of the handler of {conn!r}")
 
     def process_request(self, request: Request) -> Response | None:
-        self.diary.note(request, request.headers)
+        self.output.record(request, request.headers)
         return Response(403, "no") if request.path == "/no" else None
 
 
 @both
 @pytest.mark.parametrize("path", ["feed", "no", "bad path\x01"])
-async def test_a_server(transport: Any, path: str, diary: Diary, autojump_clock: MockClock) -> None:
-    """Its logs, what it is asked, handlers that raise, requests that are refused."""
-    accepting = Accepting(diary)
+async def test_a_server(
+    transport: Any, path: str, output: Output, autojump_clock: MockClock
+) -> None:
+    """Its logs, requests, exceptions of handlers, and refused requests."""
+    accepting = Accepting(output)
     listener = MemoryListener()
     async with serve(
         accepting.handler,
@@ -591,12 +596,12 @@ async def test_a_server(transport: Any, path: str, diary: Diary, autojump_clock:
             ) as conn:
                 await conn.wait_closed()
         for raw in (
-            f"GET /?token={WORD}\x01 HTTP/1.1\r\nHost: h\r\n\r\n",
-            f"GET /?token={WORD} HTTP/1.1\r\nHost: h\r\nAuthorization Bearer {WORD}\r\n\r\n",
-            f"POST /?token={WORD} HTTP/1.1\r\nHost: h\r\nCookie: a={WORD}\r\n\r\n",
-            f"GET /?token={WORD} HTTP/1.1\r\nHost: h h\r\nCookie: a={WORD}\r\n\r\n",
-            f"GET /?token={WORD} HTTP/9.9\r\n\r\n",
-            UPGRADE.format(protocols=f"chat, {WORD}=="),
+            f"GET /?token={SECRET}\x01 HTTP/1.1\r\nHost: h\r\n\r\n",
+            f"GET /?token={SECRET} HTTP/1.1\r\nHost: h\r\nAuthorization Bearer {SECRET}\r\n\r\n",
+            f"POST /?token={SECRET} HTTP/1.1\r\nHost: h\r\nCookie: a={SECRET}\r\n\r\n",
+            f"GET /?token={SECRET} HTTP/1.1\r\nHost: h h\r\nCookie: a={SECRET}\r\n\r\n",
+            f"GET /?token={SECRET} HTTP/9.9\r\n\r\n",
+            UPGRADE.format(protocols=f"chat, {SECRET}=="),
         ):
             stream = await listener.open_stream()
             await stream.send_all(raw.encode())
@@ -604,18 +609,20 @@ async def test_a_server(transport: Any, path: str, diary: Diary, autojump_clock:
                 while await stream.receive_some():
                     pass
             await stream.aclose()
-    diary.note("over")
+    output.record("over")
 
 
-async def test_a_wrong_choice_of_a_subprotocol(diary: Diary, autojump_clock: MockClock) -> None:
-    """The error names what was offered, but not the token among it."""
+async def test_an_invalid_selection_of_a_subprotocol(
+    output: Output, autojump_clock: MockClock
+) -> None:
+    """The message names the offered subprotocols without the token."""
     listener = MemoryListener()
     async with serve(
-        Accepting(diary).handler,
+        Accepting(output).handler,
         listeners=[listener],
         select_subprotocol=lambda request, offered: "other",
     ):
-        await diary.failing(
+        await output.expect_error(
             _enter("ws://h/", stream=listener.open_stream, subprotocols=["chat", TOKEN])
         )
 
@@ -625,94 +632,94 @@ async def test_a_wrong_choice_of_a_subprotocol(diary: Diary, autojump_clock: Moc
 
 @both
 async def test_phoenix(
-    transport: Callable[[], Transport], diary: Diary, autojump_clock: MockClock
+    transport: Callable[[], Transport], output: Output, autojump_clock: MockClock
 ) -> None:
-    """Params, auth_token, the payload of a join; joins that are refused; a token that cannot be."""
+    """Params, auth_token, the payload of a join, and invalid params and tokens."""
     async with MockPhoenixServer(memory=True) as server:
         async with phoenix.connect(
             server.url,
-            params={"user_token": WORD, "nested": {"secret": WORD}},
-            auth_token=f"xx{WORD}",
+            params={"user_token": SECRET, "nested": {"secret": SECRET}},
+            auth_token=f"xx{SECRET}",
             stream=server.open_stream,
             transport=transport(),
             trace=True,
         ) as socket:
-            channel = await socket.join("room:1", {"token": WORD})
-            diary.note(socket, channel, socket.connection, socket.connection.status_report())
-        for bad in ({"params": [("token", WORD)]}, {"auth_token": WORD.encode()},
-                    {"params": {"token": object()}}, {"auth_token": f"{WORD}???"}):  # fmt: skip
+            channel = await socket.join("room:1", {"token": SECRET})
+            output.record(socket, channel, socket.connection, socket.connection.status_report())
+        for bad in ({"params": [("token", SECRET)]}, {"auth_token": SECRET.encode()},
+                    {"params": {"token": object()}}, {"auth_token": f"{SECRET}???"}):  # fmt: skip
 
-            async def journey(options: Any = bad) -> None:
+            async def attempt(options: Any = bad) -> None:
                 async with phoenix.connect(server.url, stream=server.open_stream, **options):
                     pass
 
-            await diary.failing(journey())
+            await output.expect_error(attempt())
 
 
-async def test_gossip(diary: Diary, autojump_clock: MockClock) -> None:
-    """The client's secret, accepted and refused."""
+async def test_gossip(output: Output, autojump_clock: MockClock) -> None:
+    """The client secret, accepted and refused."""
     for known in (True, False):
         async with MockGossipServer(memory=True) as server:
-            server.clients["client-id"] = (WORD if known else "another", "Game")
+            server.clients["client-id"] = (SECRET if known else "another", "Game")
 
-            async def journey() -> None:
+            async def attempt() -> None:
                 async with gossip.connect(
                     client_id="client-id",
-                    client_secret=WORD,
+                    client_secret=SECRET,
                     core=gossip.Core(),
                     url=server.url,
                     stream=server.open_stream,
                     trace=True,
                 ) as client:
-                    diary.note(client)
+                    output.record(client)
 
             if known:
-                await journey()
+                await attempt()
             else:
-                await diary.failing(journey())
-    diary.note("over")
+                await output.expect_error(attempt())
+    output.record("over")
 
 
-async def test_redis(diary: Diary, nobody: int) -> None:
-    """User and password of a Redis server that is not there, or not one."""
-    broker = RedisBroker(f"redis://{USER}:{WORD}@127.0.0.1:{nobody}/0", open_timeout=0.3)
+async def test_redis(output: Output, unused_port: int) -> None:
+    """The credentials of a Redis server that cannot be reached."""
+    broker = RedisBroker(f"redis://{USER}:{SECRET}@127.0.0.1:{unused_port}/0", open_timeout=0.3)
     hub = Hub(broker=broker)
-    diary.note(broker, hub)
-    error = await diary.failing(hub.__aenter__())
+    output.record(broker, hub)
+    error = await output.expect_error(hub.__aenter__())
     assert isinstance(error, BrokerUnavailable)
     for url in (
-        f"http://{USER}:{WORD}@h",
-        f"redis://{USER}:pa/{WORD}@h:port",
-        f"redis://{USER}:{WORD}@h:1/x",
+        f"http://{USER}:{SECRET}@h",
+        f"redis://{USER}:pa/{SECRET}@h:port",
+        f"redis://{USER}:{SECRET}@h:1/x",
     ):
         try:
             RedisBroker(url)
         except Exception as error:
-            diary.note(error)
+            output.record(error)
 
 
-@pytest.mark.parametrize("way", ["hub", "publish()"])
-async def test_a_redis_that_quotes_what_it_is_sent(way: str, diary: Diary) -> None:
-    """One that does not know AUTH, as it is renamed where many share a server."""
+@pytest.mark.parametrize("api", ["hub", "publish()"])
+async def test_a_redis_error_that_quotes_the_command(api: str, output: Output) -> None:
+    """A server where AUTH is disabled."""
 
     async def script(stream: trio.abc.Stream) -> None:
         async for _ in stream:
-            quoted = f"with args beginning with: '{USER}' '{WORD}'"
+            quoted = f"with args beginning with: '{USER}' '{SECRET}'"
             await stream.send_all(f"-ERR unknown command 'AUTH', {quoted}\r\n".encode() * 9)
 
     async with serving(script) as port:
-        url = f"redis://{USER}:{WORD}@127.0.0.1:{port}/0"
-        if way == "hub":
-            error = await diary.failing(Hub(broker=RedisBroker(url)).__aenter__())
+        url = f"redis://{USER}:{SECRET}@127.0.0.1:{port}/0"
+        if api == "hub":
+            error = await output.expect_error(Hub(broker=RedisBroker(url)).__aenter__())
         else:
             call = partial(publish, "x", url=url)
-            error = await diary.failing(trio.to_thread.run_sync(call))
+            error = await output.expect_error(trio.to_thread.run_sync(call))
     assert isinstance(error, BrokerError)
     assert "unknown command 'AUTH'" in str(error)
 
 
-async def test_functions_that_have_secrets(diary: Diary, autojump_clock: MockClock) -> None:
-    """A listener is called by its name in the log, not with its arguments or its owner."""
+async def test_functions_with_secrets(output: Output, autojump_clock: MockClock) -> None:
+    """Logs show the name of a listener, not its arguments or its object."""
 
     @dataclass
     class Reporter:
@@ -724,44 +731,42 @@ async def test_functions_that_have_secrets(diary: Diary, autojump_clock: MockClo
     def post(_: object, *, key: str) -> None:
         raise LookupError
 
-    diary.note("over")
+    output.record("over")
     hub = Hub()
-    with listen(Reporter(WORD).report), listen(partial(post, key=WORD)):
+    with listen(Reporter(SECRET).report), listen(partial(post, key=SECRET)):
         async with MockServer(echo, memory=True) as server, hub:
-            hub.on("news")(partial(post, key=WORD))
-            hub.on("news")(Reporter(WORD).report)
+            hub.on("news")(partial(post, key=SECRET))
+            hub.on("news")(Reporter(SECRET).report)
             await hub.publish("x", "news")
             await _enter(server.url, stream=server.open_stream)
 
 
-async def test_messages_and_results_of_the_wrong_shape(
-    diary: Diary, autojump_clock: MockClock
-) -> None:
-    """What cannot be sent, and what a hook returned with a state that has a password."""
+async def test_invalid_messages_and_results(output: Output, autojump_clock: MockClock) -> None:
+    """Messages that cannot be sent, and a wrong result that contains the state."""
 
-    class Wrong(Noting):
+    class Wrong(RecordingSocket):
         def handle_send(self, message: Any, state: dict[str, str]) -> Any:
             return message, state, "one too many"
 
         def handle_receive(self, frame: Any, state: dict[str, str]) -> Any:
             return [state]
 
-    async def journey(socket: Socket[Any]) -> None:
+    async def attempt(socket: Socket[Any]) -> None:
         async with (
             MockServer(echo, memory=True) as server,
             connect(server.url, socket, stream=server.open_stream, trace=True) as conn,
         ):
-            await diary.failing(conn.send({"password": WORD}))
+            await output.expect_error(conn.send({"password": SECRET}))
             await conn.send_frame("x")
             await conn.wait_closed()
 
-    await diary.failing(journey(Wrong(diary)))
+    await output.expect_error(attempt(Wrong(output)))
     async with (
         MockServer(echo, memory=True) as server,
         connect(server.url, stream=server.open_stream) as conn,
     ):
-        await diary.failing(conn.send({"password": WORD}))
-        await diary.failing(conn.send_frame({"password": WORD}))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="a data message is") as caught:
-        PreparedMessage({"password": WORD})  # type: ignore[arg-type]
-    diary.note(caught.value)
+        await output.expect_error(conn.send({"password": SECRET}))
+        await output.expect_error(conn.send_frame({"password": SECRET}))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a data message must be") as caught:
+        PreparedMessage({"password": SECRET})  # type: ignore[arg-type]
+    output.record(caught.value)

@@ -1,11 +1,11 @@
-"""Scopes: tasks around the body of an ``async with``, and the exception that comes out of it.
+"""Tasks around the body of an ``async with``, without exception groups.
 
-trio's nurseries wrap every exception in a group and show the ``Cancelled`` with which they stop
+A trio nursery wraps every exception in a group and raises the ``Cancelled`` with which it stopped
 the body. Users of ``connect()``, ``serve()`` and the other context managers see neither:
 
-* The body's exception comes out as it was raised.
-* A task that fails cancels the body, and its exception comes out as it was raised.
-* If both fail for reasons of their own, one group holds both.
+* An exception of the body is raised unchanged.
+* An exception of a task cancels the body and is raised unchanged.
+* If both fail independently, a group of both exceptions is raised.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ P = ParamSpec("P")
 
 
 def leaves(error: BaseException | None) -> list[BaseException]:
-    """The exceptions in ``error``, without the groups around them; none for None."""
+    """Return the exceptions in ``error`` and its nested groups; an empty list for None."""
     if error is None:
         return []
     if isinstance(error, BaseExceptionGroup):
@@ -36,12 +36,12 @@ def leaves(error: BaseException | None) -> list[BaseException]:
 
 
 def is_cancelled(error: BaseException) -> bool:
-    """Whether ``error`` is ``trio.Cancelled`` and nothing else."""
+    """Whether ``error`` contains only ``trio.Cancelled``."""
     return all(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
 
 
 def is_graceful(error: BaseException) -> bool:
-    """Whether there is time for a clean end: not after a cancellation or KeyboardInterrupt."""
+    """Whether to end cleanly: not after a cancellation or a KeyboardInterrupt."""
     return all(isinstance(leaf, Exception) for leaf in leaves(error))
 
 
@@ -56,12 +56,12 @@ async def open_scope(
     """Open a nursery whose tasks end with the body.
 
     Args:
-        finish: called after the body with its exception or None, to end the tasks cleanly; then
-            the nursery is cancelled.
-        failures: what tasks recorded instead of raising it; read after the tasks have ended.
-        is_consequence: whether the body's exception only follows from the failure of a task, and
-            is therefore left out.
-        message: of the group that holds two failures.
+        finish: called after the body, with its exception or None, to end the tasks cleanly. The
+            nursery is cancelled afterwards.
+        failures: exceptions that tasks recorded instead of raising; read after the tasks ended.
+        is_consequence: whether the body's exception only results from the failure of a task, and
+            is therefore ignored.
+        message: the message of a group of two exceptions.
     """
     body_error: BaseException | None = None
     leaked: BaseException | None = None
@@ -76,26 +76,26 @@ async def open_scope(
             nursery.cancel_scope.cancel()
     except BaseException as error:  # noqa: BLE001 - raised below, without its group
         leaked = error
-    verdict = _verdict(body_error, failures, leaked, is_consequence, message)
-    if verdict is not None:
-        context = verdict.__context__
+    outcome = _select_exception(body_error, failures, leaked, is_consequence, message)
+    if outcome is not None:
+        context = outcome.__context__
         try:
-            raise verdict
+            raise outcome
         finally:
-            # Neither the Cancelled that is being handled here, nor a reference cycle between the
-            # exception and this frame.
-            verdict.__context__ = context
-            del verdict, body_error, leaked, context
+            # Restore the context, which would be the Cancelled, and break the reference cycle
+            # between the exception and this frame.
+            outcome.__context__ = context
+            del outcome, body_error, leaked, context
 
 
-def _verdict(
+def _select_exception(
     body_error: BaseException | None,
     failures: Sequence[BaseException],
     leaked: BaseException | None,
     is_consequence: Callable[[BaseException], bool],
     message: str,
 ) -> BaseException | None:
-    """The one exception that comes out of a scope, or None."""
+    """Return the exception to raise from a scope, or None."""
     raised = leaves(leaked)
     real = [error for error in (*failures, *raised) if not isinstance(error, trio.Cancelled)]
     if (
@@ -113,7 +113,7 @@ def _verdict(
 
 
 class Scope(AbstractAsyncContextManager[T_co]):
-    """An async context manager whose misuse raises errors that say what to write instead.
+    """An async context manager that raises a helpful error if it is misused.
 
     Args:
         inner: the context manager to enter.
@@ -127,12 +127,12 @@ class Scope(AbstractAsyncContextManager[T_co]):
         self._call = call
 
     def __repr__(self) -> str:
-        return f"<{self._call}, to be entered with async with>"
+        return f"<{self._call}, not entered; use async with>"
 
     async def __aenter__(self) -> T_co:
         if not trio.lowlevel.in_trio_run():
             raise UsageError(
-                f"{self._call} runs on trio: start the program with trio.run(main), "
+                f"{self._call} needs trio: start the program with trio.run(main), "
                 "not with asyncio.run(main())"
             )
         return await self._inner.__aenter__()
@@ -146,7 +146,7 @@ class Scope(AbstractAsyncContextManager[T_co]):
         return await self._inner.__aexit__(kind, error, traceback)
 
     def _refuse(self) -> NoReturn:
-        raise UsageError(f"write: async with {self._call} as ...:")
+        raise UsageError(f"use: async with {self._call} as ...:")
 
     def __await__(self) -> Generator[Any, Any, NoReturn]:
         self._refuse()
@@ -158,13 +158,13 @@ class Scope(AbstractAsyncContextManager[T_co]):
         self._refuse()
 
     def __exit__(self, *_: object) -> None:
-        """Needed for the error of ``__enter__`` to be raised."""
+        """Exist, so that ``__enter__`` can raise its error."""
 
 
 def scope_function(
     call: str,
 ) -> Callable[[Callable[P, AsyncIterator[T_co]]], Callable[P, Scope[T_co]]]:
-    """Make a function with one ``yield`` return a :class:`Scope`.
+    """Turn an async generator function with one ``yield`` into one that returns a :class:`Scope`.
 
     Args:
         call: the call as users write it, for error messages.

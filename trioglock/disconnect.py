@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._redact import redact_line, text_of
+from ._redact import redact_line, safe_str
 from .frames import NO_STATUS
 
 __all__ = [
@@ -37,10 +37,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disconnect:
-    """Base of all reasons.
+    """The base class of all reasons.
 
     Args:
-        attempt: the number of the upgrade, counted from 1 over the life of the connection.
+        attempt: the number of the attempt to connect, counted from 1.
     """
 
     attempt: int = 1
@@ -48,45 +48,46 @@ class Disconnect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteClose(Disconnect):
-    """The peer closed.
+    """The peer sent a Close frame.
 
     Args:
-        code: of the peer's Close frame; 1005 where it had none (RFC 6455, section 7.4.1).
-        reason: its text.
+        code: the code of the frame, or 1005 if it had none (RFC 6455, section 7.4.1).
+        reason: the reason of the frame.
     """
 
     code: int
     reason: str = ""
 
     def __str__(self) -> str:
-        said = "without a code" if self.code == NO_STATUS else _said(self.code, self.reason)
-        return f"closed by the peer: {said}"
+        if self.code == NO_STATUS:
+            return "closed by the peer without a code"
+        return redact_line(f"closed by the peer: {self.code} {self.reason}".rstrip())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProtocolViolation(Disconnect):
-    """The peer broke the protocol (1002), sent invalid text (1007) or too much (1009).
+    """The peer violated the protocol (1002), sent invalid text (1007) or exceeded a limit (1009).
 
     Args:
-        code: of the Close frame that told it so (RFC 6455, section 7.4.1).
-        reason: what was wrong, in words.
+        code: the code of the Close frame we sent (RFC 6455, section 7.4.1).
+        reason: a description of the violation.
     """
 
     code: int
     reason: str = ""
 
     def __str__(self) -> str:
-        return redact_line(f"closed with {self.code}, for what the peer has sent: {self.reason}")
+        return redact_line(f"protocol violation by the peer: {self.code} {self.reason}".rstrip())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalClose(Disconnect):
-    """We closed (RFC 6455, section 7.1.2).
+    """We sent a Close frame (RFC 6455, section 7.1.2).
 
     Args:
-        code: the code of the Close frame we sent.
-        reason: its text.
-        clean: whether the peer confirmed before ``close_timeout`` ran out.
+        code: the code of the frame.
+        reason: the reason of the frame.
+        clean: whether the peer answered it within ``close_timeout``.
     """
 
     code: int = 1000
@@ -94,8 +95,8 @@ class LocalClose(Disconnect):
     clean: bool = True
 
     def __str__(self) -> str:
-        confirmed = "" if self.clean else "; the peer has not confirmed it"
-        return f"closed: {_said(self.code, self.reason)}{confirmed}"
+        answered = "" if self.clean else "; the peer did not answer"
+        return redact_line(f"closed: {self.code} {self.reason}".rstrip()) + answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,71 +104,67 @@ class ConnectionLost(Disconnect):
     """The stream ended or broke without a closing handshake (RFC 6455, section 7.1.5).
 
     Args:
-        error: how it broke; None if it just ended.
+        error: the error that broke the stream, or None if the stream ended.
     """
 
     error: BaseException | None = None
 
     def __str__(self) -> str:
         if self.error is None:
-            return "lost: the peer went away without a Close frame"
-        return redact_line(f"lost: {text_of(self.error)}")
+            return "connection lost: the stream ended without a Close frame"
+        return redact_line(f"connection lost: {safe_str(self.error)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeartbeatTimeout(Disconnect):
-    """Nothing was heard, or nothing could be written, for too long.
+    """The peer sent nothing, or read nothing, for too long.
 
     Args:
-        silence: seconds that the peer had to show life.
-        writing: True when it was our writing that made no progress.
+        silence: the timeout in seconds.
+        writing: True if the peer read nothing, so that our writes made no progress.
     """
 
     silence: float
     writing: bool = False
 
     def __str__(self) -> str:
-        did = "read nothing" if self.writing else "was silent"
-        return f"lost: the peer {did} for {self.silence:g} seconds"
+        verb = "read" if self.writing else "sent"
+        return f"connection lost: the peer {verb} nothing for {self.silence:g} seconds"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandshakeFailed(Disconnect):
-    """The connection was refused, or could not be reached at all.
+    """The client could not connect, or the server refused the connection.
 
     Args:
-        error: whose type says why: a :exc:`ConnectError`, or what a function of yours raised.
+        error: a :exc:`ConnectError`, or an exception raised by your function for the URL or the
+            headers.
     """
 
     error: Exception
 
     def __str__(self) -> str:
-        said = text_of(self.error)
-        return redact_line(said if said.startswith("no connection") else f"no connection: {said}")
+        return redact_line(f"could not connect: {safe_str(self.error)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookError(Disconnect):
-    """A hook or a background task raised; the peer was told 1011.
+    """A hook or a background task raised; we closed with 1011.
 
     Args:
-        error: what it raised.
+        error: the exception.
     """
 
     error: BaseException
 
     def __str__(self) -> str:
-        said = f"{type(self.error).__name__}: {text_of(self.error)}".rstrip(": ")
-        return redact_line(f"failed: {said}")
+        text = f"{type(self.error).__name__}: {safe_str(self.error)}".rstrip(": ")
+        return redact_line(f"a hook or task failed: {text}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aborted(Disconnect):
-    """The connection was dropped on the spot, without a closing handshake."""
+    """The connection was aborted, without a closing handshake."""
 
     def __str__(self) -> str:
-        return "dropped without a closing handshake"
-
-
-def _said(code: int, reason: str) -> str:
-    return redact_line(f"{code} {reason}".rstrip())
+        return "aborted without a closing handshake"

@@ -1,42 +1,42 @@
-"""Every error that trioglock raises.
+"""All exceptions that trioglock raises.
 
 ::
 
     TrioglockError
-    ├── InvalidURL (ValueError)              yours: the address
-    ├── InvalidOption (ValueError)           yours: an argument of connect(), run(), aclose(), ...
-    ├── InvalidFrame (ValueError)            yours: something that cannot be a frame
-    ├── EncodeError (TypeError)              yours: a message that its codec cannot express
-    ├── DecodeError (ValueError)             theirs: a frame that is not what it should be
-    ├── UsageError (RuntimeError)            yours: a call that cannot work where it was made
-    ├── BadHookResult (TypeError)            yours: a hook returned the wrong shape
-    ├── CallTimeout (TimeoutError)           your hook took too long to answer a call()
-    ├── BrokerUnavailable (TimeoutError)     pub/sub: the broker was not reached in time
-    ├── BrokerError                        pub/sub: the broker said no
-    ├── SlowConsumer                    pub/sub: more messages came than may wait
+    ├── InvalidURL (ValueError)              your code: the URL
+    ├── InvalidOption (ValueError)           your code: an argument
+    ├── InvalidFrame (ValueError)            your code: a frame that cannot be sent
+    ├── EncodeError (TypeError)              your code: a message that the codec cannot encode
+    ├── DecodeError (ValueError)             the peer: a frame that cannot be decoded
+    ├── UsageError (RuntimeError)            your code: a call that is not possible there
+    ├── BadHookResult (TypeError)            your code: a hook returned the wrong type
+    ├── CallTimeout (TimeoutError)           your code: handle_call took too long
+    ├── BrokerUnavailable (TimeoutError)     pub/sub: the broker could not be reached in time
+    ├── BrokerError                          pub/sub: the broker returned an error
+    ├── SlowConsumer                         pub/sub: too many messages wait for a subscriber
     ├── RestartLimit                         supervise(): services failed too often
-    ├── ServiceReturned                      supervise(): a permanent service came to its end
-    ├── ConnectError                         nobody's or theirs: no connection came about
-    │   ├── ConnectFailed (OSError)          the network: nobody there, no route, no such name
-    │   ├── OpenTimeout (TimeoutError)       it took longer than open_timeout
-    │   ├── TLSFailed                        the certificate or the TLS handshake
-    │   ├── ProxyFailed                      the proxy refused, or does not speak its protocol
-    │   ├── HandshakeRefused                 the server said no: status, headers and body kept
-    │   │   └── RedirectFailed             it sent us elsewhere, too often or where we may not go
-    │   ├── InvalidHandshake                 the server's answer is not a WebSocket handshake
-    │   └── ReconnectFailed                           reconnecting: every attempt failed
+    ├── ServiceReturned                      supervise(): a permanent service returned
+    ├── ConnectError                         could not connect
+    │   ├── ConnectFailed (OSError)          the network: no DNS entry, no route, no listener
+    │   ├── OpenTimeout (TimeoutError)       connecting took longer than open_timeout
+    │   ├── TLSFailed                        the TLS handshake failed
+    │   ├── ProxyFailed                      the proxy refused, or its response was invalid
+    │   ├── HandshakeRefused                 the server refused, with status, headers and body
+    │   │   └── RedirectFailed               too many redirects, or an invalid one
+    │   ├── InvalidHandshake                 the server's response is not a WebSocket handshake
+    │   └── ReconnectFailed                  all attempts to reconnect failed
     └── ConnectionClosed                     the connection is closing or closed
         ├── ConnectionClosedOK               with 1000 or 1001
-        └── ConnectionClosedError            with anything else, or without a closing handshake
+        └── ConnectionClosedError            with another code, or without a closing handshake
 
-What is somebody else's exception (a socket's, TLS's, a library's) is the ``__cause__``.
+The exception of another library, such as that of a socket, is the ``__cause__``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ._redact import redact_line, shown
+from ._redact import redact_line, safe_repr
 from .disconnect import Disconnect
 from .frames import Close
 from .headers import Headers
@@ -72,10 +72,10 @@ __all__ = [
 
 
 class TrioglockError(Exception):
-    """Base of everything below; catch it to catch all.
+    """The base class of all exceptions of trioglock.
 
-    Texts quote what was given, or what a peer has said, which ends up in logs and tracebacks: so
-    each is one line, of 1000 characters at the most, with secrets hidden.
+    Messages may quote data from a peer. Each is therefore a single line of at most 1000 characters,
+    with secrets hidden.
     """
 
     def __str__(self) -> str:
@@ -86,82 +86,82 @@ class TrioglockError(Exception):
 
 
 class InvalidURL(TrioglockError, ValueError):
-    """The address cannot be a WebSocket's. Your fault: correct the URL."""
+    """The URL is not a valid WebSocket URL. Correct it in your code."""
 
 
 class InvalidOption(TrioglockError, ValueError):
-    """An argument is of the wrong type or out of range. Your fault: the text says what fits."""
+    """An argument has the wrong type or is out of range. The message describes valid values."""
 
 
 class InvalidFrame(TrioglockError, ValueError):
-    """Something other than text, bytes or a control frame was to be sent. Your fault.
+    """A value that is not text, bytes or a control frame cannot be sent.
 
-    Encode it first, or override ``handle_send`` to do so for every message.
+    Encode it in your code, or override ``handle_send`` to encode every message.
     """
 
 
 class EncodeError(TrioglockError, TypeError):
-    """A codec has no way to express a message, such as a set in JSON. Your fault."""
+    """The codec cannot encode a message of your code, such as a set in JSON."""
 
 
 class DecodeError(TrioglockError, ValueError):
-    """A frame is malformed, or what it says is not what the protocol promises. The peer's fault.
+    """The peer sent a frame that is malformed or violates the protocol.
 
-    Sockets with a codec do not raise it: they count and log it, see ``EventSocket``.
+    A Socket with a codec counts and logs such frames instead of raising, see ``EventSocket``.
     """
 
 
 class UsageError(TrioglockError, RuntimeError):
-    """A call that cannot work where it was made, such as ``send`` inside a hook. Your fault.
+    """The call is not possible in this place, such as ``send`` inside a hook.
 
-    The text says what to do instead.
+    The message describes what to do instead.
     """
 
 
 class BadHookResult(TrioglockError, TypeError):
-    """A hook returned something of the wrong shape. Your fault: the text names hook and value."""
+    """A hook of your Socket returned a wrong value. The message names the hook and the value."""
 
 
 class CallTimeout(TrioglockError, TimeoutError):
-    """``handle_call`` did not answer within the ``timeout`` given to ``call()``.
+    """``handle_call`` did not reply within the ``timeout`` of ``call()``.
 
-    A request that no hook has begun is withdrawn; one that has begun goes on, its answer is lost.
+    If the hook has not started, the request is withdrawn. Otherwise the hook continues, and its
+    reply is discarded.
     """
 
 
 class BrokerUnavailable(TrioglockError, TimeoutError):
-    """The broker of a hub could not be reached, or did not answer, within the time given.
+    """The broker of a hub could not be reached or did not respond in time.
 
-    The network's or the broker's fault; the hub goes on trying. A message that was being published
-    may have arrived or not. ``__cause__`` is the latest failure.
+    The cause is the network or the broker, and the hub keeps reconnecting. A message that was being
+    published may or may not have arrived. ``__cause__`` is the latest failure.
     """
 
 
 class BrokerError(TrioglockError):
-    """The broker answered with an error, such as a wrong password or a full memory.
+    """The broker returned an error, such as a wrong password or a full memory.
 
-    Its text says which. Trying again will not help until that is mended.
+    The message quotes it. Retrying does not help until the cause is fixed.
     """
 
 
 class SlowConsumer(TrioglockError):
-    """More messages came than may wait for a subscriber whose policy is ``"close"``.
+    """Too many messages wait for a subscriber whose overflow policy is ``"close"``.
 
-    Yours: take them faster, or choose a policy that may drop some.
+    Receive them faster, or choose a policy that drops messages.
     """
 
 
 class RestartLimit(TrioglockError):
-    """Services under ``supervise()`` failed more often than it may start them again.
+    """Services under ``supervise()`` failed more often than allowed within the period.
 
-    The fault is that of the services: see ``causes``. The one that was too many is the
-    ``__cause__``. Start again something larger, such as by a supervisor above, or let the program
-    end.
+    ``__cause__`` is the last failure. Restart a larger part of the program, for example with an
+    outer ``supervise()``, or let the program end.
 
     Args:
-        causes: what the services raised within the period, oldest first, and then what the others
-            raised at the same moment, or while they were stopped.
-        within: seconds of the period.
+        causes: the exceptions of the services within the period, oldest first, followed by those of
+            the other services that failed at the same time or while they were stopped.
+        within: the period in seconds.
     """
 
     def __init__(self, causes: Sequence[Exception], within: float) -> None:
@@ -170,56 +170,58 @@ class RestartLimit(TrioglockError):
         self.within = within
 
     def __str__(self) -> str:
-        last = f", the last: {shown(self.causes[-1])}" if self.causes else ""
+        last = f", the last: {safe_repr(self.causes[-1])}" if self.causes else ""
         return redact_line(f"{len(self.causes)} failures within {self.within} seconds{last}")
 
 
 class ServiceReturned(TrioglockError):
-    """A service under ``supervise(..., restart="permanent")`` returned. One of the ``causes``.
+    """A service under ``supervise(..., restart="permanent")`` returned.
 
-    Its fault, unless it may end: then ``restart="transient"`` fits.
+    It is one of the ``causes`` of a RestartLimit. Use ``restart="transient"`` if the service may
+    end.
     """
 
 
 class ConnectError(TrioglockError):
-    """No connection came about. The subclasses say whose fault it was."""
+    """The client could not connect. The subclasses describe the cause."""
 
 
 class ConnectFailed(ConnectError, OSError):
-    """The network's fault: the name does not resolve, nobody listens, there is no route.
+    """The network failed: the name does not resolve, or the host or port cannot be reached.
 
-    Trying again later may help. ``__cause__`` is the operating system's error.
+    Retrying later may help. ``__cause__`` is the error of the operating system.
     """
 
 
 class OpenTimeout(ConnectError, TimeoutError):
-    """Dialling and the opening handshake took longer than ``open_timeout`` seconds.
+    """Connecting and the opening handshake took longer than ``open_timeout`` seconds.
 
-    The network or the server is slow or silent. Trying again, or a longer time-out, may help.
+    The network or the server is slow. Retrying or a longer timeout may help.
     """
 
 
 class TLSFailed(ConnectError):
-    """The TLS handshake failed, often for a certificate that is not trusted.
+    """The TLS handshake failed, often because the certificate is not trusted.
 
-    Usually the server's or the ``ssl_context``'s fault; trying again will not help.
+    Correct the server's certificate or your ``ssl_context``. Retrying does not help.
     """
 
 
 class ProxyFailed(ConnectError):
-    """The proxy refused to connect us, or did not answer as a proxy does."""
+    """The proxy refused to connect, or its response was invalid. Check the proxy and its URL."""
 
 
 class HandshakeRefused(ConnectError):
-    """The server answered the opening handshake with another status than 101.
+    """The server answered the opening handshake with a status other than 101.
 
-    A 4xx is usually yours (credentials, path, origin), a 5xx the server's: try that again later.
+    For a 4xx status, check the credentials, the path and the origin. A 5xx status is an error of
+    the server; retry later.
 
     Args:
         status: the HTTP status (RFC 9110, section 15).
-        headers: the response's headers.
-        body: what the response carried, as far as it was read.
-        phrase: the text of the status line.
+        headers: the headers of the response.
+        body: the body of the response, possibly truncated.
+        phrase: the reason phrase of the status line.
     """
 
     def __init__(self, status: int, headers: Headers, body: bytes = b"", phrase: str = "") -> None:
@@ -230,24 +232,24 @@ class HandshakeRefused(ConnectError):
         self.phrase = phrase
 
     def __repr__(self) -> str:
-        said = f"{self.status} {self.phrase}".rstrip()
+        status = f"{self.status} {self.phrase}".rstrip()
         return redact_line(
-            f"{type(self).__name__}({said!r}, {len(self.body)} bytes, {self.headers!r})"
+            f"{type(self).__name__}({status!r}, {len(self.body)} bytes, {self.headers!r})"
         )
 
     def __str__(self) -> str:
-        said = f"{self.status} {self.phrase}".rstrip()
-        return redact_line(f"the server refused the handshake: {said}")
+        status = f"{self.status} {self.phrase}".rstrip()
+        return redact_line(f"the server refused the handshake: {status}")
 
 
 class RedirectFailed(HandshakeRefused):
-    """The server redirected more often than ``max_redirects``, or to where it may not be followed.
+    """The server redirected more than ``max_redirects`` times, or to an invalid location.
 
-    The server's fault. The fields of :exc:`HandshakeRefused` are those of its last answer.
+    The cause is the server. The attributes of :exc:`HandshakeRefused` describe its last response.
 
     Args:
-        refused: the last answer.
-        problem: what is wrong with where it leads.
+        refused: the last response.
+        problem: a description of the problem.
     """
 
     def __init__(self, refused: HandshakeRefused, problem: str) -> None:
@@ -260,17 +262,17 @@ class RedirectFailed(HandshakeRefused):
 
 
 class InvalidHandshake(ConnectError):
-    """The server's answer is not a valid WebSocket handshake (RFC 6455, section 4.1).
+    """The server's response is not a valid WebSocket handshake (RFC 6455, section 4.1).
 
-    The server's fault, or it is no WebSocket server.
+    The server violates the protocol, or it is not a WebSocket server: check the URL.
     """
 
 
 class ReconnectFailed(ConnectError):
-    """Reconnecting ended without success.
+    """All attempts to reconnect failed.
 
     Args:
-        attempts: the reason of every failed attempt, oldest first.
+        attempts: the reason of each failed attempt, oldest first.
     """
 
     def __init__(self, attempts: Sequence[Disconnect]) -> None:
@@ -283,15 +285,15 @@ class ReconnectFailed(ConnectError):
 
 
 class ConnectionClosed(TrioglockError):
-    """The connection is closing or closed; nothing more can be sent or received.
+    """The connection is closing or closed; nothing can be sent or received.
 
     Args:
         received: the peer's Close frame, or None.
-        sent: ours, or None.
+        sent: our Close frame, or None.
         cause: why the connection ended, or None while it is still closing.
-        unsent: the frames that were queued and never handed to the operating system.
-        in_doubt: the frames that were being written when the link broke: with the operating
-            system whole, in part or not at all, and nobody can tell which.
+        unsent: the messages that were queued but not passed to the operating system.
+        in_doubt: the messages that were being written when the link broke, and may or may not have
+            arrived.
     """
 
     def __init__(
@@ -309,17 +311,17 @@ class ConnectionClosed(TrioglockError):
         self.unsent: tuple[object, ...] = tuple(unsent)
         self.in_doubt: tuple[object, ...] = tuple(in_doubt)
         self.origin: object = None
-        """Tells errors of different connections apart; no more than that is promised."""
+        """Identifies the connection that raised this. An opaque value."""
 
     @property
     def code(self) -> int:
-        """The peer's close code; ours while it has not answered; 1006 where there is neither."""
+        """The peer's close code, or ours if it sent none, or 1006 if there is neither."""
         close = self.received or self.sent
         return 1006 if close is None else close.code
 
     @property
     def reason(self) -> str:
-        """The text that goes with :attr:`code`."""
+        """The reason that belongs to :attr:`code`."""
         close = self.received or self.sent
         return "" if close is None else close.reason
 
@@ -328,19 +330,20 @@ class ConnectionClosed(TrioglockError):
             text = str(self.cause)
         else:
             close = self.received or self.sent
-            said = "" if close is None else f": {close.code} {close.reason}".rstrip()
-            text = redact_line(f"the connection is closing{said}")
+            status = "" if close is None else f": {close.code} {close.reason}".rstrip()
+            text = redact_line(f"the connection is closing{status}")
         unsent = len(self.unsent)
-        return f"{text}; {unsent} frames never sent" if unsent else text
+        return f"{text}; {unsent} messages were not sent" if unsent else text
 
 
 class ConnectionClosedOK(ConnectionClosed):
-    """Closed in good order, with 1000 or 1001. Nobody's fault."""
+    """The connection closed normally, with 1000 or 1001."""
 
 
 class ConnectionClosedError(ConnectionClosed):
-    """Closed with another code, or lost without a closing handshake.
+    """The connection closed with another code, or was lost without a closing handshake.
 
-    ``code`` and ``cause`` tell whose fault: 1006 is the network's, 1002, 1007 and 1009 mean that
-    one side sent what the other may not accept, 1011 and above are the peer's own words.
+    ``code`` and ``cause`` describe why: 1006 is a failure of the network; with 1002, 1007 and 1009
+    one side sent data that the other cannot accept; 1011 is an internal error of the peer; 3000 and
+    above are defined by the application.
     """

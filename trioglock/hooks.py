@@ -1,4 +1,4 @@
-"""What users write: the hooks of a connection, their defaults, and the values that they return."""
+"""The hooks of a connection, and the values that hooks return."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ StateT = TypeVar("StateT")
 ResultT = TypeVar("ResultT")
 
 MaybeAwaitable: TypeAlias = ResultT | Awaitable[ResultT]
-"""Every hook may be ``def`` or ``async def``."""
+"""The result of a hook, which may be ``def`` or ``async def``."""
 
 NOTHING: Any = object()
 
 
 class Reply:
-    """Send frames, as they are, past ``handle_send``.
+    """Send frames without ``handle_send``.
 
     Args:
-        frames: what to send, in order: ``str``, bytes-like, ``Ping``, ``Pong`` or ``Close``.
-        deliver: handed on as well, as :class:`Deliver` does; nothing by default.
+        frames: the frames, in order: ``str``, bytes-like, ``Ping``, ``Pong`` or ``Close``.
+        deliver: a value to deliver as well, as with :class:`Deliver`; by default none.
     """
 
     __slots__ = ("deliver", "frames")
@@ -59,22 +59,22 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Hand ``value`` on to whoever iterates the connection, also when it is ``None``."""
+    """Deliver ``value`` to the receivers of the connection, even if it is ``None``."""
 
     value: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Reconnect:
-    """Decision of ``handle_disconnect``: try again, whatever the policy says.
+    """Decision of ``handle_disconnect``: reconnect, regardless of the policy.
 
     Args:
-        url: another address, from now on; by default the same.
-        additional_headers: other headers, from now on; by default the same.
-        delay: seconds to wait before the attempt; by default what the policy says.
+        url: the URL from now on; by default unchanged.
+        additional_headers: the headers from now on; by default unchanged.
+        delay: seconds before the attempt; by default the delay of the policy.
 
     Raises:
-        InvalidOption: one of these is of the wrong type or out of range.
+        InvalidOption: an argument has the wrong type or is out of range.
     """
 
     url: str | None = None
@@ -83,12 +83,12 @@ class Reconnect:
 
     def __post_init__(self) -> None:
         if not (self.url is None or isinstance(self.url, str)):
-            raise InvalidOption(f"url is a str, not {type(self.url).__name__}")
+            raise InvalidOption(f"url must be a str, not {type(self.url).__name__}")
         if self.delay:
             check_seconds("delay", self.delay)
         if self.additional_headers is not None:
             checked = check_headers("additional_headers", self.additional_headers)
-            # Checked headers hide what is secret when they are shown.
+            # The repr of Headers hides secrets.
             object.__setattr__(self, "additional_headers", checked)
 
     def __repr__(self) -> str:
@@ -97,21 +97,21 @@ class Reconnect:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Decision of ``handle_disconnect``: do not reconnect, whatever the policy says."""
+    """Decision of ``handle_disconnect``: do not reconnect, regardless of the policy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ConnectionInfo:
-    """The upgraded connection, as ``init_stream`` and ``handle_connect`` see it.
+    """The argument of ``init_stream`` and ``handle_connect``: the result of the opening handshake.
 
     Args:
-        url: the address that was reached, after redirects, without user information.
-        subprotocol: the negotiated one, or None.
-        request_headers: of the opening handshake, as sent.
-        response_headers: of the opening handshake, as received.
-        peer: the other end, such as ``"127.0.0.1:8765"``; "" where it has no address.
-        attempt: the number of this upgrade, counted from 1 over the life of the connection.
-        connection: to cast, to start background tasks, to abort.
+        url: the URL after redirects, without user information.
+        subprotocol: the negotiated subprotocol, or None.
+        request_headers: the headers of the request.
+        response_headers: the headers of the response.
+        peer: the peer's address, such as ``"127.0.0.1:8765"``; "" if it has none.
+        attempt: the number of this link, counted from 1 over the life of the connection.
+        connection: the connection, to ``cast``, to start background tasks or to ``abort``.
     """
 
     url: str
@@ -129,106 +129,109 @@ class ConnectionInfo:
 class Socket(Generic[StateT]):
     """The hooks of a connection. Override what you need; each may be ``def`` or ``async def``.
 
-    Hooks of one connection run one at a time, in the order in which things happened, and each
-    gets the state that the previous one returned. Never share a mutable between hooks and tasks:
-    return a new state instead.
+    The hooks of one connection run one at a time and in order. Each hook receives the state that
+    the previous one returned. Do not share mutable objects between hooks and other tasks; return a
+    new state instead.
 
-    A *result* of a receiving hook (``handle_connect``, ``handle_receive``, ``handle_ping``,
-    ``handle_pong``, ``handle_cast``, and the middle value of ``handle_call``) is one of
+    The *result* that most hooks return (``handle_connect``, ``handle_receive``, ``handle_ping``,
+    ``handle_pong``, ``handle_cast``, and optionally ``handle_call``) is one of
 
-    * ``None``: nothing follows;
-    * ``Reply(*frames, deliver=...)``: the frames are sent as they are;
-    * ``Close(code, reason)``: the closing handshake starts;
-    * ``Deliver(x)``: ``x`` is handed to whoever iterates the connection, also when it is None;
-    * anything else: it is handed on.
+    * ``None``: do nothing;
+    * ``Reply(*frames, deliver=...)``: send the frames, without ``handle_send``;
+    * ``Close(code, reason)``: start the closing handshake;
+    * ``Deliver(x)``: deliver ``x`` to the receivers of the connection, even if it is None;
+    * any other value: deliver it.
 
-    An error in ``handle_send`` or ``handle_call`` is raised at the call that brought it. Any
-    other hook that raises ends the connection: 1011 to the peer, ``terminate``, and the exception
-    comes out of ``async with``.
+    An exception raised by ``handle_send`` or ``handle_call`` is raised by the call that caused it.
+    An exception raised by any other hook ends the connection: it closes with 1011, ``terminate``
+    runs, and ``async with`` raises the exception.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Warn of a name that is nearly that of a hook, and so is never called."""
+        """Warn about a method whose name resembles that of a hook."""
         super().__init_subclass__(**options)
         for name in vars(cls):
             if name.startswith("handle_") and not hasattr(Socket, name):
                 meant = difflib.get_close_matches(name, vars(Socket), n=1, cutoff=0.85)
                 if meant:
-                    text = f"{cls.__name__}.{name} is no hook: {meant[0]} is meant?"
+                    text = f"{cls.__name__}.{name} is not a hook; did you mean {meant[0]}?"
                     warnings.warn(text, stacklevel=2)
 
     def _attach(self, connection: Connection[Any]) -> None:
         """Called before the first attempt, for layers that use the connection while it is down."""
 
     def init_stream(self, info: ConnectionInfo) -> MaybeAwaitable[StateT]:
-        """Called once, after the first upgrade; returns the first state. Default: ``None``.
+        """Called once, after the first opening handshake.
 
         Args:
-            info: what is known of the connection, with a handle on it.
+            info: the result of the handshake.
+
+        Returns:
+            The first state. Default: ``None``.
         """
         return cast("StateT", None)
 
     def handle_connect(
         self, info: ConnectionInfo, state: StateT
     ) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called after every upgrade, the first and later ones, before any frame.
+        """Called after every opening handshake, before any frame is received.
 
         Args:
-            info: what is known of the connection, with a handle on it.
-            state: as the hook before returned it.
+            info: the result of the handshake.
+            state: the current state.
 
         Returns:
-            ``(result, state)``. Log in or subscribe with ``Reply``. Default: nothing follows.
+            ``(result, state)``. Use ``Reply`` to log in or subscribe. Default: do nothing.
         """
         return None, state
 
     def handle_send(self, message: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each ``send`` and ``send_nowait``: a message in, a frame out.
+        """Called for each ``send`` and ``send_nowait`` to turn the message into a frame.
 
         Args:
-            message: as it was given.
-            state: as the hook before returned it.
+            message: the argument of ``send``.
+            state: the current state.
 
         Returns:
-            ``(frame, state)``: ``str`` is sent as text, bytes-like as binary; a tuple or list
-            sends several frames, ``None`` nothing, ``Close(...)`` closes. Default: the message
-            itself.
+            ``(frame, state)``: a ``str`` is sent as text and bytes-like as binary. A tuple or list
+            sends several frames, ``None`` sends nothing, ``Close(...)`` closes. Default: the
+            message itself.
         """
         return message, state
 
     def handle_receive(self, frame: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each whole message: ``str`` for text, ``bytes`` for binary.
+        """Called for each received message.
 
         Args:
-            frame: the whole message.
-            state: as the hook before returned it.
+            frame: ``str`` for text, ``bytes`` for binary.
+            state: the current state.
 
         Returns:
-            ``(result, state)``. Default: the frame is handed on.
+            ``(result, state)``. Default: deliver the frame.
         """
         return Deliver(frame), state
 
     def handle_ping(self, payload: bytes, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each ping. The pong has been queued already.
+        """Called for each received ping. The pong is queued before.
 
         Args:
             payload: at most 125 bytes.
-            state: as the hook before returned it.
+            state: the current state.
 
         Returns:
-            ``(result, state)``. Default: nothing follows.
+            ``(result, state)``. Default: do nothing.
         """
         return None, state
 
     def handle_pong(self, payload: bytes, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each pong, also those that answer the heartbeat.
+        """Called for each received pong, including those that answer the heartbeat.
 
         Args:
             payload: at most 125 bytes.
-            state: as the hook before returned it.
+            state: the current state.
 
         Returns:
-            ``(result, state)``. Default: nothing follows.
+            ``(result, state)``. Default: do nothing.
         """
         return None, state
 
@@ -236,8 +239,8 @@ class Socket(Generic[StateT]):
         """Called for ``conn.cast(message)`` and ``conn.cast_after(seconds, message)``.
 
         Args:
-            message: as it was given.
-            state: as the hook before returned it.
+            message: the argument of ``cast``.
+            state: the current state.
 
         Returns:
             ``(result, state)``. Without this hook, ``cast`` raises UsageError.
@@ -250,8 +253,8 @@ class Socket(Generic[StateT]):
         """Called for ``await conn.call(request)``.
 
         Args:
-            request: as it was given.
-            state: as the hook before returned it.
+            request: the argument of ``call``.
+            state: the current state.
 
         Returns:
             ``(reply, state)`` or ``(reply, result, state)``. Without this hook, ``call`` raises
@@ -262,12 +265,15 @@ class Socket(Generic[StateT]):
     def handle_disconnect(
         self, reason: Disconnect, state: StateT
     ) -> MaybeAwaitable[tuple[Reconnect | Stop | None, StateT]]:
-        """Called when the connection was closed, lost or refused; not after a crash or ``abort()``.
+        """Called when the connection was closed, lost or refused.
+
+        It is not called after ``abort()`` or an exception in a hook. Until it returns, the status
+        is ``RECONNECTING`` if the policy reconnects, and ``DECIDING`` if it does not.
 
         Args:
-            reason: a typed value, see :mod:`trioglock.disconnect`.
-            state: as the hook before returned it; None if the very first attempt was refused:
-                ``init_stream`` has not run.
+            reason: why, see :mod:`trioglock.disconnect`.
+            state: the current state; None if no attempt has succeeded, because ``init_stream`` has
+                not run.
 
         Returns:
             ``(decision, state)``: ``None`` follows the policy, ``Reconnect(...)`` and ``Stop()``
@@ -276,39 +282,42 @@ class Socket(Generic[StateT]):
         return None, state
 
     def terminate(self, reason: Disconnect, state: StateT) -> MaybeAwaitable[object]:
-        """Called exactly once at the end, also when cancelled or when a hook raised.
+        """Called exactly once at the end, even after a cancellation or an exception in a hook.
 
-        It has ``close_timeout`` seconds, and no part of the connection works any more. What it
-        returns is ignored. It is not called if ``init_stream`` never returned a state.
+        It must return within ``close_timeout`` seconds, and cannot use the connection. Its return
+        value is ignored. It is not called if ``init_stream`` has not returned a state.
 
         Args:
-            reason: a typed value, see :mod:`trioglock.disconnect`.
-            state: as the hook before returned it.
+            reason: why, see :mod:`trioglock.disconnect`.
+            state: the current state.
         """
         return None
 
     def format_status(self, state: StateT) -> Any:
-        """Called for ``conn.status_report()``: what of the state may be shown. A plain function.
+        """Called for ``conn.status_report()`` to describe the state. It must not be ``async``.
 
-        Override it to leave out passwords and tokens, or what is too large to be read. It may be
-        called at any time, also while another hook runs, and cannot change the state.
+        Override it to hide secrets or to shorten a large state. It may be called at any time, even
+        while another hook runs, and cannot change the state.
+
+        Args:
+            state: the current state.
 
         Returns:
-            Anything that has a repr. Default: the state itself.
+            A value whose repr is shown. Default: the state itself.
         """
         return state
 
 
 def check_socket(socket: Socket[StateT] | None) -> Socket[StateT]:
-    """The Socket to use; the default one for None.
+    """Return ``socket``, or a default Socket for None.
 
     Raises:
-        InvalidOption: something else was given.
+        InvalidOption: ``socket`` is not a Socket.
     """
     if socket is None:
         return Socket()
     if isinstance(socket, type) and issubclass(socket, Socket):
-        raise InvalidOption(f"socket is an instance, not the class: write {socket.__name__}()")
+        raise InvalidOption(f"socket must be an instance, not a class: write {socket.__name__}()")
     if not isinstance(socket, Socket):
-        raise InvalidOption(f"socket is a trioglock.Socket, not {socket!r}")
+        raise InvalidOption(f"socket must be a trioglock.Socket, not {socket!r}")
     return socket

@@ -50,7 +50,7 @@ async def test_lost() -> None:
     async with MockServer(goes) as server:
         done = await trioglock("connect", server.url, "--wait", "inf")
     assert done.code == 1
-    assert done.stderr.startswith("! lost: ")
+    assert done.stderr.startswith("! connection lost: ")
 
 
 async def test_refused_by_the_system() -> None:
@@ -59,7 +59,7 @@ async def test_refused_by_the_system() -> None:
         await socket.bind(("127.0.0.1", 0))
         port = socket.getsockname()[1]
         done = await trioglock("connect", f"ws://127.0.0.1:{port}/")
-    told = f"! no connection: cannot connect to 127.0.0.1:{port}: Connection refused\n"
+    told = f"! could not connect: cannot connect to 127.0.0.1:{port}: Connection refused\n"
     assert (done.code, done.stdout, done.stderr) == (3, "", told)
 
 
@@ -69,14 +69,14 @@ async def test_refused_by_the_server() -> None:
         server.reject(403)
         done = await trioglock("connect", server.url)
     assert done.code == 3
-    assert "! no connection: the server refused the handshake: 403" in done.stderr
+    assert "! could not connect: the server refused the handshake: 403" in done.stderr
 
 
 async def test_a_name_that_is_unknown() -> None:
     """3."""
     done = await trioglock("connect", "ws://nobody.invalid/")
     assert done.code == 3
-    assert done.stderr.startswith("! no connection: cannot connect to nobody.invalid:80: ")
+    assert done.stderr.startswith("! could not connect: cannot connect to nobody.invalid:80: ")
     assert done.stderr.count("\n") == 1
 
 
@@ -86,7 +86,7 @@ async def test_a_server_that_is_silent() -> None:
     async with listener:
         port = listener.socket.getsockname()[1]
         done = await trioglock("connect", f"ws://127.0.0.1:{port}/", "--connect-timeout", "0.3")
-    assert (done.code, done.stderr) == (3, "! no connection within 0.3 seconds\n")
+    assert (done.code, done.stderr) == (3, "! could not connect: timed out after 0.3 seconds\n")
 
 
 async def test_no_end_of_attempts_but_an_end() -> None:
@@ -101,7 +101,7 @@ async def test_no_end_of_attempts_but_an_end() -> None:
     assert all("refused the handshake: 503" in line for line in lines[:2])
     whens = ("; next attempt in ", "; trying again at once")
     assert all(line.startswith("* ") and any(w in line for w in whens) for line in lines[:2])
-    assert lines[2].startswith("! no connection: the server refused the handshake: 401")
+    assert lines[2].startswith("! could not connect: the server refused the handshake: 401")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--once",)])
@@ -136,7 +136,7 @@ async def test_ctrl_c_twice() -> None:
         done = await running.finish()
         assert done.code == 130
         # The trace may have the last word.
-        assert "! dropped without a closing handshake\n" in done.stderr
+        assert "! aborted without a closing handshake\n" in done.stderr
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
@@ -251,7 +251,7 @@ async def test_a_foreign_server() -> None:
         more = ("-s", "chat", "--no-compression", "--max-size", "10")
         done = await trioglock("connect", url, *more, stdin="12345\n123456\n")
         assert (done.code, done.stdout) == (1, "1234512345\n")
-        assert done.stderr.startswith("! closed with 1009, for what the peer has sent: ")
+        assert done.stderr.startswith("! protocol violation by the peer: 1009 ")
         nursery.cancel_scope.cancel()
     assert seen == [("chat", True), ("chat", False)]
 
@@ -269,7 +269,7 @@ async def test_tls(tmp_path: Path) -> None:
     async with MockServer(ssl_context=context) as server:
         done = await trioglock("connect", server.url)
     assert done.code == 3
-    assert done.stderr.startswith("! no connection: TLS handshake with 127.0.0.1: ")
+    assert done.stderr.startswith("! could not connect: TLS handshake with 127.0.0.1: ")
     assert "certificate" in done.stderr
 
 
@@ -299,7 +299,7 @@ async def test_a_peer_that_does_not_confirm() -> None:
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
         await running.end_input()
         done = await running.finish()
-    assert (done.code, done.stderr) == (1, "! closed: 1000; the peer has not confirmed it\n")
+    assert (done.code, done.stderr) == (1, "! closed: 1000; the peer did not answer\n")
 
 
 async def test_the_trace(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ async def test_an_outage() -> None:
         done = await running.finish()
     assert done.code == 0
     lost, back = done.stderr.splitlines()
-    assert lost.startswith("* lost: ")
+    assert lost.startswith("* connection lost: ")
     assert "; next attempt in 0." in lost or "; trying again at once" in lost
     assert back == "* connected again"
 

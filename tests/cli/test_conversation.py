@@ -208,7 +208,7 @@ async def test_the_second_ctrl_c_drops_the_connection(autojump_clock: MockClock)
 
     desk = Desk("hi", has_prompt=True, left_open=True)
     assert (await conversation(desk, kill))[0] == 130
-    assert desk.told[2:] == ["! dropped without a closing handshake"]
+    assert desk.told[2:] == ["! aborted without a closing handshake"]
 
 
 async def test_ctrl_c_while_it_connects(autojump_clock: MockClock) -> None:
@@ -260,7 +260,7 @@ async def test_the_peer_goes_away(autojump_clock: MockClock) -> None:
 
     desk = Desk(left_open=True)
     assert (await conversation(desk, goes))[0] == 1
-    assert desk.told[0].startswith("! lost: ")
+    assert desk.told[0].startswith("! connection lost: ")
 
 
 async def test_more_than_can_wait_while_it_closes(autojump_clock: MockClock) -> None:

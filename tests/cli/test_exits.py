@@ -30,23 +30,27 @@ REFUSED = ConnectFailed("no connection to ws://al:pw@host/?token=abc")
     [
         (RemoteClose(code=1000, reason="bye"), 0, "closed by the peer: 1000 bye"),
         (RemoteClose(code=1001), 0, "closed by the peer: 1001"),
-        (RemoteClose(code=1005), 1, "closed by the peer: without a code"),
+        (RemoteClose(code=1005), 1, "closed by the peer without a code"),
         (RemoteClose(code=4000), 1, "closed by the peer: 4000"),
         (LocalClose(), 0, "closed: 1000"),
         (LocalClose(code=4000, reason="so"), 0, "closed: 4000 so"),
-        (LocalClose(clean=False), 1, "closed: 1000; the peer has not confirmed it"),
+        (LocalClose(clean=False), 1, "closed: 1000; the peer did not answer"),
         (
             ProtocolViolation(code=1009, reason="too big"),
             1,
-            "closed with 1009, for what the peer has sent:",
+            "protocol violation by the peer: 1009",
         ),
-        (ConnectionLost(), 1, "lost: the peer went away without a Close frame"),
-        (ConnectionLost(error=OSError("reset")), 1, "lost: reset"),
-        (HeartbeatTimeout(silence=20), 1, "lost: the peer was silent for 20 seconds"),
-        (HeartbeatTimeout(silence=60, writing=True), 1, "lost: the peer read nothing for 60 sec"),
+        (ConnectionLost(), 1, "connection lost: the stream ended without a Close frame"),
+        (ConnectionLost(error=OSError("reset")), 1, "connection lost: reset"),
+        (HeartbeatTimeout(silence=20), 1, "connection lost: the peer sent nothing for 20 seconds"),
+        (
+            HeartbeatTimeout(silence=60, writing=True),
+            1,
+            "connection lost: the peer read nothing for 60 sec",
+        ),
         (HandshakeFailed(error=REFUSED), 1, "no connection to ws://host/?token="),
-        (HookError(error=ValueError("odd")), 1, "failed: "),
-        (Aborted(), 1, "dropped without a closing handshake"),
+        (HookError(error=ValueError("odd")), 1, "a hook or task failed: "),
+        (Aborted(), 1, "aborted without a closing handshake"),
         (None, 1, "closed"),
     ],
 )
@@ -79,6 +83,8 @@ def test_giving_up() -> None:
 
 def test_no_connection() -> None:
     """It is told once, without secrets."""
-    assert words_of_failure(ConnectFailed("host:1: refused")) == "no connection: host:1: refused"
+    assert (
+        words_of_failure(ConnectFailed("host:1: refused")) == "could not connect: host:1: refused"
+    )
     assert words_of_failure(REFUSED).startswith("no connection to ws://host/?token=")
     assert "abc" not in words_of_failure(ValueError("ws://host/?token=abc"))

@@ -143,7 +143,7 @@ async def test_refused() -> None:
     async with MockPhoenixServer(authorize=lambda *_: False) as server:
         done = await phoenix(server, "--token", "s3cret", "--param", "key=s3cret")
     assert done.code == 3
-    assert done.stderr.startswith("! no connection: the server refused the handshake: 403")
+    assert done.stderr.startswith("! could not connect: the server refused the handshake: 403")
     assert "s3cret" not in done.stderr
 
 
@@ -210,7 +210,7 @@ async def test_an_outage() -> None:
         await running.end_input()
         done = await running.finish()
     lines = done.stderr.splitlines()
-    assert lines[0].startswith("* lost: ")
+    assert lines[0].startswith("* connection lost: ")
     assert lines[1:3] == ["* connected again", "* joined room:1 again"]
     assert sorted(line[:22] for line in lines[3:5]) == [
         "! crash: the channel '",

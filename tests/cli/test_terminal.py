@@ -133,7 +133,7 @@ async def test_ctrl_c(tmp_path: Path) -> None:
         await window.press("C-c")
         lines = await window.shows("exit code 130")
         # The terminal shows the second one itself, for the prompt has gone.
-        assert "^C! dropped without a closing handshake" in lines
+        assert "^C! aborted without a closing handshake" in lines
 
 
 async def test_tab(tmp_path: Path) -> None:
@@ -207,7 +207,10 @@ async def test_an_outage(tmp_path: Path) -> None:
         await peer.expect("half and half")
         lines = await window.shows(lambda lines: "* connected again" in lines and lines[-1] == ">")
         whens = ("next attempt in", "trying again at once")
-        assert any(line.startswith("* lost: ") and any(w in line for w in whens) for line in lines)
+        assert any(
+            line.startswith("* connection lost: ") and any(w in line for w in whens)
+            for line in lines
+        )
         sent = "> half and half"  # typed before the loss was noticed, or after it
         assert sent in lines or f"{sent} (waits for a connection)" in lines
         await window.press("C-d")

@@ -53,8 +53,8 @@ def test_trio_is_needed() -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: connect("ws://h/"), r"write: async with connect\(\.\.\.\) as"),
-        (lambda: serve(handler, "127.0.0.1", 0), r"write: async with serve\(\.\.\.\) as"),
+        (lambda: connect("ws://h/"), r"use: async with connect\(\.\.\.\) as"),
+        (lambda: serve(handler, "127.0.0.1", 0), r"use: async with serve\(\.\.\.\) as"),
     ],
     ids=["connect", "serve"],
 )
@@ -105,7 +105,9 @@ def test_seconds_that_cannot_be_none() -> None:
 
 def test_a_hook_that_is_misspelt() -> None:
     """It would never be called: the class says so when it is made. Other names are yours."""
-    with pytest.warns(UserWarning, match=r"Wrong.handle_recieve is no hook: handle_receive is"):
+    with pytest.warns(
+        UserWarning, match=r"Wrong.handle_recieve is not a hook; did you mean handle_receive"
+    ):
 
         class Wrong(Socket[None]):
             def handle_recieve(self, frame: Any, state: None) -> Any: ...
@@ -127,7 +129,7 @@ async def test_what_handle_send_returned(autojump_clock: MockClock) -> None:
             return message, state
 
     async with linked(Returning()) as (conn, _):
-        with pytest.raises(BadHookResult, match=r"encode it, such as with json\.dumps\(\)"):
+        with pytest.raises(BadHookResult, match=r"encode it, for example with json\.dumps\(\)"):
             await conn.send({"a": 1})
         with pytest.raises(BadHookResult, match="handle_send returns the frame itself"):
             await conn.send(Reply("x"))

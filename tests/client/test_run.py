@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, Scripted, both_styles, styled, taken
+from tests.hooks.helpers import URL, Scripted, both_styles, read_frames, styled
 from trioglock import (
     Close,
     ConnectFailed,
@@ -76,7 +76,7 @@ async def test_it_returns_the_final_state(code: int, autojump_clock: MockClock) 
     async def peer(far: MemoryLink) -> None:
         await far.write(["1", "2", "3"])
         await trio.sleep(5)
-        assert await taken(far) == ["1", "3", "6"]
+        assert await read_frames(far) == ["1", "3", "6"]
         await hang_up(far, Close(code))
 
     assert await against(peer, Summing()) == 6
@@ -158,7 +158,7 @@ async def test_what_hooks_raise_comes_out(autojump_clock: MockClock) -> None:
     with pytest.raises(Boom) as caught:
         await unwrapped(against(peer, socket))
     assert caught.value is error
-    assert socket.ran("terminate") == 1
+    assert socket.count("terminate") == 1
 
 
 async def test_what_hooks_deliver_is_forgotten(autojump_clock: MockClock) -> None:
@@ -172,7 +172,7 @@ async def test_what_hooks_deliver_is_forgotten(autojump_clock: MockClock) -> Non
 
     socket = Scripted(handle_receive="delivered")
     await against(peer, socket, max_queue=4)
-    assert socket.ran("handle_receive") == 500
+    assert socket.count("handle_receive") == 500
 
 
 async def test_nursery_start_gives_the_open_connection(autojump_clock: MockClock) -> None:
@@ -192,7 +192,7 @@ async def test_nursery_start_gives_the_open_connection(autojump_clock: MockClock
         assert (conn.status, conn.state) == (Status.OPEN, 100)
         far = await transport.accept()
         await conn.send("hello")
-        assert await taken(far) == ["hello"]
+        assert await read_frames(far) == ["hello"]
         nursery.start_soon(conn.aclose)
         await trio.testing.wait_all_tasks_blocked()
         await hang_up(far, Close(1000))
@@ -217,7 +217,7 @@ async def test_cancelling_it_runs_terminate(autojump_clock: MockClock) -> None:
         await run(URL, socket, transport=MemoryTransport(), ping_interval=None)
     assert scope.cancelled_caught
     assert trio.current_time() == 5
-    assert socket.ran("terminate") == 1
+    assert socket.count("terminate") == 1
 
 
 @pytest.mark.parametrize("options", [{"max_queue": 0}, {"transport": 1}, {"overflow": "x"}])

@@ -1,4 +1,4 @@
-"""A WebSocket peer written by hand: it says exactly the bytes that a test wants to be said."""
+"""A WebSocket peer that sends exactly the given bytes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from trioglock import (
     ConnectOptions,
     Disconnect,
     NativeTransport,
+    Reply,
     Socket,
     Transport,
     TrioWebsocketTransport,
@@ -32,7 +33,7 @@ HOST = "raw.test"
 URL = f"ws://{HOST}/"
 
 StreamPair: TypeAlias = Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]]
-# The first of these takes any number of bytes at once, the second none before they are read.
+# The first has an unlimited buffer, the second has none.
 unbounded: StreamPair = trio.testing.memory_stream_pair
 lockstep: StreamPair = trio.testing.lockstep_stream_pair
 
@@ -52,7 +53,7 @@ _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 @dataclass(frozen=True, slots=True)
 class RawFrame:
-    """One frame as it was on the wire, unmasked."""
+    """One received frame, unmasked."""
 
     opcode: int
     payload: bytes
@@ -62,7 +63,7 @@ class RawFrame:
 
     @property
     def code(self) -> int:
-        """The code of a Close frame; 1005 where it has none."""
+        """The code of a Close frame; 1005 if it has none."""
         return int.from_bytes(self.payload[:2]) if self.payload else 1005
 
 
@@ -71,7 +72,7 @@ class HalfFrameError(AssertionError):
 
 
 def encode(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0) -> bytes:
-    """The bytes of one frame from a server, legal or not."""
+    """Encode a frame of a server, valid or not."""
     head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
     length = len(payload)
     if length < 126:
@@ -82,17 +83,17 @@ def encode(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0)
 
 
 def closing(code: int = 1000, reason: str = "") -> bytes:
-    """The bytes of a Close frame."""
+    """Encode a Close frame."""
     return encode(CLOSE, code.to_bytes(2) + reason.encode())
 
 
 def texts(*messages: str) -> bytes:
-    """The bytes of whole text messages, one after the other."""
+    """Encode text messages."""
     return b"".join(encode(TEXT, message.encode()) for message in messages)
 
 
 class RawPeer:
-    """The server's end of one stream; several tasks may send, one reads."""
+    """The end of a stream on the server's side. Several tasks may send, one may read."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
@@ -101,7 +102,7 @@ class RawPeer:
         self._lock = trio.Lock()
 
     async def accept(self, headers: str = "", rest: bytes = b"") -> None:
-        """Answer the opening handshake; ``rest`` goes into the same write."""
+        """Answer the opening handshake, with ``rest`` in the same write."""
         while b"\r\n\r\n" not in self._buffer:
             data = await self.stream.receive_some()
             assert data, "the client left in the middle of its request"
@@ -130,7 +131,7 @@ class RawPeer:
         await self.send(texts(*messages))
 
     async def push(self, messages: Iterable[str], sent: list[str]) -> None:
-        """One message for each write; ``sent`` tells how far the stream let it get."""
+        """Send each message in a write of its own, and append it to ``sent`` afterwards."""
         for message in messages:
             await self.text(message)
             sent.append(message)
@@ -140,7 +141,7 @@ class RawPeer:
         await self.send(closing(code, reason))
 
     async def drop(self) -> None:
-        """Close the stream in both directions, without a word."""
+        """Close the stream in both directions, without a Close frame."""
         await trio.aclose_forcefully(self.stream)
 
     async def _fill(self, count: int) -> bool:
@@ -160,7 +161,7 @@ class RawPeer:
         return taken
 
     async def read(self) -> RawFrame | None:
-        """The client's next frame, or None at the end of the stream.
+        """Read the next frame of the client, or None at the end of the stream.
 
         Raises:
             HalfFrameError: the stream ended within a frame.
@@ -187,20 +188,20 @@ class RawPeer:
             raise HalfFrameError(bytes(self._buffer[:20]))
 
     async def next(self) -> RawFrame:
-        """The client's next frame; there must be one."""
+        """Read the next frame of the client; there must be one."""
         frame = await self.read()
         assert frame is not None, "the client ended the stream"
         return frame
 
     async def read_all(self) -> list[RawFrame]:
-        """Every frame until the end of the stream."""
+        """Read all frames until the end of the stream."""
         frames = []
         while (frame := await self.read()) is not None:
             frames.append(frame)
         return frames
 
     async def answer(self, *, echo: bool = False, pongs: bool = True) -> list[RawFrame]:
-        """Behave: pongs for pings, Close for Close, then the end; all frames that came."""
+        """Answer pings and the Close frame until the end; return all frames."""
         frames = []
         with_echo = (TEXT, BINARY) if echo else ()
         try:
@@ -218,8 +219,8 @@ class RawPeer:
             pass
         return frames
 
-    async def bow_out(self) -> None:
-        """Behave until the end, which may now come at any byte."""
+    async def answer_until_end(self) -> None:
+        """Answer until the end, which may be at any byte."""
         with suppress(HalfFrameError):
             await self.answer()
 
@@ -231,7 +232,7 @@ def _unmask(payload: bytes, mask: bytes) -> bytes:
 
 
 class Ends(Socket[None]):
-    """Notes how it was disconnected, and how it ended."""
+    """Records the reasons of its disconnects and its end."""
 
     def __init__(self) -> None:
         self.disconnects: list[Disconnect] = []
@@ -245,13 +246,34 @@ class Ends(Socket[None]):
         self.ends.append(reason)
 
 
+class SlowReceive(Socket[None]):
+    """Takes some seconds for each message, and delivers it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+        await trio.sleep(self.seconds)
+        return frame, state
+
+
+class EchoHook(Socket[None]):
+    """Replies each message a number of times."""
+
+    def __init__(self, times: int = 1) -> None:
+        self.times = times
+
+    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+        return Reply(*[frame] * self.times), state
+
+
 def numbered(count: int) -> list[str]:
-    """So many different messages."""
+    """Create ``count`` different messages."""
     return [str(number) for number in range(count)]
 
 
 class Tls:
-    """A pair of TLS contexts: a server called :data:`HOST`, and a client that trusts it."""
+    """TLS contexts of a server called :data:`HOST` and a client that trusts it."""
 
     def __init__(self) -> None:
         authority = trustme.CA()
@@ -261,7 +283,7 @@ class Tls:
         authority.configure_trust(self.client)
 
     def serve(self, stream: trio.abc.Stream) -> trio.abc.Stream:
-        """The server's side of a stream; the TLS handshake comes with the first use."""
+        """Wrap the server's side of a stream."""
         return trio.SSLStream(stream, self.server, server_side=True, https_compatible=True)
 
 
@@ -277,7 +299,7 @@ async def raw_connection(
     secure: bool = False,
     **options: Unpack[ConnectOptions],
 ) -> AsyncIterator[tuple[Connection[Any], RawPeer]]:
-    """A connection in memory and its peer, which behaves once the test is over."""
+    """Open a connection in memory to a raw peer, which answers after the test."""
     near, far = streams()
     options.setdefault("stream", near)
     url = URL
@@ -292,4 +314,4 @@ async def raw_connection(
             try:
                 yield conn, peer
             finally:
-                nursery.start_soon(peer.bow_out)
+                nursery.start_soon(peer.answer_until_end)

@@ -1,4 +1,4 @@
-"""What a Connection tells of itself, over a whole life."""
+"""Properties and statistics of a Connection."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import Scripted, delivered, linked, taken
+from tests.hooks.helpers import Scripted, current_status, delivered, linked, read_frames
 from trioglock import (
     Close,
-    Connection,
     Handshake,
     Headers,
     MemoryTransport,
@@ -25,13 +24,8 @@ from trioglock import (
 from trioglock.testing import MockServer, echo
 
 
-def status(conn: Connection[Any]) -> Status:
-    """The status of this moment; a property that type checkers take for a constant."""
-    return conn.status
-
-
-async def test_properties_over_a_whole_life(autojump_clock: MockClock) -> None:
-    """Status, url, name, handshake and the close's code and text, from before it opens to after."""
+async def test_properties(autojump_clock: MockClock) -> None:
+    """Status, url, name, handshake, close code and reason, from connecting to the end."""
     seen: list[Status] = []
 
     class Watching(Socket[int]):
@@ -55,7 +49,7 @@ async def test_properties_over_a_whole_life(autojump_clock: MockClock) -> None:
         name="one",
     ) as conn:
         far = await transport.accept()
-        assert status(conn) is Status.OPEN
+        assert current_status(conn) is Status.OPEN
         assert (conn.url, conn.name, conn.subprotocol) == ("ws://memory.test/r", "one", "chat")
         assert isinstance(conn.handshake, Handshake)
         assert conn.handshake.request_headers == Headers({"X-A": "1"})
@@ -64,11 +58,11 @@ async def test_properties_over_a_whole_life(autojump_clock: MockClock) -> None:
         assert re.fullmatch(r"<Connection one#\d+ to ws://memory.test/r, open>", repr(conn))
         await far.write(["x", "y", Close(4001, "bye")])
         await trio.testing.wait_all_tasks_blocked()
-        assert status(conn) is Status.CLOSING
+        assert current_status(conn) is Status.CLOSING
         assert (conn.close_code, conn.close_reason) == (None, None)
         await far.send_eof()
         await conn.wait_closed()
-        assert status(conn) is Status.CLOSED
+        assert current_status(conn) is Status.CLOSED
         assert (conn.close_code, conn.close_reason) == (4001, "bye")
     assert (conn.url, conn.name, conn.subprotocol) == ("ws://memory.test/r", "one", "chat")
     assert conn.state == 2
@@ -80,10 +74,10 @@ async def test_properties_over_a_whole_life(autojump_clock: MockClock) -> None:
     ("frame", "code", "reason"),
     [(Close(1005), 1005, ""), (Close(3000, "x"), 3000, "x"), (None, 1006, "")],
 )
-async def test_close_code_is_what_the_peer_said(
+async def test_close_code(
     frame: Close | None, code: int, reason: str, autojump_clock: MockClock
 ) -> None:
-    """1005 stands for a Close without a code, 1006 for none at all (RFC 6455, 7.1.5)."""
+    """1005 is a Close frame without a code, 1006 is no Close frame (RFC 6455, section 7.1.5)."""
     async with linked() as (conn, far):
         if frame is not None:
             await far.write([frame])
@@ -92,8 +86,8 @@ async def test_close_code_is_what_the_peer_said(
         assert (conn.close_code, conn.close_reason) == (code, reason)
 
 
-async def test_names_are_made_of_host_and_number(autojump_clock: MockClock) -> None:
-    """Without a name of its own each connection has another."""
+async def test_default_names(autojump_clock: MockClock) -> None:
+    """The default name consists of the host and the number."""
     names = set()
     for _ in range(3):
         async with linked(close_timeout=1) as (conn, _):
@@ -103,7 +97,7 @@ async def test_names_are_made_of_host_and_number(autojump_clock: MockClock) -> N
 
 
 async def test_readonly_properties_cannot_be_set(autojump_clock: MockClock) -> None:
-    """A program cannot overwrite what the framework keeps."""
+    """Assigning to a property raises."""
     async with linked() as (conn, _):
         for name in (
             *("state", "status", "url", "name", "subprotocol"),
@@ -113,8 +107,8 @@ async def test_readonly_properties_cannot_be_set(autojump_clock: MockClock) -> N
                 setattr(conn, name, None)
 
 
-async def test_statistics_over_a_whole_life(autojump_clock: MockClock) -> None:
-    """Each figure counts what its name says, and a snapshot does not change."""
+async def test_statistics(autojump_clock: MockClock) -> None:
+    """Each field counts what its name says, and a snapshot does not change."""
     async with linked(Scripted(handle_receive="x")) as (conn, far):
         start = conn.statistics()
         assert start == Statistics(
@@ -154,7 +148,7 @@ async def test_statistics_over_a_whole_life(autojump_clock: MockClock) -> None:
 
 
 async def test_statistics_count_drops(autojump_clock: MockClock) -> None:
-    """What the overflow policy drops is counted."""
+    """Messages dropped by the overflow policy are counted."""
     async with linked(max_queue=2, overflow="drop_oldest") as (conn, far):
         await far.write(["a", "b", "c", "d"])
         assert await delivered(conn) == ["c", "d"]
@@ -162,7 +156,7 @@ async def test_statistics_count_drops(autojump_clock: MockClock) -> None:
 
 
 async def test_start_soon_passes_arguments_and_may_finish(autojump_clock: MockClock) -> None:
-    """A task that ends by itself changes nothing."""
+    """A task that returns does not affect the connection."""
     got: list[tuple[int, int]] = []
 
     async def task(one: int, two: int) -> None:
@@ -171,12 +165,12 @@ async def test_start_soon_passes_arguments_and_may_finish(autojump_clock: MockCl
     async with linked() as (conn, far):
         conn.start_soon(task, 1, 2)
         await conn.send("alive")
-        assert await taken(far) == ["alive"]
+        assert await read_frames(far) == ["alive"]
         assert got == [(1, 2)]
 
 
-async def test_a_real_server_agrees(autojump_clock: MockClock) -> None:
-    """The same over the wire format, against independent code."""
+async def test_statistics_with_a_server(autojump_clock: MockClock) -> None:
+    """The counters agree with an independent implementation."""
     async with (
         MockServer(echo, memory=True) as server,
         connect(server.url, stream=server.open_stream) as conn,

@@ -1,4 +1,4 @@
-"""The receive queue is bounded: what a full one does, and how it is told."""
+"""The limit of the receive queue and the overflow policies."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import trio.testing
 from tests.connection.raw_server import (
     CLOSE,
     MakeTransport,
+    SlowReceive,
     every_transport,
     lockstep,
     numbered,
@@ -29,10 +30,10 @@ Clock = trio.testing.MockClock
 
 
 @every_transport
-async def test_a_full_inbox_stops_reading_and_an_empty_one_goes_on(
+async def test_a_full_receive_queue_pauses_reading(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """``wait``: the peer is stopped soon after ``max_queue`` messages; none is lost, in order."""
+    """With ``wait`` the peer has to wait soon after ``max_queue`` messages; none is lost."""
     messages, sent = numbered(200), list[str]()
     async with (
         raw_connection(
@@ -50,10 +51,10 @@ async def test_a_full_inbox_stops_reading_and_an_empty_one_goes_on(
     assert conn.statistics().messages_received == 200
 
 
-async def test_taking_one_message_at_a_time_keeps_the_inbox_bounded(
+async def test_a_slow_receiver_keeps_the_queue_bounded(
     autojump_clock: Clock,
 ) -> None:
-    """A slow reader never finds more than ``max_queue`` waiting."""
+    """A slow receiver never finds more than ``max_queue`` messages."""
     messages = numbered(100)
     async with (
         raw_connection(streams=lockstep, max_queue=8, ping_interval=None) as (conn, peer),
@@ -68,8 +69,8 @@ async def test_taking_one_message_at_a_time_keeps_the_inbox_bounded(
     assert max(depths) == 8
 
 
-async def test_without_a_limit_reading_never_stops(autojump_clock: Clock) -> None:
-    """``max_queue=None``: all that comes is kept."""
+async def test_without_a_limit_reading_does_not_pause(autojump_clock: Clock) -> None:
+    """With ``max_queue=None`` all messages are kept."""
     messages, sent = numbered(1000), list[str]()
     async with raw_connection(streams=lockstep, max_queue=None, ping_interval=None) as (
         conn,
@@ -86,10 +87,10 @@ async def test_without_a_limit_reading_never_stops(autojump_clock: Clock) -> Non
     ("overflow", "kept"), [("drop_oldest", slice(-5, None)), ("drop_newest", slice(5))]
 )
 @every_transport
-async def test_a_dropping_inbox_keeps_its_limit_and_counts(
+async def test_dropping_policies(
     transport: MakeTransport, overflow: Any, kept: slice, at_once: bool, autojump_clock: Clock
 ) -> None:
-    """The latest or the first ``max_queue`` messages stay, the others are counted; it reads on."""
+    """The latest or the first ``max_queue`` messages are kept, the others are counted."""
     messages = numbered(50)
     async with raw_connection(
         streams=lockstep,
@@ -112,7 +113,7 @@ async def test_a_dropping_inbox_keeps_its_limit_and_counts(
 
 
 async def test_nothing_is_dropped_up_to_the_limit(autojump_clock: Clock) -> None:
-    """Exactly ``max_queue`` messages are kept by every policy."""
+    """Every policy keeps exactly ``max_queue`` messages."""
     for overflow in ("drop_oldest", "drop_newest", "close"):
         async with raw_connection(max_queue=5, overflow=overflow) as (conn, peer):
             await peer.text(*numbered(5))
@@ -123,10 +124,8 @@ async def test_nothing_is_dropped_up_to_the_limit(autojump_clock: Clock) -> None
 
 
 @every_transport
-async def test_an_inbox_may_close_when_it_overflows(
-    transport: MakeTransport, autojump_clock: Clock
-) -> None:
-    """``close``: 1008 to the peer, the drop is counted, what was kept stays readable."""
+async def test_overflow_close(transport: MakeTransport, autojump_clock: Clock) -> None:
+    """The connection closes with 1008, the drop is counted, and kept messages can be received."""
     async with raw_connection(
         transport=transport(), max_queue=5, overflow="close", close_timeout=2
     ) as (conn, peer):
@@ -143,18 +142,10 @@ async def test_an_inbox_may_close_when_it_overflows(
         assert conn.statistics().dropped == 1
 
 
-class Slow(Socket[None]):
-    """Takes a second for each message."""
-
-    async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
-        await trio.sleep(1)
-        return frame, state
-
-
-async def test_an_inbox_closes_also_when_an_async_hook_fills_it(autojump_clock: Clock) -> None:
-    """The message that is too much is delivered while the peer is silent: closed at once."""
+async def test_overflow_close_by_an_async_hook(autojump_clock: Clock) -> None:
+    """The connection closes immediately, although the peer sends nothing more."""
     async with raw_connection(
-        Slow(), max_queue=3, overflow="close", close_timeout=2, ping_interval=None
+        SlowReceive(1), max_queue=3, overflow="close", close_timeout=2, ping_interval=None
     ) as (conn, peer):
         for number in range(4):
             await peer.text(str(number))
@@ -171,8 +162,8 @@ class Notes(Socket[None]):
         return message, state
 
 
-async def test_an_inbox_closes_also_when_a_cast_fills_it(autojump_clock: Clock) -> None:
-    """What casts deliver counts like what the peer sends."""
+async def test_overflow_close_by_a_cast(autojump_clock: Clock) -> None:
+    """Messages delivered by casts count like those from the peer."""
     async with raw_connection(
         Notes(), max_queue=3, overflow="close", close_timeout=2, ping_interval=None
     ) as (conn, peer):
@@ -183,11 +174,11 @@ async def test_an_inbox_closes_also_when_a_cast_fills_it(autojump_clock: Clock) 
         assert conn.statistics().dropped == 1
 
 
-async def test_slow_hooks_stop_reading(autojump_clock: Clock) -> None:
-    """At most ``max_queue`` messages wait for an async hook; the peer is stopped meanwhile."""
+async def test_slow_hooks_pause_reading(autojump_clock: Clock) -> None:
+    """At most ``max_queue`` messages wait for an async hook; then the peer has to wait."""
     messages, sent = numbered(30), list[str]()
     async with (
-        raw_connection(Slow(), streams=lockstep, max_queue=4, ping_interval=None) as (
+        raw_connection(SlowReceive(1), streams=lockstep, max_queue=4, ping_interval=None) as (
             conn,
             peer,
         ),
@@ -210,8 +201,8 @@ class Quiet(Socket[int]):
         return None, state + 1
 
 
-async def test_what_hooks_swallow_fills_nothing(autojump_clock: Clock) -> None:
-    """Nobody iterates and nothing stops: only delivered messages count."""
+async def test_undelivered_messages_do_not_count(autojump_clock: Clock) -> None:
+    """Reading does not pause for messages that hooks do not deliver."""
     async with raw_connection(Quiet(), streams=lockstep, max_queue=1, ping_interval=None) as (
         conn,
         peer,

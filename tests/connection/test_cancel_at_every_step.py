@@ -1,4 +1,4 @@
-"""A cancel at every single step of a connection's life: scenarios 16 and 17 to the end."""
+"""Cancellation at every step of a connection."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class AsyncLife(Life):
 
 
 class CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope before the given step of the run, whichever task makes it."""
+    """Cancels a scope before a given step of the run, in whichever task it occurs."""
 
     def __init__(self, scope: trio.CancelScope, step: int) -> None:
         self.scope = scope
@@ -119,10 +119,10 @@ async def live(scope: trio.CancelScope, socket: Life, transport: MakeTransport, 
 
 @pytest.mark.parametrize("kind", [Life, AsyncLife])
 @every_transport
-async def test_a_cancel_at_every_step_leaves_nothing_behind(
+async def test_cancelling_the_block_at_every_step(
     transport: MakeTransport, kind: type[Life], autojump_clock: Clock
 ) -> None:
-    """Whole frames only, ``terminate`` exactly once, no task left, nothing but the cancel out."""
+    """Frames are complete, ``terminate`` runs once, and only Cancelled is raised."""
     tasks = trio.lowlevel.current_statistics().tasks_living
     step = 0
     finished = False
@@ -138,10 +138,10 @@ async def test_a_cancel_at_every_step_leaves_nothing_behind(
 
 @pytest.mark.parametrize("kind", [Life, AsyncLife])
 @every_transport
-async def test_a_cancel_at_every_step_inside_the_block_spoils_nothing(
+async def test_cancelling_inside_the_block_at_every_step(
     transport: MakeTransport, kind: type[Life], autojump_clock: Clock
 ) -> None:
-    """One conversation is cancelled at any step: the next on the same connection succeeds."""
+    """After a cancelled exchange, the next one on the same connection succeeds."""
     step = 0
     cancelled = True
     near, far = unbounded()
@@ -173,10 +173,10 @@ async def test_a_cancel_at_every_step_inside_the_block_spoils_nothing(
     assert step > 10
 
 
-async def test_a_cancel_at_random_times_of_many_tasks_spoils_nothing(
+async def test_cancelling_many_tasks_at_random_times(
     autojump_clock: Clock,
 ) -> None:
-    """Ten tasks send and receive with tiny deadlines: every echo is whole, none comes twice."""
+    """Ten tasks send and receive with short deadlines: each echo is complete and unique."""
     chance = random.Random(7)
     sent: set[str] = set()
     got: list[str] = []

@@ -1,4 +1,4 @@
-"""What a cancel broke in other libraries: scenarios 16 and 17."""
+"""Cancellation, with scenarios that fail in other libraries."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ Clock = trio.testing.MockClock
 
 
 @every_transport
-async def test_scenario_16_a_cancelled_receive_loses_nothing(
+async def test_a_cancelled_receive_loses_nothing(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """Three impatient tasks, deadlines at all times, also at the arrival: each message once."""
+    """Three tasks with deadlines at all times receive each message once."""
     total = 300
     got: list[str] = []
     async with (
@@ -63,10 +63,10 @@ async def test_scenario_16_a_cancelled_receive_loses_nothing(
 
 @plain_and_tls
 @every_transport
-async def test_scenario_16_a_cancelled_send_leaves_whole_frames(
+async def test_a_cancelled_send_leaves_complete_frames(
     transport: MakeTransport, secure: bool, autojump_clock: Clock
 ) -> None:
-    """20 MB, cancelled in the middle of the write, whole or not at all; then a frame of its own."""
+    """20 MB, cancelled during the write, are sent completely or not at all."""
     big = "x" * (20 * 2**20)
     frames: list[RawFrame] = []
     async with raw_connection(
@@ -91,10 +91,10 @@ async def test_scenario_16_a_cancelled_send_leaves_whole_frames(
 
 
 @every_transport
-async def test_scenario_16_a_send_cancelled_while_it_waits_for_room_sends_nothing(
+async def test_a_send_cancelled_while_it_waits_for_space_sends_nothing(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """A full send queue and an impatient sender: what was given up never goes out."""
+    """A message whose send was cancelled at a full send queue is never sent."""
     async with raw_connection(
         streams=lockstep, transport=transport(), write_limit=10, ping_interval=None
     ) as (conn, peer):
@@ -120,10 +120,10 @@ class Lingering(Socket[int]):
         return message, state + 1
 
 
-async def test_scenario_16_a_send_cancelled_inside_an_async_hook_changes_nothing(
+async def test_a_send_cancelled_inside_an_async_hook_changes_nothing(
     autojump_clock: Clock,
 ) -> None:
-    """Two sends wait for one slow hook; both given up: no frame, no new state, no lock held."""
+    """Two cancelled sends through a slow hook send no frame and leave the state."""
     async with raw_connection(Lingering()) as (conn, peer):
         with trio.move_on_after(0.5):
             async with trio.open_nursery() as nursery:
@@ -154,10 +154,10 @@ async def give_up_connecting(transport: MakeTransport, stream: trio.abc.Stream, 
 
 @pytest.mark.parametrize("url", [URL, f"wss://{HOST}/"], ids=["plain", "tls"])
 @every_transport
-async def test_scenario_17_a_connect_cancelled_in_mid_handshake_leaks_nothing(
+async def test_cancelling_the_handshake_closes_the_stream(
     transport: MakeTransport, url: str, autojump_clock: Clock
 ) -> None:
-    """The server takes the request and is silent: giving up closes the stream."""
+    """The server reads the request and does not answer."""
     near, far = unbounded()
     await give_up_connecting(transport, near, url)
     assert await far.receive_some()
@@ -165,8 +165,8 @@ async def test_scenario_17_a_connect_cancelled_in_mid_handshake_leaks_nothing(
         assert await far.receive_some() == b""
 
 
-async def test_scenario_17_a_cancelled_connect_closes_its_tcp_socket() -> None:
-    """The same over TCP: the listener sees the end of the stream."""
+async def test_cancelling_the_handshake_closes_the_socket() -> None:
+    """The listener sees the end of the TCP stream."""
     with trio.fail_after(10):
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         async with listener:
@@ -187,10 +187,10 @@ async def test_scenario_17_a_cancelled_connect_closes_its_tcp_socket() -> None:
 
 
 @every_transport
-async def test_scenario_17_connecting_in_a_cancelled_scope_closes_the_stream_it_was_given(
+async def test_connecting_in_a_cancelled_scope(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """Cancelled before it began: the body does not run, the stream is closed."""
+    """The body does not run, and the given stream is closed."""
     near, far = unbounded()
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -203,10 +203,10 @@ async def test_scenario_17_connecting_in_a_cancelled_scope_closes_the_stream_it_
 
 
 @every_transport
-async def test_scenario_17_leaving_inside_a_cancelled_scope_does_not_hang(
+async def test_leaving_inside_a_cancelled_scope(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """The block ends in no time, without a closing handshake, and the stream is closed."""
+    """The block ends immediately, without a closing handshake, and closes the stream."""
     near, far = unbounded()
     peer = RawPeer(far)
     async with trio.open_nursery() as nursery:

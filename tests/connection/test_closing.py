@@ -1,4 +1,4 @@
-"""How connections ended badly in other libraries: scenarios 8 to 12."""
+"""Closing, with scenarios that fail in other libraries."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ Clock = trio.testing.MockClock
 
 
 @every_transport
-async def test_scenario_08_remote_close_and_drop_at_once(
+async def test_a_close_frame_with_the_end_of_the_stream(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """A Close frame and the end of the stream in one go: everyone learns it, nobody waits."""
+    """All waiting tasks are woken."""
     async with raw_connection(transport=transport()) as (conn, peer):
         await peer.close(1000, "done")
         await peer.drop()
@@ -51,10 +51,10 @@ async def test_scenario_08_remote_close_and_drop_at_once(
 
 
 @every_transport
-async def test_scenario_08_the_drop_comes_while_we_close(
+async def test_the_peer_drops_the_stream_while_we_close(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """We say Close, the peer says Close and vanishes: ``aclose`` returns at once."""
+    """``aclose`` returns immediately."""
     async with raw_connection(transport=transport()) as (conn, peer), trio.open_nursery() as tasks:
 
         async def vanish() -> None:
@@ -68,10 +68,10 @@ async def test_scenario_08_the_drop_comes_while_we_close(
         assert conn.close_code == 1000
 
 
-async def test_scenario_08_a_half_closed_peer_still_gets_our_confirmation(
+async def test_a_half_closed_peer_gets_our_close_frame(
     autojump_clock: Clock,
 ) -> None:
-    """Close frame and end of its sending side in one go: our Close frame leaves, every time."""
+    """The peer sends a Close frame and ends its sending side at once."""
     replies = []
     for _ in range(40):
         async with raw_connection() as (conn, peer):
@@ -87,10 +87,10 @@ async def test_scenario_08_a_half_closed_peer_still_gets_our_confirmation(
 
 
 @every_transport
-async def test_scenario_09_close_with_unread_messages_queued(
+async def test_closing_with_a_full_receive_queue(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """The receive queue is full and the reader held; our own close goes through all the same."""
+    """Our close completes although reading is paused."""
     near, far = lockstep()
     peer = RawPeer(far)
     async with trio.open_nursery() as nursery:
@@ -112,10 +112,10 @@ async def test_scenario_09_close_with_unread_messages_queued(
 
 
 @every_transport
-async def test_scenario_09_leaving_the_block_with_unread_messages_and_a_remote_close(
+async def test_leaving_with_a_full_receive_queue_and_a_remote_close(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """Held back in front of the peer's Close frame, leaving the block still ends."""
+    """The block ends although reading is paused before the Close frame of the peer."""
     async with raw_connection(
         transport=transport(), max_queue=2, close_timeout=math.inf, ping_interval=None
     ) as (conn, peer):
@@ -129,10 +129,10 @@ async def test_scenario_09_leaving_the_block_with_unread_messages_and_a_remote_c
 
 
 @every_transport
-async def test_scenario_10_messages_before_the_remote_close_stay_readable(
+async def test_messages_before_a_remote_close_can_be_received(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """A slow reader gets every message, then learns of the close."""
+    """A slow receiver gets every message before the exception."""
     messages = [str(number) for number in range(60)]
     async with raw_connection(transport=transport(), max_queue=4, ping_interval=None) as (
         conn,
@@ -150,10 +150,10 @@ async def test_scenario_10_messages_before_the_remote_close_stay_readable(
         assert (caught.value.code, caught.value.reason) == (4000, "enough")
 
 
-async def test_scenario_10_messages_of_a_peer_that_has_gone_stay_readable(
+async def test_messages_of_a_lost_peer_can_be_received(
     autojump_clock: Clock,
 ) -> None:
-    """A heartbeat that can no longer be written takes nothing from a slow reader."""
+    """A heartbeat that cannot be written does not drop messages."""
     messages = [f"{number} {'x' * 2**14}" for number in range(60)]
     async with raw_connection(max_queue=4, ping_interval=5) as (conn, peer):
         for message in messages:
@@ -168,10 +168,10 @@ async def test_scenario_10_messages_of_a_peer_that_has_gone_stay_readable(
 
 
 @every_transport
-async def test_scenario_10_one_message_and_an_immediate_close(
+async def test_a_message_and_a_close_frame_with_the_handshake(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """Both in one packet right behind the handshake: the message is delivered."""
+    """The message is delivered."""
     near, far = unbounded()
     peer = RawPeer(far)
     async with trio.open_nursery() as nursery:
@@ -189,10 +189,10 @@ async def test_scenario_10_one_message_and_an_immediate_close(
 
 
 @every_transport
-async def test_scenario_11_a_send_during_a_remote_close_knows_its_reason(
+async def test_sends_after_a_remote_close_raise_its_code(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """The peer has said Close and keeps the stream: every way to send tells its code."""
+    """The peer sent a Close frame and keeps the stream open."""
     async with raw_connection(transport=transport()) as (conn, peer):
         await peer.close(4001, "why")
         await trio.sleep(1)
@@ -209,10 +209,10 @@ async def test_scenario_11_a_send_during_a_remote_close_knows_its_reason(
 
 
 @every_transport
-async def test_scenario_11_a_send_during_our_own_close_knows_its_reason(
+async def test_sends_during_our_close_raise_our_code(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """While the peer has not answered our Close, the error carries the code we sent."""
+    """The peer has not answered our Close frame."""
     async with raw_connection(transport=transport()) as (conn, _), trio.open_nursery() as tasks:
         tasks.start_soon(conn.aclose, 4002, "mine")
         await trio.sleep(1)
@@ -223,10 +223,10 @@ async def test_scenario_11_a_send_during_our_own_close_knows_its_reason(
         tasks.cancel_scope.cancel()
 
 
-async def test_scenario_11_a_send_that_waits_for_room_learns_of_the_close(
+async def test_a_waiting_send_is_woken_by_a_remote_close(
     autojump_clock: Clock,
 ) -> None:
-    """A blocked send is woken by the peer's Close, with its code."""
+    """It raises with the code of the peer."""
     async with raw_connection(streams=lockstep, write_limit=10, ping_interval=None) as (conn, peer):
         await conn.send("x" * 10)
         async with trio.open_nursery() as tasks:
@@ -246,10 +246,10 @@ async def test_scenario_11_a_send_that_waits_for_room_learns_of_the_close(
 # 12: what comes after our Close.
 
 
-async def test_scenario_12_pings_and_data_after_our_close_are_read(
+async def test_frames_after_our_close_frame_are_read(
     autojump_clock: Clock,
 ) -> None:
-    """The peer may finish what it was saying; we send no data any more, only pongs."""
+    """Data is delivered and pings are answered, but we send no data."""
     async with raw_connection() as (conn, peer):
         frames: list[RawFrame] = []
 
@@ -270,10 +270,10 @@ async def test_scenario_12_pings_and_data_after_our_close_are_read(
 
 
 @every_transport
-async def test_scenario_12_data_after_our_close_does_not_spoil_it(
+async def test_data_after_our_close_frame_does_not_prevent_a_clean_close(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """Whether the transport reads or throws it away, the closing handshake is clean."""
+    """It does not matter whether the transport delivers or discards it."""
     async with raw_connection(transport=transport()) as (conn, peer):
 
         async def finish() -> None:
@@ -290,10 +290,10 @@ async def test_scenario_12_data_after_our_close_does_not_spoil_it(
 
 
 @every_transport
-async def test_scenario_12_no_heartbeat_ping_after_our_close(
+async def test_no_heartbeat_after_our_close_frame(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """The peer takes 30 s to answer our Close and talks meanwhile: it is not pinged."""
+    """The peer sends data for 30 s before it answers our Close frame."""
     async with raw_connection(
         transport=transport(), ping_interval=1, ping_timeout=5, close_timeout=100
     ) as (conn, peer):

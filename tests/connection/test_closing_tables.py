@@ -1,4 +1,4 @@
-"""docs/closing.md is right about how a connection ends: every row of its tables is tried."""
+"""Every row of the tables in docs/closing.md."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AN_HOUR = 3600.0
 
 
 class Hooks(Socket[None]):
-    """Keeps the last reason, and closes or fails when it is told to."""
+    """Keeps the last reason, and closes or raises on demand."""
 
     def __init__(self) -> None:
         self.reason: Disconnect | None = None
@@ -94,7 +94,7 @@ class Case:
 
 
 async def nothing(case: Case) -> None:
-    """The block just ends."""
+    """Do nothing; the block ends."""
 
 
 async def lose_and_close(case: Case) -> None:
@@ -150,22 +150,22 @@ MET_IN_A_CALL: dict[str, tuple[dict[str, Any], Run]] = {
         {},
         with_peer(lambda case: case.peer.send("close")),
     ),
-    "the same as `aclose()`, and the peer did not answer in time": (
+    "`aclose()`, and the peer did not answer in time": (
         {},
         alone(lambda case: case.conn.aclose()),
     ),
     "`aclose()` during an outage": ({"reconnect": PAUSE}, with_peer(lose_and_close)),
     "the peer closed with 1000": ({}, with_peer(lambda case: case.peer.close(1000))),
     "the peer closed with 1001": ({}, with_peer(lambda case: case.peer.close(1001))),
-    "the peer closed with another code, say 4000": (
+    "the peer closed with another code, such as 4000": (
         {},
         with_peer(lambda case: case.peer.close(4000)),
     ),
     "the peer closed without a code": ({}, with_peer(peer_says(b"\x88\x00"))),
     "the stream ended or broke": ({}, with_peer(lambda case: case.peer.abort())),
-    "the peer fell silent": ({}, alone(nothing)),
-    "the peer read nothing any more": ({"ping_interval": None}, alone(flood, capacity=0)),
-    "the peer broke the protocol": ({}, with_peer(peer_says(b"\xf1\x00"))),
+    "the peer stopped sending": ({}, alone(nothing)),
+    "the peer stopped reading": ({"ping_interval": None}, alone(flood, capacity=0)),
+    "the peer violated the protocol": ({}, with_peer(peer_says(b"\xf1\x00"))),
     "the peer sent text that is not UTF-8": ({}, with_peer(peer_says(b"\x81\x01\xff"))),
     "the peer sent a message that is too large": (
         {"max_size": 2},
@@ -176,7 +176,7 @@ MET_IN_A_CALL: dict[str, tuple[dict[str, Any], Run]] = {
         with_peer(lambda case: case.peer.send("one", "two")),
     ),
     "`abort()`": ({}, with_peer(aborted)),
-    "all attempts after a loss failed": ({"reconnect": PAUSE}, lost_for_good),
+    "all attempts to reconnect failed": ({"reconnect": PAUSE}, lost_for_good),
 }
 
 
@@ -191,7 +191,7 @@ def rows(number: int) -> list[list[str]]:
 
 
 def fits(reason: Disconnect | None, said: str) -> bool:
-    """Whether a reason is what a cell says of it: its class, and the fields that are named."""
+    """Whether a reason has the class and the fields that a cell names."""
     found = re.fullmatch(r"`(\w+)\((?:(\w+)=([\w.]+))?\)`", said)
     assert found, said
     name, field, value = found.groups()
@@ -200,15 +200,15 @@ def fits(reason: Disconnect | None, said: str) -> bool:
     return field is None or value == "..." or repr(getattr(reason, field)) == value
 
 
-def test_every_row_is_tried() -> None:
-    """No row of the two tables is left out."""
+def test_every_row_is_tested() -> None:
+    """The tests and the tables have the same rows."""
     assert [row[0] for row in rows(0)] == list(MET_IN_A_CALL)
     assert [row[0] for row in rows(1)] == list(OUT_OF_THE_BLOCK)
 
 
 @pytest.mark.parametrize("row", rows(0), ids=lambda row: row[0])
-async def test_met_in_a_call(row: list[str], autojump_clock: MockClock) -> None:
-    """Reason, exception, code, what the loop does and close_code are as the table says."""
+async def test_ends_raised_by_calls(row: list[str], autojump_clock: MockClock) -> None:
+    """Reason, exception, code, loop and close_code are as documented."""
     what, reason, exception, loop, close_code = row
     options, run = MET_IN_A_CALL[what]
     case = Case(**options)
@@ -278,8 +278,8 @@ OUT_OF_THE_BLOCK: dict[str, tuple[dict[str, Any], Run, type[BaseException]]] = {
 
 
 @pytest.mark.parametrize("row", rows(1), ids=lambda row: row[0])
-async def test_out_of_the_block(row: list[str], autojump_clock: MockClock) -> None:
-    """The reason, and the exception that comes out, are as the table says."""
+async def test_ends_raised_by_the_block(row: list[str], autojump_clock: MockClock) -> None:
+    """The reason and the exception are as documented."""
     what, reason, _ = row
     options, run, expected = OUT_OF_THE_BLOCK[what]
     case = Case(**options)

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, Scripted, linked, taken
+from tests.hooks.helpers import URL, Scripted, close_from_peer, linked, read_frames
 from trioglock import (
     Close,
     Connection,
@@ -26,15 +26,6 @@ from trioglock import (
     RemoteClose,
     connect,
 )
-from trioglock.testing import MemoryLink
-
-
-async def hang_up(far: MemoryLink, code: int = 1000, reason: str = "") -> None:
-    """Close as a peer does, and end the stream."""
-    await far.write([Close(code, reason)])
-    await trio.testing.wait_all_tasks_blocked()
-    await far.send_eof()
-
 
 # Sending.
 
@@ -47,33 +38,33 @@ async def test_messages_leave_in_the_order_of_the_calls(autojump_clock: MockCloc
         await conn.send_frame("c")
         conn.send_nowait(b"d")
         await conn.send("e")
-        assert await taken(far) == ["a", "b", "c", b"d", "e"]
+        assert await read_frames(far) == ["a", "b", "c", b"d", "e"]
 
 
-async def test_pings_and_pongs_overtake_data(autojump_clock: MockClock) -> None:
-    """Control frames do not wait behind what is queued; Close does."""
+async def test_pings_and_pongs_are_sent_before_data(autojump_clock: MockClock) -> None:
+    """Close frames are sent after data."""
     async with linked() as (conn, far):
         conn.send_nowait("a")
         await conn.send_frame(Ping(b"p"))
         conn.send_nowait("b")
         await conn.send_frame(Close(4000))
-        frames = await taken(far)
+        frames = await read_frames(far)
         assert sorted(map(str, frames[:-1])) == sorted(map(str, ["a", Ping(b"p"), "b"]))
         assert frames[-1] == Close(4000)
 
 
 @pytest.mark.parametrize("frame", [1, None, {"a": 1}, ["a"], object(), "\ud800"])
-async def test_send_frame_refuses_what_is_no_frame(frame: Any, autojump_clock: MockClock) -> None:
-    """InvalidFrame at the call; the connection lives."""
+async def test_send_frame_checks_the_frame(frame: Any, autojump_clock: MockClock) -> None:
+    """InvalidFrame is raised at the call, and the connection stays open."""
     async with linked() as (conn, far):
         with pytest.raises(InvalidFrame):
             await conn.send_frame(frame)
         await conn.send_frame("fine")
-        assert await taken(far) == ["fine"]
+        assert await read_frames(far) == ["fine"]
 
 
-async def test_send_waits_while_the_outbox_is_full(autojump_clock: MockClock) -> None:
-    """The peer reads late: senders wait, a cancelled one has queued nothing, all else arrives."""
+async def test_send_waits_while_the_send_queue_is_full(autojump_clock: MockClock) -> None:
+    """Waiting senders continue when the peer reads; a cancelled one has queued nothing."""
     transport = MemoryTransport(capacity=1)
     async with connect(
         URL, transport=transport, write_limit=10, write_timeout=None, ping_interval=None
@@ -89,13 +80,13 @@ async def test_send_waits_while_the_outbox_is_full(autojump_clock: MockClock) ->
         got: list[Any] = []
         conn.start_soon(conn.send, "last!")
         while "last!" not in got:
-            got += await taken(far)
+            got += await read_frames(far)
         assert got == [*(f"{number:05}" for number in range(sent)), "last!"]
         conn.abort()
 
 
 async def test_flush_waits_until_all_is_written(autojump_clock: MockClock) -> None:
-    """It returns at once when nothing waits, and else with the last write; not earlier."""
+    """``flush`` returns with the last write, or immediately if nothing is queued."""
     transport = MemoryTransport(capacity=0)
     async with connect(URL, transport=transport, write_timeout=None, ping_interval=None) as conn:
         far = await transport.accept()
@@ -108,7 +99,7 @@ async def test_flush_waits_until_all_is_written(autojump_clock: MockClock) -> No
         async def slow_peer() -> None:
             while len(got) < 3:
                 await trio.sleep(10)
-                got.extend(await taken(far))
+                got.extend(await read_frames(far))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(slow_peer)
@@ -122,7 +113,7 @@ async def test_flush_waits_until_all_is_written(autojump_clock: MockClock) -> No
 
 
 async def test_flush_of_a_lost_connection_raises(autojump_clock: MockClock) -> None:
-    """What will never be written is not reported as written."""
+    """Messages that cannot be written any more are not reported as written."""
     transport = MemoryTransport(capacity=0)
     async with connect(URL, transport=transport, write_timeout=None, ping_interval=None) as conn:
         await transport.accept()
@@ -142,7 +133,7 @@ async def raises_closed(use: Any, *args: Any) -> None:
 
 
 async def test_four_ways_to_receive(autojump_clock: MockClock) -> None:
-    """Each takes from the front of the same queue."""
+    """All take from the same queue."""
     async with linked() as (conn, far):
         with pytest.raises(trio.WouldBlock):
             conn.receive_nowait()
@@ -160,7 +151,7 @@ async def test_four_ways_to_receive(autojump_clock: MockClock) -> None:
 
 
 async def test_many_receivers_share_the_messages(autojump_clock: MockClock) -> None:
-    """Each message goes to exactly one of them, and all of them end with the connection."""
+    """Each message goes to one receiver, and all receivers end with the connection."""
     got: list[Any] = []
 
     async def receiver(conn: Connection[None]) -> None:
@@ -171,16 +162,16 @@ async def test_many_receivers_share_the_messages(autojump_clock: MockClock) -> N
             nursery.start_soon(receiver, conn)
         for number in range(50):
             await far.write([f"{number:02}"])
-        await hang_up(far)
+        await close_from_peer(far)
     assert sorted(got) == [f"{number:02}" for number in range(50)]
 
 
 @pytest.mark.parametrize("code", [1000, 1001])
-async def test_the_loop_ends_quietly_on_a_good_close(code: int, autojump_clock: MockClock) -> None:
-    """1000 and 1001 end ``async for``; receive() says so with ConnectionClosedOK."""
+async def test_the_loop_ends_on_a_normal_close(code: int, autojump_clock: MockClock) -> None:
+    """1000 and 1001 end ``async for``; ``receive`` raises ConnectionClosedOK."""
     async with linked() as (conn, far):
         await far.write(["a"])
-        await hang_up(far, code)
+        await close_from_peer(far, code)
         assert [message async for message in conn] == ["a"]
         for use in (conn.receive, conn.receive_batch):
             with pytest.raises(ConnectionClosedOK):
@@ -191,11 +182,11 @@ async def test_the_loop_ends_quietly_on_a_good_close(code: int, autojump_clock: 
 
 @pytest.mark.parametrize("code", [1002, 1005, 1011, 3000, 4999])
 async def test_the_loop_raises_on_any_other_close(code: int, autojump_clock: MockClock) -> None:
-    """What was there before is read first; then the error tells code and reason."""
+    """Earlier messages are received first; the exception has the code and reason."""
     async with linked() as (conn, far):
         await far.write(["a"])
         reason = "" if code == 1005 else "why"
-        await hang_up(far, code, reason)
+        await close_from_peer(far, code, reason)
         assert await conn.receive() == "a"
         with pytest.raises(ConnectionClosedError) as caught:
             async for _ in conn:
@@ -206,7 +197,7 @@ async def test_the_loop_raises_on_any_other_close(code: int, autojump_clock: Moc
 
 
 async def test_the_loop_raises_when_the_peer_is_lost(autojump_clock: MockClock) -> None:
-    """No Close frame either way is 1006."""
+    """Without any Close frame the code is 1006."""
     async with linked() as (conn, far):
         await far.write(["a"])
         await far.aclose()
@@ -221,7 +212,7 @@ async def test_the_loop_raises_when_the_peer_is_lost(autojump_clock: MockClock) 
 
 
 async def test_ping_returns_the_round_trip(autojump_clock: MockClock) -> None:
-    """Seconds on trio's clock, kept as latency; other pongs are not taken for the answer."""
+    """The time is measured on trio's clock and becomes the latency."""
     async with linked() as (conn, far):
         assert conn.latency is None
 
@@ -240,7 +231,7 @@ async def test_ping_returns_the_round_trip(autojump_clock: MockClock) -> None:
 
 
 async def test_a_pong_answers_all_earlier_pings(autojump_clock: MockClock) -> None:
-    """Peers may answer only the last one (RFC 6455, 5.5.3)."""
+    """A peer may answer only the last ping (RFC 6455, section 5.5.3)."""
     times: list[float] = []
 
     async def ping(conn: Connection[None]) -> None:
@@ -250,7 +241,7 @@ async def test_a_pong_answers_all_earlier_pings(autojump_clock: MockClock) -> No
         for _ in range(3):
             nursery.start_soon(ping, conn)
             await trio.sleep(1)
-        frames = await taken(far)
+        frames = await read_frames(far)
         pings = [frame for frame in frames if isinstance(frame, Ping)]
         assert len({frame.payload for frame in pings}) == 3
         await far.write([Pong(pings[-1].payload)])
@@ -258,7 +249,7 @@ async def test_a_pong_answers_all_earlier_pings(autojump_clock: MockClock) -> No
 
 
 async def test_ping_on_a_connection_that_ends_raises(autojump_clock: MockClock) -> None:
-    """Nobody waits for a pong that cannot come."""
+    """No ping waits for a pong that cannot arrive."""
     async with linked() as (conn, far), trio.open_nursery() as nursery:
         nursery.start_soon(raises_closed, conn.ping)
         await trio.sleep(1)
@@ -266,14 +257,14 @@ async def test_ping_on_a_connection_that_ends_raises(autojump_clock: MockClock) 
 
 
 async def test_pings_of_the_peer_are_answered(autojump_clock: MockClock) -> None:
-    """With the payload that they had."""
+    """The pong has the payload of the ping."""
     async with linked() as (_, far):
         await far.write([Ping(b"one"), Ping(b"")])
-        assert await taken(far) == [Pong(b"one"), Pong(b"")]
+        assert await read_frames(far) == [Pong(b"one"), Pong(b"")]
 
 
 async def test_deliver_of_a_message_that_looks_like_a_result(autojump_clock: MockClock) -> None:
-    """What was handed on is handed out as it is."""
+    """Delivered values are received unchanged."""
     async with linked(Scripted(handle_receive=Deliver(LocalClose()))) as (conn, far):
         await far.write(["x"])
         assert await conn.receive() == LocalClose()

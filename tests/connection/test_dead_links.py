@@ -1,4 +1,4 @@
-"""A link that can carry nothing more is noticed, whoever is held back at the moment."""
+"""Links that are dead while the reader or a sender waits."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Talker(Socket[None]):
 
 
 @pytest.mark.parametrize("reconnect", [False, POLICY])
-async def test_a_reader_held_by_its_replies(reconnect: Any, autojump_clock: MockClock) -> None:
-    """The writer has broken, so nothing will make room: the reader goes on and finds the end."""
+async def test_a_reader_paused_by_its_replies(reconnect: Any, autojump_clock: MockClock) -> None:
+    """The writer has failed, so the reader resumes and finds the end."""
     net = MemoryTransport(capacity=1)
     async with connect(URL, Talker(), transport=net, reconnect=reconnect) as conn:
         far = await net.accept()
@@ -51,7 +51,7 @@ async def test_a_reader_held_by_its_replies(reconnect: Any, autojump_clock: Mock
 
 @pytest.mark.parametrize("reconnect", [False, POLICY])
 async def test_a_program_that_only_sends(reconnect: Any, autojump_clock: MockClock) -> None:
-    """A full receive queue holds the reader; the dead link is still detected."""
+    """A full receive queue pauses reading; the dead link is still detected."""
     net = MemoryTransport()
     async with connect(URL, transport=net, reconnect=reconnect, max_queue=4) as conn:
         far = await net.accept()
@@ -78,7 +78,7 @@ async def send_for_ever(conn: Any) -> None:
 
 
 class SlowGreeter(Socket[None]):
-    """Takes two seconds to greet, from the second link on."""
+    """Takes two seconds in ``handle_connect``, from the second link on."""
 
     async def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[None, None]:
         if info.attempt > 1:
@@ -86,8 +86,8 @@ class SlowGreeter(Socket[None]):
         return None, state
 
 
-async def test_reconnect_is_not_told_of_an_old_link(autojump_clock: MockClock) -> None:
-    """A greeting that belongs to the link that is being left does not end the wait."""
+async def test_reconnect_waits_for_the_new_link(autojump_clock: MockClock) -> None:
+    """A ``handle_connect`` of the previous link does not end the wait."""
     net = MemoryTransport()
     async with connect(URL, SlowGreeter(), transport=net, reconnect=POLICY) as conn:
         await (await net.accept()).aclose()
@@ -110,7 +110,7 @@ class LateGreeter(Socket[None]):
 
 
 async def test_flush_does_not_count_an_old_loss_again(autojump_clock: MockClock) -> None:
-    """What was in doubt on the old link says nothing about what the new one has written."""
+    """Messages in doubt on the previous link do not fail a later flush."""
     net = MemoryTransport(capacity=1)
     async with connect(URL, LateGreeter(), transport=net, reconnect=POLICY) as conn:
         first = await net.accept()
@@ -133,8 +133,8 @@ async def test_flush_does_not_count_an_old_loss_again(autojump_clock: MockClock)
         conn.abort()
 
 
-async def test_reconnecting_by_hand_costs_the_policy_nothing(autojump_clock: MockClock) -> None:
-    """However often it is asked for, a good end afterwards is a good end."""
+async def test_reconnect_does_not_count_as_a_failed_attempt(autojump_clock: MockClock) -> None:
+    """After any number of calls, a normal close is a normal close."""
     net = MemoryTransport()
     policy = Backoff(max_attempts=2, retryable=lambda reason: True)
     async with connect(URL, transport=net, reconnect=policy, close_timeout=1) as conn:
@@ -158,8 +158,10 @@ class Confused(Socket[None]):
         raise ConnectionClosed(None, None)
 
 
-async def test_a_foreign_error_of_handle_disconnect_comes_out(autojump_clock: MockClock) -> None:
-    """That it looks like our own does not hide it."""
+async def test_connection_closed_of_another_connection_in_handle_disconnect(
+    autojump_clock: MockClock,
+) -> None:
+    """The exception is raised, although it looks like that of the connection itself."""
     net = MemoryTransport()
     with pytest.raises(ConnectionClosed):
         async with connect(URL, Confused(), transport=net):
@@ -167,8 +169,8 @@ async def test_a_foreign_error_of_handle_disconnect_comes_out(autojump_clock: Mo
             await trio.sleep_forever()
 
 
-async def test_a_policy_that_raises_is_a_crash(autojump_clock: MockClock) -> None:
-    """The exception comes out, and terminate has run."""
+async def test_a_policy_that_raises_ends_the_connection(autojump_clock: MockClock) -> None:
+    """The exception is raised, after ``terminate``."""
     ends: list[Any] = []
 
     class Ends(Socket[None]):
@@ -202,10 +204,10 @@ class Indecisive(Socket[None]):
 
 
 @pytest.mark.parametrize("again", range(8))
-async def test_no_hook_follows_a_decision_that_failed(
+async def test_no_hook_runs_after_handle_disconnect_raised(
     again: int, autojump_clock: MockClock
 ) -> None:
-    """Whatever waits behind handle_disconnect stays undone, in whichever order tasks wake."""
+    """Queued jobs do not run, in whichever order tasks wake."""
     net, socket = MemoryTransport(), Indecisive()
     with pytest.raises(ValueError, match="cannot decide"):
         async with connect(URL, socket, transport=net) as conn:

@@ -1,4 +1,4 @@
-"""What kept connections from ending in other libraries: scenarios 13 to 15."""
+"""Deadlines of the close, with scenarios that fail in other libraries."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.connection.raw_server import (
     Ends,
     MakeTransport,
     RawFrame,
+    SlowReceive,
     closing,
     encode,
     every_transport,
@@ -43,10 +44,10 @@ Clock = trio.testing.MockClock
 
 
 @every_transport
-async def test_scenario_13_a_trickling_peer_cannot_extend_the_deadline(
+async def test_a_trickling_peer_does_not_extend_the_close(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """One byte each second, valid frames for ever: closing takes ``close_timeout``, no more."""
+    """The peer sends valid frames indefinitely, one byte per second."""
     async with raw_connection(transport=transport(), close_timeout=5) as (conn, peer):
 
         async def trickle() -> None:
@@ -67,10 +68,10 @@ async def test_scenario_13_a_trickling_peer_cannot_extend_the_deadline(
 
 
 @every_transport
-async def test_scenario_13_a_peer_that_closes_and_stays_cannot_extend_the_deadline(
+async def test_a_peer_that_keeps_the_stream_open_does_not_extend_the_close(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """A remote close without the end of the stream is over after ``close_timeout`` as well."""
+    """The peer sends a Close frame, but does not end the stream."""
     async with raw_connection(transport=transport(), close_timeout=5) as (conn, peer):
         began = trio.current_time()
         await peer.close(1000)
@@ -80,10 +81,10 @@ async def test_scenario_13_a_peer_that_closes_and_stays_cannot_extend_the_deadli
 
 
 @every_transport
-async def test_scenario_13_a_full_buffer_and_a_dead_peer_cannot_extend_the_deadline(
+async def test_a_dead_peer_does_not_extend_the_close(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """Nothing can be written, not even Close: over after ``close_timeout``, the rest unsent."""
+    """Nothing can be written, not even the Close frame; the messages are unsent."""
     socket = Ends()
     async with raw_connection(
         socket, streams=lockstep, transport=transport(), close_timeout=5, write_limit=2**20
@@ -100,17 +101,9 @@ async def test_scenario_13_a_full_buffer_and_a_dead_peer_cannot_extend_the_deadl
     assert socket.ends == [LocalClose(clean=False)]
 
 
-class Slow(Socket[None]):
-    """Takes five seconds for each message."""
-
-    async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
-        await trio.sleep(5)
-        return frame, state
-
-
-async def test_scenario_13_slow_hooks_share_the_deadline(autojump_clock: Clock) -> None:
-    """Ten messages wait for a slow hook and the peer lingers: all in one ``close_timeout``."""
-    async with raw_connection(Slow(), close_timeout=7) as (conn, peer):
+async def test_slow_hooks_do_not_extend_the_close(autojump_clock: Clock) -> None:
+    """Ten messages wait for a slow hook, and the peer does not close."""
+    async with raw_connection(SlowReceive(5), close_timeout=7) as (conn, peer):
         await peer.send(texts(*"abcdefghij"))
         await trio.sleep(1)
         began = trio.current_time()
@@ -122,10 +115,8 @@ async def test_scenario_13_slow_hooks_share_the_deadline(autojump_clock: Clock) 
 
 
 @every_transport
-async def test_scenario_14_two_tasks_close_at_once_and_the_first_wins(
-    transport: MakeTransport, autojump_clock: Clock
-) -> None:
-    """One Close frame, with the code of the first; both calls return."""
+async def test_two_tasks_close(transport: MakeTransport, autojump_clock: Clock) -> None:
+    """One Close frame is sent, with the code of the first; both calls return."""
     async with raw_connection(transport=transport()) as (conn, peer):
         async with trio.open_nursery() as tasks:
 
@@ -149,10 +140,8 @@ async def test_scenario_14_two_tasks_close_at_once_and_the_first_wins(
 
 
 @every_transport
-async def test_scenario_14_both_sides_close_at_once_with_different_codes(
-    transport: MakeTransport, autojump_clock: Clock
-) -> None:
-    """Each keeps its own code, nobody hangs, and we who were first say it was our close."""
+async def test_both_sides_close(transport: MakeTransport, autojump_clock: Clock) -> None:
+    """Both codes are kept, and the reason is our close, which came first."""
     socket = Ends()
     async with raw_connection(socket, transport=transport(), close_timeout=math.inf) as (
         conn,
@@ -197,10 +186,10 @@ def waits() -> dict[str, Callable[[Connection[None]], Awaitable[Any]]]:
 
 @pytest.mark.parametrize("name", waits())
 @every_transport
-async def test_scenario_15_heartbeat_expiry_wakes_every_waiter(
+async def test_a_heartbeat_timeout_wakes_every_waiter(
     transport: MakeTransport, name: str, autojump_clock: Clock
 ) -> None:
-    """Whatever a task is blocked in, it raises ConnectionClosed, and the status is closed."""
+    """Every blocked call raises ConnectionClosed, and the status is CLOSED."""
     async with raw_connection(
         Stuck() if name == "call" else None,
         streams=lockstep,
@@ -220,10 +209,10 @@ async def test_scenario_15_heartbeat_expiry_wakes_every_waiter(
 
 
 @every_transport
-async def test_scenario_15_expiry_does_not_wait_for_a_closing_handshake(
+async def test_a_heartbeat_timeout_skips_the_closing_handshake(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """A dead link is dropped on the spot, whatever ``close_timeout`` is."""
+    """The link is dropped immediately, whatever ``close_timeout`` is."""
     socket = Ends()
     async with raw_connection(
         socket, transport=transport(), ping_interval=3, ping_timeout=2, close_timeout=math.inf
@@ -236,7 +225,7 @@ async def test_scenario_15_expiry_does_not_wait_for_a_closing_handshake(
     assert socket.ends == [HeartbeatTimeout(silence=2)]
 
 
-def test_closing_frames_are_what_the_standard_says() -> None:
-    """The helper's own bytes, by RFC 6455, section 5.5.1."""
+def test_the_close_frames_of_the_raw_peer() -> None:
+    """They follow RFC 6455, section 5.5.1."""
     assert closing(1000, "x") == b"\x88\x03\x03\xe8x"
     assert encode(TEXT) == b"\x81\x00"

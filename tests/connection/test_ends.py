@@ -1,4 +1,4 @@
-"""The ways to end a Connection, and what each call says afterwards."""
+"""aclose, abort, wait_closed and calls after the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, Scripted, delivered, linked, taken
+from tests.hooks.helpers import (
+    URL,
+    Scripted,
+    close_from_peer,
+    current_status,
+    delivered,
+    linked,
+    read_frames,
+)
 from trioglock import (
     Close,
     Connection,
@@ -22,22 +30,10 @@ from trioglock import (
 from trioglock.testing import MemoryLink
 
 
-async def hang_up(far: MemoryLink, code: int = 1000, reason: str = "") -> None:
-    """Close as a peer does, and end the stream."""
-    await far.write([Close(code, reason)])
-    await trio.testing.wait_all_tasks_blocked()
-    await far.send_eof()
-
-
-def status(conn: Connection[Any]) -> Status:
-    """The status of this moment; a property that type checkers take for a constant."""
-    return conn.status
-
-
-async def test_after_the_end_every_call_tells_how_it_ended(autojump_clock: MockClock) -> None:
-    """send, send_nowait, send_frame, call, ping, cast and start_soon raise ConnectionClosed."""
+async def test_calls_after_the_end(autojump_clock: MockClock) -> None:
+    """All raise ConnectionClosed with the code."""
     async with linked(Scripted()) as (conn, far):
-        await hang_up(far, 4001, "bye")
+        await close_from_peer(far, 4001, "bye")
         await conn.wait_closed()
         calls = [
             lambda: conn.send("x"),
@@ -69,25 +65,25 @@ async def test_after_the_end_every_call_tells_how_it_ended(autojump_clock: MockC
         await conn.wait_closed()
 
 
-async def test_aclose_sends_what_is_queued_and_then_close(autojump_clock: MockClock) -> None:
-    """Nothing is lost, and the peer's confirmation ends the wait."""
+async def test_aclose_sends_queued_data_first(autojump_clock: MockClock) -> None:
+    """Nothing is lost, and the wait ends with the answer of the peer."""
     async with linked() as (conn, far):
         conn.send_nowait("a")
         conn.send_nowait("b")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(conn.aclose, 4000, "done")
-            assert await taken(far) == ["a", "b", Close(4000, "done")]
-            assert status(conn) is Status.CLOSING
+            assert await read_frames(far) == ["a", "b", Close(4000, "done")]
+            assert current_status(conn) is Status.CLOSING
             await far.write(["still readable"])
             await trio.sleep(3)
-            await hang_up(far, 4000)
+            await close_from_peer(far, 4000)
         assert trio.current_time() < 3.1
-        assert status(conn) is Status.CLOSED
+        assert current_status(conn) is Status.CLOSED
         assert await delivered(conn) == ["still readable"]
 
 
 async def test_aclose_gives_up_after_close_timeout(autojump_clock: MockClock) -> None:
-    """A peer that does not answer does not hold us, not even by sending on and on."""
+    """A peer that does not answer, or keeps sending, does not extend the close."""
 
     async def trickle(far: MemoryLink) -> None:
         while True:
@@ -110,27 +106,27 @@ async def test_aclose_gives_up_after_close_timeout(autojump_clock: MockClock) ->
 async def test_aclose_checks_its_arguments(
     code: int, reason: str, autojump_clock: MockClock
 ) -> None:
-    """What may not be sent is refused at the call, and the connection stays open."""
+    """Invalid arguments raise at the call, and the connection stays open."""
     async with linked() as (conn, far):
         with pytest.raises(InvalidOption):
             await conn.aclose(code, reason)
         assert conn.status is Status.OPEN
-        assert await taken(far) == []
+        assert await read_frames(far) == []
 
 
 @pytest.mark.parametrize("argument", [("1000", ""), (1000, b"x"), (1000, None), (None, "")])
 async def test_aclose_checks_the_types_of_its_arguments(
     argument: tuple[Any, Any], autojump_clock: MockClock
 ) -> None:
-    """As above."""
+    """Arguments of the wrong type raise as well."""
     async with linked() as (conn, _):
         with pytest.raises(InvalidOption):
             await conn.aclose(*argument)
         assert conn.status is Status.OPEN
 
 
-async def test_abort_drops_at_once(autojump_clock: MockClock) -> None:
-    """No Close frame, no waiting; what was queued is told as unsent."""
+async def test_abort(autojump_clock: MockClock) -> None:
+    """There is no Close frame and no wait; queued messages are unsent."""
     transport = MemoryTransport(capacity=0)
     async with connect(URL, transport=transport, ping_interval=None) as conn:
         await transport.accept()
@@ -158,16 +154,16 @@ async def test_wait_closed_wakes_every_waiter(autojump_clock: MockClock) -> None
         for _ in range(3):
             nursery.start_soon(wait, conn)
         await trio.sleep(5)
-        await hang_up(far)
+        await close_from_peer(far)
         await wait(conn)
         await wait(conn)
     assert woken == [5] * 5
 
 
 async def test_a_background_task_may_close(autojump_clock: MockClock) -> None:
-    """Both aclose and abort from start_soon end the connection, and the task with it."""
+    """Aclose and abort in a background task end the connection and the task."""
     async with linked() as (conn, far):
         conn.start_soon(conn.aclose, 4000)
         with pytest.raises(ConnectionClosedError):
             await conn.receive()
-        assert await taken(far) == [Close(4000)]
+        assert await read_frames(far) == [Close(4000)]

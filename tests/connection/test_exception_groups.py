@@ -1,4 +1,4 @@
-"""Groups that reached the user in other libraries: scenario 19."""
+"""Exception groups, with scenarios that fail in other libraries."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.connection.raw_server import (
     every_transport,
     unbounded,
 )
+from tests.hooks.helpers import UserError
 from trioglock import (
     ConnectFailed,
     Connection,
@@ -35,10 +36,6 @@ Clock = trio.testing.MockClock
 # 19: groups.
 
 
-class Oops(Exception):
-    """What goes wrong in a test."""
-
-
 class Fails(Socket[None]):
     """Raises in one hook."""
 
@@ -47,7 +44,7 @@ class Fails(Socket[None]):
 
     def _fail(self, hook: str) -> None:
         if hook == self.hook:
-            raise Oops(hook)
+            raise UserError(hook)
 
     def init_stream(self, info: ConnectionInfo) -> None:
         self._fail("init_stream")
@@ -100,12 +97,12 @@ HOOKS = [
 
 @pytest.mark.parametrize("hook", HOOKS)
 @every_transport
-async def test_scenario_19_the_exception_of_a_hook_comes_out_bare(
+async def test_the_exception_of_a_hook_is_not_in_a_group(
     transport: MakeTransport, hook: str, autojump_clock: Clock
 ) -> None:
-    """Whichever hook raises: the exception itself leaves the block, in no group."""
+    """For every hook, the block raises the exception itself."""
     async with polite_peer("hello") as near:
-        with pytest.raises(Oops, match=hook):
+        with pytest.raises(UserError, match=hook):
             async with connect(URL, Fails(hook), transport=transport(), stream=near) as conn:
                 conn.cast("note")
                 if hook not in ("handle_disconnect", "terminate"):
@@ -113,12 +110,12 @@ async def test_scenario_19_the_exception_of_a_hook_comes_out_bare(
 
 
 async def raise_in_body(conn: Connection[None]) -> None:
-    raise Oops("body")
+    raise UserError("body")
 
 
 async def raise_in_task(conn: Connection[None]) -> None:
     async def task() -> None:
-        raise Oops("task")
+        raise UserError("task")
 
     conn.start_soon(task)
     await trio.sleep_forever()
@@ -128,28 +125,28 @@ async def raise_on_loss(conn: Connection[None]) -> None:
     conn.abort()
     with pytest.raises(ConnectionClosedError):
         await conn.receive()
-    raise Oops("after")
+    raise UserError("after")
 
 
 @pytest.mark.parametrize("body", [raise_in_body, raise_in_task, raise_on_loss])
 @every_transport
-async def test_scenario_19_the_exception_of_body_or_task_comes_out_bare(
+async def test_the_exception_of_the_body_or_a_task_is_not_in_a_group(
     transport: MakeTransport,
     body: Callable[[Connection[None]], Awaitable[None]],
     autojump_clock: Clock,
 ) -> None:
-    """No group of our making around what the program raises."""
+    """No group is added."""
     async with polite_peer("hello") as near:
-        with pytest.raises(Oops):
+        with pytest.raises(UserError):
             async with connect(URL, transport=transport(), stream=near) as conn:
                 await body(conn)
 
 
 @every_transport
-async def test_scenario_19_a_loss_comes_out_bare(
+async def test_an_unhandled_connection_closed_is_not_in_a_group(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """An unhandled ConnectionClosedError leaves the block as itself."""
+    """The block raises the ConnectionClosedError itself."""
     near, far = unbounded()
     peer = RawPeer(far)
     async with trio.open_nursery() as nursery:
@@ -166,8 +163,8 @@ async def test_scenario_19_a_loss_comes_out_bare(
 
 
 @every_transport
-async def test_scenario_19_failures_to_connect_come_out_bare(transport: MakeTransport) -> None:
-    """Nobody listens, the server refuses, TLS fails: a ConnectError each, never a group."""
+async def test_a_connect_error_is_not_in_a_group(transport: MakeTransport) -> None:
+    """Refused connections and handshakes and failed TLS raise a ConnectError."""
 
     async def refuse(stream: trio.SocketStream) -> None:
         async with stream:
@@ -192,10 +189,10 @@ async def test_scenario_19_failures_to_connect_come_out_bare(transport: MakeTran
                 pass
 
 
-async def test_scenario_19_two_real_failures_are_one_flat_group(autojump_clock: Clock) -> None:
-    """The body's and the hook's exception, side by side, nothing else in between."""
+async def test_two_independent_failures_are_one_flat_group(autojump_clock: Clock) -> None:
+    """The group contains the exceptions of the body and the hook."""
     async with polite_peer() as near:
         with pytest.raises(ExceptionGroup) as caught:
             async with connect(URL, Fails("terminate"), stream=near):
-                raise Oops("body")
+                raise UserError("body")
     assert [str(error) for error in caught.value.exceptions] == ["body", "terminate"]

@@ -1,4 +1,4 @@
-"""Exceptions out of ``async with connect(...)``."""
+"""Exceptions raised by ``async with connect(...)``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, Scripted, linked, taken
+from tests.hooks.helpers import URL, Scripted, UserError, linked, read_frames
 from trioglock import (
     Close,
     ConnectFailed,
@@ -23,18 +23,14 @@ from trioglock import (
 from trioglock.testing import MemoryLink
 
 
-class Boom(Exception):
-    """The body's own."""
-
-
 class Interrupt(BaseException):
-    """Such as KeyboardInterrupt: nothing may hold it up."""
+    """An exception like KeyboardInterrupt, which must not be delayed."""
 
 
 async def outcome(
     body: Callable[[Any, MemoryLink], Awaitable[None]], socket: Scripted | None = None
 ) -> tuple[BaseException | None, list[Any], float]:
-    """What came out of the block, the frames that the peer got, and the seconds it took to end."""
+    """Return the exception of the block, the frames that the peer received, and the duration."""
     far: MemoryLink | None = None
     raised: BaseException | None = None
     ended = trio.current_time()
@@ -47,27 +43,27 @@ async def outcome(
     except BaseException as error:
         raised = error
     assert far is not None
-    return raised, await taken(far), trio.current_time() - ended
+    return raised, await read_frames(far), trio.current_time() - ended
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        Boom("x"),
+        UserError("x"),
         StopAsyncIteration(),
         ConnectionClosedError(None, None),
         ConnectFailed("another"),
         trio.WouldBlock(),
         TimeoutError(),
-        ExceptionGroup("the body's", [Boom(1), Boom(2)]),
-        ExceptionGroup("one", [Boom(1)]),
+        ExceptionGroup("the body's", [UserError(1), UserError(2)]),
+        ExceptionGroup("one", [UserError(1)]),
     ],
     ids=repr,
 )
-async def test_the_bodys_exception_comes_out_as_raised(
+async def test_the_exception_of_the_body_is_raised_unchanged(
     error: Exception, autojump_clock: MockClock
 ) -> None:
-    """The same object, no group around it, nothing chained to it; the peer is told 1011."""
+    """It is the same object, without a group and a context; we close with 1011."""
 
     async def body(conn: Any, far: MemoryLink) -> None:
         raise error
@@ -81,14 +77,14 @@ async def test_the_bodys_exception_comes_out_as_raised(
 
 
 async def test_cause_and_context_of_the_body_stay(autojump_clock: MockClock) -> None:
-    """What the program chained itself is kept."""
+    """Exceptions that the body chained itself are kept."""
     cause, context = KeyError("cause"), ValueError("context")
 
     async def body(conn: Any, far: MemoryLink) -> None:
         try:
             raise context
         except ValueError:
-            raise Boom from cause
+            raise UserError from cause
 
     raised, _, _ = await outcome(body)
     assert raised is not None
@@ -97,10 +93,10 @@ async def test_cause_and_context_of_the_body_stay(autojump_clock: MockClock) -> 
 
 
 async def test_the_traceback_shows_the_bodys_line(autojump_clock: MockClock) -> None:
-    """The innermost frame is where the body raised."""
+    """The innermost frame is the line that raised."""
 
     async def the_line(conn: Any, far: MemoryLink) -> None:
-        raise Boom
+        raise UserError
 
     raised, _, _ = await outcome(the_line)
     assert raised is not None
@@ -113,10 +109,10 @@ async def test_the_traceback_shows_the_bodys_line(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("kind", [Interrupt, KeyboardInterrupt, SystemExit])
-async def test_an_interrupt_drops_the_connection_at_once(
+async def test_an_interrupt_aborts_the_connection(
     kind: type[BaseException], autojump_clock: MockClock
 ) -> None:
-    """No closing handshake, no waiting; terminate runs, once."""
+    """There is no closing handshake and no wait; ``terminate`` runs once."""
     error = kind()
     socket = Scripted()
 
@@ -128,12 +124,12 @@ async def test_an_interrupt_drops_the_connection_at_once(
     assert raised.__context__ is None
     assert frames == []
     assert seconds == 0
-    assert socket.ran("terminate") == 1
+    assert socket.count("terminate") == 1
 
 
-async def test_a_group_with_an_interrupt_drops_at_once_too(autojump_clock: MockClock) -> None:
-    """One of several is enough."""
-    error = BaseExceptionGroup("both", [Boom(), Interrupt()])
+async def test_a_group_with_an_interrupt_aborts_the_connection(autojump_clock: MockClock) -> None:
+    """A single interrupt in the group is enough."""
+    error = BaseExceptionGroup("both", [UserError(), Interrupt()])
 
     async def body(conn: Any, far: MemoryLink) -> None:
         raise error
@@ -144,7 +140,7 @@ async def test_a_group_with_an_interrupt_drops_at_once_too(autojump_clock: MockC
 
 
 async def test_a_cancelled_body_drops_the_connection(autojump_clock: MockClock) -> None:
-    """The scope around the block catches its own cancellation; no time passes, no group shows."""
+    """The scope around the block catches its cancellation; no time passes."""
     socket = Scripted()
     with trio.move_on_after(5) as scope:
         async with linked(socket) as (conn, far):
@@ -153,22 +149,22 @@ async def test_a_cancelled_body_drops_the_connection(autojump_clock: MockClock) 
     assert trio.current_time() == 5
     assert conn.status is Status.CLOSED
     assert conn.close_code == 1006
-    assert await taken(far) == []
-    assert socket.ran("terminate") == 1
+    assert await read_frames(far) == []
+    assert socket.count("terminate") == 1
 
 
-async def test_a_scope_inside_the_body_is_the_bodys_own(autojump_clock: MockClock) -> None:
-    """Cancelling a part of the body does not touch the connection."""
+async def test_a_scope_inside_the_body(autojump_clock: MockClock) -> None:
+    """Cancelling a part of the body does not affect the connection."""
     async with linked() as (conn, far):
         with trio.move_on_after(5) as scope:
             await conn.receive()
         assert scope.cancelled_caught
         await conn.send("alive")
-        assert await taken(far) == ["alive"]
+        assert await read_frames(far) == ["alive"]
 
 
 async def test_a_timeout_around_the_block(autojump_clock: MockClock) -> None:
-    """fail_after around the block raises TooSlowError, nothing else."""
+    """fail_after around the block raises TooSlowError."""
     with pytest.raises(trio.TooSlowError):
         with trio.fail_after(5):
             async with linked():
@@ -176,10 +172,10 @@ async def test_a_timeout_around_the_block(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("cancel_while", ["dialling", "init_stream", "handle_connect"])
-async def test_cancelled_before_the_body_begins(
+async def test_cancelled_before_the_body_starts(
     cancel_while: str, autojump_clock: MockClock
 ) -> None:
-    """The scope catches it; the body never runs; nothing stays behind."""
+    """The scope catches it; the body does not run; no task remains."""
 
     class Slow(Scripted):
         async def init_stream(self, info: Any) -> Any:
@@ -200,12 +196,12 @@ async def test_cancelled_before_the_body_begins(
         async with connect(URL, socket, transport=transport):
             raise AssertionError("the body began")
     assert scope.cancelled_caught
-    assert socket.ran("terminate") == (1 if cancel_while == "handle_connect" else 0)
+    assert socket.count("terminate") == (1 if cancel_while == "handle_connect" else 0)
 
 
-async def test_two_real_failures_come_out_as_one_group(autojump_clock: MockClock) -> None:
-    """A body that fails by itself while a hook fails: both are told, neither is lost."""
-    mine, hooks = Boom("body"), ValueError("hook")
+async def test_two_independent_failures_are_one_group(autojump_clock: MockClock) -> None:
+    """The body and a hook fail at the same time."""
+    mine, hooks = UserError("body"), ValueError("hook")
 
     async def body(conn: Any, far: MemoryLink) -> None:
         await far.write(["x"])
@@ -219,9 +215,9 @@ async def test_two_real_failures_come_out_as_one_group(autojump_clock: MockClock
     assert raised.exceptions == (mine, hooks)
 
 
-async def test_the_body_fails_and_then_terminate(autojump_clock: MockClock) -> None:
-    """What the last hooks raise does not hide why the body ended."""
-    mine, hooks = Boom("body"), ValueError("hook")
+async def test_the_body_and_terminate_fail(autojump_clock: MockClock) -> None:
+    """An exception of the last hooks does not hide that of the body."""
+    mine, hooks = UserError("body"), ValueError("hook")
 
     async def body(conn: Any, far: MemoryLink) -> None:
         raise mine
@@ -232,10 +228,10 @@ async def test_the_body_fails_and_then_terminate(autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize("in_a_nursery", [False, True])
-async def test_the_body_that_meets_the_consequence_is_no_second_failure(
+async def test_connection_closed_after_a_failed_hook_is_not_a_second_failure(
     in_a_nursery: bool, autojump_clock: MockClock
 ) -> None:
-    """ConnectionClosed in the body after a hook's failure does not make a group."""
+    """ConnectionClosed in the body that results from the hook does not make a group."""
     hooks = ValueError("hook")
 
     async def body(conn: Any, far: MemoryLink) -> None:
@@ -252,10 +248,10 @@ async def test_the_body_that_meets_the_consequence_is_no_second_failure(
     assert raised is hooks
 
 
-async def test_the_end_of_another_connection_is_a_failure_of_its_own(
+async def test_connection_closed_of_another_connection_is_a_failure(
     autojump_clock: MockClock,
 ) -> None:
-    """ConnectionClosed of some other connection is not taken for the consequence."""
+    """It does not count as a consequence."""
     hooks, other = ValueError("hook"), ConnectionClosedError(None, None)
 
     async def body(conn: Any, far: MemoryLink) -> None:
@@ -270,9 +266,9 @@ async def test_the_end_of_another_connection_is_a_failure_of_its_own(
     assert raised.exceptions == (other, hooks)
 
 
-async def test_a_body_that_raises_the_hooks_own_error(autojump_clock: MockClock) -> None:
-    """One failure is one exception, however often it is met."""
-    error = Boom()
+async def test_a_body_that_raises_the_exception_of_a_hook(autojump_clock: MockClock) -> None:
+    """The same exception is raised once."""
+    error = UserError()
 
     async def body(conn: Any, far: MemoryLink) -> None:
         await far.write(["x"])
@@ -285,8 +281,10 @@ async def test_a_body_that_raises_the_hooks_own_error(autojump_clock: MockClock)
     assert raised is error
 
 
-async def test_uncaught_closes_come_out_of_the_block(autojump_clock: MockClock) -> None:
-    """Where nothing else failed, ConnectionClosed is the body's exception like any other."""
+async def test_an_unhandled_connection_closed_is_raised_by_the_block(
+    autojump_clock: MockClock,
+) -> None:
+    """If nothing else failed, it is the exception of the body."""
 
     async def body(conn: Any, far: MemoryLink) -> None:
         await far.write([Close(1000)])

@@ -1,4 +1,4 @@
-"""What flow broke in other libraries: scenarios 20 to 22 and 33; 18 for the mock server."""
+"""Flow control, fragments and limits, with scenarios that fail in other libraries."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ BAD_CLIENTS = {
 
 @plain_and_tls
 @pytest.mark.parametrize("name", BAD_CLIENTS)
-async def test_scenario_18_a_bad_client_does_not_take_the_mock_server_down(
+async def test_an_invalid_client_does_not_stop_the_mock_server(
     name: str, secure: bool, autojump_clock: Clock
 ) -> None:
-    """Garbage, or gone in the middle of the handshake: the next client is served."""
+    """After garbage or an incomplete handshake, the next client is served."""
     context = shared_tls().server if secure else None
     with trio.fail_after(60):
         async with MockServer(echo, memory=True, ssl_context=context) as server:
@@ -94,10 +94,10 @@ class Greedy(Socket[None]):
 
 
 @every_transport
-async def test_scenario_20_a_connect_hook_sends_more_than_the_queue_holds(
+async def test_handle_connect_replies_more_than_write_limit(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """The peer does not read yet: connecting goes on, and all arrives in order later."""
+    """Connecting completes before the peer reads, and everything arrives in order."""
     async with raw_connection(
         Greedy(), streams=lockstep, transport=transport(), write_limit=1000
     ) as (conn, peer):
@@ -132,8 +132,8 @@ class Chatty(Socket[int]):
         return "reply", Reply("from call"), state + 1
 
 
-async def test_scenario_20_every_hook_can_send(autojump_clock: Clock) -> None:
-    """``Reply`` works in all of them, with one state from hook to hook."""
+async def test_every_hook_can_reply(autojump_clock: Clock) -> None:
+    """``Reply`` works in all hooks that return a result."""
     async with raw_connection(Chatty(), write_limit=1) as (conn, peer):
         assert (await peer.next()).payload == b"from connect"
         await peer.text("hello")
@@ -152,10 +152,10 @@ async def test_scenario_20_every_hook_can_send(autojump_clock: Clock) -> None:
 
 @pytest.mark.parametrize("call", ["send", "receive", "flush", "ping", "call", "aclose"])
 @pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
-async def test_scenario_20_waiting_for_oneself_in_a_hook_raises_at_once(
+async def test_calls_that_would_deadlock_in_a_hook_raise(
     call: str, is_async: bool, autojump_clock: Clock
 ) -> None:
-    """A call that would deadlock says so, and says what to do instead."""
+    """The message says what to do instead."""
 
     class Selfish(Socket[None]):
         async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
@@ -189,10 +189,10 @@ async def test_scenario_20_waiting_for_oneself_in_a_hook_raises_at_once(
 
 
 @every_transport
-async def test_scenario_21_a_large_slow_message_is_no_dead_peer(
+async def test_a_large_slow_message_is_not_a_dead_peer(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """10 MB that trickle in for ten times ``ping_timeout``, no pong possible: it arrives."""
+    """10 MB arrive over ten times ``ping_timeout``, during which no pong can arrive."""
     message = bytes(10 * 2**20)
     data = encode(BINARY, message)
     async with raw_connection(
@@ -209,8 +209,8 @@ async def test_scenario_21_a_large_slow_message_is_no_dead_peer(
             assert await conn.receive() == message
 
 
-async def test_scenario_21_a_large_slow_upload_is_no_dead_peer(autojump_clock: Clock) -> None:
-    """Our own 10 MB go out slowly and no ping gets past them: as long as they move, it lives."""
+async def test_a_large_slow_upload_is_not_a_dead_peer(autojump_clock: Clock) -> None:
+    """10 MB are sent slowly, and no ping can be sent meanwhile."""
     message = bytes(10 * 2**20)
     async with raw_connection(
         streams=lockstep, ping_interval=4, ping_timeout=4, write_limit=2**24
@@ -231,10 +231,10 @@ BROKEN_OFF = encode(TEXT, b"one", fin=False) + texts("two") + encode(CONT, b"thr
 
 
 @every_transport
-async def test_scenario_22_control_frames_between_fragments(
+async def test_control_frames_between_fragments(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """Ping and pong in the middle of a message: both are handled, the message is whole."""
+    """Ping and pong are handled, and the message is complete."""
     async with raw_connection(transport=transport()) as (conn, peer):
         await peer.send(
             encode(TEXT, b"one ", fin=False)
@@ -249,10 +249,10 @@ async def test_scenario_22_control_frames_between_fragments(
 
 
 @every_transport
-async def test_scenario_22_a_letter_cut_by_fragments_and_a_ping(
+async def test_a_character_split_by_fragments_and_a_ping(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """Three bytes of one letter in three fragments with pings between are that letter."""
+    """Three bytes of one character arrive in three fragments with pings between them."""
     letter = "€".encode()
     async with raw_connection(transport=transport()) as (conn, peer):
         await peer.send(
@@ -265,10 +265,10 @@ async def test_scenario_22_a_letter_cut_by_fragments_and_a_ping(
         assert await conn.receive() == "€"
 
 
-async def test_scenario_22_a_data_frame_between_fragments_is_refused(
+async def test_a_data_frame_between_fragments_is_refused(
     autojump_clock: Clock,
 ) -> None:
-    """A new message before the old one is finished: 1002 to the peer, and neither is delivered."""
+    """We close with 1002, and no message is delivered."""
     async with raw_connection(close_timeout=2) as (conn, peer):
         await peer.send(BROKEN_OFF)
         frame = await peer.next()
@@ -280,10 +280,10 @@ async def test_scenario_22_a_data_frame_between_fragments_is_refused(
 
 
 @every_transport
-async def test_scenario_22_a_data_frame_between_fragments_ends_the_connection(
+async def test_a_data_frame_between_fragments_ends_the_connection(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """Also where the transport tells the peer nothing, the program learns of it at once."""
+    """The program is informed immediately, even if the transport sends no Close frame."""
     async with raw_connection(transport=transport(), close_timeout=2) as (conn, peer):
         await peer.send(BROKEN_OFF)
         with trio.fail_after(2.5), pytest.raises(ConnectionClosedError):
@@ -291,10 +291,10 @@ async def test_scenario_22_a_data_frame_between_fragments_ends_the_connection(
 
 
 @every_transport
-async def test_scenario_22_a_close_between_fragments_ends_in_good_order(
+async def test_a_close_frame_between_fragments(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """The peer gives up a message and closes: its half is not delivered."""
+    """The incomplete message is not delivered."""
     async with raw_connection(transport=transport()) as (conn, peer):
         await peer.send(encode(TEXT, b"one", fin=False))
         await peer.close(1000)
@@ -326,10 +326,10 @@ def fragmented(payload: bytes, size: int) -> bytes:
 
 @pytest.mark.parametrize("size", [1, LIMIT // 2, LIMIT + 1], ids=["bytes", "halves", "whole"])
 @every_transport
-async def test_scenario_33_the_limit_is_exact(
+async def test_max_size_is_exact(
     transport: MakeTransport, size: int, autojump_clock: Clock
 ) -> None:
-    """``max_size`` bytes pass, one more does not, in one frame or in fragments counted together."""
+    """``max_size`` bytes pass, one more does not, in one frame or in fragments."""
     async with raw_connection(transport=transport(), max_size=LIMIT, close_timeout=2) as (
         conn,
         peer,
@@ -346,10 +346,10 @@ async def test_scenario_33_the_limit_is_exact(
 
 
 @pytest.mark.parametrize("size", [None, 1, 7], ids=["whole", "bytes", "sevens"])
-async def test_scenario_33_the_limit_holds_after_inflation(
+async def test_max_size_applies_after_decompression(
     size: int | None, autojump_clock: Clock
 ) -> None:
-    """A bomb of few bytes counts as what it inflates to, and ``max_size`` bytes still pass."""
+    """``max_size`` bytes still pass."""
     async with raw_connection(headers=DEFLATE, max_size=LIMIT, close_timeout=2) as (conn, peer):
         assert conn.handshake is not None
         assert conn.handshake.extensions == ("permessage-deflate",)
@@ -368,16 +368,16 @@ async def test_scenario_33_the_limit_holds_after_inflation(
         assert caught.value.code == 1009
 
 
-async def test_scenario_33_a_big_bomb_is_refused_in_no_memory(autojump_clock: Clock) -> None:
-    """100 MB in 100 kB, one frame: 1009 before it is inflated."""
+async def test_a_compression_bomb_takes_no_memory(autojump_clock: Clock) -> None:
+    """100 MB in 100 kB: 1009 before they are decompressed."""
     async with raw_connection(headers=DEFLATE, close_timeout=2) as (_, peer):
         await peer.send(encode(BINARY, deflated(bytes(100 * 2**20)), rsv=4))
         assert (await peer.next()).code == 1009
         await peer.drop()
 
 
-async def test_scenario_33_a_header_is_enough_to_refuse(autojump_clock: Clock) -> None:
-    """The announced length is judged before a byte of the payload has come."""
+async def test_a_large_frame_is_refused_by_its_header(autojump_clock: Clock) -> None:
+    """No byte of the payload has to arrive."""
     async with raw_connection(max_size=LIMIT, close_timeout=2) as (_, peer):
         await peer.send(b"\x82\x7f" + (2**62).to_bytes(8))
         assert (await peer.next()).code == 1009
@@ -385,10 +385,8 @@ async def test_scenario_33_a_header_is_enough_to_refuse(autojump_clock: Clock) -
 
 
 @every_transport
-async def test_scenario_33_no_limit_is_no_limit(
-    transport: MakeTransport, autojump_clock: Clock
-) -> None:
-    """``max_size=None`` takes a message of 20 MB."""
+async def test_without_max_size(transport: MakeTransport, autojump_clock: Clock) -> None:
+    """A message of 20 MB is received."""
     message = bytes(20 * 2**20)
     async with (
         raw_connection(transport=transport(), max_size=None) as (conn, peer),

@@ -1,8 +1,6 @@
-"""The heartbeat: what it takes for life, what for death, and what it leaves alone."""
+"""The heartbeat."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 import trio
@@ -14,6 +12,7 @@ from tests.connection.raw_server import (
     PONG,
     Ends,
     MakeTransport,
+    SlowReceive,
     encode,
     every_transport,
     lockstep,
@@ -24,7 +23,6 @@ from trioglock import (
     ConnectionClosed,
     ConnectionClosedError,
     HeartbeatTimeout,
-    Socket,
     Status,
 )
 
@@ -35,10 +33,10 @@ Clock = trio.testing.MockClock
 
 
 @every_transport
-async def test_pings_leave_at_every_interval(
+async def test_pings_are_sent_at_every_interval(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """One ping each ``ping_interval`` seconds, no two alike, while all are answered."""
+    """Each has a different payload."""
     async with raw_connection(transport=transport(), ping_interval=3, ping_timeout=1) as (
         conn,
         peer,
@@ -60,7 +58,7 @@ async def test_pings_leave_at_every_interval(
 async def test_without_an_interval_there_are_no_pings(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """``ping_interval=None``: a peer may be silent for ever and is sent nothing."""
+    """A peer may be silent indefinitely."""
     async with raw_connection(transport=transport(), ping_interval=None) as (conn, peer):
         with trio.move_on_after(100_000):
             await peer.next()
@@ -72,7 +70,7 @@ async def test_without_an_interval_there_are_no_pings(
 async def test_without_a_timeout_nothing_expires(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """``ping_timeout=None``: pings keep the path open, and silence is no reason."""
+    """Pings are sent, but silence has no consequence."""
     async with raw_connection(transport=transport(), ping_interval=5, ping_timeout=None) as (
         conn,
         peer,
@@ -83,10 +81,8 @@ async def test_without_a_timeout_nothing_expires(
 
 
 @every_transport
-async def test_latency_is_the_round_trip_on_the_clock_of_trio(
-    transport: MakeTransport, autojump_clock: Clock
-) -> None:
-    """None before the first pong; then what ``ping()`` returned, or the heartbeat measured."""
+async def test_latency(transport: MakeTransport, autojump_clock: Clock) -> None:
+    """It is None before the first pong, and then the latest round-trip time."""
     async with raw_connection(transport=transport(), ping_interval=10) as (conn, peer):
 
         async def answer_late(seconds: float) -> None:
@@ -105,10 +101,10 @@ async def test_latency_is_the_round_trip_on_the_clock_of_trio(
 
 
 @every_transport
-async def test_a_pong_later_than_the_next_ping_still_measures(
+async def test_a_latency_longer_than_the_interval(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """A round trip longer than the interval is a latency too."""
+    """A late pong is still measured."""
     async with raw_connection(transport=transport(), ping_interval=1, ping_timeout=5) as (
         conn,
         peer,
@@ -125,8 +121,8 @@ async def test_a_pong_later_than_the_next_ping_still_measures(
         assert conn.latency == pytest.approx(1.5)
 
 
-async def test_pongs_that_answer_nothing_are_ignored(autojump_clock: Clock) -> None:
-    """A pong nobody asked for completes no ping; the one answer completes all before it."""
+async def test_unsolicited_pongs_are_ignored(autojump_clock: Clock) -> None:
+    """One answer completes all earlier pings."""
     async with raw_connection(ping_interval=None) as (conn, peer):
         done: list[str] = []
 
@@ -151,10 +147,10 @@ async def test_pongs_that_answer_nothing_are_ignored(autojump_clock: Clock) -> N
 
 
 @every_transport
-async def test_a_silent_peer_is_found_in_time(
+async def test_a_silent_peer_is_detected_in_time(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """``ping_interval`` and ``ping_timeout`` after the last sign of life; the hooks know why."""
+    """``ping_interval`` plus ``ping_timeout`` after the last received byte."""
     socket = Ends()
     async with raw_connection(socket, transport=transport(), ping_interval=7, ping_timeout=4) as (
         conn,
@@ -170,10 +166,10 @@ async def test_a_silent_peer_is_found_in_time(
 
 
 @every_transport
-async def test_what_came_before_the_expiry_stays_readable(
+async def test_messages_before_the_timeout_can_be_received(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """Unread messages of a peer that died are given out before the error."""
+    """They are received before the exception."""
     async with raw_connection(transport=transport(), ping_interval=1, ping_timeout=1) as (
         conn,
         peer,
@@ -187,10 +183,10 @@ async def test_what_came_before_the_expiry_stays_readable(
 
 
 @every_transport
-async def test_expiry_does_not_cancel_the_body(
+async def test_a_heartbeat_timeout_does_not_cancel_the_body(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """A body that does something else goes on, and leaves the block without an error."""
+    """A body that does not use the connection continues without an exception."""
     async with raw_connection(transport=transport(), ping_interval=1, ping_timeout=1) as (
         conn,
         _,
@@ -200,10 +196,10 @@ async def test_expiry_does_not_cancel_the_body(
 
 
 @every_transport
-async def test_a_peer_that_falls_silent_later_is_found_as_well(
+async def test_a_peer_that_becomes_silent_is_detected(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """Ten answered pings are no licence: the eleventh expires."""
+    """The peer answers ten pings first."""
     async with raw_connection(transport=transport(), ping_interval=2, ping_timeout=1) as (
         conn,
         peer,
@@ -227,10 +223,10 @@ SIGNS = {
 
 @pytest.mark.parametrize("sign", SIGNS)
 @every_transport
-async def test_any_received_byte_is_life(
+async def test_any_received_byte_counts(
     transport: MakeTransport, sign: str, autojump_clock: Clock
 ) -> None:
-    """A byte each second and never a pong: the peer is not dead. It is, once they stop."""
+    """A peer that sends a byte per second and no pongs is alive, until it stops."""
     async with raw_connection(
         transport=transport(), ping_interval=2, ping_timeout=2, max_queue=None
     ) as (conn, peer):
@@ -249,10 +245,10 @@ async def test_any_received_byte_is_life(
 
 @pytest.mark.parametrize("held", [10, 1000])
 @every_transport
-async def test_silence_is_no_evidence_while_the_program_does_not_read(
+async def test_no_timeout_while_the_program_does_not_receive(
     transport: MakeTransport, held: int, autojump_clock: Clock
 ) -> None:
-    """The pongs stand behind messages that we do not take: nothing expires, then all goes on."""
+    """The pongs are behind messages in a paused stream."""
     messages = [str(number) for number in range(40)]
     # A peer blocked in its pong does not read, and nothing fits in between: only here that shows.
     async with (
@@ -281,8 +277,8 @@ async def test_silence_is_no_evidence_while_the_program_does_not_read(
         nursery.cancel_scope.cancel()
 
 
-async def test_the_time_of_the_peer_starts_anew_when_we_read_on(autojump_clock: Clock) -> None:
-    """A peer that died while we did not read is found once we do: the promise is only put off."""
+async def test_the_timeout_restarts_when_reading_resumes(autojump_clock: Clock) -> None:
+    """A peer that died during the pause is detected afterwards."""
     async with (
         raw_connection(
             streams=lockstep, ping_interval=2, ping_timeout=2, max_queue=1, write_timeout=None
@@ -301,21 +297,13 @@ async def test_the_time_of_the_peer_starts_anew_when_we_read_on(autojump_clock: 
         assert 2 <= trio.current_time() - began <= 6
 
 
-class Slow(Socket[None]):
-    """Takes ten seconds for each message."""
-
-    async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
-        await trio.sleep(10)
-        return frame, state
-
-
-async def test_silence_is_no_evidence_while_slow_hooks_hold_the_reader(
+async def test_no_timeout_while_slow_hooks_pause_reading(
     autojump_clock: Clock,
 ) -> None:
-    """The same where it is an async hook that is behind."""
+    """The same applies to an async hook."""
     async with (
         raw_connection(
-            Slow(),
+            SlowReceive(10),
             streams=lockstep,
             ping_interval=1,
             ping_timeout=1,

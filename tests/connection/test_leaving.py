@@ -1,4 +1,4 @@
-"""Ways to leave the block, nested blocks, and what must not outlive them."""
+"""Ways to leave the block, and nested blocks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, Scripted, delivered, linked, provoke, taken
+from tests.hooks.helpers import URL, Scripted, UserError, delivered, linked, read_frames, trigger
 from trioglock import (
     Close,
     ConnectFailed,
@@ -17,13 +17,9 @@ from trioglock import (
 from trioglock.testing import MockServer, echo
 
 
-class Boom(Exception):
-    """The body's own."""
-
-
 @pytest.mark.parametrize("way", ["break", "return"])
-async def test_leaving_a_loop_closes_in_good_order(way: str, autojump_clock: MockClock) -> None:
-    """Both break and return inside ``async for`` and the block: 1000, and all that was queued."""
+async def test_leaving_a_loop_closes_normally(way: str, autojump_clock: MockClock) -> None:
+    """After ``break`` or ``return`` the queued data and 1000 are sent."""
 
     async def use(server: MockServer) -> str:
         async with connect(server.url, stream=server.open_stream) as conn:
@@ -43,8 +39,8 @@ async def test_leaving_a_loop_closes_in_good_order(way: str, autojump_clock: Moc
         assert peer.closed == Close(1000)
 
 
-async def test_what_a_loop_left_unread_stays_readable(autojump_clock: MockClock) -> None:
-    """A loop that breaks loses nothing: the next reader goes on after it."""
+async def test_messages_after_a_break_can_be_received(autojump_clock: MockClock) -> None:
+    """The next receiver continues after the loop."""
     async with linked() as (conn, far):
         await far.write(["a", "b", "c"])
         async for message in conn:
@@ -53,54 +49,54 @@ async def test_what_a_loop_left_unread_stays_readable(autojump_clock: MockClock)
         assert await delivered(conn) == ["b", "c"]
 
 
-async def test_nested_connections_end_from_the_inside(autojump_clock: MockClock) -> None:
-    """The error of the inner body comes out of both blocks as it was raised."""
-    error = Boom()
+async def test_an_exception_in_nested_blocks(autojump_clock: MockClock) -> None:
+    """Both blocks raise the exception of the inner body unchanged."""
+    error = UserError()
     sockets = Scripted(), Scripted()
-    with pytest.raises(Boom) as caught:
+    with pytest.raises(UserError) as caught:
         async with linked(sockets[0]), linked(sockets[1]):
             raise error
     assert caught.value is error
-    assert [socket.ran("terminate") for socket in sockets] == [1, 1]
+    assert [socket.count("terminate") for socket in sockets] == [1, 1]
 
 
 @pytest.mark.parametrize("failing", [0, 1])
 async def test_a_hook_of_either_nested_connection_ends_both(
     failing: int, autojump_clock: MockClock
 ) -> None:
-    """Its very exception comes out of the outer block."""
-    error = Boom()
+    """The outer block raises its exception."""
+    error = UserError()
     sockets = Scripted(), Scripted()
     sockets[failing].script["handle_receive"] = error
-    with pytest.raises(Boom) as caught:
+    with pytest.raises(UserError) as caught:
         async with linked(sockets[0]) as outer, linked(sockets[1]) as inner:
             await (outer, inner)[failing][1].write(["x"])
             await trio.sleep_forever()
     assert caught.value is error
-    assert [socket.ran("terminate") for socket in sockets] == [1, 1]
+    assert [socket.count("terminate") for socket in sockets] == [1, 1]
 
 
 async def test_a_refused_inner_connection_closes_the_outer_one(autojump_clock: MockClock) -> None:
-    """ConnectFailed of the inner block is the body's exception of the outer one."""
+    """ConnectFailed of the inner block is the exception of the outer body."""
     transport = MemoryTransport()
     transport.refuse_next(error := ConnectFailed("no"))
     with pytest.raises(ConnectFailed) as caught:
         async with linked() as (_, far), connect(URL, transport=transport):
             pass
     assert caught.value is error
-    assert await taken(far) == [Close(1011, "internal error")]
+    assert await read_frames(far) == [Close(1011, "internal error")]
 
 
 async def test_connections_in_a_nursery_of_the_program(autojump_clock: MockClock) -> None:
-    """One that fails cancels its siblings as any task does; only its error is in the group."""
+    """One that fails cancels its siblings, and only its exception is in the group."""
 
     async def one(error: Exception | None) -> None:
         async with linked(Scripted(handle_receive=error)) as (conn, far):
             if error is not None:
-                await provoke("handle_receive", conn, far)
+                await trigger("handle_receive", conn, far)
             await trio.sleep_forever()
 
-    error = Boom()
+    error = UserError()
     with pytest.raises(ExceptionGroup) as caught:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one, None)
@@ -110,7 +106,7 @@ async def test_connections_in_a_nursery_of_the_program(autojump_clock: MockClock
 
 
 async def test_background_tasks_end_with_the_block(autojump_clock: MockClock) -> None:
-    """However the block is left, no task of the connection goes on."""
+    """No task of the connection remains, however the block ends."""
     ended: list[str] = []
 
     async def task(name: str) -> None:
@@ -121,11 +117,11 @@ async def test_background_tasks_end_with_the_block(autojump_clock: MockClock) ->
 
     async with linked() as (conn, _):
         conn.start_soon(task, "normal")
-    with pytest.raises(Boom):
+    with pytest.raises(UserError):
         async with linked() as (conn, _):
             conn.start_soon(task, "raised")
             await trio.testing.wait_all_tasks_blocked()
-            raise Boom
+            raise UserError
     with trio.move_on_after(1):
         async with linked() as (conn, _):
             conn.start_soon(task, "cancelled")
@@ -133,16 +129,16 @@ async def test_background_tasks_end_with_the_block(autojump_clock: MockClock) ->
     assert ended == ["normal", "raised", "cancelled"]
 
 
-async def test_a_block_that_ends_twice_is_harmless(autojump_clock: MockClock) -> None:
-    """Closing inside the block, and then leaving it, closes once."""
+async def test_closing_before_the_end_of_the_block(autojump_clock: MockClock) -> None:
+    """The connection closes once."""
     async with linked(close_timeout=1) as (conn, far):
         await conn.aclose(4000)
         await conn.aclose(4001)
-    assert await taken(far) == [Close(4000)]
+    assert await read_frames(far) == [Close(4000)]
 
 
-async def test_a_context_manager_serves_once(autojump_clock: MockClock) -> None:
-    """connect() is called again for another connection; a value never entered leaves nothing."""
+async def test_a_context_manager_can_be_entered_once(autojump_clock: MockClock) -> None:
+    """Each connection needs its own call of connect()."""
     transport = MemoryTransport()
     manager = connect(URL, transport=transport, close_timeout=1)
     assert transport.dialed == []

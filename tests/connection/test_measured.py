@@ -1,4 +1,4 @@
-"""Defects measured in current releases of other libraries: scenarios 1-4, 6, 7, 7a, 7b."""
+"""Defects that were measured in current releases of other libraries."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from tests.connection.raw_server import (
     texts,
     unbounded,
 )
+from tests.hooks.helpers import UserError
 from trioglock import (
     Connection,
     ConnectionClosed,
@@ -51,10 +52,10 @@ async def send_many(conn: Connection[None], message: bytes, count: int) -> None:
 
 
 @every_transport
-async def test_scenario_01_both_peers_send_big_messages_while_reading(
+async def test_both_peers_send_large_messages(
     transport: MakeTransport,
 ) -> None:
-    """Twenty messages of 4 MB each way at once, over TCP: nobody waits for the other's send."""
+    """Twenty messages of 4 MB each way over TCP do not deadlock."""
     message, count = bytes(BIG), 20
 
     async def trade(peer: MockPeer) -> None:
@@ -76,10 +77,10 @@ async def test_scenario_01_both_peers_send_big_messages_while_reading(
 
 
 @every_transport
-async def test_scenario_01_a_peer_that_writes_everything_before_it_reads(
+async def test_a_peer_that_writes_everything_before_it_reads(
     transport: MakeTransport, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Nothing fits between the two ends, and the peer reads last: our reader still reads."""
+    """Our reader continues, although there is no buffer between the ends."""
     message, count = bytes(BIG), 5
     async with raw_connection(
         streams=lockstep, transport=transport(), max_size=BIG, ping_interval=None
@@ -100,10 +101,10 @@ async def test_scenario_01_a_peer_that_writes_everything_before_it_reads(
 
 
 @every_transport
-async def test_scenario_02_a_send_to_a_peer_that_never_reads_raises(
+async def test_a_send_to_a_peer_that_never_reads(
     transport: MakeTransport, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """With a heartbeat of 1 s / 1 s a blocked send ends with ConnectionClosed, and in time."""
+    """With a heartbeat of 1 s / 1 s it raises ConnectionClosed in time."""
     async with raw_connection(
         streams=lockstep, transport=transport(), ping_interval=1, ping_timeout=1
     ) as (conn, _):
@@ -114,10 +115,10 @@ async def test_scenario_02_a_send_to_a_peer_that_never_reads_raises(
         assert caught.value.unsent
 
 
-async def test_scenario_02_a_ping_does_not_wait_behind_queued_messages(
+async def test_a_ping_does_not_wait_behind_queued_messages(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The heartbeat's ping overtakes all data but the batch that is being written."""
+    """Only the batch that is being written goes before it."""
     async with raw_connection(
         streams=lockstep, ping_interval=5, ping_timeout=5, write_limit=2**24
     ) as (conn, peer):
@@ -130,10 +131,10 @@ async def test_scenario_02_a_ping_does_not_wait_behind_queued_messages(
 
 @plain_and_tls
 @every_transport
-async def test_scenario_03_a_cancelled_big_send_leaves_no_half_frame(
+async def test_a_cancelled_large_send_leaves_no_partial_frame(
     transport: MakeTransport, secure: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Of 20 MB whose send was cancelled the peer gets all or nothing; the next frame is its own."""
+    """The peer receives all or nothing of 20 MB, and then a separate frame."""
     big = bytes(20 * 2**20)
     async with raw_connection(
         streams=lockstep, transport=transport(), secure=secure, ping_interval=None
@@ -152,10 +153,10 @@ async def test_scenario_03_a_cancelled_big_send_leaves_no_half_frame(
 
 @every_stream
 @every_transport
-async def test_scenario_04_a_slow_application_keeps_its_connection(
+async def test_a_slow_application_keeps_its_connection(
     transport: MakeTransport, streams: StreamPair, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Two tenths of a second for each message, pings answered: no heartbeat expires."""
+    """0.2 s per message; pings are answered, and the heartbeat does not expire."""
     count = 100
     async with (
         raw_connection(
@@ -177,10 +178,6 @@ async def test_scenario_04_a_slow_application_keeps_its_connection(
         nursery.cancel_scope.cancel()
 
 
-class Oops(Exception):
-    """What the body raises."""
-
-
 async def leave_by_break(conn: Connection[None], after: list[str]) -> None:
     async for _ in conn:
         break
@@ -196,7 +193,7 @@ async def leave_by_return(conn: Connection[None], after: list[str]) -> None:
 async def leave_by_exception(conn: Connection[None], after: list[str]) -> None:
     try:
         async for _ in conn:
-            raise Oops
+            raise UserError
     finally:
         after.append("loop")
 
@@ -211,12 +208,12 @@ async def leave_by_cancel(conn: Connection[None], after: list[str]) -> None:
 
 @pytest.mark.parametrize("leave", [leave_by_break, leave_by_return, leave_by_cancel])
 @every_transport
-async def test_scenario_06_leaving_the_loop_skips_nothing(
+async def test_leaving_the_loop(
     transport: MakeTransport,
     leave: Callable[[Connection[None], list[str]], Awaitable[None]],
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """After break, return or cancel in a loop the rest of the block runs, and it closes 1000."""
+    """The rest of the block runs after break, return or a cancellation; it closes with 1000."""
     after: list[str] = []
     near, far = unbounded()
     peer = RawPeer(far)
@@ -238,10 +235,10 @@ async def test_scenario_06_leaving_the_loop_skips_nothing(
 
 
 @every_transport
-async def test_scenario_06_an_exception_in_the_loop_comes_out_as_it_was_raised(
+async def test_an_exception_in_the_loop(
     transport: MakeTransport, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The body's own exception, no group around it, and the peer is told 1011."""
+    """It is raised unchanged, and we close with 1011."""
     after: list[str] = []
     near, far = unbounded()
     peer = RawPeer(far)
@@ -254,7 +251,7 @@ async def test_scenario_06_an_exception_in_the_loop_comes_out_as_it_was_raised(
             codes.append((await peer.answer())[-1].code)
 
         nursery.start_soon(serve)
-        with pytest.raises(Oops):
+        with pytest.raises(UserError):
             async with connect(URL, transport=transport(), stream=near) as conn:
                 await leave_by_exception(conn, after)
     assert after == ["loop"]
@@ -262,10 +259,10 @@ async def test_scenario_06_an_exception_in_the_loop_comes_out_as_it_was_raised(
 
 
 @every_transport
-async def test_scenario_06_cancelling_the_block_is_absorbed_by_its_scope(
+async def test_cancelling_the_block(
     transport: MakeTransport, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A cancel from outside drops the connection at once, and only its own scope sees it."""
+    """The connection is dropped immediately, and the scope catches the cancellation."""
     near, far = unbounded()
     peer = RawPeer(far)
     async with trio.open_nursery() as nursery:
@@ -280,10 +277,10 @@ async def test_scenario_06_cancelling_the_block_is_absorbed_by_its_scope(
     assert await peer.read() is None
 
 
-async def test_scenario_06_returning_from_the_block_keeps_the_value(
+async def test_returning_from_the_block(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """``return`` in the middle of the block closes in good order and gives its value."""
+    """The connection closes normally, and the value is returned."""
     near, far = unbounded()
     peer = RawPeer(far)
     async with trio.open_nursery() as nursery:
@@ -304,10 +301,10 @@ async def test_scenario_06_returning_from_the_block_keeps_the_value(
 
 
 @every_transport
-async def test_scenario_07_unread_messages_do_not_keep_a_ping_waiting(
+async def test_unread_messages_do_not_delay_a_pong(
     transport: MakeTransport, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Five messages that nobody reads, then a ping: the pong comes at once."""
+    """Five unread messages are followed by a ping, which is answered immediately."""
     async with raw_connection(transport=transport()) as (conn, peer):
         await peer.send(texts(*"abcde") + encode(PING, b"there?"))
         with trio.fail_after(1):
@@ -317,10 +314,10 @@ async def test_scenario_07_unread_messages_do_not_keep_a_ping_waiting(
 
 
 @every_transport
-async def test_scenario_07a_one_message_in_65536_fragments(
+async def test_one_message_in_65536_fragments(
     transport: MakeTransport, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """No hidden cap on fragments: ``max_size`` alone decides, and the block ends."""
+    """Only ``max_size`` limits the number of fragments."""
     count = 65_536
     fragments = (
         encode(BINARY, b"x", fin=False)
@@ -350,10 +347,10 @@ VIOLATIONS = {
 
 
 @pytest.mark.parametrize("name", VIOLATIONS)
-async def test_scenario_07b_a_violation_is_answered_at_once(
+async def test_a_violation_is_answered_immediately(
     name: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The peer is told the code in no time, and need not drop the stream for us to end."""
+    """The peer gets the code and does not have to end the stream."""
     data, code = VIOLATIONS[name]
     async with raw_connection(close_timeout=2, ping_interval=None) as (conn, peer):
         began = trio.current_time()
@@ -368,10 +365,10 @@ async def test_scenario_07b_a_violation_is_answered_at_once(
         assert conn.status is Status.CLOSED
 
 
-async def test_scenario_07b_a_violation_ends_as_soon_as_the_peer_drops(
+async def test_a_violation_ends_when_the_peer_ends_the_stream(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Nothing waits for a deadline when the peer does its part."""
+    """There is no wait for a deadline."""
     async with raw_connection(close_timeout=math.inf, ping_interval=None) as (conn, peer):
         await peer.send(encode(0x3))
         await peer.next()
@@ -380,7 +377,7 @@ async def test_scenario_07b_a_violation_ends_as_soon_as_the_peer_drops(
             await conn.wait_closed()
 
 
-def test_raw_frames_are_what_the_standard_says() -> None:
-    """The helper's own bytes: the unmasked text of RFC 6455, section 5.7."""
+def test_the_frames_of_the_raw_peer() -> None:
+    """They match the example of RFC 6455, section 5.7."""
     assert encode(TEXT, b"Hello") == bytes.fromhex("810548656c6c6f")
     assert encode(CONT, b"lo") == bytes.fromhex("80026c6f")

@@ -1,4 +1,4 @@
-"""Memory stays flat: over many messages, over many connections, and when things go wrong."""
+"""Memory usage does not grow."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class AsyncCounter(Counter):
 async def test_received_messages_leave_nothing_behind(
     socket: type[Counter], total: int, autojump_clock: Clock
 ) -> None:
-    """Many messages through a hook, one connection: no byte for each remains."""
+    """No memory is kept per received message."""
     at_once = 1000
     chunk = texts("x" * 20) * at_once
     async with raw_connection(socket(), ping_interval=None) as (conn, peer):
@@ -116,7 +116,7 @@ async def test_received_messages_leave_nothing_behind(
 
 
 async def test_sent_messages_leave_nothing_behind(autojump_clock: Clock) -> None:
-    """50,000 messages out through a hook: no byte for each remains."""
+    """No memory is kept per sent message."""
     transport = MemoryTransport()
     async with connect(URL, Counter(), transport=transport, ping_interval=None) as conn:
         far = await transport.accept()
@@ -139,7 +139,7 @@ async def discard(peer: RawPeer) -> None:
 
 
 async def test_pings_leave_nothing_behind(autojump_clock: Clock) -> None:
-    """Pings of both sides, answered or never, with hooks or without: nothing is remembered."""
+    """No memory is kept per ping, answered or not, with hooks or without."""
     async with raw_connection(ping_interval=1, ping_timeout=5, close_timeout=1) as (conn, peer):
 
         async def work() -> None:
@@ -169,7 +169,7 @@ class Everything(Counter):
 async def test_casts_calls_and_cancelled_waits_leave_nothing_behind(
     autojump_clock: Clock,
 ) -> None:
-    """The mailbox, timers taken back, calls and receives given up: all forgotten."""
+    """The mailbox, timers, calls and receives keep no memory."""
     async with raw_connection(Everything(), ping_interval=None) as (conn, _):
 
         async def work() -> None:
@@ -266,7 +266,7 @@ async def divide() -> None:
 async def test_connections_leave_nothing_behind(
     life: Callable[[], Awaitable[None]], autojump_clock: Clock
 ) -> None:
-    """Connected and closed, lost, refused, given up, crashed, again and again: nothing remains."""
+    """No memory is kept per connection, however it ended."""
 
     async def work() -> None:
         for _ in range(80):
@@ -276,7 +276,7 @@ async def test_connections_leave_nothing_behind(
 
 
 async def test_two_thousand_connections_leave_no_object_behind(autojump_clock: Clock) -> None:
-    """Not one object, not one task for each."""
+    """No object and no task remains."""
 
     async def work() -> None:
         for _ in range(1000):
@@ -287,7 +287,7 @@ async def test_two_thousand_connections_leave_no_object_behind(autojump_clock: C
 
 @pytest.mark.skipif(not FILES.exists(), reason="only Linux lists the open files of a process")
 async def test_connections_over_tcp_leave_no_socket_behind() -> None:
-    """Closed, aborted or left by an exception: as many files are open as before."""
+    """The number of open files is unchanged."""
     with trio.fail_after(20):
         async with MockServer(echo) as server:
 
@@ -315,8 +315,8 @@ async def test_connections_over_tcp_leave_no_socket_behind() -> None:
                 await trio.sleep(0)
 
 
-async def test_a_connection_makes_no_garbage_cycle_that_keeps_it(autojump_clock: Clock) -> None:
-    """The objects of a connection go without the garbage collector's help, or at its first run."""
+async def test_a_connection_is_freed(autojump_clock: Clock) -> None:
+    """Its objects are freed without the garbage collector, or at its first run."""
     await one_connection()
     gc.collect()
     before = sum(str(type(thing).__module__).startswith("trioglock") for thing in gc.get_objects())

@@ -1,4 +1,4 @@
-"""The heartbeat in messages, for servers that want text instead of ping frames."""
+"""The heartbeat with messages."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from trioglock import (
 TEXT_BEAT = MessageHeartbeat(message=lambda: "ping", is_answer=lambda message: message == "pong")
 
 
-async def test_a_beat_is_sent_and_its_answer_swallowed(autojump_clock: MockClock) -> None:
-    """No ping frame leaves, the answer measures the round trip and reaches nobody."""
+async def test_messages_replace_pings(autojump_clock: MockClock) -> None:
+    """No ping is sent; the answer sets the latency and is not delivered."""
     transport = MemoryTransport()
     async with connect("ws://beat/", transport=transport, ping_interval=5, heartbeat=TEXT_BEAT) as (
         conn
@@ -41,8 +41,8 @@ async def test_a_beat_is_sent_and_its_answer_swallowed(autojump_clock: MockClock
         conn.abort()
 
 
-async def test_silence_after_a_beat_expires(autojump_clock: MockClock) -> None:
-    """A peer that says nothing for ping_timeout after a beat is dead; any message is life."""
+async def test_silence_after_a_message_expires(autojump_clock: MockClock) -> None:
+    """A peer that sends nothing within ping_timeout is dead; any message counts."""
     transport = MemoryTransport()
     with pytest.raises(ConnectionClosedError) as caught:
         async with connect(
@@ -68,7 +68,7 @@ async def test_silence_after_a_beat_expires(autojump_clock: MockClock) -> None:
 async def test_a_function_that_fails_ends_the_connection(
     beat: MessageHeartbeat, error: type[Exception], autojump_clock: MockClock
 ) -> None:
-    """Its exception comes out of the block, as a hook's does."""
+    """The block raises its exception."""
     transport = MemoryTransport()
     seen: list[Any] = []
 
@@ -85,8 +85,8 @@ async def test_a_function_that_fails_ends_the_connection(
     assert len(seen) == 1
 
 
-def test_a_beat_is_two_functions() -> None:
-    """Anything else is refused at once."""
+def test_invalid_arguments() -> None:
+    """Both arguments must be functions."""
     with pytest.raises(InvalidOption, match="message is a function"):
         MessageHeartbeat(message="ping", is_answer=bool)  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="heartbeat is a MessageHeartbeat"):

@@ -1,4 +1,4 @@
-"""Prepared messages, and sending past handle_send without waiting."""
+"""Prepared messages and send_frame_nowait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio.testing
 from trio.testing import MockClock
 from websockets.trio.server import ServerConnection, serve
 
-from tests.hooks.helpers import Scripted, linked, taken
+from tests.hooks.helpers import Scripted, linked, read_frames
 from trioglock import (
     Close,
     ConnectionClosed,
@@ -31,7 +31,7 @@ from trioglock.transports import Transport
 @pytest.mark.parametrize("message", ["text", "\N{SNOWMAN}", b"\0binary", bytearray(b"copied"), ""])
 @pytest.mark.parametrize("compression", ["deflate", None])
 @pytest.mark.parametrize("plug", [NativeTransport, TrioWebsocketTransport])
-async def test_a_prepared_message_arrives_as_what_it_holds(
+async def test_a_prepared_message_arrives(
     plug: type[Transport], compression: Any, message: Any
 ) -> None:
     """On both transports, between other messages, with and without compression."""
@@ -62,33 +62,33 @@ async def test_a_prepared_message_arrives_as_what_it_holds(
 
 @pytest.mark.parametrize("message", [3, None, ["x"], Ping()])
 def test_only_data_can_be_prepared(message: Any) -> None:
-    """Anything else is refused by name."""
-    with pytest.raises(ValueError, match="a data message is str or bytes-like, not"):
+    """Other types raise with their name."""
+    with pytest.raises(ValueError, match="a data message must be str or bytes-like, not"):
         PreparedMessage(message)
 
 
 def test_a_lone_surrogate_cannot_be_prepared() -> None:
-    """It has no UTF-8."""
+    """UTF-8 cannot encode it."""
     with pytest.raises(ValueError, match="surrogate"):
         PreparedMessage("\ud800")
 
 
 async def test_hooks_reply_prepared_messages(autojump_clock: MockClock) -> None:
-    """In a Reply, and as what handle_send returns."""
+    """In a Reply, and as the result of handle_send."""
     prepared = PreparedMessage("same for all")
     async with linked(Scripted(handle_receive=Reply(prepared), handle_send=prepared)) as (
         conn,
         far,
     ):
         await far.write(["x"])
-        assert await taken(far) == ["same for all"]
+        assert await read_frames(far) == ["same for all"]
         await conn.send("anything")
-        assert await taken(far) == ["same for all"]
+        assert await read_frames(far) == ["same for all"]
         assert conn.statistics().messages_sent == 2
 
 
-async def test_unsent_tells_the_message_itself(autojump_clock: MockClock) -> None:
-    """Not the PreparedMessage around it; nor does in_doubt."""
+async def test_unsent_contains_the_message_itself(autojump_clock: MockClock) -> None:
+    """Unsent and in_doubt do not contain PreparedMessage objects."""
     net = MemoryTransport(capacity=0)
     async with connect("ws://memory.test/", transport=net, ping_interval=None) as conn:
         far = await net.accept()
@@ -101,38 +101,40 @@ async def test_unsent_tells_the_message_itself(autojump_clock: MockClock) -> Non
     assert (caught.value.in_doubt, caught.value.unsent) == (("in doubt",), (b"unsent",))
 
 
-async def test_send_frame_nowait_passes_handle_send_by(autojump_clock: MockClock) -> None:
+async def test_send_frame_nowait_skips_handle_send(autojump_clock: MockClock) -> None:
     """Also for control frames and Close."""
     socket = Scripted()
     async with linked(socket) as (conn, far):
         conn.send_frame_nowait("as it is")
         conn.send_frame_nowait(Ping(b"1"))
         conn.send_frame_nowait(Close(4000))
-        assert await taken(far) == ["as it is", Ping(b"1"), Close(4000)]
-        assert socket.ran("handle_send") == 0
+        assert await read_frames(far) == ["as it is", Ping(b"1"), Close(4000)]
+        assert socket.count("handle_send") == 0
         with pytest.raises(ConnectionClosed):
             conn.send_frame_nowait("late")
 
 
 async def test_send_frame_nowait_would_block(autojump_clock: MockClock) -> None:
-    """When the send queue is full; nothing of the frame is queued."""
+    """It raises at a full send queue and queues nothing."""
     async with linked(write_limit=4) as (conn, far):
         conn.send_frame_nowait("on the spot")
         conn.send_frame_nowait("full")
         with pytest.raises(trio.WouldBlock):
             conn.send_frame_nowait("x")
-        assert await taken(far) == ["on the spot", "full"]
+        assert await read_frames(far) == ["on the spot", "full"]
 
 
-async def test_send_frame_nowait_refuses_what_is_no_frame(autojump_clock: MockClock) -> None:
-    """At the call."""
+async def test_send_frame_nowait_checks_the_frame(autojump_clock: MockClock) -> None:
+    """InvalidFrame is raised at the call."""
     async with linked() as (conn, _):
-        with pytest.raises(InvalidFrame, match="a frame is str, bytes-like, PreparedMessage, Ping"):
+        with pytest.raises(
+            InvalidFrame, match="a frame must be str, bytes-like, PreparedMessage, Ping"
+        ):
             conn.send_frame_nowait(3)  # type: ignore[arg-type]
 
 
 async def test_hooks_may_send_frames_without_waiting(autojump_clock: MockClock) -> None:
-    """From inside, by their handle; what they reply comes behind it."""
+    """Replies of the hook are sent after them."""
 
     class Both(Socket[Any]):
         def init_stream(self, info: Any) -> Any:
@@ -144,11 +146,11 @@ async def test_hooks_may_send_frames_without_waiting(autojump_clock: MockClock) 
 
     async with linked(Both()) as (_, far):
         await far.write(["x"])
-        assert await taken(far) == ["first", "second"]
+        assert await read_frames(far) == ["first", "second"]
 
 
-async def test_at_once_leaves_in_this_very_step(autojump_clock: MockClock) -> None:
-    """Others wait to leave together once the writer's task has had its turn."""
+async def test_immediate(autojump_clock: MockClock) -> None:
+    """The frame is written before the call returns; others wait for the writer task."""
     async with linked() as (conn, _):
         conn.send_frame_nowait("the first leaves on the spot anyhow")
         conn.send_frame_nowait("at once", immediate=True)

@@ -1,8 +1,6 @@
-"""The send queue is bounded: senders wait, replies stop the reader, and what never left is told."""
+"""The limit of the send queue, flush, unsent and in_doubt."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 import trio
@@ -13,6 +11,7 @@ from tests.connection.raw_server import (
     PING,
     PONG,
     TEXT,
+    EchoHook,
     MakeTransport,
     encode,
     every_transport,
@@ -24,8 +23,6 @@ from tests.connection.raw_server import (
 from trioglock import (
     ConnectionClosedError,
     HeartbeatTimeout,
-    Reply,
-    Socket,
 )
 
 Clock = trio.testing.MockClock
@@ -35,10 +32,10 @@ Clock = trio.testing.MockClock
 
 
 @every_transport
-async def test_a_full_outbox_makes_senders_wait(
+async def test_a_full_send_queue_makes_senders_wait(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """Past ``write_limit`` bytes ``send`` waits and ``send_nowait`` says so; then all goes on."""
+    """At ``write_limit`` bytes ``send`` waits and ``send_nowait`` raises."""
     async with raw_connection(
         streams=lockstep, transport=transport(), write_limit=100, ping_interval=None
     ) as (conn, peer):
@@ -58,10 +55,10 @@ async def test_a_full_outbox_makes_senders_wait(
         assert (await peer.next()).payload == b"again"
 
 
-async def test_many_senders_keep_the_outbox_bounded_and_their_own_order(
+async def test_many_senders_keep_the_queue_bounded(
     autojump_clock: Clock,
 ) -> None:
-    """Fifty tasks and room for a few messages: never more than one message past the limit."""
+    """Fifty tasks exceed the limit by at most one message, and keep their order."""
     async with raw_connection(streams=lockstep, write_limit=1000, ping_interval=None) as (
         conn,
         peer,
@@ -84,8 +81,8 @@ async def test_many_senders_keep_the_outbox_bounded_and_their_own_order(
         assert got == [numbered(10)] * 50
 
 
-async def test_a_message_larger_than_the_outbox_passes(autojump_clock: Clock) -> None:
-    """The limit is a mark, not the largest message."""
+async def test_a_message_larger_than_the_limit(autojump_clock: Clock) -> None:
+    """The limit does not restrict the size of a message."""
     async with (
         raw_connection(streams=lockstep, write_limit=10, ping_interval=None) as (conn, peer),
         trio.open_nursery() as nursery,
@@ -95,10 +92,10 @@ async def test_a_message_larger_than_the_outbox_passes(autojump_clock: Clock) ->
 
 
 @every_transport
-async def test_flush_waits_for_what_was_queued_before_it(
+async def test_flush_waits_for_earlier_messages(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """It returns when the peer's side has taken the last byte, and not before."""
+    """It returns when the last byte was written, not earlier."""
     async with raw_connection(streams=lockstep, transport=transport(), ping_interval=None) as (
         conn,
         peer,
@@ -124,22 +121,15 @@ async def test_flush_waits_for_what_was_queued_before_it(
         await conn.flush()
 
 
-class EchoHook(Socket[None]):
-    """Sends everything back, tenfold."""
-
-    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
-        return Reply(*[frame] * 10), state
-
-
 @every_transport
-async def test_replies_that_nobody_takes_stop_reading(
+async def test_unread_replies_pause_reading(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """An echo to a peer that floods and does not read stays small, and goes on when it reads."""
+    """An echo to a peer that does not read stays small, and continues when it reads."""
     messages, sent = ["x" * 100] * 100, list[str]()
     async with (
         raw_connection(
-            EchoHook(),
+            EchoHook(10),
             streams=lockstep,
             transport=transport(),
             write_limit=5000,
@@ -156,10 +146,10 @@ async def test_replies_that_nobody_takes_stop_reading(
             assert len((await peer.next()).payload) == 100
 
 
-async def test_a_flood_of_pings_to_a_peer_that_does_not_read_stays_small(
+async def test_a_flood_of_pings_keeps_the_queue_small(
     autojump_clock: Clock,
 ) -> None:
-    """A hundred thousand pings: at most so many pongs wait as the standard's latest need."""
+    """A hundred thousand pings leave only the latest pongs in the queue."""
     async with raw_connection(streams=lockstep, ping_interval=None, write_timeout=None) as (
         _,
         peer,
@@ -175,7 +165,7 @@ async def test_a_flood_of_pings_to_a_peer_that_does_not_read_stays_small(
 
 
 async def test_our_ping_survives_a_flood_of_pings(autojump_clock: Clock) -> None:
-    """Pongs that pile up may push out older pongs, not the ping that a task waits for."""
+    """Queued pongs may replace older pongs, but not our ping."""
     async with raw_connection(streams=lockstep, ping_interval=None, write_timeout=None) as (
         conn,
         peer,
@@ -200,7 +190,7 @@ async def test_our_ping_survives_a_flood_of_pings(autojump_clock: Clock) -> None
 async def test_unsent_and_in_doubt_account_for_every_message(
     transport: MakeTransport, autojump_clock: Clock
 ) -> None:
-    """A peer that never reads: what was queued and what was being written is given back."""
+    """For a peer that never reads, both contain all messages together."""
     async with raw_connection(
         streams=lockstep,
         transport=transport(),
@@ -221,7 +211,7 @@ async def test_unsent_and_in_doubt_account_for_every_message(
 
 
 async def test_unsent_after_a_remote_close(autojump_clock: Clock) -> None:
-    """What still waited when the peer closed is given back, not sent behind its Close."""
+    """Messages that are queued when the peer closes are unsent."""
     async with raw_connection(streams=lockstep, ping_interval=None, write_limit=2**20) as (
         conn,
         peer,
@@ -239,7 +229,7 @@ async def test_unsent_after_a_remote_close(autojump_clock: Clock) -> None:
         assert caught.value.unsent == ("one", "two")
 
 
-async def test_our_close_goes_behind_what_was_queued(autojump_clock: Clock) -> None:
+async def test_our_close_frame_is_sent_after_queued_data(autojump_clock: Clock) -> None:
     """``aclose`` sends everything first."""
     async with raw_connection(streams=lockstep, ping_interval=None) as (conn, peer):
         for number in range(20):

@@ -1,16 +1,16 @@
-"""Peers that stop reading: found by a deadline on the write, and only by that."""
+"""Peers that stop reading, and the write timeout."""
 
 from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
 from tests.connection.raw_server import (
+    EchoHook,
     Ends,
     MakeTransport,
     RawFrame,
@@ -22,8 +22,6 @@ from tests.connection.raw_server import (
 from trioglock import (
     ConnectionClosedError,
     HeartbeatTimeout,
-    Reply,
-    Socket,
     Status,
 )
 
@@ -34,10 +32,8 @@ Clock = trio.testing.MockClock
 
 
 @every_transport
-async def test_a_peer_that_stops_reading_is_found_by_the_write(
-    transport: MakeTransport, autojump_clock: Clock
-) -> None:
-    """No heartbeat: a write without progress for ``write_timeout`` ends the connection."""
+async def test_a_peer_that_stops_reading(transport: MakeTransport, autojump_clock: Clock) -> None:
+    """Without a heartbeat, a write without progress for ``write_timeout`` ends the connection."""
     socket = Ends()
     async with raw_connection(
         socket, streams=lockstep, transport=transport(), ping_interval=None, write_timeout=8
@@ -53,10 +49,10 @@ async def test_a_peer_that_stops_reading_is_found_by_the_write(
     assert socket.disconnects == socket.ends == [cause]
 
 
-async def test_a_peer_that_sends_and_never_reads_is_found_by_the_write(
+async def test_a_peer_that_sends_but_never_reads(
     autojump_clock: Clock,
 ) -> None:
-    """It shows life all the time; what it does not take is found all the same."""
+    """Received data does not prevent the detection."""
     async with raw_connection(
         streams=lockstep, ping_interval=2, ping_timeout=2, write_timeout=8, max_queue=None
     ) as (conn, peer):
@@ -92,7 +88,7 @@ async def take_slowly(peer: RawPeer, total: int, piece: int) -> None:
 
 
 async def test_slow_progress_is_progress(autojump_clock: Clock) -> None:
-    """1 MB to a peer that takes 16 kB a second, ten times ``write_timeout``: it arrives."""
+    """1 MB at 16 kB/s takes ten times ``write_timeout`` and arrives."""
     async with raw_connection(
         streams=lockstep, ping_interval=None, write_timeout=6, write_limit=2**21
     ) as (conn, peer):
@@ -103,10 +99,8 @@ async def test_slow_progress_is_progress(autojump_clock: Clock) -> None:
 
 
 @every_transport
-async def test_without_a_write_timeout_a_write_may_take_for_ever(
-    transport: MakeTransport, autojump_clock: Clock
-) -> None:
-    """``write_timeout=None`` and no heartbeat: blocked for a day, then delivered."""
+async def test_without_a_write_timeout(transport: MakeTransport, autojump_clock: Clock) -> None:
+    """A message is blocked for a day and then delivered."""
     async with raw_connection(
         streams=lockstep, transport=transport(), ping_interval=None, write_timeout=None
     ) as (conn, peer):
@@ -116,17 +110,10 @@ async def test_without_a_write_timeout_a_write_may_take_for_ever(
         assert conn.status is Status.OPEN
 
 
-class EchoHook(Socket[None]):
-    """Sends everything back."""
-
-    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
-        return Reply(frame), state
-
-
-async def test_a_peer_that_floods_an_echo_and_never_reads_is_found(
+async def test_a_peer_that_floods_an_echo_and_never_reads(
     autojump_clock: Clock,
 ) -> None:
-    """Held back by our own replies: the heartbeat excuses it, the write does not."""
+    """Reading is paused by our replies; the write timeout still expires."""
     async with raw_connection(
         EchoHook(),
         streams=lockstep,
@@ -156,7 +143,7 @@ async def test_a_peer_that_floods_an_echo_and_never_reads_is_found(
 
 
 async def test_no_ping_after_the_peer_has_closed(autojump_clock: Clock) -> None:
-    """The peer's Close is the last it hears of us but our own, whatever time passes."""
+    """After the Close frame of the peer we send only our own."""
     async with raw_connection(ping_interval=1, ping_timeout=50, close_timeout=30) as (conn, peer):
         frames: list[RawFrame] = []
         await peer.close(1000)
@@ -170,8 +157,8 @@ async def test_no_ping_after_the_peer_has_closed(autojump_clock: Clock) -> None:
         assert len(frames) == 1
 
 
-async def test_a_dead_peer_does_not_prolong_a_close(autojump_clock: Clock) -> None:
-    """``close_timeout`` and a pending heartbeat: whichever is first ends it."""
+async def test_a_dead_peer_does_not_extend_a_close(autojump_clock: Clock) -> None:
+    """The close ends at ``close_timeout`` or the heartbeat, whichever is first."""
     async with raw_connection(ping_interval=1, ping_timeout=3, close_timeout=math.inf) as (conn, _):
         await trio.sleep(1.5)
         with trio.fail_after(5):

@@ -1,4 +1,4 @@
-"""What the tests of hooks share: a connection in memory, and sockets that do as the test says."""
+"""Helpers: a connection in memory, and sockets with scripted hooks."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from trioglock import (
     Ping,
     Pong,
     Socket,
+    Status,
     connect,
 )
 from trioglock.testing import MemoryLink
@@ -87,8 +88,8 @@ async def _linked(
             yield conn, await transport.accept()
 
 
-async def taken(far: MemoryLink) -> list[Any]:
-    """The frames that wait at the far end once everybody else is idle; empty if none do."""
+async def read_frames(far: MemoryLink) -> list[Any]:
+    """The frames that wait at the far end once all tasks are blocked."""
     await trio.testing.wait_all_tasks_blocked()
     with trio.move_on_after(0.001):
         events = await far.receive()
@@ -99,7 +100,7 @@ async def taken(far: MemoryLink) -> list[Any]:
 
 
 async def delivered(conn: Connection[Any]) -> list[Any]:
-    """The messages that wait to be received once everybody else is idle."""
+    """The messages that can be received once all tasks are blocked."""
     await trio.testing.wait_all_tasks_blocked()
     messages = []
     try:
@@ -110,13 +111,13 @@ async def delivered(conn: Connection[Any]) -> list[Any]:
 
 
 class Raw(NamedTuple):
-    """Stands in a script for the whole of what a hook returns."""
+    """A script entry that makes the whole return value of a hook."""
 
     make: Callable[[], Any]
 
 
 class Call(NamedTuple):
-    """One call of a hook: its name, what it was about, the state it got."""
+    """One call of a hook: its name, its argument and its state."""
 
     hook: str
     what: Any
@@ -135,8 +136,8 @@ class Scripted(Socket[int]):
         self.script = script
         self.calls: list[Call] = []
 
-    def ran(self, hook: str) -> int:
-        """How often one hook ran."""
+    def count(self, hook: str) -> int:
+        """The number of calls of a hook."""
         return [call.hook for call in self.calls].count(hook)
 
     def _act(self, hook: str, what: Any, state: int | None, *normal: Any) -> Any:
@@ -183,7 +184,7 @@ class Scripted(Socket[int]):
 
 
 def styled(socket_class: type[SocketT], style: str, /, *args: Any, **kwargs: Any) -> SocketT:
-    """A socket of the class, its hooks as written, or as ``async def`` that suspend."""
+    """Create a socket with its hooks as written, or as ``async def`` that suspend."""
     if style == "async":
         hooks = {
             name: _suspending(getattr(socket_class, name))
@@ -203,8 +204,8 @@ def _suspending(hook: Callable[..., Any]) -> Callable[..., Any]:
     return suspended
 
 
-async def provoke(hook: str, conn: Connection[Any], far: MemoryLink) -> Any:
-    """Let happen what one hook is called for; the reply where there is one."""
+async def trigger(hook: str, conn: Connection[Any], far: MemoryLink) -> Any:
+    """Cause the event of a hook; return the reply of a call."""
     match hook:
         case "handle_send":
             await conn.send("x")
@@ -225,6 +226,42 @@ async def provoke(hook: str, conn: Connection[Any], far: MemoryLink) -> Any:
     return None
 
 
-async def settled() -> None:
-    """Wait, on the mock clock, until suspended hooks are through."""
+async def wait_for_hooks() -> None:
+    """Wait, on the mock clock, until suspended hooks have returned."""
     await trio.sleep(1)
+
+
+class SlowHooks(Scripted):
+    """Takes a minute for each cast, call and send of "slow"."""
+
+    async def handle_cast(self, message: Any, state: int) -> Any:
+        await self._minute(message)
+        return super().handle_cast(message, state)
+
+    async def handle_call(self, request: Any, state: int) -> Any:
+        await self._minute(request)
+        return super().handle_call(request, state)
+
+    async def handle_send(self, message: Any, state: int) -> Any:
+        await self._minute(message)
+        return super().handle_send(message, state)
+
+    async def _minute(self, what: Any) -> None:
+        if what == "slow":
+            await trio.sleep(60)
+
+
+class UserError(Exception):
+    """Raised by hooks and bodies of the tests."""
+
+
+async def close_from_peer(far: MemoryLink, code: int = 1000, reason: str = "") -> None:
+    """Send a Close frame as a peer, and end the stream."""
+    await far.write([Close(code, reason)])
+    await trio.testing.wait_all_tasks_blocked()
+    await far.send_eof()
+
+
+def current_status(conn: Connection[Any]) -> Status:
+    """The current status; type checkers assume that a property does not change."""
+    return conn.status

@@ -1,4 +1,4 @@
-"""An async handle_send runs in the task of whoever sends: what happens while it waits."""
+"""An async handle_send that waits in the task of the sender."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import linked, settled, taken
+from tests.hooks.helpers import linked, read_frames, wait_for_hooks
 from trioglock import ConnectionClosed, Socket
 
 
@@ -28,7 +28,7 @@ class Waits(Socket[int]):
 
 
 async def test_it_may_use_scopes_and_nurseries(autojump_clock: MockClock) -> None:
-    """Time-outs and children of the hook's own work as anywhere."""
+    """Timeouts and child tasks of the hook work as usual."""
 
     async def wait() -> None:
         with trio.move_on_after(1) as scope:
@@ -48,12 +48,12 @@ async def test_it_may_use_scopes_and_nurseries(autojump_clock: MockClock) -> Non
     async with linked(Waits(wait)) as (conn, far):
         await conn.send("x")
         assert trio.current_time() == pytest.approx(5)
-        assert await taken(far) == ["x"]
+        assert await read_frames(far) == ["x"]
         assert conn.state == 1
 
 
 async def test_the_end_of_the_connection_interrupts_it(autojump_clock: MockClock) -> None:
-    """Also in a nursery of its own; the call tells that the connection has closed."""
+    """Also in a nursery of the hook; the call raises ConnectionClosed."""
     cleaned: list[str] = []
 
     async def child() -> None:
@@ -79,25 +79,25 @@ async def test_the_end_of_the_connection_interrupts_it(autojump_clock: MockClock
                 await conn.send("x")
 
         nursery.start_soon(send)
-        await settled()
+        await wait_for_hooks()
         conn.abort()
         await conn.wait_closed()
     assert cleaned == ["child", "hook"]
 
 
-async def test_an_outer_cancel_is_an_outer_cancel(autojump_clock: MockClock) -> None:
-    """It goes through the hook as it is, and the connection lives."""
+async def test_a_cancellation_of_the_caller(autojump_clock: MockClock) -> None:
+    """The hook is cancelled, and the connection stays open."""
     async with linked(Waits(trio.sleep_forever)) as (conn, far):
         with trio.move_on_after(3) as scope:
             await conn.send("x")
         assert scope.cancelled_caught
         assert (trio.current_time(), conn.state) == (3, 0)
-        assert await taken(far) == []
+        assert await read_frames(far) == []
         conn.abort()
 
 
-async def test_it_may_catch_what_it_waits_for(autojump_clock: MockClock) -> None:
-    """An exception from inside comes back in where it waits."""
+async def test_it_may_catch_exceptions(autojump_clock: MockClock) -> None:
+    """An exception raised where it waits can be caught."""
     tries: list[int] = []
 
     async def wait() -> None:
@@ -112,12 +112,12 @@ async def test_it_may_catch_what_it_waits_for(autojump_clock: MockClock) -> None
 
     async with linked(Waits(wait)) as (conn, far):
         await conn.send("x")
-        assert await taken(far) == ["x"]
+        assert await read_frames(far) == ["x"]
         assert len(tries) == 2 or trio.current_time() <= 2
 
 
 async def test_senders_take_turns(autojump_clock: MockClock) -> None:
-    """One hook at a time, in the order of the calls, whichever tasks they are made in."""
+    """One hook runs at a time, in the order of the calls, in whichever task."""
 
     async def wait() -> None:
         await trio.sleep(1)
@@ -126,14 +126,14 @@ async def test_senders_take_turns(autojump_clock: MockClock) -> None:
         async with trio.open_nursery() as nursery:
             for number in range(5):
                 nursery.start_soon(conn.send, str(number))
-                await settled()
+                await wait_for_hooks()
         assert trio.current_time() == pytest.approx(5)
-        assert await taken(far) == ["0", "1", "2", "3", "4"]
+        assert await read_frames(far) == ["0", "1", "2", "3", "4"]
         assert conn.state == 5
 
 
-async def test_a_time_out_of_its_own_changes_nothing(autojump_clock: MockClock) -> None:
-    """What waits after one is interrupted all the same."""
+async def test_it_may_time_out(autojump_clock: MockClock) -> None:
+    """A later wait of the hook is still interrupted."""
 
     async def wait() -> None:
         with trio.move_on_after(1):

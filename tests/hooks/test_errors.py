@@ -1,4 +1,4 @@
-"""Hooks that raise: who gets the error, what the peer is told, what still runs."""
+"""Exceptions raised by hooks and background tasks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from trio.testing import MockClock
 from tests.hooks.helpers import (
     URL,
     Scripted,
+    UserError,
     both_styles,
     delivered,
     linked,
-    provoke,
-    settled,
+    read_frames,
     styled,
-    taken,
+    trigger,
+    wait_for_hooks,
 )
 from trioglock import (
     Close,
@@ -34,10 +35,6 @@ Body = Callable[[Connection[int]], Awaitable[None]]
 
 FATAL = ("handle_receive", "handle_ping", "handle_pong", "handle_cast")
 """The hooks of an open connection whose errors belong to no call."""
-
-
-class Boom(Exception):
-    """What a hook of the test raises."""
 
 
 async def sleeping(conn: Connection[int]) -> None:
@@ -67,7 +64,7 @@ async def calling(conn: Connection[int]) -> None:
 
 
 async def leaving(conn: Connection[int]) -> None:
-    await settled()
+    await wait_for_hooks()
 
 
 async def many(conn: Connection[int]) -> None:
@@ -90,11 +87,11 @@ async def crash(
         try:
             async with connect(URL, socket, transport=transport, ping_interval=None) as conn:
                 far = await transport.accept()
-                await provoke(hook, conn, far)
+                await trigger(hook, conn, far)
                 await body(conn)
         except Exception as error:
             raised = error
-        return raised, await taken(far or await transport.accept())
+        return raised, await read_frames(far or await transport.accept())
 
 
 def closes(frames: list[Any]) -> list[int]:
@@ -107,39 +104,39 @@ def closes(frames: list[Any]) -> list[int]:
 async def test_a_hook_that_raises_ends_the_connection(
     hook: str, body: Body, style: str, autojump_clock: MockClock
 ) -> None:
-    """1011 to the peer, terminate once, the very exception out of the block, whatever it does."""
-    error = Boom()
+    """We close with 1011, ``terminate`` runs once, and the block raises the exception."""
+    error = UserError()
     socket = styled(Scripted, style, **{hook: error})
     raised, frames = await crash(socket, hook, body)
     assert raised is error
     assert closes(frames) == [1011]
-    assert socket.ran("terminate") == 1
-    assert socket.ran(hook) == 1
+    assert socket.count("terminate") == 1
+    assert socket.count(hook) == 1
     reason = socket.calls[-1].what
     assert reason == HookError(error=error)
 
 
 @both_styles
 async def test_handle_connect_raises(style: str, autojump_clock: MockClock) -> None:
-    """The body never runs, the peer gets 1011, terminate gets the first state."""
-    error = Boom()
+    """The body does not run, we close with 1011, and ``terminate`` gets the first state."""
+    error = UserError()
     socket = styled(Scripted, style, handle_connect=error)
     raised, frames = await crash(socket, "nothing", must_not_run)
     assert raised is error
     assert closes(frames) == [1011]
-    assert socket.ran("terminate") == 1
+    assert socket.count("terminate") == 1
 
 
 @both_styles
 async def test_init_stream_raises(style: str, autojump_clock: MockClock) -> None:
-    """The body never runs, the peer gets 1011; there is no state that terminate could get."""
-    error = Boom()
+    """The body does not run, we close with 1011, and ``terminate`` does not run."""
+    error = UserError()
     socket = styled(Scripted, style, init_stream=error)
     raised, frames = await crash(socket, "nothing", must_not_run)
     assert raised is error
     assert closes(frames) == [1011]
-    assert socket.ran("terminate") == 0
-    assert socket.ran("handle_connect") == 0
+    assert socket.count("terminate") == 0
+    assert socket.count("handle_connect") == 0
 
 
 async def must_not_run(conn: Connection[int]) -> None:
@@ -152,20 +149,20 @@ async def must_not_run(conn: Connection[int]) -> None:
 async def test_the_last_hooks_raise(
     hook: str, body: Body, style: str, autojump_clock: MockClock
 ) -> None:
-    """The very exception comes out, also of a body that sleeps; terminate runs once."""
-    error = Boom()
+    """The exception is raised, even if the body sleeps; ``terminate`` runs once."""
+    error = UserError()
     socket = styled(Scripted, style, **{hook: error})
     raised, frames = await crash(socket, hook, body)
     assert raised is error
     assert closes(frames) == [1000]
-    assert socket.ran("handle_disconnect") == 1
-    assert socket.ran("terminate") == 1
+    assert socket.count("handle_disconnect") == 1
+    assert socket.count("terminate") == 1
 
 
 @pytest.mark.parametrize("body", BODIES)
 async def test_a_background_task_raises(body: Body, autojump_clock: MockClock) -> None:
-    """It ends the connection as a hook does."""
-    error = Boom()
+    """It ends the connection like a hook."""
+    error = UserError()
     socket = Scripted()
 
     async def task() -> None:
@@ -180,13 +177,13 @@ async def test_a_background_task_raises(body: Body, autojump_clock: MockClock) -
     assert raised is error
     assert closes(frames) == [1011]
     assert socket.calls[-1][:2] == ("terminate", HookError(error=error))
-    assert socket.ran("terminate") == 1
+    assert socket.count("terminate") == 1
 
 
 @both_styles
-async def test_the_error_comes_out_unadorned(style: str, autojump_clock: MockClock) -> None:
-    """No cause, no context of ours: the traceback is the hook's."""
-    error = Boom()
+async def test_the_exception_is_raised_unchanged(style: str, autojump_clock: MockClock) -> None:
+    """It has no cause or context of ours, and the traceback is that of the hook."""
+    error = UserError()
     raised, _ = await crash(styled(Scripted, style, handle_receive=error), "handle_receive")
     assert raised is error
     assert raised.__cause__ is None
@@ -195,14 +192,16 @@ async def test_the_error_comes_out_unadorned(style: str, autojump_clock: MockClo
 
 @both_styles
 @pytest.mark.parametrize("hook", FATAL)
-async def test_nothing_runs_after_a_crash(hook: str, style: str, autojump_clock: MockClock) -> None:
-    """No hook of the connection but the last ones sees what happens after one raised."""
-    socket = styled(Scripted, style, **{hook: Boom()})
-    with pytest.raises(Boom):
+async def test_only_the_last_hooks_run_after_a_failure(
+    hook: str, style: str, autojump_clock: MockClock
+) -> None:
+    """No other hook of the connection runs."""
+    socket = styled(Scripted, style, **{hook: UserError()})
+    with pytest.raises(UserError):
         async with linked(socket) as (conn, far):
-            await provoke(hook, conn, far)
+            await trigger(hook, conn, far)
             for after in FATAL:
-                await provoke(after, conn, far)
+                await trigger(after, conn, far)
             await trio.sleep_forever()
     ran = [call.hook for call in socket.calls]
     position = ran.index(hook)
@@ -210,12 +209,14 @@ async def test_nothing_runs_after_a_crash(hook: str, style: str, autojump_clock:
 
 
 @both_styles
-async def test_a_crash_leaves_only_terminate(style: str, autojump_clock: MockClock) -> None:
-    """Nothing is left to decide: handle_disconnect is not asked, and the end takes no time."""
-    error = Boom()
+async def test_handle_disconnect_does_not_run_after_a_failure(
+    style: str, autojump_clock: MockClock
+) -> None:
+    """The end takes no time."""
+    error = UserError()
     socket = styled(Scripted, style, handle_receive=error)
     started = trio.current_time()
-    with pytest.raises(Boom):
+    with pytest.raises(UserError):
         async with linked(socket) as (_, far):
             await far.write(["x"])
             try:
@@ -232,65 +233,65 @@ async def test_a_crash_leaves_only_terminate(style: str, autojump_clock: MockClo
 
 
 @both_styles
-async def test_terminate_gets_the_state_before_the_crash(
+async def test_terminate_gets_the_state_before_the_failure(
     style: str, autojump_clock: MockClock
 ) -> None:
-    """The state that terminate gets is that of the hook before the one that raised."""
-    socket = styled(Scripted, style, handle_ping=Boom())
-    with pytest.raises(Boom):
+    """It is the state of the hook before the one that raised."""
+    socket = styled(Scripted, style, handle_ping=UserError())
+    with pytest.raises(UserError):
         async with linked(socket) as (conn, far):
             await far.write(["a", "b"])
-            await settled()
-            await provoke("handle_ping", conn, far)
+            await wait_for_hooks()
+            await trigger("handle_ping", conn, far)
             await trio.sleep_forever()
     [terminated] = [call for call in socket.calls if call.hook == "terminate"]
     assert terminated.state is not None
-    assert terminated.state == socket.ran("handle_receive") + 1
+    assert terminated.state == socket.count("handle_receive") + 1
 
 
 @both_styles
 @pytest.mark.parametrize("hook", ["handle_send", "handle_call"])
-async def test_an_error_that_belongs_to_a_call_is_raised_there(
+async def test_an_exception_of_a_call_is_raised_there(
     hook: str, style: str, autojump_clock: MockClock
 ) -> None:
-    """The very exception is raised at the call, the state stays, the connection lives."""
-    error = Boom()
+    """The state is unchanged, and the connection stays open."""
+    error = UserError()
     socket = styled(Scripted, style, **{hook: error})
     async with linked(socket) as (conn, far):
         for _ in range(3):
-            with pytest.raises(Boom) as caught:
-                await provoke(hook, conn, far)
+            with pytest.raises(UserError) as caught:
+                await trigger(hook, conn, far)
             assert caught.value is error
             assert conn.state == 1
         del socket.script[hook]
-        await provoke(hook, conn, far)
-        await provoke("handle_receive", conn, far)
-        await settled()
+        await trigger(hook, conn, far)
+        await trigger("handle_receive", conn, far)
+        await wait_for_hooks()
         assert conn.state == 3
-        assert closes(await taken(far)) == []
-    assert socket.ran("terminate") == 1
+        assert closes(await read_frames(far)) == []
+    assert socket.count("terminate") == 1
 
 
-async def test_an_error_of_send_nowait_is_raised_there(autojump_clock: MockClock) -> None:
-    """As that of send."""
-    async with linked(Scripted(handle_send=Boom())) as (conn, far):
-        with pytest.raises(Boom):
+async def test_an_exception_of_send_nowait_is_raised_there(autojump_clock: MockClock) -> None:
+    """The same as for send."""
+    async with linked(Scripted(handle_send=UserError())) as (conn, far):
+        with pytest.raises(UserError):
             conn.send_nowait("x")
         assert conn.state == 1
-        assert await taken(far) == []
+        assert await read_frames(far) == []
 
 
 @both_styles
 @pytest.mark.parametrize("hook", ["handle_send", "handle_call"])
-async def test_errors_reach_their_own_callers(
+async def test_exceptions_reach_their_own_callers(
     hook: str, style: str, autojump_clock: MockClock
 ) -> None:
-    """Of many tasks that wait in the mailbox, each gets the error of its own call."""
+    """Each of many waiting tasks gets the exception of its own call."""
 
     class Picky(Scripted):
         def _act(self, hook: str, what: Any, state: int | None, *normal: Any) -> Any:
             if isinstance(what, int) and what % 2:
-                raise Boom(what)
+                raise UserError(what)
             return super()._act(hook, what, state, *normal)
 
     outcomes: dict[int, object] = {}
@@ -299,7 +300,7 @@ async def test_errors_reach_their_own_callers(
         use = conn.send if hook == "handle_send" else conn.call
         try:
             outcomes[number] = await use(number)
-        except Boom as error:
+        except UserError as error:
             outcomes[number] = error.args[0]
 
     async with (
@@ -312,13 +313,13 @@ async def test_errors_reach_their_own_callers(
     assert outcomes == {n: n if n % 2 else good(n) for n in range(10)}
 
 
-async def test_callers_that_wait_learn_of_a_crash(autojump_clock: MockClock) -> None:
-    """A send and a call that wait for their turn raise ConnectionClosed; nobody hangs."""
+async def test_waiting_callers_are_woken_by_a_failure(autojump_clock: MockClock) -> None:
+    """A waiting send and call raise ConnectionClosed."""
 
     class Slow(Scripted):
         async def handle_cast(self, message: Any, state: int) -> Any:
             await trio.sleep(60)
-            raise Boom
+            raise UserError
 
     async def learn(use: Callable[[Any], Awaitable[Any]]) -> None:
         with pytest.raises(ConnectionClosedError) as caught:
@@ -326,7 +327,7 @@ async def test_callers_that_wait_learn_of_a_crash(autojump_clock: MockClock) -> 
         assert caught.value.sent == Close(1011, "internal error")
 
     async with trio.open_nursery() as outside:
-        with pytest.raises(Boom):
+        with pytest.raises(UserError):
             async with linked(Slow()) as (conn, _):
                 conn.cast("x")
                 await trio.sleep(1)
@@ -336,17 +337,17 @@ async def test_callers_that_wait_learn_of_a_crash(autojump_clock: MockClock) -> 
 
 
 @both_styles
-async def test_what_was_delivered_before_a_crash_stays_readable(
+async def test_messages_before_a_failure_can_be_received(
     style: str, autojump_clock: MockClock
 ) -> None:
-    """A receiver outside the body's scope still finds the messages."""
+    """A receiver outside the scope of the body still gets them."""
     kept: list[Any] = []
-    socket = styled(Scripted, style, handle_receive="message", handle_ping=Boom())
-    with pytest.raises(Boom):
+    socket = styled(Scripted, style, handle_receive="message", handle_ping=UserError())
+    with pytest.raises(UserError):
         async with linked(socket) as (conn, far):
-            await provoke("handle_receive", conn, far)
-            await settled()
-            await provoke("handle_ping", conn, far)
+            await trigger("handle_receive", conn, far)
+            await wait_for_hooks()
+            await trigger("handle_ping", conn, far)
             try:
                 await trio.sleep_forever()
             finally:

@@ -1,4 +1,4 @@
-"""What Glock's users do: keep settings, count, encode, queue what comes, save at the end."""
+"""Typical uses of Glock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, delivered, linked, settled, taken
+from tests.hooks.helpers import URL, delivered, linked, read_frames, wait_for_hooks
 from trioglock import (
     Close,
     ConnectionClosedOK,
@@ -45,7 +45,7 @@ class Counting(Socket[Counts]):
 
 
 async def test_an_empty_socket_sends_and_receives(autojump_clock: MockClock) -> None:
-    """A subclass without any hook is a whole client."""
+    """A subclass without hooks works as a client."""
 
     class MySocket(Socket[None]):
         pass
@@ -59,8 +59,8 @@ async def test_an_empty_socket_sends_and_receives(autojump_clock: MockClock) -> 
         assert server.peers[0].received == ["hello socket!"]
 
 
-async def test_only_an_address_is_needed(autojump_clock: MockClock) -> None:
-    """Every setting has a default, and each can be set."""
+async def test_only_a_url_is_needed(autojump_clock: MockClock) -> None:
+    """Every option has a default and can be set."""
     transport = MemoryTransport()
     async with connect(URL, transport=transport) as conn:
         await transport.accept()
@@ -82,8 +82,8 @@ async def test_only_an_address_is_needed(autojump_clock: MockClock) -> None:
     assert custom.additional_headers["Authorization"] == "Bearer x"
 
 
-async def test_state_counts_what_is_sent_and_received(autojump_clock: MockClock) -> None:
-    """init_stream makes the state, the hooks replace it, the program reads it."""
+async def test_the_state_counts_messages(autojump_clock: MockClock) -> None:
+    """init_stream creates the state, hooks replace it, and the program reads it."""
     async with linked(Counting()) as (conn, far):
         assert conn.state == Counts(URL)
         for number in range(3):
@@ -93,14 +93,14 @@ async def test_state_counts_what_is_sent_and_received(autojump_clock: MockClock)
         assert conn.state == Counts(URL, sent=3, received=2)
 
 
-async def test_messages_leave_as_json(autojump_clock: MockClock) -> None:
-    """handle_send encodes; a message that has no JSON is the caller's error and is not counted."""
+async def test_messages_are_sent_as_json(autojump_clock: MockClock) -> None:
+    """A message that JSON cannot encode raises at the call and is not counted."""
     async with linked(Counting()) as (conn, far):
         await conn.send({"deep": [1, {"er": None}]})
         with pytest.raises(TypeError, match="not JSON serializable"):
             await conn.send({"not": object()})
         assert conn.state.sent == 1
-        assert await taken(far) == ['{"deep": [1, {"er": null}]}']
+        assert await read_frames(far) == ['{"deep": [1, {"er": null}]}']
 
 
 class Queueing(Counting):
@@ -130,10 +130,10 @@ class Queueing(Counting):
         await self.queue.aclose()
 
 
-async def test_what_comes_goes_to_a_queue_and_the_state_is_saved(
+async def test_messages_go_to_a_queue_and_the_state_is_saved(
     autojump_clock: MockClock,
 ) -> None:
-    """A peer that closes is told to handle_disconnect and terminate, with all that was counted."""
+    """handle_disconnect and terminate get the final state when the peer closes."""
     saved: list[tuple[str, str]] = []
     send, receive = trio.open_memory_channel[Any](1)
     async with trio.open_nursery() as nursery:
@@ -158,7 +158,7 @@ async def test_what_comes_goes_to_a_queue_and_the_state_is_saved(
 
 
 async def test_the_socket_closes_itself(autojump_clock: MockClock) -> None:
-    """A hook that has seen enough returns Close; the loop of the program ends quietly."""
+    """A hook returns Close, and the loop of the program ends."""
 
     class Three(Counting):
         def handle_receive(self, frame: str, state: Counts) -> tuple[Any, Counts]:
@@ -175,5 +175,5 @@ async def test_the_socket_closes_itself(autojump_clock: MockClock) -> None:
         assert [message async for message in conn] == [0, 1]
         await peer.expect_close(1000, "enough")
         await conn.wait_closed()
-        await settled()
+        await wait_for_hooks()
         assert conn.state.received == 3

@@ -1,4 +1,4 @@
-"""What a hook may do with its own connection, and what it may not."""
+"""Calls on the connection inside its own hooks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.hooks.helpers import delivered, linked, provoke, settled, taken
+from tests.hooks.helpers import delivered, linked, read_frames, trigger, wait_for_hooks
 from trioglock import Close, Connection, ConnectionClosed, ConnectionInfo, Socket, UsageError
 
 HOOKS = (
@@ -117,10 +117,10 @@ class Inside(Socket[int]):
 
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("call", FORBIDDEN)
-async def test_what_would_wait_for_the_hook_raises_at_once(
+async def test_calls_that_would_wait_for_the_hook_raise(
     call: str, hook: str, autojump_clock: MockClock
 ) -> None:
-    """UsageError, without time passing; it names the call and says what to do instead."""
+    """UsageError names the call and what to do instead."""
     texts: list[str] = []
 
     async def act(conn: Conn) -> None:
@@ -132,8 +132,8 @@ async def test_what_would_wait_for_the_hook_raises_at_once(
 
     socket = Inside(hook, act)
     async with linked(socket) as (conn, far):
-        await provoke(hook, conn, far)
-        await settled()
+        await trigger(hook, conn, far)
+        await wait_for_hooks()
     assert socket.acted == 1
     assert "Reply" in texts[0]
     assert "cast" in texts[0]
@@ -142,7 +142,7 @@ async def test_what_would_wait_for_the_hook_raises_at_once(
 
 @pytest.mark.parametrize("call", ["send_nowait", "receive_nowait"])
 async def test_the_calls_of_a_plain_hook_raise_too(call: str, autojump_clock: MockClock) -> None:
-    """A plain hook can only call what does not wait; that is refused as well."""
+    """The calls that a plain hook can make are refused as well."""
     refused: list[UsageError] = []
 
     class Plain(Socket[None]):
@@ -155,14 +155,14 @@ async def test_the_calls_of_a_plain_hook_raise_too(call: str, autojump_clock: Mo
 
     async with linked(Plain()) as (conn, far):
         await far.write(["x"])
-        assert await taken(far) == []
+        assert await read_frames(far) == []
         assert len(refused) == 1
 
 
-async def test_an_error_not_caught_in_the_hook_ends_the_connection(
+async def test_an_uncaught_usage_error_ends_the_connection(
     autojump_clock: MockClock,
 ) -> None:
-    """The UsageError comes out of the block as any error of a hook does."""
+    """The block raises it like any exception of a hook."""
     with pytest.raises(UsageError, match="send"):
         async with linked(Inside("handle_receive", lambda conn: conn.send("y"))) as (_, far):
             await far.write(["x"])
@@ -170,10 +170,10 @@ async def test_an_error_not_caught_in_the_hook_ends_the_connection(
 
 
 @pytest.mark.parametrize("call", sorted(set(FORBIDDEN) - {"send_nowait"}))
-async def test_another_task_may_do_it_while_the_hook_is_suspended(
+async def test_another_task_may_call_while_a_hook_is_suspended(
     call: str, autojump_clock: MockClock
 ) -> None:
-    """A suspended hook is no reason to refuse other tasks; what needs no hook is done at once."""
+    """Calls that need no hook complete immediately."""
 
     async def act(conn: Conn) -> None:
         await trio.sleep(60)
@@ -181,9 +181,9 @@ async def test_another_task_may_do_it_while_the_hook_is_suspended(
     socket = Inside("handle_ping", act)
     async with linked(socket) as (conn, far):
         await far.write(["message"])
-        await settled()
-        await provoke("handle_ping", conn, far)
-        await settled()
+        await wait_for_hooks()
+        await trigger("handle_ping", conn, far)
+        await wait_for_hooks()
         assert socket.acted == 1
         with trio.move_on_after(5) as waiting:
             await FORBIDDEN[call](conn)
@@ -193,7 +193,7 @@ async def test_another_task_may_do_it_while_the_hook_is_suspended(
 async def test_send_nowait_of_another_task_would_block_while_a_hook_is_suspended(
     autojump_clock: MockClock,
 ) -> None:
-    """It cannot wait for its turn."""
+    """It cannot wait for the hook."""
 
     class Slow(Socket[None]):
         async def handle_receive(self, frame: Any, state: None) -> tuple[None, None]:
@@ -202,18 +202,18 @@ async def test_send_nowait_of_another_task_would_block_while_a_hook_is_suspended
 
     async with linked(Slow()) as (conn, far):
         await far.write(["x"])
-        await settled()
+        await wait_for_hooks()
         with pytest.raises(trio.WouldBlock):
             conn.send_nowait("y")
         await trio.sleep(60)
         conn.send_nowait("y")
-        assert await taken(far) == ["y"]
+        assert await read_frames(far) == ["y"]
 
 
 async def test_other_tasks_send_receive_and_call_around_a_suspended_hook(
     autojump_clock: MockClock,
 ) -> None:
-    """What needs no hook is done at once; send and call take their turn; all of it works."""
+    """Send and call wait for the hook; other calls complete immediately."""
     done: list[tuple[str, float]] = []
 
     async def note(name: str, use: Callable[[], Any]) -> None:
@@ -227,7 +227,7 @@ async def test_other_tasks_send_receive_and_call_around_a_suspended_hook(
     socket = Inside("handle_cast", act)
     async with linked(socket) as (conn, far):
         await far.write(["ready"])
-        await settled()
+        await wait_for_hooks()
         conn.cast("slow")
         started = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -236,14 +236,14 @@ async def test_other_tasks_send_receive_and_call_around_a_suspended_hook(
             nursery.start_soon(note, "flush", conn.flush)
             nursery.start_soon(note, "send", lambda: conn.send("y"))
             nursery.start_soon(note, "call", lambda: conn.call("y"))
-        assert await taken(far) == ["raw", "y"]
+        assert await read_frames(far) == ["raw", "y"]
     assert {name for name, at in done if at < 1} == {"receive", "send_frame", "flush"}
     assert {name for name, at in done if at >= 60} == {"send", "call"}
 
 
 @pytest.mark.parametrize("hook", HOOKS[:-1])
 async def test_cast_start_soon_and_trace_are_allowed(hook: str, autojump_clock: MockClock) -> None:
-    """They wait for nothing; what they began happens after the hook."""
+    """They do not wait; their effects follow after the hook."""
     happened: list[str] = []
 
     async def background() -> None:
@@ -265,7 +265,7 @@ async def test_cast_start_soon_and_trace_are_allowed(hook: str, autojump_clock: 
 
     socket = Noting(hook, act)
     async with linked(socket) as (conn, far):
-        await provoke(hook, conn, far)
+        await trigger(hook, conn, far)
         await trio.sleep(10)
     if hook != "handle_disconnect":
         assert sorted(set(happened) - {"x"}) == ["background", "cast", "later"]
@@ -273,7 +273,7 @@ async def test_cast_start_soon_and_trace_are_allowed(hook: str, autojump_clock: 
 
 @pytest.mark.parametrize("hook", HOOKS[:-2])
 async def test_abort_is_allowed(hook: str, autojump_clock: MockClock) -> None:
-    """It drops the connection at once, without a Close frame."""
+    """The connection ends immediately, without a Close frame."""
 
     async def act(conn: Conn) -> None:
         conn.abort()
@@ -281,16 +281,16 @@ async def test_abort_is_allowed(hook: str, autojump_clock: MockClock) -> None:
     socket = Inside(hook, act)
     async with linked(socket) as (conn, far):
         try:
-            await provoke(hook, conn, far)
+            await trigger(hook, conn, far)
         except ConnectionClosed:
             assert hook in ("handle_send", "handle_call")
         await conn.wait_closed()
         assert trio.current_time() == 0
-        assert not any(isinstance(frame, Close) for frame in await taken(far))
+        assert not any(isinstance(frame, Close) for frame in await read_frames(far))
 
 
 async def test_no_hook_runs_after_abort(autojump_clock: MockClock) -> None:
-    """Of several messages read at once, the one that aborts is the last."""
+    """It also skips the remaining messages of the same chunk."""
     seen: list[str] = []
 
     class Aborting(Socket[None]):
@@ -307,14 +307,14 @@ async def test_no_hook_runs_after_abort(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("call", ["cast", "cast_after", "start_soon"])
 async def test_terminate_finds_a_closed_connection(call: str, autojump_clock: MockClock) -> None:
-    """What would need a later hook or task raises ConnectionClosed."""
+    """Calls that need a later hook or task raise ConnectionClosed."""
     raised: list[BaseException] = []
 
     async def act(conn: Conn) -> None:
         uses: dict[str, Callable[[], object]] = {
             "cast": lambda: conn.cast("x"),
             "cast_after": lambda: conn.cast_after(1, "x"),
-            "start_soon": lambda: conn.start_soon(settled),
+            "start_soon": lambda: conn.start_soon(wait_for_hooks),
         }
         try:
             uses[call]()
@@ -328,7 +328,7 @@ async def test_terminate_finds_a_closed_connection(call: str, autojump_clock: Mo
 
 
 async def test_two_connections_may_use_each_other(autojump_clock: MockClock) -> None:
-    """A hook may send on, receive from and call another connection than its own."""
+    """A hook may send, receive and call on another connection."""
     async with linked() as (other, other_far):
 
         async def act(conn: Conn) -> None:
@@ -339,4 +339,4 @@ async def test_two_connections_may_use_each_other(autojump_clock: MockClock) -> 
         async with linked(Inside("handle_receive", act)) as (conn, far):
             await far.write(["x"])
             assert await delivered(conn) == ["x"]
-        assert await taken(other_far) == ["forwarded"]
+        assert await read_frames(other_far) == ["forwarded"]

@@ -1,4 +1,4 @@
-"""The first hooks and the last ones, and the reasons that a connection ends for."""
+"""The first and the last hooks, and the reasons of an end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, Scripted, both_styles, linked, provoke, settled, styled, taken
+from tests.hooks.helpers import (
+    URL,
+    Scripted,
+    both_styles,
+    linked,
+    read_frames,
+    styled,
+    trigger,
+    wait_for_hooks,
+)
 from trioglock import (
     Aborted,
     Close,
@@ -36,10 +45,8 @@ from trioglock.testing import MemoryLink
 
 
 @both_styles
-async def test_init_stream_sees_the_upgraded_connection(
-    style: str, autojump_clock: MockClock
-) -> None:
-    """ConnectionInfo has url, headers, subprotocol, peer, attempt and the connection."""
+async def test_connection_info(style: str, autojump_clock: MockClock) -> None:
+    """It has url, headers, subprotocol, peer, attempt and connection."""
     socket = styled(Scripted, style)
     transport = MemoryTransport(subprotocol="v2")
     async with connect(
@@ -69,25 +76,25 @@ async def test_init_stream_sees_the_upgraded_connection(
 
 @both_styles
 async def test_the_body_runs_after_handle_connect(style: str, autojump_clock: MockClock) -> None:
-    """Entering the block waits for the first hooks, and what they reply leaves first."""
+    """Entering the block waits for the first hooks, and their replies are sent first."""
     socket = styled(Scripted, style, handle_connect=Reply("login", "subscribe"))
     async with linked(socket) as (conn, far):
         assert [call.hook for call in socket.calls] == ["init_stream", "handle_connect"]
         assert conn.state == 1
         await conn.send("first")
-        assert await taken(far) == ["login", "subscribe", "first"]
+        assert await read_frames(far) == ["login", "subscribe", "first"]
 
 
 async def test_handle_connect_may_close(autojump_clock: MockClock) -> None:
-    """The body runs, and finds the connection closing."""
+    """The body runs, and the connection is closing."""
     async with linked(Scripted(handle_connect=Close(4000, "no"))) as (conn, far):
-        assert await taken(far) == [Close(4000, "no")]
+        assert await read_frames(far) == [Close(4000, "no")]
         with pytest.raises(ConnectionClosed):
             await conn.send("x")
 
 
 async def test_without_init_stream_the_state_is_none(autojump_clock: MockClock) -> None:
-    """A Socket that keeps no state need not say so."""
+    """A Socket does not need a state."""
 
     class Stateless(Socket[None]):
         def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
@@ -153,7 +160,7 @@ REASONS: dict[str, tuple[Scene, Disconnect]] = {
 @both_styles
 @pytest.mark.parametrize("case", REASONS)
 async def test_the_reason_of_the_end(case: str, style: str, autojump_clock: MockClock) -> None:
-    """handle_disconnect and terminate get the same typed reason, once each, state by state."""
+    """handle_disconnect and terminate get the same reason once."""
     scene, reason = REASONS[case]
     socket = styled(Scripted, style)
     interval = 30 if case == "heartbeat" else None
@@ -169,7 +176,7 @@ async def test_the_reason_of_the_end(case: str, style: str, autojump_clock: Mock
 
 @both_styles
 async def test_abort_leaves_only_terminate(style: str, autojump_clock: MockClock) -> None:
-    """Nothing is left to decide: handle_disconnect is not asked, in either style."""
+    """handle_disconnect does not run."""
     socket = styled(Scripted, style)
     async with linked(socket) as (conn, _):
         conn.abort()
@@ -177,8 +184,8 @@ async def test_abort_leaves_only_terminate(style: str, autojump_clock: MockClock
     assert socket.calls[2:] == [("terminate", Aborted(), 1)]
 
 
-async def test_a_broken_stream_is_lost_with_its_error(autojump_clock: MockClock) -> None:
-    """ConnectionLost carries what broke, when writing found it."""
+async def test_a_broken_stream(autojump_clock: MockClock) -> None:
+    """ConnectionLost has the error of the write."""
     socket = Scripted()
     async with linked(socket) as (conn, far):
         await far.aclose()
@@ -189,7 +196,7 @@ async def test_a_broken_stream_is_lost_with_its_error(autojump_clock: MockClock)
 
 @both_styles
 async def test_the_end_of_the_block_is_a_local_close(style: str, autojump_clock: MockClock) -> None:
-    """Leaving the block runs the last hooks before it is left."""
+    """The last hooks run before the block ends."""
     socket = styled(Scripted, style)
     async with linked(socket) as (conn, far):
         conn.start_soon(confirm, far)
@@ -200,7 +207,7 @@ async def test_the_end_of_the_block_is_a_local_close(style: str, autojump_clock:
 
 
 async def confirm(far: MemoryLink) -> None:
-    """Answer our Close as a peer does."""
+    """Answer our Close frame as a peer."""
     while events := await far.receive():
         if Close(1000) in events:
             await far.write([Close(1000)])
@@ -208,10 +215,8 @@ async def confirm(far: MemoryLink) -> None:
 
 
 @both_styles
-async def test_a_refused_connection_is_told_to_handle_disconnect(
-    style: str, autojump_clock: MockClock
-) -> None:
-    """HandshakeFailed has the very error that comes out; there is no state and no terminate."""
+async def test_a_refused_connection(style: str, autojump_clock: MockClock) -> None:
+    """HandshakeFailed has the raised error; there is no state and no terminate."""
     error = ConnectFailed("nobody there")
     transport = MemoryTransport()
     transport.refuse_next(error)
@@ -225,7 +230,7 @@ async def test_a_refused_connection_is_told_to_handle_disconnect(
 
 @both_styles
 async def test_a_closing_hook_is_a_local_close(style: str, autojump_clock: MockClock) -> None:
-    """Close from a hook ends the connection as aclose does."""
+    """Close from a hook has the same effect as aclose."""
     socket = styled(Scripted, style, handle_receive=Close(4003, "enough"))
     async with linked(socket) as (conn, far):
         await far.write(["x"])
@@ -237,7 +242,7 @@ async def test_a_closing_hook_is_a_local_close(style: str, autojump_clock: MockC
 
 
 async def test_terminate_runs_once_when_cancelled(autojump_clock: MockClock) -> None:
-    """A cancelled surrounding scope drops the connection; terminate may still await."""
+    """A cancelled scope drops the connection; terminate may still await."""
     terminated: list[tuple[Disconnect, float]] = []
 
     class Saving(Socket[int]):
@@ -261,7 +266,7 @@ async def test_terminate_runs_once_when_cancelled(autojump_clock: MockClock) -> 
 async def test_terminate_has_close_timeout_seconds(
     close_timeout: float, autojump_clock: MockClock
 ) -> None:
-    """A terminate that hangs is cut off, and nothing is raised for it."""
+    """A terminate that hangs is cancelled without an exception."""
     cut: list[float] = []
 
     class Hanging(Socket[None]):
@@ -281,7 +286,7 @@ async def test_terminate_has_close_timeout_seconds(
 async def test_terminate_runs_once_when_cancelled_in_a_hook(
     style: str, autojump_clock: MockClock
 ) -> None:
-    """A suspended hook is cancelled with the rest, and terminate gets the state before it."""
+    """The suspended hook is cancelled, and terminate gets the state before it."""
 
     class Stuck(Scripted):
         async def handle_receive(self, frame: Any, state: int) -> Any:
@@ -292,29 +297,29 @@ async def test_terminate_runs_once_when_cancelled_in_a_hook(
         async with linked(socket) as (_, far):
             await far.write(["x"])
             await trio.sleep_forever()
-    assert socket.ran("terminate") == 1
+    assert socket.count("terminate") == 1
     assert socket.calls[-1].hook == "terminate"
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("hook", ["handle_receive", "handle_ping", "handle_cast"])
 @both_styles
-async def test_an_interrupt_in_a_hook_comes_out(
+async def test_an_interrupt_in_a_hook(
     hook: str, kind: type[BaseException], style: str, autojump_clock: MockClock
 ) -> None:
-    """What is no Exception is contained by nobody; terminate still runs, once."""
+    """A BaseException is raised by the block, after terminate."""
     error = kind()
     socket = styled(Scripted, style, **{hook: error})
     with pytest.raises(kind) as caught:
         async with linked(socket) as (conn, far):
-            await provoke(hook, conn, far)
+            await trigger(hook, conn, far)
             await trio.sleep_forever()
     assert caught.value is error
-    assert socket.ran("terminate") == 1
+    assert socket.count("terminate") == 1
 
 
 async def test_an_async_handle_disconnect_is_waited_for(autojump_clock: MockClock) -> None:
-    """wait_closed and the end of the block come after it, and after terminate."""
+    """wait_closed and the end of the block wait for it and for terminate."""
 
     class Thoughtful(Scripted):
         async def handle_disconnect(self, reason: Any, state: int) -> Any:
@@ -332,7 +337,7 @@ async def test_an_async_handle_disconnect_is_waited_for(autojump_clock: MockCloc
 
 
 async def test_close_has_one_deadline_for_peer_and_hooks(autojump_clock: MockClock) -> None:
-    """Neither a silent peer nor a slow hook makes the end longer than close_timeout."""
+    """Neither a silent peer nor a slow hook exceeds close_timeout."""
 
     class Endless(Scripted):
         async def handle_receive(self, frame: Any, state: int) -> Any:
@@ -341,8 +346,8 @@ async def test_close_has_one_deadline_for_peer_and_hooks(autojump_clock: MockClo
     socket = Endless()
     async with linked(socket, close_timeout=10) as (conn, far):
         await far.write(["x"])
-        await settled()
+        await wait_for_hooks()
         started = trio.current_time()
         await conn.aclose()
         assert trio.current_time() - started == 10
-    assert socket.ran("terminate") == 1
+    assert socket.count("terminate") == 1

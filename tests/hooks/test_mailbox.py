@@ -12,12 +12,13 @@ from trio.testing import MockClock
 from tests.hooks.helpers import (
     Raw,
     Scripted,
+    SlowHooks,
     both_styles,
     delivered,
     linked,
-    settled,
+    read_frames,
     styled,
-    taken,
+    wait_for_hooks,
 )
 from trioglock import (
     CallTimeout,
@@ -35,42 +36,22 @@ from trioglock import (
 MAILBOX = 65_536
 
 
-class Slow(Scripted):
-    """Takes a minute for every cast, call and send that asks for it."""
-
-    async def handle_cast(self, message: Any, state: int) -> Any:
-        await self._minute(message)
-        return super().handle_cast(message, state)
-
-    async def handle_call(self, request: Any, state: int) -> Any:
-        await self._minute(request)
-        return super().handle_call(request, state)
-
-    async def handle_send(self, message: Any, state: int) -> Any:
-        await self._minute(message)
-        return super().handle_send(message, state)
-
-    async def _minute(self, what: Any) -> None:
-        if what == "slow":
-            await trio.sleep(60)
-
-
 # Cast.
 
 
 @both_styles
 async def test_cast_returns_before_its_hook_runs(style: str, autojump_clock: MockClock) -> None:
-    """A cast never waits, and its hook never runs inside the call."""
+    """A cast does not wait, and its hook does not run inside the call."""
     socket = styled(Scripted, style, handle_cast=Reply("cast", deliver="told"))
     async with linked(socket) as (conn, far):
         conn.cast("x")
-        assert socket.ran("handle_cast") == 0
+        assert socket.count("handle_cast") == 0
         assert await conn.receive() == "told"
-        assert await taken(far) == ["cast"]
+        assert await read_frames(far) == ["cast"]
 
 
-async def test_cast_without_the_hook_is_refused_at_the_call(autojump_clock: MockClock) -> None:
-    """UsageError names the class that lacks it; the connection lives."""
+async def test_cast_without_the_hook(autojump_clock: MockClock) -> None:
+    """UsageError names the class; the connection stays open."""
 
     class Mute(Socket[None]):
         pass
@@ -83,11 +64,11 @@ async def test_cast_without_the_hook_is_refused_at_the_call(autojump_clock: Mock
         with pytest.raises(UsageError, match="Mute has no handle_call"):
             await conn.call("x")
         await conn.send("alive")
-        assert await taken(far) == ["alive"]
+        assert await read_frames(far) == ["alive"]
 
 
-async def test_cast_after_comes_in_time(autojump_clock: MockClock) -> None:
-    """Each comes after its seconds, whatever the order of the calls."""
+async def test_cast_after(autojump_clock: MockClock) -> None:
+    """Each message is handled after its seconds, in any order of the calls."""
     arrived: list[tuple[str, float]] = []
 
     class Noting(Socket[None]):
@@ -103,8 +84,8 @@ async def test_cast_after_comes_in_time(autojump_clock: MockClock) -> None:
     assert arrived == [("a", 0.5), ("b", 20), ("c", 60)]
 
 
-async def test_cast_after_can_be_taken_back(autojump_clock: MockClock) -> None:
-    """Cancelling the scope that it returned takes back this message and no other."""
+async def test_cast_after_can_be_cancelled(autojump_clock: MockClock) -> None:
+    """Cancelling the returned scope withdraws only this message."""
     socket = Scripted()
     async with linked(socket) as (conn, _):
         conn.cast_after(60, "kept")
@@ -117,7 +98,7 @@ async def test_cast_after_can_be_taken_back(autojump_clock: MockClock) -> None:
 
 
 async def test_cast_after_does_not_outlive_the_connection(autojump_clock: MockClock) -> None:
-    """A message that is still to come delays neither the end nor does it come."""
+    """A pending message neither delays the end nor is handled."""
     socket = Scripted()
     async with linked(socket) as (conn, far):
         conn.cast_after(3600, "never")
@@ -125,12 +106,12 @@ async def test_cast_after_does_not_outlive_the_connection(autojump_clock: MockCl
         await far.send_eof()
         await conn.wait_closed()
         assert trio.current_time() < 1
-    assert socket.ran("handle_cast") == 0
+    assert socket.count("handle_cast") == 0
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), "1", True])
 async def test_cast_after_checks_its_seconds(seconds: Any, autojump_clock: MockClock) -> None:
-    """What is no positive number of seconds is refused at the call."""
+    """Invalid seconds raise at the call."""
     async with linked(Scripted()) as (conn, _):
         with pytest.raises(InvalidOption, match="seconds"):
             conn.cast_after(seconds, "x")
@@ -147,28 +128,28 @@ def fill(conn: Connection[int]) -> int:
 
 
 async def test_a_full_mailbox_refuses_casts(autojump_clock: MockClock) -> None:
-    """With 65,536 jobs cast raises WouldBlock; what was taken is handled, all of it."""
-    socket = Slow()
+    """With 65,536 jobs cast raises WouldBlock; all accepted jobs are handled."""
+    socket = SlowHooks()
     async with linked(socket) as (conn, _):
         conn.cast("slow")
-        await settled()
+        await wait_for_hooks()
         fitted = fill(conn)
         assert fitted + 1 in (MAILBOX, MAILBOX + 1)  # the one that runs may count or not
         await trio.sleep(120)
         conn.cast("room again")
         await conn.call("done")
-        assert socket.ran("handle_cast") == 1 + fitted + 1
+        assert socket.count("handle_cast") == 1 + fitted + 1
 
 
-async def test_a_full_mailbox_does_not_hurt_what_the_peer_sends(autojump_clock: MockClock) -> None:
-    """Messages that find it full are handled in their turn, and pings are answered."""
-    socket = Slow(handle_receive=None)
+async def test_a_full_mailbox_still_accepts_messages_of_the_peer(autojump_clock: MockClock) -> None:
+    """Messages are handled in order, and pings are answered."""
+    socket = SlowHooks(handle_receive=None)
     async with linked(socket) as (conn, far):
         conn.cast("slow")
-        await settled()
+        await wait_for_hooks()
         fill(conn)
         await far.write(["a", Ping(b"b"), "c"])
-        assert await taken(far) == [Pong(b"b")]
+        assert await read_frames(far) == [Pong(b"b")]
         await trio.sleep(120)
         await conn.call("done")
         last = [call.what for call in socket.calls[-4:] if call.hook != "handle_ping"]
@@ -180,39 +161,39 @@ async def test_a_full_mailbox_does_not_hurt_what_the_peer_sends(autojump_clock: 
 
 @both_styles
 async def test_call_returns_the_reply(style: str, autojump_clock: MockClock) -> None:
-    """(reply, state) answers the caller, and nothing else happens."""
+    """(reply, state) returns the reply and does nothing else."""
     socket = styled(Scripted, style, handle_call=Raw(lambda: ({"reply": 1}, 42)))
     async with linked(socket) as (conn, far):
         assert await conn.call("x") == {"reply": 1}
         assert conn.state == 42
-        assert await taken(far) == []
+        assert await read_frames(far) == []
         assert await delivered(conn) == []
 
 
 @both_styles
 async def test_call_with_a_result(style: str, autojump_clock: MockClock) -> None:
-    """(reply, result, state) answers the caller and does what any result does."""
+    """(reply, result, state) returns the reply and applies the result."""
     result = Reply("frame", deliver="message")
     socket = styled(Scripted, style, handle_call=Raw(lambda: ("reply", result, 42)))
     async with linked(socket) as (conn, far):
         assert await conn.call("x") == "reply"
         assert conn.state == 42
-        assert await taken(far) == ["frame"]
+        assert await read_frames(far) == ["frame"]
         assert await delivered(conn) == ["message"]
 
 
 @both_styles
 @pytest.mark.parametrize("reply", [None, False, (), Close(1000), Reply("a"), ValueError("value")])
 async def test_a_reply_is_any_value(reply: Any, style: str, autojump_clock: MockClock) -> None:
-    """The reply goes to the caller as it is: it is no result, and an exception is not raised."""
+    """The reply is returned unchanged, even if it is an exception or a result."""
     socket = styled(Scripted, style, handle_call=Raw(lambda: (reply, 1)))
     async with linked(socket) as (conn, far):
         assert await conn.call("x") is reply
-        assert await taken(far) == []
+        assert await read_frames(far) == []
 
 
 async def test_replies_reach_their_own_callers(autojump_clock: MockClock) -> None:
-    """Of many tasks that call at once each gets its own reply."""
+    """Each of many concurrent calls gets its own reply."""
     replies: dict[int, str] = {}
 
     async def one(number: int) -> None:
@@ -228,10 +209,10 @@ async def test_replies_reach_their_own_callers(autojump_clock: MockClock) -> Non
 
 
 async def test_call_timeout(autojump_clock: MockClock) -> None:
-    """CallTimeout after the seconds, no earlier; a request that was begun is still handled."""
-    socket = Slow()
+    """CallTimeout is raised after the seconds; a started request is still handled."""
+    socket = SlowHooks()
     async with linked(socket) as (conn, _):
-        with pytest.raises(CallTimeout, match=r"Slow\.handle_call took longer than 5 seconds"):
+        with pytest.raises(CallTimeout, match=r"SlowHooks\.handle_call took longer than 5 seconds"):
             await conn.call("slow", timeout=5)
         assert trio.current_time() == 5
         assert conn.state == 1
@@ -240,35 +221,35 @@ async def test_call_timeout(autojump_clock: MockClock) -> None:
         assert [call.what for call in socket.calls[2:]] == ["slow", "next"]
 
 
-async def test_call_in_time_is_not_disturbed_by_its_timeout(autojump_clock: MockClock) -> None:
-    """A time-out that is long enough changes nothing, and CallTimeout is a TimeoutError."""
-    async with linked(Slow()) as (conn, _):
+async def test_call_within_its_timeout(autojump_clock: MockClock) -> None:
+    """CallTimeout is a TimeoutError."""
+    async with linked(SlowHooks()) as (conn, _):
         assert await conn.call("slow", timeout=61) == "re: slow"
     assert issubclass(CallTimeout, TimeoutError)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "1", True])
 async def test_call_checks_its_timeout(timeout: Any, autojump_clock: MockClock) -> None:
-    """What is no positive number of seconds is refused at the call."""
+    """An invalid timeout raises at the call."""
     async with linked(Scripted()) as (conn, _):
         with pytest.raises(InvalidOption, match="timeout"):
             await conn.call("x", timeout=timeout)
 
 
-async def test_an_outer_timeout_is_the_callers_own(autojump_clock: MockClock) -> None:
-    """A surrounding deadline cancels the call as trio does: no CallTimeout."""
-    async with linked(Slow()) as (conn, _):
+async def test_a_deadline_around_a_call(autojump_clock: MockClock) -> None:
+    """It cancels the call without a CallTimeout."""
+    async with linked(SlowHooks()) as (conn, _):
         with trio.move_on_after(5) as scope:
             await conn.call("slow", timeout=50)
         assert scope.cancelled_caught
 
 
 async def test_a_cancelled_call_that_waits_is_withdrawn(autojump_clock: MockClock) -> None:
-    """A request that no hook has begun is not handled once nobody waits for it."""
-    socket = Slow()
+    """A request that has not started is not handled."""
+    socket = SlowHooks()
     async with linked(socket) as (conn, _):
         conn.cast("slow")
-        await settled()
+        await wait_for_hooks()
         with trio.move_on_after(5):
             await conn.call("withdrawn")
         await trio.sleep(60)
@@ -276,8 +257,8 @@ async def test_a_cancelled_call_that_waits_is_withdrawn(autojump_clock: MockCloc
 
 
 @pytest.mark.parametrize("call", ["cast", "cast_after", "call"])
-async def test_a_closed_connection_takes_no_job(call: str, autojump_clock: MockClock) -> None:
-    """Each raises ConnectionClosed once the connection has ended."""
+async def test_a_closed_connection_accepts_no_jobs(call: str, autojump_clock: MockClock) -> None:
+    """Each call raises ConnectionClosed after the end."""
     async with linked(Scripted()) as (conn, _):
         conn.abort()
         await conn.wait_closed()

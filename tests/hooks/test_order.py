@@ -1,4 +1,4 @@
-"""Hooks run one at a time, in the order in which things happened, and thread the state."""
+"""Hooks run one at a time and in order, each with the state of the previous one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, Scripted, both_styles, linked, settled, styled, taken
+from tests.hooks.helpers import (
+    URL,
+    Scripted,
+    both_styles,
+    linked,
+    read_frames,
+    styled,
+    wait_for_hooks,
+)
 from trioglock import (
     Close,
     Connection,
@@ -100,7 +108,7 @@ class Plain(Mixed):
 async def test_hooks_never_overlap_and_lose_no_state(
     socket_class: Callable[[], Historian], autojump_clock: MockClock
 ) -> None:
-    """Many tasks send, cast and call while the peer sends and pings: nothing is lost, ever."""
+    """Many tasks send, cast and call while the peer sends and pings."""
     tasks, each = 4, 12
 
     async def send(conn: Connection[History], task: int) -> None:
@@ -132,7 +140,7 @@ async def test_hooks_never_overlap_and_lose_no_state(
                     nursery.start_soon(use, conn, task)
         await trio.sleep(60)
         history = list(conn.state)
-        frames = await taken(far)
+        frames = await read_frames(far)
     assert len(history) == 2 + 3 * tasks * each + 4 * each
     for one in itertools.product(("send", "cast", "call"), range(tasks)):
         assert [what for what in history if what[:2] == one] == [(*one, n) for n in range(each)]
@@ -146,24 +154,26 @@ async def test_hooks_never_overlap_and_lose_no_state(
 async def test_events_of_one_read_reach_hooks_in_order(
     style: str, autojump_clock: MockClock
 ) -> None:
-    """Data, pings and pongs that came together are handled as they came."""
+    """Data, pings and pongs of one chunk are handled in order."""
     socket = styled(Scripted, style)
     async with linked(socket) as (_, far):
         await far.write(["a", Ping(b"b"), "c", "d", Pong(b"e"), Ping(b"f"), b"g"])
-        await settled()
+        await wait_for_hooks()
         what = [call.what for call in socket.calls[2:]]
         assert what == ["a", b"b", "c", "d", b"e", b"f", b"g"]
         assert [call.state for call in socket.calls[2:]] == list(range(1, 8))
 
 
 @both_styles
-async def test_state_threads_through_all_hooks(style: str, autojump_clock: MockClock) -> None:
-    """Each hook gets what the one before returned, from the first to the last."""
+async def test_each_hook_gets_the_state_of_the_previous_one(
+    style: str, autojump_clock: MockClock
+) -> None:
+    """From the first hook to the last."""
     socket = styled(Scripted, style)
     async with linked(socket) as (conn, far):
         await conn.send("a")
         await far.write(["b", Ping(b"c"), Pong(b"d")])
-        await settled()
+        await wait_for_hooks()
         conn.cast("e")
         await conn.call("f")
         await far.write([Close()])
@@ -187,7 +197,7 @@ async def test_state_threads_through_all_hooks(style: str, autojump_clock: MockC
 
 @both_styles
 async def test_casts_of_a_hook_come_after_it(style: str, autojump_clock: MockClock) -> None:
-    """A hook's own casts wait for its end, and come before what happens later."""
+    """They are handled after the hook, and before later events."""
 
     class Casting(Scripted):
         def handle_receive(self, frame: Any, state: int) -> Any:
@@ -197,14 +207,14 @@ async def test_casts_of_a_hook_come_after_it(style: str, autojump_clock: MockClo
     socket = styled(Casting, style)
     async with linked(socket) as (conn, far):
         await far.write(["a"])
-        await settled()
+        await wait_for_hooks()
         await conn.call("after")
         assert [call.what for call in socket.calls[2:]] == ["a", "cast by a", "after"]
 
 
 @both_styles
 async def test_casts_and_calls_keep_their_order(style: str, autojump_clock: MockClock) -> None:
-    """The mailbox is a queue: a call sees the casts before it and none after it."""
+    """A call is handled after earlier casts and before later ones."""
     socket = styled(Scripted, style)
     async with linked(socket) as (conn, _):
         conn.cast("a")
@@ -218,7 +228,7 @@ async def test_casts_and_calls_keep_their_order(style: str, autojump_clock: Mock
 
 
 class Eager(Transport):
-    """Brings frames along with the upgrade, as a server that greets at once does."""
+    """Returns frames together with the handshake."""
 
     def __init__(self) -> None:
         self.far: MemoryLink | None = None
@@ -230,10 +240,8 @@ class Eager(Transport):
 
 
 @both_styles
-async def test_frames_that_came_with_the_upgrade_wait_for_handle_connect(
-    style: str, autojump_clock: MockClock
-) -> None:
-    """No hook runs before init_stream and handle_connect, however early its frame is."""
+async def test_early_frames_wait_for_handle_connect(style: str, autojump_clock: MockClock) -> None:
+    """No hook runs before init_stream and handle_connect."""
     for _ in range(30):  # which of the tasks runs first is left to chance
         socket = styled(Scripted, style, handle_receive="message")
         async with connect(URL, socket, transport=Eager(), close_timeout=1) as conn:

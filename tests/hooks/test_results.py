@@ -1,4 +1,4 @@
-"""What hooks return is what happens."""
+"""The effects of the values that hooks return."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.hooks.helpers import (
     both_styles,
     delivered,
     linked,
-    provoke,
-    settled,
+    read_frames,
     styled,
-    taken,
+    trigger,
+    wait_for_hooks,
 )
 from trioglock import Close, Connection, Deliver, InvalidFrame, Ping, Pong, Reply, Socket
 
@@ -59,30 +59,30 @@ OUTCOMES = {
 @both_styles
 @pytest.mark.parametrize("hook", RECEIVING)
 @pytest.mark.parametrize("case", OUTCOMES)
-async def test_result_of_every_receiving_hook(
+async def test_results_of_every_hook(
     case: str, hook: str, style: str, autojump_clock: MockClock
 ) -> None:
-    """Each result does the same for every receiving hook, and the state moves on."""
+    """Each result has the same effect for every hook."""
     outcome = OUTCOMES[case]
     socket = styled(Scripted, style, **{hook: outcome.result})
     async with linked(socket) as (conn, far):
-        await provoke(hook, conn, far)
-        await settled()
+        await trigger(hook, conn, far)
+        await wait_for_hooks()
         pong_for_us = [Pong(b"x")] if hook == "handle_ping" else []
-        assert await taken(far) == pong_for_us + outcome.frames
+        assert await read_frames(far) == pong_for_us + outcome.frames
         assert await delivered(conn) == outcome.messages
         assert conn.state == (1 if hook == "handle_connect" else 2)
 
 
 @both_styles
 @pytest.mark.parametrize("hook", RECEIVING)
-async def test_what_is_delivered_wakes_a_waiting_receiver(
+async def test_delivered_values_wake_a_receiver(
     hook: str, style: str, autojump_clock: MockClock
 ) -> None:
-    """A task that already waits in receive() gets what any hook delivers."""
+    """A task that waits in receive() gets the value from any hook."""
     async with linked(styled(Scripted, style, **{hook: "news"})) as (conn, far):
         if hook != "handle_connect":
-            conn.start_soon(provoke, hook, conn, far)
+            conn.start_soon(trigger, hook, conn, far)
         assert await conn.receive() == "news"
 
 
@@ -106,89 +106,89 @@ SENT: dict[str, tuple[Any, list[Any]]] = {
 
 @both_styles
 @pytest.mark.parametrize("case", SENT)
-async def test_what_handle_send_returns_is_sent(
-    case: str, style: str, autojump_clock: MockClock
-) -> None:
-    """One frame, several, none or a Close: the peer gets exactly these, and the state moves on."""
+async def test_results_of_handle_send(case: str, style: str, autojump_clock: MockClock) -> None:
+    """One frame, several, none or a Close frame."""
     frame, frames = SENT[case]
     async with linked(styled(Scripted, style, handle_send=frame)) as (conn, far):
         await conn.send({"any": "message"})
-        assert await taken(far) == frames
+        assert await read_frames(far) == frames
         assert conn.state == 2
 
 
 async def test_send_nowait_goes_through_handle_send(autojump_clock: MockClock) -> None:
-    """send_nowait runs the hook as send does."""
+    """It runs the hook like send."""
     socket = Scripted(handle_send=("a", "b"))
     async with linked(socket) as (conn, far):
         conn.send_nowait("x")
         assert socket.calls[-1] == ("handle_send", "x", 1)
-        assert await taken(far) == ["a", "b"]
+        assert await read_frames(far) == ["a", "b"]
 
 
-async def test_send_frame_goes_past_handle_send(autojump_clock: MockClock) -> None:
-    """A frame given to send_frame leaves as it is."""
+async def test_send_frame_skips_handle_send(autojump_clock: MockClock) -> None:
+    """The frame is sent unchanged."""
     socket = Scripted(handle_send="never")
     async with linked(socket) as (conn, far):
         for frame in ("a", b"b", bytearray(b"c"), Ping(b"d"), Pong(b"e")):
             await conn.send_frame(frame)
-            assert await taken(far) == [bytes(frame) if isinstance(frame, bytearray) else frame]
-        assert socket.ran("handle_send") == 0
+            assert await read_frames(far) == [
+                bytes(frame) if isinstance(frame, bytearray) else frame
+            ]
+        assert socket.count("handle_send") == 0
 
 
-async def test_a_buffer_that_changes_later_is_sent_as_it_was(autojump_clock: MockClock) -> None:
-    """Mutable buffers are copied when they are queued."""
+async def test_mutable_buffers_are_copied(autojump_clock: MockClock) -> None:
+    """Changes after the call have no effect."""
     async with linked() as (conn, far):
         buffer = bytearray(b"before")
         await conn.send(buffer)
         buffer[:] = b"after!"
-        assert await taken(far) == [b"before"]
+        assert await read_frames(far) == [b"before"]
 
 
-async def test_default_socket_passes_everything_on(autojump_clock: MockClock) -> None:
-    """Without hooks, messages are frames, both ways, and there is no state."""
+async def test_the_default_socket(autojump_clock: MockClock) -> None:
+    """Messages are frames in both directions, and there is no state."""
     async with linked() as (conn, far):
         for message in ("text", b"bytes", bytearray(b"array"), memoryview(b"view")):
             await conn.send(message)
-        assert await taken(far) == ["text", b"bytes", b"array", b"view"]
+        assert await read_frames(far) == ["text", b"bytes", b"array", b"view"]
         await far.write(["text", "", b"bytes", b"", Ping(b"p"), Pong(b"q")])
         assert await delivered(conn) == ["text", "", b"bytes", b""]
         assert conn.state is None
 
 
 @pytest.mark.parametrize("message", [{"a": 1}, 1, object(), "\ud800"])
-async def test_default_socket_refuses_what_is_no_frame(
+async def test_the_default_socket_refuses_other_types(
     message: Any, autojump_clock: MockClock
 ) -> None:
-    """The error is raised at the call, says what to do, and the connection lives."""
+    """The message says what to do, and the connection stays open."""
     async with linked() as (conn, far):
         with pytest.raises(InvalidFrame, match="override handle_send"):
             await conn.send(message)
         with pytest.raises(InvalidFrame, match="override handle_send"):
             conn.send_nowait(message)
         await conn.send("fine")
-        assert await taken(far) == ["fine"]
+        assert await read_frames(far) == ["fine"]
 
 
 @both_styles
-async def test_hooks_get_what_happened_and_the_state(style: str, autojump_clock: MockClock) -> None:
-    """Every hook is called for its event, once, with its content and the state before it."""
+async def test_arguments_of_hooks(style: str, autojump_clock: MockClock) -> None:
+    """Every hook is called once for its event, with its argument and the state."""
     socket = styled(Scripted, style)
     async with linked(socket) as (conn, far):
         for hook in ("handle_send", *RECEIVING[1:]):
-            reply = await provoke(hook, conn, far)
-            await settled()
+            reply = await trigger(hook, conn, far)
+            await wait_for_hooks()
             content = b"x" if hook in ("handle_ping", "handle_pong") else "x"
             assert socket.calls[-1] == (hook, content, len(socket.calls) - 2)
             assert reply == ("re: x" if hook == "handle_call" else None)
         assert conn.state == len(socket.calls) - 1
         await far.write([b"binary"])
-        await settled()
+        await wait_for_hooks()
         assert socket.calls[-1][:2] == ("handle_receive", b"binary")
 
 
 async def test_a_subclass_inherits_hooks(autojump_clock: MockClock) -> None:
-    """A hook may be inherited from any class between, or be a callable attribute."""
+    """A hook may be inherited, or be a callable attribute."""
 
     class Upper(Socket[None]):
         def handle_send(self, message: str, state: None) -> tuple[str, None]:
@@ -202,5 +202,5 @@ async def test_a_subclass_inherits_hooks(autojump_clock: MockClock) -> None:
         conn_of_any_state: Connection[None] = conn
         await conn_of_any_state.send("a")
         await far.write(["b"])
-        assert await taken(far) == ["A"]
+        assert await read_frames(far) == ["A"]
         assert await delivered(conn) == ["b!"]

@@ -1,86 +1,64 @@
-"""Sends through slow hooks: cancelled, refused, whole or not at all."""
+"""Sends through slow hooks: cancellation and errors."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import Scripted, delivered, linked, settled, taken
+from tests.hooks.helpers import Scripted, SlowHooks, delivered, linked, read_frames, wait_for_hooks
 from trioglock import (
     UsageError,
 )
 
 
-class Slow(Scripted):
-    """Takes a minute for every cast, call and send that asks for it."""
-
-    async def handle_cast(self, message: Any, state: int) -> Any:
-        await self._minute(message)
-        return super().handle_cast(message, state)
-
-    async def handle_call(self, request: Any, state: int) -> Any:
-        await self._minute(request)
-        return super().handle_call(request, state)
-
-    async def handle_send(self, message: Any, state: int) -> Any:
-        await self._minute(message)
-        return super().handle_send(message, state)
-
-    async def _minute(self, what: Any) -> None:
-        if what == "slow":
-            await trio.sleep(60)
-
-
-async def test_a_cancelled_send_that_runs_queues_nothing(autojump_clock: MockClock) -> None:
-    """Cancelled inside its async hook, a send leaves the state and sends nothing."""
-    socket = Slow()
+async def test_a_send_cancelled_in_its_hook(autojump_clock: MockClock) -> None:
+    """It leaves the state and sends nothing."""
+    socket = SlowHooks()
     async with linked(socket) as (conn, far):
         with trio.move_on_after(5) as scope:
             await conn.send("slow")
         assert scope.cancelled_caught
         await trio.sleep(120)
         assert conn.state == 1
-        assert await taken(far) == []
+        assert await read_frames(far) == []
         await conn.send("next")
-        assert await taken(far) == ["next"]
+        assert await read_frames(far) == ["next"]
 
 
-async def test_a_cancelled_send_that_waits_queues_nothing(autojump_clock: MockClock) -> None:
-    """Cancelled while it waits for its turn, a send is withdrawn."""
-    socket = Slow()
+async def test_a_send_cancelled_while_it_waits(autojump_clock: MockClock) -> None:
+    """It is withdrawn."""
+    socket = SlowHooks()
     async with linked(socket) as (conn, far):
         conn.cast("slow")
-        await settled()
+        await wait_for_hooks()
         with trio.move_on_after(5) as scope:
             await conn.send("withdrawn")
         assert scope.cancelled_caught
         await trio.sleep(120)
-        assert socket.ran("handle_send") == 0
-        assert await taken(far) == []
+        assert socket.count("handle_send") == 0
+        assert await read_frames(far) == []
 
 
-async def test_a_cancelled_send_in_the_mailbox_is_whole_or_nothing(
+async def test_a_send_cancelled_while_the_mailbox_runs_its_hook(
     autojump_clock: MockClock,
 ) -> None:
-    """Cancelled while the mailbox runs its hook: state and frames agree, whichever way it went."""
-    socket = Slow(handle_send=("a", "b"))
+    """State and frames agree in both cases."""
+    socket = SlowHooks(handle_send=("a", "b"))
     async with linked(socket) as (conn, far):
         conn.cast("slow")
-        await settled()
+        await wait_for_hooks()
         with trio.move_on_after(90) as scope:
             await conn.send("slow")
         assert scope.cancelled_caught
         await trio.sleep(120)
-        frames = await taken(far)
+        frames = await read_frames(far)
         assert (conn.state, frames) in [(2, []), (3, ["a", "b"])]
 
 
 async def test_a_cancelled_receive_loses_nothing(autojump_clock: MockClock) -> None:
-    """Messages that come as receivers are cancelled go to the next receiver, in order."""
+    """Messages go to the next receiver, in order."""
     async with linked() as (conn, far):
         got: list[str] = []
         for number in range(20):
@@ -100,8 +78,8 @@ async def cancel(scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def test_send_nowait_would_block_when_the_outbox_is_full(autojump_clock: MockClock) -> None:
-    """At write_limit bytes it raises WouldBlock and leaves the state; later there is room."""
+async def test_send_nowait_at_a_full_send_queue(autojump_clock: MockClock) -> None:
+    """It raises WouldBlock and leaves the state."""
     socket = Scripted()
     async with linked(socket, write_limit=10) as (conn, far):
         conn.send_nowait("on the spot")
@@ -109,15 +87,17 @@ async def test_send_nowait_would_block_when_the_outbox_is_full(autojump_clock: M
         conn.send_nowait("67890")
         with pytest.raises(trio.WouldBlock):
             conn.send_nowait("x")
-        assert (socket.ran("handle_send"), conn.state) == (3, 4)
-        assert await taken(far) == ["on the spot", "12345", "67890"]
+        assert (socket.count("handle_send"), conn.state) == (3, 4)
+        assert await read_frames(far) == ["on the spot", "12345", "67890"]
         conn.send_nowait("x")
-        assert await taken(far) == ["x"]
+        assert await read_frames(far) == ["x"]
 
 
 async def test_send_nowait_needs_a_plain_hook(autojump_clock: MockClock) -> None:
-    """With an async handle_send it raises UsageError and says what to use."""
-    async with linked(Slow()) as (conn, far):
-        with pytest.raises(UsageError, match=r"Slow\.handle_send is async: use await send\(\)"):
+    """With an async handle_send it raises UsageError with a hint."""
+    async with linked(SlowHooks()) as (conn, far):
+        with pytest.raises(
+            UsageError, match=r"SlowHooks\.handle_send is async; use await send\(\)"
+        ):
             conn.send_nowait("x")
-        assert await taken(far) == []
+        assert await read_frames(far) == []

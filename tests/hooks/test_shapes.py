@@ -1,4 +1,4 @@
-"""Hooks that return the wrong shape: BadHookResult names class, hook and value."""
+"""Hooks that return wrong values: BadHookResult."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, Raw, Scripted, both_styles, linked, provoke, styled, taken
+from tests.hooks.helpers import (
+    URL,
+    Raw,
+    Scripted,
+    both_styles,
+    linked,
+    read_frames,
+    styled,
+    trigger,
+)
 from trioglock import BadHookResult, Close, Deliver, MemoryTransport, Reply, Socket, connect
 
 FATAL = ("handle_connect", "handle_receive", "handle_ping", "handle_pong", "handle_cast")
@@ -32,33 +41,33 @@ async def come_out(socket: Socket[Any], hook: str) -> tuple[str, list[Any]]:
     with pytest.raises(BadHookResult) as caught, trio.fail_after(3600):
         async with connect(URL, socket, transport=transport, ping_interval=None) as conn:
             far = await transport.accept()
-            await provoke(hook, conn, far)
+            await trigger(hook, conn, far)
             await trio.sleep_forever()
-    return str(caught.value), await taken(far or await transport.accept())
+    return str(caught.value), await read_frames(far or await transport.accept())
 
 
 @both_styles
 @pytest.mark.parametrize("case", WRONG)
 @pytest.mark.parametrize("hook", [*FATAL, "handle_disconnect"])
-async def test_wrong_shape_ends_the_connection(
+async def test_a_wrong_result_ends_the_connection(
     hook: str, case: str, style: str, autojump_clock: MockClock
 ) -> None:
-    """BadHookResult comes out of the block; 1011 to the peer while it is there; terminate runs."""
+    """The block raises BadHookResult, we close with 1011, and terminate runs."""
     socket = styled(Scripted, style, **{hook: Raw(lambda: WRONG[case])})
     text, frames = await come_out(socket, hook)
     assert f"Scripted.{hook}" in text
     assert repr(WRONG[case]) in text
-    assert socket.ran("terminate") == 1
+    assert socket.count("terminate") == 1
     assert frames[-1].code == (1000 if hook == "handle_disconnect" else 1011)
 
 
 @both_styles
 @pytest.mark.parametrize("hook", FATAL)
 @pytest.mark.parametrize("reply", [Reply(object()), Reply("a", 1), Reply({"b": 2})])  # type: ignore[arg-type]
-async def test_reply_with_something_that_is_no_frame(
+async def test_a_reply_with_an_invalid_frame(
     reply: Reply, hook: str, style: str, autojump_clock: MockClock
 ) -> None:
-    """It says which hook, and none of its frames is sent."""
+    """The message names the hook, and no frame is sent."""
     socket = styled(Scripted, style, **{hook: reply})
     text, frames = await come_out(socket, hook)
     assert f"Scripted.{hook}" in text
@@ -68,10 +77,10 @@ async def test_reply_with_something_that_is_no_frame(
 
 @both_styles
 @pytest.mark.parametrize("decision", [True, "again", Close(1000), Reply("a")])
-async def test_decision_of_handle_disconnect_is_checked(
+async def test_decisions_of_handle_disconnect_are_checked(
     decision: Any, style: str, autojump_clock: MockClock
 ) -> None:
-    """Anything but None, Reconnect or Stop is refused by name."""
+    """Only None, Reconnect and Stop are valid."""
     socket = styled(Scripted, style, handle_disconnect=decision)
     text, _ = await come_out(socket, "handle_disconnect")
     assert "Scripted.handle_disconnect" in text
@@ -80,10 +89,10 @@ async def test_decision_of_handle_disconnect_is_checked(
 
 @both_styles
 @pytest.mark.parametrize("case", WRONG)
-async def test_wrong_shape_of_handle_send_is_raised_at_the_call(
+async def test_a_wrong_result_of_handle_send(
     case: str, style: str, autojump_clock: MockClock
 ) -> None:
-    """The state stays and the connection lives."""
+    """It raises at the call; the state is unchanged and the connection stays open."""
     socket = styled(Scripted, style, handle_send=Raw(lambda: WRONG[case]))
     async with linked(socket) as (conn, far):
         with pytest.raises(BadHookResult, match=r"Scripted\.handle_send .*" + quoted(WRONG[case])):
@@ -93,10 +102,10 @@ async def test_wrong_shape_of_handle_send_is_raised_at_the_call(
 
 @both_styles
 @pytest.mark.parametrize("frame", [1, {"a": 1}, Reply("a"), Deliver("a"), ("a", 1), "\ud800"])
-async def test_no_frame_from_handle_send_is_raised_at_the_call(
+async def test_an_invalid_frame_from_handle_send(
     frame: Any, style: str, autojump_clock: MockClock
 ) -> None:
-    """None of several frames is sent if one of them is none; the state stays."""
+    """No frame of the result is sent; the state is unchanged."""
     socket = styled(Scripted, style, handle_send=frame)
     async with linked(socket) as (conn, far):
         with pytest.raises(BadHookResult, match=r"Scripted\.handle_send"):
@@ -106,10 +115,10 @@ async def test_no_frame_from_handle_send_is_raised_at_the_call(
 
 @both_styles
 @pytest.mark.parametrize("case", WRONG)
-async def test_wrong_shape_of_handle_call_is_raised_at_the_call(
+async def test_a_wrong_result_of_handle_call(
     case: str, style: str, autojump_clock: MockClock
 ) -> None:
-    """The state stays and the connection lives."""
+    """It raises at the call; the state is unchanged and the connection stays open."""
     socket = styled(Scripted, style, handle_call=Raw(lambda: WRONG[case]))
     async with linked(socket) as (conn, far):
         with pytest.raises(BadHookResult, match=r"Scripted\.handle_call .*" + quoted(WRONG[case])):
@@ -118,10 +127,10 @@ async def test_wrong_shape_of_handle_call_is_raised_at_the_call(
 
 
 @both_styles
-async def test_bad_reply_of_handle_call_is_raised_at_the_call(
+async def test_an_invalid_frame_in_the_result_of_handle_call(
     style: str, autojump_clock: MockClock
 ) -> None:
-    """Also when the pair is right and only the frames of its Reply are wrong."""
+    """It raises at the call even if only the frames of the Reply are invalid."""
     socket = styled(Scripted, style, handle_call=Reply("a", 1))  # type: ignore[arg-type]
     async with linked(socket) as (conn, far):
         with pytest.raises(BadHookResult, match=r"Scripted\.handle_call"):
@@ -136,9 +145,9 @@ def quoted(value: Any) -> str:
 async def alive(conn: Any, far: Any, socket: Scripted, hook: str) -> None:
     """The state is as before, nothing was sent, and the hook works once it is mended."""
     assert conn.state == 1
-    assert await taken(far) == []
+    assert await read_frames(far) == []
     del socket.script[hook]
-    await provoke(hook, conn, far)
+    await trigger(hook, conn, far)
     assert conn.state == 2
 
 
@@ -148,7 +157,7 @@ async def coroutine() -> tuple[None, int]:
 
 @pytest.mark.parametrize("hook", ["init_stream", *FATAL, "handle_disconnect", "terminate"])
 async def test_a_plain_hook_that_returns_a_coroutine(hook: str, autojump_clock: MockClock) -> None:
-    """The error says to declare the hook with async def; no coroutine is left un-awaited."""
+    """The message says to use async def; no coroutine is left un-awaited."""
     text, _ = await come_out(Scripted(**{hook: Raw(coroutine)}), hook)
     assert f"Scripted.{hook} returned a coroutine" in text
     assert "async def" in text
@@ -158,18 +167,18 @@ async def test_a_plain_hook_that_returns_a_coroutine(hook: str, autojump_clock: 
 async def test_a_plain_hook_of_a_call_that_returns_a_coroutine(
     hook: str, autojump_clock: MockClock
 ) -> None:
-    """It is raised at the call."""
+    """It raises at the call."""
     socket = Scripted(**{hook: Raw(coroutine)})
     async with linked(socket) as (conn, far):
         with pytest.raises(BadHookResult, match=f"Scripted.{hook} returned a coroutine"):
-            await provoke(hook, conn, far)
+            await trigger(hook, conn, far)
         await alive(conn, far, socket, hook)
 
 
 @pytest.mark.parametrize("hook", ["init_stream", "handle_receive", "handle_send", "terminate"])
 @pytest.mark.parametrize("style", ["generator", "async generator"])
-def test_a_generator_is_no_hook(hook: str, style: str) -> None:
-    """It is refused by name at the call of connect, before anything is dialled."""
+def test_a_generator_is_not_a_hook(hook: str, style: str) -> None:
+    """connect() raises with its name before it connects."""
 
     def plain(self: Any, *args: Any) -> Any:
         yield None, 1
@@ -183,14 +192,14 @@ def test_a_generator_is_no_hook(hook: str, style: str) -> None:
         connect(URL, lazy())
 
 
-async def test_a_long_value_is_cut_in_the_error(autojump_clock: MockClock) -> None:
-    """The text of the error stays readable."""
+async def test_long_values_are_shortened_in_the_message(autojump_clock: MockClock) -> None:
+    """The message stays readable."""
     text, _ = await come_out(Scripted(handle_receive=Raw(lambda: "x" * 100_000)), "handle_receive")
     assert len(text) < 1000
 
 
 async def test_a_named_tuple_is_a_pair(autojump_clock: MockClock) -> None:
-    """Any tuple of two will do."""
+    """Any tuple of two items is valid."""
 
     class Pair(tuple[Any, int]):
         __slots__ = ()

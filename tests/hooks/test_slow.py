@@ -1,4 +1,4 @@
-"""Hooks that take long: what goes on beside them, and what waits."""
+"""Slow hooks, and what continues or waits meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, Scripted, delivered, linked, settled, taken
+from tests.hooks.helpers import URL, Scripted, delivered, linked, read_frames, wait_for_hooks
 from trioglock import (
     Close,
     ConnectionClosed,
@@ -33,10 +33,10 @@ class Slow(Socket[int]):
         return frame, state + 1
 
 
-async def test_a_slow_hook_holds_up_neither_pings_nor_the_heartbeat(
+async def test_a_slow_hook_delays_neither_pings_nor_the_heartbeat(
     autojump_clock: MockClock,
 ) -> None:
-    """The peer's pings are answered at once, and a peer that answers ours is alive."""
+    """Pings are answered immediately, and a peer that answers ours is alive."""
 
     async def peer(far: MemoryLink) -> None:
         while events := await far.receive():
@@ -58,25 +58,25 @@ async def test_a_slow_hook_holds_up_neither_pings_nor_the_heartbeat(
     assert answered == [50, 100, 150, 200]
 
 
-async def test_the_heartbeat_does_not_expire_while_hooks_hold_the_reader(
+async def test_the_heartbeat_does_not_expire_while_hooks_pause_reading(
     autojump_clock: MockClock,
 ) -> None:
-    """With more messages than the queue holds nothing is read, and silence is no evidence."""
+    """Silence does not count while reading is paused."""
     async with linked(Slow(), ping_interval=20, ping_timeout=20, max_queue=2) as (conn, far):
         await far.write(["a", "b", "c", "d"])
         messages = [await conn.receive() for _ in range(4)]
         assert (messages, trio.current_time()) == (["a", "b", "c", "d"], 1200)
 
 
-async def test_send_waits_its_turn_behind_a_slow_hook(autojump_clock: MockClock) -> None:
-    """A send, though its hook is plain, comes after the hook that is suspended."""
+async def test_send_waits_for_a_slow_hook(autojump_clock: MockClock) -> None:
+    """Even if handle_send is plain, it runs after the suspended hook."""
     async with linked(Slow()) as (conn, far):
         await far.write(["slow"])
-        await settled()
+        await wait_for_hooks()
         await conn.send("x")
         assert trio.current_time() == 300
         assert conn.state == 1
-        assert await taken(far) == ["x"]
+        assert await read_frames(far) == ["x"]
 
 
 class SlowSend(Scripted):
@@ -87,8 +87,8 @@ class SlowSend(Scripted):
         return super().handle_send(message, state)
 
 
-async def test_a_send_overtaken_by_the_close_sends_nothing(autojump_clock: MockClock) -> None:
-    """What handle_send returns after Close was sent is refused; no data follows a Close frame."""
+async def test_a_send_that_returns_after_the_close(autojump_clock: MockClock) -> None:
+    """Its frames are refused; no data follows a Close frame."""
     socket = SlowSend()
     async with linked(socket, close_timeout=300) as (conn, far):
 
@@ -101,14 +101,14 @@ async def test_a_send_overtaken_by_the_close_sends_nothing(autojump_clock: MockC
             await trio.sleep(1)
             nursery.start_soon(conn.aclose)
             await trio.sleep(100)
-            assert await taken(far) == [Close()]
+            assert await read_frames(far) == [Close()]
             assert conn.state == 1
             await far.write([Close()])
             await far.send_eof()
 
 
 async def test_messages_before_the_close_are_handled_first(autojump_clock: MockClock) -> None:
-    """However slow the hooks: every message, then handle_disconnect, then terminate."""
+    """All messages are handled, then handle_disconnect and terminate run."""
 
     class SlowReceive(Scripted):
         async def handle_receive(self, frame: Any, state: int) -> Any:
@@ -130,7 +130,7 @@ async def test_messages_before_the_close_are_handled_first(autojump_clock: MockC
 
 
 async def test_connections_do_not_wait_for_each_other(autojump_clock: MockClock) -> None:
-    """Order is kept per connection; a slow one holds up no other."""
+    """A slow hook delays only its own connection."""
     transport = MemoryTransport()
     async with linked(Slow()) as (_, slow_far):
         await slow_far.write(["slow"])

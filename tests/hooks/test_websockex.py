@@ -1,4 +1,4 @@
-"""What WebSockex's users do: frames printed, casts that send, an echo client under a trace."""
+"""Typical uses of WebSockex."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, linked, settled, taken
+from tests.hooks.helpers import URL, linked, read_frames, wait_for_hooks
 from trioglock import (
     Backoff,
     Close,
@@ -52,13 +52,13 @@ class Printing(Socket[str]):
 async def test_the_simple_client(
     autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Frames are printed, ("send", frame) is sent, other casts are ignored, state is kept."""
+    """Frames are printed, ("send", frame) is sent, and other casts are ignored."""
     async with linked(Printing("mine")) as (conn, far):
         await far.write(["hi", b"bytes"])
         conn.cast(("send", "text"))
         conn.cast(("ignored", 1))
         conn.cast(("send", b"binary"))
-        assert await taken(far) == ["text", b"binary"]
+        assert await read_frames(far) == ["text", b"binary"]
         assert conn.state == "mine"
     printed = capsys.readouterr().out.splitlines()
     assert sorted(printed) == [
@@ -70,7 +70,7 @@ async def test_the_simple_client(
 
 
 async def test_it_fits_into_a_nursery(autojump_clock: MockClock) -> None:
-    """A supervisor starts it, talks to it, and ends it with its scope: nothing is left."""
+    """A supervisor starts it, casts to it, and ends it with its scope."""
     transport = MemoryTransport()
     async with trio.open_nursery() as nursery:
         conn: Connection[str] = await nursery.start(
@@ -78,13 +78,13 @@ async def test_it_fits_into_a_nursery(autojump_clock: MockClock) -> None:
         )
         far = await transport.accept()
         conn.cast(("send", "hello"))
-        assert await taken(far) == ["hello"]
+        assert await read_frames(far) == ["hello"]
         nursery.cancel_scope.cancel()
     assert conn.status.value == "closed"
 
 
 class Echo(Socket[None]):
-    """The echo client: told to say the last words, it closes when they come back."""
+    """An echo client that closes when its last message comes back."""
 
     def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
         return (Close(1000) if frame == "Close the things!" else None), state
@@ -94,14 +94,14 @@ class Echo(Socket[None]):
 
 
 def lines(caplog: pytest.LogCaptureFixture, name: str = "echo") -> list[str]:
-    """The lines of one connection's trace, without their beginning."""
+    """The trace lines of one connection, without name and number."""
     messages = [r.getMessage() for r in caplog.records if r.name == "trioglock.trace"]
     found = (re.fullmatch(rf"{name}#\d+ (.*)", text) for text in messages)
     return [line[1] for line in found if line]
 
 
 async def echo_peer(far: MemoryLink) -> None:
-    """Sends data back and pings after the first message; answers no Close, as a stuck server."""
+    """Sends data back, pings after the first message, and does not answer Close."""
     pinged = False
     while events := await far.receive():
         for event in events:
@@ -115,11 +115,11 @@ async def echo_peer(far: MemoryLink) -> None:
 async def test_the_trace_of_the_echo_client(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each step is a line, in order: connecting, frames both ways, why it closes, and by force."""
+    """Each step is a line: connecting, frames, the close and the timeout."""
     async with linked(Echo(), trace=True, name="echo", close_timeout=5) as (conn, far):
         conn.start_soon(echo_peer, far)
         await conn.send("Hello")
-        await settled()
+        await wait_for_hooks()
         await conn.send("Close the things!")
         await conn.wait_closed()
     expected = [
@@ -140,10 +140,10 @@ async def test_the_trace_of_the_echo_client(
     assert [line[: len(want)] for line, want in zip(got, expected, strict=True)] == expected
 
 
-async def test_the_trace_tells_a_remote_close(
+async def test_the_trace_of_a_remote_close(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The peer's code and text are in it."""
+    """It contains the code and reason of the peer."""
     async with linked(trace=True, name="echo") as (conn, far):
         await far.write([Close(4001, "go away")])
         await trio.testing.wait_all_tasks_blocked()
@@ -155,7 +155,7 @@ async def test_the_trace_tells_a_remote_close(
 async def test_the_trace_of_a_reconnect(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The loss, the pause, the attempt that fails, the next pause, and the link that follows."""
+    """The loss, the delays, the failed attempt and the new link."""
     transport = MemoryTransport()
     policy = Backoff(initial=2, jitter="none")
     async with connect(
@@ -165,26 +165,26 @@ async def test_the_trace_of_a_reconnect(
         transport.refuse_next()
         await transport.accept()
         await conn.send("still there")
-        await settled()
+        await wait_for_hooks()
         conn.abort()
     assert lines(caplog) == [
         "attempting to connect",
         "successfully connected",
-        "lost the connection",
-        "reconnect in 2 seconds",
+        "connection lost",
+        "reconnecting in 2 seconds",
         "attempting to connect",
         "failed to connect: refused by the test",
-        "reconnect in 4 seconds",
+        "reconnecting in 4 seconds",
         "attempting to connect",
         "successfully connected",
         "sending frame: 'still there'",
     ]
 
 
-async def test_the_trace_tells_a_failed_attempt(
+async def test_the_trace_of_a_failed_attempt(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A refused connection is a line, too."""
+    """A refused connection has a line."""
     transport = MemoryTransport()
     transport.refuse_next()
     with pytest.raises(OSError, match="refused by the test"):
@@ -196,26 +196,26 @@ async def test_the_trace_tells_a_failed_attempt(
 async def test_the_trace_can_be_switched_on_a_live_connection(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Off at first; on, it shows what follows; off again, nothing."""
+    """It can be started and stopped."""
     async with linked(Echo(), name="echo") as (conn, far):
         conn.start_soon(echo_peer, far)
         await conn.send("unseen")
-        await settled()
+        await wait_for_hooks()
         assert lines(caplog) == []
         conn.trace()
         await conn.send("Hi")
-        await settled()
+        await wait_for_hooks()
         assert lines(caplog) == ["sending frame: 'Hi'", "received frame: 'Hi'"]
         conn.trace(False)
         await conn.send("unseen again")
-        await settled()
+        await wait_for_hooks()
         assert len(lines(caplog)) == 2
 
 
 async def test_the_trace_of_one_connection_is_its_own(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each line begins with the name; a connection that is not traced writes none."""
+    """Lines start with the name, and an untraced connection writes none."""
     async with (
         linked(name="one", trace=True) as (one, _),
         linked(name="two") as (two, _),
@@ -223,21 +223,21 @@ async def test_the_trace_of_one_connection_is_its_own(
     ):
         for conn in (one, two, three):
             await conn.send(conn.name)
-        await settled()
+        await wait_for_hooks()
         assert "sending frame: 'one'" in lines(caplog, "one")
         assert lines(caplog, "two") == []
         assert "sending frame: 'three'" in lines(caplog, "three")
         assert all(record.levelno == logging.DEBUG for record in caplog.records)
 
 
-async def test_the_trace_cuts_what_is_long(
+async def test_the_trace_shortens_long_frames(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A long frame is shown by its beginning and its length."""
+    """The beginning and the length are shown."""
     async with linked(name="echo", trace=True) as (conn, _):
         await conn.send("x" * 1000)
         await conn.send(b"y" * 1000)
-        await settled()
+        await wait_for_hooks()
         shown = [line for line in lines(caplog) if line.startswith("sending frame")]
     assert all(len(line) < 200 for line in shown)
     assert "1000 characters" in shown[0]
@@ -245,7 +245,7 @@ async def test_the_trace_cuts_what_is_long(
 
 
 async def test_an_abnormal_end_can_be_made_normal(autojump_clock: MockClock) -> None:
-    """The hook terminate knows the reason; the program decides what of it is an error."""
+    """The hook terminate gets the reason, and the program decides what is an error."""
     reasons: list[Disconnect] = []
 
     class Tolerant(Echo):

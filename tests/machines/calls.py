@@ -1,4 +1,4 @@
-"""The calls that a program makes on its connection, each with what may come out of it."""
+"""The calls of a scenario on its connection, and the exceptions they may raise."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import trio
 
-from tests.machines.hooks import Say
-from tests.machines.links import Net
-from tests.machines.notebook import Boom, Notebook, Offer, frame_of, label_of
-from tests.machines.programs import Setup
+from tests.machines.links import RecordingTransport
+from tests.machines.record import Offer, Record, UserError, frame_of, label_of
+from tests.machines.scenarios import Setup
+from tests.machines.scripted_socket import Instruction
 from trioglock import (
     BadHookResult,
     CallTimeout,
@@ -26,56 +26,58 @@ from trioglock.frames import Frame
 __all__ = ["Calls"]
 
 EXPECTED = {
-    "send": (ConnectionClosed, Boom, BadHookResult),
-    "send_nowait": (ConnectionClosed, Boom, BadHookResult, trio.WouldBlock, UsageError),
+    "send": (ConnectionClosed, UserError, BadHookResult),
+    "send_nowait": (ConnectionClosed, UserError, BadHookResult, trio.WouldBlock, UsageError),
     "receive_nowait": (ConnectionClosed, trio.WouldBlock),
-    "call": (ConnectionClosed, Boom, BadHookResult, CallTimeout, UsageError),
+    "call": (ConnectionClosed, UserError, BadHookResult, CallTimeout, UsageError),
     "cast": (ConnectionClosed, UsageError),
     "cast_after": (ConnectionClosed, UsageError),
     "wait_closed": (),
     "aclose": (),
     "abort": (),
-    "figures": (),
+    "statistics": (),
 }
-"""What may come out of each call; ConnectionClosed out of all others."""
+"""The exceptions that each call may raise; all others may raise ConnectionClosed."""
 
 
 class Calls:
-    """One method for each call, named like the step."""
+    """One method for each kind of call, named like its step."""
 
-    def __init__(self, setup: Setup, notes: Notebook, net: Net, conn: Connection[Any]) -> None:
+    def __init__(
+        self, setup: Setup, record: Record, transport: RecordingTransport, conn: Connection[Any]
+    ) -> None:
         self._setup = setup
-        self._notes = notes
-        self._net = net
+        self._record = record
+        self._net = transport
         self._conn = conn
 
     async def make(self, what: str, arg: Any) -> None:
-        """Make a call, and blame it for what may not come out of it."""
+        """Make a call, and record an unexpected exception."""
         try:
             await getattr(self, f"do_{what}")(arg)
         except EXPECTED.get(what, (ConnectionClosed,)):
             pass
         except Exception as error:
-            self._notes.blame(f"{what}({arg!r}) raised {error!r}")
+            self._record.fail(f"{what}({arg!r}) raised {error!r}")
 
-    def _message(self, word: str, size: int) -> tuple[Any, Offer]:
-        """What to send, with the offer that it makes."""
+    def _message(self, action: str, size: int) -> tuple[Any, Offer]:
+        """Create a message to send and its offer."""
         if "handle_send" not in self._setup.hooks:
-            offer = self._notes.offer(1)
+            offer = self._record.offer(1)
             return frame_of(offer.labels[0], size, binary=size == 3), offer
-        offer = self._notes.offer({"none": 0, "many": 3}.get(word, 1))
-        return Say(self._notes.label("t"), word, size, offer), offer
+        offer = self._record.offer({"none": 0, "many": 3}.get(action, 1))
+        return Instruction(self._record.label("t"), action, size, offer), offer
 
     async def _offer(self, offer: Offer, send: Callable[[], Awaitable[object]]) -> None:
         try:
             await send()
         except Exception:
-            offer.taken = False
+            offer.queued = False
             raise
         else:
-            offer.taken = True
+            offer.queued = True
         finally:
-            offer.ended = self._notes.tick()
+            offer.ended = self._record.tick()
 
     async def do_send(self, arg: tuple[str, int]) -> None:
         message, offer = self._message(*arg)
@@ -90,7 +92,7 @@ class Calls:
         await self._offer(offer, send)
 
     async def do_send_frame(self, kind: str) -> None:
-        offer = self._notes.offer(1 if kind in ("text", "bytes") else 0)
+        offer = self._record.offer(1 if kind in ("text", "bytes") else 0)
         frame: Frame
         match kind:
             case "ping":
@@ -104,66 +106,66 @@ class Calls:
         await self._offer(offer, lambda: self._conn.send_frame(frame))
 
     async def do_receive(self, _: object) -> None:
-        self._notes.taken.append(label_of(await self._conn.receive()))
+        self._record.received.append(label_of(await self._conn.receive()))
 
     async def do_receive_nowait(self, _: object) -> None:
-        self._notes.taken.append(label_of(self._conn.receive_nowait()))
+        self._record.received.append(label_of(self._conn.receive_nowait()))
 
     async def do_receive_batch(self, _: object) -> None:
         batch = await self._conn.receive_batch()
         if not batch:
-            self._notes.blame("an empty batch")
-        self._notes.taken.extend(map(label_of, batch))
+            self._record.fail("an empty batch")
+        self._record.received.extend(map(label_of, batch))
 
     async def do_iterate(self, count: int) -> None:
         async for item in self._conn:
-            self._notes.taken.append(label_of(item))
+            self._record.received.append(label_of(item))
             count -= 1
             if not count:
                 return
 
-    async def do_cast(self, word: str) -> None:
-        self._conn.cast(Say(self._notes.label("c"), word))
+    async def do_cast(self, action: str) -> None:
+        self._conn.cast(Instruction(self._record.label("c"), action))
 
     async def do_cast_after(self, arg: tuple[float, str]) -> None:
-        seconds, word = arg
-        self._conn.cast_after(seconds, Say(self._notes.label("c"), word))
+        seconds, action = arg
+        self._conn.cast_after(seconds, Instruction(self._record.label("c"), action))
 
     async def do_call(self, arg: tuple[str, float | None]) -> None:
-        word, timeout = arg
-        label = self._notes.label("q")
-        answer = await self._conn.call(Say(label, word), timeout=timeout)
+        action, timeout = arg
+        label = self._record.label("q")
+        answer = await self._conn.call(Instruction(label, action), timeout=timeout)
         if answer != label:
-            self._notes.blame(f"call() of {label} got the answer {answer!r}")
+            self._record.fail(f"call() of {label} returned {answer!r}")
 
-    async def do_background(self, word: str) -> None:
+    async def do_background(self, action: str) -> None:
         async def task() -> None:
-            if word == "nap":
+            if action == "nap":
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.sleep(3)
-            if word == "raise":
-                error = Boom("in the background")
-                self._notes.lost_track = True
-                self._notes.raised.append(error)
+            if action == "raise":
+                error = UserError("raised by a background task")
+                self._record.may_lose = True
+                self._record.raised.append(error)
                 raise error
 
         self._conn.start_soon(task)
 
     async def do_ping(self, _: object) -> None:
         if await self._conn.ping() < 0:
-            self._notes.blame("a negative round trip")
+            self._record.fail("a negative round trip")
 
     async def do_flush(self, _: object) -> None:
-        began = self._notes.tick()
-        # What a broken write has put in doubt before is not queued any more.
-        settled = {label for link in self._net.links for label in link.in_doubt}
+        began = self._record.tick()
+        # Frames that are already in doubt are not queued any more.
+        gone = {label for link in self._net.links for label in link.in_doubt}
         await self._conn.flush()
-        settled |= {label for link in self._net.links for label in link.written}
-        for offer in self._notes.offers:
-            early = offer.ended is not None and offer.ended < began and offer.taken
-            if early and not settled.issuperset(offer.labels):
-                self._notes.blame(f"flush() returned, but {offer.labels} are not written")
+        gone |= {label for link in self._net.links for label in link.written}
+        for offer in self._record.offers:
+            before = offer.ended is not None and offer.ended < began and offer.queued
+            if before and not gone.issuperset(offer.labels):
+                self._record.fail(f"flush() returned, but {offer.labels} are not written")
 
     async def do_wait_closed(self, _: object) -> None:
         await self._conn.wait_closed()
@@ -174,13 +176,16 @@ class Calls:
     async def do_aclose(self, code: int) -> None:
         await self._conn.aclose(code)
 
-    async def do_figures(self, _: object) -> None:
-        figures = self._conn.statistics()
+    async def do_statistics(self, _: object) -> None:
+        statistics = self._conn.statistics()
         if (
             min(
-                figures.receive_queue, figures.send_queue, figures.send_queue_bytes, figures.mailbox
+                statistics.receive_queue,
+                statistics.send_queue,
+                statistics.send_queue_bytes,
+                statistics.mailbox,
             )
             < 0
         ):
-            self._notes.blame(f"negative figures: {figures}")
+            self._record.fail(f"negative figures: {statistics}")
         str(self._conn.status_report())

@@ -1,7 +1,7 @@
-"""A target for atheris: any bytes, cut anywhere, mean to the decoder what they mean uncut.
+"""A target for atheris: the decoder returns the same events however its input is split.
 
 ``python -m tests.machines.fuzz_decoder [libFuzzer's options] [folder of the corpus]``. The first
-bytes of an input choose role, compression, limit and cuts; the rest is what travels.
+bytes of an input select role, compression, limit and chunks; the rest is the data.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LIMITS = (300, 70_000, 2**20)
 
 
 def check(data: bytes) -> None:
-    """Decode once whole and once in chunks; raises AssertionError where that makes a difference."""
+    """Decode the data at once and in chunks. Raises AssertionError if the results differ."""
     if len(data) < HEAD:
         return
     head, wire = data[:HEAD], data[HEAD:]
@@ -55,7 +55,7 @@ def _decode(chunks: list[bytes], *, masked: bool, deflate: bool, max_size: int) 
 
 
 def _feed(decoder: Decoder, chunk: bytes, max_size: int) -> list[Item]:
-    """One step, within its bounds of memory."""
+    """Decode one chunk and check the memory limit."""
     items = flat(decoder.feed(chunk))
     sizes = [len(item.encode() if isinstance(item, str) else item) for item in _data(items)]
     assert max(sizes, default=0) <= max_size, sizes
@@ -69,7 +69,7 @@ def _data(items: list[Item]) -> list[str | bytes]:
 
 
 def seeds() -> list[bytes]:
-    """Legal inputs to begin with: both roles, plain and compressed."""
+    """Create valid inputs for the corpus: both roles, plain and compressed."""
     inputs = []
     for flags in range(4):
         deflate = new_deflate() if flags & 2 else None
@@ -81,7 +81,7 @@ def seeds() -> list[bytes]:
 
 
 def _instrument(module: ModuleType, atheris: Any) -> None:
-    """Let atheris see which branches are taken in the functions and methods of a module."""
+    """Instrument the functions and methods of a module for atheris."""
     for owner in (module, *vars(module).values()):
         if owner is not module and not isinstance(owner, type):
             continue
@@ -91,7 +91,7 @@ def _instrument(module: ModuleType, atheris: Any) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Let atheris fuzz; ends with the process."""
+    """Run atheris. Does not return."""
     atheris = importlib.import_module("atheris")
     for name in ("decoder", "deflate", "masking"):
         _instrument(importlib.import_module(f"trioglock.transports.native.{name}"), atheris)

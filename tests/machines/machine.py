@@ -1,4 +1,4 @@
-"""The machine: runs one program against one connection, under a clock that costs no time."""
+"""Runs a scenario against one connection, on a mock clock."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import trio
 import trio.testing
 
 from tests.machines.calls import Calls
-from tests.machines.hooks import Obedient
-from tests.machines.links import BEAT, BEAT_ANSWER, RESET, VIOLATION, Net, Peer
-from tests.machines.meddler import Meddler
-from tests.machines.notebook import Boom, Notebook, frame_of
-from tests.machines.programs import Program, Step
-from tests.machines.verdict import judge
+from tests.machines.checks import check_run
+from tests.machines.interfering_listener import InterferingListener
+from tests.machines.links import BEAT, BEAT_ANSWER, RESET, VIOLATION, Peer, RecordingTransport
+from tests.machines.record import Record, UserError, frame_of
+from tests.machines.scenarios import Scenario, Step
+from tests.machines.scripted_socket import ScriptedSocket
 from trioglock import (
     Backoff,
     Close,
@@ -33,131 +33,135 @@ from trioglock.telemetry import events, listen
 
 __all__ = ["TOTALS", "Machine", "run"]
 
-PATIENCE = 3
-"""Seconds that the body itself waits for a call."""
+CALL_TIMEOUT = 3
+"""Seconds that the body waits for an inline call."""
 
-FOR_EVER = 3000
-"""Seconds after which whatever still waits will wait for ever."""
+HANG_TIMEOUT = 3000
+"""Seconds after which a waiting call is considered stuck."""
 
 
 TOTALS: Counter[str] = Counter()
-"""What this process has run so far: programs, steps, calls of hooks."""
+"""Totals of this process: scenarios, steps and calls of hooks."""
 
 
-def run(program: Program) -> Notebook:
-    """Run a program; raises AssertionError where the connection broke a promise."""
-    machine = Machine(program)
+def run(scenario: Scenario) -> Record:
+    """Run a scenario. Raises AssertionError if the connection violates a guarantee."""
+    machine = Machine(scenario)
     trio.run(machine.main, clock=trio.testing.MockClock(autojump_threshold=0))
-    TOTALS.update(programs=1, steps=machine.notes.steps, hooks=machine.notes.hooks)
-    judge(machine)
-    return machine.notes
+    TOTALS.update(scenarios=1, steps=machine.record.steps, hooks=machine.record.hooks)
+    check_run(machine)
+    return machine.record
 
 
 class Machine:
-    """One run of one program."""
+    """One run of a scenario."""
 
-    def __init__(self, program: Program) -> None:
-        self.setup = program.setup
-        self.notes = Notebook()
-        self.net: Net
+    def __init__(self, scenario: Scenario) -> None:
+        self.setup = scenario.setup
+        self.record = Record()
+        self.transport: RecordingTransport
         self.conn: Connection[Any] | None = None
         self.outcome: BaseException | None = None
-        """What came out of the block."""
-        self.left_by: BaseException | None = None
-        """What the body raised."""
+        """The exception raised by the block."""
+        self.body_error: BaseException | None = None
+        """The exception raised by the body."""
         self.closing_took = 0.0
-        self._steps = program.steps
-        self._waiting: dict[trio.CancelScope, str] = {}
-        self._meddler: Meddler | None = None
+        self._steps = scenario.steps
+        self._running_calls: dict[trio.CancelScope, str] = {}
+        self._interference: InterferingListener | None = None
         self._tasks: trio.Nursery
         self._calls: Calls
 
     async def main(self) -> None:
-        """Everything, from the first dial to the last call's return."""
-        with self._listening():
-            await self._live()
+        """Run everything, from the first attempt to the return of the last call."""
+        with self._listeners():
+            await self._run()
 
     @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Whoever is told the events."""
+    def _listeners(self) -> Iterator[None]:
+        """Start the listeners."""
         with ExitStack() as listeners:
-            if self.setup.heard:
-                listeners.enter_context(listen(self.notes.events.append))
-            if self.setup.meddler is not None:
-                kind, word = self.setup.meddler
-                self._meddler = Meddler(self.notes, word)
-                listeners.enter_context(listen(self._meddler.hear, getattr(events, kind)))
+            if self.setup.listened:
+                listeners.enter_context(listen(self.record.events.append))
+            if self.setup.interference is not None:
+                kind, action = self.setup.interference
+                self._interference = InterferingListener(self.record, action)
+                listeners.enter_context(listen(self._interference.receive, getattr(events, kind)))
             yield
 
-    async def _live(self) -> None:
+    async def _run(self) -> None:
         async with trio.open_nursery() as peers:
-            self.net = Net(self.setup, self.notes, peers)
+            self.transport = RecordingTransport(self.setup, self.record, peers)
             async with trio.open_nursery() as self._tasks:
-                with trio.move_on_after(FOR_EVER) as patience:
+                with trio.move_on_after(HANG_TIMEOUT) as hang:
                     await self._block()
-                if patience.cancelled_caught:
-                    self.notes.blame("the block never ended")
+                if hang.cancelled_caught:
+                    self.record.fail("the block never ended")
                 with trio.move_on_after(1):
-                    while self._waiting:
+                    while self._running_calls:
                         await trio.testing.wait_all_tasks_blocked()
                         await trio.sleep(0.1)
-                for call in self._waiting.values():
-                    self.notes.blame(f"{call} never returned")
+                for call in self._running_calls.values():
+                    self.record.fail(f"{call} never returned")
                 self._tasks.cancel_scope.cancel()
             peers.cancel_scope.cancel()
 
     def socket(self) -> Socket[Any] | None:
-        """The hooks, or None for the default ones."""
-        return Obedient(self.setup, self.notes) if self.setup.hooks else None
+        """Create the socket, or return None for the default hooks."""
+        return ScriptedSocket(self.setup, self.record) if self.setup.hooks else None
 
     async def _block(self) -> None:
-        setup, notes = self.setup, self.notes
+        setup, record = self.setup, self.record
         options: dict[str, Any] = dict(setup.options)
-        if setup.beat:
+        if setup.message_heartbeat:
             options["heartbeat"] = MessageHeartbeat(
                 message=lambda: BEAT, is_answer=lambda message: message == BEAT_ANSWER
             )
         policy = False if setup.backoff is None else Backoff(**dict(setup.backoff))
         socket = self.socket()
-        left = -math.inf
-        with trio.CancelScope(deadline=trio.current_time() + setup.deadline) as outside:
+        body_ended_at = -math.inf
+        with trio.CancelScope(deadline=trio.current_time() + setup.deadline) as scope:
             try:
                 async with connect(
-                    "ws://memory.test/", socket, transport=self.net, reconnect=policy, **options
+                    "ws://memory.test/",
+                    socket,
+                    transport=self.transport,
+                    reconnect=policy,
+                    **options,
                 ) as conn:
                     self.conn = cast("Connection[Any]", conn)
-                    if isinstance(socket, Obedient):
+                    if isinstance(socket, ScriptedSocket):
                         socket.conn = self.conn
-                    if self._meddler is not None:
-                        self._meddler.conn = self.conn
+                    if self._interference is not None:
+                        self._interference.conn = self.conn
                     try:
-                        self._calls = Calls(setup, notes, self.net, self.conn)
-                        await self._body(self.conn, outside)
+                        self._calls = Calls(setup, record, self.transport, self.conn)
+                        await self._body(self.conn, scope)
                     except BaseException as error:
-                        self.left_by = error
+                        self.body_error = error
                         raise
                     finally:
-                        left = trio.current_time()
-                        if self.left_by is not None or outside.cancel_called:
-                            notes.lost_track = True
+                        body_ended_at = trio.current_time()
+                        if self.body_error is not None or scope.cancel_called:
+                            record.may_lose = True
             except Exception as error:
                 self.outcome = error
-        if outside.cancel_called:
-            notes.lost_track = True
-        if left > -math.inf:
-            self.closing_took = trio.current_time() - left
+        if scope.cancel_called:
+            record.may_lose = True
+        if body_ended_at > -math.inf:
+            self.closing_took = trio.current_time() - body_ended_at
 
-    async def _body(self, conn: Connection[Any], outside: trio.CancelScope) -> None:
+    async def _body(self, conn: Connection[Any], scope: trio.CancelScope) -> None:
         for step in self._steps:
-            self.notes.steps += 1
+            self.record.steps += 1
             if step.what in ("yield", "settle", "nap", "cancel", "refuse"):
                 await self._pass_time(step)
             elif step.what.startswith("peer_"):
-                self._tell_peer(step.what, step.arg)
+                self._run_peer_step(step.what, step.arg)
             elif step.what == "abort":
-                self.notes.lost_track = True
+                self.record.may_lose = True
                 if conn.status is not Status.CLOSED:
-                    self.notes.stopped = "abort()"
+                    self.record.stopped = "abort()"
                 conn.abort()
             else:
                 await self._start(step)
@@ -165,9 +169,9 @@ class Machine:
             await self._pass_time(Step("settle"))
         match self.setup.leave:
             case "raise":
-                raise Boom("out of the body")
+                raise UserError("raised by the body")
             case "cancel":
-                outside.cancel()
+                scope.cancel()
                 await trio.lowlevel.checkpoint()
             case "close":
                 await conn.aclose(4003)
@@ -178,59 +182,61 @@ class Machine:
                 await trio.lowlevel.checkpoint()
             case "settle":
                 await trio.testing.wait_all_tasks_blocked()
-                self._look_for_sleepers()
+                self._check_no_task_is_stuck()
             case "nap":
                 await trio.sleep(step.arg)
                 await trio.testing.wait_all_tasks_blocked()
-                self._look_for_sleepers()
+                self._check_no_task_is_stuck()
             case "refuse":
-                self.net.dials.append(step.arg)
-            case "cancel" if self._waiting:
-                scopes = list(self._waiting)
+                self.transport.attempts.append(step.arg)
+            case "cancel" if self._running_calls:
+                scopes = list(self._running_calls)
                 scopes[step.arg % len(scopes)].cancel()
 
-    def _look_for_sleepers(self) -> None:
-        """Everybody is idle: nobody may wait for what is there."""
+    def _check_no_task_is_stuck(self) -> None:
+        """All tasks are blocked: none may wait for something that is available."""
         assert self.conn is not None
-        figures = self.conn.statistics()
-        calls = {call.partition("(")[0] for call in self._waiting.values()}
-        if figures.receive_queue and calls & {"receive", "receive_batch", "iterate"}:
-            self.notes.blame("a receiver sleeps, and there are messages")
-        if figures.mailbox or figures.send_queue_bytes or self.conn.status is not Status.OPEN:
+        statistics = self.conn.statistics()
+        calls = {call.partition("(")[0] for call in self._running_calls.values()}
+        if statistics.receive_queue and calls & {"receive", "receive_batch", "iterate"}:
+            self.record.fail("a receiver waits although there are messages")
+        if statistics.mailbox or statistics.send_queue_bytes or self.conn.status is not Status.OPEN:
             return
         if calls & {"send", "send_frame", "flush"}:
-            self.notes.blame(f"one of {calls} sleeps, and the send queue is empty")
-        if not figures.receive_queue and self.net.links[-1].unread:
-            self.notes.blame("the reader sleeps, and nothing holds it")
+            self.record.fail(f"one of {calls} waits although the send queue is empty")
+        if not statistics.receive_queue and self.transport.links[-1].unread:
+            self.record.fail("the reader waits although nothing pauses it")
 
-    def _tell_peer(self, what: str, arg: Any) -> None:
-        peer, notes = self.net.peers[-1], self.notes
+    def _run_peer_step(self, what: str, arg: Any) -> None:
+        peer, record = self.transport.peers[-1], self.record
         match what:
-            case "peer_says":
-                for word, size in arg:
-                    peer.say(frame_of(f"{notes.label('m')}:{word}", size, binary=size == 3))
+            case "peer_sends":
+                for action, size in arg:
+                    peer.send(frame_of(f"{record.label('m')}:{action}", size, binary=size == 3))
             case "peer_pings":
-                peer.say(Ping(arg.encode()))
+                peer.send(Ping(arg.encode()))
             case "peer_pongs" if arg:
                 peer.answer()
             case "peer_pongs":
-                peer.say(Pong(b"none"))
+                peer.send(Pong(b"none"))
             case "peer_closes":
-                peer.say(Close(arg))
+                peer.send(Close(arg))
             case "peer_ends":
-                peer.say(None)
+                peer.send(None)
             case "peer_drops":
-                notes.lost_track = True
+                record.may_lose = True
                 self._tasks.start_soon(peer.link.aclose)
             case "peer_resets" | "peer_violates":
-                notes.lost_track = True
-                peer.say(RESET if what == "peer_resets" else VIOLATION)
-            case "peer_beats":
-                peer.say(BEAT_ANSWER if self.setup.beat else frame_of(notes.label("m"), 0))
+                record.may_lose = True
+                peer.send(RESET if what == "peer_resets" else VIOLATION)
+            case "peer_answers_heartbeat":
+                peer.send(
+                    BEAT_ANSWER if self.setup.message_heartbeat else frame_of(record.label("m"), 0)
+                )
             case "peer_reads":
-                self._tasks.start_soon(self._let_read, peer, arg)
+                self._tasks.start_soon(self._read_frames, peer, arg)
 
-    async def _let_read(self, peer: Peer, count: int) -> None:
+    async def _read_frames(self, peer: Peer, count: int) -> None:
         with trio.move_on_after(60):
             for _ in range(count):
                 await peer.read()
@@ -239,16 +245,16 @@ class Machine:
 
     async def _start(self, step: Step) -> None:
         if step.inline:
-            with trio.move_on_after(PATIENCE):
+            with trio.move_on_after(CALL_TIMEOUT):
                 await self._calls.make(step.what, step.arg)
             return
         scope = trio.CancelScope()
-        self._waiting[scope] = f"{step.what}({step.arg!r})"
-        self._tasks.start_soon(self._apart, step, scope)
+        self._running_calls[scope] = f"{step.what}({step.arg!r})"
+        self._tasks.start_soon(self._call_in_background, step, scope)
 
-    async def _apart(self, step: Step, scope: trio.CancelScope) -> None:
+    async def _call_in_background(self, step: Step, scope: trio.CancelScope) -> None:
         try:
             with scope:
                 await self._calls.make(step.what, step.arg)
         finally:
-            del self._waiting[scope]
+            del self._running_calls[scope]

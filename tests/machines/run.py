@@ -1,7 +1,7 @@
-"""Runs one property for as many examples as wanted, in rounds, each with a seed of its own.
+"""Runs property tests in rounds with consecutive seeds.
 
-``python -m tests.machines.run connection --steps 1000000 --seed 1``; a failing round is run again
-alone with its seed and ``--rounds 1``.
+``python -m tests.machines.run connection --steps 1000000 --seed 1``. To repeat a failing round, use
+its seed and ``--rounds 1``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.transports.native import test_against_library as library
 __all__ = ["main"]
 
 PROPERTIES: dict[str, list[Callable[..., None]]] = {
-    "connection": [test_connection.test_any_program_finds_the_promises_kept],
+    "connection": [test_connection.test_any_scenario],
     "codec": [
         library.test_legal_conversations_are_read_alike,
         library.test_what_our_encoder_sends_is_read_alike,
@@ -34,14 +34,14 @@ PROPERTIES: dict[str, list[Callable[..., None]]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the rounds; 1 if a property broke."""
+    """Run the rounds."""
     parser = argparse.ArgumentParser(prog="python -m tests.machines.run", description=__doc__)
     parser.add_argument("what", choices=PROPERTIES)
     parser.add_argument(
-        "--seed", type=int, default=random.randrange(2**32), help="of the first round"
+        "--seed", type=int, default=random.randrange(2**32), help="seed of the first round"
     )
     parser.add_argument("--rounds", type=float, default=math.inf)
-    parser.add_argument("--steps", type=float, default=math.inf, help="of programs, in all")
+    parser.add_argument("--steps", type=float, default=math.inf, help="total number of steps")
     parser.add_argument("--seconds", type=float, default=math.inf)
     options = parser.parse_args(arguments)
     began = time.monotonic()

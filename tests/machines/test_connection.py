@@ -1,11 +1,11 @@
-"""Any program, against any connection: the promises hold."""
+"""Random scenarios against a connection."""
 
 from __future__ import annotations
 
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.machines.machine import run
-from tests.machines.programs import Program, programs
+from tests.machines.scenarios import Scenario, scenarios
 
 
 @settings(
@@ -16,7 +16,7 @@ from tests.machines.programs import Program, programs
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(programs)
-def test_any_program_finds_the_promises_kept(program: Program) -> None:
-    """Order, exactly once, one hook at a time, one end, nobody left waiting: see ``verdict``."""
-    run(program)
+@given(scenarios)
+def test_any_scenario(scenario: Scenario) -> None:
+    """All guarantees of ``checks`` hold."""
+    run(scenario)

@@ -1,4 +1,4 @@
-"""The target for atheris, run for a moment without it."""
+"""The atheris target, run with hypothesis instead."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from trioglock.transports.native import Decoder
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.one_of(st.binary(max_size=80), st.sampled_from(seeds())), st.binary(max_size=8))
-def test_any_bytes_mean_the_same_however_they_are_cut(data: bytes, more: bytes) -> None:
-    """The decoder raises nothing and keeps its bounds."""
+def test_any_bytes_decode_the_same_in_any_chunks(data: bytes, more: bytes) -> None:
+    """The decoder does not raise and stays within its limits."""
     check(data + more)
 
 
-def test_the_target_notices_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder that forgets what a chunk has begun is found out."""
+def test_the_target_detects_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that loses its state between chunks fails."""
     feed = Decoder.feed
 
     def forgetful(self: Decoder, chunk: bytes) -> object:

@@ -1,4 +1,4 @@
-"""What random programs have found, as plain tests."""
+"""Regression tests for defects that random scenarios have found."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from tests.machines.machine import run
-from tests.machines.programs import HOOKS, Program, Setup, Step
+from tests.machines.scenarios import HOOKS, Scenario, Setup, Step
 from tests.transports.servers import read_request, serving, upgrade
 from trioglock import (
     Backoff,
@@ -32,8 +32,8 @@ URL = "ws://memory.test/"
 Clock: TypeAlias = trio.testing.MockClock
 
 
-async def test_a_link_closed_as_a_frame_arrives_still_hands_it_up() -> None:
-    """A memory link that is closed while a frame wakes its reader loses nothing, raises nothing."""
+async def test_a_link_closed_while_a_frame_arrives_still_returns_it() -> None:
+    """Closing a memory link while a frame wakes its reader neither loses it nor raises."""
     near, far = memory_link_pair(Handshake(url="ws://memory.test/"))
     got: list[list[Event]] = []
 
@@ -48,11 +48,11 @@ async def test_a_link_closed_as_a_frame_arrives_still_hands_it_up() -> None:
     assert got == [[["a message"]]]
 
 
-async def test_flush_after_the_end_tells_of_unsent_messages(autojump_clock: Clock) -> None:
-    """A message that was dropped when the stream ended under a write is not flushed."""
-    net = MemoryTransport(capacity=0)
-    async with connect(URL, transport=net) as conn:
-        far = await net.accept()
+async def test_flush_raises_if_a_message_was_not_sent(autojump_clock: Clock) -> None:
+    """A message that was dropped when the stream ended during a write is not flushed."""
+    transport = MemoryTransport(capacity=0)
+    async with connect(URL, transport=transport) as conn:
+        far = await transport.accept()
         async with trio.open_nursery() as nursery:
             # The pong is being written, and the peer does not take it.
             nursery.start_soon(far.write, [Ping(b"still there?")])
@@ -65,8 +65,8 @@ async def test_flush_after_the_end_tells_of_unsent_messages(autojump_clock: Cloc
     assert caught.value.unsent == ("behind the pong",)
 
 
-async def test_a_ping_at_the_end_of_a_link_is_not_forgotten(autojump_clock: Clock) -> None:
-    """A ping begun as the block is cancelled, with a policy that would reconnect, still returns."""
+async def test_a_ping_at_the_end_of_a_link_returns(autojump_clock: Clock) -> None:
+    """A ping that starts while the block is cancelled does not hang, even if the policy retries."""
     returned = False
 
     async def ping() -> None:
@@ -75,11 +75,11 @@ async def test_a_ping_at_the_end_of_a_link_is_not_forgotten(autojump_clock: Cloc
             await conn.ping()
         returned = True
 
-    net = MemoryTransport()
+    transport = MemoryTransport()
     with trio.fail_after(60):
         async with trio.open_nursery() as calls:
             with trio.CancelScope() as scope:
-                async with connect(URL, transport=net, reconnect=Backoff()) as conn:
+                async with connect(URL, transport=transport, reconnect=Backoff()) as conn:
                     calls.start_soon(ping)
                     scope.cancel()
                     await trio.lowlevel.checkpoint()
@@ -87,11 +87,15 @@ async def test_a_ping_at_the_end_of_a_link_is_not_forgotten(autojump_clock: Cloc
 
 
 async def test_the_heartbeat_is_silent_after_our_close(autojump_clock: Clock) -> None:
-    """While reconnect() waits for the peer's Close, no message follows ours."""
-    net = MemoryTransport()
-    beat = MessageHeartbeat(message=lambda: "beat", is_answer=lambda message: message == "beat!")
-    async with connect(URL, transport=net, reconnect=True, ping_interval=1, heartbeat=beat) as conn:
-        far = await net.accept()
+    """While reconnect() waits for the peer's Close frame, no ping or message is sent."""
+    transport = MemoryTransport()
+    message_heartbeat = MessageHeartbeat(
+        message=lambda: "message_heartbeat", is_answer=lambda message: message == "beat!"
+    )
+    async with connect(
+        URL, transport=transport, reconnect=True, ping_interval=1, heartbeat=message_heartbeat
+    ) as conn:
+        far = await transport.accept()
         conn.start_soon(conn.reconnect)
         await trio.sleep(3.5)
         assert await far.receive() == [Close(1000)]
@@ -99,7 +103,7 @@ async def test_the_heartbeat_is_silent_after_our_close(autojump_clock: Clock) ->
 
 
 class Slow(Socket[int]):
-    """Takes a second for each message, and notes what is going on."""
+    """Takes a second for each message and records the calls."""
 
     def __init__(self) -> None:
         self.going_on: list[str] = []
@@ -121,8 +125,8 @@ class Slow(Socket[int]):
 
 
 async def test_no_hook_goes_on_while_terminate_runs(autojump_clock: Clock) -> None:
-    """An async ``handle_send`` that works for a caller outside has ended before ``terminate``."""
-    slow = Slow()
+    """An async ``handle_send`` in the task of a caller ends before ``terminate`` starts."""
+    async_hooks = Slow()
 
     async def send() -> None:
         with pytest.raises(ConnectionClosed):
@@ -130,17 +134,17 @@ async def test_no_hook_goes_on_while_terminate_runs(autojump_clock: Clock) -> No
 
     async with (
         trio.open_nursery() as calls,
-        connect(URL, slow, transport=MemoryTransport()) as conn,
+        connect(URL, async_hooks, transport=MemoryTransport()) as conn,
     ):
         calls.start_soon(send)
         await trio.sleep(0.5)
-        assert slow.going_on == ["handle_send"]
+        assert async_hooks.going_on == ["handle_send"]
         conn.abort()
-    assert slow.last_words == []
+    assert async_hooks.last_words == []
 
 
 class Stubborn(Socket[None]):
-    """Wants to reconnect, once, after some thought."""
+    """Decides to reconnect once, after a delay."""
 
     def __init__(self, thought: float) -> None:
         self.thought = thought
@@ -154,14 +158,14 @@ class Stubborn(Socket[None]):
 
 @pytest.mark.parametrize("leave", ["return", "aclose", "abort"])
 @pytest.mark.parametrize("thinks", [False, True])
-async def test_who_leaves_while_the_peer_closes_is_not_reconnected(
+async def test_no_reconnect_after_the_body_ended(
     autojump_clock: Clock, leave: str, thinks: bool
 ) -> None:
-    """``Reconnect`` does not bring back a connection that the program has left meanwhile."""
-    net = MemoryTransport()
+    """A ``Reconnect`` decision has no effect if the body has ended meanwhile."""
+    transport = MemoryTransport()
     with trio.fail_after(60):
-        async with connect(URL, Stubborn(2 if thinks else 0.001), transport=net) as conn:
-            far = await net.accept()
+        async with connect(URL, Stubborn(2 if thinks else 0.001), transport=transport) as conn:
+            far = await transport.accept()
             await far.write([Close(1012)])
             if thinks:
                 await far.send_eof()
@@ -173,11 +177,11 @@ async def test_who_leaves_while_the_peer_closes_is_not_reconnected(
                 conn.abort()
                 await conn.wait_closed()
                 assert trio.current_time() == left
-    assert len(net.dialed) == 1
+    assert len(transport.dialed) == 1
 
 
 async def test_nothing_is_accepted_after_abort(autojump_clock: Clock) -> None:
-    """Not even in the very tick of ``abort()`` is a message taken that cannot be sent any more."""
+    """``send`` raises immediately after ``abort()``, before the next step of the scheduler."""
     async with connect(URL, transport=MemoryTransport()) as conn:
         conn.abort()
         with pytest.raises(ConnectionClosed):
@@ -185,7 +189,7 @@ async def test_nothing_is_accepted_after_abort(autojump_clock: Clock) -> None:
 
 
 class Reluctant(Socket[str]):
-    """Aborts before it has begun."""
+    """Aborts in ``init_stream``."""
 
     def __init__(self) -> None:
         self.called: list[str] = []
@@ -202,8 +206,8 @@ class Reluctant(Socket[str]):
         self.called.append("terminate")
 
 
-async def test_abort_in_init_stream_is_heard_at_once(autojump_clock: Clock) -> None:
-    """After ``abort()`` no hook is called but ``terminate``."""
+async def test_abort_in_init_stream(autojump_clock: Clock) -> None:
+    """After ``abort()`` only ``terminate`` is called."""
     reluctant = Reluctant()
     async with connect(URL, reluctant, transport=MemoryTransport()) as conn:
         await conn.wait_closed()
@@ -211,7 +215,7 @@ async def test_abort_in_init_stream_is_heard_at_once(autojump_clock: Clock) -> N
 
 
 async def test_a_policy_that_raises_at_a_violation_closes_once() -> None:
-    """The failure comes out of the block, and one Close frame goes to the peer."""
+    """The block raises the exception, and one Close frame is sent."""
     said = bytearray()
 
     async def script(stream: trio.abc.Stream) -> None:
@@ -235,14 +239,14 @@ async def test_a_policy_that_raises_at_a_violation_closes_once() -> None:
 ALL_PLAIN = frozenset(HOOKS)
 
 FOUND = {
-    "a call in the tick in which the nursery closes": Program(
-        Setup(hooks=ALL_PLAIN, decisions=("again",), dials=("ok", "hang")),
+    "a call in the tick in which the nursery closes": Scenario(
+        Setup(hooks=ALL_PLAIN, decisions=("again",), attempts=("ok", "hang")),
         (Step("peer_ends"), Step("settle"), Step("call", ("none", None))),
     ),
-    "flush and loss in one tick": Program(
+    "flush and loss in one tick": Scenario(
         Setup(), (Step("send", ("one", 0)), Step("yield"), Step("flush"), Step("peer_drops"))
     ),
-    "flush after a loss under a pong": Program(
+    "flush after a loss under a pong": Scenario(
         Setup(),
         (
             *(Step("peer_pings", "none"), Step("yield"), Step("peer_drops"), Step("yield")),
@@ -250,7 +254,7 @@ FOUND = {
             Step("flush"),
         ),
     ),
-    "a sender behind the pings of an old link": Program(
+    "a sender behind the pings of an old link": Scenario(
         Setup(
             peer="silent",
             capacity=3,
@@ -258,21 +262,21 @@ FOUND = {
         ),
         (Step("nap", 7), Step("send", ("one", 0)), Step("reconnect", inline=True)),
     ),
-    "a violation, and then the body returns": Program(
+    "a violation, and then the body returns": Scenario(
         Setup(hooks=ALL_PLAIN, decisions=("again",), peer="reads"),
         (Step("peer_violates"), Step("settle")),
     ),
-    "a block that is cancelled": Program(Setup(leave="cancel"), ()),
-    "a listener that closes at a violation": Program(
-        Setup(eager=True, meddler=("CloseStarted", "close")), (Step("peer_violates"),)
+    "a block that is cancelled": Scenario(Setup(leave="cancel"), ()),
+    "a listener that closes at a violation": Scenario(
+        Setup(writes_now=True, interference=("CloseStarted", "close")), (Step("peer_violates"),)
     ),
-    "a listener that sends at once while a ping leaves": Program(
-        Setup(eager=True, capacity=3, meddler=("FrameSent", "at once")), (Step("ping"),)
+    "a listener that sends at once while a ping leaves": Scenario(
+        Setup(writes_now=True, capacity=3, interference=("FrameSent", "immediate")), (Step("ping"),)
     ),
 }
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_a_program_that_once_broke_a_promise(name: str) -> None:
-    """What the machine has found once, it does not find again."""
+def test_a_scenario_that_once_failed(name: str) -> None:
+    """The scenario passes all checks."""
     run(FOUND[name])

@@ -1,1 +1,1 @@
-"""A long run, by ``nox -s soak``; pytest collects nothing here."""
+"""A long test, run by ``nox -s soak``, not by pytest."""

@@ -1,4 +1,4 @@
-"""The server of the soak: echoes on a given port until it is killed."""
+"""The server of the soak test: echoes on a given port until it is killed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Many connections, messages both ways, and a server that is killed again and again.
+"""Many connections exchange messages with a server that is killed repeatedly.
 
-Memory must stay flat once all is warm, every connection must come back, and at the end no task and
-no descriptor may be left. Run it with ``nox -s soak``; ``--minutes`` and ``--connections`` make it
-shorter or smaller.
+Memory must stay constant after a warm-up, every connection must reconnect, and at the end no task
+and no file descriptor may remain. Run it with ``nox -s soak``; ``--minutes`` and ``--connections``
+make it shorter or smaller.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trioglock import Backoff, Connection, ConnectionInfo, ConnectOptions, Socke
 KILL_EVERY = 20.0
 LOOK_EVERY = 10.0
 WARM_UP = 1 / 6
-"""The part of the run after which memory must not grow: 5 of 30 minutes."""
+"""The fraction of the run that is warm-up: 5 of 30 minutes."""
 GROWTH = 0.02
 OPTIONS: ConnectOptions = {
     "reconnect": Backoff(initial=0.5, maximum=5, max_attempts=None),
@@ -38,7 +38,7 @@ OPTIONS: ConnectOptions = {
 
 @dataclass
 class Tally:
-    """What happened so far."""
+    """The counters of the run."""
 
     sent: int = 0
     received: int = 0
@@ -48,7 +48,7 @@ class Tally:
 
 
 class Counter(Socket[int]):
-    """Counts what it receives."""
+    """Counts received messages."""
 
     def __init__(self, tally: Tally) -> None:
         self.tally = tally
@@ -69,19 +69,19 @@ def free_port() -> int:
 
 
 def memory() -> int:
-    """Bytes of this process that are in memory (Linux)."""
+    """The resident memory of this process in bytes (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def open_descriptors() -> int:
-    """How many this process has (Linux)."""
+    """The number of file descriptors of this process (Linux)."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def serve_and_kill(
     port: int, tally: Tally, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Run the server, kill it every 20 seconds, start it again."""
+    """Run the server; kill and restart it every 20 seconds."""
     command = [sys.executable, str(Path(__file__).with_name("server.py")), str(port)]
     while True:
         process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
@@ -111,7 +111,7 @@ async def talk(url: str, tally: Tally, number: int) -> None:
 
 
 async def look(tally: Tally) -> None:
-    """Note the memory now and then."""
+    """Record the memory usage periodically."""
     while True:
         await trio.sleep(LOOK_EVERY)
         gc.collect()
@@ -126,7 +126,7 @@ async def look(tally: Tally) -> None:
 
 
 async def soak(minutes: float, connections: int) -> int:
-    """Run it; 0 if all is well."""
+    """Run the soak test."""
     tally = Tally()
     descriptors, tasks = open_descriptors(), trio.lowlevel.current_statistics().tasks_living
     port = free_port()
@@ -158,7 +158,7 @@ async def soak(minutes: float, connections: int) -> int:
 
 
 def judge(tally: Tally, warm_at: float, reconnects: list[int], connections: int) -> list[str]:
-    """What is wrong with the figures."""
+    """Return the failed checks."""
     problems = []
     warm = [rss for at, rss in tally.memory if at >= warm_at]
     third = max(1, len(warm) // 3)

@@ -1,4 +1,4 @@
-"""What the tests of telemetry share: a listener that keeps what it hears."""
+"""Helpers of the telemetry tests: a listener that records events."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 
 from trioglock.telemetry import Event, listen
 
-__all__ = ["Seen", "heard", "kinds", "values"]
+__all__ = ["Seen", "kinds", "recorded", "values"]
 
 Seen = list[Event]
 
 
 @contextmanager
-def heard(*kinds: type[Event]) -> Iterator[Seen]:
-    """What is told of the connections of the process within the block; by default everything."""
+def recorded(*kinds: type[Event]) -> Iterator[Seen]:
+    """Record the events within the block."""
     seen: Seen = []
     with listen(seen.append, *kinds):
         yield seen
 
 
 def kinds(seen: Seen) -> list[str]:
-    """Their names, in order."""
+    """The names of the kinds of events."""
     return [type(event).__name__ for event in seen]
 
 
 def values(event: Event) -> dict[str, Any]:
-    """Its fields, but for the connection."""
+    """The fields of an event, except the connection."""
     names = [field.name for field in dataclasses.fields(event) if field.name != "connection"]
     return {name: getattr(event, name) for name in names}

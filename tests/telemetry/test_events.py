@@ -1,4 +1,4 @@
-"""Events: what happens to live connections, told in order, on both sides, and only if wanted."""
+"""The events of connections, on both sides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.hooks.helpers import URL, linked
-from tests.telemetry.helpers import Seen, heard, kinds, values
+from tests.telemetry.helpers import Seen, kinds, recorded, values
 from trioglock import (
     Aborted,
     Backoff,
@@ -56,9 +56,9 @@ class Replying(Socket[None]):
         return Reply("re: " + frame), state
 
 
-async def test_a_whole_life(autojump_clock: MockClock) -> None:
-    """From the attempt to the end, each step once and in order, with what it is about."""
-    with heard() as seen:
+async def test_events_of_a_connection(autojump_clock: MockClock) -> None:
+    """From the attempt to the end, each once and in order."""
+    with recorded() as seen:
         async with linked(Replying(), name="life") as (conn, far):
             await conn.send("hello")
             for frame in ("question", Ping(b"x"), Close(4000, "bye")):
@@ -91,11 +91,11 @@ async def test_a_whole_life(autojump_clock: MockClock) -> None:
 
 
 async def test_failed_attempts_and_reconnects(autojump_clock: MockClock) -> None:
-    """An attempt that fails, the delay, the next one, a loss, and the link that follows it."""
+    """A failed attempt, the delay, the next attempt, a loss, and the next link."""
     transport = MemoryTransport()
     transport.refuse_next(refused := OSError("nobody there"))
     policy = Backoff(initial=2, jitter="none")
-    with heard() as seen:
+    with recorded() as seen:
         async with connect(URL, transport=transport, reconnect=policy, ping_interval=None) as conn:
             far = await transport.accept()
             await trio.sleep(20)
@@ -118,9 +118,9 @@ async def test_failed_attempts_and_reconnects(autojump_clock: MockClock) -> None
     assert seen[-1] == Terminated(connection=seen[0].connection, reason=Aborted(attempt=3))
 
 
-async def test_a_silent_peer_is_missed_and_forced(autojump_clock: MockClock) -> None:
-    """The heartbeat's verdict, and the link that is dropped for it."""
-    with heard(HeartbeatMissed, LinkClosed) as seen:
+async def test_a_silent_peer(autojump_clock: MockClock) -> None:
+    """The heartbeat expires, and the link is dropped."""
+    with recorded(HeartbeatMissed, LinkClosed) as seen:
         async with linked(ping_interval=1, ping_timeout=2) as (conn, _):
             await conn.wait_closed()
     missed, gone = seen
@@ -129,9 +129,9 @@ async def test_a_silent_peer_is_missed_and_forced(autojump_clock: MockClock) -> 
     assert gone.forced
 
 
-async def test_who_is_not_confirmed_in_time_drops_the_link(autojump_clock: MockClock) -> None:
-    """A close that the peer does not answer ends by force; an abort is no force of that kind."""
-    with heard(LinkClosed) as seen:
+async def test_forced_ends(autojump_clock: MockClock) -> None:
+    """A close without an answer is forced; an abort is not."""
+    with recorded(LinkClosed) as seen:
         async with linked(close_timeout=5) as (conn, _):
             await conn.aclose()
         async with linked() as (conn, _):
@@ -141,7 +141,7 @@ async def test_who_is_not_confirmed_in_time_drops_the_link(autojump_clock: MockC
 
 
 async def test_failures_of_hooks_and_tasks(autojump_clock: MockClock) -> None:
-    """The hook by name, and whether the connection ends by it; a task has no name."""
+    """The event has the name of the hook, and whether it ends the connection."""
 
     class Failing(Socket[None]):
         def handle_send(self, message: Any, state: None) -> tuple[Any, None]:
@@ -159,7 +159,7 @@ async def test_failures_of_hooks_and_tasks(autojump_clock: MockClock) -> None:
     async def task() -> None:
         raise OSError("of a task")
 
-    with heard(HookFailed) as seen, pytest.raises(BaseExceptionGroup):
+    with recorded(HookFailed) as seen, pytest.raises(BaseExceptionGroup):
         async with linked(Failing()) as (conn, far):
             with pytest.raises(KeyError):
                 await conn.send("x")
@@ -167,7 +167,7 @@ async def test_failures_of_hooks_and_tasks(autojump_clock: MockClock) -> None:
                 await conn.call("x")
             await far.write(["boom"])
             await conn.wait_closed()
-    with heard(HookFailed) as more, pytest.raises(OSError, match="of a task"):
+    with recorded(HookFailed) as more, pytest.raises(OSError, match="of a task"):
         async with linked() as (conn, _):
             conn.start_soon(task)
             await conn.wait_closed()
@@ -183,17 +183,17 @@ async def test_failures_of_hooks_and_tasks(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("style", ["plain", "async"])
-async def test_what_send_was_given_is_not_the_hooks_failure(
+async def test_an_invalid_message_is_not_a_failure_of_a_hook(
     style: str, autojump_clock: MockClock
 ) -> None:
-    """The default hook takes no dict: that is the caller's mistake. Nor is the end a failure."""
+    """The default hook is not blamed for a dict, nor for the end of the connection."""
 
     class Slow(Socket[None]):
         async def handle_send(self, message: Any, state: None) -> tuple[Any, None]:
             await trio.sleep_forever()
             return message, state
 
-    with heard(HookFailed) as seen:
+    with recorded(HookFailed) as seen:
         async with (
             linked(Slow() if style == "async" else Socket()) as (conn, _),
             trio.open_nursery() as nursery,
@@ -210,14 +210,14 @@ async def _sends(conn: Connection[Any]) -> None:
 
 
 async def test_backpressure_of_the_reader(autojump_clock: MockClock) -> None:
-    """A full receive queue, a mailbox that lags: when reading stops, for what, and for how long."""
+    """The receive queue or the mailbox is full; the events have the queue and the time."""
 
     class Slow(Socket[None]):
         async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
             await trio.sleep(1)
             return None, state
 
-    with heard(BackpressureStarted, BackpressureEnded) as seen:
+    with recorded(BackpressureStarted, BackpressureEnded) as seen:
         async with linked(max_queue=2) as (conn, far):
             await far.write(["1", "2", "3"])
             await trio.sleep(7)
@@ -235,9 +235,9 @@ async def test_backpressure_of_the_reader(autojump_clock: MockClock) -> None:
 
 
 async def test_backpressure_of_senders(autojump_clock: MockClock) -> None:
-    """Each send that has to wait, also one that is cancelled; one that need not is not told."""
+    """Each send that waits has events, even if it is cancelled."""
     transport = MemoryTransport(capacity=10)
-    with heard(BackpressureStarted, BackpressureEnded) as seen:
+    with recorded(BackpressureStarted, BackpressureEnded) as seen:
         async with connect(URL, transport=transport, write_limit=10, write_timeout=None) as conn:
             await transport.accept()
             with pytest.raises(trio.WouldBlock):
@@ -260,8 +260,8 @@ async def test_backpressure_of_senders(autojump_clock: MockClock) -> None:
 async def test_dropped_messages(
     overflow: Any, dropped: list[str], autojump_clock: MockClock
 ) -> None:
-    """Each message that the policy gives up."""
-    with heard(MessageDropped) as seen:
+    """Each dropped message has an event."""
+    with recorded(MessageDropped) as seen:
         async with linked(max_queue=2, overflow=overflow) as (conn, far):
             await far.write(["1", "2", "3", "4"])
             await trio.testing.wait_all_tasks_blocked()
@@ -270,14 +270,14 @@ async def test_dropped_messages(
     assert sorted(map(str, told)) == dropped
 
 
-async def test_violations_and_crashes_close_locally(autojump_clock: MockClock) -> None:
-    """When it is we who close, whatever the reason, it is told as such."""
+async def test_violations_and_failures_close_locally(autojump_clock: MockClock) -> None:
+    """The side is local if we close, for whatever reason."""
 
     class Crashing(Socket[None]):
         def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
             raise ValueError("crash")
 
-    with heard(CloseStarted) as seen:
+    with recorded(CloseStarted) as seen:
         with pytest.raises(ValueError, match="crash"):
             async with linked(Crashing()) as (conn, far):
                 await far.write(["x"])
@@ -288,15 +288,15 @@ async def test_violations_and_crashes_close_locally(autojump_clock: MockClock) -
     assert told == [("local", 1011), ("local", 1000)]
 
 
-async def test_a_server_tells_of_its_connections(autojump_clock: MockClock) -> None:
-    """Its own side, and no attempts: those are the client's. What is prepared is told plainly."""
+async def test_events_of_a_server(autojump_clock: MockClock) -> None:
+    """They have the side of the server and no attempts."""
 
     async def handler(conn: Connection[Any]) -> None:
         conn.send_frame_nowait(PreparedMessage("hello"))
         await conn.wait_closed()
 
     listener = MemoryListener()
-    with heard() as seen:
+    with recorded() as seen:
         async with (
             serve(handler, listeners=[listener]),
             connect("ws://h/p?token=x", stream=listener.open_stream) as conn,
@@ -314,10 +314,8 @@ async def test_a_server_tells_of_its_connections(autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize("end", ["cancelled", "interrupted", "in a hook", "by a hook"])
-async def test_a_link_that_is_cut_off_is_told_to_its_end(
-    end: str, autojump_clock: MockClock
-) -> None:
-    """Cancelled from outside, or by KeyboardInterrupt: the link is gone, then the connection."""
+async def test_a_cancelled_link_has_all_events(end: str, autojump_clock: MockClock) -> None:
+    """After a cancellation or KeyboardInterrupt: LinkClosed, then Terminated."""
 
     class Slow(Socket[None]):
         async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
@@ -326,7 +324,7 @@ async def test_a_link_that_is_cut_off_is_told_to_its_end(
             await trio.sleep_forever()
             return None, state
 
-    with heard() as seen, trio.CancelScope() as outside:
+    with recorded() as seen, trio.CancelScope() as outside:
         try:
             async with linked(Slow(), reconnect=True) as (_, far):
                 await far.write(["hello"])
@@ -344,14 +342,14 @@ async def test_a_link_that_is_cut_off_is_told_to_its_end(
     assert values(seen[-1]) == {"reason": Aborted(attempt=1)}
 
 
-async def test_an_attempt_that_is_cancelled_comes_to_nothing(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_attempt(autojump_clock: MockClock) -> None:
     """It has neither failed nor led to a link."""
 
     async def never() -> trio.abc.Stream:
         await trio.sleep_forever()
         raise AssertionError
 
-    with heard() as seen:
+    with recorded() as seen:
         with trio.move_on_after(1):
             async with connect(URL, stream=never):
                 pass
@@ -362,8 +360,8 @@ async def test_an_attempt_that_is_cancelled_comes_to_nothing(autojump_clock: Moc
     assert kinds(seen) == ["ConnectStarted", "Terminated"] * 2
 
 
-async def test_nothing_follows_the_end(autojump_clock: MockClock) -> None:
-    """A send that waited is told to go on before, though its task has still to wake."""
+async def test_terminated_is_the_last_event(autojump_clock: MockClock) -> None:
+    """The wait of a sender ends before, although its task has not run yet."""
     transport = MemoryTransport(capacity=0)
     senders = 10
 
@@ -372,7 +370,7 @@ async def test_nothing_follows_the_end(autojump_clock: MockClock) -> None:
             while True:
                 await conn.send("0123456789")
 
-    with heard(BackpressureStarted, BackpressureEnded, Terminated) as seen:
+    with recorded(BackpressureStarted, BackpressureEnded, Terminated) as seen:
         async with (
             trio.open_nursery() as nursery,
             connect(URL, transport=transport, write_limit=10, ping_interval=None) as conn,
@@ -393,10 +391,8 @@ async def test_nothing_follows_the_end(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("kind", [Connected, FrameSent, CloseStarted, LinkClosed, Terminated])
-async def test_a_listener_that_is_interrupted_leaves_nobody_waiting(
-    kind: type[Event], autojump_clock: MockClock
-) -> None:
-    """KeyboardInterrupt comes out of the block; the link is freed, and who waited is told."""
+async def test_an_interrupt_in_a_listener(kind: type[Event], autojump_clock: MockClock) -> None:
+    """The block raises it, the link is closed, and all waiting tasks are woken."""
     transport = MemoryTransport()
     closed = trio.Event()
 
@@ -408,7 +404,7 @@ async def test_a_listener_that_is_interrupted_leaves_nobody_waiting(
         raise KeyboardInterrupt
 
     async with trio.open_nursery() as nursery:
-        with heard(LinkClosed, Terminated) as seen, listen(interrupted, kind):
+        with recorded(LinkClosed, Terminated) as seen, listen(interrupted, kind):
             with pytest.raises(KeyboardInterrupt):
                 async with connect(
                     URL, Waiting(lambda conn: nursery.start_soon(wait, conn)), transport=transport
@@ -431,17 +427,17 @@ class Waiting(Socket[None]):
         self.begin(info.connection)
 
 
-async def test_nobody_waits_for_ever_when_terminate_is_interrupted(
+async def test_an_interrupt_in_terminate(
     autojump_clock: MockClock,
 ) -> None:
-    """The end is told, and wait_closed() returns."""
+    """Terminated is emitted, and wait_closed() returns."""
 
     class Interrupted(Socket[None]):
         def terminate(self, reason: Any, state: None) -> None:
             raise KeyboardInterrupt
 
     async with trio.open_nursery() as nursery:
-        with heard(Terminated) as seen, pytest.raises(KeyboardInterrupt):
+        with recorded(Terminated) as seen, pytest.raises(KeyboardInterrupt):
             async with linked(Interrupted()) as (conn, _):
                 nursery.start_soon(conn.wait_closed)
                 await trio.testing.wait_all_tasks_blocked()
@@ -449,7 +445,7 @@ async def test_nobody_waits_for_ever_when_terminate_is_interrupted(
 
 
 def test_events_are_frozen_values() -> None:
-    """Two that say the same are equal, and none can be changed."""
+    """They are compared by value and immutable."""
     every = [getattr(events, name) for name in events.__all__]
     classes = [kind for kind in every if isinstance(kind, type) and issubclass(kind, Event)]
     assert len(classes) == 16
@@ -458,8 +454,8 @@ def test_events_are_frozen_values() -> None:
         assert "__slots__" in vars(kind)
 
 
-def test_an_event_can_be_logged_as_it_is() -> None:
-    """Its repr is short and without secrets, whatever it is about; its fields have all of it."""
+def test_the_repr_of_an_event() -> None:
+    """It is short and redacted; the fields are complete."""
     secret = '{"password": "s3cret"}'
     seen: Seen = []
     with listen(seen.append):
@@ -471,7 +467,7 @@ def test_an_event_can_be_logged_as_it_is() -> None:
         emitter.messages_dropped([{"token": "s3cret"}, [secret] * 10_000])
         emitter.connect_failed(1, OSError("no wss://al:s3cret@h/"), 1.0)
         emitter.connected(1, 1, 0.0, url="ws://h/?a=s3cret", peer="", subprotocol="x.bearer.s3cret")
-        emitter.terminated(RemoteClose(code=4000, reason="token=s3cret"))
+        emitter.terminated(RemoteClose(code=4000, reason="ws://h/?token=s3cret"))
     assert len(seen) == 10
     for event in seen:
         assert "s3cret" not in repr(event)
@@ -483,10 +479,10 @@ def test_an_event_can_be_logged_as_it_is() -> None:
     )
 
 
-async def test_nothing_is_built_when_nobody_listens(
+async def test_no_event_is_created_without_listeners(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No event of any kind is made, but those that somebody wants."""
+    """Only events that a listener receives are created."""
     made: list[str] = []
 
     def noted(kind: Any) -> Any:
@@ -511,6 +507,6 @@ async def test_nothing_is_built_when_nobody_listens(
 
     await life()
     assert made == []
-    with heard(Connected, FrameReceived):
+    with recorded(Connected, FrameReceived):
         await life()
     assert made == ["Connected", "FrameReceived", "FrameReceived"]

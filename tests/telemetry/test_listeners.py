@@ -1,4 +1,4 @@
-"""Listeners: who is told, from when to when, and what they may do while they are told."""
+"""Listeners: starting, stopping, failures and allowed calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.hooks.helpers import URL, linked
-from tests.telemetry.helpers import Seen, heard, kinds, values
+from tests.telemetry.helpers import Seen, kinds, recorded, values
 from trioglock import (
     Backoff,
     Close,
@@ -27,18 +27,18 @@ from trioglock.telemetry import (
     ConnectStarted,
     Event,
     EventEmitter,
+    EventListener,
     FrameSent,
-    Listening,
     ReconnectScheduled,
     Terminated,
     listen,
 )
 
 
-async def test_any_number_listen_each_to_what_it_wants(autojump_clock: MockClock) -> None:
-    """All, some kinds, or the base of all; who has stopped hears nothing more."""
-    with heard() as everything, heard(Event) as base, heard(Terminated) as ends:
-        with heard(Connected) as stopped:
+async def test_listeners_choose_kinds(autojump_clock: MockClock) -> None:
+    """All events, some kinds, or the base class; a stopped listener receives none."""
+    with recorded() as everything, recorded(Event) as base, recorded(Terminated) as ends:
+        with recorded(Connected) as stopped:
             pass
         async with linked():
             pass
@@ -50,11 +50,11 @@ async def test_any_number_listen_each_to_what_it_wants(autojump_clock: MockClock
     assert kinds(ends) == ["Terminated"]
 
 
-async def test_it_begins_and_ends_on_live_connections(autojump_clock: MockClock) -> None:
-    """Also the frames of one that was open before."""
+async def test_listeners_of_open_connections(autojump_clock: MockClock) -> None:
+    """They also receive the frames of connections that were opened before."""
     async with linked() as (conn, _):
         await conn.send("before")
-        with heard(FrameSent) as seen:
+        with recorded(FrameSent) as seen:
             await conn.send("during")
             await conn.flush()
         await conn.send("after")
@@ -62,36 +62,36 @@ async def test_it_begins_and_ends_on_live_connections(autojump_clock: MockClock)
     assert [event.frame for event in seen if isinstance(event, FrameSent)] == ["during"]
 
 
-async def test_the_trace_and_listeners_do_not_disturb_each_other(
+async def test_the_trace_and_listeners_are_independent(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Switching one off leaves the other on."""
+    """Stopping one does not affect the other."""
     async with linked(trace=True) as (conn, _):
-        with heard(FrameSent) as seen:
+        with recorded(FrameSent) as seen:
             conn.trace(False)
-            await conn.send("told")
+            await conn.send("message")
             await conn.flush()
             conn.trace(True)
         await conn.send("traced")
         await conn.flush()
         conn.trace(False)
-    assert [values(event)["frame"] for event in seen] == ["told"]
+    assert [values(event)["frame"] for event in seen] == ["message"]
     text = caplog.text
     assert "'traced'" in text
-    assert "'told'" not in text
+    assert "'message'" not in text
 
 
-async def test_a_listener_that_raises_harms_nobody(
+async def test_a_listener_that_raises(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged with its traceback and told nothing more; all others go on."""
+    """It is logged with its traceback and stopped; all others continue."""
     calls = []
 
     def broken(event: Event) -> None:
         calls.append(event)
         raise RuntimeError("of the listener")
 
-    with listen(broken), heard() as seen:
+    with listen(broken), recorded() as seen:
         async with linked() as (conn, far):
             await conn.send("x")
             await far.write([Close(1000)])
@@ -102,26 +102,26 @@ async def test_a_listener_that_raises_harms_nobody(
     assert kinds(seen)[-1] == "Terminated"
     [record] = [r for r in caplog.records if r.name == "trioglock.telemetry"]
     assert record.levelno == logging.ERROR
-    assert "told nothing more" in record.getMessage()
+    assert "raised and was stopped" in record.getMessage()
     assert "of the listener" in caplog.text
 
 
 def test_one_listener_may_stop_another() -> None:
-    """Who is stopped is not told the event that is being told, and who begins is told the next."""
+    """A stopped listener does not receive the current event, a started one the next."""
     late: Seen = []
-    told: Seen = []
+    received: Seen = []
 
     def stop(event: Event) -> None:
         other.stop()
         begun.append(listen(late.append, ConnectStarted))
 
-    begun: list[Listening] = []
-    with listen(stop, ConnectStarted) as first, listen(told.append, ConnectStarted) as other:
+    begun: list[EventListener] = []
+    with listen(stop, ConnectStarted) as first, listen(received.append, ConnectStarted) as other:
         emitter = EventEmitter("x", of="client")
         emitter.connect_started(1)
         first.stop()
         emitter.connect_started(2)
-    assert told == []
+    assert received == []
     assert [event.attempt for event in late if isinstance(event, ConnectStarted)] == [2]
     for one in begun:
         one.stop()
@@ -129,11 +129,11 @@ def test_one_listener_may_stop_another() -> None:
     assert len(late) == 1
 
 
-def test_beginning_twice_is_harmless() -> None:
-    """It is told each event once, and can begin again."""
-    told: Seen = []
+def test_starting_twice() -> None:
+    """The listener receives each event once, and can be started again."""
+    received: Seen = []
     emitter = EventEmitter("x", of="client")
-    with listen(told.append, ConnectStarted) as listening:
+    with listen(received.append, ConnectStarted) as listening:
         listening.start()
         emitter.connect_started(1)
         listening.stop()
@@ -141,13 +141,13 @@ def test_beginning_twice_is_harmless() -> None:
         listening.start()
         emitter.connect_started(3)
     emitter.connect_started(4)
-    assert [event.attempt for event in told if isinstance(event, ConnectStarted)] == [1, 3]
+    assert [event.attempt for event in received if isinstance(event, ConnectStarted)] == [1, 3]
 
 
-def test_a_listener_that_raises_into_a_log_that_raises(
+def test_a_listener_and_a_log_handler_that_raise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It ends there all the same."""
+    """The listener is stopped."""
 
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -158,14 +158,14 @@ def test_a_listener_that_raises_into_a_log_that_raises(
 
     logger = logging.getLogger("trioglock.telemetry")
     monkeypatch.setattr(logger, "handlers", [Broken()])
-    with listen(broken, ConnectStarted), heard(ConnectStarted) as seen:
+    with listen(broken, ConnectStarted), recorded(ConnectStarted) as seen:
         EventEmitter("x", of="client").connect_started(1)
     assert len(seen) == 1
 
 
 def test_several_threads_have_the_same_listeners() -> None:
-    """Each is told of the connections of all, while others come and go."""
-    told: Seen = []
+    """They receive the events of all threads, while others start and stop."""
+    received: Seen = []
     failures: list[BaseException] = []
 
     def live() -> None:
@@ -183,22 +183,22 @@ def test_several_threads_have_the_same_listeners() -> None:
         except BaseException as error:
             failures.append(error)
 
-    with listen(told.append, Connected, FrameSent, Terminated):
+    with listen(received.append, Connected, FrameSent, Terminated):
         threads = [threading.Thread(target=live) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     assert failures == []
-    assert Counter(kinds(told)) == {"Connected": 80, "FrameSent": 80, "Terminated": 80}
-    assert not EventEmitter.frames
-    with heard(Connected) as seen:
+    assert Counter(kinds(received)) == {"Connected": 80, "FrameSent": 80, "Terminated": 80}
+    assert not EventEmitter.emits_frames
+    with recorded(Connected) as seen:
         pass
     assert seen == []
 
 
-async def test_a_listener_may_open_and_look_at_connections(autojump_clock: MockClock) -> None:
-    """From within: another connection, the report of this one, its trace."""
+async def test_a_listener_may_use_connections(autojump_clock: MockClock) -> None:
+    """It may open one, ask for a report, and start a trace."""
     reports: list[str] = []
     async with trio.open_nursery() as nursery:
 
@@ -226,7 +226,7 @@ async def test_a_listener_may_open_and_look_at_connections(autojump_clock: MockC
 
 
 async def test_a_listener_may_send(autojump_clock: MockClock) -> None:
-    """Also at once, and while another frame is about to leave: it leaves behind that."""
+    """A frame that it sends while another is being sent stays behind that."""
     transport = MemoryTransport(capacity=1)
     async with connect(URL, transport=transport, ping_interval=None) as conn:
         far = await transport.accept()
@@ -249,8 +249,8 @@ async def test_a_listener_may_send(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("end", ["abort", "close"])
-async def test_a_listener_may_give_up_reconnecting(end: str, autojump_clock: MockClock) -> None:
-    """When it is told of the next attempt: the pause before that is over at once."""
+async def test_a_listener_may_stop_reconnecting(end: str, autojump_clock: MockClock) -> None:
+    """At the event of the next attempt; the delay ends immediately."""
     policy = Backoff(initial=50, jitter="none")
     async with linked(reconnect=policy) as (conn, far):
         act = conn.abort if end == "abort" else lambda: conn.send_frame_nowait(Close())
@@ -266,19 +266,22 @@ async def _asynchronous(event: Event) -> None: ...
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("print",), "a listener is a function, not 'print'"),
-        ((_asynchronous,), "a listener is a plain function, not the async"),
-        ((print, "Connected"), "a kind is a class of trioglock.telemetry events, not 'Connected'"),
-        ((print, int), "a kind is a class of trioglock.telemetry events, not <class 'int'>"),
+        (("print",), "a listener must be a function, not 'print'"),
+        ((_asynchronous,), "a listener must be a plain function, not the async"),
+        (
+            (print, "Connected"),
+            "a kind must be a class of trioglock.telemetry events, not 'Connected'",
+        ),
+        ((print, int), "a kind must be a class of trioglock.telemetry events, not <class 'int'>"),
     ],
 )
-def test_bad_listeners(arguments: Any, text: str) -> None:
-    """An error at the call, and nothing listens."""
+def test_invalid_listeners(arguments: Any, text: str) -> None:
+    """listen() raises, and nothing is started."""
     with pytest.raises(InvalidOption, match=text):
         listen(*arguments)
 
 
-def test_stopping_twice_is_harmless() -> None:
+def test_stopping_twice() -> None:
     """Also within the block of a listener."""
     listening = listen(print, Connected)
     listening.stop()

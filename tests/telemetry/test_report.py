@@ -77,8 +77,8 @@ def facts(text: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "state", [Odd(), "x" * 10**6, "a\nb\x1b[31m\u2028", None, {"token": "s3cret"}]
 )
-async def test_every_hook_can_have_one(state: Any, autojump_clock: MockClock) -> None:
-    """Before there is a state, after the crash, while an async hook waits; each fact on a line."""
+async def test_a_report_in_every_hook(state: Any, autojump_clock: MockClock) -> None:
+    """Before there is a state, after a failure, and while an async hook waits."""
     socket = Reporting(state)
     with pytest.raises(ValueError, match="crash"):
         async with linked(socket) as (conn, far):
@@ -92,11 +92,11 @@ async def test_every_hook_can_have_one(state: Any, autojump_clock: MockClock) ->
         assert "s3cret" not in text
         assert len(text.splitlines()) == 12
         assert all(line.isprintable() and len(line) < 2100 for line in text.splitlines())
-    assert facts(str(report))["latest end"] == "failed: ValueError: crash"
+    assert facts(str(report))["latest end"] == "a hook or task failed: ValueError: crash"
 
 
-async def test_before_between_and_behind_the_links(autojump_clock: MockClock) -> None:
-    """Where there is no link there is no age, and the latest end says why."""
+async def test_a_report_without_a_link(autojump_clock: MockClock) -> None:
+    """There is no age, and the latest end has the reason."""
     transport = MemoryTransport()
     policy = Backoff(initial=9, jitter="none")
     async with connect(URL, transport=transport, reconnect=policy) as conn:
@@ -109,14 +109,14 @@ async def test_before_between_and_behind_the_links(autojump_clock: MockClock) ->
         await trio.sleep(1)
         between = facts(str(conn.status_report()))
         assert between["link"] == "none; attempts: 1, successful: 1"
-        assert between["latest end"].startswith("lost: ")
+        assert between["latest end"].startswith("connection lost: ")
         conn.abort()
-    assert facts(str(conn.status_report()))["latest end"] == "dropped without a closing handshake"
+    assert facts(str(conn.status_report()))["latest end"] == "aborted without a closing handshake"
     assert conn.status_report().link_age is None
 
 
 async def test_errors_that_cannot_be_shown(autojump_clock: MockClock) -> None:
-    """What a hook raised is in the report, as far as that goes; so is a hook that is cancelled."""
+    """The report describes the exception of a hook as far as possible."""
 
     class Mute(Exception):
         def __repr__(self) -> str:
@@ -134,13 +134,13 @@ async def test_errors_that_cannot_be_shown(autojump_clock: MockClock) -> None:
             await far.write(["x"])
             await conn.wait_closed()
     told = facts(str(conn.status_report()))
-    assert told["latest end"] == "failed: Mute"
+    assert told["latest end"] == "a hook or task failed: Mute"
     assert repr(conn.status_report()) == f"<StatusReport of memory.test#{conn.id}: closed>"
     assert told["state"] == "'not shown: format_status raised Mute'"
 
 
 async def test_on_a_server(autojump_clock: MockClock) -> None:
-    """With the headers that a client has sent, however many."""
+    """It contains the headers of the client, however many."""
     reports: list[str] = []
 
     async def handler(conn: Connection[Any]) -> None:

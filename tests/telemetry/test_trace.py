@@ -60,21 +60,21 @@ class Unprintable(Exception):
     __str__ = __repr__
 
 
-def test_off_means_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """No line, and nobody asks for a repr."""
+def test_without_the_trace(caplog: pytest.LogCaptureFixture) -> None:
+    """No line is logged, and no repr is created."""
     off = emitter(traced=False)
-    assert not off.frames
+    assert not off.emits_frames
     off.connect_failed(1, Unprintable(), 1.0)
     off.trace(on=True)
     off.trace(on=False)
-    assert not off.frames
+    assert not off.emits_frames
     off.connect_failed(1, Unprintable(), 1.0)
     off.frames_sent(str(1 // 0) for _ in range(1))
     assert lines(caplog) == []
 
 
-def test_a_line_begins_with_name_and_number(caplog: pytest.LogCaptureFixture) -> None:
-    """Names may be the same, numbers are not; one that the name ends with is not said twice."""
+def test_a_line_starts_with_name_and_number(caplog: pytest.LogCaptureFixture) -> None:
+    """Names may be equal, numbers are unique; the number is not repeated."""
     named, other, nameless = (
         emitter("shop"),
         emitter("shop"),
@@ -117,22 +117,22 @@ LOST = ConnectionLost(error=OSError("reset"))
         (lambda p: p.close_started("local", Close(1000)), "closing with local reason: 1000"),
         (lambda p: p.close_started("remote", Close(4000, "a\nb")),
          "closing with remote reason: 4000 a\\nb"),
-        (lambda p: p.messages_dropped([{"x": 1}]), "dropped a message: {'x': 1}"),
+        (lambda p: p.messages_dropped([{"x": 1}]), "dropped message: {'x': 1}"),
         (lambda p: p.heartbeat_missed(HeartbeatTimeout(silence=20)),
-         "nothing was heard for 20 seconds"),
+         "heartbeat timeout: the peer sent nothing for 20 seconds"),
         (lambda p: p.heartbeat_missed(HeartbeatTimeout(silence=60, writing=True)),
-         "nothing could be written for 60 seconds"),
-        (lambda p: p.disconnected(LOST, 1.0, forced=False), "lost the connection: reset"),
-        (lambda p: p.disconnected(ConnectionLost(), 1.0, forced=False), "lost the connection"),
-        (lambda p: p.disconnected(LocalClose(), 1.0, forced=True),
+         "heartbeat timeout: the peer read nothing for 60 seconds"),
+        (lambda p: p.link_closed(LOST, 1.0, forced=False), "connection lost: reset"),
+        (lambda p: p.link_closed(ConnectionLost(), 1.0, forced=False), "connection lost"),
+        (lambda p: p.link_closed(LocalClose(), 1.0, forced=True),
          "forcefully closed the connection because the peer took too long"),
-        (lambda p: p.reconnect_scheduled(2, 0.30001), "reconnect in 0.3 seconds"),
+        (lambda p: p.reconnect_scheduled(2, 0.30001), "reconnecting in 0.3 seconds"),
     ],
 )  # fmt: skip
 def test_each_event_has_its_line(
     tell: Callable[[EventEmitter], None], line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At level DEBUG, and with the event itself for handlers that want more than the text."""
+    """The level is DEBUG, and the record has the event."""
     traced = emitter()
     tell(traced)
     assert lines(caplog) == [f"{traced.connection} {line}"]
@@ -143,22 +143,22 @@ def test_each_event_has_its_line(
     assert event.connection is traced.connection
 
 
-def test_what_other_lines_tell_is_not_told_twice(caplog: pytest.LogCaptureFixture) -> None:
-    """A pong was a hook's reply, and a connection that was closed is one that ends."""
+def test_events_without_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Sent pongs, and the end of a connection that was closed, are shown before."""
     traced = emitter()
     traced.frames_sent([Pong(b"x")])
-    traced.disconnected(LocalClose(), 1.0, forced=False)
+    traced.link_closed(LocalClose(), 1.0, forced=False)
     traced.terminated(LocalClose())
     assert lines(caplog) == []
 
 
-def test_it_can_be_switched_on_later(caplog: pytest.LogCaptureFixture) -> None:
-    """Each connection has its own switch."""
+def test_it_can_be_started_later(caplog: pytest.LogCaptureFixture) -> None:
+    """Each connection has its own trace."""
     first, second = emitter("first", traced=False), emitter("second", traced=False)
     first.trace(on=True)
     for one in (first, second):
         one.connect_started(1)
-    assert (first.frames, second.frames) == (True, False)
+    assert (first.emits_frames, second.emits_frames) == (True, False)
     assert lines(caplog) == [f"{first.connection} attempting to connect"]
 
 
@@ -176,7 +176,7 @@ def test_it_can_be_switched_on_later(caplog: pytest.LogCaptureFixture) -> None:
 def test_long_payloads_are_shortened(
     item: Any, shown: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A trace stays readable: the beginning, and how much there was."""
+    """The beginning and the length are shown."""
     traced = emitter()
     traced.frames_sent([item])
     assert lines(caplog) == [f"{traced.connection} sending frame: {shown}"]
@@ -192,7 +192,7 @@ def unconfigure() -> None:
 def test_without_any_handler_lines_go_to_stderr(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A program that never configured logging sees its trace, each line once, without colours."""
+    """If logging is not configured, each line is written once, without colors."""
     unconfigure()
     emitter("first")
     second = emitter("second")
@@ -206,8 +206,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each kind of event has its own, and the line is whole without them."""
+def test_colors_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind of event has its own color."""
     unconfigure()
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
@@ -220,7 +220,7 @@ def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """See no-color.org: a terminal whose owner wants no colours gets none."""
+    """NO_COLOR disables colors, see no-color.org."""
     unconfigure()
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
@@ -228,8 +228,8 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b" not in terminal.getvalue()
 
 
-def test_a_handler_of_yours_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    """No second one is added: so a trace goes to a file."""
+def test_a_configured_handler(capsys: pytest.CaptureFixture[str]) -> None:
+    """No second handler is added."""
     LOGGER.handlers[:] = [logging.NullHandler()]
     LOGGER.propagate = False
     emitter().connect_started(1)
@@ -240,10 +240,10 @@ def test_a_handler_of_yours_is_enough(capsys: pytest.CaptureFixture[str]) -> Non
 # Of a live connection.
 
 
-async def test_a_connection_traces_its_life(
+async def test_the_trace_of_a_connection(
     caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Connecting, frames both ways and the close: all in order, under the connection's name."""
+    """Connecting, frames and the close, in order."""
     async with (
         MockServer(echo, memory=True) as server,
         connect(server.url, stream=server.open_stream, name="shop", trace=True) as conn,
@@ -260,10 +260,10 @@ async def test_a_connection_traces_its_life(
     assert found == sorted(found)
 
 
-async def test_a_live_connection_can_be_traced_for_a_while(
+async def test_the_trace_of_an_open_connection(
     caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """``conn.trace()`` begins, ``conn.trace(False)`` ends; off before and after."""
+    """``conn.trace()`` starts it, ``conn.trace(False)`` stops it."""
     async with (
         MockServer(echo, memory=True) as server,
         connect(server.url, stream=server.open_stream) as conn,
@@ -281,7 +281,7 @@ async def test_a_live_connection_can_be_traced_for_a_while(
 async def test_a_peer_cannot_forge_lines(
     caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Line breaks in what the peer says do not break the trace's lines."""
+    """Line breaks from the peer are escaped."""
     forged = "bye\nshop#1 received frame: 'forged'"
 
     async def script(peer: MockPeer) -> None:
@@ -317,7 +317,7 @@ class Wild(Exception):
         lambda p: p.connect_failed(1, HandshakeRefused(400, Headers(), phrase=LONG), 1.0),
         lambda p: p.hook_failed("A.handle_send", Wild(LONG), fatal=False),
         lambda p: p.hook_failed("", TOO_LONG, fatal=True),
-        lambda p: p.disconnected(ConnectionLost(error=Wild(LONG)), 1.0, forced=False),
+        lambda p: p.link_closed(ConnectionLost(error=Wild(LONG)), 1.0, forced=False),
         lambda p: p.close_started("remote", Close(4000, CONTROLS.replace("\ud800", "") * 4)),
         lambda p: p.frames_received([Close(4000, CONTROLS.replace("\ud800", "") * 4)]),
         lambda p: p.frames_received([LONG]),
@@ -326,10 +326,10 @@ class Wild(Exception):
         lambda p: p.hook_replied("handle_cast", [LONG]),
     ],
 )  # fmt: skip
-def test_a_line_is_one_line_and_not_too_long(
+def test_text_from_a_peer_is_one_short_line(
     tell: Callable[[EventEmitter], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever a peer, a server in refusing, or an error's text has in it."""
+    """Whatever a peer, a refusal or an error contains."""
     tell(emitter(name="a\nname"))
     [line] = lines(caplog)
     assert line.startswith("a\\nname#")
@@ -341,19 +341,19 @@ def test_a_line_is_one_line_and_not_too_long(
     ("tell", "line"),
     [
         (lambda p: p.connect_failed(1, Unprintable(), 1.0),
-         "failed to connect: <Unprintable whose text raises AssertionError>"),
+         "failed to connect: <Unprintable whose str raises AssertionError>"),
         (lambda p: p.hook_failed("", Unprintable(), fatal=True),
          "a task raised <Unprintable whose repr raises AssertionError>"),
-        (lambda p: p.disconnected(ConnectionLost(error=Unprintable()), 1.0, forced=False),
-         "lost the connection: <Unprintable whose text raises AssertionError>"),
+        (lambda p: p.link_closed(ConnectionLost(error=Unprintable()), 1.0, forced=False),
+         "connection lost: <Unprintable whose str raises AssertionError>"),
         (lambda p: p.messages_dropped([Unprintable()]),
-         "dropped a message: <Unprintable whose repr raises AssertionError>"),
+         "dropped message: <Unprintable whose repr raises AssertionError>"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_shown_is_said_to_be_so(
+def test_values_whose_repr_raises(
     tell: Callable[[EventEmitter], None], line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Errors and messages may be anything."""
+    """They are described."""
     traced = emitter()
     tell(traced)
     assert lines(caplog) == [f"{traced.connection} {line}"]
@@ -367,10 +367,10 @@ class Broken(logging.Handler):
             raise OSError("no room on the disk")
 
 
-async def test_a_handler_that_raises_ends_the_trace_and_nothing_else(
+async def test_a_handler_that_raises_stops_the_trace(
     caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The connection goes on, and why there are no more lines is said once."""
+    """The connection continues, and the reason is logged once."""
     LOGGER.handlers[:] = [Broken()]
     async with (
         MockServer(echo, memory=True) as server,
@@ -380,14 +380,14 @@ async def test_a_handler_that_raises_ends_the_trace_and_nothing_else(
         await conn.send("hello")
         assert await conn.receive() == "hello"
     [record] = [record for record in caplog.records if record.name == "trioglock.telemetry"]
-    assert record.getMessage().startswith("a trace cannot be written, and ends: memory.test")
+    assert record.getMessage().startswith("the trace of memory.test")
     assert "no room on the disk" in caplog.text
 
 
 async def test_a_peer_cannot_forge_lines_by_its_address(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """The path of a Unix socket is the client's to choose."""
+    """A client chooses the path of its Unix socket."""
 
     async def handler(conn: Connection[Any]) -> None:
         raise LookupError(conn.name)
@@ -417,7 +417,7 @@ async def test_a_peer_cannot_forge_lines_by_its_address(
 async def test_a_trace_has_no_secrets(
     caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Neither the password in the URL nor the credentials in headers are written."""
+    """Neither the password in the URL nor credentials in headers are logged."""
     async with MockServer(echo, memory=True) as server:
         url = server.url.replace("ws://", "ws://user:hunter2@")
         async with connect(

@@ -6,8 +6,8 @@ from ..telemetry import (
     ConnectAttemptFailed,
     Connected,
     Event,
+    EventListener,
     LinkClosed,
-    Listening,
     ReconnectScheduled,
     listen,
 )
@@ -47,7 +47,7 @@ class Outages:
                 pass
 
 
-def telling_outages(console: Console) -> Listening:
+def telling_outages(console: Console) -> EventListener:
     """A block in which the console is told."""
     kinds = (ConnectAttemptFailed, LinkClosed, ReconnectScheduled, Connected)
     return listen(Outages(console).tell, *kinds)

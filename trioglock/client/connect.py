@@ -12,7 +12,7 @@ import trio
 
 from .._redact import without_user_info
 from ..backoff import Backoff
-from ..connection import Connection, Session, hold
+from ..connection import Connection, Session, open_connection
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket
 from ..options import (
@@ -205,7 +205,7 @@ def connect(
         raise InvalidOption(f"name is a str, not {name!r}")
     emitter = EventEmitter(name, of=host, url=shown, traced=trace)
     session = Session(dialer, flow, check_socket(socket), emitter)
-    return hold(session, Connection(session, shown))
+    return open_connection(session, Connection(session, shown))
 
 
 def check_transport(transport: Transport | None) -> Transport:

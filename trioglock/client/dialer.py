@@ -46,7 +46,7 @@ class Dialer:
         backoff: when to try again; None for never, unless ``handle_disconnect`` says so.
     """
 
-    gave_up: Exception | None = None
+    final_error: Exception | None = None
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Dialer:
         return next(self._delays, None)
 
     async def open(self, nursery: trio.Nursery) -> Link:
-        """Dial once; see :meth:`Route.open`."""
+        """Dial once; see :meth:`LinkSource.open`."""
         timeout = self._options.open_timeout
         with trio.move_on_after(math.inf if timeout is None else timeout):
             url = await _ask(self._url)
@@ -78,10 +78,10 @@ class Dialer:
             options = replace(self._options, url=url, additional_headers=headers)
             check_url(options)
             return await self._transport.connect(options, nursery)
-        raise OpenTimeout(f"no connection within {timeout} seconds")
+        raise OpenTimeout(f"timed out after {timeout} seconds")
 
     def retries(self, reason: Disconnect) -> bool:
-        """See :meth:`Route.retries`."""
+        """See :meth:`LinkSource.retries`."""
         return self._backoff is not None and self._backoff.retryable(reason)
 
     def next_delay(
@@ -92,7 +92,7 @@ class Dialer:
         *,
         immediate: bool,
     ) -> float | None:
-        """See :meth:`Route.next_delay`."""
+        """See :meth:`LinkSource.next_delay`."""
         if lasted >= (self._backoff or HOOKS_ONLY).stable_after:
             self._delays = None
             self._failures.clear()
@@ -112,7 +112,7 @@ class Dialer:
             return None
         delay = self._next_of_policy()
         if delay is None:
-            self.gave_up = ReconnectFailed(self._failures)
+            self.final_error = ReconnectFailed(self._failures)
             return None
         return max(delay, retry_after(reason))
 

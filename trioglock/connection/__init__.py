@@ -1,11 +1,18 @@
-"""One live connection: its actor, its queues, its tasks, and how it ends."""
+"""A live connection: its actor, its queues, its tasks and its close."""
 
 from .closing import Status
 from .connection import Connection
-from .report import StatusReport
-from .route import Route
-from .scope import hold
+from .links import LinkSource
+from .report import Statistics, StatusReport
+from .scope import open_connection
 from .session import Session
-from .statistics import Statistics
 
-__all__ = ["Connection", "Route", "Session", "Statistics", "Status", "StatusReport", "hold"]
+__all__ = [
+    "Connection",
+    "LinkSource",
+    "Session",
+    "Statistics",
+    "Status",
+    "StatusReport",
+    "open_connection",
+]

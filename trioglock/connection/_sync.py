@@ -1,7 +1,4 @@
-"""Waiters: tasks that wait for something in a connection to change, or to happen at last.
-
-A connection has many such places, and mostly nobody waits: they cost nothing until somebody does.
-"""
+"""Wait lists and one-shot events that allocate nothing until the first task waits."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ __all__ = ["Latch", "Waiters"]
 
 
 class Waiters:
-    """A parking lot that is built when the first task parks."""
+    """A ``trio.lowlevel.ParkingLot``, created when the first task parks."""
 
     __slots__ = ("_lot",)
 
@@ -25,24 +22,24 @@ class Waiters:
         return bool(self._lot)
 
     def park(self) -> Coroutine[Any, Any, None]:
-        """Wait to be woken; then look again."""
+        """Wait for a wake-up; the caller then checks its condition again."""
         if self._lot is None:
             self._lot = trio.lowlevel.ParkingLot()
         return self._lot.park()
 
     def unpark(self, count: int = 1) -> None:
-        """Wake the first ``count``."""
+        """Wake the first ``count`` tasks."""
         if self._lot:
             self._lot.unpark(count=count)
 
     def unpark_all(self) -> None:
-        """Wake all."""
+        """Wake all tasks."""
         if self._lot:
             self._lot.unpark_all()
 
 
 class Latch:
-    """Something that happens once, as ``trio.Event``."""
+    """An event that is set once, like ``trio.Event``."""
 
     __slots__ = ("_waiters", "is_set")
 
@@ -51,12 +48,12 @@ class Latch:
         self._waiters = Waiters()
 
     def set(self) -> None:
-        """It has happened."""
+        """Set the event and wake all tasks."""
         self.is_set = True
         self._waiters.unpark_all()
 
     async def wait(self) -> None:
-        """Wait until it has."""
+        """Wait until the event is set."""
         if self.is_set:
             await trio.lowlevel.checkpoint()
         else:

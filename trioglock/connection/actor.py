@@ -1,7 +1,7 @@
-"""The actor: the state of one connection, and its hooks.
+"""The actor: the state of one connection and its hooks.
 
-Every method from :meth:`Actor.connected` on is something that can happen to a connection. Each
-does its job on the spot where it may, and otherwise posts it: see :mod:`.mailbox` for when.
+A hook runs immediately where that keeps the order, and otherwise as a job of the mailbox; see
+:mod:`.mailbox`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..frames import Run
 from ..hooks import ConnectionInfo, Deliver, Reconnect, Socket, Stop
 from ._sync import Waiters
 from .hook_results import Hook, HookResults, hook_of, split, split_call
-from .mailbox import PLAIN, Answer, Mailbox
+from .mailbox import SYNC_HOOK, Mailbox, PendingCall
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -30,19 +30,19 @@ __all__ = ["Actor"]
 StateT = TypeVar("StateT")
 
 MAX_PENDING = 2**16
-"""The most jobs that may wait: ``cast`` raises ``trio.WouldBlock`` beyond, pings go unhooked."""
+"""Maximum number of jobs. At it ``cast`` raises ``trio.WouldBlock``; ping hooks are skipped."""
 
 
 class Actor(Generic[StateT]):
     """Runs the hooks of one socket.
 
     Args:
-        socket: the user's.
-        effects: carries out what hooks ask for.
-        failed: told the name of a hook, what it raised, and whether the connection ends by it:
-            not if the hook belongs to a call.
-        closed_error: makes the error for callers that come too late.
-        spawn: starts the mailbox's task, when it is first needed.
+        socket: the user's socket.
+        results: applies the results of hooks.
+        on_failure: called with the name of a hook, the exception it raised, and whether that ends
+            the connection. An exception that belongs to a call does not.
+        closed_error: creates the exception for calls after the end.
+        spawn: starts the task of the mailbox.
     """
 
     state: StateT
@@ -50,9 +50,9 @@ class Actor(Generic[StateT]):
     def __init__(
         self,
         socket: Socket[StateT],
-        effects: HookResults,
+        results: HookResults,
         *,
-        failed: Callable[[str, Exception, bool], None],
+        on_failure: Callable[[str, Exception, bool], None],
         closed_error: Callable[[], Exception],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
@@ -60,13 +60,13 @@ class Actor(Generic[StateT]):
         self.has_state: bool = False
         self.state = None  # type: ignore[assignment]  # until init_stream has run
         self.backlog: int = 0
-        """Received messages that wait in the mailbox for an async hook."""
+        """Received messages that wait in the mailbox."""
         self._socket = socket
-        self._effects = effects
-        self._failed = failed
+        self._results = results
+        self._on_failure = on_failure
         self._closed_error = closed_error
-        self._run_now: Run = []
-        self._room = Waiters()
+        self._current_run: Run = []
+        self._backlog_waiters = Waiters()
         self.init_stream: Hook = hook_of(socket, "init_stream")
         self.connect: Hook = hook_of(socket, "handle_connect")
         self.send_hook: Hook = hook_of(socket, "handle_send")
@@ -84,34 +84,34 @@ class Actor(Generic[StateT]):
 
     @property
     def socket_name(self) -> str:
-        """The class of the hooks."""
+        """The name of the socket's class."""
         return type(self._socket).__qualname__
 
     def format_status(self) -> Any:
-        """The state as the hook ``format_status`` shows it; its failure is shown, not raised."""
+        """Return the result of the hook ``format_status``, or a text if it failed."""
         if not self.has_state:
             return None
         try:
             shown = self._socket.format_status(self.state)
             if inspect.iscoroutine(shown):
                 shown.close()
-                return "not shown: format_status is async, and must not be"
+                return "not shown: format_status must not be async"
         except Exception as error:
-            # Its text may have what was to be hidden.
+            # The message of the error may contain secrets.
             return f"not shown: format_status raised {type(error).__name__}"
         return shown
 
     async def wait_backlog(self) -> None:
-        """Wait until the hooks have caught up with what was received."""
-        await self._room.park()
+        """Wait until the hooks have handled all received messages."""
+        await self._backlog_waiters.park()
 
-    def open_gates(self) -> None:
-        """Let the reader task go on whatever waits for the hooks: the connection is closing."""
-        self._room.unpark_all()
+    def release_reader(self) -> None:
+        """Let the reader task continue despite the backlog: the connection is closing."""
+        self._backlog_waiters.unpark_all()
 
     def stop(self) -> None:
-        """Run no further hook but terminate; whoever waits for one learns that it is over."""
-        self._run_now.clear()
+        """Run no more hooks except ``terminate``, and fail all waiting calls."""
+        self._current_run.clear()
         self.mailbox.stop()
 
     # Running one hook.
@@ -124,112 +124,112 @@ class Actor(Generic[StateT]):
         finally:
             self.mailbox.leave()
 
-    async def _perform(self, hook: Hook, *args: Any) -> None:
+    async def _run_hook(self, hook: Hook, *args: Any) -> None:
         result, self.state = split(hook, await self._invoke(hook, *args, self.state))
-        self._effects.apply(hook, result)
+        self._results.apply(hook, result)
 
-    async def _guarded(self, hook: Hook, *args: Any) -> None:
-        """Run a hook that belongs to no call; its failure ends the connection."""
+    async def _run_hook_or_fail(self, hook: Hook, *args: Any) -> None:
+        """Run a hook whose exceptions end the connection."""
         try:
-            await self._perform(hook, *args)
+            await self._run_hook(hook, *args)
         except Exception as error:
-            self._failed(hook.label, error, True)
+            self._on_failure(hook.label, error, True)
 
-    def _call_now(self, hook: Hook, *args: Any) -> Any:
+    def _call_sync(self, hook: Hook, *args: Any) -> Any:
         mailbox = self.mailbox
-        mailbox.active = PLAIN
+        mailbox.active = SYNC_HOOK
         try:
             return hook.call(*args)
         finally:
             mailbox.active = None
 
-    def _perform_now(self, hook: Hook, *args: Any) -> None:
-        result, self.state = split(hook, self._call_now(hook, *args, self.state))
-        self._effects.apply(hook, result)
+    def _run_hook_sync(self, hook: Hook, *args: Any) -> None:
+        result, self.state = split(hook, self._call_sync(hook, *args, self.state))
+        self._results.apply(hook, result)
 
-    def _idle(self, hook: Hook) -> bool:
+    def _can_run_now(self, hook: Hook) -> bool:
         mailbox = self.mailbox
         return not (mailbox.pending or mailbox.active or hook.is_async)
 
-    # What happens, in the order of a connection's life.
+    # Events, in the order of a connection's life.
 
-    def connected(
+    def run_connect_hooks(
         self,
-        stream: ConnectionInfo,
-        done: Callable[[ConnectionInfo], None],
+        info: ConnectionInfo,
+        on_done: Callable[[ConnectionInfo], None],
         is_current: Callable[[ConnectionInfo], bool],
     ) -> None:
-        """A link is up: ``init_stream``, once, and ``handle_connect``. Never waits or raises.
+        """Run ``init_stream`` (once) and ``handle_connect``. Neither waits nor raises.
 
         Args:
-            stream: for the hooks.
-            done: called once they have returned.
-            is_current: whether that link is still the one; for another, nothing is replied.
+            info: the argument of the hooks.
+            on_done: called when they have returned.
+            is_current: whether their link is still open; otherwise the result is discarded.
         """
         if self.mailbox.stopped:
             return
-        if self._idle(self.connect) and (self.has_state or not self.init_stream.is_async):
+        if self._can_run_now(self.connect) and (self.has_state or not self.init_stream.is_async):
             try:
                 if not self.has_state:
-                    self._init(self._call_now(self.init_stream, stream))
+                    self._set_first_state(self._call_sync(self.init_stream, info))
                 if not self.mailbox.stopped:
-                    returned = self._call_now(self.connect, stream, self.state)
-                    self._greet(returned, is_current(stream))
-                done(stream)
+                    returned = self._call_sync(self.connect, info, self.state)
+                    self._apply_connect_result(returned, is_current(info))
+                on_done(info)
             except Exception as error:
-                self._greeting_failed(error)
+                self._fail_connect(error)
             return
 
         async def job() -> None:
             try:
                 if not self.has_state:
-                    self._init(await self._invoke(self.init_stream, stream))
+                    self._set_first_state(await self._invoke(self.init_stream, info))
                 if not self.mailbox.stopped:
-                    returned = await self._invoke(self.connect, stream, self.state)
-                    self._greet(returned, is_current(stream))
-                done(stream)
+                    returned = await self._invoke(self.connect, info, self.state)
+                    self._apply_connect_result(returned, is_current(info))
+                on_done(info)
             except Exception as error:
-                self._greeting_failed(error)
+                self._fail_connect(error)
 
         self.mailbox.put(job)
 
-    def _greeting_failed(self, error: Exception) -> None:
+    def _fail_connect(self, error: Exception) -> None:
         hook = self.connect if self.has_state else self.init_stream
-        self._failed(hook.label, error, True)
+        self._on_failure(hook.label, error, True)
 
-    def _init(self, state: StateT) -> None:
+    def _set_first_state(self, state: StateT) -> None:
         if inspect.iscoroutine(state):
-            raise self.init_stream.complain(state)
+            raise self.init_stream.bad_result(state)
         self.state = state
         self.has_state = True
 
-    def _greet(self, returned: Any, current: bool) -> None:
+    def _apply_connect_result(self, returned: Any, current: bool) -> None:
         result, self.state = split(self.connect, returned)
         if current:
-            self._effects.apply(self.connect, result, first=True)
+            self._results.apply(self.connect, result, first=True)
 
     def receive(self, run: Run) -> None:
-        """Messages came. Never waits; never raises."""
+        """Run ``handle_receive`` for each message. Neither waits nor raises."""
         if self.mailbox.stopped:
             return
         hook = self.receive_hook
-        if not self._idle(hook):
+        if not self._can_run_now(hook):
             self.backlog += len(run)
-            self.mailbox.put(partial(self._receive_later, run))
+            self.mailbox.put(partial(self._receive_queued, run))
         elif hook.is_default:
-            self._effects.receive_queue.extend(run)
+            self._results.receive_queue.extend(run)
         else:
-            self._receive_now(run)
+            self._receive_sync(run)
 
-    def _receive_now(self, run: Run) -> None:
+    def _receive_sync(self, run: Run) -> None:
         hook = self.receive_hook
         call = hook.call
-        receive_queue = self._effects.receive_queue
-        deliver = receive_queue.filling().append
+        receive_queue = self._results.receive_queue
+        deliver = receive_queue.open_items().append
         state = self.state
-        self.mailbox.active = PLAIN
-        # Emptied by stop(), which ends the loop: a hook may crash, close or abort.
-        self._run_now = run
+        self.mailbox.active = SYNC_HOOK
+        # stop() empties it and so ends the loop.
+        self._current_run = run
         try:
             for frame in run:
                 returned = call(frame, state)
@@ -238,61 +238,61 @@ class Actor(Generic[StateT]):
                 try:
                     result, state = returned
                 except ValueError:
-                    raise hook.complain(returned) from None
+                    raise hook.bad_result(returned) from None
                 self.state = state
                 if result is None:
                     continue
                 if result.__class__ is Deliver:
                     deliver(result.value)
                 else:
-                    self._effects.apply(hook, result)
+                    self._results.apply(hook, result)
         except Exception as error:
-            self._failed(hook.label, error, True)
+            self._on_failure(hook.label, error, True)
         finally:
             self.mailbox.active = None
         if receive_queue.items:
-            receive_queue.settle()
+            receive_queue.notify()
 
-    async def _receive_later(self, run: Run) -> None:
+    async def _receive_queued(self, run: Run) -> None:
         try:
             for frame in run:
                 if self.mailbox.stopped:
                     return
-                await self._perform(self.receive_hook, frame)
+                await self._run_hook(self.receive_hook, frame)
                 self.backlog -= 1
                 if not self.backlog:
-                    self._room.unpark_all()
+                    self._backlog_waiters.unpark_all()
         except Exception as error:
-            self._failed(self.receive_hook.label, error, True)
+            self._on_failure(self.receive_hook.label, error, True)
 
-    def control(self, hook: Hook, payload: bytes) -> None:
-        """A ping or pong came. Never waits; never raises."""
+    def handle_control(self, hook: Hook, payload: bytes) -> None:
+        """Run the hook of a ping or pong. Neither waits nor raises."""
         if hook.is_default or self.mailbox.stopped or self.mailbox.pending >= MAX_PENDING:
             return
-        if not self._idle(hook):
-            self.mailbox.put(partial(self._guarded, hook, payload))
+        if not self._can_run_now(hook):
+            self.mailbox.put(partial(self._run_hook_or_fail, hook, payload))
             return
         try:
-            self._perform_now(hook, payload)
+            self._run_hook_sync(hook, payload)
         except Exception as error:
-            self._failed(hook.label, error, True)
+            self._on_failure(hook.label, error, True)
 
-    def send_now(self, message: Any) -> None:
-        """Run a plain ``handle_send`` and queue what it gives; raises what it raises."""
+    def send_sync(self, message: Any) -> None:
+        """Run a plain ``handle_send`` and queue its frames. Its exceptions are raised here."""
         hook = self.send_hook
         if hook.is_default:
-            self._effects.send(hook, message)
+            self._results.send(hook, message)
             return
         mailbox = self.mailbox
-        mailbox.active = PLAIN
+        mailbox.active = SYNC_HOOK
         try:
             returned = hook.call(message, self.state)
             if returned.__class__ is not tuple or len(returned) != 2:
                 returned = split(hook, returned)
             frame, state = returned
-            self._effects.send(hook, frame)
+            self._results.send(hook, frame)
         except Exception as error:
-            self._failed(hook.label, error, False)
+            self._on_failure(hook.label, error, False)
             raise
         finally:
             mailbox.active = None
@@ -300,93 +300,93 @@ class Actor(Generic[StateT]):
 
     @property
     def idle(self) -> bool:
-        """Whether no hook runs, and none has work: then a send need not take its turn."""
+        """Whether no hook is running or waiting to run."""
         mailbox = self.mailbox
         return not (mailbox.pending or mailbox.active)
 
-    async def send_here(self, message: Any) -> None:
-        """Run an async ``handle_send`` in this very task, while :attr:`idle`."""
+    async def send_in_caller(self, message: Any) -> None:
+        """Run an async ``handle_send`` in the current task. Call it only if :attr:`idle`."""
         hook = self.send_hook
         try:
-            self._put_sent(await self.mailbox.run_here(hook.call(message, self.state)))
+            self._queue_sent(await self.mailbox.run_in_caller(hook.call(message, self.state)))
         except Exception as error:
-            self._failed_in_call(hook, error)
+            self._report_call_failure(hook, error)
             raise
 
-    async def send(self, message: Any) -> None:
-        """Run ``handle_send``, whatever it is, in its turn."""
+    async def send_queued(self, message: Any) -> None:
+        """Run ``handle_send`` as a job of the mailbox."""
         hook = self.send_hook
 
-        async def job(answer: Answer) -> None:
+        async def job(call: PendingCall) -> None:
             try:
-                self._put_sent(await self._invoke(hook, message, self.state))
+                self._queue_sent(await self._invoke(hook, message, self.state))
             except Exception as error:
-                self._failed_in_call(hook, error)
+                self._report_call_failure(hook, error)
                 raise
-            answer.set(None)
+            call.set(None)
 
-        await self.mailbox.ask(job)
+        await self.mailbox.call(job)
 
-    def _failed_in_call(self, hook: Hook, error: Exception) -> None:
-        # If the hooks were stopped, it is the connection's end, and not the hook's failure.
+    def _report_call_failure(self, hook: Hook, error: Exception) -> None:
+        # After stop() the exception reports the end of the connection.
         if not (hook.is_default or self.mailbox.stopped):
-            self._failed(hook.label, error, False)
+            self._on_failure(hook.label, error, False)
 
-    def _put_sent(self, returned: Any) -> None:
+    def _queue_sent(self, returned: Any) -> None:
         frame, state = split(self.send_hook, returned)
-        if self.mailbox.stopped or self._effects.closed:
+        if self.mailbox.stopped or self._results.closed:
             raise self._closed_error()
-        self._effects.send(self.send_hook, frame)
+        self._results.send(self.send_hook, frame)
         self.state = state
 
     def cast(self, message: Any) -> None:
-        """Leave a message for ``handle_cast``."""
+        """Queue a message for ``handle_cast``."""
         self.check_cast(message)
         if self.mailbox.pending >= MAX_PENDING:
             raise trio.WouldBlock
-        self.mailbox.put(partial(self._guarded, self.cast_hook, message))
+        self.mailbox.put(partial(self._run_hook_or_fail, self.cast_hook, message))
 
     def check_cast(self, message: Any) -> None:
-        """Raise UsageError if there is no ``handle_cast``."""
+        """Raise UsageError if the socket has no ``handle_cast``."""
         if self.cast_hook.is_default:
             self._socket.handle_cast(message, self.state)
 
     async def call(self, request: Any) -> Any:
-        """Ask ``handle_call``; raises what it raises."""
+        """Run ``handle_call`` and return its reply. Its exceptions are raised here."""
         hook = self.call_hook
         if hook.is_default:
             self._socket.handle_call(request, self.state)
 
-        async def job(answer: Answer) -> None:
+        async def job(call: PendingCall) -> None:
             try:
                 returned = await self._invoke(hook, request, self.state)
                 reply, result, state = split_call(hook, returned)
-                self._effects.apply(hook, result)
+                self._results.apply(hook, result)
             except Exception as error:
-                self._failed_in_call(hook, error)
+                self._report_call_failure(hook, error)
                 raise
             self.state = state
-            answer.set(reply)
+            call.set(reply)
 
-        return await self.mailbox.ask(job)
+        return await self.mailbox.call(job)
 
-    async def disconnected(self, reason: Disconnect) -> Any:
-        """Run ``handle_disconnect`` after all that happened before; its decision."""
+    async def run_disconnect_hook(self, reason: Disconnect) -> Any:
+        """Run ``handle_disconnect`` after all queued jobs and return its decision."""
 
-        async def job(answer: Answer) -> None:
+        async def job(call: PendingCall) -> None:
             try:
-                answer.set(await self._decide(reason))
+                call.set(await self._decide(reason))
             except Exception as error:
-                # At once, not when the waiting session wakes: no other hook may come between.
-                self._failed(self.disconnect.label, error, True)
+                # Before the session wakes, so that no other hook runs in between.
+                self._on_failure(self.disconnect.label, error, True)
 
-        if self.mailbox.stopped or not self._idle(self.disconnect):
-            return await self.mailbox.ask(job)
-        answer = Answer()
-        await job(answer)
+        if self.mailbox.stopped or not self._can_run_now(self.disconnect):
+            return await self.mailbox.call(job)
+        call = PendingCall()
+        await job(call)
         if self.mailbox.stopped:
             raise self._closed_error()
-        return await answer.wait()
+        return await call.wait()
 
     async def _decide(self, reason: Disconnect) -> Reconnect | Stop | None:
         hook = self.disconnect
@@ -394,15 +394,15 @@ class Actor(Generic[StateT]):
         decision, state = split(hook, returned)
         if not (decision is None or isinstance(decision, Reconnect | Stop)):
             raise BadHookResult(
-                f"{hook.label}: a decision is None, Reconnect(...) or Stop(), "
+                f"{hook.label} must return a decision of None, Reconnect(...) or Stop(), "
                 f"not {shorten(decision)}"
             )
         self.state = state
         return decision
 
     async def terminate(self, reason: Disconnect) -> None:
-        """Run ``terminate``; every other task of the connection has ended."""
+        """Run ``terminate``. All other tasks of the connection have ended."""
         await self.mailbox.wait_idle()
         returned = await self._invoke(self.terminate_hook, reason, self.state)
         if inspect.iscoroutine(returned):
-            raise self.terminate_hook.complain(returned)
+            raise self.terminate_hook.bad_result(returned)

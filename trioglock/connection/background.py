@@ -1,4 +1,4 @@
-"""Background tasks: what runs beside a connection, and ends with it."""
+"""Background tasks that end with the connection."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ Task = Callable[[], Awaitable[object]]
 
 
 class Background:
-    """Starts tasks; those of the program live in a nursery that is opened with the first of them.
+    """Starts the tasks of a connection.
+
+    The nursery of the user's tasks is opened when the first of them starts.
 
     Args:
-        crashed: told what a task of the program raises.
-        closed_error: makes the error for callers that come too late.
+        on_failure: called with an exception raised by a task of the user.
+        closed_error: creates the exception for a task started after the end.
     """
 
     def __init__(
-        self, crashed: Callable[[BaseException], None], closed_error: Callable[[], Exception]
+        self, on_failure: Callable[[BaseException], None], closed_error: Callable[[], Exception]
     ) -> None:
         self.nursery: trio.Nursery | None = None
-        """Around everything that belongs to the connection; set as long as tasks are taken."""
-        self._crashed = crashed
+        """The connection's nursery; None before the start and after the end."""
+        self._on_failure = on_failure
         self._closed_error = closed_error
         self._waiting: list[Task] = []
         self._inner: trio.Nursery | None = None
@@ -34,12 +36,12 @@ class Background:
         self._done: trio.Event | None = None
 
     def spawn(self, task: Task) -> None:
-        """Start a task of a link's, which never raises, and ends with the link by itself."""
+        """Start a task of a link. It must not raise, and must end with the link."""
         assert self.nursery is not None
         self.nursery.start_soon(task)
 
     def start(self, task: Task) -> None:
-        """Start a task that :meth:`end` ends."""
+        """Start a task that :meth:`end` cancels."""
         if self.nursery is None:
             raise self._closed_error()
         if self._inner is not None:
@@ -48,13 +50,13 @@ class Background:
         self._waiting.append(task)
         if self._scope is None:
             self._scope, self._done = trio.CancelScope(), trio.Event()
-            self.nursery.start_soon(self._host, self._scope, self._done)
+            self.nursery.start_soon(self._run_nursery, self._scope, self._done)
 
     def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Start a task of the program's; its failure ends the connection."""
-        self.start(partial(self._guard, fn, args))
+        """Start a task of the user; an exception it raises ends the connection."""
+        self.start(partial(self._run_or_fail, fn, args))
 
-    async def _host(self, scope: trio.CancelScope, done: trio.Event) -> None:
+    async def _run_nursery(self, scope: trio.CancelScope, done: trio.Event) -> None:
         try:
             with scope:
                 async with trio.open_nursery() as self._inner:
@@ -65,18 +67,20 @@ class Background:
         finally:
             done.set()
 
-    async def _guard(self, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+    async def _run_or_fail(
+        self, fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]
+    ) -> None:
         try:
             await fn(*args)
         except Exception as error:
-            self._crashed(error)
+            self._on_failure(error)
 
     def close(self) -> None:
-        """Take no further task, not even in this very step."""
+        """Refuse new tasks."""
         self.nursery = None
 
     async def end(self) -> None:
-        """Cancel what still runs; returns once all of it has ended."""
+        """Cancel the running tasks and wait until they have ended."""
         if self._scope is not None and self._done is not None:
             self._scope.cancel()
             await self._done.wait()

@@ -1,9 +1,9 @@
-"""Cancellable: a coroutine that another task can cancel, at no cost while it does not block.
+"""A coroutine that another task can cancel, at no cost while it does not block.
 
-A ``trio.CancelScope`` around every call of an async hook would take longer than the hook. Here one
-is entered only while the coroutine waits for something, inside of whatever scopes the coroutine
-has opened itself, and left before the coroutine goes on. A nursery waits for its children
-whatever happens to such an inner scope: those of the coroutine are cancelled beside it.
+A ``trio.CancelScope`` around every call of an async hook would take longer than the hook. Instead,
+a scope is entered only while the coroutine is suspended, inside any scopes that the coroutine has
+opened, and left before the coroutine resumes. A nursery waits for its children regardless of such
+an inner scope, so the nurseries of the coroutine are cancelled separately.
 """
 
 from __future__ import annotations
@@ -17,52 +17,62 @@ __all__ = ["Cancellable"]
 
 
 class Cancellable:
-    """Goes on with a coroutine that has begun, and waits.
+    """Continues a coroutine that was started with ``send(None)`` and is suspended.
 
     Args:
-        coroutine: run by ``send(None)`` so far, in the present task, which is to await this.
-        wish: what that returned, for trio.
-        nurseries: how many the task had open before.
+        coroutine: the coroutine, started in the task that awaits this object.
+        request: the value it yielded for trio.
+        nurseries: the number of nurseries that the task had open before the start.
     """
 
-    __slots__ = ("_coroutine", "_nurseries", "_task", "_told", "_wait", "_wish", "interrupted")
+    __slots__ = (
+        "_cancelled",
+        "_coroutine",
+        "_nurseries",
+        "_request",
+        "_task",
+        "_wait",
+        "interrupted",
+    )
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], wish: Any, nurseries: int) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], request: Any, nurseries: int) -> None:
         self.interrupted: bool = False
         """Whether :meth:`interrupt` was called."""
         self._coroutine = coroutine
-        self._wish = wish
+        self._request = request
         self._task = trio.lowlevel.current_task()
         self._nurseries = nurseries
-        self._told = False  # that it is cancelled
+        self._cancelled = False  # whether the coroutine has received Cancelled
         self._wait = trio.CancelScope()
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine, wish = self._coroutine, self._wish
+        coroutine, request = self._coroutine, self._request
         try:
             while True:
                 try:
-                    # What it does to clean up is left alone.
-                    answer = (yield wish) if self._told else (yield from self._waiting(wish))
+                    # Its cleanup is not interrupted.
+                    result = (
+                        (yield request) if self._cancelled else (yield from self._waiting(request))
+                    )
                 except BaseException as error:
-                    wish = coroutine.throw(error)
+                    request = coroutine.throw(error)
                 else:
-                    wish = coroutine.send(answer)
+                    request = coroutine.send(result)
         except StopIteration as done:
             return done.value
 
-    def _waiting(self, wish: Any) -> Generator[Any, Any, Any]:
+    def _waiting(self, request: Any) -> Generator[Any, Any, Any]:
         with trio.CancelScope() as self._wait:
             if self.interrupted:
                 self._wait.cancel()
-            answer = yield wish
-        # trio answers with an outcome, which the coroutine unwraps.
-        cancelled = isinstance(getattr(answer, "error", None), trio.Cancelled)
-        self._told = self.interrupted and cancelled
-        return answer
+            result = yield request
+        # trio sends an outcome, which the coroutine unwraps.
+        cancelled = isinstance(getattr(result, "error", None), trio.Cancelled)
+        self._cancelled = self.interrupted and cancelled
+        return result
 
     def interrupt(self) -> None:
-        """Raise ``trio.Cancelled`` where the coroutine waits, once, shielded or not."""
+        """Raise ``trio.Cancelled`` once where the coroutine is suspended, even inside a shield."""
         self.interrupted = True
         self._wait.cancel()
         for nursery in self._task.child_nurseries[self._nurseries :]:

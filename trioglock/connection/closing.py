@@ -1,4 +1,4 @@
-"""How a connection ends: what both sides said, and the error that tells it."""
+"""The statuses of a connection, and how it closes."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ OK_CODES = frozenset({1000, 1001})
 
 
 class Status(Enum):
-    """Where a connection stands; :data:`TRANSITIONS` is the table of what may follow."""
+    """The status of a connection; :data:`TRANSITIONS` lists the possible changes."""
 
     CONNECTING = "connecting"
-    """There is no link yet: the first attempt is under way."""
+    """The first attempt to connect is in progress."""
     OPEN = "open"
-    """A link is up, and nobody has begun to close it."""
+    """A link is open, and neither side has started to close it."""
     CLOSING = "closing"
-    """The closing handshake is under way, and no other link is expected."""
+    """The closing handshake is in progress, and no other link is expected."""
     RECONNECTING = "reconnecting"
-    """The link has ended, or is ending, and another one is expected."""
+    """The link has ended or is closing, and another one is expected."""
     DECIDING = "deciding"
-    """The link has ended, and ``handle_disconnect`` decides whether another one is opened."""
+    """The policy does not reconnect, but ``handle_disconnect`` may still decide to."""
     CLOSED = "closed"
-    """The connection has ended; final."""
+    """The connection has ended. This status is final."""
 
 
 TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
     Status.CONNECTING: {
         Status.OPEN: "upgraded",
-        Status.RECONNECTING: "attempt failed, policy tries again",
+        Status.RECONNECTING: "attempt failed, policy retries",
         Status.DECIDING: "attempt failed",
         Status.CLOSED: "attempt failed, closed or cancelled",
     },
     Status.OPEN: {
         Status.CLOSING: "either side closes",
-        Status.RECONNECTING: "lost, closed by the peer, or reconnect()",
+        Status.RECONNECTING: "lost, closed by the peer or reconnect()",
         Status.DECIDING: "lost",
         Status.CLOSED: "lost, abort() or cancelled",
     },
     Status.CLOSING: {
-        Status.CLOSED: "closing handshake over, or out of time",
-        Status.RECONNECTING: "policy, asked again, wants another link",
+        Status.CLOSED: "closing handshake complete or timed out",
+        Status.RECONNECTING: "policy reconnects",
         Status.DECIDING: "closed by the peer",
     },
     Status.RECONNECTING: {
         Status.OPEN: "upgraded",
         Status.DECIDING: "last attempt failed",
-        Status.CLOSED: "no attempt left, closed or cancelled",
+        Status.CLOSED: "attempts exhausted, closed or cancelled",
     },
     Status.DECIDING: {
         Status.RECONNECTING: "handle_disconnect returned Reconnect",
@@ -60,11 +60,11 @@ TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
     },
     Status.CLOSED: {},
 }
-"""From each status to those that may follow, and what leads there."""
+"""For each status the statuses that may follow, with the cause."""
 
 
 class CloseState:
-    """What is known so far of how the connection ends."""
+    """The Close frames of both sides, the cause of the end, and the messages that were not sent."""
 
     def __init__(self) -> None:
         self.sent: Close | None = None
@@ -72,19 +72,19 @@ class CloseState:
         self.cause: Disconnect | None = None
         self.unsent: tuple[Data, ...] = ()
         self.in_doubt: tuple[Data, ...] = ()
-        self.gave_up: Exception | None = None
+        self.final_error: Exception | None = None
 
     @property
     def clean(self) -> bool:
-        """Whether all that was said is 1000 or 1001, and something was."""
+        """Whether a Close frame was exchanged and all codes are 1000 or 1001."""
         codes = {close.code for close in (self.sent, self.received) if close is not None}
-        if self.gave_up is not None or (self.cause is not None and self.received is None):
+        if self.final_error is not None or (self.cause is not None and self.received is None):
             return False
         return bool(codes) and codes <= OK_CODES
 
     def error(self) -> ConnectionClosed:
-        """A new exception that tells all of it."""
+        """Create the exception that describes the close."""
         kind = ConnectionClosedOK if self.clean else ConnectionClosedError
         error = kind(self.received, self.sent, self.cause, self.unsent, self.in_doubt)
-        error.__cause__ = self.gave_up
+        error.__cause__ = self.final_error
         return error

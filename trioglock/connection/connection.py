@@ -1,4 +1,4 @@
-"""The connection as a program sees it."""
+"""The public API of a connection."""
 
 from __future__ import annotations
 
@@ -16,30 +16,28 @@ from ..options import check_seconds
 from ..transports import Handshake
 from .closing import OK_CODES, Status
 from .outgoing import checked_frame
-from .report import StatusReport, report_on
+from .report import Statistics, StatusReport, make_report
 from .session import Session
-from .statistics import Statistics
 
 __all__ = ["Connection"]
 
 StateT = TypeVar("StateT")
 
-# A program that only ever sends lets the writer task run after so many messages, or so many
-# seconds of its own time, whichever comes first.
+# A task that only sends lets other tasks run after this many messages or seconds.
 SENDS_PER_TURN = 64
 SECONDS_PER_TURN = 0.001
 
 
 class Connection(Generic[StateT]):
-    """A live connection; what ``async with connect(...) as conn`` gives.
+    """A live connection, returned by ``async with connect(...) as conn``.
 
-    Iterate it for the messages that ``handle_receive`` hands on::
+    Iterate over it to receive the messages that ``handle_receive`` delivers::
 
         async for message in conn: ...
 
-    The loop ends quietly when the connection closes with 1000 or 1001, and raises
-    ConnectionClosedError on anything else. Any number of tasks may send, receive and close at
-    the same time; each message goes to one receiver.
+    The loop ends when the connection closes with 1000, 1001 or without a code, and otherwise raises
+    ConnectionClosedError. Any number of tasks may send, receive and close concurrently; each
+    message goes to one receiver.
     """
 
     def __init__(self, session: Session[StateT], url: str) -> None:
@@ -59,52 +57,52 @@ class Connection(Generic[StateT]):
     # Sending.
 
     async def send(self, message: Any) -> None:
-        """Send a message through ``handle_send``; wait while the send queue is full.
+        """Send a message through ``handle_send``. Waits while the send queue is full.
 
-        Either the whole message is queued, or the call raises and none of it is.
+        Either the whole message is queued, or the call raises and nothing is queued.
 
         Args:
-            message: whatever ``handle_send`` takes; by default ``str`` or bytes-like.
+            message: the argument of ``handle_send``, by default ``str`` or bytes-like.
 
         Raises:
             ConnectionClosed: the connection is closing or closed.
-            InvalidFrame, BadHookResult: what came out of ``handle_send`` cannot be sent.
+            InvalidFrame, BadHookResult: the result of ``handle_send`` cannot be sent.
             UsageError: called inside a hook of this connection.
-            Exception: whatever ``handle_send`` raises.
+            Exception: raised by ``handle_send``.
         """
         actor = self._actor
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._send_queue.closed or self._send_queue.full or not actor.idle:
             await self._send_in_turn(message)
         elif actor.send_hook.is_async:
-            await actor.send_here(message)
+            await actor.send_in_caller(message)
         else:
-            actor.send_now(message)
+            actor.send_sync(message)
         if self._turn_is_over():
             await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def _send_in_turn(self, message: Any) -> None:
-        self._mailbox.refuse_inside("send")
-        await self._wait_room()
+        self._mailbox.reject_inside_hook("send")
+        await self._wait_space()
         if not self._actor.idle:
-            await self._actor.send(message)
+            await self._actor.send_queued(message)
         elif self._actor.send_hook.is_async:
-            await self._actor.send_here(message)
+            await self._actor.send_in_caller(message)
         else:
-            self._actor.send_now(message)
+            self._actor.send_sync(message)
 
-    async def _wait_room(self) -> None:
-        """Return once the send queue takes more; raises ConnectionClosed if it never will."""
+    async def _wait_space(self) -> None:
+        """Wait until the send queue has space, or raise ConnectionClosed."""
         send_queue = self._send_queue
         if send_queue.full and not send_queue.closed:
             with self._session.emitter.waiting("sender", "send_queue"):
                 while send_queue.full and not send_queue.closed:
-                    await send_queue.wait_room()
+                    await send_queue.wait_space()
         if send_queue.closed:
             raise self._session.closed_error()
 
     def _turn_is_over(self) -> bool:
-        """Whether it is time to let the writer task run, though the program need not wait."""
+        """Whether other tasks must run, although the send does not have to wait."""
         self._sends += 1
         if self._sends == 1:
             self._turn_began = time.perf_counter()
@@ -118,12 +116,12 @@ class Connection(Generic[StateT]):
         return True
 
     def send_nowait(self, message: Any) -> None:
-        """Send a message through ``handle_send``, or raise at once.
+        """Send a message through ``handle_send``, without waiting.
 
         Raises:
             trio.WouldBlock: the send queue is full, or an async hook is running.
-            UsageError: ``handle_send`` is async: use ``await send()``.
-            ConnectionClosed, InvalidFrame, BadHookResult, Exception: as :meth:`send`.
+            UsageError: ``handle_send`` is async; use ``await send()``.
+            ConnectionClosed, InvalidFrame, BadHookResult, Exception: see :meth:`send`.
         """
         actor = self._actor
         if (
@@ -133,49 +131,49 @@ class Connection(Generic[StateT]):
             or actor.send_hook.is_async
         ):
             self._refuse_nowait()
-        actor.send_now(message)
+        actor.send_sync(message)
 
     def _refuse_nowait(self) -> None:
-        self._mailbox.refuse_inside("send_nowait")
+        self._mailbox.reject_inside_hook("send_nowait")
         if self._send_queue.closed:
             raise self._session.closed_error()
         if self._actor.send_hook.is_async:
-            raise UsageError(f"{self._actor.send_hook.label} is async: use await send()")
+            raise UsageError(f"{self._actor.send_hook.label} is async; use await send()")
         raise trio.WouldBlock
 
     async def send_frame(self, frame: Frame) -> None:
-        """Send a frame as it is, past ``handle_send``; wait while the send queue is full.
+        """Send a frame without ``handle_send``. Waits while the send queue is full.
 
         Args:
             frame: ``str``, bytes-like, ``PreparedMessage``, ``Ping``, ``Pong`` or ``Close``.
 
         Raises:
             ConnectionClosed: the connection is closing or closed.
-            InvalidFrame: it is none of these.
+            InvalidFrame: ``frame`` is none of these.
             UsageError: called inside a hook of this connection.
         """
-        self._mailbox.refuse_inside("send_frame")
+        self._mailbox.reject_inside_hook("send_frame")
         checked = checked_frame(frame)
         await trio.lowlevel.checkpoint()
-        await self._wait_room()
+        await self._wait_space()
         if isinstance(checked, Close):
             self._session.close(checked)
         else:
             self._send_queue.put(checked)
 
     def send_frame_nowait(self, frame: Frame, *, immediate: bool = False) -> None:
-        """Send a frame past ``handle_send``, or raise at once; allowed anywhere, also in hooks.
+        """Send a frame without ``handle_send`` and without waiting. Allowed in hooks.
 
         Args:
-            frame: as for :meth:`send_frame`; what goes to many connections is best a
-                :class:`PreparedMessage`.
-            immediate: write it in this very step if the socket takes it, where it would otherwise
-                wait to leave together with what is queued next.
+            frame: as for :meth:`send_frame`. Use a :class:`PreparedMessage` to send the same
+                message over many connections.
+            immediate: write it before this call returns, if the socket accepts it. Otherwise it may
+                be combined with frames that are queued next.
 
         Raises:
             trio.WouldBlock: the send queue is full.
             ConnectionClosed: the connection is closing or closed.
-            InvalidFrame: it is no frame.
+            InvalidFrame: ``frame`` is not a frame.
         """
         send_queue = self._send_queue
         if send_queue.closed:
@@ -183,87 +181,87 @@ class Connection(Generic[StateT]):
         if send_queue.full:
             raise trio.WouldBlock
         if immediate:
-            send_queue.hurry()
+            send_queue.allow_immediate()
         if frame.__class__ is Close:
             self._session.close(frame)
         else:
             send_queue.put(frame)
 
     async def flush(self) -> None:
-        """Wait until all that is queued now is with the operating system.
+        """Wait until everything queued so far was passed to the operating system.
 
         Raises:
-            ConnectionClosed: the connection ended before, or the link broke while part of it was
-                being written: then nobody can tell whether it arrived.
+            ConnectionClosed: the connection ended first, or the link broke while a part was being
+                written, which may or may not have arrived.
             UsageError: called inside a hook of this connection.
         """
-        self._mailbox.refuse_inside("flush")
+        self._mailbox.reject_inside_hook("flush")
         marks = self._send_queue.flush_marks()
         await trio.lowlevel.checkpoint()
         if not await self._send_queue.wait_flushed(marks):
             raise self._session.closed_error()
 
     def discard_unsent(self) -> tuple[Data, ...]:
-        """Take back all messages that are queued and not being written; allowed anywhere.
+        """Remove all messages that are queued and not being written. Allowed in hooks.
 
-        For what must not leave late, such as orders after an outage: call it in
-        ``handle_disconnect``. A ``flush()`` that waits for them raises.
+        Call it in ``handle_disconnect`` if messages must not be sent late, such as orders after an
+        outage. A ``flush()`` that waits for them raises.
 
         Returns:
-            The frames, oldest first.
+            The removed messages, oldest first.
         """
         return self._session.send_queue.discard()
 
     # Receiving.
 
     async def receive(self) -> Any:
-        """The next delivered message; a cancelled call loses none.
+        """Return the next delivered message. A cancelled call loses no message.
 
         Raises:
-            ConnectionClosed: the connection has closed and all messages were taken.
+            ConnectionClosed: the connection has closed and no messages are left.
             UsageError: called inside a hook of this connection.
         """
         await self._wait_items("receive")
         item = self._receive_queue.items.popleft()
-        if self._receive_queue.held:
-            self._receive_queue.taken()
+        if self._receive_queue.reader_waiting:
+            self._receive_queue.notify_taken()
         return item
 
     def receive_nowait(self) -> Any:
-        """The next delivered message, if there is one.
+        """Return the next delivered message without waiting.
 
         Raises:
-            trio.WouldBlock: there is none yet.
-            ConnectionClosed: there will be none.
+            trio.WouldBlock: no message is available.
+            ConnectionClosed: the connection has closed and no messages are left.
             UsageError: called inside a hook of this connection.
         """
-        self._mailbox.refuse_inside("receive_nowait")
+        self._mailbox.reject_inside_hook("receive_nowait")
         if not self._receive_queue.items:
             if self._receive_queue.ended:
                 raise self._session.closed_error()
             raise trio.WouldBlock
         item = self._receive_queue.items.popleft()
-        if self._receive_queue.held:
-            self._receive_queue.taken()
+        if self._receive_queue.reader_waiting:
+            self._receive_queue.notify_taken()
         return item
 
     async def receive_batch(self) -> list[Any]:
-        """All delivered messages that are there, at least one; waits for the first.
+        """Return all available messages, at least one. Waits for the first.
 
         Raises:
-            ConnectionClosed: the connection has closed and all messages were taken.
+            ConnectionClosed: the connection has closed and no messages are left.
             UsageError: called inside a hook of this connection.
         """
         await self._wait_items("receive_batch")
         batch = list(self._receive_queue.items)
         self._receive_queue.items.clear()
-        if self._receive_queue.held:
-            self._receive_queue.taken()
+        if self._receive_queue.reader_waiting:
+            self._receive_queue.notify_taken()
         return batch
 
     async def _wait_items(self, call: str) -> None:
         if self._mailbox.active is not None:
-            self._mailbox.refuse_inside(call)
+            self._mailbox.reject_inside_hook(call)
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._receive_queue.items:
             if self._receive_queue.ended:
@@ -275,7 +273,7 @@ class Connection(Generic[StateT]):
 
     async def __anext__(self) -> Any:
         if self._mailbox.active is not None:
-            self._mailbox.refuse_inside("receive")
+            self._mailbox.reject_inside_hook("receive")
         await trio.lowlevel.checkpoint_if_cancelled()
         receive_queue = self._receive_queue
         while not receive_queue.items:
@@ -286,18 +284,18 @@ class Connection(Generic[StateT]):
                 raise error
             await receive_queue.wait()
         item = receive_queue.items.popleft()
-        if receive_queue.held:
-            receive_queue.taken()
+        if receive_queue.reader_waiting:
+            receive_queue.notify_taken()
         return item
 
     # The actor's mailbox.
 
     def cast(self, message: Any) -> None:
-        """Leave ``message`` for ``handle_cast``; allowed anywhere, also in hooks.
+        """Queue ``message`` for ``handle_cast``. Allowed in hooks.
 
         Raises:
             ConnectionClosed: the connection has closed.
-            trio.WouldBlock: 65,536 jobs wait for the hooks already.
+            trio.WouldBlock: 65,536 jobs already wait for the hooks.
             UsageError: the Socket has no ``handle_cast``.
         """
         if self._mailbox.stopped:
@@ -305,14 +303,14 @@ class Connection(Generic[StateT]):
         self._actor.cast(message)
 
     def cast_after(self, seconds: float, message: Any) -> trio.CancelScope:
-        """Leave ``message`` for ``handle_cast`` after ``seconds``.
+        """Queue ``message`` for ``handle_cast`` after ``seconds``. Allowed in hooks.
 
         Returns:
-            A scope; cancel it to take the message back.
+            A cancel scope; cancel it to withdraw the message.
 
         Raises:
             InvalidOption: ``seconds`` is not a positive number.
-            ConnectionClosed, UsageError: as :meth:`cast`.
+            ConnectionClosed, UsageError: see :meth:`cast`.
         """
         check_seconds("seconds", seconds)
         self._actor.check_cast(message)
@@ -328,19 +326,19 @@ class Connection(Generic[StateT]):
         return scope
 
     async def call(self, request: Any, timeout: float | None = None) -> Any:
-        """Ask ``handle_call`` and wait for its reply.
+        """Run ``handle_call`` and return its reply.
 
         Args:
-            request: whatever ``handle_call`` takes.
-            timeout: seconds to wait at the most; None for ever.
+            request: the argument of ``handle_call``.
+            timeout: maximum seconds to wait; None for no limit.
 
         Raises:
-            CallTimeout: no reply in time; the request may still be handled.
-            ConnectionClosed: the connection closed before.
-            UsageError: there is no ``handle_call``, or this is called inside a hook.
-            Exception: whatever ``handle_call`` raises.
+            CallTimeout: there was no reply in time; the request may still be handled.
+            ConnectionClosed: the connection closed first.
+            UsageError: the Socket has no ``handle_call``, or this is called inside a hook.
+            Exception: raised by ``handle_call``.
         """
-        self._mailbox.refuse_inside("call")
+        self._mailbox.reject_inside_hook("call")
         check_seconds("timeout", timeout)
         await trio.lowlevel.checkpoint()
         if self._mailbox.stopped:
@@ -355,14 +353,14 @@ class Connection(Generic[StateT]):
         """Send a ping and wait for its pong (RFC 6455, section 5.5.2).
 
         Returns:
-            Seconds of the round trip. While messages wait unread and hold the reader back, the
-            pong waits behind them.
+            The round-trip time in seconds. It includes the time that unread messages keep the
+            reader from reading the pong.
 
         Raises:
-            ConnectionClosed: the connection is not open, or the link ended before the pong came.
+            ConnectionClosed: the connection is not open, or the link ended first.
             UsageError: called inside a hook of this connection.
         """
-        self._mailbox.refuse_inside("ping")
+        self._mailbox.reject_inside_hook("ping")
         await trio.lowlevel.checkpoint()
         if self._send_queue.closed or not self._session.is_open:
             raise self._session.closed_error()
@@ -376,25 +374,26 @@ class Connection(Generic[StateT]):
 
     @property
     def latency(self) -> float | None:
-        """Seconds of the latest ping's round trip, or None before the first."""
+        """The round-trip time of the latest ping in seconds, or None before the first."""
         return self._session.pings.latency
 
-    # Ends.
+    # Closing.
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        """Send what is queued, then Close; wait for the peer's, at most ``close_timeout`` seconds.
+        """Send the queued data and a Close frame, and wait for the end of the connection.
 
-        Harmless on a connection that is closing or closed: the first close wins.
+        The wait takes at most ``close_timeout`` seconds. If the connection is already closing or
+        closed, the call sends nothing and only waits.
 
         Args:
-            code: of the Close frame (RFC 6455, section 7.4).
-            reason: its text, at most 123 bytes of UTF-8.
+            code: the code of the Close frame (RFC 6455, section 7.4).
+            reason: the reason of the Close frame, at most 123 bytes of UTF-8.
 
         Raises:
-            InvalidOption: the code or reason may not be sent.
+            InvalidOption: the code or reason cannot be sent.
             UsageError: called inside a hook of this connection.
         """
-        self._mailbox.refuse_inside("aclose")
+        self._mailbox.reject_inside_hook("aclose")
         try:
             frame = Close(code, reason)
         except (ValueError, AttributeError) as error:
@@ -402,20 +401,20 @@ class Connection(Generic[StateT]):
         await self._session.aclose(frame)
 
     def abort(self) -> None:
-        """Drop the connection on the spot, without a closing handshake; allowed anywhere."""
+        """End the connection immediately, without a closing handshake. Allowed in hooks."""
         self._session.abort()
 
     async def reconnect(self) -> None:
-        """Leave the present link for a new one; wait until that is open.
+        """Replace the current link and wait until the new one is open.
 
-        State and queued messages are kept. If the policy is waiting between two attempts, the
+        The state and queued messages are kept. If the policy is waiting between two attempts, the
         next attempt starts immediately.
 
         Raises:
-            ConnectionClosed: the connection ended instead.
+            ConnectionClosed: the connection ended first.
             UsageError: called inside a hook of this connection.
         """
-        self._mailbox.refuse_inside("reconnect")
+        self._mailbox.reject_inside_hook("reconnect")
         await trio.lowlevel.checkpoint_if_cancelled()
         await self._session.reconnect()
 
@@ -425,40 +424,40 @@ class Connection(Generic[StateT]):
         Raises:
             UsageError: called inside a hook of this connection.
         """
-        self._mailbox.refuse_inside("wait_closed")
+        self._mailbox.reject_inside_hook("wait_closed")
         await self._session.finished.wait()
 
-    # What is known.
+    # Properties.
 
     @property
     def state(self) -> StateT:
-        """The state that the latest hook returned."""
+        """The state returned by the latest hook."""
         return self._actor.state
 
     @property
     def status(self) -> Status:
-        """Where the connection stands."""
+        """The current status."""
         return self._session.status
 
     @property
     def url(self) -> str:
-        """The address, without user information; after redirects, where they led."""
+        """The URL after redirects, without user information."""
         handshake = self._session.handshake
         return self._url if handshake is None else handshake.url
 
     @property
     def name(self) -> str:
-        """What logs call this connection."""
+        """The name of the connection in logs."""
         return self._session.emitter.name
 
     @property
     def id(self) -> int:
-        """The number that no other connection of this process has; traces and events tell it."""
+        """The number of the connection, unique in the process; part of traces and events."""
         return self._session.emitter.id
 
     @property
     def handshake(self) -> Handshake | None:
-        """What the two sides told each other; None before the first upgrade."""
+        """The latest opening handshake, or None before the first."""
         return self._session.handshake
 
     @property
@@ -469,27 +468,27 @@ class Connection(Generic[StateT]):
 
     @property
     def close_code(self) -> int | None:
-        """The peer's close code; 1005 if it gave none, 1006 if it sent no Close frame.
+        """The peer's close code (RFC 6455, section 7.1.5), or None before the end.
 
-        None while the connection is not closed (RFC 6455, section 7.1.5).
+        1005 if the Close frame had no code, 1006 if there was no Close frame.
         """
         if self.status not in (Status.DECIDING, Status.CLOSED):
             return None
-        received = self._session.ending.received
+        received = self._session.close_state.received
         return 1006 if received is None else received.code
 
     @property
     def close_reason(self) -> str | None:
-        """The text that came with :attr:`close_code` (RFC 6455, section 7.1.6)."""
+        """The reason that belongs to :attr:`close_code` (RFC 6455, section 7.1.6)."""
         if self.status not in (Status.DECIDING, Status.CLOSED):
             return None
-        received = self._session.ending.received
+        received = self._session.close_state.received
         return "" if received is None else received.reason
 
     def statistics(self) -> Statistics:
-        """What the connection has done so far."""
+        """Return the counters and queue sizes."""
         session = self._session
-        sent, received, messages = session.figures
+        sent, received, messages = session.counters
         return Statistics(
             messages_sent=session.send_queue.written,
             messages_received=messages,
@@ -500,31 +499,31 @@ class Connection(Generic[StateT]):
             send_queue_bytes=session.send_queue.size,
             mailbox=self._mailbox.pending,
             dropped=session.receive_queue.dropped,
-            in_doubt=session.send_queue.doubtful,
-            unsent=len(session.ending.unsent),
+            in_doubt=session.send_queue.in_doubt_count,
+            unsent=len(session.close_state.unsent),
             reconnects=max(0, session.upgrades - 1),
             latency=session.pings.latency,
         )
 
     def status_report(self) -> StatusReport:
-        """The connection at a glance, for a person; allowed anywhere, at any time.
+        """Return a description of the connection for a person. Allowed in hooks.
 
-        The Socket's ``format_status`` decides what of the state is in it.
+        The Socket's ``format_status`` decides how the state is shown.
         """
-        return report_on(self._session, self.statistics())
+        return make_report(self._session, self.statistics())
 
     def trace(self, on: bool = True) -> None:
-        """Write a line for each step to the logger ``trioglock.trace``, or do so no longer.
+        """Start or stop the trace, which logs each event to the logger ``trioglock.trace``.
 
         Args:
-            on: whether it is written from now on.
+            on: whether to log events from now on.
         """
         self._session.emitter.trace(on=on)
 
     def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Run ``fn(*args)`` in a task that ends with the connection; allowed anywhere.
+        """Run ``fn(*args)`` in a task that ends with the connection. Allowed in hooks.
 
-        If it raises, the connection closes with 1011 and the exception comes out of the block.
+        If it raises, the connection closes with 1011 and ``async with`` raises the exception.
 
         Raises:
             ConnectionClosed: the connection has ended.

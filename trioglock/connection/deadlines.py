@@ -1,4 +1,4 @@
-"""Deadlines of closing: one total for the link, one for the hooks, that nothing extends."""
+"""The deadlines of a close: one for the link and one for the hooks. Nothing extends them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["Deadlines"]
 
 LINGER = 1.0
 """Seconds for the peer to end the stream after the closing handshake (RFC 6455, section 7.1.1),
-and for a hook to have its say when the peer has used up the time."""
+and for ``handle_disconnect`` to run after the peer has used up the close timeout."""
 
 
 class Deadlines:
-    """The cancel scopes of a connection's two sides: its present link, and its hooks.
+    """The cancel scopes of a connection's current link and of its hooks.
 
     Args:
-        close_timeout: seconds from the decision to close to the end; None for ever.
+        close_timeout: seconds from the start of the close to its end; None for no limit.
     """
 
     def __init__(self, close_timeout: float | None) -> None:
@@ -26,33 +26,33 @@ class Deadlines:
         self._hooks_end = math.inf
         self._hooks: trio.CancelScope | None = None
 
-    def closing(self) -> float:
-        """When closing must be over, if it begins now."""
+    def close_deadline(self) -> float:
+        """Return the time at which a close that starts now must be complete."""
         return trio.current_time() + self._timeout
 
     def new_link(self) -> trio.CancelScope:
-        """A scope for another attempt, or for the pause before it."""
+        """Create the scope of an attempt, or of the delay before it."""
         self.link = trio.CancelScope()
         return self.link
 
     def limit_link(self) -> None:
-        """The link begins to close; an earlier deadline stays."""
-        self.link.deadline = min(self.link.deadline, self.closing())
+        """Start the close timeout of the link; an earlier deadline stays."""
+        self.link.deadline = min(self.link.deadline, self.close_deadline())
 
     def lift_link(self) -> None:
-        """The time that passes now is not the peer's."""
+        """Remove the deadline of the link."""
         self.link.deadline = math.inf
 
     def linger(self) -> None:
-        """Both Close frames are out: a peer that keeps the stream open is not waited for long."""
+        """Limit the wait for the peer to end the stream after both Close frames were sent."""
         self.link.deadline = min(self.link.deadline, trio.current_time() + LINGER)
 
     def new_hooks(self, *, caught_up: bool) -> trio.CancelScope:
-        """A scope for the hooks' last word on a link.
+        """Create the scope in which ``handle_disconnect`` runs.
 
         Args:
-            caught_up: no hook is behind: then it was the peer who used up the time, and a hook
-                that does not dawdle is still heard.
+            caught_up: no job waits for the hooks. If the close timeout has passed, then the peer
+                has used it up, and the hook still gets :data:`LINGER` seconds.
         """
         end = self._hooks_end
         if caught_up:
@@ -61,13 +61,13 @@ class Deadlines:
         return self._hooks
 
     def limit_hooks(self) -> None:
-        """The connection begins to close; an earlier deadline stays."""
-        self._hooks_end = min(self._hooks_end, self.closing())
+        """Start the close timeout of the hooks; an earlier deadline stays."""
+        self._hooks_end = min(self._hooks_end, self.close_deadline())
         if self._hooks is not None:
             self._hooks.deadline = self._hooks_end
 
     def cancel(self) -> None:
-        """No time for anyone."""
+        """Cancel both scopes."""
         self.link.cancel()
         if self._hooks is not None:
             self._hooks.cancel()

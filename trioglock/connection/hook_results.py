@@ -1,4 +1,4 @@
-"""What hooks return, turned into what follows: the one place that knows the shapes."""
+"""The hooks of a socket, and the values they return: checks and effects."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _SHAPES = {
 
 
 class Hook:
-    """One hook of one socket: everything that can be known before the first message.
+    """One hook of one socket.
 
     Args:
-        socket: the user's.
-        name: of the hook.
+        socket: the user's socket.
+        name: the name of the hook.
     """
 
     __slots__ = ("call", "is_async", "is_default", "label", "name")
@@ -44,19 +44,19 @@ class Hook:
         self.is_async: bool = inspect.iscoroutinefunction(self.call)
         self.is_default: bool = getattr(self.call, "__func__", None) is getattr(Socket, name)
         if inspect.isasyncgenfunction(self.call) or inspect.isgeneratorfunction(self.call):
-            raise BadHookResult(f"{self.label} is a generator; a hook returns, it does not yield")
+            raise BadHookResult(f"{self.label} is a generator; a hook must return its result")
 
-    def complain(self, returned: object) -> BadHookResult:
-        """The error for a value of the wrong shape."""
+    def bad_result(self, returned: object) -> BadHookResult:
+        """Create the exception for a return value of the wrong shape."""
         if inspect.iscoroutine(returned):
             returned.close()
-            return BadHookResult(f"{self.label} returned a coroutine: declare it with async def")
+            return BadHookResult(f"{self.label} returned a coroutine; declare it with async def")
         wanted = _SHAPES.get(self.name, PAIR)
         return BadHookResult(f"{self.label} must return {wanted}, not {shorten(returned)}")
 
 
 def hook_of(socket: Socket[Any], name: str) -> Hook:
-    """The hook ``name`` of ``socket``; one that is not overridden is the same for all sockets."""
+    """Return the hook ``name`` of ``socket``; all sockets share the default hooks."""
     if getattr(getattr(socket, name), "__func__", None) is getattr(Socket, name):
         return _default_hook(name)
     return Hook(socket, name)
@@ -68,35 +68,35 @@ def _default_hook(name: str) -> Hook:
 
 
 def split(hook: Hook, returned: Any) -> tuple[Any, Any]:
-    """The pair that most hooks return.
+    """Check the pair that most hooks return.
 
     Raises:
-        BadHookResult: it is none.
+        BadHookResult: it is not a pair.
     """
     if isinstance(returned, tuple) and len(returned) == 2:
         return returned
-    raise hook.complain(returned)
+    raise hook.bad_result(returned)
 
 
 def split_call(hook: Hook, returned: Any) -> tuple[Any, Any, Any]:
-    """The reply, result and state of ``handle_call``.
+    """Return the reply, result and state of ``handle_call``.
 
     Raises:
-        BadHookResult: they are not there.
+        BadHookResult: it returned anything else.
     """
     if isinstance(returned, tuple):
         if len(returned) == 2:
             return returned[0], None, returned[1]
         if len(returned) == 3:
             return returned
-    raise hook.complain(returned)
+    raise hook.bad_result(returned)
 
 
 def frames_to_send(hook: Hook, frame: Any) -> list[Frame]:
-    """The frames that ``handle_send`` asks for, each fit to be queued.
+    """Check and return the frames that ``handle_send`` returned.
 
     Raises:
-        BadHookResult: one of them is no frame.
+        BadHookResult: one of them is not a frame.
     """
     if frame is None and not hook.is_default:
         return []
@@ -112,18 +112,18 @@ def frames_to_send(hook: Hook, frame: Any) -> list[Frame]:
 
 def _hint(frame: object) -> str:
     if isinstance(frame, Reply | Deliver):
-        return "handle_send returns the frame itself"
-    return "encode it, such as with json.dumps()"
+        return "handle_send must return the frame itself"
+    return "encode it, for example with json.dumps()"
 
 
 class HookResults:
-    """Carries out the results of receiving hooks.
+    """Applies the results of hooks.
 
     Args:
-        receive queue: where delivered messages go.
-        send queue: where replies go.
+        receive_queue: for delivered messages.
+        send_queue: for replies.
         close: starts the closing handshake.
-        emitter: told what hooks reply.
+        emitter: emits an event for each reply.
     """
 
     __slots__ = ("_close", "_emitter", "_send_queue", "receive_queue", "replied")
@@ -137,21 +137,26 @@ class HookResults:
     ) -> None:
         self.receive_queue: ReceiveQueue = receive_queue
         self.replied: bool = False
-        """Whether a hook has sent anything since this was last looked at."""
+        """Whether a hook has replied since this was last reset."""
         self._send_queue = send_queue
         self._close = close
         self._emitter = emitter
 
     @property
     def closed(self) -> bool:
-        """Whether nothing more can be sent."""
+        """Whether the send queue is closed."""
         return self._send_queue.closed
 
     def apply(self, hook: Hook, result: Any, *, first: bool = False) -> None:
-        """Do what one result asks for; ``first`` sends ahead of what waits for it.
+        """Apply one result.
+
+        Args:
+            hook: the hook that returned it.
+            result: the result.
+            first: send replies before the data that is already queued.
 
         Raises:
-            BadHookResult: a Reply contains something that is no frame.
+            BadHookResult: a Reply contains an invalid frame.
         """
         kind = result.__class__
         if result is None:
@@ -169,7 +174,7 @@ class HookResults:
             frames = [checked_frame(frame) for frame in reply.frames]
         except InvalidFrame as error:
             raise BadHookResult(f"{hook.label}: {error}") from None
-        if self._emitter.frames:
+        if self._emitter.emits_frames:
             self._emitter.hook_replied(hook.name, frames)
         close: Close | None = None
         for at, frame in enumerate(frames):
@@ -180,7 +185,7 @@ class HookResults:
                 break
         if not self._send_queue.closed:
             if first:
-                self._send_queue.greet(frames)
+                self._send_queue.put_first(frames)
             else:
                 for frame in frames:
                     self._send_queue.put(frame)
@@ -190,10 +195,10 @@ class HookResults:
             self.receive_queue.add(reply.deliver)
 
     def send(self, hook: Hook, frame: Any) -> None:
-        """Queue what ``handle_send`` returned; all of it, there is no await in between.
+        """Queue the frames that ``handle_send`` returned.
 
         Raises:
-            BadHookResult, InvalidFrame: something in it is no frame; then none of it is queued.
+            BadHookResult, InvalidFrame: one of them is not a frame; then none is queued.
         """
         send_queue = self._send_queue
         kind = frame.__class__

@@ -1,4 +1,4 @@
-"""The span of one link: its reader, writer and heartbeat, from the upgrade to its end."""
+"""The tasks of one link: reader, writer and heartbeat."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from ..telemetry import EventEmitter
 from ..transports import Link
 from .actor import Actor
 from .deadlines import Deadlines
-from .heartbeat import Gate, Heartbeat
+from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hook_results import HookResults
-from .owner import Owner
-from .pings import Pings
+from .links import LinkOwner
 from .reader import Reader
 from .send_queue import SendQueue
 from .writer import Writer
@@ -27,39 +26,39 @@ class LinkTasks:
     """Runs the tasks of one link.
 
     Args:
-        session: told what happens.
-        link: open.
-        actor: gets what is received.
-        effects: carry out what hooks ask for.
-        send queue: of what is to be sent; it outlives the link.
-        pings: that wait for their pongs.
-        flow: time-outs and limits.
-        deadlines: of closing.
-        emitter: told every frame.
+        owner: receives the link's events.
+        link: the open link.
+        actor: receives the messages.
+        results: applies the results of hooks.
+        send_queue: the frames to send; it outlives the link.
+        pings: the pings without a pong.
+        flow: timeouts and limits.
+        deadlines: the deadlines of the close.
+        emitter: emits an event for each frame.
         spawn: starts a task.
     """
 
     __slots__ = (
+        "_another_link_expected",
         "_deadlines",
-        "_gate",
         "_heartbeat",
+        "_owner",
+        "_read_pause",
         "_reader",
-        "_replaced",
         "_send_queue",
-        "_session",
         "_spawn",
         "_writer",
         "began",
-        "broken",
+        "error",
         "link",
     )
 
     def __init__(
         self,
-        session: Owner,
+        owner: LinkOwner,
         link: Link,
         actor: Actor[Any],
-        effects: HookResults,
+        results: HookResults,
         send_queue: SendQueue,
         pings: Pings,
         flow: FlowOptions,
@@ -69,60 +68,60 @@ class LinkTasks:
     ) -> None:
         self.link: Link = link
         self.began: float = trio.current_time()
-        self.broken: BaseException | None = None
-        """How the stream broke, if it did."""
-        self._replaced = False  # senders wait for the next link: this one is not kept for long
-        self._session = session
+        self.error: BaseException | None = None
+        """The error that broke the stream, or None."""
+        self._another_link_expected = False  # the session reconnects
+        self._owner = owner
         self._send_queue = send_queue
         self._deadlines = deadlines
         self._spawn = spawn
-        self._gate = Gate(self._held)
+        self._read_pause = ReadPause(self._on_pause_changed)
         self._writer = Writer(
-            link, send_queue, emitter, self._said_goodbye, self._write_broke, spawn
+            link, send_queue, emitter, self._on_close_sent, self._on_write_failed, spawn
         )
         send_queue.attach(self._writer.wake, self._writer.write_now if link.writes_now else None)
-        self._heartbeat = Heartbeat(session, link, self._gate, pings, send_queue, flow)
+        self._heartbeat = LinkHeartbeat(owner, link, self._read_pause, pings, send_queue, flow)
         self._reader = Reader(
-            session, link, actor, effects, send_queue, pings, self._gate, emitter, flow
+            owner, link, actor, results, send_queue, pings, self._read_pause, emitter, flow
         )
 
     async def run(self) -> None:
-        """Read, write and watch until the link has ended."""
-        self._spawn(self._heartbeat.watch)
+        """Read, write and ping until the link has ended."""
+        self._spawn(self._heartbeat.run)
         try:
-            seen = await self._reader.read()
-            if seen.error is None and self.broken is None and self._session.has_peer_closed:
-                # A peer that has ended its side may still read our confirmation.
+            end = await self._reader.read()
+            if end.error is None and self.error is None and self._owner.has_peer_closed:
+                # A peer that has ended its sending side may still read our Close frame.
                 await self._send_queue.wait_close_written()
-            self.broken = seen.error or self.broken
+            self.error = end.error or self.error
         finally:
             self._heartbeat.stop()
             with trio.CancelScope(shield=True):
                 await self._writer.stop()
 
     @property
-    def figures(self) -> tuple[int, int, int]:
-        """Bytes sent and received on the wire, and messages received."""
+    def counters(self) -> tuple[int, int, int]:
+        """Bytes sent, bytes received and messages received."""
         return self.link.bytes_sent, self.link.bytes_received, self._reader.messages
 
-    def _said_goodbye(self) -> None:
-        if self._session.has_peer_closed:
+    def _on_close_sent(self) -> None:
+        if self._owner.has_peer_closed:
             self._deadlines.linger()
 
-    def _write_broke(self, error: BaseException) -> None:
-        # What the peer sent before it went is still readable: the reader finds the end.
-        self.broken = error
+    def _on_write_failed(self, error: BaseException) -> None:
+        # Data that the peer sent before remains readable; the reader finds the end.
+        self.error = error
         self._send_queue.detach()
-        self._replaced = self._session.write_broke()
-        if self._replaced or not self._gate.held:
+        self._another_link_expected = self._owner.on_write_failed()
+        if self._another_link_expected or not self._read_pause.paused:
             self._deadlines.limit_link()
 
-    def _held(self, held: bool) -> None:
-        """Our own backpressure has stopped the reader, or let it go."""
-        if self.broken is None or self._replaced:
+    def _on_pause_changed(self, paused: bool) -> None:
+        """Handle a start or an end of the reader's pause by backpressure."""
+        if self.error is None or self._another_link_expected:
             return
-        # The end of a broken stream is near, but behind what the program has not taken yet.
-        if held:
+        # The end of a broken stream comes after messages that wait to be received.
+        if paused:
             self._deadlines.lift_link()
         else:
             self._deadlines.limit_link()

@@ -1,14 +1,13 @@
-"""The mailbox: what the hooks have to do, one job at a time, in the order in which it came.
+"""The mailbox: the jobs of one connection's hooks, run one at a time and in order.
 
-The theory. Whatever happens is a *job* for the hooks. While nothing is pending, a job whose hook
-is a plain ``def`` is simply done, on the spot, in the task that brought it: no other task can run
-in between. Otherwise it goes into a trio memory channel, and the actor's task does it in its
-turn. ``pending`` counts the jobs that are posted and not done, so it is the whole test for the
-short cut.
+If no job is pending and the hook is a plain ``def``, the task that has the job runs the hook
+directly: no other task can run in between. Otherwise the job goes into a trio memory channel, and
+the mailbox's task runs it. ``pending`` counts the jobs that are not done, which makes it the whole
+test for the direct path.
 
-``active`` says who is inside a hook. A plain hook is on the stack while it is set, so whoever
-calls then is inside. An ``async`` hook suspends, and then only its own task is inside, and the
-tasks that it has started and waits for.
+``active`` is set while a hook runs. A plain hook cannot suspend, so any code that runs meanwhile
+was called by it. An ``async`` hook can suspend; then only its own task is inside the hook, and the
+child tasks that it waits for.
 """
 
 from __future__ import annotations
@@ -25,38 +24,38 @@ from ..errors import UsageError
 from ._sync import Waiters
 from .cancellable import Cancellable
 
-__all__ = ["PLAIN", "Answer", "Job", "Mailbox"]
+__all__ = ["SYNC_HOOK", "Job", "Mailbox", "PendingCall"]
 
 Job: TypeAlias = Callable[[], Awaitable[None]]
-"""Something for a hook to do; raises nothing but Cancelled."""
+"""Runs a hook. Must not raise anything but Cancelled."""
 
-PLAIN = object()
-"""The value of ``active`` while a plain hook runs, in whatever task."""
+SYNC_HOOK = object()
+"""The value of ``active`` while a plain hook runs."""
 
 
-class Answer:
-    """What a caller waits for while its job is in the mailbox."""
+class PendingCall:
+    """The future result of a job whose caller waits for it."""
 
     def __init__(self) -> None:
         self.withdrawn: bool = False
-        """The caller has gone away: a job that has not begun need not."""
+        """Whether the caller was cancelled; then a job that has not started is skipped."""
         self._done = trio.Event()
         self._value: Any = None
         self._error: BaseException | None = None
 
     def set(self, value: Any) -> None:
-        """The job is done."""
+        """Set the result."""
         self._value = value
         self._done.set()
 
     def fail(self, error: BaseException) -> None:
-        """The job cannot be done, or its hook raised."""
+        """Set the exception, unless there is a result."""
         if not self._done.is_set():
             self._error = error
             self._done.set()
 
     async def wait(self) -> Any:
-        """The value, or the error raised here; a cancelled wait withdraws a job not yet begun."""
+        """Wait for the result. Cancellation withdraws a job that has not started."""
         try:
             await self._done.wait()
         except trio.Cancelled:
@@ -68,11 +67,11 @@ class Answer:
 
 
 class Mailbox:
-    """The queue of one actor, and the task that works it off.
+    """The job queue of one actor, with a task that is started for the first queued job.
 
     Args:
-        spawn: starts that task, when it is first needed.
-        closed_error: makes the error for callers that come too late.
+        spawn: starts that task.
+        closed_error: creates the exception for calls after the end.
     """
 
     def __init__(
@@ -81,74 +80,74 @@ class Mailbox:
         closed_error: Callable[[], Exception],
     ) -> None:
         self.pending: int = 0
-        """Jobs that are posted, or being done in a caller's task, and not done."""
+        """The number of queued and running jobs."""
         self.active: object = None
-        """Who is inside a hook: nobody (None), a plain hook (PLAIN), or a task."""
+        """None, :data:`SYNC_HOOK`, or the task that runs an async hook."""
         self.stopped: bool = False
         self._spawn = spawn
         self._closed_error = closed_error
-        self._post: trio.MemorySendChannel[Job] | None = None
-        self._answers: set[Answer] = set()
+        self._send_channel: trio.MemorySendChannel[Job] | None = None
+        self._pending_calls: set[PendingCall] = set()
         self._task: trio.lowlevel.Task | None = None
-        self._turn = Waiters()
-        self._here: Cancellable | None = None
+        self._idle_waiters = Waiters()
+        self._in_caller: Cancellable | None = None
 
     def put(self, job: Job) -> None:
-        """Post a job."""
-        if self._post is None:
-            self._post, jobs = trio.open_memory_channel[Job](math.inf)
+        """Queue a job."""
+        if self._send_channel is None:
+            self._send_channel, jobs = trio.open_memory_channel[Job](math.inf)
             self._spawn(partial(self._run, jobs))
-        self._post.send_nowait(job)
+        self._send_channel.send_nowait(job)
         self.pending += 1
 
-    async def ask(self, job: Callable[[Answer], Awaitable[None]]) -> Any:
-        """Post a job and wait for its answer; raises what the job raises."""
+    async def call(self, job: Callable[[PendingCall], Awaitable[None]]) -> Any:
+        """Queue a job and wait for its result. Its exceptions are raised here."""
         if self.stopped:
             raise self._closed_error()
-        answer = Answer()
-        self._answers.add(answer)
+        pending_call = PendingCall()
+        self._pending_calls.add(pending_call)
         try:
-            self.put(partial(_answering, job, answer))
-            return await answer.wait()
+            self.put(partial(_run_call, job, pending_call))
+            return await pending_call.wait()
         finally:
-            self._answers.discard(answer)
+            self._pending_calls.discard(pending_call)
 
-    async def run_here(self, hook: Coroutine[Any, Any, Any]) -> Any:
-        """Run an async hook in the caller's task, as good as any while nothing is pending.
+    async def run_in_caller(self, hook: Coroutine[Any, Any, Any]) -> Any:
+        """Run an async hook in the current task. Call it only if no job is pending.
 
         Raises:
-            ConnectionClosed: the mailbox was stopped meanwhile.
-            Exception: what the hook raises.
+            ConnectionClosed: the mailbox was stopped before the hook returned.
+            Exception: raised by the hook.
         """
         self.pending += 1
         self.active = task = trio.lowlevel.current_task()
         nurseries = len(task.child_nurseries)
         try:
-            wish = hook.send(None)
-            return await self._wait_for(Cancellable(hook, wish, nurseries))
+            request = hook.send(None)
+            return await self._wait_for(Cancellable(hook, request, nurseries))
         except StopIteration as done:
             return done.value
         finally:
             self.pending -= 1
             self.leave()
 
-    async def _wait_for(self, here: Cancellable) -> Any:
-        self._here = here
+    async def _wait_for(self, cancellable: Cancellable) -> Any:
+        self._in_caller = cancellable
         try:
-            return await here
+            return await cancellable
         except BaseException as error:
-            # If the caller is cancelled as well, that goes first.
+            # A cancellation of the caller takes precedence.
             free = trio.current_effective_deadline() > -math.inf
-            if here.interrupted and free and is_cancelled(error):
+            if cancellable.interrupted and free and is_cancelled(error):
                 raise self._closed_error() from None
             raise
         finally:
-            self._here = None
+            self._in_caller = None
 
     async def wait_idle(self) -> None:
-        """Wait until nobody is inside a hook."""
+        """Wait until no hook is running."""
         while self.active is not None:
-            await self._turn.park()
+            await self._idle_waiters.park()
 
     async def _run(self, jobs: trio.MemoryReceiveChannel[Job]) -> None:
         self._task = trio.lowlevel.current_task()
@@ -161,21 +160,21 @@ class Mailbox:
                 self.pending -= 1
 
     def enter(self) -> None:
-        """The current task begins a hook that may suspend."""
+        """Record that the current task runs a hook."""
         self.active = trio.lowlevel.current_task()
 
     def leave(self) -> None:
-        """It has returned; the mailbox's task may have waited for that."""
+        """Record that the hook has returned, and wake the mailbox's task."""
         self.active = None
-        if self._turn:
-            self._turn.unpark_all()
+        if self._idle_waiters:
+            self._idle_waiters.unpark_all()
 
-    def refuse_inside(self, call: str) -> None:
+    def reject_inside_hook(self, call: str) -> None:
         """Raise UsageError if the caller is inside a hook of this connection."""
-        if self.active is PLAIN or (self.active is not None and self._is_inside()):
+        if self.active is SYNC_HOOK or (self.active is not None and self._is_inside()):
             raise UsageError(
-                f"{call}() would wait for the very hook it is called in: return Reply(...), "
-                "Close(...) or Deliver(...) from the hook, or leave it a note with cast()"
+                f"{call}() cannot be used inside a hook of the same connection, because it would "
+                "wait for that hook: return Reply(...), Close(...) or Deliver(...), or use cast()"
             )
 
     def _is_inside(self) -> bool:
@@ -184,31 +183,33 @@ class Mailbox:
             return True
         if self.active is not self._task:
             return False
-        # The mailbox's task opens no nursery but those of hooks: they wait for these tasks.
+        # All nurseries of the mailbox's task were opened by hooks, which wait for their children.
         while task is not None and task is not self._task:
             nursery = task.parent_nursery
             task = None if nursery is None else nursery.parent_task
         return task is not None
 
     def stop(self) -> None:
-        """Do no further job; whoever waits for one learns that it is over."""
+        """Run no more jobs, and fail all waiting calls."""
         self.stopped = True
-        if self._here is not None:
-            self._here.interrupt()
-        self.fail_answers()
+        if self._in_caller is not None:
+            self._in_caller.interrupt()
+        self.fail_calls()
 
-    def fail_answers(self) -> None:
-        """Let nobody wait for an answer any longer; the jobs themselves go on."""
-        for answer in self._answers:
-            answer.fail(self._closed_error())
+    def fail_calls(self) -> None:
+        """Fail all waiting calls; jobs that have started continue."""
+        for pending_call in self._pending_calls:
+            pending_call.fail(self._closed_error())
 
 
-async def _answering(job: Callable[[Answer], Awaitable[None]], answer: Answer) -> None:
-    if answer.withdrawn:
+async def _run_call(
+    job: Callable[[PendingCall], Awaitable[None]], pending_call: PendingCall
+) -> None:
+    if pending_call.withdrawn:
         return
     try:
-        await job(answer)
+        await job(pending_call)
     except trio.Cancelled:
         raise
     except BaseException as error:
-        answer.fail(error)
+        pending_call.fail(error)

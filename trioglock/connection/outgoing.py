@@ -1,4 +1,4 @@
-"""Outgoing frames: what may be sent, and how much it counts against the limit of the send queue."""
+"""Outgoing frames: checks, and their sizes in the send queue."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from .._redact import shorten
 from ..errors import InvalidFrame
 from ..frames import Close, Data, Frame, Ping, Pong, PreparedMessage
 
-__all__ = ["Message", "OutFrame", "checked_frame", "plain", "size_of", "urgent_size"]
+__all__ = ["QueuedFrame", "QueuedMessage", "checked_frame", "plain", "size_of", "urgent_size"]
 
-Message = Data | PreparedMessage
-OutFrame = Message | Ping | Pong | Close
+QueuedMessage = Data | PreparedMessage
+QueuedFrame = QueuedMessage | Ping | Pong | Close
 
 
-def checked_frame(frame: Frame) -> OutFrame:
-    """What to queue for something to be sent; the content of a mutable buffer is copied.
+def checked_frame(frame: Frame) -> QueuedFrame:
+    """Return the frame to queue; the content of a mutable buffer is copied.
 
     Raises:
-        InvalidFrame: it is neither text, nor bytes-like, nor a control frame.
+        InvalidFrame: ``frame`` is not text, bytes-like or a control frame.
     """
     kind = frame.__class__
     if kind is bytes or (kind is str and frame.isascii()):  # type: ignore[union-attr]
@@ -28,29 +28,29 @@ def checked_frame(frame: Frame) -> OutFrame:
     if isinstance(frame, Ping | Pong | Close | PreparedMessage):
         return frame
     if isinstance(frame, bytes | bytearray | memoryview):
-        # A copy: the buffer may change before the writer task gets to it.
+        # The buffer may change before it is written.
         return bytes(frame)
     raise InvalidFrame(
-        "a frame is str, bytes-like, PreparedMessage, Ping, Pong or Close, "
+        "a frame must be str, bytes-like, PreparedMessage, Ping, Pong or Close, "
         f"not {type(frame).__name__}: {shorten(frame)}"
     )
 
 
-def urgent_size(frame: OutFrame) -> int:
-    """Bytes of a frame that overtakes data, its header included."""
-    return 2 + (size_of(frame) if isinstance(frame, Message) else len(frame.to_payload()))
+def urgent_size(frame: QueuedFrame) -> int:
+    """The size of a frame that is sent before data, in bytes with its header."""
+    return 2 + (size_of(frame) if isinstance(frame, QueuedMessage) else len(frame.to_payload()))
 
 
-def plain(frame: Message) -> Data:
-    """The message as the program gave it."""
+def plain(frame: QueuedMessage) -> Data:
+    """The message without its preparation."""
     return frame.message if isinstance(frame, PreparedMessage) else frame
 
 
-def size_of(frame: Message) -> int:
-    """Bytes of payload that count against the limit.
+def size_of(frame: QueuedMessage) -> int:
+    """The size of the payload in bytes.
 
     Raises:
-        InvalidFrame: text with lone surrogates has no UTF-8.
+        InvalidFrame: the text contains lone surrogates, which UTF-8 cannot encode.
     """
     if isinstance(frame, str):
         if frame.isascii():
@@ -58,5 +58,5 @@ def size_of(frame: Message) -> int:
         try:
             return len(frame.encode())
         except UnicodeEncodeError as error:
-            raise InvalidFrame(f"text that is not valid Unicode: {error}") from None
+            raise InvalidFrame(f"the text is not valid Unicode: {error}") from None
     return frame.size if isinstance(frame, PreparedMessage) else len(frame)

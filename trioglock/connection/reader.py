@@ -1,4 +1,4 @@
-"""The reader: from a link's events to the hooks, and our own backpressure."""
+"""The reader: passes received frames to the hooks and pauses for backpressure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from ..options import FlowOptions
 from ..telemetry import EventEmitter, Queue
 from ..transports import Link, LinkBroken
 from .actor import Actor
-from .heartbeat import Gate
+from .heartbeat import Pings, ReadPause
 from .hook_results import HookResults
-from .owner import Owner
-from .pings import Pings
+from .links import LinkOwner
 from .receive_queue import ReceiveQueue
 from .send_queue import SendQueue
 
@@ -27,60 +26,60 @@ class Reader:
     """Reads one link.
 
     Args:
-        session: told how the peer ends the connection.
-        link: to read.
-        actor: gets the messages.
-        effects: carry out what hooks ask for.
-        send queue: gets the pongs.
-        pings: get the answers.
-        gate: tells the heartbeat when the reader is held back.
-        emitter: told every frame, and when it is held back.
+        owner: receives Close frames and violations.
+        link: the link to read.
+        actor: receives the messages.
+        results: applies the results of hooks.
+        send_queue: sends the pongs.
+        pings: receives the pongs.
+        read_pause: records for the heartbeat when the reader is paused.
+        emitter: emits an event for each frame and each pause.
         flow: ``max_queue`` and ``heartbeat``.
     """
 
     __slots__ = (
         "_actor",
-        "_effects",
         "_emitter",
-        "_gate",
         "_is_answer",
         "_link",
         "_max_queue",
+        "_owner",
         "_pings",
+        "_read_pause",
         "_receive_queue",
+        "_results",
         "_send_queue",
-        "_session",
         "messages",
     )
 
     def __init__(
         self,
-        session: Owner,
+        owner: LinkOwner,
         link: Link,
         actor: Actor[Any],
-        effects: HookResults,
+        results: HookResults,
         send_queue: SendQueue,
         pings: Pings,
-        gate: Gate,
+        read_pause: ReadPause,
         emitter: EventEmitter,
         flow: FlowOptions,
     ) -> None:
         self.messages: int = 0
-        """Whole data messages read."""
-        self._session = session
+        """The number of data messages read."""
+        self._owner = owner
         self._link = link
         self._actor = actor
-        self._effects = effects
-        self._receive_queue: ReceiveQueue = effects.receive_queue
+        self._results = results
+        self._receive_queue: ReceiveQueue = results.receive_queue
         self._send_queue = send_queue
         self._pings = pings
-        self._gate = gate
+        self._read_pause = read_pause
         self._emitter = emitter
         self._max_queue = flow.max_queue
         self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
 
     async def read(self) -> ConnectionLost:
-        """Read until the stream ends; how it ended, as far as the stream tells."""
+        """Read until the stream ends; return how it ended."""
         receive, send_queue = self._link.receive, self._send_queue
         try:
             while True:
@@ -90,95 +89,97 @@ class Reader:
                 send_queue.cork()
                 for event in events:
                     if event.__class__ is list:
-                        self._messages(event)
+                        self._handle_messages(event)
                     elif event.__class__ is Violation:
                         send_queue.uncork()
-                        await self._violation(event)
+                        await self._handle_violation(event)
                     else:
-                        self._control(event)  # type: ignore[arg-type]  # nothing else is left
+                        self._handle_control(event)  # type: ignore[arg-type]  # a control frame
                 send_queue.uncork()
-                if self._must_hold():
-                    await self._hold()
+                if self._must_wait():
+                    await self._pause()
         except LinkBroken as broken:
             return ConnectionLost(error=broken.__cause__ or broken)
 
-    def _messages(self, run: list[Any]) -> None:
-        if self._emitter.frames:
+    def _handle_messages(self, run: list[Any]) -> None:
+        if self._emitter.emits_frames:
             self._emitter.frames_received(run)
         self.messages += len(run)
         if self._is_answer is not None:
-            run = self._without_answers(run, self._is_answer)
-        if self._session.is_open or not self._hooks_lag():
+            run = self._remove_answers(run, self._is_answer)
+        if self._owner.is_open or not self._hooks_behind():
             self._actor.receive(run)
         else:
-            self._receive_queue.give_up(run)
+            self._receive_queue.drop(run)
 
-    def _without_answers(self, run: list[Any], is_answer: Callable[[Data], bool]) -> list[Any]:
-        """Take the answers to our own beats out."""
+    def _remove_answers(self, run: list[Any], is_answer: Callable[[Data], bool]) -> list[Any]:
+        """Remove the answers to heartbeat messages."""
         try:
             answers = [is_answer(message) for message in run]
         except Exception as error:
-            self._session.crash(error)
+            self._owner.fail(error)
             return []
         if any(answers):
-            self._pings.beat_answered()
+            self._pings.message_answered()
         return [message for message, answer in zip(run, answers, strict=True) if not answer]
 
-    def _control(self, event: Ping | Pong | Close) -> None:
-        if self._emitter.frames:
+    def _handle_control(self, event: Ping | Pong | Close) -> None:
+        if self._emitter.emits_frames:
             self._emitter.frames_received([event])
         match event:
             case Ping(payload):
                 pong = Pong(payload)
-                if self._emitter.frames:
+                if self._emitter.emits_frames:
                     self._emitter.hook_replied(self._actor.ping.name, [pong])
                 self._send_queue.pong(pong)
-                self._actor.control(self._actor.ping, payload)
+                self._actor.handle_control(self._actor.ping, payload)
             case Pong(payload):
-                self._pings.answered(payload)
-                self._actor.control(self._actor.pong, payload)
+                self._pings.pong_received(payload)
+                self._actor.handle_control(self._actor.pong, payload)
             case Close():
-                self._session.closed_by_peer(event)
+                self._owner.on_close_received(event)
 
-    async def _violation(self, violation: Violation) -> None:
-        """What came before the mistake still gets its answer, however the bytes were cut.
+    async def _handle_violation(self, violation: Violation) -> None:
+        """Close the link, after the program had time to answer the messages before the violation.
 
-        Two rounds of the scheduler: in the first the program's task may have had its turn before
-        this one.
+        The second checkpoint is needed because in one round of the scheduler the program's task may
+        run before this one.
         """
         await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
-        self._session.violated(violation)
+        self._owner.on_violation(violation)
 
     # Backpressure.
 
-    def _must_hold(self) -> bool:
-        if not self._session.is_open:
+    def _must_wait(self) -> bool:
+        if not self._owner.is_open:
             return False
-        # A full send queue holds the reader only for what its own hooks reply: if it waited for the
-        # program's sends as well, two peers that send and read at the same time would stand still.
-        effects = self._effects
-        effects.replied = effects.replied and self._send_queue.full and not self._send_queue.gone
-        return self._receive_queue.full or effects.replied or self._hooks_lag()
+        # A full send queue pauses the reader only if hooks have replied. If the program's own sends
+        # paused it too, two peers that both send a lot would deadlock.
+        results = self._results
+        results.replied = (
+            results.replied and self._send_queue.full and not self._send_queue.link_lost
+        )
+        return self._receive_queue.full or results.replied or self._hooks_behind()
 
-    def _hooks_lag(self) -> bool:
+    def _hooks_behind(self) -> bool:
         limit = self._max_queue
         return limit is not None and self._actor.backlog >= limit
 
-    async def _hold(self) -> None:
-        """Read no more until there is room: TCP tells the peer to slow down."""
+    async def _pause(self) -> None:
+        """Pause reading until there is space; TCP then slows the peer down."""
         queue: Queue = (
             "receive_queue"
             if self._receive_queue.full
             else "mailbox"
-            if self._hooks_lag()
+            if self._hooks_behind()
             else "send_queue"
         )
-        with self._gate, self._emitter.waiting("reader", queue):
-            while self._must_hold():
+        with self._read_pause, self._emitter.waiting("reader", queue):
+            while self._must_wait():
                 if self._receive_queue.full:
-                    await self._receive_queue.wait_room()
-                elif self._hooks_lag():
+                    await self._receive_queue.wait_space()
+                elif self._hooks_behind():
                     await self._actor.wait_backlog()
                 else:
-                    await self._send_queue.wait_room()
+                    await self._send_queue.wait_space()

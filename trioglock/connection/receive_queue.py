@@ -1,4 +1,4 @@
-"""The receive queue: delivered messages that wait for whoever iterates the connection."""
+"""The receive queue: delivered messages that wait to be received."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from ._sync import Waiters
 __all__ = ["ReceiveQueue"]
 
 
-# Of connections that have not delivered anything: a deque is never small.
+# Shared by connections that have delivered nothing: even an empty deque takes 600 bytes.
 _EMPTY: deque[Any] = deque(maxlen=0)
 
 
 class ReceiveQueue:
-    """A bounded queue with many readers and one, never waiting, filler.
+    """A bounded queue with many receivers. Adding never waits.
 
     Args:
-        limit: with ``overflow="wait"`` the high-water mark: the reader task takes no more from
-            the network while so many messages wait. What one read brought is always taken, so
-            the queue may pass the mark by the messages of one chunk. With the other policies the
-            most messages that are kept. None for no limit.
-        overflow: what happens at the limit, see :class:`trioglock.options.FlowOptions`.
-        overflowed: told that the policy ``"close"`` has had to drop.
-        emitter: told what is dropped.
+        limit: the maximum number of messages, or None for no limit. With ``overflow="wait"`` it is
+            a high-water mark: the reader task stops reading at it, and the messages of the chunk
+            that was read last may exceed it.
+        overflow: the policy at the limit, see :class:`trioglock.options.FlowOptions`.
+        on_overflow: called when the policy ``"close"`` has dropped a message.
+        emitter: emits an event for each dropped message.
     """
 
     __slots__ = (
@@ -35,63 +34,63 @@ class ReceiveQueue:
         "_emitter",
         "_limit",
         "_low",
+        "_on_overflow",
         "_overflow",
-        "_overflowed",
         "_readers",
-        "_room",
+        "_space_waiters",
         "dropped",
         "ended",
-        "held",
         "items",
+        "reader_waiting",
     )
 
     def __init__(
         self,
         limit: int | None,
         overflow: Overflow,
-        overflowed: Callable[[], None],
+        on_overflow: Callable[[], None],
         emitter: EventEmitter,
     ) -> None:
         self.items: deque[Any] = _EMPTY
-        """What waits, oldest first; filled by way of :meth:`filling` only."""
-        self.held: bool = False
-        """Whether the reader task waits for room."""
+        """The queued messages, oldest first. Use :meth:`open_items` to add to them."""
+        self.reader_waiting: bool = False
+        """Whether the reader task waits for space."""
         self.dropped: int = 0
         self.ended: bool = False
         self._limit = limit
         self._low = 0 if limit is None else limit // 4
         self._overflow: Overflow = overflow
-        self._overflowed = overflowed
+        self._on_overflow = on_overflow
         self._emitter = emitter
         self._closing_limit: int | None = None
         self._readers = Waiters()
-        self._room = Waiters()
+        self._space_waiters = Waiters()
 
     @property
     def full(self) -> bool:
-        """Whether the reader task should stop reading."""
+        """Whether the reader task must stop reading."""
         return (
             self._limit is not None and len(self.items) >= self._limit and self._overflow == "wait"
         )
 
-    def filling(self) -> deque[Any]:
-        """:attr:`items`, to be added to; :meth:`settle` must follow."""
+    def open_items(self) -> deque[Any]:
+        """Return :attr:`items` to add messages to; call :meth:`notify` afterwards."""
         if self.items is _EMPTY:
             self.items = deque()
         return self.items
 
     def add(self, item: Any) -> None:
         """Deliver one message."""
-        self.filling().append(item)
-        self.settle()
+        self.open_items().append(item)
+        self.notify()
 
     def extend(self, items: Iterable[Any]) -> None:
-        """Deliver several at once."""
-        self.filling().extend(items)
-        self.settle()
+        """Deliver several messages."""
+        self.open_items().extend(items)
+        self.notify()
 
-    def settle(self) -> None:
-        """Wake readers for what has been added to :attr:`items`, and keep the limit."""
+    def notify(self) -> None:
+        """Wake receivers for the messages added to :attr:`items`, and enforce the limit."""
         items = self.items
         if self._readers:
             self._readers.unpark(count=len(items))
@@ -101,47 +100,47 @@ class ReceiveQueue:
 
     def _drop(self, count: int) -> None:
         take = self.items.popleft if self._overflow == "drop_oldest" else self.items.pop
-        self.give_up([take() for _ in range(count)])
+        self.drop([take() for _ in range(count)])
         if self._overflow == "close":
-            self._overflowed()
+            self._on_overflow()
 
-    def give_up(self, messages: Sequence[object]) -> None:
-        """Count messages that nobody will receive."""
+    def drop(self, messages: Sequence[object]) -> None:
+        """Count messages as dropped and emit their events."""
         self.dropped += len(messages)
         self._emitter.messages_dropped(messages)
 
     async def wait(self) -> None:
-        """Wait until something is delivered, or the end; then look again."""
+        """Wait for a delivery or the end; the caller then checks again."""
         await self._readers.park()
 
-    def taken(self) -> None:
-        """Tell, while :attr:`held`, that messages were taken: there may be room again."""
-        if self._room and len(self.items) <= self._low:
-            self._room.unpark_all()
+    def notify_taken(self) -> None:
+        """Wake the reader task if enough messages were taken. Call it if :attr:`reader_waiting`."""
+        if self._space_waiters and len(self.items) <= self._low:
+            self._space_waiters.unpark_all()
 
-    async def wait_room(self) -> None:
-        """Wait until the receive queue has drained to a quarter of its limit."""
-        self.held = True
+    async def wait_space(self) -> None:
+        """Wait until the queue has drained to a quarter of its limit."""
+        self.reader_waiting = True
         try:
-            await self._room.park()
+            await self._space_waiters.park()
         finally:
-            self.held = False
+            self.reader_waiting = False
 
-    def open_gates(self) -> None:
-        """Let the reader task go on whatever is queued: the connection is closing.
+    def start_closing(self) -> None:
+        """Let the reader task continue although the queue is full: the connection is closing.
 
-        What has arrived stays; what a peer still sends beyond the limit is dropped.
+        Queued messages stay; further messages beyond the limit are dropped.
         """
         if self._limit is not None:
             self._closing_limit = max(self._limit, len(self.items))
-        self._room.unpark_all()
+        self._space_waiters.unpark_all()
 
-    def close_gates(self) -> None:
-        """A new link: a full receive queue holds the reader task back again."""
+    def start_link(self) -> None:
+        """Let a full queue stop the reader task of a new link again."""
         self._closing_limit = None
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """Wake all receivers: no more messages will be delivered."""
         self.ended = True
         self._readers.unpark_all()
-        self._room.unpark_all()
+        self._space_waiters.unpark_all()

@@ -1,48 +1,82 @@
-"""The status report: one connection at a glance, for a person, as OTP's ``sys:get_status``."""
+"""Statistics and the status report of one connection, similar to OTP's ``sys:get_status``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from .._redact import printable, redact_line, redact_subprotocols, shown
+from .._redact import printable, redact_line, redact_subprotocols, safe_repr
 from ..disconnect import Disconnect
 from ..headers import Headers
 from ..telemetry import ConnectionId
 from .closing import Status
 from .session import Session
-from .statistics import Statistics
 
-__all__ = ["StatusReport", "report_on"]
+__all__ = ["Statistics", "StatusReport", "make_report"]
 
 
-_LONGEST = 2000  # characters of what may be long, so that a log can hold it
+_LONGEST = 2000  # maximum characters of one long value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """A snapshot of a connection's counters and queue sizes.
+
+    Args:
+        messages_sent: data frames passed to the operating system.
+        messages_received: whole data messages read from the network.
+        bytes_sent: bytes on the wire, frame headers included.
+        bytes_received: bytes read from the wire.
+        receive_queue: messages delivered but not yet received.
+        send_queue: data frames queued but not yet passed to the operating system.
+        send_queue_bytes: the size of their payloads, including the batch being written.
+        mailbox: jobs waiting for a hook.
+        dropped: messages dropped by the ``overflow`` policy.
+        in_doubt: frames that were being written when a link broke, and may or may not have arrived.
+        unsent: frames that were not sent; set when the connection has ended.
+        reconnects: upgrades after the first one.
+        latency: the round-trip time of the latest ping in seconds, or None before the first.
+    """
+
+    messages_sent: int
+    messages_received: int
+    bytes_sent: int
+    bytes_received: int
+    receive_queue: int
+    send_queue: int
+    send_queue_bytes: int
+    mailbox: int
+    dropped: int
+    in_doubt: int
+    unsent: int
+    reconnects: int
+    latency: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class StatusReport:
-    """What a connection is and does; ``str()`` makes a text of some lines from it.
+    """A description of a connection for a person; ``str()`` formats it as several lines.
 
-    Secrets are hidden: of the address and the headers as in every log, of the state as the hook
-    ``format_status`` does it.
+    Secrets in the URL and the headers are hidden. The hook ``format_status`` hides secrets in the
+    state.
 
     Args:
-        connection: its name, number, address without secrets, and side.
-        status: where it stands.
-        socket: the class of the hooks.
-        state: what ``format_status`` made of the state; by default the state itself. None before
+        connection: its name, number, redacted URL and side.
+        status: the status.
+        socket: the name of the socket's class.
+        state: the result of ``format_status``, by default the state itself. None before
             ``init_stream`` has returned.
-        peer: the other end, such as ``"127.0.0.1:8765"``; "" if it has no address, or there was
-            no link yet.
-        subprotocol: the negotiated one, or None; a token is hidden.
-        request_headers: of the latest opening handshake, secret values replaced.
-        response_headers: the same of the answer.
-        attempts: to connect, failed ones included.
-        upgrades: links that came about.
-        link_age: seconds that the present link has been up; None if there is none.
-        latest_end: why the latest link, or attempt, ended; None if none has yet.
-        in_hook: whether a hook is running, or waits inside itself.
-        statistics: the figures.
+        peer: the peer's address, such as ``"127.0.0.1:8765"``; "" if it has none, or before the
+            first link.
+        subprotocol: the negotiated subprotocol, redacted, or None.
+        request_headers: the request headers of the latest opening handshake, redacted.
+        response_headers: the response headers of the latest opening handshake, redacted.
+        attempts: the number of attempts to connect, including failed ones.
+        upgrades: the number of successful attempts.
+        link_age: seconds since the current link was opened, or None if there is none.
+        latest_end: why the latest link or attempt ended, or None if none has ended.
+        in_hook: whether a hook is running.
+        statistics: the counters.
         traced: whether the trace is on.
     """
 
@@ -63,27 +97,27 @@ class StatusReport:
     traced: bool
 
     def __repr__(self) -> str:
-        # Not all of it: the state's own repr would be in it, as it is.
+        # Short: the repr of the state could contain secrets.
         return f"<StatusReport of {self.connection}: {self.status.value}>"
 
     def __str__(self) -> str:
-        """A line for each fact, each of a length that a log can hold."""
-        figures = self.statistics
+        """One line for each fact."""
+        counters = self.statistics
         age = "none" if self.link_age is None else f"up for {self.link_age:.1f} seconds"
-        latency = "unknown" if figures.latency is None else f"{figures.latency * 1000:.1f} ms"
+        latency = "unknown" if counters.latency is None else f"{counters.latency * 1000:.1f} ms"
         sent = (
-            f"{figures.messages_sent} messages, {figures.bytes_sent} bytes; "
-            f"queued: {figures.send_queue}, {figures.send_queue_bytes} bytes; "
-            f"in doubt: {figures.in_doubt}, unsent: {figures.unsent}"
+            f"{counters.messages_sent} messages, {counters.bytes_sent} bytes; "
+            f"queued: {counters.send_queue}, {counters.send_queue_bytes} bytes; "
+            f"in doubt: {counters.in_doubt}, unsent: {counters.unsent}"
         )
         received = (
-            f"{figures.messages_received} messages, {figures.bytes_received} bytes; "
-            f"in the receive queue: {figures.receive_queue}, dropped: {figures.dropped}"
+            f"{counters.messages_received} messages, {counters.bytes_received} bytes; "
+            f"in the receive queue: {counters.receive_queue}, dropped: {counters.dropped}"
         )
         lines = [
-            f"{self.connection} to {self.connection.url or 'nowhere yet'}: {self.status.value}",
-            f"  socket: {self.socket}, {'inside a hook' if self.in_hook else 'no hook runs'}",
-            f"  state: {redact_line(shown(self.state), _LONGEST)}",
+            f"{self.connection} to {self.connection.url or 'an unknown URL'}: {self.status.value}",
+            f"  socket: {self.socket}, {'in a hook' if self.in_hook else 'not in a hook'}",
+            f"  state: {redact_line(safe_repr(self.state), _LONGEST)}",
             f"  link: {age}; attempts: {self.attempts}, successful: {self.upgrades}",
             f"  peer: {self.peer or 'unknown'}, subprotocol: {self.subprotocol or 'none'}",
             f"  request headers: {_listed(self.request_headers)}",
@@ -91,18 +125,18 @@ class StatusReport:
             f"  latest end: {_end(self.latest_end)}",
             f"  sent: {sent}",
             f"  received: {received}",
-            f"  jobs that wait for a hook: {figures.mailbox}, latency: {latency}",
+            f"  jobs waiting for a hook: {counters.mailbox}, latency: {latency}",
             f"  trace: {'on' if self.traced else 'off'}",
         ]
         return "\n".join(map(_line, lines))
 
 
-def report_on(session: Session[Any], statistics: Statistics) -> StatusReport:
-    """The report of one connection.
+def make_report(session: Session[Any], statistics: Statistics) -> StatusReport:
+    """Create the report of one connection.
 
     Args:
-        session: its inside.
-        statistics: its figures.
+        session: the session of the connection.
+        statistics: its counters.
     """
     handshake, actor = session.handshake, session.actor
     sent = received = Headers()

@@ -1,4 +1,4 @@
-"""The scope of ``async with connect(...)``: a session around the body, and how the two end."""
+"""The context manager behind ``connect()``: a session around the body of an ``async with``."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..frames import Close
 from .connection import Connection
 from .session import Session
 
-__all__ = ["hold"]
+__all__ = ["open_connection"]
 
 StateT = TypeVar("StateT")
 
 
 @scope_function("connect(...)")
-async def hold(
+async def open_connection(
     session: Session[StateT], connection: Connection[StateT]
 ) -> AsyncIterator[Connection[StateT]]:
-    """Run ``session`` around the body of an ``async with``."""
+    """Run ``session`` around the body; close it at the end of the body."""
     async with open_scope(
         finish=partial(_finish, session),
         failures=session.failures,
@@ -51,7 +51,7 @@ async def _finish(session: Session[StateT], body_error: BaseException | None) ->
 
 
 def _is_consequence(session: Session[StateT], error: BaseException) -> bool:
-    """Whether the body only met the end of this very connection."""
+    """Whether the body's exception only reports the end of this connection."""
     return all(
         isinstance(leaf, trio.Cancelled)
         or (isinstance(leaf, ConnectionClosed) and leaf.origin is session)

@@ -1,4 +1,4 @@
-"""The send queue: frames that wait for the writer task."""
+"""The send queue: frames that wait to be written."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import trio
 
 from ..frames import Close, Data, Frame, Ping, Pong, PreparedMessage
 from ._sync import Waiters
-from .outgoing import Message, OutFrame, checked_frame, plain, size_of, urgent_size
+from .outgoing import QueuedFrame, QueuedMessage, checked_frame, plain, size_of, urgent_size
 
 __all__ = ["SendQueue"]
 
-# One write carries about this many bytes at the most, unless a single frame is larger.
+# Maximum size of one write in bytes, unless a single frame is larger.
 BATCH = 2**16
 
-# Pongs for a peer that is too slow to read them; RFC 6455, section 5.5.3, lets older ones go.
+# Maximum number of queued pongs; older ones may be skipped (RFC 6455, section 5.5.3).
 MAX_PONGS = 128
 
 
 class SendQueue:
-    """A queue bounded in bytes: many fillers, and the writer task that empties it in batches.
+    """A queue bounded in bytes, which the writer empties in batches.
 
-    Pings and pongs overtake data; the Close frame is the last to leave, but for pongs. The queue
-    outlives its links: what one link did not take, the next one gets.
+    Pings and pongs are sent before data. Only pongs are sent after the Close frame. The queue
+    outlives its links: data that one link did not send is sent over the next.
 
     Args:
-        limit: the high-water mark in bytes of payload. A sender waits while so much is queued;
-            what hooks reply is always taken, and holds the reader task back instead.
+        limit: the high-water mark in bytes of payload. Senders wait while the queue is above it.
+            Replies of hooks are always accepted, and pause the reader task instead.
     """
 
     __slots__ = (
@@ -36,85 +36,85 @@ class SendQueue:
         "_close",
         "_close_first",
         "_corked",
-        "_cut",
         "_data",
+        "_data_held",
+        "_data_lost",
         "_done",
         "_dropped",
+        "_first",
         "_flushes",
-        "_greeting",
-        "_held",
         "_limit",
         "_lost",
         "_pongs",
         "_put_now",
         "_queued",
-        "_room",
+        "_space_waiters",
         "_urgent",
+        "_urgent_batch",
         "_wake",
-        "_watched",
         "_write_now",
         "_writing",
         "batches",
-        "close_left",
+        "close_taken",
         "closed",
-        "doubtful",
-        "eager",
-        "gone",
         "idle",
+        "immediate_allowed",
         "in_doubt",
+        "in_doubt_count",
+        "link_lost",
         "size",
-        "watched_at",
+        "urgent_written_at",
         "writing",
         "written",
     )
 
     def __init__(self, limit: int) -> None:
         self.size: int = 0
-        """Bytes of payload that are queued or being written."""
+        """The size of the queued and currently written payloads in bytes."""
         self.closed: bool = False
-        """Nothing more is taken: the connection is closing or has ended."""
+        """Whether sends are refused: the connection is closing or closed."""
         self.writing: bool = False
-        """Whether a batch is with the writer task."""
+        """Whether a batch is being written."""
         self.batches: int = 0
-        """Batches that were written."""
+        """The number of batches written."""
         self.written: int = 0
-        """Data frames ever handed to the operating system."""
-        self.doubtful: int = 0
-        """Data frames that were being written when a link broke: sent or not, nobody can tell."""
+        """The number of data frames passed to the operating system."""
+        self.in_doubt_count: int = 0
+        """The number of data frames that were being written when a link broke."""
         self.in_doubt: tuple[Data, ...] = ()
-        """Those of the present or latest link."""
-        self.watched_at: float | None = None
-        """When what was queued before :meth:`watch` had left, on trio's clock; None: it has not."""
-        self._watched = math.inf
-        self.gone: bool = False
-        """Whether the link can carry nothing more; another one may."""
+        """The messages that were being written when the latest link broke."""
+        self.urgent_written_at: float | None = None
+        """When the frames of :meth:`track_urgent` were written, on trio's clock, or None."""
+        self._urgent_batch = math.inf
+        self.link_lost: bool = False
+        """Whether the link is broken or has ended."""
         self.idle: bool = False
-        """Whether there is a writer, and it has nothing to do: whoever queues wakes it."""
-        self.eager: bool = False
-        """Whether what is queued next may leave on the spot."""
-        self._wake: Callable[[], None] = _nobody
-        # Of the link that is there; the first is None while nothing may overtake what waits.
-        self._write_now: Callable[[Message], bool] | None = None
-        self._put_now: Callable[[Message], bool] | None = None
+        """Whether the writer is idle and must be woken."""
+        self.immediate_allowed: bool = False
+        """Whether the next frame may be written immediately."""
+        self._wake: Callable[[], None] = _no_writer
+        # Writes a frame immediately; _write_now is None while queued data must go first.
+        self._write_now: Callable[[QueuedMessage], bool] | None = None
+        self._put_now: Callable[[QueuedMessage], bool] | None = None
         self._corked = False
         self._limit = limit
-        self._greeting: list[Message] = []
-        self._data: list[Message] = []
-        self._urgent: list[OutFrame] = []
+        self._first: list[QueuedMessage] = []
+        self._data: list[QueuedMessage] = []
+        self._urgent: list[QueuedFrame] = []
         self._pongs: list[Pong] = []
         self._close: Close | None = None
         self._close_first = False
-        self.close_left: bool = False
-        """Whether the Close frame has been taken to be written."""
-        self._held = False
-        self._writing = 0  # bytes of payload with the writer task
-        self._batch: list[Message] = []  # and data frames
+        self.close_taken: bool = False
+        """Whether the Close frame was taken by the writer."""
+        self._data_held = False
+        self._writing = 0  # size of the batch being written, in bytes
+        self._batch: list[QueuedMessage] = []  # its data frames
         self._queued = 0  # data frames ever queued
-        self._dropped = 0  # and never sent
+        self._dropped = 0  # data frames dropped without being sent
         self._done = 0  # data frames ever written or in doubt
-        self._lost = (0, 0)  # the latest of them in doubt: after which, and up to which
-        self._cut = False
-        self._room = Waiters()
+        self._lost = (0, 0)  # the range of data frames in doubt: after, up to
+        self._data_lost = False
+        self._space_waiters = Waiters()
         self._flushes = Waiters()
 
     def __len__(self) -> int:
@@ -122,16 +122,16 @@ class SendQueue:
 
     @property
     def full(self) -> bool:
-        """Whether a sender has to wait."""
+        """Whether senders must wait."""
         return self.size >= self._limit
 
-    # Filling it.
+    # Queueing.
 
     def put(self, frame: Frame) -> None:
-        """Queue one frame other than Close.
+        """Queue a frame other than Close.
 
         Raises:
-            InvalidFrame: it is neither text, nor bytes-like, nor a control frame.
+            InvalidFrame: ``frame`` is not text, bytes-like or a control frame.
         """
         kind = frame.__class__
         if kind is str or kind is bytes:
@@ -146,8 +146,8 @@ class SendQueue:
             self.put(checked_frame(frame))
             return
         self._queued += 1
-        if self.idle and self.eager and self._write_now is not None:
-            self._put_through(frame, size)  # type: ignore[arg-type]
+        if self.idle and self.immediate_allowed and self._write_now is not None:
+            self._write_through(frame, size)  # type: ignore[arg-type]
             return
         self.size += size
         self._data.append(frame)  # type: ignore[arg-type]
@@ -155,17 +155,17 @@ class SendQueue:
             self._wake()
 
     def put_prepared(self, frame: PreparedMessage, *, immediate: bool) -> bool:
-        """Queue one of many, unless there is no room; whether it was queued.
+        """Queue a broadcast message unless the queue is full or closed; return whether it was.
 
         Args:
-            frame: the same for all.
-            immediate: it may leave on the spot.
+            frame: the message.
+            immediate: write it immediately if possible.
         """
         if self.closed or self.size >= self._limit:
             return False
         self._queued += 1
-        if self.idle and self._write_now is not None and (immediate or self.eager):
-            self._put_through(frame, frame.size)
+        if self.idle and self._write_now is not None and (immediate or self.immediate_allowed):
+            self._write_through(frame, frame.size)
             return True
         self.size += frame.size
         self._data.append(frame)
@@ -173,10 +173,10 @@ class SendQueue:
             self._wake()
         return True
 
-    def _put_through(self, frame: Message, size: int) -> None:
-        """Let a frame that finds nothing before it leave on the spot, without queueing."""
+    def _write_through(self, frame: QueuedMessage, size: int) -> None:
+        """Write a frame immediately. Call it only if the queue is empty."""
         assert self._write_now is not None
-        self.eager = False
+        self.immediate_allowed = False
         if self._write_now(frame):
             self.written += 1
             self._count_batch()
@@ -186,69 +186,69 @@ class SendQueue:
             self.size += size
             self._wake()
 
-    def put_urgent(self, frame: OutFrame) -> None:
-        """Queue a frame that overtakes data."""
+    def put_urgent(self, frame: QueuedFrame) -> None:
+        """Queue a frame that is sent before data."""
         self.size += urgent_size(frame)
         self._urgent.append(frame)
         if self.idle:
             self._wake()
 
     def pong(self, frame: Pong) -> None:
-        """Queue the answer to a ping."""
+        """Queue a pong."""
         self._pongs.append(frame)
         del self._pongs[:-MAX_PONGS]
         if self.idle:
             self._wake()
 
-    def greet(self, frames: Sequence[OutFrame]) -> None:
-        """Queue what ``handle_connect`` replies: ahead of what has waited, for this link only."""
+    def put_first(self, frames: Sequence[QueuedFrame]) -> None:
+        """Queue replies of ``handle_connect`` before all data, for the current link only."""
         for frame in frames:
-            if isinstance(frame, Message):
+            if isinstance(frame, QueuedMessage):
                 self.size += size_of(frame)
-                self._greeting.append(frame)
+                self._first.append(frame)
             else:
                 self.put_urgent(frame)
-        # They are not counted as queued, so that what a flush waits for is still behind them.
+        # They do not count as queued, so a flush still waits for the data behind them.
         self._done = self._taken()
 
     def discard(self) -> tuple[Data, ...]:
-        """Take back what is queued and not being written; a flush of it fails."""
+        """Remove and return the queued data that is not being written; a flush of it fails."""
         taken = tuple(map(plain, self._data))
         self.size -= sum(map(size_of, self._data))
         self._data.clear()
         self._lose()
         if self.size < self._limit:
-            self._room.unpark_all()
+            self._space_waiters.unpark_all()
         return taken
 
-    async def wait_room(self) -> None:
-        """Wait until there may be room; then look again."""
-        await self._room.park()
+    async def wait_space(self) -> None:
+        """Wait for space; the caller then checks again."""
+        await self._space_waiters.park()
 
     def flush_marks(self) -> tuple[int, int]:
-        """What :meth:`wait_flushed` is to wait for: all that is queued or being written now."""
-        # What was in doubt before is not in doubt again, though put_first() moves the count back.
+        """Return the marks with which :meth:`wait_flushed` waits for everything queued now."""
+        # put_first() moves _done back; frames already in doubt must not count again.
         return max(self._done, self._lost[1]), self._queued
 
     async def wait_flushed(self, marks: tuple[int, int]) -> bool:
-        """Wait until it is written; False if it was lost or never will be."""
+        """Wait until the marked frames are written; return False if they were lost."""
         begin, mark = marks
         while self._done < mark:
-            if self._cut:
+            if self._data_lost:
                 return False
             await self._flushes.park()
         after, up_to = self._lost
         return not (up_to > begin and after < mark)
 
-    # Ends.
+    # Closing.
 
     @property
-    def close_waits(self) -> bool:
-        """Whether a Close frame is queued that has not left."""
+    def close_pending(self) -> bool:
+        """Whether a Close frame is queued."""
         return self._close is not None
 
     async def wait_close_written(self) -> None:
-        """Wait until the Close frame that is queued has left, or its link is gone."""
+        """Wait until the queued Close frame was written or its link has ended."""
         while self._close is not None or self.writing:
             await self._flushes.park()
 
@@ -256,9 +256,9 @@ class SendQueue:
         """Queue the Close frame.
 
         Args:
-            frame: to be sent.
-            first: ahead of the data, which waits for another link or is lost.
-            last: nothing more is taken: the connection ends with this link.
+            frame: the Close frame.
+            first: send it before the queued data, which waits for another link or is dropped.
+            last: refuse further sends: the connection ends with this link.
         """
         self.closed = self.closed or last
         self._close = frame
@@ -266,93 +266,97 @@ class SendQueue:
         self._write_now = None
         if self.idle:
             self._wake()
-        self.open_gates()
+        self.release_senders()
 
-    def open_gates(self) -> None:
-        """Let whoever waits for room look again: the connection is closing."""
-        self._room.unpark_all()
+    def release_senders(self) -> None:
+        """Wake all tasks that wait for space: the connection is closing."""
+        self._space_waiters.unpark_all()
 
-    def refuse(self) -> None:
-        """Take nothing more, for the time being; what is queued stays."""
+    def stop_accepting(self) -> None:
+        """Refuse further sends; queued data stays."""
         self.closed = True
-        self._room.unpark_all()
+        self._space_waiters.unpark_all()
 
-    def reopen(self) -> None:
-        """Take more again: there will be another link."""
+    def resume_accepting(self) -> None:
+        """Accept sends again: another link is expected."""
         self.closed = False
 
     def drop_data(self) -> tuple[Data, ...]:
-        """Take away all data that is not being written; it will never be sent."""
-        dropped = tuple(map(plain, (*self._greeting, *self._data)))
+        """Remove and return all data that is not being written; it will not be sent."""
+        dropped = tuple(map(plain, (*self._first, *self._data)))
         self._dropped += len(self._data)
-        self._greeting.clear()
+        self._first.clear()
         self._data.clear()
         self._urgent.clear()
         self.size = self._writing
-        self._cut = True
-        self._room.unpark_all()
+        self._data_lost = True
+        self._space_waiters.unpark_all()
         self._flushes.unpark_all()
         return dropped
 
     def end(self) -> None:
-        """Take nothing more and wake every waiter: the connection has ended."""
-        self.closed = self._cut = True
-        self._room.unpark_all()
+        """Refuse further sends and wake all waiters: the connection has ended."""
+        self.closed = self._data_lost = True
+        self._space_waiters.unpark_all()
         self._flushes.unpark_all()
 
-    # The writer task's side.
+    # The writer's side.
 
-    def attach(self, wake: Callable[[], None], write_now: Callable[[Message], bool] | None) -> None:
-        """A new link: the data is held back until :meth:`release`, what was for the old is gone.
+    def attach(
+        self, wake: Callable[[], None], write_now: Callable[[QueuedMessage], bool] | None
+    ) -> None:
+        """Connect a new link; data is held back until :meth:`release`.
+
+        Control frames and replies for the previous link are dropped.
 
         Args:
-            wake: called when something is queued while :attr:`idle`.
-            write_now: writes one frame, or begins to, while :attr:`idle` and :attr:`eager`;
-                whether all of it has left. None if the link cannot.
+            wake: called when a frame is queued while :attr:`idle`.
+            write_now: writes as much of a frame as possible without waiting and returns whether it
+                was all; None if the link cannot.
         """
         self._wake = wake
         self._put_now = write_now
-        self.hurry()
+        self.allow_immediate()
         self.idle = True
-        self._held = True
-        self.gone = False
-        self.close_left = False
+        self._data_held = True
+        self.link_lost = False
+        self.close_taken = False
         self.in_doubt = ()
         self._pongs.clear()
-        self.size -= sum(map(urgent_size, self._urgent)) + sum(map(size_of, self._greeting))
+        self.size -= sum(map(urgent_size, self._urgent)) + sum(map(size_of, self._first))
         self._urgent.clear()
-        self._greeting.clear()
+        self._first.clear()
         self._lose()
         self._close = None
         if self.size < self._limit:
-            self._room.unpark_all()
+            self._space_waiters.unpark_all()
 
     def release(self) -> None:
-        """Let the data go."""
-        self._held = False
-        if self._close is None and not self.close_left:
+        """Allow data to be sent."""
+        self._data_held = False
+        if self._close is None and not self.close_taken:
             self._write_now = self._put_now
         if self.idle and self.has_work:
             self._wake()
 
     def detach(self) -> None:
-        """The link is gone; the data that was being written is neither sent nor unsent."""
+        """Disconnect the link; data that was being written is in doubt."""
         self._close = None
-        self._wake = _nobody
+        self._wake = _no_writer
         self._write_now = self._put_now = None
         self.idle = self._corked = False
-        self.gone = True
-        self._room.unpark_all()
+        self.link_lost = True
+        self._space_waiters.unpark_all()
         self._flushes.unpark_all()
         if self.writing:
             self.in_doubt = tuple(map(plain, self._batch))
-            self.doubtful += len(self._batch)
+            self.in_doubt_count += len(self._batch)
             before = self._done
             self._finish_batch()
             self._lose(since=before)
 
     def _lose(self, *, since: int | None = None) -> None:
-        """What is not queued any more has not left for certain."""
+        """Mark the frames taken from the queue but not written as in doubt."""
         before = self._done if since is None else since
         self._done = self._taken()
         if self._done > before:
@@ -360,25 +364,25 @@ class SendQueue:
             self._lost = (after if up_to == before else before, self._done)
             self._flushes.unpark_all()
 
-    def take(self) -> list[OutFrame]:
-        """The next batch, pings and pongs first; empty if nothing may be written."""
-        batch: list[OutFrame] = []
+    def take(self) -> list[QueuedFrame]:
+        """Take the next batch, control frames first; empty if nothing may be written."""
+        batch: list[QueuedFrame] = []
         if self._pongs or self._urgent:
             self._take_urgent(batch)
         if self._close is None or not self._close_first:
             self._take_data(batch)
-        if self._close is not None and (self._close_first or not (self._data or self._greeting)):
+        if self._close is not None and (self._close_first or not (self._data or self._first)):
             batch.append(self._close)
             self._close = None
-            self.close_left = True
+            self.close_taken = True
         self.writing = bool(batch)
         return batch
 
-    def _take_data(self, batch: list[OutFrame]) -> None:
-        if self._held or self.close_left:
+    def _take_data(self, batch: list[QueuedFrame]) -> None:
+        if self._data_held or self.close_taken:
             return
-        if self._greeting:
-            self._batch, self._greeting = self._greeting, []
+        if self._first:
+            self._batch, self._first = self._first, []
             self._writing += sum(map(size_of, self._batch))
         elif self.size <= BATCH:
             self._batch, self._data = self._data, []
@@ -388,7 +392,7 @@ class SendQueue:
         batch.extend(self._batch)
 
     def _take_some(self) -> None:
-        """As much data as one write should carry, but at least one frame."""
+        """Take data up to the maximum size of one write, but at least one frame."""
         size = count = 0
         for frame in self._data:
             size += size_of(frame)
@@ -400,18 +404,18 @@ class SendQueue:
         del self._data[:count]
         self._writing += size
 
-    def _take_urgent(self, batch: list[OutFrame]) -> None:
+    def _take_urgent(self, batch: list[QueuedFrame]) -> None:
         batch.extend(self._pongs)
         self._pongs.clear()
-        if self.close_left:
-            # Of us, only pongs may follow our Close frame (RFC 6455, section 5.5).
+        if self.close_taken:
+            # Only pongs are sent after the Close frame.
             return
         batch.extend(self._urgent)
         self._writing = sum(map(urgent_size, self._urgent))
         self._urgent.clear()
 
-    def wrote(self) -> None:
-        """The batch is with the operating system."""
+    def batch_written(self) -> None:
+        """Record that the batch was passed to the operating system."""
         self.written += len(self._batch)
         self._finish_batch()
 
@@ -423,48 +427,48 @@ class SendQueue:
         self._count_batch()
         if self._flushes:
             self._flushes.unpark_all()
-        if self._room and self.size < self._limit:
-            self._room.unpark_all()
+        if self._space_waiters and self.size < self._limit:
+            self._space_waiters.unpark_all()
 
     def _count_batch(self) -> None:
         self.batches += 1
-        if self.batches >= self._watched:
-            self._watched = math.inf
-            self.watched_at = trio.current_time()
+        if self.batches >= self._urgent_batch:
+            self._urgent_batch = math.inf
+            self.urgent_written_at = trio.current_time()
         self._done = self._taken()
 
     def _taken(self) -> int:
-        return self._queued - self._dropped - len(self._data) - len(self._greeting)
+        return self._queued - self._dropped - len(self._data) - len(self._first)
 
-    def watch(self) -> None:
-        """Note when the pings and pongs that are queued now have left."""
-        self.watched_at = None
-        self._watched = self.batches + (2 if self.writing else 1)
+    def track_urgent(self) -> None:
+        """Record in :attr:`urgent_written_at` when the control frames queued now are written."""
+        self.urgent_written_at = None
+        self._urgent_batch = self.batches + (2 if self.writing else 1)
 
     @property
     def has_work(self) -> bool:
-        """Whether there may be something to take."""
+        """Whether any frame is queued."""
         return bool(
-            self._data or self._greeting or self._pongs or self._urgent or self._close is not None
+            self._data or self._first or self._pongs or self._urgent or self._close is not None
         )
 
     def cork(self) -> None:
-        """Keep back what is queued from now on, so that it leaves in one write."""
+        """Collect the frames queued from now on, so that they leave in one write."""
         self._corked, self.idle = self.idle, False
 
     def uncork(self) -> None:
-        """Let it go; the peer has been heard, so that what comes next may leave on the spot."""
-        self.hurry()
+        """Write the collected frames, and allow the next one to be written immediately."""
+        self.allow_immediate()
         if self._corked:
             self._corked, self.idle = False, True
             if self.has_work:
                 self._wake()
-                self.hurry()
+                self.allow_immediate()
 
-    def hurry(self) -> None:
-        """What is queued next may leave on the spot, if the link can do that."""
-        self.eager = self._put_now is not None
+    def allow_immediate(self) -> None:
+        """Let the next frame be written immediately, if the link can do that."""
+        self.immediate_allowed = self._put_now is not None
 
 
-def _nobody() -> None:
-    """There is no link, and no writer."""
+def _no_writer() -> None:
+    """Do nothing: there is no link."""

@@ -1,10 +1,10 @@
-"""The session: the tasks that bring a connection up, keep it going and take it down.
+"""The session: opens the links of one connection, runs them and closes them.
 
-One session is one ``async with connect(...)``. Its main task asks its :class:`Route` for a link,
-reads it to its end, lets ``handle_disconnect`` decide, and asks again or not; beside it run, for
-each link, the writer task and the heartbeat, and for all links, if it is needed, the actor's.
-Nothing in here raises into the nursery: what goes wrong is noted in :attr:`Session.failures`, and
-what the peer says in :attr:`Session.ending`.
+One session serves one ``async with connect(...)``. Its main task opens a link through its
+:class:`~.links.LinkSource`, reads the link to its end, runs ``handle_disconnect``, and opens the
+next link or ends. Each link also has a writer task and a heartbeat task; the mailbox task exists
+if hooks need it. No exception is raised into the nursery: :attr:`Session.failures` collects them,
+and :attr:`Session.close_state` collects the Close frames.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from .actor import Actor
 from .background import Background
 from .closing import TRANSITIONS, CloseState, Status
 from .deadlines import Deadlines
+from .heartbeat import Pings
 from .hook_results import HookResults
 from .link_tasks import LinkTasks
-from .pings import Pings
+from .links import LinkSource
 from .receive_queue import ReceiveQueue
-from .route import Route
 from .send_queue import SendQueue
 
 if TYPE_CHECKING:
@@ -52,37 +52,37 @@ StateT = TypeVar("StateT")
 
 
 class Session(Generic[StateT]):
-    """One connection's life, over one link or several.
+    """Runs one connection over one link or several.
 
     Args:
-        route: where links come from, and whether another one is wanted.
-        flow: time-outs and limits.
+        link_source: opens links and decides about reconnecting.
+        flow: timeouts and limits.
         socket: the user's hooks.
-        emitter: told every step.
+        emitter: emits the telemetry events.
     """
 
     __slots__ = (
-        "_broken",
+        "_connection",
         "_deadlines",
-        "_effects",
+        "_earlier_counters",
         "_ended_by",
-        "_final",
         "_flow",
-        "_handle",
         "_immediate",
         "_lasted",
         "_link_ended_by",
-        "_past",
+        "_link_error",
+        "_link_source",
+        "_link_tasks",
+        "_no_reconnect",
         "_pausing",
-        "_reopened",
-        "_route",
-        "_span",
+        "_reconnected",
+        "_results",
         "actor",
         "attempts",
         "background",
         "body",
+        "close_state",
         "emitter",
-        "ending",
         "failures",
         "finished",
         "handshake",
@@ -97,12 +97,16 @@ class Session(Generic[StateT]):
     )
 
     def __init__(
-        self, route: Route, flow: FlowOptions, socket: Socket[StateT], emitter: EventEmitter
+        self,
+        link_source: LinkSource,
+        flow: FlowOptions,
+        socket: Socket[StateT],
+        emitter: EventEmitter,
     ) -> None:
         self.emitter: EventEmitter = emitter
         self.status: Status = Status.CONNECTING
         self.handshake: Handshake | None = None
-        self.ending: CloseState = CloseState()
+        self.close_state: CloseState = CloseState()
         self.failures: list[BaseException] = []
         self.open_error: Exception | None = None
         self.opened: Latch = Latch()
@@ -112,52 +116,52 @@ class Session(Generic[StateT]):
         self.upgrades: int = 0
         self.latest_end: Disconnect | None = None
         self.receive_queue: ReceiveQueue = ReceiveQueue(
-            flow.max_queue, flow.overflow, self._overflowed, emitter
+            flow.max_queue, flow.overflow, self._close_on_overflow, emitter
         )
         self.send_queue: SendQueue = SendQueue(flow.write_limit)
         self.pings: Pings = Pings()
-        self.background: Background = Background(self.crash, self.closed_error)
-        self._effects = HookResults(self.receive_queue, self.send_queue, self.close, emitter)
+        self.background: Background = Background(self.fail, self.closed_error)
+        self._results = HookResults(self.receive_queue, self.send_queue, self.close, emitter)
         self.actor: Actor[StateT] = Actor(
             socket,
-            self._effects,
-            failed=self._hook_failed,
+            self._results,
+            on_failure=self._hook_failed,
             closed_error=self.closed_error,
             spawn=self.background.start,
         )
         self._flow = flow
-        self._route = route
-        self._handle: Connection[StateT]
-        self._span: LinkTasks | None = None
-        self._past = (0, 0, 0)
+        self._link_source = link_source
+        self._connection: Connection[StateT]
+        self._link_tasks: LinkTasks | None = None
+        self._earlier_counters = (0, 0, 0)
         self._lasted = 0.0
         self._deadlines = Deadlines(flow.close_timeout)
-        # Why the connection ends, once it is decided that it does; and why this link did.
+        # Why the connection ends, once that is certain, and why the current link ended.
         self._ended_by: Disconnect | None = None
         self._link_ended_by: Disconnect | None = None
-        self._broken: BaseException | None = None
-        self._final = False
-        # Of reconnect(): who waits for the new link, and whether an attempt is owed at once.
-        self._reopened: trio.Event | None = None
+        self._link_error: BaseException | None = None
+        self._no_reconnect = False
+        # Set by reconnect(): an event for the new link, and whether the next attempt has no delay.
+        self._reconnected: trio.Event | None = None
         self._immediate = False
         self._pausing = False
 
     # The main task.
 
-    async def run(self, handle: Connection[StateT], nursery: trio.Nursery) -> None:
-        """Live from the first attempt to ``terminate``.
+    async def run(self, connection: Connection[StateT], nursery: trio.Nursery) -> None:
+        """Run from the first attempt to ``terminate``.
 
         Args:
-            handle: the connection, for its hooks.
-            nursery: for the connection's tasks.
+            connection: the connection that hooks receive.
+            nursery: for the tasks of the connection.
         """
-        self._handle = handle
+        self._connection = connection
         self.background.nursery = nursery
         reason: Disconnect = Aborted()
         try:
             try:
-                self.actor.attach(handle)
-                reason = await self._live()
+                self.actor.attach(connection)
+                reason = await self._run_links()
             finally:
                 self.background.close()
                 self.actor.stop()
@@ -165,107 +169,107 @@ class Session(Generic[StateT]):
                     await self.background.end()
         finally:
             reason = self._ended_by or reason
-            self._finish(reason)
+            self._end(reason)
             try:
-                with trio.CancelScope(shield=True, deadline=self._deadlines.closing()):
+                with trio.CancelScope(shield=True, deadline=self._deadlines.close_deadline()):
                     await self._terminate(reason)
             finally:
-                self._over(reason)
+                self._notify_finished(reason)
 
-    async def _live(self) -> Disconnect:
-        """One link after the other, until nothing wants another; why the last one ended."""
+    async def _run_links(self) -> Disconnect:
+        """Run links until there is no reconnect; return why the last one ended."""
         while True:
-            reason = await self._one_link()
+            reason = await self._run_link()
             delay = await self._decide(reason)
-            if delay is None or self._final:
+            if delay is None or self._no_reconnect:
                 if not self.upgrades and isinstance(reason, HandshakeFailed):
-                    self.open_error = self._route.gave_up or reason.error
+                    self.open_error = self._link_source.final_error or reason.error
                 return reason
-            self._become(Status.RECONNECTING)
-            self.send_queue.reopen()
+            self._set_status(Status.RECONNECTING)
+            self.send_queue.resume_accepting()
             self._pausing = True
             with self._deadlines.new_link():
-                # In the scope: a listener may close or abort.
+                # Inside the scope, because a listener may close or abort.
                 self.emitter.reconnect_scheduled(self.attempts + 1, delay)
                 await trio.sleep(delay)
             self._pausing = False
-            if self._final:
+            if self._no_reconnect:
                 return reason
 
-    async def _one_link(self) -> Disconnect:
-        """From dialling to the link's end; why it ended."""
+    async def _run_link(self) -> Disconnect:
+        """Open one link and run it to its end; return why it ended."""
         self.attempts += 1
-        self._link_ended_by = self._broken = None
+        self._link_ended_by = self._link_error = None
         self._lasted = 0.0
         link = None
         try:
             with self._deadlines.new_link() as scope:
                 began = trio.current_time()
-                link = await self._open()
+                link = await self._open_link()
                 if link is not None:
-                    # Here, not in a coroutine of its own: thousands of links wait in it.
-                    span = self._begin(link)
+                    # Inlined to save the memory of a coroutine for each connection.
+                    tasks = self._start_link(link)
                     try:
-                        self._greet(link.handshake, span.began - began)
-                        await span.run()
+                        self._run_connect_hooks(link.handshake, tasks.began - began)
+                        await tasks.run()
                     finally:
-                        self._end(span)
+                        self._finish_link(tasks)
                         with trio.CancelScope(shield=True):
                             await link.aclose()
         except BaseException:
-            # The whole is cancelled, or interrupted: that is the end of this link as well.
+            # The session was cancelled or interrupted, which also ends the link.
             self._ended_by = self._ended_by or Aborted(attempt=self.attempts)
             if link is not None:
-                self.emitter.disconnected(self._ended_by, self._lasted, forced=False)
+                self.emitter.link_closed(self._ended_by, self._lasted, forced=False)
             raise
-        reason = self._why()
-        self._settle(reason)
+        reason = self._end_reason()
+        self._record_end(reason)
         if link is not None:
             late = scope.cancelled_caught and trio.current_time() >= scope.deadline
             forced = late or isinstance(reason, HeartbeatTimeout)
-            self.emitter.disconnected(reason, self._lasted, forced=forced)
+            self.emitter.link_closed(reason, self._lasted, forced=forced)
         return reason
 
-    def _settle(self, reason: Disconnect) -> None:
-        """A link, or an attempt, has ended: tell those who cannot wait for another one."""
-        self.ending.cause = self.latest_end = reason
-        self.pings.lose()
-        if self._goes_on(reason):
-            self._become(Status.RECONNECTING)
+    def _record_end(self, reason: Disconnect) -> None:
+        """Record the end of a link or an attempt, and wake tasks that cannot wait for another."""
+        self.close_state.cause = self.latest_end = reason
+        self.pings.fail_all()
+        if self._will_reconnect(reason):
+            self._set_status(Status.RECONNECTING)
             return
-        if self._undecided:
-            self._become(Status.DECIDING)
-            self.send_queue.refuse()
+        if self._hook_may_reconnect:
+            self._set_status(Status.DECIDING)
+            self.send_queue.stop_accepting()
         else:
-            self._become(Status.CLOSED)
-            self._end_outbox()
+            self._set_status(Status.CLOSED)
+            self._end_send_queue()
         if isinstance(reason, HeartbeatTimeout):
-            # Nobody waits for a dead peer, not even behind a hook that does.
-            self.actor.mailbox.fail_answers()
+            # Calls fail now, even if a hook is still waiting for the dead peer.
+            self.actor.mailbox.fail_calls()
 
-    async def _open(self) -> Link | None:
+    async def _open_link(self) -> Link | None:
         assert self.background.nursery is not None
         began = trio.current_time()
         self.emitter.connect_started(self.attempts)
         try:
-            return await self._route.open(self.background.nursery)
+            return await self._link_source.open(self.background.nursery)
         except Exception as error:
             self._link_ended_by = HandshakeFailed(error=error, attempt=self.attempts)
             self.emitter.connect_failed(self.attempts, error, trio.current_time() - began)
             return None
 
-    def _begin(self, link: Link) -> LinkTasks:
-        """A link is up: let its tasks run."""
-        self.ending = CloseState()
+    def _start_link(self, link: Link) -> LinkTasks:
+        """Create the tasks of a new link."""
+        self.close_state = CloseState()
         self.handshake = link.handshake
         self.upgrades += 1
-        self._become(Status.OPEN)
-        self.receive_queue.close_gates()
-        self._span = LinkTasks(
+        self._set_status(Status.OPEN)
+        self.receive_queue.start_link()
+        self._link_tasks = LinkTasks(
             self,
             link,
             self.actor,
-            self._effects,
+            self._results,
             self.send_queue,
             self.pings,
             self._flow,
@@ -273,20 +277,20 @@ class Session(Generic[StateT]):
             self.emitter,
             self.background.spawn,
         )
-        return self._span
+        return self._link_tasks
 
-    def _end(self, span: LinkTasks) -> None:
-        """The link's tasks have ended."""
-        self._broken = span.broken
-        # Settled before anyone who waits is woken.
-        self._settle(self._why())
+    def _finish_link(self, tasks: LinkTasks) -> None:
+        """Record the end of the link's tasks."""
+        self._link_error = tasks.error
+        # The end is recorded before waiting tasks are woken.
+        self._record_end(self._end_reason())
         self.send_queue.detach()
-        self._lasted = trio.current_time() - span.began
-        self._past = self.figures
-        self._span = None
+        self._lasted = trio.current_time() - tasks.began
+        self._earlier_counters = self.counters
+        self._link_tasks = None
 
-    def _greet(self, handshake: Handshake, seconds: float) -> None:
-        """Tell of the link, which took so long, and run the hooks that come before any frame."""
+    def _run_connect_hooks(self, handshake: Handshake, seconds: float) -> None:
+        """Emit ``Connected`` and run ``init_stream`` and ``handle_connect``."""
         self.emitter.connected(
             self.attempts,
             self.upgrades,
@@ -295,214 +299,214 @@ class Session(Generic[StateT]):
             peer=handshake.peer,
             subprotocol=handshake.subprotocol,
         )
-        stream = ConnectionInfo(
+        info = ConnectionInfo(
             url=handshake.url,
             subprotocol=handshake.subprotocol,
             request_headers=handshake.request_headers,
             response_headers=handshake.response_headers,
             peer=handshake.peer,
             attempt=self.upgrades,
-            connection=self._handle,
+            connection=self._connection,
         )
-        self.actor.connected(stream, self._greeted, self._is_current)
+        self.actor.run_connect_hooks(info, self._after_connect_hooks, self._is_current)
 
-    def _is_current(self, stream: ConnectionInfo) -> bool:
-        return stream.attempt == self.upgrades and self._span is not None
+    def _is_current(self, info: ConnectionInfo) -> bool:
+        return info.attempt == self.upgrades and self._link_tasks is not None
 
-    def _greeted(self, stream: ConnectionInfo) -> None:
-        """``handle_connect`` has returned: what waited for this link may go."""
-        if self._is_current(stream):
+    def _after_connect_hooks(self, info: ConnectionInfo) -> None:
+        """Release the queued data after ``handle_connect`` has returned."""
+        if self._is_current(info):
             self.send_queue.release()
         self.opened.set()
-        if self._reopened is not None and self._is_current(stream) and not self._immediate:
-            self._reopened.set()
-            self._reopened = None
+        if self._reconnected is not None and self._is_current(info) and not self._immediate:
+            self._reconnected.set()
+            self._reconnected = None
 
-    # What comes after a link.
+    # After a link.
 
     async def _decide(self, reason: Disconnect) -> float | None:
-        """Let ``handle_disconnect`` and the policy decide; seconds to wait, or None to end."""
+        """Run ``handle_disconnect`` and the policy; return the delay in seconds, or None to end."""
         decision: Reconnect | Stop | None = None
         with self._deadlines.new_hooks(caught_up=not self.actor.mailbox.pending):
             try:
-                decision = await self.actor.disconnected(reason)
-                if not self._final:
+                decision = await self.actor.run_disconnect_hook(reason)
+                if not self._no_reconnect:
                     return self._next_delay(reason, decision)
             except Exception as error:
-                # Unless the hooks were stopped meanwhile: then nothing is left to decide.
+                # If the hooks were stopped meanwhile, the connection is ending anyway.
                 if not (isinstance(error, ConnectionClosed) and error.origin is self):
-                    self.crash(error)
+                    self.fail(error)
         return None
 
     def _next_delay(self, reason: Disconnect, decision: Reconnect | Stop | None) -> float | None:
         immediate, self._immediate = self._immediate, False
-        return self._route.next_delay(reason, decision, self._lasted, immediate=immediate)
+        return self._link_source.next_delay(reason, decision, self._lasted, immediate=immediate)
 
-    def _goes_on(self, reason: Disconnect) -> bool:
-        """Whether another link is to be expected: then messages still queue."""
-        if self._final:
+    def _will_reconnect(self, reason: Disconnect) -> bool:
+        """Whether the policy opens another link; then sends are still accepted."""
+        if self._no_reconnect:
             return False
         try:
-            return self._immediate or self._route.retries(reason)
+            return self._immediate or self._link_source.retries(reason)
         except Exception as error:
-            self.crash(error)
+            self.fail(error)
             return False
 
     @property
-    def _undecided(self) -> bool:
-        """Whether a hook of the user's may want another link all the same."""
-        return not (self._final or self.actor.disconnect.is_default)
+    def _hook_may_reconnect(self) -> bool:
+        """Whether ``handle_disconnect`` is overridden and may still decide to reconnect."""
+        return not (self._no_reconnect or self.actor.disconnect.is_default)
 
-    def _why(self) -> Disconnect:
+    def _end_reason(self) -> Disconnect:
         if self._ended_by is not None:
             return self._ended_by
         if self._link_ended_by is not None:
             return self._link_ended_by
-        sent = self.ending.sent
+        sent = self.close_state.sent
         if sent is not None:
-            clean = self.ending.received is not None
+            clean = self.close_state.received is not None
             return LocalClose(
                 code=sent.code, reason=sent.reason, clean=clean, attempt=self.attempts
             )
-        return ConnectionLost(error=self._broken, attempt=self.attempts)
+        return ConnectionLost(error=self._link_error, attempt=self.attempts)
 
-    def _blame(self, reason: Disconnect) -> None:
+    def _set_link_end(self, reason: Disconnect) -> None:
         self._link_ended_by = self._link_ended_by or reason
 
-    # Ends, told by the peer.
+    # Events of the link.
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has begun to close this link."""
+        """Whether neither side has started to close the link."""
         return self.status is Status.OPEN
 
     @property
     def has_peer_closed(self) -> bool:
-        """Whether the peer's Close frame has come."""
-        return self.ending.received is not None
+        """Whether the peer's Close frame was received."""
+        return self.close_state.received is not None
 
-    def closed_by_peer(self, frame: Close) -> None:
-        """The peer's Close frame has come: confirm it, unless it confirms ours."""
-        self.ending.received = frame
-        if self.ending.sent is None:
+    def on_close_received(self, frame: Close) -> None:
+        """Answer the peer's Close frame, unless it answers ours."""
+        self.close_state.received = frame
+        if self.close_state.sent is None:
             reason = RemoteClose(code=frame.code, reason=frame.reason, attempt=self.attempts)
             self._end_link(frame, reason)
-        elif not self.send_queue.close_waits:
+        elif not self.send_queue.close_pending:
             self._deadlines.linger()
 
-    def violated(self, violation: Violation) -> None:
-        """The peer broke the protocol; nothing it says after that counts."""
-        if self.ending.sent is not None:
+    def on_violation(self, violation: Violation) -> None:
+        """Close the link after a violation of the protocol by the peer."""
+        if self.close_state.sent is not None:
             self._deadlines.link.cancel()
             return
-        code, words = violation.code, violation.reason
-        reason = ProtocolViolation(code=code, reason=words, attempt=self.attempts)
-        self._end_link(Close(code, words[:120]), reason, heard=True)
+        code, text = violation.code, violation.reason
+        reason = ProtocolViolation(code=code, reason=text, attempt=self.attempts)
+        self._end_link(Close(code, text[:120]), reason, data_first=True)
 
-    def write_broke(self) -> bool:
-        """The stream takes nothing more; whether another link is to be expected."""
-        goes_on = self._goes_on(ConnectionLost(attempt=self.attempts))
-        if not goes_on:
-            self.send_queue.refuse()
-        return goes_on
+    def on_write_failed(self) -> bool:
+        """Stop accepting sends, unless another link is expected; return whether one is."""
+        will_reconnect = self._will_reconnect(ConnectionLost(attempt=self.attempts))
+        if not will_reconnect:
+            self.send_queue.stop_accepting()
+        return will_reconnect
 
-    def expired(self, timeout: HeartbeatTimeout) -> None:
-        """The peer must be taken for dead: nothing is to be waited for."""
-        self._blame(replace(timeout, attempt=self.attempts))
+    def on_heartbeat_timeout(self, timeout: HeartbeatTimeout) -> None:
+        """Drop the link of a dead peer."""
+        self._set_link_end(replace(timeout, attempt=self.attempts))
         self._deadlines.link.cancel()
         self.emitter.heartbeat_missed(timeout)
 
-    def _end_link(self, frame: Close, reason: Disconnect, *, heard: bool = False) -> None:
-        """Send Close; what is queued waits for another link, or is lost.
+    def _end_link(self, frame: Close, reason: Disconnect, *, data_first: bool = False) -> None:
+        """Send a Close frame; queued data waits for another link or is dropped.
 
         Args:
-            frame: to be sent.
-            reason: why.
-            heard: the peer still takes what was queued before.
+            frame: the Close frame.
+            reason: why the link ends.
+            data_first: the peer still reads, so data that is queued is sent before the frame.
         """
-        self._blame(reason)
-        goes_on = self._goes_on(reason)
+        self._set_link_end(reason)
+        will_reconnect = self._will_reconnect(reason)
         if self.status is not Status.OPEN:
-            return  # the policy has raised, or has closed it itself
-        self.ending.sent = frame
-        self._become(Status.RECONNECTING if goes_on else Status.CLOSING)
-        # All is decided: a listener that closes or aborts now cannot decide otherwise.
+            return  # the policy has raised or has closed the connection
+        self.close_state.sent = frame
+        self._set_status(Status.RECONNECTING if will_reconnect else Status.CLOSING)
+        # Everything is decided before this: a listener may close or abort.
         self.emitter.close_started("remote" if self.has_peer_closed else "local", frame)
-        last_words = heard and not goes_on
-        if not (last_words or goes_on or self._undecided):
-            self.ending.unsent = self.send_queue.drop_data()
-        self.send_queue.close(frame, first=not last_words, last=not goes_on)
+        data_first = data_first and not will_reconnect
+        if not (data_first or will_reconnect or self._hook_may_reconnect):
+            self.close_state.unsent = self.send_queue.drop_data()
+        self.send_queue.close(frame, first=not data_first, last=not will_reconnect)
         self._deadlines.limit_link()
-        self._open_gates()
+        self._release_waiters()
 
-    # Ends, by ourselves.
+    # Closing.
 
-    def _overflowed(self) -> None:
+    def _close_on_overflow(self) -> None:
         self.close(Close(1008, "the receive queue overflowed"))
 
     def close(self, frame: Close) -> None:
-        """End the connection with the closing handshake; the first one to do so wins."""
-        if self._final:
+        """Start the closing handshake; a later close has no effect."""
+        if self._no_reconnect:
             return
-        self._final = True
+        self._no_reconnect = True
         if self.status in (Status.CLOSING, Status.DECIDING, Status.CLOSED):
-            # The link ends, or has ended, by itself; now no hook can want another one.
+            # The link is ending already. From now on no hook can reconnect.
             return
         if self.status is not Status.OPEN:
-            # There is no link to close, or it is closing already.
+            # There is no link, or its close for a reconnect is in progress.
             self._ended_by = LocalClose(
                 code=frame.code, reason=frame.reason, clean=False, attempt=self.attempts
             )
-            self._end_outbox()
+            self._end_send_queue()
             self._deadlines.link.cancel()
             self.emitter.close_started("local", frame)
             return
-        self._become(Status.CLOSING)
-        self.ending.sent = frame
+        self._set_status(Status.CLOSING)
+        self.close_state.sent = frame
         self.emitter.close_started("local", frame)
         self.send_queue.close(frame)
         self._deadlines.limit_link()
-        self._open_gates()
+        self._release_waiters()
 
     async def aclose(self, frame: Close) -> None:
-        """Close, and wait for the end; hooks and socket share one deadline."""
+        """Close and wait for the end, within one deadline for the link and the hooks."""
         self.close(frame)
         self._deadlines.limit_hooks()
         await self.finished.wait()
 
     async def reconnect(self) -> None:
-        """Leave the present link for another one; returns once that is open."""
-        if self._final or self.status in (Status.CLOSING, Status.DECIDING, Status.CLOSED):
+        """Replace the current link; return when the new one is open."""
+        if self._no_reconnect or self.status in (Status.CLOSING, Status.DECIDING, Status.CLOSED):
             raise self.closed_error()
-        if self._reopened is None:
-            self._reopened = trio.Event()
+        if self._reconnected is None:
+            self._reconnected = trio.Event()
             if self.status is Status.OPEN:
                 self._immediate = True
-                self._become(Status.RECONNECTING)
-                self.ending.sent = Close(1000)
-                self.emitter.close_started("local", self.ending.sent)
-                self.send_queue.close(self.ending.sent, first=True, last=False)
+                self._set_status(Status.RECONNECTING)
+                self.close_state.sent = Close(1000)
+                self.emitter.close_started("local", self.close_state.sent)
+                self.send_queue.close(self.close_state.sent, first=True, last=False)
                 self._deadlines.limit_link()
-                self._open_gates()
+                self._release_waiters()
             elif self._pausing:
                 self._deadlines.link.cancel()
-        reopened = self._reopened
-        await reopened.wait()
-        if self._final:
+        reconnected = self._reconnected
+        await reconnected.wait()
+        if self._no_reconnect:
             raise self.closed_error()
 
     def abort(self) -> None:
-        """Drop everything on the spot."""
+        """End the connection immediately, without a closing handshake."""
         if self.status is Status.CLOSED:
             return
         self._ended_by = self._ended_by or Aborted(attempt=self.attempts)
-        self._final = True
-        self.send_queue.refuse()
+        self._no_reconnect = True
+        self.send_queue.stop_accepting()
         self.actor.stop()
         self._deadlines.cancel()
 
-    def crash(self, error: BaseException) -> None:
-        """A hook or a background task raised: tell the peer, cancel the body, end."""
+    def fail(self, error: BaseException) -> None:
+        """End the connection with 1011 and cancel the body, because user code raised."""
         self._hook_failed("", error, fatal=True)
 
     def _hook_failed(self, hook: str, error: BaseException, fatal: bool) -> None:
@@ -510,44 +514,44 @@ class Session(Generic[StateT]):
             self.emitter.hook_failed(hook, error, fatal=fatal)
         finally:
             if fatal:
-                self._crash(error)
+                self._fail(error)
 
-    def _crash(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         self.failures.append(error)
         self._ended_by = self._ended_by or HookError(error=error, attempt=self.attempts)
-        self._final = True
+        self._no_reconnect = True
         if self.status is Status.OPEN:
             self._end_link(Close(1011, "internal error"), self._ended_by)
-        elif self._span is None:
+        elif self._link_tasks is None:
             self._deadlines.link.cancel()
-        self.send_queue.refuse()
+        self.send_queue.stop_accepting()
         self.actor.stop()
         self._deadlines.limit_hooks()
         self.body.cancel()
 
-    def _open_gates(self) -> None:
-        self.receive_queue.open_gates()
-        self.send_queue.open_gates()
-        self.actor.open_gates()
+    def _release_waiters(self) -> None:
+        self.receive_queue.start_closing()
+        self.send_queue.release_senders()
+        self.actor.release_reader()
 
-    def _end_outbox(self) -> None:
-        """No link will come: senders learn it at once, receivers when the hooks are through."""
-        self.ending.unsent += self.send_queue.drop_data()
+    def _end_send_queue(self) -> None:
+        """Drop queued data and wake all senders: there is no other link."""
+        self.close_state.unsent += self.send_queue.drop_data()
         self.send_queue.end()
 
-    def _finish(self, reason: Disconnect) -> None:
-        self.ending.cause = self.latest_end = reason
-        self.ending.gave_up = self._route.gave_up
-        self._final = True
-        self._become(Status.CLOSED)
-        self._end_outbox()
-        self.pings.lose()
+    def _end(self, reason: Disconnect) -> None:
+        self.close_state.cause = self.latest_end = reason
+        self.close_state.final_error = self._link_source.final_error
+        self._no_reconnect = True
+        self._set_status(Status.CLOSED)
+        self._end_send_queue()
+        self.pings.fail_all()
         self.receive_queue.end()
-        if self._reopened is not None:
-            self._reopened.set()
+        if self._reconnected is not None:
+            self._reconnected.set()
 
-    def _over(self, reason: Disconnect) -> None:
-        """Nothing follows; whoever waits for that is told, whatever a listener raises."""
+    def _notify_finished(self, reason: Disconnect) -> None:
+        """Emit ``Terminated`` and wake tasks that wait for the end, even if a listener raises."""
         try:
             self.emitter.terminated(reason)
         finally:
@@ -565,28 +569,28 @@ class Session(Generic[StateT]):
             self.body.cancel()
 
     def closed_error(self) -> ConnectionClosed:
-        """A new exception for callers that come too late."""
-        self.ending.in_doubt = self.send_queue.in_doubt
-        error = self.ending.error()
+        """Create the exception for calls on a connection that is closing or closed."""
+        self.close_state.in_doubt = self.send_queue.in_doubt
+        error = self.close_state.error()
         error.origin = self
         return error
 
-    def _become(self, status: Status) -> None:
+    def _set_status(self, status: Status) -> None:
         assert status is self.status or status in TRANSITIONS[self.status]
         self.status = status
 
-    # Figures.
+    # Counters.
 
     @property
     def link_age(self) -> float | None:
-        """Seconds that the present link has been up; None if there is none."""
-        return None if self._span is None else trio.current_time() - self._span.began
+        """Seconds since the current link was opened, or None if there is none."""
+        return None if self._link_tasks is None else trio.current_time() - self._link_tasks.began
 
     @property
-    def figures(self) -> tuple[int, int, int]:
-        """Bytes sent and received on the wire, and messages received, over all links."""
-        if self._span is None:
-            return self._past
-        sent, received, messages = self._past
-        more_sent, more_received, more_messages = self._span.figures
+    def counters(self) -> tuple[int, int, int]:
+        """Bytes sent, bytes received and messages received, over all links."""
+        if self._link_tasks is None:
+            return self._earlier_counters
+        sent, received, messages = self._earlier_counters
+        more_sent, more_received, more_messages = self._link_tasks.counters
         return sent + more_sent, received + more_received, messages + more_messages

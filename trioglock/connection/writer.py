@@ -1,10 +1,9 @@
-"""The writer: the one that touches the sending side of a link.
+"""The writer: the only user of a link's sending side.
 
-It has two ways. While it has nothing to do, the next frame leaves on the spot, in the step of
-whoever queued it, as far as the socket takes it without waiting: no other task can come between,
-and an echo is spared two turns of the scheduler. That happens once for each chunk received. What
-is queued beyond goes to the writer's task, which is started when it is first needed and sends all
-that is there in one write.
+A frame is written in one of two ways. If the writer is idle, the task that queues the frame writes
+it immediately, as far as the socket accepts it without waiting. That saves an echo two rounds of
+the scheduler, and happens once for each received chunk. Further frames are left to the writer's
+task, which sends all queued frames in one write. It is started when it is first needed.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from ..frames import Frame, PreparedMessage
 from ..telemetry import EventEmitter
 from ..transports import Link, LinkBroken
 from ._sync import Waiters
-from .outgoing import OutFrame
+from .outgoing import QueuedFrame
 from .send_queue import SendQueue
 
 __all__ = ["Writer"]
@@ -28,19 +27,21 @@ class Writer:
     """Writes one link.
 
     Args:
-        link: open.
-        send queue: of what is to be sent.
-        emitter: told every frame.
-        said_goodbye: told that our Close frame has left, and again for each batch of pongs after.
-        broke: told that the link takes nothing more, and why.
+        link: the open link.
+        send_queue: the frames to send.
+        emitter: emits an event for each frame.
+        on_close_sent: called after the Close frame was written, and after each later batch of
+            pongs.
+        on_failure: called with the error when a write has failed.
+        spawn: starts the task.
     """
 
     __slots__ = (
-        "_broke",
         "_done",
         "_emitter",
         "_link",
-        "_said_goodbye",
+        "_on_close_sent",
+        "_on_failure",
         "_scope",
         "_send_queue",
         "_spawn",
@@ -53,27 +54,27 @@ class Writer:
         link: Link,
         send_queue: SendQueue,
         emitter: EventEmitter,
-        said_goodbye: Callable[[], None],
-        broke: Callable[[BaseException], None],
+        on_close_sent: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self._link = link
         self._send_queue = send_queue
         self._emitter = emitter
-        self._said_goodbye = said_goodbye
-        self._broke = broke
+        self._on_close_sent = on_close_sent
+        self._on_failure = on_failure
         self._spawn = spawn
-        self._unfinished = False  # the link has kept a part of what it was given
-        # Of the task: where it waits for work, how it is stopped, and who waits for that.
+        self._unfinished = False  # the link still has to write a part of the last batch
+        # Of the task.
         self._work = Waiters()
         self._scope: trio.CancelScope | None = None
         self._done: trio.Event | None = None
 
     def wake(self) -> None:
-        """Something is queued, and the writer has had nothing to do."""
+        """Write the queued frames immediately, or wake the task."""
         send_queue = self._send_queue
-        if send_queue.eager and not self._unfinished:
-            send_queue.eager = False
+        if send_queue.immediate_allowed and not self._unfinished:
+            send_queue.immediate_allowed = False
             self._write_now()
             if send_queue.idle and not send_queue.has_work:
                 return
@@ -84,14 +85,16 @@ class Writer:
         else:
             self._work.unpark()
 
-    def write_now(self, frame: OutFrame) -> bool:
-        """Write one frame on the spot, or begin to; whether all of it has left."""
-        told = self._emitter.frames
-        if told:
-            self._tell((frame,))
-        done = self._link.write_now((frame,) if self._link.takes_prepared else _plain((frame,)))
-        if told and self._send_queue.has_work:
-            done = False  # a listener has queued something: the task will bring it away
+    def write_now(self, frame: QueuedFrame) -> bool:
+        """Write as much of one frame as possible without waiting; return whether it was all."""
+        traced = self._emitter.emits_frames
+        if traced:
+            self._emit_sent((frame,))
+        done = self._link.write_now(
+            (frame,) if self._link.takes_prepared else _unprepared((frame,))
+        )
+        if traced and self._send_queue.has_work:
+            done = False  # queued by a listener; the task writes it
         self._unfinished = not done
         return done
 
@@ -99,20 +102,20 @@ class Writer:
         batch = self._send_queue.take()
         if not batch:
             return
-        if self._link.write_now(self._fit(batch)):
+        if self._link.write_now(self._prepare(batch)):
             self._wrote()
         else:
             self._unfinished = True
             self._send_queue.idle = False
 
-    def _fit(self, batch: list[OutFrame]) -> Sequence[Frame]:
-        """The batch as the link takes it."""
-        if self._emitter.frames:
-            self._tell(batch)
-        return batch if self._link.takes_prepared else _plain(batch)
+    def _prepare(self, batch: list[QueuedFrame]) -> Sequence[Frame]:
+        """Emit the events of a batch and convert it for the link."""
+        if self._emitter.emits_frames:
+            self._emit_sent(batch)
+        return batch if self._link.takes_prepared else _unprepared(batch)
 
-    def _tell(self, batch: Sequence[OutFrame]) -> None:
-        """Tell of frames that are about to leave; what a listener sends must not overtake them."""
+    def _emit_sent(self, batch: Sequence[QueuedFrame]) -> None:
+        """Emit ``FrameSent``; frames that a listener sends meanwhile stay behind these."""
         send_queue = self._send_queue
         idle, send_queue.idle = send_queue.idle, False
         try:
@@ -121,9 +124,9 @@ class Writer:
             send_queue.idle = idle
 
     def _wrote(self) -> None:
-        self._send_queue.wrote()
-        if self._send_queue.close_left:
-            self._said_goodbye()
+        self._send_queue.batch_written()
+        if self._send_queue.close_taken:
+            self._on_close_sent()
 
     async def _run(self, scope: trio.CancelScope, done: trio.Event) -> None:
         send_queue, write = self._send_queue, self._link.write
@@ -135,20 +138,20 @@ class Writer:
                         send_queue.idle = True
                         await self._work.park()
                         continue
-                    await write(self._fit(batch))
+                    await write(self._prepare(batch))
                     self._unfinished = False
                     self._wrote()
         except LinkBroken as broken:
-            self._broke(broken.__cause__ or broken)
+            self._on_failure(broken.__cause__ or broken)
         finally:
             done.set()
 
     async def stop(self) -> None:
-        """Write nothing more; returns once that is certain."""
+        """Stop the task and wait until it has ended."""
         if self._scope is not None and self._done is not None:
             self._scope.cancel()
             await self._done.wait()
 
 
-def _plain(batch: Sequence[OutFrame]) -> Sequence[Frame]:
+def _unprepared(batch: Sequence[QueuedFrame]) -> Sequence[Frame]:
     return [frame.message if isinstance(frame, PreparedMessage) else frame for frame in batch]

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from .._redact import redact_line, shown
+from .._redact import redact_line, safe_repr
 from ..disconnect import Disconnect
 from ..errors import TrioglockError
 
@@ -52,5 +52,5 @@ class RequestLost(TrioglockError):
         self.reason = reason
 
     def __str__(self) -> str:
-        why = shown(self.reason)
+        why = safe_repr(self.reason)
         return redact_line(f"the connection ended before {self.event!r} was answered: {why}")

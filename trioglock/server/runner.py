@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from .._scope import leaves
-from ..connection import Connection, Session, hold
+from ..connection import Connection, Session, open_connection
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import ConnectionClosed, InvalidOption
 from ..hooks import Socket
@@ -73,13 +73,13 @@ class ConnectionRunner:
         if terminate.is_async:
             terminate.call = partial(self._terminate, terminate.call)
         try:
-            async with hold(session, connection):
+            async with open_connection(session, connection):
                 with self._roster.listed(session, connection):
                     await handler(connection)
         except Exception as error:
             if not _is_end(error, session):
                 _logger.exception("%s: %s failed", name, _label(self._target))
-        cause = session.ending.cause
+        cause = session.close_state.cause
         if isinstance(cause, ProtocolViolation):
             _logger.info("%s: closed with %d: %s", name, cause.code, cause.reason)
 

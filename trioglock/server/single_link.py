@@ -20,18 +20,18 @@ class SingleLink:
 
     __slots__ = ("_link",)
 
-    gave_up: Exception | None = None
+    final_error: Exception | None = None
 
     def __init__(self, link: Link) -> None:
         self._link = link
 
     async def open(self, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the seam's signature
-        """See :meth:`Route.open`."""
+        """See :meth:`LinkSource.open`."""
         await trio.lowlevel.checkpoint()
         return self._link
 
     def retries(self, reason: Disconnect) -> bool:  # noqa: ARG002 - the seam's signature
-        """See :meth:`Route.retries`."""
+        """See :meth:`LinkSource.retries`."""
         return False
 
     def next_delay(
@@ -42,7 +42,7 @@ class SingleLink:
         *,
         immediate: bool,  # noqa: ARG002
     ) -> float | None:
-        """See :meth:`Route.next_delay`. It is for the client to dial again."""
+        """See :meth:`LinkSource.next_delay`. It is for the client to dial again."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""What happens to connections: events for listeners, and the trace of one connection."""
+"""Events of connections for listeners, and the trace of one connection."""
 
 from .emitter import EventEmitter
 from .events import (
@@ -22,7 +22,7 @@ from .events import (
     Terminated,
     WireFrame,
 )
-from .listeners import Listening, listen
+from .listeners import EventListener, listen
 
 __all__ = [
     "BackpressureEnded",
@@ -34,13 +34,13 @@ __all__ = [
     "ConnectionId",
     "Event",
     "EventEmitter",
+    "EventListener",
     "FrameReceived",
     "FrameSent",
     "HeartbeatMissed",
     "HookFailed",
     "HookReplied",
     "LinkClosed",
-    "Listening",
     "MessageDropped",
     "Queue",
     "ReconnectScheduled",

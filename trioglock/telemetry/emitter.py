@@ -1,4 +1,4 @@
-"""The emitter: where one connection says what happens to it."""
+"""The emitter of one connection's events."""
 
 from __future__ import annotations
 
@@ -35,43 +35,43 @@ from .events import (
     Terminated,
     WireFrame,
 )
-from .listeners import Watch, hear, is_heard
+from .listeners import EmitterBase, emit, has_listeners
 
 __all__ = ["EventEmitter"]
 
 _numbers = itertools.count(1)
 
-Waiting: TypeAlias = Literal["reader", "sender"]
+Waiter: TypeAlias = Literal["reader", "sender"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Wait:
-    """Somebody who waits for room.
+    """A wait for space in a queue.
 
     Args:
-        who: what waits.
-        began: when, on trio's clock.
+        waiter: the reader or a sender.
+        began: the start of the wait, on trio's clock.
     """
 
-    who: Waiting
+    waiter: Waiter
     began: float
 
 
-class EventEmitter(Watch):
-    """Tells the events of one connection to its trace and to all listeners.
+class EventEmitter(EmitterBase):
+    """Passes the events of one connection to its trace and to all listeners.
 
-    One method for each event; none builds it unless somebody wants it. Of frames, callers ask
-    :attr:`frames` before they call.
+    There is one method for each event; it creates the event only if it is wanted. For events of
+    frames, the caller checks :attr:`emits_frames` first.
 
     Args:
-        name: what logs call the connection.
-        of: what to call it where it has no name: this, and its number.
-        url: its address.
-        side: whose end of the connection this is.
-        traced: whether it writes a trace at first.
+        name: the name of the connection in logs, or None.
+        of: the default name, to which the number of the connection is added.
+        url: the URL.
+        side: the side of the connection.
+        traced: whether the trace is on at the start.
     """
 
-    # The dict, which few have, is for a value of its own of ``frames``.
+    # The __dict__ is for an instance attribute emits_frames, which few emitters have.
     __slots__ = ("__dict__", "_connection", "_side", "_url", "_waits", "id", "name", "traced")
 
     def __init__(
@@ -84,21 +84,21 @@ class EventEmitter(Watch):
         traced: bool = False,
     ) -> None:
         self.id: int = next(_numbers)
-        """The number that no other connection of the process has."""
+        """The number of the connection, unique in the process."""
         self.name: str = name or f"{of}#{self.id}"
-        """What logs call the connection."""
+        """The name of the connection in logs."""
         self._url = url
         self._side: Literal["client", "server"] = side
         self._connection: ConnectionId | None = None
         self.traced: bool = False
-        """Whether it writes a trace."""
-        self._waits: dict[_Wait, None] | None = None  # most connections never have any
+        """Whether the trace is on."""
+        self._waits: dict[_Wait, None] | None = None  # created at the first wait
         if traced:
             self.trace(on=True)
 
     @property
     def connection(self) -> ConnectionId:
-        """Which one it is; made for those that somebody looks at."""
+        """The identity of the connection, created at the first event."""
         if self._connection is None:
             self._connection = ConnectionId(
                 id=self.id, name=self.name, url=redact_url(self._url), side=self._side
@@ -109,34 +109,34 @@ class EventEmitter(Watch):
         """Switch the trace on or off."""
         self.traced = on
         if on:
-            self.frames = True
+            self.emits_frames = True
             trace.prepare_logging()
         else:
-            # What is left is what all connections have.
-            self.__dict__.pop("frames", None)
+            # The class attribute applies again.
+            self.__dict__.pop("emits_frames", None)
 
     def _wants(self, kind: type[Event]) -> bool:
-        return self.traced or is_heard(kind)
+        return self.traced or has_listeners(kind)
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         if self.traced and not trace.write(event):
             self.trace(on=False)
-        hear(event)
+        emit(event)
 
-    # Links come and go.
+    # Links.
 
     def connect_started(self, attempt: int) -> None:
-        """An attempt begins; a server makes none."""
+        """Emit ``ConnectStarted``, on the side of a client only."""
         if self._side == "client" and self._wants(ConnectStarted):
-            self._tell(ConnectStarted(connection=self.connection, attempt=attempt))
+            self._emit(ConnectStarted(connection=self.connection, attempt=attempt))
 
     def connect_failed(self, attempt: int, error: Exception, seconds: float) -> None:
-        """It came to nothing."""
+        """Emit ``ConnectAttemptFailed``."""
         if self._wants(ConnectAttemptFailed):
             event = ConnectAttemptFailed(
                 connection=self.connection, attempt=attempt, error=error, seconds=seconds
             )
-            self._tell(event)
+            self._emit(event)
 
     def connected(
         self,
@@ -148,7 +148,7 @@ class EventEmitter(Watch):
         peer: str,
         subprotocol: str | None,
     ) -> None:
-        """A link is up."""
+        """Emit ``Connected``."""
         if self._wants(Connected):
             event = Connected(
                 connection=self.connection,
@@ -159,99 +159,101 @@ class EventEmitter(Watch):
                 peer=peer,
                 subprotocol=None if subprotocol is None else redact_subprotocols(subprotocol),
             )
-            self._tell(event)
+            self._emit(event)
 
     def heartbeat_missed(self, timeout: HeartbeatTimeout) -> None:
-        """The peer is taken for dead."""
+        """Emit ``HeartbeatMissed``."""
         if self._wants(HeartbeatMissed):
             event = HeartbeatMissed(
                 connection=self.connection, silence=timeout.silence, writing=timeout.writing
             )
-            self._tell(event)
+            self._emit(event)
 
     def close_started(self, side: Literal["local", "remote"], frame: Close) -> None:
-        """One side begins to close."""
+        """Emit ``CloseStarted``."""
         if self._wants(CloseStarted):
             event = CloseStarted(
                 connection=self.connection, side=side, code=frame.code, reason=frame.reason
             )
-            self._tell(event)
+            self._emit(event)
 
-    def disconnected(self, reason: Disconnect, lasted: float, *, forced: bool) -> None:
-        """A link is gone."""
+    def link_closed(self, reason: Disconnect, lasted: float, *, forced: bool) -> None:
+        """Emit ``LinkClosed``."""
         if self._wants(LinkClosed):
             event = LinkClosed(
                 connection=self.connection, reason=reason, lasted=lasted, forced=forced
             )
-            self._tell(event)
+            self._emit(event)
 
     def reconnect_scheduled(self, attempt: int, delay: float) -> None:
-        """Another attempt will follow."""
+        """Emit ``ReconnectScheduled``."""
         if self._wants(ReconnectScheduled):
             event = ReconnectScheduled(connection=self.connection, delay=delay, attempt=attempt)
-            self._tell(event)
+            self._emit(event)
 
     def terminated(self, reason: Disconnect) -> None:
-        """The connection has ended, and nobody waits for it any more."""
+        """End all waits and emit ``Terminated``."""
         for wait in tuple(self._waits or ()):
-            self._waits_no_more(wait)
+            self._end_wait(wait)
         if self._wants(Terminated):
-            self._tell(Terminated(connection=self.connection, reason=reason))
+            self._emit(Terminated(connection=self.connection, reason=reason))
 
     # Frames and hooks.
 
     def frames_sent(self, frames: Iterable[Frame]) -> None:
-        """Frames go to the transport."""
+        """Emit ``FrameSent`` for each frame."""
         if self._wants(FrameSent):
             for frame in frames:
-                self._tell(FrameSent(connection=self.connection, frame=_plain(frame)))
+                self._emit(FrameSent(connection=self.connection, frame=_plain(frame)))
 
     def frames_received(self, frames: Iterable[WireFrame]) -> None:
-        """Messages or a control frame have come."""
+        """Emit ``FrameReceived`` for each frame."""
         if self._wants(FrameReceived):
             for frame in frames:
-                self._tell(FrameReceived(connection=self.connection, frame=frame))
+                self._emit(FrameReceived(connection=self.connection, frame=frame))
 
     def hook_replied(self, hook: str, frames: Sequence[Frame]) -> None:
-        """A hook answers with frames."""
+        """Emit ``HookReplied``."""
         if frames and self._wants(HookReplied):
             plain = tuple(map(_plain, frames))
-            self._tell(HookReplied(connection=self.connection, hook=hook, frames=plain))
+            self._emit(HookReplied(connection=self.connection, hook=hook, frames=plain))
 
     def hook_failed(self, hook: str, error: BaseException, *, fatal: bool) -> None:
-        """A hook or a background task raised."""
+        """Emit ``HookFailed``."""
         if self._wants(HookFailed):
             event = HookFailed(connection=self.connection, hook=hook, error=error, fatal=fatal)
-            self._tell(event)
+            self._emit(event)
 
     def messages_dropped(self, messages: Iterable[object]) -> None:
-        """Nobody will receive them."""
+        """Emit ``MessageDropped`` for each message."""
         if self._wants(MessageDropped):
             for message in messages:
-                self._tell(MessageDropped(connection=self.connection, message=message))
+                self._emit(MessageDropped(connection=self.connection, message=message))
 
     @contextmanager
-    def waiting(self, who: Waiting, queue: Queue) -> Iterator[None]:
-        """Somebody waits for room in this block."""
-        wait = _Wait(who, trio.current_time())
+    def waiting(self, waiter: Waiter, queue: Queue) -> Iterator[None]:
+        """Emit ``BackpressureStarted`` and ``BackpressureEnded`` around the block."""
+        wait = _Wait(waiter, trio.current_time())
         self._waits = self._waits or {}
         self._waits[wait] = None
         if self._wants(BackpressureStarted):
-            self._tell(BackpressureStarted(connection=self.connection, waiting=who, queue=queue))
+            self._emit(BackpressureStarted(connection=self.connection, waiting=waiter, queue=queue))
         try:
             yield
         finally:
-            self._waits_no_more(wait)
+            self._end_wait(wait)
 
-    def _waits_no_more(self, wait: _Wait) -> None:
-        """Once for each: a send may still have to wake when the connection has ended."""
+    def _end_wait(self, wait: _Wait) -> None:
+        """Emit ``BackpressureEnded``, unless the end of the connection already did."""
         if not self._waits or wait not in self._waits:
             return
         del self._waits[wait]
         if self._wants(BackpressureEnded):
             seconds = trio.current_time() - wait.began
-            event = BackpressureEnded(connection=self.connection, waiting=wait.who, seconds=seconds)
-            self._tell(event)
+            event = BackpressureEnded(
+                connection=self.connection, waiting=wait.waiter, seconds=seconds
+            )
+            self._emit(event)
 
 
 def _plain(frame: Frame) -> WireFrame:

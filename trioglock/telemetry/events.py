@@ -1,27 +1,26 @@
-"""What happens to connections, as frozen values for whoever listens.
+"""The events of connections, as frozen values.
 
 ::
 
     Event
-    ├── ConnectStarted         an attempt begins; clients only, as the next two
-    ├── ConnectAttemptFailed          no connection came about, this time
-    ├── ReconnectScheduled     another attempt will follow
-    ├── Connected              a link is up
-    ├── FrameSent              a frame goes to the transport
-    ├── FrameReceived          a message or control frame has come
-    ├── HookReplied            a hook, or the library for handle_ping, answers with frames
-    ├── HookFailed             a hook or a background task raised
-    ├── CloseStarted           one side begins to close
-    ├── BackpressureStarted    something has to wait because a queue is full
-    ├── BackpressureEnded      it goes on
-    ├── MessageDropped         the overflow policy gives a message up
-    ├── HeartbeatMissed        the peer is taken for dead
-    ├── LinkClosed           a link is gone
-    └── Terminated             the connection has ended; the last of its events
+    ├── ConnectStarted         a client starts an attempt to connect
+    ├── ConnectAttemptFailed   the attempt failed
+    ├── ReconnectScheduled     another attempt follows after a delay
+    ├── Connected              a link was opened
+    ├── FrameSent              a frame is passed to the transport
+    ├── FrameReceived          a message or control frame was received
+    ├── HookReplied            a hook replied with frames, or a ping was answered
+    ├── HookFailed             a hook or a background task raised an exception
+    ├── CloseStarted           one side started to close
+    ├── BackpressureStarted    the reader or a sender waits because a queue is full
+    ├── BackpressureEnded      the wait ended
+    ├── MessageDropped         the overflow policy dropped a message
+    ├── HeartbeatMissed        the peer is considered dead
+    ├── LinkClosed             a link was closed
+    └── Terminated             the connection has ended; its last event
 
-Errors and reasons are those of :mod:`trioglock.errors` and :mod:`trioglock.disconnect`. Frames are
-what they are: whoever writes them somewhere answers for the secrets in them. The repr of an event
-is that of a line in a log.
+See :mod:`trioglock.errors` and :mod:`trioglock.disconnect` for errors and reasons. Frames are not
+redacted, but the repr of an event is.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
-from .._redact import redact_line, shorten, shown
+from .._redact import redact_line, safe_repr, shorten
 from ..disconnect import Disconnect
 from ..frames import Close, Data, Ping, Pong
 
@@ -56,22 +55,22 @@ __all__ = [
 ]
 
 WireFrame: TypeAlias = Data | Ping | Pong | Close
-"""A whole message, ``str`` for text and ``bytes`` for binary, or a control frame."""
+"""A message, ``str`` for text and ``bytes`` for binary, or a control frame."""
 
 Queue: TypeAlias = Literal["receive_queue", "mailbox", "send_queue"]
-"""What is full: delivered messages, jobs for the hooks, or frames to be sent."""
+"""The full queue: delivered messages, jobs for hooks, or frames to send."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionId:
-    """Which connection it was.
+    """The identity of a connection.
 
     Args:
-        id: a number that no other connection of this process has.
-        name: what logs call it.
-        url: the address, without user information and without the values of its query; "" where
-            it is not known yet, or where a server's connection has none.
-        side: whose end of the connection this is.
+        id: the number of the connection, unique in the process.
+        name: the name of the connection in logs.
+        url: the redacted URL, without user information and the values of the query; "" if it is
+            not known.
+        side: the side of the connection.
     """
 
     id: int
@@ -80,42 +79,42 @@ class ConnectionId:
     side: Literal["client", "server"]
 
     def __str__(self) -> str:
-        """Name and number."""
+        """The name and the number."""
         own = f"#{self.id}"
         return self.name if self.name.endswith(own) else self.name + own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Event:
-    """Base of all events.
+    """The base class of all events.
 
     Args:
-        connection: which one it happened to.
+        connection: the identity of the connection.
     """
 
     connection: ConnectionId
 
     def __repr__(self) -> str:
-        # An event ends up in logs as a whole: shortened, and with secrets hidden.
-        told = [f"{one.name}={_shown(getattr(self, one.name))}" for one in fields(self)]
-        return f"{type(self).__name__}({', '.join(told)})"
+        # For logs: shortened, with secrets hidden.
+        shown = [f"{one.name}={_format(getattr(self, one.name))}" for one in fields(self)]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(shorten, value))})"
-    return shorten(value) if isinstance(value, str | bytes) else redact_line(shown(value))
+    return shorten(value) if isinstance(value, str | bytes) else redact_line(safe_repr(value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ConnectStarted(Event):
-    """An attempt to connect begins.
+    """A client starts an attempt to connect.
 
-    :class:`Connected` or :class:`ConnectAttemptFailed` follows, unless it is cancelled: then
-    :class:`Terminated`.
+    :class:`Connected` or :class:`ConnectAttemptFailed` follows, or :class:`Terminated` if the
+    attempt is cancelled.
 
     Args:
-        attempt: counted from 1 over the life of the connection, failed ones included.
+        attempt: the number of the attempt, counted from 1 over the life of the connection.
     """
 
     attempt: int
@@ -123,12 +122,12 @@ class ConnectStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ConnectAttemptFailed(Event):
-    """The attempt came to nothing.
+    """An attempt to connect failed.
 
     Args:
-        attempt: which one.
-        error: usually a :class:`~trioglock.ConnectError`.
-        seconds: that it took.
+        attempt: the number of the attempt.
+        error: the exception, usually a :class:`~trioglock.ConnectError`.
+        seconds: the duration of the attempt.
     """
 
     attempt: int
@@ -138,17 +137,16 @@ class ConnectAttemptFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Connected(Event):
-    """A link is up; ``handle_connect`` runs next.
+    """A link was opened; ``handle_connect`` runs next.
 
     Args:
-        attempt: which one it was.
-        upgrade: how many links there have been, this one included: above 1 it is a reconnect.
-        seconds: that dialling and the opening handshake took; 0 on the side of a server, where
-            they come before there is a connection.
-        url: the address that was reached, after redirects, redacted as that of
-            :class:`ConnectionId`.
-        peer: the other end, such as ``"127.0.0.1:8765"``; "" where it has no address.
-        subprotocol: the negotiated one, or None; without a token that somebody has put there.
+        attempt: the number of the attempt.
+        upgrade: the number of the link, counted from 1; above 1 it is a reconnect.
+        seconds: the duration of connecting and the opening handshake; 0 on the side of a server,
+            where the connection starts after them.
+        url: the redacted URL after redirects.
+        peer: the peer's address, such as ``"127.0.0.1:8765"``; "" if it has none.
+        subprotocol: the negotiated subprotocol, redacted, or None.
     """
 
     attempt: int
@@ -161,10 +159,10 @@ class Connected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FrameSent(Event):
-    """A frame goes to the transport. If the link breaks meanwhile, it may not have left.
+    """A frame is passed to the transport. It may not arrive if the link breaks.
 
     Args:
-        frame: a whole message, or a control frame.
+        frame: a message or a control frame.
     """
 
     frame: WireFrame
@@ -172,10 +170,10 @@ class FrameSent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FrameReceived(Event):
-    """A whole message, or a control frame, has come; no hook has seen it yet.
+    """A message or a control frame was received. Its hook runs next.
 
     Args:
-        frame: which; of text that is ``str``, of binary ``bytes``.
+        frame: a message, ``str`` for text and ``bytes`` for binary, or a control frame.
     """
 
     frame: WireFrame
@@ -183,11 +181,11 @@ class FrameReceived(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HookReplied(Event):
-    """A hook returned ``Reply``; or a ping is answered, which is done for every ``handle_ping``.
+    """A hook returned ``Reply``, or a ping is answered automatically.
 
     Args:
-        hook: its name, such as ``"handle_receive"``.
-        frames: what will be sent.
+        hook: the name of the hook, such as ``"handle_receive"``; ``"handle_ping"`` for a pong.
+        frames: the frames to send.
     """
 
     hook: str
@@ -196,16 +194,16 @@ class HookReplied(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HookFailed(Event):
-    """A hook raised, or returned the wrong shape, or a background task raised.
+    """A hook or a background task raised an exception, or a hook returned a wrong value.
 
-    The connection ends by it, unless the hook is ``handle_send`` or ``handle_call``: their
-    errors belong to the calls that brought them, and come out there.
+    This ends the connection, except for ``handle_send`` and ``handle_call``, whose exceptions are
+    raised by the call that caused them.
 
     Args:
-        hook: its class and name, such as ``"Counter.handle_receive"``; "" for a task, or for a
-            function given as an option.
-        error: what it raised.
-        fatal: whether the connection ends by it.
+        hook: the class and name of the hook, such as ``"Counter.handle_receive"``; "" for a task
+            or a function given as an option.
+        error: the exception.
+        fatal: whether it ends the connection.
     """
 
     hook: str
@@ -215,13 +213,13 @@ class HookFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CloseStarted(Event):
-    """One side begins to close (RFC 6455, section 7.1).
+    """One side started to close (RFC 6455, section 7.1).
 
     Args:
-        side: ``"local"`` when we do, ``"remote"`` when the peer does; when the peer has broken
-            the protocol, it is we who close.
-        code: of the Close frame.
-        reason: its text.
+        side: ``"remote"`` if the peer closes, ``"local"`` if we do, also after a violation of the
+            protocol by the peer.
+        code: the code of the Close frame.
+        reason: the reason of the Close frame.
     """
 
     side: Literal["local", "remote"]
@@ -231,12 +229,12 @@ class CloseStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class BackpressureStarted(Event):
-    """Something has to wait, because a queue is full.
+    """The reader or a sender waits because a queue is full.
 
     Args:
-        waiting: the ``"reader"``, which takes nothing more from the network, or a ``"sender"``:
-            one call of ``send``.
-        queue: the one that is full.
+        waiting: ``"reader"`` if reading from the network is paused, ``"sender"`` for one call of
+            ``send``.
+        queue: the full queue.
     """
 
     waiting: Literal["reader", "sender"]
@@ -245,11 +243,11 @@ class BackpressureStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class BackpressureEnded(Event):
-    """What had to wait goes on, be it because the connection closes.
+    """The reader or a sender continues, or the connection closes.
 
     Args:
         waiting: as in :class:`BackpressureStarted`.
-        seconds: that it waited.
+        seconds: the duration of the wait.
     """
 
     waiting: Literal["reader", "sender"]
@@ -258,10 +256,11 @@ class BackpressureEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MessageDropped(Event):
-    """A received message is given up, as ``overflow`` wants, or because the connection closes.
+    """A received message is dropped by the overflow policy, or because the connection closes.
 
     Args:
-        message: what ``handle_receive`` delivered, or the frame where no hook has seen it.
+        message: the message that ``handle_receive`` delivered, or the frame if the hook did not
+            run.
     """
 
     message: object
@@ -269,11 +268,11 @@ class MessageDropped(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HeartbeatMissed(Event):
-    """The peer was silent, or took nothing, for too long: its link is dropped.
+    """The peer sent or read nothing for too long; its link is dropped.
 
     Args:
-        silence: seconds that it had to show life.
-        writing: whether it was our writing that made no progress.
+        silence: the timeout in seconds.
+        writing: True if the peer read nothing, so that our writes made no progress.
     """
 
     silence: float
@@ -282,12 +281,12 @@ class HeartbeatMissed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class LinkClosed(Event):
-    """A link is gone; ``handle_disconnect`` runs next.
+    """A link was closed; ``handle_disconnect`` runs next.
 
     Args:
-        reason: why.
-        lasted: seconds that it was up.
-        forced: whether it was dropped because the peer took too long.
+        reason: why the link was closed.
+        lasted: the lifetime of the link in seconds.
+        forced: whether it was dropped after a timeout.
     """
 
     reason: Disconnect
@@ -297,11 +296,11 @@ class LinkClosed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ReconnectScheduled(Event):
-    """Another attempt will follow.
+    """Another attempt follows after a delay.
 
     Args:
-        delay: seconds until then.
-        attempt: which one it will be, counted as in :class:`ConnectStarted`.
+        delay: the delay in seconds.
+        attempt: the number of the next attempt.
     """
 
     delay: float
@@ -310,10 +309,10 @@ class ReconnectScheduled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Terminated(Event):
-    """The connection has ended, and ``terminate`` has run. Nothing follows.
+    """The connection has ended, and ``terminate`` has run. This is the last event.
 
     Args:
-        reason: why.
+        reason: why the connection ended.
     """
 
     reason: Disconnect

@@ -1,8 +1,8 @@
-"""Listeners: functions that are told what happens to all connections of the process.
+"""Listeners: functions that are called with the events of all connections in the process.
 
-Nothing is built for a kind of event that nobody listens to. Frames are many, so whether anybody
-wants them is one attribute, :attr:`Watch.frames`: the class has it for the listeners, and an
-instance whose trace is on has its own.
+An event is only created if its kind has a listener. Frames are frequent, so the check for them is a
+single attribute, :attr:`EmitterBase.emits_frames`: the class attribute stands for the listeners,
+and an instance attribute overrides it while the trace of that connection is on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..errors import InvalidOption
 from . import events
 from .events import Event, FrameReceived, FrameSent, HookReplied
 
-__all__ = ["Listening", "Watch", "hear", "is_heard", "listen"]
+__all__ = ["EmitterBase", "EventListener", "emit", "has_listeners", "listen"]
 
 EventT = TypeVar("EventT", bound=Event)
 
@@ -33,63 +33,64 @@ _KINDS: tuple[type[Event], ...] = tuple(
 )
 _FRAME_KINDS = (FrameSent, FrameReceived, HookReplied)
 
-# Replaced, never changed: a listener may begin or stop to listen while it is told something.
-_heard_by: dict[type[Event], tuple[Listening, ...]] = {}
-# A process may run trio in several threads; a finalizer or signal handler may come in between.
-_changing = threading.RLock()
+# The tuples are replaced, not mutated, because a listener may start or stop during an event.
+_listeners: dict[type[Event], tuple[EventListener, ...]] = {}
+# trio may run in several threads. The lock is reentrant for finalizers and signal handlers.
+_lock = threading.RLock()
 
 
-class Watch:
-    """Whether somebody wants to know of every frame."""
+class EmitterBase:
+    """Holds the flag that the listeners set for all emitters."""
 
     __slots__ = ()
 
-    frames: bool = False
+    emits_frames: bool = False
+    """Whether events for frames are wanted."""
 
 
-class Listening:
-    """A listener that is told events until :meth:`stop`; also a context manager that stops it."""
+class EventListener:
+    """A function that receives events until :meth:`stop` or the end of a ``with`` block."""
 
-    def __init__(self, listener: Callable[[Any], object], kinds: tuple[type[Event], ...]) -> None:
-        self._listener = listener
+    def __init__(self, function: Callable[[Any], object], kinds: tuple[type[Event], ...]) -> None:
+        self._function = function
         self._kinds = kinds
-        self._listens = False
+        self._active = False
 
     def start(self) -> None:
-        """Begin to listen; harmless if that is so already."""
-        with _changing:
-            if self._listens:
+        """Start to receive events. Has no effect if already started."""
+        with _lock:
+            if self._active:
                 return
-            self._listens = True
+            self._active = True
             for kind in self._kinds:
-                _heard_by[kind] = (*_heard_by.get(kind, ()), self)
-            _watch_frames()
+                _listeners[kind] = (*_listeners.get(kind, ()), self)
+            _update_emits_frames()
 
     def stop(self) -> None:
-        """Listen no more, not even to what others are being told; harmless if that is so already.
+        """Stop receiving events, including the current one. Has no effect if already stopped.
 
-        Another thread may be in the middle of a call.
+        A call that is running in another thread is not interrupted.
         """
-        with _changing:
-            self._listens = False
+        with _lock:
+            self._active = False
             for kind in self._kinds:
-                left = tuple(other for other in _heard_by.get(kind, ()) if other is not self)
-                if left:
-                    _heard_by[kind] = left
+                others = tuple(other for other in _listeners.get(kind, ()) if other is not self)
+                if others:
+                    _listeners[kind] = others
                 else:
-                    _heard_by.pop(kind, None)
-            _watch_frames()
+                    _listeners.pop(kind, None)
+            _update_emits_frames()
 
-    def tell(self, event: Event) -> None:
-        """Call the listener. If it raises, it is told nothing more: it may do so at every frame."""
-        if not self._listens:
+    def receive(self, event: Event) -> None:
+        """Call the function. If it raises, log the exception and stop."""
+        if not self._active:
             return
         try:
-            self._listener(event)
+            self._function(event)
         except Exception:
             self.stop()
-            with suppress(Exception):  # of a handler of somebody's log
-                _logger.exception("%s raised, and is told nothing more", label(self._listener))
+            with suppress(Exception):  # raised by a logging handler
+                _logger.exception("listener %s raised and was stopped", label(self._function))
 
     def __enter__(self) -> Self:
         return self
@@ -104,64 +105,66 @@ class Listening:
 
 
 @overload
-def listen(listener: Callable[[EventT], object], kind: type[EventT], /) -> Listening: ...
+def listen(listener: Callable[[EventT], object], kind: type[EventT], /) -> EventListener: ...
 
 
 @overload
-def listen(listener: Callable[[Any], object], /, *kinds: type[Event]) -> Listening: ...
+def listen(listener: Callable[[Any], object], /, *kinds: type[Event]) -> EventListener: ...
 
 
-def listen(listener: Callable[[Any], object], /, *kinds: type[Event]) -> Listening:
-    """Tell ``listener`` what happens to every connection of this process, clients and servers.
+def listen(listener: Callable[[Any], object], /, *kinds: type[Event]) -> EventListener:
+    """Call ``listener`` with the events of all connections in this process.
 
     ::
 
         with listen(print, Connected, LinkClosed):
             ...
 
-    It is called in the step in which it happened, so it must be quick and must not wait: a plain
-    function. What it raises is logged to ``trioglock.telemetry``, harms no connection, and ends the
-    listening.
+    The listener runs in the task where the event occurs, so it must be a fast plain function. If it
+    raises, the exception is logged to ``trioglock.telemetry``, no connection is affected, and the
+    listener is stopped.
 
     Args:
         listener: called with each event.
-        kinds: the classes of events to be told; by default all of them. ``FrameSent``,
-            ``FrameReceived`` and ``HookReplied`` come for every frame, and cost accordingly.
+        kinds: the classes of events; by default all. ``FrameSent``, ``FrameReceived`` and
+            ``HookReplied`` occur for every frame and have a corresponding cost.
 
     Returns:
-        A context manager whose end, or whose ``stop()``, ends the listening.
+        A context manager; its end, or its ``stop()``, stops the listener.
 
     Raises:
-        InvalidOption: ``listener`` is no plain function, or a kind is no class of events.
+        InvalidOption: ``listener`` is not a plain function, or a kind is not a class of events.
     """
     check_listener(listener)
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, Event)):
-            raise InvalidOption(f"a kind is a class of trioglock.telemetry events, not {kind!r}")
+            raise InvalidOption(
+                f"a kind must be a class of trioglock.telemetry events, not {kind!r}"
+            )
     wanted = kinds or (Event,)
-    listening = Listening(listener, tuple(kind for kind in _KINDS if issubclass(kind, wanted)))
-    listening.start()
-    return listening
+    started = EventListener(listener, tuple(kind for kind in _KINDS if issubclass(kind, wanted)))
+    started.start()
+    return started
 
 
 def check_listener(listener: object) -> None:
-    """Raise InvalidOption unless it is a plain function."""
+    """Raise InvalidOption unless ``listener`` is a plain function."""
     if not callable(listener):
-        raise InvalidOption(f"a listener is a function, not {listener!r}")
+        raise InvalidOption(f"a listener must be a function, not {listener!r}")
     if inspect.iscoroutinefunction(listener):
-        raise InvalidOption(f"a listener is a plain function, not the async {label(listener)}")
+        raise InvalidOption(f"a listener must be a plain function, not the async {label(listener)}")
 
 
-def is_heard(kind: type[Event]) -> bool:
-    """Whether anybody listens to such events."""
-    return kind in _heard_by
+def has_listeners(kind: type[Event]) -> bool:
+    """Whether events of this kind have a listener."""
+    return kind in _listeners
 
 
-def hear(event: Event) -> None:
-    """Tell an event to all who listen to its kind."""
-    for listening in _heard_by.get(type(event), ()):
-        listening.tell(event)
+def emit(event: Event) -> None:
+    """Pass an event to the listeners of its kind."""
+    for listener in _listeners.get(type(event), ()):
+        listener.receive(event)
 
 
-def _watch_frames() -> None:
-    Watch.frames = any(kind in _heard_by for kind in _FRAME_KINDS)
+def _update_emits_frames() -> None:
+    EmitterBase.emits_frames = any(kind in _listeners for kind in _FRAME_KINDS)

@@ -1,9 +1,9 @@
-"""The trace: what one connection does, a line for each step, as WebSockex prints it.
+"""The trace: a log line for each event of one connection, in the wording of WebSockex.
 
-Lines go through :mod:`logging` to the logger ``trioglock.trace`` at level DEBUG, name and number of
-the connection first; the event is the record's ``event``. Without a handler of yours they go to
-stderr, in colours if that is a terminal and ``NO_COLOR`` is not set. Secrets are hidden, see
-:mod:`trioglock._redact`, and what is long is shortened.
+The logger is ``trioglock.trace``, the level DEBUG. Each line starts with the name and number of the
+connection; the log record has the event as its attribute ``event``. If no handler is configured,
+lines are written to stderr, in colors if it is a terminal and ``NO_COLOR`` is not set. Secrets are
+hidden and long values are shortened. :func:`_format_event` contains the wording of all lines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
-from .._redact import printable, redact_line, shorten, shown, text_of
+from .._redact import printable, redact_line, safe_repr, safe_str, shorten
 from ..disconnect import ConnectionLost
 from ..frames import Close, Pong
 from .events import (
@@ -41,7 +41,7 @@ _logger = logging.getLogger("trioglock.trace")
 _problems = logging.getLogger("trioglock.telemetry")
 
 _RED, _GREEN, _YELLOW, _BLUE, _MAGENTA, _CYAN = range(31, 37)
-_COLOURS: dict[type, int] = {
+_COLORS: dict[type, int] = {
     ConnectStarted: _BLUE,
     Connected: _BLUE,
     ReconnectScheduled: _BLUE,
@@ -59,40 +59,40 @@ _COLOURS: dict[type, int] = {
 }
 
 
-# They are many, and what is shown of frames and messages is redacted already.
-_OF_FRAMES = (FrameSent, FrameReceived, HookReplied, MessageDropped)
+# Frequent events, whose frames and messages shorten() has already redacted.
+_FRAME_KINDS = (FrameSent, FrameReceived, HookReplied, MessageDropped)
 
 
 def write(event: Event) -> bool:
-    """Write the lines of one event; False if a handler or filter of somebody's raised."""
+    """Log the lines of one event; return False if a logging handler or filter raised."""
     try:
-        for line in _lines(event):
-            what = printable(line) if isinstance(event, _OF_FRAMES) else redact_line(line)
-            who = printable(str(event.connection))
-            _logger.debug("%s %s", who, what, extra={"event": event})
-    except Exception:  # noqa: BLE001 - of handlers, filters and formatters
-        with suppress(Exception):  # it may be of the very logger that is asked now
-            _problems.exception("a trace cannot be written, and ends: %s", event.connection)
+        for line in _format_event(event):
+            text = printable(line) if isinstance(event, _FRAME_KINDS) else redact_line(line)
+            name = printable(str(event.connection))
+            _logger.debug("%s %s", name, text, extra={"event": event})
+    except Exception:  # noqa: BLE001 - raised by handlers, filters and formatters
+        with suppress(Exception):  # the same handler may raise again
+            _problems.exception("the trace of %s failed and was stopped", event.connection)
         return False
     return True
 
 
-def _lines(event: Event) -> Iterator[str]:  # noqa: C901 - a table
+def _format_event(event: Event) -> Iterator[str]:  # noqa: C901 - a table
     match event:
         case ConnectStarted():
             yield "attempting to connect"
         case Connected():
             yield "successfully connected"
         case ConnectAttemptFailed(error=error):
-            yield f"failed to connect: {text_of(error)}"
+            yield f"failed to connect: {safe_str(error)}"
         case FrameSent(frame=Close() as close):
-            yield f"sending close frame: {_said(close)}"
+            yield f"sending close frame: {_format_close(close)}"
         case FrameSent(frame=Pong()):
-            pass  # it was a hook's reply
+            pass  # already shown as a reply
         case FrameSent(frame=frame):
             yield f"sending frame: {shorten(frame)}"
         case FrameReceived(frame=Close() as close):
-            yield f"received close frame: {_said(close)}"
+            yield f"received close frame: {_format_close(close)}"
         case FrameReceived(frame=frame):
             yield f"received frame: {shorten(frame)}"
         case HookReplied(hook=hook, frames=frames):
@@ -100,48 +100,47 @@ def _lines(event: Event) -> Iterator[str]:  # noqa: C901 - a table
                 what = "pong" if isinstance(frame, Pong) else shorten(frame)
                 yield f"replying from {hook} with {what}"
         case HookFailed(hook=hook, error=error):
-            yield f"{hook or 'a task'} raised {shown(error)}"
+            yield f"{hook or 'a task'} raised {safe_repr(error)}"
         case CloseStarted(side=side, code=code, reason=reason):
             yield f"closing with {side} reason: {code} {reason}".rstrip()
         case BackpressureStarted(waiting="reader", queue=queue):
-            yield f"reading stops: the {queue} is full"
+            yield f"reading paused: {queue} is full"
         case BackpressureStarted(queue=queue):
-            yield f"a send waits: the {queue} is full"
+            yield f"send waiting: {queue} is full"
         case BackpressureEnded(waiting=waiting, seconds=seconds):
-            what = "reading" if waiting == "reader" else "a send"
-            yield f"{what} goes on after {seconds:.3g} seconds"
+            what = "reading" if waiting == "reader" else "send"
+            yield f"{what} resumed after {seconds:.3g} seconds"
         case MessageDropped(message=message):
-            yield f"dropped a message: {shorten(message)}"
+            yield f"dropped message: {shorten(message)}"
         case HeartbeatMissed(silence=silence, writing=writing):
-            what = "could be written" if writing else "was heard"
-            yield f"nothing {what} for {silence:.3g} seconds"
+            verb = "read" if writing else "sent"
+            yield f"heartbeat timeout: the peer {verb} nothing for {silence:.3g} seconds"
         case LinkClosed(forced=True):
             yield "forcefully closed the connection because the peer took too long"
         case LinkClosed(reason=ConnectionLost(error=error)):
-            how = "" if error is None else f": {text_of(error)}"
-            yield f"lost the connection{how}"
+            cause = "" if error is None else f": {safe_str(error)}"
+            yield f"connection lost{cause}"
         case ReconnectScheduled(delay=delay):
-            yield f"reconnect in {delay:.3g} seconds"
+            yield f"reconnecting in {delay:.3g} seconds"
 
 
-def _said(close: Close) -> str:
+def _format_close(close: Close) -> str:
     return redact_line(f"{close.code} {close.reason}".rstrip())
 
 
 def prepare_logging() -> None:
-    """Let the lines out, also in a program that has not configured logging."""
+    """Set the level, and add a handler if logging is not configured."""
     _logger.setLevel(logging.DEBUG)
     if not _logger.hasHandlers():
         handler = logging.StreamHandler()
         if sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
-            handler.setFormatter(_InColours())
+            handler.setFormatter(_ColorFormatter())
         _logger.addHandler(handler)
 
 
-class _InColours(logging.Formatter):
-    """The line in the colour of its event."""
+class _ColorFormatter(logging.Formatter):
+    """Shows each line in the color of its event."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See :meth:`logging.Formatter.format`."""
-        colour = _COLOURS.get(type(record.__dict__.get("event")), 0)
-        return f"\x1b[{colour}m{super().format(record)}\x1b[0m"
+        color = _COLORS.get(type(record.__dict__.get("event")), 0)
+        return f"\x1b[{color}m{super().format(record)}\x1b[0m"

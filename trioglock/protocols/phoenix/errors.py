@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..._redact import redact_line, shown
+from ..._redact import redact_line, safe_repr
 from ...errors import TrioglockError
 
 __all__ = [
@@ -79,7 +79,7 @@ class JoinRefused(PhoenixError):
         self.response = response
 
     def __str__(self) -> str:
-        return redact_line(f"the server refused to join {self.topic!r}: {shown(self.response)}")
+        return redact_line(f"the server refused to join {self.topic!r}: {safe_repr(self.response)}")
 
 
 class JoinTimeout(PhoenixError, TimeoutError):

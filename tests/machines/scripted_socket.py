@@ -1,4 +1,4 @@
-"""A socket whose hooks do as the messages tell them, and check how they are called."""
+"""A socket whose hooks perform the actions of a scenario and check how they are called."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import trio
 
-from tests.machines.notebook import Boom, Notebook, Offer, frame_of, label_of
-from tests.machines.programs import Setup
+from tests.machines.record import Offer, Record, UserError, frame_of, label_of
+from tests.machines.scenarios import Setup
 from trioglock import (
     Close,
     Connection,
@@ -23,87 +23,93 @@ from trioglock import (
     UsageError,
 )
 
-__all__ = ["Obedient", "Say"]
+__all__ = ["Instruction", "ScriptedSocket"]
 
 SECONDS = {"sleep": 1.0, "long": 50.0}
-# A state that they return may be refused with the call that brought it.
+# The state they return is discarded if their result is refused.
 OF_CALLS = ("handle_send", "handle_call")
 
 
 @dataclass
-class Say:
-    """A message for ``handle_send``, ``handle_cast`` or ``handle_call``: what the hook shall do."""
+class Instruction:
+    """A message for ``handle_send``, ``handle_cast`` or ``handle_call`` with the hook's action."""
 
     label: str
-    word: str
+    action: str
     size: int = 0
     offer: Offer | None = None
 
 
-class Obedient(Socket[int]):
-    """Counts its hooks in its state.
+class ScriptedSocket(Socket[int]):
+    """Counts the calls of its hooks in its state.
 
-    Overridden are the hooks that the setup names, each plain or async as the setup says.
+    The setup determines which hooks are overridden, and which of them are async.
     """
 
-    def __init__(self, setup: Setup, notes: Notebook) -> None:
+    def __init__(self, setup: Setup, record: Record) -> None:
         self.conn: Connection[int]
         self._setup = setup
-        self._notes = notes
-        self._inside: str | None = None
-        # What the state may be at the next hook.
+        self._record = record
+        self._running: str | None = None
+        # The possible states at the next hook.
         self._states: set[int | None] = {None if "init_stream" not in setup.hooks else -1}
-        self._greetings = list(setup.greetings)
+        self._connect_actions = list(setup.connect_actions)
         self._decisions = list(setup.decisions)
         self._open_reply: list[Offer] = []
         for name in setup.hooks:
             body = getattr(self, f"on_{name}")
-            hook = self._slow(name, body) if name in setup.slow else self._plain(name, body)
+            hook = (
+                self._wrap_async(name, body)
+                if name in setup.async_hooks
+                else self._wrap_sync(name, body)
+            )
             setattr(self, name, hook)
 
-    # Around every hook.
+    # Before and after every hook.
 
-    def _enter(self, name: str, args: tuple[Any, ...]) -> None:
-        notes = self._notes
-        notes.hooks += 1
-        if notes.begun:
+    def _before(self, name: str, args: tuple[Any, ...]) -> None:
+        record = self._record
+        record.hooks += 1
+        if record.started:
             str(self.conn.status_report())
         for offer in self._open_reply:
-            offer.ended = notes.tick()
+            offer.ended = record.tick()
         self._open_reply.clear()
-        if self._inside is not None:
-            notes.blame(f"{name} begins inside {self._inside}")
-        if notes.ends:
-            notes.blame(f"{name} after terminate")
-        if notes.stopped and name != "terminate":
-            notes.blame(f"{name} after {notes.stopped}")
-        self._inside = name
+        if self._running is not None:
+            record.fail(f"{name} begins inside {self._running}")
+        if record.ends:
+            record.fail(f"{name} after terminate")
+        if record.stopped and name != "terminate":
+            record.fail(f"{name} after {record.stopped}")
+        self._running = name
         if name == "terminate":
-            notes.ends.append(args[0])
+            record.ends.append(args[0])
         if name == "init_stream":
-            if notes.begun:
-                notes.blame("init_stream a second time")
+            if record.started:
+                record.fail("init_stream a second time")
             return
         state = args[-1]
-        if not self._has_begun:
+        if not self._has_state:
             return
         if state not in self._states:
-            notes.blame(f"{name} got state {state}, not of {self._states}")
+            record.fail(f"{name} got state {state}, not of {self._states}")
         self._states = {state}
 
     @property
-    def _has_begun(self) -> bool:
-        """Whether there is a state; before, only attempts can fail."""
-        return bool(self._notes.begun if "init_stream" in self._setup.hooks else self._notes.links)
+    def _has_state(self) -> bool:
+        """Whether there is a state; without one, only attempts can fail."""
+        return bool(
+            self._record.started if "init_stream" in self._setup.hooks else self._record.links
+        )
 
-    def _leave(self, name: str, returned: Any) -> None:
-        notes = self._notes
+    def _after(self, name: str, returned: Any) -> None:
+        record = self._record
         match returned:
             case int() if name == "init_stream":
-                notes.begun += 1
+                record.started += 1
                 self._states = {returned}
-            case (*_, int(state)) if len(returned) in (2, 3) and self._has_begun:
-                # The result may be refused after that, with the state that came along.
+            case (*_, int(state)) if len(returned) in (2, 3) and self._has_state:
+                # If the result is refused, so is the state.
                 doubtful = name in OF_CALLS or returned[0] == "again"
                 self._states = {*self._states, state} if doubtful else {state}
             case _:
@@ -111,71 +117,71 @@ class Obedient(Socket[int]):
 
     def _failed(self, name: str, error: BaseException) -> None:
         if isinstance(error, Exception) and name not in OF_CALLS:
-            self._notes.raised.append(error)
-            self._notes.stopped = f"an error in {name}"
+            self._record.raised.append(error)
+            self._record.stopped = f"an error in {name}"
 
-    def _plain(self, name: str, body: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrap_sync(self, name: str, body: Callable[..., Any]) -> Callable[..., Any]:
         def hook(*args: Any) -> Any:
-            self._enter(name, args)
+            self._before(name, args)
             try:
                 returned = body(*args)
-                self._leave(name, returned)
+                self._after(name, returned)
             except BaseException as error:
                 self._failed(name, error)
                 raise
             finally:
-                self._inside = None
+                self._running = None
             return returned
 
         return hook
 
-    def _slow(self, name: str, body: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrap_async(self, name: str, body: Callable[..., Any]) -> Callable[..., Any]:
         async def hook(*args: Any) -> Any:
-            self._enter(name, args)
+            self._before(name, args)
             try:
-                word = self._word(name, args)
-                if word == "nap":
+                action = self._action_of(name, args)
+                if action == "nap":
                     await trio.lowlevel.checkpoint()
-                elif word in SECONDS:
-                    self._notes.lost_track = True
-                    await trio.sleep(SECONDS[word])
+                elif action in SECONDS:
+                    self._record.may_lose = True
+                    await trio.sleep(SECONDS[action])
                 returned = body(*args)
-                self._leave(name, returned)
+                self._after(name, returned)
             except BaseException as error:
                 self._failed(name, error)
                 raise
             finally:
-                self._inside = None
+                self._running = None
             return returned
 
         return hook
 
-    def _word(self, name: str, args: tuple[Any, ...]) -> str:
-        """What the hook is told to do."""
+    def _action_of(self, name: str, args: tuple[Any, ...]) -> str:
+        """The action of a hook."""
         match name:
             case "init_stream":
                 return self._setup.first
             case "terminate":
                 return self._setup.last
             case "handle_connect":
-                return self._greetings[0] if self._greetings else "none"
+                return self._connect_actions[0] if self._connect_actions else "none"
             case "handle_disconnect":
                 return self._decisions[0] if self._decisions else "none"
             case "handle_receive":
                 return label_of(args[0]).partition(":")[2]
             case "handle_ping" | "handle_pong":
-                # The heartbeat's pings have other payloads.
+                # Pings of the heartbeat have other payloads.
                 return str(args[0].decode("latin-1"))
             case _:
-                return str(args[0].word)
+                return str(args[0].action)
 
-    # What they do.
+    # Actions.
 
-    def _obey(self, word: str, label: str, *, first: bool = False) -> Any:
-        """The result that a word asks for."""
-        if word in ("value", "deliver", "both"):
-            self._notes.delivered.append((label, not first))
-        match word:
+    def _result_of(self, action: str, label: str, *, first: bool = False) -> Any:
+        """Perform an action and return its result."""
+        if action in ("value", "deliver", "both"):
+            self._record.delivered.append((label, not first))
+        match action:
             case "value":
                 return label
             case "deliver":
@@ -190,35 +196,35 @@ class Obedient(Socket[int]):
                 return Reply(*self._reply(1, first=first), Close(4000), frame_of("never", 0))
             case "close":
                 return Close(4001)
-        return self._act(word, label)
+        return self._act(action, label)
 
-    def _act(self, word: str, label: str) -> None:
-        """Do what a word asks for, with no result."""
-        notes = self._notes
-        if word in ("raise", "abort", "background"):
-            notes.lost_track = True
-        match word:
+    def _act(self, action: str, label: str) -> None:
+        """Perform an action without a result."""
+        record = self._record
+        if action in ("raise", "abort", "background"):
+            record.may_lose = True
+        match action:
             case "raise":
-                raise Boom(label)
+                raise UserError(label)
             case "abort":
                 if self.conn.status is not Status.CLOSED:
-                    notes.stopped = "abort()"
+                    record.stopped = "abort()"
                 self.conn.abort()
             case "background":
                 self.conn.start_soon(self._background)
             case "inside":
                 self._try_inside()
             case "cast" if "handle_cast" in self._setup.hooks and not self.conn_is_over:
-                self.conn.cast(Say(notes.label("c"), "deliver"))
+                self.conn.cast(Instruction(record.label("c"), "deliver"))
 
     @property
     def conn_is_over(self) -> bool:
-        return self.conn.status is Status.CLOSED or self._notes.lost_track
+        return self.conn.status is Status.CLOSED or self._record.may_lose
 
     async def _background(self) -> None:
         await trio.sleep(0.5)
-        error = Boom("in the background of a hook")
-        self._notes.raised.append(error)
+        error = UserError("in the background of a hook")
+        self._record.raised.append(error)
         raise error
 
     def _try_inside(self) -> None:
@@ -227,68 +233,68 @@ class Obedient(Socket[int]):
                 call()
             except UsageError:
                 continue
-            self._notes.blame("a call inside a hook was not refused")
+            self._record.fail("a call inside a hook was not refused")
 
     def _reply(self, count: int, *, first: bool) -> list[str | bytes]:
-        offer = self._notes.offer(count, "r", first=first)
+        offer = self._record.offer(count, "r", first=first)
         self._open_reply.append(offer)
         return [frame_of(label, 0) for label in offer.labels]
 
-    def _answer(self, word: str, label: str, state: int, *, first: bool = False) -> Any:
-        if word == "bad":
-            self._notes.lost_track = True
+    def _answer(self, action: str, label: str, state: int, *, first: bool = False) -> Any:
+        if action == "bad":
+            self._record.may_lose = True
             return 42
-        return self._obey(word, label, first=first), self._next(state)
+        return self._result_of(action, label, first=first), self._next(state)
 
     def _next(self, state: int | None) -> int:
         return (state or 0) + 1
 
     def on_init_stream(self, stream: Any) -> Any:
         self.conn = stream.connection
-        self._obey(self._setup.first, "init")
+        self._result_of(self._setup.first, "init")
         return 0
 
     def on_handle_connect(self, stream: Any, state: int) -> Any:
         self.conn = stream.connection
-        word = self._greetings.pop(0) if self._greetings else "none"
-        return self._answer(word, self._notes.label("h"), state, first=True)
+        action = self._connect_actions.pop(0) if self._connect_actions else "none"
+        return self._answer(action, self._record.label("h"), state, first=True)
 
     def on_handle_receive(self, frame: Any, state: int) -> Any:
         label = label_of(frame)
-        self._notes.handled.append(label)
+        self._record.handled.append(label)
         return self._answer(label.partition(":")[2], label, state)
 
     def on_handle_ping(self, payload: bytes, state: int) -> Any:
-        return self._answer(payload.decode("latin-1"), self._notes.label("p"), state)
+        return self._answer(payload.decode("latin-1"), self._record.label("p"), state)
 
     on_handle_pong = on_handle_ping
 
-    def on_handle_cast(self, message: Say, state: int) -> Any:
-        return self._answer(message.word, message.label, state)
+    def on_handle_cast(self, message: Instruction, state: int) -> Any:
+        return self._answer(message.action, message.label, state)
 
-    def on_handle_call(self, request: Say, state: int) -> Any:
-        if request.word == "bad":
+    def on_handle_call(self, request: Instruction, state: int) -> Any:
+        if request.action == "bad":
             return 42
-        if request.word == "raise":
-            raise Boom(request.label)
-        return request.label, self._obey(request.word, request.label), self._next(state)
+        if request.action == "raise":
+            raise UserError(request.label)
+        return request.label, self._result_of(request.action, request.label), self._next(state)
 
-    def on_handle_send(self, message: Say, state: int) -> Any:
+    def on_handle_send(self, message: Instruction, state: int) -> Any:
         offer = message.offer
         assert offer is not None
         frames: list[Any] = [frame_of(label, message.size) for label in offer.labels]
-        match message.word:
+        match message.action:
             case "bad":
                 return [*frames, 42], self._next(state)
             case "raise":
-                raise Boom(message.label)
+                raise UserError(message.label)
             case "close":
                 return [*frames, Close(4002), frame_of("never", 0)], self._next(state)
         return (frames or None), self._next(state)
 
     def on_handle_disconnect(self, reason: Disconnect, state: int) -> Any:
-        word = self._decisions.pop(0) if self._decisions else "none"
-        match word:
+        action = self._decisions.pop(0) if self._decisions else "none"
+        match action:
             case "again":
                 return Reconnect(delay=0), self._next(state)
             case "later":
@@ -296,10 +302,10 @@ class Obedient(Socket[int]):
             case "stop":
                 return Stop(), self._next(state)
             case "raise":
-                raise Boom("in handle_disconnect")
+                raise UserError("in handle_disconnect")
             case "bad":
                 return "again", self._next(state)
         return None, self._next(state)
 
     def on_terminate(self, reason: Disconnect, state: int) -> Any:
-        self._obey(self._setup.last, "last")
+        self._result_of(self._setup.last, "last")

@@ -1,4 +1,4 @@
-"""Programs: what is done to a connection, as plain values that hypothesis draws and shrinks."""
+"""Scenarios: what happens to a connection, as values that hypothesis generates and shrinks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trioglock.telemetry import Event
 
-__all__ = ["EVENTS", "HOOKS", "Program", "Setup", "Step", "programs"]
+__all__ = ["EVENTS", "HOOKS", "Scenario", "Setup", "Step", "scenarios"]
 
 HOOKS = (
     "init_stream",
@@ -30,47 +30,50 @@ EVENTS = tuple(sorted({kind.__name__ for kind in Event.__subclasses__()}))
 
 @dataclass(frozen=True)
 class Setup:
-    """The options of the connection, its hooks, and the temper of its peer.
+    """The options of the connection, its hooks and the behavior of its peer.
 
     Args:
-        hooks: which hooks are overridden.
-        slow: which of those are ``async``.
-        greetings: what ``handle_connect`` does, connection by connection; then nothing.
-        decisions: what ``handle_disconnect`` decides, time by time; then nothing.
-        first: what ``init_stream`` does.
-        last: what ``terminate`` does.
-        dials: how the attempts go, one by one; then well.
-        peer: ``"polite"`` reads and answers, ``"reads"`` only reads, ``"silent"`` reads when told.
-        eager: links write without waiting where they can.
-        backoff: the arguments of the policy, or None for none.
-        deadline: seconds until the whole is cancelled from outside.
-        leave: how the block is left.
-        heard: whether a listener takes notes of all events.
-        meddler: what another listener does, at which kind of events; None for nothing.
+        hooks: the overridden hooks.
+        async_hooks: the hooks that are ``async``.
+        connect_actions: the actions of successive calls of ``handle_connect``.
+        decisions: the decisions of successive calls of ``handle_disconnect``.
+        first: the action of ``init_stream``.
+        last: the action of ``terminate``.
+        attempts: the results of successive attempts to connect; later ones succeed.
+        peer: ``"polite"`` reads and answers, ``"reads"`` only reads, ``"silent"`` reads on demand.
+        capacity: the number of frames that fit into each direction of the link.
+        writes_now: whether links can write without waiting.
+        backoff: the arguments of the policy, or None.
+        options: further options of the connection.
+        message_heartbeat: whether the heartbeat uses messages.
+        deadline: seconds after which the block is cancelled.
+        leave: how the block ends.
+        listened: whether a listener records all events.
+        interference: the kind of events at which another listener acts, and its action.
     """
 
     hooks: frozenset[str] = frozenset()
-    slow: frozenset[str] = frozenset()
-    greetings: tuple[str, ...] = ()
+    async_hooks: frozenset[str] = frozenset()
+    connect_actions: tuple[str, ...] = ()
     decisions: tuple[str, ...] = ()
     first: str = "none"
     last: str = "none"
-    dials: tuple[str, ...] = ()
+    attempts: tuple[str, ...] = ()
     peer: str = "polite"
     capacity: float = math.inf
-    eager: bool = False
+    writes_now: bool = False
     backoff: tuple[tuple[str, Any], ...] | None = None
     options: tuple[tuple[str, Any], ...] = ()
-    beat: bool = False
+    message_heartbeat: bool = False
     deadline: float = math.inf
     leave: str = "return"
-    heard: bool = True
-    meddler: tuple[str, str] | None = None
+    listened: bool = True
+    interference: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what, with what, and whether the body itself waits for it, 3 seconds at most."""
+    """One step, its argument, and whether the body waits up to 3 seconds for it."""
 
     what: str
     arg: Any = None
@@ -78,16 +81,16 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Program:
-    """All of one example."""
+class Scenario:
+    """A complete example."""
 
     setup: Setup
     steps: tuple[Step, ...]
 
 
-# What a hook does. Mild words are drawn far more often than those that end the connection.
-MILD = ("none", "deliver", "value", "reply", "both", "many", "nap", "cast")
-HARSH = (
+# The actions of hooks. Common ones are drawn far more often than those that end the connection.
+COMMON = ("none", "deliver", "value", "reply", "both", "many", "nap", "cast")
+RARE = (
     "abort",
     "sleep",
     "long",
@@ -101,11 +104,13 @@ HARSH = (
 )
 
 
-def words(mild: tuple[str, ...] = MILD, harsh: tuple[str, ...] = HARSH) -> st.SearchStrategy[str]:
-    return st.integers(0, 9).flatmap(lambda n: st.sampled_from(harsh if n == 9 else mild))
+def actions(
+    common: tuple[str, ...] = COMMON, rare: tuple[str, ...] = RARE
+) -> st.SearchStrategy[str]:
+    return st.integers(0, 9).flatmap(lambda n: st.sampled_from(rare if n == 9 else common))
 
 
-SENDS = words(("one", "one", "many", "none", "nap"), ("close", "raise", "bad", "sleep"))
+SENDS = actions(("one", "one", "many", "none", "nap"), ("close", "raise", "bad", "sleep"))
 SIZES = st.sampled_from((0, 0, 3, 30, 200))
 NAPS = st.sampled_from((0.01, 0.5, 1.0, 2.5, 7.0, 30.0))
 CODES = st.sampled_from((1000, 1001, 1005, 1011, 4000))
@@ -116,7 +121,7 @@ def step(what: str, arg: st.SearchStrategy[Any] | None = None) -> st.SearchStrat
     return st.builds(Step, st.just(what), st.none() if arg is None else arg, inline)
 
 
-SAYINGS = st.lists(st.tuples(words(), SIZES), min_size=1, max_size=4)
+PEER_MESSAGES = st.lists(st.tuples(actions(), SIZES), min_size=1, max_size=4)
 
 STEPS = {
     # The scheduler and the clock.
@@ -126,7 +131,7 @@ STEPS = {
         step("nap", NAPS),
         step("send", st.tuples(SENDS, SIZES)),
         step("receive"),
-        step("peer_says", SAYINGS),
+        step("peer_sends", PEER_MESSAGES),
     ],
     4: [
         step("send_nowait", st.tuples(SENDS, SIZES)),
@@ -134,22 +139,22 @@ STEPS = {
         step("receive_nowait"),
         step("receive_batch"),
         step("iterate", st.integers(1, 4)),
-        step("cast", words()),
-        step("call", st.tuples(words(), st.sampled_from((None, 0.5, 5)))),
+        step("cast", actions()),
+        step("call", st.tuples(actions(), st.sampled_from((None, 0.5, 5)))),
         step("ping"),
         step("flush"),
         step("cancel", st.integers(0, 5)),
         step("peer_reads", st.integers(1, 3)),
-        step("peer_pings", words()),
+        step("peer_pings", actions()),
     ],
     2: [
-        step("cast_after", st.tuples(NAPS, words())),
+        step("cast_after", st.tuples(NAPS, actions())),
         step("wait_closed"),
         step("reconnect"),
         step("peer_pongs", st.booleans()),
-        step("peer_beats"),
-        step("refuse", st.sampled_from(("refuse", "slow", "forbid", "hang", "early"))),
-        step("figures"),
+        step("peer_answers_heartbeat"),
+        step("refuse", st.sampled_from(("refuse", "async_hooks", "forbid", "hang", "early"))),
+        step("statistics"),
     ],
     # Most of these end the connection.
     1: [
@@ -164,7 +169,7 @@ STEPS = {
     ],
 }
 
-# one_of() would draw each of them equally often, however often it is named.
+# Unlike one_of(), this respects the weights.
 ANY_STEP = st.sampled_from(
     [one for weight, many in STEPS.items() for one in many for _ in range(weight)]
 ).flatmap(lambda one: one)
@@ -200,34 +205,34 @@ def options(draw: st.DrawFn) -> tuple[tuple[str, Any], ...]:
     )
 
 
-dial_words = st.sampled_from(("ok", "ok", "ok", "early", "slow", "refuse", "forbid", "hang"))
+dial_words = st.sampled_from(("ok", "ok", "ok", "early", "async_hooks", "refuse", "forbid", "hang"))
 
 setups = st.builds(
     Setup,
     hooks=some_hooks,
-    slow=some_hooks,
-    greetings=st.lists(words(), max_size=3).map(tuple),
+    async_hooks=some_hooks,
+    connect_actions=st.lists(actions(), max_size=3).map(tuple),
     decisions=st.lists(
         st.sampled_from(("none", "none", "again", "later", "stop", "raise", "bad", "nap", "sleep")),
         max_size=3,
     ).map(tuple),
-    first=words(("none", "none", "nap", "sleep"), ("raise", "abort")),
-    last=words(("none", "none", "nap", "sleep"), ("raise", "long", "inside")),
-    dials=st.lists(dial_words, max_size=3).map(tuple),
+    first=actions(("none", "none", "nap", "sleep"), ("raise", "abort")),
+    last=actions(("none", "none", "nap", "sleep"), ("raise", "long", "inside")),
+    attempts=st.lists(dial_words, max_size=3).map(tuple),
     peer=st.sampled_from(("polite", "polite", "reads", "silent")),
     capacity=st.sampled_from((math.inf, math.inf, 3, 1, 0)),
-    eager=st.booleans(),
+    writes_now=st.booleans(),
     backoff=backoffs,
     options=options(),
-    beat=st.integers(0, 7).map(lambda n: n == 7),
+    message_heartbeat=st.integers(0, 7).map(lambda n: n == 7),
     deadline=st.integers(0, 9).flatmap(lambda n: NAPS if n == 9 else st.just(math.inf)),
     leave=st.sampled_from(("return", "return", "raise", "cancel", "close")),
-    heard=st.integers(0, 3).map(bool),
-    meddler=st.one_of(
+    listened=st.integers(0, 3).map(bool),
+    interference=st.one_of(
         st.none(),
         st.tuples(
             st.sampled_from(EVENTS),
-            st.sampled_from(("abort", "close", "frame", "at once", "receive")),
+            st.sampled_from(("abort", "close", "frame", "immediate", "receive")),
         ),
     ),
 )
@@ -236,4 +241,4 @@ steps = st.sampled_from((0, 4, 12, 24)).flatmap(
     lambda least: st.lists(ANY_STEP, min_size=least, max_size=40)
 )
 
-programs: st.SearchStrategy[Program] = st.builds(Program, setups, steps.map(tuple))
+scenarios: st.SearchStrategy[Scenario] = st.builds(Scenario, setups, steps.map(tuple))
