@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trioglock.protocols.phoenix import Machine, PhoenixMessage
-from trioglock.protocols.phoenix.message import Heartbeat
+from trioglock.protocols.phoenix.message import PhoenixHeartbeat
 from trioglock.protocols.phoenix.state import TRANSITIONS, ChannelPhase
 
 WAITING, ASKING, JOINING, JOINED, PAUSED, ENDED = ChannelPhase
@@ -181,7 +181,7 @@ def answer(ref: str | None, topic: str = "phoenix") -> PhoenixMessage:
 def test_only_the_answer_to_the_latest_heartbeat_counts() -> None:
     """Once, and not on another topic or connection."""
     refs = count(1)
-    heartbeat = Heartbeat(lambda: str(next(refs)))
+    heartbeat = PhoenixHeartbeat(lambda: str(next(refs)))
     assert not heartbeat.pending
     first, second = heartbeat.next(), heartbeat.next()
     assert (first.join_ref, first.topic, first.event, first.payload) == (

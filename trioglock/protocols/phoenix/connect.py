@@ -22,7 +22,7 @@ from ...options import DialOptions, MessageHeartbeat, check_seconds, check_whole
 from ...transports import Capabilities, Link, NativeTransport, Transport, check_url
 from .hooks import ChannelHooks, PhoenixHooks
 from .machine import REJOIN_DELAYS, Machine
-from .message import VERSION, Heartbeat
+from .message import VERSION, PhoenixHeartbeat
 from .serializer import Serializer, V2Serializer
 from .socket import PhoenixSocket
 
@@ -136,7 +136,7 @@ def open_connection(
     return client.connect(endpoint.first_url(), hooks, **options)
 
 
-def _message_heartbeat(heartbeat: Heartbeat, hooks: PhoenixHooks) -> MessageHeartbeat:
+def _message_heartbeat(heartbeat: PhoenixHeartbeat, hooks: PhoenixHooks) -> MessageHeartbeat:
     def is_answer(frame: Data) -> bool:
         if not heartbeat.pending:
             return False

@@ -31,7 +31,7 @@ from .message import (
     JOIN,
     LEAVE,
     REPLY,
-    Heartbeat,
+    PhoenixHeartbeat,
     PhoenixMessage,
     PushReply,
 )
@@ -78,7 +78,7 @@ class Machine:
         self._delays = tuple(rejoin_delays)
         self._topics: dict[str, Membership] = {}
         self._channels: dict[int, Membership] = {}
-        self.heartbeat: Heartbeat = Heartbeat(self._ref)
+        self.heartbeat: PhoenixHeartbeat = PhoenixHeartbeat(self._ref)
 
     # State.
 

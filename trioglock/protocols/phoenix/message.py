@@ -21,7 +21,7 @@ __all__ = [
     "PHOENIX",
     "REPLY",
     "VERSION",
-    "Heartbeat",
+    "PhoenixHeartbeat",
     "PhoenixMessage",
     "PushReply",
     "check_event",
@@ -82,7 +82,7 @@ class PushReply:
         return self.status == "ok"
 
 
-class Heartbeat:
+class PhoenixHeartbeat:
     """Creates heartbeats and recognizes the answer to the latest one.
 
     Args:
