@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from trioglock.connection import closing
-from trioglock.protocols.gossip import values
-from trioglock.protocols.phoenix import state as phoenix_state
+from trioglock.protocols.gossip.state import TRANSITIONS as GOSSIP_TRANSITIONS
+from trioglock.protocols.phoenix.state import TRANSITIONS as PHOENIX_TRANSITIONS
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -94,8 +94,8 @@ class Diagram:
 
 DIAGRAMS = (
     Diagram("connection", closing.TRANSITIONS),
-    Diagram("phoenix_channel", phoenix_state.TRANSITIONS),
-    Diagram("gossip_client", values.TRANSITIONS, "LR"),
+    Diagram("phoenix_channel", PHOENIX_TRANSITIONS),
+    Diagram("gossip_client", GOSSIP_TRANSITIONS, "LR"),
 )
 
 

@@ -1,7 +1,7 @@
-"""A server: hooks for each connection, a page over plain HTTP, and a shutdown in good order.
+"""A server: hooks for each connection, a page over plain HTTP, and a graceful shutdown.
 
-Without arguments it plays with a client of its own and ends. With a port it serves until Ctrl-C;
-open the page that it names in a browser::
+Without arguments it runs its own client and ends. With a port it serves until Ctrl-C; open the
+URL that it prints in a browser::
 
     python examples/echo_server.py
     python examples/echo_server.py 8765
@@ -17,10 +17,10 @@ import trio
 from trioglock import ConnectionInfo, Reply, Request, Response, Server, Socket, connect, serve
 
 PAGE = """<!doctype html><title>Echo</title>
-<input id=say placeholder="say something" autofocus><pre id=heard></pre>
+<input id=say placeholder="say something" autofocus><pre id=log></pre>
 <script>
   const socket = new WebSocket(location.href.replace(/^http/, "ws"));
-  socket.onmessage = (event) => heard.append(event.data + "\\n");
+  socket.onmessage = (event) => log.append(event.data + "\\n");
   say.onchange = () => { socket.send(say.value); say.value = ""; };
 </script>"""
 
@@ -33,7 +33,7 @@ class Echo(Socket[int]):
         return Reply(f"{state + 1}. {frame!r}"), state + 1
 
 
-def front_desk(request: Request) -> Response | None:
+def respond(request: Request) -> Response | None:
     if request.path == "/health":
         return Response(200, "ok\n")
     if "upgrade" not in request.headers:
@@ -54,7 +54,7 @@ async def demonstrate(server: Server) -> None:
 
 async def main() -> None:
     port = int(sys.argv[1]) if sys.argv[1:] else 0
-    async with serve(Echo, "127.0.0.1", port, process_request=front_desk) as server:
+    async with serve(Echo, "127.0.0.1", port, process_request=respond) as server:
         if not port:
             await demonstrate(server)
             return

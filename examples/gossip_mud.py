@@ -1,7 +1,7 @@
-"""A tiny game on the Gossip network: it chats, whispers, and sees who is online elsewhere.
+"""A game on the Gossip network: it chats, sends private messages and lists players elsewhere.
 
-By default the network is a mock one in this very process, with another game on it. With a URL it
-is a real one, and needs the credentials of a game that is registered there::
+By default it uses a mock network with another game in this process. With a URL it connects to a
+real network, and needs the credentials of a registered game::
 
     python examples/gossip_mud.py
     python examples/gossip_mud.py --url wss://grapevine.haus/socket --id ... --secret ...
@@ -17,13 +17,15 @@ from trioglock.protocols import gossip
 from trioglock.testing import MockGossipGame, MockGossipServer
 
 
-class Mud(gossip.Core, gossip.Players, gossip.Tells, gossip.Games):
-    """The game's callbacks: one object may serve several flags."""
+class Mud(
+    gossip.ChannelsCallbacks, gossip.PlayersCallbacks, gossip.TellsCallbacks, gossip.GamesCallbacks
+):
+    """The callbacks of the game. One object may serve several flags."""
 
     user_agent = "TinyMUD 1.0"
     channels = ("gossip",)
 
-    def message_broadcast(self, message: gossip.Message) -> None:
+    def message_broadcast(self, message: gossip.ChannelMessage) -> None:
         print(f"[{message.channel}] {message.name}@{message.game}: {message.message}")
 
     def player_signed_in(self, game: str, name: str) -> None:
@@ -45,7 +47,7 @@ async def play(url: str, client_id: str, client_secret: str, seconds: float) -> 
         url,
         client_id=client_id,
         client_secret=client_secret,
-        core=mud,
+        channels=mud,
         players=mud,
         tells=mud,
         games=mud,
@@ -54,17 +56,17 @@ async def play(url: str, client_id: str, client_secret: str, seconds: float) -> 
         await client.broadcast("gossip", "Bob", "Hello everyone!")
         try:
             await client.tell("Bob", "ExVenture", "Eric", "Are you there?")
-            print("Eric was told")
-            await client.tell("Bob", "ExVenture", "Nobody", "And you?")
-        except gossip.TellFailed as failed:
-            print(f"a tell failed: {failed.error}")
+            print("delivered")
+            await client.tell("Bob", "ExVenture", "Zed", "And you?")
+        except gossip.RequestFailed as failed:
+            print(f"a tell failed: {failed.reason}")
         await trio.sleep(seconds)
         for game, players in client.who().items():
             print(f"in {game}: {', '.join(players)}")
 
 
-async def others(server: MockGossipServer) -> None:
-    """What happens elsewhere on the mock network."""
+async def run_other_game(server: MockGossipServer) -> None:
+    """Act as another game on the mock network."""
     await server.expect("channels/send")
     await server.broadcast("gossip", "ExVenture", "Eric", "Welcome!")
     await server.sign_in("ExVenture", "Zoe")
@@ -75,15 +77,17 @@ async def others(server: MockGossipServer) -> None:
 async def demo() -> None:
     async with MockGossipServer() as server, trio.open_nursery() as nursery:
         server.games["ExVenture"] = MockGossipGame(name="ExVenture", players=["Eric"])
-        nursery.start_soon(others, server)
+        nursery.start_soon(run_other_game, server)
         await play(server.url, "id", "secret", seconds=0.2)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="a tiny game on the Gossip network")
-    parser.add_argument("--url", help="a real network's, such as wss://grapevine.haus/socket")
-    parser.add_argument("--id", default="", help="the game's client_id there")
-    parser.add_argument("--secret", default="", help="the game's client_secret there")
+    parser = argparse.ArgumentParser(description="a game on the Gossip network")
+    parser.add_argument(
+        "--url", help="the URL of a real network, such as wss://grapevine.haus/socket"
+    )
+    parser.add_argument("--id", default="", help="the client_id of the game")
+    parser.add_argument("--secret", default="", help="the client_secret of the game")
     options = parser.parse_args()
     if options.url:
         trio.run(play, options.url, options.id, options.secret, 60)

@@ -1,7 +1,7 @@
-"""Tests of your own Socket: without a network, in memory, and on a port.
+"""Tests of a Socket: without a connection, in memory, and on a port.
 
-Needs pytest and pytest-trio, with ``trio_mode = true`` in the configuration of pytest. Run it
-either way::
+They need pytest and pytest-trio, with ``trio_mode = true`` in the settings of pytest. Run them with
+one of::
 
     python examples/testing_with_a_mock_server.py
     python -m pytest examples/testing_with_a_mock_server.py
@@ -20,7 +20,7 @@ from trio.testing import MockClock
 from trioglock import Close, ConnectionClosedError, ConnectionInfo, Reply, Socket, connect
 from trioglock.testing import MockServer
 
-# What is tested: a news feed that asks for its topic and stops after the last headline.
+# The code to test: a news feed that subscribes to a topic and closes after the last headline.
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Headlines(Socket[News]):
 # A hook is a function: call it.
 
 
-def test_a_headline_is_handed_on_and_counted() -> None:
+def test_a_headline_is_delivered_and_counted() -> None:
     hooks = Headlines("tea")
     assert hooks.handle_receive('{"headline": "Rain"}', News(1)) == ("Rain", News(2))
 
@@ -59,7 +59,7 @@ def test_anything_else_ends_the_subscription() -> None:
     assert hooks.handle_receive('{"end": true}', News(5)) == (Close(1000, "read it all"), News(5))
 
 
-# In memory: no port, and with pytest-trio's autojump_clock no time passes either.
+# In memory: no port, and with the autojump_clock of pytest-trio no real time.
 
 
 async def test_subscribes_first(autojump_clock: MockClock) -> None:
@@ -68,13 +68,13 @@ async def test_subscribes_first(autojump_clock: MockClock) -> None:
         connect(server.url, Headlines("tea"), stream=server.open_stream) as conn,
     ):
         await server.expect('{"subscribe": "tea"}')
-        await trio.sleep(3600)  # a quiet hour, with its heartbeats, over in a moment
+        await trio.sleep(3600)  # an hour of heartbeats takes no real time
         await server.send('{"headline": "Rain"}')
         assert await conn.receive() == "Rain"
         assert autojump_clock.current_time() >= 3600
 
 
-# On a port: mock_server is a fixture that comes with trioglock.
+# On a port: mock_server is a fixture of trioglock.
 
 
 async def test_closes_after_the_last_headline(mock_server: MockServer) -> None:
@@ -98,6 +98,6 @@ async def test_a_lost_server_is_an_error(mock_server: MockServer) -> None:
 
 
 if __name__ == "__main__":
-    # trioglock brings a plugin for pytest, which would rather be the first to import it.
+    # The pytest plugin of trioglock expects that the package is not imported yet.
     late = "ignore:Module already imported"
     sys.exit(pytest.main([__file__, "-v", "-o", "trio_mode=true", "-W", late]))

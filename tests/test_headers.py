@@ -100,7 +100,7 @@ def test_headers_are_values(headers: Headers) -> None:
 )
 def test_a_name_is_a_token(name: object) -> None:
     """RFC 9110, section 5.1; the text shows the name."""
-    with pytest.raises(ValueError, match="is not the name of a header"):
+    with pytest.raises(ValueError, match="is not a valid header name"):
         Headers([(name, "value")])  # type: ignore[list-item]
 
 
@@ -114,7 +114,7 @@ def test_a_value_cannot_smuggle_in_a_line(value: str) -> None:
 @pytest.mark.parametrize("value", ["a\x01b", "a\x1bb", "a\x7fb", "sn\u2603w"])
 def test_a_value_has_no_controls_and_fits_into_latin_1(value: str) -> None:
     """RFC 9110, section 5.5; the text names the header."""
-    with pytest.raises(ValueError, match="X-Tag contains a control character, or one beyond"):
+    with pytest.raises(ValueError, match="X-Tag contains a control character or one outside"):
         Headers({"X-Tag": value})
     assert Headers({"X-Tag": "tab\tand h\xe4ll\xf6"})["X-Tag"] == "tab\tand h\xe4ll\xf6"
 
@@ -122,14 +122,14 @@ def test_a_value_has_no_controls_and_fits_into_latin_1(value: str) -> None:
 @pytest.mark.parametrize("value", [5, None, b"value", ["value"]])
 def test_a_value_is_text(value: object) -> None:
     """The text names the header and what it got."""
-    with pytest.raises(ValueError, match=f"X-Tag is a str, not {type(value).__name__}"):
+    with pytest.raises(ValueError, match=f"X-Tag must be a str, not {type(value).__name__}"):
         Headers({"X-Tag": value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("pair", [5, "x", ("A",), ("A", "1", "2"), None])
 def test_a_header_is_a_pair(pair: object) -> None:
     """Nothing else can be taken apart."""
-    with pytest.raises(ValueError, match="a header is a pair of name and value"):
+    with pytest.raises(ValueError, match="a header must be a pair of name and value"):
         Headers([pair])  # type: ignore[list-item]
 
 

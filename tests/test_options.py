@@ -1,74 +1,93 @@
-"""Options are checked at the call that brings them; complaints name the option and what fits."""
+"""Options are checked at the call that gives them; errors name the option and allowed values."""
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 import ssl
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_type_hints
 
 import pytest
 import trio
 
-from trioglock import Headers, InvalidOption, InvalidURL, connect
+from trioglock import (
+    ConnectOptions,
+    Headers,
+    InvalidOption,
+    InvalidURL,
+    ServeOptions,
+    connect,
+    serve,
+)
+from trioglock.asgi import ASGIOptions, WebSocketApp
+from trioglock.client.connect import ClientOptions
 from trioglock.options import (
     USER_AGENT,
     DialOptions,
+    FlowKeywords,
     FlowOptions,
     check_headers,
     check_seconds,
     check_subprotocols,
     check_whole,
 )
+from trioglock.server.bind import BindOptions
+from trioglock.server.handshake import HandshakeOptions
+from trioglock.server.serve import ServerOptions
+from trioglock.transports import UpgradeOptions
 
 URL = "wss://server.test/"
 SECONDS = ["open_timeout", "close_timeout", "ping_interval", "ping_timeout", "write_timeout"]
+OVERFLOWS = "'wait', 'drop_oldest', 'drop_newest' or 'close'"
 
 BAD = [
-    *((name, value, f"{name} is a number of seconds or None, not") for name in SECONDS
+    *((name, value, f"{name} must be a number of seconds or None, not") for name in SECONDS
       for value in ("10", True, [1], 1j)),
-    *((name, value, f"{name} is more than 0 seconds, or None for never, not") for name in SECONDS
+    *((name, value, f"{name} must be more than 0 seconds, or None, not") for name in SECONDS
       for value in (0, -1, 0.0, math.nan, -math.inf)),
-    ("open_timeout", 10**400, "open_timeout is more than 0 seconds, or None for never"),
-    *((name, value, f"{name} is a whole number, not")
+    ("open_timeout", 10**400, "open_timeout must be more than 0 seconds, or None"),
+    *((name, value, f"{name} must be a whole number, not")
       for name in ("max_size", "max_queue", "write_limit", "max_redirects")
       for value in ("10", 1.0, True)),
-    *((name, None, f"{name} is a whole number, not None")
+    *((name, None, f"{name} must be a whole number, not None")
       for name in ("write_limit", "max_redirects")),
-    *((name, 0, f"{name} is at least 1, not 0")
+    *((name, 0, f"{name} must be at least 1, not 0")
       for name in ("max_size", "max_queue", "write_limit")),
-    ("max_redirects", -1, "max_redirects is at least 0, not -1"),
-    ("overflow", "drop", "overflow is 'wait', 'drop_oldest', 'drop_newest' or 'close', not 'drop'"),
-    ("overflow", None, "overflow is 'wait', 'drop_oldest', 'drop_newest' or 'close', not None"),
-    ("compression", "gzip", "compression is 'deflate' or None, not 'gzip'"),
-    ("compression", True, "compression is 'deflate' or None, not True"),
-    ("proxy", False, "proxy is True, None or a URL, not"),
-    ("proxy", 8080, "proxy is True, None or a URL, not"),
-    ("proxy", b"http://u:hunter2@p", "proxy is True, None or a URL, not"),
-    ("ssl_context", True, "ssl_context is an ssl.SSLContext, not True"),
-    ("server_hostname", 5, "server_hostname is a str, not 5"),
-    ("stream", "tcp", "stream is a trio stream, not 'tcp'"),
+    ("max_redirects", -1, "max_redirects must be at least 0, not -1"),
+    *(("overflow", value, f"overflow must be {OVERFLOWS}, not {value!r}")
+      for value in ("drop", None)),
+    ("compression", "gzip", "compression must be 'deflate' or None, not 'gzip'"),
+    ("compression", True, "compression must be 'deflate' or None, not True"),
+    ("proxy", False, "proxy must be True, None or a URL, not"),
+    ("proxy", 8080, "proxy must be True, None or a URL, not"),
+    ("proxy", b"http://u:hunter2@p", "proxy must be True, None or a URL, not"),
+    ("ssl_context", True, "ssl_context must be an ssl.SSLContext, not True"),
+    ("server_hostname", 5, "server_hostname must be a str, not 5"),
+    ("stream", "tcp", "stream must be a trio stream, not 'tcp'"),
     ("origin", 5, "origin.* str, not int"),
     ("origin", "http://x\r\nEvil: 1", "origin.* line break"),
     ("user_agent_header", b"x", "user_agent_header.* str, not bytes"),
     ("user_agent_header", "x\nEvil: 1", "user_agent_header.* line break"),
     ("additional_headers", 5, "additional_headers: "),
-    ("additional_headers", "name", "additional_headers: a header is a pair of name and value"),
-    ("additional_headers", {"a b": "c"}, "additional_headers: 'a b' is not the name of a header"),
+    ("additional_headers", "name", "additional_headers: a header must be a pair of name and value"),
+    ("additional_headers", {"a b": "c"}, "additional_headers: 'a b' is not a valid header name"),
     ("additional_headers", {"A": "b\r\n"}, "additional_headers: .* line break"),
     *(("additional_headers", {name: "x"}, f"additional_headers: {name} is set by the opening")
       for name in ("Connection", "UPGRADE", "sec-websocket-key", "Sec-WebSocket-Protocol")),
-    ("subprotocols", "chat", "subprotocols is a list of names, not the str 'chat'"),
-    ("subprotocols", 5, "subprotocols is a list of names, not 5"),
-    ("subprotocols", ["a", "a"], "subprotocols are named twice"),
+    ("subprotocols", "chat", "subprotocols must be a list of names, not the str 'chat'"),
+    ("subprotocols", 5, "subprotocols must be a list of names, not 5"),
+    ("subprotocols", ["a", "a"], "subprotocols must be unique"),
     *(("subprotocols", ["ok", name], "is not the name of a subprotocol")
       for name in ("", "a b", "a,b", "é", 5, None)),
-    ("transport", "native", "transport is a trioglock Transport, not 'native'"),
+    ("transport", "native", "transport must be a trioglock Transport, not 'native'"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "value", "text"), BAD)
 def test_a_bad_option_is_refused_at_the_call(name: str, value: object, text: str) -> None:
-    """InvalidOption, a ValueError, names the option and what is allowed; nothing was dialled."""
+    """InvalidOption, a ValueError, names the option and what is allowed."""
     options: dict[str, Any] = {name: value}
     with pytest.raises(InvalidOption, match=text) as caught:
         connect(URL, **options)
@@ -77,7 +96,7 @@ def test_a_bad_option_is_refused_at_the_call(name: str, value: object, text: str
 
 
 def test_dropping_needs_a_limit() -> None:
-    """An receive queue without end never overflows."""
+    """A receive queue without a limit never overflows."""
     for overflow in ("drop_oldest", "drop_newest", "close"):
         with pytest.raises(InvalidOption, match=f"overflow='{overflow}' needs a max_queue"):
             connect(URL, max_queue=None, overflow=overflow)
@@ -93,17 +112,17 @@ def test_tls_options_need_wss() -> None:
 
 
 async def test_every_good_option_passes() -> None:
-    """The borders of what is allowed, None where it means never or no limit."""
+    """The limits of what is allowed, and None."""
     near, far = trio.testing.memory_stream_pair()
 
-    async def dial() -> trio.abc.Stream:
+    async def open_stream() -> trio.abc.Stream:
         return near
 
     goods: list[dict[str, Any]] = [
         *({name: seconds} for name in SECONDS for seconds in (None, 1, 0.001, math.inf, 10**9)),
         {"max_size": 1}, {"max_size": None}, {"max_queue": 1}, {"write_limit": 1},
         {"max_redirects": 0}, {"compression": None}, {"proxy": None}, {"proxy": True},
-        {"proxy": "http://u:p@proxy.test:8080"}, {"stream": near}, {"stream": dial},
+        {"proxy": "http://u:p@proxy.test:8080"}, {"stream": near}, {"stream": open_stream},
         {"origin": "https://x"}, {"origin": None}, {"user_agent_header": None},
         {"user_agent_header": "me"}, {"server_hostname": "x"},
         {"ssl_context": ssl.create_default_context()}, {"subprotocols": []},
@@ -117,7 +136,7 @@ async def test_every_good_option_passes() -> None:
 
 
 def test_the_defaults() -> None:
-    """Those of the field: bounded in size and time, compressed, with a heartbeat."""
+    """Bounded in size and time, compressed, with a heartbeat."""
     dial, flow = DialOptions(url=URL), FlowOptions()
     assert (dial.max_size, dial.open_timeout, dial.compression) == (2**20, 10, "deflate")
     assert dial.user_agent_header == USER_AGENT
@@ -127,7 +146,7 @@ def test_the_defaults() -> None:
 
 
 def test_headers_and_subprotocols_come_out_as_values() -> None:
-    """What can be read only once is read only once."""
+    """Iterators are read once."""
     assert check_headers("x", None) == Headers()
     assert check_headers("x", iter([("A", "1"), ("A", "2")])).pairs() == (("A", "1"), ("A", "2"))
     assert check_subprotocols(None) == ()
@@ -136,24 +155,95 @@ def test_headers_and_subprotocols_come_out_as_values() -> None:
 
 
 def test_numbers_are_checked_by_name() -> None:
-    """Other rooms check their own options with the same words."""
+    """Other packages check their options with the same functions."""
     check_seconds("delay", 0.5)
     check_seconds("delay", None)
-    with pytest.raises(InvalidOption, match="delay is more than 0 seconds"):
+    with pytest.raises(InvalidOption, match="delay must be more than 0 seconds"):
         check_seconds("delay", -0.5)
     check_whole("attempts", 3, least=3)
     check_whole("attempts", None, least=3)
-    with pytest.raises(InvalidOption, match="attempts is at least 3, not 2"):
+    with pytest.raises(InvalidOption, match="attempts must be at least 3, not 2"):
         check_whole("attempts", 2, least=3)
-    with pytest.raises(InvalidOption, match="attempts is a whole number, not None"):
+    with pytest.raises(InvalidOption, match="attempts must be a whole number, not None"):
         check_whole("attempts", None, least=3, none=False)
+
+
+# Keyword arguments.
+
+CALLS: dict[str, tuple[Callable[..., Any], list[type], list[type]]] = {
+    "connect": (connect, [ConnectOptions, FlowKeywords], [ClientOptions, DialOptions, FlowOptions]),
+    "serve": (
+        serve,
+        [ServeOptions, FlowKeywords],
+        [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, FlowOptions],
+    ),
+    "WebSocketApp": (WebSocketApp, [ASGIOptions], [UpgradeOptions, FlowOptions]),
+}
+
+DIFFERENT = {"subprotocols"}
+"""Options that a dataclass normalizes, so that its type is narrower."""
+
+
+@pytest.mark.parametrize(("_", "keywords", "kinds"), CALLS.values(), ids=list(CALLS))
+def test_keyword_arguments_and_dataclasses_agree(
+    _: Any, keywords: list[type], kinds: list[type]
+) -> None:
+    """Each key is a field of a dataclass, with the same type."""
+    types = get_type_hints(keywords[0])
+    fields: dict[str, Any] = {"trace": bool}
+    for kind in reversed(kinds):
+        fields |= get_type_hints(kind)
+    assert types.keys() <= fields.keys()
+    for name in types.keys() - DIFFERENT:
+        assert types[name] == fields[name], name
+    if keywords[0] is not ASGIOptions:
+        assert fields.keys() - {"url"} == types.keys()
+
+
+@pytest.mark.parametrize(("_", "keywords", "kinds"), CALLS.values(), ids=list(CALLS))
+def test_every_keyword_argument_is_documented(
+    _: Any, keywords: list[type], kinds: list[type]
+) -> None:
+    """The docstrings of the TypedDicts have an entry for each key, in the same order."""
+    documented = [
+        name
+        for kind in keywords
+        for name in re.findall(r"^ {8}(\w+): ", kind.__doc__ or "", re.MULTILINE)
+    ]
+    assert sorted(documented) == sorted(keywords[0].__annotations__)
+
+
+@pytest.mark.parametrize("name", ["connect", "serve"])
+def test_signature_and_docstring_show_every_option(name: str) -> None:
+    """For help(), editors and the documentation."""
+    call, keywords, _ = CALLS[name]
+    parameters = inspect.signature(call).parameters
+    assert keywords[0].__annotations__.keys() <= parameters.keys()
+    assert "options" not in parameters
+    assert parameters["ping_interval"].default == 20
+    assert parameters["ping_interval"].annotation == "float | None"
+    for option in keywords[0].__annotations__:
+        assert f"        {option}: " in (call.__doc__ or "")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_wrong_name_gets_a_suggestion(name: str) -> None:
+    """TypeError, at the call."""
+
+    async def handler(conn: Any) -> None: ...
+
+    first: Any = URL if name == "connect" else handler
+    with pytest.raises(TypeError, match=rf"{name}\(\) .* 'write_limits'; .* 'write_limit'\?"):
+        CALLS[name][0](first, write_limits=5)
+    with pytest.raises(TypeError, match=r"unexpected option 'zzzz'$"):
+        CALLS[name][0](first, zzzz=5)
 
 
 # Secrets.
 
 
 def test_options_hide_their_secrets() -> None:
-    """Passwords in addresses, credentials in headers: a repr shows none of them."""
+    """A repr shows neither passwords in URLs nor credentials in headers."""
     dial = DialOptions(
         url="wss://user:hunter2@server.test/?token=hunter2",
         proxy="http://user:hunter2@proxy.test",
@@ -174,7 +264,7 @@ def test_options_hide_their_secrets() -> None:
     ],
 )  # fmt: skip
 def test_a_bad_url_is_refused_without_its_password(url: Any) -> None:
-    """Whatever is wrong with it, the error says so and keeps the secret."""
+    """The error describes the problem without the password."""
     with pytest.raises(InvalidURL) as caught:
         connect(url)
     assert "hunter2" not in str(caught.value)
@@ -183,9 +273,9 @@ def test_a_bad_url_is_refused_without_its_password(url: Any) -> None:
 
 @pytest.mark.parametrize("value", [b"hunter2", "hunter2\n"])
 def test_a_bad_credential_is_refused_without_being_shown(value: Any) -> None:
-    """A slip with the most secret of headers must not print it."""
-    slips: list[Any] = [{"Authorization": value}, [("Authorization", "Bearer", value)]]
-    for given in slips:
+    """An error about a credential does not print it."""
+    mistakes: list[Any] = [{"Authorization": value}, [("Authorization", "Bearer", value)]]
+    for given in mistakes:
         with pytest.raises(InvalidOption, match="additional_headers") as caught:
             connect(URL, additional_headers=given)
         assert "hunter2" not in str(caught.value)

@@ -296,7 +296,11 @@ async def test_invalid_urls(url: Any, output: Output) -> None:
 
     async def to_gossip() -> None:
         async with gossip.connect(
-            client_id="id", client_secret=SECRET, core=gossip.Core(), url=url, reconnect=False
+            client_id="id",
+            client_secret=SECRET,
+            channels=gossip.ChannelsCallbacks(),
+            url=url,
+            reconnect=False,
         ):
             pass
 
@@ -462,7 +466,7 @@ WRONG_KINDS: dict[str, Callable[[], object]] = {
     "a payload": lambda: Ping(ONE),
     "a status": lambda: Response(MANY),
     "client_secret": lambda: gossip.connect(
-        client_id="id", client_secret=ONE.encode(), core=gossip.Core()
+        client_id="id", client_secret=ONE.encode(), channels=gossip.ChannelsCallbacks()
     ),
     "a listener": lambda: listen(MANY),
     "Phoenix, an odd host": lambda: phoenix.connect(f"wss://{USER}:{SECRET}@h\u2100/"),
@@ -666,7 +670,7 @@ async def test_gossip(output: Output, autojump_clock: MockClock) -> None:
                 async with gossip.connect(
                     client_id="client-id",
                     client_secret=SECRET,
-                    core=gossip.Core(),
+                    channels=gossip.ChannelsCallbacks(),
                     url=server.url,
                     stream=server.open_stream,
                     trace=True,

@@ -1,7 +1,7 @@
-"""When to try again: the policy of reconnecting and of supervision, as plain values.
+"""The policy of reconnecting and of supervision: which failures to retry, and when.
 
-Nothing here waits or knows a network. :meth:`Backoff.delays` is a pure generator, and
-:func:`is_transient` a function of a reason that you may replace.
+Pure functions: :meth:`Backoff.delays` generates delays without waiting, and :func:`is_transient`
+classifies a reason and can be replaced.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _TRANSIENT_4XX = frozenset({408, 425, 429})
 
 
 def is_transient(reason: Disconnect) -> bool:
-    """Whether trying again may help: the default of :class:`Backoff`.
+    """Whether another attempt may succeed: the default of ``Backoff.retryable``.
 
-    Final are: a remote close with 1000, our own close, ``abort()``, a hook that raised; refusals
-    with a 4xx status other than 408, 425 and 429; TLS failures, redirects that may not be
-    followed, an answer that is no WebSocket handshake, and what your own functions raise, unless
-    that is an OSError.
+    These reasons are final: a remote close with 1000, a local close, ``abort()``, an exception
+    raised by a hook, refusals with a 4xx status other than 408, 425 and 429, TLS failures,
+    redirects that must not be followed, responses that are not a WebSocket handshake, and
+    exceptions raised by your own functions, except OSError.
 
     Args:
-        reason: why the connection ended, or did not come about.
+        reason: why the connection ended or could not be opened.
     """
     match reason:
         case RemoteClose(code=code):
@@ -65,18 +65,19 @@ def is_transient(reason: Disconnect) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """How often and how fast to try again; ``reconnect=True`` means ``Backoff()``.
+    """How often and how fast to reconnect; ``reconnect=True`` means ``Backoff()``.
 
     Args:
-        initial: seconds before the second attempt, at the most.
-        maximum: seconds that no delay exceeds.
-        multiplier: how much longer each delay is than the one before.
+        initial: maximum seconds before the second attempt.
+        maximum: maximum seconds of any delay.
+        multiplier: factor from each delay to the next.
         jitter: ``"full"`` draws each delay between 0 and its full length, so that many clients
-            do not come back at the same time; ``"none"`` takes the full length.
-        max_attempts: attempts in a row without a stable connection; None for any number.
-        stable_after: seconds that a connection must last to begin anew: a server that accepts
-            and closes at once cannot cause a storm.
-        retryable: whether a reason is worth another attempt, by default :func:`is_transient`.
+            do not reconnect at the same time; ``"none"`` uses the full length.
+        max_attempts: number of consecutive attempts without a stable connection; None for no
+            limit.
+        stable_after: seconds that a connection must last to reset delays and attempts. A server
+            that accepts and closes immediately cannot cause a storm of attempts.
+        retryable: whether to retry after a reason, by default :func:`is_transient`.
 
     Raises:
         InvalidOption: a value is of the wrong type or out of range.
@@ -94,18 +95,20 @@ class Backoff:
         for name in ("initial", "maximum", "stable_after"):
             check_seconds(name, getattr(self, name), none=False)
         if not isinstance(self.multiplier, int | float) or not self.multiplier >= 1:
-            raise InvalidOption(f"multiplier is a number of at least 1, not {self.multiplier!r}")
+            raise InvalidOption(
+                f"multiplier must be a number of at least 1, not {self.multiplier!r}"
+            )
         check_whole("max_attempts", self.max_attempts, least=1)
         if self.jitter not in ("full", "none"):
-            raise InvalidOption(f"jitter is 'full' or 'none', not {self.jitter!r}")
+            raise InvalidOption(f"jitter must be 'full' or 'none', not {self.jitter!r}")
         if not callable(self.retryable):
-            raise InvalidOption(f"retryable is a function, not {self.retryable!r}")
+            raise InvalidOption(f"retryable must be a function, not {self.retryable!r}")
 
     def delays(self, rng: random.Random | None = None) -> Iterator[float]:
-        """Seconds to wait before the second attempt, the third, and so on; ends at the last.
+        """Generate the seconds to wait before the second attempt, the third, and so on.
 
         Args:
-            rng: the source of the jitter, for tests.
+            rng: the random source of the jitter, for tests.
         """
         draw = (rng or random).uniform
         length = self.initial
@@ -118,7 +121,7 @@ class Backoff:
 
 
 def retry_after(reason: Disconnect, now: float | None = None) -> float:
-    """Seconds that a refusal asks us to wait (RFC 9110, section 10.2.3); 0 if it does not.
+    """Return the seconds of a refusal's Retry-After header (RFC 9110, section 10.2.3), or 0.
 
     Args:
         reason: why the attempt failed.

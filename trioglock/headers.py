@@ -1,4 +1,4 @@
-"""HTTP headers as they were on the wire: ordered, case-insensitive, repeatable (RFC 9110, 5)."""
+"""HTTP headers: ordered, case-insensitive, repeatable (RFC 9110, section 5)."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import TypeAlias
 
 from ._redact import redact_header, shorten
 
-__all__ = ["TOKEN", "Headers", "HeadersLike"]
+__all__ = ["Headers", "HeadersLike"]
 
 HeadersLike: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
-"""What may be given for headers: a mapping, or pairs of name and value."""
+"""Headers as a mapping, or as pairs of name and value."""
 
-TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-"""The characters of a header's name, and of a subprotocol's (RFC 9110, section 5.6.2)."""
+is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+"""Whether a text may be the name of a header or a subprotocol (RFC 9110, section 5.6.2)."""
 
-# What a value may consist of (RFC 9110, section 5.5), and websockets takes from a peer: no control
-# characters but the tab, and nothing that has no byte.
+# The characters of a value (RFC 9110, section 5.5): no control characters but the tab, and only
+# characters of latin-1.
 _is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
 
 class Headers(Mapping[str, str]):
-    """Read-only headers; ``headers[name]`` joins repeated ones with ``", "`` (RFC 9110, 5.3).
+    """Read-only headers; ``headers[name]`` joins repeated headers with ``", "`` (RFC 9110, 5.3).
 
     Args:
         headers: a mapping, or pairs of name and value.
 
     Raises:
-        ValueError: a name or value is not text, or has characters that cannot be sent.
+        ValueError: a name or value is not a str, or has characters that cannot be sent.
     """
 
     __slots__ = ("_pairs",)
@@ -58,29 +58,29 @@ class Headers(Mapping[str, str]):
         return isinstance(name, str) and bool(self.get_all(name))
 
     def get_all(self, name: str) -> list[str]:
-        """Every value of one header, in order; empty if it is absent.
+        """Return every value of a header, in order; the empty list if it is absent.
 
         Args:
-            name: in upper or lower case.
+            name: case-insensitive.
         """
         wanted = name.lower()
         return [value for key, value in self._pairs if key.lower() == wanted]
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Name and value as they were written, repeated headers included."""
+        """Return pairs of name and value as they were given, including repeated headers."""
         return self._pairs
 
     def without(self, *names: str) -> Headers:
-        """A copy that lacks these headers.
+        """Return a copy without some headers.
 
         Args:
-            names: in upper or lower case.
+            names: case-insensitive.
         """
         dropped = {name.lower() for name in names}
         return Headers(pair for pair in self._pairs if pair[0].lower() not in dropped)
 
     def redacted(self) -> Headers:
-        """A copy as it may be shown: the values that are secret are hidden."""
+        """Return a copy with hidden secrets, safe to show."""
         return Headers((name, redact_header(name, value)) for name, value in self._pairs)
 
     def __eq__(self, other: object) -> bool:
@@ -90,29 +90,29 @@ class Headers(Mapping[str, str]):
         return hash(self._pairs)
 
     def __repr__(self) -> str:
-        # A handshake's headers end up in logs and tracebacks.
+        # Headers end up in logs and tracebacks.
         return f"Headers({list(self.redacted().pairs())!r})"
 
 
 def _checked(pair: tuple[str, str]) -> tuple[str, str]:
-    """The pair; complaints never show a value, it may be a secret."""
+    """Check a pair; the error messages never show a value, as it may be a secret."""
     try:
         name, value = pair
     except (TypeError, ValueError):
-        raise ValueError("a header is a pair of name and value") from None
-    if not isinstance(name, str) or not name or not TOKEN.issuperset(name):
-        raise ValueError(f"{shorten(name)} is not the name of a header")
+        raise ValueError("a header must be a pair of name and value") from None
+    if not isinstance(name, str) or not is_token(name):
+        raise ValueError(f"{shorten(name)} is not a valid header name")
     if not isinstance(value, str):
-        raise ValueError(f"the value of header {name} is a str, not {type(value).__name__}")
-    if any(c in value for c in "\r\n\0"):
-        raise ValueError(f"the value of header {name} contains a line break or NUL")
+        raise ValueError(f"the value of header {name} must be a str, not {type(value).__name__}")
     if not _is_value(value):
+        if any(c in value for c in "\r\n\0"):
+            raise ValueError(f"the value of header {name} contains a line break or NUL")
         raise ValueError(
-            f"the value of header {name} contains a control character, or one beyond latin-1"
+            f"the value of header {name} contains a control character or one outside of latin-1"
         )
     return _shared(name), _shared(value)
 
 
 def _shared(text: str) -> str:
-    """The same object for the same words: a server sends them to each of many connections."""
+    """Share equal strings: a server holds the same headers for each of many connections."""
     return sys.intern(text) if text.__class__ is str else text

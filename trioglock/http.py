@@ -1,4 +1,4 @@
-"""HTTP as far as a server's opening handshake needs it: what was asked, and plain answers."""
+"""HTTP requests and plain responses in the opening handshake of a server."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from .headers import Headers, HeadersLike
 
 __all__ = ["Request", "Response"]
 
-# What says where an answer ends, and that nothing follows it: ours to set (RFC 9112, section 6).
+# The headers that delimit a response (RFC 9112, section 6) are set by the server.
 _RESERVED = ("connection", "content-length", "transfer-encoding")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Request:
-    """What a client asked for, before anything is decided (RFC 9112, section 3).
+    """The request of a client (RFC 9112, section 3).
 
     Args:
-        target: path and query, as they were sent, such as ``"/chat?room=7"``.
+        target: path and query as received, such as ``"/chat?room=7"``.
         headers: as received.
         method: ``"GET"`` for a WebSocket.
-        peer: the client's address, such as ``"127.0.0.1:50812"``; "" where it has none.
-        secure: whether it came through TLS.
+        peer: the client's address, such as ``"127.0.0.1:50812"``; "" if unknown.
+        secure: whether it was received over TLS.
     """
 
     target: str
@@ -37,16 +37,16 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The target without its query; percent-encoding is left as it is."""
+        """The target without its query, still percent-encoded."""
         path = self._url.partition("?")[0]
-        # Two slashes at the front are a path as well (RFC 9112, section 3.2.1), and no host.
+        # Two slashes at the front begin a path too (RFC 9112, section 3.2.1), not a host.
         if path.startswith("/") or "://" not in path:
             return path
         return "/" + path.partition("://")[2].partition("/")[2]
 
     @property
     def query(self) -> str:
-        """What stands behind the question mark, for ``urllib.parse.parse_qs``; "" if nothing."""
+        """The part after the question mark, for ``urllib.parse.parse_qs``; "" if absent."""
         return self._url.partition("?")[2]
 
     @property
@@ -55,15 +55,15 @@ class Request:
 
 
 class Response:
-    """A plain HTTP answer, instead of a WebSocket. The connection ends behind it.
+    """A plain HTTP response instead of a WebSocket. The connection ends after it.
 
     Args:
-        status: the code, 200 to 599 (RFC 9110, section 15).
-        body: ``str`` is sent as UTF-8.
-        headers: ``Content-Type`` is set to plain text, or to bytes, unless it is given.
+        status: the status code, 200 to 599 (RFC 9110, section 15).
+        body: bytes, or a ``str``, which is sent as UTF-8.
+        headers: ``Content-Type`` defaults to plain text for ``str`` and to binary data for bytes.
 
     Raises:
-        ValueError: such an answer cannot be sent.
+        ValueError: the response cannot be sent.
     """
 
     __slots__ = ("body", "headers", "status")
@@ -73,14 +73,14 @@ class Response:
     ) -> None:
         if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
             raise ValueError(
-                f"the status of an answer is a whole number of 200 to 599: {shorten(status)}"
+                f"status must be a whole number from 200 to 599, not {shorten(status)}"
             )
         if not isinstance(body, str | bytes):
-            raise ValueError(f"the body of an answer is str or bytes, not {type(body).__name__}")
+            raise ValueError(f"body must be str or bytes, not {type(body).__name__}")
         checked = Headers(headers)
         for name in _RESERVED:
             if name in checked:
-                raise ValueError(f"the header {name} is set by the server itself")
+                raise ValueError(f"the header {name} is set by the server")
         if "content-type" not in checked and body:
             kind = "text/plain; charset=utf-8" if isinstance(body, str) else _BYTES
             checked = Headers([*checked.pairs(), ("Content-Type", kind)])
@@ -92,7 +92,11 @@ class Response:
         return f"Response({self.status}, {len(self.body)} bytes)"
 
     def to_bytes(self, *, head_only: bool = False) -> bytes:
-        """What goes to the client; ``head_only`` answers HEAD (RFC 9110, section 9.3.2)."""
+        """Serialize the response.
+
+        Args:
+            head_only: leave out the body, for HEAD (RFC 9110, section 9.3.2).
+        """
         try:
             phrase = HTTPStatus(self.status).phrase
         except ValueError:

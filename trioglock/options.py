@@ -1,12 +1,20 @@
-"""The settings of a connection, checked once, at the call that brought them."""
+"""The options of a connection, checked once, at the call that gives them.
+
+Every option is written twice: its default and its check are in a dataclass here or in
+:mod:`trioglock.server`, its type and its documentation in a ``TypedDict`` of keyword arguments.
+:func:`accepts_options` gives the functions that take them a signature and a docstring.
+"""
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import re
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 import trio
 
@@ -14,11 +22,12 @@ from ._redact import redact_repr, redact_subprotocols
 from ._version import __version__
 from .errors import InvalidOption
 from .frames import BytesLike, Data
-from .headers import TOKEN, Headers, HeadersLike
+from .headers import Headers, HeadersLike, is_token
 
 __all__ = [
     "USER_AGENT",
     "DialOptions",
+    "FlowKeywords",
     "FlowOptions",
     "MessageHeartbeat",
     "Overflow",
@@ -26,20 +35,21 @@ __all__ = [
 ]
 
 USER_AGENT = f"trioglock/{__version__} Python/{sys.version_info[0]}.{sys.version_info[1]}"
-"""What the opening handshake says of us by default."""
+"""The default ``User-Agent`` header of the opening handshake."""
 
 Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
-"""What a full receive queue does; see :class:`FlowOptions`."""
+"""What a full receive queue does; see :class:`FlowKeywords`."""
 
 StreamSource: TypeAlias = trio.abc.Stream | Callable[[], Awaitable[trio.abc.Stream]]
-"""An open stream, or a function that opens one for every attempt."""
+"""An open stream, or an async function that opens one for every attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DialOptions:
-    """How to reach the server and what to ask of it: all that one attempt needs.
+    """Everything that one attempt to connect needs.
 
-    The fields are the keyword arguments of :func:`trioglock.connect` and mean the same.
+    ``url`` and ``additional_headers`` are the values for this attempt. The other fields are
+    keyword arguments of :func:`trioglock.connect`.
 
     Raises:
         InvalidOption: a field is of the wrong type or out of range.
@@ -47,7 +57,7 @@ class DialOptions:
 
     url: str = field(default="", repr=False)
     additional_headers: Headers = Headers()
-    subprotocols: tuple[str, ...] = ()
+    subprotocols: Sequence[str] = ()
     origin: str | None = None
     user_agent_header: str | None = USER_AGENT
     compression: Literal["deflate"] | None = "deflate"
@@ -55,28 +65,29 @@ class DialOptions:
     ssl_context: ssl.SSLContext | None = None
     server_hostname: str | None = None
     stream: StreamSource | None = None
+    max_redirects: int = 10
     open_timeout: float | None = 10
     max_size: int | None = 2**20
-    max_redirects: int = 10
 
     def __repr__(self) -> str:
         return redact_repr(self)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "subprotocols", check_subprotocols(self.subprotocols))
         for name in ("origin", "user_agent_header"):
             _check_header_value(name, getattr(self, name))
         if self.server_hostname is not None and not isinstance(self.server_hostname, str):
-            raise InvalidOption(f"server_hostname is a str, not {self.server_hostname!r}")
-        if self.compression not in ("deflate", None):
-            raise InvalidOption(f"compression is 'deflate' or None, not {self.compression!r}")
+            raise InvalidOption(f"server_hostname must be a str, not {self.server_hostname!r}")
+        check_compression(self.compression)
         if not (self.proxy is None or self.proxy is True or isinstance(self.proxy, str)):
-            raise InvalidOption(f"proxy is True, None or a URL, not {type(self.proxy).__name__}")
-        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
-            raise InvalidOption(f"ssl_context is an ssl.SSLContext, not {self.ssl_context!r}")
+            raise InvalidOption(
+                f"proxy must be True, None or a URL, not {type(self.proxy).__name__}"
+            )
+        check_ssl_context(self.ssl_context)
         if self.stream is not None and not (
             isinstance(self.stream, trio.abc.Stream) or callable(self.stream)
         ):
-            raise InvalidOption(f"stream is a trio stream, not {self.stream!r}")
+            raise InvalidOption(f"stream must be a trio stream, not {self.stream!r}")
         check_seconds("open_timeout", self.open_timeout)
         check_whole("max_size", self.max_size, least=1)
         check_whole("max_redirects", self.max_redirects, least=0, none=False)
@@ -84,15 +95,16 @@ class DialOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageHeartbeat:
-    """A heartbeat in messages, for servers that want text instead of ping frames.
+    """A heartbeat of messages, for servers that expect text instead of ping frames.
 
     Args:
-        message: makes what is sent every ``ping_interval``, past ``handle_send``: ``str`` or
-            bytes-like.
-        is_answer: whether a received message answers it; those do not reach ``handle_receive``.
+        message: returns the message to send every ``ping_interval``: ``str`` or bytes-like. It
+            does not pass through ``handle_send``.
+        is_answer: returns whether a received message answers the heartbeat; such messages are
+            not passed to ``handle_receive``.
 
     Raises:
-        InvalidOption: one of these is no function.
+        InvalidOption: an argument is not a function.
     """
 
     message: Callable[[], str | BytesLike]
@@ -101,27 +113,55 @@ class MessageHeartbeat:
     def __post_init__(self) -> None:
         for name in ("message", "is_answer"):
             if not callable(getattr(self, name)):
-                raise InvalidOption(f"{name} is a function, not {getattr(self, name)!r}")
+                raise InvalidOption(f"{name} must be a function, not {getattr(self, name)!r}")
+
+
+class FlowKeywords(TypedDict, total=False):
+    """Keyword arguments of clients and servers: the heartbeat, queues and their timeouts.
+
+    Args:
+        close_timeout: seconds from the decision to close a connection to its end; None for no
+            limit.
+        ping_interval: seconds between pings; None sends none.
+        ping_timeout: seconds after a ping without any received byte until the connection counts
+            as lost; None for no limit.
+        write_timeout: seconds without progress of a write until the connection counts as lost;
+            None for no limit.
+        heartbeat: messages instead of ping frames, see :class:`MessageHeartbeat`.
+        max_queue: number of messages that may wait to be received before reading stops; None for
+            no limit.
+        write_limit: number of bytes that may wait to be written before ``send`` waits and a
+            broadcast skips the connection.
+        overflow: what happens at ``max_queue``: ``"wait"`` stops reading, ``"drop_oldest"`` and
+            ``"drop_newest"`` discard messages and count them, ``"close"`` closes with 1008.
+    """
+
+    close_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    write_timeout: float | None
+    heartbeat: MessageHeartbeat | None
+    max_queue: int | None
+    write_limit: int
+    overflow: Overflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowOptions:
-    """Time-outs, limits and what to do when they are reached.
-
-    The fields are the keyword arguments of :func:`trioglock.connect` and mean the same.
+    """Timeouts and limits of a connection: keyword arguments of :func:`trioglock.connect`.
 
     Raises:
         InvalidOption: a field is of the wrong type or out of range.
     """
 
+    close_timeout: float | None = 10
     ping_interval: float | None = 20
     ping_timeout: float | None = 20
-    close_timeout: float | None = 10
     write_timeout: float | None = 60
+    heartbeat: MessageHeartbeat | None = None
     max_queue: int | None = 16
     write_limit: int = 2**16
     overflow: Overflow = "wait"
-    heartbeat: MessageHeartbeat | None = None
 
     def __post_init__(self) -> None:
         for name in ("ping_interval", "ping_timeout", "close_timeout", "write_timeout"):
@@ -130,21 +170,23 @@ class FlowOptions:
         check_whole("write_limit", self.write_limit, least=1, none=False)
         if self.overflow not in ("wait", "drop_oldest", "drop_newest", "close"):
             raise InvalidOption(
-                "overflow is 'wait', 'drop_oldest', 'drop_newest' or 'close', "
+                "overflow must be 'wait', 'drop_oldest', 'drop_newest' or 'close', "
                 f"not {self.overflow!r}"
             )
         if self.heartbeat is not None and not isinstance(self.heartbeat, MessageHeartbeat):
-            raise InvalidOption(f"heartbeat is a MessageHeartbeat or None, not {self.heartbeat!r}")
+            raise InvalidOption(
+                f"heartbeat must be a MessageHeartbeat or None, not {self.heartbeat!r}"
+            )
         if self.max_queue is None and self.overflow != "wait":
             raise InvalidOption(f"overflow={self.overflow!r} needs a max_queue")
 
 
-# What the opening handshake itself says (RFC 6455, section 4.1).
+# Set by the opening handshake itself (RFC 6455, section 4.1).
 _RESERVED_HEADERS = frozenset({"connection", "upgrade"})
 
 
 def check_headers(name: str, headers: HeadersLike | None) -> Headers:
-    """Headers from what the user gave for the option called ``name``."""
+    """Check the headers given for the option called ``name``."""
     try:
         checked = Headers(() if headers is None else headers)
     except (TypeError, ValueError) as error:
@@ -156,25 +198,27 @@ def check_headers(name: str, headers: HeadersLike | None) -> Headers:
 
 
 def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of subprotocols, each a token (RFC 6455, section 4.1)."""
+    """Check the names of subprotocols: each must be a token (RFC 6455, section 4.1)."""
     if subprotocols is None:
         return ()
     if isinstance(subprotocols, str):
-        raise InvalidOption(f"subprotocols is a list of names, not the str {_names(subprotocols)}")
+        raise InvalidOption(
+            f"subprotocols must be a list of names, not the str {_names(subprotocols)}"
+        )
     try:
         names = tuple(subprotocols)
     except TypeError:
-        raise InvalidOption(f"subprotocols is a list of names, not {subprotocols!r}") from None
+        raise InvalidOption(f"subprotocols must be a list of names, not {subprotocols!r}") from None
     for name in names:
-        if not isinstance(name, str) or not name or not TOKEN.issuperset(name):
+        if not isinstance(name, str) or not is_token(name):
             raise InvalidOption(f"{_names(name)} is not the name of a subprotocol")
     if len(set(names)) < len(names):
-        raise InvalidOption(f"subprotocols are named twice in {_names(list(names))}")
+        raise InvalidOption(f"subprotocols must be unique in {_names(list(names))}")
     return names
 
 
 def _names(given: object) -> str:
-    # Browsers have made it a habit to send a token as one of the names.
+    # Pages send tokens as subprotocols, as browsers do not let them set headers.
     return redact_subprotocols(repr(given))
 
 
@@ -188,20 +232,20 @@ def _check_header_value(name: str, value: str | None) -> None:
 
 
 def check_seconds(name: str, value: float | None, *, none: bool = True) -> None:
-    """Raise InvalidOption unless ``value`` is a positive number of seconds, or None for never."""
+    """Raise InvalidOption unless ``value`` is a positive number of seconds, or None."""
     if value is None and none:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidOption(
-            f"{name} is a number of seconds{' or None' if none else ''}, not {value!r}"
+            f"{name} must be a number of seconds{' or None' if none else ''}, not {value!r}"
         )
     try:
         positive = float(value) > 0
     except OverflowError:
         positive = False
     if not positive:
-        never = ", or None for never" if none else ""
-        raise InvalidOption(f"{name} is more than 0 seconds{never}, not {value!r}")
+        or_none = ", or None" if none else ""
+        raise InvalidOption(f"{name} must be more than 0 seconds{or_none}, not {value!r}")
 
 
 def check_whole(name: str, value: int | None, *, least: int, none: bool = True) -> None:
@@ -209,6 +253,87 @@ def check_whole(name: str, value: int | None, *, least: int, none: bool = True) 
     if value is None and none:
         return
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidOption(f"{name} is a whole number, not {value!r}")
+        raise InvalidOption(f"{name} must be a whole number, not {value!r}")
     if value < least:
-        raise InvalidOption(f"{name} is at least {least}, not {value}")
+        raise InvalidOption(f"{name} must be at least {least}, not {value}")
+
+
+def check_compression(value: str | None) -> None:
+    """Raise InvalidOption unless ``value`` is ``"deflate"`` or None."""
+    if value not in ("deflate", None):
+        raise InvalidOption(f"compression must be 'deflate' or None, not {value!r}")
+
+
+def check_ssl_context(value: ssl.SSLContext | None) -> None:
+    """Raise InvalidOption unless ``value`` is an SSL context or None."""
+    if value is not None and not isinstance(value, ssl.SSLContext):
+        raise InvalidOption(f"ssl_context must be an ssl.SSLContext, not {value!r}")
+
+
+# From keyword arguments to dataclasses.
+
+OptionsT = TypeVar("OptionsT")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+def check_keywords(call: str, given: Mapping[str, Any], keywords: type) -> dict[str, Any]:
+    """Return a copy of keyword arguments; a TypeError for a wrong name suggests the closest."""
+    for name in given:
+        if name not in keywords.__annotations__:
+            close = difflib.get_close_matches(name, keywords.__annotations__, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{call}() got an unexpected option {name!r}{hint}")
+    return {**given}
+
+
+def take_options(kind: type[OptionsT], given: dict[str, Any]) -> OptionsT:
+    """Create a dataclass from its fields in keyword arguments, and remove them there."""
+    return kind(**{name: given.pop(name) for name in _fields(kind) if name in given})
+
+
+def accepts_options(
+    keywords: Sequence[type], kinds: Sequence[type]
+) -> Callable[[FunctionT], FunctionT]:
+    """Show the options of a function with ``**options`` in its signature and its docstring.
+
+    Args:
+        keywords: the TypedDict of its options, followed by the TypedDicts that it inherits from.
+        kinds: the dataclasses that have the defaults; the first one with a field counts.
+    """
+    known = {name: one for kind in reversed(kinds) for name, one in _fields(kind).items()}
+    # Its own keys before the inherited ones.
+    inherited = {name: kind for base in keywords[1:] for name, kind in base.__annotations__.items()}
+    every = keywords[0].__annotations__
+    types = {name: kind for name, kind in every.items() if name not in inherited} | inherited
+
+    def decorate(function: FunctionT) -> FunctionT:
+        signature = inspect.signature(function)
+        parameters = [
+            *(one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD),
+            *(
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=known[name].default,
+                    annotation=getattr(annotation, "__forward_arg__", annotation),
+                )
+                for name, annotation in types.items()
+            ),
+        ]
+        function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        text = "".join(_documentation(kind) for kind in keywords)
+        function.__doc__ = re.sub(
+            r" +options: .*\n( {12}.*\n)*", lambda _: text, function.__doc__ or ""
+        )
+        return function
+
+    return decorate
+
+
+def _fields(kind: type) -> dict[str, Field[Any]]:
+    return {one.name: one for one in fields(kind)}
+
+
+def _documentation(keywords: type) -> str:
+    """Return the lines below ``Args:`` in the docstring of a TypedDict."""
+    return (keywords.__doc__ or "").partition("    Args:\n")[2].rstrip() + "\n"

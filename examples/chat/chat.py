@@ -1,9 +1,9 @@
-"""A chat: each path is a room, and everyone sees who is there.
+"""A chat with rooms: each path is a room and shows the names of its members.
 
     python examples/chat/chat.py
 
-Open http://127.0.0.1:8030/ in two windows. The names are kept in this process; rooms that span
-several processes would keep them in Redis, where the messages then travel.
+Open http://127.0.0.1:8030/ in two windows. The names are kept in this process. With several
+processes, use a RedisBroker for the messages and keep the names in Redis too.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from trioglock.pubsub import Hub, HubSocket
 
 PAGE = Path(__file__).with_name("page.html").read_bytes()
 HTML = {"Content-Type": "text/html; charset=utf-8"}
-LONGEST = 2000
+MAX_LENGTH = 2000
 
 
 class Presence:
-    """Who is in which room; somebody with two windows is there once."""
+    """The names in each room; a name with two windows is there once."""
 
     def __init__(self) -> None:
         self._rooms: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def enter(self, room: str, name: str) -> bool:
-        """Whether that is news."""
+        """Add a name; return whether it is new."""
         self._rooms[room][name] += 1
         return self._rooms[room][name] == 1
 
     def leave(self, room: str, name: str) -> bool:
-        """Whether nobody of this name is left."""
-        here = self._rooms[room]
-        here[name] -= 1
-        if here[name]:
+        """Remove a name; return whether its last window has left."""
+        members = self._rooms[room]
+        members[name] -= 1
+        if members[name]:
             return False
-        del here[name]
-        if not here:
+        del members[name]
+        if not members:
             del self._rooms[room]
         return True
 
@@ -62,11 +62,11 @@ class Guest(HubSocket):
         super().__init__(hub)
         self.presence = presence
 
-    def channel_of(self, stream: ConnectionInfo) -> str:
-        channel = super().channel_of(stream)
-        [name] = parse_qs(urlsplit(stream.url).query).get("name", [""])
+    def channel_of(self, info: ConnectionInfo) -> str:
+        channel = super().channel_of(info)
+        [name] = parse_qs(urlsplit(info.url).query).get("name", [""])
         if not channel.startswith("rooms/") or not 0 < len(name.strip()) <= 30:
-            raise InvalidOption("come with a room and a name")
+            raise InvalidOption("a room and a name are required")
         self.name = name.strip()
         return channel
 
@@ -76,32 +76,32 @@ class Guest(HubSocket):
         return super().handle_connect(info, state)
 
     async def enter(self, room: str) -> None:
-        news = self.presence.enter(room, self.name)
-        await self.tell(room, {"event": "joined" if news else "here", "name": self.name})
+        is_new = self.presence.enter(room, self.name)
+        await self.send(room, {"event": "joined" if is_new else "present", "name": self.name})
 
     async def handle_receive(self, frame: Any, state: Any) -> tuple[Any, Any]:
-        if not isinstance(frame, str) or len(frame) > LONGEST:
-            return Close(1008, f"text of at most {LONGEST} characters"), state
-        said = {"event": "said", "name": self.name, "text": frame}
-        return await self.publish(json.dumps(said), state.channel), state
+        if not isinstance(frame, str) or len(frame) > MAX_LENGTH:
+            return Close(1008, f"a message must be text of at most {MAX_LENGTH} characters"), state
+        message = {"event": "message", "name": self.name, "text": frame}
+        return await self.publish(json.dumps(message), state.channel), state
 
     async def terminate(self, reason: Disconnect, state: Any) -> None:
         super().terminate(reason, state)
         if state is not None and self.presence.leave(state.channel, self.name):
-            await self.tell(state.channel, {"event": "left", "name": self.name})
+            await self.send(state.channel, {"event": "left", "name": self.name})
 
-    async def tell(self, room: str, event: dict[str, object]) -> None:
+    async def send(self, room: str, event: dict[str, object]) -> None:
         event["names"] = self.presence.names(room)
         await self.publish(json.dumps(event), room)
 
 
-def answer(request: Request) -> Response | None:
-    """The page for every room; WebSockets go on."""
+def serve_page(request: Request) -> Response | None:
+    """Serve the page for every room; let WebSocket handshakes continue."""
     if "Upgrade" in request.headers:
         return None
     if request.path == "/" or unquote(request.path).startswith("/rooms/"):
         return Response(200, PAGE, HTML)
-    return Response(404, "there is nothing here")
+    return Response(404, "not found")
 
 
 async def main(port: int) -> None:
@@ -109,13 +109,13 @@ async def main(port: int) -> None:
     hub = Hub(overflow="close")
     target = partial(Guest, hub, presence)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as stop:
-        async with hub, serve(target, "127.0.0.1", port, process_request=answer) as server:
+        async with hub, serve(target, "127.0.0.1", port, process_request=serve_page) as server:
             print(f"open http://127.0.0.1:{server.port}/", flush=True)
             await anext(stop)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=8030, help="0 for one that is free")
+    parser.add_argument("--port", type=int, default=8030, help="0 for a free port")
     options = parser.parse_args()
     trio.run(main, options.port)

@@ -38,7 +38,7 @@ SECONDS = 15
 
 
 class Counting(Socket[int]):
-    """Answers with what it knows."""
+    """Replies its state."""
 
     def init_stream(self, info: ConnectionInfo) -> int:
         self.url = info.url
@@ -80,7 +80,7 @@ async def running(app: Any) -> AsyncIterator[str]:
 
 
 async def get(where: str) -> bytes:
-    """The whole answer to a plain request."""
+    """The whole response to a plain request."""
     host, _, port = where.partition(":")
     async with await trio.open_tcp_stream(host, int(port)) as stream:
         await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -163,18 +163,18 @@ async def test_who_is_let_in() -> None:
 
 
 async def test_plain_http_is_told_what_this_is() -> None:
-    """426, when the application stands by itself."""
+    """426, if the application runs without a framework."""
     async with running(WebSocketApp(Counting)) as where:
         answer = await get(where)
         assert answer.startswith(b"HTTP/1.1 426")
         assert b"WebSocket only" in answer
 
 
-# Without a network: what a server may say and do.
+# Without a network: a server with unusual events.
 
 
 class Server:
-    """The other side of ASGI, scripted."""
+    """A scripted ASGI server."""
 
     def __init__(self, **scope: Any) -> None:
         self.scope: dict[str, Any] = {
@@ -202,7 +202,7 @@ class Server:
 
 @pytest.mark.parametrize(("code", "expected"), [(1000, 1000), (1005, 1005), (1006, 1006)])
 async def test_the_client_closes(code: int, expected: int, autojump_clock: MockClock) -> None:
-    """With a code, with none, or by going away."""
+    """With a code, without a code, or by disconnecting."""
     ends: list[object] = []
 
     async def handler(conn: Connection[None]) -> None:
@@ -219,7 +219,7 @@ async def test_the_client_closes(code: int, expected: int, autojump_clock: MockC
 
 @pytest.mark.parametrize("host", ["x/private?", "x#", "[x", "a@b", ""])
 async def test_a_host_cannot_change_the_path(host: str, autojump_clock: MockClock) -> None:
-    """Where a Host header is none, the server's own address stands in the URL."""
+    """With an invalid Host header, the URL has the address of the server."""
     urls: list[str] = []
 
     async def handler(conn: Connection[None]) -> None:
@@ -233,7 +233,7 @@ async def test_a_host_cannot_change_the_path(host: str, autojump_clock: MockCloc
 
 
 async def test_the_client_is_gone_while_we_send(autojump_clock: MockClock) -> None:
-    """What a server raises then ends the connection, and nothing else."""
+    """An exception of the server ends only the connection."""
 
     async def handler(conn: Connection[None]) -> None:
         server.gone = True
@@ -245,7 +245,7 @@ async def test_the_client_is_gone_while_we_send(autojump_clock: MockClock) -> No
     assert len(server.sent) == 1
 
 
-async def test_a_cancelled_application_leaves_at_once(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_application_leaves_immediately(autojump_clock: MockClock) -> None:
     """As an ASGI server does that shuts down."""
     server = Server()
     with trio.move_on_after(3) as scope:
@@ -255,7 +255,7 @@ async def test_a_cancelled_application_leaves_at_once(autojump_clock: MockClock)
 
 
 async def test_pings_are_the_servers_business(autojump_clock: MockClock) -> None:
-    """A frame that ASGI cannot say is left out; a message in parts of both kinds arrives."""
+    """Frames that ASGI cannot express are left out; messages with both keys are accepted."""
 
     async def handler(conn: Connection[None]) -> None:
         with trio.move_on_after(1):
@@ -275,7 +275,7 @@ async def test_pings_are_the_servers_business(autojump_clock: MockClock) -> None
 
 
 async def test_lifespan(autojump_clock: MockClock) -> None:
-    """An application by itself starts and stops when it is asked."""
+    """An application without a framework confirms startup and shutdown."""
     server = Server(type="lifespan")
     server.events.receive_nowait()
     for name in ("startup", "shutdown"):
@@ -288,7 +288,7 @@ async def test_lifespan(autojump_clock: MockClock) -> None:
 
 
 def test_without_trio() -> None:
-    """A server on asyncio is told what it needs to be."""
+    """A server on asyncio raises a UsageError that names trio."""
     call = WebSocketApp(Counting)({"type": "websocket"}, None, None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="hypercorn -k trio"):
         call.send(None)
@@ -298,6 +298,6 @@ def test_without_trio() -> None:
     "options", [{"target": 5}, {"max_queue": 0}, {"origins": "https://x"}, {"subprotocols": "v1"}]
 )
 def test_bad_arguments(options: dict[str, Any]) -> None:
-    """Each is refused at once."""
+    """Each raises immediately."""
     with pytest.raises(InvalidOption):
         WebSocketApp(**{"target": Counting, **options})

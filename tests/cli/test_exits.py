@@ -48,7 +48,11 @@ REFUSED = ConnectFailed("no connection to ws://al:pw@host/?token=abc")
             1,
             "connection lost: the peer read nothing for 60 sec",
         ),
-        (HandshakeFailed(error=REFUSED), 1, "no connection to ws://host/?token="),
+        (
+            HandshakeFailed(error=REFUSED),
+            1,
+            "could not connect: no connection to ws://host/?token=",
+        ),
         (HookError(error=ValueError("odd")), 1, "a hook or task failed: "),
         (Aborted(), 1, "aborted without a closing handshake"),
         (None, 1, "closed"),
@@ -77,7 +81,9 @@ def test_giving_up() -> None:
     assert code_of_end(error) == 1
     assert words_of_end(error) == "closed by the peer: 1001; gave up after 10 attempts"
     told = words_of_failure(ReconnectFailed(attempts))
-    assert told.startswith("gave up after 10 attempts; no connection to ws://host/?")
+    assert told.startswith(
+        "gave up after 10 attempts; could not connect: no connection to ws://host/?"
+    )
     assert words_of_failure(ReconnectFailed([])) == "gave up after 0 attempts"
 
 
@@ -86,5 +92,7 @@ def test_no_connection() -> None:
     assert (
         words_of_failure(ConnectFailed("host:1: refused")) == "could not connect: host:1: refused"
     )
-    assert words_of_failure(REFUSED).startswith("no connection to ws://host/?token=")
+    assert words_of_failure(REFUSED).startswith(
+        "could not connect: no connection to ws://host/?token="
+    )
     assert "abc" not in words_of_failure(ValueError("ws://host/?token=abc"))

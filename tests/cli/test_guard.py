@@ -24,7 +24,7 @@ async def status_of(data: bytes, host: str = "127.0.0.1", **rules: Any) -> int:
 async def answer_to(data: bytes, host: str = "127.0.0.1", **rules: Any) -> Answer:
     async with fronted(host, **rules) as front:
         client = await front.site.raw()
-        await client.say(data)
+        await client.send(data)
         head = await client.head()
         await client.stream.aclose()
         return Answer(head)

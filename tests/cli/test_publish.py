@@ -128,7 +128,7 @@ async def test_redis_that_is_not_there() -> None:
         port = gone.port
     done = await trioglock("publish", "x", "y", "--redis", f"redis://:hidden@127.0.0.1:{port}")
     assert (done.code, done.stdout) == (1, "")
-    assert done.stderr.startswith("trioglock publish: not published: Redis was not reached")
+    assert done.stderr.startswith("trioglock publish: not published: could not reach Redis")
     assert done.stderr.count("\n") == 1
     assert "hidden" not in done.stderr
 

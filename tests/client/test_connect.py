@@ -51,13 +51,13 @@ BAD: dict[str, Any] = {
     ("option", "value"), [(option, value) for option, values in BAD.items() for value in values]
 )
 def test_bad_arguments_are_refused_at_the_call(option: str, value: Any) -> None:
-    """Not on entering the block, and by the option's name."""
+    """Not on entering the block, and with the name of the option."""
     with pytest.raises(InvalidOption, match=option.removesuffix("s")):
         connect(URL, **{option: value})
 
 
 def test_a_class_in_place_of_an_instance_is_told_how_to_write_it() -> None:
-    """The commonest mistake gets the line that mends it."""
+    """The most common mistake gets the correct line of code."""
     with pytest.raises(InvalidOption, match=r"write NotCalled\(\)"):
         connect(URL, NotCalled)  # type: ignore[call-overload]
 
@@ -66,13 +66,13 @@ def test_a_class_in_place_of_an_instance_is_told_how_to_write_it() -> None:
     "url", ["", "memory.test", "http://memory.test/", "ws://", "ws://h:port/", "ws://h/#part"]
 )
 def test_bad_addresses_are_refused_at_the_call(url: str) -> None:
-    """InvalidURL, before anything is dialled; it does not show a password."""
+    """InvalidURL, before any connection attempt, without the password."""
     with pytest.raises(InvalidURL):
         connect(url)
 
 
 @pytest.mark.parametrize("url", [None, 1, b"ws://memory.test/"])
 def test_an_address_of_another_type_is_refused_at_the_call(url: Any) -> None:
-    """As any bad argument."""
+    """Like any invalid argument."""
     with pytest.raises((InvalidURL, InvalidOption)):
         connect(url)

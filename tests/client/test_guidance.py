@@ -1,4 +1,4 @@
-"""Guidance: mistakes that newcomers make get an error at once, with what to write instead."""
+"""Guidance: common mistakes raise an error that shows the correct code."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from trioglock.testing import MockServer, echo
 
 
 async def handler(conn: Any) -> None:
-    """Of a server."""
+    """A handler of a server."""
 
 
 def test_trio_is_needed() -> None:
-    """Under asyncio every way in says how to start the program."""
+    """Under asyncio every function explains how to start trio."""
 
     async def by_connect() -> None:
         async with connect("ws://h/"):
@@ -59,7 +59,7 @@ def test_trio_is_needed() -> None:
     ids=["connect", "serve"],
 )
 async def test_it_is_a_block(make: Any, text: str) -> None:
-    """Neither awaited, nor iterated, nor entered without async; its repr says so as well."""
+    """Neither awaited, nor iterated, nor entered without async; its repr mentions it too."""
     block = make()
     assert "async with" in repr(block)
     with pytest.raises(UsageError, match=text):
@@ -73,19 +73,19 @@ async def test_it_is_a_block(make: Any, text: str) -> None:
 
 @pytest.mark.parametrize("url", ["http://h/", "127.0.0.1:8000", "h/feed"])
 def test_what_an_address_begins_with(url: str) -> None:
-    """The error says what to write in front of it."""
+    """The error shows the missing scheme."""
     with pytest.raises(InvalidURL, match="write ws:// in front of the host, or wss:// for TLS"):
         connect(url)
 
 
 def test_where_to_listen() -> None:
-    """The order of the arguments, for those who know another one."""
+    """The error shows the order of the arguments."""
     with pytest.raises(InvalidOption, match=r"serve\(target, host, port\)"):
         serve(handler, 8765)  # type: ignore[arg-type]
 
 
 async def test_a_port_that_is_taken_is_named() -> None:
-    """As the system says it, with host and port."""
+    """With the system's text, host and port."""
     async with serve(handler, "127.0.0.1", 0) as server:
         with pytest.raises(OSError, match=rf"cannot listen on 127\.0\.0\.1:{server.port}: Address"):
             async with serve(handler, "127.0.0.1", server.port or 0):
@@ -93,10 +93,10 @@ async def test_a_port_that_is_taken_is_named() -> None:
 
 
 def test_seconds_that_cannot_be_none() -> None:
-    """What is not allowed is not offered."""
-    with pytest.raises(InvalidOption, match=r"initial is more than 0 seconds, not -1"):
+    """The error does not offer None."""
+    with pytest.raises(InvalidOption, match=r"initial must be more than 0 seconds, not -1"):
         Backoff(initial=-1)
-    with pytest.raises(InvalidOption, match=r"initial is a number of seconds, not None"):
+    with pytest.raises(InvalidOption, match=r"initial must be a number of seconds, not None"):
         Backoff(initial=None)  # type: ignore[arg-type]
 
 
@@ -122,7 +122,7 @@ def test_a_hook_that_is_misspelt() -> None:
 
 
 async def test_what_handle_send_returned(autojump_clock: MockClock) -> None:
-    """A dict is to be encoded, a Reply to be unpacked; None with the default hook is a mistake."""
+    """A dict must be encoded, a Reply unpacked; None with the default hook is an error."""
 
     class Returning(Socket[None]):
         def handle_send(self, message: Any, state: None) -> Any:
@@ -131,7 +131,7 @@ async def test_what_handle_send_returned(autojump_clock: MockClock) -> None:
     async with linked(Returning()) as (conn, _):
         with pytest.raises(BadHookResult, match=r"encode it, for example with json\.dumps\(\)"):
             await conn.send({"a": 1})
-        with pytest.raises(BadHookResult, match="handle_send returns the frame itself"):
+        with pytest.raises(BadHookResult, match="handle_send must return the frame itself"):
             await conn.send(Reply("x"))
         await conn.send(None)
     async with linked() as (conn, _):
@@ -140,7 +140,7 @@ async def test_what_handle_send_returned(autojump_clock: MockClock) -> None:
 
 
 async def test_what_handle_disconnect_returned(autojump_clock: MockClock) -> None:
-    """The decision is named, and those that there are."""
+    """The error shows the decision and the valid ones."""
 
     class Deciding(Socket[None]):
         def handle_disconnect(self, reason: Any, state: None) -> Any:
@@ -156,7 +156,7 @@ async def test_what_handle_disconnect_returned(autojump_clock: MockClock) -> Non
 
 
 async def test_a_mock_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
-    """Under an autojump clock a wait for what never comes ends at once, and says for what."""
+    """Under an autojump clock a wait for a missing event fails with its name."""
     async with (
         MockServer(memory=True) as server,
         connect(server.url, stream=server.open_stream),
@@ -172,7 +172,7 @@ async def test_a_mock_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
 
 
 async def test_an_echo_server_waits_as_long_as_it_is_needed(autojump_clock: MockClock) -> None:
-    """What a handler receives is no expectation."""
+    """Waiting in a handler is not an expectation of the test."""
     async with (
         MockServer(echo, memory=True) as server,
         connect(server.url, stream=server.open_stream, ping_interval=None) as conn,

@@ -1,4 +1,4 @@
-"""``run()``: programs that are only hooks."""
+"""``run()``: applications of hooks only."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from trioglock.testing import MemoryLink
 
 
 class Boom(Exception):
-    """What a hook of the test raises."""
+    """Raised by hooks of the tests."""
 
 
 class Summing(Socket[int]):
-    """Adds what comes, answers each with the sum, and ends at a word."""
+    """Replies the sum of received numbers, and closes on a word."""
 
     def init_stream(self, info: ConnectionInfo) -> int:
         return 0
@@ -48,7 +48,7 @@ Peer = Callable[[MemoryLink], Awaitable[None]]
 
 
 async def against(peer: Peer, socket: Socket[Any], **options: Any) -> Any:
-    """What run() returns while ``peer`` plays the far end."""
+    """The result of run() while ``peer`` runs at the far end."""
     transport = MemoryTransport()
 
     async def play() -> None:
@@ -97,7 +97,7 @@ async def test_it_returns_what_the_last_hook_returned(
 
 
 async def test_a_close_of_the_hooks_is_no_error(autojump_clock: MockClock) -> None:
-    """Whatever its code: the hooks wanted it."""
+    """With any code: a hook decided it."""
 
     async def peer(far: MemoryLink) -> None:
         await far.write(["20", "22", "end"])
@@ -138,7 +138,7 @@ async def test_a_lost_peer_is_raised(autojump_clock: MockClock) -> None:
 
 
 async def unwrapped(work: Awaitable[Any]) -> Any:
-    """The test's own nursery wraps what run() raises; take that off again."""
+    """Remove the group of the test's own nursery."""
     try:
         return await work
     except BaseExceptionGroup as group:
@@ -147,7 +147,7 @@ async def unwrapped(work: Awaitable[Any]) -> Any:
 
 
 async def test_what_hooks_raise_comes_out(autojump_clock: MockClock) -> None:
-    """The very exception."""
+    """The same exception object."""
     error = Boom()
     socket = Scripted(handle_receive=error)
 
@@ -162,7 +162,7 @@ async def test_what_hooks_raise_comes_out(autojump_clock: MockClock) -> None:
 
 
 async def test_what_hooks_deliver_is_forgotten(autojump_clock: MockClock) -> None:
-    """Nobody reads it, so it may not fill anything up."""
+    """Delivered messages are discarded, so the queue never fills up."""
 
     async def peer(far: MemoryLink) -> None:
         for number in range(500):
@@ -201,7 +201,7 @@ async def test_nursery_start_gives_the_open_connection(autojump_clock: MockClock
 
 
 async def test_nursery_start_raises_what_connecting_raises(autojump_clock: MockClock) -> None:
-    """A refused connection is the error of start itself."""
+    """``start`` raises the error of a refused connection."""
     transport = MemoryTransport()
     transport.refuse_next(error := ConnectFailed("no"))
     async with trio.open_nursery() as nursery:
@@ -211,7 +211,7 @@ async def test_nursery_start_raises_what_connecting_raises(autojump_clock: MockC
 
 
 async def test_cancelling_it_runs_terminate(autojump_clock: MockClock) -> None:
-    """The scope around it drops the connection, and terminate still runs."""
+    """The cancelled connection is dropped, and terminate still runs."""
     socket = Scripted()
     with trio.move_on_after(5) as scope:
         await run(URL, socket, transport=MemoryTransport(), ping_interval=None)
@@ -224,12 +224,12 @@ async def test_cancelling_it_runs_terminate(autojump_clock: MockClock) -> None:
 async def test_bad_arguments_are_refused(
     options: dict[str, Any], autojump_clock: MockClock
 ) -> None:
-    """As by connect."""
+    """Like connect()."""
     with pytest.raises(InvalidOption):
         await run(URL, Summing(), **options)
 
 
 async def test_unknown_arguments_are_refused(autojump_clock: MockClock) -> None:
-    """A typing error is no silent default."""
+    """A misspelt option is not ignored."""
     with pytest.raises(TypeError, match="ping_intervall"):
         await run(URL, Summing(), ping_intervall=3)  # type: ignore[call-arg]

@@ -1,4 +1,4 @@
-"""``supervise()``: what is started again, when, how often, and what comes out in the end."""
+"""``supervise()``: which services restart, when, how often, and what it raises."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def at_once() -> None:
 
 
 def failing(error: BaseException | None = None, *, after: float = 0) -> Life:
-    """A life that fails after so many seconds."""
+    """A run of a service that fails after this many seconds."""
 
     async def fail() -> None:
         await trio.sleep(after)
@@ -46,7 +46,7 @@ def failing(error: BaseException | None = None, *, after: float = 0) -> Life:
 
 
 class Scripted:
-    """A service whose lives are given; the last one repeats. Notes when each began and ended."""
+    """A service with the given runs, the last one repeated; records their start and end."""
 
     def __init__(self, *lives: Life) -> None:
         self.began: list[float] = []
@@ -66,7 +66,7 @@ class Scripted:
 
 
 async def test_services_that_return_are_done(autojump_clock: Clock) -> None:
-    """By default a return is no failure; the call returns when the last one has."""
+    """By default a return is not a failure; supervise() returns when all have."""
     quick, slow = Scripted(at_once), Scripted(partial(trio.sleep, 5))
     await supervise(quick, slow, max_restarts=0)
     assert (len(quick.began), len(slow.began)) == (1, 1)
@@ -74,7 +74,7 @@ async def test_services_that_return_are_done(autojump_clock: Clock) -> None:
 
 
 async def test_a_service_that_raises_is_started_again_alone(autojump_clock: Clock) -> None:
-    """One for one: its sibling lives on."""
+    """One for one: the other service keeps running."""
     broken, healthy = Scripted(failing(after=1), at_once), Scripted(partial(trio.sleep, 9))
     await supervise(broken, healthy)
     assert broken.began == [0, 1]
@@ -82,7 +82,7 @@ async def test_a_service_that_raises_is_started_again_alone(autojump_clock: Cloc
 
 
 async def test_a_permanent_service_may_not_return(autojump_clock: Clock) -> None:
-    """Each return is a failure, and is named as such among the causes."""
+    """Each return is a failure, a ServiceReturned among the causes."""
     service = Scripted(partial(trio.sleep, 1))
     with pytest.raises(RestartLimit) as caught:
         await supervise(service, restart="permanent", max_restarts=2)
@@ -93,7 +93,7 @@ async def test_a_permanent_service_may_not_return(autojump_clock: Clock) -> None
 async def test_a_temporary_service_is_never_started_again(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its failure is logged, the others go on, nothing is raised."""
+    """Its failure is logged, the others continue, nothing is raised."""
     broken, healthy = Scripted(failing()), Scripted(partial(trio.sleep, 9))
     await supervise(broken, healthy, restart="temporary", max_restarts=0)
     assert (len(broken.began), healthy.ended) == (1, [9])
@@ -101,7 +101,7 @@ async def test_a_temporary_service_is_never_started_again(
 
 
 async def test_one_for_all_starts_all_again(autojump_clock: Clock) -> None:
-    """The others are cancelled and have ended before anything begins anew, the returned too."""
+    """The others, also those that returned, have ended before any service restarts."""
 
     async def slow_to_go() -> None:
         try:
@@ -121,15 +121,15 @@ async def test_one_for_all_starts_all_again(autojump_clock: Clock) -> None:
 
 
 async def test_a_permanent_return_restarts_all_for_one(autojump_clock: Clock) -> None:
-    """With both, one that returns takes the others with it."""
+    """With both, a service that returns restarts the others."""
     returns, other = Scripted(partial(trio.sleep, 1)), Scripted(for_ever)
     with pytest.raises(RestartLimit):
         await supervise(returns, other, strategy="one_for_all", restart="permanent", max_restarts=1)
     assert returns.began == other.began == [0, 1]
 
 
-async def test_nothing_to_supervise_is_done_at_once(autojump_clock: Clock) -> None:
-    """No services, no wait."""
+async def test_nothing_to_supervise_is_done_immediately(autojump_clock: Clock) -> None:
+    """Without services it returns immediately."""
     await supervise()
     assert trio.current_time() == 0
 
@@ -149,7 +149,7 @@ async def test_the_limit_carries_all_causes_in_order(autojump_clock: Clock) -> N
 
 
 async def test_no_restarts_at_all(autojump_clock: Clock) -> None:
-    """``max_restarts=0`` gives up at the first failure."""
+    """``max_restarts=0`` fails at the first failure."""
     service = Scripted(failing())
     with pytest.raises(RestartLimit) as caught:
         await supervise(service, max_restarts=0)
@@ -172,7 +172,7 @@ async def test_the_period_slides(autojump_clock: Clock, within: float, gives_up:
 
 
 async def test_old_failures_are_no_causes(autojump_clock: Clock) -> None:
-    """Only those within the period are told."""
+    """Only failures within the period are causes."""
     errors = [ValueError(number) for number in range(4)]
     lives = [failing(errors[0]), failing(errors[1], after=60), *map(failing, errors[2:])]
     with pytest.raises(RestartLimit) as caught:
@@ -181,7 +181,7 @@ async def test_old_failures_are_no_causes(autojump_clock: Clock) -> None:
 
 
 async def test_failures_of_all_services_count_together(autojump_clock: Clock) -> None:
-    """Two services, one failure each; the third failure is one too many."""
+    """Two services, one failure each; the third failure exceeds the limit."""
     one, two = Scripted(failing(after=1), for_ever), Scripted(failing(after=2))
     with pytest.raises(RestartLimit) as caught:
         await supervise(one, two, max_restarts=1, within=5)
@@ -190,14 +190,14 @@ async def test_failures_of_all_services_count_together(autojump_clock: Clock) ->
 
 
 async def test_any_number_of_restarts(autojump_clock: Clock) -> None:
-    """``max_restarts=None`` never gives up."""
+    """``max_restarts=None`` has no limit."""
     service = Scripted(*[failing()] * 500, at_once)
     await supervise(service, max_restarts=None)
     assert len(service.began) == 501
 
 
 async def test_giving_up_cancels_the_siblings(autojump_clock: Clock) -> None:
-    """They have ended before the error comes out."""
+    """They have ended before the error is raised."""
     sibling = Scripted(for_ever)
     with pytest.raises(RestartLimit):
         await supervise(sibling, failing(after=1), max_restarts=0)
@@ -208,7 +208,7 @@ async def test_giving_up_cancels_the_siblings(autojump_clock: Clock) -> None:
 
 
 async def test_delays_are_those_of_the_backoff(autojump_clock: Clock) -> None:
-    """Each longer than the one before, up to the maximum, also after ``max_attempts``."""
+    """Growing up to the maximum, also after ``max_attempts``."""
     service = Scripted(*[failing()] * 5, at_once)
     backoff = Backoff(initial=1, multiplier=3, maximum=10, jitter="none", max_attempts=2)
     await supervise(service, max_restarts=None, backoff=backoff)
@@ -216,7 +216,7 @@ async def test_delays_are_those_of_the_backoff(autojump_clock: Clock) -> None:
 
 
 async def test_delays_begin_anew_after_a_stable_life(autojump_clock: Clock) -> None:
-    """A life of ``stable_after`` seconds, and not a shorter one, forgets earlier failures."""
+    """A run of at least ``stable_after`` seconds resets the delays."""
     service = Scripted(
         failing(), failing(after=9), failing(after=10), failing(), at_once
     )  # delays: 1, 2, 1, 2
@@ -237,7 +237,7 @@ async def test_each_service_has_its_own_delays(autojump_clock: Clock) -> None:
 
 
 async def test_an_inner_limit_is_one_failure_of_the_outer(autojump_clock: Clock) -> None:
-    """The outer starts the inner again, with a new count, and gives up in its turn."""
+    """The outer supervisor restarts the inner one, with a new count, until its own limit."""
     broken, healthy = Scripted(failing(after=1)), Scripted(for_ever)
     inner = partial(supervise, broken, healthy, max_restarts=2, within=60)
     with pytest.raises(RestartLimit) as caught:
@@ -250,7 +250,7 @@ async def test_an_inner_limit_is_one_failure_of_the_outer(autojump_clock: Clock)
 
 
 async def test_a_cured_branch_leaves_the_rest_alone(autojump_clock: Clock) -> None:
-    """What fails below one supervisor is not seen by the branch beside it."""
+    """A failure below one supervisor does not affect the other branch."""
     cured, beside = Scripted(failing(), at_once), Scripted(partial(trio.sleep, 3))
     await supervise(partial(supervise, cured), partial(supervise, beside), max_restarts=0)
     assert (len(cured.began), len(beside.began)) == (2, 1)
@@ -274,7 +274,7 @@ async def test_what_is_no_exception_passes(
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
 async def test_a_group_of_a_service_is_one_failure(autojump_clock: Clock, strategy: Any) -> None:
-    """It is a cause, with all that is in it; no group of ours is around it."""
+    """It is a cause, unchanged, without another group around it."""
     group = ExceptionGroup("mine", [ValueError("a"), KeyError("b")])
     with pytest.raises(RestartLimit) as caught:
         await supervise(failing(group), for_ever, strategy=strategy, max_restarts=0)
@@ -285,8 +285,8 @@ async def test_a_group_of_a_service_is_one_failure(autojump_clock: Clock, strate
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
-async def test_a_cancel_passes_at_once(autojump_clock: Clock, strategy: Any) -> None:
-    """Nothing is started again, during a life as little as during a delay."""
+async def test_a_cancel_passes_immediately(autojump_clock: Clock, strategy: Any) -> None:
+    """Nothing restarts, neither during a run nor during a delay."""
     living, waiting = Scripted(for_ever), Scripted(failing())
     with trio.move_on_after(5) as scope:
         await supervise(
@@ -299,7 +299,7 @@ async def test_a_cancel_passes_at_once(autojump_clock: Clock, strategy: Any) -> 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
 async def test_a_failure_while_cancelled_comes_out(autojump_clock: Clock, strategy: Any) -> None:
-    """It is raised as it is, instead of a restart that could never live."""
+    """It is raised unchanged, without a restart in the cancelled scope."""
 
     async def cannot_stop() -> None:
         try:
@@ -348,7 +348,7 @@ async def test_failures_at_the_same_moment_are_one_limit(autojump_clock: Clock) 
 
 
 async def test_a_failure_of_a_stopped_sibling_is_a_cause_too(autojump_clock: Clock) -> None:
-    """After those that counted; the one that was too many stays the ``__cause__``."""
+    """After the counted ones; the failure that exceeded the limit is the ``__cause__``."""
 
     async def cannot_stop() -> None:
         try:
@@ -366,7 +366,7 @@ async def test_a_failure_of_a_stopped_sibling_is_a_cause_too(autojump_clock: Clo
 
 
 async def test_it_starts_in_a_nursery(autojump_clock: Clock) -> None:
-    """``nursery.start`` returns once all services are started; they go on."""
+    """``nursery.start`` returns once all services are started; they keep running."""
     service = Scripted(partial(trio.sleep, 3))
     async with trio.open_nursery() as nursery:
         await nursery.start(supervise, service)
@@ -392,22 +392,22 @@ async def test_it_restarts_connections(autojump_clock: Clock) -> None:
 async def test_names_are_in_the_logs(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The supervisor's, each service's number and function, or the name it was given."""
+    """The name of the supervisor, and the number and name or function of each service."""
 
     async def feed(number: int, name: str = "") -> None:
         raise ValueError(number)
 
     caplog.set_level(logging.INFO, "trioglock.supervise")
     with pytest.raises(RestartLimit):
-        await supervise(partial(feed, 1), max_restarts=1, name="desk")
+        await supervise(partial(feed, 1), max_restarts=1, name="orders-supervisor")
     await supervise(partial(partial(feed, 1), name="orders"), restart="temporary", name="room")
     await supervise(at_once)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "desk: feed#1 failed"),
-        ("INFO", "desk: feed#1 starts again in 0 seconds"),
-        ("ERROR", "desk: feed#1 failed once too often"),
+        ("WARNING", "orders-supervisor: feed#1 failed"),
+        ("INFO", "orders-supervisor: feed#1 restarts in 0 seconds"),
+        ("ERROR", "orders-supervisor: feed#1 failed too often"),
         ("ERROR", "room: orders#1 failed"),
-        ("INFO", "supervise: at_once#1 has returned"),
+        ("INFO", "supervise: at_once#1 returned"),
     ]
     assert all(record.exc_info for record in caplog.records if record.levelno > logging.INFO)
 
@@ -415,19 +415,19 @@ async def test_names_are_in_the_logs(
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"max_restarts": -1}, "max_restarts is at least 0"),
-        ({"max_restarts": 1.5}, "max_restarts is a whole number"),
-        ({"within": 0}, "within is more than 0"),
-        ({"within": None}, "within is a number of seconds"),
-        ({"within": "5"}, "within is a number of seconds"),
-        ({"strategy": "rest_for_one"}, "strategy is"),
-        ({"restart": "always"}, "restart is"),
+        ({"max_restarts": -1}, "max_restarts must be at least 0"),
+        ({"max_restarts": 1.5}, "max_restarts must be a whole number"),
+        ({"within": 0}, "within must be more than 0"),
+        ({"within": None}, "within must be a number of seconds"),
+        ({"within": "5"}, "within must be a number of seconds"),
+        ({"strategy": "rest_for_one"}, "strategy must be"),
+        ({"restart": "always"}, "restart must be"),
         ({"restart": "temporary", "strategy": "one_for_all"}, "one_for_all"),
-        ({"backoff": 3}, "backoff is a Backoff"),
+        ({"backoff": 3}, "backoff must be a Backoff"),
     ],
 )
 async def test_bad_options_are_refused(options: Any, text: str) -> None:
-    """At once, before any service is started."""
+    """Immediately, before any service is started."""
     service = Scripted(at_once)
     with pytest.raises(InvalidOption, match=text):
         await supervise(service, **options)
@@ -435,11 +435,11 @@ async def test_bad_options_are_refused(options: Any, text: str) -> None:
 
 
 async def test_a_service_is_a_function() -> None:
-    """A coroutine is refused with a word on partial, and leaves no warning behind."""
+    """A coroutine is refused with a hint to use partial, without a RuntimeWarning."""
     mistake: Any = for_ever()
     with pytest.raises(InvalidOption, match="write functools"):
         await supervise(mistake)
     services: list[Any] = [None, "run"]
     for wrong in services:
-        with pytest.raises(InvalidOption, match="a service is an async function"):
+        with pytest.raises(InvalidOption, match="a service must be an async function"):
             await supervise(wrong)

@@ -1,4 +1,4 @@
-"""Codecs: what goes out comes back, what is malformed is refused in one way."""
+"""Codecs: messages survive encoding and decoding; malformed frames raise DecodeError."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from trioglock import DecodeError, EncodeError, InvalidOption
 from trioglock.codecs import JSON, Codec, Msgpack
-from trioglock.codecs.libraries import JSON_LIBRARIES
+from trioglock.codecs.json import LIBRARIES
 
 Library = Literal["msgspec", "orjson", "json"]
 
@@ -34,13 +34,13 @@ class Point:
     y: int = 0
 
 
-@pytest.fixture(params=JSON_LIBRARIES)
+@pytest.fixture(params=LIBRARIES)
 def json_codec(request: pytest.FixtureRequest) -> JSON:
     return JSON(library=request.param)
 
 
-def test_json_goes_there_and_back(json_codec: JSON) -> None:
-    """Every library writes text without needless spaces or escapes, and reads it again."""
+def test_json_round_trip(json_codec: JSON) -> None:
+    """Every library writes compact text without escapes for non-ASCII, and decodes it again."""
     frame = json_codec.encode(EVENT)
     assert isinstance(frame, str)
     assert " " not in frame.replace("grüß dich ☕", "")
@@ -65,31 +65,31 @@ def test_json_goes_there_and_back(json_codec: JSON) -> None:
         "[" * 100_000,
     ],
 )
-def test_what_is_no_json_is_refused(json_codec: JSON, frame: str | bytes) -> None:
-    """Malformed, not UTF-8, or nested without end: always DecodeError, with its cause."""
+def test_invalid_json_raises(json_codec: JSON, frame: str | bytes) -> None:
+    """DecodeError with its cause for malformed text, invalid UTF-8 and very deep nesting."""
     with pytest.raises(DecodeError, match="invalid JSON") as caught:
         json_codec.decode(frame)
     assert caught.value.__cause__ is not None
 
 
 @pytest.mark.parametrize("message", [object(), {1j: 2}, {"a": object()}])
-def test_what_json_cannot_say_is_refused(json_codec: JSON, message: Any) -> None:
-    """An EncodeError, which is a TypeError, and not the library's own."""
+def test_inexpressible_messages_raise(json_codec: JSON, message: Any) -> None:
+    """EncodeError instead of the exception of the library."""
     with pytest.raises(EncodeError, match="not expressible as JSON"):
         json_codec.encode(message)
 
 
-def test_endless_messages_are_refused(json_codec: JSON) -> None:
-    """A list in itself is an error, not the end of the program."""
+def test_circular_messages_raise(json_codec: JSON) -> None:
+    """A list that contains itself raises EncodeError instead of exhausting the stack."""
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises(EncodeError):
         json_codec.encode(endless)
 
 
-@pytest.mark.parametrize("library", JSON_LIBRARIES)
-def test_numbers_that_are_none_never_leave(library: Library) -> None:
-    """NaN is not JSON: refused or null, but never on the wire."""
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_nan_is_never_sent(library: Library) -> None:
+    """NaN and Infinity raise EncodeError or are written as null, depending on the library."""
     codec = JSON(library=library)
     try:
         frame = codec.encode([float("nan"), float("inf")])
@@ -98,9 +98,9 @@ def test_numbers_that_are_none_never_leave(library: Library) -> None:
     assert frame == "[null,null]"
 
 
-def test_the_library_is_chosen_by_what_is_installed() -> None:
-    """First msgspec, then orjson, then Python's own, found out once; a new process without both."""
-    assert JSON().library == next(n for n in JSON_LIBRARIES if importlib.util.find_spec(n))
+def test_the_default_library() -> None:
+    """msgspec, then orjson, then the standard library; checked without the first two as well."""
+    assert JSON().library == next(n for n in LIBRARIES if importlib.util.find_spec(n))
     script = """
 import sys
 sys.modules["msgspec"] = sys.modules["orjson"] = None
@@ -122,8 +122,8 @@ for make in (Msgpack, lambda: JSON(dict), lambda: JSON(library="orjson")):
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)  # noqa: S603
 
 
-def test_json_decodes_into_types() -> None:
-    """Structs and dataclasses come out; what does not fit is a DecodeError that says where."""
+def test_typed_json() -> None:
+    """Decodes Structs and dataclasses; DecodeError names the field that does not match."""
     codec = JSON(Broadcast)
     assert codec.decode('{"event":"a/b","payload":{"k":"v"}}') == Broadcast("a/b", {"k": "v"})
     assert JSON(Point).decode('{"x":1}') == Point(1)
@@ -132,8 +132,8 @@ def test_json_decodes_into_types() -> None:
         codec.decode('{"event":"a/b","payload":3}')
 
 
-def test_bad_options_are_named() -> None:
-    """Unknown libraries and types fail where they are given."""
+def test_invalid_options_raise() -> None:
+    """Unknown libraries and types raise InvalidOption in the constructor."""
     with pytest.raises(InvalidOption, match="'msgspec', 'orjson', 'json'"):
         JSON(library="simplejson")  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="needs library='msgspec'"):
@@ -144,8 +144,8 @@ def test_bad_options_are_named() -> None:
     assert repr(JSON(library="json")) == "JSON(library='json')"
 
 
-def test_msgpack_goes_there_and_back() -> None:
-    """Binary frames, bytes included, untyped and typed."""
+def test_msgpack_round_trip() -> None:
+    """Binary frames, with bytes in the message, untyped and typed."""
     codec = Msgpack()
     message = {**EVENT, "raw": b"\x00\xff"}
     frame = codec.encode(message)
@@ -156,16 +156,16 @@ def test_msgpack_goes_there_and_back() -> None:
 
 
 @pytest.mark.parametrize("frame", [b"", b"\xc1", b"\x92\x01", "text", b"\x91" * 100_000])
-def test_what_is_no_msgpack_is_refused(frame: str | bytes) -> None:
-    """Cut off, reserved bytes, text, or nested without end: always DecodeError."""
+def test_invalid_msgpack_raises(frame: str | bytes) -> None:
+    """DecodeError for truncated frames, reserved bytes, text and very deep nesting."""
     with pytest.raises(DecodeError, match="invalid MessagePack"):
         Msgpack().decode(frame)
     with pytest.raises(EncodeError, match="not expressible as MessagePack"):
         Msgpack().encode(object())
 
 
-def test_any_object_with_two_functions_is_a_codec() -> None:
-    """Users bring their own; the type checker agrees."""
+def test_user_defined_codec() -> None:
+    """Any object with encode and decode is a Codec, for the type checker too."""
 
     class Lines:
         def encode(self, message: list[str], /) -> str:

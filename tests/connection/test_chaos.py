@@ -130,7 +130,7 @@ def cut(proxy: FaultProxy, connection: ProxiedConnection, random: Random) -> Non
         case 1:
             connection.reset_peer()
         case 2:
-            connection.cut_after(random.randint(1, 3 * FRAME), "to_server")
+            connection.disconnect_after(random.randint(1, 3 * FRAME), "to_server")
         case 3:
             connection.half_close("to_client")
         case 4:
@@ -139,6 +139,7 @@ def cut(proxy: FaultProxy, connection: ProxiedConnection, random: Random) -> Non
 
 
 @pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.slow
 async def test_a_minute_of_chaos(autojump_clock: MockClock, seed: int) -> None:
     """Queued messages arrive once and in order; only messages in flight are lost."""
     log = Log()

@@ -52,6 +52,7 @@ async def send_many(conn: Connection[None], message: bytes, count: int) -> None:
 
 
 @every_transport
+@pytest.mark.slow
 async def test_both_peers_send_large_messages(
     transport: MakeTransport,
 ) -> None:
@@ -131,6 +132,7 @@ async def test_a_ping_does_not_wait_behind_queued_messages(
 
 @plain_and_tls
 @every_transport
+@pytest.mark.slow
 async def test_a_cancelled_large_send_leaves_no_partial_frame(
     transport: MakeTransport, secure: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -314,6 +316,7 @@ async def test_unread_messages_do_not_delay_a_pong(
 
 
 @every_transport
+@pytest.mark.slow
 async def test_one_message_in_65536_fragments(
     transport: MakeTransport, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -31,6 +31,8 @@ from trioglock import (
 )
 from trioglock.testing import MockServer, echo
 
+pytestmark = pytest.mark.slow
+
 Clock = trio.testing.MockClock
 
 # What interpreters and libraries keep for themselves; a leak of one small object for each message

@@ -87,7 +87,7 @@ async def test_a_function_that_fails_ends_the_connection(
 
 def test_invalid_arguments() -> None:
     """Both arguments must be functions."""
-    with pytest.raises(InvalidOption, match="message is a function"):
+    with pytest.raises(InvalidOption, match="message must be a function"):
         MessageHeartbeat(message="ping", is_answer=bool)  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="heartbeat is a MessageHeartbeat"):
         connect("ws://beat/", heartbeat="ping")  # type: ignore[call-overload]

@@ -63,7 +63,7 @@ EXPECTED = {
         r"in ExVenture: Eric, Zoe",
     ],
     "testing_with_a_mock_server": [
-        r".*test_a_headline_is_handed_on_and_counted PASSED .*",
+        r".*test_a_headline_is_delivered_and_counted PASSED .*",
         r".*test_subscribes_first PASSED .*",
         r".*test_closes_after_the_last_headline PASSED .*",
         r".* 5 passed in .*",

@@ -53,7 +53,6 @@ ROOMS = (
     "trioglock._redact",
     "trioglock.server",
     "trioglock.testing.faults",
-    "trioglock.testing.gossip",
     "trioglock.transports.native",
     "trioglock.transports.native",
     "trioglock.transports.trio_websocket",

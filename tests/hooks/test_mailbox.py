@@ -127,6 +127,7 @@ def fill(conn: Connection[int]) -> int:
     raise AssertionError("the mailbox has no limit")
 
 
+@pytest.mark.slow
 async def test_a_full_mailbox_refuses_casts(autojump_clock: MockClock) -> None:
     """With 65,536 jobs cast raises WouldBlock; all accepted jobs are handled."""
     socket = SlowHooks()
@@ -141,6 +142,7 @@ async def test_a_full_mailbox_refuses_casts(autojump_clock: MockClock) -> None:
         assert socket.count("handle_cast") == 1 + fitted + 1
 
 
+@pytest.mark.slow
 async def test_a_full_mailbox_still_accepts_messages_of_the_peer(autojump_clock: MockClock) -> None:
     """Messages are handled in order, and pings are answered."""
     socket = SlowHooks(handle_receive=None)

@@ -1,4 +1,4 @@
-"""A server on aiohttp; the path says what it does.
+"""A server on aiohttp; the path selects its behaviour.
 
 Runs in a process of its own: prints its plain and its TLS port, ends when its stdin is closed.
 It has no path for fragments: aiohttp always sends a message in one frame.
@@ -78,7 +78,7 @@ async def push_close(request: Request) -> WebSocketResponse:
 async def close_wait(request: Request) -> WebSocketResponse:
     socket = await accept(request)
     seen = await socket.receive()
-    # The library says 0 where the Close frame has no code.
+    # The library reports 0 if the Close frame has no code.
     closes[request.query["id"]].put_nowait(f"{seen.data or 1005} {seen.extra}")
     return socket
 

@@ -1,4 +1,4 @@
-"""The foreign servers, each in a process of its own, and how to dial them: a pytest plugin.
+"""The foreign servers, each in its own process, and how to connect to them: a pytest plugin.
 
 A test that asks for :func:`dial` runs against every server, plain and encrypted, through every
 client; one that needs less chooses with ``parametrize(..., indirect=True)``.
@@ -147,7 +147,7 @@ def stop(process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """A certificate for 127.0.0.1 from an authority that nobody but the clients knows."""
+    """A certificate for 127.0.0.1 from an authority that only the clients trust."""
     path = tmp_path_factory.mktemp("interop") / "server.pem"
     authority = trustme.CA()
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(path))

@@ -88,7 +88,7 @@ async def test_a_refusal_tells_the_status(dial: Dialer) -> None:
 
 
 async def test_a_message_right_behind_the_handshake_waits_its_turn(dial: Dialer) -> None:
-    """What the server sends at once finds the state of the hooks that come first."""
+    """A message sent immediately by the server finds the state of the earlier hooks."""
     async with dial("subprotocol", Diary()) as conn:
         await conn.receive()
         assert conn.state == ("init", "connect", "message")

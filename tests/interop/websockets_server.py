@@ -1,4 +1,4 @@
-"""A server on the asyncio side of websockets; the path says what it does.
+"""A server on the asyncio side of websockets; the path selects its behaviour.
 
 Runs in a process of its own: prints its plain and its TLS port, ends when its stdin is closed.
 """

@@ -93,7 +93,7 @@ def _instrument(module: ModuleType, atheris: Any) -> None:
 def main(arguments: list[str]) -> None:
     """Run atheris. Does not return."""
     atheris = importlib.import_module("atheris")
-    for name in ("decoder", "deflate", "masking"):
+    for name in ("decoder", "deflate", "fast_path"):
         _instrument(importlib.import_module(f"trioglock.transports.native.{name}"), atheris)
     folders = [Path(argument) for argument in arguments[1:] if not argument.startswith("-")]
     if folders:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.machines.machine import run
 from tests.machines.scenarios import Scenario, scenarios
 
 
+@pytest.mark.slow
 @settings(
     max_examples=1500,
     deadline=None,

@@ -1,4 +1,4 @@
-"""A Redis server for the tests that ask for one."""
+"""Fixtures and marks for tests of hubs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from tests.pubsub.redis_server import RealRedis, real_redis
 
 @pytest.fixture
 def redis() -> Iterator[RealRedis]:
-    """A real server, for one test."""
+    """A Redis server for one test."""
     with real_redis() as server:
         yield server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use the fixture."""
+    for item in items:
+        if "redis" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.redis)

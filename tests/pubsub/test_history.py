@@ -1,17 +1,16 @@
-"""Histories: who comes back gets what was missed, as far as it is kept."""
+"""The history of brokers, and resuming from it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.pubsub.helpers import SECONDS, joined, served
+from tests.pubsub.helpers import SECONDS, joined, read, served
 from tests.pubsub.redis_server import RealRedis
 from trioglock import BrokerError, InvalidOption, connect
 from trioglock.pubsub import Broker, Gap, Hub, MemoryBroker, Message, RedisBroker, publish
@@ -20,23 +19,17 @@ from trioglock.pubsub.history import History
 Maker = Callable[[int], Broker]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
 def broker(request: pytest.FixtureRequest) -> Maker:
-    """Makes a broker with a history of so many messages."""
+    """Return a function that makes a broker with a history of so many messages."""
     if request.param == "memory":
         return lambda history: MemoryBroker(history=history)
     redis: RealRedis = request.getfixturevalue("redis")
     return lambda history: redis.broker(history=history)
 
 
-async def data_of(subscription: Any, count: int) -> list[Any]:
-    """The data of so many messages; a gap is itself."""
-    events = [await subscription.__anext__() for _ in range(count)]
-    return [event if isinstance(event, Gap) else event.data for event in events]
-
-
 async def test_resuming_after_an_id(broker: Maker) -> None:
-    """What came after it on the channel, and to everyone, in order; then what comes now, once."""
+    """Missed messages on the channel and missed broadcasts precede new messages."""
     with trio.fail_after(SECONDS):
         async with Hub(broker=broker(100)) as hub:
             first = hub.subscribe("x")
@@ -45,93 +38,91 @@ async def test_resuming_after_an_id(broker: Maker) -> None:
             await hub.publish("other", channel="y")
             await hub.publish("all")
             seen = await first.__anext__()
-            await data_of(first, 3)
+            await read(first, 3)
             again = hub.subscribe("x", after=seen.id, gaps=True)
             await hub.publish("now", channel="x")
-            assert await data_of(again, 4) == ["x1", "x2", "all", "now"]
+            assert await read(again, 4) == ["x1", "x2", "all", "now"]
             by_pattern = hub.subscribe("?", after=seen.id)
-            assert await data_of(by_pattern, 5) == ["x1", "x2", "other", "all", "now"]
+            assert await read(by_pattern, 5) == ["x1", "x2", "other", "all", "now"]
             nothing_missed = hub.subscribe("x", after=hub.history.last, gaps=True)
             assert len(nothing_missed) == 0
 
 
 async def test_a_gap_where_the_history_is_too_short(broker: Maker) -> None:
-    """It comes first; what is kept comes after it, more than the queue of a subscriber holds."""
+    """The history follows it, even if it is longer than the queue of the subscriber."""
     with trio.fail_after(SECONDS):
         async with Hub(broker=broker(5), max_queue=2) as hub:
             first = hub.subscribe("x", max_queue=100)
             for number in range(8):
                 await hub.publish(str(number), channel="x")
             seen = await first.__anext__()
-            await data_of(first, 7)
+            await read(first, 7)
             again = hub.subscribe("x", after=seen.id, gaps=True)
-            assert await data_of(again, 6) == [Gap(0.0), "3", "4", "5", "6", "7"]
+            assert await read(again, 6) == [Gap(0.0), "3", "4", "5", "6", "7"]
             without = hub.subscribe("x", after=seen.id)
-            assert await data_of(without, 5) == ["3", "4", "5", "6", "7"]
+            assert await read(without, 5) == ["3", "4", "5", "6", "7"]
             with pytest.raises(InvalidOption, match="'nonsense' is not the id"):
                 hub.subscribe("x", after="nonsense")
 
 
-async def test_a_browser_resumes(broker: Maker) -> None:
-    """``?after=`` asks for envelopes, ``?after=<id>`` also for what was missed."""
+async def test_a_client_resumes(broker: Maker) -> None:
+    """``?after=`` selects JSON, ``?after=<id>`` also requests missed messages."""
     hub = Hub(broker=broker(4))
     async with served(hub) as url:
         url += "x?after="
-        async with connect(url) as browser:
+        async with connect(url) as client:
             await joined(hub, 1)
             await hub.publish("one", channel="x")
             await hub.publish(b"\xff", channel="x")
-            one, binary = [json.loads(await browser.receive()) for _ in range(2)]
+            one, binary = [json.loads(await client.receive()) for _ in range(2)]
         assert one == {"id": one["id"], "channel": "x", "data": "one"}
         assert binary == {"id": binary["id"], "channel": "x", "base64": "/w=="}
         await joined(hub, 0)
         await hub.publish("missed", channel="x")
         await hub.publish("other", channel="y")
-        async with connect(url + one["id"]) as browser:
+        async with connect(url + one["id"]) as client:
             await joined(hub, 1)
             await hub.publish("now", channel="x")
-            got = [json.loads(await browser.receive()) for _ in range(3)]
+            got = [json.loads(await client.receive()) for _ in range(3)]
             texts = [message.get("data", "binary") for message in got]
             assert texts == ["binary", "missed", "now"]
         await hub.publish("too many", channel="x")
-        await newest(hub, "too many")
+        await wait_newest(hub, "too many")
         for after in (one["id"], "1-1", "nonsense"):
-            async with connect(url + after) as browser:
-                assert json.loads(await browser.receive()) == {"gap": 0.0}
+            async with connect(url + after) as client:
+                assert json.loads(await client.receive()) == {"gap": 0.0}
 
 
-async def newest(hub: Hub, data: str) -> None:
-    """Wait until the history ends with this message."""
+async def wait_newest(hub: Hub, data: str) -> None:
+    """Wait until this message is the newest of the history."""
     while hub.history.messages[-1].data != data:
         await trio.sleep(0.001)
 
 
-async def test_without_a_history_resuming_is_a_gap() -> None:
-    """A page need not know how the server is configured."""
+async def test_resuming_without_a_history_is_a_gap() -> None:
     hub = Hub()
-    async with served(hub) as url, connect(url + "x?after=1-1") as browser:
-        assert json.loads(await browser.receive()) == {"gap": 0.0}
+    async with served(hub) as url, connect(url + "x?after=1-1") as client:
+        assert json.loads(await client.receive()) == {"gap": 0.0}
         await hub.publish("x", channel="x")
         expected = {"id": None, "channel": "x", "data": "x"}
-        assert json.loads(await browser.receive()) == expected
+        assert json.loads(await client.receive()) == expected
 
 
-async def test_a_new_process_knows_the_history(redis: RealRedis) -> None:
-    """The stream outlives the hubs: a browser may come back to another process."""
+async def test_the_history_in_redis_outlives_the_hub(redis: RealRedis) -> None:
     with trio.fail_after(SECONDS):
         async with Hub(broker=redis.broker(history=3)) as hub:
             subscription = hub.subscribe("x")
             for number in range(5):
                 await hub.publish(str(number), channel="x")
-            await data_of(subscription, 3)
+            await read(subscription, 3)
             seen = await subscription.__anext__()
         async with Hub(broker=redis.broker(history=3)) as hub:
-            assert await data_of(hub.subscribe("x", after=seen.id, gaps=True), 1) == ["4"]
+            assert await read(hub.subscribe("x", after=seen.id, gaps=True), 1) == ["4"]
             assert len(hub.history.messages) == 3
 
 
-async def test_nothing_is_missed_in_an_outage_of_the_network(redis: RealRedis) -> None:
-    """The stream is read on from where it was: no gap, no message twice."""
+async def test_an_outage_of_the_network_loses_nothing(redis: RealRedis) -> None:
+    """There is no gap, and no duplicate."""
     with trio.fail_after(SECONDS):
         async with (
             Hub(broker=redis.broker(history=100)) as hub,
@@ -139,49 +130,47 @@ async def test_nothing_is_missed_in_an_outage_of_the_network(redis: RealRedis) -
         ):
             subscription = hub.subscribe("x", gaps=True)
             await other.publish("before", channel="x")
-            assert await data_of(subscription, 1) == ["before"]
+            assert await read(subscription, 1) == ["before"]
             redis.freeze()
             await trio.sleep(0.8)
             redis.thaw()
             for number in range(3):
                 await other.publish(str(number), channel="x")
-            assert await data_of(subscription, 3) == ["0", "1", "2"]
+            assert await read(subscription, 3) == ["0", "1", "2"]
             assert hub.statistics().gaps == 0
 
 
-async def test_a_redis_that_forgot_is_a_gap(redis: RealRedis) -> None:
-    """Started again without its stream, nobody can tell what was missed."""
+async def test_a_redis_that_lost_its_stream_is_a_gap(redis: RealRedis) -> None:
     with trio.fail_after(SECONDS):
         async with Hub(broker=redis.broker(history=100)) as hub:
             subscription = hub.subscribe("x", gaps=True)
             await hub.publish("before", channel="x")
-            assert await data_of(subscription, 1) == ["before"]
+            assert await read(subscription, 1) == ["before"]
             redis.kill()
             redis.start()
             assert isinstance(await subscription.__anext__(), Gap)
             await hub.publish("after", channel="x")
-            assert await data_of(subscription, 1) == ["after"]
+            assert await read(subscription, 1) == ["after"]
 
 
-async def test_others_add_to_the_stream(redis: RealRedis) -> None:
-    """publish() with the same history, and any program's XADD with the two fields."""
+async def test_other_programs_add_to_the_stream(redis: RealRedis) -> None:
+    """With publish(history=...), or with XADD and the two fields."""
     with trio.fail_after(SECONDS):
         async with Hub(broker=redis.broker(history=2)) as hub:
             subscription = hub.subscribe("x")
             for text in ("one", "two", "three"):
                 call = partial(publish, text, "x", url=redis.url, history=2)
                 await trio.to_thread.run_sync(call)
-            assert await data_of(subscription, 3) == ["one", "two", "three"]
+            assert await read(subscription, 3) == ["one", "two", "three"]
             stream = await trio.open_tcp_stream("127.0.0.1", redis.port)
             async with stream:
                 await stream.send_all(b"XADD trioglock * channel x data plain\r\n")
-                await stream.send_all(b"XADD trioglock * neither nor\r\n")
-                assert await data_of(subscription, 1) == ["plain"]
+                await stream.send_all(b"XADD trioglock * other fields\r\n")
+                assert await read(subscription, 1) == ["plain"]
                 assert await subscription.__anext__() == Message("", "", hub.history.last)
 
 
-async def test_a_key_that_is_no_stream(redis: RealRedis) -> None:
-    """Somebody else's key of that name is refused, and not touched."""
+async def test_a_key_that_is_not_a_stream_is_an_error(redis: RealRedis) -> None:
     with trio.fail_after(SECONDS):
         stream = await trio.open_tcp_stream("127.0.0.1", redis.port)
         async with stream:
@@ -192,8 +181,8 @@ async def test_a_key_that_is_no_stream(redis: RealRedis) -> None:
                     pass
 
 
-def test_ids_are_numbers_in_pairs() -> None:
-    """They are compared as Redis does, and the second may be left out."""
+def test_ids_are_pairs_of_numbers() -> None:
+    """They are ordered as in Redis, and the second number is optional."""
     history = History(10)
     for number in (9, 10, 11):
         history.add(Message("x", str(number), f"100-{number}"))
@@ -205,12 +194,12 @@ def test_ids_are_numbers_in_pairs() -> None:
             history.after(bad)
 
 
-def test_what_is_before_a_cut_is_no_whole() -> None:
-    """Nobody is told that it missed nothing, before the next message and after it."""
+def test_resuming_across_an_interruption_is_incomplete() -> None:
+    """Before the next message, and after it."""
     history = History(10)
     for number in (1, 2):
         history.add(Message("x", str(number), f"1-{number}"))
-    history.cut()
+    history.interrupt()
     assert not history.after("1-2").complete
     history.add(Message("x", "9", "1-9"))
     assert not history.after("1-2").complete
@@ -218,49 +207,48 @@ def test_what_is_before_a_cut_is_no_whole() -> None:
 
 
 @pytest.mark.parametrize("path", ["%2A", "[p]rivate", "privat%3F"])
-async def test_the_history_of_other_channels_stays_there(path: str) -> None:
-    """A path is a channel, never a pattern, also in what was missed."""
+async def test_a_path_is_not_a_pattern_in_the_history(path: str) -> None:
     hub = Hub(broker=MemoryBroker(history=10))
     async with served(hub) as url:
         await hub.publish("secret", channel="private")
-        await hub.publish("for all")
-        async with connect(f"{url}{path}?after=0") as browser:
-            assert json.loads(await browser.receive()) == {"gap": 0.0}
-            assert json.loads(await browser.receive())["data"] == "for all"
+        await hub.publish("broadcast")
+        async with connect(f"{url}{path}?after=0") as client:
+            assert json.loads(await client.receive()) == {"gap": 0.0}
+            assert json.loads(await client.receive())["data"] == "broadcast"
 
 
-async def test_who_comes_from_a_quicker_hub_gets_nothing_twice(redis: RealRedis) -> None:
-    """What was seen there is left out here, when this hub comes to it."""
+async def test_a_client_of_a_hub_that_is_ahead_receives_no_duplicates(redis: RealRedis) -> None:
+    """This hub skips messages that the client received from the other hub."""
     ahead = 2**62
     hub = Hub(broker=redis.broker(history=100))
     async with served(hub) as url:
         await hub.publish("old", channel="x")
-        await newest(hub, "old")
+        await wait_newest(hub, "old")
         after = f"{ahead}-2"
         subscription = hub.subscribe("x", after=after, gaps=True)
-        async with connect(f"{url}x?after={after}") as browser:
+        async with connect(f"{url}x?after={after}") as client:
             await joined(hub, 2)
             stream = await trio.open_tcp_stream("127.0.0.1", redis.port)
             async with stream:
                 for number in range(1, 5):
                     entry = f"XADD trioglock {ahead}-{number} channel x data {number}\r\n"
                     await stream.send_all(entry.encode())
-                assert await data_of(subscription, 2) == ["3", "4"]
-                got = [json.loads(await browser.receive())["data"] for _ in range(2)]
+                assert await read(subscription, 2) == ["3", "4"]
+                got = [json.loads(await client.receive())["data"] for _ in range(2)]
                 assert got == ["3", "4"]
 
 
-async def test_an_id_that_never_was_hides_nothing() -> None:
-    """In one process nobody can be ahead: such a browser gets a gap, and all that comes."""
+async def test_an_unknown_id_skips_no_messages() -> None:
+    """In one process no hub is ahead: the client receives a gap and all new messages."""
     hub = Hub(broker=MemoryBroker(history=10))
-    async with served(hub) as url, connect(f"{url}x?after={2**62}-1") as browser:
-        assert json.loads(await browser.receive()) == {"gap": 0.0}
+    async with served(hub) as url, connect(f"{url}x?after={2**62}-1") as client:
+        assert json.loads(await client.receive()) == {"gap": 0.0}
         await hub.publish("now", channel="x")
-        assert json.loads(await browser.receive())["data"] == "now"
+        assert json.loads(await client.receive())["data"] == "now"
 
 
-async def test_a_stream_that_is_cut_before_it_was_read_is_a_gap(redis: RealRedis) -> None:
-    """A hub that is too far behind says so; one that is a little behind misses nothing."""
+async def test_a_stream_trimmed_before_it_was_read_is_a_gap(redis: RealRedis) -> None:
+    """A hub that lags by no more than the extra entries misses nothing."""
     with trio.fail_after(SECONDS):
         async with Hub(broker=redis.broker(history=10), max_queue=5000) as hub:
             subscription = hub.subscribe("x", gaps=True)
@@ -269,23 +257,22 @@ async def test_a_stream_that_is_cut_before_it_was_read_is_a_gap(redis: RealRedis
             assert isinstance(first, Message)
             assert first.id is not None
             for count in (500, 1500):
-                # Blocks, so that the hub cannot read meanwhile.
+                # Blocks, so that the hub cannot read in the meantime.
                 redis.send_plainly(
                     *(
                         f"XADD trioglock MAXLEN 510 * channel x data {count}-{number}"
                         for number in range(count)
                     )
                 )
-                await newest(hub, f"{count}-{count - 1}")
-                got = await data_of(subscription, len(subscription))
+                await wait_newest(hub, f"{count}-{count - 1}")
+                got = await read(subscription, len(subscription))
                 gaps = [event for event in got if isinstance(event, Gap)]
                 assert (len(got) == count) is (not gaps) is (count == 500)
                 assert got[-1] == f"{count}-{count - 1}"
             assert not hub.history.after(first.id).complete
 
 
-async def test_ids_differ_between_hubs_of_one_process(autojump_clock: MockClock) -> None:
-    """Each name at a broker has its own history."""
+async def test_each_name_has_a_history_of_its_own(autojump_clock: MockClock) -> None:
     broker = MemoryBroker(history=5)
     async with Hub("a", broker) as a, Hub("b", broker) as b:
         await a.publish("a")

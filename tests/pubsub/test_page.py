@@ -1,4 +1,4 @@
-"""The example's page in a real browser: events move it, and it survives a restart of its server."""
+"""The pages of the examples in Chromium."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from tests.pubsub.redis_server import RealRedis
 from tests.scripts import ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 MILLISECONDS = 10_000
-"""That the page may take to show something."""
+"""Time limit for the page to show something."""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """The system's Chromium."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
+    """Chromium, as installed on the system."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
         pytest.skip("needs chromium: install the system's package")
     with playwright.sync_playwright() as tools:
-        chromium = tools.chromium.launch(executable_path=program, args=FLAGS)
+        chromium = tools.chromium.launch(executable_path=path, args=FLAGS)
         yield chromium
         chromium.close()
 
 
 @contextmanager
-def program(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A program of the examples, and the address that it says to open."""
+def example(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run an example; yield its process and the URL that it prints."""
     command = [sys.executable, *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)  # noqa: S603
     try:
@@ -57,21 +58,20 @@ def program(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def free_port() -> str:
-    """A port that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return str(free.getsockname()[1])
 
 
 def keep_screenshot(page: Any, name: str, tmp_path: Path) -> None:
-    """A picture of the page; into docs/images where SCREENSHOTS=docs/images asks for it."""
+    """Save a screenshot, in the directory of the environment variable SCREENSHOTS if it is set."""
     path = Path(os.environ.get("SCREENSHOTS", tmp_path)) / f"{name}.png"
     page.screenshot(path=path)
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_events_move_the_page(redis: RealRedis, browser: Any, tmp_path: Path) -> None:
-    """A plain PUBLISH shows up; so it does after the server was started again, by itself."""
+    """A plain PUBLISH appears on the page, also after the server has restarted."""
     live = ("examples/live_events/live_events.py", "--redis", redis.url, "--port", free_port())
     page = browser.new_page(viewport={"width": 800, "height": 600})
     errors: list[object] = []
@@ -79,7 +79,7 @@ def test_events_move_the_page(redis: RealRedis, browser: Any, tmp_path: Path) ->
     expect = playwright.expect
     expect.set_options(timeout=MILLISECONDS)
     status, value = page.locator("#status"), page.locator("#value")
-    with program(*live) as (server, url):
+    with example(*live) as (server, url):
         page.goto(url)
         expect(status).to_have_text("live")
         redis.publish_plainly("trioglock/visitors", b"41")
@@ -88,7 +88,7 @@ def test_events_move_the_page(redis: RealRedis, browser: Any, tmp_path: Path) ->
         assert server.stdout is not None
         assert server.stdout.readline() == "a browser says: 'hello from the page'\n"
     expect(status).to_have_text("reconnecting")
-    with program(*live):
+    with example(*live):
         expect(status).to_have_text("live")
         for number in range(40):
             redis.publish_plainly("trioglock/visitors", b"%d" % (50 + number * 7 % 31 - number))
@@ -101,11 +101,11 @@ def test_events_move_the_page(redis: RealRedis, browser: Any, tmp_path: Path) ->
 
 
 def test_two_pages_chat(browser: Any, tmp_path: Path) -> None:
-    """Each sees what the other says, and who is there; what is written is never HTML."""
+    """Each shows the messages and names of both, and messages are never parsed as HTML."""
     expect = playwright.expect
     expect.set_options(timeout=MILLISECONDS)
     errors: list[object] = []
-    with program("examples/chat/chat.py", "--port", "0") as (_, url):
+    with example("examples/chat/chat.py", "--port", "0") as (_, url):
         pages = []
         for name in ("Ann", "Bob"):
             page = browser.new_page(viewport={"width": 800, "height": 560})
@@ -120,10 +120,10 @@ def test_two_pages_chat(browser: Any, tmp_path: Path) -> None:
             page.fill("#text", text)
             page.press("#text", "Enter")
             for other in pages:
-                expect(other.locator("#talk li").last).to_have_text(re.compile(re.escape(text)))
+                expect(other.locator("#messages li").last).to_have_text(re.compile(re.escape(text)))
         keep_screenshot(ann, "chat", tmp_path)
         bob.close()
-        expect(ann.locator("#talk li").last).to_have_text("Bob left")
+        expect(ann.locator("#messages li").last).to_have_text("Bob left")
         expect(ann.locator("#names li")).to_have_text(["Ann"])
         ann.close()
     assert errors == []

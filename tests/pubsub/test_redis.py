@@ -1,4 +1,4 @@
-"""Hubs that meet at a real Redis server: the wire, other programs, who is let in."""
+"""Hubs connected by a Redis server: format, other programs, authentication, TLS."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from trioglock import (
 from trioglock.pubsub import Hub, Message, RedisBroker, publish
 
 
-async def test_hubs_of_two_processes_hear_each_other(redis: RealRedis) -> None:
-    """Each message comes to every hub of the name once, its own included, as it was."""
+async def test_hubs_of_one_name_receive_each_others_messages(redis: RealRedis) -> None:
+    """Once each, including their own."""
     with trio.fail_after(SECONDS):
         async with Hub(broker=redis.broker()) as one, Hub(broker=redis.broker()) as two:
             subscriptions = [hub.subscribe("*") for hub in (one, two)]
@@ -42,18 +42,18 @@ async def test_hubs_of_two_processes_hear_each_other(redis: RealRedis) -> None:
                 assert [await subscription.__anext__() for _ in expected] == expected
 
 
-async def test_plain_publish_reaches_a_browser(redis: RealRedis) -> None:
-    """What ``redis-cli PUBLISH trioglock/news hello`` sends, as sock-drawer's client does."""
+async def test_plain_publish_reaches_a_client(redis: RealRedis) -> None:
+    """``redis-cli PUBLISH trioglock/news hello``, as in sock-drawer."""
     hub = Hub(broker=redis.broker())
-    async with served(hub) as url, connect(url + "news") as browser:
+    async with served(hub) as url, connect(url + "news") as client:
         await joined(hub, 1)
         redis.publish_plainly("trioglock/news", b"hello")
         redis.publish_plainly("trioglock/", b"all")
-        assert [await browser.receive() for _ in range(2)] == ["hello", "all"]
+        assert [await client.receive() for _ in range(2)] == ["hello", "all"]
 
 
-async def test_a_plain_subscriber_sees_what_hubs_publish(redis: RealRedis) -> None:
-    """The channel on the wire is ``<name>/<channel>``, the payload the message alone."""
+async def test_a_plain_subscriber_receives_messages_of_hubs(redis: RealRedis) -> None:
+    """The Redis channel is ``<name>/<channel>``, the payload is the message."""
     with trio.fail_after(SECONDS):
         stream = await trio.open_tcp_stream("127.0.0.1", redis.port)
         async with stream, Hub("app", redis.broker()) as hub:
@@ -68,8 +68,8 @@ async def test_a_plain_subscriber_sees_what_hubs_publish(redis: RealRedis) -> No
             assert b"$4\r\napp/\r\n$1\r\n\xff\r\n" in got
 
 
-async def test_hubs_whose_names_begin_the_same_are_apart(redis: RealRedis) -> None:
-    """The pattern lets through what is not ours; the hub does not."""
+async def test_hubs_whose_names_have_a_common_prefix(redis: RealRedis) -> None:
+    """The Redis pattern matches both; each hub discards the messages of the other."""
     with trio.fail_after(SECONDS):
         async with Hub("app", redis.broker()) as hub, Hub("apple", redis.broker()) as other:
             subscription, theirs = hub.subscribe("*"), other.subscribe("*")
@@ -82,8 +82,8 @@ async def test_hubs_whose_names_begin_the_same_are_apart(redis: RealRedis) -> No
             assert hub.statistics().received == other.statistics().received == 1
 
 
-async def test_many_tasks_publish_at_a_time(redis: RealRedis) -> None:
-    """More than may be under way: each has its turn, and its own messages stay in order."""
+async def test_more_publishers_than_pending_commands(redis: RealRedis) -> None:
+    """All publish, and the messages of each stay in order."""
     async with Hub(broker=redis.broker(), max_queue=10_000) as hub:
         subscription = hub.subscribe("x")
 
@@ -102,8 +102,8 @@ async def test_many_tasks_publish_at_a_time(redis: RealRedis) -> None:
         assert set(map(tuple, seen.values())) == {tuple("01234")}
 
 
-async def test_a_cancelled_publish_leaves_the_others_alone(redis: RealRedis) -> None:
-    """The answer to it is not taken for another's."""
+async def test_a_cancelled_publish_does_not_affect_others(redis: RealRedis) -> None:
+    """Its reply is not taken for that of another command."""
     with trio.fail_after(SECONDS):
         async with Hub(broker=redis.broker()) as hub:
             subscription = hub.subscribe("x")
@@ -118,30 +118,28 @@ async def test_a_cancelled_publish_leaves_the_others_alone(redis: RealRedis) -> 
             assert set(got) >= {*map(str, range(0, 20, 2)), "last"}
 
 
-# Programs without trio.
+# publish() without trio.
 
 
 async def test_publish_without_trio(redis: RealRedis) -> None:
-    """A plain call, from any thread; with the hub's name, and to everyone."""
     with trio.fail_after(SECONDS):
         async with Hub(broker=redis.broker()) as hub, Hub("app", redis.broker()) as app:
             subscription, apps = hub.subscribe("*"), app.subscribe("*")
 
-            def program() -> None:
+            def call() -> None:
                 publish("text", channel="x", url=redis.url)
                 publish(b"\xff", url=redis.url)
                 publish("app", channel="y", url=redis.url, name="app", timeout=None)
 
-            await trio.to_thread.run_sync(program)
+            await trio.to_thread.run_sync(call)
             expected = [Message("x", "text"), Message("", b"\xff")]
             assert [await subscription.__anext__() for _ in range(2)] == expected
             assert await apps.__anext__() == Message("y", "app")
 
 
-def test_publish_says_what_is_wrong(redis_port_of_nobody: int) -> None:
-    """Nobody there, or arguments that do not fit."""
-    url = f"redis://127.0.0.1:{redis_port_of_nobody}"
-    with pytest.raises(BrokerUnavailable, match="not reached"):
+def test_errors_of_publish(unused_port: int) -> None:
+    url = f"redis://127.0.0.1:{unused_port}"
+    with pytest.raises(BrokerUnavailable, match="could not reach Redis"):
         publish("x", url=url, timeout=1)
     bad: list[tuple[dict[str, Any], str]] = [
         ({"url": "http://x"}, "redis://"),
@@ -150,33 +148,31 @@ def test_publish_says_what_is_wrong(redis_port_of_nobody: int) -> None:
         ({"timeout": 0}, "timeout"),
         ({"history": 0}, "history"),
     ]
-    for arguments, complaint in bad:
-        with pytest.raises(InvalidOption, match=complaint):
+    for arguments, message in bad:
+        with pytest.raises(InvalidOption, match=message):
             publish("x", **{"url": url, **arguments})
     with pytest.raises(TrioglockError, match="str or bytes-like"):
         publish(1, url=url)  # type: ignore[arg-type]
 
 
-async def test_publish_refuses_to_block_trio() -> None:
-    """It says what to use instead."""
+async def test_publish_raises_in_a_trio_task() -> None:
     with pytest.raises(UsageError, match=r"await hub.publish\(\)"):
         publish("x")
 
 
 @pytest.fixture
-def redis_port_of_nobody() -> int:
-    """A port on which nothing listens."""
+def unused_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
 
 
-# Who is let in, and how.
+# Authentication and addresses.
 
 
-async def test_a_password(tmp_path: Path) -> None:
-    """In the URL, for the default user and for one of one's own; a wrong one is refused at once."""
+async def test_passwords() -> None:
+    """Of the default user and of another; a wrong one is an error immediately."""
     users = ["--requirepass", "secret", "--user", "ann", "on", ">pw", "allchannels", "+@all", "~*"]
     with real_redis(*users) as redis, trio.fail_after(SECONDS):
         where = f"127.0.0.1:{redis.port}"
@@ -184,9 +180,9 @@ async def test_a_password(tmp_path: Path) -> None:
             async with Hub(broker=RedisBroker(f"redis://{user}@{where}/2")) as hub:
                 await hub.publish("x")
                 await trio.to_thread.run_sync(partial(publish, "x", url=f"redis://{user}@{where}"))
-        for user, complaint in [("", "NOAUTH"), (":wrong@", "WRONGPASS"), ("bob:pw@", "WRONGPASS")]:
+        for user, code in [("", "NOAUTH"), (":wrong@", "WRONGPASS"), ("bob:pw@", "WRONGPASS")]:
             url = f"redis://{user}{where}"
-            with pytest.raises(BrokerError, match=complaint):
+            with pytest.raises(BrokerError, match=code):
                 async with Hub(broker=RedisBroker(url)):
                     pass
             with pytest.raises(BrokerError):
@@ -196,11 +192,9 @@ async def test_a_password(tmp_path: Path) -> None:
 NO_PUBLISH = ("--user", "default", "on", "nopass", "+@all", "-publish", "allchannels")
 
 
-async def test_what_redis_refuses_is_raised() -> None:
-    """The publisher is told Redis's own words, and the hub goes on."""
-    with real_redis(
-        *["--user", "default", "on", "nopass", "+@all", "-publish", "allchannels"]
-    ) as redis:
+async def test_an_error_of_redis_is_raised() -> None:
+    """With the text of Redis; the hub continues."""
+    with real_redis(*NO_PUBLISH) as redis:
         with trio.fail_after(SECONDS):
             async with Hub(broker=redis.broker()) as hub:
                 for _ in range(2):
@@ -209,7 +203,6 @@ async def test_what_redis_refuses_is_raised() -> None:
 
 
 async def test_a_unix_socket(tmp_path: Path) -> None:
-    """``unix:///path``."""
     path = tmp_path / "redis.sock"
     with real_redis("--unixsocket", str(path)), trio.fail_after(SECONDS):
         async with Hub(broker=RedisBroker(f"unix://{path}")) as hub:
@@ -219,7 +212,7 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
 
 
 async def test_tls(redis: RealRedis) -> None:
-    """``rediss://``, with a certificate that is trusted; one that is not is told."""
+    """A certificate that is not trusted is the cause of the exception."""
     authority = trustme.CA()
     tls, mine = (ssl.create_default_context(purpose) for purpose in ssl.Purpose)
     authority.issue_cert("localhost").configure_cert(mine)
@@ -228,14 +221,14 @@ async def test_tls(redis: RealRedis) -> None:
     async def decrypt(near: trio.SSLStream[trio.SocketStream]) -> None:
         far = await trio.open_tcp_stream("127.0.0.1", redis.port)
         async with near, far, trio.open_nursery() as nursery:
-            nursery.start_soon(pump, near, far)
-            await pump(far, near)
+            nursery.start_soon(copy, near, far)
+            await copy(far, near)
             nursery.cancel_scope.cancel()
 
-    async def pump(here: trio.abc.Stream, there: trio.abc.Stream) -> None:
+    async def copy(source: trio.abc.Stream, target: trio.abc.Stream) -> None:
         with suppress(trio.BrokenResourceError):
-            while data := await here.receive_some():
-                await there.send_all(data)
+            while data := await source.receive_some():
+                await target.send_all(data)
 
     [listener] = await trio.open_ssl_over_tcp_listeners(0, mine, host="127.0.0.1")
     url = f"rediss://localhost:{listener.transport_listener.socket.getsockname()[1]}"  # type: ignore[attr-defined]
@@ -255,24 +248,21 @@ async def test_tls(redis: RealRedis) -> None:
 
 
 def chain(error: BaseException) -> list[BaseException]:
-    """An exception and its causes."""
     return [error] if error.__cause__ is None else [error, *chain(error.__cause__)]
 
 
-async def test_nobody_there(redis_port_of_nobody: int) -> None:
-    """Entering the block waits for Redis, for a while, and says in the end where it was not."""
-    broker = RedisBroker(f"redis://127.0.0.1:{redis_port_of_nobody}", open_timeout=0.3)
+async def test_a_server_that_cannot_be_reached(unused_port: int) -> None:
+    broker = RedisBroker(f"redis://127.0.0.1:{unused_port}", open_timeout=0.3)
     with (
         trio.fail_after(SECONDS),
-        pytest.raises(BrokerUnavailable, match="was not reached") as caught,
+        pytest.raises(BrokerUnavailable, match="could not reach Redis") as caught,
     ):
         async with Hub(broker=broker):
             pass
-    assert "no connection" in str(caught.value.__cause__)
+    assert "could not connect" in str(caught.value.__cause__)
 
 
-async def test_a_server_that_is_no_redis() -> None:
-    """It is told apart, whatever it says."""
+async def test_a_server_that_is_not_redis() -> None:
 
     async def web_server(stream: trio.SocketStream) -> None:
         await stream.receive_some()
@@ -286,36 +276,35 @@ async def test_a_server_that_is_no_redis() -> None:
             with pytest.raises(BrokerUnavailable) as caught:
                 async with Hub(broker=RedisBroker(url, open_timeout=0.3)):
                     pass
-            assert "that is not Redis" in str(caught.value.__cause__)
+            assert "does not speak the Redis protocol" in str(caught.value.__cause__)
             nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         ({"url": "http://localhost"}, "begins with redis://, rediss:// or unix://, not http"),
         ({"url": "redis://localhost:port"}, "not a Redis URL"),
-        ({"url": "redis://" + "a" * 70}, "names a host, not 'aaa"),
-        ({"url": "redis://a..b"}, r"names a host, not 'a\.\.b'"),
-        ({"url": "unix://"}, "names a path"),
+        ({"url": "redis://" + "a" * 70}, "needs a valid host, not 'aaa"),
+        ({"url": "redis://a..b"}, r"needs a valid host, not 'a\.\.b'"),
+        ({"url": "unix://"}, "needs a path"),
         ({"url": "redis://localhost?ssl_cert_reqs=none"}, "ssl_context"),
-        ({"url": 6379}, "is a str"),
-        ({"history": 0}, "history is at least 1"),
+        ({"url": 6379}, "must be a str"),
+        ({"history": 0}, "history must be at least 1"),
         ({"open_timeout": 0}, "open_timeout"),
         ({"publish_timeout": -1}, "publish_timeout"),
         ({"health_interval": None}, "health_interval"),
         ({"health_timeout": None}, "health_timeout"),
-        ({"backoff": 3}, "backoff is a Backoff"),
+        ({"backoff": 3}, "must be a Backoff"),
     ],
 )
-def test_bad_arguments(arguments: dict[str, Any], complaint: str) -> None:
-    """Each is refused at once, with what is allowed."""
-    with pytest.raises(InvalidOption, match=complaint):
+def test_invalid_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
         RedisBroker(**arguments)
 
 
 def test_passwords_are_not_shown() -> None:
-    """Neither by the broker nor by what it is made of."""
+    """Neither in the repr of the broker nor in those of its attributes."""
     broker = RedisBroker(
         "rediss://ann:secret@db.example:1/3", ssl_context=ssl.create_default_context()
     )
@@ -323,8 +312,8 @@ def test_passwords_are_not_shown() -> None:
     assert "secret" not in repr(vars(broker))
 
 
-def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package imports without it; what needs it says what to install."""
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package imports without it."""
     monkeypatch.setitem(sys.modules, "hiredis", None)
     importlib.import_module("trioglock.pubsub")
     for call in (RedisBroker, lambda: publish("x")):

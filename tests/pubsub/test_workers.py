@@ -1,4 +1,4 @@
-"""``trioglock serve``: one process or several on one port, joined by Redis, renewed and drained."""
+"""``trioglock serve`` with one process and with several on one port."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ broken = 1
 """
 
 
-class Command:
+class ServeCommand:
     """A running ``trioglock serve``."""
 
     def __init__(self, process: trio.Process, url: str) -> None:
@@ -39,25 +39,25 @@ class Command:
         self.url = url
 
     async def line(self) -> str:
-        """The next line that it prints."""
+        """Return the next line of output."""
         assert self.process.stdout is not None
         line = b""
         while not line.endswith(b"\n"):
             byte = await self.process.stdout.receive_some(1)
-            assert byte, f"it ended: {line!r}"
+            assert byte, f"the process ended: {line!r}"
             line += byte
         return line.decode().strip()
 
 
 @asynccontextmanager
-async def running(*arguments: str, cwd: Path = ROOT) -> AsyncIterator[Command]:
-    """The command for the time of a block; SIGTERM ends it with 0 and leaves nobody behind."""
+async def running(*arguments: str, cwd: Path = ROOT) -> AsyncIterator[ServeCommand]:
+    """Run the command for the duration of a block; SIGTERM ends it and all its workers."""
     command = [sys.executable, "-m", "trioglock", "serve", "--port", "0", *arguments]
     with trio.fail_after(SECONDS):
         process = await trio.lowlevel.open_process(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd
         )
-        running = Command(process, "")
+        running = ServeCommand(process, "")
         try:
             words = (await running.line()).split()
             assert words[:2] == ["serving", "on"]
@@ -77,46 +77,47 @@ async def running(*arguments: str, cwd: Path = ROOT) -> AsyncIterator[Command]:
 
 
 async def pid_at(url: str) -> int:
-    """Which process serves a new connection."""
+    """Return the id of the process that serves a new connection."""
     async with connect(url, open_timeout=5) as conn:
         return int(await conn.receive())
 
 
-async def test_a_hub_from_a_shell() -> None:
-    """Without any argument: what sock-drawer's server does, in one process."""
+async def test_a_hub_without_arguments() -> None:
     async with running() as command, connect(command.url + "x") as conn:
         await conn.send("hello")
         await conn.ping()
 
 
+@pytest.mark.slow
 async def test_two_processes_and_one_redis(redis: RealRedis) -> None:
-    """What is published reaches the browsers of both, once each."""
+    """A message reaches the clients of both once."""
     arguments = ("--redis", redis.url, "--workers", "2")
     async with running(*arguments) as command, trio.open_nursery() as nursery:
         got: list[list[str]] = [[] for _ in range(20)]
 
-        async def listen(heard: list[str]) -> None:
+        async def listen(received: list[str]) -> None:
             async with connect(command.url + "news") as conn:
                 while True:
-                    heard.append(await conn.receive())
+                    received.append(await conn.receive())
 
-        for heard in got:
-            nursery.start_soon(listen, heard)
-        # Published until all have heard something: then all listen.
+        for received in got:
+            nursery.start_soon(listen, received)
+        # Once every client has received a message, all are subscribed.
         while min(map(len, got)) == 0:
-            redis.publish_plainly("trioglock/news", b"anybody?")
+            redis.publish_plainly("trioglock/news", b"ready?")
             await trio.sleep(0.05)
         for text in ("one", "two", "the end"):
             redis.publish_plainly("trioglock/news", text.encode())
-        while not all(heard[-1] == "the end" for heard in got):
+        while not all(received[-1] == "the end" for received in got):
             await trio.sleep(0.01)
-        for heard in got:
-            assert [text for text in heard if text != "anybody?"] == ["one", "two", "the end"]
+        for received in got:
+            assert [text for text in received if text != "ready?"] == ["one", "two", "the end"]
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_workers_share_the_port_and_are_replaced(tmp_path: Path) -> None:
-    """A worker that is killed is started again; SIGHUP replaces all, and nobody is refused."""
+    """A killed worker is restarted; SIGHUP replaces all without refusing connections."""
     (tmp_path / "who.py").write_text(WHO)
     async with running("who:Who", "--workers", "2", cwd=tmp_path) as command:
         first: set[int] = set()
@@ -143,8 +144,9 @@ async def test_workers_share_the_port_and_are_replaced(tmp_path: Path) -> None:
         assert not third & old
 
 
-async def test_a_renewal_asked_for_during_another(tmp_path: Path) -> None:
-    """What was changed after the first worker was replaced comes into force, too."""
+@pytest.mark.slow
+async def test_a_second_sighup_during_a_replacement(tmp_path: Path) -> None:
+    """It replaces all workers once more."""
     (tmp_path / "who.py").write_text(WHO)
     async with running("who:Who", "--workers", "2", cwd=tmp_path) as command:
         old: dict[int, Any] = {}
@@ -170,7 +172,7 @@ async def test_a_renewal_asked_for_during_another(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 async def test_one_process_drains(tmp_path: Path, name: str) -> None:
-    """Whichever signal ends it: 1001 to who is there, exit code 0."""
+    """On each signal, connected clients receive 1001 and the exit code is 0."""
     (tmp_path / "who.py").write_text(WHO)
     async with running("who:Who", cwd=tmp_path) as command, connect(command.url) as conn:
         await conn.receive()
@@ -180,8 +182,8 @@ async def test_one_process_drains(tmp_path: Path, name: str) -> None:
         assert await command.process.wait() == 0
 
 
-async def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
-    """Even when it is killed: they drain, and close with 1001."""
+async def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    """Even if it is killed, they close connections with 1001."""
     (tmp_path / "who.py").write_text(WHO)
     with pytest.raises(ConnectionClosedOK) as caught:
         async with (
@@ -194,8 +196,9 @@ async def test_workers_end_with_the_process_that_started_them(tmp_path: Path) ->
     assert caught.value.code == 1001
 
 
+@pytest.mark.slow
 async def test_a_target_that_does_not_start(tmp_path: Path) -> None:
-    """The command says why and ends with 1, with one worker or several."""
+    """The command prints the reason and exits with 1, with one worker or several."""
     (tmp_path / "who.py").write_text(WHO)
     for more in ((), ("--workers", "2")):
         start = ("-m", "trioglock", "serve", "--port", "0", *more)
@@ -205,7 +208,7 @@ async def test_a_target_that_does_not_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
         (["--workers", "0"], "--workers is at least 1"),
         (["--workers", "2"], "needs --redis"),
@@ -218,10 +221,10 @@ async def test_a_target_that_does_not_start(tmp_path: Path) -> None:
         (["--redis", "http://"], "a Redis URL begins with"),
     ],
 )
-def test_bad_arguments(
-    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_arguments(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each is told; what makes no sense is 2, what cannot be imported 1."""
-    code = 1 if complaint in ("cannot be imported", "json has no x") else 2
+    """The exit code is 2, or 1 if the target cannot be imported."""
+    code = 1 if message in ("cannot be imported", "json has no x") else 2
     assert main(["serve", "--port", "0", *arguments]) == code
-    assert complaint in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import routing
-from trioglock.codecs.libraries import JSON_LIBRARIES
+from trioglock.codecs.json import LIBRARIES
 
 
 def test_the_cost_of_routing_is_measured(
@@ -16,5 +16,5 @@ def test_the_cost_of_routing_is_measured(
     monkeypatch.setattr(routing, "EVENTS", 100)
     assert routing.main() in (0, 1)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 * len(JSON_LIBRARIES)
+    assert len(lines) == 3 * len(LIBRARIES)
     assert all("routing costs" in line and "limit 1.5" in line for line in lines)

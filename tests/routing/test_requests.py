@@ -11,36 +11,36 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.routing.streams import FaultyStream
 from trioglock import (
     Backoff,
     Close,
+    Connection,
     ConnectionClosed,
     ConnectionLost,
     InvalidOption,
-    TrioWebsocketTransport,
     UsageError,
-)
-from trioglock.routing import (
-    EventConnection,
-    EventSocket,
-    RequestLost,
-    RequestTimeout,
-    Router,
     connect,
 )
+from trioglock.routing import EventSocket, RequestLost, RequestTimeout, Router
 from trioglock.testing import MockPeer, MockServer
 
 
 @asynccontextmanager
 async def pair(
-    socket: EventSocket[Any] | Router | None = None, **options: Any
-) -> AsyncIterator[tuple[EventConnection[Any], MockPeer, MockServer]]:
-    """A connection in memory and its server's end."""
+    socket: EventSocket[Any], **options: Any
+) -> AsyncIterator[tuple[Connection[Any], MockPeer, MockServer]]:
+    """A connection in memory, with the server's end of it."""
     async with (
         MockServer(memory=True) as server,
         connect(server.url, socket, stream=server.open_stream, **options) as conn,
     ):
         yield conn, await server.accept(), server
+
+
+@pytest.fixture
+def socket() -> EventSocket[Any]:
+    return EventSocket()
 
 
 async def asked(peer: MockPeer) -> dict[str, Any]:
@@ -52,13 +52,15 @@ async def answer(peer: MockPeer, request: dict[str, Any], **more: Any) -> None:
     await peer.send(json.dumps({"event": request["event"], "ref": request["ref"], **more}))
 
 
-async def test_each_request_gets_its_own_answer(autojump_clock: MockClock) -> None:
+async def test_each_request_gets_its_own_answer(
+    autojump_clock: MockClock, socket: EventSocket[Any]
+) -> None:
     """In whatever order they come; events in between go to the router."""
     answers: dict[str, Any] = {}
-    async with pair() as (conn, peer, _), trio.open_nursery() as nursery:
+    async with pair(socket) as (conn, peer, _), trio.open_nursery() as nursery:
 
         async def ask(event: str) -> None:
-            answers[event] = await conn.request(event, {"n": event})
+            answers[event] = await socket.request(event, {"n": event})
 
         for event in ("a", "b", "c"):
             nursery.start_soon(ask, event)
@@ -72,31 +74,33 @@ async def test_each_request_gets_its_own_answer(autojump_clock: MockClock) -> No
     assert {event: got["status"] for event, got in answers.items()} == {
         "a": "A", "b": "B", "c": "C",
     }  # fmt: skip
-    assert not conn.socket.requests
+    assert not socket.requests
 
 
-async def test_no_answer_in_time(autojump_clock: MockClock) -> None:
+async def test_no_answer_in_time(autojump_clock: MockClock, socket: EventSocket[Any]) -> None:
     """RequestTimeout names the event; the late answer and a second one are plain events."""
-    async with pair() as (conn, peer, _):
+    async with pair(socket) as (conn, peer, _):
         began = trio.current_time()
         with pytest.raises(RequestTimeout, match="no answer to 'a' within 3 seconds") as caught:
-            await conn.request("a", timeout=3)
+            await socket.request("a", timeout=3)
         assert (caught.value.event, caught.value.timeout) == ("a", 3)
         assert isinstance(caught.value, TimeoutError)
         assert trio.current_time() - began == 3
         request = await asked(peer)
         assert "payload" not in request
-        assert not conn.socket.requests
+        assert not socket.requests
         await answer(peer, request, status="late")
         assert (await conn.receive())["status"] == "late"
 
 
-async def test_a_second_answer_is_an_event(autojump_clock: MockClock) -> None:
+async def test_a_second_answer_is_an_event(
+    autojump_clock: MockClock, socket: EventSocket[Any]
+) -> None:
     """So is one with a ref that never was, or that is no text."""
-    async with pair() as (conn, peer, _), trio.open_nursery() as nursery:
+    async with pair(socket) as (conn, peer, _), trio.open_nursery() as nursery:
 
         async def ask() -> None:
-            assert (await conn.request("a"))["n"] == 1
+            assert (await socket.request("a"))["n"] == 1
 
         nursery.start_soon(ask)
         request = await asked(peer)
@@ -110,23 +114,30 @@ async def test_a_second_answer_is_an_event(autojump_clock: MockClock) -> None:
         assert (await conn.receive())["n"] == 2
 
 
-async def test_a_cancelled_request_leaves_nothing(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_request_leaves_nothing(
+    autojump_clock: MockClock, socket: EventSocket[Any]
+) -> None:
     """Whenever it is cancelled, while it sends or while it waits."""
-    async with pair() as (conn, _, __):
+    async with pair(socket) as (conn, _, __):
         with trio.move_on_after(1):
-            await conn.request("a", timeout=None)
-        assert not conn.socket.requests
+            await socket.request("a", timeout=None)
+        assert not socket.requests
         with trio.CancelScope() as scope:
             scope.cancel()
-            await conn.request("a")
-        assert not conn.socket.requests
-        assert conn.connection.statistics().messages_sent == 1
+            await socket.request("a")
+        assert not socket.requests
+        assert conn.statistics().messages_sent == 1
 
 
-async def test_requests_end_with_their_link(autojump_clock: MockClock) -> None:
+async def test_requests_end_with_their_link(
+    autojump_clock: MockClock, socket: EventSocket[Any]
+) -> None:
     """RequestLost at once, with the reason; asked again over the next link, it is answered."""
     backoff = Backoff(initial=1, jitter="none")
-    async with pair(reconnect=backoff) as (conn, peer, server), trio.open_nursery() as nursery:
+    async with (
+        pair(socket, reconnect=backoff) as (_, peer, server),
+        trio.open_nursery() as nursery,
+    ):
 
         async def break_it() -> None:
             await asked(peer)
@@ -134,7 +145,7 @@ async def test_requests_end_with_their_link(autojump_clock: MockClock) -> None:
 
         nursery.start_soon(break_it)
         with pytest.raises(RequestLost, match="before 'a' was answered") as caught:
-            await conn.request("a", timeout=None)
+            await socket.request("a", timeout=None)
         assert isinstance(caught.value.reason, ConnectionLost)
 
         async def serve() -> None:
@@ -142,15 +153,18 @@ async def test_requests_end_with_their_link(autojump_clock: MockClock) -> None:
             await answer(second, await asked(second))
 
         nursery.start_soon(serve)
-        assert (await conn.request("b"))["event"] == "b"  # waits for the link, and goes over it
+        assert (await socket.request("b"))["event"] == "b"  # waits for the link, and goes over it
 
 
 async def test_a_request_during_an_outage_survives_failed_attempts(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, socket: EventSocket[Any]
 ) -> None:
     """It was not sent yet, so a refused handshake is not its end; time is."""
     backoff = Backoff(initial=1, multiplier=1, jitter="none")
-    async with pair(reconnect=backoff) as (conn, peer, server), trio.open_nursery() as nursery:
+    async with (
+        pair(socket, reconnect=backoff) as (conn, peer, server),
+        trio.open_nursery() as nursery,
+    ):
         server.reject(503, times=3)
         await peer.abort()
         while conn.status.value == "open":
@@ -162,22 +176,24 @@ async def test_a_request_during_an_outage_survives_failed_attempts(
                 await answer(second, await asked(second))
 
         with pytest.raises(RequestTimeout):
-            await conn.request("a", timeout=0.5)
+            await socket.request("a", timeout=0.5)
         nursery.start_soon(serve)
-        assert (await conn.request("b", timeout=60))["event"] == "b"
+        assert (await socket.request("b", timeout=60))["event"] == "b"
         # The first one was queued, so it went out all the same; its answer is an event now.
         assert (await conn.receive())["event"] == "a"
-        assert conn.connection.statistics().reconnects == 1
+        assert conn.statistics().reconnects == 1
 
 
-async def test_the_end_of_the_connection_ends_requests(autojump_clock: MockClock) -> None:
+async def test_the_end_of_the_connection_ends_requests(
+    autojump_clock: MockClock, socket: EventSocket[Any]
+) -> None:
     """Closed by us, closed by the peer, aborted: no request hangs, and later ones say so."""
     for end in ("close", "peer", "abort"):
-        async with pair() as (conn, peer, _), trio.open_nursery() as nursery:
+        async with pair(socket) as (conn, peer, _), trio.open_nursery() as nursery:
 
-            async def ask(conn: EventConnection[Any] = conn) -> None:
+            async def ask() -> None:
                 with pytest.raises(RequestLost):
-                    await conn.request("a", timeout=None)
+                    await socket.request("a", timeout=None)
 
             nursery.start_soon(ask)
             await asked(peer)
@@ -187,96 +203,148 @@ async def test_the_end_of_the_connection_ends_requests(autojump_clock: MockClock
             elif end == "peer":
                 await peer.close(1000)
             else:
-                conn.connection.abort()
+                conn.abort()
             await conn.wait_closed()
             with pytest.raises(ConnectionClosed):
-                await conn.request("b")
-            assert not conn.socket.requests
+                await socket.request("b")
+            assert not socket.requests
 
 
-async def test_one_socket_serves_two_connections(autojump_clock: MockClock) -> None:
-    """The end of one does not touch the requests of the other."""
-    socket = EventSocket[Any]()
-    async with (
-        pair(socket) as (one, first, _),
-        pair(socket) as (two, second, __),
-        trio.open_nursery() as nursery,
-    ):
-        done = trio.Event()
+async def test_a_second_connection_is_refused(
+    autojump_clock: MockClock, socket: EventSocket[Any]
+) -> None:
+    """UsageError while the first one lasts, which is not affected; afterwards it is allowed."""
+    async with pair(socket) as (_, peer, __), trio.open_nursery() as nursery:
 
-        async def ask() -> None:
-            assert (await two.request("b"))["status"] == "fine"
-            done.set()
+        async def serve() -> None:
+            await answer(peer, await asked(peer), status="fine")
 
-        nursery.start_soon(ask)
-        request = await asked(second)
-        await first.close(1000)
-        await one.wait_closed()
-        await trio.sleep(1)
-        assert not done.is_set()
-        await answer(second, request, status="fine")
-        await done.wait()
+        with pytest.raises(UsageError, match=r"belongs to <Connection.*create another one"):
+            async with pair(socket) as (second, _, __):
+                await second.wait_closed()
+        nursery.start_soon(serve)
+        assert (await socket.request("a"))["status"] == "fine"
+    async with pair(socket) as (_, peer, __), trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        assert (await socket.request("a"))["status"] == "fine"
 
 
-async def test_requests_inside_handlers_are_refused(autojump_clock: MockClock) -> None:
+async def test_requests_inside_handlers_are_refused(
+    autojump_clock: MockClock, socket: EventSocket[Any]
+) -> None:
     """They would wait for themselves: UsageError at once."""
     router = Router()
-    inside: list[EventConnection[Any]] = []
 
     @router.on("ask")
     async def ask(event: Any, state: Any) -> tuple[Any, Any]:
         with pytest.raises(UsageError):
-            await inside[0].request("a")
+            await socket.request("a")
         return "refused", state
 
-    async with pair(router) as (conn, peer, _):
-        inside.append(conn)
+    socket = EventSocket[Any](router)
+    async with pair(socket) as (conn, peer, _):
         await peer.send('{"event":"ask"}')
         assert await conn.receive() == "refused"
-        assert not conn.socket.requests
+        assert not socket.requests
 
 
-async def test_arguments_are_checked(autojump_clock: MockClock) -> None:
+async def test_arguments_are_checked(autojump_clock: MockClock, socket: EventSocket[Any]) -> None:
     """Before anything is sent."""
-    async with pair() as (conn, _, __):
+    async with pair(socket) as (conn, _, __):
         for event in ("", 3, None):
             with pytest.raises(InvalidOption, match="event"):
-                await conn.request(event)  # type: ignore[arg-type]
+                await socket.request(event)  # type: ignore[arg-type]
         with pytest.raises(InvalidOption, match="timeout"):
-            await conn.request("a", timeout=-1)
-        assert conn.connection.statistics().messages_sent == 0
+            await socket.request("a", timeout=-1)
+        assert conn.statistics().messages_sent == 0
 
 
-async def test_it_is_a_connection(autojump_clock: MockClock) -> None:
-    """Send, cast, call, iterate, close: as usual."""
+class SilentOverrides(EventSocket[int]):
+    """Overrides every hook that EventSocket relies on, without calling super()."""
 
-    class Asked(EventSocket[int]):
-        def init_stream(self, info: Any) -> int:
-            return 1
+    def init_stream(self, info: Any) -> int:
+        return 1
 
-        def handle_cast(self, message: Any, state: int) -> tuple[Any, int]:
-            return ("cast", message), state + 1
+    def handle_connect(self, info: Any, state: int) -> tuple[Any, int]:
+        return None, state + 1
 
-        def handle_call(self, request: Any, state: int) -> tuple[Any, int]:
-            return state, state
+    def handle_disconnect(self, reason: Any, state: int) -> tuple[Any, int]:
+        return None, state
 
-    async with pair(Asked()) as (conn, peer, _):
-        await conn.send([1])
-        await peer.expect("[1]")
-        conn.cast("x")
-        assert [await conn.receive(), await conn.call("?")] == [("cast", "x"), 2]
-        conn.cast("y")
-        async for message in conn:
-            assert message == ("cast", "y")
-            break
-        assert "over <Connection" in repr(conn)
-        await peer.close(1000)
-        assert [m async for m in conn] == []
+    def terminate(self, reason: Any, state: int) -> None: ...
 
 
-@pytest.mark.parametrize("transport", [None, TrioWebsocketTransport()], ids=["native", "trio-ws"])
-async def test_over_real_sockets(transport: Any) -> None:
-    """Both real transports carry a thousand requests, twenty at a time."""
+class AsyncOverrides(SilentOverrides):
+    async def handle_connect(self, info: Any, state: int) -> tuple[Any, int]:
+        await trio.sleep(1)
+        return None, state + 1
+
+    async def handle_disconnect(self, reason: Any, state: int) -> tuple[Any, int]:
+        return None, state
+
+    async def terminate(self, reason: Any, state: int) -> None: ...
+
+
+@pytest.mark.parametrize("kind", [SilentOverrides, AsyncOverrides])
+async def test_overridden_hooks_need_no_super(autojump_clock: MockClock, kind: Any) -> None:
+    """Requests are answered and lost as usual, and the hooks still run."""
+    socket = kind()
+    async with pair(socket) as (conn, peer, _), trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            await answer(peer, await asked(peer), n=1)
+            await asked(peer)
+            await peer.close(1000)
+
+        nursery.start_soon(serve)
+        assert (await socket.request("a"))["n"] == 1
+        with pytest.raises(RequestLost):
+            await socket.request("b", timeout=None)
+        assert conn.state == 2
+
+
+async def test_a_request_blocked_in_sending_ends_with_its_link(
+    autojump_clock: MockClock, socket: EventSocket[Any]
+) -> None:
+    """RequestLost at once, also where the send queue stays full over the outage."""
+    streams: list[FaultyStream] = []
+    async with MockServer(memory=True) as server:
+
+        async def open_stream() -> FaultyStream:
+            streams.append(FaultyStream(await server.open_stream()))
+            return streams[-1]
+
+        backoff = Backoff(initial=1, jitter="none")
+        async with (
+            connect(
+                server.url, socket, stream=open_stream, reconnect=backoff, write_limit=50
+            ) as conn,
+            trio.open_nursery() as nursery,
+        ):
+            peer = await server.accept()
+            streams[0].stuck = True
+            await conn.send("x" * 1000)
+
+            async def lose_link() -> None:
+                await trio.sleep(1)
+                await peer.abort()
+
+            nursery.start_soon(lose_link)
+            began = trio.current_time()
+            with pytest.raises(RequestLost):
+                await socket.request("a", timeout=None)
+            assert trio.current_time() - began == pytest.approx(1)
+            assert not socket.requests
+
+
+def test_a_request_without_a_connection_raises(socket: EventSocket[Any]) -> None:
+    """UsageError says to connect first."""
+    with pytest.raises(UsageError, match="not connected"):
+        trio.run(socket.request, "a")
+
+
+async def test_concurrent_requests_over_tcp(socket: EventSocket[Any]) -> None:
+    """A thousand requests, twenty at a time."""
 
     async def serve(peer: MockPeer) -> None:
         for _ in range(1000):
@@ -285,13 +353,13 @@ async def test_over_real_sockets(transport: Any) -> None:
     with trio.fail_after(20):
         async with (
             MockServer(serve) as server,
-            connect(server.url, transport=transport) as conn,
+            connect(server.url, socket),
             trio.open_nursery() as nursery,
         ):
 
             async def ask() -> None:
                 for _ in range(50):
-                    assert (await conn.request("a", {"x": 1}))["status"] == "success"
+                    assert (await socket.request("a", {"x": 1}))["status"] == "success"
 
             for _ in range(20):
                 nursery.start_soon(ask)

@@ -129,11 +129,11 @@ def test_nouns_handlers_and_routers_are_checked() -> None:
     for noun in ("a/", "*", "a/*", 3):
         with pytest.raises(InvalidOption, match="noun"):
             Router(noun)  # type: ignore[arg-type]
-    with pytest.raises(InvalidOption, match="a handler is a function"):
+    with pytest.raises(InvalidOption, match="a handler must be a function"):
         Router().on("a")("nothing")  # type: ignore[type-var]
     router = Router()
     for wrong in (router, "router"):
-        with pytest.raises(InvalidOption, match="another Router"):
+        with pytest.raises(InvalidOption, match="takes another Router"):
             router.include(wrong)  # type: ignore[arg-type]
 
 

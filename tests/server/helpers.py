@@ -1,4 +1,4 @@
-"""Servers in memory or on 127.0.0.1, our own clients, and clients written by hand."""
+"""Servers in memory or on 127.0.0.1, trioglock clients, and raw clients."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ KEY = b"\x37\xfa\x21\x3d"
 
 
 class Echo(Socket[None]):
-    """Sends everything back."""
+    """Echoes every message."""
 
     def handle_receive(self, frame: Any, state: None) -> tuple[object, None]:
         return Reply(frame), state
 
 
 async def echo(conn: Connection[None]) -> None:
-    """The same as a handler."""
+    """An echo handler."""
     async for message in conn:
         await conn.send(message)
 
 
 @dataclass(frozen=True)
 class Site:
-    """A server, and the way to it."""
+    """A server and its listener."""
 
     server: Server
     listener: MemoryListener
@@ -62,37 +62,37 @@ class Site:
         socket: Socket[Any] | None = None,
         **options: Unpack[ConnectOptions],
     ) -> AsyncIterator[Connection[Any]]:
-        """One of our own clients."""
+        """Connect a trioglock client."""
         url = f"ws://memory.test{path}"
         every: ConnectOptions = {**options, "stream": self.listener.open_stream}
         async with connect(url, socket or Socket(), **every) as conn:
             yield conn
 
     async def raw(self) -> RawClient:
-        """A client that says exactly what a test wants said."""
+        """A client that sends exactly the bytes of a test."""
         return RawClient(await self.listener.open_stream())
 
     async def upgraded(self) -> RawClient:
-        """One that has shaken hands."""
+        """A raw client after its opening handshake."""
         client = await self.raw()
-        await client.say(request())
+        await client.send(request())
         assert (await client.head()).startswith(b"HTTP/1.1 101 ")
         return client
 
     async def ask(self, data: bytes) -> Answer:
-        """The answer to a request that is no WebSocket's; the server ends the stream behind it."""
+        """The response to a plain request; the server then ends the stream."""
         client = await self.raw()
-        await client.say(data)
+        await client.send(data)
         return Answer(await client.everything())
 
 
 class LockstepListener(MemoryListener):
-    """Its streams hold nothing: what one end writes waits until the other reads it."""
+    """Its streams have no buffer: a write waits until the other end reads."""
 
     async def open_stream(self) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         near, far = trio.testing.lockstep_stream_pair()
-        self._dialed.send_nowait(far)
+        self._opened.send_nowait(far)
         return near
 
 
@@ -100,7 +100,7 @@ class LockstepListener(MemoryListener):
 async def serving(
     target: Any, listener: MemoryListener | None = None, **options: Unpack[ServeOptions]
 ) -> AsyncIterator[Site]:
-    """A server in memory: under ``MockClock`` no time passes that nobody waits for."""
+    """A server in memory, for tests with ``MockClock``."""
     listener = listener or MemoryListener()
     every: ServeOptions = {**options, "listeners": [listener]}
     async with serve(target, **every) as server:
@@ -139,7 +139,7 @@ def frame(head: int, payload: bytes) -> bytes:
 
 
 class Answer:
-    """An HTTP answer, taken apart."""
+    """A parsed HTTP response."""
 
     def __init__(self, data: bytes) -> None:
         head, _, self.body = data.partition(b"\r\n\r\n")
@@ -150,17 +150,17 @@ class Answer:
 
 
 class RawClient:
-    """A client that says exactly what a test wants said."""
+    """A client that sends exactly the bytes of a test."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self._buffer = b""
 
-    async def say(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)
 
     async def head(self) -> bytes:
-        """The head of the server's answer."""
+        """The head of the server's response."""
         while b"\r\n\r\n" not in self._buffer:
             data = await self.stream.receive_some()
             assert data, "the server hung up"
@@ -187,7 +187,7 @@ class RawClient:
         return int.from_bytes(payload[:2])
 
     async def everything(self) -> bytes:
-        """All that the server says until it hangs up."""
+        """All bytes until the server closes the stream."""
         while data := await self.stream.receive_some():
             self._buffer += data
         await self.stream.aclose()
@@ -195,7 +195,7 @@ class RawClient:
 
 
 def logged(caplog: pytest.LogCaptureFixture, level: str | None = None) -> list[str]:
-    """What the server has logged, at one level or any."""
+    """The messages in the server's log, at one level or any."""
     return [
         record.getMessage()
         for record in caplog.records

@@ -1,4 +1,4 @@
-"""Requests that are none, or too large: each is told why, logged once, and harms nobody."""
+"""Invalid or oversized requests: each gets its status and one log line."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ BAD_REQUESTS: dict[str, tuple[bytes, int]] = {
     "control characters in the target": (request("/a\x01\x1b[2J"), 400),
     "a bad extension": (request(Sec_WebSocket_Extensions="=;="), 400),
     "words": (b"HELO there\r\n\r\n", 400),
+    "HTTP/1.2": (request().replace(b"HTTP/1.1", b"HTTP/1.2"), 400),
+    "empty lines first": (b"\r\n\r\n" + request(), 400),
+    "an obsolete line fold": (request(X="1\r\n 2"), 400),
+    "a space before the colon": (request().replace(b"Upgrade: w", b"Upgrade : w"), 400),
+    "length and chunks": (
+        plain_request("/", "POST", "Content-Length: 3", "Transfer-Encoding: chunked"),
+        400,
+    ),
+    "two lengths": (plain_request("/", "POST", "Content-Length: 0", "Content-Length: 1"), 400),
+    "an unknown method": (plain_request("/", "BREW"), 400),
     "no name": (request().replace(b"Upgrade: w", b": w"), 400),
     "a TLS greeting": (b"\x16\x03\x01\x02\x00\x01", 400),
     "bare line feeds": (request().replace(b"\r\n", b"\n"), 400),
@@ -40,7 +50,7 @@ BAD_REQUESTS: dict[str, tuple[bytes, int]] = {
 async def test_a_bad_request_is_told_why(
     data: bytes, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The status that HTTP has for it, one line in the log, and the next client is served."""
+    """The matching status, one line in the log, and the next client is served."""
     caplog.set_level("INFO")
     async with serving(Echo) as site:
         answer = await site.ask(data)
@@ -54,12 +64,12 @@ async def test_a_bad_request_is_told_why(
 
 @pytest.mark.parametrize("size", [299, 300, 301])
 async def test_the_limit_of_the_head_is_exact(size: int) -> None:
-    """What comes behind the head does not count."""
+    """Bytes behind the head do not count."""
     head = request(X="x" * (size - len(request(X=""))))
     assert len(head) == size
     async with serving(Echo, max_header_size=300) as site:
         client = await site.raw()
-        await client.say(head + b"\x89\x80\0\0\0\0" * 50)
+        await client.send(head + b"\x89\x80\0\0\0\0" * 50)
         status = int((await client.head()).split()[1])
         assert status == (101 if size <= 300 else 431)
         await client.stream.aclose()
@@ -68,21 +78,21 @@ async def test_the_limit_of_the_head_is_exact(size: int) -> None:
 async def test_what_the_library_of_a_transport_refuses_by_itself_ends(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """trio-websocket cannot read such a header; nobody waits for it, and the next is served."""
+    """trio-websocket cannot read such a header; the connection ends, and the next is served."""
     caplog.set_level("INFO")
     with trio.fail_after(5):
         async with serving(Echo, transport=TrioWebsocketTransport(), max_connections=1) as site:
             client = await site.raw()
-            await client.say(request(Sec_WebSocket_Extensions="caf\xe9"))
+            await client.send(request(Sec_WebSocket_Extensions="caf\xe9"))
             assert b"101" not in await client.everything()
             async with site.dial() as conn:
                 await conn.ping()
     [line] = logged(caplog)
-    assert "broke off" in line
+    assert "connection lost" in line
 
 
 async def test_a_log_line_cannot_be_forged(caplog: pytest.LogCaptureFixture) -> None:
-    """What a client sends stays on the line that tells of it."""
+    """Text of a client stays on its log line."""
     caplog.set_level("INFO")
     async with serving(Echo, origins=[]) as site:
         await site.ask(b"GET /\n\x1b[2Jforged HTTP/9\r\n\r\n")

@@ -1,4 +1,4 @@
-"""``server.broadcast()``: to everyone, without waiting for anyone."""
+"""``server.broadcast()``: to every connection, without waiting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trioglock import Close, ConnectionInfo, InvalidFrame, Ping, Reply, Socket, 
 
 @on_both
 async def test_every_connection_gets_a_frame_as_it_is(transport: MakeTransport) -> None:
-    """Text, bytes or a ping, past ``handle_send``; the number says for how many."""
+    """Text, bytes or a ping, without ``handle_send``; returns the number of connections."""
 
     class Loud(Echo):
         def handle_send(self, message: str, state: None) -> tuple[str, None]:
@@ -34,7 +34,7 @@ async def test_every_connection_gets_a_frame_as_it_is(transport: MakeTransport) 
 
 
 async def test_many_broadcasts_in_a_row_stay_in_order() -> None:
-    """Over TCP, between what the connection's own hooks send."""
+    """Over TCP, between the frames of the connection's hooks."""
     with trio.fail_after(20):
         async with (
             serve(Echo, "127.0.0.1", 0, write_limit=2**20) as server,
@@ -52,7 +52,7 @@ async def test_many_broadcasts_in_a_row_stay_in_order() -> None:
 
 
 async def test_nobody_is_no_mistake() -> None:
-    """Nor is one who has just left."""
+    """Nor does a connection that has just closed."""
     with trio.fail_after(10):
         async with serving(Echo) as site:
             assert site.server.broadcast("anybody?") == 0
@@ -64,7 +64,7 @@ async def test_nobody_is_no_mistake() -> None:
 
 
 async def test_scenario_23_a_slow_client_holds_nobody_up() -> None:
-    """23: when its send queue is full it is passed over; the others get everything."""
+    """23: it is skipped while its send queue is full; the others get everything."""
     with trio.fail_after(10):
         async with serving(Echo, LockstepListener(), write_limit=5000) as site:
             slow = await site.upgraded()
@@ -83,7 +83,7 @@ async def test_scenario_23_a_slow_client_holds_nobody_up() -> None:
 
 
 async def test_a_broadcast_comes_behind_the_greeting(autojump_clock: object) -> None:
-    """A connection that is still being greeted is not there yet."""
+    """A connection is included once ``handle_connect`` has returned."""
 
     class Polite(Socket[None]):
         async def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[object, None]:
@@ -99,7 +99,7 @@ async def test_a_broadcast_comes_behind_the_greeting(autojump_clock: object) -> 
 
 
 async def test_one_that_is_closing_is_passed_over(autojump_clock: object) -> None:
-    """It gets nothing behind its Close frame."""
+    """It gets nothing after its Close frame."""
     async with serving(Echo) as site:
         client = await site.upgraded()
         await trio.testing.wait_all_tasks_blocked()
@@ -108,13 +108,13 @@ async def test_one_that_is_closing_is_passed_over(autojump_clock: object) -> Non
             await conn.aclose()
         assert site.server.broadcast("too late") == 0
         assert await client.close_code() == 1000
-        await client.say(frame(0x88, b"\x03\xe8"))
+        await client.send(frame(0x88, b"\x03\xe8"))
         assert await client.everything() == b""
 
 
 @pytest.mark.parametrize("wrong", [5, None, ["a"], Close(1000)])
-async def test_what_is_no_frame_is_refused_at_once(wrong: object) -> None:
-    """Also when nobody is there to get it."""
+async def test_what_is_no_frame_is_refused_immediately(wrong: object) -> None:
+    """Also without connections."""
     async with serving(Echo) as site:
         with pytest.raises(InvalidFrame):
             site.server.broadcast(wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Clients that others wrote, against our server: plain and TLS, on both transports.
+"""Clients of other libraries with our server: plain and TLS, on both transports.
 
 What each of them does, and what it expects, stands in :mod:`tests.server.clients.play`.
 """
@@ -30,7 +30,7 @@ SECONDS = 30
 
 @dataclass(frozen=True)
 class Certificate:
-    """What the server shows, and where clients find whom to trust."""
+    """The server's context, and the certificate that clients trust."""
 
     context: ssl.SSLContext
     authority: Path
@@ -47,7 +47,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 class Behaviours:
-    """The path says what the server does."""
+    """The path selects the server's behaviour."""
 
     def __init__(self) -> None:
         self._note, self._notes = trio.open_memory_channel[str](1)
@@ -79,7 +79,7 @@ class Behaviours:
 
 
 def command(library: str) -> list[str | Path]:
-    """What runs the client; Node's is installed on its first use."""
+    """The command of the client; Node's is installed on its first use."""
     if library != "node":
         return [sys.executable, CLIENTS / "play.py", library]
     node = which("node")
@@ -122,6 +122,6 @@ async def test_a_foreign_client_plays_all_of_it(
                 check=False,
                 env=environment,
             )
-            told = done.stdout.decode()
-            assert (done.returncode, told) == (0, "played\n"), told
+            output = done.stdout.decode()
+            assert (done.returncode, output) == (0, "played\n"), output
     assert logged(caplog) == []

@@ -1,4 +1,4 @@
-"""What the server's own code raises: its connection alone ends, with 1011, and one log entry."""
+"""Exceptions of the application: only its connection ends, with 1011 and one log entry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trioglock.transports import Link
 
 
 class Oops(Exception):
-    """What went wrong."""
+    """The exception of the tests."""
 
 
 class BadStart(Echo):
@@ -81,7 +81,7 @@ FAILING: list[Any] = [BadStart, BadGreeting, BadReceive, BadTask, bad_handler, b
 async def test_scenario_18_a_failure_ends_its_connection_alone(
     target: Any, transport: MakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """18: the client sees 1011, the log has the traceback once, the others are served."""
+    """18: the client gets 1011, the log has one traceback, other clients are served."""
     with trio.fail_after(10):
         async with serving(target, transport=transport()) as site:
             for _ in range(2):
@@ -100,7 +100,7 @@ async def test_scenario_18_a_failure_ends_its_connection_alone(
 async def test_a_failure_of_one_connection_does_not_touch_another(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An open connection beside one that fails works on."""
+    """An open connection beside a failing one keeps working."""
 
     class Fragile(Echo):
         def handle_receive(self, frame: Any, state: None) -> tuple[object, None]:
@@ -120,7 +120,7 @@ async def test_a_failure_of_one_connection_does_not_touch_another(
 
 
 async def test_a_terminate_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """The connection was closed already: the client notices nothing."""
+    """The connection was already closed: the client is not affected."""
     with trio.fail_after(10):
         async with serving(BadEnd) as site:
             async with site.dial() as conn:
@@ -131,7 +131,7 @@ async def test_a_terminate_that_raises_is_logged(caplog: pytest.LogCaptureFixtur
 
 
 async def test_a_factory_must_give_a_socket(caplog: pytest.LogCaptureFixture) -> None:
-    """Anything else ends the connection, and the log says what it gave."""
+    """Any other return value ends the connection, and the log shows it."""
     target: Any = lambda: {"no": "socket"}  # noqa: E731 - that is what users write
     with trio.fail_after(10):
         async with serving(target) as site:
@@ -139,7 +139,7 @@ async def test_a_factory_must_give_a_socket(caplog: pytest.LogCaptureFixture) ->
                 async with site.dial() as conn:
                     await conn.receive()
             assert caught.value.code == 1011
-    assert "gave {'no': 'socket'}, which is no Socket" in caplog.text
+    assert "must return a Socket, not {'no': 'socket'}" in caplog.text
 
 
 @pytest.mark.parametrize("error", [Oops, OSError, EOFError, trio.BrokenResourceError])
@@ -147,7 +147,7 @@ async def test_a_factory_must_give_a_socket(caplog: pytest.LogCaptureFixture) ->
 async def test_a_function_that_raises_answers_500(
     option: Any, error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client is told no more than that; the log has the traceback, once.
+    """The client learns only that; the log has the traceback, once.
 
     Also where it is an error that a client's stream might raise: it came from elsewhere.
     """
@@ -168,7 +168,7 @@ async def test_a_function_that_raises_answers_500(
 
 
 async def test_a_transport_that_fails_harms_one_client(caplog: pytest.LogCaptureFixture) -> None:
-    """A plug of somebody else's may raise anything; the client takes no place for ever."""
+    """Any exception of a foreign transport is contained; the client's slot is released."""
 
     class Fragile(NativeTransport):
         failures = 1
@@ -182,7 +182,7 @@ async def test_a_transport_that_fails_harms_one_client(caplog: pytest.LogCapture
     with trio.fail_after(10):
         async with serving(Echo, transport=Fragile(), max_connections=1) as site:
             client = await site.raw()
-            await client.say(request())
+            await client.send(request())
             assert await client.everything() == b""
             async with site.dial() as conn:
                 await conn.ping()
@@ -193,7 +193,7 @@ async def test_a_transport_that_fails_harms_one_client(caplog: pytest.LogCapture
 async def test_scenario_40_a_handler_that_sends_after_the_client_has_left_is_no_failure(
     transport: MakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """40: it meets ConnectionClosed, which may come out of it without being logged."""
+    """40: it raises ConnectionClosed, which is not logged."""
     ended = trio.Event()
 
     async def late(conn: Connection[None]) -> None:
@@ -215,7 +215,7 @@ async def test_scenario_40_a_handler_that_sends_after_the_client_has_left_is_no_
 async def test_a_handler_that_reads_on_after_a_loss_is_no_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """``async for`` raises when the client vanishes; nobody need catch that."""
+    """``async for`` raises when the client is lost; the handler need not catch that."""
     with trio.fail_after(10):
         async with serving(echo) as site:
             client = await site.upgraded()
@@ -228,7 +228,7 @@ async def test_a_handler_that_reads_on_after_a_loss_is_no_failure(
 async def test_the_end_of_a_handler_with_tasks_is_no_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A nursery hands ConnectionClosed on in a group; real failures in it are still logged."""
+    """A nursery wraps ConnectionClosed in a group; other failures in it are logged."""
 
     async def reads(conn: Connection[None]) -> None:
         message = await conn.receive()
@@ -262,7 +262,7 @@ async def test_the_end_of_a_handler_with_tasks_is_no_failure(
 async def test_a_stream_that_cannot_be_closed_ends_nothing_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """18: a listener of somebody else's may give streams of any kind."""
+    """18: a foreign listener may return streams of any kind."""
 
     class Stuck(MemoryListener):
         async def accept(self) -> trio.abc.Stream:
@@ -278,14 +278,14 @@ async def test_a_stream_that_cannot_be_closed_ends_nothing_else(
         async with serving(Echo, Stuck()) as site:
             for _ in range(2):
                 client = await site.raw()
-                await client.say(b"no request\r\n\r\n")
+                await client.send(b"no request\r\n\r\n")
                 assert b" 400 " in await client.everything()
                 await trio.testing.wait_all_tasks_blocked()
     assert len(logged(caplog, "ERROR")) == 2
 
 
 async def test_another_connections_end_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
-    """A ConnectionClosed that came from elsewhere is logged as whatever else."""
+    """A ConnectionClosed of another connection is logged like any exception."""
 
     async def relay(conn: Connection[None]) -> None:
         raise ConnectionClosedError(None, None)

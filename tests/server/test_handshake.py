@@ -1,4 +1,4 @@
-"""The opening handshake: who is let in, on what terms, and what the others are told."""
+"""The opening handshake: which clients are accepted, with which terms, and refusals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from trioglock import (
 
 
 async def refusal(path: str = "/", /, *, ask: Any = None, **options: Any) -> HandshakeRefused:
-    """How a server with these options refuses one of our clients."""
+    """The refusal of a trioglock client by a server with these options."""
     async with serving(Echo, **options) as site:
         with pytest.raises(HandshakeRefused) as caught:
             async with site.dial(path, **(ask or {})):
@@ -47,7 +47,7 @@ ORIGINS: Sequence[Any] = ["https://example.org", re.compile(r"https://[a-z]+\.ex
 async def test_scenario_43_a_page_of_another_origin_is_refused_with_403(
     transport: MakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where origins are configured, a foreign page, and a client without any, stay outside."""
+    """With origins configured, foreign pages and clients without an origin are refused."""
     caplog.set_level("INFO")
     foreign = {"origin": "https://evil.example"}
     error = await refusal(origins=ORIGINS, ask=foreign, transport=transport())
@@ -67,20 +67,20 @@ async def test_scenario_43_a_page_of_another_origin_is_refused_with_403(
 
 @pytest.mark.parametrize("origin", ["https://example.org", "https://shop.example.net"])
 async def test_a_page_of_ours_is_let_in(origin: str) -> None:
-    """An exact origin, or a pattern that matches all of it."""
+    """An exact origin, or a pattern that matches it fully."""
     async with serving(Echo, origins=ORIGINS) as site, site.dial(origin=origin) as conn:
         await conn.send("in")
         assert await conn.receive() == "in"
 
 
 async def test_none_among_the_origins_lets_in_clients_that_are_no_browsers() -> None:
-    """They send no Origin header."""
+    """Such clients send no Origin header."""
     async with serving(Echo, origins=[*ORIGINS, None]) as site, site.dial() as conn:
         await conn.ping()
 
 
 async def test_without_origins_any_page_may_connect() -> None:
-    """The default, as the RFC leaves it."""
+    """The default of the RFC."""
     async with serving(Echo) as site, site.dial(origin="https://evil.example") as conn:
         await conn.ping()
 
@@ -107,7 +107,7 @@ async def test_a_client_that_offers_none_of_the_subprotocols_gets_400(offered: l
 
 @on_both
 async def test_a_function_may_choose_the_subprotocol(transport: MakeTransport) -> None:
-    """It sees the request and all that is offered."""
+    """It gets the request and the offered names."""
 
     def select(asked: Request, offered: Sequence[str]) -> str | None:
         return offered[-1] if asked.path == "/last" and offered else None
@@ -124,7 +124,7 @@ async def test_a_function_may_choose_the_subprotocol(transport: MakeTransport) -
 async def test_a_function_cannot_choose_what_was_not_offered(
     wrong: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That is a mistake of the server's: 500, and the log says what was returned."""
+    """That is an error of the server: 500, and the log shows the returned value."""
     error = await refusal(select_subprotocol=lambda *_: wrong, ask={"subprotocols": ["a"]})
     assert error.status == 500
     assert len(logged(caplog, "ERROR")) == 1
@@ -135,7 +135,7 @@ async def test_a_function_cannot_choose_what_was_not_offered(
 
 
 async def test_compression_is_agreed_on_where_both_want_it() -> None:
-    """With None it is not, and trio-websocket cannot."""
+    """Not with None, nor with trio-websocket."""
     settings: list[tuple[ServeOptions, tuple[str, ...]]] = [
         ({}, ("permessage-deflate",)),
         ({"compression": None}, ()),
@@ -154,7 +154,7 @@ async def test_compression_is_agreed_on_where_both_want_it() -> None:
 # Plain HTTP.
 
 
-def front_desk(asked: Request) -> Response | None:
+def respond(asked: Request) -> Response | None:
     match asked.path:
         case "/health":
             return Response(200, "ok\n")
@@ -172,8 +172,8 @@ def front_desk(asked: Request) -> Response | None:
 
 
 async def test_process_request_answers_in_plain_http() -> None:
-    """A health check, a page, bytes: a full answer, behind which the connection ends."""
-    async with serving(Echo, process_request=front_desk) as site:
+    """A health check, a page, bytes: a full response, then the connection ends."""
+    async with serving(Echo, process_request=respond) as site:
         health = await site.ask(plain_request("/health"))
         assert (health.status, health.body) == (200, b"ok\n")
         assert health.headers == {
@@ -194,8 +194,8 @@ async def test_process_request_answers_in_plain_http() -> None:
 
 
 async def test_a_head_request_gets_the_head_alone() -> None:
-    """Load balancers like to ask so."""
-    async with serving(Echo, process_request=front_desk) as site:
+    """As load balancers send it."""
+    async with serving(Echo, process_request=respond) as site:
         head = await site.ask(plain_request("/health", "HEAD"))
         assert (head.status, head.body, head.headers["content-length"]) == (200, b"", "3")
 
@@ -203,7 +203,7 @@ async def test_a_head_request_gets_the_head_alone() -> None:
 @on_both
 async def test_process_request_lets_in_whom_it_does_not_answer(transport: MakeTransport) -> None:
     """401 for those without credentials, a WebSocket for the others."""
-    async with serving(Echo, process_request=front_desk, transport=transport()) as site:
+    async with serving(Echo, process_request=respond, transport=transport()) as site:
         with pytest.raises(HandshakeRefused) as caught:
             async with site.dial("/secret"):
                 raise AssertionError
@@ -215,7 +215,7 @@ async def test_process_request_lets_in_whom_it_does_not_answer(transport: MakeTr
 
 
 async def test_process_request_may_be_async(autojump_clock: object) -> None:
-    """It may look things up; its time counts against open_timeout."""
+    """Its time counts against open_timeout."""
 
     async def slow(asked: Request) -> Response | None:
         await trio.sleep(float(asked.query))
@@ -226,7 +226,7 @@ async def test_process_request_may_be_async(autojump_clock: object) -> None:
             await conn.ping()
         began = trio.current_time()
         client = await site.raw()
-        await client.say(request("/?6"))
+        await client.send(request("/?6"))
         assert await client.everything() == b""
         assert trio.current_time() - began == 5
 
@@ -235,14 +235,14 @@ async def test_process_request_may_be_async(autojump_clock: object) -> None:
 async def test_process_request_must_return_a_response(
     result: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Anything else is a mistake of the server's, which the log explains."""
+    """Anything else is an error of the server, explained in the log."""
     error = await refusal(process_request=lambda _: result)
     assert error.status == 500
-    assert "returns a Response or None" in caplog.text
+    assert "must return a Response or None" in caplog.text
 
 
 async def test_without_process_request_plain_http_is_told_what_this_is() -> None:
-    """426, as RFC 9110 has it for those who must upgrade."""
+    """426, as RFC 9110 defines it."""
     async with serving(Echo) as site:
         answer = await site.ask(plain_request())
         assert answer.status == 426
@@ -253,11 +253,11 @@ async def test_without_process_request_plain_http_is_told_what_this_is() -> None
 
 
 async def test_a_request_may_come_byte_by_byte(autojump_clock: object) -> None:
-    """However slowly, as long as it is whole in time."""
+    """However slowly, as long as it is complete in time."""
     async with serving(Echo) as site:
         client = await site.raw()
         for at in range(len(request())):
-            await client.say(request()[at : at + 1])
+            await client.send(request()[at : at + 1])
             await trio.sleep(0.01)
         assert (await client.head()).startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
         await client.stream.aclose()
@@ -268,7 +268,7 @@ async def test_frames_right_behind_the_request_are_read(transport: MakeTransport
     """A client that does not wait for the 101 loses nothing."""
     async with serving(Echo, transport=transport()) as site:
         client = await site.raw()
-        await client.say(request() + b"\x81\x82\0\0\0\0hi")
+        await client.send(request() + b"\x81\x82\0\0\0\0hi")
         await client.head()
         assert await client.frame() == (0x81, b"hi")
         await client.stream.aclose()
@@ -279,26 +279,26 @@ async def test_connection_may_say_more_in_any_case(value: str) -> None:
     """35: ``Connection: keep-alive, Upgrade``, and any letter case of ``Upgrade``."""
     async with serving(Echo) as site:
         client = await site.raw()
-        await client.say(request(Connection=value, Upgrade="WebSocket"))
+        await client.send(request(Connection=value, Upgrade="WebSocket"))
         assert (await client.head()).startswith(b"HTTP/1.1 101 ")
         await client.stream.aclose()
 
 
 async def test_a_handler_may_be_reached_by_both_transports_alike() -> None:
-    """Both plugs tell the same of a handshake."""
-    told: list[Any] = []
+    """Both transports report the same handshake."""
+    seen: list[Any] = []
 
-    async def tell(conn: Connection[None]) -> None:
+    async def record(conn: Connection[None]) -> None:
         assert conn.handshake is not None
-        told.append((conn.url, conn.subprotocol, conn.handshake.request_headers))
+        seen.append((conn.url, conn.subprotocol, conn.handshake.request_headers))
 
     ask: Any = {"subprotocols": ["a"], "additional_headers": {"Sec-Fetch-Mode": "websocket"}}
     for transport in (NativeTransport(), TrioWebsocketTransport()):
         async with (
-            serving(tell, subprotocols=["a"], transport=transport) as site,
+            serving(record, subprotocols=["a"], transport=transport) as site,
             site.dial("/x?y", compression=None, **ask) as conn,
         ):
             await conn.wait_closed()
-    told = [(url, chosen, headers.without("sec-websocket-key")) for url, chosen, headers in told]
-    assert told[0] == told[1]
-    assert told[0][:2] == ("ws://memory.test/x?y", "a")
+    seen = [(url, chosen, headers.without("sec-websocket-key")) for url, chosen, headers in seen]
+    assert seen[0] == seen[1]
+    assert seen[0][:2] == ("ws://memory.test/x?y", "a")

@@ -1,4 +1,4 @@
-"""18, 42: one bad client never disturbs another; all that it can take is bounded."""
+"""18, 42: a bad client never affects another; its resources are bounded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_SIZE = 1000
 async def test_a_handshake_that_never_ends_is_dropped_at_open_timeout(
     autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Silent, or one byte a second: the time is the same, and the log says so once."""
+    """Silent, or one byte a second: the time is the same, with one log line."""
     caplog.set_level("INFO")
     async with serving(Echo, open_timeout=7) as site:
         for trickle in (b"", b"x"):
@@ -43,18 +43,18 @@ async def test_a_handshake_that_never_ends_is_dropped_at_open_timeout(
                 assert trio.current_time() - began == pytest.approx(7)
                 nursery.cancel_scope.cancel()
             await client.stream.aclose()
-    assert logged(caplog) == ["a client: took too long with its opening handshake"] * 2
+    assert logged(caplog) == ["a client: timeout of the opening handshake"] * 2
 
 
 async def test_a_refused_client_that_stays_is_logged_once(
     autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It has its answer, and its time is over while the server waits for it to hang up."""
+    """Its timeout expires while the server waits for it to disconnect."""
     caplog.set_level("INFO")
     async with serving(Echo, open_timeout=7) as site:
         client = await site.raw()
         await trio.sleep(6.5)
-        await client.say(plain_request())
+        await client.send(plain_request())
         assert (await client.head()).startswith(b"HTTP/1.1 426 ")
         while await client.stream.receive_some():
             pass
@@ -65,24 +65,24 @@ async def test_a_refused_client_that_stays_is_logged_once(
 
 
 async def _trickle(client: RawClient, byte: bytes) -> None:
-    await client.say(b"GET / HTTP/1.1\r\nX: ")
+    await client.send(b"GET / HTTP/1.1\r\nX: ")
     while True:
         await trio.sleep(1)
         if byte:
-            await client.say(byte)
+            await client.send(byte)
 
 
 async def test_scenario_42_2000_half_open_connections_are_bounded_and_the_others_served(
     autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They cost little, end at open_timeout, are logged once each; who connects is served."""
+    """They cost little, end at open_timeout, are logged once each; others are served."""
     caplog.set_level("INFO")
     async with serving(Echo, open_timeout=10) as site, site.dial() as before:
         gc.collect()
         tracemalloc.start()
         half_open = [await site.raw() for _ in range(HALF_OPEN)]
         for client in half_open:
-            await client.say(b"GET /chat HTTP/1.1\r\nHost: ")
+            await client.send(b"GET /chat HTTP/1.1\r\nHost: ")
         await trio.testing.wait_all_tasks_blocked()
         held = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
@@ -102,7 +102,7 @@ async def test_scenario_42_2000_half_open_connections_are_bounded_and_the_others
 async def test_scenario_42_2000_half_open_sockets_are_bounded_and_the_others_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The same on the network, with fewer allowed: at the end all of it is given back."""
+    """The same on the network, with fewer allowed: all resources are released."""
     resource = pytest.importorskip("resource", reason="no limits of open files on this system")
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2 * HALF_OPEN + 100:
         pytest.skip("too few files may be open for 2,000 connections, see ulimit -n")
@@ -134,7 +134,7 @@ async def test_scenario_42_2000_half_open_sockets_are_bounded_and_the_others_ser
 async def test_too_many_handshakes_drop_the_one_that_began_first(
     autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """So many that the time limit is too long: newcomers are served all the same."""
+    """So many that the timeout is too long: new clients are served."""
     caplog.set_level("INFO")
     async with serving(Echo, max_handshakes=3) as site:
         clients = []
@@ -144,13 +144,13 @@ async def test_too_many_handshakes_drop_the_one_that_began_first(
         began = trio.current_time()
         assert [await client.everything() for client in clients[:2]] == [b"", b""]
         assert trio.current_time() == began
-        await clients[4].say(request())
+        await clients[4].send(request())
         assert b"101" in await clients[4].head()
         async with site.dial() as conn:
             await conn.ping()
         for client in clients:
             await client.stream.aclose()
-    assert logged(caplog) == ["a client: dropped, too many others in their opening handshakes"] * 2
+    assert logged(caplog) == ["a client: dropped, too many concurrent opening handshakes"] * 2
 
 
 @on_both
@@ -165,13 +165,13 @@ async def test_an_oversized_message_is_told_1009_and_nobody_else_minds(
             site.dial() as good,
         ):
             bad = await site.upgraded()
-            await bad.say(frame(0x81, b"x" * MAX_SIZE))
+            await bad.send(frame(0x81, b"x" * MAX_SIZE))
             assert len(await _receive(bad, 4 + MAX_SIZE)) == 4 + MAX_SIZE
-            await bad.say(frame(0x81, b"x" * (MAX_SIZE + 1)))
+            await bad.send(frame(0x81, b"x" * (MAX_SIZE + 1)))
             assert await bad.close_code() == 1009
             await bad.stream.aclose()
             pieces = await site.upgraded()
-            await pieces.say(frame(0x01, b"x" * MAX_SIZE) + frame(0x80, b"x"))
+            await pieces.send(frame(0x01, b"x" * MAX_SIZE) + frame(0x80, b"x"))
             assert await pieces.close_code() == 1009
             await pieces.stream.aclose()
             await good.send("good")
@@ -202,12 +202,12 @@ VIOLATIONS = {
 async def test_a_broken_protocol_is_told_its_code_and_nobody_else_minds(
     data: bytes, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What came before is still answered; the log has one line; the stream ends at once."""
+    """Earlier messages are answered; there is one log line; the stream ends immediately."""
     caplog.set_level("INFO")
     with trio.fail_after(10):
         async with serving(Echo) as site, site.dial() as good:
             bad = await site.upgraded()
-            await bad.say(frame(0x81, b"before") + data)
+            await bad.send(frame(0x81, b"before") + data)
             assert await bad.frame() == (0x81, b"before")
             assert await bad.close_code() == code
             assert await bad.everything() == b""
@@ -220,7 +220,7 @@ async def test_a_broken_protocol_is_told_its_code_and_nobody_else_minds(
 async def test_max_connections_are_let_in_and_the_next_gets_503(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """With Retry-After; when one has gone, the next one is let in. Plain HTTP still answers."""
+    """With Retry-After; after a disconnect the next one is accepted. Plain HTTP still works."""
     caplog.set_level("INFO")
     with trio.fail_after(10):
         async with serving(Echo, max_connections=2) as site, site.dial() as first:
@@ -239,12 +239,12 @@ async def test_max_connections_are_let_in_and_the_next_gets_503(
 
 
 async def test_refused_clients_take_no_place(autojump_clock: object) -> None:
-    """Neither those who were refused nor those who dawdled or broke off count."""
+    """Refused, slow and disconnected clients do not count."""
     async with serving(Echo, max_connections=1, open_timeout=1) as site:
         for _ in range(3):
             await site.ask(plain_request())
             gone = await site.raw()
-            await gone.say(request())
+            await gone.send(request())
             await gone.stream.aclose()
             silent = await site.raw()
             assert await silent.everything() == b""
@@ -255,7 +255,7 @@ async def test_refused_clients_take_no_place(autojump_clock: object) -> None:
 async def test_scenario_18_a_client_gone_in_mid_handshake_is_nobodys_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """18: whatever it had said so far, nothing is logged above INFO, and the server lives."""
+    """18: however much it had sent, nothing is logged above INFO, and the server survives."""
     caplog.set_level("INFO")
     with trio.fail_after(20):
         async with serve(Echo, "127.0.0.1", 0) as server:
@@ -278,7 +278,7 @@ async def test_scenario_18_a_client_gone_in_mid_handshake_is_nobodys_error(
 
 
 class Exhausted(MemoryListener):
-    """A listener of a process that has no file descriptor left for a while."""
+    """A listener that has no file descriptors for a while."""
 
     failures = 25
 
@@ -318,7 +318,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_the_others_served(
         [conn] = site.server.connections
         with trio.move_on_after(2):
             while True:
-                await stuck.say(frame(0x82, bytes(1000)))
+                await stuck.send(frame(0x82, bytes(1000)))
         assert conn.statistics().send_queue_bytes < 2**17
         async with site.dial() as good:
             await good.send("good")

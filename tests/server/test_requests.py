@@ -1,4 +1,4 @@
-"""Reading requests: whatever arrives, however it is cut, is a request, a refusal or an end."""
+"""Reading requests: any bytes, cut in any way, are a request, a refusal or an end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.server.helpers import plain_request, request
 from trioglock import Request, Response
-from trioglock.transports import Refusal, read_call
+from trioglock.transports import Refusal, read_request
 
 LIMIT = 400
 
@@ -22,7 +22,7 @@ tails = st.sampled_from([b"", b"\x81\x80\0\0\0\0", b"x" * 5000])
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A request with bytes changed, lost or put in."""
+    """A request with changed, removed or inserted bytes."""
     data = bytearray(draw(heads) + draw(tails))
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(data)))
@@ -37,19 +37,19 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 async def outcome(chunks: list[bytes]) -> Any:
-    """What comes of a stream that brings ``chunks`` and ends."""
+    """The result of reading a stream of ``chunks``."""
     client, server = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
 
-        async def say() -> None:
+        async def send() -> None:
             for chunk in chunks:
                 await client.send_all(chunk)
                 await trio.testing.wait_all_tasks_blocked()
             await client.send_eof()
 
-        nursery.start_soon(say)
+        nursery.start_soon(send)
         try:
-            call = await read_call(server, LIMIT)
+            call = await read_request(server, LIMIT)
         except Refusal as refusal:
             return refusal.response.status
         except EOFError:
@@ -64,7 +64,7 @@ async def outcome(chunks: list[bytes]) -> Any:
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(st.data(), st.one_of(mutated(), st.binary(max_size=100)))
 def test_any_bytes_come_to_the_same_however_they_are_cut(data: st.DataObject, wire: bytes) -> None:
-    """Nothing raises anything else; a request says the same byte by byte."""
+    """No other exception is raised; a request is the same when read byte by byte."""
     whole = trio.run(outcome, [wire] if wire else [])
     assert whole == "ended" or isinstance(whole, Request) or whole in (400, 414, 431)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=3)))
@@ -75,7 +75,7 @@ def test_any_bytes_come_to_the_same_however_they_are_cut(data: st.DataObject, wi
 
 
 def test_a_request_knows_its_parts() -> None:
-    """Path and query, as they were sent; what is no URL is taken as it is."""
+    """Path and query, as they were sent, also of an invalid URL."""
     asked = read(b"GET /a%20b/c?x=1&y=%20?z HTTP/1.1\r\nHost: h\r\nX: 1\r\nx: 2\r\n\r\n")
     assert (asked.method, asked.path, asked.query) == ("GET", "/a%20b/c", "x=1&y=%20?z")
     assert asked.headers["X"] == "1, 2"
@@ -93,9 +93,9 @@ def read(data: bytes) -> Request:
 
 
 BAD_RESPONSES: dict[str, dict[str, Any]] = {
-    "200 to 599": {"status": 101},
-    "599: True": {"status": True},
-    "599: '200'": {"status": "200"},
+    "200 to 599, not 101": {"status": 101},
+    "599, not True": {"status": True},
+    "599, not '200'": {"status": "200"},
     "str or bytes, not int": {"body": 5},
     "Content-Type contains a line break": {"headers": {"Content-Type": "a\r\nEvil: 1"}},
     "connection is set by the server": {"headers": {"Connection": "keep-alive"}},
@@ -104,14 +104,14 @@ BAD_RESPONSES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("words", BAD_RESPONSES)
-def test_a_response_that_cannot_be_sent_is_refused_at_once(words: str) -> None:
-    """Where it is made; the error says what is allowed."""
+def test_a_response_that_cannot_be_sent_is_refused_immediately(words: str) -> None:
+    """At its construction; the error states what is allowed."""
     with pytest.raises(ValueError, match=words):
         Response(**BAD_RESPONSES[words])
 
 
 def test_a_response_is_text_or_bytes() -> None:
-    """Any status has a reason phrase, if HTTP knows one."""
+    """A standard status has its reason phrase."""
     assert Response(299, "\u2603").to_bytes() == (
         b"HTTP/1.1 299 \r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
         b"Content-Length: 3\r\n\r\n\xe2\x98\x83"

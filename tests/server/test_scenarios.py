@@ -1,4 +1,4 @@
-"""What broke in other libraries, seen from a server: numbers as in the scenarios of the client."""
+"""Failures of other libraries, for a server; numbered like the scenarios of the client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLOSE_1000 = frame(0x88, b"\x03\xe8")
 
 
 class Held:
-    """A handler that leaves its connection to the test."""
+    """A handler that leaves the connection to the test."""
 
     def __init__(self) -> None:
         self._give, self._take = trio.open_memory_channel[Connection[None]](1)
@@ -29,21 +29,21 @@ class Held:
 
 
 async def test_7_a_ping_behind_unread_messages_is_answered(autojump_clock: object) -> None:
-    """Five messages that no handler takes, then a ping."""
+    """Five messages that no handler receives, then a ping."""
     held = Held()
     async with serving(held, shutdown_timeout=1) as site:
         client, _ = await held.accept(site)
-        await client.say(frame(0x81, b"unread") * 5 + frame(0x89, b"there?"))
+        await client.send(frame(0x81, b"unread") * 5 + frame(0x89, b"there?"))
         assert await client.frame() == (0x8A, b"there?")
         await client.stream.aclose()
 
 
 async def test_7a_a_message_in_65536_fragments_is_one_message() -> None:
-    """No hidden cap on fragments."""
+    """No hidden limit on fragments."""
     with trio.fail_after(30):
         async with serving(Echo, compression=None) as site:
             client = await site.upgraded()
-            await client.say(
+            await client.send(
                 frame(0x01, b"") + frame(0x00, b"") * (2**16 - 2) + frame(0x80, b"end")
             )
             assert await client.frame() == (0x81, b"end")
@@ -51,7 +51,7 @@ async def test_7a_a_message_in_65536_fragments_is_one_message() -> None:
 
 
 async def test_10_a_message_and_an_immediate_close_are_both_seen() -> None:
-    """What came before the Close frame stays readable, and the answer is 1000."""
+    """Messages before the Close frame stay readable, and the reply is 1000."""
     got: list[str] = []
 
     async def late(conn: Connection[None]) -> None:
@@ -61,14 +61,14 @@ async def test_10_a_message_and_an_immediate_close_are_both_seen() -> None:
     with trio.fail_after(10):
         async with serving(late) as site:
             client = await site.upgraded()
-            await client.say(frame(0x81, b"last words") + CLOSE_1000)
+            await client.send(frame(0x81, b"last words") + CLOSE_1000)
             assert await client.close_code() == 1000
             assert await client.everything() == b""
     assert got == ["last words"]
 
 
 async def test_11_a_send_during_closing_says_so(autojump_clock: object) -> None:
-    """With the code already set, while the client has not confirmed yet."""
+    """With the code set, though the client has not confirmed yet."""
     held = Held()
     async with serving(held, shutdown_timeout=1) as site:
         client, conn = await held.accept(site)
@@ -81,7 +81,7 @@ async def test_11_a_send_during_closing_says_so(autojump_clock: object) -> None:
 
 
 async def test_13_a_client_that_trickles_cannot_extend_the_close(autojump_clock: object) -> None:
-    """One deadline for all of it, whatever still comes."""
+    """One deadline for all of it, whatever still arrives."""
     held = Held()
     async with serving(held, close_timeout=3, shutdown_timeout=1) as site:
         client, conn = await held.accept(site)
@@ -89,7 +89,7 @@ async def test_13_a_client_that_trickles_cannot_extend_the_close(autojump_clock:
         async def trickle() -> None:
             while True:
                 await trio.sleep(0.5)
-                await client.say(frame(0x81, b"more"))
+                await client.send(frame(0x81, b"more"))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trickle)
@@ -101,7 +101,7 @@ async def test_13_a_client_that_trickles_cannot_extend_the_close(autojump_clock:
 
 
 async def test_13_nor_can_one_that_does_not_read(autojump_clock: object) -> None:
-    """The Close frame never leaves, and the deadline holds all the same."""
+    """The Close frame is never written, and the deadline still applies."""
     held = Held()
     listener = LockstepListener()
     async with serving(held, listener, close_timeout=3, shutdown_timeout=1) as site:
@@ -114,14 +114,14 @@ async def test_13_nor_can_one_that_does_not_read(autojump_clock: object) -> None
 
 
 async def test_14_both_close_at_once_with_different_codes(autojump_clock: object) -> None:
-    """Nobody hangs; each side has the other's code."""
+    """Neither side hangs; each side has the other's code."""
     held = Held()
     async with serving(held, shutdown_timeout=1) as site:
         client, conn = await held.accept(site)
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(conn.aclose, 4001)
-            await client.say(frame(0x88, (4002).to_bytes(2, "big")))
+            await client.send(frame(0x88, (4002).to_bytes(2, "big")))
             assert await client.close_code() in (4001, 4002)
             assert await client.everything() == b""
         assert trio.current_time() == began
@@ -131,7 +131,7 @@ async def test_14_both_close_at_once_with_different_codes(autojump_clock: object
 async def test_15_a_silent_client_is_dropped_and_its_receiver_woken(
     autojump_clock: object,
 ) -> None:
-    """ping_interval and ping_timeout later; the end is no clean one."""
+    """After ping_interval and ping_timeout; the close is not clean."""
     errors: list[ConnectionClosedError] = []
 
     async def waiting(conn: Connection[None]) -> None:
@@ -151,33 +151,33 @@ async def test_15_a_silent_client_is_dropped_and_its_receiver_woken(
 
 
 async def test_16_a_cancelled_receive_loses_nothing(autojump_clock: object) -> None:
-    """What comes later goes to the next receiver."""
+    """The next message goes to the next receiver."""
     held = Held()
     async with serving(held, shutdown_timeout=1) as site:
         client, conn = await held.accept(site)
         for number in range(20):
             with trio.move_on_after(0.5):
                 await conn.receive()
-            await client.say(frame(0x81, b"%d" % number))
+            await client.send(frame(0x81, b"%d" % number))
             assert await conn.receive() == str(number)
         await client.stream.aclose()
 
 
 async def test_22_data_and_pings_between_fragments() -> None:
-    """A ping is answered at once; a data frame is a broken protocol, 1002."""
+    """A ping is answered immediately; a data frame is a protocol violation, 1002."""
     with trio.fail_after(10):
         async with serving(echo) as site:
             client = await site.upgraded()
-            await client.say(frame(0x01, b"in ") + frame(0x89, b"?") + frame(0x80, b"two"))
+            await client.send(frame(0x01, b"in ") + frame(0x89, b"?") + frame(0x80, b"two"))
             assert await client.frame() == (0x8A, b"?")
             assert await client.frame() == (0x81, b"in two")
-            await client.say(frame(0x01, b"in ") + frame(0x81, b"no"))
+            await client.send(frame(0x01, b"in ") + frame(0x81, b"no"))
             assert await client.close_code() == 1002
             await client.stream.aclose()
 
 
 async def test_the_server_ends_the_stream_after_the_closing_handshake() -> None:
-    """At once, whoever began it: clients wait for that (RFC 6455, section 7.1.1)."""
+    """Immediately, whichever side began: clients wait for it (RFC 6455, section 7.1.1)."""
     held = Held()
     with trio.fail_after(10):
         async with serving(held, shutdown_timeout=0.1) as site:
@@ -188,7 +188,7 @@ async def test_the_server_ends_the_stream_after_the_closing_handshake() -> None:
                     if server_first:
                         nursery.start_soon(conn.aclose)
                         assert await client.close_code() == 1000
-                    await client.say(CLOSE_1000)
+                    await client.send(CLOSE_1000)
                     if not server_first:
                         assert await client.close_code() == 1000
                     assert await client.stream.receive_some() == b""

@@ -1,4 +1,4 @@
-"""``serve()`` and ``serve_forever()``: what runs on each connection, and what a server tells."""
+"""``serve()`` and ``serve_forever()``: what runs on each connection, and properties of a server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trioglock import (
 
 
 class Counting(Socket[int]):
-    """Numbers what comes."""
+    """Numbers received messages."""
 
     def __init__(self, first: int = 1) -> None:
         self.first = first
@@ -40,7 +40,7 @@ class Counting(Socket[int]):
 
 @on_both
 async def test_a_socket_class_is_made_for_each_connection(transport: MakeTransport) -> None:
-    """Its hooks work as a client's do, and each connection has its own state."""
+    """Its hooks work like those of a client, and each connection has its own state."""
     with trio.fail_after(10):
         async with (
             serving(Counting, transport=transport()) as site,
@@ -81,7 +81,7 @@ async def test_a_handler_gets_the_connection_and_closes_it_by_returning(
 
 
 async def test_handlers_may_be_methods_partials_and_objects() -> None:
-    """Whatever is async and takes the connection is a handler."""
+    """Any async callable with one argument is a handler."""
 
     class Answering:
         async def method(self, conn: Connection[None]) -> None:
@@ -100,7 +100,7 @@ async def test_handlers_may_be_methods_partials_and_objects() -> None:
 
 
 async def test_what_the_hooks_of_a_server_deliver_is_forgotten() -> None:
-    """A Socket that delivers has no reader; it never fills up and holds the client back."""
+    """Delivered messages are discarded, so the queue never fills up."""
     with trio.fail_after(10):
         async with serving(Socket, max_queue=2) as site, site.dial() as conn:
             for number in range(100):
@@ -135,10 +135,10 @@ async def test_the_server_side_knows_what_the_client_asked_for() -> None:
 
 
 async def test_a_server_cannot_reconnect() -> None:
-    """It says so at once, and the connection goes on."""
+    """It raises immediately, and the connection stays open."""
 
     async def handler(conn: Connection[None]) -> None:
-        with pytest.raises(UsageError, match="its client may dial again"):
+        with pytest.raises(UsageError, match="its client may connect again"):
             await conn.reconnect()
         await conn.send("still here")
 
@@ -148,7 +148,7 @@ async def test_a_server_cannot_reconnect() -> None:
 
 
 async def test_the_server_lists_its_connections() -> None:
-    """One is listed once it is open, and no more when its handler has returned."""
+    """A connection is listed while it is open and its handler runs."""
     with trio.fail_after(10):
         async with serving(Echo) as site:
             assert site.server.connections == frozenset()
@@ -173,7 +173,7 @@ async def test_serve_forever_starts_as_a_task_and_gives_the_server() -> None:
 
 
 async def test_a_port_that_is_taken_is_an_error_of_the_block() -> None:
-    """The operating system's error comes out as it is, in no group, and no listener remains."""
+    """The OSError is raised without a group, and no listener remains."""
     async with serve(Echo, "127.0.0.1", 0) as server:
         with pytest.raises(OSError, match="in use"):
             async with serve(Echo, "127.0.0.1", server.port):
@@ -181,7 +181,7 @@ async def test_a_port_that_is_taken_is_an_error_of_the_block() -> None:
 
 
 async def test_what_the_block_raises_comes_out_as_it_was_raised() -> None:
-    """No group around it, and the server is gone."""
+    """Without a group, and the server has ended."""
     listener = MemoryListener()
     error = KeyError("mine")
     with pytest.raises(KeyError) as caught:
@@ -193,7 +193,7 @@ async def test_what_the_block_raises_comes_out_as_it_was_raised() -> None:
 
 
 async def test_what_is_no_exception_comes_out_of_a_handler() -> None:
-    """KeyboardInterrupt and the like end the server and come out alone."""
+    """KeyboardInterrupt and the like end the server and are raised alone."""
 
     async def interrupted(conn: Connection[None]) -> None:
         raise KeyboardInterrupt
@@ -207,7 +207,7 @@ async def test_what_is_no_exception_comes_out_of_a_handler() -> None:
 
 
 async def test_two_failures_come_out_as_one_group() -> None:
-    """The block's, and that of a handler which is no Exception."""
+    """The exception of the block, and a BaseException of a handler."""
 
     async def interrupted(conn: Connection[None]) -> None:
         raise KeyboardInterrupt
@@ -226,7 +226,7 @@ async def test_two_failures_come_out_as_one_group() -> None:
 
 
 async def test_a_group_of_the_blocks_own_comes_out_as_it_is(autojump_clock: object) -> None:
-    """Exceptions alone leave time for a shutdown in good order."""
+    """Only exceptions leave time for a graceful shutdown."""
     async with trio.open_nursery() as outer:
         with pytest.raises(ExceptionGroup) as caught:
             async with serving(Echo) as site:
@@ -249,7 +249,7 @@ async def _stay(site: Site, task_status: trio.TaskStatus[Connection[None]]) -> N
 
 
 async def test_a_listener_that_others_close_ends_nothing_else() -> None:
-    """It is logged; the connections live, and so do the other listeners."""
+    """It is logged; connections and other listeners continue."""
     listeners = [MemoryListener(), MemoryListener()]
     with trio.fail_after(10):
         async with (
@@ -264,7 +264,7 @@ async def test_a_listener_that_others_close_ends_nothing_else() -> None:
 
 
 async def test_a_heartbeat_in_messages_works_on_a_server(autojump_clock: object) -> None:
-    """A client that does not answer the beat is dropped."""
+    """A client that does not answer the heartbeat is dropped."""
     beat = MessageHeartbeat(message=lambda: "beat", is_answer=lambda message: message == "beating")
     async with serving(Echo, ping_interval=5, ping_timeout=5, heartbeat=beat) as site:
         began = trio.current_time()

@@ -30,7 +30,7 @@ from trioglock import (
 async def test_scenario_40_clients_are_told_1001_and_handlers_finish(
     transport: MakeTransport, autojump_clock: object
 ) -> None:
-    """A handler sees its loop end, and takes the time it needs."""
+    """The loop of a handler ends, and the handler may finish."""
     finished = []
 
     async def handler(conn: Connection[None]) -> None:
@@ -51,7 +51,7 @@ async def test_scenario_40_clients_are_told_1001_and_handlers_finish(
 
 
 async def test_leaving_the_block_shuts_down_in_good_order(autojump_clock: object) -> None:
-    """Also by an exception; what was being sent arrives before the Close frame."""
+    """Also by an exception; queued messages arrive before the Close frame."""
     for error in (None, KeyError("mine")):
         listener = MemoryListener()
 
@@ -78,7 +78,7 @@ async def _expect_1001(listener: MemoryListener) -> None:
 
 
 async def test_code_and_reason_may_be_chosen_and_the_first_close_wins() -> None:
-    """1012 says that the server restarts."""
+    """1012 means that the server restarts."""
     with trio.fail_after(10):
         async with serving(Echo) as site, site.dial() as conn:
             with pytest.raises(InvalidOption, match="close code 1006"):
@@ -90,7 +90,7 @@ async def test_code_and_reason_may_be_chosen_and_the_first_close_wins() -> None:
 
 
 async def test_scenario_40_one_deadline_ends_what_does_not_end(autojump_clock: object) -> None:
-    """A handler that stays, a client that does not confirm, a silent handshake: all together."""
+    """A handler that stays, a client that does not confirm, a silent handshake, at once."""
 
     async def stays(conn: Connection[None]) -> None:
         await trio.sleep_forever()
@@ -111,7 +111,7 @@ async def test_scenario_40_one_deadline_ends_what_does_not_end(autojump_clock: o
 
 
 async def test_the_one_deadline_ends_terminate_hooks_as_well(autojump_clock: object) -> None:
-    """Those that run already, and those of handlers that it cancels: they run, but wait no more."""
+    """Running hooks, and those of cancelled handlers: they run, but cannot wait."""
     steps: list[str] = []
 
     class Slow(Echo):
@@ -147,10 +147,10 @@ async def test_the_one_deadline_ends_terminate_hooks_as_well(autojump_clock: obj
 async def test_clients_that_have_not_asked_for_anything_hold_nothing_up(
     autojump_clock: object,
 ) -> None:
-    """Browsers connect in advance: those get no more than a second to say something."""
+    """Browsers connect in advance: silent clients get at most a second."""
     async with serving(Echo, open_timeout=60) as site:
         silent, halfway = await site.raw(), await site.raw()
-        await halfway.say(request()[:30])
+        await halfway.send(request()[:30])
         await trio.testing.wait_all_tasks_blocked()
         began = trio.current_time()
         site.server.close()
@@ -161,7 +161,7 @@ async def test_clients_that_have_not_asked_for_anything_hold_nothing_up(
 
 
 async def test_nobody_is_let_in_any_more() -> None:
-    """Who had connected but not shaken hands gets 503; who comes later finds nobody."""
+    """Clients in their opening handshake get 503; later ones cannot connect."""
     release = trio.Event()
 
     async def stay(conn: Connection[None]) -> None:
@@ -170,10 +170,10 @@ async def test_nobody_is_let_in_any_more() -> None:
     with trio.fail_after(10):
         async with serving(stay) as site, site.dial():
             early = await site.raw()
-            await early.say(request()[:30])
+            await early.send(request()[:30])
             await trio.testing.wait_all_tasks_blocked()
             site.server.close()
-            await early.say(request()[30:])
+            await early.send(request()[30:])
             head = await early.head()
             assert head.startswith(b"HTTP/1.1 503 ")
             assert b"Retry-After: 5" in head
@@ -187,7 +187,7 @@ async def test_nobody_is_let_in_any_more() -> None:
 async def test_a_connection_that_opens_while_the_server_closes_is_told_so(
     autojump_clock: object,
 ) -> None:
-    """Its hooks were still greeting: it gets its Close frame as soon as they are through."""
+    """It gets its Close frame once ``handle_connect`` has returned."""
 
     class Slow(Socket[None]):
         async def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[object, None]:
@@ -203,7 +203,7 @@ async def test_a_connection_that_opens_while_the_server_closes_is_told_so(
 
 
 async def test_abort_drops_everything_on_the_spot(autojump_clock: object) -> None:
-    """No handshake, no waiting."""
+    """Without a closing handshake."""
 
     async def stays(conn: Connection[None]) -> None:
         await trio.sleep_forever()
@@ -218,7 +218,7 @@ async def test_abort_drops_everything_on_the_spot(autojump_clock: object) -> Non
 
 
 async def test_cancelling_the_server_drops_everything_on_the_spot(autojump_clock: object) -> None:
-    """As everywhere in trio: nothing is waited for, no task remains, the listener is closed."""
+    """Without waiting; no task remains, and the listener is closed."""
     ended: list[str] = []
 
     class Noting(Echo):
@@ -242,7 +242,7 @@ async def test_cancelling_the_server_drops_everything_on_the_spot(autojump_clock
 
 
 async def test_an_interrupt_in_the_block_waits_for_nobody(autojump_clock: object) -> None:
-    """Ctrl-C drops everything, also where a handler would take its time."""
+    """Ctrl-C drops everything, even if a handler would wait."""
 
     async def slow(conn: Connection[None]) -> None:
         await trio.sleep(20)
@@ -274,7 +274,7 @@ async def test_a_server_may_be_closed_from_inside() -> None:
 
 
 async def test_an_answer_under_way_arrives(autojump_clock: object) -> None:
-    """A process_request that began before the shutdown may end."""
+    """A process_request that began before the shutdown may finish."""
 
     async def slow(asked: object) -> Response:
         await trio.sleep(2)
@@ -295,7 +295,7 @@ async def test_an_answer_under_way_arrives(autojump_clock: object) -> None:
 
 @on_both
 async def test_a_server_may_be_cancelled_at_every_step(transport: MakeTransport) -> None:
-    """Wherever it is by then: listening, shaking hands, echoing, closing. Nothing remains."""
+    """At any step: listening, handshake, echo, closing. Nothing remains."""
     finished = 0
     for steps in range(0, 120, 3):
         listener = MemoryListener()

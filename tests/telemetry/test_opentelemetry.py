@@ -364,6 +364,7 @@ async def test_the_global_providers_are_the_default(autojump_clock: MockClock) -
             await conn.wait_closed()
 
 
+@pytest.mark.slow
 async def test_the_import_error_without_the_extra() -> None:
     """It says what to install."""
     program = (

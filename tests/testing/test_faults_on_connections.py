@@ -1,4 +1,4 @@
-"""What trioglock's connections make of each fault."""
+"""The effect of each fault on connections."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIZES = (0, 1, 125, 126, 1000, 70_000)
 
 
 class Counting(Socket[int]):
-    """Counts what it received, over all its connections, and notes why they ended."""
+    """Counts messages over all links, and records why these ended."""
 
     def __init__(self) -> None:
         self.reasons: list[Disconnect] = []
@@ -76,7 +76,7 @@ async def end_of(conn: Connection[int]) -> ConnectionClosedError:
 
 
 async def test_delayed(autojump_clock: MockClock) -> None:
-    """A message comes back after both delays, and the handshake took as long; ping measures it."""
+    """Handshake, echo and ping take the delay of both directions."""
     async with proxied() as (_, proxy):
         proxy.delay(0.5)
         async with connected(proxy) as conn:
@@ -89,7 +89,7 @@ async def test_delayed(autojump_clock: MockClock) -> None:
 
 
 async def test_throttled(autojump_clock: MockClock) -> None:
-    """Bytes on the wire divided by the rate is the time it takes."""
+    """The time is the number of bytes divided by the rate."""
     async with proxied() as (_, proxy), connected(proxy) as conn:
         proxy.throttle(1000, "to_client")
         before = proxy.connections[0].bytes_to_client
@@ -103,7 +103,7 @@ async def test_throttled(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
 @pytest.mark.parametrize("compression", ["deflate", None])
 async def test_split(autojump_clock: MockClock, size: int, compression: str | None) -> None:
-    """However the bytes are cut, handshake included, the messages are the same."""
+    """The size of writes does not affect handshake and messages."""
     messages = [b"x" * n for n in SIZES if n < 2000 or size > 3] + ["\u00e9\u20ac\U0001f40d" * 9]
     async with proxied() as (_, proxy):
         proxy.split(size)
@@ -119,7 +119,7 @@ async def test_split(autojump_clock: MockClock, size: int, compression: str | No
     ids=["reserved bit", "opcode", "masked", "text"],
 )
 async def test_corrupt(autojump_clock: MockClock, offset: int, bits: int, code: int) -> None:
-    """A flipped bit of the header is 1002, of a text's UTF-8 1007; both sides know."""
+    """A flipped bit is 1002 in a header and 1007 in text; both sides get the code."""
     async with proxied() as (server, proxy), connected(proxy) as conn:
         proxy.corrupt(offset, bits, "to_client")
         await conn.send("hello")
@@ -131,8 +131,8 @@ async def test_corrupt(autojump_clock: MockClock, offset: int, bits: int, code: 
         assert server.peers[0].closed.code == code
 
 
-async def test_refused_and_again(autojump_clock: MockClock) -> None:
-    """The first connection comes about after three refusals and three delays."""
+async def test_retry_after_refusals(autojump_clock: MockClock) -> None:
+    """Three refusals cost three delays."""
     async with proxied() as (_, proxy):
         proxy.refuse(3)
         async with connected(proxy, reconnect=AGAIN) as conn:
@@ -141,8 +141,7 @@ async def test_refused_and_again(autojump_clock: MockClock) -> None:
             assert await conn.receive() == "x"
 
 
-async def test_refused_for_ever(autojump_clock: MockClock) -> None:
-    """Each attempt fails as the network's failures do."""
+async def test_refused_until_reconnecting_fails(autojump_clock: MockClock) -> None:
     async with proxied() as (_, proxy):
         proxy.refuse(None)
         with pytest.raises(ReconnectFailed) as caught:
@@ -155,7 +154,7 @@ async def test_refused_for_ever(autojump_clock: MockClock) -> None:
 
 
 async def test_refused_over_tcp() -> None:
-    """A reset right behind the accept is retried too, and what was queued arrives."""
+    """A reset after the accept is retried too, and queued messages arrive."""
     with trio.fail_after(10):
         async with MockServer(echo) as server, FaultProxy(server) as proxy:
             proxy.refuse(3)
@@ -174,7 +173,7 @@ async def test_refused_over_tcp() -> None:
     ids=["bytes", "ssh", "http", "mail"],
 )
 async def test_garbage(autojump_clock: MockClock, garbage: bytes) -> None:
-    """An answer that is no handshake is told as such; the next connection is a good one."""
+    """A response that is not a handshake raises; the next connection works."""
     async with proxied() as (_, proxy):
         proxy.answer(garbage)
         with pytest.raises(InvalidHandshake):
@@ -185,8 +184,8 @@ async def test_garbage(autojump_clock: MockClock, garbage: bytes) -> None:
             assert await conn.receive() == "x"
 
 
-async def test_never_answered(autojump_clock: MockClock) -> None:
-    """A black hole ends with open_timeout."""
+async def test_blackhole(autojump_clock: MockClock) -> None:
+    """Connecting ends with open_timeout."""
     async with proxied() as (server, proxy):
         proxy.blackhole()
         with pytest.raises(OpenTimeout):
@@ -196,8 +195,7 @@ async def test_never_answered(autojump_clock: MockClock) -> None:
         assert server.peers == []
 
 
-async def test_answered_late(autojump_clock: MockClock) -> None:
-    """Once it is healed, what the black hole has swallowed gets through."""
+async def test_reset_releases_a_blackhole(autojump_clock: MockClock) -> None:
     async with proxied() as (_, proxy), trio.open_nursery() as nursery:
         proxy.blackhole()
 
@@ -212,7 +210,7 @@ async def test_answered_late(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("direction", ["to_server", "to_client"])
 async def test_stalled(autojump_clock: MockClock, direction: Any) -> None:
-    """Silence one way is found by the heartbeat, whichever way it is."""
+    """The heartbeat detects a stall of either direction."""
     async with proxied() as (_, proxy), connected(proxy, ping_interval=5, ping_timeout=3) as conn:
         await trio.sleep(4)
         proxy.stall(direction)
@@ -222,7 +220,7 @@ async def test_stalled(autojump_clock: MockClock, direction: Any) -> None:
 
 
 async def test_stalled_while_writing(autojump_clock: MockClock) -> None:
-    """A line that takes no more bytes is found by the deadline on the write."""
+    """The write timeout detects a peer that accepts no more bytes."""
     async with (
         proxied() as (_, proxy),
         connected(proxy, ping_interval=None, write_timeout=10) as conn,
@@ -236,7 +234,7 @@ async def test_stalled_while_writing(autojump_clock: MockClock) -> None:
 
 
 async def test_resumed(autojump_clock: MockClock) -> None:
-    """A stall that is short enough costs nothing but time."""
+    """A short stall only delays messages."""
     async with proxied() as (_, proxy), connected(proxy) as conn:
         proxy.stall()
         await conn.send("x")
@@ -246,25 +244,25 @@ async def test_resumed(autojump_clock: MockClock) -> None:
 
 
 async def test_half_closed(autojump_clock: MockClock) -> None:
-    """The end of the server's stream is the loss of the connection."""
+    """The end of the server's stream is ConnectionLost."""
     async with proxied() as (_, proxy), connected(proxy) as conn:
         proxy.half_close("to_client")
         error = await end_of(conn)
         assert error.cause == ConnectionLost()
 
 
-async def test_cut_inside_a_frame(autojump_clock: MockClock) -> None:
-    """Half a message is no message."""
+async def test_disconnect_inside_a_frame(autojump_clock: MockClock) -> None:
+    """An incomplete message is not delivered."""
     async with proxied() as (_, proxy), connected(proxy) as conn:
-        proxy.cut_after(2 + 5 + 2 + 3, "to_client")
+        proxy.disconnect_after(2 + 5 + 2 + 3, "to_client")
         await conn.send("whole")
         await conn.send("half!")
         assert await conn.receive() == "whole"
         assert (await end_of(conn)).cause == ConnectionLost()
 
 
-async def test_reset_is_lost_with_its_error(autojump_clock: MockClock) -> None:
-    """A reset is a loss that knows how."""
+async def test_reset_peer(autojump_clock: MockClock) -> None:
+    """ConnectionLost has the exception of the stream."""
     async with proxied() as (_, proxy), connected(proxy) as conn:
         proxy.reset_peer()
         error = await end_of(conn)
@@ -272,8 +270,8 @@ async def test_reset_is_lost_with_its_error(autojump_clock: MockClock) -> None:
         assert isinstance(error.cause.error, trio.BrokenResourceError)
 
 
-async def test_reset_over_tcp() -> None:
-    """The operating system's own error is told."""
+async def test_reset_peer_over_tcp() -> None:
+    """ConnectionLost has the exception of the operating system."""
     with trio.fail_after(10):
         async with (
             MockServer(echo) as server,
@@ -288,9 +286,9 @@ async def test_reset_over_tcp() -> None:
             assert isinstance(error.cause.error, ConnectionResetError)
 
 
-@pytest.mark.parametrize("end", ["cut", "reset"])
-async def test_lost_and_back(autojump_clock: MockClock, end: str) -> None:
-    """The state survives, what is sent meanwhile is queued, and arrives in order."""
+@pytest.mark.parametrize("end", ["disconnect", "reset_peer"])
+async def test_reconnect(autojump_clock: MockClock, end: str) -> None:
+    """The state is kept; messages sent during the outage are queued and arrive in order."""
     socket = Counting()
     async with (
         proxied() as (server, proxy),
@@ -307,16 +305,15 @@ async def test_lost_and_back(autojump_clock: MockClock, end: str) -> None:
         assert [await conn.receive() for _ in range(100)] == [str(n) for n in range(100)]
         assert trio.current_time() == 1 + 2 + 4
         assert conn.state == 101
-        figures = conn.statistics()
-        assert (figures.reconnects, figures.in_doubt, figures.unsent) == (1, 0, 0)
+        statistics = conn.statistics()
+        assert (statistics.reconnects, statistics.in_doubt, statistics.unsent) == (1, 0, 0)
     kinds = [type(reason) for reason in socket.reasons]
     assert kinds[:3] == [ConnectionLost, HandshakeFailed, HandshakeFailed]
     assert len(server.peers) == 2
 
 
-@pytest.mark.parametrize("end", ["cut", "reset"])
-async def test_lost_and_back_over_tcp(end: str) -> None:
-    """The same over real sockets."""
+@pytest.mark.parametrize("end", ["disconnect", "reset_peer"])
+async def test_reconnect_over_tcp(end: str) -> None:
     with trio.fail_after(10):
         async with MockServer(echo) as server, FaultProxy(server) as proxy:
             policy = Backoff(initial=0.001, max_attempts=None)
@@ -334,13 +331,13 @@ async def test_lost_and_back_over_tcp(end: str) -> None:
             assert len(server.peers) == 2
 
 
-async def test_all_at_once(autojump_clock: MockClock) -> None:
-    """Slow, late, in single bytes and cut again and again: what arrives is in order, and once."""
+async def test_all_faults_together(autojump_clock: MockClock) -> None:
+    """Delayed, throttled, split and disconnected repeatedly, messages arrive in order and once."""
     async with proxied() as (_, proxy):
         proxy.delay(0.1)
         proxy.throttle(2000)
         proxy.split(3)
-        proxy.cut_after(250, "to_client")
+        proxy.disconnect_after(250, "to_client")
         policy = Backoff(max_attempts=None)
         async with connected(proxy, reconnect=policy, max_queue=None) as conn:
             got: list[int] = []

@@ -1,4 +1,4 @@
-"""Tiny proxies: they note what they are asked for and lead everywhere to one port."""
+"""Small proxies that record requests and connect to one port."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def pump(source: trio.abc.Stream, target: trio.abc.Stream) -> None:
 
 
 async def tunnel(stream: trio.abc.Stream, port: int) -> None:
-    """Carry bytes between a client and the server on this port until one hangs up."""
+    """Forward bytes between a client and the server on this port until one disconnects."""
     server = await trio.open_tcp_stream("127.0.0.1", port)
     async with server, trio.open_nursery() as nursery:
         nursery.start_soon(pump, stream, server)
@@ -24,7 +24,7 @@ async def tunnel(stream: trio.abc.Stream, port: int) -> None:
 
 
 class HTTPProxy:
-    """Answers CONNECT and tunnels, whatever is asked for, to one port."""
+    """Answers CONNECT with a tunnel to one port, whatever the target."""
 
     def __init__(self, port: int, status: bytes = b"200 Connection established") -> None:
         self.port = port
@@ -38,7 +38,7 @@ class HTTPProxy:
 
 
 class SOCKSProxy:
-    """Speaks SOCKS4, 4a and 5 and tunnels, whatever is asked for, to one port."""
+    """Speaks SOCKS4, 4a and 5, with a tunnel to one port, whatever the target."""
 
     def __init__(self, port: int, *, user: bytes = b"", refuse: bool = False) -> None:
         self.port = port

@@ -1,4 +1,4 @@
-"""Servers written by hand: they say exactly the bytes that a test wants said.
+"""Servers written by hand, which send exactly the bytes of a test.
 
 A script is ``async def script(stream)`` and plays the server on one raw stream. It can be
 served over TCP (:func:`serving`) or in memory (``memory_stream_pair``, for tests with a clock).
@@ -50,7 +50,7 @@ on_both = pytest.mark.parametrize(
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asked for."""
+    """The request of a client."""
 
     line: str
     headers: Headers
@@ -61,7 +61,7 @@ class Request:
 
 
 async def read_request(stream: trio.abc.Stream) -> Request:
-    """The head of an HTTP request, byte by byte: nothing behind it is taken."""
+    """Read the head of an HTTP request byte by byte, and nothing behind it."""
     data = b""
     while not data.endswith(b"\r\n\r\n"):
         byte = await stream.receive_some(1)
@@ -81,7 +81,7 @@ def response(status: str, *headers: str, body: bytes = b"") -> bytes:
 def upgrade(
     request: Request, *headers: str, connection: str = "Upgrade", protocol: str = "websocket"
 ) -> bytes:
-    """The 101 that a good server answers, with more headers behind its own."""
+    """A valid 101, with additional headers at the end."""
     key = request.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
     digest = hashlib.sha1(key.encode(), usedforsecurity=False).digest()
     return response(
@@ -99,20 +99,20 @@ def text(message: str) -> bytes:
 
 
 async def close(stream: trio.abc.Stream) -> None:
-    """Wait for the client's Close frame (or its end), answer and hang up."""
+    """Wait for the client's Close frame or the end, reply and disconnect."""
     await stream.receive_some()
     await stream.send_all(CLOSE_1000)
     await stream.aclose()
 
 
 async def hold(stream: trio.abc.Stream) -> None:
-    """Say nothing and wait for the client to hang up."""
+    """Send nothing and wait for the client to disconnect."""
     while await stream.receive_some():
         pass
 
 
 def answering(*parts: bytes) -> Script:
-    """A script that reads a request and answers ``parts``, then hangs up."""
+    """A script that reads a request, sends ``parts`` and disconnects."""
 
     async def script(stream: trio.abc.Stream) -> None:
         await read_request(stream)
@@ -123,7 +123,7 @@ def answering(*parts: bytes) -> Script:
 
 
 def upgrading(requests: list[Request], *headers: str) -> Script:
-    """A script that upgrades every client, notes its request and closes in good order."""
+    """A script that upgrades every client, records its request and closes cleanly."""
 
     async def script(stream: trio.abc.Stream) -> None:
         requests.append(await read_request(stream))
@@ -134,7 +134,7 @@ def upgrading(requests: list[Request], *headers: str) -> Script:
 
 
 async def play(script: Script, stream: trio.abc.Stream) -> None:
-    """Run a script to its end or the client's, then hang up."""
+    """Run a script to its end or the client's, then disconnect."""
     try:
         await script(stream)
     except GONE:
@@ -147,7 +147,7 @@ async def play(script: Script, stream: trio.abc.Stream) -> None:
 async def serving(
     script: Script, context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> AsyncIterator[int]:
-    """Play ``script`` to everyone who comes, over TCP or TLS; gives the port."""
+    """Run ``script`` for every client, over TCP or TLS; returns the port."""
 
     async def serve(stream: trio.abc.Stream) -> None:
         if context is not None:
@@ -163,7 +163,7 @@ async def serving(
 
 
 async def failure(url: str, **options: Unpack[ConnectOptions]) -> TrioglockError:
-    """What connecting raises, which must be an error of trioglock's own."""
+    """The exception of connecting, which must be a TrioglockError."""
     options.setdefault("proxy", None)
     with pytest.raises(TrioglockError) as caught:
         async with connect(url, **options):
@@ -173,7 +173,7 @@ async def failure(url: str, **options: Unpack[ConnectOptions]) -> TrioglockError
 
 @asynccontextmanager
 async def memory_server(script: Script) -> AsyncIterator[trio.abc.Stream]:
-    """A stream to a script that plays in memory; nobody waits for more than 1000 seconds."""
+    """A stream to a script that runs in memory; fails after 1000 seconds."""
     near, far = memory_stream_pair()
     with trio.fail_after(1000):
         async with trio.open_nursery() as nursery:
@@ -182,10 +182,10 @@ async def memory_server(script: Script) -> AsyncIterator[trio.abc.Stream]:
             nursery.cancel_scope.cancel()
 
 
-async def told(
+async def connect_error(
     script: Script, transport: MakeTransport, /, **options: Unpack[ConnectOptions]
 ) -> tuple[TrioglockError, float]:
-    """The error that comes of a server like this, and after how many seconds."""
+    """The error of connecting to this server, and the seconds until it was raised."""
     async with memory_server(script) as stream:
         start = trio.current_time()
         options["transport"], options["stream"] = transport(), stream
@@ -218,7 +218,7 @@ def _descriptors() -> set[Path]:
 
 
 class Deaf(trio.abc.SocketFactory):
-    """Makes real sockets, but those of these families never finish connecting."""
+    """Creates real sockets; those of these families never finish connecting."""
 
     def __init__(self, *families: int) -> None:
         self.families = families
@@ -232,7 +232,7 @@ class Deaf(trio.abc.SocketFactory):
 
 @cache
 def authority() -> trustme.CA:
-    """The one authority that the tests' certificates come from; nobody else trusts it."""
+    """The authority that issues the tests' certificates; only the tests trust it."""
     return trustme.CA()
 
 

@@ -1,4 +1,4 @@
-"""Attempts cut short: cancelled or out of time at every stage, they leave nothing behind."""
+"""Attempts that are cancelled or time out at any stage leak nothing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def half_a_body(stream: trio.abc.Stream) -> None:
 
 
 async def cancel_while_connecting(url: str, **options: Any) -> None:
-    """Start to connect and cancel once everything waits for something."""
+    """Start to connect, and cancel once all tasks are blocked."""
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
 
@@ -83,7 +83,7 @@ STAGES = {
 @on_both
 @pytest.mark.parametrize("stage", STAGES)
 async def test_a_cancelled_connect_leaks_nothing(transport: MakeTransport, stage: str) -> None:
-    """Cancelled while it waits, an attempt closes its socket, by itself and at once."""
+    """An attempt that is cancelled while it waits closes its socket immediately."""
     scheme, proxy, script = STAGES[stage]
     with no_leak():
         async with serving(script) as port:
@@ -97,7 +97,7 @@ async def test_a_cancelled_connect_leaks_nothing(transport: MakeTransport, stage
 @on_both
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9", "socks5://127.0.0.1:9"])
 async def test_cancelled_while_tcp_connects(transport: MakeTransport, proxy: str | None) -> None:
-    """Cancelled before there is a connection, an attempt closes its socket."""
+    """An attempt that is cancelled before TCP has connected closes its socket."""
     trio.socket.set_custom_socket_factory(Deaf(socket.AF_INET))
     with no_leak():
         await cancel_while_connecting("ws://127.0.0.1:9/", transport=transport(), proxy=proxy)
@@ -105,7 +105,7 @@ async def test_cancelled_while_tcp_connects(transport: MakeTransport, proxy: str
 
 @on_both
 async def test_cancelled_behind_tls(transport: MakeTransport) -> None:
-    """Cancelled while an encrypted server thinks, an attempt closes its socket."""
+    """An attempt that is cancelled during TLS closes its socket."""
     with no_leak():
         async with serving(half_a_response, server_context()) as port:
             await cancel_while_connecting(
@@ -152,7 +152,7 @@ async def test_open_timeout_covers_everything(
 
 @on_both
 async def test_no_open_timeout(transport: MakeTransport, autojump_clock: MockClock) -> None:
-    """None waits as long as it takes."""
+    """None has no limit."""
 
     async def script(stream: trio.abc.Stream) -> None:
         await trio.sleep(3600)
@@ -168,7 +168,7 @@ async def test_no_open_timeout(transport: MakeTransport, autojump_clock: MockClo
 
 
 async def test_the_users_own_deadline_is_no_open_timeout(autojump_clock: MockClock) -> None:
-    """A deadline around ``connect`` comes out as the user's, not as ours."""
+    """A deadline around ``connect`` is the user's, not an OpenTimeout."""
     near, _far = memory_stream_pair()
     with pytest.raises(trio.TooSlowError), trio.fail_after(3):
         async with connect("ws://memory.test/", stream=near):
@@ -177,7 +177,7 @@ async def test_the_users_own_deadline_is_no_open_timeout(autojump_clock: MockClo
 
 @on_both
 async def test_an_open_connection_leaks_nothing(transport: MakeTransport) -> None:
-    """Opened and closed in good order, no descriptor remains."""
+    """No descriptor remains after opening and closing."""
 
     async def script(stream: trio.abc.Stream) -> None:
         await upgrading([])(stream)

@@ -1,4 +1,4 @@
-"""Both real transports pass the kit that users run on theirs."""
+"""Both real transports pass the conformance kit."""
 
 from __future__ import annotations
 

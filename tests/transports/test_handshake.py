@@ -1,4 +1,4 @@
-"""The opening handshake between two sides that mean well: what is asked, what is accepted."""
+"""Successful opening handshakes: the request, and accepted responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trioglock import ConnectOptions, InvalidOption, NativeTransport, connect
 
 
 async def asked(transport: MakeTransport, /, **options: Unpack[ConnectOptions]) -> Request:
-    """The request that these options lead to."""
+    """The request that these options produce."""
     requests: list[Request] = []
     url = "ws://user:password@memory.test/feed?since=1"
     async with memory_server(upgrading(requests)) as stream:
@@ -92,7 +92,7 @@ async def test_additional_headers(transport: MakeTransport, autojump_clock: Mock
 async def test_explicit_headers_win(
     transport: MakeTransport, name: str, value: str, autojump_clock: MockClock
 ) -> None:
-    """A header given explicitly replaces what the URL and other options would say."""
+    """An explicit header replaces the one from the URL or another option."""
     request = await asked(transport, additional_headers={name: value})
     assert request.headers.get_all(name) == [value]
 
@@ -101,7 +101,7 @@ async def test_explicit_headers_win(
     "name", ["Connection", "upgrade", "Sec-WebSocket-Key", "sec-websocket-protocol"]
 )
 def test_reserved_headers_are_refused(name: str) -> None:
-    """What the handshake says itself cannot be given, in any case of letters."""
+    """Headers of the handshake itself cannot be given, in any case."""
     with pytest.raises(InvalidOption, match=name):
         connect(URL, additional_headers={name: "x"})
 
@@ -130,7 +130,7 @@ def test_reserved_headers_are_refused(name: str) -> None:
     ],
 )
 def test_what_cannot_be_sent_is_refused_at_the_call(options: Any) -> None:
-    """A header that would break the request, or be another one, is an InvalidOption at once."""
+    """A header with illegal characters is an InvalidOption."""
     with pytest.raises(InvalidOption):
         connect("wss://memory.test/", **options)
 
@@ -182,7 +182,7 @@ async def test_scenario_35_letter_case_and_lists(
 
 @on_both
 async def test_response_headers(transport: MakeTransport, autojump_clock: MockClock) -> None:
-    """All that the server said is in the handshake, repeated headers apart, odd bytes kept."""
+    """The handshake has all received headers, repeated ones and non-ASCII bytes included."""
     headers = ["Set-Cookie: a=1", "Set-Cookie: b=2", "X-Odd: caf\xe9", "X-Empty:"]
     async with (
         memory_server(upgrading([], *headers)) as stream,

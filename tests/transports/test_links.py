@@ -1,4 +1,4 @@
-"""Links by the port alone: streams that break, and what each plug makes of odd frames."""
+"""Links through their interface: streams that break, and unusual frames."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from trioglock.transports import Link, LinkBroken
 
 @asynccontextmanager
 async def linked(transport: MakeTransport, stream: trio.abc.Stream) -> AsyncIterator[Link]:
-    """An open link over a stream, by the port alone."""
+    """An open link over a stream, without a connection."""
     async with trio.open_nursery() as nursery:
         dial = DialOptions(url=URL, stream=stream)
         link = await transport().connect(dial, nursery)
@@ -45,7 +45,7 @@ async def linked(transport: MakeTransport, stream: trio.abc.Stream) -> AsyncIter
 
 
 def after_101(*parts: bytes, extension: str | None = None) -> Script:
-    """A script that upgrades, says this, and stays."""
+    """A script that upgrades, sends these bytes, and stays."""
 
     async def script(stream: trio.abc.Stream) -> None:
         headers = [] if extension is None else [f"Sec-WebSocket-Extensions: {extension}"]
@@ -58,7 +58,7 @@ def after_101(*parts: bytes, extension: str | None = None) -> Script:
 
 
 class Fragile(trio.abc.Stream):
-    """A stream that is not trio's own: from some moment on, it raises an OSError."""
+    """A stream that is not trio's own: it starts to raise an OSError."""
 
     def __init__(self, stream: trio.abc.Stream, *, reads: float = 1e9, writes: float = 1e9) -> None:
         self._stream = stream
@@ -85,7 +85,7 @@ class Fragile(trio.abc.Stream):
 
 
 async def test_a_stream_that_breaks_while_reading(autojump_clock: MockClock) -> None:
-    """LinkBroken, with what the stream raised as its cause."""
+    """LinkBroken, with the stream's exception as its cause."""
     async with (
         memory_server(after_101()) as stream,
         linked(NativeTransport, Fragile(stream, reads=1)) as link,
@@ -96,7 +96,7 @@ async def test_a_stream_that_breaks_while_reading(autojump_clock: MockClock) -> 
 
 
 async def test_trio_websocket_takes_it_for_the_end(autojump_clock: MockClock) -> None:
-    """There a stream that breaks while reading has ended, and nothing else is raised."""
+    """With trio-websocket, a stream that breaks while reading has ended."""
     async with (
         memory_server(after_101()) as stream,
         linked(TrioWebsocketTransport, Fragile(stream, reads=1)) as link,
@@ -109,7 +109,7 @@ async def test_trio_websocket_takes_it_for_the_end(autojump_clock: MockClock) ->
 async def test_a_stream_that_breaks_while_writing(
     transport: MakeTransport, message: str, autojump_clock: MockClock
 ) -> None:
-    """LinkBroken, with what the stream raised as its cause."""
+    """LinkBroken, with the stream's exception as its cause."""
     async with (
         memory_server(after_101()) as stream,
         linked(transport, Fragile(stream, writes=1)) as link,
@@ -124,7 +124,7 @@ async def test_a_stream_that_breaks_while_writing(
 async def test_a_stream_that_breaks_in_the_handshake(
     transport: MakeTransport, where: dict[str, float], autojump_clock: MockClock
 ) -> None:
-    """ConnectFailed, with what the stream raised as its cause."""
+    """ConnectFailed, with the stream's exception as its cause."""
     async with memory_server(after_101()) as stream:
         error = await failure(URL, transport=transport(), stream=Fragile(stream, **where))
     assert isinstance(error, OSError)
@@ -136,7 +136,7 @@ async def test_a_stream_that_breaks_in_the_handshake(
 async def test_a_stream_that_breaks_in_a_refusal(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
-    """The status is told, with as much of the body as came."""
+    """The error has the status and the received part of the body."""
     data = response("503 Busy", "Content-Length: 1000", body=b"no entry")
     async with memory_server(answering(data)) as stream:
         error = await failure(URL, transport=transport(), stream=Fragile(stream, reads=1))
@@ -145,7 +145,7 @@ async def test_a_stream_that_breaks_in_a_refusal(
 
 @on_both
 async def test_a_peer_that_is_gone_has_no_name(transport: MakeTransport) -> None:
-    """That a socket cannot say any more who it led to harms nothing."""
+    """A socket that no longer has a peer address is accepted."""
 
     def gone() -> object:
         raise OSError("not connected")
@@ -189,7 +189,7 @@ async def test_what_inflates_much_comes_in_portions(autojump_clock: MockClock) -
 async def test_unasked_pongs_and_twin_pings_can_be_sent(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
-    """Control frames go out in order; a ping that is under way already does no harm."""
+    """Control frames are written in order; a duplicate ping is harmless."""
     near, far = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(after_101(text("hello")), far)
@@ -211,7 +211,7 @@ async def test_unasked_pongs_and_twin_pings_can_be_sent(
 async def test_how_trio_websocket_ends(
     frame: bytes, kind: type[Close | Violation], code: int, autojump_clock: MockClock
 ) -> None:
-    """A Close frame comes up as it was said; one with a bad code is the library's own 1002."""
+    """A Close frame is returned as sent; one with a bad code is the library's own 1002."""
     async with (
         memory_server(after_101(frame)) as stream,
         linked(TrioWebsocketTransport, stream) as link,

@@ -1,4 +1,4 @@
-"""Proxies: HTTP CONNECT, where the address comes from, and what goes wrong on the way."""
+"""HTTP proxies: CONNECT, the source of the address, and failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
 
 @on_both
 async def test_an_http_proxy(transport: MakeTransport) -> None:
-    """CONNECT names host and port; the name is the proxy's to resolve; the server sees us."""
+    """CONNECT names host and port, and the proxy resolves the name."""
     requests: list[Request] = []
     with no_leak():
         async with serving(upgrading(requests)) as port:
@@ -46,7 +46,7 @@ async def test_an_http_proxy(transport: MakeTransport) -> None:
                 assert conn.handshake is not None
     assert proxy.requests[0].line == "CONNECT feed.test:8080 HTTP/1.1"
     assert proxy.requests[0].headers["Host"] == "feed.test:8080"
-    # The proxy is told nothing that is meant for the server.
+    # The proxy does not get headers that are meant for the server.
     assert "Authorization" not in proxy.requests[0].headers
     assert "Proxy-Authorization" not in proxy.requests[0].headers
     assert requests[0].line == "GET /path HTTP/1.1"
@@ -82,7 +82,7 @@ async def test_the_proxy_meets_the_same_user_agent(user_agent: str | None) -> No
 
 @on_both
 async def test_tls_through_a_proxy(transport: MakeTransport) -> None:
-    """With ``wss`` the proxy carries what it cannot read: TLS for the server's name."""
+    """With ``wss`` the tunnel carries TLS for the server's name."""
     requests: list[Request] = []
     with no_leak():
         async with serving(upgrading(requests), server_context("feed.test")) as port:
@@ -106,7 +106,7 @@ async def test_tls_through_a_proxy(transport: MakeTransport) -> None:
 async def test_an_https_proxy(
     transport: MakeTransport, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The way to the proxy may be TLS itself, and TLS to the server then runs inside it."""
+    """The connection to the proxy may use TLS, and TLS to the server runs inside it."""
     context = server_context("feed.test") if scheme == "wss" else None
     with authority().cert_pem.tempfile() as path:
         monkeypatch.setenv("SSL_CERT_FILE", path)
@@ -167,7 +167,7 @@ BAD_PROXIES: dict[str, Script] = {
 @on_both
 @pytest.mark.parametrize("bad", BAD_PROXIES)
 async def test_a_bad_proxy(transport: MakeTransport, bad: str) -> None:
-    """A proxy that refuses, talks nonsense or goes is ProxyFailed, at once."""
+    """A proxy that refuses, responds with garbage or disconnects is ProxyFailed immediately."""
     with no_leak():
         async with serving(BAD_PROXIES[bad]) as port:
             error = await failure(
@@ -182,7 +182,7 @@ async def test_a_bad_proxy(transport: MakeTransport, bad: str) -> None:
 
 
 async def test_an_https_proxy_must_be_trusted() -> None:
-    """A proxy with a certificate that nobody trusts fails with OpenSSL's own words."""
+    """A proxy with an untrusted certificate is a TLSFailed with OpenSSL's text."""
     with no_leak():
         async with serving(hold, server_context()) as port:
             error = await failure("ws://feed.test/", proxy=f"https://127.0.0.1:{port}")
@@ -192,7 +192,7 @@ async def test_an_https_proxy_must_be_trusted() -> None:
 @on_both
 @pytest.mark.parametrize("scheme", ["http", "https", "socks5h", "socks4"])
 async def test_an_unreachable_proxy(transport: MakeTransport, scheme: str) -> None:
-    """A proxy that nobody is behind is the network's fault, and is named."""
+    """A proxy that does not listen is a ConnectFailed that names it."""
     async with serving(hold) as port:
         pass
     with no_leak():
@@ -226,7 +226,7 @@ async def test_an_unreachable_proxy(transport: MakeTransport, scheme: str) -> No
     ],
 )
 def test_a_bad_proxy_address_raises_at_the_call(proxy: Any) -> None:
-    """What is not a proxy's address is an InvalidOption at once, without its secrets."""
+    """An invalid proxy URL is an InvalidOption, without its secrets."""
     with pytest.raises(InvalidOption) as caught:
         connect("ws://feed.test/", proxy=proxy)
     assert "secret" not in str(caught.value)
@@ -234,7 +234,7 @@ def test_a_bad_proxy_address_raises_at_the_call(proxy: Any) -> None:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment that says nothing of proxies."""
+    """An environment without proxies."""
     for name in ("http", "https", "ws", "wss", "socks", "all", "no"):
         monkeypatch.delenv(f"{name}_proxy", raising=False)
         monkeypatch.delenv(f"{name}_proxy".upper(), raising=False)
@@ -293,14 +293,14 @@ async def test_no_proxy(exempt: str, environment: pytest.MonkeyPatch) -> None:
 
 
 async def test_none_ignores_the_environment(environment: pytest.MonkeyPatch) -> None:
-    """``proxy=None`` dials directly whatever the environment says."""
+    """``proxy=None`` connects directly, even if the environment names a proxy."""
     environment.setenv("http_proxy", "http://127.0.0.1:9")
     async with serving(upgrading([])) as port, connect(f"ws://127.0.0.1:{port}/", proxy=None):
         pass
 
 
 async def test_a_bad_address_in_the_environment(environment: pytest.MonkeyPatch) -> None:
-    """An environment that makes no sense is an InvalidOption that shows it without secrets."""
+    """An invalid proxy in the environment is an InvalidOption without secrets."""
     environment.setenv("http_proxy", "ftp://user:secret@127.0.0.1/")
     error = await failure("ws://feed.test/", proxy=True)
     assert isinstance(error, InvalidOption)

@@ -1,4 +1,4 @@
-"""Redirects: which are followed, how far, and what another origin may not learn."""
+"""Redirects: which are followed, how many, and what another origin does not get."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.transports.servers import (
     authority,
     client_context,
     close,
+    connect_error,
     failure,
     no_leak,
     on_both,
@@ -24,7 +25,6 @@ from tests.transports.servers import (
     response,
     server_context,
     serving,
-    told,
     upgrade,
 )
 from trioglock import HandshakeRefused, InvalidURL, RedirectFailed, connect
@@ -67,7 +67,7 @@ class Site:
 @on_both
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_every_status_is_followed(transport: MakeTransport, status: int) -> None:
-    """All five redirects are followed; the connection knows where it arrived."""
+    """All redirect statuses are followed; the connection has the final URL."""
     site = Site(status=status)
     with no_leak():
         async with serving(site) as port:
@@ -123,7 +123,7 @@ async def test_https_means_wss(transport: MakeTransport, monkeypatch: pytest.Mon
 
 @on_both
 async def test_wss_is_never_given_up(transport: MakeTransport) -> None:
-    """A redirect from ``wss`` to ``ws`` or ``http`` is refused: the status is told."""
+    """A redirect from ``wss`` to ``ws`` or ``http`` is refused; the error has the status."""
     plain, safe = Site(), Site()
     with no_leak():
         async with serving(plain) as port, serving(safe, server_context()) as safe_port:
@@ -142,7 +142,7 @@ async def test_wss_is_never_given_up(transport: MakeTransport) -> None:
 
 @on_both
 async def test_scenario_38_max_redirects(transport: MakeTransport) -> None:
-    """A loop ends after ``max_redirects``, by default ten, with the last answer in the error."""
+    """A loop ends after ``max_redirects``, by default ten, with the last response in the error."""
     site = Site("/")
     with no_leak():
         async with serving(site) as port:
@@ -230,7 +230,7 @@ async def test_the_same_origin_keeps_credentials(transport: MakeTransport, locat
 
 @on_both
 async def test_credentials_do_not_come_back(transport: MakeTransport) -> None:
-    """What another origin was not told, it cannot have us tell by sending us back."""
+    """Credentials withheld from another origin are not sent after a redirect back either."""
     first, other = Site(), Site()
     async with serving(other) as other_port, serving(first) as port:
         first.location = f"ws://127.0.0.1:{other_port}/"
@@ -265,7 +265,7 @@ BAD_LOCATIONS = [
 async def test_a_bad_location(
     transport: MakeTransport, location: str, autojump_clock: MockClock
 ) -> None:
-    """A redirect to where no WebSocket can be is the server's fault, and told as such."""
+    """A redirect to an unusable URL is a RedirectFailed."""
 
     async def dial() -> trio.abc.Stream:
         near, far = memory_stream_pair()
@@ -283,8 +283,8 @@ async def test_a_bad_location(
 async def test_a_redirect_without_location(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
-    """A redirect that says not where to is a plain refusal."""
-    error, _ = await told(answering(response("302 Found", "Content-Length: 0")), transport)
+    """A redirect without Location is a plain refusal."""
+    error, _ = await connect_error(answering(response("302 Found", "Content-Length: 0")), transport)
     assert type(error) is HandshakeRefused
 
 
@@ -292,8 +292,8 @@ async def test_a_redirect_without_location(
 async def test_secrets_of_a_location_are_not_shown(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
-    """The text of a failed redirect shows no user info of where it led."""
-    error, _ = await told(answering(redirect("ws://user:secret@127.0.0.1:0/")), transport)
+    """The text of a failed redirect does not contain user information."""
+    error, _ = await connect_error(answering(redirect("ws://user:secret@127.0.0.1:0/")), transport)
     assert isinstance(error, RedirectFailed)
     assert "secret" not in str(error)
 
@@ -302,8 +302,8 @@ async def test_secrets_of_a_location_are_not_shown(
 async def test_a_given_stream_cannot_follow(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
-    """An open stream leads to one server only: the redirect is refused, the stream closed."""
-    error, _ = await told(answering(redirect("/there")), transport)
+    """An open stream reaches one server only: the redirect is refused, the stream closed."""
+    error, _ = await connect_error(answering(redirect("/there")), transport)
     assert isinstance(error, RedirectFailed)
     assert "stream" in str(error)
 
@@ -331,7 +331,7 @@ async def test_a_function_can_follow(transport: MakeTransport, autojump_clock: M
 async def test_open_timeout_covers_all_redirects(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
-    """``open_timeout`` is one for the whole way, not for each station of it."""
+    """``open_timeout`` limits all redirects together."""
 
     async def script(stream: trio.abc.Stream) -> None:
         await trio.sleep(3)

@@ -19,7 +19,7 @@ from tests.transports.servers import (
     serving,
     upgrading,
 )
-from tests.transports.test_addresses import resolve_to
+from tests.transports.test_urls import resolve_to
 from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
 
 
@@ -55,7 +55,7 @@ async def test_a_socks_proxy(
 
 @on_both
 async def test_socks_with_a_user(transport: MakeTransport) -> None:
-    """User and password of the proxy's URL are said to a SOCKS5 proxy; wrong ones are refused."""
+    """User and password of the proxy's URL authenticate at SOCKS5; wrong ones are refused."""
     async with serving(upgrading([])) as port:
         proxy = SOCKSProxy(port, user=b"us@er:pass")
         async with serving(proxy) as proxy_port:
@@ -93,7 +93,7 @@ async def test_tls_through_socks(transport: MakeTransport) -> None:
 @pytest.mark.parametrize("scheme", ["socks5h", "socks4a"])
 @pytest.mark.parametrize("bad", ["refuses", "garbage", "hangs up"])
 async def test_a_bad_socks_proxy(transport: MakeTransport, scheme: str, bad: str) -> None:
-    """A SOCKS proxy that refuses, talks nonsense or goes is ProxyFailed, at once."""
+    """A SOCKS proxy that refuses, responds with garbage or disconnects is ProxyFailed."""
 
     async def garbage(stream: trio.abc.Stream) -> None:
         await stream.receive_some()
@@ -137,7 +137,7 @@ async def test_a_name_that_only_the_proxy_could_resolve(transport: MakeTransport
 
 
 async def test_socks_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without python-socks installed the error says what to install."""
+    """Without python-socks the error names the extra to install."""
     monkeypatch.setitem(sys.modules, "python_socks", None)
     error = await failure("ws://feed.test/", proxy="socks5://127.0.0.1:9")
     assert isinstance(error, InvalidOption)

@@ -119,7 +119,7 @@ async def test_a_function_opens_one_stream_per_connect(
 
 
 async def test_a_given_stream_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With ``stream`` nothing is dialled, whatever the environment says of proxies."""
+    """With ``stream`` no connection is opened, even if the environment names a proxy."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1/")
     near, far = memory_stream_pair()
     async with trio.open_nursery() as nursery:
@@ -132,7 +132,7 @@ async def test_a_given_stream_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) ->
 async def test_a_function_that_fails_is_connect_failed(
     transport: MakeTransport, tmp_path: Path
 ) -> None:
-    """Nobody behind the Unix socket is the network's fault, as nobody behind a port is."""
+    """A Unix socket without a listener is a ConnectFailed, like a port without one."""
 
     async def dial() -> trio.abc.Stream:
         return await trio.open_unix_socket(str(tmp_path / "nobody"))
@@ -148,7 +148,7 @@ async def test_a_function_that_fails_is_connect_failed(
 async def test_other_errors_of_a_function_come_out(
     transport: MakeTransport, error: Exception
 ) -> None:
-    """What is not the network's fault, and what is already said in our words, stays as it is."""
+    """Errors of other kinds, and our own errors, are raised unchanged."""
 
     async def dial() -> trio.abc.Stream:
         raise error
@@ -181,7 +181,7 @@ def test_a_stream_is_a_stream(stream: Any) -> None:
 async def test_a_refused_stream_is_closed(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
-    """A given stream does not stay open when its server says no."""
+    """A given stream is closed when the server refuses."""
     near, far = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(play, answering(response("403 Forbidden", "Content-Length: 0")), far)

@@ -77,7 +77,7 @@ async def test_scenario_34_the_first_frame_may_come_with_the_101(transport: Make
 
 @on_both
 async def test_server_hostname_names_the_certificate(transport: MakeTransport) -> None:
-    """``server_hostname`` is what the certificate must have and what SNI says; Host stays."""
+    """``server_hostname`` is the certificate's name and the SNI; the Host header is unchanged."""
     asked: list[str | None] = []
 
     def note(_object: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
@@ -106,7 +106,7 @@ async def test_server_hostname_names_the_certificate(transport: MakeTransport) -
 async def test_scenario_36_a_certificate_that_does_not_fit(
     transport: MakeTransport, trusted: bool
 ) -> None:
-    """A wrong name or an unknown authority is a TLSFailed at once, with its cause."""
+    """A wrong name or an unknown authority is a TLSFailed with its cause."""
     context = server_context("other.example.org" if trusted else "127.0.0.1")
     with no_leak():
         async with serving(hold, context) as port:
@@ -157,7 +157,7 @@ async def test_a_client_certificate(transport: MakeTransport) -> None:
 
 
 async def handshake_with_alerts(stream: trio.abc.Stream, context: ssl.SSLContext) -> None:
-    """A server's TLS handshake; unlike trio's it tells the client why it failed."""
+    """A server's TLS handshake; unlike trio's it sends the client the reason of a failure."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_side=True)
     while True:
@@ -178,7 +178,7 @@ async def handshake_with_alerts(stream: trio.abc.Stream, context: ssl.SSLContext
 async def test_a_missing_client_certificate(
     transport: MakeTransport, version: ssl.TLSVersion
 ) -> None:
-    """A server that misses a certificate is a TLSFailed, also with TLS 1.3, which says so late."""
+    """A missing client certificate is a TLSFailed, also with TLS 1.3, which reports it late."""
 
     async def script(stream: trio.abc.Stream) -> None:
         await handshake_with_alerts(stream, asking_for_a_certificate(version))
@@ -213,7 +213,7 @@ async def hang_up(stream: trio.abc.Stream) -> None:
 async def test_scenario_36_a_tls_server_that_hangs_up(
     transport: MakeTransport, script: Callable[[trio.abc.Stream], object]
 ) -> None:
-    """A peer that opens and closes is told at once, wherever in the handshake it does."""
+    """A peer that closes at any point of the handshake is reported immediately."""
     with no_leak():
         async with serving(script) as port:  # type: ignore[arg-type]
             error = await failure(
@@ -224,7 +224,7 @@ async def test_scenario_36_a_tls_server_that_hangs_up(
 
 @on_both
 async def test_a_server_without_tls(transport: MakeTransport) -> None:
-    """A plain-text server spoken to with ``wss`` is a TLSFailed, with OpenSSL's own words."""
+    """``wss`` to a plain-text server is a TLSFailed with OpenSSL's text."""
 
     async def script(stream: trio.abc.Stream) -> None:
         await stream.receive_some()
@@ -240,7 +240,7 @@ async def test_a_server_without_tls(transport: MakeTransport) -> None:
 
 @on_both
 async def test_a_tls_server_spoken_to_without_tls(transport: MakeTransport) -> None:
-    """A TLS server spoken to with ``ws`` is a clear error at once."""
+    """``ws`` to a TLS server is a clear error immediately."""
     async with serving(answering(b""), server_context()) as port:
         error = await failure(f"ws://127.0.0.1:{port}/", transport=transport())
     assert isinstance(error, ConnectFailed)
@@ -249,7 +249,7 @@ async def test_a_tls_server_spoken_to_without_tls(transport: MakeTransport) -> N
 @on_both
 @pytest.mark.parametrize("wrong", ["a server's context", "an impossible name"])
 async def test_a_context_that_cannot_work(transport: MakeTransport, wrong: str) -> None:
-    """What OpenSSL refuses to start with is an error of ours, and leaks no socket."""
+    """An error of OpenSSL before the handshake is a TLSFailed, and leaks no socket."""
     context = server_context() if wrong == "a server's context" else client_context()
     name = ".example.org" if wrong == "an impossible name" else None
     with no_leak():

@@ -1,4 +1,4 @@
-"""The client: ``connect()`` around a body, ``run()`` for programs of hooks, ``supervise()``."""
+"""The client: ``connect()``, ``run()`` and ``supervise()``."""
 
 from .connect import ConnectOptions, connect
 from .run import run

@@ -1,12 +1,12 @@
-"""``connect()``: a connection for the time of an ``async with`` block."""
+"""``connect()``: a connection for the duration of an ``async with`` block."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import trio
 
@@ -16,22 +16,17 @@ from ..connection import Connection, Session, open_connection
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket
 from ..options import (
-    USER_AGENT,
     DialOptions,
+    FlowKeywords,
     FlowOptions,
-    MessageHeartbeat,
-    Overflow,
     StreamSource,
+    accepts_options,
     check_headers,
-    check_subprotocols,
+    check_keywords,
+    take_options,
 )
 from ..telemetry import EventEmitter
-from ..transports import (
-    NativeTransport,
-    Transport,
-    check_proxy,
-    check_url,
-)
+from ..transports import NativeTransport, Transport, check_proxy, check_url
 from .dialer import Dialer, HeadersSource, URLSource
 
 __all__ = ["ConnectOptions", "connect"]
@@ -39,8 +34,34 @@ __all__ = ["ConnectOptions", "connect"]
 StateT = TypeVar("StateT")
 
 
-class ConnectOptions(TypedDict, total=False):
-    """The keyword arguments of :func:`connect`, for functions that pass them on."""
+class ConnectOptions(FlowKeywords, total=False):
+    """The keyword arguments of :func:`connect`, for functions that pass them on.
+
+    Args:
+        additional_headers: headers sent with the opening handshake; or a function, plain or
+            async, called before every attempt, for fresh tokens.
+        subprotocols: in order of preference (RFC 6455, section 1.9).
+        origin: the ``Origin`` header (RFC 6454).
+        user_agent_header: the ``User-Agent`` header, or None to send none.
+        compression: ``"deflate"`` offers permessage-deflate (RFC 7692), None does not.
+        proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
+            ``socks4a``); True reads the environment (``https_proxy`` and so on), None uses none.
+        ssl_context: for ``wss://``; by default the system's certificates are trusted. A client
+            certificate in it is sent to every server that requests one, also after a redirect to
+            another origin; prevent that with ``max_redirects=0``.
+        server_hostname: the name that the certificate must have, if not the URL's.
+        stream: an open trio stream to use instead of connecting, such as a Unix socket, or an
+            async function that opens one; its OSError counts as a failure of the network.
+        max_redirects: number of redirects to follow (RFC 9110, section 15.4); 0 follows none.
+            Another origin receives neither user, password nor credentials in headers.
+        open_timeout: seconds for connecting and the opening handshake; None for no limit.
+        max_size: maximum size of one message in bytes, inflated; None for no limit.
+        reconnect: True or a :class:`Backoff` connects again after a loss or a failed attempt,
+            including the first one. State, receive queue and queued messages survive.
+        transport: opens links; by default :class:`NativeTransport`.
+        name: the name of the connection in logs; by default the host and a number.
+        trace: write a line for each step to the logger ``trioglock.trace``.
+    """
 
     additional_headers: HeadersSource
     subprotocols: Sequence[str] | None
@@ -53,19 +74,46 @@ class ConnectOptions(TypedDict, total=False):
     stream: StreamSource | None
     max_redirects: int
     open_timeout: float | None
-    close_timeout: float | None
-    ping_interval: float | None
-    ping_timeout: float | None
-    write_timeout: float | None
-    heartbeat: MessageHeartbeat | None
     max_size: int | None
-    max_queue: int | None
-    write_limit: int
-    overflow: Overflow
     reconnect: bool | Backoff
     transport: Transport | None
     name: str | None
     trace: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions:
+    """Options of a client beyond one attempt: keyword arguments of :func:`connect`.
+
+    Raises:
+        InvalidOption: a field is of the wrong type.
+    """
+
+    additional_headers: HeadersSource = None
+    reconnect: bool | Backoff = False
+    transport: Transport | None = None
+    name: str | None = None
+    trace: bool = False
+
+    def __post_init__(self) -> None:
+        if not callable(self.additional_headers):
+            check_headers("additional_headers", self.additional_headers)
+        if not isinstance(self.reconnect, bool | Backoff):
+            raise InvalidOption(
+                f"reconnect must be True, False or a Backoff, not {self.reconnect!r}"
+            )
+        if self.transport is not None and not isinstance(self.transport, Transport):
+            raise InvalidOption(f"transport must be a trioglock Transport, not {self.transport!r}")
+        if not (self.name is None or isinstance(self.name, str)):
+            raise InvalidOption(f"name must be a str, not {self.name!r}")
+
+    @property
+    def backoff(self) -> Backoff | None:
+        """The policy of reconnecting, or None."""
+        return self.reconnect if isinstance(self.reconnect, Backoff) else _BACKOFFS[self.reconnect]
+
+
+_BACKOFFS = {True: Backoff(), False: None}
 
 
 @overload
@@ -80,36 +128,11 @@ def connect(
 ) -> AbstractAsyncContextManager[Connection[StateT]]: ...
 
 
+@accepts_options([ConnectOptions, FlowKeywords], [ClientOptions, DialOptions, FlowOptions])
 def connect(
-    url: URLSource,
-    socket: Socket[Any] | None = None,
-    *,
-    additional_headers: HeadersSource = None,
-    subprotocols: Sequence[str] | None = None,
-    origin: str | None = None,
-    user_agent_header: str | None = USER_AGENT,
-    compression: Literal["deflate"] | None = "deflate",
-    proxy: str | Literal[True] | None = True,
-    ssl_context: ssl.SSLContext | None = None,
-    server_hostname: str | None = None,
-    stream: StreamSource | None = None,
-    max_redirects: int = 10,
-    open_timeout: float | None = 10,
-    close_timeout: float | None = 10,
-    ping_interval: float | None = 20,
-    ping_timeout: float | None = 20,
-    write_timeout: float | None = 60,
-    heartbeat: MessageHeartbeat | None = None,
-    max_size: int | None = 2**20,
-    max_queue: int | None = 16,
-    write_limit: int = 2**16,
-    overflow: Overflow = "wait",
-    reconnect: bool | Backoff = False,
-    transport: Transport | None = None,
-    name: str | None = None,
-    trace: bool = False,
+    url: URLSource, socket: Socket[Any] | None = None, **options: Unpack[ConnectOptions]
 ) -> AbstractAsyncContextManager[Connection[Any]]:
-    """Connect to a WebSocket server for the time of an ``async with`` block.
+    """Connect to a WebSocket server for the duration of an ``async with`` block.
 
     ::
 
@@ -119,110 +142,37 @@ def connect(
                 ...
 
     The body runs once the connection is open and ``init_stream`` and ``handle_connect`` have
-    returned. Leaving the block closes with 1000, leaving it by an exception with 1011, and
-    being cancelled drops the connection on the spot; no task and no socket remains.
+    returned. Leaving the block closes with 1000; an exception closes with 1011; cancellation
+    drops the connection immediately. No task and no socket remains.
 
     Args:
         url: ``ws://`` or ``wss://``; user and password in it become basic authentication
-            (RFC 7617). Or a function, plain or async, that is asked before every attempt.
-        socket: the hooks; by default messages go out and come in as they are.
-        additional_headers: sent with the opening handshake. Or a function, plain or async, that
-            is asked before every attempt: for fresh tokens.
-        subprotocols: in the order of preference (RFC 6455, section 1.9).
-        origin: the ``Origin`` header (RFC 6454).
-        user_agent_header: the ``User-Agent`` header, or None for none.
-        compression: ``"deflate"`` offers permessage-deflate (RFC 7692), None does not.
-        proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
-            ``socks4a``); True reads the environment (``https_proxy`` and so on), None uses none.
-        ssl_context: for ``wss://``; by default the system's certificates are trusted. A client
-            certificate in it is shown to whoever asks, also after a redirect to another origin:
-            follow none with ``max_redirects=0``.
-        server_hostname: the name that the certificate must have, if not the URL's.
-        stream: an open trio stream to use instead of dialling, such as a Unix socket, or a
-            function that opens one; an OSError of it counts as the network's failure.
-        max_redirects: how many redirects are followed (RFC 9110, section 15.4); 0 for none.
-            Another origin gets neither user, password nor credentials in headers, but see
-            ``ssl_context``.
-        open_timeout: seconds for dialling and the opening handshake; None for ever, as below.
-        close_timeout: seconds for everything between the decision to close and the end.
-        ping_interval: seconds between pings; None for no pings.
-        ping_timeout: seconds after a ping without any received byte; None never expires.
-        write_timeout: seconds without any progress of a write.
-        heartbeat: messages instead of ping frames, see :class:`MessageHeartbeat`.
-        max_size: the most bytes of one message, inflated; None for any number.
-        max_queue: messages that may wait to be received before reading stops; None for any
-            number.
-        write_limit: bytes that may wait to be written before ``send`` waits.
-        overflow: what happens at ``max_queue``: ``"wait"`` stops reading, ``"drop_oldest"`` and
-            ``"drop_newest"`` lose messages and count them, ``"close"`` closes with 1008.
-        reconnect: True or a :class:`Backoff` connects again after a loss or a failed attempt,
-            the first one included. State, receive queue and queued messages survive.
-        transport: the plug to the network, by default :class:`NativeTransport`.
-        name: what logs call this connection; by default the host and a number.
-        trace: write a line for each step to the logger ``trioglock.trace``.
+            (RFC 7617). Or a function, plain or async, called before every attempt.
+        socket: the hooks; by default messages are sent and delivered unchanged.
+        options: the keys of :class:`ConnectOptions`.
 
     Returns:
-        An async context manager that gives the :class:`Connection`.
+        An async context manager that returns the :class:`Connection`.
 
     Raises:
-        InvalidURL, InvalidOption: at once, at this call.
-        ConnectError: on entering the block; its subclasses say what was wrong.
-        BadHookResult, Exception: out of the block: what a hook or a background task raised.
+        InvalidURL, InvalidOption: immediately, at this call.
+        TypeError: an option does not exist; also immediately.
+        ConnectError: on entering the block; one of its subclasses.
+        BadHookResult, Exception: out of the block: raised by a hook or a background task.
     """
-    dial = DialOptions(
-        subprotocols=check_subprotocols(subprotocols),
-        origin=origin,
-        user_agent_header=user_agent_header,
-        compression=compression,
-        proxy=proxy,
-        ssl_context=ssl_context,
-        server_hostname=server_hostname,
-        stream=stream,
-        open_timeout=open_timeout,
-        max_size=max_size,
-        max_redirects=max_redirects,
-    )
-    flow = FlowOptions(
-        ping_interval=ping_interval,
-        ping_timeout=ping_timeout,
-        close_timeout=close_timeout,
-        write_timeout=write_timeout,
-        heartbeat=heartbeat,
-        max_queue=max_queue,
-        write_limit=write_limit,
-        overflow=overflow,
-    )
-    dialer = Dialer(
-        check_transport(transport), dial, url, additional_headers, check_reconnect(reconnect, dial)
-    )
-    check_proxy(proxy)
-    # A function's answers are checked when it gives them.
+    given = check_keywords("connect", options, ConnectOptions)
+    client = take_options(ClientOptions, given)
+    dial = take_options(DialOptions, given)
+    flow = take_options(FlowOptions, given)
+    if client.backoff is not None and isinstance(dial.stream, trio.abc.Stream):
+        raise InvalidOption("to reconnect, stream must be a function that opens a new stream")
+    check_proxy(dial.proxy)
+    # The URLs that a function returns are checked before each attempt.
     host = "client" if callable(url) else check_url(replace(dial, url=url))
     shown = "" if callable(url) else without_user_info(url)
-    if not callable(additional_headers):
-        check_headers("additional_headers", additional_headers)
-    if not (name is None or isinstance(name, str)):
-        raise InvalidOption(f"name is a str, not {name!r}")
-    emitter = EventEmitter(name, of=host, url=shown, traced=trace)
+    dialer = Dialer(
+        client.transport or NativeTransport(), dial, url, client.additional_headers, client.backoff
+    )
+    emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
     session = Session(dialer, flow, check_socket(socket), emitter)
     return open_connection(session, Connection(session, shown))
-
-
-def check_transport(transport: Transport | None) -> Transport:
-    """The transport to use; the native one for None."""
-    if transport is None:
-        return NativeTransport()
-    if not isinstance(transport, Transport):
-        raise InvalidOption(f"transport is a trioglock Transport, not {transport!r}")
-    return transport
-
-
-def check_reconnect(reconnect: bool | Backoff, dial: DialOptions) -> Backoff | None:
-    """The policy for what the user gave."""
-    if not isinstance(reconnect, bool | Backoff):
-        raise InvalidOption(f"reconnect is True, False or a Backoff, not {reconnect!r}")
-    if reconnect and isinstance(dial.stream, trio.abc.Stream):
-        raise InvalidOption("to reconnect, stream must be a function that opens a new stream")
-    if isinstance(reconnect, Backoff):
-        return reconnect
-    return Backoff() if reconnect else None

@@ -1,4 +1,4 @@
-"""The dialer: a client's way to a link, and to the next one."""
+"""The dialer: opens the links of a client and decides when to open the next one."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ __all__ = ["Dialer", "HeadersSource", "URLSource"]
 T = TypeVar("T")
 
 HOOKS_ONLY = Backoff(max_attempts=None)
-"""The delays where there is no policy, and ``handle_disconnect`` returns Reconnect."""
+"""The delays if ``handle_disconnect`` returns Reconnect without a policy."""
 
 MAX_FAILURES = 1000
-"""The most reasons that ReconnectFailed tells."""
+"""Maximum number of reasons in ReconnectFailed."""
 
 URLSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
-"""A URL, or a function, plain or async, that is asked before every attempt."""
+"""A URL, or a function, plain or async, called before every attempt."""
 
 HeadersSource: TypeAlias = HeadersLike | Callable[[], HeadersLike | Awaitable[HeadersLike]] | None
-"""Headers, or a function, plain or async, that is asked before every attempt."""
+"""Headers, or a function, plain or async, called before every attempt."""
 
 
 class Dialer:
-    """Opens links to one server and keeps to a backoff between them.
+    """Opens links to one server, with the delays of a backoff between them.
 
     Args:
         transport: opens links.
-        options: how; their URL and headers are placeholders.
-        url: where to.
+        options: of every attempt; their URL and headers are replaced.
+        url: of the server.
         additional_headers: to send.
-        backoff: when to try again; None for never, unless ``handle_disconnect`` says so.
+        backoff: when to connect again; None for never, unless ``handle_disconnect`` decides so.
     """
 
     final_error: Exception | None = None
@@ -64,24 +64,22 @@ class Dialer:
         self._delays: Iterator[float] | None = None
         self._failures: list[Disconnect] = []
 
-    def _next_of_policy(self) -> float | None:
+    def _next_policy_delay(self) -> float | None:
         if self._delays is None:
             self._delays = (self._backoff or HOOKS_ONLY).delays()
         return next(self._delays, None)
 
     async def open(self, nursery: trio.Nursery) -> Link:
-        """Dial once; see :meth:`LinkSource.open`."""
         timeout = self._options.open_timeout
         with trio.move_on_after(math.inf if timeout is None else timeout):
-            url = await _ask(self._url)
-            headers = check_headers("additional_headers", await _ask(self._headers))
+            url = await _resolve(self._url)
+            headers = check_headers("additional_headers", await _resolve(self._headers))
             options = replace(self._options, url=url, additional_headers=headers)
             check_url(options)
             return await self._transport.connect(options, nursery)
         raise OpenTimeout(f"timed out after {timeout} seconds")
 
     def retries(self, reason: Disconnect) -> bool:
-        """See :meth:`LinkSource.retries`."""
         return self._backoff is not None and self._backoff.retryable(reason)
 
     def next_delay(
@@ -92,7 +90,6 @@ class Dialer:
         *,
         immediate: bool,
     ) -> float | None:
-        """See :meth:`LinkSource.next_delay`."""
         if lasted >= (self._backoff or HOOKS_ONLY).stable_after:
             self._delays = None
             self._failures.clear()
@@ -110,7 +107,7 @@ class Dialer:
             return self._delay_of(decision, reason)
         if not self.retries(reason):
             return None
-        delay = self._next_of_policy()
+        delay = self._next_policy_delay()
         if delay is None:
             self.final_error = ReconnectFailed(self._failures)
             return None
@@ -119,14 +116,14 @@ class Dialer:
     def _delay_of(self, decision: Reconnect, reason: Disconnect) -> float:
         if decision.delay is not None:
             return decision.delay
-        delay = self._next_of_policy()
+        delay = self._next_policy_delay()
         if delay is None:
             delay = (self._backoff or HOOKS_ONLY).maximum
         return max(delay, retry_after(reason))
 
 
-async def _ask(source: T | Callable[[], T | Awaitable[T]]) -> T:
+async def _resolve(source: T | Callable[[], T | Awaitable[T]]) -> T:
     if not callable(source):
         return source
-    answer = source()
-    return await answer if inspect.isawaitable(answer) else answer
+    value = source()
+    return await value if inspect.isawaitable(value) else value

@@ -1,4 +1,4 @@
-"""``run()``: for programs that are only hooks."""
+"""``run()``: connect for applications that consist only of hooks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ async def run(
     task_status: trio.TaskStatus[Connection[StateT]] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[ConnectOptions],
 ) -> StateT:
-    """Connect and let the hooks work until the connection ends.
+    """Connect and run the hooks until the connection ends.
 
-    What hooks deliver has no reader here and is forgotten. With ``nursery.start`` it gives the
-    :class:`Connection` once it is open::
+    Delivered messages are discarded. ``nursery.start`` returns the :class:`Connection` once it is
+    open::
 
         conn = await nursery.start(run, "wss://example.org/feed", MySocket())
 
@@ -42,7 +42,8 @@ async def run(
         The state that the last hook returned.
 
     Raises:
-        ConnectionClosedError: the peer closed with another code than 1000 or 1001, or was lost.
+        ConnectionClosedError: the connection was lost, or the peer closed it with another code
+            than 1000 or 1001.
         Exception: as :func:`connect`.
     """
     async with connect(url, socket, **options) as connection:
@@ -51,7 +52,7 @@ async def run(
             async for _ in connection:
                 pass
         except ConnectionClosedError as error:
-            # Our own close is what the hooks wanted, whatever its code.
+            # Closing from a hook is a regular end, with any code.
             if not isinstance(error.cause, LocalClose):
                 raise
         await connection.wait_closed()

@@ -1,7 +1,6 @@
-"""Codecs: messages to frames and back, as JSON or MessagePack, untyped or typed."""
+"""Codecs: encode messages as JSON or MessagePack frames, and decode them, optionally into types."""
 
-from .codec import Codec
-from .json import JSON
+from .json import JSON, Codec
 from .msgpack import Msgpack
 
 __all__ = ["JSON", "Codec", "Msgpack"]

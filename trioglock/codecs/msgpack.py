@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import DecodeError, EncodeError, InvalidOption
 from ..frames import Data
-from .libraries import msgspec
+from .json import import_library
 
 __all__ = ["Msgpack"]
 
@@ -15,14 +15,14 @@ class Msgpack:
     """A :class:`Codec` for MessagePack in binary frames.
 
     Args:
-        into: what to decode into, as in :class:`JSON`.
+        into: the type to decode into, as for :class:`JSON`.
 
     Raises:
         InvalidOption: msgspec is not installed, or cannot decode into ``into``.
     """
 
     def __init__(self, into: Any = Any) -> None:
-        module = msgspec("Msgpack").msgpack
+        module = import_library("msgspec", "Msgpack").msgpack
         self._encode = module.Encoder().encode
         try:
             self._decode = module.Decoder(into).decode
@@ -33,10 +33,10 @@ class Msgpack:
         return "Msgpack()"
 
     def encode(self, message: Any, /) -> bytes:
-        """The binary frame for a message.
+        """Return the binary frame for a message.
 
         Raises:
-            EncodeError: it contains something that MessagePack has no way to express.
+            EncodeError: MessagePack cannot express the message.
         """
         try:
             frame: bytes = self._encode(message)
@@ -45,13 +45,13 @@ class Msgpack:
         return frame
 
     def decode(self, frame: Data, /) -> Any:
-        """The message in a frame.
+        """Return the message in a frame.
 
         Raises:
-            DecodeError: it is text, no MessagePack, or not of ``into``.
+            DecodeError: the frame is text, is not MessagePack, or does not match ``into``.
         """
         if isinstance(frame, str):
-            raise DecodeError("invalid MessagePack: a text frame, where binary is expected")
+            raise DecodeError("invalid MessagePack: a text frame instead of a binary one")
         try:
             return self._decode(frame)
         except (ValueError, RecursionError) as error:

@@ -68,13 +68,13 @@ class Session(Generic[StateT]):
         "_ended_by",
         "_flow",
         "_immediate",
+        "_in_backoff",
         "_lasted",
         "_link_ended_by",
         "_link_error",
         "_link_source",
         "_link_tasks",
         "_no_reconnect",
-        "_pausing",
         "_reconnected",
         "_results",
         "actor",
@@ -144,7 +144,7 @@ class Session(Generic[StateT]):
         # Set by reconnect(): an event for the new link, and whether the next attempt has no delay.
         self._reconnected: trio.Event | None = None
         self._immediate = False
-        self._pausing = False
+        self._in_backoff = False
 
     # The main task.
 
@@ -187,12 +187,12 @@ class Session(Generic[StateT]):
                 return reason
             self._set_status(Status.RECONNECTING)
             self.send_queue.resume_accepting()
-            self._pausing = True
+            self._in_backoff = True
             with self._deadlines.new_link():
                 # Inside the scope, because a listener may close or abort.
                 self.emitter.reconnect_scheduled(self.attempts + 1, delay)
                 await trio.sleep(delay)
-            self._pausing = False
+            self._in_backoff = False
             if self._no_reconnect:
                 return reason
 
@@ -488,7 +488,7 @@ class Session(Generic[StateT]):
                 self.send_queue.close(self.close_state.sent, first=True, last=False)
                 self._deadlines.limit_link()
                 self._release_waiters()
-            elif self._pausing:
+            elif self._in_backoff:
                 self._deadlines.link.cancel()
         reconnected = self._reconnected
         await reconnected.wait()

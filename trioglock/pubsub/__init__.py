@@ -1,25 +1,27 @@
-"""Fan-out between connections, programs and processes: see :class:`Hub`."""
+"""Publish and subscribe between connections, tasks and processes: see :class:`Hub`."""
 
-from .broker import Broker, Line
-from .hub import Hub
+from .broker import Broker, BrokerSession
+from .hub import Hub, HubStatistics
 from .listeners import on
 from .memory import MemoryBroker
 from .message import Gap, Message
+from .queue import SubscriberOverflow
 from .redis import RedisBroker, publish
 from .socket import HubSocket
-from .statistics import HubStatistics
-from .subscription import Subscription
+from .subscribers import Subscriber, Subscription
 
 __all__ = [
     "Broker",
+    "BrokerSession",
     "Gap",
     "Hub",
     "HubSocket",
     "HubStatistics",
-    "Line",
     "MemoryBroker",
     "Message",
     "RedisBroker",
+    "Subscriber",
+    "SubscriberOverflow",
     "Subscription",
     "on",
     "publish",

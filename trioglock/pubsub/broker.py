@@ -1,4 +1,4 @@
-"""The port to a broker: how messages get from one hub to all hubs of the same name."""
+"""The interface of brokers, which carry messages between all hubs of one name."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from typing import TypeAlias
 
 from ..frames import Data
 from .history import History
-from .queue import Event
+from .message import Event
 
-__all__ = ["Broker", "Deliver", "Line"]
+__all__ = ["Broker", "BrokerSession", "Deliver"]
 
 Deliver: TypeAlias = Callable[[Event], None]
-"""Takes what was published, and gaps; never waits, never raises."""
+"""Takes each published message and each gap; neither blocks nor raises."""
 
 
-class Line(ABC):
-    """One hub's way to its broker, while the hub is open."""
+class BrokerSession(ABC):
+    """The use of a broker by one open hub."""
 
     history: History | None = None
-    """The latest messages, if the broker keeps them."""
+    """The latest messages, if the broker keeps a history."""
 
     @abstractmethod
     async def publish(self, channel: str, data: Data) -> None:
-        """Hand a message to the broker, which hands it to every hub, this one included.
+        """Publish a message to every hub of the same name, including this one.
 
         Args:
-            channel: where to; "" for everyone.
+            channel: name of the channel; ``""`` for a broadcast.
             data: text or binary.
 
         Raises:
-            BrokerUnavailable: the broker did not take it in time.
-            BrokerError: the broker does not want it.
+            BrokerUnavailable: the broker did not accept the message in time.
+            BrokerError: the broker returned an error.
         """
 
 
 class Broker(ABC):
-    """Where hubs of the same name meet. A value without a task: lines do the work."""
+    """The configuration of a broker. It runs no tasks; its sessions do."""
 
     @abstractmethod
-    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[Line]:
-        """Connect a hub for the time of a block.
+    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[BrokerSession]:
+        """Connect a hub for the duration of an ``async with`` block.
 
         Args:
-            name: of the hub; it hears what is published under this name, and nothing else.
-            deliver: told every message and every gap, in the trio thread.
+            name: name of the hub. Only messages published under this name are delivered.
+            deliver: called with every message and every gap, in the trio thread.
 
         Raises:
-            BrokerUnavailable: on entering the block, the broker was not reached in time.
-            BrokerError: on entering the block, it does not let us in.
+            BrokerUnavailable: on entry: the broker could not be reached in time.
+            BrokerError: on entry: the broker returned an error, such as a wrong password.
         """

@@ -1,4 +1,4 @@
-"""The history: the latest messages of a hub, for those who were away."""
+"""The history: the latest messages of a hub, for subscribers that resume."""
 
 from __future__ import annotations
 
@@ -8,79 +8,80 @@ from dataclasses import dataclass
 from ..errors import InvalidOption
 from .message import Message
 
-__all__ = ["History", "Missed"]
+__all__ = ["History", "MissedMessages", "parse_id"]
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
-    """What came after a given message.
+class MissedMessages:
+    """The messages published after a given one.
 
     Args:
-        messages: oldest first.
-        complete: whether that is all of it; False if some may be forgotten already.
-        seen: the numbers of an id that has not come here yet, as another hub was quicker: what
-            comes up to it is no news; else None.
+        messages: oldest first, of all channels.
+        complete: whether no message is missing between the given one and the next.
+        skip_until: parsed id of the last message that the subscriber received from another hub,
+            if this hub has not received it yet: messages up to it are not delivered again.
     """
 
     messages: tuple[Message, ...]
     complete: bool
-    seen: tuple[int, int] | None = None
+    skip_until: tuple[int, int] | None = None
 
 
 class History:
-    """A bounded number of messages. Their ids grow, as those of Redis Streams: ``"<ms>-<n>"``.
+    """A bounded number of messages, whose ids grow like those of Redis Streams: ``"<ms>-<n>"``.
 
     Args:
-        limit: how many are kept.
-        shared: with other hubs, which may be quicker to hear of a message.
+        limit: maximum number of messages.
+        shared: whether other hubs fill the same history and may be ahead of this one.
     """
 
     def __init__(self, limit: int, *, shared: bool = False) -> None:
+        self.limit: int = limit
         self.messages: deque[Message] = deque(maxlen=limit)
         self.last: str = "0-0"
         """The id of the newest message ever added."""
         self._shared = shared
-        self._cut = False
+        self._interrupted = False
 
     def add(self, message: Message) -> None:
-        """Keep a message that has an id."""
+        """Append a message that has an id."""
         assert message.id is not None
         self.messages.append(message)
         self.last = message.id
-        self._cut = False
+        self._interrupted = False
 
-    def cut(self) -> None:
-        """Forget all: between the newest message and the next one, others may be missing."""
+    def interrupt(self) -> None:
+        """Discard all messages: others may be missing between the newest and the next one."""
         self.messages.clear()
-        self._cut = True
+        self._interrupted = True
 
-    def after(self, seen_id: str) -> Missed:
-        """What came after the message with this id.
+    def after(self, message_id: str) -> MissedMessages:
+        """Return the messages published after the one with this id.
 
         Raises:
-            InvalidOption: such an id there cannot be.
+            InvalidOption: ``message_id`` is not the id of a message.
         """
-        seen, last = parse_id(seen_id), parse_id(self.last)
+        seen, last = parse_id(message_id), parse_id(self.last)
         if seen > last:
             complete = self._shared and bool(self.messages)
-            return Missed((), complete, seen if self._shared else None)
+            return MissedMessages((), complete, seen if self._shared else None)
         missed: list[Message] = []
-        known = seen == last and not self._cut
+        complete = seen == last and not self._interrupted
         for message in reversed(self.messages):
             assert message.id is not None
             if parse_id(message.id) <= seen:
-                known = True
+                complete = True
                 break
             missed.append(message)
         missed.reverse()
-        return Missed(tuple(missed), known)
+        return MissedMessages(tuple(missed), complete)
 
 
 def parse_id(text: str) -> tuple[int, int]:
-    """The two numbers of an id; the second may be left out.
+    """Return the two numbers of a message id; the second one defaults to 0.
 
     Raises:
-        InvalidOption: it is no id.
+        InvalidOption: ``text`` is not the id of a message.
     """
     milliseconds, _, number = text.partition("-")
     number = number or "0"

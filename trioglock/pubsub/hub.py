@@ -1,9 +1,10 @@
-"""``Hub``: what is published anywhere reaches everyone who listens."""
+"""``Hub``: delivers published messages to all subscribers."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
@@ -13,27 +14,62 @@ import trio
 from .._scope import open_scope
 from ..errors import InvalidOption, UsageError
 from ..frames import BytesLike
-from .broker import Broker, Line
-from .fanout import Fanout
+from .broker import Broker, BrokerSession
 from .history import History
-from .listeners import Listener, Topic, check_topic, listeners_of
-from .listening import Listening
+from .listeners import (
+    HubListener,
+    PlainListener,
+    Topic,
+    check_topic,
+    find_listeners,
+    run_listener,
+)
 from .memory import MemoryBroker
-from .message import Gap, Message, check_channel, check_data, check_name
-from .queue import Event, SubscriberOverflow, new_backlog
-from .socket import HubSocket
-from .statistics import Counters, HubStatistics
-from .subscriber import Subscriber
-from .subscribers import Registry, matches
-from .subscription import LoopSubscriber, Subscription
+from .message import Event, Gap, Message, check_channel, check_data, check_name
+from .queue import SubscriberOverflow, make_queue
+from .socket import Fanout, HubSocket
+from .subscribers import (
+    Counters,
+    LoopSubscriber,
+    Subscriber,
+    SubscriberRegistry,
+    Subscription,
+    matches,
+)
 
-__all__ = ["Hub"]
+__all__ = ["Hub", "HubStatistics"]
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubStatistics:
+    """Counters of a hub since it was created.
+
+    Args:
+        subscribers: current number of clients, subscriptions and listeners.
+        channels: current number of channels with a subscriber, not counting patterns.
+        received: messages received from the broker.
+        delivered: messages delivered to a subscriber; one message to ten subscribers counts as
+            ten.
+        dropped: of these, messages dropped because the queue of the subscriber was full.
+        disconnected: clients closed because they were too slow.
+        gaps: interruptions of the connection to the broker.
+        failures: exceptions raised by listeners.
+    """
+
+    subscribers: int
+    channels: int
+    received: int
+    delivered: int
+    dropped: int
+    disconnected: int
+    gaps: int
+    failures: int
+
+
 class Hub:
-    """Fan-out between connections, programs and, through a broker, processes and machines.
+    """Delivers messages to subscribers in this process and, through a broker, in others.
 
     ::
 
@@ -46,21 +82,22 @@ class Hub:
         async with hub, serve(hub.socket, "0.0.0.0", 8020):
             await hub.publish("new model!", channel="model_created")
 
-    A browser that opens ``ws://.../model_created`` gets what is published on that channel; what
-    it sends is published on the channel ``incoming``.
+    A client that opens ``ws://.../model_created`` receives the messages on that channel; what it
+    sends is published on the channel ``incoming``.
 
-    A *pattern* is a channel, or one with ``*`` for anything, ``?`` for one character or ``[ae]``
-    for one of these, as Redis matches them. A message without a channel is for everyone.
+    A *pattern* is the name of a channel, in which ``*`` stands for any characters, ``?`` for one
+    character and ``[ae]`` for one of these, as in Redis. A message without a channel is a
+    broadcast: every subscriber receives it.
 
     Args:
-        name: tells this application from others at the same broker; letters, digits and
-            ``-_.:``.
-        broker: by default a :class:`MemoryBroker` of its own: this process alone.
-        max_queue: messages that may wait for one subscriber, beyond what its connection takes.
-        overflow: what happens to one who is slower than that, see :data:`SubscriberOverflow`.
+        name: separates applications that use the same broker; letters, digits and ``-_.:``.
+        broker: by default a :class:`MemoryBroker` of its own, for this process alone.
+        max_queue: maximum number of messages in the queue of one subscriber. For a client they
+            come on top of the send buffer of its connection.
+        overflow: what happens when that queue is full, see :data:`SubscriberOverflow`.
 
     Raises:
-        InvalidOption: one of these does not fit.
+        InvalidOption: an argument has the wrong type or value.
     """
 
     def __init__(
@@ -72,37 +109,36 @@ class Hub:
         overflow: SubscriberOverflow = "drop_oldest",
     ) -> None:
         if not (broker is None or isinstance(broker, Broker)):
-            raise InvalidOption(f"broker is a Broker such as RedisBroker(url), not {broker!r}")
-        new_backlog(max_queue, overflow)
+            raise InvalidOption(f"broker must be a Broker such as RedisBroker(url), not {broker!r}")
+        make_queue(max_queue, overflow)
         self.name: str = check_name(name)
         self.max_queue: int = max_queue
         self.overflow: SubscriberOverflow = overflow
         self.counters: Counters = Counters()
         self.fanout: Fanout = Fanout()
         self._broker = MemoryBroker() if broker is None else broker
-        self._registry = Registry()
-        self._listening = Listening(self._registry, self.counters, self._subscribe_listener)
-        self._line: Line | None = None
+        self._registry = SubscriberRegistry()
+        self._listeners: list[HubListener] = []
+        self._session: BrokerSession | None = None
+        self._nursery: trio.Nursery | None = None
         self._context: AbstractAsyncContextManager[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Hub {self.name}, {len(self._registry)} subscribers>"
 
-    # Open and closed.
-
     async def __aenter__(self) -> Hub:
-        """Open: reach the broker, start the listeners.
+        """Connect to the broker and start the listeners.
 
         Raises:
-            UsageError: the hub is open already.
-            BrokerUnavailable, BrokerError: see the broker.
+            UsageError: the hub is already open.
+            BrokerUnavailable: the broker could not be reached in time.
+            BrokerError: the broker returned an error, such as a wrong password.
         """
         if self._context is not None:
-            raise UsageError(f"the hub {self.name!r} is open already")
-        context = self._open()
-        self._context = context
+            raise UsageError(f"the hub {self.name!r} is already open")
+        self._context = self._open()
         try:
-            await context.__aenter__()
+            await self._context.__aenter__()
         except BaseException:
             self._context = None
             raise
@@ -121,10 +157,10 @@ class Hub:
             self._context = None
 
     async def run(self, *, task_status: trio.TaskStatus[Hub] = trio.TASK_STATUS_IGNORED) -> None:
-        """Stay open until cancelled, for ``await nursery.start(hub.run)``.
+        """Keep the hub open until cancelled, for ``await nursery.start(hub.run)``.
 
         Args:
-            task_status: of ``nursery.start``; it gives the hub, open.
+            task_status: that of ``nursery.start``, which returns the open hub.
         """
         async with self:
             task_status.started(self)
@@ -132,51 +168,46 @@ class Hub:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
-        async with self._broker.open(self.name, self._deliver) as line, open_scope() as tasks:
-            self._line = line
-            self._listening.open(tasks)
+        async with self._broker.open(self.name, self._deliver) as session, open_scope() as nursery:
+            self._session, self._nursery = session, nursery
+            for listener in self._listeners:
+                self._start_listener(listener)
             try:
                 yield
             finally:
-                self._line = None
-                self._listening.close()
+                self._session = self._nursery = None
                 self._registry.end()
 
-    # Publishing.
-
     async def publish(self, message: str | BytesLike, channel: str = "") -> None:
-        """Hand a message to everyone who listens, in this process and, by the broker, in others.
+        """Publish a message to all subscribers, in this process and in others.
 
         Args:
             message: text or binary.
-            channel: where to; by default everyone gets it, whatever they listen to.
+            channel: name of the channel; by default the message is a broadcast.
 
         Raises:
             InvalidFrame: the message is neither text nor bytes-like.
-            InvalidOption: there is no such channel.
-            BrokerUnavailable: the broker did not take it in time.
-            BrokerError: the broker does not want it.
+            InvalidOption: ``channel`` is not the name of a channel.
+            BrokerUnavailable: the broker did not accept the message in time.
+            BrokerError: the broker returned an error.
             UsageError: the hub is not open.
         """
         data = check_data(message)
-        await self._open_line().publish(check_channel(channel), data)
+        await self._open_session().publish(check_channel(channel), data)
 
-    def _open_line(self) -> Line:
-        if self._line is None:
+    def _open_session(self) -> BrokerSession:
+        if self._session is None:
             raise UsageError(f"the hub {self.name!r} is not open: use it inside 'async with hub'")
-        return self._line
+        return self._session
 
     def _deliver(self, event: Event) -> None:
-        counters = self.counters
         self.fanout.begin()
         if isinstance(event, Gap):
-            counters.gaps += 1
-            self._registry.tell(event)
+            self.counters.gaps += 1
+            self._registry.deliver_gap(event)
         else:
-            counters.received += 1
-            counters.delivered += self._registry.deliver(event)
-
-    # Subscribing.
+            self.counters.received += 1
+            self.counters.delivered += self._registry.deliver(event)
 
     @overload
     def subscribe(
@@ -209,134 +240,136 @@ class Hub:
         max_queue: int | None = None,
         overflow: SubscriberOverflow | None = None,
     ) -> Subscription[Any]:
-        """Listen in a loop: ``async for message in hub.subscribe("news/*")``.
+        """Subscribe with a loop: ``async for message in hub.subscribe("news/*")``.
 
         Args:
-            pattern: of the channels.
-            gaps: whether a :class:`Gap` comes too, where messages may be missing.
-            after: the id of the last message that was seen: what came after it comes first, as far
-                as the broker's history reaches; where that is not all, a Gap comes before it.
-            max_queue: messages that may wait, for this subscriber; by default as for the hub.
-            overflow: as for the hub, for this subscriber.
+            pattern: the channels.
+            gaps: whether the loop also yields a :class:`Gap` where messages may be missing.
+            after: id of the last message already seen. The messages after it come first, as far
+                as the broker's history goes back; if some are missing, a Gap precedes them.
+            max_queue: maximum number of messages in the queue; by default that of the hub.
+            overflow: what happens when the queue is full; by default as set for the hub.
 
         Raises:
-            InvalidOption: one of these does not fit.
+            InvalidOption: an argument has the wrong type or value.
             UsageError: the hub is not open, or ``after`` is given and there is no history.
         """
-        self._open_line()
+        self._open_session()
         check_channel(pattern)
-        return self._subscribe(pattern, gaps=gaps, after=after, limit=max_queue, overflow=overflow)
+        return self._subscribe(
+            pattern, gaps=gaps, after=after, max_queue=max_queue, overflow=overflow
+        )
 
     def _subscribe(
         self,
         pattern: str | None,
         *,
-        gaps: bool = False,
+        gaps: bool,
         after: str | None = None,
-        limit: int | None = None,
+        max_queue: int | None = None,
         overflow: SubscriberOverflow | None = None,
     ) -> Subscription[Any]:
-        limit = self.max_queue if limit is None else limit
-        backlog = new_backlog(limit, self.overflow if overflow is None else overflow)
-        subscriber = LoopSubscriber(backlog, self.counters, gaps=gaps)
+        queue = make_queue(
+            self.max_queue if max_queue is None else max_queue,
+            self.overflow if overflow is None else overflow,
+        )
+        subscriber = LoopSubscriber(queue, self.counters, gaps=gaps)
         if after is not None and pattern is not None:
-            missed = self.history.after(after)
-            subscriber.catch_up(missed, partial(matches, pattern), gaps=gaps)
+            subscriber.catch_up(self.history.after(after), partial(matches, pattern), gaps=gaps)
         self._registry.add(subscriber, pattern)
-        return Subscription(subscriber, lambda: self._registry.remove(subscriber, pattern))
-
-    def _subscribe_listener(self, listener: Listener) -> Subscription[Any]:
-        pattern = listener.pattern
-        return self._subscribe(pattern, gaps=pattern is None, overflow="drop_oldest")
+        return Subscription(subscriber, partial(self._registry.remove, subscriber, pattern))
 
     @property
     def history(self) -> History:
-        """The broker's latest messages.
+        """The latest messages of the broker.
 
         Raises:
-            UsageError: the hub is not open, or its broker keeps none.
+            UsageError: the hub is not open, or its broker keeps no history.
         """
-        history = self._open_line().history
+        history = self._open_session().history
         if history is None:
-            raise UsageError("the broker keeps no history: give it one with history=...")
+            raise UsageError("the broker keeps no history: create it with history=...")
         return history
 
-    # Listeners.
-
     def on(self, topic: Topic) -> Callable[[FunctionT], FunctionT]:
-        """Call a function, plain or async, with every :class:`Message` of a channel.
+        """Call a function, plain or async, with every :class:`Message` on a channel.
 
         Several functions may listen to one channel, and one function to several. A plain function
-        is called on the spot and must be quick; an async one has a task and a queue of its own. One
-        that raises is logged and counted, and goes on.
+        is called immediately and must be quick; an async one has a task and a queue of its own. An
+        exception is logged and counted, and the function is called with the next message.
 
         Args:
-            topic: a channel, a pattern, or the class :class:`Gap`: then it is called with the
-                Gap.
+            topic: a channel, a pattern, or the class :class:`Gap` to be called with gaps.
 
         Raises:
-            InvalidOption: it is none of these.
+            InvalidOption: ``topic`` is none of these.
         """
         checked = check_topic(topic)
 
         def listen(function: FunctionT) -> FunctionT:
             if not callable(function):
-                raise InvalidOption(f"a listener is a function, not {function!r}")
-            self._listening.add(Listener(checked, function))
+                raise InvalidOption(f"a listener must be a function, not {function!r}")
+            self._add_listener(HubListener(checked, function))
             return function
 
         return listen
 
     def include(self, owner: object) -> None:
-        """Let the methods of an object listen that are marked with :func:`on`.
+        """Add the methods of an object that are marked with :func:`on` as listeners.
 
         Args:
-            owner: an instance, whose class has marked some.
+            owner: an instance of a class with marked methods.
 
         Raises:
-            InvalidOption: it is a class, or has none.
+            InvalidOption: ``owner`` is a class, or has no marked method.
         """
-        for listener in list(listeners_of(owner)):
-            self._listening.add(listener)
+        for listener in list(find_listeners(owner)):
+            self._add_listener(listener)
 
-    # Browsers.
+    def _add_listener(self, listener: HubListener) -> None:
+        self._listeners.append(listener)
+        self._start_listener(listener)
+
+    def _start_listener(self, listener: HubListener) -> None:
+        if self._nursery is None:
+            return
+        pattern = listener.pattern
+        if listener.is_async:
+            events = self._subscribe(pattern, gaps=pattern is None, overflow="drop_oldest")
+            self._nursery.start_soon(run_listener, listener.function, events, self.counters)
+        else:
+            self._registry.add(PlainListener(listener, self.counters), pattern)
 
     def socket(self) -> HubSocket:
-        """A Socket for one browser, for ``serve(hub.socket, ...)``; see :class:`HubSocket`."""
+        """Return a Socket for one client, for ``serve(hub.socket, ...)``."""
         return HubSocket(self)
 
     def join(self, subscriber: Subscriber, channel: str) -> None:
-        """Let a subscriber of one's own making listen to one channel.
+        """Add a :class:`Subscriber` of your own to a channel.
 
         Args:
-            subscriber: takes what is published, and never waits.
-            channel: that it listens to.
+            subscriber: receives the messages.
+            channel: name of the channel, never a pattern.
 
         Raises:
             UsageError: the hub is not open.
         """
-        self._open_line()
+        self._open_session()
         self._registry.add(subscriber, channel, literal=True)
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
-        """Let it listen no more; harmless if it does not.
+        """Remove a subscriber; does nothing if it has not joined.
 
         Args:
-            subscriber: as it joined.
-            channel: that it listened to.
+            subscriber: as passed to :meth:`join`.
+            channel: as passed to :meth:`join`.
         """
         self._registry.remove(subscriber, channel)
 
     def statistics(self) -> HubStatistics:
-        """What the hub has done so far."""
-        counters = self.counters
+        """Return the current counters."""
         return HubStatistics(
             subscribers=len(self._registry),
             channels=self._registry.channels,
-            received=counters.received,
-            delivered=counters.delivered,
-            dropped=counters.dropped,
-            disconnected=counters.disconnected,
-            gaps=counters.gaps,
-            failures=counters.failures,
+            **asdict(self.counters),
         )

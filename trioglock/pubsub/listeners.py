@@ -1,4 +1,4 @@
-"""Listeners: functions, and methods of classes, that are called with what is published."""
+"""Listeners: functions and methods that a hub calls with each event."""
 
 from __future__ import annotations
 
@@ -10,55 +10,62 @@ from typing import Any, TypeAlias, TypeVar
 
 from .._redact import label
 from ..errors import InvalidOption
-from .message import Gap, check_channel
-from .queue import Event
-from .subscriber import Subscriber
+from .message import Event, Gap, check_channel
+from .subscribers import Counters, Subscriber, Subscription
 
-__all__ = ["Listener", "Topic", "call_async", "listeners_of", "on"]
+__all__ = [
+    "HubListener",
+    "PlainListener",
+    "Topic",
+    "check_topic",
+    "find_listeners",
+    "on",
+    "run_listener",
+]
 
 _logger = logging.getLogger("trioglock.pubsub")
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 Topic: TypeAlias = str | type[Gap]
-"""What a listener listens to: a channel, a pattern of channels, or gaps."""
+"""What a listener subscribes to: a channel, a pattern, or the class :class:`Gap`."""
 
-_MARK = "_trioglock_topics"
+_TOPICS = "_trioglock_topics"
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
-    """A function and what it listens to."""
+class HubListener:
+    """A function and its topic."""
 
     topic: Topic
-    function: Callable[[Any], object]
+    function: Callable[[Any], Any]
 
     @property
     def pattern(self) -> str | None:
-        """Of the channels; None for gaps."""
+        """The channels; None for gaps."""
         return self.topic if isinstance(self.topic, str) else None
 
     @property
     def is_async(self) -> bool:
-        """Whether it needs a task of its own."""
+        """Whether the function runs in a task of its own."""
         return inspect.iscoroutinefunction(self.function)
 
 
 def check_topic(topic: object) -> Topic:
-    """What may be listened to.
+    """Return the topic.
 
     Raises:
-        InvalidOption: that is neither a channel nor Gap.
+        InvalidOption: ``topic`` is neither a channel nor Gap.
     """
     if topic is Gap:
         return Gap
     if not isinstance(topic, str):
-        raise InvalidOption(f"a listener listens to a channel, a pattern or Gap, not {topic!r}")
+        raise InvalidOption(f"topic must be a channel, a pattern or the class Gap, not {topic!r}")
     return check_channel(topic)
 
 
 def on(topic: Topic) -> Callable[[FunctionT], FunctionT]:
-    """Mark a method as a listener; :meth:`Hub.include` finds it.
+    """Mark a method as a listener; :meth:`Hub.include` registers it.
 
     ::
 
@@ -72,80 +79,75 @@ def on(topic: Topic) -> Callable[[FunctionT], FunctionT]:
         hub.include(Audit())
 
     Args:
-        topic: a channel, a pattern (see :class:`Hub`), or the class :class:`Gap`. A method may be
-            marked several times.
+        topic: a channel, a pattern (see :class:`Hub`), or the class :class:`Gap`. A method may
+            have several marks.
 
     Raises:
-        InvalidOption: it is none of these.
+        InvalidOption: ``topic`` is none of these.
     """
     checked = check_topic(topic)
 
     def mark(function: FunctionT) -> FunctionT:
-        setattr(function, _MARK, (*getattr(function, _MARK, ()), checked))
+        setattr(function, _TOPICS, (*getattr(function, _TOPICS, ()), checked))
         return function
 
     return mark
 
 
-def listeners_of(owner: object) -> Iterator[Listener]:
-    """The marked methods of an object.
+def find_listeners(owner: object) -> Iterator[HubListener]:
+    """Yield the marked methods of an object.
 
     Raises:
-        InvalidOption: it is a class, or has none.
+        InvalidOption: ``owner`` is a class, or has no marked method.
     """
     if isinstance(owner, type):
-        raise InvalidOption(f"include an instance, not the class: {owner.__name__}()")
+        raise InvalidOption(f"include() takes an instance, not a class: {owner.__name__}()")
     found = False
     for name in dir(type(owner)):
-        for topic in getattr(getattr(type(owner), name, None), _MARK, ()):
+        for topic in getattr(getattr(type(owner), name, None), _TOPICS, ()):
             found = True
-            yield Listener(topic, getattr(owner, name))
+            yield HubListener(topic, getattr(owner, name))
     if not found:
-        raise InvalidOption(f"{type(owner).__name__} has no method that is marked with @on(...)")
+        raise InvalidOption(f"{type(owner).__name__} has no method marked with @on(...)")
 
 
 class PlainListener(Subscriber):
-    """Calls a plain function on the spot.
+    """Calls a plain function; see :func:`run_listener` for async ones."""
 
-    Args:
-        listener: the function.
-        failed: told that it raised.
-    """
-
-    def __init__(self, listener: Listener, failed: Callable[[], None]) -> None:
+    def __init__(self, listener: HubListener, counters: Counters) -> None:
         self._function = listener.function
         self._gaps = listener.topic is Gap
-        self._failed = failed
+        self._counters = counters
 
     def put(self, event: Event) -> None:
-        """See :meth:`Subscriber.put`."""
-        if (event.__class__ is Gap) is self._gaps:
-            try:
-                returned = self._function(event)
-            except Exception as error:  # noqa: BLE001 - the other listeners go on
-                complain(self._function, error)
-                self._failed()
-                return
-            if inspect.iscoroutine(returned):
-                returned.close()
-                name = label(self._function)
-                _logger.error("%s returned a coroutine: declare it with async def", name)
-                self._failed()
+        if (event.__class__ is Gap) is not self._gaps:
+            return
+        try:
+            returned = self._function(event)
+        except Exception as error:  # noqa: BLE001 - the other listeners continue
+            _log_error(self._function, error, self._counters)
+            return
+        if inspect.iscoroutine(returned):
+            returned.close()
+            self._counters.failures += 1
+            name = label(self._function)
+            _logger.error("listener %s returned a coroutine: declare it with async def", name)
 
     def end(self) -> None:
-        """See :meth:`Subscriber.end`."""
+        pass
 
 
-async def call_async(function: Callable[[Any], Any], event: object) -> bool:
-    """Call an async listener; whether it returned without raising."""
-    try:
-        await function(event)
-    except Exception as error:  # noqa: BLE001 - it goes on with the next event
-        complain(function, error)
-        return False
-    return True
+async def run_listener(
+    function: Callable[[Any], Any], events: Subscription[Any], counters: Counters
+) -> None:
+    """Call an async function with each event."""
+    async for event in events:
+        try:
+            await function(event)
+        except Exception as error:  # noqa: BLE001 - continues with the next event
+            _log_error(function, error, counters)
 
 
-def complain(function: Callable[..., object], error: Exception) -> None:
-    """Log the exception of a listener."""
-    _logger.error("the listener %s raised", label(function), exc_info=error)
+def _log_error(function: Callable[[Any], Any], error: Exception, counters: Counters) -> None:
+    counters.failures += 1
+    _logger.error("listener %s raised", label(function), exc_info=error)

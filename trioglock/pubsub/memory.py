@@ -1,16 +1,16 @@
-"""``MemoryBroker``: hubs meet within one process, with nothing else to install."""
+"""``MemoryBroker``: connects the hubs of one process."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import trio
 
 from ..frames import Data
 from ..options import check_whole
-from .broker import Broker, Deliver, Line
+from .broker import Broker, BrokerSession, Deliver
 from .history import History
 from .message import Message
 
@@ -18,53 +18,51 @@ __all__ = ["MemoryBroker"]
 
 
 class MemoryBroker(Broker):
-    """Hands every message on at once. Hubs that are to meet share one MemoryBroker.
+    """A broker within one process. It delivers every message immediately.
+
+    Hubs that share a MemoryBroker and a name receive each other's messages.
 
     Args:
-        history: how many messages are kept for those who come back, of each hub's name; None
+        history: number of messages to keep of each hub's name, for subscribers that resume; None
             keeps none.
 
     Raises:
-        InvalidOption: ``history`` is not a whole number from 1 on.
+        InvalidOption: ``history`` is not a positive integer or None.
     """
 
     def __init__(self, *, history: int | None = None) -> None:
         check_whole("history", history, least=1)
         self._limit = history
-        self._rooms: dict[str, _Room] = {}
-
-    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[Line]:
-        """See :meth:`Broker.open`."""
-        return self._join(self._rooms.setdefault(name, _Room(self._limit)), deliver)
+        self._sessions: dict[str, MemorySession] = {}
 
     @asynccontextmanager
-    async def _join(self, room: _Room, deliver: Deliver) -> AsyncIterator[Line]:
+    async def open(self, name: str, deliver: Deliver) -> AsyncIterator[BrokerSession]:
+        session = self._sessions.setdefault(name, MemorySession(self._limit))
         await trio.lowlevel.checkpoint()
-        room.members[deliver] = None
+        session.members[deliver] = None
         try:
-            yield room
+            yield session
         finally:
-            del room.members[deliver]
+            del session.members[deliver]
 
 
-class _Room(Line):
-    """The hubs of one name."""
+class MemorySession(BrokerSession):
+    """One session for all hubs of a name."""
 
     def __init__(self, limit: int | None) -> None:
         self.history: History | None = None if limit is None else History(limit)
         self.members: dict[Deliver, None] = {}
-        # Ids of one process never meet those of an earlier one.
-        self._began = time.time_ns() // 1_000_000
+        # The ids of one process never overlap with those of an earlier one.
+        self._started = time.time_ns() // 1_000_000
         self._count = 0
 
     async def publish(self, channel: str, data: Data) -> None:
-        """See :meth:`Line.publish`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if self.history is None:
             message = Message(channel, data)
         else:
             self._count += 1
-            message = Message(channel, data, f"{self._began}-{self._count}")
+            message = Message(channel, data, f"{self._started}-{self._count}")
             self.history.add(message)
         for deliver in list(self.members):
             deliver(message)

@@ -1,26 +1,29 @@
-"""What travels through a hub, as plain values."""
+"""Messages and gaps: the events that a hub delivers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..errors import InvalidFrame, InvalidOption
 from ..frames import Data
 
-__all__ = ["EVERYONE", "Gap", "Message"]
+__all__ = ["EVERYONE", "Event", "Gap", "Message", "check_channel", "check_data", "check_name"]
 
 EVERYONE = ""
-"""The channel of a message that is for every subscriber, whatever it listens to."""
+"""The channel of a broadcast: every subscriber receives it, whatever it subscribes to."""
+
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Something that was published.
+    """A published message.
 
     Args:
-        channel: without the hub's name; ``""`` for a message to everyone.
-        data: text as ``str``, anything else as ``bytes``.
-        id: where it stands in the broker's history, to resume after it; None without a history.
+        channel: name of the channel, without the hub's name; ``""`` for a broadcast.
+        data: text as ``str``, binary as ``bytes``.
+        id: position in the broker's history, to resume after it; None without a history.
     """
 
     channel: str
@@ -30,20 +33,25 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages may have been missed: the way to the broker was interrupted.
+    """Messages may be missing here, because the connection to the broker was interrupted.
 
     Args:
-        seconds: from the last sign of life to the time when messages came again.
+        seconds: time between the last data from the broker and the new subscription; 0.0 where
+            the history is too short to resume.
     """
 
     seconds: float
 
 
+Event: TypeAlias = Message | Gap
+"""What a hub delivers to its subscribers."""
+
+
 def check_data(message: object) -> Data:
-    """The payload of a message to be published; a mutable buffer is copied.
+    """Return the payload of a message; a mutable buffer is copied.
 
     Raises:
-        InvalidFrame: it is neither text nor bytes-like.
+        InvalidFrame: ``message`` is neither valid text nor bytes-like.
     """
     if isinstance(message, str):
         try:
@@ -54,21 +62,21 @@ def check_data(message: object) -> Data:
     if isinstance(message, bytes | bytearray | memoryview):
         return bytes(message)
     raise InvalidFrame(
-        f"a message to publish is str or bytes-like, not {type(message).__name__}; "
+        f"a message must be str or bytes-like, not {type(message).__name__}; "
         "encode it first, for instance with json.dumps()"
     )
 
 
 def check_channel(channel: object) -> str:
-    """The name of a channel, as it stands behind the hub's name and a slash.
+    """Return the name of a channel.
 
     Raises:
-        InvalidOption: it cannot be one.
+        InvalidOption: ``channel`` is not a str, begins with a slash or is not valid Unicode.
     """
     if not isinstance(channel, str):
-        raise InvalidOption(f"channel is a str, not {channel!r}")
+        raise InvalidOption(f"channel must be a str, not {channel!r}")
     if channel.startswith("/"):
-        raise InvalidOption(f"a channel is named without a slash in front: {channel.lstrip('/')!r}")
+        raise InvalidOption(f"channel must not begin with a slash: use {channel.lstrip('/')!r}")
     try:
         channel.encode()
     except UnicodeEncodeError as error:
@@ -76,15 +84,14 @@ def check_channel(channel: object) -> str:
     return channel
 
 
-_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
-
-
 def check_name(name: object) -> str:
-    """The name of a hub: no slash, which ends it on the wire, and nothing that is a pattern.
+    """Return the name of a hub.
+
+    It contains no slash, which separates it from the channel in Redis, and no wildcard.
 
     Raises:
-        InvalidOption: it cannot be one.
+        InvalidOption: ``name`` is empty or contains other characters.
     """
     if not isinstance(name, str) or not name or not _NAME.issuperset(name):
-        raise InvalidOption(f"a hub's name is made of letters, digits and -_.: only, not {name!r}")
+        raise InvalidOption(f"a hub's name must consist of letters, digits and -_.:, not {name!r}")
     return name

@@ -1,131 +1,107 @@
-"""Backlogs: what waits for one subscriber, bounded, and what happens at the bound."""
+"""The queue in front of a slow subscriber: bounded, with a policy for when it is full."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Literal, TypeAlias, get_args
 
 from ..errors import InvalidOption
 from ..options import check_whole
-from .message import Gap, Message
+from .message import Event, Message
 
-__all__ = ["Backlog", "Event", "SubscriberOverflow", "new_backlog"]
-
-Event: TypeAlias = Message | Gap
-"""What a subscriber may be told."""
+__all__ = ["MessageQueue", "SubscriberOverflow", "make_queue"]
 
 SubscriberOverflow: TypeAlias = Literal["drop_oldest", "drop_newest", "keep_latest", "close"]
-"""What happens to a subscriber who is slower than its messages.
+"""What happens when the queue of a subscriber is full.
 
-* ``"drop_oldest"``: the oldest message that waits is lost, and counted.
-* ``"keep_latest"``: only the newest message of each channel waits, the others are lost and counted.
-* ``"close"``: the subscriber is; a browser is closed with 1013, an iteration raises.
+* ``"drop_oldest"``: the oldest message in the queue is dropped.
+* ``"drop_newest"``: the new message is dropped.
+* ``"keep_latest"``: the queue holds only the newest message of each channel. A newer one takes the
+  position of the one it replaces, so a busy channel never delays the others.
+* ``"close"``: the subscriber is closed: a connection with code 1013, a subscription raises
+  :exc:`SlowConsumer`.
+
+Dropped messages are counted.
 """
 
 
-class Backlog(ABC):
-    """Events that wait for one subscriber, oldest first."""
+class MessageQueue:
+    """Events for one subscriber, oldest first; see :func:`make_queue`."""
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = ("_events", "dropped", "limit", "overflow")
+
+    def __init__(self, limit: int, overflow: SubscriberOverflow) -> None:
         self.limit: int = limit
+        self.overflow: SubscriberOverflow = overflow
         self.dropped: int = 0
-        """Messages that the subscriber will never see."""
-
-    def _lose(self) -> None:
-        self.dropped += 1
-
-    @abstractmethod
-    def push(self, event: Event) -> bool:
-        """Add an event; False if the subscriber is to be disconnected instead."""
-
-    @abstractmethod
-    def pop(self) -> Event:
-        """Take the oldest; there must be one."""
-
-    @abstractmethod
-    def clear(self) -> None:
-        """Forget everything; that does not count as dropped."""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-
-class Queue(Backlog):
-    """Keeps the order and, as far as there is room, everything."""
-
-    def __init__(
-        self, limit: int, overflow: Literal["drop_oldest", "drop_newest", "close"]
-    ) -> None:
-        super().__init__(limit)
-        self._overflow = overflow
+        """Number of events dropped because the queue was full."""
         self._events: deque[Event] = deque()
 
+    def __len__(self) -> int:
+        return len(self._events)
+
     def push(self, event: Event) -> bool:
-        """See :meth:`Backlog.push`."""
+        """Add an event; return False if the subscriber must be closed instead."""
         if len(self._events) >= self.limit:
-            if self._overflow == "close":
+            if self.overflow == "close":
                 return False
-            self._lose()
-            if self._overflow == "drop_newest":
+            self.dropped += 1
+            if self.overflow == "drop_newest":
                 return True
             self._events.popleft()
         self._events.append(event)
         return True
 
     def pop(self) -> Event:
-        """See :meth:`Backlog.pop`."""
+        """Remove and return the oldest event; there must be one."""
         return self._events.popleft()
 
     def clear(self) -> None:
-        """See :meth:`Backlog.clear`."""
+        """Discard all events without counting them as dropped."""
         self._events.clear()
 
+
+class LatestQueue(MessageQueue):
+    """The queue for ``"keep_latest"``. All gaps count as one channel."""
+
+    __slots__ = ("_latest",)
+
+    def __init__(self, limit: int, overflow: SubscriberOverflow) -> None:
+        super().__init__(limit, overflow)
+        self._latest: OrderedDict[str | None, Event] = OrderedDict()
+
     def __len__(self) -> int:
-        return len(self._events)
-
-
-class Latest(Backlog):
-    """Keeps one event of each channel: the newest, at the place of the first that waited.
-
-    So a channel that never rests cannot keep the others from their turn.
-    """
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self._events: dict[str | None, Event] = {}
+        return len(self._latest)
 
     def push(self, event: Event) -> bool:
-        """See :meth:`Backlog.push`."""
-        key = event.channel if isinstance(event, Message) else None
-        if key in self._events:
-            self._lose()
-        elif len(self._events) >= self.limit:
-            del self._events[next(iter(self._events))]
-            self._lose()
-        self._events[key] = event
+        channel = event.channel if isinstance(event, Message) else None
+        if channel in self._latest:
+            self.dropped += 1
+        elif len(self._latest) >= self.limit:
+            self.dropped += 1
+            self._latest.popitem(last=False)
+        self._latest[channel] = event
         return True
 
     def pop(self) -> Event:
-        """See :meth:`Backlog.pop`."""
-        return self._events.pop(next(iter(self._events)))
+        return self._latest.popitem(last=False)[1]
 
     def clear(self) -> None:
-        """See :meth:`Backlog.clear`."""
-        self._events.clear()
-
-    def __len__(self) -> int:
-        return len(self._events)
+        self._latest.clear()
 
 
-def new_backlog(limit: int, overflow: SubscriberOverflow) -> Backlog:
-    """An empty one.
+def make_queue(limit: int, overflow: SubscriberOverflow) -> MessageQueue:
+    """Return an empty queue.
+
+    Args:
+        limit: maximum number of events.
+        overflow: what happens beyond that.
 
     Raises:
-        InvalidOption: the limit is not a whole number from 1 on, or there is no such overflow.
+        InvalidOption: ``limit`` is not a positive integer, or ``overflow`` is unknown.
     """
     check_whole("max_queue", limit, least=1, none=False)
     if overflow not in get_args(SubscriberOverflow):
         allowed = ", ".join(map(repr, get_args(SubscriberOverflow)))
-        raise InvalidOption(f"overflow is one of {allowed}, not {overflow!r}")
-    return Latest(limit) if overflow == "keep_latest" else Queue(limit, overflow)
+        raise InvalidOption(f"overflow must be one of {allowed}, not {overflow!r}")
+    return (LatestQueue if overflow == "keep_latest" else MessageQueue)(limit, overflow)

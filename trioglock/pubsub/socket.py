@@ -1,130 +1,285 @@
-"""``HubSocket``: the hooks that join a browser to a hub."""
+"""``HubSocket``: the hooks that subscribe a WebSocket client to a hub."""
 
 from __future__ import annotations
 
+import base64
+import json
+import logging
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import trio
+
+from ..connection import Connection
 from ..disconnect import Disconnect
-from ..errors import BrokerError, BrokerUnavailable, InvalidOption, UsageError
-from ..frames import Close, Data
+from ..errors import (
+    BrokerError,
+    BrokerUnavailable,
+    ConnectionClosed,
+    InvalidOption,
+    UsageError,
+)
+from ..frames import Close, Data, PreparedMessage
 from ..hooks import ConnectionInfo, MaybeAwaitable, Socket
-from .browser import Browser
-from .history import Missed
-from .message import EVERYONE, check_channel
-from .queue import new_backlog
+from .history import MissedMessages
+from .message import EVERYONE, Event, Gap, Message, check_channel
+from .queue import make_queue
+from .subscribers import QueuedSubscriber
 
 if TYPE_CHECKING:
     from .hub import Hub
 
-__all__ = ["INCOMING", "HubSocket"]
+__all__ = ["INCOMING", "ClientSubscriber", "EventFrames", "Fanout", "HubSocket"]
+
+_logger = logging.getLogger("trioglock.pubsub")
 
 INCOMING = "incoming"
-"""The channel of what browsers send; no browser may listen to it."""
+"""The channel of messages from clients; no client may subscribe to it."""
+
+TRY_AGAIN_LATER = 1013
+"""Registered with IANA for RFC 6455, section 7.4.2."""
+
+BURST_INTERVAL = 0.001
+"""Seconds. Events that follow each other faster leave in one write, others immediately."""
 
 
-class HubSocket(Socket[Browser | None]):
-    """A browser on a hub: the path is the channel, what it sends is published on ``incoming``.
-
-    ``ws://.../news`` listens to ``news``, and to what is for everyone; ``ws://.../`` to the latter
-    alone. A query ``?after=`` asks for messages in JSON, ``{"id": ..., "channel": ..., "data":
-    ...}``, and for ``{"gap": seconds}`` where some may be missing; ``?after=<id>`` also for what
-    came after that message, as far as the broker's history reaches.
-
-    Override :meth:`channel_of` to listen to something else than the path, and ``handle_receive``
-    to do something else with what comes.
+class EventFrames:
+    """Encodes an event once for all clients that receive it one after the other.
 
     Args:
-        hub: an open one.
+        encode: returns the payload of an event.
+    """
+
+    __slots__ = ("_encode", "_event", "_frame")
+
+    def __init__(self, encode: Callable[[Event], Data]) -> None:
+        self._encode = encode
+        self._event: Event | None = None
+        self._frame = PreparedMessage(b"")
+
+    def __call__(self, event: Event) -> PreparedMessage:
+        """Return the frame of an event."""
+        if event is not self._event:
+            self._frame = PreparedMessage(self._encode(event))
+            self._event = event
+        return self._frame
+
+
+class Fanout:
+    """What all clients of a hub share: encoded frames, and when to write them."""
+
+    def __init__(self) -> None:
+        self.raw: EventFrames = EventFrames(_encode_raw)
+        self.json: EventFrames = EventFrames(_encode_json)
+        self.immediate: bool = True
+        """Whether the current event is written immediately."""
+        self._last = 0.0
+
+    def begin(self) -> None:
+        """Begin with another event."""
+        now = time.perf_counter()
+        self.immediate = now - self._last > BURST_INTERVAL
+        self._last = now
+
+
+def _encode_raw(event: Event) -> Data:
+    assert isinstance(event, Message), "a gap has no raw form"
+    return event.data
+
+
+def _encode_json(event: Event) -> str:
+    if isinstance(event, Gap):
+        return json.dumps({"gap": event.seconds})
+    content: dict[str, str | None] = {"id": event.id, "channel": event.channel}
+    if isinstance(event.data, str):
+        content["data"] = event.data
+    else:
+        content["base64"] = base64.b64encode(event.data).decode()
+    return json.dumps(content, ensure_ascii=False)
+
+
+class ClientSubscriber(QueuedSubscriber):
+    """A WebSocket client that subscribes to one channel.
+
+    An event is sent directly. While the connection accepts no more, events wait in the queue, and
+    a task sends them; it ends when the queue is empty.
+
+    Args:
+        hub: its hub.
+        connection: to the client.
+        channel: the name of the channel.
+        as_json: whether it receives messages as JSON with their ids, and gaps.
+    """
+
+    def __init__(
+        self, hub: Hub, connection: Connection[Any], channel: str, *, as_json: bool
+    ) -> None:
+        super().__init__(make_queue(hub.max_queue, hub.overflow), hub.counters)
+        self.channel: str = channel
+        self._connection = connection
+        self._send = connection.send_frame_nowait
+        self._fanout = hub.fanout
+        self._frame = hub.fanout.json if as_json else hub.fanout.raw
+        self._gaps = as_json
+        self._busy = False  # events go to the queue
+        self._ended = False
+
+    def put(self, event: Event) -> None:
+        if event.__class__ is Gap and not self._gaps:
+            return
+        if self.skip_until is not None and self.is_duplicate(event):
+            return
+        if self._busy:
+            self._put_later(event)
+            return
+        try:
+            self._send(self._frame(event), immediate=self._fanout.immediate)
+        except trio.WouldBlock:
+            self._put_later(event)
+        except ConnectionClosed:
+            self._ended = self._busy = True
+
+    def _put_later(self, event: Event) -> None:
+        if self._ended:
+            return
+        if self.enqueue(event):
+            self.start_sending()
+            return
+        _logger.info("%s is too slow and is disconnected", self._connection.name)
+        self.counters.disconnected += 1
+        self._close(TRY_AGAIN_LATER, "too slow")
+
+    def start_sending(self) -> None:
+        """Send the waiting events as fast as the connection accepts them."""
+        if not self._busy and len(self):
+            self._busy = True
+            self._start_soon(self._send_waiting)
+
+    async def _send_waiting(self) -> None:
+        try:
+            while len(self):
+                await self._connection.send_frame(self._frame(self.pop()))
+        except ConnectionClosed:
+            return
+        self._busy = self._ended
+
+    def end(self) -> None:
+        self._close(1001, "the hub has closed")
+
+    def _close(self, code: int, reason: str) -> None:
+        if not self._ended:
+            self._ended = self._busy = True
+            self.clear()
+            self._connection.discard_unsent()
+            self._start_soon(self._connection.aclose, code, reason)
+
+    def _start_soon(self, *call: Any) -> None:
+        try:
+            self._connection.start_soon(*call)
+        except ConnectionClosed:
+            self._ended = True
+
+
+class HubSocket(Socket[ClientSubscriber | None]):
+    """Subscribes a client to a channel, and publishes what it sends on ``incoming``.
+
+    The path is the channel: ``ws://.../news`` receives ``news`` and broadcasts, ``ws://.../``
+    only broadcasts.
+
+    With a query ``?after=`` the client receives messages as JSON, ``{"id": ..., "channel": ...,
+    "data": ...}``, and ``{"gap": seconds}`` where messages may be missing. With ``?after=<id>`` it
+    first receives the messages after that one, as far as the broker's history goes back.
+
+    Override :meth:`channel_of` to choose the channel differently, and ``handle_receive`` to handle
+    messages differently.
+
+    Args:
+        hub: an open hub.
     """
 
     def __init__(self, hub: Hub) -> None:
         self.hub: Hub = hub
 
-    def channel_of(self, stream: ConnectionInfo) -> str:
-        """The channel that a browser listens to: by default the path, without its first slash.
+    def channel_of(self, info: ConnectionInfo) -> str:
+        """Return the channel of a client: by default the path without its first slash.
 
         Args:
-            stream: the browser's, as ``init_stream`` gets it.
+            info: the connection, as in ``init_stream``.
 
         Raises:
-            InvalidOption: it may not; the text goes to the browser with a Close 1008.
+            InvalidOption: the client may not subscribe to the channel. It is closed with code 1008
+                and the text of the exception.
         """
-        channel = check_channel(unquote(urlsplit(stream.url).path)[1:])
+        channel = check_channel(unquote(urlsplit(info.url).path)[1:])
         if channel == INCOMING:
-            raise InvalidOption(f"nobody may listen to {INCOMING!r}")
+            raise InvalidOption(f"clients cannot subscribe to {INCOMING!r}")
         return channel
 
-    def init_stream(self, info: ConnectionInfo) -> Browser | None:
-        """Enter the browser; None for one that :meth:`handle_connect` will refuse."""
-        hub = self.hub
+    def init_stream(self, info: ConnectionInfo) -> ClientSubscriber | None:
+        """Subscribe the client; None if :meth:`handle_connect` has to refuse it."""
         try:
             channel = self.channel_of(info)
             after = parse_qs(urlsplit(info.url).query, keep_blank_values=True).get("after")
-            browser = Browser(
-                info.connection,
-                channel,
-                new_backlog(hub.max_queue, hub.overflow),
-                hub.counters,
-                hub.fanout,
-                envelopes=after is not None,
-            )
+            client = ClientSubscriber(self.hub, info.connection, channel, as_json=after is not None)
             if after is not None and after[-1]:
-                concerns = frozenset((EVERYONE, channel)).__contains__
-                browser.catch_up(self._missed(after[-1]), concerns, gaps=True)
-            hub.join(browser, channel)
+                wanted = frozenset((EVERYONE, channel))
+                client.catch_up(self._missed_after(after[-1]), wanted.__contains__, gaps=True)
+            self.hub.join(client, channel)
         except (InvalidOption, UsageError):
             return None
-        browser.resume()
-        return browser
+        client.start_sending()
+        return client
 
-    def _missed(self, after: str) -> Missed:
+    def _missed_after(self, message_id: str) -> MissedMessages:
         try:
-            return self.hub.history.after(after)
+            return self.hub.history.after(message_id)
         except (InvalidOption, UsageError):
-            return Missed((), complete=False)
+            return MissedMessages((), complete=False)
 
     def handle_connect(
-        self, info: ConnectionInfo, state: Browser | None
-    ) -> MaybeAwaitable[tuple[Any, Browser | None]]:
-        """Refuse a browser that may not listen to what it asked for."""
+        self, info: ConnectionInfo, state: ClientSubscriber | None
+    ) -> MaybeAwaitable[tuple[Any, ClientSubscriber | None]]:
+        """Close a client that cannot subscribe."""
         if state is not None:
             return None, state
         try:
             self.channel_of(info)
         except InvalidOption as error:
-            return Close(1008, _short(str(error))), None
-        return Close(1013, "the hub is closed"), None
+            # The reason of a Close frame has at most 123 bytes (RFC 6455, section 5.5.1).
+            return Close(1008, str(error).encode()[:123].decode(errors="ignore")), None
+        return Close(TRY_AGAIN_LATER, "the hub is closed"), None
 
     async def handle_receive(
-        self, frame: Data, state: Browser | None
-    ) -> tuple[Any, Browser | None]:
-        """Publish what the browser sends; see :meth:`publish`."""
+        self, frame: Data, state: ClientSubscriber | None
+    ) -> tuple[Any, ClientSubscriber | None]:
+        """Publish the message on ``incoming``."""
         return await self.publish(frame, INCOMING), state
 
     async def publish(self, message: Data, channel: str) -> Close | None:
-        """Publish for the browser.
+        """Publish a message from a hook.
 
         Args:
             message: text or binary.
-            channel: where to.
+            channel: the name of the channel.
 
         Returns:
-            A result for a hook: None, or a Close 1013 if the broker is away for too long.
+            A result for a hook: None, or a Close with code 1013 if the broker does not accept the
+            message.
         """
         try:
             await self.hub.publish(message, channel)
         except (BrokerUnavailable, BrokerError, UsageError):
-            return Close(1013, "not published, try again later")
+            return Close(TRY_AGAIN_LATER, "not published, try again later")
         return None
 
-    def terminate(self, reason: Disconnect, state: Browser | None) -> MaybeAwaitable[object]:  # noqa: ARG002 - a hook
-        """Take the browser out."""
+    def terminate(
+        self,
+        reason: Disconnect,  # noqa: ARG002 - a hook
+        state: ClientSubscriber | None,
+    ) -> MaybeAwaitable[object]:
+        """Unsubscribe the client."""
         if state is not None:
             self.hub.leave(state, state.channel)
         return None
-
-
-def _short(text: str) -> str:
-    """As much as fits in a Close frame (RFC 6455, section 5.5.1)."""
-    return text.encode()[:123].decode(errors="ignore")

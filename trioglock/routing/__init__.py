@@ -1,22 +1,19 @@
-"""Evented connections: events routed to small handlers, and requests that wait for an answer."""
+"""Event protocols: a router from event names to handlers, and requests that wait for answers."""
 
-from .connect import connect
-from .connection import EventConnection
-from .emit import Emit
-from .errors import DuplicateHandler, RequestLost, RequestTimeout
-from .requests import Requests
-from .router import Handler, Router
-from .socket import EventSocket
+from .errors import DuplicateHandler, InvalidMessages, RequestLost, RequestTimeout
+from .requests import PendingRequest, Requests
+from .router import EventHandler, Router
+from .socket import Emit, EventSocket
 
 __all__ = [
     "DuplicateHandler",
     "Emit",
-    "EventConnection",
+    "EventHandler",
     "EventSocket",
-    "Handler",
+    "InvalidMessages",
+    "PendingRequest",
     "RequestLost",
     "RequestTimeout",
     "Requests",
     "Router",
-    "connect",
 ]

@@ -1,32 +1,41 @@
-"""What can go wrong with handlers and requests.
+"""Errors of handlers and requests, and the counter of malformed messages.
 
 ::
 
     TrioglockError
-    ├── DuplicateHandler (ValueError)    yours: two handlers for one event
-    ├── RequestTimeout (TimeoutError)    theirs: no answer in time
-    └── RequestLost                      the network's: the link that was to bring it has ended
+    ├── DuplicateHandler (ValueError)    your mistake: two handlers for one event
+    ├── RequestTimeout (TimeoutError)    the peer did not answer in time
+    └── RequestLost                      the link ended before the answer arrived
 """
 
 from __future__ import annotations
 
-from .._redact import redact_line, safe_repr
+import logging
+import time
+from collections.abc import Callable
+
+from .._redact import redact_line, safe_repr, shorten
 from ..disconnect import Disconnect
 from ..errors import TrioglockError
 
-__all__ = ["DuplicateHandler", "RequestLost", "RequestTimeout"]
+__all__ = ["DuplicateHandler", "InvalidMessages", "RequestLost", "RequestTimeout"]
+
+_logger = logging.getLogger("trioglock.routing")
+
+LOG_INTERVAL = 1.0
+"""Seconds between two log lines, so that a hostile peer cannot fill the disk."""
 
 
 class DuplicateHandler(TrioglockError, ValueError):
-    """An event would have two handlers. Your fault: the text names the event and both."""
+    """Two handlers for one event. The message names the event and both handlers."""
 
 
 class RequestTimeout(TrioglockError, TimeoutError):
-    """No answer came in time. The peer may have acted all the same.
+    """No answer arrived in time. The peer may have carried out the request all the same.
 
     Args:
-        event: that was sent.
-        timeout: seconds that were waited.
+        event: the name of the request.
+        timeout: the seconds it waited.
     """
 
     def __init__(self, event: str, timeout: float) -> None:
@@ -39,10 +48,10 @@ class RequestTimeout(TrioglockError, TimeoutError):
 
 
 class RequestLost(TrioglockError):
-    """The link ended before the answer came. The peer may have acted all the same.
+    """The link ended before the answer arrived. The peer may have carried out the request.
 
     Args:
-        event: that was sent.
+        event: the name of the request.
         reason: why the link ended.
     """
 
@@ -54,3 +63,36 @@ class RequestLost(TrioglockError):
     def __str__(self) -> str:
         why = safe_repr(self.reason)
         return redact_line(f"the connection ended before {self.event!r} was answered: {why}")
+
+
+class InvalidMessages:
+    """Counts malformed messages and logs at most one per second.
+
+    Args:
+        clock: returns monotonic seconds; replaced in tests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.count: int = 0
+        """The number of malformed messages so far."""
+        self._clock = clock
+        self._logged = 0
+        self._next_line = float("-inf")
+
+    def note(self, error: Exception, frame: object) -> None:
+        """Count a malformed message, and log it unless another one was logged just before.
+
+        Args:
+            error: what is wrong with the message.
+            frame: the message as it was received.
+        """
+        self.count += 1
+        now = self._clock()
+        if now < self._next_line:
+            return
+        self._next_line = now + LOG_INTERVAL
+        unlogged = self.count - self._logged - 1
+        self._logged = self.count
+        more = f" ({unlogged} more since the last line)" if unlogged else ""
+        text = redact_line(f"{type(error).__name__}: {error}")[:200]
+        _logger.warning("invalid message%s: %s: %s", more, text, shorten(frame))

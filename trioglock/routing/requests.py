@@ -1,101 +1,143 @@
-"""Requests that wait for the answer with their ``ref``."""
+"""Requests that wait for an answer with the same ``ref``.
+
+A request fails with RequestLost as soon as the link that carries it has ended. A request made
+while there is no link waits for the next one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import trio
 
+from ..connection import Connection
 from ..disconnect import Disconnect
 from .errors import RequestLost
 
-__all__ = ["Answer", "Requests"]
+__all__ = ["PendingRequest", "Requests"]
 
 
-class Answer:
-    """What one request waits for; settled once, by the answer or by the end of the link.
+class PendingRequest:
+    """A request that waits for its answer.
 
     Args:
-        event: that was sent.
-        is_lost: whether the link that carried it has ended.
+        event: the name of the request.
+        has_link: whether a link is open that carries it.
     """
 
-    def __init__(self, event: str, is_lost: Callable[[], bool]) -> None:
+    def __init__(self, event: str, has_link: bool) -> None:
         self.event: str = event
-        self.is_lost: Callable[[], bool] = is_lost
-        self._settled = trio.Event()
-        self._message: Any = None
+        """The name of the request."""
+        self.has_link: bool = has_link
+        """Whether the request ends with the present link."""
+        self.parts: list[Any] = []
+        """What a socket has collected so far for a request with several answers."""
+        self._sending = trio.CancelScope()
+        self._resolved = trio.Event()
+        self._answer: Any = None
         self._error: Exception | None = None
 
-    async def wait(self) -> Any:
-        """The answering message.
+    async def send(self, connection: Connection[Any], message: Any) -> None:
+        """Send the message of the request; stop waiting for the send queue if the link ends.
+
+        Args:
+            connection: the connection to send over.
+            message: the message, not yet encoded.
 
         Raises:
-            RequestLost: there will be none.
+            RequestLost: the link ended.
+            Exception: as :meth:`Connection.send`.
         """
-        await self._settled.wait()
+        with self._sending:
+            await connection.send(message)
         if self._error is not None:
             raise self._error
-        return self._message
 
-    def settle(self, message: Any, error: Exception | None = None) -> None:
-        """It has come, or ``error`` says why it never will."""
-        self._message, self._error = message, error
-        self._settled.set()
+    async def wait(self) -> Any:
+        """Return the answer.
+
+        Raises:
+            RequestLost: the link ended.
+            Exception: the error given to :meth:`resolve`.
+        """
+        await self._resolved.wait()
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+    def resolve(self, answer: Any, error: Exception | None = None) -> None:
+        """End the request, with an answer or with an exception.
+
+        Args:
+            answer: returned by :meth:`wait`.
+            error: raised by :meth:`wait` instead.
+        """
+        self._answer, self._error = answer, error
+        self._resolved.set()
+        self._sending.cancel()
 
 
 class Requests:
-    """Every request that waits, by its ``ref``.
-
-    One Socket may serve several connections; refs are unique over all of them.
-    """
+    """The requests of one connection that wait for an answer, by their ``ref``."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Any, Answer] = {}
+        self._pending: dict[str, PendingRequest] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._pending)
+
+    def get(self, ref: object) -> PendingRequest | None:
+        """Return the request with this reference, or None."""
+        return self._pending.get(ref) if isinstance(ref, str) else None
 
     @contextmanager
-    def open(self, ref: str, event: str, is_lost: Callable[[], bool]) -> Iterator[Answer]:
-        """Wait for ``ref`` within the block; whatever ends it, nothing is left behind.
+    def open(self, ref: str, event: str, *, has_link: bool) -> Iterator[PendingRequest]:
+        """Register a request for the body of a ``with`` statement.
 
         Args:
-            ref: that the answer will have.
-            event: that is sent.
-            is_lost: whether the link that carries it has ended.
+            ref: the reference that the answer will have.
+            event: the name of the request.
+            has_link: whether a link is open that carries it.
         """
-        answer = self._waiting[ref] = Answer(event, is_lost)
+        request = self._pending[ref] = PendingRequest(event, has_link)
         try:
-            yield answer
+            yield request
         finally:
-            self._waiting.pop(ref, None)
+            self._pending.pop(ref, None)
 
-    def settle(self, ref: Any, message: Any, error: Exception | None = None) -> bool:
-        """Give ``message``, or ``error``, to the request that waits; whether there is one.
+    def resolve(self, ref: object, answer: Any, error: Exception | None = None) -> bool:
+        """End the request with this reference.
 
         Args:
-            ref: of a message that came.
-            message: that has it.
-            error: why there will be no answer; None if the message is one.
+            ref: the reference in the answer.
+            answer: the answer.
+            error: the exception that the request raises instead.
+
+        Returns:
+            Whether a request was waiting.
         """
-        if not isinstance(ref, str):
+        request = self.get(ref)
+        if request is None:
             return False
-        answer = self._waiting.pop(ref, None)
-        if answer is None:
-            return False
-        answer.settle(message, error)
+        assert isinstance(ref, str)
+        del self._pending[ref]
+        request.resolve(answer, error)
         return True
 
-    def lose(self, reason: Disconnect) -> None:
-        """A link has ended: so have the requests that it carried.
+    def add_link(self) -> None:
+        """Note that a new link is open: it carries the requests that were waiting for it."""
+        for request in self._pending.values():
+            request.has_link = True
+
+    def fail(self, reason: Disconnect, *, final: bool = False) -> None:
+        """Raise RequestLost in the requests whose link has ended.
 
         Args:
-            reason: why it ended.
+            reason: why the link ended.
+            final: whether there will be no other link; then all requests fail.
         """
-        for ref, answer in list(self._waiting.items()):
-            if answer.is_lost():
-                del self._waiting[ref]
-                answer.settle(None, RequestLost(answer.event, reason))
+        for ref, request in list(self._pending.items()):
+            if final or request.has_link:
+                self.resolve(ref, None, RequestLost(request.event, reason))

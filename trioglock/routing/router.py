@@ -1,9 +1,9 @@
-"""The router: from the name of an event to the one handler for it.
+"""``Router``: finds the handler of an event by its name.
 
-A name is ``"verb"`` or ``"noun/verb"``; a noun may have several parts. Of the handlers that fit,
-the most exact one gets the event: ``"channels/broadcast"`` before ``"channels/*"`` before the
-fallback. Nothing is decided by the order of definition, and two handlers for one name or pattern
-are refused when they are defined.
+A name is ``"verb"`` or ``"noun/verb"``; a noun may have several parts. The most specific handler
+that matches gets the event: ``"channels/broadcast"`` before ``"channels/*"`` before the fallback.
+The order of definition does not matter. A second handler for the same name or pattern raises
+DuplicateHandler.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from .._redact import label
 from ..errors import InvalidOption, UsageError
 from .errors import DuplicateHandler
 
-__all__ = ["Handler", "Router", "is_async"]
+__all__ = ["EventHandler", "Router", "is_async"]
 
-Handler: TypeAlias = Callable[[Any, Any], Any]
+EventHandler: TypeAlias = Callable[[Any, Any], Any]
 """``(event, state) -> (result, state)``, plain or async."""
 
-HandlerT = TypeVar("HandlerT", bound=Handler)
+HandlerT = TypeVar("HandlerT", bound=EventHandler)
 
 FALLBACK = "*"
 
 
 def ignore(event: Any, state: Any) -> tuple[None, Any]:
-    """The handler of events that nobody handles: nothing follows."""
+    """The default fallback: ignore the event."""
     return None, state
 
 
@@ -46,9 +46,9 @@ class Router:
         router.include(players)
 
     Args:
-        noun: what the names given to :meth:`on` begin with: ``on("sign-in")`` of the router for
-            ``"players"`` is for ``"players/sign-in"``, ``on("*")`` for ``"players/*"``. By default
-            names are whole.
+        noun: prefix of the names given to :meth:`on`: in ``Router("players")``, ``on("sign-in")``
+            handles ``"players/sign-in"`` and ``on("*")`` handles ``"players/*"``. By default names
+            have no prefix.
 
     Raises:
         InvalidOption: the noun is not a name.
@@ -56,17 +56,17 @@ class Router:
 
     def __init__(self, noun: str = "") -> None:
         if not isinstance(noun, str) or "*" in noun or (noun and not all(noun.split("/"))):
-            raise InvalidOption(f"noun is a name such as 'players', not {noun!r}")
+            raise InvalidOption(f"noun must be a name such as 'players', not {noun!r}")
         self.noun: str = noun
-        """What the names begin with; "" for whole names."""
-        self._exact: dict[str, Handler] = {}
-        self._nouns: dict[str, Handler] = {}
+        """The prefix of the names; "" for none."""
+        self._exact: dict[str, EventHandler] = {}
+        self._nouns: dict[str, EventHandler] = {}
         self._depth = 0
-        self._fallback: Handler = ignore
+        self._fallback: EventHandler = ignore
         self._used = ""
 
     def __repr__(self) -> str:
-        return f"<Router {self.noun or '(whole names)'}, {len(list(self.patterns()))} handlers>"
+        return f"<Router {self.noun or '(no noun)'}, {len(list(self.patterns()))} handlers>"
 
     # Defining.
 
@@ -74,28 +74,28 @@ class Router:
         """Decorate the handler of an event, or of all events of a noun.
 
         Args:
-            name: ``"channels/broadcast"`` for one event; ``"channels/*"`` for all others of that
-                noun, of however many parts; ``"*"`` for all others of this router.
+            name: ``"channels/broadcast"`` for one event; ``"channels/*"`` for all other events of
+                that noun, with any number of parts; ``"*"`` for all other events of this router.
 
         Raises:
-            DuplicateHandler: there is one already.
-            InvalidOption: the name is none, or the handler cannot be called.
-            UsageError: the router is in use: define handlers before.
+            DuplicateHandler: the name or pattern has a handler.
+            InvalidOption: the name is invalid, or the handler is not callable.
+            UsageError: the router is in use.
         """
-        pattern = self._whole(name)
+        pattern = self._full_name(name)
 
         def define(handler: HandlerT) -> HandlerT:
             if not callable(handler):
-                raise InvalidOption(f"a handler is a function of event and state, not {handler!r}")
+                raise InvalidOption(f"a handler must be a function, not {handler!r}")
             self._define(pattern, handler)
             return handler
 
         return define
 
     def fallback(self, handler: HandlerT) -> HandlerT:
-        """Decorate the handler of events that no other one fits; by default they are ignored.
+        """Decorate the handler of all other events, which are ignored by default.
 
-        In a router with a noun the same as ``on("*")``.
+        The same as ``on("*")``.
 
         Raises:
             DuplicateHandler, InvalidOption, UsageError: as :meth:`on`.
@@ -103,40 +103,40 @@ class Router:
         return self.on("*")(handler)
 
     def include(self, router: Router) -> None:
-        """Take over all handlers of another router, below this one's noun.
+        """Add all handlers of another router, below this router's noun.
 
-        That one is complete then: it takes no further handlers.
+        The other router takes no more handlers afterwards.
 
         Raises:
             DuplicateHandler: both have a handler for the same name or pattern.
             UsageError: this router is in use.
-            InvalidOption: it is no router, or this one.
+            InvalidOption: the argument is not a router, or is this router.
         """
         if not isinstance(router, Router) or router is self:
-            raise InvalidOption(f"another Router is included, not {router!r}")
+            raise InvalidOption(f"include() takes another Router, not {router!r}")
         for pattern, handler in router.patterns():
-            self._check(self._whole(pattern), handler)
+            self._check(self._full_name(pattern), handler)
         for pattern, handler in router.patterns():
-            self._define(self._whole(pattern), handler)
+            self._define(self._full_name(pattern), handler)
         router.freeze(f"included in {self!r}")
 
     def freeze(self, why: str = "in use") -> None:
-        """Take no further handlers; :class:`EventSocket` does this.
+        """Refuse further handlers; called by :class:`EventSocket`.
 
         Args:
-            why: for the error that ``on`` raises then.
+            why: the reason in the error that ``on`` raises.
         """
         self._used = self._used or why
 
-    def _whole(self, name: str) -> str:
+    def _full_name(self, name: str) -> str:
         parts = name.split("/") if isinstance(name, str) else []
         if not parts or not all(parts) or any("*" in part for part in parts[:-1]):
-            raise InvalidOption(f"an event is 'noun/verb', 'noun/*' or '*', not {name!r}")
+            raise InvalidOption(f"an event must be 'noun/verb', 'noun/*' or '*', not {name!r}")
         if "*" in parts[-1] and parts[-1] != "*":
-            raise InvalidOption(f"a star stands for a whole part, as in 'noun/*', not in {name!r}")
+            raise InvalidOption(f"a star must be a whole part, as in 'noun/*', not {name!r}")
         return f"{self.noun}/{name}" if self.noun else name
 
-    def _define(self, pattern: str, handler: Handler) -> None:
+    def _define(self, pattern: str, handler: EventHandler) -> None:
         self._check(pattern, handler)
         if pattern == FALLBACK:
             self._fallback = handler
@@ -146,7 +146,7 @@ class Router:
         else:
             self._exact[pattern] = handler
 
-    def _check(self, pattern: str, handler: Handler) -> None:
+    def _check(self, pattern: str, handler: EventHandler) -> None:
         if self._used:
             raise UsageError(f"{self!r} takes no more handlers: it is {self._used}")
         present = self._present(pattern)
@@ -155,22 +155,22 @@ class Router:
                 f"{pattern!r} has two handlers: {label(present)} and {label(handler)}"
             )
 
-    def _present(self, pattern: str) -> Handler | None:
+    def _present(self, pattern: str) -> EventHandler | None:
         if pattern == FALLBACK:
             return None if self._fallback is ignore else self._fallback
         table = self._nouns if pattern.endswith("/*") else self._exact
         return table.get(pattern.removesuffix("/*"))
 
-    # Using.
+    # Finding.
 
-    def find(self, name: str) -> Handler:
-        """The handler for the event ``name``; the fallback if no other fits."""
+    def find(self, name: str) -> EventHandler:
+        """Return the handler of the event ``name``; the fallback if no other matches."""
         handler = self._exact.get(name)
         if handler is not None:
             return handler
         noun = name
         if name.count("/") > self._depth:
-            # The peer chooses the name: however long it is, no more is tried than there can be.
+            # The peer chooses the name: do not try more parts than any pattern has.
             noun = "/".join([*name.split("/", self._depth)[:-1], ""])
         while self._nouns and "/" in noun:
             noun = noun.rpartition("/")[0]
@@ -179,8 +179,8 @@ class Router:
                 return handler
         return self._fallback
 
-    def patterns(self) -> Iterator[tuple[str, Handler]]:
-        """Every name or pattern that is defined, with its handler."""
+    def patterns(self) -> Iterator[tuple[str, EventHandler]]:
+        """Iterate over the defined names and patterns, with their handlers."""
         yield from self._exact.items()
         yield from ((f"{noun}/*", handler) for noun, handler in self._nouns.items())
         if self._fallback is not ignore:
@@ -193,7 +193,7 @@ class Router:
 
 
 def is_async(handler: Any) -> bool:
-    """Whether calling it gives a coroutine: an ``async def``, also as a method or ``__call__``."""
+    """Whether a callable is an ``async def``, also as a method or ``__call__``."""
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-        getattr(handler, "__call__", None)  # noqa: B004  # not whether, but how it is called
+        getattr(handler, "__call__", None)  # noqa: B004 - its kind matters, not that it exists
     )

@@ -1,59 +1,100 @@
-"""``EventSocket``: a Socket that speaks in events: a codec, a router, and requests."""
+"""``EventSocket``: a Socket that decodes events, routes them to handlers and sends requests."""
 
 from __future__ import annotations
 
 import inspect
+import math
+import uuid
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ClassVar, TypeVar
+
+import trio
 
 from ..codecs import JSON, Codec
+from ..connection import Connection, Status
 from ..disconnect import Disconnect
-from ..errors import BadHookResult, DecodeError, InvalidOption
+from ..errors import BadHookResult, DecodeError, InvalidOption, UsageError
 from ..frames import Close
-from ..hooks import Deliver, MaybeAwaitable, Reconnect, Reply, Socket, Stop
-from .emit import Emit
-from .invalid import InvalidMessages
+from ..hooks import NOTHING, ConnectionInfo, Deliver, MaybeAwaitable, Reply, Socket
+from ..options import check_seconds
+from .errors import InvalidMessages, RequestTimeout
 from .requests import Requests
 from .router import Router, is_async
 
-__all__ = ["EventSocket", "by_event", "by_ref"]
+__all__ = ["Emit", "EventSocket", "event_name", "event_ref"]
 
 StateT = TypeVar("StateT")
 ResultT = TypeVar("ResultT")
 
 NOT_AN_EVENT = (ValueError, LookupError, TypeError, AttributeError)
-"""What codecs and key functions raise where a message is not what it should be."""
+"""The exceptions of codecs, ``key`` and ``ref`` that mean a malformed message."""
 
 
-def by_event(message: Any) -> Any:
-    """The default key: ``message["event"]``."""
+def event_name(message: Any) -> Any:
+    """Return ``message["event"]``, the default name of an event."""
     return message["event"]
 
 
-def by_ref(message: Any) -> Any:
-    """The default reference of an answer: ``message["ref"]``, or the attribute ``ref``."""
+def event_ref(message: Any) -> Any:
+    """Return ``message["ref"]`` or the attribute ``ref``, the default reference of an answer."""
     return message.get("ref") if isinstance(message, dict) else getattr(message, "ref", None)
 
 
-class EventSocket(Socket[StateT]):
-    """Decodes each frame, routes it by its key, and encodes what its handler replies.
-
-    A handler is ``(event, state) -> (result, state)``, plain or async. Its result is that of a
-    receiving hook, or :class:`Emit` to send messages. What a handler raises ends the connection,
-    but for :class:`~trioglock.errors.DecodeError`: then the event is malformed.
-
-    Messages given to ``send`` are encoded by the codec; a ``Close`` closes. Hooks that you
-    override: call ``super()`` in ``handle_disconnect`` and ``terminate``, which end requests.
+class Emit:
+    """Result of a handler: send messages, each encoded by the codec.
 
     Args:
-        router: the handlers; it takes no further ones. By default every event is handed to
-            whoever iterates the connection.
+        messages: the messages to send, in order.
+        deliver: also delivered to the iterator of the connection; nothing by default.
+    """
+
+    __slots__ = ("deliver", "messages")
+
+    def __init__(self, *messages: Any, deliver: Any = NOTHING) -> None:
+        self.messages: tuple[Any, ...] = messages
+        self.deliver: Any = deliver
+
+    def __repr__(self) -> str:
+        shown = [repr(message) for message in self.messages]
+        if self.deliver is not NOTHING:
+            shown.append(f"deliver={self.deliver!r}")
+        return f"Emit({', '.join(shown)})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Emit):
+            return NotImplemented
+        return (self.messages, self.deliver) == (other.messages, other.deliver)
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+
+class EventSocket(Socket[StateT]):
+    """A Socket for protocols whose messages are events with a name.
+
+    It decodes each frame, finds the handler of the event and encodes the reply::
+
+        socket = EventSocket(router)
+        async with connect("wss://example.org/socket", socket) as conn:
+            answer = await socket.request("games/status", {"game": "ExVenture"})
+
+    A handler is ``(event, state) -> (result, state)``, plain or async. Its result is that of a
+    receiving hook, or :class:`Emit` to send messages. A handler that raises
+    :class:`~trioglock.errors.DecodeError` rejects the event as malformed; any other exception ends
+    the connection.
+
+    ``conn.send(message)`` encodes the message; ``conn.send(Close(...))`` closes. An EventSocket
+    belongs to one connection. A second connection raises UsageError while the first one lasts.
+
+    Args:
+        router: the handlers. It takes no more handlers afterwards. By default every event that
+            answers no request is delivered.
         codec: by default :class:`~trioglock.codecs.JSON`.
-        key: the name of a decoded event; by default ``event["event"]``.
-        ref: the reference of an answer; by default ``event["ref"]``.
+        key: returns the name of a decoded event; by default ``event["event"]``.
+        ref: returns the reference of an answer; by default ``event["ref"]``.
 
     Raises:
-        InvalidOption: an argument is not what it should be.
+        InvalidOption: an argument has the wrong type.
     """
 
     def __init__(
@@ -61,110 +102,122 @@ class EventSocket(Socket[StateT]):
         router: Router | None = None,
         *,
         codec: Codec | None = None,
-        key: Callable[[Any], Any] = by_event,
-        ref: Callable[[Any], Any] = by_ref,
+        key: Callable[[Any], Any] = event_name,
+        ref: Callable[[Any], Any] = event_ref,
     ) -> None:
-        self.router: Router = _checked(router)
-        self.codec: Codec = _checked_codec(codec)
+        self.router: Router = _check_router(router)
+        self.codec: Codec = _check_codec(codec)
         self.requests: Requests = Requests()
-        """Those that wait for an answer."""
+        """The requests that wait for an answer."""
         self.invalid: InvalidMessages = InvalidMessages()
-        """Counts what was malformed."""
+        """Counts malformed messages."""
         for name, function in (("key", key), ("ref", ref)):
             if not callable(function):
-                raise InvalidOption(f"{name} is a function of the event, not {function!r}")
+                raise InvalidOption(f"{name} must be a function of the event, not {function!r}")
         self._key = key
         self._ref = ref
+        self._connection: Connection[StateT] | None = None
         overridden = type(self).handle_receive is not EventSocket.handle_receive
-        if not overridden and self._is_async:
-            # Whether a hook is async is asked of the hook, once: plain handlers stay quick.
+        if not overridden and self._has_async_handlers:
+            # The connection asks once whether a hook is async: plain handlers stay fast.
             self.handle_receive = self._receive_async  # type: ignore[method-assign]
+        # Subclasses may override these hooks without calling super().
+        self._run_before("handle_connect", self._link_opened)
+        self._run_before("handle_disconnect", self._link_ended)
+        self._run_before("terminate", self._connection_ended)
 
-    @property
-    def _is_async(self) -> bool:
-        hooks = (self.handle_event, self.handle_invalid)
-        return self.router.is_async or any(map(is_async, hooks))
+    # Sending.
 
-    # Out.
+    async def request(self, event: str, payload: Any = None, *, timeout: float | None = 10) -> Any:
+        """Send an event and wait for the message that answers it with the same ``ref``.
 
-    def handle_send(self, message: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each ``send``: encodes the message.
-
-        Returns:
-            ``(frame, state)``.
-
-        Raises:
-            EncodeError: at the call that sends.
-        """
-        return (message if isinstance(message, Close) else self.codec.encode(message)), state
-
-    def make_request(self, event: str, payload: Any, ref: str) -> Any:
-        """The message of a request: ``{"event": ..., "ref": ..., "payload": ...}``.
-
-        Override it for another envelope. There is no ``payload`` where it is None.
+        The answer is returned as decoded, and reaches no handler. An answer that arrives after
+        the timeout is an event like any other. During an outage the request waits for the next
+        link.
 
         Args:
-            event: its name.
-            payload: whatever the codec takes.
-            ref: that the answer will have.
+            event: the name of the event.
+            payload: anything that the codec can encode; None for no payload.
+            timeout: seconds to wait in total; None for no limit.
+
+        Raises:
+            RequestTimeout: no answer arrived in time.
+            RequestLost: the link ended before the answer arrived.
+            ConnectionClosed: the connection is closing or closed.
+            EncodeError: the codec cannot encode the payload.
+            UsageError: the socket is not connected, or the call is made inside one of its own
+                hooks or handlers.
+            InvalidOption: an argument is invalid.
+        """
+        if not isinstance(event, str) or not event:
+            raise InvalidOption(f"event must be a name, not {event!r}")
+        check_seconds("timeout", timeout)
+        connection = self._connection
+        if connection is None:
+            raise UsageError(
+                "the socket is not connected: use request() inside connect(url, socket)"
+            )
+        ref = str(uuid.uuid4())
+        message = self.make_request(event, payload, ref)
+        has_link = connection.status is Status.OPEN
+        with (
+            self.requests.open(ref, event, has_link=has_link) as request,
+            trio.move_on_after(math.inf if timeout is None else timeout),
+        ):
+            await request.send(connection, message)
+            return await request.wait()
+        assert timeout is not None
+        raise RequestTimeout(event, timeout)
+
+    def make_request(self, event: str, payload: Any, ref: str) -> Any:
+        """Return the message of a request: ``{"event": ..., "ref": ..., "payload": ...}``.
+
+        Override it to send requests in another form. ``payload`` is left out if it is None.
+
+        Args:
+            event: the name of the event.
+            payload: as given to :meth:`request`.
+            ref: the reference that the answer must have.
         """
         message = {"event": event, "ref": ref}
         return message if payload is None else {**message, "payload": payload}
 
-    # In.
+    def handle_send(self, message: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
+        return (message if isinstance(message, Close) else self.codec.encode(message)), state
+
+    # Receiving.
 
     def handle_receive(self, frame: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each frame: decodes and routes it.
-
-        Args:
-            frame: as it came.
-            state: as the hook before returned it.
-
-        Returns:
-            ``(result, state)``, of the handler. What is no event goes with a DecodeError to
-            :meth:`handle_invalid`.
-        """
         try:
-            event = self.codec.decode(frame)
-            name = self._key(event)
-            if not isinstance(name, str):
-                raise DecodeError(f"the name of an event is a str, not {name!r:.100}")
-            if self.requests and self.requests.settle(self._ref(event), event):
+            decoded = self._decode(frame)
+            if decoded is None:
                 return None, state
-        except NOT_AN_EVENT as error:
-            return self._invalid(self.handle_invalid(_as_decode_error(error), frame, state))
-        try:
+            name, event = decoded
             returned = self.handle_event(name, event, state)
         except DecodeError as error:
-            return self._invalid(self.handle_invalid(error, frame, state))
+            return self._result(INVALID, self.handle_invalid(error, frame, state))
         return self._result(name, returned)
 
     async def _receive_async(self, frame: Any, state: StateT) -> tuple[Any, StateT]:
         try:
-            event = self.codec.decode(frame)
-            name = self._key(event)
-            if not isinstance(name, str):
-                raise DecodeError(f"the name of an event is a str, not {name!r:.100}")
-            if self.requests and self.requests.settle(self._ref(event), event):
+            decoded = self._decode(frame)
+            if decoded is None:
                 return None, state
-        except NOT_AN_EVENT as error:
-            returned = self.handle_invalid(_as_decode_error(error), frame, state)
-            return self._invalid(await _finished(returned))
-        try:
-            returned = await _finished(self.handle_event(name, event, state))
+            name, event = decoded
+            returned = await _resolve(self.handle_event(name, event, state))
         except DecodeError as error:
-            return self._invalid(await _finished(self.handle_invalid(error, frame, state)))
+            return self._result(INVALID, await _resolve(self.handle_invalid(error, frame, state)))
         return self._result(name, returned)
 
     def handle_event(
         self, name: str, event: Any, state: StateT
     ) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each event that answers no request: finds its handler and runs it.
+        """Called for each event that answers no request. Runs the handler of the router.
 
         Args:
-            name: of the event.
-            event: as it was decoded.
-            state: as the hook before returned it.
+            name: the name of the event.
+            event: the decoded event.
+            state: the state that the previous hook returned.
 
         Returns:
             ``(result, state)``.
@@ -175,22 +228,34 @@ class EventSocket(Socket[StateT]):
     def handle_invalid(
         self, error: DecodeError, frame: Any, state: StateT
     ) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for what is no event: no JSON, no name, a handler's DecodeError.
+        """Called for a malformed message: no valid frame, no name, or rejected by its handler.
 
         Args:
-            error: what is wrong with it.
-            frame: as it came.
-            state: as the hook before returned it.
+            error: what is wrong with the message.
+            frame: the frame as received.
+            state: the state that the previous hook returned.
 
         Returns:
-            ``(result, state)``. Default: it is counted in ``self.invalid``, logged at most once
-            in a second, and nothing follows.
+            ``(result, state)``. Default: the message is counted in ``self.invalid`` and logged, at
+            most once per second.
         """
         self.invalid.note(error, frame)
         return None, state
 
-    def _invalid(self, returned: Any) -> tuple[Any, StateT]:
-        return self._result("malformed messages", returned)
+    def _decode(self, frame: Any) -> tuple[str, Any] | None:
+        """Return the name and the event, or None for the answer to a request."""
+        try:
+            event = self.codec.decode(frame)
+            name = self._key(event)
+            if not isinstance(name, str):
+                raise DecodeError(f"the name of an event must be a str, not {name!r:.100}")
+            if self.requests and self.requests.resolve(self._ref(event), event):
+                return None
+        except DecodeError:
+            raise
+        except NOT_AN_EVENT as error:
+            raise DecodeError(f"not an event: {error!r:.200}") from error
+        return name, event
 
     def _result(self, name: str, returned: Any) -> tuple[Any, StateT]:
         if returned.__class__ is tuple and len(returned) == 2:
@@ -208,40 +273,68 @@ class EventSocket(Socket[StateT]):
             f"the handler of {name!r} must return a tuple (result, state), not {returned!r:.200}"
         )
 
-    # Ends.
+    # The links of the connection.
 
-    def handle_disconnect(
-        self, reason: Disconnect, state: StateT
-    ) -> MaybeAwaitable[tuple[Reconnect | Stop | None, StateT]]:
-        """Called when a link has ended: requests that it carried raise RequestLost."""
-        self.requests.lose(reason)
-        return None, state
+    @property
+    def _has_async_handlers(self) -> bool:
+        hooks = (self.handle_event, self.handle_invalid)
+        return self.router.is_async or any(map(is_async, hooks))
 
-    def terminate(self, reason: Disconnect, state: StateT) -> MaybeAwaitable[object]:
-        """Called at the end: requests that still wait raise RequestLost."""
-        self.requests.lose(reason)
-        return None
+    def _run_before(self, name: str, action: Callable[[Any], None]) -> None:
+        """Call ``action`` with the first argument of a hook before the hook itself."""
+        hook = getattr(self, name)
+        if is_async(hook):
+
+            async def run_async(value: Any, state: StateT) -> Any:
+                action(value)
+                return await hook(value, state)
+
+            setattr(self, name, wraps(hook)(run_async))
+        else:
+
+            def run(value: Any, state: StateT) -> Any:
+                action(value)
+                return hook(value, state)
+
+            setattr(self, name, wraps(hook)(run))
+
+    def _link_opened(self, info: ConnectionInfo) -> None:
+        bound = self._connection
+        if bound is not info.connection and bound is not None and bound.status is not Status.CLOSED:
+            raise UsageError(
+                f"this {type(self).__name__} belongs to {bound!r}: "
+                "create another one for each connection"
+            )
+        self._connection = info.connection
+        self.requests.add_link()
+
+    def _link_ended(self, reason: Disconnect) -> None:
+        self.requests.fail(reason)
+
+    def _connection_ended(self, reason: Disconnect) -> None:
+        self.requests.fail(reason, final=True)
 
 
-def _checked(router: Router | None) -> Router:
+INVALID = "malformed messages"
+
+
+def _check_router(router: Router | None) -> Router:
     if router is None:
         router = Router()
         router.fallback(_deliver)
     if not isinstance(router, Router):
-        raise InvalidOption(f"router is a Router, not {router!r}")
+        raise InvalidOption(f"router must be a Router, not {router!r}")
     router.freeze()
     return router
 
 
-def _checked_codec(codec: Codec | None) -> Codec:
+def _check_codec(codec: Codec | None) -> Codec:
     if codec is None:
         return JSON()
     methods = (getattr(codec, name, None) for name in ("encode", "decode"))
     if isinstance(codec, type) or not all(map(callable, methods)):
-        # Else every message would count as malformed.
-        raise InvalidOption(
-            f"codec has the methods encode and decode, as JSON() has, not {codec!r}"
-        )
+        # With the class instead of an instance, every message would count as malformed.
+        raise InvalidOption(f"codec must be an object with encode and decode, not {codec!r}")
     return codec
 
 
@@ -249,13 +342,5 @@ def _deliver(event: Any, state: Any) -> tuple[Any, Any]:
     return Deliver(event), state
 
 
-def _as_decode_error(error: Exception) -> DecodeError:
-    if isinstance(error, DecodeError):
-        return error
-    invalid = DecodeError(f"not an event: {error!r:.200}")
-    invalid.__cause__ = error
-    return invalid
-
-
-async def _finished(returned: MaybeAwaitable[ResultT]) -> ResultT:
+async def _resolve(returned: MaybeAwaitable[ResultT]) -> ResultT:
     return await returned if inspect.isawaitable(returned) else returned

@@ -1,14 +1,13 @@
-"""``serve()``: hooks and handlers for connections that others open."""
+"""The server: ``serve()``, and what it runs on each connection."""
 
-from .connections import ConnectionRegistry
-from .runner import ConnectionRunner, Handler, Target
+from .connections import ConnectionHandler, ConnectionRegistry, ConnectionRunner, Target
 from .serve import ServeOptions, serve, serve_forever
 from .server import Server
 
 __all__ = [
+    "ConnectionHandler",
     "ConnectionRegistry",
     "ConnectionRunner",
-    "Handler",
     "ServeOptions",
     "Server",
     "Target",

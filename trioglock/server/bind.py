@@ -1,9 +1,10 @@
-"""The place: where a server listens, from the options that say so."""
+"""Where a server listens, from its options."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -13,54 +14,55 @@ from ..errors import InvalidOption
 from ..options import check_whole
 from ..transports import open_tcp, open_unix
 
-__all__ = ["OpenListeners", "choose_place"]
+__all__ = ["BindOptions", "OpenListeners", "plan_listeners"]
 
 OpenListeners: TypeAlias = Callable[[], Awaitable[Sequence[trio.abc.Listener[Any]]]]
-"""Begins to listen."""
+"""Starts to listen."""
 
 
-def choose_place(
-    host: str | None,
-    port: int | None,
-    unix_path: str | os.PathLike[str] | None,
-    listeners: Sequence[trio.abc.Listener[Any]] | None,
-    *,
-    backlog: int | None,
-    reuse_port: bool,
-) -> OpenListeners:
-    """What opens the listeners.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindOptions:
+    """Where a server listens: keyword arguments of :func:`trioglock.serve`."""
+
+    unix_path: str | os.PathLike[str] | None = None
+    listeners: Sequence[trio.abc.Listener[Any]] | None = None
+    backlog: int | None = None
+    reuse_port: bool = False
+
+
+def plan_listeners(host: str | None, port: int | None, options: BindOptions) -> OpenListeners:
+    """Return a function that opens the listeners.
 
     Raises:
-        InvalidOption: not exactly one place is named, or an option does not go with it.
+        InvalidOption: not exactly one address is given, or an option does not apply to it.
     """
-    check_whole("backlog", backlog, least=1)
-    given = [name for name, value in _named(port, unix_path, listeners) if value is not None]
+    unix_path, listeners = options.unix_path, options.listeners
+    check_whole("backlog", options.backlog, least=1)
+    places = {"port": port, "unix_path": unix_path, "listeners": listeners}
+    given = [name for name, value in places.items() if value is not None]
     if len(given) != 1:
         raise InvalidOption(
-            "say where to listen: serve(target, host, port), or unix_path=..., or listeners=...; "
-            f"given: {', '.join(given) or 'no port, no unix_path and no listeners'}"
+            "exactly one of port, unix_path and listeners must be given, not "
+            f"{' and '.join(given) or 'none'}: serve(target, host, port), "
+            "serve(target, unix_path=...) or serve(target, listeners=...)"
         )
-    if port is None and (host is not None or reuse_port):
-        raise InvalidOption("host and reuse_port go with a port")
-    if listeners is not None and backlog is not None:
-        raise InvalidOption("backlog is of no use with listeners: they listen already")
+    if port is None and (host is not None or options.reuse_port):
+        raise InvalidOption("host and reuse_port require a port")
     if listeners is not None:
-        return partial(_as_given, _check_listeners(listeners))
+        if options.backlog is not None:
+            raise InvalidOption("backlog does not apply to listeners: they listen already")
+        return partial(_return, _check_listeners(listeners))
     if unix_path is not None:
         if not isinstance(unix_path, str | os.PathLike):
-            raise InvalidOption(f"unix_path is a path, not {unix_path!r}")
-        return partial(_unix, unix_path, backlog)
+            raise InvalidOption(f"unix_path must be a path, not {unix_path!r}")
+        return partial(_open_unix, unix_path, options.backlog)
     if not (host is None or isinstance(host, str)):
-        raise InvalidOption(f"host is a str or None, not {host!r}")
+        raise InvalidOption(f"host must be a str or None, not {host!r}")
     assert port is not None
     check_whole("port", port, least=0, none=False)
     if port > 65535:
-        raise InvalidOption(f"port is at most 65535, not {port}")
-    return partial(open_tcp, host, port, backlog=backlog, reuse_port=reuse_port)
-
-
-def _named(*values: object) -> list[tuple[str, object]]:
-    return list(zip(("port", "unix_path", "listeners"), values, strict=True))
+        raise InvalidOption(f"port must be at most 65535, not {port}")
+    return partial(open_tcp, host, port, backlog=options.backlog, reuse_port=options.reuse_port)
 
 
 def _check_listeners(
@@ -69,23 +71,23 @@ def _check_listeners(
     try:
         checked = tuple(listeners)
     except TypeError:
-        raise InvalidOption(f"listeners is a list of listeners, not {listeners!r}") from None
+        raise InvalidOption(f"listeners must be a list of listeners, not {listeners!r}") from None
     for listener in checked:
         if not isinstance(listener, trio.abc.Listener):
-            raise InvalidOption(f"a listener is a trio.abc.Listener, not {listener!r}")
+            raise InvalidOption(f"a listener must be a trio.abc.Listener, not {listener!r}")
     if not checked:
-        raise InvalidOption("listeners has no listener")
+        raise InvalidOption("listeners must not be empty")
     return checked
 
 
-async def _as_given(
+async def _return(
     listeners: Sequence[trio.abc.Listener[Any]],
 ) -> Sequence[trio.abc.Listener[Any]]:
-    # No checkpoint: they are ours to close from here on, also when we are being cancelled.
+    # No checkpoint: the server has to close them, also when it is cancelled.
     return listeners
 
 
-async def _unix(
+async def _open_unix(
     path: str | os.PathLike[str], backlog: int | None
 ) -> Sequence[trio.abc.Listener[Any]]:
     return [await open_unix(path, backlog=backlog)]

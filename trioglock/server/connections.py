@@ -1,97 +1,284 @@
-"""The roster: the connections of a server that are open."""
+"""The connections of a server: running a target on each, and the registry of those open."""
 
 from __future__ import annotations
 
+import inspect
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import trio
 
-from ..connection import Connection, Session
+from .._scope import leaves
+from ..connection import Connection, Session, open_connection
 from ..connection.outgoing import checked_frame
-from ..errors import ConnectionClosed, InvalidFrame
+from ..disconnect import Disconnect, ProtocolViolation
+from ..errors import ConnectionClosed, InvalidFrame, InvalidOption, UsageError
 from ..frames import Close, Frame, PreparedMessage
+from ..hooks import Reconnect, Socket, Stop
+from ..options import FlowOptions
+from ..telemetry import EventEmitter
+from ..transports import Link
 
-__all__ = ["ConnectionRegistry"]
+__all__ = ["ConnectionHandler", "ConnectionRegistry", "ConnectionRunner", "Target"]
+
+ConnectionHandler: TypeAlias = Callable[[Connection[None]], Awaitable[object]]
+"""``async def handler(conn)``: the connection closes with 1000 when it returns."""
+
+Target: TypeAlias = Callable[[], Socket[Any]] | ConnectionHandler
+"""A Socket class, or a function that creates a Socket for each connection; or a handler."""
 
 COALESCE = 0.001
-"""Seconds. A broadcast that comes sooner after the one before is written together with what else
-is queued by then; one that stands alone is written on the spot, which takes half the time."""
+"""Seconds. A broadcast that follows the previous one sooner is written together with the frames
+that are queued by then; a single broadcast is written immediately, which takes half the time."""
+
+_logger = logging.getLogger("trioglock.server")
 
 
 class ConnectionRegistry:
-    """Who is connected. To be had for others than :class:`Server`, such as an ASGI application."""
+    """The open connections of a :class:`Server` or an ASGI application."""
 
     def __init__(self) -> None:
-        self._members: dict[Connection[Any], Session[Any]] = {}
+        self._sessions: dict[Connection[Any], Session[Any]] = {}
         self._closing: Close | None = None
         self._deadline = math.inf
-        self._bounded: set[trio.CancelScope] = set()
-        self._latest = -math.inf  # broadcast
+        self._limited: set[trio.CancelScope] = set()
+        self._last_broadcast = -math.inf
 
     @property
     def connections(self) -> frozenset[Connection[Any]]:
-        """Those that are open now: ``handle_connect`` has returned, the handler has not."""
-        return frozenset(self._members)
+        """The open connections: ``handle_connect`` has returned, the handler has not."""
+        return frozenset(self._sessions)
 
     @contextmanager
-    def listed(self, session: Session[Any], connection: Connection[Any]) -> Iterator[None]:
-        """List a connection for the time of the block."""
-        self._members[connection] = session
+    def registered(self, session: Session[Any], connection: Connection[Any]) -> Iterator[None]:
+        """Register a connection for the duration of the block."""
+        self._sessions[connection] = session
         if self._closing is not None:
             session.close(self._closing)
         try:
             yield
         finally:
-            del self._members[connection]
+            del self._sessions[connection]
 
     @contextmanager
-    def bounded(self) -> Iterator[None]:
-        """The block is cancelled at the deadline of :meth:`close`, also in a shielded scope."""
+    def limited(self) -> Iterator[None]:
+        """Cancel the block at the deadline of :meth:`close`, also within a shielded scope."""
         with trio.CancelScope(deadline=self._deadline) as scope:
-            self._bounded.add(scope)
+            self._limited.add(scope)
             try:
                 yield
             finally:
-                self._bounded.remove(scope)
+                self._limited.remove(scope)
 
     def broadcast(self, frame: Frame) -> int:
-        """Queue a frame, as it is, for everyone; see :meth:`Server.broadcast`.
+        """Queue a frame, unchanged, for every connection; see :meth:`Server.broadcast`.
 
         Raises:
-            InvalidFrame: it is neither text, nor bytes-like, nor a ping or pong.
+            InvalidFrame: it is not text, bytes-like, a ping or a pong.
         """
         checked = checked_frame(frame)
         if isinstance(checked, Close):
-            raise InvalidFrame("a Close frame is not broadcast: use close()")
-        # Encoded once for all.
+            raise InvalidFrame("a Close frame cannot be broadcast: use close()")
+        # Encoded once for all connections.
         message = PreparedMessage(checked) if isinstance(checked, str | bytes) else checked
         if isinstance(message, PreparedMessage):
             now = trio.current_time()
-            immediate, self._latest = now - self._latest > COALESCE, now
-            outboxes = [session.send_queue for session in self._members.values()]
-            return sum(
-                [send_queue.put_prepared(message, immediate=immediate) for send_queue in outboxes]
-            )
+            immediate, self._last_broadcast = now - self._last_broadcast > COALESCE, now
+            queues = [session.send_queue for session in self._sessions.values()]
+            return sum([queue.put_prepared(message, immediate=immediate) for queue in queues])
         queued = 0
-        for connection in self._members:
+        for connection in self._sessions:
             with suppress(trio.WouldBlock, ConnectionClosed):
                 connection.send_frame_nowait(message)
                 queued += 1
         return queued
 
     def close(self, frame: Close, deadline: float) -> None:
-        """Begin to close all, also those who come from now on.
+        """Begin to close all connections, including those that are registered later.
 
         Args:
-            frame: tells them why.
-            deadline: of what is :meth:`bounded`, on trio's clock.
+            frame: sent to each of them.
+            deadline: of :meth:`limited` blocks, on trio's clock.
         """
         self._closing = frame
         self._deadline = deadline
-        for scope in self._bounded:
+        for scope in self._limited:
             scope.deadline = deadline
-        for session in tuple(self._members.values()):
+        for session in tuple(self._sessions.values()):
             session.close(frame)
+
+
+class ConnectionRunner:
+    """Runs one target on any number of links.
+
+    Args:
+        target: a Socket class, a function that creates one, or a handler.
+        flow: timeouts and limits of each connection.
+        registry: registers the open connections.
+        trace: whether they write a trace.
+
+    Raises:
+        InvalidOption: the target is none of these.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        flow: FlowOptions,
+        registry: ConnectionRegistry,
+        *,
+        trace: bool = False,
+    ) -> None:
+        check_target(target)
+        self._target = target
+        self._flow = flow
+        self._registry = registry
+        self._trace = trace
+
+    async def run(self, link: Link) -> None:
+        """Run the target until its connection has ended.
+
+        An exception of the target is logged, and its client receives 1011: it does not affect
+        other connections.
+        """
+        handshake = link.handshake
+        emitter = EventEmitter(
+            None,
+            of=handshake.peer or "a client",
+            url=handshake.url,
+            side="server",
+            traced=self._trace,
+        )
+        name = emitter.name
+        socket, handler = self._prepare()
+        session = Session(SingleLink(link), self._flow, socket, emitter)
+        connection = AcceptedConnection(session, handshake.url)
+        terminate = session.actor.terminate_hook
+        if terminate.is_async:
+            terminate.call = partial(self._terminate, terminate.call)
+        try:
+            async with open_connection(session, connection):
+                with self._registry.registered(session, connection):
+                    await handler(connection)
+        except Exception as error:
+            if not _is_end(error, session):
+                _logger.exception("%s: %s failed", name, _label(self._target))
+        cause = session.close_state.cause
+        if isinstance(cause, ProtocolViolation):
+            _logger.info("%s: closed with %d: %s", name, cause.code, cause.reason)
+
+    async def _terminate(
+        self, hook: Callable[..., Awaitable[object]], reason: Disconnect, state: object
+    ) -> None:
+        # The hook is shielded from cancellation, but not from the server's shutdown timeout.
+        with self._registry.limited():
+            await hook(reason, state)
+
+    def _prepare(self) -> tuple[Socket[Any], ConnectionHandler]:
+        """Create the hooks and the handler; if that fails, the connection fails."""
+        if is_handler(self._target):
+            return Socket(), self._target  # type: ignore[return-value]
+        try:
+            socket = self._target()  # type: ignore[call-arg]
+            if not isinstance(socket, Socket):
+                raise InvalidOption(f"{_label(self._target)} must return a Socket, not {socket!r}")
+        except Exception as error:
+            return Socket(), partial(_fail, error)
+        return socket, _discard_messages
+
+
+class SingleLink:
+    """The link source of a server's session: the link that a client has opened, and no other."""
+
+    __slots__ = ("_link",)
+
+    final_error: Exception | None = None
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def open(self, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the interface
+        await trio.lowlevel.checkpoint()
+        return self._link
+
+    def retries(self, reason: Disconnect) -> bool:  # noqa: ARG002 - the interface
+        return False
+
+    def next_delay(
+        self,
+        reason: Disconnect,  # noqa: ARG002 - the interface
+        decision: Reconnect | Stop | None,  # noqa: ARG002
+        lasted: float,  # noqa: ARG002
+        *,
+        immediate: bool,  # noqa: ARG002
+    ) -> float | None:
+        return None
+
+
+class AcceptedConnection(Connection[Any]):
+    """The connection that hooks and handlers of a server get."""
+
+    async def reconnect(self) -> None:
+        """Not possible for a server.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "a server cannot reconnect: close the connection, and its client may connect again"
+        )
+
+
+def is_handler(target: Target) -> bool:
+    """Whether it is an async function, or an object whose call is one."""
+    return inspect.iscoroutinefunction(target) or (
+        not isinstance(target, type) and inspect.iscoroutinefunction(getattr(target, "__call__"))  # noqa: B004, B009
+    )
+
+
+def check_target(target: Target) -> None:
+    """Raise InvalidOption unless the target can be run."""
+    if isinstance(target, Socket):
+        kind = type(target).__name__
+        raise InvalidOption(
+            f"every connection needs its own Socket: write serve({kind}, ...), "
+            f"or a function that creates one, such as lambda: {kind}(...)"
+        )
+    if not callable(target) or (isinstance(target, type) and not issubclass(target, Socket)):
+        raise InvalidOption(f"target must be a Socket class or an async handler, not {target!r}")
+    arguments = (object(),) if is_handler(target) else ()
+    try:
+        inspect.signature(target).bind(*arguments)
+    except TypeError:
+        raise InvalidOption(
+            f"{_label(target)} cannot be called: a handler is async def handler(conn), "
+            "a class or function that creates a Socket takes no arguments"
+        ) from None
+    except ValueError:
+        pass  # a callable in C has no signature
+
+
+async def _discard_messages(connection: Connection[Any]) -> None:
+    async for _ in connection:
+        pass
+
+
+async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa: ARG001 - a handler
+    raise error
+
+
+def _is_end(error: BaseException, session: Session[Any]) -> bool:
+    """Whether an exception, or group, only reports the end of the connection."""
+    return all(
+        isinstance(leaf, ConnectionClosed) and leaf.origin is session for leaf in leaves(error)
+    )
+
+
+def _label(target: object) -> str:
+    while isinstance(target, partial):
+        target = target.func
+    return str(getattr(target, "__qualname__", type(target).__name__))

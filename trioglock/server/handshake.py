@@ -1,4 +1,4 @@
-"""The reception: from a stream that was accepted to a link, or to a plain answer."""
+"""The opening handshakes of a server: from an accepted stream to a link, or a plain response."""
 
 from __future__ import annotations
 
@@ -15,42 +15,39 @@ import trio
 from .._redact import redact_line
 from ..errors import BadHookResult, InvalidOption
 from ..http import Request, Response
-from ..options import check_seconds, check_whole
+from ..options import check_seconds, check_ssl_context, check_whole
 from ..transports import (
-    Call,
     Link,
     LinkBroken,
+    ReceivedRequest,
     Refusal,
     ServerTransport,
     Upgrade,
     UpgradeOptions,
-    answer,
     describe_peer,
     negotiate,
-    read_call,
+    read_request,
+    send_response,
 )
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
 
 ProcessRequest: TypeAlias = Callable[[Request], Response | Awaitable[Response | None] | None]
-"""Called for every request; returns a plain answer, or None to go on with the handshake."""
+"""Called for every request; returns a plain response, or None to continue the handshake."""
 
-LAST_CHANCE = 1.0
-"""Seconds to finish a request for those whom the closing server finds in the middle of it. Browsers
-open connections in advance: a shutdown must not wait for what they may never say."""
+CLOSING_GRACE = 1.0
+"""Seconds that clients have to finish a request when the server closes. Browsers open connections
+in advance: a shutdown must not wait for requests that may never come."""
 
 RETRY_AFTER = 5
-"""Seconds after which a client that found the server full may try again."""
+"""Seconds after which a client may try again if the server is full."""
 
 _logger = logging.getLogger("trioglock.server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandshakeOptions:
-    """Limits of the opening handshake, and who may come in.
-
-    The fields are the keyword arguments of :func:`trioglock.serve` and mean the same.
-    """
+    """Limits of the opening handshake: keyword arguments of :func:`trioglock.serve`."""
 
     ssl_context: ssl.SSLContext | None = None
     process_request: ProcessRequest | None = None
@@ -60,18 +57,17 @@ class HandshakeOptions:
     max_handshakes: int | None = 2**12
 
     def __post_init__(self) -> None:
-        if self.ssl_context is not None and not isinstance(self.ssl_context, ssl.SSLContext):
-            raise InvalidOption(f"ssl_context is an ssl.SSLContext, not {self.ssl_context!r}")
+        check_ssl_context(self.ssl_context)
         if not (self.process_request is None or callable(self.process_request)):
-            raise InvalidOption(f"process_request is a function, not {self.process_request!r}")
+            raise InvalidOption(f"process_request must be a function, not {self.process_request!r}")
         check_seconds("open_timeout", self.open_timeout)
         check_whole("max_header_size", self.max_header_size, least=256, none=False)
         check_whole("max_connections", self.max_connections, least=1)
         check_whole("max_handshakes", self.max_handshakes, least=1)
 
 
-class _Reply(NamedTuple):
-    """What a client gets that gets no link, and the stream to say it on."""
+class _Rejection(NamedTuple):
+    """A plain response instead of a link."""
 
     stream: trio.abc.Stream
     response: Response
@@ -79,11 +75,11 @@ class _Reply(NamedTuple):
 
 
 class HandshakeHandler:
-    """Does the opening handshakes of one server, any number at the same time.
+    """Does the opening handshakes of one server, any number of them concurrently.
 
     Args:
-        transport: makes links.
-        upgrades: what is agreed to.
+        transport: creates links.
+        upgrades: what the server agrees to.
         options: limits.
     """
 
@@ -93,116 +89,111 @@ class HandshakeHandler:
         self._transport = transport
         self._upgrades = upgrades
         self._options = options
-        self._inside = 0
-        self._waiting: dict[trio.CancelScope, None] = {}
-        self._hearing: set[trio.CancelScope] = set()
+        self._open_connections = 0
+        self._handshakes: dict[trio.CancelScope, None] = {}  # oldest first
+        self._reading: set[trio.CancelScope] = set()
         self._closed = False
 
-    async def receive(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> Link | None:
-        """A link, once the client is let in; :meth:`leave` when it goes.
+    async def run(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> Link | None:
+        """Do one opening handshake. Call :meth:`release` when the link has ended.
 
         Args:
             stream: of the client.
-            nursery: for tasks that the link may need.
+            nursery: for tasks that the link needs.
 
         Returns:
-            None if it came to nothing. Nothing but cancellation is raised.
+            The link, or None if the handshake failed. Only cancellation is raised.
         """
         peer = describe_peer(stream) or "a client"
         timeout = self._options.open_timeout
         scope = trio.move_on_after(math.inf if timeout is None else timeout)
-        self._make_room()
-        self._waiting[scope] = None
-        reply: _Reply | None = None
+        self._drop_oldest()
+        self._handshakes[scope] = None
+        rejection: _Rejection | None = None
         try:
             with scope:
-                outcome = await self._open(stream, peer, nursery)
+                outcome = await self._accept(stream, peer, nursery)
                 if outcome is None:
-                    _logger.debug("%s: had not asked for anything when the server closed", peer)
-                if not isinstance(outcome, _Reply):
+                    _logger.debug("%s: sent no request before the server closed", peer)
+                if not isinstance(outcome, _Rejection):
                     return outcome
-                reply = outcome
-                await answer(*reply)
+                rejection = outcome
+                await send_response(*rejection)
             if scope.cancelled_caught:
-                self._note_cut(peer, scope, reply)
+                self._log_timeout(peer, scope, rejection)
         except EOFError as error:
-            _logger.debug("%s: hung up %s", peer, error)
+            _logger.debug("%s: closed the connection %s of its request", peer, error)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError, LinkBroken) as error:
-            _logger.info("%s: broke off: %s", peer, redact_line(repr(error.__cause__ or error)))
+            _logger.info(
+                "%s: connection lost: %s", peer, redact_line(repr(error.__cause__ or error))
+            )
         except Exception:
             _logger.exception("%s: the transport failed", peer)
         finally:
-            del self._waiting[scope]
+            del self._handshakes[scope]
         return None
 
-    def _make_room(self) -> None:
-        """Where too many dawdle, the one who began first has had the most time."""
+    def _drop_oldest(self) -> None:
+        """Cancel the oldest handshake if there are too many: it has had the most time."""
         limit = self._options.max_handshakes
-        if limit is not None and len(self._waiting) >= limit:
-            oldest = next((scope for scope in self._waiting if not scope.cancel_called), None)
+        if limit is not None and len(self._handshakes) >= limit:
+            oldest = next((scope for scope in self._handshakes if not scope.cancel_called), None)
             if oldest is not None:
                 oldest.cancel()
 
-    def _note_cut(self, peer: str, scope: trio.CancelScope, reply: _Reply | None) -> None:
-        if reply is not None:
-            _logger.debug("%s: took too long to take its answer", peer)
+    def _log_timeout(
+        self, peer: str, scope: trio.CancelScope, rejection: _Rejection | None
+    ) -> None:
+        if rejection is not None:
+            _logger.debug("%s: timeout while sending the response", peer)
         elif trio.current_time() < scope.deadline:
-            _logger.info("%s: dropped, too many others in their opening handshakes", peer)
+            _logger.info("%s: dropped, too many concurrent opening handshakes", peer)
         else:
-            _logger.info("%s: took too long with its opening handshake", peer)
+            _logger.info("%s: timeout of the opening handshake", peer)
 
-    async def _open(
+    async def _accept(
         self, stream: trio.abc.Stream, peer: str, nursery: trio.Nursery
-    ) -> Link | _Reply | None:
+    ) -> Link | _Rejection | None:
         context = self._options.ssl_context
         if context is not None:
             stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
         method = "GET"
         try:
-            call = await self._hear(stream)
-            if call is None:
+            received = await self._read_request(stream)
+            if received is None:
                 return None
-            method = call.request.method
-            decision = await self._decide(call, peer)
+            method = received.request.method
+            decision = await self._decide(received, peer)
             if isinstance(decision, Upgrade):
-                return await self._let_in(stream, decision, nursery)
+                return await self._upgrade(stream, decision, nursery)
         except Refusal as refusal:
             _logger.info("%s: refused: %s", peer, redact_line(str(refusal)))
             decision = refusal.response
-        return _Reply(stream, decision, method)
+        return _Rejection(stream, decision, method)
 
-    async def _hear(self, stream: trio.abc.Stream) -> Call | None:
-        """What the client asks for; None if it has not said so when the server closes."""
-        deadline = trio.current_time() + LAST_CHANCE if self._closed else math.inf
+    async def _read_request(self, stream: trio.abc.Stream) -> ReceivedRequest | None:
+        """Read the request; None if the server closes before it is complete."""
+        deadline = trio.current_time() + CLOSING_GRACE if self._closed else math.inf
         with trio.CancelScope(deadline=deadline) as scope:
-            self._hearing.add(scope)
+            self._reading.add(scope)
             try:
                 if isinstance(stream, trio.SSLStream):
                     await stream.do_handshake()
-                return await read_call(stream, self._options.max_header_size)
+                return await read_request(stream, self._options.max_header_size)
             finally:
-                self._hearing.remove(scope)
+                self._reading.remove(scope)
         return None
 
-    async def _decide(self, call: Call, peer: str) -> Response | Upgrade:
-        """What to answer. Whatever the user's functions raise is no fault of the client's."""
+    async def _decide(self, received: ReceivedRequest, peer: str) -> Response | Upgrade:
+        """Decide on the response. An exception of the user's functions is a server error."""
         try:
-            return await self._process(call.request) or negotiate(call, self._upgrades)
+            response = await self._process(received.request)
+            return response or negotiate(received, self._upgrades)
         except Refusal:
             raise
         except Exception:
-            _logger.exception("%s: its opening handshake failed", peer)
+            _logger.exception("%s: the opening handshake failed", peer)
             return Response(500, "internal server error\n")
-
-    async def _let_in(
-        self, stream: trio.abc.Stream, upgrade: Upgrade, nursery: trio.Nursery
-    ) -> Link:
-        self._enter()
-        try:
-            return await self._transport.upgrade(stream, upgrade, nursery)
-        except BaseException:
-            self.leave()
-            raise
 
     async def _process(self, request: Request) -> Response | None:
         if self._options.process_request is None:
@@ -212,23 +203,30 @@ class HandshakeHandler:
             response = await response
         if response is None or isinstance(response, Response):
             return response
-        raise BadHookResult(f"process_request returns a Response or None, not {response!r}")
+        raise BadHookResult(f"process_request must return a Response or None, not {response!r}")
 
-    def _enter(self) -> None:
+    async def _upgrade(
+        self, stream: trio.abc.Stream, upgrade: Upgrade, nursery: trio.Nursery
+    ) -> Link:
         limit = self._options.max_connections
-        full = limit is not None and self._inside >= limit
+        full = limit is not None and self._open_connections >= limit
         if full or self._closed:
-            why = "too many connections" if full else "the server is closing"
-            later = Response(503, f"{why}\n", {"Retry-After": str(RETRY_AFTER)})
-            raise Refusal(later, f"503 {why}")
-        self._inside += 1
+            reason = "too many connections" if full else "the server is closing"
+            later = Response(503, f"{reason}\n", {"Retry-After": str(RETRY_AFTER)})
+            raise Refusal(later, f"503 {reason}")
+        self._open_connections += 1
+        try:
+            return await self._transport.upgrade(stream, upgrade, nursery)
+        except BaseException:
+            self.release()
+            raise
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Stop accepting connections."""
         self._closed = True
-        for scope in self._hearing:
-            scope.deadline = trio.current_time() + LAST_CHANCE
+        for scope in self._reading:
+            scope.deadline = trio.current_time() + CLOSING_GRACE
 
-    def leave(self) -> None:
-        """One who was let in has gone."""
-        self._inside -= 1
+    def release(self) -> None:
+        """Count one connection less."""
+        self._open_connections -= 1

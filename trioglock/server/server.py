@@ -1,4 +1,4 @@
-"""The server: accepts clients, runs a program for each, and ends in good order."""
+"""The server: accepts clients, runs the target on each connection, and shuts down."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from ..connection import Connection
 from ..errors import InvalidOption
 from ..frames import Close, Frame
 from ..transports import address_of, port_of
-from .connections import ConnectionRegistry
+from .connections import ConnectionRegistry, ConnectionRunner
 from .handshake import HandshakeHandler
-from .runner import ConnectionRunner
 
 __all__ = ["Server"]
 
 ACCEPT_PAUSE = 0.1
-"""Seconds before another attempt, when the system has no sockets, or no memory, left."""
+"""Seconds to wait when the system has run out of sockets or memory."""
 
 _logger = logging.getLogger("trioglock.server")
 
 
 class Server:
-    """A running server; what ``async with serve(...) as server`` gives."""
+    """A running server, returned by ``async with serve(...) as server``."""
 
     def __init__(
         self,
         listeners: Sequence[trio.abc.Listener[Any]],
-        reception: HandshakeHandler,
-        program: ConnectionRunner,
-        roster: ConnectionRegistry,
+        handshakes: HandshakeHandler,
+        runner: ConnectionRunner,
+        registry: ConnectionRegistry,
         shutdown_timeout: float | None,
     ) -> None:
         self._listeners = listeners
-        self._reception = reception
-        self._program = program
-        self._roster = roster
+        self._handshakes = handshakes
+        self._runner = runner
+        self._registry = registry
         self._shutdown_timeout = math.inf if shutdown_timeout is None else shutdown_timeout
         self._addresses = tuple(filter(None, map(address_of, listeners)))
         self._port = port_of(listeners)
@@ -52,54 +51,49 @@ class Server:
     def __repr__(self) -> str:
         return f"<Server on {', '.join(self._addresses)}, {len(self.connections)} connections>"
 
-    # What is known.
-
     @property
     def connections(self) -> frozenset[Connection[Any]]:
-        """The connections that are open now: upgraded, and ``handle_connect`` has returned."""
-        return self._roster.connections
+        """The open connections: upgraded, and ``handle_connect`` has returned."""
+        return self._registry.connections
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where it listens, such as ``("127.0.0.1:8765", "[::1]:8765")``, or a path."""
+        """The addresses it listens on, such as ``("127.0.0.1:8765", "[::1]:8765")``, or paths."""
         return self._addresses
 
     @property
     def port(self) -> int | None:
-        """The TCP port it listens on, or None if there is none."""
+        """The TCP port it listens on, or None."""
         return self._port
 
-    # What it does.
-
     def broadcast(self, frame: Frame) -> int:
-        """Queue a frame, as it is, for every connection; past ``handle_send``.
+        """Queue a frame, unchanged, for every connection; ``handle_send`` is not called.
 
-        It never waits. A client that is too slow, so that its ``write_limit`` is reached, does
-        not get this one.
+        Never waits. A slow client, whose ``write_limit`` is reached, does not get the frame.
 
         Args:
             frame: ``str``, bytes-like, ``Ping`` or ``Pong``.
 
         Returns:
-            For how many it was queued.
+            The number of connections it was queued for.
 
         Raises:
             InvalidFrame: it is none of these.
         """
-        return self._roster.broadcast(frame)
+        return self._registry.broadcast(frame)
 
     def close(self, code: int = 1001, reason: str = "") -> None:
-        """Begin to shut down: accept nobody, close all connections, let their handlers finish.
+        """Begin to shut down: stop accepting, close all connections, let their handlers finish.
 
-        What has not ended after ``shutdown_timeout`` is cancelled, ``terminate`` hooks included.
-        The first close wins.
+        Everything that has not ended after ``shutdown_timeout``, including ``terminate`` hooks,
+        is cancelled. Further calls do nothing.
 
         Args:
-            code: of the Close frames; 1001 says that the server goes away, 1012 that it restarts.
-            reason: their text.
+            code: of the Close frames; 1001 means going away, 1012 a restart of the server.
+            reason: of the Close frames.
 
         Raises:
-            InvalidOption: the code or reason may not be sent.
+            InvalidOption: the code or reason must not be sent.
         """
         try:
             frame = Close(code, reason)
@@ -108,22 +102,20 @@ class Server:
         if self._closing:
             return
         self._closing = True
-        self._reception.close()
+        self._handshakes.close()
         self._accepting.cancel()
         deadline = trio.current_time() + self._shutdown_timeout
         self._everything.deadline = deadline
-        self._roster.close(frame, deadline)
+        self._registry.close(frame, deadline)
 
     def abort(self) -> None:
-        """Drop everything on the spot; only ``terminate`` hooks have their time."""
+        """Drop everything immediately; only ``terminate`` hooks may finish."""
         self.close()
         self._everything.cancel()
 
     async def wait_closed(self) -> None:
         """Wait until the server has shut down and all handlers have ended."""
         await self._closed.wait()
-
-    # Its tasks.
 
     async def run(self) -> None:
         """Serve until :meth:`close`."""
@@ -145,31 +137,31 @@ class Server:
                     stream = await listener.accept()
                 except OSError as error:
                     if not failing:
-                        _logger.error("cannot accept connections, will try again: %s", error)  # noqa: TRY400 - the system's failure, not the code's
+                        _logger.error("cannot accept connections, trying again: %s", error)  # noqa: TRY400 - the system's failure
                     failing = True
                     await trio.sleep(ACCEPT_PAUSE)
                 except trio.ClosedResourceError:
-                    _logger.error("a listener was closed behind the server's back")  # noqa: TRY400
+                    _logger.error("a listener was closed by other code")  # noqa: TRY400
                     return
                 else:
                     failing = False
-                    self._nursery.start_soon(self._host, stream)
+                    self._nursery.start_soon(self._serve, stream)
 
-    async def _host(self, stream: trio.abc.Stream) -> None:
-        """One client, from the first byte to the last."""
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        """Serve one client, from the opening handshake to the end."""
         try:
-            link = await self._reception.receive(stream, self._nursery)
+            link = await self._handshakes.run(stream, self._nursery)
             if link is not None:
                 try:
-                    await self._program.run(link)
+                    await self._runner.run(link)
                 finally:
-                    self._reception.leave()
+                    self._handshakes.release()
         finally:
-            await _free(stream)
+            await _close_stream(stream)
 
 
-async def _free(stream: trio.abc.Stream) -> None:
-    """Close it; what a stream of somebody else's listener raises then is no reason to end."""
+async def _close_stream(stream: trio.abc.Stream) -> None:
+    """Close a stream; an exception of a stream that is not trio's must not end the server."""
     try:
         await trio.aclose_forcefully(stream)
     except Exception:

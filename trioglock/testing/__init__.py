@@ -1,17 +1,16 @@
-"""For tests, ours and yours: a mock server, a proxy with faults, and links in memory.
+"""Tools for tests: mock servers, a proxy that simulates a bad network, and links in memory.
 
-The transport conformance kit needs pytest, so it has a door of its own:
+The conformance tests for transports need pytest; they are in
 :mod:`trioglock.testing.conformance`.
 """
 
 from ..transports import MemoryLink, MemoryTransport, memory_link_pair
-from .faults import Change, Direction, FaultProxy, Faults, ProxiedConnection, Target
+from .faults import Direction, FaultProxy, Faults, OpenStream, ProxiedConnection, Target, Transform
 from .gossip import MockGossipGame, MockGossipPeer, MockGossipServer
 from .phoenix import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
 from .server import Handler, MockPeer, MockServer, echo
 
 __all__ = [
-    "Change",
     "Direction",
     "FaultProxy",
     "Faults",
@@ -26,9 +25,11 @@ __all__ = [
     "MockPhoenixServer",
     "MockServer",
     "MockTopic",
+    "OpenStream",
     "ProxiedConnection",
     "RefuseJoin",
     "Target",
+    "Transform",
     "echo",
     "memory_link_pair",
 ]

@@ -1,13 +1,11 @@
-"""The transport conformance kit: what every plug must do, as tests to inherit.
+"""The conformance tests for transports.
 
-Subclass :class:`TransportConformance` in a test module run by pytest-trio, say how to make the
-transport, and pytest collects the rest::
+Subclass :class:`TransportConformance` in a test module for pytest-trio and override
+``make_transport``; pytest collects the inherited tests::
 
     class TestMyTransport(TransportConformance):
         def make_transport(self) -> Transport:
             return MyTransport()
-
-What the transport declares it cannot do (:class:`trioglock.transports.Capabilities`) is not asked.
 """
 
 from __future__ import annotations
@@ -32,22 +30,22 @@ SIZES = (0, 1, 125, 126, 127, 65_535, 65_536, 2**20)
 
 
 class TransportConformance:
-    """Tests of one transport against a server of trio-websocket. Inherit and override."""
+    """Tests of a transport against a server based on trio-websocket."""
 
     def make_transport(self) -> Transport:
-        """A fresh transport for one test."""
+        """Return a new transport for one test."""
         raise NotImplementedError
 
     @asynccontextmanager
     async def connected(
         self, server: MockServer, socket: Socket[None] | None = None, path: str = ""
     ) -> AsyncIterator[Connection[None]]:
-        """A connection through the transport; everything within 30 seconds.
+        """Connect through the transport; the block has a timeout of 30 seconds.
 
         Args:
-            server: to connect to.
+            server: the server to connect to.
             socket: the hooks.
-            path: added to the server's URL.
+            path: appended to the URL of the server.
         """
         with trio.fail_after(30):
             async with connect(
@@ -62,27 +60,27 @@ class TransportConformance:
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("kind", ["text", "binary"])
     async def test_echoes_every_size_of_frame(self, size: int, kind: str) -> None:
-        """Text and binary of every length encoding arrive as they were sent."""
+        """Text and binary messages of every length encoding arrive unchanged."""
         message: Data = "x" * size if kind == "text" else b"x" * size
         async with MockServer(echo) as server, self.connected(server) as conn:
             await conn.send(message)
             assert await conn.receive() == message
 
     async def test_text_is_unicode(self) -> None:
-        """Characters of one to four bytes survive."""
+        """Characters of one to four bytes arrive unchanged."""
         async with MockServer(echo) as server, self.connected(server) as conn:
             await conn.send("a \u00e9 \u20ac \U0001f40d")
             assert await conn.receive() == "a \u00e9 \u20ac \U0001f40d"
 
-    async def test_keeps_order_both_ways(self) -> None:
-        """A thousand messages come back in their order."""
+    async def test_keeps_order_in_both_directions(self) -> None:
+        """A thousand messages are echoed in order."""
         async with MockServer(echo) as server, self.connected(server) as conn:
             for number in range(1000):
                 await conn.send(str(number))
             assert [await conn.receive() for _ in range(1000)] == [str(n) for n in range(1000)]
 
-    async def test_tells_headers_and_path_and_subprotocol(self) -> None:
-        """What the options ask for reaches the server, what it answers is in the handshake."""
+    async def test_headers_path_and_subprotocol(self) -> None:
+        """The server receives those of the options, ``handshake`` has those of the response."""
         async with MockServer(echo, subprotocol="b") as server:
             server.accept_with({"x-answer": "42"})
             with trio.fail_after(30):
@@ -104,7 +102,7 @@ class TransportConformance:
             assert peer.subprotocols == ("a", "b")
 
     async def test_a_refusal_keeps_status_headers_and_body(self) -> None:
-        """A status other than 101 is raised with all that came with it."""
+        """The exception for a status other than 101 has all of the response."""
         async with MockServer(echo) as server:
             server.reject(403, headers={"x-why": "because"}, body=b"no entry")
             with pytest.raises(HandshakeRefused) as caught:
@@ -114,8 +112,8 @@ class TransportConformance:
         assert caught.value.headers["X-Why"] == "because"
         assert caught.value.body == b"no entry"
 
-    async def test_nobody_there(self) -> None:
-        """A port that nobody listens on is refused at once."""
+    async def test_connection_refused(self) -> None:
+        """Connecting to an unused port fails immediately."""
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listener.socket.getsockname()[1]
         await listener.aclose()
@@ -123,8 +121,8 @@ class TransportConformance:
             async with connect(f"ws://127.0.0.1:{port}/", transport=self.make_transport()):
                 pass
 
-    async def test_we_close(self) -> None:
-        """Our code and reason reach the server, and its confirmation us."""
+    async def test_local_close(self) -> None:
+        """The server receives code and reason, and confirms them."""
         async with MockServer() as server, self.connected(server) as conn:
             peer = await server.accept()
             async with trio.open_nursery() as nursery:
@@ -132,8 +130,8 @@ class TransportConformance:
                 await peer.expect_close(4001, "enough")
             assert conn.close_code == 4001
 
-    async def test_the_peer_closes(self) -> None:
-        """Its code and reason are told, and what it sent before stays readable."""
+    async def test_remote_close(self) -> None:
+        """The exception has code and reason; earlier messages stay readable."""
         async with MockServer() as server, self.connected(server) as conn:
             peer = await server.accept()
             await peer.send("last words")
@@ -144,8 +142,8 @@ class TransportConformance:
                     await conn.receive()
             assert (caught.value.code, caught.value.reason) == (4002, "bye")
 
-    async def test_the_peer_vanishes(self) -> None:
-        """A stream that ends without a closing handshake is 1006."""
+    async def test_connection_lost(self) -> None:
+        """A stream that ends without a closing handshake has the close code 1006."""
         async with MockServer() as server, self.connected(server) as conn:
             peer = await server.accept()
             await peer.abort()
@@ -154,23 +152,23 @@ class TransportConformance:
             assert caught.value.code == 1006
 
     async def test_ping_measures_the_round_trip(self) -> None:
-        """A ping is answered; pings of the peer are too."""
+        """Pings of both sides are answered."""
         async with MockServer() as server, self.connected(server) as conn:
             peer = await server.accept()
             assert await conn.ping() >= 0
             await peer.ping()
 
     async def test_counts_bytes(self) -> None:
-        """Both counters grow with what travels."""
+        """The statistics count the bytes of both directions."""
         async with MockServer(echo) as server, self.connected(server) as conn:
             await conn.send("x" * 1000)
             await conn.receive()
-            figures = conn.statistics()
-            assert figures.bytes_sent >= 1000
-            assert figures.bytes_received >= 1000
+            statistics = conn.statistics()
+            assert statistics.bytes_sent >= 1000
+            assert statistics.bytes_received >= 1000
 
     async def test_abort_does_not_wait(self) -> None:
-        """Dropping a connection needs nothing of the peer."""
+        """Aborting does not need the peer."""
         async with MockServer() as server, self.connected(server) as conn:
             await server.accept()
             conn.abort()

@@ -1,13 +1,15 @@
-"""``MockServer``: a scripted WebSocket server for tests, spoken by trio-websocket.
+"""``MockServer``: a scripted WebSocket server for tests.
 
-The peer is independent code: what trioglock gets wrong, it does not get wrong in the same way.
+It is based on trio-websocket and shares no protocol code with trioglock, so a mistake in one is not
+hidden by the same mistake in the other.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeAlias
 
@@ -20,111 +22,111 @@ from trio_websocket import (
     wrap_server_stream,
 )
 
+from .._scope import open_scope
 from ..frames import Close, Data
 from ..headers import Headers, HeadersLike
 
 __all__ = ["Handler", "MockPeer", "MockServer", "echo"]
 
-# Messages that a client may send before the script asks for them.
-QUEUE = 2**16
+MAX_QUEUE = 2**16
+"""Messages that a client may send before the test receives them."""
+
+EXPECT_TIMEOUT = 86_400.0
+"""Seconds. Under an ``autojump_clock`` they pass immediately, so a test cannot hang."""
 
 
+@dataclass(frozen=True, slots=True)
 class Rejection:
-    """An answer to the opening handshake other than 101."""
+    """A response to the opening handshake other than 101."""
 
-    def __init__(self, status: int, headers: HeadersLike = (), body: bytes = b"") -> None:
-        self.status = status
-        self.headers: Headers = Headers(headers)
-        self.body = body
-
-
-DAY = 86_400.0
-"""Seconds that a mock waits for what it expects; under an ``autojump_clock`` no time at all."""
+    status: int
+    headers: Headers
+    body: bytes
 
 
 @contextmanager
-def within_a_day(what: str) -> Iterator[None]:
-    """Let a wait end: a test that waits for what never comes should fail, and say for what."""
+def expecting(what: str) -> Iterator[None]:
+    """Fail with AssertionError after ``EXPECT_TIMEOUT``."""
     try:
-        with trio.fail_after(DAY):
+        with trio.fail_after(EXPECT_TIMEOUT):
             yield
     except trio.TooSlowError:
-        raise AssertionError(f"a day has passed without {what}") from None
+        raise AssertionError(f"no {what} within a day") from None
 
 
 class MockPeer:
-    """The server's end of one connection, for the test to script.
+    """The server's end of one connection, controlled by the test.
 
-    ``expect``, ``send``, ``close`` and ``abort`` are the script; ``received`` and ``sent`` record
-    it. Each waits as long as the test's clock lets it: use ``trio.fail_after`` around a test.
+    ``received`` and ``sent`` record the messages. Use ``trio.fail_after`` around a test, because
+    the methods have no timeout of their own.
     """
 
     def __init__(
         self, websocket: WebSocketConnection, request: WebSocketRequest, stream: trio.abc.Stream
     ) -> None:
         self.path: str = request.path
-        """The requested path and query."""
+        """Path and query of the request."""
         self.request_headers: Headers = Headers(
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers
         )
-        """Of the opening handshake, as received; those of the handshake itself are left out."""
+        """Headers of the request, without those of the WebSocket handshake itself."""
         self.subprotocols: tuple[str, ...] = request.proposed_subprotocols
-        """What the client proposed."""
+        """The subprotocols that the client offers."""
         self.received: list[Data] = []
-        """Every message that was taken, oldest first."""
+        """Every message received by the test, oldest first."""
         self.sent: list[Data] = []
-        """Every message that was sent, oldest first."""
+        """Every message sent, oldest first."""
         self.closed: Close | None = None
-        """The client's Close frame, once it has come; 1006 is None."""
+        """The client's Close frame; None if there is none."""
         self.stream = stream
-        """The stream beneath, for tests that break it."""
+        """The stream of the connection, for tests that break it."""
         self._websocket = websocket
 
     async def receive(self) -> Data:
-        """The client's next message.
+        """Wait for the next message of the client.
 
         Raises:
-            AssertionError: the client closed instead.
+            AssertionError: the client closed the connection.
         """
         try:
             message = await self._websocket.get_message()
         except ConnectionClosed as error:
-            self._note(error)
+            self._record_close(error)
             raise AssertionError(f"the client closed instead of sending: {error!r}") from None
         self.received.append(message)
         return message
 
     async def expect(self, *messages: Data) -> None:
-        """Take one message for each argument and compare it.
+        """Receive one message for each argument and compare it.
 
         Args:
             messages: ``str`` for text, ``bytes`` for binary.
 
         Raises:
-            AssertionError: another one came, or the client closed.
+            AssertionError: a message differs, or the client closed the connection.
         """
         for message in messages:
-            with within_a_day(f"the client's {message!r:.100}"):
+            with expecting(f"message {message!r:.100}"):
                 got = await self.receive()
             assert got == message, f"expected {message!r}, the client sent {got!r}"
 
     async def expect_close(self, code: int = 1000, reason: str | None = None) -> None:
-        """Wait for the client's Close frame and compare it; messages before it are recorded.
+        """Wait for the client's Close frame and compare it. Earlier messages are recorded.
 
         Args:
-            code: that it must have.
-            reason: that it must have; None for any.
+            code: the expected code.
+            reason: the expected reason; None for any.
 
         Raises:
-            AssertionError: another code or reason came, or the client just went away.
+            AssertionError: code or reason differ, or the stream ended without a Close frame.
         """
         try:
-            with within_a_day("the client's Close frame"):
+            with expecting("Close frame"):
                 while True:
                     self.received.append(await self._websocket.get_message())
         except ConnectionClosed as error:
-            self._note(error)
-        assert self.closed is not None, "the client went away without a Close frame"
+            self._record_close(error)
+        assert self.closed is not None, "the stream ended without a Close frame"
         assert self.closed.code == code, f"expected close code {code}, got {self.closed}"
         if reason is not None:
             assert self.closed.reason == reason, f"expected {reason!r}, got {self.closed}"
@@ -143,18 +145,18 @@ class MockPeer:
         """Send a Close frame and wait for the client's.
 
         Args:
-            code: of the Close frame.
-            reason: its text.
+            code: the close code.
+            reason: the close reason.
         """
         await self._websocket.aclose(code, reason)
-        self._note(None)
+        self._record_close(None)
 
     async def abort(self) -> None:
-        """Drop the stream without a closing handshake."""
+        """Close the stream without a closing handshake."""
         await trio.aclose_forcefully(self.stream)
 
     async def echo(self) -> None:
-        """Send everything back until the client closes."""
+        """Send every message back until the client closes the connection."""
         try:
             while True:
                 message = await self._websocket.get_message()
@@ -162,31 +164,31 @@ class MockPeer:
                 await self._websocket.send_message(message)
                 self.sent.append(message)
         except ConnectionClosed as error:
-            self._note(error)
+            self._record_close(error)
 
-    def _note(self, error: ConnectionClosed | None) -> None:
+    def _record_close(self, error: ConnectionClosed | None) -> None:
         reason = self._websocket.closed if error is None else error.reason
         if reason is not None and reason.code != 1006:
             self.closed = Close(reason.code, reason.reason or "")
 
 
 Handler: TypeAlias = Callable[[MockPeer], Awaitable[object]]
-"""What a server does with each connection."""
+"""Handles a connection of a :class:`MockServer`."""
 
 
 async def echo(peer: MockPeer) -> None:
-    """A handler that sends everything back.
+    """A handler that sends every message back.
 
     Args:
-        peer: the server's end of a connection.
+        peer: the server's end of the connection.
     """
     await peer.echo()
 
 
 class MockServer:
-    """A server for the time of an ``async with`` block.
+    """A server for the duration of an ``async with`` block.
 
-    Without a handler each connection waits for the test to take it::
+    Without a handler, the test controls each connection::
 
         async with MockServer() as server, connect(server.url) as conn:
             peer = await server.accept()
@@ -195,15 +197,15 @@ class MockServer:
             await peer.send("welcome")
             assert await conn.receive() == "welcome"
 
-    A test with one connection may script the server itself: ``await server.expect("hello")``.
+    A test with one connection can use the server itself: ``await server.expect("hello")``.
 
     Args:
-        handler: what to do with each connection; what it raises fails the block.
-        subprotocol: chosen where a client proposes it.
-        ssl_context: serve ``wss://``.
-        memory: listen nowhere; clients use ``stream=server.open_stream``. No real time passes
-            then, and tests run under ``MockClock``.
-        max_message_size: in bytes, of what clients send.
+        handler: called with each connection; its exceptions are raised by the block.
+        subprotocol: selected if a client offers it.
+        ssl_context: for ``wss://``.
+        memory: do not listen on a port; clients use ``stream=server.open_stream``. No real time
+            passes, and tests can use ``MockClock``.
+        max_message_size: maximum size of a received message in bytes.
     """
 
     def __init__(
@@ -216,9 +218,9 @@ class MockServer:
         max_message_size: int = 2**24,
     ) -> None:
         self.url: str = "ws://memory.test/"
-        """Where to connect to; add a path as you like."""
+        """The URL to connect to; you may append a path."""
         self.peers: list[MockPeer] = []
-        """Every accepted connection, oldest first."""
+        """All accepted connections, oldest first."""
         self._handler = handler
         self._subprotocol = subprotocol
         self._ssl_context = ssl_context
@@ -226,14 +228,15 @@ class MockServer:
         self._max_message_size = max_message_size
         self._accept_headers = Headers()
         self._rejections: list[Rejection] = []
-        self._accepted, self._waiting = trio.open_memory_channel[MockPeer](QUEUE)
+        self._accepted, self._waiting = trio.open_memory_channel[MockPeer](MAX_QUEUE)
         self._current: MockPeer | None = None
 
     async def __aenter__(self) -> MockServer:
-        self._manager = trio.open_nursery()
-        self._nursery = await self._manager.__aenter__()
-        if not self._memory:
-            self.url = await self._listen()
+        async with AsyncExitStack() as stack:
+            self._nursery = await stack.enter_async_context(open_scope())
+            if not self._memory:
+                self.url = await self._listen()
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -242,13 +245,7 @@ class MockServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._nursery.cancel_scope.cancel()
-        try:
-            await self._manager.__aexit__(kind, error, traceback)
-        except BaseExceptionGroup as group:
-            # The block's own exception comes out as it was raised.
-            if error is None or group.exceptions != (error,):
-                raise
+        await self._stack.__aexit__(kind, error, traceback)
 
     async def _listen(self) -> str:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -257,13 +254,11 @@ class MockServer:
         return f"{'ws' if self._ssl_context is None else 'wss'}://127.0.0.1:{port}/"
 
     async def open_stream(self) -> trio.abc.Stream:
-        """A stream to this server in memory, for ``connect(..., stream=server.open_stream)``."""
+        """Open a stream to this server in memory: ``connect(..., stream=server.open_stream)``."""
         await trio.lowlevel.checkpoint()
         near, far = trio.testing.memory_stream_pair()
         self._nursery.start_soon(self._serve, far)
         return near
-
-    # The script.
 
     def reject(
         self, status: int, *, headers: HeadersLike = (), body: bytes = b"", times: int = 1
@@ -271,20 +266,24 @@ class MockServer:
         """Refuse the next ``times`` handshakes with an HTTP status.
 
         Args:
-            status: of HTTP.
-            headers: of the answer.
-            body: of the answer.
-            times: how many handshakes.
+            status: the HTTP status.
+            headers: headers of the response.
+            body: body of the response.
+            times: number of handshakes.
         """
-        self._rejections.extend([Rejection(status, headers, body)] * times)
+        self._rejections.extend([Rejection(status, Headers(headers), body)] * times)
 
     def accept_with(self, headers: HeadersLike) -> None:
-        """Add headers to every 101 from now on."""
+        """Add headers to all further 101 responses.
+
+        Args:
+            headers: replace those of an earlier call.
+        """
         self._accept_headers = Headers(headers)
 
     async def accept(self) -> MockPeer:
-        """The next connection that no handler took, in the order of the handshakes."""
-        with within_a_day("a client"):
+        """Wait for the next connection, in the order of handshakes; not with a handler."""
+        with expecting("client"):
             self._current = await self._waiting.receive()
         return self._current
 
@@ -292,22 +291,20 @@ class MockServer:
         return self._current or await self.accept()
 
     async def receive(self) -> Data:
-        """As :meth:`MockPeer.receive`, of the connection accepted last."""
+        """Call :meth:`MockPeer.receive` of the connection accepted last."""
         return await (await self._peer()).receive()
 
     async def expect(self, *messages: Data) -> None:
-        """As :meth:`MockPeer.expect`, of the connection accepted last."""
+        """Call :meth:`MockPeer.expect` of the connection accepted last."""
         await (await self._peer()).expect(*messages)
 
     async def send(self, *messages: Data) -> None:
-        """As :meth:`MockPeer.send`, of the connection accepted last."""
+        """Call :meth:`MockPeer.send` of the connection accepted last."""
         await (await self._peer()).send(*messages)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """As :meth:`MockPeer.close`, of the connection accepted last."""
+        """Call :meth:`MockPeer.close` of the connection accepted last."""
         await (await self._peer()).close(code, reason)
-
-    # One connection.
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         try:
@@ -320,29 +317,29 @@ class MockServer:
                 request = await wrap_server_stream(
                     nursery,
                     stream,
-                    message_queue_size=QUEUE,
+                    message_queue_size=MAX_QUEUE,
                     max_message_size=self._max_message_size,
                 )
                 await self._answer(request, stream)
         except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client went away, as clients do
+            pass  # the client has left
         finally:
             await trio.aclose_forcefully(stream)
 
     async def _answer(self, request: WebSocketRequest, stream: trio.abc.Stream) -> None:
         if self._rejections:
             rejection = self._rejections.pop(0)
-            headers = _encoded(rejection.headers)
+            headers = _encode_headers(rejection.headers)
             await request.reject(rejection.status, extra_headers=headers, body=rejection.body)
             return
-        chosen = self._subprotocol if self._subprotocol in request.proposed_subprotocols else None
+        selected = self._subprotocol if self._subprotocol in request.proposed_subprotocols else None
         websocket = await request.accept(
-            subprotocol=chosen, extra_headers=_encoded(self._accept_headers)
+            subprotocol=selected, extra_headers=_encode_headers(self._accept_headers)
         )
         peer = MockPeer(websocket, request, stream)
         self.peers.append(peer)
         if self._handler is None:
-            # The library's reader task keeps this connection's nursery open until its end.
+            # The reader task of trio-websocket keeps the nursery open until the end.
             self._accepted.send_nowait(peer)
             return
         await self._handler(peer)
@@ -350,5 +347,5 @@ class MockServer:
             await websocket.aclose()
 
 
-def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
+def _encode_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in headers.pairs()]

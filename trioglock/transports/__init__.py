@@ -1,12 +1,16 @@
-"""How connections reach a network: two ports, their plugs, and the ways to and from it."""
+"""Transports: what connects trioglock to a network, and the handshake of a server.
 
-from .addresses import check_url
+Implement :class:`Transport` and :class:`Link`, or :class:`ServerTransport`, to add another one.
+"""
+
 from .base import Capabilities, Handshake, Link, LinkBroken, Transport
-from .http_requests import Call, Refusal, answer, read_call
+from .connecting import check_proxy
+from .http1 import ReceivedRequest, Refusal, read_request, send_response
 from .listeners import (
     MemoryListener,
     UnixListener,
     address_of,
+    describe_peer,
     open_tcp,
     open_unix,
     port_of,
@@ -21,12 +25,10 @@ from .negotiation import (
     UpgradeOptions,
     negotiate,
 )
-from .proxies import check_proxy
-from .tcp import describe_peer
 from .trio_websocket import TrioWebsocketTransport
+from .urls import check_url
 
 __all__ = [
-    "Call",
     "Capabilities",
     "Handshake",
     "Link",
@@ -37,6 +39,7 @@ __all__ = [
     "NativeLink",
     "NativeTransport",
     "Origins",
+    "ReceivedRequest",
     "Refusal",
     "SelectSubprotocol",
     "ServerTransport",
@@ -46,7 +49,6 @@ __all__ = [
     "Upgrade",
     "UpgradeOptions",
     "address_of",
-    "answer",
     "check_proxy",
     "check_url",
     "describe_peer",
@@ -55,5 +57,6 @@ __all__ = [
     "open_tcp",
     "open_unix",
     "port_of",
-    "read_call",
+    "read_request",
+    "send_response",
 ]

@@ -1,9 +1,10 @@
-"""The port: what the rest of trioglock knows of a network, and what a plug must provide.
+"""The interface between trioglock and a network: transports, and the links that they open.
 
 A :class:`Transport` opens links. A :class:`Link` is one upgraded WebSocket connection at message
-level: events come up, frames go down. It neither queues nor times out nor decides anything; it
-answers nothing by itself, unless its capabilities say so. Plugs translate whatever their
-libraries raise into the errors of :mod:`trioglock.errors` and :class:`LinkBroken`.
+level: it returns events and writes frames. It does not queue, has no timeouts and makes no
+decisions, and it answers nothing by itself unless its capabilities say so. Implementations
+translate the exceptions of their libraries into the errors of :mod:`trioglock.errors` and
+:class:`LinkBroken`.
 """
 
 from __future__ import annotations
@@ -24,21 +25,22 @@ __all__ = ["Capabilities", "Handshake", "Link", "LinkBroken", "Transport"]
 
 
 class LinkBroken(TrioglockError):
-    """The stream beneath a link broke; ``__cause__`` says how. Never seen by users as such."""
+    """The stream of a link broke; ``__cause__`` is the stream's exception. Internal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a transport can do; the conformance kit tests what is declared, and only that.
+    """What a transport can do. The conformance kit tests exactly what is declared.
 
     Args:
-        ping_events: received pings are handed up; where not, the transport answers them itself.
-        pong_events: pongs that answer no ping of ours are handed up.
+        ping_events: received pings are returned as events; otherwise the transport answers them.
+        pong_events: pongs that do not answer one of our pings are returned as events.
         empty_close: a Close frame without a code (1005) can be sent.
         compression: permessage-deflate can be negotiated.
-        drains_after_close: messages that arrive after our own Close frame are still handed up.
-        fast_violations: a violation is answered with the close code RFC 6455 names, at once.
-        measured_bytes: the byte counters are of the wire, so that a part of a frame is life.
+        drains_after_close: messages that arrive after our own Close frame are still returned.
+        fast_violations: a protocol violation is answered immediately with the close code that
+            RFC 6455 requires.
+        measured_bytes: the byte counters count bytes on the wire, including parts of frames.
     """
 
     ping_events: bool = True
@@ -52,14 +54,14 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Handshake:
-    """What the two sides told each other in the opening handshake (RFC 6455, section 4).
+    """The result of the opening handshake (RFC 6455, section 4).
 
     Args:
-        url: the address that was reached, after redirects, without user information.
-        subprotocol: the negotiated one, or None.
+        url: the URL that was reached, after redirects, without user information.
+        subprotocol: the negotiated subprotocol, or None.
         request_headers: as sent.
         response_headers: as received.
-        peer: the other end of the stream, such as ``"127.0.0.1:8765"``; "" where unknown.
+        peer: the address of the peer, such as ``"127.0.0.1:8765"``; "" if unknown.
         extensions: names of the negotiated extensions.
     """
 
@@ -75,19 +77,22 @@ class Handshake:
 
 
 class Link(ABC):
-    """One upgraded connection. One task receives, one writes; they may do so at the same time."""
+    """One upgraded connection. One task receives and one task writes, possibly concurrently."""
 
     handshake: Handshake
     bytes_received: int = 0
-    """Grows with every byte that arrives, whole frames or not: the peer's sign of life."""
+    """Grows with every received byte, whole frames or not: evidence that the peer is alive."""
     bytes_sent: int = 0
-    """Grows as bytes are handed to the operating system: the sign that writing gets on."""
+    """Grows as bytes are passed to the operating system: evidence that a write progresses."""
 
     @abstractmethod
     async def receive(self) -> list[Event]:
-        """Wait for the next events, at least one; the empty list once the stream has ended.
+        """Wait for the next events.
 
         A cancelled call loses nothing.
+
+        Returns:
+            At least one event, or the empty list once the stream has ended.
 
         Raises:
             LinkBroken: the stream broke.
@@ -95,7 +100,7 @@ class Link(ABC):
 
     @abstractmethod
     async def write(self, frames: Sequence[Frame]) -> None:
-        """Hand all frames to the operating system, in order, in as few writes as possible.
+        """Pass all frames to the operating system, in order, in as few writes as possible.
 
         A cancelled call may leave half a frame behind: nothing may be written after it.
 
@@ -104,7 +109,7 @@ class Link(ABC):
         """
 
     takes_prepared: bool = False
-    """Whether it knows :class:`PreparedMessage`; others are given the message in it."""
+    """Whether ``write`` accepts :class:`PreparedMessage`; otherwise it gets the plain message."""
 
     @property
     def writes_now(self) -> bool:
@@ -112,17 +117,17 @@ class Link(ABC):
         return False
 
     def write_now(self, frames: Sequence[Frame]) -> bool:
-        """Take all frames, and hand to the operating system what goes without waiting.
+        """Accept all frames and write as many bytes as possible without waiting.
 
         Returns:
-            Whether all of it went. Otherwise, also when the stream broke, the rest leaves ahead
-            of the next :meth:`write`, which must follow, be it of no frames.
+            Whether everything was written. If not, or if the stream broke, the remaining bytes
+            are written ahead of the next :meth:`write`, which must follow, with or without frames.
         """
         raise NotImplementedError
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Free the stream at once, whatever state it is in. Never raises, may be repeated."""
+        """Close the stream immediately, in any state. Never raises; may be called repeatedly."""
 
 
 class Transport(ABC):
@@ -132,13 +137,13 @@ class Transport(ABC):
 
     @abstractmethod
     async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:
-        """Dial and upgrade, once.
+        """Make one attempt to connect and upgrade.
 
         Args:
-            options: where to and how.
-            nursery: for tasks that the link may need; they must end with it and never raise.
+            options: the URL and everything else one attempt needs.
+            nursery: for tasks that the link needs; they must end with it and never raise.
 
         Raises:
-            ConnectError: see its subclasses.
+            ConnectError: one of its subclasses.
             InvalidURL: the URL cannot be used.
         """

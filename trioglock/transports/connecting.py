@@ -1,41 +1,60 @@
-"""From a URL to an open byte stream to the server: directly or by proxy, plain or encrypted."""
+"""From a URL to an open byte stream: directly or through a proxy, plain or encrypted.
+
+Proxies: HTTP (RFC 9110, section 9.3.6) and SOCKS (RFC 1928). Every failure has its own error.
+"""
 
 from __future__ import annotations
 
+import math
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Literal
+from urllib.parse import urlsplit
+
 import trio
+from websockets.exceptions import InvalidProxy
+from websockets.headers import build_authorization_basic, build_host
+from websockets.proxy import Proxy, get_proxy, parse_proxy
 
-from ..errors import ConnectError, ConnectFailed
+from .._redact import redact_query, without_secrets
+from .._scope import leaves
+from ..errors import ConnectError, ConnectFailed, InvalidOption, ProxyFailed, TLSFailed
 from ..options import DialOptions, StreamSource
-from .addresses import WebSocketURI
-from .proxies import find_proxy, open_through_proxy
-from .tcp import open_tcp, start_tls
+from .http1 import STREAM_ERRORS, NotHTTP, read_status
+from .urls import WebSocketURI, check_host, find_url_problem
 
-__all__ = ["open_stream"]
+__all__ = ["check_proxy", "closed_on_failure", "open_stream"]
+
+_SOCKS_PORT = 1080
 
 
 async def open_stream(uri: WebSocketURI, options: DialOptions) -> trio.abc.Stream:
-    """A stream to the server, encrypted if the URL says ``wss``.
+    """Open a stream to the server, encrypted if the URL is ``wss://``.
 
     Raises:
-        ConnectFailed, ProxyFailed, TLSFailed: see there.
-        InvalidOption: a proxy that cannot be used.
-        Exception: what the user's ``stream`` function raises and is not an OSError.
+        ConnectFailed: the server or the proxy cannot be reached.
+        ProxyFailed: the proxy refuses, or does not respond as a proxy.
+        TLSFailed: the TLS handshake failed.
+        InvalidOption: the proxy cannot be used.
+        Exception: raised by the user's ``stream`` function, if not an OSError.
     """
     stream = await _open_plain(uri, options)
     if not uri.secure:
         return stream
-    hostname = options.server_hostname or uri.host
-    return await start_tls(stream, options.ssl_context, hostname)
+    return await _start_tls(stream, options.ssl_context, options.server_hostname or uri.host)
 
 
 async def _open_plain(uri: WebSocketURI, options: DialOptions) -> trio.abc.Stream:
-    source = options.stream
-    if source is not None:
-        return await _open_given(source)
-    proxy = find_proxy(options.proxy, uri)
-    if proxy is not None:
-        return await open_through_proxy(proxy, uri, options.user_agent_header)
-    return await open_tcp(uri.host, uri.port)
+    if options.stream is not None:
+        return await _open_given(options.stream)
+    address = get_proxy(uri) if options.proxy is True else options.proxy
+    if address is not None:
+        return await _open_through_proxy(_parse_proxy(address), uri, options.user_agent_header)
+    return await _open_tcp(uri.host, uri.port)
 
 
 async def _open_given(source: StreamSource) -> trio.abc.Stream:
@@ -47,3 +66,156 @@ async def _open_given(source: StreamSource) -> trio.abc.Stream:
         raise
     except OSError as error:
         raise ConnectFailed(f"the stream cannot be opened: {error}") from error
+
+
+@asynccontextmanager
+async def closed_on_failure(stream: trio.abc.Stream) -> AsyncIterator[None]:
+    """Close ``stream`` if the block fails or is cancelled: an attempt leaks no socket."""
+    try:
+        yield
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+
+
+async def _open_tcp(host: str, port: int) -> trio.abc.Stream:
+    """Connect to the first address that accepts (RFC 8305, as implemented by trio)."""
+    try:
+        return await trio.open_tcp_stream(host, port)
+    except OSError as error:
+        raise ConnectFailed(f"cannot connect to {host}:{port}: {_describe(error)}") from error
+
+
+def _describe(error: OSError) -> str:
+    # trio's own text, for one address or several, leaves out the system's.
+    texts = [
+        os.strerror(leaf.errno)
+        for leaf in leaves(error.__cause__)
+        if isinstance(leaf, OSError) and leaf.errno
+    ]
+    return ", ".join(dict.fromkeys(texts)) or str(error)
+
+
+async def _start_tls(
+    stream: trio.abc.Stream, context: ssl.SSLContext | None, hostname: str
+) -> trio.abc.Stream:
+    """Encrypt an open stream and do the TLS handshake; a failure closes the stream."""
+    async with closed_on_failure(stream):
+        try:
+            encrypted = trio.SSLStream(
+                stream,
+                context or ssl.create_default_context(),
+                server_hostname=hostname,
+                https_compatible=True,
+            )
+            await encrypted.do_handshake()
+        except (trio.BrokenResourceError, ssl.SSLError, OSError, ValueError) as error:
+            cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
+            raise TLSFailed(f"TLS handshake with {hostname}: {cause or error}") from cause
+        return encrypted
+
+
+# Proxies.
+
+
+def check_proxy(proxy: str | Literal[True] | None) -> None:
+    """Check the URL of a proxy, if one is given.
+
+    Args:
+        proxy: the option ``proxy``.
+
+    Raises:
+        InvalidOption: it is not the URL of a proxy.
+    """
+    if isinstance(proxy, str):
+        _parse_proxy(proxy)
+
+
+def _parse_proxy(address: str) -> Proxy:
+    try:
+        if find_url_problem(address) is not None:
+            raise ValueError
+        proxy = parse_proxy(address)
+        check_host(proxy.host)
+    except (InvalidProxy, ValueError):
+        # The library's text quotes the address, and so the password.
+        shown = redact_query(without_secrets(address))
+        raise InvalidOption(
+            f"proxy {shown!r} is not scheme://user:password@host:port, "
+            "user and password being optional, with the scheme "
+            "http, https, socks5, socks5h, socks4 or socks4a"
+        ) from None
+    if _is_socks(proxy) and urlsplit(address).port is None:
+        return replace(proxy, port=_SOCKS_PORT)
+    return proxy
+
+
+def _is_socks(proxy: Proxy) -> bool:
+    return proxy.scheme.startswith("socks")
+
+
+async def _open_through_proxy(
+    proxy: Proxy, uri: WebSocketURI, user_agent: str | None
+) -> trio.abc.Stream:
+    """Open a stream to the server's host and port that runs through the proxy."""
+    if _is_socks(proxy):
+        return await _open_through_socks(proxy, uri)
+    stream = await _open_tcp(proxy.host, proxy.port)
+    if proxy.scheme == "https":
+        stream = await _start_tls(stream, None, proxy.host)
+    async with closed_on_failure(stream):
+        status = await _request_tunnel(stream, _connect_request(proxy, uri, user_agent))
+        if not 200 <= status < 300:
+            raise ProxyFailed(f"the HTTP proxy refused to connect: status {status}")
+        return stream
+
+
+def _connect_request(proxy: Proxy, uri: WebSocketURI, user_agent: str | None) -> bytes:
+    # Both the target and the Host header name the port (RFC 9112, sections 3.2 and 3.2.3).
+    target = build_host(uri.host, uri.port, uri.secure, always_include_port=True)
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if user_agent is not None:
+        lines.append(f"User-Agent: {user_agent}")
+    if proxy.user_info is not None:
+        lines.append(f"Proxy-Authorization: {build_authorization_basic(*proxy.user_info)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+async def _request_tunnel(stream: trio.abc.Stream, request: bytes) -> int:
+    """Send a CONNECT request; return the status of the response."""
+    try:
+        await stream.send_all(request)
+        return await read_status(stream)
+    except (EOFError, *STREAM_ERRORS) as error:
+        raise ProxyFailed("the HTTP proxy closed the connection") from (error.__cause__ or error)
+    except NotHTTP as error:
+        raise ProxyFailed(f"the HTTP proxy's response is not HTTP: {error}") from None
+
+
+async def _open_through_socks(proxy: Proxy, uri: WebSocketURI) -> trio.abc.Stream:
+    try:
+        from python_socks import (  # noqa: PLC0415 - an extra: pip install trioglock[socks]
+            ProxyConnectionError,
+            ProxyType,
+        )
+        from python_socks.async_.trio import Proxy as SocksProxy  # noqa: PLC0415
+    except ImportError:
+        raise InvalidOption(
+            "a SOCKS proxy needs the extra: pip install 'trioglock[socks]'"
+        ) from None
+    kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
+    # With socks5h and socks4a the proxy resolves the name.
+    remote_names = proxy.scheme in {"socks5h", "socks4a"}
+    client = SocksProxy(kind, proxy.host, proxy.port, proxy.username, proxy.password, remote_names)
+    try:
+        # open_timeout limits the time.
+        sock = await client.connect(uri.host, uri.port, timeout=math.inf)
+    except ProxyConnectionError as error:
+        cause = error.__cause__ or error
+        text = f"cannot connect to the proxy {proxy.host}:{proxy.port}: {cause}"
+        raise ConnectFailed(text) from cause
+    except socket.gaierror as error:
+        raise ConnectFailed(f"cannot resolve {uri.host}: {error}") from error
+    except Exception as error:
+        raise ProxyFailed(f"the SOCKS proxy did not connect us: {error}") from error
+    return trio.SocketStream(sock)

@@ -1,4 +1,4 @@
-"""Where a server listens: TCP, Unix sockets, and memory."""
+"""Listeners for servers: TCP, Unix sockets and memory; and the addresses of sockets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,20 @@ from typing import Any
 import trio
 from trio.testing import memory_stream_pair
 
+from .._redact import printable
 from ..errors import InvalidOption
 
-__all__ = ["MemoryListener", "UnixListener", "address_of", "open_tcp", "open_unix", "port_of"]
+__all__ = [
+    "MemoryListener",
+    "UnixListener",
+    "address_of",
+    "describe_peer",
+    "open_tcp",
+    "open_unix",
+    "port_of",
+]
 
-# As many as the system allows: what waits there costs little, what does not fit there is refused.
+# The system lowers it to its maximum. A waiting connection costs little; one too many is refused.
 MAX_BACKLOG = 2**16 - 1
 
 
@@ -31,12 +40,13 @@ async def open_tcp(
 
     Args:
         host: an address, a name, or None for every interface.
-        port: 0 for one that is free.
-        backlog: how many connections may wait to be accepted; None for the system's maximum.
-        reuse_port: let other processes listen on the same port; the system shares out the clients.
+        port: 0 chooses a free port.
+        backlog: maximum number of connections that wait to be accepted; None for the system's
+            maximum.
+        reuse_port: let other processes listen on the same port; the system distributes clients.
 
     Raises:
-        OSError: the port is taken, or there is no such address.
+        OSError: the port is in use, or the address does not exist.
     """
     found = await trio.socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -47,7 +57,7 @@ async def open_tcp(
         for family, kind, protocol, _, address in found:
             try:
                 bound = socket.socket(family, kind, protocol)
-            except OSError as error:  # a system without IPv6 may still name such an address
+            except OSError as error:  # a system without IPv6 may still resolve to such an address
                 if error.errno != errno.EAFNOSUPPORT:
                     raise
                 unsupported = error
@@ -80,18 +90,18 @@ def _bind(bound: socket.socket, address: tuple[Any, ...]) -> None:
 
 def _prepare(bound: socket.socket, *, reuse_port: bool) -> None:
     if sys.platform != "win32":
-        # Else a server that was stopped could not listen again for a minute.
+        # Without it a restarted server could not listen for a minute.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if reuse_port:
         if not hasattr(socket, "SO_REUSEPORT"):
-            raise InvalidOption("this system has no reuse_port")
+            raise InvalidOption("reuse_port is not supported by this system")
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if bound.family == socket.AF_INET6:
         bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 
 
 class UnixListener(trio.abc.Listener[trio.SocketStream]):
-    """Listens on a Unix socket, and takes its file away at the end.
+    """Listens on a Unix socket and removes its file when it is closed.
 
     Args:
         listener: of the socket.
@@ -104,11 +114,11 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         self._inode = path.stat().st_ino
 
     async def accept(self) -> trio.SocketStream:
-        """The next connection."""
+        """Wait for the next connection."""
         return await self._listener.accept()
 
     async def aclose(self) -> None:
-        """Stop listening. The file goes, unless somebody else has put another one there."""
+        """Stop listening and remove the file, unless it has been replaced by another one."""
         with suppress(OSError):
             if self.path.stat().st_ino == self._inode:
                 self.path.unlink()
@@ -116,37 +126,38 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
 
 
 async def open_unix(path: str | os.PathLike[str], *, backlog: int | None = None) -> UnixListener:
-    """Listen on a Unix socket; one that a dead server has left there is replaced.
+    """Listen on a Unix socket; the socket file of a server that has died is replaced.
 
     Args:
         path: of the socket.
-        backlog: how many connections may wait to be accepted; None for the system's maximum.
+        backlog: maximum number of connections that wait to be accepted; None for the system's
+            maximum.
 
     Raises:
-        OSError: there is something else, or a server that lives.
-        InvalidOption: the system has no Unix sockets.
+        OSError: the path is another kind of file, or a running server listens there.
+        InvalidOption: the system does not support Unix sockets.
     """
     if not hasattr(socket, "AF_UNIX"):
-        raise InvalidOption("this system has no Unix sockets")
+        raise InvalidOption("Unix sockets are not supported by this system")
     await trio.lowlevel.checkpoint()
-    place = Path(path)
-    _remove_stale(place)
+    socket_path = Path(path)
+    _remove_stale(socket_path)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with _closed_on_failure(bound):
-        bound.bind(os.fspath(place))
+        bound.bind(os.fspath(socket_path))
         bound.listen(MAX_BACKLOG if backlog is None else backlog)
-        return UnixListener(trio.SocketListener(_for_trio(bound)), place)
+        return UnixListener(trio.SocketListener(_for_trio(bound)), socket_path)
 
 
 def _remove_stale(path: Path) -> None:
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
-            return  # bind() will say what is wrong
+            return  # bind() raises the error
     except OSError:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as emitter:
-        emitter.setblocking(False)
-        if emitter.connect_ex(os.fspath(path)) == errno.ECONNREFUSED:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        if client.connect_ex(os.fspath(path)) == errno.ECONNREFUSED:
             path.unlink(missing_ok=True)
 
 
@@ -165,34 +176,34 @@ def _for_trio(opened: socket.socket) -> trio.socket.SocketType:
 
 
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
-    """Listens in this process alone, for tests of servers under trio's ``MockClock``.
+    """Listens within this process, for tests of servers under trio's ``MockClock``.
 
-    Clients come by ``connect("ws://memory.test/", stream=listener.open_stream)``.
+    Clients connect with ``connect("ws://memory.test/", stream=listener.open_stream)``.
     """
 
     def __init__(self) -> None:
-        self._dialed, self._accepted = trio.open_memory_channel[trio.abc.Stream](math.inf)
+        self._opened, self._accepted = trio.open_memory_channel[trio.abc.Stream](math.inf)
 
     async def open_stream(self) -> trio.abc.Stream:
-        """A new client's end of a stream, for ``connect(..., stream=listener.open_stream)``.
+        """Open a stream, for ``connect(..., stream=listener.open_stream)``.
 
         Raises:
-            ConnectionRefusedError: nobody listens any more.
+            ConnectionRefusedError: the listener is closed.
         """
         await trio.lowlevel.checkpoint()
         near, far = memory_stream_pair()
         try:
-            self._dialed.send_nowait(far)
+            self._opened.send_nowait(far)
         except trio.BrokenResourceError:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens") from None
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "the listener is closed") from None
         return near
 
     async def accept(self) -> trio.abc.Stream:
-        """The server's end of the next one."""
+        """Wait for the server's end of the next stream."""
         return await self._accepted.receive()
 
     async def aclose(self) -> None:
-        """Stop listening; those who wait to be accepted are cut off, also when cancelled."""
+        """Stop listening and close the streams that wait to be accepted, also when cancelled."""
         with (
             trio.CancelScope(shield=True),
             suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError),
@@ -204,23 +215,46 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
 
 
 def address_of(listener: trio.abc.Listener[trio.abc.Stream]) -> str:
-    """Where it listens: ``"127.0.0.1:8765"``, ``"[::1]:8765"``, a path; "" where unknown.
+    """Return the address of a listener: ``"127.0.0.1:8765"``, ``"[::1]:8765"``, or a path.
 
     Args:
-        listener: of any kind.
+        listener: of any kind; the address is "" for unknown kinds.
     """
     if isinstance(listener, UnixListener):
         return os.fspath(listener.path)
     if not isinstance(listener, trio.SocketListener):
         return ""
     name = listener.socket.getsockname()
+    return _format_address(name) if isinstance(name, tuple) else os.fsdecode(name)
+
+
+def describe_peer(stream: trio.abc.Stream) -> str:
+    """Return the address of the peer, such as ``"127.0.0.1:80"``.
+
+    Args:
+        stream: of any kind; the address is "" for unknown kinds.
+    """
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    if not isinstance(stream, trio.SocketStream):
+        return ""
+    try:
+        name = stream.socket.getpeername()
+    except OSError:
+        return ""
     if isinstance(name, tuple):
-        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-    return os.fsdecode(name)
+        return _format_address(name)
+    # The path of a Unix socket, which the peer chooses.
+    return printable(name) if isinstance(name, str) else ""
+
+
+def _format_address(name: tuple[Any, ...]) -> str:
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def port_of(listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> int | None:
-    """The port of the first that has one.
+    """Return the TCP port of the first listener that has one, or None.
 
     Args:
         listeners: of any kind.

@@ -1,7 +1,7 @@
-"""The memory plug: both ends in one process, no bytes, no sockets, no clock of its own.
+"""The memory transport: both ends in one process, without bytes or sockets.
 
-For tests under trio's ``MockClock``. Every ``connect`` makes a pair of links; the test takes the
-far one from :meth:`MemoryTransport.accept` and speaks with it, frame by frame.
+For tests under trio's ``MockClock``. Every ``connect`` creates a pair of links; the test gets the
+far link from :meth:`MemoryTransport.accept` and exchanges frames with it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from .._redact import without_user_info
 from ..errors import ConnectFailed
 from ..frames import Close, Event, Frame, Ping, Pong, PreparedMessage
 from ..options import DialOptions
-from .addresses import parse_url
 from .base import Handshake, Link, LinkBroken, Transport
+from .urls import parse_url
 
 __all__ = ["MemoryLink", "MemoryTransport", "memory_link_pair"]
 
 
 class MemoryLink(Link):
-    """One end of a pair; what one end writes, the other receives."""
+    """One end of a pair: it receives the frames that the other end writes."""
 
     def __init__(
         self,
@@ -35,14 +35,13 @@ class MemoryLink(Link):
         self.bytes_sent: int = 0
         self._outgoing = outgoing
         self._incoming = incoming
-        self._rest: list[Frame] = []  # of a write_now() that came to an end half-way
+        self._rest: list[Frame] = []  # frames that write_now() did not write
 
     async def receive(self) -> list[Event]:
-        """See :meth:`Link.receive`."""
         try:
             first = await self._incoming.receive()
         except trio.EndOfChannel:
-            # A program that asks again and again must not starve the others.
+            # A loop that calls it repeatedly must not starve other tasks.
             await trio.lowlevel.checkpoint()
             return []
         except trio.ClosedResourceError as error:
@@ -58,22 +57,19 @@ class MemoryLink(Link):
         return events
 
     async def write(self, frames: Sequence[Frame]) -> None:
-        """See :meth:`Link.write`."""
         rest, self._rest = self._rest, []
         for frame in (*rest, *frames):
             try:
                 await self._outgoing.send(frame)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise LinkBroken("the other end is gone") from error
+                raise LinkBroken("the other end is closed") from error
             self.bytes_sent += _size(frame)
 
     @property
     def writes_now(self) -> bool:
-        """See :attr:`Link.writes_now`."""
         return True
 
     def write_now(self, frames: Sequence[Frame]) -> bool:
-        """See :meth:`Link.write_now`."""
         for at, frame in enumerate(frames):
             try:
                 self._outgoing.send_nowait(frame)
@@ -84,12 +80,11 @@ class MemoryLink(Link):
         return True
 
     async def aclose(self) -> None:
-        """See :meth:`Link.aclose`."""
         self._outgoing.close()
         self._incoming.close()
 
     async def send_eof(self) -> None:
-        """End the stream in this direction, as a TCP half-close does."""
+        """End this direction of the stream, like a TCP half-close."""
         self._outgoing.close()
         await trio.lowlevel.checkpoint()
 
@@ -97,11 +92,11 @@ class MemoryLink(Link):
 def memory_link_pair(
     handshake: Handshake, *, capacity: float = math.inf
 ) -> tuple[MemoryLink, MemoryLink]:
-    """Two links that are each other's peer.
+    """Create two connected links.
 
     Args:
-        handshake: that both ends tell.
-        capacity: frames that fit in between, each way, before a write waits.
+        handshake: of both ends.
+        capacity: number of frames in each direction that may be in transit before a write waits.
     """
     to_far, from_near = trio.open_memory_channel[Frame](capacity)
     to_near, from_far = trio.open_memory_channel[Frame](capacity)
@@ -109,11 +104,11 @@ def memory_link_pair(
 
 
 class MemoryTransport(Transport):
-    """Connects to whoever calls :meth:`accept`, in the same process.
+    """Connects to the caller of :meth:`accept` in the same process.
 
     Args:
-        capacity: how many frames fit between the two ends, each way, before a write waits.
-        subprotocol: the one that every connection negotiates.
+        capacity: number of frames in each direction that may be in transit before a write waits.
+        subprotocol: negotiated by every connection.
     """
 
     def __init__(self, *, capacity: float = math.inf, subprotocol: str | None = None) -> None:
@@ -122,14 +117,13 @@ class MemoryTransport(Transport):
         self._refusals: list[Exception] = []
         self._far, self._accepted = trio.open_memory_channel[MemoryLink](math.inf)
         self.dialed: list[DialOptions] = []
-        """What every attempt asked for, oldest first."""
+        """The options of every attempt, oldest first."""
 
     def refuse_next(self, error: Exception | None = None) -> None:
-        """Let the next attempt fail with ``error``, by default a :class:`ConnectFailed`."""
+        """Make the next attempt fail with ``error``, by default a :class:`ConnectFailed`."""
         self._refusals.append(error or ConnectFailed("refused by the test"))
 
-    async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the port's signature
-        """See :meth:`Transport.connect`."""
+    async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the interface
         parse_url(options.url)
         self.dialed.append(options)
         await trio.lowlevel.checkpoint()
@@ -146,7 +140,7 @@ class MemoryTransport(Transport):
         return near
 
     async def accept(self) -> MemoryLink:
-        """The far end of the next connection, in the order in which they were made."""
+        """Wait for the far link of the next connection, in the order of the attempts."""
         return await self._accepted.receive()
 
 
@@ -165,7 +159,7 @@ def _add(events: list[Event], frame: Frame) -> None:
 
 
 def _size(item: Event | Frame) -> int:
-    """Bytes, near enough: what the payload has, and two for the frame around it."""
+    """Estimate the bytes on the wire: the payload and two bytes for the frame."""
     match item:
         case list():
             return sum(map(_size, item))

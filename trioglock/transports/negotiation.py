@@ -1,7 +1,7 @@
-"""The server's port: what is agreed in the opening handshake, and who carries it out.
+"""The opening handshake of a server: negotiating an upgrade, and the transport that performs it.
 
-Reading the request and agreeing on an answer (RFC 6455, section 4.2) is the same for all plugs. A
-:class:`ServerTransport` then answers 101 and speaks WebSocket on the stream.
+Reading the request and negotiating (RFC 6455, section 4.2) is the same for all transports. A
+:class:`ServerTransport` then responds with 101 and speaks WebSocket on the stream.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
 import trio
+from websockets.datastructures import Headers as LibraryHeaders
 from websockets.exceptions import InvalidHandshake as LibraryInvalidHandshake
 from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
+from websockets.http11 import Request as LibraryRequest
 from websockets.http11 import Response as LibraryResponse
 from websockets.server import ServerProtocol
 from websockets.typing import Origin, Subprotocol
@@ -27,7 +29,7 @@ from ..headers import Headers
 from ..http import Request, Response
 from ..options import check_subprotocols, check_whole
 from .base import Handshake, Link
-from .http_requests import Call, Refusal
+from .http1 import ReceivedRequest, Refusal
 from .native.deflate import Deflate
 
 __all__ = [
@@ -40,27 +42,25 @@ __all__ = [
 ]
 
 Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
-"""Which origins may connect: exact ones, patterns of whole ones, None for clients without one."""
+"""Origins that may connect: exact ones, compiled patterns, None for clients without an Origin."""
 
 SelectSubprotocol: TypeAlias = Callable[[Request, Sequence[str]], str | None]
-"""Gets the request and what the client offers; returns one of these, or None for none."""
+"""Called with the request and the offered subprotocols; returns one of these, or None."""
 
 # At level DEBUG the library logs whole headers, credentials among them.
 _SILENT = logging.Logger("trioglock.handshake")  # noqa: LOG001 - in no hierarchy, on purpose
 _SILENT.disabled = True
 
-# RFC 3986, section 3.2.2, and a port: nothing that a URL would read as something else.
+# RFC 3986, section 3.2.2, and a port: nothing that could become another part of a URL.
 _is_host = re.compile(r"([\w.~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(:\d{0,5})?", re.ASCII).fullmatch
 
-# The origin-form (RFC 9112, section 3.2.1), as far as a log or a header could be harmed by it.
+# The origin-form (RFC 9112, section 3.2.1) without characters that could forge a log or a header.
 _is_target = re.compile(r"/[\x21-\x7e]*").fullmatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradeOptions:
-    """What a server agrees to.
-
-    The fields are the keyword arguments of :func:`trioglock.serve` and mean the same.
+    """What a server agrees to: keyword arguments of :func:`trioglock.serve`.
 
     Raises:
         InvalidOption: a field is of the wrong type or out of range.
@@ -78,68 +78,68 @@ class UpgradeOptions:
         object.__setattr__(self, "subprotocols", check_subprotocols(self.subprotocols))
         if not (self.select_subprotocol is None or callable(self.select_subprotocol)):
             raise InvalidOption(
-                f"select_subprotocol is a function, not {self.select_subprotocol!r}"
+                f"select_subprotocol must be a function, not {self.select_subprotocol!r}"
             )
         if inspect.iscoroutinefunction(self.select_subprotocol):
-            raise InvalidOption("select_subprotocol is a plain function: it is not awaited")
+            raise InvalidOption("select_subprotocol must be a plain function: it is not awaited")
         if self.compression not in ("deflate", None):
-            raise InvalidOption(f"compression is 'deflate' or None, not {self.compression!r}")
+            raise InvalidOption(f"compression must be 'deflate' or None, not {self.compression!r}")
         check_whole("max_size", self.max_size, least=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upgrade:
-    """An opening handshake that both sides can agree to; nothing has been answered yet.
+    """The negotiated result of a request; no response has been sent yet.
 
     Args:
-        call: the request, and what came behind it.
-        handshake: what is agreed.
-        answer: the bytes of the 101.
+        received: the request, and the bytes behind it.
+        handshake: the negotiated values.
+        response: the bytes of the 101.
         deflate: the compression, if any.
-        max_size: the most bytes of one message.
+        max_size: maximum size of one message in bytes.
     """
 
-    call: Call
+    received: ReceivedRequest
     handshake: Handshake
-    answer: bytes
+    response: bytes
     deflate: Deflate | None
     max_size: int | None
 
 
 class ServerTransport(ABC):
-    """Turns streams of clients into links."""
+    """Turns the streams of clients into links."""
 
     compresses: bool = True
-    """Whether permessage-deflate can be agreed on."""
+    """Whether permessage-deflate can be negotiated."""
 
     @abstractmethod
     async def upgrade(
         self, stream: trio.abc.Stream, upgrade: Upgrade, nursery: trio.Nursery
     ) -> Link:
-        """Answer with 101 and make a link of the stream.
+        """Respond with 101 and make a link of the stream.
 
         Args:
             stream: of the client; the link owns it from then on.
-            upgrade: what was agreed.
-            nursery: for tasks that the link may need; they must end with it and never raise.
+            upgrade: the result of :func:`negotiate`.
+            nursery: for tasks that the link needs; they must end with it and never raise.
 
         Raises:
-            LinkBroken: the client has gone.
+            LinkBroken: the stream broke.
         """
 
 
-def negotiate(call: Call, options: UpgradeOptions) -> Upgrade:
-    """What to agree on with a client (RFC 6455, section 4.2.2).
+def negotiate(received: ReceivedRequest, options: UpgradeOptions) -> Upgrade:
+    """Negotiate an upgrade (RFC 6455, section 4.2.2).
 
     Args:
-        call: the request.
+        received: the request.
         options: what the server agrees to.
 
     Raises:
-        Refusal: nothing can be agreed on.
-        Exception: whatever ``select_subprotocol`` raises.
+        Refusal: the request is not an acceptable opening handshake.
+        Exception: raised by ``select_subprotocol``.
     """
-    request = call.request
+    request = received.request
     protocol = ServerProtocol(
         origins=cast("Sequence[Origin | re.Pattern[str] | None] | None", options.origins),
         extensions=enable_server_permessage_deflate(None) if options.compression else None,
@@ -148,12 +148,18 @@ def negotiate(call: Call, options: UpgradeOptions) -> Upgrade:
         max_size=None,
         logger=_SILENT,
     )
-    response = protocol.accept(call.parsed)
+    library_request = LibraryRequest(
+        request.target,
+        LibraryHeaders(request.headers.pairs()),
+        request.method,
+        f"HTTP/{received.version}",
+    )
+    response = protocol.accept(library_request)
     error = protocol.handshake_exc
     if error is not None and not isinstance(error, LibraryInvalidHandshake):
         raise error
     if error is not None:
-        raise Refusal(_plain(response), f"{response.status_code} {_why(error)}")
+        raise Refusal(_plain(response), f"{response.status_code} {_describe(error)}")
     deflate = Deflate(protocol.extensions[0]) if protocol.extensions else None
     handshake = Handshake(
         url=f"{'wss' if request.secure else 'ws'}://{_host(request)}{_target(request)}",
@@ -164,16 +170,16 @@ def negotiate(call: Call, options: UpgradeOptions) -> Upgrade:
         extensions=tuple(extension.name for extension in protocol.extensions),
     )
     return Upgrade(
-        call=call,
+        received=received,
         handshake=handshake,
-        answer=response.serialize(),
+        response=response.serialize(),
         deflate=deflate,
         max_size=options.max_size,
     )
 
 
-def _why(error: LibraryInvalidHandshake) -> str:
-    """What the library says, for the log; among subprotocols it may quote a token."""
+def _describe(error: LibraryInvalidHandshake) -> str:
+    """Return the library's text without the subprotocols that it quotes: one may be a token."""
     text = str(error)
     return text.partition(":")[0] if "Sec-WebSocket-Protocol" in text else f"{text:.200}"
 
@@ -181,7 +187,6 @@ def _why(error: LibraryInvalidHandshake) -> str:
 def _selector(
     select: SelectSubprotocol | None, request: Request
 ) -> Callable[[ServerProtocol, Sequence[Subprotocol]], Subprotocol | None] | None:
-    """What the library calls to choose a subprotocol."""
     if select is None:
         return None
 
@@ -190,13 +195,13 @@ def _selector(
         if chosen is None or chosen in offered:
             return cast("Subprotocol | None", chosen)
         names = redact_subprotocols(f"{list(offered)!r} or None, not {chosen!r}")
-        raise BadHookResult(f"select_subprotocol returns one of {names}")
+        raise BadHookResult(f"select_subprotocol must return one of {names}")
 
     return checked
 
 
 def _host(request: Request) -> str:
-    """The one Host header (RFC 9112, section 3.2)."""
+    """Return the Host header, of which there must be exactly one (RFC 9112, section 3.2)."""
     hosts = request.headers.get_all("Host")
     if len(hosts) != 1 or not _is_host(hosts[0]):
         raise _refuse_400(f"invalid Host header: {hosts!r:.200}")
@@ -209,12 +214,12 @@ def _target(request: Request) -> str:
     return request.target
 
 
-def _refuse_400(why: str) -> Refusal:
-    return Refusal(Response(400, f"{why}\n"), f"400 {why}")
+def _refuse_400(reason: str) -> Refusal:
+    return Refusal(Response(400, f"{reason}\n"), f"400 {reason}")
 
 
 def _plain(response: LibraryResponse) -> Response:
-    """A refusal of the library's in our words."""
+    """Convert a refusal of the library."""
     kept = ("allow", "content-type", "date", "upgrade")
     headers = [pair for pair in response.headers.raw_items() if pair[0].lower() in kept]
     return Response(response.status_code, bytes(response.body), headers)
@@ -222,14 +227,16 @@ def _plain(response: LibraryResponse) -> Response:
 
 def _check_origins(origins: Origins) -> Origins:
     if isinstance(origins, str | re.Pattern):
-        raise InvalidOption(f"origins is a list of origins, not {origins!r}")
+        raise InvalidOption(f"origins must be a list of origins, not {origins!r}")
     try:
         checked = tuple(origins)
     except TypeError:
-        raise InvalidOption(f"origins is a list of origins, not {origins!r}") from None
+        raise InvalidOption(f"origins must be a list of origins, not {origins!r}") from None
     for origin in checked:
         if not (origin is None or isinstance(origin, str | re.Pattern)):
-            raise InvalidOption(f"an origin is a str, a compiled pattern or None, not {origin!r}")
+            raise InvalidOption(
+                f"an origin must be a str, a compiled pattern or None, not {origin!r}"
+            )
         if isinstance(origin, str) and not re.fullmatch(r"[^/\s]+://[^/\s]+|null", origin):
-            raise InvalidOption(f"{origin!r} is no origin: write it as 'https://example.org'")
+            raise InvalidOption(f"{origin!r} is not an origin: write it as 'https://example.org'")
     return checked

@@ -1,4 +1,4 @@
-"""Redirects of the opening handshake: where they may be followed (RFC 9110, section 15.4)."""
+"""Redirects of the opening handshake, and which ones are followed (RFC 9110, section 15.4)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import trio
 from .._redact import is_secret, redact_url
 from ..errors import HandshakeRefused, InvalidURL, RedirectFailed
 from ..options import DialOptions
-from .addresses import WebSocketURI, parse_url
 from .base import Link
+from .urls import WebSocketURI, parse_url
 
 __all__ = ["follow_redirects"]
 
@@ -20,19 +20,19 @@ _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 
 
 async def follow_redirects(
-    options: DialOptions, dial: Callable[[WebSocketURI, DialOptions], Awaitable[Link]]
+    options: DialOptions, attempt: Callable[[WebSocketURI, DialOptions], Awaitable[Link]]
 ) -> Link:
-    """Dial, and dial again where the server sends us, at most ``max_redirects`` times.
+    """Attempt to connect, following at most ``max_redirects`` redirects.
 
     Raises:
-        RedirectFailed: too often, or to where we may not go.
-        ConnectError: whatever ``dial`` raises.
+        RedirectFailed: too many redirects, or one that must not be followed.
+        ConnectError: raised by ``attempt``.
     """
     uri = parse_url(options.url)
     left = options.max_redirects
     while True:
         try:
-            return await dial(uri, options)
+            return await attempt(uri, options)
         except HandshakeRefused as refused:
             if not options.max_redirects or not _is_redirect(refused):
                 raise
@@ -52,7 +52,7 @@ def _redirected(
     old: WebSocketURI, options: DialOptions, refused: HandshakeRefused
 ) -> tuple[WebSocketURI, DialOptions]:
     try:
-        url = _target(options.url, refused.headers["Location"])
+        url = _resolve(options.url, refused.headers["Location"])
         new = parse_url(url)
     except InvalidURL as error:
         raise RedirectFailed(refused, f"a redirect to an invalid URL: {error}") from None
@@ -66,8 +66,8 @@ def _redirected(
     if _origin(old) == _origin(new):
         url = _with_user_info_of(options.url, url)
         return parse_url(url), replace(options, url=url)
-    # Another origin must learn neither who we are nor whom we meant. Of a client certificate
-    # in the ssl_context nobody can tell.
+    # Another origin must receive neither credentials nor the Host header. Whether the ssl_context
+    # holds a client certificate cannot be found out.
     headers = options.additional_headers
     secret = [name for name in headers if is_secret(name)]
     return new, replace(
@@ -79,8 +79,8 @@ def _redirected(
     )
 
 
-def _target(url: str, location: str) -> str:
-    """Where a Location leads from ``url``; a ValueError if it is malformed."""
+def _resolve(url: str, location: str) -> str:
+    """Resolve a Location relative to ``url``; a ValueError if it is malformed."""
     parts = urlsplit(urljoin(url, location))
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     return urlunsplit(parts._replace(scheme=scheme, fragment=""))
@@ -91,7 +91,7 @@ def _origin(uri: WebSocketURI) -> tuple[bool, str, int]:
 
 
 def _with_user_info_of(old: str, new: str) -> str:
-    """``new`` with the user and password of ``old``, unless it has its own."""
+    """Return ``new`` with the user and password of ``old``, unless it has its own."""
     user_info, at, _ = urlsplit(old).netloc.rpartition("@")
     parts = urlsplit(new)
     if "@" in parts.netloc:

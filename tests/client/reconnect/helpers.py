@@ -1,4 +1,4 @@
-"""What the tests of reconnecting share: a policy without chance, a server in memory, a notebook."""
+"""Helpers for tests of reconnecting: a policy without jitter, a server in memory, a recorder."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Clock: TypeAlias = trio.testing.MockClock
 
 
 def policy(**settings: Any) -> Backoff:
-    """A Backoff without chance: 1, 2, 4, 8 seconds."""
+    """A Backoff without jitter: 1, 2, 4, 8 seconds."""
     return Backoff(**{"initial": 1, "jitter": "none", **settings})
 
 
 def refusal(status: int, **headers: str) -> HandshakeRefused:
-    """A server's no; ``Retry_After="5"`` is a header of it."""
+    """A refusal; ``Retry_After="5"`` is a header of it."""
     pairs = {name.replace("_", "-"): value for name, value in headers.items()}
     return HandshakeRefused(status, Headers(pairs))
 
@@ -66,7 +66,7 @@ async def _joined(
 
 
 async def drop(far: MemoryLink) -> None:
-    """The peer vanishes without a word; everybody has noticed when this returns."""
+    """The peer disconnects without a Close frame; all tasks have noticed it at the return."""
     await far.aclose()
     await trio.testing.wait_all_tasks_blocked()
 
@@ -80,7 +80,7 @@ async def remote_close(far: MemoryLink, code: int, reason: str = "") -> None:
 
 
 async def frames(far: MemoryLink) -> list[Any]:
-    """The frames that wait at the far end once everybody else is idle; empty if none do."""
+    """The frames that wait at the far end once all tasks are blocked."""
     await trio.testing.wait_all_tasks_blocked()
     found: list[Any] = []
     with trio.move_on_after(0.001):
@@ -91,7 +91,7 @@ async def frames(far: MemoryLink) -> list[Any]:
 
 
 class Notes(Socket[int]):
-    """Counts received messages in its state, and notes its connections and its ends."""
+    """Counts received messages in its state, and records connections and ends."""
 
     def __init__(self) -> None:
         self.streams: list[ConnectionInfo] = []

@@ -1,4 +1,4 @@
-"""Attempts: how many, how fast, and where to."""
+"""Attempts: how many, how fast, and to which URL."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_true_means_the_default_policy(autojump_clock: Clock) -> None:
 
 
 async def test_without_a_policy_there_is_one_attempt(autojump_clock: Clock) -> None:
-    """The failure itself comes out."""
+    """The failure itself is raised."""
     net = MemoryTransport()
     net.refuse_next()
     with pytest.raises(ConnectFailed):
@@ -76,15 +76,15 @@ async def test_giving_up_on_the_first_connection(autojump_clock: Clock) -> None:
     with pytest.raises(ReconnectFailed) as caught:
         async with joined(net, notes, reconnect=policy(max_attempts=3)):
             raise AssertionError("there was a connection")
-    told = caught.value.attempts
-    assert [reason.error for reason in told if isinstance(reason, HandshakeFailed)] == errors
-    assert [reason.attempt for reason in told] == [1, 2, 3]
+    attempts = caught.value.attempts
+    assert [reason.error for reason in attempts if isinstance(reason, HandshakeFailed)] == errors
+    assert [reason.attempt for reason in attempts] == [1, 2, 3]
     assert (notes.begun, notes.ends) == (0, [])
 
 
 @pytest.mark.parametrize("error", [refusal(401), TLSFailed("untrusted")], ids=repr)
-async def test_what_is_final_comes_out_at_once(error: Exception, autojump_clock: Clock) -> None:
-    """As it was raised, also after attempts that were worth another one."""
+async def test_what_is_final_comes_out_immediately(error: Exception, autojump_clock: Clock) -> None:
+    """Unchanged, also after transient failures."""
     net = MemoryTransport()
     net.refuse_next()
     net.refuse_next(error)
@@ -96,7 +96,7 @@ async def test_what_is_final_comes_out_at_once(error: Exception, autojump_clock:
 
 
 async def test_each_attempt_has_its_own_open_timeout(autojump_clock: Clock) -> None:
-    """One that hangs is given up, and the next one succeeds."""
+    """An attempt that hangs times out, and the next one succeeds."""
     asked: list[float] = []
 
     async def slow_at_first() -> str:
@@ -113,7 +113,7 @@ async def test_each_attempt_has_its_own_open_timeout(autojump_clock: Clock) -> N
 
 
 async def test_a_retry_after_is_honoured(autojump_clock: Clock) -> None:
-    """It prolongs a delay, and never shortens one."""
+    """It extends a delay, and never shortens one."""
     net = MemoryTransport()
     net.refuse_next(refusal(503, Retry_After="100"))
     net.refuse_next(refusal(429, Retry_After="1"))
@@ -149,7 +149,7 @@ async def test_only_a_stable_connection_begins_anew(
 
 
 async def slam(net: MemoryTransport, code: int = 1008) -> None:
-    """Accept and close at once, again and again."""
+    """Accept and close immediately, again and again."""
     while True:
         far = await net.accept()
         await far.write([Close(code)])
@@ -160,7 +160,7 @@ async def slam(net: MemoryTransport, code: int = 1008) -> None:
     "reconnect", [True, Backoff(jitter="none", max_attempts=None)], ids=["True", "endless"]
 )
 async def test_scenario_05_no_storm(reconnect: bool | Backoff, autojump_clock: Clock) -> None:
-    """A server that accepts and closes at once sees at most 12 connections in a minute."""
+    """A server that accepts and closes immediately sees at most 12 connections in a minute."""
     net = MemoryTransport()
     with trio.move_on_after(60):
         async with trio.open_nursery() as nursery:
@@ -172,7 +172,7 @@ async def test_scenario_05_no_storm(reconnect: bool | Backoff, autojump_clock: C
 
 
 async def test_scenario_05_it_ends(autojump_clock: Clock) -> None:
-    """With the default policy such a server is given up after ten connections."""
+    """The default policy gives up after ten connections to such a server."""
     net = MemoryTransport()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(slam, net)
@@ -218,7 +218,7 @@ async def test_scenario_26_url_and_headers_are_asked_every_time(autojump_clock: 
 async def test_an_async_function_for_headers_and_a_plain_one_for_the_url(
     autojump_clock: Clock,
 ) -> None:
-    """The other way round."""
+    """The reverse."""
 
     async def headers() -> list[tuple[str, str]]:
         await trio.sleep(0)
@@ -231,7 +231,7 @@ async def test_an_async_function_for_headers_and_a_plain_one_for_the_url(
 
 
 async def test_an_os_error_of_such_a_function_may_pass(autojump_clock: Clock) -> None:
-    """A token server that is down is as good as a server that is."""
+    """An OSError of a token function is transient."""
     calls = 0
 
     def url() -> str:
@@ -246,7 +246,7 @@ async def test_an_os_error_of_such_a_function_may_pass(autojump_clock: Clock) ->
 
 
 async def test_any_other_error_of_such_a_function_comes_out(autojump_clock: Clock) -> None:
-    """As it was raised, and at once."""
+    """Unchanged, and immediately."""
     error = KeyError("token")
 
     async def headers() -> dict[str, str]:
@@ -260,7 +260,7 @@ async def test_any_other_error_of_such_a_function_comes_out(autojump_clock: Cloc
 
 
 async def test_what_such_a_function_returns_is_checked(autojump_clock: Clock) -> None:
-    """A bad address or header is a mistake of the program, and trying again is no cure."""
+    """An invalid URL or header is an error of the application, and final."""
     with pytest.raises(InvalidURL):
         async with joined(MemoryTransport(), url=lambda: "http://memory.test/"):
             pass

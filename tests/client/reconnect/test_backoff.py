@@ -1,4 +1,4 @@
-"""The policy as plain values: delays, what is worth another attempt, what the server asks for."""
+"""The policy: delays, transient reasons, and Retry-After."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_single_attempt_has_no_delay() -> None:
 
 
 def test_attempts_without_end() -> None:
-    """``max_attempts=None`` goes on at the maximum; no overflow after thousands."""
+    """``max_attempts=None`` continues at the maximum, without overflow after thousands."""
     endless = Backoff(max_attempts=None, jitter="none").delays()
     assert next(itertools.islice(endless, 5000, None)) == 60
 
@@ -88,7 +88,7 @@ def test_jitter_is_as_random_as_its_source() -> None:
 
 
 def test_the_defaults() -> None:
-    """They are what the documents say."""
+    """The defaults are those of the documentation."""
     assert Backoff() == Backoff(
         initial=0.3, maximum=60, multiplier=2, jitter="full",
         max_attempts=10, stable_after=10, retryable=is_transient,
@@ -110,7 +110,7 @@ BAD: dict[str, list[Any]] = {
     ("name", "value"), [(name, value) for name, values in BAD.items() for value in values]
 )
 def test_bad_settings_are_refused(name: str, value: Any) -> None:
-    """At once, and the text names the setting."""
+    """Immediately, with the name of the argument."""
     with pytest.raises(InvalidOption, match=name):
         Backoff(**{name: value})
 
@@ -150,13 +150,13 @@ FINAL: list[Disconnect] = [
 
 @pytest.mark.parametrize("reason", TRANSIENT, ids=repr)
 def test_transient(reason: Disconnect) -> None:
-    """What may pass by itself is tried again."""
+    """Transient reasons are retried."""
     assert is_transient(reason)
 
 
 @pytest.mark.parametrize("reason", FINAL, ids=repr)
 def test_final(reason: Disconnect) -> None:
-    """What trying again cannot change is not."""
+    """Final reasons are not retried."""
     assert not is_transient(reason)
 
 
@@ -195,7 +195,7 @@ NOW = datetime(2024, 2, 29, 12, 0, 0, tzinfo=UTC)
     ],
 )
 def test_retry_after(text: str, seconds: float) -> None:
-    """Seconds or an HTTP date, at most a day; what is neither counts for nothing."""
+    """Seconds or an HTTP date, at most a day; anything else is ignored."""
     assert retry_after(refused(503, Retry_After=text), NOW.timestamp()) == seconds
 
 

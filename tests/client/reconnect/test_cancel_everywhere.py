@@ -1,4 +1,4 @@
-"""A cancel at every step of a life with an outage in it leaves nothing behind, wherever it hits."""
+"""Cancelling a connection at every step, with an outage in between, leaks nothing."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ class Flaky:
         self.frames += await peer.answer(echo=True)
 
     async def _take(self, peer: RawPeer) -> None:
-        """Take one message, or whatever the client says before it leaves."""
+        """Receive one message, or the client's last one."""
         frame = await peer.read()
         if frame is not None:
             self.frames.append(frame)
 
 
 class Life(Socket[int]):
-    """Counts its beginnings and its ends; subscribes on every upgrade."""
+    """Counts starts and ends; subscribes on every upgrade."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -117,7 +117,7 @@ class AsyncLife(Life):
 
 
 async def talk(conn: Connection[int]) -> None:
-    """Lose the link, queue during the outage, come back, reconnect by hand, close."""
+    """Lose the link, queue during the outage, reconnect, call reconnect(), close."""
     await conn.send("before")
     await conn.flush()
     while conn.status.value == "open":
@@ -131,7 +131,7 @@ async def talk(conn: Connection[int]) -> None:
 
 
 async def live(scope: trio.CancelScope, socket: Life, transport: MakeTransport, step: int) -> bool:
-    """One life, cancelled at ``step``; whether it came to its end."""
+    """One connection, cancelled at ``step``; returns whether it finished."""
     finished = False
     async with trio.open_nursery() as nursery:
         server = Flaky(nursery)
@@ -156,8 +156,8 @@ async def live(scope: trio.CancelScope, socket: Life, transport: MakeTransport, 
             with pytest.raises(trio.ClosedResourceError):
                 await near.send_all(b"x")
     assert {frame.opcode for frame in server.frames} <= WHOLE
-    said = [frame.payload for frame in server.frames if frame.opcode == TEXT]
-    assert said == [b"before", b"during", b"after"][: len(said)]
+    sent = [frame.payload for frame in server.frames if frame.opcode == TEXT]
+    assert sent == [b"before", b"during", b"after"][: len(sent)]
     return finished
 
 
@@ -166,7 +166,7 @@ async def live(scope: trio.CancelScope, socket: Life, transport: MakeTransport, 
 async def test_a_cancel_at_every_step_of_an_outage_leaves_nothing_behind(
     transport: MakeTransport, kind: type[Life], autojump_clock: Clock
 ) -> None:
-    """No task, no open stream, no half frame; ``terminate`` once; nothing out but the cancel."""
+    """No task, stream or half frame remains; ``terminate`` runs once; only Cancelled is raised."""
     tasks = trio.lowlevel.current_statistics().tasks_living
     step = 0
     finished = False

@@ -1,4 +1,4 @@
-"""Decisions: what ``handle_disconnect`` says after each loss, and what that changes."""
+"""Decisions: what ``handle_disconnect`` returns after each loss, and its effect."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Decides(Notes):
 
 
 async def test_none_leaves_it_to_the_policy(autojump_clock: Clock) -> None:
-    """With a policy it goes on, without one it ends."""
+    """With a policy it reconnects, without one it ends."""
     net, decides = MemoryTransport(), Decides()
     async with joined(net, decides):
         await drop(await net.accept())
@@ -69,7 +69,7 @@ async def test_none_leaves_it_to_the_policy(autojump_clock: Clock) -> None:
 
 
 async def test_stop_ends_it_whatever_the_policy_says(autojump_clock: Clock) -> None:
-    """The loss is told as the end, and nobody gave up."""
+    """The loss is the reason of the end, without ReconnectFailed."""
     net, decides = MemoryTransport(), Decides(Stop())
     async with joined(net, decides) as conn:
         await drop(await net.accept())
@@ -82,7 +82,7 @@ async def test_stop_ends_it_whatever_the_policy_says(autojump_clock: Clock) -> N
 
 
 async def test_stop_at_the_first_attempt(autojump_clock: Clock) -> None:
-    """The attempt's own error comes out."""
+    """The error of the attempt is raised."""
     net = MemoryTransport()
     net.refuse_next(error := ConnectFailed("down"))
     with pytest.raises(ConnectFailed) as caught:
@@ -108,7 +108,7 @@ async def test_reconnect_goes_on_without_a_policy(lose: str, autojump_clock: Clo
 
 
 async def test_reconnect_has_delays_of_its_own_without_a_policy(autojump_clock: Clock) -> None:
-    """Without ``delay`` they grow like those of the default policy, for ever."""
+    """Without ``delay`` they grow like those of the default policy, without a limit."""
     net = MemoryTransport()
     for _ in range(50):
         net.refuse_next()
@@ -118,7 +118,7 @@ async def test_reconnect_has_delays_of_its_own_without_a_policy(autojump_clock: 
 
 
 async def test_reconnect_follows_the_policys_delays(autojump_clock: Clock) -> None:
-    """Without ``delay`` those of the policy are used, with it its own; 0 is at once."""
+    """Without ``delay`` those of the policy are used, otherwise its own; 0 is immediate."""
     net = MemoryTransport()
     for _ in range(4):
         net.refuse_next()
@@ -128,7 +128,7 @@ async def test_reconnect_follows_the_policys_delays(autojump_clock: Clock) -> No
 
 
 async def test_reconnect_honours_a_retry_after(autojump_clock: Clock) -> None:
-    """Without ``delay`` the server's wish counts as it does for the policy."""
+    """Without ``delay`` Retry-After applies as for the policy."""
     net = MemoryTransport()
     net.refuse_next(refusal(503, Retry_After="100"))
     async with joined(net, Decides(Reconnect())):
@@ -151,7 +151,7 @@ async def test_delays_without_a_policy_begin_anew_too(autojump_clock: Clock) -> 
 
 
 async def test_reconnect_outlasts_the_policys_attempts(autojump_clock: Clock) -> None:
-    """The hook's word counts more than ``max_attempts``."""
+    """The hook overrides ``max_attempts``."""
     net = MemoryTransport()
     for _ in range(5):
         net.refuse_next()
@@ -161,7 +161,7 @@ async def test_reconnect_outlasts_the_policys_attempts(autojump_clock: Clock) ->
 
 
 async def test_reconnect_changes_address_and_headers_for_good(autojump_clock: Clock) -> None:
-    """From then on, also for attempts that it says nothing about."""
+    """For all later attempts, also those without headers of their own."""
     net = MemoryTransport()
     decides = Decides(
         Reconnect(url="ws://b.test/", delay=0),
@@ -179,7 +179,7 @@ async def test_reconnect_changes_address_and_headers_for_good(autojump_clock: Cl
 
 
 async def test_reconnect_replaces_functions_too(autojump_clock: Clock) -> None:
-    """An address from the hook is the address, whatever the function would say."""
+    """A URL from the hook replaces the function."""
     net, decides = MemoryTransport(), Decides(Reconnect(url="ws://b.test/", delay=0))
     async with joined(net, decides, url=lambda: URL):
         await drop(await net.accept())
@@ -198,13 +198,13 @@ async def test_reconnect_replaces_functions_too(autojump_clock: Clock) -> None:
     ],
 )
 def test_a_bad_decision_is_refused(make: Callable[[], Reconnect]) -> None:
-    """Where it is made, with a word on what is wrong."""
+    """At its construction, with the reason."""
     with pytest.raises(InvalidOption):
         make()
 
 
 async def test_a_bad_address_from_the_hook_ends_it(autojump_clock: Clock) -> None:
-    """It is a failed attempt, told to the hook, and final."""
+    """It is a failed attempt, reported to the hook, and final."""
     net, decides = MemoryTransport(), Decides(Reconnect(url="http://b.test/", delay=0))
     async with joined(net, decides) as conn:
         await drop(await net.accept())
@@ -213,7 +213,7 @@ async def test_a_bad_address_from_the_hook_ends_it(autojump_clock: Clock) -> Non
 
 
 async def test_every_loss_is_told_once_with_its_attempt(autojump_clock: Clock) -> None:
-    """Refused, closed and lost, in order; the end is told to ``terminate`` too, once."""
+    """Refused, closed and lost, in order; ``terminate`` gets the end once."""
     net, notes = MemoryTransport(), Notes()
     net.refuse_next()
     async with joined(net, notes) as conn:
@@ -224,8 +224,8 @@ async def test_every_loss_is_told_once_with_its_attempt(autojump_clock: Clock) -
         await remote_close(await net.accept(), 1000, "done")
         with pytest.raises(ConnectionClosedOK):
             await conn.receive()
-    told = [(type(loss), loss.attempt) for loss in notes.losses]
-    assert told == [
+    losses = [(type(loss), loss.attempt) for loss in notes.losses]
+    assert losses == [
         (HandshakeFailed, 1), (RemoteClose, 2), (ConnectionLost, 3),
         (HandshakeFailed, 4), (RemoteClose, 5),
     ]  # fmt: skip
@@ -245,7 +245,7 @@ async def test_our_own_close_is_told_and_can_be_overruled_by_nobody(
 
 
 async def test_an_async_decision(autojump_clock: Clock) -> None:
-    """``handle_disconnect`` may take its time; messages queue meanwhile."""
+    """``handle_disconnect`` may wait; messages are queued meanwhile."""
 
     class Slow(Notes):
         async def handle_disconnect(self, reason: Disconnect, state: int) -> Any:
@@ -265,7 +265,7 @@ async def test_an_async_decision(autojump_clock: Clock) -> None:
 
 @pytest.mark.parametrize("end", ["aclose", "abort"])
 async def test_an_end_during_the_decision(end: str, autojump_clock: Clock) -> None:
-    """A hook that takes for ever holds nobody up beyond ``close_timeout``, or ``abort``."""
+    """A hook that never returns is bounded by ``close_timeout`` and ended by ``abort``."""
 
     class Slow(Notes):
         async def handle_disconnect(self, reason: Disconnect, state: int) -> Any:
@@ -286,7 +286,7 @@ async def test_an_end_during_the_decision(end: str, autojump_clock: Clock) -> No
 
 
 async def test_status_during_the_decision(autojump_clock: Clock) -> None:
-    """There is no link while an async hook makes up its mind: a ping raises, and does not hang."""
+    """There is no link while an async hook decides: a ping raises instead of waiting."""
 
     class Slow(Notes):
         async def handle_disconnect(self, reason: Disconnect, state: int) -> Any:
@@ -303,7 +303,7 @@ async def test_status_during_the_decision(autojump_clock: Clock) -> None:
 
 
 async def test_a_decision_that_raises_ends_it(autojump_clock: Clock) -> None:
-    """The hook's exception comes out of the block, and nobody dials again."""
+    """The block raises the hook's exception, and no attempt follows."""
     error = ValueError("undecided")
 
     class Broken(Notes):
@@ -321,7 +321,7 @@ async def test_a_decision_that_raises_ends_it(autojump_clock: Clock) -> None:
 
 
 async def test_a_retryable_that_raises_ends_it(autojump_clock: Clock) -> None:
-    """It is the program's error, and comes out of the block."""
+    """It is an error of the application, raised by the block."""
 
     def broken(reason: Disconnect) -> bool:
         raise KeyError("retryable")

@@ -1,4 +1,4 @@
-"""discard_unsent(): what must not leave late does not."""
+"""discard_unsent(): messages that must not be sent late."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trioglock.disconnect import Disconnect
 
 
 class Trader(Notes):
-    """Takes its orders back when the connection is lost."""
+    """Discards queued orders when the connection is lost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Trader(Notes):
 
 
 async def test_what_is_taken_back_is_not_sent(autojump_clock: Clock) -> None:
-    """All that is queued comes back, oldest first; what is sent later leaves."""
+    """Returns all queued messages, oldest first; later ones are sent."""
     net = MemoryTransport()
     async with joined(net) as conn:
         await drop(await net.accept())
@@ -42,7 +42,7 @@ async def test_what_is_taken_back_is_not_sent(autojump_clock: Clock) -> None:
 
 
 async def test_a_hook_takes_back_what_an_outage_would_delay(autojump_clock: Clock) -> None:
-    """In handle_disconnect; what is being written is in doubt, and not taken back."""
+    """In handle_disconnect; a message that is being written is in doubt, and not returned."""
     net, trader = MemoryTransport(capacity=0), Trader()
     async with joined(net, trader) as conn:
         far = await net.accept()
@@ -56,7 +56,7 @@ async def test_a_hook_takes_back_what_an_outage_would_delay(autojump_clock: Cloc
 
 
 async def test_a_flush_of_what_was_taken_back_raises(autojump_clock: Clock) -> None:
-    """It was not written; a flush of what comes after it succeeds."""
+    """It was not written; a flush of later messages succeeds."""
     net = MemoryTransport()
     flushed: list[str] = []
     async with joined(net) as conn, trio.open_nursery() as nursery:
@@ -80,7 +80,7 @@ async def test_a_flush_of_what_was_taken_back_raises(autojump_clock: Clock) -> N
 
 
 async def test_senders_who_wait_get_the_room(autojump_clock: Clock) -> None:
-    """Taking back makes room in the send queue."""
+    """Discarding frees the send queue."""
     net = MemoryTransport()
     async with joined(net, write_limit=4) as conn, trio.open_nursery() as nursery:
         await drop(await net.accept())
@@ -92,7 +92,7 @@ async def test_senders_who_wait_get_the_room(autojump_clock: Clock) -> None:
 
 
 async def test_taking_back_at_the_end_leaves_nothing_unsent(autojump_clock: Clock) -> None:
-    """ConnectionClosed.unsent is what the program has not taken back."""
+    """ConnectionClosed.unsent has the messages that were not discarded."""
 
     class Stops(Trader):
         def handle_disconnect(self, reason: Disconnect, state: int) -> Any:

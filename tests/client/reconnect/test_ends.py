@@ -51,7 +51,7 @@ every_moment = pytest.mark.parametrize(
 
 
 def url_that_hangs() -> Any:
-    """The address for the first attempt; the next one waits for ever."""
+    """The URL for the first attempt; the next one waits indefinitely."""
     asked = iter([True])
 
     async def url() -> str:
@@ -68,7 +68,7 @@ def between_links(net: MemoryTransport, notes: Notes) -> Any:
 
 
 def assert_ended(notes: Notes, net: MemoryTransport, kind: type[Disconnect], at: float) -> None:
-    """One end, told once, at once, and no further attempt."""
+    """One end, reported once and immediately, and no further attempt."""
     assert [type(end) for end in notes.ends] == [kind]
     assert len(net.dialed) == 1
     assert trio.current_time() - at <= 1
@@ -76,7 +76,7 @@ def assert_ended(notes: Notes, net: MemoryTransport, kind: type[Disconnect], at:
 
 @every_moment
 async def test_aclose_without_a_link(moment: Moment, autojump_clock: Clock) -> None:
-    """It ends at once: there is nobody to shake hands with. What was queued is told."""
+    """It ends immediately, without a closing handshake. Queued messages are in ``unsent``."""
     net, notes = MemoryTransport(), Notes()
     async with between_links(net, notes) as conn:
         await moment(net, conn)
@@ -92,7 +92,7 @@ async def test_aclose_without_a_link(moment: Moment, autojump_clock: Clock) -> N
 
 @every_moment
 async def test_abort_without_a_link(moment: Moment, autojump_clock: Clock) -> None:
-    """It ends at once, and wakes whoever waits."""
+    """It ends immediately, and wakes every waiter."""
     net, notes = MemoryTransport(), Notes()
     async with between_links(net, notes) as conn, trio.open_nursery() as nursery:
 
@@ -122,7 +122,7 @@ async def test_leaving_the_block_without_a_link(moment: Moment, autojump_clock: 
 async def test_an_exception_of_the_body_without_a_link(
     moment: Moment, autojump_clock: Clock
 ) -> None:
-    """It comes out as it was raised."""
+    """It is raised unchanged."""
     net, notes, error = MemoryTransport(), Notes(), ValueError("body")
     with pytest.raises(ValueError, match="body") as caught:
         async with between_links(net, notes) as conn:
@@ -135,7 +135,7 @@ async def test_an_exception_of_the_body_without_a_link(
 
 @every_moment
 async def test_a_cancel_without_a_link(moment: Moment, autojump_clock: Clock) -> None:
-    """It passes through at once."""
+    """It is raised immediately."""
     net, notes = MemoryTransport(), Notes()
     with trio.CancelScope() as scope:
         async with between_links(net, notes) as conn:
@@ -149,7 +149,7 @@ async def test_a_cancel_without_a_link(moment: Moment, autojump_clock: Clock) ->
 
 @every_moment
 async def test_a_crash_without_a_link(moment: Moment, autojump_clock: Clock) -> None:
-    """A background task that raises ends it at once, with its exception."""
+    """A background task that raises ends it immediately, with its exception."""
     net, notes, error = MemoryTransport(), Notes(), ValueError("task")
 
     async def crash() -> None:
@@ -166,7 +166,7 @@ async def test_a_crash_without_a_link(moment: Moment, autojump_clock: Clock) -> 
 
 
 async def test_a_cancel_during_the_first_connection(autojump_clock: Clock) -> None:
-    """In a pause or while dialling: nothing but the cancel comes out."""
+    """During a delay or an attempt: only Cancelled is raised."""
     for refusals in (0, 1):
         net = MemoryTransport()
         for _ in range(refusals):
@@ -181,7 +181,7 @@ async def test_a_cancel_during_the_first_connection(autojump_clock: Clock) -> No
 
 
 async def test_abort_inside_handle_disconnect(autojump_clock: Clock) -> None:
-    """A hook may end it on the spot through its stream's connection."""
+    """A hook may end it immediately through its ``info.connection``."""
 
     class Quits(Notes):
         def init_stream(self, info: ConnectionInfo) -> Any:

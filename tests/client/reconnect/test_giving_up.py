@@ -1,4 +1,4 @@
-"""The end of trying: what is final, what comes out, and that nobody dials afterwards."""
+"""The end of reconnecting: final reasons, the exceptions, and no further attempts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trioglock import (
 
 
 async def test_giving_up_later_closes_the_connection(autojump_clock: Clock) -> None:
-    """ConnectionClosedError tells why the last attempt failed, ReconnectFailed is its cause."""
+    """ConnectionClosedError has the reason of the last failure, ReconnectFailed is its cause."""
     net, notes = MemoryTransport(), Notes()
     async with joined(net, notes, reconnect=policy(max_attempts=3)) as conn:
         far = await net.accept()
@@ -64,7 +64,7 @@ async def test_what_was_queued_is_told_at_the_end(autojump_clock: Clock) -> None
 async def test_giving_up_on_a_server_that_went_away_is_an_error(
     comes_back: bool, autojump_clock: Clock
 ) -> None:
-    """1001 is no good end when another connection was wanted: the loop does not end quietly."""
+    """1001 is an error if reconnecting failed: the loop raises."""
     net = MemoryTransport()
     async with joined(net, reconnect=policy(max_attempts=3)) as conn:
         for _ in range(3 if comes_back else 1):
@@ -81,7 +81,7 @@ async def test_giving_up_on_a_server_that_went_away_is_an_error(
 
 
 async def test_a_final_refusal_later_closes_the_connection(autojump_clock: Clock) -> None:
-    """It is the cause that the error tells; nobody gave up."""
+    """The error has the reason, without ReconnectFailed."""
     net = MemoryTransport()
     async with joined(net) as conn:
         far = await net.accept()
@@ -95,7 +95,7 @@ async def test_a_final_refusal_later_closes_the_connection(autojump_clock: Clock
 
 
 async def test_a_remote_close_with_1000_is_final(autojump_clock: Clock) -> None:
-    """The peer is done: the loop ends quietly, and nobody dials again."""
+    """The peer has finished: the loop ends, and no attempt follows."""
     net = MemoryTransport()
     async with joined(net) as conn:
         await remote_close(await net.accept(), 1000, "done")
@@ -117,7 +117,7 @@ async def test_any_other_remote_close_is_not(code: int, autojump_clock: Clock) -
 
 
 async def test_the_decision_can_be_replaced(autojump_clock: Clock) -> None:
-    """``retryable`` sees each reason and has the policy's word."""
+    """``retryable`` gets each reason and decides."""
     seen: list[Disconnect] = []
 
     def retryable(reason: Disconnect) -> bool:
@@ -139,7 +139,7 @@ async def test_the_decision_can_be_replaced(autojump_clock: Clock) -> None:
 
 @pytest.mark.parametrize("end", ["leave", "aclose", "abort"])
 async def test_scenario_27_no_attempt_after_the_end(end: str, autojump_clock: Clock) -> None:
-    """Neither after a success nor once the program is done does anybody dial again."""
+    """No attempt follows a success or the end of the block."""
     net = MemoryTransport()
     net.refuse_next()
     async with joined(net, close_timeout=1) as conn:

@@ -1,4 +1,4 @@
-"""Links one after the other: the old one cannot disturb the new one, all else goes on as before."""
+"""Consecutive links: the old link cannot affect the new one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_scenario_24_an_old_pong_answers_no_new_ping(autojump_clock: Clock
 async def test_scenario_24_an_old_ping_does_not_expire_on_the_new_link(
     autojump_clock: Clock,
 ) -> None:
-    """A ping that was never answered is forgotten with its link: the new one has its own time."""
+    """An unanswered ping is dropped with its link: the new link has its own timeout."""
     net, notes = MemoryTransport(), Notes()
     async with joined(net, notes, ping_interval=10, ping_timeout=10) as conn:
         old = await net.accept()
@@ -94,7 +94,7 @@ async def test_pongs_for_the_old_link_are_not_sent_over_the_new(autojump_clock: 
 async def test_a_violation_of_the_old_link_leaves_the_new_one_alone(
     autojump_clock: Clock,
 ) -> None:
-    """The peer is told, and asked again over a new link."""
+    """The peer gets a Close frame, and a new link is opened."""
     notes = Notes()
     send, peers = trio.open_memory_channel[RawPeer](9)
 
@@ -165,7 +165,7 @@ async def test_overflow_works_after_a_reconnect(
 
 
 async def test_an_overflow_that_closes_is_no_loss(autojump_clock: Clock) -> None:
-    """It is our own close, so nobody reconnects."""
+    """It is our own close, so no reconnect follows."""
     net = MemoryTransport()
     async with joined(net, max_queue=1, overflow="close", close_timeout=1) as conn:
         await drop(await net.accept())
@@ -175,7 +175,7 @@ async def test_an_overflow_that_closes_is_no_loss(autojump_clock: Clock) -> None
 
 
 async def test_backpressure_works_after_a_reconnect(autojump_clock: Clock) -> None:
-    """A full receive queue holds the new link back as it did the old one, and lets it go again."""
+    """A full receive queue stops reading on the new link too, and resumes it."""
     net = MemoryTransport(capacity=1)
     words = [str(number) for number in range(10)]
     async with joined(net, max_queue=1) as conn, trio.open_nursery() as nursery:
@@ -193,7 +193,7 @@ async def test_backpressure_works_after_a_reconnect(autojump_clock: Clock) -> No
 
 
 async def test_the_heartbeat_of_a_quiet_new_link(autojump_clock: Clock) -> None:
-    """A peer that answers stays connected for ever, before and after a reconnect."""
+    """A peer that answers stays connected, before and after a reconnect."""
     async with (
         MockServer(memory=True) as server,
         connect(server.url, stream=server.open_stream, reconnect=policy()) as conn,
@@ -209,7 +209,7 @@ async def test_the_heartbeat_of_a_quiet_new_link(autojump_clock: Clock) -> None:
 
 
 async def test_two_losses_in_a_row(autojump_clock: Clock) -> None:
-    """A remote close, then a loss, then peace: each reason is told in its turn."""
+    """A remote close, then a loss, then success: each reason is reported in order."""
     net, notes = MemoryTransport(), Notes()
     async with joined(net, notes) as conn:
         await remote_close(await net.accept(), 1012, "restart")
@@ -222,7 +222,7 @@ async def test_two_losses_in_a_row(autojump_clock: Clock) -> None:
 
 
 async def test_a_full_inbox_holds_the_next_link_too(autojump_clock: Clock) -> None:
-    """That the gates were opened for the peer's close is forgotten with that link."""
+    """Reading without a limit after the peer's close ends with that link."""
     net = MemoryTransport()
     async with joined(net, max_queue=2) as conn:
         await remote_close(await net.accept(), 1012)

@@ -1,4 +1,4 @@
-"""Outages: what survives them, what waits for their end, and what nobody can tell afterwards."""
+"""Outages: what survives them, what waits for their end, and what remains in doubt."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_the_inbox_survives(autojump_clock: Clock) -> None:
 
 
 async def test_a_full_inbox_does_not_lose_what_had_arrived(autojump_clock: Clock) -> None:
-    """A slow program gets all of the old link before anything of the new one."""
+    """A slow application receives the messages of the old link before those of the new one."""
     net = MemoryTransport(capacity=2)
     got: list[str] = []
 
@@ -75,7 +75,7 @@ async def test_a_full_inbox_does_not_lose_what_had_arrived(autojump_clock: Clock
 
 
 async def test_a_waiting_receiver_gets_what_the_new_link_brings(autojump_clock: Clock) -> None:
-    """``receive`` does not notice the outage at all."""
+    """``receive`` waits through the outage."""
     net = MemoryTransport()
     got: list[Any] = []
     async with joined(net) as conn, trio.open_nursery() as nursery:
@@ -129,7 +129,7 @@ async def test_the_mailbox_works_during_an_outage(autojump_clock: Clock) -> None
 
 
 async def test_messages_of_an_outage_go_out_in_order(autojump_clock: Clock) -> None:
-    """They are queued at once, and sent over the new link before later ones."""
+    """They are queued immediately, and sent over the new link before later ones."""
     net = MemoryTransport()
     async with joined(net) as conn:
         await outage(net, conn)
@@ -178,7 +178,7 @@ async def test_what_waits_behind_a_remote_close_goes_to_the_next_link(
 
 
 async def test_send_waits_for_room_during_an_outage(autojump_clock: Clock) -> None:
-    """The send queue is bounded then as well: ``send`` waits, ``send_nowait`` refuses."""
+    """The send queue is bounded during an outage: ``send`` waits, ``send_nowait`` raises."""
     net = MemoryTransport()
     async with joined(net, write_limit=10) as conn:
         await outage(net, conn)
@@ -232,7 +232,7 @@ async def test_a_ping_needs_a_link(autojump_clock: Clock) -> None:
         assert not [f for f in await frames(await net.accept()) if isinstance(f, Ping)]
 
 
-# What cannot be told.
+# Messages in doubt.
 
 
 async def test_what_was_being_written_is_in_doubt(autojump_clock: Clock) -> None:
@@ -254,7 +254,7 @@ async def test_what_was_being_written_is_in_doubt(autojump_clock: Clock) -> None
 
 
 async def test_a_flush_of_what_is_in_doubt_raises(autojump_clock: Clock) -> None:
-    """Nobody can tell whether it arrived: ``flush`` does not pretend to."""
+    """Whether it arrived is unknown, so ``flush`` raises."""
     net = MemoryTransport(capacity=1)
     async with joined(net) as conn:
         far = await net.accept()

@@ -1,4 +1,4 @@
-"""What the tests share: callbacks that record, and a client of the mock network."""
+"""Callbacks that record their calls, and clients of the mock network."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 
 import trio
 
-from trioglock import Backoff, TrioWebsocketTransport
+from trioglock import Backoff
 from trioglock.protocols import gossip
 from trioglock.testing import MockGossipServer
 
-WIRES = ("memory", "native", "trio-websocket")
+SHORT_BACKOFF = Backoff(initial=0.05, multiplier=1, jitter="none", max_attempts=None)
 
-QUICK = Backoff(initial=0.05, multiplier=1, jitter="none", max_attempts=None)
+FLAGS = ("players", "tells", "games", "achievements", "system")
 
 
-class Record(
-    gossip.Core,
-    gossip.Players,
-    gossip.Tells,
-    gossip.Games,
-    gossip.Achievements,
-    gossip.System,
+class Recorder(
+    gossip.ChannelsCallbacks,
+    gossip.PlayersCallbacks,
+    gossip.TellsCallbacks,
+    gossip.GamesCallbacks,
+    gossip.AchievementsCallbacks,
+    gossip.SystemCallbacks,
 ):
-    """Every callback leaves its name and arguments here, in order."""
+    """Records the name and arguments of each call, in order."""
 
     user_agent = "Recorder 1.0"
     channels = ("gossip",)
@@ -33,80 +33,78 @@ class Record(
         self.calls: list[tuple[Any, ...]] = []
         self._called = trio.Event()
 
-    def note(self, *call: Any) -> None:
+    def record(self, *call: Any) -> None:
         self.calls.append(call)
         self._called.set()
         self._called = trio.Event()
 
     async def expect(self, *call: Any) -> tuple[Any, ...]:
-        """Wait for a callback with these first values; what came before it is dropped."""
+        """Wait for a call that begins with these values; drop it and the calls before it."""
         while True:
-            for index, done in enumerate(self.calls):
-                if done[: len(call)] == call:
+            for index, recorded in enumerate(self.calls):
+                if recorded[: len(call)] == call:
                     del self.calls[: index + 1]
-                    return done
+                    return recorded
             await self._called.wait()
 
-    def message_broadcast(self, message: gossip.Message) -> Any:
-        self.note("message", message)
+    def message_broadcast(self, message: gossip.ChannelMessage) -> Any:
+        self.record("message", message)
 
     def player_signed_in(self, game: str, name: str) -> None:
-        self.note("in", game, name)
+        self.record("signed in", game, name)
 
     async def player_signed_out(self, game: str, name: str) -> None:
-        self.note("out", game, name)
+        self.record("signed out", game, name)
 
     def players_updated(self, game: str, players: tuple[str, ...]) -> None:
-        self.note("players", game, players)
+        self.record("players", game, players)
 
     def tell_received(self, tell: gossip.Tell) -> None:
-        self.note("tell", tell)
+        self.record("tell", tell)
 
     def game_connected(self, game: str) -> None:
-        self.note("connected", game)
+        self.record("game connected", game)
 
     def game_disconnected(self, game: str) -> None:
-        self.note("gone", game)
+        self.record("game disconnected", game)
 
     def game_updated(self, game: gossip.Game) -> None:
-        self.note("game", game)
+        self.record("game", game)
 
     def achievements_synced(self, achievements: tuple[gossip.Achievement, ...]) -> None:
-        self.note("achievements", achievements)
+        self.record("achievements", achievements)
 
     def authenticated(self, version: str) -> None:
-        self.note("authenticated", version)
+        self.record("authenticated", version)
 
     def disconnected(self, reason: Any) -> None:
-        self.note("disconnected", reason)
+        self.record("disconnected", reason)
 
     def restarting(self, downtime: float) -> None:
-        self.note("restarting", downtime)
+        self.record("restarting", downtime)
 
     def refused(self, event: str, error: str) -> None:
-        self.note("refused", event, error)
+        self.record("refused", event, error)
 
     def event_received(self, event: Any) -> None:
-        self.note("event", event)
+        self.record("event", event)
 
 
-FLAGS = ("players", "tells", "games", "achievements", "system")
-
-
-def join(
+def open_client(
     server: MockGossipServer,
-    record: Record | None = None,
+    recorder: Recorder | None = None,
     *,
-    wire: str = "memory",
     flags: tuple[str, ...] = FLAGS,
     **options: Any,
 ) -> AbstractAsyncContextManager[gossip.Client]:
-    """A client with all flags, over one of the WIRES."""
-    core = record or Record()
-    given: dict[str, Any] = {"core": core, "client_id": "id", "client_secret": "secret"}
-    given |= dict.fromkeys(flags, core)
-    if wire == "memory":
-        given["stream"] = server.open_stream
-    elif wire == "trio-websocket":
-        given["transport"] = TrioWebsocketTransport()
-    return gossip.connect(server.url, **{"reconnect": QUICK, **given, **options})
+    """Connect a client in memory, by default with all flags."""
+    callbacks = recorder or Recorder()
+    given: dict[str, Any] = {
+        "client_id": "id",
+        "client_secret": "secret",
+        "reconnect": SHORT_BACKOFF,
+        "stream": server.open_stream,
+        "channels": callbacks,
+        **dict.fromkeys(flags, callbacks),
+    }
+    return gossip.connect(server.url, **{**given, **options})

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.protocols.gossip.helpers import Record, join
+from tests.protocols.gossip.helpers import Recorder, open_client
 from trioglock import Connection, ConnectionClosed, connect
 from trioglock.protocols import gossip
 from trioglock.testing import MockGossipGame, MockGossipServer
@@ -113,16 +113,18 @@ async def test_the_rate_limit(autojump_clock: MockClock) -> None:
 
 async def test_two_games_meet(autojump_clock: MockClock) -> None:
     """Clients see each other: channels, sign-ins, tells, status, coming and going."""
-    ours, theirs = Record(), Record()
+    ours, theirs = Recorder(), Recorder()
     async with MockGossipServer(memory=True) as server:
         server.clients["other"] = ("password", "Other")
-        async with join(server, ours) as client:
-            async with join(server, theirs, client_id="other", client_secret="password") as other:
-                await ours.expect("connected", "Other")
+        async with open_client(server, ours) as client:
+            async with open_client(
+                server, theirs, client_id="other", client_secret="password"
+            ) as other:
+                await ours.expect("game connected", "Other")
                 await client.sign_in("Bob")
-                await theirs.expect("in", "Test Game", "Bob")
+                await theirs.expect("signed in", "Test Game", "Bob")
                 await other.sign_in("Kim")
-                await ours.expect("in", "Other", "Kim")
+                await ours.expect("signed in", "Other", "Kim")
                 await other.broadcast("gossip", "Kim", "hi")
                 _, message = await ours.expect("message")
                 assert (message.game, message.name, message.message) == ("Other", "Kim", "hi")
@@ -134,14 +136,14 @@ async def test_two_games_meet(autojump_clock: MockClock) -> None:
                 assert (game.user_agent, game.players_online_count) == ("Recorder 1.0", 1)
                 assert await other.fetch_players("Test Game") == ("Bob",)
                 await other.sign_out("Kim")
-                await ours.expect("out", "Other", "Kim")
-            await ours.expect("gone", "Other")
+                await ours.expect("signed out", "Other", "Kim")
+            await ours.expect("game disconnected", "Other")
             assert client.games() == {}
 
 
 async def test_its_script(autojump_clock: MockClock) -> None:
     """Games that seem to be there, failures and silence on demand, events by name."""
-    async with MockGossipServer(memory=True) as server, join(server) as client:
+    async with MockGossipServer(memory=True) as server, open_client(server) as client:
         await server.add_game(MockGossipGame(name="A"))
         await server.sign_in("A", "x")
         await server.sign_in("A", "x")
@@ -151,7 +153,7 @@ async def test_its_script(autojump_clock: MockClock) -> None:
         assert {name: game.players for name, game in server.games.items()} == {"A": [], "B": ["y"]}
         assert await client.fetch_players("B") == ("y",)
         server.fail("channels/subscribe", "no")
-        with pytest.raises(gossip.SubscribeFailed, match="no"):
+        with pytest.raises(gossip.RequestFailed, match="no"):
             await client.subscribe("testing")
         await client.subscribe("testing")
         asked = [await server.expect("channels/subscribe") for _ in range(2)]
@@ -165,7 +167,10 @@ async def test_the_plugin_has_it_as_a_fixture(mock_gossip_server: MockGossipServ
     """``mock_gossip_server``, on a port of its own."""
     with trio.fail_after(5):
         async with gossip.connect(
-            mock_gossip_server.url, client_id="id", client_secret="secret", core=gossip.Core()
+            mock_gossip_server.url,
+            client_id="id",
+            client_secret="secret",
+            channels=gossip.ChannelsCallbacks(),
         ) as client:
             await client.subscribe("testing")
             assert (await mock_gossip_server.expect("channels/subscribe"))["payload"][

@@ -221,7 +221,7 @@ def test_a_bomb_is_not_inflated() -> None:
 
 
 def test_endless_fragments_that_inflate_to_nothing_cost_no_memory() -> None:
-    """Nor does a message whose compressed fragments never say anything."""
+    """Nor does a message of empty compressed fragments."""
     decoder = inflating()
     decoder.feed(frame(BINARY, packed(b"begun", b"")[0], fin=False, rsv=RSV1))
     empty = frame(CONT, b"\x00\x00\x00\xff\xff", fin=False) * 1000

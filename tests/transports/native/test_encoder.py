@@ -1,4 +1,4 @@
-"""The encoder: every frame in its shortest legal form, masked where the role says so."""
+"""The encoder: every frame in its shortest legal form, masked for a client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.transports.native.frame_bytes import (
     new_deflate,
 )
 from trioglock.frames import Close, Frame, Ping, Pong, PreparedMessage
-from trioglock.transports.native import Encoder, masking
+from trioglock.transports.native import Encoder, fast_path
 
 CONVERSATION: list[Frame] = [
     "text ☃", b"\x00binary\xff", "", b"", Ping(), Ping(b"p" * 125), Pong(b"answer"), "x" * 126,
@@ -81,8 +81,10 @@ def test_frames_leave_in_one_piece_and_in_order() -> None:
 def test_our_decoder_reads_what_we_send(mask: bool, deflate: bool) -> None:
     """Both roles, compressed and not."""
     encoder = Encoder(mask=mask, deflate=new_deflate() if deflate else None)
-    said = [item.message if isinstance(item, PreparedMessage) else item for item in CONVERSATION]
-    assert decode([encoder.encode(CONVERSATION)], masked=mask, deflate=deflate) == said
+    expected = [
+        item.message if isinstance(item, PreparedMessage) else item for item in CONVERSATION
+    ]
+    assert decode([encoder.encode(CONVERSATION)], masked=mask, deflate=deflate) == expected
 
 
 @pytest.mark.parametrize("mask", [True, False])
@@ -166,13 +168,15 @@ def test_what_is_no_frame_is_a_bug_of_ours(item: object) -> None:
 def test_masking_works_without_the_compiled_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where websockets has no C code, its Python function masks the same."""
     monkeypatch.setitem(sys.modules, "websockets.speedups", None)
-    spec = importlib.util.spec_from_file_location("masking_in_python", masking.__file__)
+    spec = importlib.util.spec_from_file_location(
+        "trioglock.transports.native.fast_path_in_python", fast_path.__file__
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.apply_mask is not masking.apply_mask
+    assert module.apply_mask is not fast_path.apply_mask
     for length in (0, 1, 4, 1001):
         payload = bytes(n % 256 for n in range(length))
         assert module.apply_mask(payload, KEY) == apply_key(payload)
-        assert masking.apply_mask(payload, KEY) == apply_key(payload)
+        assert fast_path.apply_mask(payload, KEY) == apply_key(payload)

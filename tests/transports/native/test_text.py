@@ -49,7 +49,7 @@ def test_bad_text_is_refused_at_its_first_bad_byte(payload: bytes, bad: int, mas
 
 
 def first_bad_byte(chunks: Iterable[bytes], *, masked: bool) -> int:
-    """The number of the chunk at which a decoder says 1007."""
+    """The number of the chunk at which a decoder reports 1007."""
     decoder = Decoder(masked=masked, max_size=None, deflate=None)
     for number, chunk in enumerate(chunks):
         match decoder.feed(chunk):
@@ -85,7 +85,7 @@ def test_what_is_no_text_in_utf8_is_fine_in_binary(masked: bool) -> None:
 
 
 def test_the_words_of_a_violation_do_not_depend_on_chunks() -> None:
-    """The peer is told the same, however its bytes happened to arrive."""
+    """The result does not depend on how the bytes are cut."""
     data = frame(TEXT, b"ok") + frame(TEXT, b"ab\xff")
     whole = Decoder(masked=False, max_size=None, deflate=None).feed(data)
     decoder = Decoder(masked=False, max_size=None, deflate=None)

@@ -35,7 +35,7 @@ _silent.disabled = True
 
 
 class Inflater(PerMessageDeflate):
-    """The library's extension; it says so instead of losing all that follows a final block."""
+    """The library's extension, with an error instead of losing data behind a final block."""
 
     ended = False
 
@@ -206,11 +206,11 @@ def assert_agreement(chunks: list[bytes], *, masked: bool, deflate: bool) -> Non
         #    what comes out is the same.
         case Violation(1009) if deflate and last.length > library.room:
             assert ours[: len(before)] == before, (ours, theirs)
-        # 6. Compressed blocks may say that they are the last. We refuse them inside a message, and
+        # 6. Compressed blocks may be marked as the last. We refuse them inside a message, and
         #    go on after them between messages; the library would hand up empty messages.
         case Violation(1002) if library.inflater.ended:
             assert ours[: len(before)] == before, (ours, theirs)
-        # 7. A Close frame between fragments ends the connection in good order for us.
+        # 7. A Close frame between fragments ends the connection cleanly for us.
         case Violation(1002) if last.legal and last.first == FIN | CLOSE:
             assert ours[:-1] == before, (ours, theirs)
             assert isinstance(ours[-1], Close), (ours, theirs)

@@ -1,54 +1,46 @@
 """A client of the Gossip network (Grapevine 2.x): chat between games."""
 
-from .callbacks import Achievements, Core, Games, Players, System, Tells
+from .callbacks import (
+    AchievementsCallbacks,
+    ChannelsCallbacks,
+    GamesCallbacks,
+    PlayersCallbacks,
+    SystemCallbacks,
+    TellsCallbacks,
+)
 from .client import Client
 from .connect import BACKOFF, GRAPEVINE, connect
 from .errors import (
     AuthenticationFailed,
-    GameOffline,
     GossipError,
     NotSubscribed,
     NotSupported,
     Offline,
-    RateLimited,
-    ReceiverOffline,
     RequestFailed,
-    SenderOffline,
-    SubscribeFailed,
-    TellFailed,
-    TellsNotSupported,
-    UnknownGame,
 )
-from .values import Achievement, Game, Message, Phase, Tell
+from .messages import Achievement, ChannelMessage, Game, Tell
+from .state import ClientStatus
 
 __all__ = [
     "BACKOFF",
     "GRAPEVINE",
     "Achievement",
-    "Achievements",
+    "AchievementsCallbacks",
     "AuthenticationFailed",
+    "ChannelMessage",
+    "ChannelsCallbacks",
     "Client",
-    "Core",
+    "ClientStatus",
     "Game",
-    "GameOffline",
-    "Games",
+    "GamesCallbacks",
     "GossipError",
-    "Message",
     "NotSubscribed",
     "NotSupported",
     "Offline",
-    "Phase",
-    "Players",
-    "RateLimited",
-    "ReceiverOffline",
+    "PlayersCallbacks",
     "RequestFailed",
-    "SenderOffline",
-    "SubscribeFailed",
-    "System",
+    "SystemCallbacks",
     "Tell",
-    "TellFailed",
-    "Tells",
-    "TellsNotSupported",
-    "UnknownGame",
+    "TellsCallbacks",
     "connect",
 ]

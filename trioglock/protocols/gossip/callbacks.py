@@ -1,148 +1,231 @@
-"""The callbacks: one object for each flag that a game opts into.
+"""The callbacks of a game: one class for each flag, and the task that calls them.
 
-Every callback may be ``def`` or ``async def``, and may use the client. They run in a task of
-their own, one at a time, in the order of what happened. What one raises comes out of the block.
+Every callback may be ``def`` or ``async def`` and may use the client. Callbacks run one at a time,
+in the order of the events, in a task of their own. An exception raised by a callback comes out of
+the ``async with`` statement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import trio
+
 from ...disconnect import Disconnect
-from .values import Achievement, Game, Message, Tell
+from ...errors import BadHookResult
+from .messages import Achievement, ChannelMessage, Game, Tell
+from .state import Notify
 
-__all__ = ["Achievements", "Core", "Games", "Players", "System", "Tells"]
+__all__ = [
+    "AchievementsCallbacks",
+    "CallbackQueue",
+    "CallbackResult",
+    "ChannelsCallbacks",
+    "GamesCallbacks",
+    "PlayersCallbacks",
+    "SystemCallbacks",
+    "TellsCallbacks",
+]
 
-Done: TypeAlias = Awaitable[object] | object
-"""Every callback may be ``def`` or ``async def``; what it returns is ignored."""
+CallbackResult: TypeAlias = Awaitable[object] | object
+"""Every callback may be ``def`` or ``async def``; its return value is ignored."""
 
 
-class Core:
-    """The flag ``channels``, the only one that every game has."""
+class ChannelsCallbacks:
+    """The flag ``channels``, which every game has."""
 
     user_agent: str = "trioglock"
-    """The game's software and its version, such as ``"ExVenture 0.27"``."""
+    """The name and version of the game's software, such as ``"ExVenture 0.27"``."""
     channels: Sequence[str] = ()
-    """Subscribed to from the beginning: 3 to 15 letters, ``_`` or ``-``."""
+    """The channels to subscribe to from the start: 3 to 15 letters, ``_`` or ``-``."""
 
     def players(self) -> Sequence[str] | None:
-        """The names of the players who are online; asked for at each heartbeat, so be quick.
+        """Called at each heartbeat of the server. It must be a fast, plain function.
 
-        Plain only. Default: those whom ``sign_in()`` and ``sign_out()`` told of.
+        Returns:
+            The names of the players who are online. Default: the players given to ``sign_in()``.
         """
         return None
 
-    def message_broadcast(self, message: Message) -> Done:
-        """Somebody said something on a channel.
+    def message_broadcast(self, message: ChannelMessage) -> CallbackResult:
+        """Called for each message on a subscribed channel.
 
         Args:
-            message: where, who and what.
+            message: the message.
         """
 
 
-class Players:
-    """The flag ``players``: who is online elsewhere."""
+class PlayersCallbacks:
+    """The flag ``players``: the players of other games."""
 
-    def player_signed_in(self, game: str, name: str) -> Done:
-        """A player of another game has signed in.
-
-        Args:
-            game: its short name.
-            name: the player's.
-        """
-
-    def player_signed_out(self, game: str, name: str) -> Done:
-        """A player of another game has signed out.
+    def player_signed_in(self, game: str, name: str) -> CallbackResult:
+        """Called when a player of another game has signed in.
 
         Args:
-            game: its short name.
-            name: the player's.
+            game: the short name of the game.
+            name: the name of the player.
         """
 
-    def players_updated(self, game: str, players: tuple[str, ...]) -> Done:
-        """The whole list of a game's players, as the periodic status tells.
+    def player_signed_out(self, game: str, name: str) -> CallbackResult:
+        """Called when a player of another game has signed out.
 
         Args:
-            game: its short name.
-            players: their names.
+            game: the short name of the game.
+            name: the name of the player.
+        """
+
+    def players_updated(self, game: str, players: tuple[str, ...]) -> CallbackResult:
+        """Called for each game in the periodic status.
+
+        Args:
+            game: the short name of the game.
+            players: the names of all its players who are online.
         """
 
 
-class Tells:
+class TellsCallbacks:
     """The flag ``tells``: private messages between games."""
 
-    def tell_received(self, tell: Tell) -> Done:
-        """A player of another game says something to one of ours.
+    def tell_received(self, tell: Tell) -> CallbackResult:
+        """Called for each private message to a player of this game.
 
         Args:
-            tell: from whom, to whom, and what.
+            tell: the message.
         """
 
 
-class Games:
-    """The flag ``games``: which games there are."""
+class GamesCallbacks:
+    """The flag ``games``: the other games."""
 
-    def game_connected(self, game: str) -> Done:
-        """A game has come online.
-
-        Args:
-            game: its short name.
-        """
-
-    def game_disconnected(self, game: str) -> Done:
-        """A game has gone offline.
+    def game_connected(self, game: str) -> CallbackResult:
+        """Called when a game has come online.
 
         Args:
             game: its short name.
         """
 
-    def game_updated(self, game: Game) -> Done:
-        """What a game tells of itself, as the periodic status has it.
+    def game_disconnected(self, game: str) -> CallbackResult:
+        """Called when a game has gone offline.
 
         Args:
-            game: all of it.
+            game: its short name.
+        """
+
+    def game_updated(self, game: Game) -> CallbackResult:
+        """Called for each game in the periodic status.
+
+        Args:
+            game: the details of the game.
         """
 
 
-class Achievements:
-    """The flag ``achievements``: what players of our game can achieve."""
+class AchievementsCallbacks:
+    """The flag ``achievements``: the achievements of this game."""
 
-    def achievements_synced(self, achievements: tuple[Achievement, ...]) -> Done:
-        """All that the network knows, after each authentication and each ``sync()``.
+    def achievements_synced(self, achievements: tuple[Achievement, ...]) -> CallbackResult:
+        """Called after each authentication and each ``sync_achievements()``.
 
         Args:
-            achievements: each with its key.
+            achievements: all achievements that the network knows, with their keys.
         """
 
 
-class System:
-    """No flag: what happens to the connection itself."""
+class SystemCallbacks:
+    """No flag: the connection itself."""
 
-    def authenticated(self, version: str) -> Done:
-        """The server has let us in; it speaks ``version`` of the protocol."""
+    def authenticated(self, version: str) -> CallbackResult:
+        """Called when the server has accepted the credentials.
 
-    def disconnected(self, reason: Disconnect) -> Done:
-        """The link has ended, or an attempt has failed.
+        Args:
+            version: the protocol version of the server.
+        """
+
+    def disconnected(self, reason: Disconnect) -> CallbackResult:
+        """Called when the link has ended or an attempt to connect has failed.
 
         Args:
             reason: a typed value, see :mod:`trioglock.disconnect`.
         """
 
-    def restarting(self, downtime: float) -> Done:
-        """The server will restart, and wants us back in ``downtime`` seconds."""
-
-    def refused(self, event: str, error: str) -> Done:
-        """The server refused something that no call waits for.
+    def restarting(self, downtime: float) -> CallbackResult:
+        """Called when the server announces a restart.
 
         Args:
-            event: its name; "" if the server told none.
-            error: the server's words.
+            downtime: the seconds after which the client reconnects.
         """
 
-    def event_received(self, event: Mapping[str, Any]) -> Done:
-        """An event that is none of the protocol's.
+    def refused(self, event: str, error: str) -> CallbackResult:
+        """Called for a failure that answers no call.
+
+        Args:
+            event: the name of the event; "" if the server does not name it.
+            error: the server's text.
+        """
+
+    def event_received(self, event: Mapping[str, Any]) -> CallbackResult:
+        """Called for an event that the protocol does not define.
 
         Args:
             event: the decoded object.
         """
+
+
+class CallbackQueue:
+    """Calls the callbacks in a task; when it is full, the oldest call is dropped.
+
+    Args:
+        callbacks: the object for each flag; other flags are ignored.
+        limit: the maximum number of waiting calls.
+    """
+
+    def __init__(self, callbacks: Mapping[str, object], limit: int) -> None:
+        self.dropped: int = 0
+        """The number of calls that were dropped."""
+        self._callbacks = callbacks
+        self._limit = limit
+        self._waiting: deque[Notify] = deque()
+        self._added = trio.lowlevel.ParkingLot()
+
+    def put(self, notify: Notify) -> None:
+        """Queue a call."""
+        if notify.flag not in self._callbacks:
+            return
+        if len(self._waiting) >= self._limit:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append(notify)
+        self._added.unpark()
+
+    async def run(self) -> None:
+        """Call the callbacks one at a time; raise what they raise."""
+        while True:
+            while not self._waiting:
+                await self._added.park()
+            notify = self._waiting.popleft()
+            callback = getattr(self._callbacks[notify.flag], notify.callback)
+            result = callback(*notify.arguments)
+            if inspect.isawaitable(result):
+                await result
+            else:
+                await trio.lowlevel.checkpoint()
+
+    def players_online(self) -> list[str] | None:
+        """Return the result of the callback ``players``.
+
+        Raises:
+            BadHookResult: it is neither a list of names nor None.
+        """
+        channels = self._callbacks["channels"]
+        assert isinstance(channels, ChannelsCallbacks)
+        names = channels.players()
+        if names is None:
+            return None
+        is_list = isinstance(names, Iterable) and not isinstance(names, str)
+        if not is_list or not all(isinstance(name, str) for name in names):
+            raise BadHookResult(
+                f"{type(channels).__name__}.players must return a list of names, not {names!r}"
+            )
+        return list(names)

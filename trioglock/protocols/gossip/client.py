@@ -1,10 +1,11 @@
-"""``Client``: what a game does on the network."""
+"""``Client``: the calls of a game to the network."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,167 +14,183 @@ import trio
 from ...errors import InvalidOption
 from ...options import check_seconds
 from ...routing import RequestTimeout
-from . import achievements, core, games, machine, players, tells
-from .errors import Offline
-from .session import GossipSession, new_ref
+from .errors import NotSubscribed, NotSupported, Offline, RequestFailed
+from .messages import Achievement, Game, check_channel, check_text, format_time
 from .socket import GossipSocket
-from .state import State, Transition
-from .values import Achievement, Game, Phase, check_channel, check_text
+from .state import ClientStatus, without_channel
 
 __all__ = ["Client"]
 
 
 class Client:
-    """A game on the network; what ``async with gossip.connect(...) as client`` gives.
+    """A game on the network; the value of ``async with gossip.connect(...) as client``.
 
-    It outlives its links. While there is none, or the server has not let us in yet,
+    It outlives its links. While it is not online,
 
-    * ``subscribe``, ``unsubscribe``, ``sign_in`` and ``sign_out`` are remembered, return at once,
-      and take effect with the next authentication;
-    * ``who``, ``games``, ``channels`` and ``players`` tell what was last known;
-    * everything else raises :class:`Offline` at once.
+    * ``subscribe``, ``unsubscribe``, ``sign_in`` and ``sign_out`` return immediately and take
+      effect with the next authentication;
+    * ``who``, ``games``, ``channels`` and ``players`` return what was last known;
+    * all other calls raise :class:`Offline` immediately.
 
-    No call hangs: each takes at most its ``timeout`` (in seconds; None for ever, but never longer
-    than the link lasts), and raises :class:`~trioglock.routing.RequestTimeout` then. All calls may
-    be made by any number of tasks.
+    Every call takes a ``timeout`` in seconds (None: as long as the link lasts) and then raises
+    :class:`~trioglock.routing.RequestTimeout`. Any number of tasks may call at the same time.
     """
 
-    def __init__(self, session: GossipSession, socket: GossipSocket) -> None:
-        self._session = session
+    def __init__(self, socket: GossipSocket) -> None:
         self._socket = socket
 
     def __repr__(self) -> str:
-        state = self._session.state
-        return f"<gossip.Client {state.settings.client_id}, {state.phase.value}>"
+        state = self._socket.state
+        return f"<gossip.Client {state.settings.client_id}, {state.status.value}>"
 
     # Channels.
 
     async def subscribe(self, channel: str, *, timeout: float | None = 10) -> None:
-        """Listen to a channel.
+        """Subscribe to a channel.
 
         Args:
-            channel: its name.
-            timeout: seconds to wait for the answer; None for ever.
+            channel: the name of the channel.
+            timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
             InvalidOption: the name is not 3 to 15 letters, ``_`` or ``-``.
-            SubscribeFailed: the server does not have it. It is not asked for again.
-            Offline, RequestTimeout, RateLimited: it is, with the next authentication.
+            RequestFailed: the server refuses the channel; the client does not try again. After
+                ``rate limit exceeded`` it subscribes with the next authentication.
+            Offline, RequestTimeout: the client subscribes with the next authentication.
         """
-        name = check_channel(channel)
-        await self._request(
-            "channels/subscribe", lambda ref, state: core.subscribe(name, ref, state), timeout
-        )
+        check_channel(channel)
+        check_seconds("timeout", timeout)
+        channels = self.channels
+        if channel not in channels:
+            self._socket.update(channels=(*channels, channel))
+        try:
+            await self._request_if_online("channels/subscribe", {"channel": channel}, timeout)
+        except RequestFailed as failed:
+            if not failed.reason.startswith("rate limit exceeded"):
+                self._forget_channel(channel)
+            raise
 
     async def unsubscribe(self, channel: str, *, timeout: float | None = 10) -> None:
-        """Listen to a channel no more.
+        """End the subscription to a channel.
 
         Args:
-            channel: its name.
-            timeout: seconds to wait for the answer; None for ever.
+            channel: the name of the channel.
+            timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
-            InvalidOption: the name cannot be one.
-            Offline, RequestTimeout, RequestFailed: the server may not know it yet.
+            InvalidOption: the name is not 3 to 15 letters, ``_`` or ``-``.
+            Offline, RequestTimeout, RequestFailed: the server did not confirm it.
         """
-        name = check_channel(channel)
-        await self._request(
-            "channels/unsubscribe", lambda ref, state: core.unsubscribe(name, ref, state), timeout
-        )
+        check_channel(channel)
+        check_seconds("timeout", timeout)
+        self._forget_channel(channel)
+        await self._request_if_online("channels/unsubscribe", {"channel": channel}, timeout)
 
     async def broadcast(
         self, channel: str, name: str, message: str, *, timeout: float | None = 10
     ) -> None:
-        """Say something on a channel, for a player of ours. The network does not confirm it.
+        """Send a message to a channel. The network does not confirm it.
 
         Args:
-            channel: where.
-            name: of our player.
+            channel: the name of the channel.
+            name: the player of this game who sends it.
             message: the text.
-            timeout: seconds to wait for room in the send queue; None for ever.
+            timeout: seconds to wait for space in the send queue; None for no limit.
 
         Raises:
-            InvalidOption: an argument is not what it should be.
-            NotSubscribed: we do not listen to that channel.
-            Offline: nobody heard it.
-            RequestTimeout: there was no room for the message in time.
+            InvalidOption: an argument is invalid.
+            NotSubscribed: the client is not subscribed to the channel.
+            Offline: the message was not sent.
+            RequestTimeout: the send queue stayed full.
         """
         check_channel(channel)
         check_text("name", name)
         check_text("message", message)
-        await self._send(
-            "channels/send",
-            lambda state: core.broadcast(channel, name, message, state),
-            timeout,
-        )
+        if channel not in self.channels:
+            raise NotSubscribed(f"subscribe to {channel!r} before sending to it")
+        payload = {"channel": channel, "name": name, "message": message}
+        await self._send("channels/send", payload, timeout)
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Those that we listen to, now or from the next authentication on."""
-        return self._session.state.channels
+        """The channels subscribed to, now or with the next authentication."""
+        return self._socket.state.channels
+
+    def _forget_channel(self, channel: str) -> None:
+        self._socket.state = without_channel(channel, self._socket.state)
 
     # Players.
 
     async def sign_in(self, name: str, *, timeout: float | None = 10) -> None:
-        """A player of ours has come online.
+        """Announce that a player of this game is online.
 
-        The network is told at once with the flag ``players``, otherwise by the next heartbeat.
+        With the flag ``players`` the other games are told immediately, otherwise with the next
+        heartbeat.
 
         Args:
-            name: the player's.
-            timeout: seconds to wait for room in the send queue; None for ever.
+            name: the name of the player.
+            timeout: seconds to wait for space in the send queue; None for no limit.
 
         Raises:
-            InvalidOption: the name is empty or no text.
-            RequestTimeout: there was no room for the message in time.
+            InvalidOption: the name is empty or not a str.
+            RequestTimeout: the send queue stayed full.
         """
         check_text("name", name)
-        with suppress(Offline):  # the next heartbeat tells
-            await self._send("players/sign-in", lambda state: players.sign_in(name, state), timeout)
+        check_seconds("timeout", timeout)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if name not in self.players:
+            self._socket.update(players=(*self.players, name))
+            await self._announce("players/sign-in", name, timeout)
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def sign_out(self, name: str, *, timeout: float | None = 10) -> None:
-        """A player of ours has gone offline.
+        """Announce that a player of this game is no longer online.
 
         Args:
-            name: the player's.
-            timeout: seconds to wait for room in the send queue; None for ever.
+            name: the name of the player.
+            timeout: seconds to wait for space in the send queue; None for no limit.
 
         Raises:
-            InvalidOption: the name is empty or no text.
-            RequestTimeout: there was no room for the message in time.
+            InvalidOption: the name is empty or not a str.
+            RequestTimeout: the send queue stayed full.
         """
         check_text("name", name)
-        with suppress(Offline):
-            await self._send(
-                "players/sign-out", lambda state: players.sign_out(name, state), timeout
-            )
+        check_seconds("timeout", timeout)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if name in self.players:
+            self._socket.update(players=tuple(other for other in self.players if other != name))
+            await self._announce("players/sign-out", name, timeout)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _announce(self, event: str, name: str, timeout: float | None) -> None:
+        if "players" in self._socket.state.settings.supports:
+            with suppress(Offline):  # the next heartbeat has the list of players
+                await self._send(event, {"name": name}, timeout)
 
     @property
     def players(self) -> tuple[str, ...]:
-        """Ours who are signed in."""
-        return self._session.state.players
+        """The players of this game who are signed in."""
+        return self._socket.state.players
 
     def who(self) -> dict[str, tuple[str, ...]]:
-        """By game, the players elsewhere, as last heard; needs the flag ``players``."""
-        return dict(self._session.state.remote_players.known)
+        """Return the players of each other game, as last known; needs the flag ``players``."""
+        return dict(self._socket.state.remote_players.entries)
 
     async def fetch_players(self, game: str, *, timeout: float | None = 10) -> tuple[str, ...]:
-        """Ask the network for the players of one game.
+        """Request the players of one game.
 
         Args:
-            game: its short name.
-            timeout: seconds to wait for the answer; None for ever.
+            game: the short name of the game.
+            timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
-            NotSupported: the flag ``players`` was not opted into.
-            UnknownGame: no such game is online.
-            Offline, RequestTimeout, RequestFailed: there was no usable answer.
+            NotSupported: the flag ``players`` is not supported.
+            RequestFailed: the game is not online: ``unknown game``.
+            Offline, RequestTimeout: there was no answer.
         """
-        check_text("game", game)
-        there: tuple[str, ...] = await self._request(
-            "players/status", lambda ref, state: players.fetch(game, ref, state), timeout
-        )
-        return there
+        payload = {"game": check_text("game", game)}
+        players: tuple[str, ...] = await self._request("players", "status", payload, timeout)
+        return players
 
     # Tells.
 
@@ -187,97 +204,89 @@ class Client:
         sent_at: datetime | None = None,
         timeout: float | None = 10,
     ) -> None:
-        """Say something to a player of another game; returns once the network has passed it on.
+        """Send a private message to a player of another game; return when it was delivered.
 
         Args:
-            from_name: our player, who must be signed in.
-            to_game: the other game's short name.
-            to_name: its player.
+            from_name: the player of this game who sends it; must be signed in.
+            to_game: the short name of the other game.
+            to_name: the player who receives it.
             message: the text.
-            sent_at: when, with a time zone; by default now.
-            timeout: seconds.
+            sent_at: the time, with a time zone; by default now.
+            timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
-            InvalidOption: an argument is not what it should be.
-            NotSupported: the flag ``tells`` was not opted into.
-            GameOffline, SenderOffline, ReceiverOffline, TellsNotSupported: it did not arrive.
-            Offline, RequestTimeout, RequestFailed: nobody knows.
+            InvalidOption: an argument is invalid.
+            NotSupported: the flag ``tells`` is not supported.
+            RequestFailed: it was not delivered: ``game offline``, ``sending player offline``,
+                ``receiving player offline`` or ``not supported``.
+            Offline, RequestTimeout: there was no answer.
         """
         payload = {
             "from_name": check_text("from_name", from_name),
             "to_game": check_text("to_game", to_game),
             "to_name": check_text("to_name", to_name),
-            "sent_at": tells.format_time(datetime.now(UTC) if sent_at is None else sent_at),
+            "sent_at": format_time(datetime.now(UTC) if sent_at is None else sent_at),
             "message": check_text("message", message),
         }
-        await self._request(
-            "tells/send", lambda ref, state: tells.send(payload, ref, state), timeout
-        )
+        await self._request("tells", "send", payload, timeout)
 
     # Games.
 
     def games(self) -> dict[str, Game]:
-        """By short name, the other games, as last heard; needs the flag ``games``."""
-        return dict(self._session.state.games.known)
+        """Return the other games by short name, as last known; needs the flag ``games``."""
+        return dict(self._socket.state.games.entries)
 
     async def fetch_game(self, game: str, *, timeout: float | None = 10) -> Game:
-        """Ask the network for one game.
+        """Request the details of one game.
 
         Args:
-            game: its short name.
-            timeout: seconds to wait for the answer; None for ever.
+            game: the short name of the game.
+            timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
-            NotSupported: the flag ``games`` was not opted into.
-            UnknownGame: no such game is online.
-            Offline, RequestTimeout, RequestFailed: there was no usable answer.
+            NotSupported: the flag ``games`` is not supported.
+            RequestFailed: the game is not online: ``unknown game``.
+            Offline, RequestTimeout: there was no answer.
         """
-        check_text("game", game)
-        found: Game = await self._request(
-            "games/status", lambda ref, state: games.fetch(game, ref, state), timeout
-        )
+        payload = {"game": check_text("game", game)}
+        found: Game = await self._request("games", "status", payload, timeout)
         return found
 
     # Achievements.
 
     async def sync_achievements(self, *, timeout: float | None = 10) -> tuple[Achievement, ...]:
-        """All achievements of our game that the network knows.
+        """Request all achievements of this game.
 
         Args:
-            timeout: seconds to wait for the answer; None for ever.
+            timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
-            NotSupported: the flag ``achievements`` was not opted into.
+            NotSupported: the flag ``achievements`` is not supported.
             Offline, RequestTimeout, RequestFailed: there was no usable answer.
         """
-        have: tuple[Achievement, ...] = await self._request(
-            "achievements/sync", achievements.sync, timeout
-        )
-        return have
+        found: tuple[Achievement, ...] = await self._request("achievements", "sync", None, timeout)
+        return found
 
     async def create_achievement(
         self, achievement: Achievement, *, timeout: float | None = 10
     ) -> Achievement:
-        """Add an achievement.
+        """Create an achievement.
 
         Args:
-            achievement: without a key.
-            timeout: seconds to wait for the answer; None for ever.
+            achievement: the achievement; its key is ignored.
+            timeout: seconds to wait for the answer; None for no limit.
 
         Returns:
-            It, with the key that the network gave it.
+            The achievement with the key that the network assigned.
 
         Raises:
-            NotSupported: the flag ``achievements`` was not opted into.
-            RequestFailed: ``errors`` tells what was wrong with which field.
+            NotSupported: the flag ``achievements`` is not supported.
+            RequestFailed: the achievement is invalid; ``errors`` has the problems of each field.
             Offline, RequestTimeout: there was no answer.
         """
-        _check_achievement(achievement)
-        created: Achievement = await self._request(
-            "achievements/create",
-            lambda ref, state: achievements.create(achievement, ref, state),
-            timeout,
-        )
+        payload = _achievement_payload(achievement)
+        del payload["key"]
+        created: Achievement = await self._request("achievements", "create", payload, timeout)
         return created
 
     async def update_achievement(
@@ -286,96 +295,86 @@ class Client:
         """Change the achievement with the same key.
 
         Args:
-            achievement: as it shall be.
-            timeout: seconds to wait for the answer; None for ever.
+            achievement: the new values.
+            timeout: seconds to wait for the answer; None for no limit.
+
+        Returns:
+            The achievement as the network has it now.
 
         Raises:
-            InvalidOption: it has no key.
-            NotSupported, RequestFailed, Offline, RequestTimeout: as ``create_achievement``.
+            InvalidOption: the achievement has no key.
+            NotSupported, RequestFailed, Offline, RequestTimeout: as :meth:`create_achievement`.
         """
-        _check_achievement(achievement)
+        payload = _achievement_payload(achievement)
         check_text("key", achievement.key)
-        updated: Achievement = await self._request(
-            "achievements/update",
-            lambda ref, state: achievements.update(achievement, ref, state),
-            timeout,
-        )
+        updated: Achievement = await self._request("achievements", "update", payload, timeout)
         return updated
 
     async def delete_achievement(self, key: str, *, timeout: float | None = 10) -> None:
-        """Remove the achievement with this key.
+        """Delete the achievement with this key.
 
         Args:
-            key: of the achievement.
-            timeout: seconds to wait for the answer; None for ever.
+            key: the key of the achievement.
+            timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
-            NotSupported, RequestFailed, Offline, RequestTimeout: as ``create_achievement``.
+            NotSupported, RequestFailed, Offline, RequestTimeout: as :meth:`create_achievement`.
         """
-        check_text("key", key)
-        await self._request(
-            "achievements/delete",
-            lambda ref, state: achievements.delete(key, ref, state),
-            timeout,
-        )
+        payload = {"key": check_text("key", key)}
+        await self._request("achievements", "delete", payload, timeout)
 
     # The client itself.
 
     @property
-    def phase(self) -> Phase:
-        """Where it stands with the network."""
-        return self._session.state.phase
+    def status(self) -> ClientStatus:
+        """Whether the client is offline, authenticating or online."""
+        return self._socket.state.status
 
     async def wait_online(self) -> None:
-        """Wait until the server has let us in; returns at once if it has."""
+        """Wait until the server has accepted the credentials."""
         await trio.lowlevel.checkpoint()
-        await self._session.wait_until(lambda state: state.phase is Phase.ONLINE)
+        await self._socket.wait_until(lambda state: state.status is ClientStatus.ONLINE)
 
     async def wait_offline(self) -> None:
-        """Wait until the link is lost; returns at once if there is none."""
+        """Wait until there is no link."""
         await trio.lowlevel.checkpoint()
-        await self._session.wait_until(lambda state: state.phase is Phase.OFFLINE)
+        await self._socket.wait_until(lambda state: state.status is ClientStatus.OFFLINE)
 
     @property
     def invalid(self) -> int:
-        """How many messages of the server were malformed; they are logged, and change nothing."""
+        """The number of malformed messages from the server. They are logged and ignored."""
         return self._socket.invalid.count
 
     @property
     def dropped(self) -> int:
-        """How many callbacks were left out because they were too slow."""
-        return self._session.notifications.dropped
+        """The number of calls of callbacks that were dropped because callbacks were too slow."""
+        return self._socket.callbacks.dropped
 
-    # How.
-
-    async def _send(
-        self, event: str, command: Callable[[State], Transition], timeout: float | None
-    ) -> None:
+    async def _send(self, event: str, payload: Mapping[str, Any], timeout: float | None) -> None:
         check_seconds("timeout", timeout)
-        session = self._session
         with trio.move_on_after(math.inf if timeout is None else timeout):
-            await session.send(session.perform(command(session.state)))
+            await self._socket.send_event(event, payload)
             return
         assert timeout is not None
         raise RequestTimeout(event, timeout)
 
     async def _request(
-        self, event: str, command: Callable[[str, State], Transition], timeout: float | None
+        self, flag: str, action: str, payload: Mapping[str, Any] | None, timeout: float | None
     ) -> Any:
-        check_seconds("timeout", timeout)
-        session, ref = self._session, new_ref()
-        # The state machine tells of a lost link.
-        with session.requests.open(ref, event, lambda: False) as answer:
-            try:
-                with trio.move_on_after(math.inf if timeout is None else timeout):
-                    await session.send(session.perform(command(ref, session.state)))
-                    return await answer.wait()
-            finally:
-                session.perform(machine.forget(ref, session.state))
-        assert timeout is not None
-        raise RequestTimeout(event, timeout)
+        if flag not in self._socket.state.settings.supports:
+            raise NotSupported(f"give connect() callbacks for {flag!r} to use it")
+        return await self._socket.request_online(f"{flag}/{action}", payload, timeout=timeout)
+
+    async def _request_if_online(
+        self, event: str, payload: Mapping[str, Any], timeout: float | None
+    ) -> None:
+        if self._socket.is_online:
+            await self._socket.request_online(event, payload, timeout=timeout)
+        else:
+            await trio.lowlevel.checkpoint()
 
 
-def _check_achievement(achievement: object) -> None:
+def _achievement_payload(achievement: object) -> dict[str, Any]:
     if not isinstance(achievement, Achievement):
-        raise InvalidOption(f"achievement is a gossip.Achievement, not {achievement!r}")
+        raise InvalidOption(f"achievement must be a gossip.Achievement, not {achievement!r}")
+    return asdict(achievement)

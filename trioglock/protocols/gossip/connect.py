@@ -1,38 +1,52 @@
-"""``connect()``: a client of the Gossip network for the time of an ``async with`` block."""
+"""``connect()``: a client of the Gossip network for an ``async with`` statement."""
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Unpack
 
+import trio
+
+from ..._scope import is_cancelled, is_graceful, open_scope
 from ...backoff import Backoff, is_transient
 from ...client import ConnectOptions
 from ...client import connect as client_connect
 from ...client.dialer import URLSource
-from ...codecs import JSON
+from ...connection import Connection
 from ...disconnect import Disconnect, RemoteClose
-from ...errors import InvalidOption
+from ...errors import ConnectionClosed, InvalidOption
 from ...options import check_seconds, check_whole
-from .block import hold
-from .callbacks import Achievements, Core, Games, Players, System, Tells
+from ...routing import RequestTimeout
+from .callbacks import (
+    AchievementsCallbacks,
+    CallbackQueue,
+    ChannelsCallbacks,
+    GamesCallbacks,
+    PlayersCallbacks,
+    SystemCallbacks,
+    TellsCallbacks,
+)
 from .client import Client
-from .notifications import Notifications
-from .session import GossipSession
+from .errors import AuthenticationFailed, Offline, RequestFailed
+from .messages import check_channel, check_text
 from .socket import GossipSocket
-from .state import Settings, State
-from .values import check_channel, check_text
+from .state import ClientSettings, ClientState, ClientStatus, refresh
 
-__all__ = ["BACKOFF", "GRAPEVINE", "connect", "is_worth_retrying"]
+__all__ = ["BACKOFF", "GRAPEVINE", "connect", "is_retryable"]
 
 GRAPEVINE = "wss://grapevine.haus/socket"
-"""The network's production URL."""
+"""The URL of the network."""
+
+AUTHENTICATION_TIMEOUT = 10.0
+"""Seconds that the server has to answer ``authenticate``."""
 
 
-def is_worth_retrying(reason: Disconnect) -> bool:
-    """Whether to connect again: the network never means a close to be the end.
+def is_retryable(reason: Disconnect) -> bool:
+    """Whether to connect again: also after every Close frame of the server.
 
-    That it does not let us in is final all the same.
+    A failed authentication is final all the same.
     """
     return isinstance(reason, RemoteClose) or is_transient(reason)
 
@@ -43,9 +57,9 @@ BACKOFF: Backoff = Backoff(
     multiplier=2,
     jitter="none",
     max_attempts=None,
-    retryable=is_worth_retrying,
+    retryable=is_retryable,
 )
-"""The default: 15 seconds after a loss, longer while it does not help, for ever."""
+"""The default: 15 seconds after a loss, then doubled up to 120 seconds, without a last attempt."""
 
 
 def connect(
@@ -53,95 +67,207 @@ def connect(
     *,
     client_id: str,
     client_secret: str,
-    core: Core,
-    players: Players | None = None,
-    tells: Tells | None = None,
-    games: Games | None = None,
-    achievements: Achievements | None = None,
-    system: System | None = None,
+    channels: ChannelsCallbacks,
+    players: PlayersCallbacks | None = None,
+    tells: TellsCallbacks | None = None,
+    games: GamesCallbacks | None = None,
+    achievements: AchievementsCallbacks | None = None,
+    system: SystemCallbacks | None = None,
     version: str = "2.3.0",
     wait: bool = True,
     refresh_interval: float = 60,
     max_callbacks: int = 1024,
     **options: Unpack[ConnectOptions],
 ) -> AbstractAsyncContextManager[Client]:
-    """Connect a game to the network for the time of an ``async with`` block.
+    """Connect a game to the network.
 
     ::
 
-        async with gossip.connect(client_id=..., client_secret=..., core=MyGame()) as client:
+        async with gossip.connect(client_id=..., client_secret=..., channels=MyGame()) as client:
             await client.broadcast("gossip", "Player", "Hello everyone!")
 
-    A lost link is replaced, and everything told again: the credentials, the channels, and, in
-    answer to the heartbeat that follows, the players. Leaving the block closes with 1000.
+    After a loss the client connects and authenticates again, with its present channels; the next
+    heartbeat carries its players. Leaving the block closes the connection with 1000.
 
     Args:
-        url: of the network's socket, or a function that is asked for it before every attempt.
-        client_id: given by the network.
-        client_secret: given by the network.
-        core: the callbacks of the flag ``channels``.
-        players: callbacks that opt into the flag ``players``; None does not, as below.
-        tells: callbacks that opt into the flag ``tells``.
-        games: callbacks that opt into the flag ``games``.
-        achievements: callbacks that opt into the flag ``achievements``.
-        system: callbacks for what happens to the connection.
-        version: of the protocol, as told to the server.
-        wait: enter the block once the server has let us in; False enters it at once, so that a
-            game starts without the network.
-        refresh_interval: seconds between two requests for everyone's status.
-        max_callbacks: how many calls may wait while a callback is slow; then the oldest are
-            dropped and counted.
-        options: as in :func:`trioglock.connect`. ``reconnect`` is :data:`BACKOFF` by default.
+        url: the URL of the network, or a function called for it before every attempt.
+        client_id: assigned by the network.
+        client_secret: assigned by the network.
+        channels: the callbacks of the flag ``channels``.
+        players: callbacks; giving them opts into the flag ``players``. Likewise for the next ones.
+        tells: callbacks of the flag ``tells``.
+        games: callbacks of the flag ``games``.
+        achievements: callbacks of the flag ``achievements``.
+        system: callbacks for the connection itself.
+        version: the protocol version to announce.
+        wait: whether to enter the block only after authentication. With False it is entered
+            immediately, so that a game can start without the network.
+        refresh_interval: seconds between two requests for the status of all games.
+        max_callbacks: the maximum number of waiting calls while a callback is slow. Beyond it the
+            oldest calls are dropped and counted.
+        options: as for :func:`trioglock.connect`. ``reconnect`` is :data:`BACKOFF` by default.
 
     Returns:
-        An async context manager that gives the :class:`Client`.
+        An async context manager whose value is the :class:`Client`.
 
     Raises:
-        InvalidURL, InvalidOption: at once, at this call.
-        AuthenticationFailed: out of the block: the server does not let us in.
-        RequestTimeout: out of the block, with ``reconnect=False``: nor does it answer.
-        ConnectError, ConnectionClosed: out of the block: ``reconnect`` does not try again.
-        Exception: out of the block: what a callback raised.
+        InvalidURL, InvalidOption: by this call.
+        AuthenticationFailed: from the block: the server refused the credentials.
+        RequestTimeout: from the block, with ``reconnect=False``: the server did not answer them.
+        ConnectError, ConnectionClosed: from the block: ``reconnect`` does not try again.
+        Exception: from the block: an exception raised by a callback.
     """
     flags = {
-        "core": (core, Core),
-        "players": (players, Players),
-        "tells": (tells, Tells),
-        "games": (games, Games),
-        "achievements": (achievements, Achievements),
-        "system": (system, System),
+        "channels": (channels, ChannelsCallbacks),
+        "players": (players, PlayersCallbacks),
+        "tells": (tells, TellsCallbacks),
+        "games": (games, GamesCallbacks),
+        "achievements": (achievements, AchievementsCallbacks),
+        "system": (system, SystemCallbacks),
     }
     for name, (callbacks, kind) in flags.items():
-        if not (isinstance(callbacks, kind) or (callbacks is None and name != "core")):
-            raise InvalidOption(f"{name} is a gossip.{kind.__name__}, not {callbacks!r}")
+        if not (isinstance(callbacks, kind) or (callbacks is None and name != "channels")):
+            raise InvalidOption(f"{name} must be a gossip.{kind.__name__}, not {callbacks!r}")
     given = {name: callbacks for name, (callbacks, _) in flags.items() if callbacks is not None}
-    if isinstance(core.channels, str):
-        raise InvalidOption(f"channels is a list of names, not {core.channels!r}")
+    if isinstance(channels.channels, str):
+        raise InvalidOption(f"channels must be a list of names, not {channels.channels!r}")
     check_seconds("refresh_interval", refresh_interval)
     check_whole("max_callbacks", max_callbacks, least=1, none=False)
     backoff = _backoff(options.get("reconnect", True))
     options["reconnect"] = backoff or False
-    settings = Settings(
+    settings = ClientSettings(
         client_id=check_text("client_id", client_id),
         client_secret=check_text("client_secret", client_secret),
-        supports=("channels", *(name for name in given if name not in ("core", "system"))),
-        user_agent=check_text("user_agent", core.user_agent),
+        supports=tuple(name for name in given if name != "system"),
+        user_agent=check_text("user_agent", channels.user_agent),
         version=check_text("version", version),
         reconnects=backoff is not None,
     )
-    state = State(settings=settings, channels=tuple(map(check_channel, core.channels)))
-    session = GossipSession(state, core, Notifications(given, max_callbacks))
-    socket = GossipSocket(session, JSON())
-    link = client_connect(url, socket, **options)
-    client = Client(session, socket)
-    return hold(link, session, client, wait=wait, refresh_interval=refresh_interval)
+    subscribed = tuple(map(check_channel, channels.channels))
+    state = ClientState(settings=settings, channels=subscribed)
+    socket = GossipSocket(state, CallbackQueue(given, max_callbacks))
+    connection = client_connect(url, socket, **options)
+    return _open(_Tasks(connection, socket, refresh_interval), wait)
 
 
 def _backoff(reconnect: bool | Backoff) -> Backoff | None:
     if isinstance(reconnect, Backoff):
         if reconnect.retryable is is_transient:
-            return replace(reconnect, retryable=is_worth_retrying)
+            return replace(reconnect, retryable=is_retryable)
         return reconnect
     if not isinstance(reconnect, bool):
-        raise InvalidOption(f"reconnect is True, False or a Backoff, not {reconnect!r}")
+        raise InvalidOption(f"reconnect must be True, False or a Backoff, not {reconnect!r}")
     return BACKOFF if reconnect else None
+
+
+@asynccontextmanager
+async def _open(tasks: _Tasks, wait: bool) -> AsyncIterator[Client]:
+    async with open_scope(
+        finish=tasks.close,
+        failures=tasks.failures,
+        is_consequence=_is_consequence,
+        message="the body and the client both failed",
+    ) as nursery:
+        for task in tasks.all():
+            nursery.start_soon(tasks.guard, task)
+        with tasks.body:
+            if wait:
+                await tasks.client.wait_online()
+            yield tasks.client
+
+
+def _is_consequence(error: BaseException) -> bool:
+    return isinstance(error, Offline) or is_cancelled(error)
+
+
+class _Tasks:
+    """The tasks of a client."""
+
+    def __init__(
+        self,
+        connection: AbstractAsyncContextManager[Connection[None]],
+        socket: GossipSocket,
+        refresh_interval: float,
+    ) -> None:
+        self.client: Client = Client(socket)
+        self.body: trio.CancelScope = trio.CancelScope()
+        self.failures: list[BaseException] = []
+        self._connection = connection
+        self._socket = socket
+        self._refresh_interval = refresh_interval
+        self._closing = False
+
+    def all(self) -> list[Callable[[], Awaitable[None]]]:
+        tasks: list[Callable[[], Awaitable[None]]] = [
+            self.connect,
+            self._socket.callbacks.run,
+            self.refresh,
+            self.watch_authentication,
+        ]
+        if "achievements" in self._socket.state.settings.supports:
+            tasks.append(self.sync_achievements)
+        return tasks
+
+    async def guard(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task. If it fails, cancel the body; the nursery lives on to close cleanly."""
+        try:
+            await task()
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - raised later
+            self.failures.append(error)
+            self.body.cancel()
+
+    async def connect(self) -> None:
+        """Keep the connection until it has ended for good, and raise the reason."""
+        async with self._connection as connection:
+            await connection.wait_closed()
+            if self._closing:
+                return
+            refusal = self._socket.state.refusal
+            if refusal is not None:
+                raise AuthenticationFailed(f"refused by the server: {refusal}")
+            await connection.receive()  # raises why it closed: nothing is ever delivered
+
+    async def refresh(self) -> None:
+        """Request the status of all games periodically."""
+        socket = self._socket
+        while True:
+            await trio.sleep(self._refresh_interval)
+            with suppress(Offline):
+                await socket.send_messages(socket.apply(refresh(socket.state)))
+
+    async def sync_achievements(self) -> None:
+        """Request the achievements after each authentication."""
+        while True:
+            await self.client.wait_online()
+            with suppress(Offline, RequestFailed, RequestTimeout):
+                await self.client.sync_achievements()
+            await self._socket.wait_until(lambda state: state.status is not ClientStatus.ONLINE)
+
+    async def watch_authentication(self) -> None:
+        """Replace a link over which the server does not answer ``authenticate``."""
+        socket = self._socket
+        while True:
+            await socket.wait_until(_is_authenticating)
+            with trio.move_on_after(AUTHENTICATION_TIMEOUT) as scope:
+                # A loss ends the wait as well: the next link takes longer than this task to wake.
+                await socket.wait_until(lambda state: not _is_authenticating(state))
+            if not scope.cancelled_caught:
+                continue
+            if not socket.state.settings.reconnects:
+                raise RequestTimeout("authenticate", AUTHENTICATION_TIMEOUT)
+            if socket.connection is not None:
+                with suppress(ConnectionClosed):
+                    await socket.connection.reconnect()
+
+    async def close(self, body_error: BaseException | None) -> None:
+        """Close the connection, unless the body was cancelled from outside."""
+        if body_error is not None and not is_graceful(body_error):
+            return
+        self._closing = True
+        if self._socket.connection is not None:
+            failed = body_error is not None or self.failures
+            await self._socket.connection.aclose(1011 if failed else 1000)
+
+
+def _is_authenticating(state: ClientState) -> bool:
+    return state.status is ClientStatus.AUTHENTICATING

@@ -1,52 +1,134 @@
-"""The state of a client, and what its changes ask for: values, without any I/O.
+"""The state of a client and the handlers of the server's events, without any I/O.
 
-Every function of the modules for one noun (core, players, tells, games, achievements) that
-changes something is ``(..., state) -> (effects, state)``.
+A handler is a function ``(event, state) -> (effects, state)``. Its effects are messages to send and
+:class:`Notify` values, each of which calls a callback.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from .errors import NotSupported, Offline
-from .roster import Roster
-from .values import TRANSITIONS, Achievement, Game, Phase
+from ...disconnect import Disconnect, HandshakeFailed, RemoteClose
+from ...errors import DecodeError
+from ...hooks import Reconnect, Stop
+from ...routing import Router
+from .messages import (
+    ChannelMessage,
+    Game,
+    Tell,
+    get_names,
+    get_number,
+    get_payload,
+    get_text,
+    parse_game,
+)
 
 __all__ = [
-    "NOTHING",
-    "Effect",
-    "Heartbeat",
+    "ROUTER",
+    "TRANSITIONS",
+    "ClientSettings",
+    "ClientState",
+    "ClientStatus",
+    "GameCache",
     "Notify",
-    "Pending",
-    "Refresh",
-    "Send",
-    "Settings",
-    "Settle",
-    "State",
     "Transition",
-    "ask",
-    "check_flag",
-    "check_online",
-    "enter",
-    "without_pending",
+    "authenticate",
+    "decide",
+    "disconnect",
+    "event_name",
+    "failure_reason",
+    "refresh",
+    "refuse",
+    "without_channel",
 ]
+
+T = TypeVar("T")
+
+AUTHENTICATION_FAILED = 4000
+"""The close code after a failed authentication. Abuse of the rate limit has the same code."""
+
+MAX_DOWNTIME = 86_400.0
+"""The longest downtime in seconds that a server may announce."""
+
+MAX_ENTRIES = 10_000
+"""The maximum number of games, and of players of a game, that are remembered."""
+
+
+class ClientStatus(Enum):
+    """The status of a client; :data:`TRANSITIONS` lists what may follow."""
+
+    OFFLINE = "offline"
+    """There is no link."""
+    AUTHENTICATING = "authenticating"
+    """There is a link, and the server has not accepted the credentials yet."""
+    ONLINE = "online"
+    """The server has accepted the credentials."""
+
+
+TRANSITIONS: Mapping[ClientStatus, Mapping[ClientStatus, str]] = {
+    ClientStatus.OFFLINE: {ClientStatus.AUTHENTICATING: "connected: authenticate"},
+    ClientStatus.AUTHENTICATING: {
+        ClientStatus.ONLINE: "authenticated",
+        ClientStatus.OFFLINE: "refused, or disconnected",
+    },
+    ClientStatus.ONLINE: {ClientStatus.OFFLINE: "disconnected"},
+}
+"""For each status, the ones that may follow, and what causes each change."""
+
+
+@dataclass(frozen=True, slots=True)
+class GameCache(Generic[T]):
+    """Something known about each other game, updated by events and by a periodic status.
+
+    The server answers a status request with one event for each game that is online, and does not
+    mark the last one. An entry is therefore dropped at a refresh if it was not updated since the
+    one before.
+
+    Args:
+        entries: the value for each game.
+        updated: the number of the refresh in which each game was last updated.
+        refreshes: the number of refreshes so far.
+    """
+
+    entries: Mapping[str, T] = field(default_factory=lambda: MappingProxyType({}))
+    updated: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    refreshes: int = 0
+
+    def add(self, game: str, value: T) -> GameCache[T]:
+        """Add or update an entry."""
+        if game not in self.entries and len(self.entries) >= MAX_ENTRIES:
+            return self
+        return replace(
+            self,
+            entries={**self.entries, game: value},
+            updated={**self.updated, game: self.refreshes},
+        )
+
+    def remove(self, game: str) -> GameCache[T]:
+        """Remove an entry."""
+        return self._keep({name for name in self.entries if name != game})
+
+    def refresh(self) -> GameCache[T]:
+        """Start another refresh; drop the entries that were not updated since the last one."""
+        kept = {name for name, number in self.updated.items() if number == self.refreshes}
+        return replace(self._keep(kept), refreshes=self.refreshes + 1)
+
+    def _keep(self, names: set[str]) -> GameCache[T]:
+        return replace(
+            self,
+            entries={name: value for name, value in self.entries.items() if name in names},
+            updated={name: number for name, number in self.updated.items() if name in names},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a client tells of itself.
-
-    Args:
-        client_id: given by the network.
-        client_secret: given by the network.
-        supports: the flags.
-        user_agent: the game's software.
-        version: of the protocol.
-        reconnects: whether a lost link is replaced.
-    """
+class ClientSettings:
+    """What the client sends to authenticate, and whether it reconnects."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -56,145 +138,262 @@ class Settings:
     reconnects: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A request that waits for its answer.
-
-    Args:
-        event: that was sent.
-        subject: the channel, game or key that it is about.
-        achievements: the batches that have come.
-    """
-
-    event: str
-    subject: str = ""
-    achievements: tuple[Achievement, ...] = ()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class ClientState:
     """Everything that a client knows.
 
     Args:
-        settings: what it tells of itself.
-        phase: where it stands.
+        settings: as given to ``connect()``.
+        status: the status of the client.
         channels: subscribed to, now or at the next authentication.
-        players: ours, signed in.
-        remote_players: of other games.
+        players: the players of this game who are signed in.
+        remote_players: the players of the other games.
         games: the other games.
-        pending: requests by their ref.
         downtime: seconds to wait after the next loss, as the server asked.
-        refusal: why the server does not let us in; then it is over.
-        limited: the server has complained of our rate on this link.
+        refusal: why the server refused the authentication; then the client does not reconnect.
+        rate_limited: whether the server has enforced its rate limit on this link.
     """
 
-    settings: Settings
-    phase: Phase = Phase.OFFLINE
+    settings: ClientSettings
+    status: ClientStatus = ClientStatus.OFFLINE
     channels: tuple[str, ...] = ()
     players: tuple[str, ...] = ()
-    remote_players: Roster[tuple[str, ...]] = field(default_factory=Roster)
-    games: Roster[Game] = field(default_factory=Roster)
-    pending: Mapping[str, Pending] = field(default_factory=lambda: MappingProxyType({}))
+    remote_players: GameCache[tuple[str, ...]] = field(default_factory=GameCache)
+    games: GameCache[Game] = field(default_factory=GameCache)
     downtime: float | None = None
     refusal: str | None = None
-    limited: bool = False
-
-
-# Effects: what a change asks for.
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send an event."""
-
-    event: str
-    payload: Mapping[str, Any] | None = None
-    ref: str | None = None
-
-    def to_message(self) -> dict[str, Any]:
-        """What goes to the codec."""
-        message: dict[str, Any] = {"event": self.event}
-        if self.ref is not None:
-            message["ref"] = self.ref
-        if self.payload is not None:
-            message["payload"] = self.payload
-        return message
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """Answer the server's heartbeat with the players who are online now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refresh:
-    """The server has let us in: ask for the status of all games and players."""
+    rate_limited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Notify:
-    """Call a callback, if there is an object for its flag."""
+    """Effect: call a callback, if the game has callbacks for the flag."""
 
     flag: str
     callback: str
     arguments: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """Give the waiting call of ``ref`` its result, or its error."""
-
-    ref: str
-    value: Any = None
-    error: Exception | None = None
+Effect: TypeAlias = Notify | dict[str, Any]
+Transition: TypeAlias = tuple[tuple[Effect, ...], ClientState]
+Event: TypeAlias = Mapping[str, Any]
 
 
-Effect: TypeAlias = Send | Heartbeat | Refresh | Notify | Settle
-Transition: TypeAlias = tuple[tuple[Effect, ...], State]
-
-NOTHING: tuple[Effect, ...] = ()
-
-
-def enter(phase: Phase, state: State, **changes: Any) -> State:
-    """Go on to another phase, or stay, with whatever else changes."""
-    assert phase is state.phase or phase in TRANSITIONS[state.phase]
-    return replace(state, phase=phase, **changes)
+def _enter(status: ClientStatus, state: ClientState, **changes: Any) -> ClientState:
+    assert status is state.status or status in TRANSITIONS[state.status]
+    return replace(state, status=status, **changes)
 
 
-def check_online(state: State) -> None:
-    """Some calls need the server now.
+# The link.
+
+
+def authenticate(state: ClientState) -> Transition:
+    """Handle a new link: send the credentials before anything else."""
+    settings = state.settings
+    # The secret comes last: a trace shows only the beginning of a long frame.
+    payload = {
+        "supports": list(settings.supports),
+        "channels": list(state.channels),
+        "version": settings.version,
+        "user_agent": settings.user_agent,
+        "client_id": settings.client_id,
+        "client_secret": settings.client_secret,
+    }
+    state = _enter(ClientStatus.AUTHENTICATING, state, downtime=None, rate_limited=False)
+    return ({"event": "authenticate", "payload": payload},), state
+
+
+def disconnect(reason: Disconnect, state: ClientState) -> Transition:
+    """Handle the end of a link, or a failed attempt to connect."""
+    closed = isinstance(reason, RemoteClose) and reason.code == AUTHENTICATION_FAILED
+    if closed and state.status is ClientStatus.AUTHENTICATING and not state.rate_limited:
+        state = replace(state, refusal=state.refusal or "the server closed with 4000")
+    notify = Notify("system", "disconnected", (reason,))
+    return (notify,), _enter(ClientStatus.OFFLINE, state)
+
+
+def decide(reason: Disconnect, state: ClientState) -> tuple[Reconnect | Stop | None, ClientState]:
+    """Return whether and when to connect again; None follows the policy."""
+    if state.refusal is not None:
+        return Stop(), state
+    if isinstance(reason, HandshakeFailed) or state.downtime is None:
+        return None, state
+    decision = Reconnect(delay=state.downtime) if state.settings.reconnects else None
+    return decision, replace(state, downtime=None)
+
+
+def refresh(state: ClientState) -> Transition:
+    """Request the status of all games and players."""
+    messages: list[Effect] = []
+    if state.status is ClientStatus.ONLINE:
+        if "players" in state.settings.supports:
+            messages.append({"event": "players/status", "ref": str(uuid.uuid4())})
+            state = replace(state, remote_players=state.remote_players.refresh())
+        if "games" in state.settings.supports:
+            messages.append({"event": "games/status", "ref": str(uuid.uuid4())})
+            state = replace(state, games=state.games.refresh())
+    return tuple(messages), state
+
+
+# Events of the server.
+
+
+def event_name(event: Any) -> str:
+    """Return the name of an event; "" for a failure without one, as the server sends them.
 
     Raises:
-        Offline: it is not there.
+        DecodeError: it is not an event.
     """
-    if state.phase is not Phase.ONLINE:
-        raise Offline(f"the client is {state.phase.value}")
+    if not isinstance(event, dict):
+        raise DecodeError(f"an event must be an object, not {event!r:.100}")
+    name = event.get("event")
+    if name is None and event.get("status") == "failure":
+        return ""
+    if not isinstance(name, str) or not name:
+        raise DecodeError(f"event must be a name, not {name!r:.100}")
+    return name
 
 
-def check_flag(flag: str, state: State) -> None:
-    """Some calls need a flag.
-
-    Raises:
-        NotSupported: it was not opted into.
-    """
-    if flag not in state.settings.supports:
-        raise NotSupported(f"give connect() callbacks for {flag!r} to use it")
-
-
-def ask(
-    ref: str, event: str, payload: Mapping[str, Any] | None, subject: str, state: State
-) -> Transition:
-    """Send a request whose answer is waited for.
-
-    Raises:
-        Offline: there is nobody to ask.
-    """
-    check_online(state)
-    pending = {**state.pending, ref: Pending(event, subject)}
-    return (Send(event, payload, ref),), replace(state, pending=pending)
+def failure_reason(event: Event) -> tuple[str, Mapping[str, Any]]:
+    """Return the text of a failure, and the problems of each field."""
+    payload = event.get("payload")
+    errors = payload.get("errors") if isinstance(payload, dict) else None
+    errors = errors if isinstance(errors, dict) else {}
+    reason = event.get("error")
+    if not isinstance(reason, str):
+        reason = ", ".join(f"{name}: {what}" for name, what in errors.items()) or "it failed"
+    return reason, errors
 
 
-def without_pending(ref: str, state: State) -> State:
-    """The request is answered, or nobody waits for it any more."""
-    pending = {other: waiting for other, waiting in state.pending.items() if other != ref}
-    return replace(state, pending=pending)
+def refuse(name: str, event: Event, state: ClientState) -> Transition:
+    """Handle a failure that answers no request: it is late, or the server does not name one."""
+    reason, _ = failure_reason(event)
+    state = replace(state, rate_limited=state.rate_limited or "rate limit" in reason)
+    authenticating = state.status is ClientStatus.AUTHENTICATING
+    if name == "authenticate" and authenticating and not state.rate_limited:
+        return (), replace(state, refusal=reason or "no reason given")
+    if name == "channels/subscribe":
+        for channel in state.channels:
+            if f"'{channel}'" in reason or f'"{channel}"' in reason:
+                state = without_channel(channel, state)
+    return (Notify("system", "refused", (name, reason)),), state
+
+
+def without_channel(channel: str, state: ClientState) -> ClientState:
+    """Return the state without a subscription."""
+    return replace(state, channels=tuple(name for name in state.channels if name != channel))
+
+
+ROUTER: Router = Router()
+"""The handlers of all events that the server sends on its own."""
+
+
+@ROUTER.on("authenticate")
+def authenticated(event: Event, state: ClientState) -> Transition:
+    if state.status is not ClientStatus.AUTHENTICATING:
+        return (), state
+    if event.get("status") != "success":
+        raise DecodeError(f"status must be success or failure, not {event.get('status')!r:.100}")
+    version = get_text(get_payload(event), "version", "")
+    messages, state = refresh(_enter(ClientStatus.ONLINE, state))
+    return (Notify("system", "authenticated", (version,)), *messages), state
+
+
+@ROUTER.on("restart")
+def restart(event: Event, state: ClientState) -> Transition:
+    seconds = get_number(get_payload(event), "downtime")
+    if seconds is None:
+        raise DecodeError("downtime is missing")
+    downtime = min(max(0.0, seconds), MAX_DOWNTIME)
+    return (Notify("system", "restarting", (downtime,)),), replace(state, downtime=downtime)
+
+
+@ROUTER.on("channels/broadcast")
+def channel_broadcast(event: Event, state: ClientState) -> Transition:
+    payload = get_payload(event)
+    message = ChannelMessage(
+        channel=get_text(payload, "channel"),
+        game=get_text(payload, "game"),
+        name=get_text(payload, "name"),
+        message=get_text(payload, "message"),
+    )
+    return (Notify("channels", "message_broadcast", (message,)),), state
+
+
+@ROUTER.on("players/sign-in")
+def player_signed_in(event: Event, state: ClientState) -> Transition:
+    if _is_confirmation(event):
+        return (), state
+    payload = get_payload(event)
+    game, name = get_text(payload, "game"), get_text(payload, "name")
+    players = state.remote_players.entries.get(game, ())
+    if name not in players and len(players) < MAX_ENTRIES:
+        players = (*players, name)
+    state = replace(state, remote_players=state.remote_players.add(game, players))
+    return (Notify("players", "player_signed_in", (game, name)),), state
+
+
+@ROUTER.on("players/sign-out")
+def player_signed_out(event: Event, state: ClientState) -> Transition:
+    if _is_confirmation(event):
+        return (), state
+    payload = get_payload(event)
+    game, name = get_text(payload, "game"), get_text(payload, "name")
+    players = state.remote_players.entries.get(game, ())
+    left = tuple(other for other in players if other != name)
+    state = replace(state, remote_players=state.remote_players.add(game, left))
+    return (Notify("players", "player_signed_out", (game, name)),), state
+
+
+def _is_confirmation(event: Event) -> bool:
+    """Whether an event only confirms the client's own sign-in or sign-out."""
+    return event.get("status") == "success" and not event.get("payload")
+
+
+@ROUTER.on("players/status")
+def players_status(event: Event, state: ClientState) -> Transition:
+    payload = get_payload(event)
+    game, players = get_text(payload, "game"), get_names(payload, "players")
+    state = replace(state, remote_players=state.remote_players.add(game, players))
+    return (Notify("players", "players_updated", (game, players)),), state
+
+
+@ROUTER.on("tells/receive")
+def tell_received(event: Event, state: ClientState) -> Transition:
+    payload = get_payload(event)
+    tell = Tell(
+        from_game=get_text(payload, "from_game"),
+        from_name=get_text(payload, "from_name"),
+        to_name=get_text(payload, "to_name"),
+        sent_at=get_text(payload, "sent_at", ""),
+        message=get_text(payload, "message"),
+    )
+    return (Notify("tells", "tell_received", (tell,)),), state
+
+
+@ROUTER.on("games/connect")
+def game_connected(event: Event, state: ClientState) -> Transition:
+    name = get_text(get_payload(event), "game")
+    games = state.games.add(name, state.games.entries.get(name, Game(game=name)))
+    return (Notify("games", "game_connected", (name,)),), replace(state, games=games)
+
+
+@ROUTER.on("games/disconnect")
+def game_disconnected(event: Event, state: ClientState) -> Transition:
+    name = get_text(get_payload(event), "game")
+    state = replace(
+        state, games=state.games.remove(name), remote_players=state.remote_players.remove(name)
+    )
+    return (Notify("games", "game_disconnected", (name,)),), state
+
+
+@ROUTER.on("games/status")
+def game_status(event: Event, state: ClientState) -> Transition:
+    game = parse_game(get_payload(event))
+    state = replace(state, games=state.games.add(game.game, game))
+    return (Notify("games", "game_updated", (game,)),), state
+
+
+@ROUTER.fallback
+def unknown_event(event: Event, state: ClientState) -> Transition:
+    return (Notify("system", "event_received", (event,)),), state

@@ -14,7 +14,7 @@ from ...disconnect import Disconnect
 from ...errors import ConnectionClosed
 from ...frames import Data
 from ...hooks import ConnectionInfo, Reply, Socket
-from ...routing.invalid import InvalidMessages
+from ...routing import InvalidMessages
 from .channel import ChannelQueue
 from .errors import InvalidMessage, PushTimeout
 from .machine import Machine

@@ -1,6 +1,6 @@
-"""Hubs that meet at a Redis server: see :class:`RedisBroker`."""
+"""Hubs connected by a Redis server: see :class:`RedisBroker`."""
 
-from .blocking import publish
 from .broker import RedisBroker
+from .publish import publish
 
 __all__ = ["RedisBroker", "publish"]

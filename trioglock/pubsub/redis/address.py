@@ -1,4 +1,4 @@
-"""The address of a Redis server, from a URL as redis-py and others write it."""
+"""The address of a Redis server, parsed from a URL in the form of redis-py."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import trio
 from ..._redact import HIDDEN, redact_query, without_secrets
 from ...errors import InvalidOption
 
-__all__ = ["Address", "extra", "parse_address"]
+__all__ = ["RedisAddress", "import_redis", "parse_address"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where a server is, and who we are to it.
+class RedisAddress:
+    """The address of a server and the credentials for it.
 
     Args:
-        host: name or address.
-        port: of TCP.
-        path: of a Unix socket, instead of the two.
+        host: name or IP address.
+        port: TCP port.
+        path: path of a Unix socket, in place of host and port.
         ssl_context: for TLS; None for plain TCP.
         username: None for the default user.
-        password: None for none.
-        db: number of the database. Channels have none, but streams do.
+        password: None for no authentication.
+        db: number of the database. It matters for streams, not for channels.
     """
 
     host: str = "localhost"
@@ -37,37 +37,38 @@ class Address:
     db: int = 0
 
     def __str__(self) -> str:
-        """The address without user and password."""
+        """The address without credentials."""
         return self.path or f"{self.host}:{self.port}"
 
-    def without_credentials(self, text: str) -> str:
-        """A text of the server's, which may quote what it was sent."""
+    def hide_credentials(self, text: str) -> str:
+        """Remove the credentials from a text of the server, which may quote its input."""
         for secret in filter(None, (self.password, self.username)):
             text = text.replace(secret, HIDDEN)
         return text
 
     async def open_stream(self) -> trio.abc.Stream:
-        """Dial.
+        """Connect.
 
         Raises:
-            OSError, trio.BrokenResourceError: in vain.
+            OSError: the server could not be reached.
+            trio.BrokenResourceError: the TLS handshake failed.
         """
         if self.path is not None:
             return await trio.open_unix_socket(self.path)
         tcp = await trio.open_tcp_stream(self.host, self.port)
         if self.ssl_context is None:
             return tcp
-        secure = trio.SSLStream(tcp, self.ssl_context, server_hostname=self.host)
+        tls = trio.SSLStream(tcp, self.ssl_context, server_hostname=self.host)
         try:
-            await secure.do_handshake()
+            await tls.do_handshake()
         except BaseException:
-            await trio.aclose_forcefully(secure)
+            await trio.aclose_forcefully(tls)
             raise
-        return secure
+        return tls
 
 
-def extra() -> tuple[Any, Any]:
-    """The libraries of the extra: redis-py and hiredis.
+def import_redis() -> tuple[Any, Any]:
+    """Return the modules ``redis`` and ``hiredis``.
 
     Raises:
         InvalidOption: they are not installed.
@@ -80,8 +81,8 @@ def extra() -> tuple[Any, Any]:
     return redis, hiredis
 
 
-def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> Address:
-    """The address that a URL names.
+def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> RedisAddress:
+    """Parse the URL of a Redis server.
 
     Args:
         url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, or
@@ -89,33 +90,35 @@ def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> Add
         ssl_context: for ``rediss://``; by default the system's certificates are trusted.
 
     Raises:
-        InvalidOption: it names none, or the extra is not installed.
+        InvalidOption: ``url`` has another form, or the extra is not installed.
     """
-    redis, _ = extra()
+    redis, _ = import_redis()
     if not isinstance(url, str):
-        raise InvalidOption(f"a Redis URL is a str, not {type(url).__name__}")
+        raise InvalidOption(f"a Redis URL must be a str, not {type(url).__name__}")
     scheme, slashes, _ = url.partition("://")
     if scheme not in ("redis", "rediss", "unix") or not slashes:
-        # Of what is no URL nobody knows where the password is.
+        # Without a scheme, a password may be anywhere: quote nothing.
         found = f"not {scheme}://" if slashes and scheme.isalnum() else "and this one does not"
         raise InvalidOption(f"a Redis URL begins with redis://, rediss:// or unix://, {found}")
     try:
         url.encode()
         parts: dict[str, Any] = redis.connection.parse_url(url)
     except ValueError:
-        # In our own words: the library's quote the address, and so the password.
+        # redis-py's own message quotes the URL, and with it the password.
         shown = redact_query(without_secrets(url))
         raise InvalidOption(f"not a Redis URL: {shown!r}") from None
     parts.pop("connection_class", None)
     if scheme == "unix" and not parts.get("path"):
-        raise InvalidOption("a Redis URL with unix:// names a path: unix:///run/redis.sock")
+        raise InvalidOption("a Redis URL with unix:// needs a path: unix:///run/redis.sock")
     try:
         str(parts.get("host", "")).encode("idna")
     except UnicodeError:
-        raise InvalidOption(f"a Redis URL names a host, not {parts['host']!r:.60}") from None
-    known = set(Address.__dataclass_fields__) - {"ssl_context"}
+        raise InvalidOption(f"a Redis URL needs a valid host, not {parts['host']!r:.60}") from None
+    known = set(RedisAddress.__dataclass_fields__) - {"ssl_context"}
     if unknown := sorted(set(parts) - known):
-        raise InvalidOption(f"a Redis URL takes no {unknown[0]!r} here; for TLS give ssl_context")
+        raise InvalidOption(
+            f"a Redis URL takes no parameter {unknown[0]!r} here; for TLS pass ssl_context"
+        )
     if scheme == "rediss":
         parts["ssl_context"] = ssl_context or ssl.create_default_context()
-    return Address(**parts)
+    return RedisAddress(**parts)

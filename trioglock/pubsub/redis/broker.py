@@ -1,58 +1,58 @@
-"""``RedisBroker``: hubs in many processes, on many machines."""
+"""``RedisBroker``: connects hubs in several processes or on several machines."""
 
 from __future__ import annotations
 
 import math
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import trio
 
 from ..._scope import open_scope
 from ...backoff import Backoff
-from ...errors import BrokerUnavailable, InvalidOption
-from ...frames import Data
+from ...errors import BrokerError, BrokerUnavailable, InvalidOption
 from ...options import check_seconds, check_whole
-from ..broker import Broker, Deliver, Line
+from ..broker import Broker, BrokerSession, Deliver
 from ..history import History
 from .address import parse_address
-from .commands import Commands
-from .keeper import Timing
-from .source import SPARE, Channels, Entries, Source
+from .commands import CommandPipeline
+from .connection import RedisTimings
+from .pubsub import PubSubReceiver, PubSubSession, RedisReceiver
+from .stream import RedisStreamReceiver, RedisStreamSession
 
 __all__ = ["RedisBroker"]
 
 
 class RedisBroker(Broker):
-    """Hands messages on through a Redis server: PUBLISH and PSUBSCRIBE.
+    """A broker that uses PUBLISH and PSUBSCRIBE of a Redis server, or a stream with a history.
 
-    A message for the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
-    ``trioglock/news``, and the hub listens to ``trioglock*``, as sock-drawer does: anything that
-    can PUBLISH can speak to the hub.
+    A message on the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
+    ``trioglock/news``, and the hub subscribes to ``trioglock*``, as in sock-drawer: any program
+    that can PUBLISH can send messages to the hub.
 
-    The connections are supervised. Redis restarted, cut off or silent is found out, and when it is
-    back the hub listens again and its listeners are told a :class:`Gap`. Meanwhile ``publish``
-    waits, and in the end raises; a message that was under way when the connection broke is
+    The broker detects a Redis server that restarts, is cut off or does not answer. It reconnects,
+    subscribes again and delivers a :class:`Gap`. In the meantime ``publish`` waits up to
+    ``publish_timeout`` seconds. A message that was being published when the connection was lost is
     published again, so in rare cases it arrives twice.
 
     Args:
         url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, or
             ``unix://[[user]:password@]/path[?db=n]``.
-        history: keep so many messages of each hub in a Redis stream, named as the hub, for those
-            who come back. They then travel by that stream alone: others publish with
-            ``XADD trioglock * channel news data hello``. The stream is 500 messages longer, for
-            hubs that are behind. None keeps none.
+        history: number of messages to keep of each hub, in a Redis stream with the hub's name, for
+            subscribers that resume. All messages are then sent through that stream; other programs
+            publish with ``XADD trioglock * channel news data hello``. The stream is 500 messages
+            longer, for hubs that lag behind. None keeps none.
         ssl_context: for ``rediss://``; by default the system's certificates are trusted.
-        open_timeout: seconds to reach Redis on entering ``async with hub``; None for ever.
-        publish_timeout: seconds that a message may take; None for ever.
-        health_interval: seconds of silence after which Redis is asked whether it is there.
-        health_timeout: seconds that any answer may take.
-        backoff: when to try again; it never gives up.
+        open_timeout: seconds to reach Redis on entering ``async with hub``; None for no limit.
+        publish_timeout: seconds that publishing a message may take; None for no limit.
+        health_interval: seconds of silence before a health check.
+        health_timeout: seconds to wait for any reply.
+        backoff: delays between attempts to reconnect, which never stop.
 
     Raises:
-        InvalidOption: one of these does not fit, or the extra is missing: ``pip install
-            'trioglock[redis]'``.
+        InvalidOption: an argument has the wrong type or value, or the extra is missing: ``pip
+            install 'trioglock[redis]'``.
     """
 
     def __init__(
@@ -70,15 +70,13 @@ class RedisBroker(Broker):
         check_whole("history", history, least=1)
         check_seconds("open_timeout", open_timeout)
         check_seconds("publish_timeout", publish_timeout)
-        for name, value in (("interval", health_interval), ("timeout", health_timeout)):
-            check_seconds(f"health_{name}", value)
-            if value is None:
-                raise InvalidOption(f"health_{name} is a number of seconds, not None")
+        check_seconds("health_interval", health_interval, none=False)
+        check_seconds("health_timeout", health_timeout, none=False)
         if not (backoff is None or isinstance(backoff, Backoff)):
-            raise InvalidOption(f"backoff is a Backoff, not {backoff!r}")
+            raise InvalidOption(f"backoff must be a Backoff, not {backoff!r}")
         self._address = parse_address(url, ssl_context)
         self._history = history
-        self._timing = Timing(
+        self._timings = RedisTimings(
             open_timeout=math.inf if open_timeout is None else open_timeout,
             publish_timeout=math.inf if publish_timeout is None else publish_timeout,
             health_interval=health_interval,
@@ -89,57 +87,34 @@ class RedisBroker(Broker):
     def __repr__(self) -> str:
         return f"<RedisBroker at {self._address}>"
 
-    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[Line]:
-        """See :meth:`Broker.open`."""
-        if self._history is None:
-            channels = Channels(self._address, self._timing, name, deliver)
-            commands = Commands(self._address, self._timing, channels.keeper)
-            return self._join(channels, commands, Published(commands, name))
-        history = History(self._history, shared=True)
-        stream = Entries(self._address, self._timing, name, history, deliver)
-        commands = Commands(self._address, self._timing, stream.keeper)
-        return self._join(stream, commands, Streamed(commands, name, history))
-
     @asynccontextmanager
-    async def _join(self, source: Source, commands: Commands, line: Line) -> AsyncIterator[Line]:
-        keeper = source.keeper
+    async def open(self, name: str, deliver: Deliver) -> AsyncIterator[BrokerSession]:
+        address, timings = self._address, self._timings
+        receiver: RedisReceiver
+        session: BrokerSession
+        if self._history is None:
+            receiver = PubSubReceiver(address, timings, name, deliver)
+            commands = CommandPipeline(address, timings, receiver)
+            session = PubSubSession(commands, name)
+        else:
+            history = History(self._history, shared=True)
+            receiver = RedisStreamReceiver(address, timings, name, history, deliver)
+            commands = CommandPipeline(address, timings, receiver)
+            session = RedisStreamSession(commands, name, history)
         async with open_scope() as nursery:
-            nursery.start_soon(keeper.run)
-            nursery.start_soon(commands.keeper.run)
-            with trio.move_on_after(self._timing.open_timeout):
-                await keeper.tried.wait()
-                if not source.ready.is_set() and keeper.refused is not None:
-                    raise keeper.refused
-                await source.ready.wait()
-            if not source.ready.is_set():
-                raise BrokerUnavailable(
-                    f"Redis at {self._address} was not reached within "
-                    f"{self._timing.open_timeout} seconds"
-                ) from keeper.failure
-            yield line
+            nursery.start_soon(receiver.run)
+            nursery.start_soon(commands.run)
+            await self._wait_subscribed(receiver)
+            yield session
 
-
-class Published(Line):
-    """Publishes with PUBLISH."""
-
-    def __init__(self, commands: Commands, name: str) -> None:
-        self._commands = commands
-        self._name = name
-
-    async def publish(self, channel: str, data: Data) -> None:
-        """See :meth:`Line.publish`."""
-        await self._commands.ask("PUBLISH", f"{self._name}/{channel}", data)
-
-
-class Streamed(Line):
-    """Publishes with XADD."""
-
-    def __init__(self, commands: Commands, name: str, history: History) -> None:
-        self.history: History | None = history
-        self._commands = commands
-        length = (history.messages.maxlen or 1) + SPARE
-        self._start = ("XADD", name, "MAXLEN", length, "*")
-
-    async def publish(self, channel: str, data: Data) -> None:
-        """See :meth:`Line.publish`."""
-        await self._commands.ask(*self._start, "channel", channel, "data", data)
+    async def _wait_subscribed(self, receiver: RedisReceiver) -> None:
+        with trio.move_on_after(self._timings.open_timeout):
+            await receiver.attempted.wait()
+            if not receiver.subscribed.is_set() and isinstance(receiver.failure, BrokerError):
+                raise receiver.failure
+            await receiver.subscribed.wait()
+        if not receiver.subscribed.is_set():
+            raise BrokerUnavailable(
+                f"could not reach Redis at {self._address} within "
+                f"{self._timings.open_timeout} seconds"
+            ) from receiver.failure

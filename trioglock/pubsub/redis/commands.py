@@ -1,160 +1,159 @@
-"""Commands: those of many tasks over one connection, each answered to the task that asked."""
+"""Commands of many tasks, pipelined over one connection."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 import trio
 
 from ...errors import BrokerUnavailable
-from .address import Address
-from .keeper import Keeper, Timing
-from .wire import Argument, Wire, WireBroken
+from .address import RedisAddress
+from .connection import (
+    Argument,
+    ReconnectingConnection,
+    RedisConnection,
+    RedisDisconnected,
+    RedisTimings,
+)
 
-__all__ = ["Commands"]
+__all__ = ["CommandPipeline"]
 
-MAX_WAITING = 1024
-"""Commands that may be under way; the next ones wait for their turn."""
+MAX_PENDING = 1024
+"""Maximum number of pending commands; further ones wait."""
 
-PAUSE = 0.02
-"""Seconds before a command is asked again."""
-
-
-class Asked:
-    """One command under way."""
-
-    __slots__ = ("done", "failure", "packed", "reply", "sent_at")
-
-    def __init__(self, packed: bytes) -> None:
-        self.packed: bytes = packed
-        self.done: trio.Event = trio.Event()
-        self.sent_at: float = 0.0
-        self.reply: Any = None
-        self.failure: WireBroken | None = None
+RETRY_DELAY = 0.02
+"""Seconds."""
 
 
-class Commands:
-    """Sends commands in pipelines: what several tasks ask at a time leaves in one write.
+@dataclass(slots=True, eq=False)
+class PendingCommand:
+    """A command without a reply yet."""
 
-    Args:
-        address: of the server.
-        timing: how long things may take.
-        source: nothing is published while nobody of us would hear it.
+    packed: bytes
+    done: trio.Event = field(default_factory=trio.Event)
+    sent_at: float = 0.0
+    reply: Any = None
+    failure: RedisDisconnected | None = None
+
+
+class CommandPipeline(ReconnectingConnection):
+    """Sends the waiting commands of all tasks in one write, and matches replies to commands.
+
+    While ``receiver`` is disconnected it sends none: the subscribers of this process would miss the
+    message.
     """
 
-    def __init__(self, address: Address, timing: Timing, source: Keeper) -> None:
-        self.keeper: Keeper = Keeper(address, timing, self._use, "publishing")
-        self._timing = timing
-        self._address = address
-        self._wire: Wire | None = None
-        self._unsent: deque[Asked] = deque()
-        self._asked: deque[Asked] = deque()
-        self._work = trio.lowlevel.ParkingLot()
-        self._source = source
-        self._places = trio.Semaphore(MAX_WAITING)
+    purpose = "publishing"
 
-    async def ask(self, *command: Argument) -> Any:
-        """One command and its reply; asked again, on a new connection, where the old one breaks.
+    def __init__(
+        self, address: RedisAddress, timings: RedisTimings, receiver: ReconnectingConnection
+    ) -> None:
+        super().__init__(address, timings)
+        self._receiver = receiver
+        self._connection: RedisConnection | None = None
+        self._unsent: deque[PendingCommand] = deque()
+        self._sent: deque[PendingCommand] = deque()
+        self._work = trio.lowlevel.ParkingLot()
+        self._limit = trio.Semaphore(MAX_PENDING)
+
+    async def request(self, *command: Argument) -> Any:
+        """Send a command and return its reply; if the connection is lost, send it again.
 
         Raises:
-            BrokerUnavailable: there was no reply within ``publish_timeout`` seconds.
+            BrokerUnavailable: no reply within ``publish_timeout`` seconds.
             BrokerError: the reply is an error.
         """
-        failure: WireBroken | None = None
-        with trio.move_on_after(self._timing.publish_timeout):
-            async with self._places:
+        failure: RedisDisconnected | None = None
+        with trio.move_on_after(self.timings.publish_timeout):
+            async with self._limit:
                 while True:
                     try:
-                        return await self._ask_once(command)
-                    except WireBroken as error:
+                        return await self._request_once(command)
+                    except RedisDisconnected as error:
                         failure = error
-                    await trio.sleep(PAUSE)
+                    await trio.sleep(RETRY_DELAY)
         raise BrokerUnavailable(
-            f"Redis at {self._address} did not answer within {self._timing.publish_timeout} seconds"
-        ) from (self.keeper.failure or failure)
+            f"Redis at {self.address} did not answer within {self.timings.publish_timeout} seconds"
+        ) from (self.failure or failure)
 
-    async def _ask_once(self, command: Sequence[Argument]) -> Any:
-        wire = await self._open_wire()
-        request = Asked(wire.pack(*command))
-        self._unsent.append(request)
+    async def _request_once(self, command: Sequence[Argument]) -> Any:
+        connection = await self._wait_connection()
+        pending = PendingCommand(connection.pack(*command))
+        self._unsent.append(pending)
         self._work.unpark()
         try:
-            await request.done.wait()
+            await pending.done.wait()
         finally:
-            if not request.done.is_set():
-                self._take_back(request)
-        if request.failure is not None:
-            raise request.failure
-        return wire.checked(request.reply)
+            if not pending.done.is_set():
+                # Cancelled: if it is unsent it is not sent, and in any case it frees its memory.
+                pending.packed = b""
+                if pending in self._unsent:
+                    self._unsent.remove(pending)
+        if pending.failure is not None:
+            raise pending.failure
+        return connection.check_reply(pending.reply)
 
-    def _take_back(self, request: Asked) -> None:
-        """Nobody waits for it any more: what has not left shall not, and fills no memory."""
-        request.packed = b""
-        if request in self._unsent:
-            self._unsent.remove(request)
-
-    async def _open_wire(self) -> Wire:
+    async def _wait_connection(self) -> RedisConnection:
         while True:
-            await self._source.wait_up()
-            if self._wire is not None:
-                return self._wire
-            await self.keeper.wait_up()
+            await self._receiver.wait_up()
+            if self._connection is not None:
+                return self._connection
+            await self.wait_up()
 
-    async def _use(self, wire: Wire) -> None:
-        """Send and receive until the connection breaks."""
-        self._wire = wire
-        self.keeper.up()
-        failure = WireBroken("the hub has closed")
+    async def use(self, connection: RedisConnection) -> NoReturn:
+        self._connection = connection
+        self.mark_up()
+        failure = RedisDisconnected("the connection to Redis broke")
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, wire, nursery.cancel_scope)
+                nursery.start_soon(self._write, connection, nursery.cancel_scope)
                 try:
-                    await self._read(wire)
-                except WireBroken as error:
+                    await self._read(connection)
+                except RedisDisconnected as error:
                     failure = error
                 nursery.cancel_scope.cancel()
         finally:
-            self._wire = None
-            self.keeper.down()
-            self._fail(failure)
+            self._connection = None
+            self.mark_down()
+            self._fail_pending(failure)
         raise failure
 
-    async def _write(self, wire: Wire, scope: trio.CancelScope) -> None:
+    async def _write(self, connection: RedisConnection, scope: trio.CancelScope) -> None:
         try:
             while True:
                 while not self._unsent:
                     await self._work.park()
                 batch = list(self._unsent)
                 self._unsent.clear()
-                for request in batch:
-                    request.sent_at = trio.current_time()
-                self._asked.extend(batch)
-                await wire.write(b"".join(request.packed for request in batch))
-        except WireBroken:
+                for pending in batch:
+                    pending.sent_at = trio.current_time()
+                self._sent.extend(batch)
+                await connection.write(b"".join(pending.packed for pending in batch))
+        except RedisDisconnected:
             scope.cancel()
 
-    async def _read(self, wire: Wire) -> None:
-        patience = self._timing.health_timeout
+    async def _read(self, connection: RedisConnection) -> NoReturn:
+        timeout = self.timings.health_timeout
         while True:
-            oldest = self._asked[0].sent_at if self._asked else trio.current_time()
-            with trio.move_on_at(oldest + patience) as scope:
-                for reply in await wire.receive():
-                    if not self._asked:
-                        raise WireBroken("an answer to nothing that was asked")
-                    request = self._asked.popleft()
-                    request.reply = reply
-                    request.done.set()
-            if scope.cancelled_caught and self._is_silent(patience):
-                raise WireBroken(f"Redis did not answer within {patience} seconds")
+            with trio.move_on_at(self._oldest_sent_at() + timeout) as scope:
+                for reply in await connection.receive():
+                    if not self._sent:
+                        raise RedisDisconnected("Redis sent a reply without a command")
+                    pending = self._sent.popleft()
+                    pending.reply = reply
+                    pending.done.set()
+            if scope.cancelled_caught and trio.current_time() - self._oldest_sent_at() >= timeout:
+                raise RedisDisconnected(f"Redis did not answer within {timeout} seconds")
 
-    def _is_silent(self, patience: float) -> bool:
-        return bool(self._asked) and trio.current_time() - self._asked[0].sent_at >= patience
+    def _oldest_sent_at(self) -> float:
+        return self._sent[0].sent_at if self._sent else trio.current_time()
 
-    def _fail(self, failure: WireBroken) -> None:
-        for request in (*self._asked, *self._unsent):
-            request.failure = failure
-            request.done.set()
-        self._asked.clear()
+    def _fail_pending(self, failure: RedisDisconnected) -> None:
+        for pending in (*self._sent, *self._unsent):
+            pending.failure = failure
+            pending.done.set()
+        self._sent.clear()
         self._unsent.clear()

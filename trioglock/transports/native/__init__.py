@@ -1,4 +1,4 @@
-"""The native transport: RFC 6455 frames over any trio stream, without another library's I/O."""
+"""The native transport: RFC 6455 frames over any trio stream, with our own I/O."""
 
 from .decoder import Decoder
 from .deflate import Deflate

@@ -1,13 +1,13 @@
-"""Bytes in, events out (RFC 6455, section 5; RFC 7692 for compressed messages).
+"""Decodes bytes to events (RFC 6455, section 5; RFC 7692 for compressed messages).
 
-The theory. Nearly all traffic is whole, short, uncompressed data frames. They take the *fast
-lane*: one loop over one received chunk, see :mod:`.lanes`. Whatever the loop does not know
-(control frames, fragments, compressed frames, a frame cut off by the end of the chunk, anything
-illegal) is left where it is for :meth:`Decoder._step`, which takes exactly one frame, or
-the part of it that has come, and hands back to the fast lane.
+Nearly all traffic is whole, short, uncompressed data frames. They take the *fast path*: one loop
+over one received chunk, see :mod:`.fast_path`. The loop stops at every other frame (control frames,
+fragments, compressed frames, frames cut off by the end of the chunk, illegal frames), and
+:meth:`Decoder._step` processes exactly one frame, or the part of it that was received; then the
+fast path continues.
 
-Data is looked at as it arrives: a frame is refused for its header before its payload is read,
-and text for its first bad byte, wherever chunks and fragments are cut.
+Data is validated as it arrives: a frame is refused for its header before its payload is read, and
+text for its first invalid byte, no matter how chunks and fragments cut the data.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ from ...frames import (
     Violation,
 )
 from .deflate import Deflate, InflatedTooBig, InflateError
-from .fast_path import LEAST_LIMIT, cut_masked, cut_plain
-from .masking import apply_mask
+from .fast_path import LEAST_LIMIT, apply_mask, cut_masked, cut_plain
 
 __all__ = ["Decoder"]
 
 FIN, RSV, RSV1, OPCODE, MASKED, LENGTH = 0x80, 0x70, 0x40, 0x0F, 0x80, 0x7F
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
-# A chunk of compressed messages can inflate a thousandfold: past this much, the rest of the chunk
-# waits until what came out has been taken away.
+# A chunk of compressed messages can inflate a thousandfold: after this many bytes, the rest of the
+# chunk waits until the events have been delivered.
 INFLATE_BUDGET = 2**20
 
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
@@ -49,31 +48,31 @@ class _Refused(Exception):
 
 
 class Decoder:
-    """One direction of one connection.
+    """The receiving direction of one connection.
 
     Args:
-        masked: True where the peer is a client, whose frames must be masked; False where it is a
-            server, whose frames must not be (RFC 6455, section 5.1).
-        max_size: the most bytes of one message, inflated and over all its fragments; None for
-            any number.
+        masked: True if the peer is a client, whose frames must be masked; False if it is a
+            server, whose frames must not be masked (RFC 6455, section 5.1).
+        max_size: maximum size of one message in bytes, inflated and over all its fragments; None
+            for no limit.
         deflate: the negotiated compression, if any.
     """
 
     def __init__(self, *, masked: bool, max_size: int | None, deflate: Deflate | None) -> None:
         self._masked = masked
-        self._lane = cut_masked if masked else cut_plain
+        self._fast_path = cut_masked if masked else cut_plain
         self._limit = sys.maxsize if max_size is None else max_size
         self._deflate = deflate
-        self._rest = b""  # a header, or a control frame, of which the end is missing
+        self._rest = b""  # an incomplete header or control frame
         self._refused = False
         self._inflated = 0
-        # The data frame that is being received.
-        self._need = 0  # bytes of its payload still to come
+        # The data frame being received.
+        self._need = 0  # missing bytes of its payload
         self._frame_opcode = 0
         self._fin = False
         self._mask = b""
-        self._packed: list[bytes] = []  # its payload, where it is compressed
-        # The message that is being received; no opcode: none.
+        self._packed: list[bytes] = []  # its payload, if compressed
+        # The message being received; 0 as opcode means none.
         self._opcode = 0
         self._compressed = False
         self._size = 0
@@ -83,11 +82,11 @@ class Decoder:
 
     @property
     def backlog(self) -> bool:
-        """Whether ``feed(b"")`` has more to give without any new bytes."""
+        """Whether ``feed(b"")`` returns more events without new bytes."""
         return self._inflated > INFLATE_BUDGET and bool(self._rest)
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that ``chunk`` completes, in order; after a Violation or Close, no more."""
+        """Return the events that ``chunk`` completes, in order; none after a Violation or Close."""
         events: list[Event] = []
         if self._refused:
             return events
@@ -109,7 +108,7 @@ class Decoder:
             if not self._opcode and self._limit >= LEAST_LIMIT:
                 run: Run = []
                 try:
-                    at = self._lane(chunk, at, self._limit, run)
+                    at = self._fast_path(chunk, at, self._limit, run)
                 except UnicodeDecodeError as error:
                     raise _bad_text(error) from None
                 finally:
@@ -124,7 +123,7 @@ class Decoder:
                 return
 
     def _step(self, chunk: bytes, at: int, events: list[Event]) -> int | None:
-        """Take one frame of any kind; where it ends, or None when ``chunk`` ends before it does."""
+        """Process one frame; return where it ends, or None if ``chunk`` ends before it."""
         if len(chunk) - at < 2:
             return None
         head, second = chunk[at], chunk[at + 1]
@@ -155,7 +154,7 @@ class Decoder:
         return self._payload(chunk, at, events)
 
     def _check_head(self, head: int, second: int) -> None:
-        """Refuse what the first two bytes already show to be illegal (RFC 6455, section 5.2)."""
+        """Refuse a frame for its first two bytes (RFC 6455, section 5.2)."""
         opcode = head & OPCODE
         if bool(second & MASKED) != self._masked:
             raise _Refused(1002, "incorrect masking")
@@ -180,7 +179,7 @@ class Decoder:
             raise _Refused(1002, "reserved bits must be 0")
 
     def _packed_limit(self, head: int) -> int:
-        """The most payload that a frame may have: what does not compress grows a little."""
+        """Return the maximum payload of a frame: incompressible data grows a little."""
         if head & RSV1 or (self._compressed and not head & OPCODE):
             return self._limit + self._limit // 1024 + 64
         return self._limit
@@ -192,7 +191,7 @@ class Decoder:
             events.append(Pong(payload))
         else:
             events.append(_parse_close(payload))
-            # Nothing counts after a Close frame (RFC 6455, section 1.4).
+            # Data after a Close frame is ignored (RFC 6455, section 1.4).
             self._refused = True
 
     def _open_frame(self, head: int, length: int, mask: bytes) -> None:
@@ -205,7 +204,7 @@ class Decoder:
         self._mask = mask
 
     def _payload(self, chunk: bytes, at: int, events: list[Event]) -> int | None:
-        """Take what ``chunk`` has of the open frame's payload; close the frame when it is whole."""
+        """Process the part of the open frame's payload in ``chunk``; end the frame if complete."""
         data = chunk[at : at + self._need]
         if data:
             self._need -= len(data)
@@ -239,7 +238,7 @@ class Decoder:
         return data
 
     def _append(self, data: bytes) -> None:
-        """Add to the message. Empty pieces are not kept: endless empty fragments cost nothing."""
+        """Append to the message. Empty pieces are dropped: endless empty fragments cost nothing."""
         if not data:
             return
         self._size += len(data)
@@ -250,7 +249,7 @@ class Decoder:
             self._texts.append(self._utf8.decode(data))
         except UnicodeDecodeError as error:
             raise _bad_text(error) from None
-        # Half a surrogate is no text any more, but the decoder waits for its third byte.
+        # A surrogate is invalid after two bytes, but the codec waits for the third.
         if b"\xed\xa0" <= self._utf8.getstate()[0] < b"\xee":
             raise _Refused(1007, "invalid continuation byte in text")
 
@@ -279,13 +278,13 @@ def _bad_text(error: UnicodeDecodeError) -> _Refused:
 
 
 def _unmask(data: bytes, mask: bytes) -> tuple[bytes, bytes]:
-    """The plain data, and the mask turned to where the next byte of the frame needs it."""
+    """Return the plain data, and the mask rotated for the next byte of the frame."""
     turn = len(data) % 4
     return apply_mask(data, mask), mask[turn:] + mask[:turn]
 
 
 def _parse_close(payload: bytes) -> Close:
-    """A Close frame from its payload (RFC 6455, sections 5.5.1 and 7.4)."""
+    """Parse the payload of a Close frame (RFC 6455, sections 5.5.1 and 7.4)."""
     if not payload:
         return Close(NO_STATUS)
     if len(payload) == 1:

@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692), as negotiated and done by websockets' extension."""
+"""permessage-deflate (RFC 7692), implemented with the extension of websockets."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class InflateError(Exception):
 
 
 class InflatedTooBig(Exception):
-    """What came out is larger than allowed; inflating stopped there."""
+    """The inflated data exceeds the limit; inflating stopped there."""
 
 
 class Deflate:
-    """Compresses outgoing and inflates incoming data frames, one connection's both directions.
+    """Deflates and inflates the data frames of one connection.
 
     Args:
-        extension: what the opening handshake agreed on.
+        extension: negotiated in the opening handshake.
     """
 
     __slots__ = ("_extension",)
@@ -32,21 +32,21 @@ class Deflate:
         self._extension = extension
 
     def inflate(self, opcode: int, payload: bytes, *, fin: bool, limit: int | None) -> bytes:
-        """The data of one frame of a compressed message.
+        """Inflate one frame of a compressed message.
 
         Args:
             opcode: 1 or 2 for the first frame of the message, 0 for a later one.
             payload: as received, unmasked.
             fin: whether this is the last frame of the message.
-            limit: the most bytes that may come out; None for any number.
+            limit: maximum size of the result in bytes; None for no limit.
 
         Raises:
-            InflatedTooBig, InflateError: nothing of the message may be used.
+            InflatedTooBig, InflateError: the message must not be used.
         """
         first = opcode != Opcode.CONT
         frame = Frame(Opcode(opcode), payload, fin, rsv1=first)
         try:
-            # A max_size of 0 would mean "no limit" to zlib: at the limit, one byte more tells.
+            # To zlib a max_size of 0 means "no limit": allow one byte there, and check below.
             data = self._extension.decode(frame, max_size=limit or (None if limit is None else 1))
         except PayloadTooBig:
             raise InflatedTooBig from None
@@ -59,10 +59,10 @@ class Deflate:
         return inflated
 
     def _continue_after_final_block(self, inflated: bytes, *, fin: bool) -> None:
-        """Start a new stream where a message ended its own (RFC 7692, section 7.2.3.4).
+        """Start a new stream if a message ended its stream (RFC 7692, section 7.2.3.4).
 
-        zlib would ignore, and keep, all that comes after. Of the sliding window only this
-        message's part is known: a reference to what is older is an error, not wrong data.
+        zlib would ignore, and keep, everything after it. Only this message's part of the sliding
+        window is known: a reference to older data is an error, not wrong data.
         """
         decoder = getattr(self._extension, "decoder", None)
         if decoder is None or not decoder.eof:
@@ -75,5 +75,5 @@ class Deflate:
         )
 
     def deflate(self, opcode: int, payload: bytes) -> bytes:
-        """The compressed payload of one whole data message."""
+        """Return the compressed payload of one whole data message."""
         return bytes(self._extension.encode(Frame(Opcode(opcode), payload)).data)

@@ -1,4 +1,4 @@
-"""Frames in, bytes out (RFC 6455, section 5; RFC 7692 for compressed messages)."""
+"""Encodes frames to bytes (RFC 6455, section 5; RFC 7692 for compressed messages)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 
 from ...frames import Close, Frame, Ping, Pong, PreparedMessage
 from .deflate import Deflate
-from .masking import apply_mask
+from .fast_path import apply_mask
 
 __all__ = ["Encoder"]
 
 FIN, RSV1, MASKED = 0x80, 0x40, 0x80
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
-# Masking keys must come from strong entropy (RFC 6455, section 10.3); one system call fetches
-# enough for this many frames, and no more: thousands of idle connections keep theirs.
-_KEYS_AT_ONCE = 64
+# Masking keys must come from strong entropy (RFC 6455, section 10.3). One system call fetches
+# enough for this many frames, and no more, as every idle connection keeps its keys.
+_KEYS_PER_CALL = 64
 
 
 class Encoder:
-    """One direction of one connection.
+    """The sending direction of one connection.
 
     Args:
         mask: True for a client, whose frames are masked (RFC 6455, section 5.1).
@@ -34,7 +34,7 @@ class Encoder:
         self._next_key = 0
 
     def encode(self, frames: Sequence[Frame]) -> bytes:
-        """The bytes of ``frames``, one after the other, ready for one write."""
+        """Return the bytes of ``frames``, concatenated for one write."""
         if len(frames) == 1 and frames[0].__class__ is PreparedMessage and not self._mask:
             return frames[0].wire or self._make_wire(frames[0])
         deflate, append = self._deflate, self._append
@@ -69,7 +69,7 @@ class Encoder:
         if flag:
             at = self._next_key
             if at == len(self._keys):
-                self._keys = os.urandom(4 * _KEYS_AT_ONCE)
+                self._keys = os.urandom(4 * _KEYS_PER_CALL)
                 at = 0
             self._next_key = at + 4
             key = self._keys[at : at + 4]
@@ -78,7 +78,7 @@ class Encoder:
         parts.append(payload)
 
     def _append_prepared(self, parts: list[bytes], frame: PreparedMessage) -> None:
-        """A whole message that is not compressed, which RFC 7692, section 6, always allows."""
+        """Append an uncompressed message, which RFC 7692, section 6, always allows."""
         if self._mask:
             self._append(parts, _head(frame), frame.to_payload())
         else:

@@ -1,31 +1,35 @@
-"""The fast lanes: loops that cut every whole, plain data frame out of one chunk.
+"""The fast path of decoding: loops that extract whole, plain data frames from one chunk.
 
-A lane is called where a frame begins and no message is open. It adds what it takes to a run, and
-returns where the first thing begins that it does not know: a control frame, a fragment, a
-compressed frame, one cut off by the end of the chunk or larger than the limit, anything illegal.
-There are two, one for each role, because they take nearly all of the traffic, and every test in the
-loop shows. For the same reason a limit below 125 bytes, which none would set, is not for them.
+A loop starts where a frame begins and no message is open. It appends messages to a run, and returns
+the position of the first frame that it does not handle: a control frame, a fragment, a compressed
+frame, a frame that is incomplete or larger than the limit, an illegal frame. There is one loop for
+each role, because they process nearly all traffic and every test in them costs measurable time.
+For the same reason they do not support limits below 125 bytes.
 """
 
 from __future__ import annotations
 
 from ...frames import Run
-from .masking import apply_mask
 
-__all__ = ["LEAST_LIMIT", "cut_masked", "cut_plain"]
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a platform without the compiled wheel
+    from websockets.utils import apply_mask
+
+__all__ = ["LEAST_LIMIT", "apply_mask", "cut_masked", "cut_plain"]
 
 FINAL_TEXT, FINAL_BINARY = 0x81, 0x82
 MASKED = 0x80
 
 LEAST_LIMIT = 125
-"""What every frame with a short length keeps to: the lanes do not check those."""
+"""Frames with a short length never exceed it, so the loops do not check them."""
 
 
 def cut_plain(chunk: bytes, at: int, limit: int, run: Run) -> int:
-    """Frames of a server, which are not masked (RFC 6455, section 5.1).
+    """Extract frames of a server, which are not masked (RFC 6455, section 5.1).
 
     Raises:
-        UnicodeDecodeError: a text is none; ``run`` has what came before it.
+        UnicodeDecodeError: a text is not UTF-8; ``run`` has the messages before it.
     """
     append = run.append
     end = len(chunk)
@@ -46,7 +50,7 @@ def cut_plain(chunk: bytes, at: int, limit: int, run: Run) -> int:
         stop = start + length
         if stop > end:
             break
-        if chunk[at] == 0x81:  # FINAL_TEXT; a name would show
+        if chunk[at] == 0x81:  # FINAL_TEXT; the global name would be slower
             append(chunk[start:stop].decode())
         elif chunk[at] == FINAL_BINARY:
             append(chunk[start:stop])
@@ -57,10 +61,10 @@ def cut_plain(chunk: bytes, at: int, limit: int, run: Run) -> int:
 
 
 def cut_masked(chunk: bytes, at: int, limit: int, run: Run) -> int:
-    """Frames of a client, each masked with a key of its own (RFC 6455, section 5.3).
+    """Extract frames of a client, each masked with its own key (RFC 6455, section 5.3).
 
     Raises:
-        UnicodeDecodeError: a text is none; ``run`` has what came before it.
+        UnicodeDecodeError: a text is not UTF-8; ``run`` has the messages before it.
     """
     append = run.append
     end = len(chunk)

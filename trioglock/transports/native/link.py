@@ -1,4 +1,4 @@
-"""A native link: the codec on a trio stream. Both directions of a connection's hot path."""
+"""Native links: frames on a trio stream, in both roles. The hot path of a connection."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ from contextlib import suppress
 
 import trio
 
-from ...frames import Event, Frame
+from ...frames import Close, Event, Frame, Violation
 from ..base import Handshake, Link, LinkBroken
+from ..http1 import end_stream
 from .decoder import Decoder
 from .encoder import Encoder
-from .socket_io import SocketWire, wire_for
+from .socket_io import SocketIO, choose_io
 
-__all__ = ["NativeLink"]
+__all__ = ["NativeLink", "NativeServerLink"]
 
-# One read takes at most this much; one write is cut into slices of it, so that progress shows.
+# Bytes of one read. One write is cut into slices of this size, so that its progress is counted.
 CHUNK = 2**16
 
 
 class NativeLink(Link):
-    """A WebSocket on any trio stream, in either role: the codec knows which.
+    """A WebSocket on any trio stream; decoder and encoder determine the role.
 
     Args:
         stream: open and upgraded.
-        handshake: what was agreed.
-        decoder, encoder: fresh ones, for this link alone.
+        handshake: the negotiated values.
+        decoder: new, for this link alone.
+        encoder: new, for this link alone.
         rest: bytes that were received behind the handshake.
     """
 
     __slots__ = (
         "_broken",
         "_decoder",
-        "_early",
         "_encoder",
+        "_first_events",
+        "_io",
         "_rest",
-        "_wire",
         "bytes_received",
         "bytes_sent",
         "handshake",
@@ -54,20 +56,19 @@ class NativeLink(Link):
         self.handshake: Handshake = handshake
         self.bytes_received: int = len(rest)
         self.bytes_sent: int = 0
-        self._wire = wire_for(stream)
+        self._io = choose_io(stream)
         self._decoder = decoder
         self._encoder = encoder
-        self._early = decoder.feed(rest)
-        self._rest = b""  # of a write_now() that came to an end half-way
+        self._first_events = decoder.feed(rest)
+        self._rest = b""  # bytes that write_now() could not write
         self._broken: OSError | None = None
 
     async def receive(self) -> list[Event]:
-        """See :meth:`Link.receive`."""
-        if self._early:
-            events, self._early = self._early, []
+        if self._first_events:
+            events, self._first_events = self._first_events, []
             return events
         decoder = self._decoder
-        receive_some = self._wire.receive_some
+        receive_some = self._io.receive_some
         try:
             while True:
                 chunk = b""
@@ -75,7 +76,7 @@ class NativeLink(Link):
                     data = await receive_some(CHUNK)
                     if not data:
                         return []
-                    # Some streams give bytearrays, whose slices would be handed to the user.
+                    # Some streams return bytearrays, whose slices would be delivered to the user.
                     chunk = data if data.__class__ is bytes else bytes(data)
                     self.bytes_received += len(chunk)
                 events = decoder.feed(chunk)
@@ -85,11 +86,10 @@ class NativeLink(Link):
             raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
 
     async def write(self, frames: Sequence[Frame]) -> None:
-        """See :meth:`Link.write`."""
         data = self._encoder.encode(frames)
         if self._rest:
             data, self._rest = self._rest + data, b""
-        send_all = self._wire.send_all
+        send_all = self._io.send_all
         try:
             if self._broken is not None:
                 raise self._broken
@@ -108,14 +108,12 @@ class NativeLink(Link):
 
     @property
     def writes_now(self) -> bool:
-        """See :attr:`Link.writes_now`."""
-        return self._wire.__class__ is SocketWire
+        return self._io.__class__ is SocketIO
 
     def write_now(self, frames: Sequence[Frame]) -> bool:
-        """See :meth:`Link.write_now`."""
         data = self._encoder.encode(frames)
         try:
-            sent = self._wire.send_now(data)  # type: ignore[union-attr]  # a SocketWire
+            sent = self._io.send_now(data)  # type: ignore[union-attr]
         except OSError as error:
             self._broken, sent = error, 0
         self.bytes_sent += sent
@@ -125,6 +123,62 @@ class NativeLink(Link):
         return False
 
     async def aclose(self) -> None:
-        """See :meth:`Link.aclose`."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            await trio.aclose_forcefully(self._wire)
+            await trio.aclose_forcefully(self._io)
+
+
+class NativeServerLink(NativeLink):
+    """The server's end: it is the server that ends the stream after a close (RFC 6455, 7.1.1)."""
+
+    __slots__ = ("_close_sent", "_close_sent_event", "_closing", "_peer_closed", "_stream")
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        handshake: Handshake,
+        decoder: Decoder,
+        encoder: Encoder,
+        rest: bytes = b"",
+    ) -> None:
+        super().__init__(stream, handshake, decoder, encoder, rest)
+        self._stream = stream
+        self._peer_closed = False  # nothing that the peer sends counts any more
+        self._closing = False  # our Close frame is being written; only pongs may follow it
+        self._close_sent = False
+        self._close_sent_event: trio.Event | None = None
+
+    async def receive(self) -> list[Event]:
+        if self._peer_closed:
+            if not self._close_sent:
+                self._close_sent_event = trio.Event()
+                await self._close_sent_event.wait()
+            await end_stream(self._stream)
+            return []
+        events = await super().receive()
+        if events and isinstance(events[-1], Close | Violation):
+            self._peer_closed = True
+        return events
+
+    async def write(self, frames: Sequence[Frame]) -> None:
+        if frames and frames[-1].__class__ is Close:
+            self._closing = True
+        try:
+            await super().write(frames)
+        except LinkBroken:
+            self._set_close_sent()
+            raise
+        if self._closing:
+            self._set_close_sent()
+
+    def write_now(self, frames: Sequence[Frame]) -> bool:
+        if frames[-1].__class__ is Close:
+            self._closing = True
+        is_written = NativeLink.write_now(self, frames)
+        if self._closing and is_written:
+            self._set_close_sent()
+        return is_written
+
+    def _set_close_sent(self) -> None:
+        self._close_sent = True
+        if self._close_sent_event is not None:
+            self._close_sent_event.set()

@@ -1,7 +1,7 @@
-"""The wire: a plain socket, read and written with no more scheduler passes than it needs.
+"""Reads and writes a socket with no more passes through the scheduler than necessary.
 
-``trio.SocketStream`` asks the scheduler once per call, whether or not the call has waited. A
-connection asks it once per batch already, and the rest would be a third of an echo's time.
+Every call of ``trio.SocketStream`` runs the scheduler, whether or not the call has to wait. A
+connection runs it once per batch already; more would take a third of an echo's time.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import os
 
 import trio
 
-__all__ = ["SocketWire", "Wire", "wire_for"]
+__all__ = ["ByteIO", "SocketIO", "choose_io"]
 
 
-class SocketWire(trio.abc.AsyncResource):
-    """What a link needs of a stream, for a stream that is a socket.
+class SocketIO(trio.abc.AsyncResource):
+    """The methods of a stream that a link needs, for a stream that is a socket.
 
-    The descriptor is asked for at every call: one that was closed meanwhile is an OSError, never
-    somebody else's file.
+    Every call asks for the descriptor: if the socket was closed meanwhile, an OSError is raised
+    and no other file is touched.
 
     Args:
-        stream: open, and used by nobody else.
+        stream: open, for the exclusive use of this object.
     """
 
     __slots__ = ("_empty", "_many", "_socket", "_stream")
@@ -28,15 +28,15 @@ class SocketWire(trio.abc.AsyncResource):
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._socket = stream.socket
-        self._empty = True  # the last read took all there was
-        self._many = False  # and that was as much as was asked for
+        self._empty = True  # the last read left nothing in the socket
+        self._many = False  # the last read filled its buffer
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        """The next bytes; none at the end of the stream. Always lets other tasks run.
+        """Read the next bytes, b"" at the end of the stream. Always a checkpoint.
 
         Args:
-            max_bytes: to be read; four times as many while the peer sends more than that at a
-                time, so that a large message is seldom cut in two.
+            max_bytes: size of the read; four times as much while the peer fills that size, so that
+                large messages are seldom cut in two.
         """
         size = 4 * max_bytes if self._many else max_bytes
         while True:
@@ -54,7 +54,7 @@ class SocketWire(trio.abc.AsyncResource):
                 return data
 
     async def send_all(self, data: bytes | memoryview) -> None:
-        """Write all of it; lets other tasks run only if the socket is full."""
+        """Write all bytes; a scheduling point only if the socket buffer is full."""
         await trio.lowlevel.checkpoint_if_cancelled()
         sent = self.send_now(data)
         if sent == len(data):
@@ -66,24 +66,23 @@ class SocketWire(trio.abc.AsyncResource):
                     sent += self.send_now(rest)
 
     def send_now(self, data: bytes | memoryview) -> int:
-        """Write what can be written without waiting; how many bytes that was."""
+        """Write without waiting; return the number of bytes written."""
         try:
             return os.write(self._socket.fileno(), data)
         except BlockingIOError:
             return 0
 
     async def aclose(self) -> None:
-        """Close the stream."""
         await self._stream.aclose()
 
 
-Wire = trio.abc.Stream | SocketWire
-"""How a link reads and writes bytes."""
+ByteIO = trio.abc.Stream | SocketIO
+"""What a link reads and writes bytes with."""
 
 
-def wire_for(stream: trio.abc.Stream) -> Wire:
-    """The fastest way to read and write ``stream``."""
-    # A subclass may do anything; and elsewhere a socket is no file.
+def choose_io(stream: trio.abc.Stream) -> ByteIO:
+    """Return the fastest object to read and write ``stream`` with."""
+    # A subclass may override anything; and on Windows a socket is not a file.
     if os.name == "posix" and stream.__class__ is trio.SocketStream:
-        return SocketWire(stream)
+        return SocketIO(stream)
     return stream

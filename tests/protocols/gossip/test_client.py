@@ -1,0 +1,685 @@
+"""What takes time: restarts, losses, heartbeats, the periodic status, calls without an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.protocols.gossip.helpers import Recorder, open_client
+from tests.routing.streams import FaultyStream
+from trioglock import (
+    Backoff,
+    BadHookResult,
+    ConnectionClosed,
+    ConnectionLost,
+    HandshakeRefused,
+    InvalidOption,
+    ReconnectFailed,
+    RemoteClose,
+)
+from trioglock.protocols import gossip
+from trioglock.routing import RequestTimeout
+from trioglock.testing import MockGossipGame, MockGossipServer
+
+
+async def after(seconds: float) -> None:
+    """Let everything happen that is due by then."""
+    await trio.sleep(seconds)
+    await trio.testing.wait_all_tasks_blocked()
+
+
+# Losses.
+
+
+async def test_back_after_fifteen_seconds(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """By default; longer while it does not help, at most two minutes, and for ever."""
+    async with open_client(server, recorder, reconnect=True):
+        await recorder.expect("authenticated")
+        server.server.reject(503, times=6)
+        lost = trio.current_time()
+        await server.abort()
+        waited = []
+        for _ in range(7):
+            await recorder.expect("disconnected")
+            waited.append(trio.current_time() - lost)
+        await recorder.expect("authenticated")
+        waited.append(trio.current_time() - lost)
+        assert waited == pytest.approx([0, 15, 45, 105, 225, 345, 465, 585], abs=0.1)
+
+
+async def test_back_after_the_downtime(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """A restart says how long; the next loss is an ordinary one again."""
+    async with open_client(server, recorder, reconnect=True):
+        await recorder.expect("authenticated")
+        began = trio.current_time()
+        await server.restart(42.5)
+        await recorder.expect("restarting", 42.5)
+        await recorder.expect("authenticated")
+        assert trio.current_time() - began == pytest.approx(42.5, abs=0.1)
+        await server.abort()
+        began = trio.current_time()
+        await recorder.expect("authenticated")
+        assert trio.current_time() - began == pytest.approx(15, abs=0.1)
+
+
+@pytest.mark.parametrize(("downtime", "waited"), [(-5, 0), (1e12, 86_400), (0, 0)])
+async def test_a_downtime_is_bounded(
+    autojump_clock: MockClock,
+    downtime: float,
+    waited: float,
+    server: MockGossipServer,
+    recorder: Recorder,
+) -> None:
+    """Never in the past, and a day at the most."""
+    async with open_client(server, recorder, reconnect=True):
+        await recorder.expect("authenticated")
+        began = trio.current_time()
+        await server.restart(downtime)
+        await recorder.expect("authenticated")
+        assert trio.current_time() - began == pytest.approx(waited, abs=0.1)
+
+
+async def test_without_reconnect_the_loss_comes_out(
+    autojump_clock: MockClock, server: MockGossipServer
+) -> None:
+    """Of the block, though the body waits for something else; a restart does not help."""
+    with pytest.raises(ConnectionClosed) as caught:
+        async with open_client(server, reconnect=False):
+            await server.restart(5)
+            await trio.sleep_forever()
+    assert isinstance(caught.value.cause, RemoteClose)
+
+
+async def test_giving_up_comes_out(autojump_clock: MockClock, server: MockGossipServer) -> None:
+    """ReconnectFailed with every attempt, on entering the block."""
+    server.server.reject(503, times=3)
+    with pytest.raises(ReconnectFailed) as caught:
+        async with open_client(server, reconnect=Backoff(max_attempts=3)):
+            raise AssertionError("it was let in")
+    assert len(caught.value.attempts) == 3
+
+
+async def test_a_final_refusal_comes_out(
+    autojump_clock: MockClock, server: MockGossipServer
+) -> None:
+    """No such page: nothing to wait for."""
+    server.server.reject(404)
+    with pytest.raises(HandshakeRefused):
+        async with open_client(server):
+            raise AssertionError("it was let in")
+
+
+async def test_a_server_that_never_answers_authenticate(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """It is left for another link after ten seconds; without reconnect the block ends."""
+    server.ignore("authenticate")
+    async with open_client(server, recorder) as client:
+        assert client.status is gossip.ClientStatus.ONLINE
+        assert trio.current_time() >= 10
+        assert len(server.server.peers) == 2
+    server.ignore("authenticate")
+    with pytest.raises(RequestTimeout, match="authenticate"):
+        async with open_client(server, reconnect=False):
+            raise AssertionError("it was let in")
+
+
+# Heartbeats.
+
+
+async def test_an_hour_of_heartbeats(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """Each is answered, so the link lasts, though a callback sleeps all the time."""
+
+    class Slow(Recorder):
+        async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
+            await trio.sleep_forever()
+
+    async with open_client(server, Slow()):
+        await server.broadcast("gossip", "A", "b", "c")
+        await trio.sleep(3600)
+        beats = [one for one in server.received if one["event"] == "heartbeat"]
+        assert len(beats) == pytest.approx(241, abs=1)
+        assert len(server.server.peers) == 1
+
+
+# The lists.
+
+
+async def test_the_status_is_asked_for_every_minute(
+    autojump_clock: MockClock, server: MockGossipServer
+) -> None:
+    """What was missed in between is put right: new games, players, and those that went."""
+    server.games = {"A": MockGossipGame(name="A", players=["a"]), "B": MockGossipGame(name="B")}
+    async with open_client(server) as client:
+        await after(1)
+        assert sorted(client.games()) == ["A", "B"]
+        server.games["A"].players.append("aa")
+        server.games["C"] = MockGossipGame(name="C", players=["c"])
+        del server.games["B"]
+        await after(30)
+        assert sorted(client.games()) == ["A", "B"]
+        await after(30)
+        assert client.who() == {"A": ("a", "aa"), "B": (), "C": ("c",)}
+        await after(60)
+        assert client.who() == {"A": ("a", "aa"), "C": ("c",)}
+        assert sorted(client.games()) == ["A", "C"]
+
+
+async def test_the_interval_can_be_chosen(
+    autojump_clock: MockClock, server: MockGossipServer
+) -> None:
+    """refresh_interval, in seconds."""
+    async with open_client(server, refresh_interval=600):
+        await after(1205)
+        asked = [one for one in server.received if one["event"] == "games/status"]
+        assert len(asked) == 3
+
+
+# Offline.
+
+
+async def test_calls_during_an_outage(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """Some are remembered, some tell what is known, all others raise Offline at once."""
+    server.games["A"] = MockGossipGame(name="A", players=["a"])
+    async with open_client(server, recorder, reconnect=True) as client:
+        await recorder.expect("players")
+        await recorder.expect("game")
+        await server.abort()
+        await client.wait_offline()
+        began = trio.current_time()
+        await client.subscribe("testing")
+        await client.unsubscribe("gossip")
+        await client.sign_in("Bob")
+        await client.sign_in("Ann")
+        await client.sign_out("Ann")
+        assert client.who() == {"A": ("a",)}
+        assert list(client.games()) == ["A"]
+        assert (client.channels, client.players) == (("testing",), ("Bob",))
+        achievement = gossip.Achievement(title="x", key="y")
+        with pytest.raises(gossip.NotSubscribed):
+            await client.broadcast("gossip", "Bob", "hi")
+        for call in (
+            lambda: client.broadcast("testing", "Bob", "hi"),
+            lambda: client.tell("Bob", "A", "a", "hi"),
+            lambda: client.fetch_game("A"),
+            lambda: client.fetch_players("A"),
+            client.sync_achievements,
+            lambda: client.create_achievement(achievement),
+            lambda: client.update_achievement(achievement),
+            lambda: client.delete_achievement("y"),
+        ):
+            with pytest.raises(gossip.Offline, match="the client is offline"):
+                await call()
+        assert trio.current_time() == began
+        await client.wait_online()
+        assert trio.current_time() - began == pytest.approx(15, abs=0.1)
+        await server.expect("authenticate")
+        assert (await server.expect("authenticate"))["payload"]["channels"] == ["testing"]
+        await server.expect("heartbeat")
+        assert (await server.expect("heartbeat"))["payload"] == {"players": ["Bob"]}
+
+
+async def test_calls_before_the_first_link(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """With wait=False the block is entered at once, and works offline in the same way."""
+    server.server.reject(503)
+    async with open_client(server, recorder, reconnect=True, wait=False) as client:
+        assert (trio.current_time(), client.status) == (0, gossip.ClientStatus.OFFLINE)
+        await client.subscribe("testing")
+        await client.sign_in("Bob")
+        with pytest.raises(gossip.Offline):
+            await client.broadcast("gossip", "Bob", "hi")
+        assert (client.who(), client.games()) == ({}, {})
+        await client.wait_online()
+        assert trio.current_time() == pytest.approx(15, abs=0.1)
+        assert (await server.expect("authenticate"))["payload"]["channels"] == ["gossip", "testing"]
+        assert (await server.expect("heartbeat"))["payload"] == {"players": ["Bob"]}
+    async with open_client(server, wait=False):
+        pass  # left before anything happened
+
+
+async def test_wait_false_raises_what_is_final(
+    autojump_clock: MockClock, server: MockGossipServer
+) -> None:
+    """The body is cancelled, and AuthenticationFailed comes out."""
+    with pytest.raises(gossip.AuthenticationFailed):
+        async with open_client(server, wait=False, client_id="nobody"):
+            await trio.sleep_forever()
+
+
+async def test_requests_end_with_the_link(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """Offline at once, and not after the time-out."""
+    async with (
+        open_client(server, recorder, reconnect=True) as client,
+        trio.open_nursery() as nursery,
+    ):
+        server.ignore("tells/send")
+
+        async def abort() -> None:
+            await server.expect("tells/send")
+            await server.abort()
+
+        nursery.start_soon(abort)
+        with pytest.raises(gossip.Offline, match=r"lost before 'tells/send' was answered"):
+            await client.tell("Bob", "A", "a", "hi", timeout=None)
+        assert trio.current_time() < 1
+
+
+# Answers that are late, double, unknown, malformed.
+
+
+async def test_no_answer_in_time(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """RequestTimeout after ``timeout``; the answer that comes later does no harm."""
+    async with open_client(server, recorder) as client:
+        await after(1)
+        server.ignore("games/status")
+        began = trio.current_time()
+        with pytest.raises(RequestTimeout, match="'games/status' within 3 seconds"):
+            await client.fetch_game("A", timeout=3)
+        assert trio.current_time() - began == 3
+        asked = server.received[-1]
+        late = MockGossipGame(name="A").to_payload()
+        await server.peers[0].send_message(
+            {"event": "games/status", "ref": asked["ref"], "status": "success", "payload": late}
+        )
+        await recorder.expect("game")
+        await server.peers[0].send_message(
+            {"event": "games/status", "ref": asked["ref"], "status": "failure", "error": "late"}
+        )
+        await recorder.expect("refused", "games/status", "late")
+        assert list(client.games()) == ["A"]
+
+
+async def test_answers_find_their_requests(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """Fifty at once, answered backwards, each twice, with strangers in between."""
+    results: dict[str, str] = {}
+    async with open_client(server, recorder, refresh_interval=1e6) as client:
+        await server.expect("games/status")
+        server.ignore("games/status", 50)
+        async with trio.open_nursery() as nursery:
+
+            async def fetch(name: str) -> None:
+                results[name] = (await client.fetch_game(name)).user_agent
+
+            for number in range(50):
+                nursery.start_soon(fetch, f"G{number}")
+            asked = [await server.expect("games/status") for _ in range(50)]
+            peer = server.peers[0]
+            for event in reversed(asked):
+                name = event["payload"]["game"]
+                payload = MockGossipGame(name=name, user_agent=name.lower()).to_payload()
+                answer = {"event": "games/status", "status": "success", "payload": payload}
+                for ref in ("never was", None, 7, event["ref"], event["ref"]):
+                    await peer.send_message({**answer, "ref": ref})
+        assert results == {f"G{n}": f"g{n}" for n in range(50)}
+        assert client.invalid == 0
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [None, 3, [], {}, {"game": 3},
+     {"game": "A", "supports": "all"}, {"game": "A", "connections": 1},
+     {"game": "A", "players_online_count": "many"}, {"game": "A", "connections": [1]}],
+)  # fmt: skip
+async def test_malformed_answers_fail_their_request(
+    autojump_clock: MockClock, payload: Any, server: MockGossipServer
+) -> None:
+    """At once, with what was wrong; the link lives."""
+    async with open_client(server, flags=("games",)) as client:
+        await after(1)
+        server.ignore("games/status")
+        async with trio.open_nursery() as nursery:
+
+            async def answer() -> None:
+                event = await server.expect("games/status")
+                while not event.get("payload"):
+                    event = await server.expect("games/status")
+                await server.peers[0].send_message({**event, "payload": payload})
+
+            nursery.start_soon(answer)
+            with pytest.raises(gossip.RequestFailed, match="malformed"):
+                await client.fetch_game("A")
+        assert client.status is gossip.ClientStatus.ONLINE
+
+
+MALFORMED = [
+    "no json", "[]", "3", "null", '""', "{}", '{"event":3}', '{"event":""}', '{"status":"success"}',
+    '{"event":"channels/broadcast"}', '{"event":"channels/broadcast","payload":[]}',
+    '{"event":"channels/broadcast","payload":{"channel":"a","game":"b","name":3,"message":"c"}}',
+    '{"event":"players/sign-in","payload":{"game":"a"}}', '{"event":"players/sign-out"}',
+    '{"event":"players/status","payload":{"game":"a","players":[1]}}',
+    '{"event":"tells/receive","payload":{"from_game":"a"}}', '{"event":"games/connect"}',
+    '{"event":"games/disconnect","payload":{"game":null}}', '{"event":"games/status","payload":{}}',
+    '{"event":"restart"}', '{"event":"restart","payload":{"downtime":"soon"}}',
+    '{"event":"restart","payload":{"downtime":true}}',
+    '{"event":"games/status","payload":{"game":"a","supports":"all"}}',
+]  # fmt: skip
+
+
+async def test_malformed_events_are_counted(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """None of them ends anything or reaches a callback; unknown ones reach System."""
+    async with open_client(server, recorder) as client:
+        await after(1)
+        recorder.calls.clear()
+        await server.send_text(*MALFORMED)
+        await server.send("weather/rain", {"mm": 3})
+        _, event = await recorder.expect("event")
+        assert event["payload"] == {"mm": 3}
+        assert client.invalid == len(MALFORMED)
+        assert recorder.calls == []
+        await client.subscribe("testing")
+
+
+async def test_echoes_of_our_own_events_are_no_news(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """A confirmation without a payload is no sign-in of somebody else's."""
+    async with open_client(server, recorder) as client:
+        await after(1)
+        recorder.calls.clear()
+        for event in ("players/sign-in", "players/sign-out"):
+            await server.peers[0].send_message({"event": event, "status": "success", "ref": "r"})
+        await client.subscribe("testing")
+        assert (recorder.calls, client.invalid) == ([], 0)
+
+
+async def test_a_channel_refused_at_authentication(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """It is told, and not asked for again."""
+    async with open_client(server, recorder) as client:
+        await client.subscribe("testing")
+        await server.peers[0].send_message(
+            {
+                "event": "channels/subscribe",
+                "status": "failure",
+                "error": "Could not subscribe to 'gossip'",
+            }
+        )
+        await recorder.expect("refused", "channels/subscribe")
+        assert client.channels == ("testing",)
+
+
+async def test_a_trace_keeps_the_secret(
+    autojump_clock: MockClock, server: MockGossipServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It shows that the client authenticates, and not with what."""
+    server.clients["id"] = ("hunter2", "Test Game")
+    with caplog.at_level("DEBUG", "trioglock.trace"):
+        async with open_client(server, client_secret="hunter2", trace=True, flags=()):
+            pass
+    assert "authenticate" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+# Callbacks.
+
+
+async def test_callbacks_may_use_the_client(
+    autojump_clock: MockClock, server: MockGossipServer
+) -> None:
+    """A request inside a callback does not wait for itself."""
+    server.games["A"] = MockGossipGame(name="A", players=["a"])
+    answers: list[Any] = []
+
+    class Echo(Recorder):
+        client: gossip.Client
+
+        async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
+            answers.append(await self.client.fetch_game(message.game))
+            await self.client.broadcast(message.channel, "Bot", message.message.upper())
+
+    recorder = Echo()
+    async with open_client(server, recorder) as client:
+        recorder.client = client
+        await server.broadcast("gossip", "A", "a", "hi")
+        said = await server.expect("channels/send")
+        assert said["payload"] == {"channel": "gossip", "name": "Bot", "message": "HI"}
+        assert answers[0].game == "A"
+
+
+async def test_what_a_callback_raises_comes_out(
+    autojump_clock: MockClock, server: MockGossipServer
+) -> None:
+    """As it was raised; the server is told 1011."""
+
+    class Broken(Recorder):
+        def message_broadcast(self, message: gossip.ChannelMessage) -> None:
+            raise ZeroDivisionError(message.message)
+
+    with pytest.raises(ZeroDivisionError, match="oops"):
+        async with open_client(server, Broken()):
+            await server.broadcast("gossip", "A", "a", "oops")
+            await trio.sleep_forever()
+    await after(1)
+    closed = server.server.peers[0].closed
+    assert closed is not None
+    assert closed.code == 1011
+
+
+async def test_two_failures_come_out_together(
+    autojump_clock: MockClock, server: MockGossipServer
+) -> None:
+    """The body's own and the callback's, in one group."""
+
+    class Broken(Recorder):
+        def message_broadcast(self, message: gossip.ChannelMessage) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with open_client(server, Broken()):
+            try:
+                await server.broadcast("gossip", "A", "a", "oops")
+                await trio.sleep_forever()
+            finally:
+                raise KeyError("mine")
+    assert {type(error) for error in caught.value.exceptions} == {KeyError, ZeroDivisionError}
+    with pytest.raises(KeyError):
+        async with open_client(server):
+            raise KeyError("mine")
+
+
+async def test_offline_after_a_failure_is_its_consequence(
+    autojump_clock: MockClock, server: MockGossipServer
+) -> None:
+    """Then the failure comes out alone."""
+
+    class Broken(Recorder):
+        def message_broadcast(self, message: gossip.ChannelMessage) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with open_client(server, Broken()) as client:
+            await server.broadcast("gossip", "A", "a", "oops")
+            with trio.CancelScope(shield=True):
+                await after(1)
+                await server.abort()
+                await client.wait_offline()
+                await client.fetch_game("A")
+
+
+@pytest.mark.parametrize("wrong", ["Bob", 3, [3]])
+async def test_players_that_are_none_are_named(
+    wrong: Any, autojump_clock: MockClock, server: MockGossipServer
+) -> None:
+    """BadHookResult: Core.players gives a list of names."""
+
+    class Wrong(Recorder):
+        def players(self) -> Any:
+            return wrong
+
+    with pytest.raises(BadHookResult, match=r"Wrong\.players must return a list of names"):
+        async with open_client(server, Wrong()):
+            await trio.sleep_forever()
+
+
+async def test_slow_callbacks_lose_the_oldest(
+    autojump_clock: MockClock, server: MockGossipServer
+) -> None:
+    """max_callbacks wait; the rest is dropped and counted, and nothing else suffers."""
+    heard: list[str] = []
+
+    class Slow(Recorder):
+        async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
+            heard.append(message.message)
+            await trio.sleep(10)
+
+    async with open_client(server, Slow(), flags=(), max_callbacks=3) as client:
+        for number in range(10):
+            await server.broadcast("gossip", "A", "a", str(number))
+        await client.subscribe("testing")
+        await after(100)
+        assert heard[-3:] == ["7", "8", "9"]
+        assert client.dropped == 10 - len(heard)
+
+
+# Cancellation, and the block.
+
+
+async def test_cancelled_calls_leave_nothing(
+    autojump_clock: MockClock, server: MockGossipServer
+) -> None:
+    """Whichever call, whenever it is cancelled."""
+    async with open_client(server) as client:
+        await after(1)
+        server.ignore("games/status")
+        with trio.move_on_after(1):
+            await client.fetch_game("A", timeout=None)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.subscribe("testing")
+        assert not client._socket.requests
+        await client.subscribe("other")
+
+
+async def test_cancelled_blocks_end(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+) -> None:
+    """While waiting to be let in, and inside; no group and no Cancelled comes out."""
+    server.ignore("authenticate", 99)
+    with trio.move_on_after(3) as scope:
+        async with open_client(server):
+            raise AssertionError("it was let in")
+    assert scope.cancelled_caught
+    server.ignore("authenticate", -99 + 1)
+    with trio.move_on_after(3) as scope:
+        async with open_client(server):
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("later", ["short", "long" * 100])
+async def test_a_stuck_server_holds_no_call(
+    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder, later: str
+) -> None:
+    """Calls that the network does not take end with their time, or with the link.
+
+    Whether the loss makes room in the send queue or not.
+    """
+    streams: list[FaultyStream] = []
+
+    async def open_stream() -> FaultyStream:
+        streams.append(FaultyStream(await server.open_stream()))
+        return streams[-1]
+
+    async with open_client(
+        server, recorder, write_limit=150, stream=open_stream, flags=("system",)
+    ) as client:
+        await after(1)
+        streams[0].stuck = True
+        for text in ("this one is being written", later):
+            await client.broadcast("gossip", "Bob", text)
+            await after(0.1)
+        began = trio.current_time()
+        with pytest.raises(RequestTimeout, match="channels/send"):
+            await client.broadcast("gossip", "Bob", "hi", timeout=2)
+        assert trio.current_time() - began == 2
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                with pytest.raises(gossip.Offline, match="lost before 'channels/send' was sent"):
+                    await client.broadcast("gossip", "Bob", "hi", timeout=None)
+
+            nursery.start_soon(send)
+            await after(1)
+            await server.abort()
+        assert isinstance((await recorder.expect("disconnected"))[1], ConnectionLost)
+        await client.wait_online()
+        await client.broadcast("gossip", "Bob", "again")
+
+
+def test_options_are_checked() -> None:
+    """At the call, with what is allowed."""
+    given: dict[str, Any] = {
+        "client_id": "i",
+        "client_secret": "s",
+        "channels": gossip.ChannelsCallbacks(),
+    }
+    wrong: list[tuple[str, Any]] = [
+        ("channels", None), ("channels", gossip.ChannelsCallbacks),
+        ("players", gossip.TellsCallbacks()), ("tells", True),
+        ("client_id", ""), ("client_secret", None), ("version", 2), ("refresh_interval", 0),
+        ("max_callbacks", 0), ("reconnect", 3), ("url", "http://example.org"),
+    ]  # fmt: skip
+    for name, value in wrong:
+        with pytest.raises(ValueError, match=name if name != "url" else "http"):
+            gossip.connect(**{**given, name: value})
+
+    class Bad(gossip.ChannelsCallbacks):
+        channels = "gossip"
+
+    class Worse(gossip.ChannelsCallbacks):
+        channels = ("no spaces",)
+
+    for core in (Bad(), Worse()):
+        with pytest.raises(InvalidOption, match="channel"):
+            gossip.connect(**{**given, "channels": core})
+
+
+async def test_arguments_are_checked(autojump_clock: MockClock, server: MockGossipServer) -> None:
+    """Before anything is sent; and flags are needed for their calls."""
+    async with open_client(server, flags=()) as client:
+        for call in (
+            lambda: client.broadcast("gossip", "", "x"),
+            lambda: client.broadcast("gossip", "x", ""),
+            lambda: client.sign_in(""),
+            lambda: client.sign_out(3),  # type: ignore[arg-type]
+            lambda: client.tell("", "a", "b", "c"),
+            lambda: client.tell("a", "b", "c", "d", sent_at="now"),  # type: ignore[arg-type]
+            lambda: client.fetch_game(""),
+            lambda: client.create_achievement("x"),  # type: ignore[arg-type]
+            lambda: client.update_achievement(gossip.Achievement(title="x")),
+            lambda: client.subscribe("testing", timeout=-1),
+        ):
+            with pytest.raises(InvalidOption):
+                await call()
+        calls: list[tuple[str, Any]] = [
+            ("tells", lambda: client.tell("a", "b", "c", "d")),
+            ("games", lambda: client.fetch_game("A")),
+            ("players", lambda: client.fetch_players("A")),
+            ("achievements", client.sync_achievements),
+        ]
+        for flag, call in calls:
+            with pytest.raises(gossip.NotSupported, match=f"'{flag}'"):
+                await call()
+        assert list(client.channels) == ["gossip"]

@@ -1,0 +1,275 @@
+"""WebSocket clients of a hub: channels, publishing, overflow, closing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.pubsub.helpers import SECONDS, joined, served
+from trioglock import (
+    BrokerUnavailable,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    Reply,
+    connect,
+)
+from trioglock.pubsub import Broker, BrokerSession, Hub, HubSocket, Message
+from trioglock.pubsub.history import MissedMessages
+from trioglock.pubsub.socket import ClientSubscriber
+from trioglock.server import serve
+from trioglock.testing import MockServer
+
+BIG = 2**16
+"""Size of a message in bytes; a few of them fill the buffers of a connection."""
+
+
+async def test_the_path_is_the_channel() -> None:
+    """It is percent-decoded, and does not include the query; ``/`` receives only broadcasts."""
+    hub = Hub()
+    async with (
+        served(hub) as url,
+        connect(url + "news/sp%C3%A4t?x=1") as news,
+        connect(url) as no_channel,
+        connect(url + "n%2A") as literal,
+    ):
+        await joined(hub, 3)
+        await hub.publish("text", channel="news/spät")
+        await hub.publish(b"\x00\xff", channel="news/spät")
+        await hub.publish("all")
+        assert [await news.receive() for _ in range(3)] == ["text", b"\x00\xff", "all"]
+        assert await no_channel.receive() == "all"
+        assert await literal.receive() == "all"
+        assert hub.statistics().delivered == 5
+
+
+async def test_messages_of_clients_are_published_on_incoming() -> None:
+    """Text and binary, in order."""
+    hub = Hub()
+    received: list[Message] = []
+    hub.on("incoming")(received.append)
+    async with served(hub) as url, connect(url + "x") as conn:
+        for message in ("one", b"two", "three"):
+            await conn.send(message)
+        while len(received) < 3:
+            await trio.sleep(0.001)
+    assert received == [Message("incoming", data) for data in ("one", b"two", "three")]
+
+
+@pytest.mark.parametrize("path", ["incoming", "%2Fx", "/x"])
+async def test_an_invalid_channel_is_refused(path: str) -> None:
+    """The close code is 1008, with a reason."""
+    hub = Hub()
+    async with served(hub) as url:
+        with pytest.raises(ConnectionClosedError) as caught:
+            async with connect(url + path) as conn:
+                await conn.receive()
+        assert caught.value.code == 1008
+        assert caught.value.reason
+        assert hub.statistics().subscribers == 0
+
+
+async def test_a_client_that_leaves_is_removed() -> None:
+    """With or without a closing handshake."""
+    hub = Hub()
+    async with served(hub) as url:
+        async with connect(url + "x"), connect(url + "x") as lost:
+            await joined(hub, 2)
+            lost.abort()
+            await joined(hub, 1)
+        await joined(hub, 0)
+        await hub.publish("unread", channel="x")
+        assert hub.statistics().channels == 0
+
+
+async def test_a_slow_client_does_not_delay_others() -> None:
+    """Scenario 23: one of two reads nothing. Its queue is bounded, and the other receives all."""
+    hub = Hub(max_queue=8)
+    async with (
+        served(hub) as url,
+        connect(url + "x", max_queue=1, compression=None) as slow,
+        connect(url + "x", max_queue=None, compression=None) as quick,
+    ):
+        await joined(hub, 2)
+        count = 0
+        while not hub.statistics().dropped:
+            await hub.publish(f"{count:<{BIG}}", channel="x")
+            assert int(await quick.receive()) == count
+            count += 1
+        assert hub.statistics().disconnected == 0
+        seen = [int(await slow.receive())]
+        while seen[-1] < count - 1:
+            seen.append(int(await slow.receive()))
+        assert len(seen) == count - hub.statistics().dropped
+        assert seen == sorted(set(seen))
+        await hub.publish("quick again", channel="x")
+        assert await slow.receive() == "quick again"
+
+
+async def test_keep_latest() -> None:
+    """The newest message arrives, others are dropped."""
+    hub = Hub(overflow="keep_latest")
+    async with (
+        served(hub) as url,
+        connect(url + "x", max_queue=1, compression=None) as slow,
+    ):
+        await joined(hub, 1)
+        count = 0
+        while hub.statistics().dropped < 5:
+            await hub.publish(f"{count:<{BIG}}", channel="x")
+            count += 1
+        seen = -1
+        while seen != count - 1:
+            seen = int(await slow.receive())
+
+
+async def test_drop_newest() -> None:
+    """The queued messages arrive, in order; those that found the queue full do not."""
+    hub = Hub(overflow="drop_newest", max_queue=3)
+    async with (
+        served(hub) as url,
+        connect(url + "x", max_queue=1, compression=None) as slow,
+    ):
+        await joined(hub, 1)
+        count = 0
+        while hub.statistics().dropped < 5:
+            await hub.publish(f"{count:<{BIG}}", channel="x")
+            count += 1
+        kept = [int(await slow.receive()) for _ in range(count - 5)]
+        assert kept == sorted(set(kept))
+        assert kept[:3] == [0, 1, 2]
+        assert count - 1 not in kept
+        await hub.publish("next", channel="x")
+        assert await slow.receive() == "next"
+
+
+async def test_a_slow_client_is_closed_with_1013() -> None:
+    """The others stay."""
+    hub = Hub(overflow="close", max_queue=4)
+    async with (
+        served(hub, close_timeout=1) as url,
+        connect(url + "x", max_queue=1, compression=None) as slow,
+        connect(url + "x", max_queue=None, compression=None) as quick,
+    ):
+        await joined(hub, 2)
+        sent = 0
+        while not hub.statistics().disconnected:
+            await hub.publish("x" * BIG, channel="x")
+            sent += 1
+            await quick.receive()
+        got = 0
+        with pytest.raises(ConnectionClosedError) as caught:
+            while True:
+                await slow.receive()
+                got += 1
+        assert (caught.value.code, caught.value.reason) == (1013, "too slow")
+        assert 0 < got < sent
+        await joined(hub, 1)
+        assert hub.statistics().disconnected == 1
+
+
+async def test_the_close_frame_overtakes_queued_messages() -> None:
+    hub = Hub(overflow="close", max_queue=1)
+    async with (
+        served(hub, write_limit=2**25) as url,
+        connect(url + "x", max_queue=1, compression=None) as slow,
+    ):
+        await joined(hub, 1)
+        sent = got = 0
+        while not hub.statistics().disconnected:
+            await hub.publish("x" * BIG, channel="x")
+            sent += 1
+        with pytest.raises(ConnectionClosedError, match="1013 too slow"):
+            while True:
+                await slow.receive()
+                got += 1
+        assert got < sent - 2**24 // BIG
+
+
+async def test_a_hub_that_closes_closes_its_clients() -> None:
+    """Connected clients receive 1001, later ones 1013."""
+    hub = Hub()
+    stop = trio.Event()
+
+    async def open_for_a_while(*, task_status: trio.TaskStatus[None]) -> None:
+        async with hub:
+            task_status.started()
+            await stop.wait()
+
+    with trio.fail_after(SECONDS):
+        async with serve(hub.socket, "127.0.0.1", 0) as server, trio.open_nursery() as nursery:
+            url = f"ws://127.0.0.1:{server.port}/x"
+            await nursery.start(open_for_a_while)
+            async with connect(url) as conn:
+                await joined(hub, 1)
+                stop.set()
+                with pytest.raises(ConnectionClosedOK) as caught:
+                    await conn.receive()
+                assert caught.value.code == 1001
+            with pytest.raises(ConnectionClosedError, match="1013 the hub is closed"):
+                async with connect(url) as conn:
+                    await conn.receive()
+
+
+class UnavailableBroker(Broker):
+    def open(self, name: str, deliver: object) -> Any:
+        @asynccontextmanager
+        async def session() -> AsyncIterator[BrokerSession]:
+            yield UnavailableSession()
+
+        return session()
+
+
+class UnavailableSession(BrokerSession):
+    async def publish(self, channel: str, data: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise BrokerUnavailable("away")
+
+
+async def test_a_message_that_cannot_be_published_closes_the_client() -> None:
+    """With 1013, so that it tries again later."""
+    async with served(Hub(broker=UnavailableBroker())) as url, connect(url + "x") as conn:
+        await conn.send("lost?")
+        with pytest.raises(ConnectionClosedError, match="1013 not published, try again later"):
+            await conn.receive()
+
+
+class Room(HubSocket):
+    """Publishes messages on the channel of the client."""
+
+    async def handle_receive(self, frame: Any, state: Any) -> tuple[Any, Any]:
+        await self.hub.publish(f"all: {frame}", channel=state.channel)
+        return Reply("thanks"), state
+
+
+async def test_publishing_from_a_hook() -> None:
+    """The client receives its own message too."""
+    hub = Hub()
+    with trio.fail_after(SECONDS):
+        async with hub, serve(lambda: Room(hub), "127.0.0.1", 0) as server:
+            url = f"ws://127.0.0.1:{server.port}/"
+            async with connect(url + "r") as one, connect(url + "r") as two:
+                await joined(hub, 2)
+                await one.send("hi")
+                assert {await one.receive(), await one.receive()} == {"thanks", "all: hi"}
+                assert await two.receive() == "all: hi"
+
+
+async def test_a_lost_connection_is_ignored(autojump_clock: MockClock) -> None:
+    """Until its hooks have ended, the subscriber discards all events."""
+    async with MockServer(memory=True) as server, Hub() as hub:
+        async with connect(server.url, stream=server.open_stream) as conn:
+            client, waiting = (ClientSubscriber(hub, conn, "x", as_json=True) for _ in range(2))
+        message = Message("x", "late")
+        waiting.catch_up(MissedMessages((message,), complete=False), "x".__eq__, gaps=True)
+        waiting.start_sending()
+        for subscriber in (client, waiting):
+            subscriber.put(message)
+            subscriber.put(message)
+            subscriber.end()
+        assert len(client) == 0
+        assert repr(hub) == "<Hub trioglock, 0 subscribers>"

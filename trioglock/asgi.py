@@ -1,0 +1,255 @@
+"""Sockets and handlers inside an ASGI application.
+
+The ASGI server speaks WebSocket: it does the opening and closing handshakes, sends and answers
+pings, and enforces limits. :class:`WebSocketApp` runs a target on each of its connections
+(https://asgi.readthedocs.io/en/stable/specs/www.html#websocket).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeAlias, TypedDict, Unpack
+from urllib.parse import quote
+
+import trio
+
+from ._redact import redact_line
+from .errors import UsageError
+from .frames import NO_STATUS, Close, Event, Frame, Ping, Pong, PreparedMessage
+from .headers import Headers
+from .options import FlowOptions, Overflow, check_keywords, take_options
+from .server import ConnectionRegistry, ConnectionRunner, Target
+from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
+
+__all__ = ["ASGIOptions", "WebSocketApp"]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds to send a Close frame when a link is dropped."""
+
+STREAM_ERRORS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+# Not every ASGI server checks it: with a slash or a question mark the URL would have another path.
+_is_host = re.compile(r"[^\s/?#@\\\[\]]+|\[[0-9A-Fa-f:.]+\](:\d+)?").fullmatch
+
+
+class ASGIOptions(TypedDict, total=False):
+    """The keyword arguments of :class:`WebSocketApp`.
+
+    Args:
+        subprotocols: in order of preference; a client that offers none of them gets 403.
+        origins: as for :func:`trioglock.serve`; others get 403.
+        close_timeout: seconds from the decision to close a connection to its end; None for no
+            limit.
+        write_timeout: seconds without progress of a write until the connection counts as lost;
+            None for no limit.
+        max_queue: number of messages that may wait to be received before reading stops; None for
+            no limit.
+        write_limit: number of bytes that may wait to be written before ``send`` waits.
+        overflow: what happens at ``max_queue``, as for :func:`trioglock.serve`.
+        trace: write a line for each step of every connection.
+    """
+
+    subprotocols: Sequence[str] | None
+    origins: Origins | None
+    close_timeout: float | None
+    write_timeout: float | None
+    max_queue: int | None
+    write_limit: int
+    overflow: Overflow
+    trace: bool
+
+
+class WebSocketApp:
+    """An ASGI application that runs a Socket or handler on each WebSocket, like ``serve()``.
+
+    It needs an ASGI server that runs on trio, such as Hypercorn with ``--worker-class trio``. Use
+    it alone or as a route of Starlette or Quart-Trio::
+
+        app = Starlette(routes=[Route("/", page), WebSocketRoute("/feed", WebSocketApp(Feed))])
+
+    Pings, compression, the size of messages and timeouts of the handshake are options of the
+    ASGI server. ``handle_ping`` and ``handle_pong`` are not called.
+
+    Args:
+        target: as for :func:`trioglock.serve`.
+        options: the keys of :class:`ASGIOptions`.
+
+    Raises:
+        InvalidOption: an option is of the wrong type or out of range.
+        TypeError: an option does not exist.
+    """
+
+    def __init__(self, target: Target, **options: Unpack[ASGIOptions]) -> None:
+        given = check_keywords("WebSocketApp", options, ASGIOptions)
+        trace = given.pop("trace", False)
+        self._upgrades = take_options(UpgradeOptions, given)
+        # The ASGI server sends pings.
+        flow = FlowOptions(ping_interval=None, ping_timeout=None, **given)
+        self.registry: ConnectionRegistry = ConnectionRegistry()
+        """The open connections; :meth:`ConnectionRegistry.broadcast` sends to all of them."""
+        self._runner = ConnectionRunner(target, flow, self.registry, trace=trace)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection (ASGI 3.0).
+
+        Raises:
+            UsageError: the ASGI server does not run on trio.
+        """
+        if not trio.lowlevel.in_trio_task():
+            raise UsageError("WebSocketApp needs an ASGI server on trio: hypercorn -k trio")
+        match scope["type"]:
+            case "websocket":
+                await self._serve(scope, receive, send)
+            case "lifespan":
+                await _answer_lifespan(receive, send)
+            case _:
+                await _refuse_http(send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        event = await receive()
+        if event["type"] != "websocket.connect":
+            return
+        headers = _headers(scope)
+        subprotocol = self._choose(scope.get("subprotocols", ()))
+        wanted = self._upgrades.subprotocols
+        if not self._is_allowed(headers.get("Origin")) or (wanted and subprotocol is None):
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        await self._runner.run(_ASGILink(_handshake(scope, headers, subprotocol), receive, send))
+
+    def _choose(self, offered: Sequence[str]) -> str | None:
+        return next((name for name in self._upgrades.subprotocols or () if name in offered), None)
+
+    def _is_allowed(self, origin: str | None) -> bool:
+        allowed = self._upgrades.origins
+        return allowed is None or any(
+            one.fullmatch(origin) is not None
+            if isinstance(one, re.Pattern) and origin is not None
+            else one == origin
+            for one in allowed
+        )
+
+
+def _headers(scope: Scope) -> Headers:
+    return Headers(
+        (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
+    )
+
+
+def _handshake(scope: Scope, headers: Headers, subprotocol: str | None) -> Handshake:
+    raw: bytes | None = scope.get("raw_path")
+    path = quote(scope["path"]) if raw is None else raw.decode("latin-1").partition("?")[0]
+    query = scope.get("query_string", b"").decode("latin-1")
+    client: Sequence[Any] | None = scope.get("client")
+    server: Sequence[Any] = scope.get("server") or ("", 0)
+    host = headers.get("Host") or ""
+    if not _is_host(host):
+        host = f"{server[0]}:{server[1]}"
+    return Handshake(
+        url=f"{scope.get('scheme', 'ws')}://{host}{path}{'?' if query else ''}{query}",
+        subprotocol=subprotocol,
+        request_headers=headers,
+        # Headers of proxies are not used: a client could have sent them itself.
+        peer="" if client is None else redact_line(f"{client[0]}:{client[1]}"),
+    )
+
+
+async def _answer_lifespan(receive: Receive, send: Send) -> None:
+    """Confirm the start and the stop of an application without a framework around it."""
+    while True:
+        event = (await receive())["type"]
+        await send({"type": f"{event}.complete"})
+        if event == "lifespan.shutdown":
+            return
+
+
+async def _refuse_http(send: Send) -> None:
+    """Respond to plain HTTP with 426 (RFC 9110, section 15.5.22)."""
+    headers = [(b"content-type", b"text/plain"), (b"upgrade", b"websocket")]
+    await send({"type": "http.response.start", "status": 426, "headers": headers})
+    await send({"type": "http.response.body", "body": b"this address speaks WebSocket only\n"})
+
+
+class _ASGILink(Link):
+    """One accepted connection of an ASGI server."""
+
+    takes_prepared: bool = True
+
+    def __init__(self, handshake: Handshake, receive: Receive, send: Send) -> None:
+        self.handshake: Handshake = handshake
+        self.bytes_received: int = 0
+        self.bytes_sent: int = 0
+        self._receive = receive
+        self._send = send
+        self._ended = False
+        self._confirmed: Close | None = None
+        self._waiting = trio.CancelScope()
+
+    async def receive(self) -> list[Event]:
+        if self._ended:
+            await trio.lowlevel.checkpoint()
+            return []
+        if self._confirmed is None:
+            with trio.CancelScope() as self._waiting:
+                return [*self._events(await self._receive())]
+        # We have closed; the ASGI server does the closing handshake.
+        self._ended = True
+        return [self._confirmed] if self._confirmed is not None else []
+
+    def _events(self, event: MutableMapping[str, Any]) -> list[Event]:
+        if event["type"] == "websocket.receive":
+            text, data = event.get("text"), event.get("bytes")
+            message: str | bytes = text if text is not None else bytes(data or b"")
+            self.bytes_received += len(message) + 2
+            return [[message]]
+        self._ended = True
+        code = event.get("code", NO_STATUS)
+        try:
+            return [Close(code, event.get("reason") or "" if code != NO_STATUS else "")]
+        except ValueError:
+            return []  # such as 1006: no Close frame was received
+
+    async def write(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            try:
+                await self._write(frame)
+            except STREAM_ERRORS as error:
+                raise LinkBroken("the client of the ASGI server is gone") from error
+
+    async def _write(self, frame: Frame) -> None:
+        match frame:
+            case Ping() | Pong():
+                return  # not part of ASGI
+            case Close(code, reason):
+                await self._close(1000 if code == NO_STATUS else code, reason)
+                return
+            case PreparedMessage():
+                data = frame.message
+            case str():
+                data = frame
+            case _:
+                data = bytes(frame)
+        kind = "text" if isinstance(data, str) else "bytes"
+        await self._send({"type": "websocket.send", kind: data})
+        self.bytes_sent += len(data) + 2
+
+    async def _close(self, code: int, reason: str) -> None:
+        if self._ended or self._confirmed is not None:
+            return
+        self._confirmed = Close(code, reason)
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        self._waiting.cancel()
+
+    async def aclose(self) -> None:
+        # A client that is still connected gets 1011.
+        with trio.move_on_after(CLOSE_TIMEOUT), suppress(*STREAM_ERRORS):
+            await self._close(1011, "")
+        self._ended = True
+        self._waiting.cancel()

@@ -1,0 +1,229 @@
+"""The messages of the network as dataclasses, and the parsers of their JSON objects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from ...errors import DecodeError, InvalidOption
+
+__all__ = [
+    "Achievement",
+    "ChannelMessage",
+    "Game",
+    "Payload",
+    "Tell",
+    "check_channel",
+    "check_text",
+    "format_time",
+    "get_names",
+    "get_number",
+    "get_objects",
+    "get_payload",
+    "get_text",
+    "parse_achievement",
+    "parse_game",
+]
+
+Payload: TypeAlias = Mapping[str, Any]
+
+_is_channel = re.compile(r"[A-Za-z_-]{3,15}").fullmatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelMessage:
+    """A message on a channel.
+
+    Args:
+        channel: the name of the channel.
+        game: the short name of the sender's game.
+        name: the player who sent it.
+        message: the text.
+    """
+
+    channel: str
+    game: str
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tell:
+    """A private message from a player of another game.
+
+    Args:
+        from_game: the short name of the sender's game.
+        from_name: the player who sent it.
+        to_name: the player of this game who receives it.
+        sent_at: the time in ISO 8601, as the sender's game wrote it; "" if it is missing.
+        message: the text.
+    """
+
+    from_game: str
+    from_name: str
+    to_name: str
+    sent_at: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Game:
+    """A game on the network. Fields that the game does not publish are empty.
+
+    Args:
+        game: the short name, which identifies it.
+        display_name: the name to show to players.
+        description: a short description.
+        homepage_url: its web page.
+        user_agent: the name and version of its software.
+        connections: the ways to play it, such as ``{"type": "telnet", "host": ..., "port": ...}``.
+        supports: its flags.
+        channels: the channels that it is subscribed to.
+        players_online_count: the number of players who are signed in; None if unknown.
+    """
+
+    game: str
+    display_name: str = ""
+    description: str = ""
+    homepage_url: str = ""
+    user_agent: str = ""
+    connections: tuple[dict[str, object], ...] = ()
+    supports: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    players_online_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Achievement:
+    """Something that players of this game can achieve.
+
+    Args:
+        title: its name.
+        description: what to do for it.
+        points: its value in points.
+        display: whether it is shown before it is achieved.
+        partial_progress: whether it is achieved in steps.
+        total_progress: the number of steps; None without steps.
+        key: assigned by the network; "" until it is created.
+    """
+
+    title: str
+    description: str = ""
+    points: int = 0
+    display: bool = True
+    partial_progress: bool = False
+    total_progress: int | None = None
+    key: str = ""
+
+
+# Received payloads. Each function raises DecodeError if a field has the wrong type.
+
+
+def get_payload(event: Mapping[str, Any]) -> Payload:
+    """Return the payload of an event; empty if it has none."""
+    payload = event.get("payload")
+    if payload is None:
+        return {}
+    if not isinstance(payload, dict):
+        raise DecodeError(f"payload must be an object, not {payload!r:.100}")
+    return payload
+
+
+def get_text(payload: Payload, name: str, default: str | None = None) -> str:
+    """Return a string; ``default`` if it is missing, unless that is None."""
+    value = payload.get(name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str):
+        raise DecodeError(f"{name} must be a string, not {value!r:.100}")
+    return value
+
+
+def get_names(payload: Payload, name: str) -> tuple[str, ...]:
+    """Return a list of strings; empty if it is missing."""
+    value = payload.get(name)
+    if value is None:
+        return ()
+    if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        raise DecodeError(f"{name} must be a list of strings, not {value!r:.100}")
+    return tuple(value)
+
+
+def get_objects(payload: Payload, name: str) -> list[dict[str, Any]]:
+    """Return a list of objects; empty if it is missing."""
+    value = payload.get(name) or []
+    if not (isinstance(value, list) and all(isinstance(item, dict) for item in value)):
+        raise DecodeError(f"{name} must be a list of objects, not {value!r:.100}")
+    return value
+
+
+def get_number(payload: Payload, name: str) -> int | float | None:
+    """Return a number; None if it is missing."""
+    value = payload.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DecodeError(f"{name} must be a number, not {value!r:.100}")
+    return value
+
+
+def parse_game(payload: Payload) -> Game:
+    """Return the game that a ``games/status`` describes."""
+    # The code of the server calls the field player_online_count.
+    count = get_number(payload, "players_online_count")
+    if count is None:
+        count = get_number(payload, "player_online_count")
+    return Game(
+        game=get_text(payload, "game"),
+        display_name=get_text(payload, "display_name", ""),
+        description=get_text(payload, "description", ""),
+        homepage_url=get_text(payload, "homepage_url", ""),
+        user_agent=get_text(payload, "user_agent", ""),
+        connections=tuple(get_objects(payload, "connections")),
+        supports=get_names(payload, "supports"),
+        channels=get_names(payload, "channels"),
+        players_online_count=None if count is None else int(count),
+    )
+
+
+def parse_achievement(payload: Payload) -> Achievement:
+    """Return the achievement in an answer."""
+    total = get_number(payload, "total_progress")
+    return Achievement(
+        key=get_text(payload, "key"),
+        title=get_text(payload, "title", ""),
+        description=get_text(payload, "description", ""),
+        points=int(get_number(payload, "points") or 0),
+        display=bool(payload.get("display", True)),
+        partial_progress=bool(payload.get("partial_progress", False)),
+        total_progress=None if total is None else int(total),
+    )
+
+
+# Arguments of calls. Each function raises InvalidOption.
+
+
+def check_channel(channel: object) -> str:
+    """Return the name of a channel: 3 to 15 letters, ``_`` or ``-``."""
+    if isinstance(channel, str) and _is_channel(channel):
+        return channel
+    raise InvalidOption(f"a channel must be 3 to 15 letters, '_' or '-', not {channel!r}")
+
+
+def check_text(name: str, text: object) -> str:
+    """Return a string that must not be empty."""
+    if isinstance(text, str) and text:
+        return text
+    # The value itself is not shown: client_secret is one of the arguments.
+    kind = "''" if text == "" else type(text).__name__
+    raise InvalidOption(f"{name} must be a str that is not empty, not {kind}")
+
+
+def format_time(when: datetime) -> str:
+    """Return ISO 8601 in UTC with Z and no fraction, as the network requires."""
+    if not isinstance(when, datetime) or when.tzinfo is None:
+        raise InvalidOption(f"sent_at must be a datetime with a time zone, not {when!r}")
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

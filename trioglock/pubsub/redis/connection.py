@@ -1,0 +1,247 @@
+"""A connection to Redis, and one that reconnects.
+
+It speaks RESP2 (https://redis.io/docs/latest/develop/reference/protocol-spec/). The parser is
+``hiredis``, which reads no socket by itself: data that was not asked for stays in the socket. A
+client library with its own reader task would queue a burst of messages without a bound.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+import trio
+
+from ...backoff import Backoff
+from ...errors import BrokerError, TrioglockError
+from .address import RedisAddress, import_redis
+
+__all__ = [
+    "Argument",
+    "ReconnectingConnection",
+    "RedisConnection",
+    "RedisDisconnected",
+    "RedisTimings",
+    "open_connection",
+]
+
+_logger = logging.getLogger("trioglock.pubsub")
+
+Argument: TypeAlias = str | bytes | int
+
+CHUNK_SIZE = 2**16
+MAX_REPLY_SIZE = 2**29 + CHUNK_SIZE
+"""Bytes. A string in Redis has at most 512 MiB."""
+
+_TEMPORARY = ("LOADING", "MASTERDOWN", "BUSY", "TRYAGAIN", "READONLY")
+"""Error codes of a server that is starting or changing its role."""
+
+
+class RedisDisconnected(TrioglockError):
+    """The connection is lost or silent; ``__cause__`` has the reason. Users never see it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisTimings:
+    """The arguments of ``RedisBroker`` in seconds."""
+
+    open_timeout: float
+    publish_timeout: float
+    health_interval: float
+    health_timeout: float
+    backoff: Backoff
+
+
+class RedisConnection:
+    """Sends commands and receives replies in order."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        hiredis = import_redis()[1]
+        self._stream = stream
+        self._reader = hiredis.Reader()
+        self._pack = hiredis.pack_command
+        self._reply_error: type[Exception] = hiredis.ReplyError
+        self._protocol_error: type[Exception] = hiredis.ProtocolError
+        self._partial_size = 0  # bytes of an incomplete reply
+
+    def pack(self, *command: Argument) -> bytes:
+        """Encode a command."""
+        packed: bytes = self._pack(command)
+        return packed
+
+    async def write(self, data: bytes) -> None:
+        """Send encoded commands.
+
+        Raises:
+            RedisDisconnected: the stream is broken.
+        """
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise RedisDisconnected("the connection to Redis broke") from error
+
+    async def receive(self) -> list[Any]:
+        """Receive one chunk and return the replies it completes, errors as exceptions.
+
+        Raises:
+            RedisDisconnected: the stream is broken or has ended, or the data is not RESP.
+        """
+        try:
+            chunk = await self._stream.receive_some(CHUNK_SIZE)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise RedisDisconnected("the connection to Redis broke") from error
+        if not chunk:
+            raise RedisDisconnected("Redis closed the connection")
+        replies: list[Any] = []
+        try:
+            self._reader.feed(chunk)
+            while (reply := self._reader.gets()) is not False:
+                replies.append(reply)
+        except self._protocol_error as error:
+            raise RedisDisconnected("the server does not speak the Redis protocol") from error
+        self._partial_size = 0 if replies else self._partial_size + len(chunk)
+        if self._partial_size > MAX_REPLY_SIZE:
+            raise RedisDisconnected(f"a reply has more than {MAX_REPLY_SIZE} bytes")
+        return replies
+
+    async def request(self, *command: Argument) -> Any:
+        """Send a command and return its reply, while no other command is pending.
+
+        Raises:
+            BrokerError: the reply is an error.
+            RedisDisconnected: the connection is lost, or the error is temporary.
+        """
+        await self.write(self.pack(*command))
+        replies: list[Any] = []
+        while not replies:
+            replies = await self.receive()
+        return self.check_reply(replies[0])
+
+    def check_reply(self, reply: Any) -> Any:
+        """Return a reply that is not an error.
+
+        Raises:
+            BrokerError: the reply is an error.
+            RedisDisconnected: the error is temporary, such as that of a server that is starting.
+        """
+        if isinstance(reply, self._reply_error):
+            if str(reply).startswith(_TEMPORARY):
+                raise RedisDisconnected(f"Redis is not ready: {reply}")
+            raise BrokerError(f"Redis returned an error: {reply}")
+        return reply
+
+
+@asynccontextmanager
+async def open_connection(address: RedisAddress, timeout: float) -> AsyncIterator[RedisConnection]:
+    """Connect, authenticate and select the database within ``timeout`` seconds.
+
+    Raises:
+        RedisDisconnected: the server could not be reached, or did not answer in time.
+        BrokerError: the server refused the credentials or the database.
+    """
+    stream: trio.abc.Stream | None = None
+    try:
+        with trio.move_on_after(timeout) as scope:
+            try:
+                stream = await address.open_stream()
+            except (OSError, trio.BrokenResourceError) as error:
+                raise RedisDisconnected(f"could not connect to Redis at {address}") from error
+            connection = RedisConnection(stream)
+            await _authenticate(connection, address)
+        if scope.cancelled_caught:
+            raise RedisDisconnected(f"Redis at {address} did not answer within {timeout} seconds")
+        yield connection
+    finally:
+        if stream is not None:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
+
+
+async def _authenticate(connection: RedisConnection, address: RedisAddress) -> None:
+    if address.password is not None:
+        user = () if address.username is None else (address.username,)
+        try:
+            await connection.request("AUTH", *user, address.password)
+        except BrokerError as error:
+            # A server that does not know the command quotes its arguments.
+            raise BrokerError(address.hide_credentials(str(error))) from None
+    if address.db:
+        await connection.request("SELECT", address.db)
+    await connection.request("PING")
+
+
+class ReconnectingConnection(ABC):
+    """Uses one connection at a time and connects again whenever it is lost."""
+
+    purpose: str = ""
+    """For the log."""
+
+    def __init__(self, address: RedisAddress, timings: RedisTimings) -> None:
+        self.address: RedisAddress = address
+        self.timings: RedisTimings = timings
+        self.failure: Exception | None = None
+        """Why the latest connection or attempt failed."""
+        self.attempted: trio.Event = trio.Event()
+        """Set after the first attempt."""
+        self._logged_loss = False
+        self._is_up = False
+        self._up = trio.lowlevel.ParkingLot()
+
+    @abstractmethod
+    async def use(self, connection: RedisConnection) -> NoReturn:
+        """Use a connection until it is lost; call :meth:`mark_up` when it is ready.
+
+        Raises:
+            RedisDisconnected: it is lost.
+            BrokerError: the server returned an error.
+        """
+
+    async def run(self) -> NoReturn:
+        """Connect and reconnect until cancelled."""
+        backoff = self.timings.backoff
+        delays = backoff.delays()
+        while True:
+            started = trio.current_time()
+            try:
+                async with open_connection(self.address, self.timings.health_timeout) as connection:
+                    await self.use(connection)
+            except (RedisDisconnected, BrokerError) as error:
+                self.failure = error
+                self.attempted.set()
+                self._log_loss(error)
+            finally:
+                self.mark_down()
+            if trio.current_time() - started >= backoff.stable_after:
+                delays = backoff.delays()
+            await trio.sleep(next(delays, backoff.maximum))
+
+    def mark_up(self) -> None:
+        """The connection is ready."""
+        self.failure = None
+        self.attempted.set()
+        self._is_up = True
+        self._up.unpark_all()
+        if self._logged_loss:
+            self._logged_loss = False
+            _logger.warning("connected to Redis at %s again for %s", self.address, self.purpose)
+
+    def mark_down(self) -> None:
+        """The connection is not ready any more."""
+        self._is_up = False
+
+    async def wait_up(self) -> None:
+        """Wait until the connection is ready."""
+        while not self._is_up:
+            await self._up.park()
+
+    def _log_loss(self, error: Exception) -> None:
+        # Once per outage, not per attempt.
+        if not self._logged_loss:
+            self._logged_loss = True
+            _logger.warning(
+                "no connection to Redis at %s for %s: %s", self.address, self.purpose, error
+            )

@@ -1,0 +1,376 @@
+"""HTTP/1.1 on a byte stream (RFC 9112): requests, responses and the bodies of refusals.
+
+httptools (llhttp) parses. It rejects bare line feeds, folded headers, Content-Length together with
+Transfer-Encoding and illegal characters as soon as they arrive. This module bounds what it parses:
+the size of a head, of each line and of a body, and the number of headers. The parser gets exactly
+the head: bytes behind it belong to the WebSocket, or to a body that is read separately.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+import httptools
+import trio
+
+from .._redact import printable, redact_subprotocols
+from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFailed
+from ..headers import Headers
+from ..http import Request, Response
+from .listeners import describe_peer
+
+__all__ = [
+    "STREAM_ERRORS",
+    "NotHTTP",
+    "ReceivedRequest",
+    "Refusal",
+    "ResponseHead",
+    "end_stream",
+    "read_request",
+    "read_response",
+    "read_status",
+    "send_response",
+    "stream_errors_translated",
+]
+
+STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+"""What a broken stream raises; OSError comes from streams that are not trio's own."""
+
+CHUNK = 2**12
+
+MAX_LINE = 2**13
+MAX_HEADERS = 2**7
+MAX_RESPONSE_HEAD = 2**16
+MAX_PROXY_HEAD = 2**14  # it is read byte by byte
+
+# The body of a refusal explains it; it must delay or hide the status only within these limits.
+BODY_TIMEOUT = 2.0
+MAX_BODY = 2**20
+
+# Seconds for a client to read a response before the stream is closed.
+LINGER = 1.0
+
+
+class Refusal(Exception):
+    """A request is answered with a plain response instead of a WebSocket.
+
+    Args:
+        response: sent to the client.
+        reason: for the log.
+    """
+
+    def __init__(self, response: Response, reason: str) -> None:
+        super().__init__(reason)
+        self.response = response
+
+
+class ReceivedRequest(NamedTuple):
+    """A request as it was received."""
+
+    request: Request
+    version: str
+    """``"1.1"``, or ``"1.0"``."""
+    head: bytes
+    """The bytes of the request line and the headers."""
+    rest: bytes
+    """The bytes that were received behind the head."""
+
+
+class NotHTTP(Exception):
+    """The bytes are not an HTTP message; the text gives the reason, without quoting them."""
+
+
+class _TooLarge(NotHTTP):
+    pass
+
+
+class _Message:
+    """Collects what httptools parses; its methods are the parser's callbacks."""
+
+    # The parser refers to this object, so this object must not refer to the parser.
+    __slots__ = ("body", "complete", "head_complete", "headers", "phrase", "target")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.phrase = b""
+        self.headers: list[tuple[str, str]] = []
+        self.body = bytearray()
+        self.head_complete = False
+        self.complete = False
+
+    def on_url(self, part: bytes) -> None:
+        self.target += part
+
+    def on_status(self, part: bytes) -> None:
+        self.phrase += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.head_complete:  # otherwise a trailer
+            self.headers.append((name.decode("latin-1"), value.rstrip().decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        self.head_complete = True
+
+    def on_body(self, part: bytes) -> None:
+        self.body += part
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+_Parser = httptools.HttpRequestParser | httptools.HttpResponseParser
+
+
+def _feed(parser: _Parser, data: bytes | bytearray) -> None:
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserUpgrade:
+        pass  # the end of a message that asks for, or agrees to, another protocol
+    except httptools.HttpParserError as error:
+        raise NotHTTP(str(error)) from None
+
+
+async def _read_head(
+    stream: trio.abc.Stream,
+    parser: _Parser,
+    message: _Message,
+    max_size: int,
+    max_bytes: int = CHUNK,
+) -> tuple[bytes, bytes]:
+    """Feed the head of a message to ``parser``, at most ``max_size`` bytes.
+
+    Returns:
+        The bytes of the head, and the bytes received behind it.
+
+    Raises:
+        NotHTTP: the head is invalid or too large.
+        EOFError: the stream ended before the head did; the text has the number of bytes.
+    """
+    received = bytearray()
+    while data := await stream.receive_some(max_bytes):
+        start = len(received)
+        received += data
+        end = received.find(b"\r\n\r\n", max(0, start - 3)) + 4
+        stop = end if end > 3 else len(received)
+        _feed(parser, received[start : min(stop, max_size + 1)])
+        if stop > max_size:
+            raise _TooLarge(f"the head is larger than {max_size} bytes")
+        if message.head_complete:
+            return bytes(received[:stop]), bytes(received[stop:])
+        if end > 3:
+            raise NotHTTP("the head is malformed")
+    raise EOFError(f"after {len(received)} bytes")
+
+
+# Requests.
+
+
+async def read_request(stream: trio.abc.Stream, max_size: int) -> ReceivedRequest:
+    """Read the head of a request.
+
+    Args:
+        stream: of a client that has just connected.
+        max_size: maximum size of the head in bytes.
+
+    Raises:
+        Refusal: the request is too large, invalid, or has a body.
+        EOFError: the client closed the stream before the head was complete.
+        trio.BrokenResourceError: the stream broke.
+    """
+    message = _Message()
+    parser = httptools.HttpRequestParser(message)
+    try:
+        head, rest = await _read_head(stream, parser, message, max_size)
+    except _TooLarge as error:
+        raise _refuse(431, str(error)) from None
+    except NotHTTP as error:
+        raise _refuse(400, f"invalid HTTP request: {error}") from None
+    headers = Headers(message.headers)
+    version = parser.get_http_version()
+    if version not in ("1.1", "1.0"):
+        raise _refuse(400, f"HTTP/{version} is not supported")
+    if len(message.target) > MAX_LINE:
+        raise _refuse(414, "the request line is too long")
+    if len(message.headers) > MAX_HEADERS or max(map(_size, message.headers), default=0) > MAX_LINE:
+        raise _refuse(431, "too many or too long headers")
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        raise _refuse(400, "a request with a body is not supported")
+    request = Request(
+        target=message.target.decode("latin-1"),
+        headers=headers,
+        method=parser.get_method().decode("latin-1"),
+        peer=describe_peer(stream),
+        secure=isinstance(stream, trio.SSLStream),
+    )
+    return ReceivedRequest(request, version, head, rest)
+
+
+def _refuse(status: int, text: str) -> Refusal:
+    return Refusal(Response(status, f"{text}\n"), f"{status} {text}")
+
+
+def _size(header: tuple[str, str]) -> int:
+    return len(header[0]) + len(header[1])
+
+
+async def send_response(stream: trio.abc.Stream, response: Response, method: str = "GET") -> None:
+    """Send a plain response and end the stream. Errors of the stream are discarded.
+
+    Args:
+        stream: of the client.
+        response: to send.
+        method: of the request; ``"HEAD"`` gets no body (RFC 9110, section 9.3.2).
+    """
+    with suppress(*STREAM_ERRORS):
+        await stream.send_all(response.to_bytes(head_only=method == "HEAD"))
+        await end_stream(stream)
+
+
+async def end_stream(stream: trio.abc.Stream) -> None:
+    """End our direction and wait up to :data:`LINGER` seconds for the client to end its own.
+
+    Closing immediately while received bytes are unread would make TCP discard what the client
+    has not read yet (RFC 9112, section 9.6).
+    """
+    with suppress(*STREAM_ERRORS, trio.BusyResourceError), trio.move_on_after(LINGER):
+        if isinstance(stream, trio.SSLStream):
+            # Sends TLS's close_notify and waits for the client's.
+            plain, _ = await stream.unwrap()
+            await trio.aclose_forcefully(plain)
+            return
+        if isinstance(stream, trio.abc.HalfCloseableStream):
+            await stream.send_eof()
+        while await stream.receive_some(CHUNK):
+            pass
+
+
+# Responses.
+
+
+class ResponseHead(NamedTuple):
+    """The head of a response to the opening handshake, with status 101."""
+
+    phrase: str
+    headers: Headers
+    head: bytes
+    """The bytes of the status line and the headers."""
+    rest: bytes
+    """The bytes that were received behind the head."""
+
+
+async def read_status(stream: trio.abc.Stream) -> int:
+    """Read a head byte by byte, as what follows belongs to another protocol; return its status.
+
+    Raises:
+        NotHTTP: the response cannot be read.
+        EOFError: the stream ended before the head did.
+    """
+    message = _Message()
+    parser = httptools.HttpResponseParser(message)
+    await _read_head(stream, parser, message, MAX_PROXY_HEAD, 1)
+    return parser.get_status_code()
+
+
+async def read_response(
+    stream: trio.abc.Stream, deadline: float, offered: Sequence[str]
+) -> ResponseHead:
+    """Read the server's response to the opening handshake, which must be a 101.
+
+    Args:
+        stream: to the server.
+        deadline: of the whole attempt; reading the body of a refusal ends before it.
+        offered: the subprotocols that the server may choose from.
+
+    Raises:
+        HandshakeRefused: the response has another status.
+        InvalidHandshake: it is not HTTP/1.1, or chooses a subprotocol that was not offered.
+        ConnectFailed, TLSFailed: the stream ended or broke before.
+    """
+    message = _Message()
+    parser = httptools.HttpResponseParser(message)
+    try:
+        with stream_errors_translated():
+            head, rest = await _read_head(stream, parser, message, MAX_RESPONSE_HEAD)
+    except EOFError:
+        raise ConnectFailed(
+            "the server closed the connection instead of answering the handshake"
+        ) from None
+    except NotHTTP as error:
+        if (message.phrase or message.headers) and parser.get_status_code() > 101:
+            # The status is known, though the framing is invalid.
+            raise _refused(parser, message) from error
+        raise InvalidHandshake(f"the response cannot be read: {error}") from None
+    status = parser.get_status_code()
+    if status < 100 or (status == 101 and parser.get_http_version() != "1.1"):
+        raise InvalidHandshake("the response is not HTTP/1.1")
+    if status != 101:
+        await _read_body(stream, parser, message, rest, deadline)
+        raise _refused(parser, message)
+    headers = Headers(message.headers)
+    _check_subprotocol(headers, offered)
+    return ResponseHead(message.phrase.decode("latin-1"), headers, head, rest)
+
+
+def _refused(parser: httptools.HttpResponseParser, message: _Message) -> HandshakeRefused:
+    return HandshakeRefused(
+        parser.get_status_code(),
+        Headers(message.headers),
+        bytes(message.body[:MAX_BODY]),
+        printable(message.phrase.decode("latin-1")),
+    )
+
+
+def _check_subprotocol(headers: Headers, offered: Sequence[str]) -> None:
+    """Accept at most one subprotocol of those offered (RFC 6455, section 4.1).
+
+    The WebSocket libraries check it too, but quote what may be a token.
+    """
+    chosen = headers.get("Sec-WebSocket-Protocol")
+    if chosen is not None and chosen.strip(" \t") not in offered:
+        raise InvalidHandshake(
+            f"the server chose a subprotocol that was not offered: {redact_subprotocols(chosen)}"
+        )
+
+
+@contextmanager
+def stream_errors_translated() -> Iterator[None]:
+    """Translate the exceptions of a stream that breaks during the opening handshake.
+
+    Raises:
+        TLSFailed: TLS failed. With TLS 1.3 a rejected client certificate shows only here.
+        ConnectFailed: the network failed.
+    """
+    try:
+        yield
+    except STREAM_ERRORS as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ssl.SSLError):
+            raise TLSFailed(f"TLS failed during the handshake: {cause}") from cause
+        raise ConnectFailed(f"the connection broke during the handshake: {cause}") from cause
+
+
+async def _read_body(
+    stream: trio.abc.Stream,
+    parser: httptools.HttpResponseParser,
+    message: _Message,
+    rest: bytes,
+    deadline: float,
+) -> None:
+    """Read a body within the limits; any error ends it."""
+    # A part of the time is left over, so that the deadline does not hide the status.
+    left = 0.9 * (deadline - trio.current_time())
+    with (
+        trio.move_on_after(max(0, min(BODY_TIMEOUT, left))),
+        suppress(NotHTTP, *STREAM_ERRORS),
+    ):
+        _feed(parser, rest)
+        received = len(rest)
+        while not message.complete and received < MAX_BODY:
+            data = await stream.receive_some()
+            if not data:
+                return
+            _feed(parser, data)
+            received += len(data)

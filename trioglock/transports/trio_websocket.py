@@ -1,0 +1,375 @@
+"""The trio-websocket transport: an independent implementation of the interface.
+
+Its :class:`Capabilities` declare what the library cannot do: it answers pings itself and reports
+neither them nor unsolicited pongs, has no compression, and discards messages that arrive after our
+own Close frame.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import trio
+from trio_websocket import CloseReason, WebSocketConnection, wrap_client_stream, wrap_server_stream
+from trio_websocket import ConnectionClosed as LibraryClosed
+from websockets.headers import build_authorization_basic, build_host
+from wsproto.utilities import ProtocolError as LibraryProtocolError
+
+from .._redact import without_user_info
+from ..errors import ConnectError, InvalidHandshake
+from ..frames import NO_STATUS, Close, Event, Frame, Ping, Pong, Violation
+from ..headers import Headers
+from ..options import DialOptions
+from .base import Capabilities, Handshake, Link, LinkBroken, Transport
+from .connecting import closed_on_failure, open_stream
+from .http1 import STREAM_ERRORS, ReceivedRequest, read_response, stream_errors_translated
+from .listeners import describe_peer
+from .negotiation import ServerTransport, Upgrade
+from .redirects import follow_redirects
+from .urls import WebSocketURI
+
+__all__ = ["TrioWebsocketTransport"]
+
+ABNORMAL = 1006
+
+NO_LIMIT = 2**62
+"""A number, as the library does not accept None."""
+
+
+class TrioWebsocketTransport(Transport, ServerTransport):
+    """Uses the library trio-websocket, as a client or as a server."""
+
+    capabilities: Capabilities = Capabilities(
+        ping_events=False,
+        pong_events=False,
+        empty_close=False,
+        compression=False,
+        drains_after_close=False,
+        fast_violations=False,
+    )
+    compresses: bool = False
+
+    async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:
+        async def attempt(uri: WebSocketURI, options: DialOptions) -> Link:
+            stream = await open_stream(uri, options)
+            async with closed_on_failure(stream):
+                link = _ClientLink(stream, uri, options)
+                nursery.start_soon(link.run)
+                await link.wait_open()
+                return link
+
+        return await follow_redirects(options, attempt)
+
+    async def upgrade(
+        self, stream: trio.abc.Stream, upgrade: Upgrade, nursery: trio.Nursery
+    ) -> Link:
+        link = _ServerLink(stream, upgrade)
+        nursery.start_soon(link.run)
+        await link.wait_open()
+        return link
+
+
+class _TrioWebsocketLink(Link):
+    """A connection of trio-websocket; :meth:`run` runs the library's tasks."""
+
+    _websocket: WebSocketConnection
+    _nursery: trio.Nursery
+
+    def __init__(self, stream: _CountingStream) -> None:
+        self._stream = stream
+        self._opened = trio.Event()
+        self._refusal: Exception | None = None
+        self._scope = trio.CancelScope()
+        self._local_close: trio.Event | None = None
+        self._events, self._incoming = trio.open_memory_channel[Event](0)
+
+    @property
+    def bytes_received(self) -> int:  # type: ignore[override]
+        return self._stream.bytes_received
+
+    @property
+    def bytes_sent(self) -> int:  # type: ignore[override]
+        return self._stream.bytes_sent
+
+    async def wait_open(self) -> None:
+        """Wait for the upgrade; raises what :meth:`_translate` returns if it failed."""
+        try:
+            await self._opened.wait()
+        except trio.Cancelled:
+            self._scope.cancel()
+            raise
+        if self._refusal is not None:
+            raise self._refusal
+
+    async def run(self) -> None:
+        """Upgrade, then run the library's tasks until :meth:`aclose`. Raises nothing."""
+        try:
+            with self._scope:
+                async with self._events, trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    self._websocket = await self._upgrade(nursery)
+                    self._opened.set()
+                    await self._pump()
+                    nursery.cancel_scope.cancel()
+        # In unforeseen situations the library's tasks raise all kinds of exceptions.
+        except* Exception as group:  # noqa: BLE001 - they end an open link
+            if not self._opened.is_set():
+                self._refusal = self._translate(_first(group))
+        finally:
+            self._opened.set()
+
+    @abstractmethod
+    async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection:
+        """Do the opening handshake, and set :attr:`handshake`."""
+
+    @abstractmethod
+    def _translate(self, error: Exception) -> Exception:
+        """Translate an exception of the library's tasks during the handshake."""
+
+    async def _pump(self) -> None:
+        """Forward messages, one at a time as the library returns them, then the Close frame."""
+        while True:
+            try:
+                message = await self._websocket.get_message()
+            except LibraryClosed:
+                break
+            await self._events.send([message])
+        if self._local_close is not None:
+            # Only then does the library have the peer's Close frame.
+            await self._local_close.wait()
+        reason = self._websocket.closed
+        if reason is None or reason.code == ABNORMAL:
+            return
+        await self._events.send(_closing_event(reason))
+
+    async def receive(self) -> list[Event]:
+        try:
+            return [await self._incoming.receive()]
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            return []
+
+    async def write(self, frames: Sequence[Frame]) -> None:
+        try:
+            for frame in frames:
+                match frame:
+                    case str() | bytes():
+                        await self._websocket.send_message(frame)
+                    case Ping(payload):
+                        self._nursery.start_soon(self._ping, payload)
+                    case Pong(payload):
+                        await self._websocket.pong(payload)
+                    case Close(code, reason):
+                        await self._close(1000 if code == NO_STATUS else code, reason)
+        except (LibraryClosed, LibraryProtocolError, *STREAM_ERRORS) as error:
+            raise LinkBroken(str(error)) from error
+
+    async def _ping(self, payload: bytes) -> None:
+        # The library reports a pong only to the caller of ping().
+        try:
+            await self._websocket.ping(payload)
+            await self._events.send(Pong(payload))
+        except (LibraryClosed, ValueError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    async def _close(self, code: int, reason: str) -> None:
+        done = self._local_close = trio.Event()
+        await self._websocket.aclose(code, reason)
+        done.set()
+
+    async def aclose(self) -> None:
+        self._scope.cancel()
+        await trio.aclose_forcefully(self._stream.inner)
+
+
+class _CountingStream:
+    """The stream that the library gets: it counts bytes."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self.inner = inner
+        self.bytes_received: int = 0
+        self.bytes_sent: int = 0
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self.inner.receive_some(max_bytes)
+        self.bytes_received += len(data)
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.inner.send_all(data)
+        self.bytes_sent += len(data)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+def _closing_event(reason: CloseReason) -> Close | Violation:
+    text = reason.reason or ""
+    if reason.code == 1009 and text.startswith("Exceeded maximum message size"):
+        return Violation(1009, text)
+    # The library rejects codes that must not be sent with 1002; its codes are members of an enum.
+    return Close(int(reason.code), text)
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Exception)
+    return error
+
+
+class _ClientLink(_TrioWebsocketLink):
+    """The client's end of a connection."""
+
+    def __init__(self, stream: trio.abc.Stream, uri: WebSocketURI, options: DialOptions) -> None:
+        # The library's tasks run outside the timeouts of the caller.
+        deadline = trio.current_effective_deadline()
+        super().__init__(_ClientStream(stream, deadline, options.subprotocols))
+        self._uri = uri
+        self._options = options
+
+    async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection:
+        uri, options = self._uri, self._options
+        headers = _request_headers(uri, options)
+        websocket = await wrap_client_stream(
+            nursery,
+            self._stream,  # type: ignore[arg-type]
+            options.additional_headers.get("Host", build_host(uri.host, uri.port, uri.secure)),
+            uri.resource_name,
+            subprotocols=options.subprotocols,
+            extra_headers=[
+                # The library rejects white space around a value, and quotes the value.
+                (name.encode("latin-1"), value.strip(" \t").encode("latin-1"))
+                for name, value in headers.pairs()
+            ],
+            max_message_size=NO_LIMIT if options.max_size is None else options.max_size,
+            receive_buffer_size=2**16,
+        )
+        response = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in websocket.handshake_headers
+        ]
+        if websocket.subprotocol is not None:
+            # The library removes it from the headers.
+            response.append(("Sec-WebSocket-Protocol", websocket.subprotocol))
+        self.handshake: Handshake = Handshake(
+            url=without_user_info(options.url),
+            subprotocol=websocket.subprotocol,
+            request_headers=headers,
+            response_headers=Headers(response),
+            peer=describe_peer(self._stream.inner),
+        )
+        return websocket
+
+    def _translate(self, error: Exception) -> Exception:
+        if isinstance(error, ConnectError):
+            return error
+        # The library fails to answer a bad 101 and raises that; its cause is in the context.
+        cause: BaseException = error
+        while cause.__context__ is not None:
+            cause = cause.__context__
+        refusal = InvalidHandshake(f"the response is not a WebSocket handshake: {cause}")
+        refusal.__cause__ = cause
+        return refusal
+
+
+class _ClientStream(_CountingStream):
+    """Reads the response to the handshake itself and passes on only a 101.
+
+    The library would wait indefinitely for a peer that is gone, and lose the reason of a refusal.
+    Our errors pass through its tasks.
+    """
+
+    def __init__(self, inner: trio.abc.Stream, deadline: float, offered: Sequence[str]) -> None:
+        super().__init__(inner)
+        self._deadline = deadline
+        self._offered = offered
+        self._is_upgraded = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._is_upgraded:
+            return await super().receive_some(max_bytes)
+        response = await read_response(self.inner, self._deadline, self._offered)
+        self._is_upgraded = True
+        data = response.head + response.rest
+        self.bytes_received += len(data)
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with nullcontext() if self._is_upgraded else stream_errors_translated():
+            await super().send_all(data)
+
+
+def _request_headers(uri: WebSocketURI, options: DialOptions) -> Headers:
+    headers = options.additional_headers
+    extra: list[tuple[str, str]] = []
+    if uri.user_info is not None and "authorization" not in headers:
+        extra.append(("Authorization", build_authorization_basic(*uri.user_info)))
+    if options.origin is not None:
+        extra.append(("Origin", options.origin))
+    if options.user_agent_header is not None and "user-agent" not in headers:
+        extra.append(("User-Agent", options.user_agent_header))
+    # The library writes the Host header itself.
+    return Headers([*extra, *headers.without("host").pairs()])
+
+
+class _ServerLink(_TrioWebsocketLink):
+    """The server's end of a connection; the library writes its own 101."""
+
+    def __init__(self, stream: trio.abc.Stream, upgrade: Upgrade) -> None:
+        self._server_stream = _ServerStream(stream, upgrade.received)
+        super().__init__(self._server_stream)
+        self._max_size = upgrade.max_size
+        self.handshake: Handshake = upgrade.handshake
+
+    async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection:
+        request = await wrap_server_stream(
+            nursery,
+            self._stream,  # type: ignore[arg-type]
+            max_message_size=NO_LIMIT if self._max_size is None else self._max_size,
+            receive_buffer_size=2**16,
+        )
+        websocket = await request.accept(subprotocol=self.handshake.subprotocol)
+        self._server_stream.accepted.set()
+        return websocket
+
+    def _translate(self, error: Exception) -> Exception:
+        if isinstance(error, LinkBroken):
+            return error
+        broken = LinkBroken(str(error))
+        broken.__cause__ = error
+        return broken
+
+
+class _ServerStream(_CountingStream):
+    """Replays the bytes that were read already.
+
+    The library ignores bytes behind the request until more arrive: they are replayed after it has
+    accepted the request.
+    """
+
+    def __init__(self, inner: trio.abc.Stream, received: ReceivedRequest) -> None:
+        super().__init__(inner)
+        self._head = received.head
+        self._rest = received.rest
+        self.accepted = trio.Event()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._head:
+            await trio.lowlevel.checkpoint()
+            data, self._head = self._head, b""
+        elif self._rest:
+            await self.accepted.wait()
+            data, self._rest = self._rest, b""
+        else:
+            return await super().receive_some(max_bytes)
+        self.bytes_received += len(data)
+        return data
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        if not self.accepted.is_set():
+            # Otherwise the library would wait for more after a refusal of its own.
+            raise LinkBroken("trio-websocket refused the request")
