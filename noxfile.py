@@ -1,4 +1,4 @@
-"""The project's chores: ``nox -l`` lists them, ``nox -s tests`` runs one."""
+"""Development tasks: ``nox -l`` lists the sessions, ``nox -s tests`` runs one."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "typing", "imports", "tests", "examples", "build"]
 
 DOCS = ("docs/conf.py", "docs/diagrams.py", "docs/_ext")
-READ_PAGE = "from trioglock.cli.live.page import page_text; assert '<script>' in page_text()"
+READ_PAGE = "from trioglock.cli.live.endpoints import read_page; assert read_page()"
 
 CODE = ("trioglock", "tests", "examples", "noxfile.py", *DOCS)
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
-    """Run the tests with coverage; an interpreter that is not there is skipped with a word."""
+    """Run the tests with coverage on every installed interpreter."""
     session.install("-e", ".[test]")
     data = {"COVERAGE_FILE": str(Path(session.create_tmp(), "coverage"))}
     session.run("coverage", "run", "-m", "pytest", *session.posargs, env=data)
     session.run("coverage", "combine", "--quiet", env=data)
-    # A part of the tests covers a part of the code.
+    # Selected tests cover only a part of the code.
     report = ["--fail-under=0"] if session.posargs else []
     session.run("coverage", "report", *report, env=data)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and common mistakes with ruff, trio's ASYNC rules included."""
+    """Check the code with ruff, including its rules for async code."""
     session.install("ruff>=0.9")
     session.run("ruff", "check", *CODE, "benchmarks")
     session.run("ruff", "format", "--check", *CODE, "benchmarks")
@@ -42,7 +42,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types: mypy --strict on everything, pyright --verifytypes at 100 % on the package."""
+    """Check types with mypy --strict, and that the public types are complete with pyright."""
     session.install(".[test,docs]", "mypy>=1.13", "pyright", "nox", "types-docutils")
     session.run("mypy", *CODE)
     session.run("pyright", "--verifytypes", "trioglock", "--ignoreexternal")
@@ -50,24 +50,24 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def imports(session: nox.Session) -> None:
-    """Check that imports only ever point down, with import-linter."""
+    """Check with import-linter that imports only point downwards."""
     session.install("-e", ".", "import-linter>=2.1", "pytest")
     session.run("lint-imports")
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Make HTML of the documents; every link and every name in them leads somewhere."""
-    # pytest: the conformance kit and the fixtures are in the reference too.
+    """Build the documentation site; broken links and unknown names are errors."""
+    # The reference includes the pytest fixtures and the conformance kit.
     session.install("-e", ".[docs,opentelemetry,redis]", "pytest")
     html = Path(session.create_tmp(), "html")
     session.run("sphinx-build", "-q", "-n", "-W", "--keep-going", "-c", "docs", ".", str(html))
-    session.log(f"{html / 'docs' / 'index.html'} is the first page")
+    session.log(f"open {html / 'docs' / 'index.html'}")
 
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Run every example as a script against its embedded server."""
+    """Run every example as a script with its own server."""
     session.install(".[test]")
     for script in sorted(Path("examples").glob("*.py")):
         session.run("python", str(script))
@@ -75,21 +75,21 @@ def examples(session: nox.Session) -> None:
 
 @nox.session
 def autobahn(session: nox.Session) -> None:
-    """Run the Autobahn test suite on our client, or ``-- --server``. Needs Python 2.7."""
+    """Run the Autobahn test suite on the client, or ``-- --server``. Needs Python 2.7."""
     session.install("-e", ".")
     session.run("python", "-m", "tests.autobahn.run", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed beside other clients; ``-- --quick`` only tries whether all of it works."""
+    """Run the benchmarks; ``-- --quick`` only checks that they work."""
     session.install("-e", ".[bench]")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Run random programs, random frames and atheris, 20 minutes each; ``-- 60`` for 60 seconds."""
+    """Run the three fuzzers for 20 minutes each; ``-- 60`` for 60 seconds each."""
     session.install("-e", ".[test]")
     seconds = session.posargs[0] if session.posargs else "1200"
     for what in ("connection", "codec"):
@@ -97,7 +97,7 @@ def fuzz(session: nox.Session) -> None:
     try:
         session.install("--only-binary", "atheris", "atheris>=3")
     except CommandFailed:
-        session.warn("atheris has wheels for Python 3.11 to 3.13 on Linux: skipped")
+        session.warn("skipped atheris, which has wheels only for Python 3.11 to 3.13 on Linux")
         return
     corpus = str(Path(session.create_tmp(), "corpus"))
     limits = (f"-max_total_time={seconds}", "-rss_limit_mb=1024")
@@ -106,7 +106,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build sdist and wheel; the wheel installs in a clean environment and runs the demo there."""
+    """Build sdist and wheel, install the wheel in a clean environment, and run the demo there."""
     session.install("build", "twine")
     out = Path(session.create_tmp(), "dist")
     shutil.rmtree(out, ignore_errors=True)
@@ -126,7 +126,7 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def changelog(session: nox.Session) -> None:
-    """Show the next section of CHANGELOG.md; ``-- --version 1.2.3`` writes it."""
+    """Preview the next section of CHANGELOG.md; ``-- --version 1.2.3`` writes it."""
     session.install("towncrier>=24.8")
     how = ["--yes", *session.posargs] if session.posargs else ["--draft", "--version", "next"]
     session.run("towncrier", "build", *how)

@@ -35,15 +35,12 @@ def _lines(results: Results, effort: Effort) -> Iterator[str]:
     for name, words in describe_machine().items():
         yield f"- {name}: {words}"
     yield (
-        f"- {effort.rounds} rounds, everyone in turn in each; median (least to most). Ratios are "
-        "taken within a round. During echoes, batches and crowds `nice -n 19` spinners keep all "
-        "cores awake."
+        f"- {effort.rounds} rounds, in which the candidates take turns; each value is the median "
+        "(minimum to maximum). Ratios are taken within a round. `nice -n 19` spinners keep all "
+        "cores awake while latencies are measured."
     )
     for name, words in results.missing.items():
         yield f"- not measured: {name} ({words})"
-    yield from ("", "### Acceptance", "", "| what | limit | measured | kept |", "|---|---|---|---|")
-    for verdict in verdicts(results):
-        yield f"| {verdict.what} | {verdict.limit} | {verdict.measured} | {verdict.kept} |"
     for group, columns in results.groups().items():
         yield from ("", f"### {group}", "")
         yield from _table(columns)
@@ -51,6 +48,9 @@ def _lines(results: Results, effort: Effort) -> Iterator[str]:
         if reference is not None:
             yield from ("", f"Times the value of *{reference}*:", "")
             yield from _ratios(columns, reference)
+    yield from ("", "### Acceptance", "", "| what | limit | measured | kept |", "|---|---|---|---|")
+    for verdict in verdicts(results):
+        yield f"| {verdict.what} | {verdict.limit} | {verdict.measured} | {verdict.kept} |"
 
 
 def _table(columns: list[Column]) -> Iterator[str]:

@@ -1,13 +1,14 @@
-"""How Sphinx makes HTML of the documents; ``nox -s docs`` runs it.
+"""The configuration of the documentation site, which ``nox -s docs`` builds.
 
-The source is the root of the project, so that one relative link leads from page to page here and
-on a code host. ``DOCS_INTERSPHINX=1`` links to the documents of Python and of trio as well, which
+The source directory is the root of the project, so that the same relative links work here and on
+a code host. Set ``DOCS_INTERSPHINX=1`` to link to the documentation of Python and trio, which
 needs the network.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -26,27 +27,31 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
-    "references",
-    "signatures",
-    "type_aliases",
+    "sphinx_copybutton",
+    "names",
 ]
 
-# Where documents are; nothing else is looked into.
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/**", "newsfragments/README.md"]
-WITH_PAGES = {"docs", "newsfragments"}
+include_patterns = ["*.md", "docs/**", "newsfragments/README.md", "tests/README.md"]
+WITH_PAGES = {"docs", "newsfragments", "tests"}
 exclude_patterns = [
     path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in WITH_PAGES
 ]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_inline"]
-# The report of the benchmarks is written below one heading and with smaller ones.
+# The benchmark report goes below one heading and begins with smaller ones.
 suppress_warnings = ["myst.header"]
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_preserve_defaults = True
 autodoc_class_signature = "mixed"
+autodoc_typehints_format = "short"
+SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("trioglock/**/*.py"))
+# Signatures show a type alias by its name instead of what it stands for; _ext/names.py finds it.
+autodoc_type_aliases = {
+    name: f"~alias.{name}" for name in re.findall(r"^(\w+): TypeAlias\b", SOURCE, re.MULTILINE)
+}
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 maximum_signature_line_length = 80
@@ -55,12 +60,16 @@ add_module_names = False
 toc_object_entries_show_parents = "hide"
 
 nitpicky = True
-# Modules of others; what belongs to trioglock must always be found.
+# Other libraries and type variables have no entries here. Every other name must be found.
 FOREIGN = (
-    "collections|contextlib|datetime|logging|opentelemetry|os|pathlib|random|re|ssl|trio|typing"
-    "|websockets"
+    "AbstractAsyncContextManager|collections|contextlib|datetime|logging|opentelemetry|os|pathlib"
+    "|random|re|ssl|trio|typing|websockets"
 )
-nitpick_ignore_regex = [("py:.*", rf"({FOREIGN})(\..*)?")]
+TYPE_VARIABLES = "|".join(re.findall(r"^(\w+) = TypeVar\(", SOURCE, re.MULTILINE))
+nitpick_ignore_regex = [
+    ("py:.*", rf"({FOREIGN})(\..*)?"),
+    ("py:.*", rf"([\w.]+\.)?({TYPE_VARIABLES})"),
+]
 
 if os.environ.get("DOCS_INTERSPHINX"):
     extensions.append("sphinx.ext.intersphinx")
@@ -69,11 +78,18 @@ if os.environ.get("DOCS_INTERSPHINX"):
         "trio": ("https://trio.readthedocs.io/en/stable", None),
     }
 
+copybutton_prompt_text = r"\$ "
+copybutton_prompt_is_regexp = True
+
 html_theme = "furo"
 html_title = f"trioglock {release}"
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0f766e", "color-brand-content": "#0f766e"},
+    "dark_css_variables": {"color-brand-primary": "#2dd4bf", "color-brand-content": "#2dd4bf"},
+}
 html_static_path = ["static"]
 html_css_files = ["reference.css"]
-# The site's first page is below docs/; whoever asks for the folder gets there too.
+# The start page is docs/index.html; index.html at the top redirects to it.
 html_additional_pages = {"index": "home.html"}
 templates_path = ["templates"]
 html_copy_source = False

@@ -1,7 +1,7 @@
-"""State: count what is sent and what is received.
+"""Count the messages sent and received in the state of the hooks.
 
-Hooks return the next state; the framework keeps it and hands it to the next hook. Run it against
-an echo server of its own, or against any other::
+Each hook returns the next state, and the framework passes it to the next hook. Without arguments,
+the example starts its own echo server::
 
     python examples/counting.py
     python examples/counting.py wss://example.org/echo
@@ -41,8 +41,8 @@ async def count(url: str) -> None:
     async with connect(url, Counter()) as conn:
         for fruit in ("apple", "banana", "cherry"):
             await conn.send({"fruit": fruit})
-            print(f"received {await conn.receive()}, now {conn.state}")
-    print(f"closed with {conn.close_code}, finally {conn.state}")
+            print(f"received {await conn.receive()}, state {conn.state}")
+    print(f"closed with {conn.close_code}, state {conn.state}")
 
 
 async def main() -> None:

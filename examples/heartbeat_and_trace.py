@@ -1,8 +1,8 @@
-"""The heartbeat measures and guards a connection; the trace shows what it does.
+"""Measure the latency with heartbeats, and trace a connection.
 
-Pings leave every ``ping_interval`` seconds, and the pongs tell the latency. A peer from which
-nothing comes for ``ping_timeout`` seconds after a ping is taken for dead. Trace lines go through
-:mod:`logging`, to the logger ``trioglock.trace``.
+The connection sends a ping every ``ping_interval`` seconds and measures the time until the pong. If
+nothing arrives for ``ping_timeout`` seconds after a ping, the peer is considered dead. Trace lines
+are logged with :mod:`logging` to the logger ``trioglock.trace``.
 
     python examples/heartbeat_and_trace.py
     python examples/heartbeat_and_trace.py wss://example.org/echo
@@ -31,16 +31,16 @@ async def watch(url: str) -> None:
     async with connect(url, PongCounter(), ping_interval=0.1, name="demo", trace=True) as conn:
         await conn.send("traced")
         await conn.receive()
-        print(f"a ping of our own took {1000 * await conn.ping():.1f} ms")
+        print(f"a manual ping took {1000 * await conn.ping():.1f} ms")
 
         conn.trace(False)
         await trio.sleep(0.35)
-        print(f"{conn.state} pongs so far, all but the first for the heartbeat")
+        print(f"{conn.state} pongs received, all but the first from the heartbeat")
         if conn.latency is not None:
             print(f"latest latency: {1000 * conn.latency:.1f} ms")
 
-        figures = conn.statistics()
-        print(f"{figures.bytes_sent} bytes sent, {figures.bytes_received} received")
+        statistics = conn.statistics()
+        print(f"{statistics.bytes_sent} bytes sent, {statistics.bytes_received} received")
 
 
 async def main() -> None:

@@ -1,4 +1,4 @@
-"""Runs Python as a user does: in a process of its own."""
+"""Runs Python scripts in a separate process."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import trio
 __all__ = ["ROOT", "Finished", "assert_lines", "run_python"]
 
 ROOT = Path(__file__).parent.parent
-"""Of the project."""
+"""The root directory of the project."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a process left behind."""
+    """The exit code and the output of a process."""
 
     code: int
     stdout: str
@@ -26,7 +26,13 @@ class Finished:
 
 
 async def run_python(*arguments: str | Path, cwd: Path = ROOT, seconds: float = 30) -> Finished:
-    """Run this interpreter with every warning an error, and wait for its end."""
+    """Run the current interpreter, with warnings as errors, and wait until it exits.
+
+    Args:
+        arguments: of the interpreter.
+        cwd: the working directory.
+        seconds: the timeout.
+    """
     command = [sys.executable, "-X", "utf8", "-W", "error", *map(str, arguments)]
     with trio.fail_after(seconds):
         done = await trio.run_process(
@@ -36,7 +42,7 @@ async def run_python(*arguments: str | Path, cwd: Path = ROOT, seconds: float = 
 
 
 def assert_lines(output: str, patterns: Sequence[str]) -> None:
-    """Each pattern matches a whole line, in this order; other lines may come between."""
+    """Assert that each pattern matches a line, in this order; other lines may come between."""
     lines = iter(output.splitlines())
     for pattern in patterns:
         assert any(re.fullmatch(pattern, line) for line in lines), f"{pattern} not in:\n{output}"

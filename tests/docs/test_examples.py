@@ -1,4 +1,4 @@
-"""Every example runs as a script, as a newcomer would run it, and says what it promises."""
+"""Every example runs as a script and prints the expected lines."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import pytest
 from tests.scripts import ROOT, assert_lines, run_python
 from trioglock.testing import MockServer
 
-FOLDER = ROOT / "examples"
+pytestmark = pytest.mark.docs
 
-# What each example must print, line by line, in this order; other lines may come between.
+EXAMPLES = ROOT / "examples"
+
+# The lines of each example, in order. Other lines may appear between them.
 EXPECTED = {
     "counting": [
-        r"received \{'fruit': 'apple'\}, now Count\(sent=1, received=1\)",
-        r"received \{'fruit': 'cherry'\}, now Count\(sent=3, received=3\)",
-        r"closed with 1000, finally Count\(sent=3, received=3\)",
+        r"received \{'fruit': 'apple'\}, state Count\(sent=1, received=1\)",
+        r"received \{'fruit': 'cherry'\}, state Count\(sent=3, received=3\)",
+        r"closed with 1000, state Count\(sent=3, received=3\)",
     ],
     "echo_server": [
         r"1\. 'hello'",
@@ -43,8 +45,8 @@ EXPECTED = {
         r"demo#\d+ received frame: 'traced'",
         r"demo#\d+ sending frame: Ping\(.*\)",
         r"demo#\d+ received frame: Pong\(.*\)",
-        r"a ping of our own took \d+\.\d ms",
-        r"[2-9] pongs so far, all but the first for the heartbeat",
+        r"a manual ping took \d+\.\d ms",
+        r"[2-9] pongs received, all but the first from the heartbeat",
         r"latest latency: \d+\.\d ms",
         r"\d+ bytes sent, \d+ received",
     ],
@@ -75,29 +77,27 @@ TAKES_A_URL = ["counting", "transforming_json", "heartbeat_and_trace"]
 
 @pytest.mark.parametrize("name", EXPECTED)
 async def test_runs_as_a_script(name: str, tmp_path: Path) -> None:
-    """Without arguments, from any folder, with no warning, and with nothing on stderr."""
-    done = await run_python(FOLDER / f"{name}.py", cwd=tmp_path)
+    """Without arguments, in another working directory, without output on stderr."""
+    done = await run_python(EXAMPLES / f"{name}.py", cwd=tmp_path)
     assert (done.code, done.stderr) == (0, ""), done.stdout
     assert_lines(done.stdout, EXPECTED[name])
 
 
 @pytest.mark.parametrize("name", TAKES_A_URL)
 async def test_connects_to_the_url_it_is_given(name: str, echo_server: MockServer) -> None:
-    """An optional argument is the address of another server."""
-    done = await run_python(FOLDER / f"{name}.py", echo_server.url)
+    """The optional argument is the URL of another server."""
+    done = await run_python(EXAMPLES / f"{name}.py", echo_server.url)
     assert (done.code, done.stderr) == (0, ""), done.stdout
     assert_lines(done.stdout, EXPECTED[name])
     assert len(echo_server.peers) == 1
 
 
 async def test_pytest_collects_the_testing_example() -> None:
-    """What is shown of testing is itself a test module."""
-    path = FOLDER / "testing_with_a_mock_server.py"
+    path = EXAMPLES / "testing_with_a_mock_server.py"
     done = await run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", path)
     assert done.code == 0, done.stdout
     assert_lines(done.stdout, ["5 passed in .*"])
 
 
-def test_no_example_is_forgotten() -> None:
-    """Every file in the folder is run above."""
-    assert {path.stem for path in FOLDER.glob("*.py")} == EXPECTED.keys()
+def test_every_example_is_tested() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == EXPECTED.keys()

@@ -1,4 +1,4 @@
-"""What a release needs is in order: fragments of the changelog, extras, the project's own pages."""
+"""The changelog fragments, the version and the extras are ready for a release."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import re
 import tomllib
 from typing import Any
 
+import pytest
+
 import trioglock
 from tests.docs.pages import Page
 from tests.scripts import ROOT
+
+pytestmark = pytest.mark.docs
 
 FRAGMENTS = [path for path in (ROOT / "newsfragments").iterdir() if path.name != "README.md"]
 
@@ -17,84 +21,59 @@ def configuration() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def test_fragments_are_named_for_what_they_are() -> None:
-    """Towncrier takes each of them, and puts it under one of the headings."""
-    types = "|".join(kind["directory"] for kind in configuration()["tool"]["towncrier"]["type"])
-    strange = [path.name for path in FRAGMENTS if not is_fragment(path.name, types)]
-    assert strange == []
+def kinds() -> list[dict[str, Any]]:
+    types: list[dict[str, Any]] = configuration()["tool"]["towncrier"]["type"]
+    return types
 
 
-def is_fragment(name: str, types: str) -> bool:
-    return re.fullmatch(rf"\+[a-z][a-z-]*\.({types})\.md", name) is not None
-
-
-def test_strange_names_are_noticed() -> None:
-    """No plus, no type, another type, another ending."""
-    assert is_fragment("+report.added.md", "added|fixed")
-    for name in (
-        "report.added.md",
-        "+report.md",
-        "+report.new.md",
-        "+report.added.rst",
-        "+.added.md",
-    ):
-        assert not is_fragment(name, "added|fixed")
+def test_fragments_have_valid_names() -> None:
+    """Such as ``+report.added.md``, with a type that towncrier knows."""
+    pattern = rf"\+[a-z][a-z-_]*\.({'|'.join(kind['directory'] for kind in kinds())})\.md"
+    assert [path.name for path in FRAGMENTS if not re.fullmatch(pattern, path.name)] == []
 
 
 def test_fragments_are_sentences() -> None:
-    """Something is told, and it ends with a full stop; headings are towncrier's to make."""
+    """They may have bullets; towncrier adds the headings."""
     for path in FRAGMENTS:
         text = path.read_text(encoding="utf-8")
-        assert re.fullmatch(r"[A-Z`][^#]{20,}\.\n", text), path.name
+        assert re.fullmatch(r"(- )?[A-Z`][^#]{20,}\.\n", text), path.name
 
 
 def test_the_types_are_explained() -> None:
-    """newsfragments/README.md lists those of the configuration, in their order."""
-    kinds = configuration()["tool"]["towncrier"]["type"]
-    text = Page("newsfragments/README.md").text
-    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [
-        kind["directory"] for kind in kinds
-    ]
-    assert [kind["name"] for kind in kinds] == [kind["directory"].title() for kind in kinds]
+    """newsfragments/README.md lists those of the configuration, in order."""
+    rows = re.findall(r"^\| `(\w+)` \|", Page("newsfragments/README.md").text, re.MULTILINE)
+    assert rows == [kind["directory"] for kind in kinds()]
+    assert [kind["name"] for kind in kinds()] == [kind["directory"].title() for kind in kinds()]
 
 
 def test_the_changelog_has_its_mark() -> None:
-    """Above the latest section, where towncrier puts the next; sections are Keep a Changelog's."""
+    """Towncrier puts a new section below the mark; sections are those of Keep a Changelog."""
     text = Page("CHANGELOG.md").text
-    mark = configuration()["tool"]["towncrier"]["start_string"]
-    before, found, after = text.partition(mark)
-    assert found
+    before, mark, after = text.partition(configuration()["tool"]["towncrier"]["start_string"])
+    assert mark
     assert "\n## " not in before
-    versions = re.findall(r"^## (.*)$", after, re.MULTILINE)
-    assert all(
-        re.fullmatch(r"\[\d+\.\d+\.\d+\] - (unreleased|\d{4}-\d\d-\d\d)", v) for v in versions
-    )
-    kinds = {kind["name"] for kind in configuration()["tool"]["towncrier"]["type"]}
-    assert set(re.findall(r"^### (.*)$", after, re.MULTILINE)) <= kinds
+    for version in re.findall(r"^## (.*)$", after, re.MULTILINE):
+        assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - (unreleased|\d{4}-\d\d-\d\d)", version)
+    assert set(re.findall(r"^### (.*)$", after, re.MULTILINE)) <= {kind["name"] for kind in kinds()}
 
 
-def test_the_version_is_in_one_place() -> None:
-    """The package, its metadata and the pages take it from trioglock/_version.py."""
+def test_the_version_has_one_source() -> None:
     assert configuration()["tool"]["hatch"]["version"]["path"] == "trioglock/_version.py"
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", trioglock.__version__)
     assert "`trioglock/_version.py`" in Page("docs/releasing.md").text
 
 
-def test_every_extra_is_listed_with_what_it_brings() -> None:
-    """docs/extras.md has the extras of pyproject.toml, each with its packages in their order."""
+def test_every_extra_is_listed_with_its_packages() -> None:
+    """docs/extras.md lists the extras of pyproject.toml, except for the packages of ``test``."""
     extras = configuration()["project"]["optional-dependencies"]
-    listed = {
-        row[0].strip("`"): row[1].split(", ")
-        for row in Page("docs/extras.md").rows("What there is")
-    }
-    brought = {
-        extra: [re.split(r"[\[><=;]", package)[0] for package in packages]
+    expected = {
+        extra: [] if extra == "test" else [re.split(r"[\[><=;]", name)[0] for name in packages]
         for extra, packages in extras.items()
     }
-    assert listed == brought
+    rows = Page("docs/extras.md").rows("Available extras")
+    assert {row[0].strip("`"): row[1].split(", ") if row[1] else [] for row in rows} == expected
 
 
-def test_the_source_distribution_has_all_that_its_tests_read() -> None:
-    """Whoever builds from it can run them."""
+def test_the_source_distribution_has_what_its_tests_read() -> None:
     included = configuration()["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     assert {"trioglock", "tests", "examples", "docs", "newsfragments", "*.md"} <= set(included)

@@ -89,7 +89,7 @@ class Requests:
         return len(self._pending)
 
     def get(self, ref: object) -> PendingRequest | None:
-        """Return the request with this reference, or None."""
+        """Return the pending request with the reference ``ref``, or None."""
         return self._pending.get(ref) if isinstance(ref, str) else None
 
     @contextmanager

@@ -61,7 +61,7 @@ class EventEmitter(EmitterBase):
     """Passes the events of one connection to its trace and to all listeners.
 
     There is one method for each event; it creates the event only if it is wanted. For events of
-    frames, the caller checks :attr:`emits_frames` first.
+    frames, the caller checks ``emits_frames`` first.
 
     Args:
         name: the name of the connection in logs, or None.

@@ -80,7 +80,7 @@ class MockGossipGame:
         }
 
     def has_player(self, name: str) -> bool:
-        """Return whether a player is signed in, in any letter case."""
+        """Return whether the player ``name`` is signed in, ignoring case."""
         return name.lower() in map(str.lower, self.players)
 
 

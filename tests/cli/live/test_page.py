@@ -1,0 +1,415 @@
+"""The page of ``trioglock serve`` in a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets import Subprotocol
+from websockets.sync.client import connect as connect_program
+
+from tests.cli.helpers import COMMAND, environment
+from tests.cli.serving import publish_request, serve_in_thread
+from tests.pubsub.redis_server import RealRedis
+from tests.scripts import ROOT
+from trioglock.cli import main
+from trioglock.cli.live import PUBLISH
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+EVIL = "evil.example"
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    # DNS rebinding: a foreign name that resolves to this machine.
+    f"--host-resolver-rules=MAP {EVIL} 127.0.0.1",
+]
+TIMEOUT = 15_000
+"""Milliseconds until the page must show something."""
+
+OpenPage = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The Chromium of the system."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("needs chromium: install the package of the system")
+    playwright.expect.set_options(timeout=TIMEOUT)
+    with playwright.sync_playwright() as tools:
+        chromium = tools.chromium.launch(executable_path=program, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[OpenPage]:
+    """Opens pages, which must not raise errors or send requests to other servers."""
+    errors: list[str] = []
+    opened: list[Any] = []
+
+    def dismiss(dialog: Any) -> None:
+        errors.append(dialog.message)
+        dialog.dismiss()
+
+    def open_page(at: str, **options: Any) -> Any:
+        def check_request(request: Any) -> None:
+            if not re.match(rf"(data:|https?://{re.escape(at)}/)", request.url):
+                errors.append(request.url)
+
+        page = browser.new_page(**{"viewport": {"width": 1000, "height": 700}, **options})
+        opened.append(page)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("dialog", dismiss)
+        page.on("request", check_request)
+        page.goto(f"http://{at}/")
+        playwright.expect(page.locator("#status")).to_have_text("live")
+        return page
+
+    yield open_page
+    for page in opened:
+        page.close()
+    assert errors == []
+
+
+@contextmanager
+def serve_workers(*arguments: str) -> Iterator[str]:
+    """``trioglock serve`` with two worker processes; its address."""
+    command = [*COMMAND, "serve", "--port", "0", "--drain", "1", "--workers", "2", *arguments]
+    with subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[2]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def publish(channel: str, message: str, *arguments: str) -> str:
+    """Run ``trioglock publish``; its output."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert main(["publish", *arguments, "--", channel, message]) == 0
+    return output.getvalue().strip()
+
+
+def save_screenshot(page: Any, name: str, tmp_path: Path) -> None:
+    """Save a screenshot; with SCREENSHOTS=docs/images, for the documentation."""
+    path = Path(os.environ.get("SCREENSHOTS", tmp_path)) / f"{name}.png"
+    page.screenshot(path=path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def find_free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+ORDER = {"id": 17, "items": [{"sku": "apple", "count": 2, "price": 1.20}], "paid": True}
+
+MESSAGES = [
+    ("news", "The library opens at nine tomorrow."),
+    ("sensors/garden", '{"temperature": 9.75, "humidity": 0.81}'),
+    ("chat/kitchen", "Is there any tea left?"),
+    ("", "Lunch is at noon."),
+    ("orders/17", json.dumps(ORDER)),
+    ("news", "Rain until noon, then clouds."),
+]
+
+
+def test_messages(open_page: OpenPage, tmp_path: Path) -> None:
+    """They appear with their time and channel, JSON is formatted; the numbers are counted."""
+    expect = playwright.expect
+    with serve_in_thread(name="office") as at:
+        page = open_page(at, viewport={"width": 1000, "height": 780})
+        expect(page.locator("#hub")).to_have_text("office")
+        expect(page.locator("#empty")).to_have_text("No messages yet.")
+        rows = page.locator("#log li")
+        for count, (channel, message) in enumerate(MESSAGES, 1):
+            output = publish(channel, message, "--to", f"ws://{at}")
+            assert output.endswith(": 1 subscriber")
+            expect(rows).to_have_count(count)
+        expect(rows.first.locator("pre")).to_have_text("Rain until noon, then clouds.")
+        expect(rows.first.locator("button")).to_have_text("news")
+        expect(rows.first.locator("time")).to_have_text(re.compile(r"\d\d:\d\d:\d\d\.\d{3}"))
+        laid_out = rows.nth(1).locator("pre").inner_text()
+        assert laid_out == json.dumps(ORDER, indent=2)
+        expect(rows.nth(2).locator(".all")).to_have_text("everyone")
+        expect(page.locator("#received")).to_have_text(str(len(MESSAGES)))
+        expect(page.locator("#browsers")).to_have_text("0")
+        page.evaluate(f"window.listener = new WebSocket('ws://{at}/news')")
+        expect(page.locator("#browsers")).to_have_text("1")
+        save_screenshot(page, "live_page", tmp_path)
+
+
+def test_workers(redis: RealRedis, open_page: OpenPage) -> None:
+    """A page shows the messages of all processes, and which of them it is connected to."""
+    expect = playwright.expect
+    with serve_workers("--redis", redis.url) as at:
+        pages = [open_page(at) for _ in range(4)]
+        assert publish("news", "hello", "--redis", redis.url) == "published on news"
+        assert publish("news", "again", "--to", f"ws://{at}") == "published on news"
+        redis.publish_plainly("trioglock/raw", b"\xff\x00binary")
+        for page in pages:
+            rows = page.locator("#log li pre")
+            expect(rows).to_have_text(["ff 00 62 69 6e 61 72 79", "again", "hello"])
+            expect(page.locator("#log li small")).to_have_text("8 bytes, binary")
+            title = page.locator("#browsers").get_attribute("title")
+            assert re.search(r"to process \d+, one of several workers", title)
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "<script>alert(2)</script></pre></script><svg/onload=alert(3)>",
+    '{"<b>bold</b>": "<img src=x onerror=alert(4)>", "__proto__": {"gap": 1}}',
+    "javascript:alert(5)//",
+    "'\"`${alert(6)}`",
+]
+
+
+@pytest.mark.parametrize("message", HOSTILE)
+def test_hostile_text(message: str, open_page: OpenPage) -> None:
+    """Neither a payload nor a channel is ever HTML or run as code."""
+    with serve_in_thread() as at:
+        page = open_page(at)
+        elements = "document.querySelectorAll('img, script, b, svg').length"
+        before = page.evaluate(elements)
+        publish(message[:300].lstrip("/"), message, "--to", f"ws://{at}")
+        row = page.locator("#log li")
+        playwright.expect(row).to_have_count(1)
+        text = row.locator("pre").inner_text()
+        expected = json.dumps(json.loads(message), indent=2) if message[0] == "{" else message
+        assert text == expected
+        assert row.locator("button").inner_text() == message
+        assert page.evaluate(elements) == before
+        assert page.evaluate("({}).gap") is None
+
+
+def test_invisible_characters(open_page: OpenPage) -> None:
+    """Control characters are shown by name; numbers in JSON keep their form."""
+    with serve_in_thread() as at:
+        page = open_page(at)
+        publish("x", "a\x1b[2Jb\u202egpj.exe", "--to", f"ws://{at}")
+        publish("x", '[12345678901234567890, 1.0, "\\u0041\\/", {}, []]', "--to", f"ws://{at}")
+        rows = page.locator("#log li pre")
+        playwright.expect(rows).to_have_count(2)
+        assert rows.nth(1).inner_text() == "a\u241b[2Jb\u27e8U+202E\u27e9gpj.exe"
+        lines = [line.strip() for line in rows.nth(0).inner_text().splitlines()]
+        wanted = ["[", "12345678901234567890,", "1.0,", '"\\u0041\\/",', "{},", "[]", "]"]
+        assert lines == wanted
+
+
+def test_filter_pause_and_clear(open_page: OpenPage) -> None:
+    """A filter hides channels; a paused page stands still and shows all messages on resume."""
+    expect = playwright.expect
+    with serve_in_thread() as at:
+        page = open_page(at)
+        rows = page.locator("#log li pre")
+        to = ("--to", f"ws://{at}")
+        for channel in ("news/local", "news/world", "sport"):
+            publish(channel, f"about {channel}", *to)
+        expect(rows).to_have_count(3)
+        page.fill("#filter", "news/*")
+        expect(rows).to_have_text(["about news/world", "about news/local"])
+        page.fill("#filter", "nothing")
+        expect(page.locator("#empty")).to_have_text("No matching messages.")
+        page.fill("#filter", "")
+        expect(rows).to_have_count(3)
+        page.locator("#log li button").first.click()
+        expect(page.locator("#filter")).to_have_value("sport")
+        expect(rows).to_have_text(["about sport"])
+        page.fill("#filter", "")
+        page.click("#pause")
+        expect(page.locator("#pause")).to_have_attribute("aria-pressed", "true")
+        publish("sport", "late", *to)
+        expect(page.locator("#received")).to_have_text("4")
+        publish("sport", "later", *to)
+        expect(page.locator("#count")).to_have_text("2 new")
+        expect(rows).to_have_count(3)
+        page.fill("#filter", "sport")
+        expect(rows).to_have_text(["about sport"])
+        page.fill("#filter", "")
+        expect(rows).to_have_count(3)
+        page.click("#pause")
+        expect(rows).to_have_count(5)
+        expect(rows.first).to_have_text("later")
+        page.click("#clear")
+        expect(rows).to_have_count(0)
+        publish("sport", "new", *to)
+        expect(rows).to_have_text(["new"])
+
+
+def test_burst(open_page: OpenPage) -> None:
+    """Of 10,000 messages, the page shows the latest and stays small."""
+    expect = playwright.expect
+    with serve_in_thread() as at:
+        page = open_page(at)
+        with connect_program(
+            f"ws://{at}/", subprotocols=[Subprotocol(PUBLISH)], proxy=None
+        ) as program:
+            for number in range(10_000):
+                program.send(publish_request("burst", f"number {number}"))
+                if number % 100 == 99:
+                    for _ in range(100):
+                        program.recv(TIMEOUT)
+        expect(page.locator("#log li").first.locator("pre")).to_have_text("number 9999")
+        expect(page.locator("#received")).to_have_text("10,000")
+        rows = page.locator("#log li")
+        assert rows.count() == 300
+        shown = [int(text.split()[1]) for text in page.locator("#log li pre").all_inner_texts()]
+        assert shown == sorted(shown, reverse=True)
+        assert page.evaluate("state.events.length") <= 2000
+        publish("after", "still here", "--to", f"ws://{at}")
+        expect(rows.first.locator("pre")).to_have_text("still here")
+
+
+def test_long_message(open_page: OpenPage) -> None:
+    """The page shows its start and its size."""
+    with serve_in_thread() as at:
+        page = open_page(at)
+        publish("x", "[" + "1," * 50_000 + "1]", "--to", f"ws://{at}")
+        row = page.locator("#log li")
+        size = "100,003 characters, truncated"
+        playwright.expect(row.locator("small")).to_have_text(size)
+        assert len(row.locator("pre").inner_text()) == 8192
+
+
+def test_restart_of_the_server(open_page: OpenPage) -> None:
+    """The page reconnects and shows that messages may be missing."""
+    expect = playwright.expect
+    port = find_free_port()
+    with serve_in_thread(port=port) as at:
+        page = open_page(at)
+        publish("x", "before", "--to", f"ws://{at}")
+        expect(page.locator("#log li pre")).to_have_text(["before"])
+    expect(page.locator("#status")).to_have_text("reconnecting")
+    expect(page.locator("form button")).to_be_disabled()
+    with serve_in_thread(port=port) as at:
+        expect(page.locator("#status")).to_have_text("live")
+        publish("x", "after", "--to", f"ws://{at}")
+        rows = page.locator("#log li")
+        expect(rows).to_have_count(3)
+        assert rows.first.locator("pre").inner_text() == "after"
+        assert "Reconnected." in rows.nth(1).inner_text()
+
+
+def test_history(redis: RealRedis, open_page: OpenPage) -> None:
+    """A page shows messages from before it was opened, and those that it missed."""
+    expect = playwright.expect
+    port, options = find_free_port(), ("--redis", redis.url, "--history", "50")
+    with serve_in_thread(port=port, redis=redis.url, history=50) as at:
+        publish("x", "early", *options)
+        page = open_page(at)
+        rows = page.locator("#log li pre")
+        expect(rows).to_have_text(["early"])
+    expect(page.locator("#status")).to_have_text("reconnecting")
+    publish("x", "meanwhile", *options)
+    with serve_in_thread(port=port, redis=redis.url, history=50):
+        expect(page.locator("#status")).to_have_text("live")
+        publish("x", "late", *options)
+        expect(rows).to_have_text(["late", "meanwhile", "early"])
+        expect(page.locator("#log li")).to_have_count(3)
+
+
+def test_form(open_page: OpenPage) -> None:
+    """It can be used with the keyboard only; an invalid channel gets an error."""
+    expect = playwright.expect
+    with serve_in_thread() as at:
+        page = open_page(at)
+        page.locator("summary").focus()
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        page.keyboard.type("news")
+        page.keyboard.press("Tab")
+        page.keyboard.type("hello")
+        page.keyboard.press("Control+Enter")
+        expect(page.locator("#result")).to_have_text(
+            "Published to 1 subscriber, including this page."
+        )
+        expect(page.locator("#log li pre")).to_have_text(["hello"])
+        page.fill("#channel", "/slash")
+        page.click("form button")
+        expect(page.locator("#result")).to_have_text(
+            "Not published: a channel must not start with a slash."
+        )
+
+
+def test_token(open_page: OpenPage) -> None:
+    """A wrong token is refused; the page does not store it."""
+    expect = playwright.expect
+    with serve_in_thread(publish_token="open-sesame") as at:
+        page = open_page(at)
+        page.click("summary")
+        page.fill("#channel", "news")
+        page.fill("#token", "guess")
+        page.click("form button")
+        wrong = "Not published: the publish token is wrong."
+        expect(page.locator("#result")).to_have_text(wrong)
+        page.fill("#token", "open-sesame")
+        page.click("form button")
+        expect(page.locator("#result")).to_have_text(re.compile("^Published to 1"))
+        assert page.evaluate("localStorage.length + sessionStorage.length") == 0
+
+
+OPENS = """([url, protocol]) => new Promise(done => {
+    const socket = new WebSocket(url, [protocol]);
+    socket.onopen = () => done("open");
+    socket.onclose = () => done("closed");
+})"""
+
+
+@pytest.mark.parametrize("protocol", ["trioglock.publish", "trioglock.live"])
+def test_page_of_another_origin(protocol: str, browser: Any) -> None:
+    """Its WebSocket does not open."""
+    with serve_in_thread() as at, serve_in_thread() as elsewhere:
+        page = browser.new_page()
+        page.goto(f"http://{elsewhere}/favicon.ico")
+        assert page.evaluate(OPENS, [f"ws://{at}/", protocol]) == "closed"
+        assert page.evaluate(OPENS, [f"ws://{elsewhere}/", protocol]) == "open"
+        page.close()
+
+
+@pytest.mark.parametrize("protocol", ["trioglock.publish", "trioglock.live"])
+def test_dns_rebinding(protocol: str, browser: Any) -> None:
+    """The server refuses a page that the browser regards as same-origin."""
+    with serve_in_thread() as at:
+        rebound = f"{EVIL}:{at.rpartition(':')[2]}"
+        page = browser.new_page()
+        page.goto(f"http://{rebound}/favicon.ico")
+        assert page.evaluate("location.hostname") == EVIL
+        assert page.evaluate("fetch('/').then(answer => answer.status)") == 421
+        assert page.evaluate(OPENS, [f"ws://{rebound}/", protocol]) == "closed"
+        assert page.evaluate(OPENS, [f"ws://{at}/", protocol]) == "closed"
+        page.close()
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_phone(scheme: str, open_page: OpenPage) -> None:
+    """The page fits on the screen, in dark and light mode."""
+    with serve_in_thread() as at:
+        page = open_page(at, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+        for channel, message in (*MESSAGES[:3], ("a/long/" + "name/" * 30, "x" * 500)):
+            publish(channel, message, "--to", f"ws://{at}")
+        playwright.expect(page.locator("#log li")).to_have_count(4)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", colour))) < 382) is (scheme == "dark")
