@@ -18,12 +18,11 @@ def redis() -> Iterator[RealRedis]:
 
 
 @pytest.fixture(autouse=True)
-def heard_signals() -> Iterator[None]:
-    """SIGINT and SIGHUP are not ignored, whoever has started pytest.
+def default_signals() -> Iterator[None]:
+    """Make sure that SIGINT and SIGHUP are not ignored.
 
-    ``nohup`` ignores the one, a script that puts pytest into the background the other, and what
-    is ignored stays so in every process that is started. A signal with a handler begins there
-    with its default.
+    ``nohup`` ignores SIGHUP and a shell's background job SIGINT, and child processes inherit that.
+    They reset a signal with a handler to its default.
     """
     ignored = {
         number: signal.SIG_IGN
@@ -31,11 +30,11 @@ def heard_signals() -> Iterator[None]:
         if number is not None and signal.getsignal(number) is signal.SIG_IGN
     }
     for number in ignored:
-        signal.signal(number, _hear)
+        signal.signal(number, _do_nothing)
     yield
     for number, before in ignored.items():
         signal.signal(number, before)
 
 
-def _hear(_number: int, _frame: object) -> None:
-    """What was ignored still does nothing to pytest itself."""
+def _do_nothing(_number: int, _frame: object) -> None:
+    pass

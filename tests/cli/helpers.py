@@ -1,4 +1,4 @@
-"""Runs the command line as a user does: in a process, through pipes."""
+"""Runs the command line: in this process, or in its own with pipes."""
 
 from __future__ import annotations
 
@@ -6,25 +6,39 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
+from unittest import mock
 
 import trio
 
 from tests.scripts import ROOT
+from trioglock._scope import open_scope
+from trioglock.cli import main
 
-__all__ = ["COMMAND", "Finished", "Running", "environment", "started", "trioglock"]
+__all__ = [
+    "COMMAND",
+    "SECONDS",
+    "Finished",
+    "Running",
+    "environment",
+    "opened",
+    "run_command",
+    "started",
+    "trioglock",
+]
 
 COMMAND = (sys.executable, "-X", "utf8", "-W", "error", "-m", "trioglock")
 SECONDS = 60
-"""Nothing takes so long, not on a machine that is busy with other things."""
+"""More than any command takes, also on a busy machine."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a process left behind."""
+    """The exit code and the output of a command."""
 
     code: int
     stdout: str
@@ -32,9 +46,89 @@ class Finished:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """That of this process, without what would change what is printed."""
+    """Return the environment of this process without variables that change the output."""
     ours = ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES", "TRIOGLOCK_TOKEN")
     return {name: value for name, value in os.environ.items() if name not in ours} | more
+
+
+async def run_command(
+    *arguments: str | Path, stdin: str | bytes | Path = "", env: Mapping[str, str] | None = None
+) -> Finished:
+    """Run a command to its end in a thread of this process; it gets no signals.
+
+    Args:
+        arguments: without the program's name.
+        stdin: the content of its input, which is a file, or the path of the file.
+        env: additional environment variables.
+    """
+    with TemporaryFile() if not isinstance(stdin, Path) else stdin.open("rb") as file:
+        if not isinstance(stdin, Path):
+            file.write(stdin.encode() if isinstance(stdin, str) else stdin)
+            file.seek(0)
+        async with _in_thread(arguments, file.fileno(), env or {}) as running:
+            return await running.finish()
+
+
+@asynccontextmanager
+async def opened(*arguments: str | Path, **env: str) -> AsyncIterator[Running]:
+    """Run a command in a thread of this process during a block; it gets no signals."""
+    read, write = os.pipe()
+    stdin = trio.lowlevel.FdStream(write)
+    async with stdin, _in_thread(arguments, read, env) as running:
+        os.close(read)
+        running.stdin = stdin
+        yield running
+        await stdin.aclose()
+
+
+@asynccontextmanager
+async def _in_thread(
+    arguments: Sequence[str | Path], stdin: int, env: Mapping[str, str]
+) -> AsyncIterator[Running]:
+    (output, stdout), (errors, stderr) = os.pipe(), os.pipe()
+    streams = [os.fdopen(os.dup(stdin), "r"), os.fdopen(stdout, "w"), os.fdopen(stderr, "w")]
+    ended, code = trio.Event(), 0
+
+    def call() -> int:
+        before = sys.stdin, sys.stdout, sys.stderr
+        sys.stdin, sys.stdout, sys.stderr = streams
+        try:
+            return main([str(argument) for argument in arguments])
+        finally:
+            sys.stdin, sys.stdout, sys.stderr = before
+            for stream in streams:
+                stream.close()
+
+    async def run() -> None:
+        nonlocal code
+        code = await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+        ended.set()
+
+    async def wait() -> int:
+        await ended.wait()
+        return code
+
+    async with trio.lowlevel.FdStream(output) as out, trio.lowlevel.FdStream(errors) as err:
+        with (
+            mock.patch.dict(os.environ, environment(**env), clear=True),
+            mock.patch("trioglock.cli.conversation.trio.open_signal_receiver", _no_signals),
+            trio.fail_after(SECONDS),
+        ):
+            async with open_scope() as nursery:
+                nursery.start_soon(run)
+                yield Running(out, err, wait)
+                await ended.wait()
+
+
+@contextmanager
+def _no_signals(*_: int) -> Iterator[AsyncIterator[int]]:
+    """Replace trio's function, which works in the main thread only."""
+
+    async def wait() -> AsyncIterator[int]:
+        await trio.sleep_forever()
+        yield 0
+
+    yield wait()
 
 
 async def trioglock(
@@ -43,7 +137,7 @@ async def trioglock(
     env: Mapping[str, str] | None = None,
     seconds: float = SECONDS,
 ) -> Finished:
-    """Run a command with this input, to its end."""
+    """Run a command to its end in its own process."""
     given = stdin.encode() if isinstance(stdin, str) else stdin
     with trio.fail_after(seconds):
         done = await trio.run_process(
@@ -59,49 +153,82 @@ async def trioglock(
 
 
 class Running:
-    """A command that runs, for a test that talks to it."""
+    """A running command.
 
-    def __init__(self, process: trio.Process) -> None:
-        self.process = process
+    Args:
+        stdout: its output.
+        stderr: its errors.
+        wait: waits for its end and returns the exit code.
+        process: if it has its own.
+    """
+
+    stdin: trio.abc.SendStream
+
+    def __init__(
+        self,
+        stdout: trio.abc.ReceiveStream,
+        stderr: trio.abc.ReceiveStream,
+        wait: Callable[[], Awaitable[int]],
+        process: trio.Process | None = None,
+    ) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
+        self.wait = wait
+        self._process = process
         self._read = b""
 
+    @property
+    def process(self) -> trio.Process:
+        """The process, if the command has its own."""
+        assert self._process is not None
+        return self._process
+
     async def type(self, *lines: str) -> None:
-        """Write lines into its input."""
-        assert self.process.stdin is not None
-        await self.process.stdin.send_all("".join(f"{line}\n" for line in lines).encode())
+        """Write lines to its input."""
+        await self.stdin.send_all("".join(f"{line}\n" for line in lines).encode())
 
     async def end_input(self) -> None:
-        """Nothing more comes."""
-        assert self.process.stdin is not None
-        await self.process.stdin.aclose()
+        """Close its input."""
+        await self.stdin.aclose()
 
     async def line(self) -> str:
-        """The next line of its output."""
-        assert self.process.stdout is not None
+        """Return the next line of its output."""
         while b"\n" not in self._read:
-            chunk = await self.process.stdout.receive_some()
+            chunk = await self.stdout.receive_some(2**16)
             assert chunk, f"it ended: {self._read!r}"
             self._read += chunk
         line, _, self._read = self._read.partition(b"\n")
         return line.decode()
 
+    async def read_errors(self, wanted: bytes, count: int = 1) -> bytes:
+        """Read its stderr until it contains ``wanted`` so many times."""
+        seen = b""
+        while seen.count(wanted) < count:
+            chunk = await self.stderr.receive_some(2**16)
+            assert chunk, f"it ended: {seen!r}"
+            seen += chunk
+        return seen
+
     def interrupt(self) -> None:
-        """What Ctrl-C does."""
+        """Send SIGINT, like Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
 
     async def finish(self) -> Finished:
-        """Wait for its end; what has not been read yet."""
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        output = b"".join([chunk async for chunk in self.process.stdout])
-        errors = b"".join([chunk async for chunk in self.process.stderr])
-        code = await self.process.wait()
-        return Finished(code, (self._read + output).decode(), errors.decode())
+        """Wait for its end; return the output that was not read yet."""
+        read = {self.stdout: self._read, self.stderr: b""}
+
+        async def read_all(stream: trio.abc.ReceiveStream) -> None:
+            read[stream] += b"".join([chunk async for chunk in stream])
+
+        async with trio.open_nursery() as nursery:
+            for stream in read:
+                nursery.start_soon(read_all, stream)
+        return Finished(await self.wait(), read[self.stdout].decode(), read[self.stderr].decode())
 
 
 @asynccontextmanager
 async def started(*arguments: str | Path, **env: str) -> AsyncIterator[Running]:
-    """A command for the time of a block; it is killed if it has not ended by itself."""
+    """Run a command in its own process during a block; kill it if it has not ended by then."""
     process = await trio.lowlevel.open_process(
         [*COMMAND, *map(str, arguments)],
         stdin=subprocess.PIPE,
@@ -110,14 +237,18 @@ async def started(*arguments: str | Path, **env: str) -> AsyncIterator[Running]:
         cwd=ROOT,
         env=environment(**env),
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    running = Running(process.stdout, process.stderr, process.wait, process)
+    running.stdin = process.stdin
     try:
         with trio.fail_after(SECONDS):
-            yield Running(process)
+            yield running
     finally:
         with trio.CancelScope(shield=True):
             if process.returncode is None:
                 process.kill()
                 await process.wait()
             for stream in (process.stdin, process.stdout, process.stderr):
-                assert stream is not None
                 await stream.aclose()

@@ -16,7 +16,7 @@ import trio
 
 from tests.cli.helpers import started
 from tests.cli.serving import target_in_thread
-from tests.cli.tmux import needs_tmux, terminal
+from tests.cli.terminal import needs_tmux, terminal
 from tests.server.helpers import echo
 from trioglock import ConnectError, Connection, Request, Response, connect, serve
 from trioglock.cli import main

@@ -1,4 +1,4 @@
-"""The conversation: when it ends, what it says, and its exit code; in no time."""
+"""The conversation: when it ends, what it prints, and its exit code, with a mock clock."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import trio
 from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
-from tests.cli.desk import CTRL_C, Desk, talk
+from tests.cli.fake_console import CTRL_C, FakeConsole, talk
+from trioglock.cli.connect import MessageMode
 from trioglock.testing import MockPeer, MockServer, echo
 
 Script = Callable[[MockPeer], Awaitable[None]]
 
 
-async def conversation(desk: Desk, script: Script, **plan: object) -> tuple[int, float]:
-    """Talk to a scripted peer; the exit code, and how many seconds it took."""
+async def conversation(console: FakeConsole, script: Script, **plan: object) -> tuple[int, float]:
+    """Talk to a scripted peer; return the exit code and the duration in seconds."""
     ended = trio.Event()
     began = trio.current_time()
 
@@ -33,24 +34,24 @@ async def conversation(desk: Desk, script: Script, **plan: object) -> tuple[int,
 
     async with MockServer(peer, memory=True) as server:
         with trio.fail_after(1000):
-            code = await talk(desk, server, **plan)
+            code = await talk(console, server, **plan)
             await ended.wait()
         took = trio.current_time() - began
     return code, took
 
 
 def about(seconds: float) -> object:
-    """A time, give or take a few turns of the loop."""
+    """A duration with a small tolerance."""
     return pytest.approx(seconds, abs=0.4)
 
 
 async def silent(peer: MockPeer) -> None:
-    """Say nothing until the client closes with 1000."""
+    """Send nothing until the client closes with 1000."""
     await peer.expect_close(1000)
 
 
 async def ticking(peer: MockPeer, seconds: float = 0.3) -> None:
-    """Never be quiet."""
+    """Send messages without end."""
     async with trio.open_nursery() as nursery:
 
         async def tick() -> None:
@@ -65,7 +66,7 @@ async def ticking(peer: MockPeer, seconds: float = 0.3) -> None:
 
 
 async def late(peer: MockPeer, seconds: float = 5) -> None:
-    """Send something after a while, and wait for the client to close."""
+    """Send a message after some time, and wait for the client to close."""
     await trio.sleep(seconds)
     await peer.send("late")
     await peer.expect_close(1000)
@@ -74,83 +75,83 @@ async def late(peer: MockPeer, seconds: float = 5) -> None:
 # The end of a pipe.
 
 
-async def test_it_waits_for_quiet(autojump_clock: MockClock) -> None:
-    """For a second without a message, if nothing else is said."""
-    assert await conversation(Desk(), silent) == (0, about(1))
+async def test_the_default_wait(autojump_clock: MockClock) -> None:
+    """By default a script ends after a second without a message."""
+    assert await conversation(FakeConsole(), silent) == (0, about(1))
 
 
-async def test_it_waits_while_messages_come(autojump_clock: MockClock) -> None:
-    """At most ten seconds."""
-    desk = Desk()
-    code, took = await conversation(desk, ticking)
+async def test_the_longest_default_wait(autojump_clock: MockClock) -> None:
+    """While messages arrive, a script waits ten seconds at most."""
+    console = FakeConsole()
+    code, took = await conversation(console, ticking)
     assert (code, took) == (0, about(10))
-    assert len(desk.messages) == pytest.approx(33, abs=2)
+    assert len(console.messages) == pytest.approx(33, abs=2)
 
 
 @pytest.mark.parametrize("seconds", [0, 3, 65])
-async def test_it_waits_as_long_as_it_is_told(seconds: float, autojump_clock: MockClock) -> None:
-    """Messages or not."""
+async def test_wait(seconds: float, autojump_clock: MockClock) -> None:
+    """--wait sets the time, whether messages arrive or not."""
     for script in (silent, ticking):
-        assert await conversation(Desk(), script, wait=seconds) == (
+        assert await conversation(FakeConsole(), script, wait=seconds) == (
             0,
             about(seconds),
         )
 
 
-async def test_it_waits_for_ever(autojump_clock: MockClock) -> None:
-    """Until the peer closes."""
+async def test_wait_without_limit(autojump_clock: MockClock) -> None:
+    """With --wait inf a script ends when the peer closes."""
 
-    async def leaves(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await trio.sleep(505)
         await peer.send("bye")
         await peer.close(1001)
 
-    desk = Desk()
-    assert await conversation(desk, leaves, wait=math.inf) == (0, about(505))
-    assert (desk.messages, desk.told) == (["bye"], [])
+    console = FakeConsole()
+    assert await conversation(console, script, wait=math.inf) == (0, about(505))
+    assert (console.messages, console.events) == (["bye"], [])
 
 
 # One message.
 
 
 @pytest.mark.parametrize("has_prompt", [False, True])
-async def test_one_message_is_enough(has_prompt: bool, autojump_clock: MockClock) -> None:
-    """However long it takes, the first one is printed and ends it."""
-    desk = Desk("hi", has_prompt=has_prompt, left_open=has_prompt)
-    assert await conversation(desk, partial(late, seconds=205), once=True) == (
+async def test_once(has_prompt: bool, autojump_clock: MockClock) -> None:
+    """The first message is printed and ends the conversation, however late it is."""
+    console = FakeConsole("hi", has_prompt=has_prompt, left_open=has_prompt)
+    assert await conversation(console, partial(late, seconds=205), once=True) == (
         0,
         about(205),
     )
-    assert desk.messages == ["late"]
+    assert console.messages == ["late"]
 
 
-async def test_no_message_in_time(autojump_clock: MockClock) -> None:
-    """With --wait the patience has an end, and the exit code is 1."""
-    desk = Desk("hi")
-    assert await conversation(desk, silent, once=True, wait=3) == (1, about(3))
-    assert desk.told == ["! no answer within 3 seconds"]
+async def test_once_without_an_answer(autojump_clock: MockClock) -> None:
+    """--wait limits the time; then the exit code is 1."""
+    console = FakeConsole("hi")
+    assert await conversation(console, silent, once=True, wait=3) == (1, about(3))
+    assert console.events == ["! no answer within 3 seconds"]
 
 
-async def test_the_peer_closes_before_the_one_message(autojump_clock: MockClock) -> None:
-    """What was wanted has not come: the exit code is 1."""
+async def test_once_and_an_early_close(autojump_clock: MockClock) -> None:
+    """If the peer closes before the first message, the exit code is 1."""
 
-    async def leaves(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
         await peer.close(1000, "no")
 
-    desk = Desk("hi")
-    code, _ = await conversation(desk, leaves, once=True)
-    assert (code, desk.told) == (1, ["! closed by the peer: 1000 no; no answer came"])
+    console = FakeConsole("hi")
+    code, _ = await conversation(console, script, once=True)
+    assert (code, console.events) == (1, ["! closed by the peer: 1000 no; no answer was received"])
 
 
 # Interruptions.
 
 
 async def test_ctrl_c_closes_with_1000(autojump_clock: MockClock) -> None:
-    """At the prompt; the exit code is 130."""
-    desk = Desk(CTRL_C, has_prompt=True)
-    code, _ = await conversation(desk, silent)
-    assert (code, desk.told[1:], desk.is_reading) == (130, ["* closed: 1000"], False)
+    """The exit code is 130."""
+    console = FakeConsole(CTRL_C, has_prompt=True)
+    code, _ = await conversation(console, silent)
+    assert (code, console.events[1:], console.is_reading) == (130, ["* closed: 1000"], False)
 
 
 @pytest.mark.parametrize(
@@ -158,61 +159,59 @@ async def test_ctrl_c_closes_with_1000(autojump_clock: MockClock) -> None:
     [("SIGINT", 130, 1000), ("SIGTERM", 143, 1001), ("SIGHUP", 129, 1001)],
 )
 async def test_signals_close(name: str, code: int, close: int, autojump_clock: MockClock) -> None:
-    """Each with its exit code, as shells have them."""
+    """Each signal has the exit code that shells use."""
 
-    async def kill(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
         os.kill(os.getpid(), signal.Signals[name])
         await peer.expect_close(close)
 
-    got, _ = await conversation(Desk("hi", left_open=True), kill)
+    got, _ = await conversation(FakeConsole("hi", left_open=True), script)
     assert got == code
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGHUP])
-async def test_a_terminal_that_goes_away_may_tell_so_twice(
-    second: signal.Signals, autojump_clock: MockClock
-) -> None:
-    """By a signal and by Ctrl-C or another one: nobody is impatient, and the close is confirmed."""
+async def test_a_repeated_hangup(second: signal.Signals, autojump_clock: MockClock) -> None:
+    """SIGHUP or SIGINT after SIGHUP does not drop the connection: the close is confirmed."""
 
-    async def kill(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
-        confirm, told = peer.stream.send_all, trio.Event()
+        confirm, signalled = peer.stream.send_all, trio.Event()
 
         async def late(data: bytes) -> None:
-            await told.wait()
+            await signalled.wait()
             await confirm(data)
 
         peer.stream.send_all = late  # type: ignore[method-assign, assignment]
         for number in (signal.SIGHUP, second):
             os.kill(os.getpid(), number)
             await trio.sleep(0.5)
-        told.set()
+        signalled.set()
         await peer.expect_close(1001)
 
-    desk = Desk("hi", has_prompt=True, left_open=True)
-    assert (await conversation(desk, kill))[0] == 129
-    assert not any("dropped" in line or "not confirmed" in line for line in desk.told)
+    console = FakeConsole("hi", has_prompt=True, left_open=True)
+    assert (await conversation(console, script))[0] == 129
+    assert not any("dropped" in line or "not confirmed" in line for line in console.events)
 
 
 async def test_the_second_ctrl_c_drops_the_connection(autojump_clock: MockClock) -> None:
-    """A peer that does not confirm the close holds nobody up."""
+    """It does not wait for a peer that does not confirm the close."""
 
-    async def kill(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
-        # This peer writes no more, so it confirms nothing.
+        # The peer no longer writes, so it cannot confirm.
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
             await trio.sleep(0.5)
 
-    desk = Desk("hi", has_prompt=True, left_open=True)
-    assert (await conversation(desk, kill))[0] == 130
-    assert desk.told[2:] == ["! aborted without a closing handshake"]
+    console = FakeConsole("hi", has_prompt=True, left_open=True)
+    assert (await conversation(console, script))[0] == 130
+    assert console.events[2:] == ["! aborted without a closing handshake"]
 
 
 async def test_ctrl_c_while_it_connects(autojump_clock: MockClock) -> None:
-    """There is nothing to close: it ends at once."""
+    """There is nothing to close, and nothing is printed."""
     async with MockServer(memory=True) as server:
 
         async def dial() -> trio.abc.Stream:
@@ -221,16 +220,16 @@ async def test_ctrl_c_while_it_connects(autojump_clock: MockClock) -> None:
             raise AssertionError
 
         server.open_stream = dial  # type: ignore[method-assign]
-        desk = Desk()
-        assert await talk(desk, server) == 130
-        assert desk.told == []
+        console = FakeConsole()
+        assert await talk(console, server) == 130
+        assert console.events == []
 
 
 # The peer.
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "exit_code", "told"),
+    ("code", "reason", "exit_code", "event"),
     [
         (1000, "enough", 0, "* closed by the peer: 1000 enough"),
         (1001, "", 0, "* closed by the peer: 1001"),
@@ -239,34 +238,34 @@ async def test_ctrl_c_while_it_connects(autojump_clock: MockClock) -> None:
     ],
 )
 async def test_the_peer_closes(
-    code: int, reason: str, exit_code: int, told: str, autojump_clock: MockClock
+    code: int, reason: str, exit_code: int, event: str, autojump_clock: MockClock
 ) -> None:
-    """At the prompt the end is told at once; in a pipe, unless it is a good one."""
+    """A prompt prints every end; a script prints errors only."""
     for has_prompt in (True, False):
-        desk = Desk(has_prompt=has_prompt, left_open=True)
+        console = FakeConsole(has_prompt=has_prompt, left_open=True)
 
-        async def leaves(peer: MockPeer) -> None:
+        async def script(peer: MockPeer) -> None:
             await peer.close(code, reason)
 
-        assert (await conversation(desk, leaves))[0] == exit_code
-        assert desk.told[int(has_prompt) :] == ([told] if has_prompt or exit_code else [])
+        assert (await conversation(console, script))[0] == exit_code
+        assert console.events[int(has_prompt) :] == ([event] if has_prompt or exit_code else [])
 
 
-async def test_the_peer_goes_away(autojump_clock: MockClock) -> None:
-    """Without a Close frame: lost, and 1."""
+async def test_a_lost_connection(autojump_clock: MockClock) -> None:
+    """Without a Close frame the exit code is 1."""
 
-    async def goes(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.abort()
 
-    desk = Desk(left_open=True)
-    assert (await conversation(desk, goes))[0] == 1
-    assert desk.told[0].startswith("! connection lost: ")
+    console = FakeConsole(left_open=True)
+    assert (await conversation(console, script))[0] == 1
+    assert console.events[0].startswith("! connection lost: ")
 
 
-async def test_more_than_can_wait_while_it_closes(autojump_clock: MockClock) -> None:
-    """What is dropped is told, and the exit code is 1."""
+async def test_dropped_messages(autojump_clock: MockClock) -> None:
+    """Messages that exceed the queue during a close are counted; the exit code is 1."""
 
-    async def floods(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
         held: list[bytes] = []
 
@@ -282,80 +281,80 @@ async def test_more_than_can_wait_while_it_closes(autojump_clock: MockClock) -> 
         peer.stream.send_all = release  # type: ignore[method-assign, assignment]
         await peer.expect_close(1000)
 
-    desk = Desk("hi")
-    code, _ = await conversation(desk, floods, wait=1)
-    assert (code, len(desk.messages)) == (1, 1000)
-    assert desk.told == ["! closed: 1000; 200 messages were dropped"]
+    console = FakeConsole("hi")
+    code, _ = await conversation(console, script, wait=1)
+    assert (code, len(console.messages)) == (1, 1000)
+    assert console.events == ["! closed: 1000; 200 messages were dropped"]
 
 
-async def test_a_reader_that_goes_away(autojump_clock: MockClock) -> None:
-    """Nothing more is printed; closed with 1000, and 0."""
-    desk = Desk(left_open=True, has_prompt=True)
-    desk.goes_away = True
-    code, _ = await conversation(desk, ticking)
-    assert (code, desk.messages, desk.told[1:]) == (0, [], [])
+async def test_a_closed_output(autojump_clock: MockClock) -> None:
+    """Nothing more is printed; the connection is closed with 1000, and the exit code is 0."""
+    console = FakeConsole(left_open=True, has_prompt=True)
+    console.reader_has_gone = True
+    code, _ = await conversation(console, ticking)
+    assert (code, console.messages, console.events[1:]) == (0, [], [])
 
 
 # The prompt.
 
 
 async def test_the_end_of_the_input_at_a_prompt(autojump_clock: MockClock) -> None:
-    """Ctrl-D closes at once: whoever types has seen what he wanted."""
-    desk = Desk("hi", has_prompt=True)
-    assert await conversation(desk, silent) == (0, about(0))
-    assert desk.told == ["* connected to ws://memory.test/", "> hi", "* closed: 1000"]
+    """Ctrl-D closes immediately."""
+    console = FakeConsole("hi", has_prompt=True)
+    assert await conversation(console, silent) == (0, about(0))
+    assert console.events == ["* connected to ws://memory.test/", "> hi", "* closed: 1000"]
 
 
 async def commands(*lines: str) -> list[str]:
-    """What is told for these lines by a prompt, after "connected", and what was sent."""
-    desk = Desk(*lines, has_prompt=True)
+    """Return the events of a prompt for these lines, and the messages that were sent."""
+    console = FakeConsole(*lines, has_prompt=True)
     async with MockServer(echo, memory=True) as server:
-        await talk(desk, server)
+        await talk(console, server)
         sent = server.peers[0].received
-    return [*desk.told[1:-1], *(f"sent {message!r}" for message in sent)]
+    return [*console.events[1:-1], *(f"sent {message!r}" for message in sent)]
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "events"),
     [
         ("/nonsense", ["! there is no command /nonsense; /help lists them, //nonsense sends"]),
         ("/", ["! there is no command /"]),
         ("//text", ["> /text", "sent '/text'"]),
-        ("/ping now", ["! /ping takes nothing more, not 'now'"]),
-        ("/binary", ["! /binary takes at least one pair"]),
+        ("/ping now", ["! /ping takes no arguments, not 'now'"]),
+        ("/binary", ["! /binary takes pairs of hexadecimal digits"]),
         ("/binary 0", ["! /binary takes pairs of hexadecimal digits"]),
         ("/binary 00 fF", ["> binary:00ff", "sent b'\\x00\\xff'"]),
-        ("/close abc", ["! /close: a close code is a number, not 'abc'"]),
+        ("/close abc", ["! /close: 'abc' is not a close code"]),
         ("/close 1005", ["~ closing with 1005"]),
         ("/close 1006", ["! /close: close code 1006 cannot be sent"]),
         ("/close 3000 " + "x" * 124, ["! /close: a close reason must be at most 123 bytes"]),
         ("/trace", ["! /trace takes on or off, not ''"]),
         ("/trace maybe", ["! /trace takes on or off, not 'maybe'"]),
-        ("/trace off", ["~ the trace is off"]),
+        ("/trace off", ["~ trace off"]),
         ("/help", ["<rich.table.Table"]),
         ("/status", ["<rich.table.Table"]),
     ],
 )
-async def test_commands(line: str, told: list[str], autojump_clock: MockClock) -> None:
-    """Bad ones are told, and nothing is sent."""
+async def test_commands(line: str, events: list[str], autojump_clock: MockClock) -> None:
+    """Each command prints its result; an invalid one is an error and sends nothing."""
     got = await commands(line)
-    assert len(got) == len(told), got
-    for line_got, begins in zip(got, told, strict=True):
-        assert line_got.startswith(begins)
+    assert len(got) == len(events), got
+    for event, start in zip(got, events, strict=True):
+        assert event.startswith(start)
 
 
 @pytest.mark.parametrize("line", ["/quit", "/exit"])
 async def test_quit(line: str, autojump_clock: MockClock) -> None:
-    """As Ctrl-D."""
-    desk = Desk(line, "never", has_prompt=True, left_open=True)
-    assert await conversation(desk, silent) == (0, about(0))
-    assert desk.told == ["* connected to ws://memory.test/", "* closed: 1000"]
+    """It closes with 1000, like Ctrl-D."""
+    console = FakeConsole(line, "never", has_prompt=True, left_open=True)
+    assert await conversation(console, silent) == (0, about(0))
+    assert console.events == ["* connected to ws://memory.test/", "* closed: 1000"]
 
 
-async def test_before_there_is_a_connection(autojump_clock: MockClock) -> None:
-    """Texts wait and are sent in their order; commands tell how things stand."""
+async def test_before_the_connection(autojump_clock: MockClock) -> None:
+    """Messages are queued and sent in order; commands work as far as they can."""
     lines = ["one", "/ping", "//two", "/nonsense", "/status", "/trace on"]
-    desk = Desk(*lines, has_prompt=True, left_open=True)
+    console = FakeConsole(*lines, has_prompt=True, left_open=True)
     async with MockServer(echo, memory=True) as server:
         opened = trio.Event()
 
@@ -365,68 +364,102 @@ async def test_before_there_is_a_connection(autojump_clock: MockClock) -> None:
 
         server.open_stream = dial  # type: ignore[method-assign]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(talk, desk, server, awaited=server.url))
+            nursery.start_soon(partial(talk, console, server, reconnect=True))
             await trio.sleep(1)
-            assert desk.told[0] == "> one (waits for a connection)"
-            assert desk.told[1] == "! no pong: there is no connection yet"
-            assert desk.told[2] == "> /two (waits for a connection)"
-            assert desk.told[3].startswith("! there is no command /nonsense before")
-            assert desk.told[4].startswith("<rich.table.Table")
-            assert desk.told[5].startswith("! /trace: there is no connection yet")
+            assert console.events[0] == "> one (queued until connected)"
+            assert console.events[1] == "! no pong: not connected yet"
+            assert console.events[2] == "> /two (queued until connected)"
+            assert console.events[3].startswith(
+                "! there is no command /nonsense before the connection is open"
+            )
+            assert console.events[4].startswith("<rich.table.Table")
+            assert console.events[5].startswith("! /trace: not connected yet")
             opened.set()
             await trio.sleep(1)
-            assert desk.told[6:] == ["* connected to ws://memory.test/", "> one", "> /two"]
-            desk.end_input()
+            assert console.events[6:] == ["* connected to ws://memory.test/", "> one", "> /two"]
+            console.end_input()
         assert server.peers[0].received == ["one", "/two"]
 
 
+@pytest.mark.parametrize("end", [None, "/quit", "/close"])
+async def test_leaving_while_queued_lines_are_sent(
+    end: str | None, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All lines from before the connection are sent first."""
+
+    async def send_slowly(mode: MessageMode, line: str) -> None:
+        await trio.sleep(1)
+        await mode.connection.send(line)
+
+    monkeypatch.setattr(MessageMode, "send", send_slowly)
+    console = FakeConsole("one", "two", has_prompt=True, left_open=True)
+    async with MockServer(echo, memory=True) as server:
+
+        async def connect() -> trio.abc.Stream:
+            await trio.sleep(1)
+            return await MockServer.open_stream(server)
+
+        async def leave() -> None:
+            await trio.sleep(1.5)
+            assert console.events[2:] == ["* connected to ws://memory.test/"]
+            console.type(end) if end else console.end_input()
+
+        server.open_stream = connect  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave)
+            assert await talk(console, server, reconnect=True) == 0
+        assert server.peers[0].received == ["one", "two"]
+
+
 @pytest.mark.parametrize(("line", "code"), [(None, 3), ("/quit", 3), (CTRL_C, 130)])
-async def test_nobody_wants_to_wait(line: str | None, code: int, autojump_clock: MockClock) -> None:
-    """Before there is a connection: it ends at once, and what was not sent is told."""
-    desk = Desk("one", *([line] if line else []), has_prompt=True)
+async def test_leaving_before_the_connection(
+    line: str | None, code: int, autojump_clock: MockClock
+) -> None:
+    """It ends immediately and prints the number of unsent messages."""
+    console = FakeConsole("one", *([line] if line else []), has_prompt=True)
     async with MockServer(memory=True) as server:
         server.open_stream = trio.sleep_forever  # type: ignore[method-assign]
-        assert await talk(desk, server, awaited=server.url) == code
-    assert desk.told[0] == "> one (waits for a connection)"
-    assert not desk.is_reading
-    told = [] if code == 130 else ["* no connection came about; not sent: 1 of your messages"]
-    assert desk.told[1:] == told
+        assert await talk(console, server, reconnect=True) == code
+    assert console.events[0] == "> one (queued until connected)"
+    assert not console.is_reading
+    printed = [] if code == 130 else ["* not connected; 1 message was not sent"]
+    assert console.events[1:] == printed
 
 
 async def test_a_peer_that_does_not_answer_a_close(autojump_clock: MockClock) -> None:
-    """After a second a person is told what else there is to do; a ping that was lost is told."""
+    """A hint appears after a second; a pending ping is reported."""
 
-    async def deaf(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
-        desk.type("/ping")
+        console.type("/ping")
         await trio.sleep(1)
-        desk.end_input()
+        console.end_input()
         await trio.sleep(3)
 
-    desk = Desk("hi", has_prompt=True, left_open=True)
-    assert (await conversation(desk, deaf))[0] == 1
-    assert "* closing; Ctrl-C again drops the connection" in desk.told
-    assert "* no pong: the connection was closed before it came" in desk.told
+    console = FakeConsole("hi", has_prompt=True, left_open=True)
+    assert (await conversation(console, script))[0] == 1
+    assert "* closing; press Ctrl-C again to drop the connection" in console.events
+    assert "* no pong: the connection was closed first" in console.events
 
 
 async def test_ping(autojump_clock: MockClock) -> None:
-    """Tells the round trip; the prompt goes on meanwhile."""
-    desk = Desk("/ping", "hi", has_prompt=True, left_open=True)
+    """/ping prints the round-trip time; the prompt stays responsive."""
+    console = FakeConsole("/ping", "hi", has_prompt=True, left_open=True)
     async with MockServer(echo, memory=True) as server, trio.open_nursery() as nursery:
-        nursery.start_soon(talk, desk, server)
-        while not any(line.startswith("~ pong after ") for line in desk.told):
+        nursery.start_soon(talk, console, server)
+        while not any(line.startswith("~ pong after ") for line in console.events):
             await trio.sleep(0.1)
-        assert "> hi" in desk.told
-        desk.end_input()
+        assert "> hi" in console.events
+        console.end_input()
 
 
 async def test_close(autojump_clock: MockClock) -> None:
-    """With a code and a reason of one's own; confirmed, it is a good end."""
+    """/close sends a code and a reason; once confirmed, the exit code is 0."""
 
-    async def expects(peer: MockPeer) -> None:
+    async def script(peer: MockPeer) -> None:
         await peer.expect_close(4321, "so long")
 
-    desk = Desk("/close 4321 so long", "never", has_prompt=True)
-    assert (await conversation(desk, expects))[0] == 0
-    assert desk.told[1:] == ["~ closing with 4321 so long", "* closed: 4321 so long"]
+    console = FakeConsole("/close 4321 so long", "never", has_prompt=True)
+    assert (await conversation(console, script))[0] == 0
+    assert console.events[1:] == ["~ closing with 4321 so long", "* closed: 4321 so long"]

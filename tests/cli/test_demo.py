@@ -1,4 +1,4 @@
-"""``trioglock demo``: the main job on one machine."""
+"""``trioglock demo``."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.helpers import trioglock
-from tests.cli.tmux import needs_tmux, terminal
+from tests.cli.helpers import run_command
+from tests.cli.terminal import needs_tmux, terminal
 from tests.scripts import assert_lines
 from trioglock.cli import main
 
 
 async def test_plain_lines() -> None:
-    """Twenty steps, for those who read them in a file."""
-    done = await trioglock("demo", "--messages", "1000")
+    """Outside of a terminal the progress bar consists of twenty lines."""
+    done = await run_command("demo", "--messages", "1000")
     assert (done.code, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert sum(line.startswith("[") for line in lines) == 20
@@ -25,21 +25,22 @@ async def test_plain_lines() -> None:
             r"\[#\.{19}\] 50 of 1000",
             r"\[#{20}\] 1000 of 1000",
             r"final state: Count\(sent=1000, received=1000\)",
-            r"1000 messages there and back in \d+\.\d\d s: [\d,]+/s",
+            r"1000 messages sent and received in \d+\.\d\d s: [\d,]+/s",
         ],
     )
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "many"])
-def test_a_number_that_is_none(given: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A usage error."""
+def test_an_invalid_number(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is a usage error."""
     assert main(["demo", "--messages", given]) == 2
     assert "Invalid value for '--messages'" in capsys.readouterr().err
 
 
 @needs_tmux
+@pytest.mark.terminal
 async def test_a_bar_in_a_terminal(tmp_path: Path) -> None:
-    """It is drawn on one line."""
+    """The progress bar occupies one line."""
     async with terminal(tmp_path) as window:
         await window.run("demo", "--messages", "500")
         lines = await window.shows("exit code 0")

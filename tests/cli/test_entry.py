@@ -1,6 +1,8 @@
-"""The entry: which commands there are, and what happens where they cannot run."""
+"""The entry point: help, errors, and installations without the extra."""
 
 from __future__ import annotations
+
+import sys
 
 import pytest
 
@@ -11,85 +13,101 @@ from trioglock._redact import HIDDEN
 from trioglock.cli import main
 from trioglock.cli.group import COMMANDS
 
-WITHOUT = "import sys, runpy; sys.modules['{}'] = None; sys.argv = ['trioglock', {!r}];"
-HINT = "(TRIOGLOCK_TRACEBACK=1 shows where)"
-MODULE = "runpy.run_module('trioglock', run_name='__main__')"
-SCRIPT = "from trioglock.cli import main; sys.exit(main())"
+WITHOUT_LIBRARIES = """
+import runpy, sys
+sys.argv = ["trioglock", "demo"]
+for name in ("click", "rich", "prompt_toolkit"):
+    sys.modules[name] = None
+"""
+MISSING = "trioglock's command line needs: pip install 'trioglock[cli]'\n"
+HINT = "(TRIOGLOCK_TRACEBACK=1 shows a traceback)"
 
 
 def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each with a sentence, on a line of its own."""
+    """Each command has a sentence."""
     assert main(["--help"]) == 0
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
-    told = {words[0]: words[1] for words in lines if len(words) == 2}
+    listed = {words[0]: words[1] for words in lines if len(words) == 2}
     for name in COMMANDS:
-        assert told[name].endswith((".", "...")), name
-        assert "Cannot be used" not in told[name]
+        assert listed[name].endswith((".", "...")), name
+        assert "Not available" not in listed[name]
 
 
 @pytest.mark.parametrize("name", ["connect", "phoenix", "demo"])
-def test_the_help_of_a_command_is_enough(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What it does, its options, its exit codes and examples."""
+def test_the_help_of_a_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has usage, options, exit codes and examples, and fits in 100 columns."""
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
-    for words in (f"Usage: trioglock {name}", "Options:", "Exit codes:\n", "Examples:\n"):
-        assert words in text
+    for part in (f"Usage: trioglock {name}", "Options:", "Exit codes:\n", "Examples:\n"):
+        assert part in text
     assert text.count(f"  trioglock {name}") + text.count(f"| trioglock {name}") >= 2
     assert max(map(len, text.splitlines())) <= 100
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """``trioglock --version`` tells it."""
+    """``trioglock --version`` prints it."""
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"trioglock {__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["demo", "too", "much"]])
-def test_a_command_line_that_makes_no_sense(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Exit code 2, and what is wrong."""
+def test_an_invalid_command_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code is 2, with an error message."""
     assert main(arguments) == 2
     assert "Error: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("library", ["click", "rich", "prompt_toolkit"])
-@pytest.mark.parametrize("start", [MODULE, SCRIPT])
-async def test_without_the_extra(library: str, start: str) -> None:
-    """One line says what to install; the exit code is 1."""
-    done = await run_python("-c", WITHOUT.format(library, "demo") + start)
-    wanted = "trioglock's command line needs: pip install 'trioglock[cli]'\n"
-    assert (done.code, done.stdout, done.stderr) == (1, "", wanted)
+def test_a_missing_library(
+    library: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line names what to install; the exit code is 1."""
+    monkeypatch.setitem(sys.modules, library, None)
+    assert main(["demo"]) == 1
+    assert capsys.readouterr().err == MISSING
 
 
-async def test_a_command_that_cannot_be_imported_harms_no_other() -> None:
-    """The help says so, it says so itself, and the others run."""
-    broken = WITHOUT.format("trioglock.cli.publish", "{}") + MODULE
-    done = await run_python("-c", broken.replace("'{}'", "'--help'"))
-    assert done.code == 0
-    assert "publish  Cannot be used here." in done.stdout
-    assert "connect  Talk to" in done.stdout
-    done = await run_python("-c", broken.replace("'{}'", "'publish', '--port', '1', 'x'"))
-    assert done.code == 1
-    assert "publish cannot be used here: " in done.stderr
-    assert "Traceback" not in done.stderr
-    done = await run_python("-c", broken.replace("'{}'", "'demo'"))
-    assert (done.code, done.stderr) == (0, "")
+@pytest.mark.parametrize(
+    "start",
+    [
+        "runpy.run_module('trioglock', run_name='__main__')",
+        "from trioglock.cli import main; sys.exit(main())",
+    ],
+    ids=["module", "script"],
+)
+async def test_without_the_extra(start: str) -> None:
+    """The entry points import none of its libraries."""
+    done = await run_python("-c", WITHOUT_LIBRARIES + start)
+    assert (done.code, done.stdout, done.stderr) == (1, "", MISSING)
 
 
-async def test_a_command_imports_no_other() -> None:
-    """Whoever wants the version waits for no terminal library."""
+def test_a_command_that_cannot_be_imported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its help and its error say so, and the other commands work."""
+    monkeypatch.setitem(sys.modules, "trioglock.cli.publish", None)
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "publish  Not available here." in text
+    assert "connect  Talk to" in text
+    assert main(["publish", "--port", "1", "x"]) == 1
+    assert "publish is not available: " in capsys.readouterr().err
+    assert main(["demo", "--messages", "20"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+async def test_only_the_used_command_is_imported() -> None:
+    """``--version`` loads no terminal library."""
     program = (
         "import sys; from trioglock.cli import main; main(['--version']);"
-        "print([name for name in ('prompt_toolkit', 'rich', 'trio_websocket.x') "
-        "if name in sys.modules])"
+        "print([name for name in ('prompt_toolkit', 'rich') if name in sys.modules])"
     )
     done = await run_python("-c", program)
     assert done.stdout.splitlines()[1:] == ["[]"]
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "printed"),
     [
         (KeyboardInterrupt(), 130, ""),
         (BaseExceptionGroup("", [KeyboardInterrupt()]), 130, ""),
@@ -102,25 +120,25 @@ async def test_a_command_imports_no_other() -> None:
         ),
     ],
 )
-def test_what_a_command_raises(
+def test_an_exception(
     error: BaseException,
     code: int,
-    told: str,
+    printed: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A line without secrets instead of a traceback; Ctrl-C is 130."""
+    """It becomes a line without secrets instead of a traceback; Ctrl-C is 130."""
 
     def fail(*_: object) -> int:
         raise error
 
     monkeypatch.setattr("trioglock.cli.demo.trio.run", fail)
     assert main(["demo"]) == code
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err == printed
 
 
-def test_a_traceback_for_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With TRIOGLOCK_TRACEBACK=1 the error comes out."""
+def test_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With TRIOGLOCK_TRACEBACK=1 the exception is raised."""
 
     def fail(*_: object) -> int:
         raise RuntimeError("odd")

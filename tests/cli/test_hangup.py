@@ -1,4 +1,4 @@
-"""A terminal that goes away: nothing waits for it."""
+"""``trioglock connect`` in a terminal that goes away or stops."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ os.execv(sys.argv[1], sys.argv[1:])
 async def at_a_prompt(
     home: Path, *, owned: bool
 ) -> AsyncIterator[tuple[MockPeer, trio.Process, int]]:
-    """The peer, the process, and the far end of its terminal.
+    """Yield the peer, the process, and the master side of its terminal.
 
     Args:
-        home: where it keeps its state.
-        owned: whether the terminal is the one that controls the process.
+        home: the folder of its state.
+        owned: whether it is the controlling terminal of the process.
     """
-    far, near = os.openpty()
+    master, slave = os.openpty()
     start = (sys.executable, "-c", OWN_TERMINAL) if owned else ()
     async with MockServer() as server:
         with trio.fail_after(SECONDS):
             process = await trio.lowlevel.open_process(
                 [*start, *COMMAND, "connect", server.url],
-                stdin=near,
-                stdout=near,
-                stderr=near,
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
                 cwd=ROOT,
                 env=environment(TERM="xterm", XDG_STATE_HOME=str(home)),
                 start_new_session=not owned,
             )
             try:
-                os.close(near)
+                os.close(slave)
                 peer = await server.accept()
                 seen = b""
                 while b"connected to" not in seen:
-                    await trio.lowlevel.wait_readable(far)
-                    seen += os.read(far, 1000)
-                yield peer, process, far
+                    await trio.lowlevel.wait_readable(master)
+                    seen += os.read(master, 1000)
+                yield peer, process, master
                 await process.wait()
             finally:
                 if process.returncode is None:
@@ -66,9 +66,9 @@ async def at_a_prompt(
 
 @pytest.mark.parametrize("owned", [True, False], ids=["SIGHUP", "no signal"])
 async def test_the_terminal_goes_away(owned: bool, tmp_path: Path) -> None:
-    """It closes in good order and ends by itself, told by a signal or by the terminal alone."""
-    async with at_a_prompt(tmp_path, owned=owned) as (peer, process, far):
-        os.close(far)
+    """The command closes and ends, whether or not it gets a signal."""
+    async with at_a_prompt(tmp_path, owned=owned) as (peer, process, master):
+        os.close(master)
         with pytest.raises(AssertionError, match="the client closed"):
             await peer.receive()
         assert peer.closed is not None
@@ -77,8 +77,11 @@ async def test_the_terminal_goes_away(owned: bool, tmp_path: Path) -> None:
 
 
 async def test_messages_for_a_terminal_that_goes_away(tmp_path: Path) -> None:
-    """While there is more to print than it takes."""
-    async with at_a_prompt(tmp_path, owned=True) as (peer, _, far), trio.open_nursery() as nursery:
+    """The command ends although output is queued."""
+    async with (
+        at_a_prompt(tmp_path, owned=True) as (peer, _, master),
+        trio.open_nursery() as nursery,
+    ):
 
         async def flood() -> None:
             try:
@@ -89,14 +92,14 @@ async def test_messages_for_a_terminal_that_goes_away(tmp_path: Path) -> None:
 
         nursery.start_soon(flood)
         await trio.sleep(0.3)
-        os.close(far)
+        os.close(master)
 
 
-async def test_a_terminal_that_stands_still(tmp_path: Path) -> None:
-    """It holds up nobody but itself: the peer's pings are answered, and its close ends it."""
-    async with at_a_prompt(tmp_path, owned=True) as (peer, process, far):
-        await peer.send(*["x" * 10_000] * 20)  # more than it takes, for nobody reads its far end
+async def test_a_stopped_terminal(tmp_path: Path) -> None:
+    """Pings are answered, and a close of the peer ends the command."""
+    async with at_a_prompt(tmp_path, owned=True) as (peer, process, master):
+        await peer.send(*["x" * 10_000] * 20)  # more than its buffer, which is not read
         await peer.ping()
         await peer.close(1000)
         assert await process.wait() == 0
-        os.close(far)
+        os.close(master)

@@ -1,4 +1,4 @@
-"""``trioglock phoenix``: joining a topic, pushing lines, printing what comes."""
+"""``trioglock phoenix``: joining a topic, pushing lines, printing events."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from tests.cli.helpers import Finished, started, trioglock
-from tests.cli.tmux import needs_tmux, terminal
+from tests.cli.helpers import Finished, opened, run_command, started
+from tests.cli.terminal import needs_tmux, terminal
 from trioglock.cli import main
 from trioglock.testing import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
 
@@ -23,11 +23,11 @@ async def phoenix(
     env: Mapping[str, str] | None = None,
 ) -> Finished:
     """Run the command to its end."""
-    return await trioglock("phoenix", server.url, "join", topic, *arguments, stdin=stdin, env=env)
+    return await run_command("phoenix", server.url, "join", topic, *arguments, stdin=stdin, env=env)
 
 
 async def test_lines_are_pushed() -> None:
-    """In their order; replies and broadcasts are lines of the same form."""
+    """They are pushed in order; replies and broadcasts are lines of the same form."""
     lines = [
         'echo {"text": "hi"}',
         '  shout   {"n": [1, "ü"]}  ',
@@ -54,7 +54,7 @@ async def test_lines_are_pushed() -> None:
 
 
 async def test_many_lines() -> None:
-    """More than may wait for their replies; their order is kept."""
+    """More lines than may be pending keep their order."""
     async with MockPhoenixServer() as server:
         lines = [f"echo {number}" for number in range(500)]
         done = await phoenix(server, stdin="\n".join(lines))
@@ -64,43 +64,43 @@ async def test_many_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
-        ("", '! line 1: a push is written: event {"some": "json"}'),
-        ("echo {", "! line 1: not sent, for the payload of echo is no JSON: "),
-        ("echo NaN", "! line 1: not sent, for the payload of echo is no JSON: NaN"),
+        ("", '! line 1: write a push as: event {"some": "json"}'),
+        ("echo {", "! line 1: not sent, invalid JSON in the payload of echo: "),
+        ("echo NaN", "! line 1: not sent, invalid JSON in the payload of echo: NaN"),
         ("echo " + "1" * 5000, "! line 1: not sent: Exceeds the limit"),
         ("echo binary:0", "! line 1: binary: takes pairs of hexadecimal digits"),
         ("phx_leave", "! phx_leave: event must be a str such as 'shout'"),
     ],
 )
-async def test_lines_that_are_refused(line: str, told: str) -> None:
-    """Each is told, the others are pushed, and the exit code is 1."""
+async def test_invalid_lines(line: str, message: str) -> None:
+    """Each is an error, other lines are pushed, and the exit code is 1."""
     async with MockPhoenixServer() as server:
         done = await phoenix(server, stdin=f"{line}\necho 2\n")
     assert done.code == 1
-    assert done.stderr.startswith(told)
+    assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
     assert "echo ok 2" in done.stdout.splitlines()
 
 
 async def test_an_event_without_a_reply() -> None:
-    """It is told after the time-out, and is no failure."""
+    """It is reported after the timeout and is not an error."""
 
-    class Quiet(MockPhoenixChannel):
+    class Silent(MockPhoenixChannel):
         async def on_event(self, event: str, payload: Any) -> None:
-            """No reply."""
+            pass
 
-    async with MockPhoenixServer({"room:*": Quiet}) as server:
+    async with MockPhoenixServer({"room:*": Silent}) as server:
         done = await phoenix(server, "--timeout", "0.3", stdin="note {}\n")
     assert (done.code, done.stdout, done.stderr) == (0, "", "* note: no reply\n")
 
 
-async def test_what_the_server_gets() -> None:
-    """Params in the address, the payload in the join, the token in a header."""
+async def test_the_request() -> None:
+    """The server gets the parameters in the URL, the payload of the join, and the token."""
     seen: list[Any] = []
 
-    class Room(MockPhoenixChannel):
+    class Recorder(MockPhoenixChannel):
         async def on_join(self, payload: Any) -> Any:
             seen.append(payload)
             return {}
@@ -109,7 +109,7 @@ async def test_what_the_server_gets() -> None:
         seen.append((params, token))
         return True
 
-    async with MockPhoenixServer({"*": Room}, authorize=authorize) as server:
+    async with MockPhoenixServer({"*": Recorder}, authorize=authorize) as server:
         params = ("--param", "user=al", "--param", "a=b=c")
         done = await phoenix(server, *params, "--params", '{"p": 1}', env={"TRIOGLOCK_TOKEN": "t"})
         assert (done.code, done.stderr) == (0, "")
@@ -118,28 +118,28 @@ async def test_what_the_server_gets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("topic", "told"),
+    ("topic", "message"),
     [
         ("room:forbidden", "! the server refused to join 'room:forbidden': {'reason': 'unauthor"),
         ("room:crash", "! the "),
         ("elsewhere", "! the server refused to join 'elsewhere': {'reason': 'unmatched topic'}"),
     ],
 )
-async def test_a_join_that_fails(topic: str, told: str) -> None:
-    """1, and the connection is closed in good order."""
+async def test_a_refused_join(topic: str, message: str) -> None:
+    """The exit code is 1, and the connection is closed with 1000."""
     async with MockPhoenixServer() as server:
         done = await phoenix(server, topic=topic)
         while not server.past_clients:
             await trio.sleep(0.01)
         closed = server.past_clients[0].peer.closed
     assert done.code == 1
-    assert done.stderr.startswith(told)
+    assert done.stderr.startswith(message)
     assert closed is not None
     assert closed.code == 1000
 
 
-async def test_refused() -> None:
-    """No connection: 3."""
+async def test_handshake_refused() -> None:
+    """The exit code is 3."""
     async with MockPhoenixServer(authorize=lambda *_: False) as server:
         done = await phoenix(server, "--token", "s3cret", "--param", "key=s3cret")
     assert done.code == 3
@@ -148,7 +148,7 @@ async def test_refused() -> None:
 
 
 async def test_secrets_stay_secret() -> None:
-    """Tokens in the address, the join and the header are in no trace."""
+    """The trace shows no token of the URL, the join or the header."""
     arguments = ("--param", "key=s3cret", "--params", '{"token": "s3cret"}', "--trace")
     async with MockPhoenixServer() as server:
         done = await phoenix(server, *arguments, env={"TRIOGLOCK_TOKEN": "s3cret"})
@@ -158,22 +158,22 @@ async def test_secrets_stay_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("event", "code", "told"),
+    ("event", "code", "message"),
     [
         ("stop", 1, "! stop: the server closed the channel\n"),
         ("crash", 1, "! crash: the channel 'room:1' crashed on the server"),
     ],
 )
-async def test_the_channel_ends(event: str, code: int, told: str) -> None:
-    """And the program with it."""
+async def test_the_channel_ends(event: str, code: int, message: str) -> None:
+    """The command ends with it."""
     async with MockPhoenixServer() as server:
         done = await phoenix(server, "--wait", "inf", stdin=event)
     assert done.code == code
-    assert done.stderr.startswith(told)
+    assert done.stderr.startswith(message)
 
 
 async def test_the_server_closes_the_channel() -> None:
-    """By itself: a good end."""
+    """The exit code is 0."""
 
     class Short(MockPhoenixChannel):
         async def on_joined(self) -> None:
@@ -186,10 +186,10 @@ async def test_the_server_closes_the_channel() -> None:
 
 
 async def test_the_connection_is_closed() -> None:
-    """0 for 1000 and 1001, with or without a channel."""
+    """The exit code is 0 for 1000 and 1001."""
     async with (
         MockPhoenixServer() as server,
-        started("phoenix", server.url, "join", "room:1") as running,
+        opened("phoenix", server.url, "join", "room:1") as running,
     ):
         assert await running.line() == 'hello {"topic": "room:1"}'
         await server.disconnect(1001)
@@ -197,9 +197,9 @@ async def test_the_connection_is_closed() -> None:
 
 
 async def test_an_outage() -> None:
-    """With --reconnect the channel is joined again, and all of it is told."""
+    """With --reconnect the channel is rejoined after a loss and after a crash."""
     arguments = ("join", "room:1", "--reconnect")
-    async with MockPhoenixServer() as server, started("phoenix", server.url, *arguments) as running:
+    async with MockPhoenixServer() as server, opened("phoenix", server.url, *arguments) as running:
         assert await running.line() == 'hello {"topic": "room:1"}'
         await server.kill()
         assert await running.line() == 'hello {"topic": "room:1"}'
@@ -211,20 +211,20 @@ async def test_an_outage() -> None:
         done = await running.finish()
     lines = done.stderr.splitlines()
     assert lines[0].startswith("* connection lost: ")
-    assert lines[1:3] == ["* connected again", "* joined room:1 again"]
+    assert lines[1:3] == ["* reconnected", "* rejoined room:1"]
     assert sorted(line[:22] for line in lines[3:5]) == [
         "! crash: the channel '",
-        "! room:1 has crashed o",
+        "! room:1 crashed on th",
     ]
-    assert lines[5:] == ["* joined room:1 again"]
+    assert lines[5:] == ["* rejoined room:1"]
 
 
 class Lobby(MockTopic):
-    """Tracks whoever joins."""
+    """Tracks its clients."""
 
     async def on_join(self, payload: Any) -> Any:
         if "name" not in payload:
-            raise RefuseJoin({"reason": "who are you?"})
+            raise RefuseJoin({"reason": "a name is required"})
         self.name = payload["name"]
         return {}
 
@@ -233,7 +233,7 @@ class Lobby(MockTopic):
 
 
 async def test_presence() -> None:
-    """Who is there, who comes and who goes."""
+    """Present clients, joins and leaves are printed."""
     arguments = ("join", "room:1", "--params", '{"name": "al"}', "--wait", "inf")
     async with (
         MockPhoenixServer({"room:*": Lobby}) as server,
@@ -247,8 +247,8 @@ async def test_presence() -> None:
         assert (await running.finish()).code == 130
 
 
-async def test_an_event_that_only_looks_like_presence() -> None:
-    """It is printed as any other."""
+async def test_an_event_with_the_name_of_presence() -> None:
+    """It is printed like any other event."""
 
     class Odd(MockPhoenixChannel):
         async def on_joined(self) -> None:
@@ -260,32 +260,35 @@ async def test_an_event_that_only_looks_like_presence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["ws://host/"], "Missing argument 'join'"),
         (["ws://host/", "leave", "room:1"], "'leave' is not 'join'"),
         (["ws://host/", "join"], "Missing argument 'TOPIC'"),
-        (["ws://host/", "join", "phoenix"], "a topic is a name such as room:1, not 'phoenix'"),
+        (["ws://host/", "join", "phoenix"], "'phoenix' is not a topic such as room:1"),
         (["http://host/", "join", "room:1"], "scheme isn't ws or wss"),
-        (["ws://host/", "join", "room:1", "--param", "s3cret"], "a param is written name=value."),
-        (["ws://host/", "join", "room:1", "--params", '{"s3cret"'], "no JSON: Expecting ':'"),
+        (["ws://host/", "join", "room:1", "--param", "s3cret"], "write a parameter as name=value."),
+        (["ws://host/", "join", "room:1", "--params", '{"s3cret"'], "invalid JSON: Expecting ':'"),
         (["ws://host/?vsn=1.0.0", "join", "room:1"], "vsn must be 2.0.0"),
         (["ws://host/", "join", "room:1", "--timeout", "0"], "a number of seconds, more than 0"),
         (["ws://host/", "join", "a", "-s", "x", "--token", "t"], "subprotocols cannot be combined"),
     ],
 )
-def test_bad_options(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A usage error says what is allowed; the exit code is 2."""
+def test_invalid_options(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A usage error describes what is allowed; the exit code is 2."""
     assert main(["phoenix", *arguments]) == 2
     streams = capsys.readouterr()
     assert streams.err.startswith("Usage: trioglock phoenix [OPTIONS] URL join TOPIC\n")
-    assert told in " ".join(streams.err.split())
+    assert message in " ".join(streams.err.split())
     assert "s3cret" not in streams.err
 
 
 @needs_tmux
+@pytest.mark.terminal
 async def test_a_session(tmp_path: Path) -> None:
-    """The prompt of trioglock connect, and its commands."""
+    """It has the prompt of ``trioglock connect`` and a command of its own."""
     arguments = ("join", "room:1", "--params", '{"name": "al"}')
     async with MockPhoenixServer({"room:*": Lobby}) as server, terminal(tmp_path) as window:
         await window.run("phoenix", server.url, *arguments)
@@ -296,7 +299,7 @@ async def test_a_session(tmp_path: Path) -> None:
         await window.type("/presence")
         await window.shows("* present: 1")
         await window.type("echo {")
-        await window.shows(lambda lines: any(x.startswith("! not sent, for the") for x in lines))
+        await window.shows(lambda lines: any(x.startswith("! not sent, invalid") for x in lines))
         await window.press("C-d")
         await window.shows("exit code 0")
         assert (tmp_path / "trioglock" / "phoenix_history").exists()

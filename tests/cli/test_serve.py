@@ -16,7 +16,7 @@ from websockets.sync.client import connect as connect_browser
 
 from tests.cli.helpers import COMMAND, environment
 from tests.cli.serving import serve_in_process, serve_in_thread
-from tests.cli.tmux import needs_tmux, terminal
+from tests.cli.terminal import needs_tmux, terminal
 from tests.server.helpers import Answer, plain_request
 from trioglock import InvalidOption
 from trioglock.cli import main

@@ -1,21 +1,22 @@
-"""``trioglock connect`` in a real terminal: a prompt, a history, and messages above it."""
+"""``trioglock connect`` in a real terminal: the prompt, the history, and messages above it."""
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.cli.tmux import needs_tmux, terminal
+from tests.cli.terminal import needs_tmux, terminal
 from trioglock.testing import MockServer, echo
 
-pytestmark = needs_tmux
+pytestmark = [needs_tmux, pytest.mark.terminal, pytest.mark.slow]
 
 
 async def test_a_session(tmp_path: Path) -> None:
-    """Type, see the echo, measure, go back in the history, leave by Ctrl-D."""
+    """Messages, commands, the history, and Ctrl-D."""
     async with MockServer(echo) as server, terminal(tmp_path) as window:
         await window.run("connect", server.url)
         await window.shows(f"* connected to {server.url}")
@@ -27,7 +28,7 @@ async def test_a_session(tmp_path: Path) -> None:
         await window.shows(lambda lines: lines[-1] == "> hello")
         await window.type(" again")
         await window.shows("< hello again")
-        await window.press("Enter", "Enter")  # nothing is sent
+        await window.press("Enter", "Enter")  # an empty line is not sent
         await window.type("//slash")
         await window.shows("< /slash")
         await window.type("/binary 00 ff")
@@ -43,12 +44,12 @@ async def test_a_session(tmp_path: Path) -> None:
 
 
 async def test_help_and_status(tmp_path: Path) -> None:
-    """Tables that fit the screen."""
+    """They fit the screen."""
     async with MockServer(echo, subprotocol="chat") as server, terminal(tmp_path) as window:
         await window.run("connect", server.url, "-s", "chat")
         await window.shows(f"* connected to {server.url}")
         await window.type("/help")
-        await window.shows("/ping                   measure the round trip of a ping")
+        await window.shows("/ping                   measure the round-trip time of a ping")
         await window.type("/status")
         await window.shows(lambda lines: "subprotocol        chat" in lines)
         await window.press("C-d")
@@ -56,7 +57,7 @@ async def test_help_and_status(tmp_path: Path) -> None:
 
 
 async def test_secrets_stay_secret(tmp_path: Path) -> None:
-    """What the address carries is on no screen, and in no history."""
+    """Neither the screen nor the history contains credentials of the URL."""
     async with MockServer(echo) as server, terminal(tmp_path) as window:
         host = server.url.removeprefix("ws://")
         await window.run("connect", f"ws://al:s3cret@{host}?token=s3cret", "--trace")
@@ -70,8 +71,8 @@ async def test_secrets_stay_secret(tmp_path: Path) -> None:
         assert "s3cret" not in (tmp_path / "trioglock" / "connect_history").read_text()
 
 
-async def test_what_is_typed_is_not_disturbed(tmp_path: Path) -> None:
-    """Messages appear above the prompt, and editing goes on where it was."""
+async def test_messages_above_the_prompt(tmp_path: Path) -> None:
+    """Messages do not disturb the line that is edited."""
     async with MockServer() as server, terminal(tmp_path) as window:
         await window.run("connect", server.url)
         await window.shows(f"* connected to {server.url}")
@@ -93,7 +94,7 @@ async def test_what_is_typed_is_not_disturbed(tmp_path: Path) -> None:
 
 
 async def test_the_peer_closes(tmp_path: Path) -> None:
-    """The program ends at once, while something is being typed, and tells code and reason."""
+    """The command prints code and reason and ends, also while a line is edited."""
     async with MockServer() as server, terminal(tmp_path) as window:
         await window.run("connect", server.url)
         await window.shows(f"* connected to {server.url}")
@@ -104,14 +105,14 @@ async def test_the_peer_closes(tmp_path: Path) -> None:
         lines = await window.shows("exit code 1")
         assert "! closed by the peer: 4321 so long" in lines
         assert "> half a line" not in lines
-        # The terminal is as it was: what is typed is shown.
+        # The terminal is restored: it echoes.
         await window.press("C-u")
         await window.type("echo still  here")
         await window.shows("still here")
 
 
 async def test_ctrl_c(tmp_path: Path) -> None:
-    """Clears what is typed; on an empty line it closes with 1000; one more waits for nobody."""
+    """It clears the line; on an empty line it closes with 1000; again, it drops the connection."""
     async with MockServer() as server, terminal(tmp_path) as window:
         await window.run("connect", server.url)
         await window.shows(f"* connected to {server.url}")
@@ -125,19 +126,19 @@ async def test_ctrl_c(tmp_path: Path) -> None:
         assert "* closed: 1000" in await window.shows("exit code 130")
 
         await window.run("connect", server.url, "--close-timeout", "none")
-        await window.shows(f"* connected to {server.url}")
+        await window.shows(lambda lines: lines == [f"* connected to {server.url}", ">"])
         peer = await server.accept()
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
         await window.press("C-c")
-        await window.shows("* closing; Ctrl-C again drops the connection")
+        await window.shows("* closing; press Ctrl-C again to drop the connection")
         await window.press("C-c")
         lines = await window.shows("exit code 130")
-        # The terminal shows the second one itself, for the prompt has gone.
+        # The terminal echoes the second one, because the prompt has gone.
         assert "^C! aborted without a closing handshake" in lines
 
 
 async def test_tab(tmp_path: Path) -> None:
-    """Completes the name of a command, and shows those that fit."""
+    """It completes a command, or lists the commands that match."""
     async with MockServer(echo) as server, terminal(tmp_path) as window:
         await window.run("connect", server.url)
         await window.shows(f"* connected to {server.url}")
@@ -148,17 +149,21 @@ async def test_tab(tmp_path: Path) -> None:
         await window.press("-l", "/")
         await window.shows("> /")
         await window.press("Tab")
-        await window.shows(lambda lines: any(line.startswith("/ping  /close") for line in lines))
+        await window.shows(
+            lambda lines: any(line.split()[:2] == ["/ping", "/close"] for line in lines)
+        )
         await window.type("quit")
         await window.shows("exit code 0")
 
 
-async def test_nobody_there_yet(tmp_path: Path) -> None:
-    """With --reconnect the prompt is there at once; what is typed is sent when somebody comes."""
+async def test_the_prompt_before_the_connection(tmp_path: Path) -> None:
+    """With --reconnect, lines are queued until the connection is open."""
     async with MockServer() as server, terminal(tmp_path) as window:
         server.reject(503, times=3)
         await window.run("connect", server.url, "--reconnect")
-        await window.shows(lambda lines: any("refused the handshake: 503" in x for x in lines))
+        await window.shows(
+            lambda lines: any("refused the handshake: 503" in line for line in lines)
+        )
         await window.type("hello")
         peer = await server.accept()
         await peer.expect("hello")
@@ -168,7 +173,7 @@ async def test_nobody_there_yet(tmp_path: Path) -> None:
 
 
 async def test_ctrl_z(tmp_path: Path) -> None:
-    """Stops it as it stops any program, and what was typed is there again afterwards."""
+    """It stops the process; the line is shown again afterwards."""
     async with MockServer() as server, terminal(tmp_path) as window:
         await window.run("connect", server.url)
         await window.shows(f"* connected to {server.url}")
@@ -176,7 +181,7 @@ async def test_ctrl_z(tmp_path: Path) -> None:
         typed = ""
         for text in ("half", " and", " half"):
             typed += text
-            # The shell's way to read a line would show keys that move the cursor.
+            # The shell would echo keys that move the cursor.
             await window.press("Home", "End")
             await window.press("-l", text)
             await window.shows(f"> {typed}")
@@ -193,7 +198,7 @@ async def test_ctrl_z(tmp_path: Path) -> None:
 
 
 async def test_an_outage(tmp_path: Path) -> None:
-    """With --reconnect the prompt stays, and so does what is typed meanwhile."""
+    """With --reconnect the prompt and the edited line stay."""
     async with MockServer() as server, terminal(tmp_path) as window:
         await window.run("connect", server.url, "--reconnect")
         await window.shows(f"* connected to {server.url}")
@@ -205,20 +210,17 @@ async def test_an_outage(tmp_path: Path) -> None:
         await window.type(" and half")
         peer = await server.accept()
         await peer.expect("half and half")
-        lines = await window.shows(lambda lines: "* connected again" in lines and lines[-1] == ">")
-        whens = ("next attempt in", "trying again at once")
-        assert any(
-            line.startswith("* connection lost: ") and any(w in line for w in whens)
-            for line in lines
-        )
-        sent = "> half and half"  # typed before the loss was noticed, or after it
-        assert sent in lines or f"{sent} (waits for a connection)" in lines
+        lines = await window.shows(lambda lines: "* reconnected" in lines and lines[-1] == ">")
+        lost = re.compile(r"\* connection lost: .*; (next attempt in|reconnecting now)")
+        assert any(map(lost.match, lines))
+        sent = "> half and half"  # typed before the loss was detected, or after it
+        assert sent in lines or f"{sent} (queued until connected)" in lines
         await window.press("C-d")
         await window.shows("exit code 0")
 
 
 async def test_the_history(tmp_path: Path) -> None:
-    """Kept for the next time, for the owner's eyes; --no-history keeps and knows nothing."""
+    """It is saved in a private file; --no-history neither loads nor saves it."""
     file = tmp_path / "trioglock" / "connect_history"
     async with MockServer(echo) as server, terminal(tmp_path) as window:
         for text in ("first", "ü€"):
@@ -230,7 +232,7 @@ async def test_the_history(tmp_path: Path) -> None:
             await window.shows("exit code 0")
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-        kept = file.read_text()
+        saved = file.read_text()
 
         await window.run("connect", server.url)
         await window.shows(f"* connected to {server.url}")
@@ -251,15 +253,15 @@ async def test_the_history(tmp_path: Path) -> None:
         await window.shows(">")
         await window.press("C-c")
         await window.shows("exit code 130")
-        assert file.read_text() == kept
+        assert file.read_text() == saved
 
 
-async def test_a_history_that_cannot_be_kept(tmp_path: Path) -> None:
-    """It is told, and the rest works."""
+async def test_a_history_that_cannot_be_saved(tmp_path: Path) -> None:
+    """An error is printed, and the prompt works."""
     (tmp_path / "trioglock").write_text("in the way")
     async with MockServer(echo) as server, terminal(tmp_path) as window:
         await window.run("connect", server.url)
-        await window.shows("! the history cannot be kept: File exists")
+        await window.shows("! the history cannot be saved: File exists")
         await window.type("hello")
         await window.shows("< hello")
         await window.press("C-d")
@@ -270,7 +272,7 @@ async def test_a_history_that_cannot_be_kept(tmp_path: Path) -> None:
     ("before", "coloured"), [("", True), ("NO_COLOR=1", False)], ids=["colours", "NO_COLOR"]
 )
 async def test_colours(before: str, coloured: bool, tmp_path: Path) -> None:
-    """JSON is laid out with colours, and marks have theirs, unless nobody wants them."""
+    """Marks and indented JSON are coloured unless NO_COLOR is set."""
     async with MockServer(echo) as server, terminal(tmp_path) as window:
         await window.run("connect", server.url, "--json", before=before)
         await window.shows(f"* connected to {server.url}")
@@ -279,7 +281,7 @@ async def test_colours(before: str, coloured: bool, tmp_path: Path) -> None:
         await window.shows(lambda lines: lines[2:] == shown)
         await window.type("{")
         await window.shows(
-            lambda lines: any(line.startswith("! not sent, for it is no JSON") for line in lines)
+            lambda lines: any(line.startswith("! not sent, invalid JSON") for line in lines)
         )
         screen = await window.screen(colours=True)
         assert ("\x1b[32m<" in screen) is coloured
@@ -289,7 +291,7 @@ async def test_colours(before: str, coloured: bool, tmp_path: Path) -> None:
 
 
 async def test_a_narrow_terminal(tmp_path: Path) -> None:
-    """Lines that are too long go on in the next one, also when the window shrinks."""
+    """Long lines wrap, also after the window has become narrower."""
     async with MockServer(echo) as server, terminal(tmp_path, 24, 20) as window:
         await window.run("connect", server.url)
         await window.shows(">")
@@ -302,13 +304,13 @@ async def test_a_narrow_terminal(tmp_path: Path) -> None:
         await window.type("0123456789abc")
         await window.shows(lambda lines: lines[-3:] == ["< 0123456789", "abc", ">"])
         await window.type("/status")
-        await window.shows(lambda lines: lines[-1] == ">" and any("lat" in x for x in lines))
+        await window.shows(lambda lines: lines[-1] == ">" and any("lat" in line for line in lines))
         await window.press("C-d")
         await window.shows("exit code 0")
 
 
 async def test_messages_into_a_pipe(tmp_path: Path) -> None:
-    """With stdout elsewhere the prompt is on stderr, and the pipe gets messages alone."""
+    """If stdout is redirected, the prompt is on stderr and stdout gets messages only."""
     file = tmp_path / "messages"
     async with MockServer(echo) as server, terminal(tmp_path) as window:
         await window.run("connect", server.url, after=f"> {file}")
@@ -322,23 +324,23 @@ async def test_messages_into_a_pipe(tmp_path: Path) -> None:
         assert file.read_text() == "hello\nbinary:ff\n"
 
 
-async def test_raw_bytes_are_not_for_terminals(tmp_path: Path) -> None:
-    """They would command it."""
+async def test_raw_bytes_to_a_terminal(tmp_path: Path) -> None:
+    """They are refused."""
     async with terminal(tmp_path) as window:
         await window.run("connect", "ws://127.0.0.1/", "--raw")
         lines = await window.shows("exit code 2")
-        assert "Error: --raw writes bytes as they are: send stdout to a file or a pipe" in lines
+        assert "Error: --raw writes bytes unchanged: redirect stdout to a file or a pipe" in lines
 
 
 async def test_a_pipe_into_a_terminal(tmp_path: Path) -> None:
-    """Without a prompt messages have no marks, and still command nothing."""
+    """Without a prompt messages have no marks, but control characters are escaped."""
     async with MockServer(echo) as server, terminal(tmp_path) as window:
         await window.run("connect", server.url, "--once", before="printf 'a\\033[2Jb' |")
         await window.shows(lambda lines: lines[:2] == ["a\\x1b[2Jb", "exit code 0"])
 
 
 async def test_one_message(tmp_path: Path) -> None:
-    """--once at a prompt: the first answer ends it."""
+    """--once at a prompt ends after the first answer."""
     async with MockServer(echo) as server, terminal(tmp_path) as window:
         await window.run("connect", server.url, "--once")
         await window.shows(f"* connected to {server.url}")
@@ -348,15 +350,15 @@ async def test_one_message(tmp_path: Path) -> None:
 
 
 async def test_the_trace(tmp_path: Path) -> None:
-    """Switched on and off at the prompt, and printed above it."""
+    """/trace switches it on and off; it is printed above the prompt."""
     async with MockServer(echo) as server, terminal(tmp_path) as window:
         await window.run("connect", server.url)
         await window.shows(f"* connected to {server.url}")
         await window.type("/trace on")
-        await window.shows("~ the trace is on")
+        await window.shows("~ trace on")
         await window.type("hello")
         await window.shows(
-            lambda lines: any(x.startswith(": ") and "received frame: 'hello'" in x for x in lines)
+            lambda lines: any(line.startswith(": ") and "frame: 'hello'" in line for line in lines)
         )
         await window.type("/trace off")
         await window.type("bye")
@@ -367,7 +369,7 @@ async def test_the_trace(tmp_path: Path) -> None:
 
 
 async def test_a_simple_terminal(tmp_path: Path) -> None:
-    """One that cannot move its cursor has no prompt; lines are messages."""
+    """A terminal that cannot move its cursor has no prompt; lines are messages."""
     async with MockServer(echo) as server, terminal(tmp_path) as window:
         await window.run("connect", server.url, "--wait", "0", before="TERM=dumb")
         await server_has_peer(server)
@@ -378,7 +380,7 @@ async def test_a_simple_terminal(tmp_path: Path) -> None:
 
 
 async def server_has_peer(server: MockServer) -> None:
-    """Somebody has connected."""
+    """Wait for a connection."""
     with trio.fail_after(20):
         while not server.peers:
             await trio.sleep(0.02)

@@ -89,5 +89,5 @@ def test_invalid_arguments() -> None:
     """Both arguments must be functions."""
     with pytest.raises(InvalidOption, match="message must be a function"):
         MessageHeartbeat(message="ping", is_answer=bool)  # type: ignore[arg-type]
-    with pytest.raises(InvalidOption, match="heartbeat is a MessageHeartbeat"):
+    with pytest.raises(InvalidOption, match="heartbeat must be a MessageHeartbeat"):
         connect("ws://beat/", heartbeat="ping")  # type: ignore[call-overload]

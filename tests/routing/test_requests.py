@@ -43,7 +43,7 @@ def socket() -> EventSocket[Any]:
     return EventSocket()
 
 
-async def asked(peer: MockPeer) -> dict[str, Any]:
+async def next_request(peer: MockPeer) -> dict[str, Any]:
     message: dict[str, Any] = json.loads(await peer.receive())
     return message
 
@@ -64,7 +64,7 @@ async def test_each_request_gets_its_own_answer(
 
         for event in ("a", "b", "c"):
             nursery.start_soon(ask, event)
-        requests = [await asked(peer) for _ in range(3)]
+        requests = [await next_request(peer) for _ in range(3)]
         assert {r["event"]: r["payload"] for r in requests} == {x: {"n": x} for x in "abc"}
         assert len({r["ref"] for r in requests}) == 3
         await peer.send('{"event":"news"}')
@@ -86,7 +86,7 @@ async def test_timeout(autojump_clock: MockClock, socket: EventSocket[Any]) -> N
         assert (caught.value.event, caught.value.timeout) == ("a", 3)
         assert isinstance(caught.value, TimeoutError)
         assert trio.current_time() - began == 3
-        request = await asked(peer)
+        request = await next_request(peer)
         assert "payload" not in request
         assert not socket.requests
         await answer(peer, request, status="late")
@@ -103,7 +103,7 @@ async def test_a_second_answer_is_an_event(
             assert (await socket.request("a"))["n"] == 1
 
         nursery.start_soon(ask)
-        request = await asked(peer)
+        request = await next_request(peer)
         refs: list[Any] = ["never", 3, [], {}, None]
         for ref in refs:
             await peer.send(json.dumps({"event": "a", "ref": ref}))
@@ -138,7 +138,7 @@ async def test_requests_end_with_their_link(
     ):
 
         async def break_it() -> None:
-            await asked(peer)
+            await next_request(peer)
             await peer.abort()
 
         nursery.start_soon(break_it)
@@ -148,7 +148,7 @@ async def test_requests_end_with_their_link(
 
         async def serve() -> None:
             second = await server.accept()
-            await answer(second, await asked(second))
+            await answer(second, await next_request(second))
 
         nursery.start_soon(serve)
         assert (await socket.request("b"))["event"] == "b"  # waits for the link, and goes over it
@@ -171,7 +171,7 @@ async def test_a_request_during_an_outage_survives_failed_attempts(
         async def serve() -> None:
             second = await server.accept()
             for _ in range(2):
-                await answer(second, await asked(second))
+                await answer(second, await next_request(second))
 
         with pytest.raises(RequestTimeout):
             await socket.request("a", timeout=0.5)
@@ -185,7 +185,7 @@ async def test_a_request_during_an_outage_survives_failed_attempts(
 async def test_the_end_of_the_connection_ends_requests(
     autojump_clock: MockClock, socket: EventSocket[Any]
 ) -> None:
-    """Whoever closes or aborts: waiting requests raise RequestLost, later ones ConnectionClosed."""
+    """Waiting requests raise RequestLost, later ones ConnectionClosed, whichever side ends it."""
     for end in ("close", "peer", "abort"):
         async with pair(socket) as (conn, peer, _), trio.open_nursery() as nursery:
 
@@ -194,7 +194,7 @@ async def test_the_end_of_the_connection_ends_requests(
                     await socket.request("a", timeout=None)
 
             nursery.start_soon(ask)
-            await asked(peer)
+            await next_request(peer)
             if end == "close":
                 nursery.start_soon(conn.aclose)
                 await peer.expect_close()
@@ -215,7 +215,7 @@ async def test_a_second_connection_is_refused(
     async with pair(socket) as (_, peer, __), trio.open_nursery() as nursery:
 
         async def serve() -> None:
-            await answer(peer, await asked(peer), status="fine")
+            await answer(peer, await next_request(peer), status="fine")
 
         with pytest.raises(UsageError, match=r"belongs to <Connection.*create another one"):
             async with pair(socket) as (second, _, __):
@@ -295,8 +295,8 @@ async def test_overridden_hooks_need_no_super(autojump_clock: MockClock, kind: A
     async with pair(socket) as (conn, peer, _), trio.open_nursery() as nursery:
 
         async def serve() -> None:
-            await answer(peer, await asked(peer), n=1)
-            await asked(peer)
+            await answer(peer, await next_request(peer), n=1)
+            await next_request(peer)
             await peer.close(1000)
 
         nursery.start_soon(serve)
@@ -309,7 +309,7 @@ async def test_overridden_hooks_need_no_super(autojump_clock: MockClock, kind: A
 async def test_a_request_blocked_in_sending_ends_with_its_link(
     autojump_clock: MockClock, socket: EventSocket[Any]
 ) -> None:
-    """RequestLost at once, also where the send queue stays full over the outage."""
+    """RequestLost immediately, also where the send queue stays full over the outage."""
     streams: list[FaultyStream] = []
     async with MockServer(memory=True) as server:
 
@@ -351,7 +351,7 @@ async def test_concurrent_requests_over_tcp(socket: EventSocket[Any]) -> None:
 
     async def serve(peer: MockPeer) -> None:
         for _ in range(1000):
-            await answer(peer, await asked(peer), status="success")
+            await answer(peer, await next_request(peer), status="success")
 
     with trio.fail_after(20):
         async with (

@@ -1,4 +1,4 @@
-"""trioglock from a shell: ``python -m trioglock``."""
+"""The command line: ``trioglock``, or ``python -m trioglock``."""
 
 from .main import main
 

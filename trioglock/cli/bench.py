@@ -35,8 +35,7 @@ from ..headers import Headers
 from ..hooks import ConnectionInfo, Reply, Socket
 from ..options import DialOptions
 from ..transports import check_url
-from .connecting import CarefulCommand
-from .values import headers, seconds
+from .options import CarefulCommand, headers, seconds
 
 __all__ = ["command"]
 

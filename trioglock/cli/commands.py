@@ -1,8 +1,8 @@
-"""The commands of the prompt that every dialect has."""
+"""The slash commands of the prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -14,162 +14,158 @@ from ..connection import Connection
 from ..disconnect import LocalClose
 from ..errors import ConnectionClosed
 from ..frames import Close
-from .console import Console, Mark
-from .dialect import Command, Refused
+from .console import Console
+from .mode import Command, InvalidLine
+from .output import Mark
 
-__all__ = ["Commands", "is_command"]
-
-EMPTY: Mapping[str, Command] = {}
+__all__ = ["PromptCommands", "is_command"]
 
 KEYS = (
     ("//text", "send /text"),
-    ("Tab", "complete the name of a command"),
-    (
-        "Ctrl-C",
-        "clear the line; on an empty one close and leave, a second time drop the connection",
-    ),
-    ("Ctrl-D", "close and leave"),
+    ("Tab", "complete a command"),
+    ("Ctrl-C", "clear the line; on an empty line close and quit; again: drop the connection"),
+    ("Ctrl-D", "close and quit"),
 )
 
-SIGNS = {
-    Mark.RECEIVED: "a message that came",
-    Mark.SENT: "a message that you sent",
-    Mark.CONTROL: "a ping, or a close that you asked for",
-    Mark.STATUS: "how the connection stands",
-    Mark.PROBLEM: "what went wrong",
-    Mark.TRACE: "a step of the trace",
-}
+MARKS = (
+    (Mark.RECEIVED, "a received message"),
+    (Mark.SENT, "a message that you sent"),
+    (Mark.CONTROL, "a ping, or a close that you requested"),
+    (Mark.STATUS, "the state of the connection"),
+    (Mark.PROBLEM, "an error"),
+    (Mark.TRACE, "a step of the trace"),
+)
 
 
 def is_command(line: str) -> bool:
-    """Whether a line that was typed is no text to be sent."""
+    """Whether a typed line is a command and not a message."""
     return line.startswith("/") and not line.startswith("//")
 
 
-class Commands:
-    """Carries out a line that begins with a slash.
+class PromptCommands:
+    """Runs the commands, before there is a connection and with one.
 
     Args:
-        console: for what there is to show.
-        connection: that they are about; None while there is none yet.
-        close: starts the closing handshake, or ends the attempts to connect.
-        start_soon: runs what takes time, so that the prompt goes on.
-        more: commands of the dialect.
+        console: prints results.
         url: shown while there is no connection.
+        close: starts the closing handshake, or stops connecting.
+        start_soon: runs a task, so that the prompt stays responsive.
     """
 
     def __init__(
         self,
         console: Console,
-        connection: Connection[Any] | None,
+        url: str,
         close: Callable[[Close], object],
-        start_soon: Callable[[Callable[[], Awaitable[None]]], object] | None = None,
-        more: Mapping[str, Command] = EMPTY,
-        *,
-        url: str = "",
+        start_soon: Callable[[Callable[[], Awaitable[None]]], object],
     ) -> None:
         self._console = console
-        self._connection = connection
-        self._close_soon = close
-        self._start_soon = start_soon
         self._url = url
+        self._request_close = close
+        self._start_soon = start_soon
+        self._connection: Connection[Any] | None = None
+        self._set_table({})
+
+    def set_connection(self, connection: Connection[Any], commands: Mapping[str, Command]) -> None:
+        """Apply the commands to an open connection, and add others."""
+        self._connection = connection
+        self._set_table(commands)
+
+    def _set_table(self, more: Mapping[str, Command]) -> None:
         self._table: Mapping[str, Command] = {
-            "ping": Command("", "measure the round trip of a ping", self._ping),
+            "ping": Command("", "measure the round-trip time of a ping", self._ping),
             "close": Command("[CODE] [REASON]", "close the connection", self._close),
-            "status": Command("", "how the connection stands, and what it has done", self._status),
+            "status": Command("", "show the state and the statistics", self._status),
             "trace": Command("on|off", "print every step of the connection", self._trace),
             **more,
-            "quit": Command("", "close and leave, as Ctrl-D does; also /exit", self._quit),
+            "quit": Command("", "close and quit, like Ctrl-D; also /exit", self._quit),
             "exit": Command("", "", self._quit),
-            "help": Command("", "these lines", self._help),
+            "help": Command("", "show this help", self._help),
         }
-
-    @property
-    def names(self) -> Sequence[str]:
-        """What can be typed, such as ``"/ping"``."""
-        return [f"/{name}" for name in self._table]
+        self._console.completions = [f"/{name}" for name in self._table]
 
     async def run(self, line: str) -> None:
-        """Carry out ``/name words``.
+        """Run ``/name arguments``.
 
         Raises:
-            Refused: there is no such command, or it does not take these words.
+            InvalidLine: there is no such command, or its arguments are invalid.
         """
-        name, _, words = line.removeprefix("/").partition(" ")
+        name, _, arguments = line.removeprefix("/").partition(" ")
         command = self._table.get(name)
         if command is None:
-            if self._connection is None:
-                raise Refused(
-                    f"there is no command /{name} before there is a connection; see /help"
-                )
-            raise Refused(f"there is no command /{name}; /help lists them, //{name} sends /{name}")
-        words = words.strip()
-        if words and not command.usage:
-            raise Refused(f"/{name} takes nothing more, not {words!r}")
-        await command.run(words)
+            hint = f"/help lists them, //{name} sends /{name}" if self._connection else "see /help"
+            when = "" if self._connection else " before the connection is open"
+            raise InvalidLine(f"there is no command /{name}{when}; {hint}")
+        arguments = arguments.strip()
+        if arguments and not command.usage:
+            raise InvalidLine(f"/{name} takes no arguments, not {arguments!r}")
+        await command.run(arguments)
 
     async def _ping(self, _: str) -> None:
-        if self._connection is None or self._start_soon is None:
-            raise Refused("no pong: there is no connection yet")
+        if self._connection is None:
+            raise InvalidLine("no pong: not connected yet")
         self._start_soon(partial(self._measure, self._connection))
 
     async def _measure(self, connection: Connection[Any]) -> None:
         try:
             seconds = await connection.ping()
         except ConnectionClosed as error:
-            ours = isinstance(error.cause, LocalClose)
-            why = "the connection was closed before it came" if ours else "there is no connection"
-            await self._console.tell(Mark.STATUS if ours else Mark.PROBLEM, f"no pong: {why}")
+            if isinstance(error.cause, LocalClose):
+                text = "no pong: the connection was closed first"
+                await self._console.print_event(Mark.STATUS, text)
+            else:
+                await self._console.print_event(Mark.PROBLEM, "no pong: not connected")
         else:
-            await self._console.tell(Mark.CONTROL, f"pong after {seconds * 1000:.1f} ms")
+            text = f"pong after {seconds * 1000:.1f} ms"
+            await self._console.print_event(Mark.CONTROL, text)
 
     async def _quit(self, _: str) -> None:
-        self._close_soon(Close(1000))
+        self._request_close(Close(1000))
 
-    async def _close(self, words: str) -> None:
-        code, _, reason = words.partition(" ")
+    async def _close(self, arguments: str) -> None:
+        code, _, reason = arguments.partition(" ")
         try:
             frame = Close(int(code) if code else 1000, reason.strip())
         except ValueError as error:
-            text = str(error) if code.isdecimal() else f"a close code is a number, not {code!r}"
-            raise Refused(f"/close: {text}") from None
-        await self._console.tell(Mark.CONTROL, f"closing with {frame.code} {frame.reason}".strip())
-        self._close_soon(frame)
+            text = str(error) if code.isdecimal() else f"{code!r} is not a close code"
+            raise InvalidLine(f"/close: {text}") from None
+        text = f"closing with {frame.code} {frame.reason}".strip()
+        await self._console.print_event(Mark.CONTROL, text)
+        self._request_close(frame)
 
-    async def _trace(self, words: str) -> None:
-        if words not in ("on", "off"):
-            raise Refused(f"/trace takes on or off, not {words!r}")
+    async def _trace(self, arguments: str) -> None:
+        if arguments not in ("on", "off"):
+            raise InvalidLine(f"/trace takes on or off, not {arguments!r}")
         if self._connection is None:
-            raise Refused("/trace: there is no connection yet; --trace shows all of it")
-        self._connection.trace(words == "on")
-        await self._console.tell(Mark.CONTROL, f"the trace is {words}")
+            raise InvalidLine("/trace: not connected yet; use the option --trace")
+        self._connection.trace(arguments == "on")
+        await self._console.print_event(Mark.CONTROL, f"trace {arguments}")
 
     async def _status(self, _: str) -> None:
-        table = _table()
+        table = _grid()
         if self._connection is None:
             table.add_row("status", "connecting")
             table.add_row("url", redact_url(self._url))
         else:
             _add_status(table, self._connection)
-        await self._console.show(table)
+        await self._console.print_table(table)
 
     async def _help(self, _: str) -> None:
-        table = _table()
+        table = _grid()
         for name, command in self._table.items():
             if command.help:
                 table.add_row(f"/{name} {command.usage}".strip(), command.help)
-        for key, does in KEYS:
-            table.add_row(key, does)
-        for mark, means in SIGNS.items():
-            table.add_row(f"{mark.sign} ...", means)
-        await self._console.show(table)
+        for key, text in KEYS:
+            table.add_row(key, text)
+        for mark, text in MARKS:
+            table.add_row(f"{mark.sign} ...", text)
+        await self._console.print_table(table)
 
 
-def _table() -> Table:
-    """Two columns; what is long goes on in the next line, and nothing is cut."""
+def _grid() -> Table:
     table = Table.grid(padding=(0, 2))
-    table.add_column(overflow="fold")
-    table.add_column(overflow="fold")
+    for _ in range(2):
+        table.add_column(overflow="fold")  # wraps and cuts nothing
     return table
 
 

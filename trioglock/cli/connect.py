@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Unpack
 
 import click
 
-from .connecting import CarefulCommand, connect_options, connecting
-from .console import Shape, open_console
-from .conversation import Plan
-from .exits import EXIT_CODES
-from .messages import open_messages
-from .running import run_conversation
-from .values import seconds
+from ..client import ConnectOptions, connect
+from ..connection import Connection
+from ..frames import Data
+from .console import Console, open_console
+from .conversation import ConversationPlan, run_conversation
+from .mode import Command, InvalidLine, Mode
+from .options import EXIT_CODES, CarefulCommand, connect_arguments, session_options
+from .output import Mark, MessageFormat, format_binary, json_problem
 
-__all__ = ["command"]
+__all__ = ["MessageMode", "command", "open_messages"]
+
+MAX_QUEUE = 1000
+"""The number of messages that wait to be printed. While a connection closes, reading does not stop,
+and further messages are dropped."""
 
 EXAMPLES = """\b
 Examples:
@@ -28,24 +35,19 @@ Examples:
 @click.command("connect", cls=CarefulCommand, epilog=f"{EXIT_CODES}\n{EXAMPLES}")
 @click.argument("url")
 @click.option(
-    "--once", is_flag=True, help="Send the input, print the first message that comes, and leave."
-)
-@click.option(
-    "--wait",
-    metavar="SECONDS",
-    callback=seconds(zero=True),
-    help="How long to listen after the end of the input; inf for as long as the peer likes. By "
-    "default until nothing has come for a second, at most 10; with --once until a message comes.",
+    "--once",
+    is_flag=True,
+    help="Send the input, print the first message, and exit. --wait limits the time; the default "
+    "is no limit.",
 )
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="Lay out JSON that comes, with colours in a terminal, and send nothing that is no JSON.",
+    help="Indent received JSON, coloured in a terminal, and refuse to send anything else.",
 )
-@click.option("--raw", is_flag=True, help="Write binary messages as they are, not as digits.")
-@click.option("--no-history", is_flag=True, help="Neither read nor keep what was typed.")
-@connecting
+@click.option("--raw", is_flag=True, help="Write binary messages unchanged, not as digits.")
+@session_options
 def command(
     url: str,
     *,
@@ -58,22 +60,86 @@ def command(
 ) -> int:
     """Talk to the WebSocket server at URL.
 
-    In a terminal there is a prompt with a history, and messages appear above it: "<" was received,
-    ">" sent, "~" is a control frame, "*" tells how the connection stands and "!" what went wrong.
-    /help lists the commands of the prompt; a text that begins with a slash is typed with two.
-    Ctrl-D, /quit and Ctrl-C on an empty line close and leave; a second Ctrl-C drops the connection.
+    In a terminal there is a prompt with a history, and messages appear above it: "<" marks a
+    received message, ">" a sent one, "~" a control frame, "*" the state of the connection and "!"
+    an error. /help lists the commands; type //text to send /text. Ctrl-D, /quit, and Ctrl-C on an
+    empty line close and quit; a second Ctrl-C drops the connection.
 
-    Through pipes, each line of the input is a message. Only messages go to stdout, all else goes to
-    stderr. Binary messages are written "binary:" and their hexadecimal digits. After the end of the
-    input it listens for a while, see --wait; what comes until the connection is closed is printed.
+    Through pipes, each line of the input is a message. stdout gets messages only, stderr everything
+    else. A binary message is printed as "binary:" and its hexadecimal digits. After the end of the
+    input the command listens for a while, see --wait, and then until the connection is closed.
     """
-    shape = Shape(json=as_json, highlighted=as_json, raw=raw)
-    console = open_console(shape, None if no_history else "connect_history")
-    options = connect_options(url, given, has_prompt=console.has_prompt)
-    awaited = url if given["reconnect"] else None
+    message_format = MessageFormat(json=as_json, highlight=as_json, raw=raw)
+    console = open_console(message_format, None if no_history else "connect_history")
+    options = connect_arguments(url, given, has_prompt=console.has_prompt)
     return run_conversation(
         console,
-        Plan(wait=wait, once=once, awaited=awaited),
+        ConversationPlan(url=url, wait=wait, once=once, reconnect=given["reconnect"]),
         lambda: open_messages(url, console, json=as_json, **options),
         given["trace_file"],
     )
+
+
+class MessageMode(Mode):
+    """A line is a text message; binary messages are hexadecimal digits.
+
+    Args:
+        connection: an open connection.
+        console: shows sent binary messages.
+        json: refuse to send anything but JSON.
+    """
+
+    def __init__(self, connection: Connection[None], console: Console, *, json: bool) -> None:
+        super().__init__(connection)
+        self._console = console
+        self._json = json
+
+    @property
+    def commands(self) -> Mapping[str, Command]:
+        return {"binary": Command("HEX", "send bytes, such as /binary 00 ff", self._send_binary)}
+
+    async def send(self, line: str) -> None:
+        problem = json_problem(line) if self._json else None
+        if problem is not None:
+            raise InvalidLine(f"not sent, invalid JSON: {problem}")
+        await self.connection.send(line)
+
+    async def receive(self) -> Sequence[Data]:
+        batch: list[Data] = await self.connection.receive_batch()
+        return batch
+
+    async def _send_binary(self, digits: str) -> None:
+        try:
+            payload = bytes.fromhex(digits)
+        except ValueError:
+            payload = b""
+        if not payload:
+            raise InvalidLine("/binary takes pairs of hexadecimal digits, such as 00 ff")
+        await self.connection.send(payload)
+        await self._console.print_event(Mark.SENT, format_binary(payload))
+
+
+def open_messages(
+    url: str, console: Console, *, json: bool, **options: Unpack[ConnectOptions]
+) -> AbstractAsyncContextManager[MessageMode]:
+    """Open a connection for text and binary messages.
+
+    Args:
+        url: the server's address.
+        console: shows sent binary messages.
+        json: refuse to send anything but JSON.
+        options: of :func:`trioglock.connect`.
+
+    Raises:
+        InvalidURL, InvalidOption: at this call.
+        ConnectError: on entering the block.
+    """
+    options.setdefault("max_queue", MAX_QUEUE)
+    opening = connect(url, **options)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[MessageMode]:
+        async with opening as connection:
+            yield MessageMode(connection, console, json=json)
+
+    return opened()

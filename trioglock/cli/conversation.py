@@ -1,8 +1,8 @@
-"""The conversation: from the opening handshake to an exit code.
+"""A conversation: from the opening handshake to an exit code.
 
-Its tasks: one prints what is heard until the connection ends, and with that all is over. One reads
-lines until there are none, and then closes; what still comes is printed by the first. One waits
-for signals. Whoever wants to close starts a task for it, so that reading can be stopped meanwhile.
+One task prints what arrives until the connection ends, and with it the conversation. Another reads
+lines; at the end of the input it closes the connection, and what still arrives is printed. A third
+waits for signals. Closing has its own task, so that reading can be cancelled.
 """
 
 from __future__ import annotations
@@ -11,334 +11,357 @@ import itertools
 import math
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 
+import click
 import trio
 
 from .._redact import redact_text, redact_url
+from .._scope import open_scope
 from ..connection import Status
-from ..errors import ConnectError, ConnectionClosed, TrioglockError
+from ..errors import ConnectError, ConnectionClosed, InvalidOption, InvalidURL, TrioglockError
 from ..frames import Close, Data
-from .commands import Commands, is_command
-from .console import (
-    Console,
-    EndOfInput,
-    Interrupted,
-    Mark,
-    OutputClosed,
-    OutputFailed,
-    UnreadableInput,
-)
-from .dialect import Dialect, Refused
-from .early import WAITS, Early
-from .exits import FAILED, NOT_CONNECTED, OK, words_of_failure
+from .commands import PromptCommands, is_command
+from .console import Console, print_reconnects, print_trace
+from .mode import InvalidLine, Mode
+from .options import FAILED, NOT_CONNECTED, OK
+from .output import Mark, OutputClosed, OutputFailed, describe_failure, describe_unsent
+from .pipe import EndOfInput, UnreadableInput
+from .prompt import PromptInterrupted
 
-__all__ = ["Conversation", "Plan"]
+__all__ = ["Conversation", "ConversationPlan", "run_conversation"]
 
-QUIET = 1.0
-"""Seconds without a message after the end of the input, where nothing else is said..."""
+QUIET_TIME = 1.0
+"""By default a script ends after so many seconds without a message at the end of its input..."""
 
-PATIENCE = 10.0
-"""... and the most seconds to wait for that."""
+MAX_QUIET_WAIT = 10.0
+"""... and after so many seconds at the latest."""
 
-SECONDS_TO_ANSWER = 1.0
-"""To a Close frame, before a person is told what the program waits for."""
+CLOSE_HINT_DELAY = 1.0
+"""Seconds until a prompt shows how to drop a connection that does not close."""
 
-SECONDS_TO_PRINT = 2.0
-"""What is left of the output after a signal has ended the connection."""
+PRINT_TIMEOUT = 2.0
+"""Seconds to print the rest of the output after a signal."""
+
+QUEUED = " (queued until connected)"
+
+HANGUP = signal.Signals.__members__.get("SIGHUP")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How a conversation ends by itself.
+class ConversationPlan:
+    """When a conversation ends, and how it begins.
 
     Args:
-        wait: seconds to listen after the end of the input; None until it is quiet.
-        once: whether one message is all that is wanted.
-        opening: sent before the first line that is read.
-        awaited: the address, where attempts to connect go on for as long as it takes: then a
-            prompt is there at once.
+        url: the server's address, shown while connecting.
+        wait: seconds to listen after the end of the input; None until no message arrives.
+        once: end after one received message.
+        pushes: lines to send before the input.
+        reconnect: whether connecting may take long; then a prompt appears before the connection.
     """
 
+    url: str = ""
     wait: float | None = None
     once: bool = False
-    opening: Sequence[str] = ()
-    awaited: str | None = None
+    pushes: Sequence[str] = ()
+    reconnect: bool = False
 
 
 class Conversation:
-    """Holds one connection between a console and a peer.
+    """Connects a console to a peer.
 
     Args:
-        console: of who wants it.
-        plan: how it ends.
+        console: for input and output.
+        plan: when it ends.
     """
 
-    def __init__(self, console: Console, plan: Plan) -> None:
+    def __init__(self, console: Console, plan: ConversationPlan) -> None:
         self._console = console
         self._plan = plan
-        self._dialect: Dialect | None = None
-        self._opening = trio.CancelScope()
+        self._mode: Mode | None = None
+        self._commands = PromptCommands(console, plan.url, self.close, self._start_soon)
+        self._whole = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._tasks: trio.Nursery
-        self._outer: trio.Nursery
-        self._early: Early | None = None
+        self._sending = trio.Lock()
+        self._queued = list(plan.pushes)
         self._closing = False
-        self._silent = False
+        self._muted = False
         self._code = OK
-        self._signalled: int | None = None
+        self._signal_code: int | None = None
         self._answered = trio.Event()
-        self._heard_at = 0.0
-        self._failure: BaseException | None = None
+        self._received_at = 0.0
 
-    async def run(self, opening: AbstractAsyncContextManager[Dialect]) -> int:
-        """Connect, and talk until the end; the exit code."""
-        with trio.open_signal_receiver(*_signals()) as signals:
-            async with trio.open_nursery() as nursery:
-                self._outer = nursery
-                nursery.start_soon(self._watch, signals)
-                try:
-                    with self._opening:
-                        await self._whole(opening)
-                except Exception as error:  # noqa: BLE001 - raised again outside the nursery
-                    self._failure = error
-                nursery.cancel_scope.cancel()
-        if self._failure is not None:
-            raise self._failure
-        return self._code if self._signalled is None else self._signalled
+    async def run(self, opening: AbstractAsyncContextManager[Mode]) -> int:
+        """Connect and talk until the end; return the exit code."""
+        with trio.open_signal_receiver(*_handled_signals()) as signals:
+            async with open_scope() as nursery:
+                nursery.start_soon(self._watch_signals, signals)
+                with self._whole:
+                    await self._connect(opening, nursery)
+        return self._code if self._signal_code is None else self._signal_code
 
-    async def _whole(self, opening: AbstractAsyncContextManager[Dialect]) -> None:
+    async def _connect(
+        self, opening: AbstractAsyncContextManager[Mode], nursery: trio.Nursery
+    ) -> None:
+        prompt_first = self._plan.reconnect and self._console.has_prompt
         try:
-            async with self._reading_early(), opening as dialect:
-                await self._hold(dialect)
+            async with AsyncExitStack() as stack:
+                if prompt_first:
+                    await stack.enter_async_context(self._console.open_input())
+                    nursery.start_soon(self._read)
+                mode = await stack.enter_async_context(opening)
+                if not prompt_first:
+                    await stack.enter_async_context(self._console.open_input())
+                async with open_scope() as self._tasks:
+                    end = await self._talk(mode, nursery, is_reading=prompt_first)
+                await self._print_end(mode, end)
         except ConnectError as error:
-            await self._fail(words_of_failure(error), NOT_CONNECTED)
+            await self._fail(describe_failure(error), NOT_CONNECTED)
         except TrioglockError as error:
             await self._fail(redact_text(str(error)), FAILED)
 
-    @asynccontextmanager
-    async def _reading_early(self) -> AsyncIterator[None]:
-        """Show the prompt before there is a connection, where that may take long."""
-        if self._plan.awaited is None or not self._console.has_prompt:
-            yield
-            return
-        async with self._console.reading():
-            self._early = Early(
-                self._console,
-                self._plan.awaited,
-                self._leave,
-                lambda: self._interrupt(signal.SIGINT),
-            )
-            self._outer.start_soon(self._early.run)
-            try:
-                yield
-            finally:
-                self._early.stop()
+    async def _talk(self, mode: Mode, nursery: trio.Nursery, *, is_reading: bool) -> TrioglockError:
+        self._commands.set_connection(mode.connection, mode.commands)
+        await self._tasks.start(self._send_queued, mode)
+        if not is_reading:
+            nursery.start_soon(self._read)
+        end = await self._print_received(mode)
+        self._closing = True
+        self._reading.cancel()
+        return end
 
-    def _leave(self) -> None:
-        """Nobody waits for a connection any more."""
-        if self._dialect is None:
-            self._code = NOT_CONNECTED
-            waiting = len(self._early.lines) if self._early is not None else 0
-            unsent = f"; not sent: {waiting} of your messages" if waiting else ""
-            self._console.post(Mark.STATUS, f"no connection came about{unsent}")
-            self._opening.cancel()
-        else:
-            self.close(Close(1000))
+    def _start_soon(self, fn: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.start_soon(fn)
 
-    async def _hold(self, dialect: Dialect) -> None:
-        reading = self._console.reading() if self._early is None else nullcontext()
-        async with reading, trio.open_nursery() as self._tasks:
-            self._dialect = dialect
-            if self._console.has_prompt:
-                url = redact_url(dialect.connection.url)
-                await self._console.tell(Mark.STATUS, f"connected to {url}")
-            if self._early is not None:
-                await self._early.stopped()
-            self._tasks.start_soon(self._read, dialect)
-            end = await self._listen(dialect)
-            self._closing = True
-            self._tasks.cancel_scope.cancel()
-        await self._tell_end(end)
-
-    async def _fail(self, words: str, code: int) -> None:
+    async def _fail(self, text: str, code: int) -> None:
         self._code = code
-        if not self._silent:
-            await self._console.tell(Mark.PROBLEM, words)
+        if not self._muted:
+            await self._console.print_event(Mark.PROBLEM, text)
 
-    # Listening.
+    # Receiving.
 
-    async def _listen(self, dialect: Dialect) -> TrioglockError:
-        """Print what comes; how it ended."""
+    async def _print_received(self, mode: Mode) -> TrioglockError:
+        """Print messages until the end, and return its reason."""
         while True:
             try:
-                messages = await dialect.hear()
+                messages = await mode.receive()
             except TrioglockError as error:
                 return error
-            self._heard_at = trio.current_time()
-            await self._print(messages)
+            self._received_at = trio.current_time()
+            await self._print_messages(messages)
 
-    async def _print(self, messages: Sequence[Data]) -> None:
+    async def _print_messages(self, messages: Sequence[Data]) -> None:
         if self._plan.once:
             messages = () if self._answered.is_set() else messages[:1]
-        if self._silent or not messages:
+        if self._muted or not messages:
             return
         try:
-            await self._console.received(messages)
+            await self._console.print_messages(messages)
         except OutputClosed:
-            self._silent = True
+            self._muted = True
             self.close(Close(1000))
         except OutputFailed as error:
             await self._fail(f"stdout cannot be written: {error}", FAILED)
-            self._silent = True
+            self._muted = True
             self.close(Close(1000))
-        if not self._answered.is_set():
-            self._answered.set()
-            if self._plan.once and self._console.has_prompt:
-                self.close(Close(1000))
+        self._answered.set()
+        if self._plan.once and self._console.has_prompt:
+            self.close(Close(1000))
 
-    async def _tell_end(self, error: TrioglockError) -> None:
-        if self._silent:
+    async def _print_end(self, mode: Mode, error: TrioglockError) -> None:
+        if self._muted:
             return
-        assert self._dialect is not None
-        code, words = self._dialect.judge(error)
-        if self._plan.once and not (self._answered.is_set() or self._signalled or self._code):
-            code, words = FAILED, f"{words}; no answer came"
-        self._code = self._code or code or int(self._dialect.failed)
+        await self._console.close_input()
+        code, text = mode.describe_end(error)
+        if self._plan.once and not (self._answered.is_set() or self._signal_code or self._code):
+            code, text = FAILED, f"{text}; no answer was received"
+        self._code = self._code or code or int(mode.failed)
         if code != OK or self._console.has_prompt:
-            mark = Mark.STATUS if code == OK else Mark.PROBLEM
-            await self._console.tell(mark, words)
+            await self._console.print_event(Mark.STATUS if code == OK else Mark.PROBLEM, text)
 
-    # Reading.
+    # Reading and sending.
 
-    async def _read(self, dialect: Dialect) -> None:
+    async def _read(self) -> None:
+        """Read the input, before and after the connection opens."""
         with self._reading:
             try:
-                for line in self._plan.opening:
-                    await self._guard(self._say, line, "")
-                with suppress(EndOfInput):
-                    await self._read_lines(dialect)
-                await self._finish(dialect)
-            except Interrupted:
+                for number in itertools.count(1):
+                    await self._process(await self._console.next_line(), number)
+            except EndOfInput:
+                await self._finish()
+            except PromptInterrupted:
                 self._interrupt(signal.SIGINT)
             except UnreadableInput as error:
                 await self._fail(str(error), FAILED)
                 self.close(Close(1000))
-            except ConnectionClosed:
-                pass  # whoever listens tells it
 
-    async def _read_lines(self, dialect: Dialect) -> None:
-        commands = Commands(
-            self._console, dialect.connection, self.close, self._tasks.start_soon, dialect.commands
-        )
-        self._console.words = commands.names
-        for line in self._early.lines if self._early is not None else ():
-            await self._guard(self._say, line.removeprefix("/"), "")
-        for number in itertools.count(1):
-            line = await self._console.next_line()
-            if not self._console.has_prompt:
-                await self._guard(self._say, line, f"line {number}: ")
-            elif is_command(line):
-                await self._guard(commands.run, line, "")
+    async def _process(self, line: str, number: int) -> None:
+        if self._mode is None and self._console.has_prompt:
+            if is_command(line):
+                await self._attempt(self._commands.run, line)
             else:
-                await self._guard(self._say, line.removeprefix("/"), "")
+                line = line.removeprefix("/")
+                self._queued.append(line)
+                await self._console.print_event(Mark.SENT, line + QUEUED)
+            return
+        async with self._sending:
+            if not self._console.has_prompt:
+                await self._attempt(self._send, line, f"line {number}: ")
+            elif is_command(line):
+                await self._attempt(self._commands.run, line)
+            else:
+                await self._attempt(self._send, line.removeprefix("/"))
 
-    async def _say(self, line: str) -> None:
-        assert self._dialect is not None
-        waits = self._dialect.connection.status is Status.RECONNECTING
-        await self._dialect.say(line)
+    async def _send_queued(
+        self, mode: Mode, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Send the lines that were typed while connecting; everything typed later waits."""
+        async with self._sending:
+            self._mode = mode
+            task_status.started()
+            if self._console.has_prompt:
+                url = redact_url(mode.connection.url)
+                await self._console.print_event(Mark.STATUS, f"connected to {url}")
+            for line in self._queued:
+                await self._attempt(self._send, line)
+
+    async def _send(self, line: str) -> None:
+        assert self._mode is not None
+        is_waiting = self._mode.connection.status is Status.RECONNECTING
+        await self._mode.send(line)
         if self._console.has_prompt:
-            await self._console.tell(Mark.SENT, line + WAITS if waits else line)
+            await self._console.print_event(Mark.SENT, line + QUEUED if is_waiting else line)
 
-    async def _guard(self, act: Callable[[str], Awaitable[None]], line: str, where: str) -> None:
-        """Let a line be sent or carried out, and tell what is wrong with it."""
+    async def _attempt(
+        self, act: Callable[[str], Awaitable[None]], line: str, where: str = ""
+    ) -> None:
+        """Send or run a line, and print what is wrong with it."""
         try:
             await act(line)
         except ConnectionClosed:
-            raise
-        except (Refused, TrioglockError) as error:
+            pass  # the receiving task prints it
+        except (InvalidLine, TrioglockError) as error:
             if not self._console.has_prompt:
                 self._code = FAILED
-            await self._console.tell(Mark.PROBLEM, f"{where}{redact_text(str(error))}")
+            await self._console.print_event(Mark.PROBLEM, f"{where}{redact_text(str(error))}")
 
-    async def _finish(self, dialect: Dialect) -> None:
-        """The input has ended: wait for what answers it, and close."""
-        if not self._console.has_prompt:
-            await dialect.settle()
+    async def _finish(self) -> None:
+        """At the end of the input, wait for the answers of a script, and close."""
+        async with self._sending:
+            pass  # every line has been sent
+        if self._mode is not None and not self._console.has_prompt:
+            try:
+                await self._mode.drain()
+            except ConnectionClosed:
+                return
             if self._plan.once:
-                await self._wait_answer()
+                await self._wait_for_answer()
             elif self._plan.wait is not None:
                 await trio.sleep(self._plan.wait)
             else:
-                await self._wait_quiet()
+                await self._wait_for_quiet()
         self.close(Close(1000))
 
-    async def _wait_answer(self) -> None:
+    async def _wait_for_answer(self) -> None:
         seconds = math.inf if self._plan.wait is None else self._plan.wait
         with trio.move_on_after(seconds):
             await self._answered.wait()
             return
         await self._fail(f"no answer within {seconds:g} seconds", FAILED)
 
-    async def _wait_quiet(self) -> None:
-        self._heard_at = trio.current_time()
-        with trio.move_on_after(PATIENCE):
-            # A message only moves the deadline, and costs nothing.
-            while trio.current_time() < self._heard_at + QUIET:  # noqa: ASYNC110
-                await trio.sleep_until(self._heard_at + QUIET)
+    async def _wait_for_quiet(self) -> None:
+        self._received_at = trio.current_time()
+        with trio.move_on_after(MAX_QUIET_WAIT):
+            # A message only moves the deadline: it wakes nothing.
+            while trio.current_time() < self._received_at + QUIET_TIME:  # noqa: ASYNC110
+                await trio.sleep_until(self._received_at + QUIET_TIME)
 
     # Closing.
 
     def close(self, frame: Close) -> None:
-        """Start the closing handshake, once; what still comes is printed."""
-        if not self._closing:
+        """Start the closing handshake, or stop connecting."""
+        if self._mode is None:
+            self._code = NOT_CONNECTED
+            unsent = f"; {describe_unsent(len(self._queued))}" if self._queued else ""
+            self._console.print_event_nowait(Mark.STATUS, f"not connected{unsent}")
+            self._reading.cancel()
+            self._whole.cancel()
+        elif not self._closing:
             self._closing = True
             self._reading.cancel()
-            self._tasks.start_soon(self._close, frame)
+            self._tasks.start_soon(self._close, self._mode, frame)
 
-    async def _close(self, frame: Close) -> None:
-        assert self._dialect is not None
-        await self._console.stop_reading()
+    async def _close(self, mode: Mode, frame: Close) -> None:
+        await self._console.close_input()
         if self._console.has_prompt:
-            self._tasks.start_soon(self._tell_closing)
-        await self._dialect.connection.aclose(frame.code, frame.reason)
-        if self._signalled is not None:
-            self._hurry()
+            self._tasks.start_soon(self._print_close_hint)
+        await mode.connection.aclose(frame.code, frame.reason)
+        if self._signal_code is not None:
+            self._limit_printing()
 
-    async def _tell_closing(self) -> None:
-        await trio.sleep(SECONDS_TO_ANSWER)
-        await self._console.tell(Mark.STATUS, "closing; Ctrl-C again drops the connection")
+    async def _print_close_hint(self) -> None:
+        await trio.sleep(CLOSE_HINT_DELAY)
+        text = "closing; press Ctrl-C again to drop the connection"
+        await self._console.print_event(Mark.STATUS, text)
 
-    def _hurry(self) -> None:
-        """Whoever reads what is printed may stand still; a signal waits for that no longer."""
-        self._opening.deadline = trio.current_time() + SECONDS_TO_PRINT
+    def _limit_printing(self) -> None:
+        """After a signal, do not wait for a stopped reader of the output."""
+        self._whole.deadline = trio.current_time() + PRINT_TIMEOUT
 
-    async def _watch(self, signals: AsyncIterator[int]) -> None:
+    async def _watch_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             self._interrupt(number)
 
     def _interrupt(self, number: int) -> None:
-        """A signal, or Ctrl-C at the prompt: close; while closing, drop the connection."""
-        # As shells have it: 130 for Ctrl-C.
-        self._signalled = self._signalled or 128 + number
-        if self._dialect is None:
-            self._opening.cancel()
+        """Close after a signal or a typed Ctrl-C; drop the connection if it closes already."""
+        # Shells report a signal as 128 plus its number.
+        self._signal_code = self._signal_code or 128 + number
+        if self._mode is None:
+            self._reading.cancel()
+            self._whole.cancel()
         elif self._closing:
-            hangup = signal.Signals.__members__.get("SIGHUP")
-            first = self._signalled - 128
-            if number == hangup or (first == hangup and number == signal.SIGINT):
-                return  # the terminal is gone, and told so twice: nobody is impatient
-            self._dialect.connection.abort()
-            self._hurry()
+            hung_up = self._signal_code - 128 == HANGUP
+            if number == HANGUP or (hung_up and number == signal.SIGINT):
+                return  # a terminal that goes away may send several signals
+            self._mode.connection.abort()
+            self._limit_printing()
         else:
             self.close(Close(1000 if number == signal.SIGINT else 1001))
 
 
-def _signals() -> list[signal.Signals]:
-    """Those that end a conversation; a program started by ``nohup`` does not mind SIGHUP."""
-    taken = [signal.SIGINT, signal.SIGTERM]
-    hangup = signal.Signals.__members__.get("SIGHUP")
-    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
-        taken.append(hangup)
-    return taken
+def _handled_signals() -> list[signal.Signals]:
+    """Return SIGINT, SIGTERM, and SIGHUP unless ``nohup`` ignores it."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+        numbers.append(HANGUP)
+    return numbers
+
+
+def run_conversation(
+    console: Console,
+    plan: ConversationPlan,
+    open_mode: Callable[[], AbstractAsyncContextManager[Mode]],
+    trace_file: str | None,
+) -> int:
+    """Run a conversation and return the exit code.
+
+    Args:
+        console: for input and output.
+        plan: when it ends.
+        open_mode: called inside trio; opens the connection.
+        trace_file: for the trace, if it is not printed.
+
+    Raises:
+        click.UsageError: an option is invalid.
+    """
+
+    async def main() -> int:
+        return await Conversation(console, plan).run(open_mode())
+
+    with print_trace(console, trace_file), print_reconnects(console):
+        try:
+            return trio.run(main)
+        except (InvalidURL, InvalidOption) as error:
+            raise click.UsageError(str(error)) from None

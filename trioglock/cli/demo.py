@@ -1,4 +1,4 @@
-"""``trioglock demo``: the main job, end to end, on one machine."""
+"""``trioglock demo``: JSON messages through the hooks of a socket, against a local echo server."""
 
 from __future__ import annotations
 
@@ -21,37 +21,35 @@ from ..testing import MockServer, echo
 __all__ = ["Count", "Counter", "command", "demo"]
 
 STEPS = 20
+"""Lines of the progress bar outside of a terminal."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """The state of the demo's connection."""
+    """The state of the connection."""
 
     sent: int = 0
     received: int = 0
 
 
 class Counter(Socket[Count]):
-    """Turns messages into JSON and back, and counts them."""
+    """Encodes and decodes JSON, and counts messages."""
 
     def init_stream(self, info: ConnectionInfo) -> Count:
-        """Nothing counted yet."""
         return Count()
 
     def handle_send(self, message: Any, state: Count) -> tuple[str, Count]:
-        """Message in, frame out."""
         return json.dumps(message), replace(state, sent=state.sent + 1)
 
     def handle_receive(self, frame: Any, state: Count) -> tuple[Any, Count]:
-        """Frame in, message out."""
         return json.loads(frame), replace(state, received=state.received + 1)
 
 
 EXAMPLES = """\b
 Exit codes:
   0    every message came back
-  1    some did not
-  2    the command line makes no sense
+  1    some messages did not come back
+  2    invalid command line
   130  interrupted by Ctrl-C
 
 \b
@@ -61,26 +59,27 @@ Examples:
 """
 
 
-@click.command("demo", epilog=EXAMPLES, short_help="Count JSON messages against an echo server.")
+@click.command(
+    "demo", epilog=EXAMPLES, short_help="Exchange JSON messages with a local echo server."
+)
 @click.option(
     "--messages",
     type=click.IntRange(1),
     default=1000,
     show_default=True,
     metavar="N",
-    help="How many to send.",
+    help="The number of messages.",
 )
 def command(messages: int) -> int:
-    """Count JSON messages through the hooks of a Socket.
+    """Exchange JSON messages with a local echo server, and count them in hooks.
 
-    Starts an echo server on a free port of this machine, connects to it, sends messages and counts
-    what comes back. Needs no network.
+    The server listens on a free port of this machine; no network is needed.
     """
     return trio.run(demo, messages)
 
 
 async def demo(messages: int) -> int:
-    """Send ``messages`` through an embedded echo server; 0 if all came back."""
+    """Exchange messages with an embedded echo server; return 0 if all came back."""
     async with MockServer(echo) as server:
         print(f"echo server at {server.url}")
         async with connect(server.url, Counter(), proxy=None) as conn:
@@ -89,7 +88,9 @@ async def demo(messages: int) -> int:
             await _receive(conn, messages)
             seconds = time.perf_counter() - started
         print(f"final state: {conn.state}")
-        print(f"{messages} messages there and back in {seconds:.2f} s: {messages / seconds:,.0f}/s")
+        print(
+            f"{messages} messages sent and received in {seconds:.2f} s: {messages / seconds:,.0f}/s"
+        )
     return 0 if conn.state == Count(messages, messages) else 1
 
 
@@ -105,16 +106,16 @@ async def _receive(conn: Connection[Count], messages: int) -> None:
             *Progress.get_default_columns(), MofNCompleteColumn(), console=terminal
         ) as bar:
             task = bar.add_task("messages", total=messages)
-            async for number in _received(conn, messages):
+            async for number in _count(conn, messages):
                 bar.update(task, completed=number)
     else:
-        async for number in _received(conn, messages):
+        async for number in _count(conn, messages):
             done = number * STEPS // messages
             print(f"[{'#' * done}{'.' * (STEPS - done)}] {number} of {messages}", flush=True)
 
 
-async def _received(conn: Connection[Count], messages: int) -> AsyncIterator[int]:
-    """How many have come, at each step of the way."""
+async def _count(conn: Connection[Count], messages: int) -> AsyncIterator[int]:
+    """Receive messages; yield their number at each step of the progress bar."""
     for number in range(1, messages + 1):
         await conn.receive()
         if number * STEPS % messages < STEPS:

@@ -1,4 +1,4 @@
-"""The echo: a Socket that sends back what it gets, and a server of it in a process of its own."""
+"""The echo socket, and an echo server as a process."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ __all__ = ["Echo"]
 
 
 class Echo(Socket[None]):
-    """Sends back every message as it came."""
+    """Sends every message back unchanged."""
 
     def handle_receive(self, frame: Data, state: None) -> tuple[Reply, None]:
-        """The frame itself, text as text, binary as binary."""
         return Reply(frame), state
 
 
 async def main() -> None:
-    """Print the port of an echo server on 127.0.0.1, and serve until standard input ends.
+    """Print the port of an echo server on 127.0.0.1, and serve until stdin ends.
 
-    Ctrl-C at the terminal is for the program that has started this one.
+    SIGINT is ignored: Ctrl-C in a terminal is for the process that started this one.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     async with serve(Echo, "127.0.0.1", 0, max_size=None, shutdown_timeout=1) as server:

@@ -26,12 +26,11 @@ from ..errors import (
 from ..options import DialOptions
 from ..pubsub import publish
 from ..transports import check_url
-from .console import EndOfInput, UnreadableInput
-from .console.lines import Lines
-from .exits import words_of_end, words_of_failure
 from .live import PUBLISH, check_channel, check_token, is_loopback
+from .options import seconds
+from .output import describe_end, describe_failure
+from .pipe import EndOfInput, LineReader, UnreadableInput
 from .serve import TOKEN_VARIABLE
-from .values import seconds
 
 __all__ = ["command"]
 
@@ -166,10 +165,10 @@ def _describe_delivery(delivered: int | None) -> str:
 
 async def _publish_lines(publisher: Publisher, channel: str) -> int:
     """Publish each line of standard input when it arrives, and return how many there were."""
-    lines, count = Lines(sys.stdin), 0
+    lines, count = LineReader(sys.stdin), 0
     try:
         while True:
-            await publisher(channel, await lines.next())
+            await publisher(channel, await lines.next_line())
             count += 1
     except EndOfInput:
         return count
@@ -233,7 +232,7 @@ async def _open_server(
                 except trio.TooSlowError:
                     raise NotPublished(f"no response within {timeout:g} seconds") from None
                 except ConnectionClosed as error:
-                    raise NotPublished(printable(words_of_end(error))) from None
+                    raise NotPublished(printable(describe_end(error))) from None
 
             if connection.subprotocol != PUBLISH:
                 raise NotPublished(
@@ -243,9 +242,9 @@ async def _open_server(
     except HandshakeRefused as error:
         raise NotPublished(_describe_refusal(error)) from None
     except ConnectError as error:
-        raise NotPublished(printable(words_of_failure(error))) from None
+        raise NotPublished(printable(describe_failure(error))) from None
     except ConnectionClosed as error:
-        raise NotPublished(printable(words_of_end(error))) from None
+        raise NotPublished(printable(describe_end(error))) from None
 
 
 def _parse_response(frame: Any) -> int | None:
@@ -267,5 +266,5 @@ def _describe_refusal(error: HandshakeRefused) -> str:
     """The text of the response, unless it is a page."""
     text = error.body.decode(errors="replace").strip()
     if not text or not error.headers.get("Content-Type", "").startswith("text/plain"):
-        return printable(words_of_failure(error))
+        return printable(describe_failure(error))
     return f"{printable(text[:MAX_REASON])} ({error.status})"

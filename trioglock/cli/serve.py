@@ -23,7 +23,7 @@ from ..pubsub import Hub, RedisBroker
 from ..server import ServeOptions, Server, serve
 from .echo import Echo
 from .live import AccessRules, Endpoints, check_token, is_wildcard
-from .values import seconds
+from .options import seconds
 from .workers import end_line, run_workers
 
 __all__ = ["Settings", "command", "open_server"]

@@ -146,8 +146,8 @@ async def test_an_hour_of_heartbeats(
     async with open_client(server, Slow()):
         await server.broadcast("gossip", "A", "b", "c")
         await trio.sleep(3600)
-        beats = [one for one in server.received if one["event"] == "heartbeat"]
-        assert len(beats) == pytest.approx(241, abs=1)
+        heartbeats = [one for one in server.received if one["event"] == "heartbeat"]
+        assert len(heartbeats) == pytest.approx(241, abs=1)
         assert len(server.server.peers) == 1
 
 
@@ -253,7 +253,7 @@ async def test_wait_false_with_wrong_credentials(
 ) -> None:
     """The body is cancelled, and AuthenticationFailed comes out."""
     with pytest.raises(gossip.AuthenticationFailed):
-        async with open_client(server, wait=False, client_id="nobody"):
+        async with open_client(server, wait=False, client_id="unknown"):
             await trio.sleep_forever()
 
 
@@ -451,8 +451,8 @@ async def test_callbacks_may_use_the_client(
     async with open_client(server, recorder) as client:
         recorder.client = client
         await server.broadcast("gossip", "A", "a", "hi")
-        said = await server.expect("channels/send")
-        assert said["payload"] == {"channel": "gossip", "name": "Bot", "message": "HI"}
+        message = await server.expect("channels/send")
+        assert message["payload"] == {"channel": "gossip", "name": "Bot", "message": "HI"}
         assert answers[0].game == "A"
 
 
@@ -533,11 +533,11 @@ async def test_an_invalid_list_of_players(
 
 async def test_slow_callbacks(autojump_clock: MockClock, server: MockGossipServer) -> None:
     """max_callbacks calls wait; the oldest are dropped and counted."""
-    heard: list[str] = []
+    received: list[str] = []
 
     class Slow(Recorder):
         async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
-            heard.append(message.message)
+            received.append(message.message)
             await trio.sleep(10)
 
     async with open_client(server, Slow(), flags=(), max_callbacks=3) as client:
@@ -545,8 +545,8 @@ async def test_slow_callbacks(autojump_clock: MockClock, server: MockGossipServe
             await server.broadcast("gossip", "A", "a", str(number))
         await client.subscribe("testing")
         await after(100)
-        assert heard[-3:] == ["7", "8", "9"]
-        assert client.dropped == 10 - len(heard)
+        assert received[-3:] == ["7", "8", "9"]
+        assert client.dropped == 10 - len(received)
 
 
 # Cancellation.

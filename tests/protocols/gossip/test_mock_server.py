@@ -82,12 +82,12 @@ async def test_missed_heartbeats(autojump_clock: MockClock) -> None:
         connect(server.url, stream=server.open_stream) as conn,
     ):
         await ask(conn, "authenticate", **HELLO)
-        beats = 0
+        heartbeats = 0
         with pytest.raises(ConnectionClosed) as caught:
             while True:
-                beats += (await answer(conn))["event"] == "heartbeat"
+                heartbeats += (await answer(conn))["event"] == "heartbeat"
         assert caught.value.code == 4001
-        assert (beats, trio.current_time()) == (3, 45)
+        assert (heartbeats, trio.current_time()) == (3, 45)
 
 
 async def test_the_rate_limit(autojump_clock: MockClock) -> None:
@@ -149,7 +149,7 @@ async def test_control(autojump_clock: MockClock) -> None:
         await server.sign_in("A", "x")
         await server.sign_in("B", "y")
         await server.sign_out("A", "x")
-        await server.sign_out("A", "nobody")
+        await server.sign_out("A", "Unknown")
         assert {name: game.players for name, game in server.games.items()} == {"A": [], "B": ["y"]}
         assert await client.fetch_players("B") == ("y",)
         server.fail("channels/subscribe", "no")

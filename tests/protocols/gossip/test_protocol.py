@@ -118,8 +118,8 @@ async def test_heartbeats_are_answered_with_the_players(server: MockGossipServer
         await client.sign_in("Ann")
         await client.sign_out("Bob")
         await server.heartbeat()
-        beat = await server.expect("heartbeat")
-        assert beat["payload"] == {"players": ["Ann"]}
+        heartbeat = await server.expect("heartbeat")
+        assert heartbeat["payload"] == {"players": ["Ann"]}
         assert client.players == ("Ann",)
 
 
@@ -283,7 +283,7 @@ async def test_failed_tells(server: MockGossipServer) -> None:
             await client.tell("Bob", "ExVenture", "Eric", "psst")
         await client.sign_in("Bob")
         with pytest.raises(gossip.RequestFailed, match="receiving player offline"):
-            await client.tell("Bob", "ExVenture", "Nobody", "psst")
+            await client.tell("Bob", "ExVenture", "Unknown", "psst")
         with pytest.raises(gossip.RequestFailed, match="not supported") as caught:
             await client.tell("Bob", "Deaf", "Kim", "psst")
         assert isinstance(caught.value, gossip.RequestFailed)

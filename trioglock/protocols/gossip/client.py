@@ -124,7 +124,7 @@ class Client:
     async def sign_in(self, name: str, *, timeout: float | None = 10) -> None:
         """Announce that a player of this game is online.
 
-        With the flag ``players`` the other games are told immediately, otherwise with the next
+        With the flag ``players`` the announcement is sent immediately, otherwise with the next
         heartbeat.
 
         Args:

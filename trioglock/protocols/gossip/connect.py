@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from typing import Unpack
 
 import trio
 
-from ..._scope import is_cancelled, is_graceful, open_scope
+from ..._scope import is_cancelled, is_graceful, open_scope, scope_function
 from ...backoff import Backoff, is_transient
 from ...client import ConnectOptions
 from ...client import connect as client_connect
@@ -160,7 +160,7 @@ def _backoff(reconnect: bool | Backoff) -> Backoff | None:
     return BACKOFF if reconnect else None
 
 
-@asynccontextmanager
+@scope_function("gossip.connect(...)")
 async def _open(tasks: _Tasks, wait: bool) -> AsyncIterator[Client]:
     async with open_scope(
         finish=tasks.close,

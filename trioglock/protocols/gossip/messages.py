@@ -13,11 +13,14 @@ from ...errors import DecodeError, InvalidOption
 __all__ = [
     "Achievement",
     "ChannelMessage",
+    "Event",
     "Game",
     "Payload",
     "Tell",
     "check_channel",
     "check_text",
+    "event_name",
+    "failure_reason",
     "format_time",
     "get_names",
     "get_number",
@@ -28,7 +31,10 @@ __all__ = [
     "parse_game",
 ]
 
+Event: TypeAlias = Mapping[str, Any]
+"""A decoded event: a JSON object."""
 Payload: TypeAlias = Mapping[str, Any]
+"""The payload of an event."""
 
 _is_channel = re.compile(r"[A-Za-z_-]{3,15}").fullmatch
 
@@ -103,7 +109,7 @@ class Achievement:
     Args:
         title: its name.
         description: what to do for it.
-        points: its value in points.
+        points: its value, a number of points.
         display: whether it is shown before it is achieved.
         partial_progress: whether it is achieved in steps.
         total_progress: the number of steps; None without steps.
@@ -119,10 +125,33 @@ class Achievement:
     key: str = ""
 
 
-# Received payloads. Each function raises DecodeError if a field has the wrong type.
+# Received events. Each function raises DecodeError if a field has the wrong type.
 
 
-def get_payload(event: Mapping[str, Any]) -> Payload:
+def event_name(event: Any) -> str:
+    """Return the name of an event; "" for a failure without one, as the server sends them."""
+    if not isinstance(event, dict):
+        raise DecodeError(f"an event must be an object, not {event!r:.100}")
+    name = event.get("event")
+    if name is None and event.get("status") == "failure":
+        return ""
+    if not isinstance(name, str) or not name:
+        raise DecodeError(f"event must be a name, not {name!r:.100}")
+    return name
+
+
+def failure_reason(event: Event) -> tuple[str, Mapping[str, Any]]:
+    """Return the text of a failure, and the problems of each field."""
+    payload = event.get("payload")
+    errors = payload.get("errors") if isinstance(payload, dict) else None
+    errors = errors if isinstance(errors, dict) else {}
+    reason = event.get("error")
+    if not isinstance(reason, str):
+        reason = ", ".join(f"{name}: {what}" for name, what in errors.items()) or "it failed"
+    return reason, errors
+
+
+def get_payload(event: Event) -> Payload:
     """Return the payload of an event; empty if it has none."""
     payload = event.get("payload")
     if payload is None:

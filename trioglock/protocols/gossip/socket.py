@@ -18,6 +18,8 @@ from .callbacks import CallbackQueue
 from .errors import Offline, RequestFailed
 from .messages import (
     Payload,
+    event_name,
+    failure_reason,
     get_names,
     get_number,
     get_objects,
@@ -34,8 +36,6 @@ from .state import (
     authenticate,
     decide,
     disconnect,
-    event_name,
-    failure_reason,
     refuse,
 )
 

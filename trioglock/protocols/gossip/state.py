@@ -19,8 +19,10 @@ from ...hooks import Reconnect, Stop
 from ...routing import Router
 from .messages import (
     ChannelMessage,
+    Event,
     Game,
     Tell,
+    failure_reason,
     get_names,
     get_number,
     get_payload,
@@ -40,8 +42,6 @@ __all__ = [
     "authenticate",
     "decide",
     "disconnect",
-    "event_name",
-    "failure_reason",
     "refresh",
     "refuse",
     "without_channel",
@@ -176,7 +176,6 @@ class Notify:
 
 Effect: TypeAlias = Notify | dict[str, Any]
 Transition: TypeAlias = tuple[tuple[Effect, ...], ClientState]
-Event: TypeAlias = Mapping[str, Any]
 
 
 def _enter(status: ClientStatus, state: ClientState, **changes: Any) -> ClientState:
@@ -236,33 +235,6 @@ def refresh(state: ClientState) -> Transition:
 
 
 # Events of the server.
-
-
-def event_name(event: Any) -> str:
-    """Return the name of an event; "" for a failure without one, as the server sends them.
-
-    Raises:
-        DecodeError: it is not an event.
-    """
-    if not isinstance(event, dict):
-        raise DecodeError(f"an event must be an object, not {event!r:.100}")
-    name = event.get("event")
-    if name is None and event.get("status") == "failure":
-        return ""
-    if not isinstance(name, str) or not name:
-        raise DecodeError(f"event must be a name, not {name!r:.100}")
-    return name
-
-
-def failure_reason(event: Event) -> tuple[str, Mapping[str, Any]]:
-    """Return the text of a failure, and the problems of each field."""
-    payload = event.get("payload")
-    errors = payload.get("errors") if isinstance(payload, dict) else None
-    errors = errors if isinstance(errors, dict) else {}
-    reason = event.get("error")
-    if not isinstance(reason, str):
-        reason = ", ".join(f"{name}: {what}" for name, what in errors.items()) or "it failed"
-    return reason, errors
 
 
 def refuse(name: str, event: Event, state: ClientState) -> Transition:

@@ -1,4 +1,4 @@
-"""A real terminal, driven by tmux: keys in, the screen as text out."""
+"""A real terminal in tmux: a test presses keys and reads the screen."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ from tests.scripts import ROOT
 
 __all__ = ["Terminal", "needs_tmux", "terminal"]
 
-needs_tmux = pytest.mark.skipif(
-    shutil.which("tmux") is None, reason="tmux is not installed: nothing to type into"
-)
+needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
 
 class Terminal:
-    """One window of a tmux server of its own.
+    """A window in a separate tmux server.
 
     Args:
-        folder: of its socket.
-        home: where programs keep their state.
+        folder: of the socket.
+        home: the folder of programs' state.
     """
 
     def __init__(self, folder: str, home: Path) -> None:
@@ -49,12 +47,12 @@ class Terminal:
         await self._tmux("-f", "/dev/null", "new-session", "-d", *size, "-c", str(ROOT), "sh")
 
     async def run(self, *arguments: str, before: str = "", after: str = "") -> None:
-        """Run a command of trioglock; its exit code is shown at the end.
+        """Run trioglock; the shell prints the exit code at the end.
 
         Args:
             arguments: of trioglock.
-            before: what the shell reads before the command, such as ``NO_COLOR=1``.
-            after: what it reads behind it, such as a redirection.
+            before: shell text before the command, such as ``NO_COLOR=1``.
+            after: shell text after it, such as a redirection.
         """
         words = " ".join(shlex.quote(word) for word in (*COMMAND, *arguments))
         line = f"clear; {before} {words} {after}; echo exit code $?"
@@ -62,12 +60,12 @@ class Terminal:
         await self.press("Enter")
 
     async def type(self, text: str) -> None:
-        """Type a text, and Enter."""
+        """Type a text and Enter."""
         await self._tmux("send-keys", "-l", text)
         await self.press("Enter")
 
     async def press(self, *keys: str) -> None:
-        """Press keys, as tmux names them."""
+        """Press keys by their tmux names."""
         await self._tmux("send-keys", *keys)
 
     async def resize(self, width: int, height: int) -> None:
@@ -75,11 +73,11 @@ class Terminal:
         await self._tmux("resize-window", "-x", str(width), "-y", str(height))
 
     async def screen(self, *, colours: bool = False) -> str:
-        """What is on it, without empty lines at the end."""
+        """Return the text on the screen without empty lines at the end."""
         return (await self._tmux("capture-pane", "-p", *(["-e"] if colours else []))).rstrip()
 
     async def shows(self, wanted: str | Callable[[list[str]], object]) -> list[str]:
-        """Wait until a line is on the screen, or until a function finds its lines good."""
+        """Wait for a line, or for a function of all lines to be true; return the lines."""
         screen = ""
         with trio.move_on_after(SECONDS):
             while True:
@@ -88,16 +86,16 @@ class Terminal:
                 if wanted in lines if isinstance(wanted, str) else wanted(lines):
                     return lines
                 await trio.sleep(0.05)
-        raise AssertionError(f"{wanted!r} is not to be seen:\n{screen}")
+        raise AssertionError(f"{wanted!r} did not appear:\n{screen}")
 
     async def close(self) -> None:
-        """End tmux, and with it all that runs in it."""
+        """End tmux and the programs in it."""
         await self._tmux("kill-server")
 
 
 @asynccontextmanager
 async def terminal(home: Path, width: int = 80, height: int = 24) -> AsyncIterator[Terminal]:
-    """A terminal for the time of a block."""
+    """Open a terminal during a block."""
     # The path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix="tmux") as folder:
         terminal = Terminal(folder, home)

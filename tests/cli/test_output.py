@@ -1,0 +1,158 @@
+"""The exit code and the description of each end of a connection."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+
+import pytest
+import trio
+
+from trioglock import (
+    Aborted,
+    Close,
+    ConnectFailed,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionLost,
+    Disconnect,
+    HandshakeFailed,
+    HeartbeatTimeout,
+    HookError,
+    LocalClose,
+    ProtocolViolation,
+    ReconnectFailed,
+    RemoteClose,
+)
+from trioglock.cli.output import (
+    OutputClosed,
+    OutputFailed,
+    OutputStream,
+    describe_end,
+    describe_failure,
+    end_code,
+    json_problem,
+)
+
+REFUSED = ConnectFailed("refused by ws://al:pw@host/?token=abc")
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "text"),
+    [
+        (RemoteClose(code=1000, reason="bye"), 0, "closed by the peer: 1000 bye"),
+        (RemoteClose(code=1001), 0, "closed by the peer: 1001"),
+        (RemoteClose(code=1005), 1, "closed by the peer without a code"),
+        (RemoteClose(code=4000), 1, "closed by the peer: 4000"),
+        (LocalClose(), 0, "closed: 1000"),
+        (LocalClose(code=4000, reason="so"), 0, "closed: 4000 so"),
+        (LocalClose(clean=False), 1, "closed: 1000; the peer did not answer"),
+        (
+            ProtocolViolation(code=1009, reason="too big"),
+            1,
+            "protocol violation by the peer: 1009",
+        ),
+        (ConnectionLost(), 1, "connection lost: the stream ended without a Close frame"),
+        (ConnectionLost(error=OSError("reset")), 1, "connection lost: reset"),
+        (HeartbeatTimeout(silence=20), 1, "connection lost: the peer sent nothing for 20 seconds"),
+        (
+            HeartbeatTimeout(silence=60, writing=True),
+            1,
+            "connection lost: the peer read nothing for 60 sec",
+        ),
+        (HandshakeFailed(error=REFUSED), 1, "could not connect: refused by ws://host/?token="),
+        (HookError(error=ValueError("odd")), 1, "a hook or task failed: "),
+        (Aborted(), 1, "aborted without a closing handshake"),
+        (None, 1, "closed"),
+    ],
+)
+def test_ends(reason: Disconnect | None, code: int, text: str) -> None:
+    """The code is 0 if the peer closes with 1000 or 1001, or confirms our close."""
+    error = ConnectionClosed(None, None, reason)
+    assert end_code(error) == code
+    assert describe_end(error).startswith(text)
+    assert "abc" not in describe_end(error)
+
+
+def test_unsent_messages() -> None:
+    """The code is 1 if messages were not sent."""
+    error = ConnectionClosed(Close(1000), None, RemoteClose(code=1000), ["one", "two"])
+    assert end_code(error) == 1
+    assert describe_end(error) == "closed by the peer: 1000; 2 messages were not sent"
+    error = ConnectionClosed(Close(1000), None, RemoteClose(code=1000), ["one"])
+    assert describe_end(error) == "closed by the peer: 1000; 1 message was not sent"
+
+
+def test_giving_up() -> None:
+    """After a connection and before the first one."""
+    attempts = [HandshakeFailed(error=REFUSED)] * 10
+    error = ConnectionClosedError(None, None, RemoteClose(code=1001))
+    error.__cause__ = ReconnectFailed(attempts)
+    assert end_code(error) == 1
+    assert describe_end(error) == "closed by the peer: 1001; gave up after 10 attempts"
+    text = describe_failure(ReconnectFailed(attempts))
+    assert text.startswith("gave up after 10 attempts; could not connect: refused by ws://host/?")
+    assert describe_failure(ReconnectFailed([])) == "gave up after 0 attempts"
+
+
+def test_failed_connections() -> None:
+    """The prefix appears once, and no secrets."""
+    assert (
+        describe_failure(ConnectFailed("host:1: refused")) == "could not connect: host:1: refused"
+    )
+    assert describe_failure(REFUSED).startswith("could not connect: refused by ws://host/?token=")
+    assert "abc" not in describe_failure(ValueError("ws://host/?token=abc"))
+
+
+async def test_a_stream_without_a_descriptor() -> None:
+    """It is written to as text."""
+    stream = io.StringIO()
+    await OutputStream(stream).write("ü\n".encode())
+    assert stream.getvalue() == "ü\n"
+
+
+async def test_a_missing_stream() -> None:
+    """A process may have no stdout."""
+    with pytest.raises(OutputClosed):
+        await OutputStream(None).write(b"x")
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(errno.EIO, OutputClosed), (errno.ENOSPC, OutputFailed)]
+)
+async def test_write_errors(
+    number: int, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that has gone is closed; any other failure has the system's message."""
+
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    stream = OutputStream(sys.__stdout__)
+    monkeypatch.setattr("trioglock.cli.output.os.write", fail)
+    with pytest.raises(error) as raised:
+        await stream.write(b"x")
+    assert str(raised.value) == ("" if error is OutputClosed else os.strerror(number))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes cannot be made non-blocking")
+async def test_a_non_blocking_output() -> None:
+    """Another process may have made a pipe non-blocking."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with os.fdopen(write, "w") as stream:
+        async with trio.open_nursery() as nursery:
+            data = b"x" * 200_000
+            nursery.start_soon(OutputStream(stream).write, data)
+            async with trio.lowlevel.FdStream(read) as source:
+                received = b""
+                while len(received) < len(data):
+                    received += await source.receive_some(2**16)
+    assert received == data
+
+
+def test_json_of_several_lines() -> None:
+    """The problem names the line."""
+    assert json_problem('{\n"a": }') == "Expecting value at line 2, column 6"

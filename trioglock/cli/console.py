@@ -1,0 +1,226 @@
+"""The console: input and output of a conversation, at a prompt or through pipes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+import click
+from prompt_toolkit.utils import is_dumb_terminal
+from rich.console import RenderableType
+
+from ..frames import Data
+from ..telemetry import (
+    ConnectAttemptFailed,
+    Connected,
+    Event,
+    EventListener,
+    LinkClosed,
+    ReconnectScheduled,
+    listen,
+)
+from .history import open_history
+from .output import (
+    Mark,
+    MessageFormat,
+    OutputClosed,
+    OutputFailed,
+    OutputStream,
+    Renderer,
+    describe_failure,
+)
+from .pipe import LineReader
+from .prompt import Prompt
+
+__all__ = ["Console", "open_console", "print_reconnects", "print_trace"]
+
+_SHOWN_DELAY = 0.05
+"""The shortest delay in seconds that a reconnect message mentions."""
+
+
+class Console:
+    """Reads lines; prints messages and events.
+
+    With a prompt, everything appears above it, messages with a mark; if stdout is not the terminal
+    of the prompt, messages go to stdout unchanged. Without a prompt, stdout gets messages only and
+    stderr everything else.
+
+    Args:
+        message_format: of received messages.
+        terminal: the stream that shows a prompt; None for no prompt.
+        history: the name of the prompt's history file; None saves nothing.
+    """
+
+    def __init__(
+        self, message_format: MessageFormat, terminal: TextIO | None, history: str | None
+    ) -> None:
+        self.has_prompt: bool = terminal is not None
+        self.completions: Sequence[str] = ()
+        self._format = message_format
+        self._history_name = history
+        self._messages_above_prompt = terminal is not None and terminal is sys.stdout
+        self._input = LineReader(sys.stdin)
+        self._output = OutputStream(sys.stdout)
+        self._renderer = Renderer(sys.stdout, message_format)
+        self._events = OutputStream(terminal or sys.stderr)
+        self._event_renderer = Renderer(terminal or sys.stderr, message_format)
+        self._prompt: Prompt | None = None
+
+    @asynccontextmanager
+    async def open_input(self) -> AsyncIterator[None]:
+        """Show the prompt for the time of a block."""
+        if not self.has_prompt:
+            yield
+            return
+        history, problem = open_history(self._history_name)
+        if problem:
+            await self.print_event(Mark.PROBLEM, problem)
+        self._prompt = Prompt("> ", history, lambda: self.completions)
+        self._prompt.start()
+        try:
+            yield
+        finally:
+            await self._prompt.end()
+
+    async def close_input(self) -> None:
+        """Remove the prompt before the end of the block."""
+        if self._prompt is not None:
+            await self._prompt.end()
+
+    async def next_line(self) -> str:
+        """Return the next line of the input.
+
+        Raises:
+            EndOfInput: there are no more lines.
+            PromptInterrupted: Ctrl-C was typed.
+            UnreadableInput: the input cannot be read.
+        """
+        if self._prompt is not None:
+            return await self._prompt.next_line()
+        return await self._input.next_line()
+
+    async def print_messages(self, messages: Sequence[Data]) -> None:
+        """Print received messages.
+
+        Raises:
+            OutputClosed: the reader of the output has gone.
+            OutputFailed: the output cannot be written.
+        """
+        if self._messages_above_prompt:
+            texts = map(self._renderer.message, messages)
+            await self._print("".join(self._renderer.event(Mark.RECEIVED, text) for text in texts))
+        elif self._renderer.is_terminal:
+            texts = map(self._renderer.message, messages)
+            await self._output.write("".join(map(self._renderer.plain, texts)).encode())
+        else:
+            await self._output.write(b"".join(map(self._format.to_line, messages)))
+
+    async def print_event(self, mark: Mark, content: str) -> None:
+        """Print anything else; failures are ignored."""
+        with suppress(OutputClosed, OutputFailed):
+            await self._print(self._event_renderer.event(mark, content))
+
+    async def print_table(self, content: RenderableType) -> None:
+        """Print several lines without a mark; failures are ignored."""
+        with suppress(OutputClosed, OutputFailed):
+            await self._print(self._event_renderer.plain(content))
+
+    def print_event_nowait(self, mark: Mark, content: str) -> None:
+        """Do the same as :meth:`print_event` from synchronous code."""
+        text = self._event_renderer.event(mark, content)
+        if self._prompt is None or not self._prompt.print_nowait(text):
+            with suppress(OSError):
+                self._events.write_blocking(text.encode())
+
+    async def _print(self, text: str) -> None:
+        if self._prompt is None or not await self._prompt.print(text):
+            await self._events.write(text.encode())
+
+
+def open_console(message_format: MessageFormat, history: str | None) -> Console:
+    """Return a console with a prompt if input and output are a terminal that can show one.
+
+    Args:
+        message_format: of received messages.
+        history: the name of the prompt's history file; None saves nothing.
+
+    Raises:
+        click.UsageError: raw bytes would be written to a terminal.
+    """
+    terminals = [stream for stream in (sys.stdout, sys.stderr) if _is_terminal(stream)]
+    if message_format.raw and sys.stdout in terminals:
+        raise click.UsageError("--raw writes bytes unchanged: redirect stdout to a file or a pipe")
+    has_prompt = _is_terminal(sys.stdin) and terminals and not is_dumb_terminal()
+    return Console(message_format, terminals[0] if has_prompt else None, history)
+
+
+def _is_terminal(stream: object) -> bool:
+    isatty = getattr(stream, "isatty", None)
+    return isatty is not None and bool(isatty())
+
+
+class _TraceHandler(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print_event_nowait(Mark.TRACE, self.format(record))
+
+
+@contextmanager
+def print_trace(console: Console, file: str | None) -> Iterator[None]:
+    """Print the trace of connections on a console, or write it to a file, during a block.
+
+    Raises:
+        click.UsageError: the file cannot be written.
+    """
+    handler: logging.Handler
+    if file is None:
+        handler = _TraceHandler(console)
+    else:
+        try:
+            # It contains messages, which other users must not read.
+            Path(file).touch(mode=0o600)
+            handler = logging.FileHandler(file, mode="w", encoding="utf-8")
+        except OSError as error:
+            raise click.UsageError(f"--trace-file: {file}: {error.strerror}.") from None
+        line = "%(asctime)s.%(msecs)03d %(message)s"
+        handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S"))
+    logger = logging.getLogger("trioglock.trace")
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+        handler.close()
+
+
+def print_reconnects(console: Console) -> EventListener:
+    """Print losses, failed attempts and reconnects during a block."""
+    reason = ""
+
+    def handle(event: Event) -> None:
+        nonlocal reason
+        match event:
+            case ConnectAttemptFailed(error=error):
+                reason = describe_failure(error)
+            case LinkClosed():
+                reason = str(event.reason)
+            case ReconnectScheduled(delay=delay):
+                soon = delay < _SHOWN_DELAY
+                when = "reconnecting now" if soon else f"next attempt in {delay:.1f} s"
+                text = f"{reason}; {when}" if reason else when
+                console.print_event_nowait(Mark.STATUS, text)
+            case Connected(upgrade=upgrade) if upgrade > 1:
+                console.print_event_nowait(Mark.STATUS, "reconnected")
+            case _:
+                pass
+
+    return listen(handle, ConnectAttemptFailed, LinkClosed, ReconnectScheduled, Connected)

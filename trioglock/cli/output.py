@@ -1,0 +1,272 @@
+"""Output: how messages and events look, and how they are written.
+
+A terminal shows a mark before each line and escapes control characters, so that a peer cannot
+control it. A pipe gets messages as they are.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import select
+from dataclasses import dataclass
+from enum import Enum
+from typing import NoReturn, TextIO
+
+import trio
+from rich.console import Console as RichConsole
+from rich.console import RenderableType
+from rich.highlighter import JSONHighlighter
+from rich.text import Text
+
+from ..disconnect import HandshakeFailed, LocalClose, RemoteClose
+from ..errors import ConnectionClosed, ReconnectFailed
+from ..frames import Data
+from .options import FAILED, OK
+
+__all__ = [
+    "BINARY",
+    "Mark",
+    "MessageFormat",
+    "OutputClosed",
+    "OutputFailed",
+    "OutputStream",
+    "Renderer",
+    "describe_end",
+    "describe_failure",
+    "describe_unsent",
+    "descriptor_of",
+    "end_code",
+    "format_binary",
+    "json_problem",
+]
+
+_INDENT = "  "
+"""Before the continuation lines of a message, so that none looks like a line with a mark."""
+
+# A reader that has gone, or a terminal that has.
+_GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET})
+
+
+class OutputClosed(Exception):
+    """The reader of the output has gone."""
+
+
+class OutputFailed(Exception):
+    """The output cannot be written; the text is the system's error message."""
+
+
+class Mark(Enum):
+    """The character and the style at the beginning of a line."""
+
+    RECEIVED = ("<", "green")
+    SENT = (">", "cyan")
+    CONTROL = ("~", "magenta")
+    STATUS = ("*", "blue")
+    PROBLEM = ("!", "bold red")
+    TRACE = (":", "bright_black")
+
+    @property
+    def sign(self) -> str:
+        """One character."""
+        return self.value[0]
+
+    @property
+    def style(self) -> str:
+        """A style of rich."""
+        return self.value[1]
+
+
+BINARY = "binary:"
+"""The beginning of a binary message that is printed as text."""
+
+
+def format_binary(payload: bytes) -> str:
+    """Return a binary message as text, such as ``binary:00ff``."""
+    return BINARY + payload.hex()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageFormat:
+    """How received messages are printed.
+
+    Args:
+        json: indent messages that are JSON.
+        highlight: colour JSON in a terminal.
+        raw: write binary messages unchanged.
+    """
+
+    json: bool = False
+    highlight: bool = False
+    raw: bool = False
+
+    def to_text(self, message: Data) -> str:
+        """Return the text of a message."""
+        if not isinstance(message, str):
+            return format_binary(message)
+        if self.json:
+            try:
+                return json.dumps(json.loads(message), indent=2, ensure_ascii=False)
+            except (ValueError, RecursionError):
+                pass  # not JSON, or more digits than Python converts
+        return message
+
+    def to_line(self, message: Data) -> bytes:
+        """Return the bytes that a pipe gets, with the line end."""
+        if self.raw and isinstance(message, bytes):
+            return message
+        return self.to_text(message).encode() + b"\n"
+
+
+class Renderer:
+    """Renders text for one stream, in colours if it is a terminal that has them.
+
+    Args:
+        stream: ``sys.stdout`` or ``sys.stderr``; None if the process has none. ``NO_COLOR`` is
+            respected. The stream is not written to: a terminal that is stopped would block.
+        message_format: of received messages.
+    """
+
+    def __init__(self, stream: TextIO | None, message_format: MessageFormat) -> None:
+        self.is_terminal: bool = stream is not None and stream.isatty()
+        self._format = message_format
+        self._highlighter = JSONHighlighter()
+        self._rich = RichConsole(
+            file=io.StringIO(),
+            force_terminal=self.is_terminal,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
+
+    def event(self, mark: Mark, content: str | Text) -> str:
+        """Render a line with a mark, with its line end."""
+        text = Text(_escape(content)) if isinstance(content, str) else content
+        text = Text(f"\n{_INDENT}").join(text.split("\n", allow_blank=True))
+        return self.plain(Text.assemble((mark.sign, mark.style), " ", text))
+
+    def message(self, message: Data) -> Text:
+        """Render a received message, without a mark."""
+        text = Text(_escape(self._format.to_text(message)))
+        if self._format.highlight:
+            self._highlighter.highlight(text)
+        return text
+
+    def plain(self, content: RenderableType) -> str:
+        """Render without a mark. Long lines wrap and are never cut."""
+        with self._rich.capture() as capture:
+            self._rich.print(content, soft_wrap=isinstance(content, Text | str))
+        return capture.get()
+
+
+def _escape(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+class OutputStream:
+    """Writes to a standard stream in a thread, so that a slow reader blocks only its writers.
+
+    Python's buffers are bypassed: an abandoned thread must not hold their locks.
+
+    Args:
+        stream: ``sys.stdout`` or ``sys.stderr``; None if the process has none. An object without
+            a descriptor is written to as text.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._lock = trio.Lock()
+
+    async def write(self, data: bytes) -> None:
+        """Write all of ``data``; a cancelled call may have written a part.
+
+        Raises:
+            OutputClosed: the reader has gone.
+            OutputFailed: it cannot be written, such as to a full disk.
+        """
+        async with self._lock:
+            try:
+                await trio.to_thread.run_sync(self.write_blocking, data, abandon_on_cancel=True)
+            except OSError as error:
+                if error.errno in _GONE:
+                    raise OutputClosed from None
+                raise OutputFailed(error.strerror or str(error)) from None
+
+    def write_blocking(self, data: bytes) -> None:
+        """Write in this thread; raises OSError."""
+        if self._stream is None:
+            raise OSError(errno.EBADF, "closed")
+        descriptor = descriptor_of(self._stream)
+        if descriptor is None:
+            self._stream.write(data.decode(errors="replace"))
+            return
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:  # another process has made it non-blocking
+                select.select([], [descriptor], [])
+
+
+def descriptor_of(stream: TextIO | None) -> int | None:
+    """Return the descriptor of a standard stream; None if it has none."""
+    if stream is None:
+        return None
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
+
+
+def json_problem(text: str) -> str | None:
+    """Return why and where ``text`` is not JSON (RFC 8259); None if it is."""
+    try:
+        # Numbers are not converted: Python limits their digits, JSON does not.
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if "\n" in text else ""
+        return f"{error.msg} at {line}column {error.colno}"
+    except ValueError as error:
+        name = str(error)
+        return f"{name} is not JSON at column {text.index(name) + 1}"
+    except RecursionError:
+        return "nested too deeply"
+    return None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def end_code(error: ConnectionClosed) -> int:
+    """Return the exit code for the end of a connection."""
+    match error.cause:
+        case LocalClose(clean=clean):
+            ok = clean
+        case RemoteClose(code=code):
+            ok = code in (1000, 1001)
+        case _:
+            ok = False
+    return OK if ok and not error.unsent and error.__cause__ is None else FAILED
+
+
+def describe_end(error: ConnectionClosed) -> str:
+    """Describe the end of a connection in one line."""
+    text = "closed" if error.cause is None else str(error.cause)
+    if isinstance(error.__cause__, ReconnectFailed):
+        text += f"; gave up after {len(error.__cause__.attempts)} attempts"
+    return f"{text}; {describe_unsent(len(error.unsent))}" if error.unsent else text
+
+
+def describe_unsent(count: int) -> str:
+    """Describe the number of messages that were not sent."""
+    return "1 message was not sent" if count == 1 else f"{count} messages were not sent"
+
+
+def describe_failure(error: Exception) -> str:
+    """Describe in one line why a connection could not be opened."""
+    return str(error if isinstance(error, ReconnectFailed) else HandshakeFailed(error=error))

@@ -1,0 +1,95 @@
+"""LineReader of an input without a prompt: a file, a pipe, or a simple terminal."""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TextIO
+
+import trio
+
+from .output import descriptor_of
+
+__all__ = ["EndOfInput", "LineReader", "UnreadableInput"]
+
+_CHUNK = 2**16
+
+MAX_LINE = 2**26
+"""Maximum size of a line in bytes."""
+
+
+class EndOfInput(Exception):
+    """There are no more lines: the end of a pipe, or Ctrl-D."""
+
+
+class UnreadableInput(Exception):
+    """The input cannot be read; the text is the reason."""
+
+
+class LineReader:
+    """Reads lines from a file, a pipe or a terminal.
+
+    A thread reads the descriptor and bypasses Python's buffers: a terminal must not become
+    non-blocking for all processes that share it, and an abandoned thread must not hold a lock.
+
+    Args:
+        stream: ``sys.stdin``; None if the process has none. An object without a descriptor has no
+            lines.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._descriptor = descriptor_of(stream)
+        self._complete: list[bytes] = []  # in reverse order
+        self._partial: list[bytes] = []
+        self._ended = self._descriptor is None
+        self.number: int = 0
+        """The number of the latest line, counted from 1."""
+
+    async def next_line(self) -> str:
+        """Return the next line without its end; the last one need not have an end.
+
+        Raises:
+            EndOfInput: there are no more lines.
+            UnreadableInput: the line is too long or not UTF-8, or reading failed.
+        """
+        while not self._complete:
+            if self._ended:
+                raise EndOfInput
+            await self._read()
+        self.number += 1
+        try:
+            return self._complete.pop().decode()
+        except UnicodeDecodeError as error:
+            raise UnreadableInput(
+                f"line {self.number} of the input is not UTF-8 at byte {error.start + 1}"
+            ) from None
+
+    async def _read(self) -> None:
+        assert self._descriptor is not None
+        try:
+            chunk = await trio.to_thread.run_sync(
+                _read_chunk, self._descriptor, abandon_on_cancel=True
+            )
+        except OSError as error:
+            raise UnreadableInput(f"the input cannot be read: {error.strerror}") from None
+        if not chunk:
+            self._ended = True
+            rest = b"".join(self._partial)
+            self._complete = [rest] if rest else []
+            return
+        first, *others = chunk.split(b"\n")
+        self._partial.append(first)
+        if others:
+            *complete, last = [b"".join(self._partial), *others]
+            self._complete = [line.removesuffix(b"\r") for line in reversed(complete)]
+            self._partial = [last]
+        elif sum(map(len, self._partial)) > MAX_LINE:
+            raise UnreadableInput(f"a line of the input is longer than {MAX_LINE} bytes")
+
+
+def _read_chunk(descriptor: int) -> bytes:
+    while True:
+        try:
+            return os.read(descriptor, _CHUNK)
+        except BlockingIOError:  # another process has made it non-blocking
+            select.select([descriptor], [], [])

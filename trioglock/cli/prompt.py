@@ -1,0 +1,245 @@
+"""The prompt: you edit a line while messages appear above it.
+
+prompt_toolkit runs on asyncio and trioglock on trio, so the prompt has its own thread and event
+loop. Trio keeps the main thread and the signals, and a slow terminal blocks only the prompt's
+thread. One application runs for the whole conversation: it does not end with each line, so the
+terminal never leaves raw mode and no key is lost or echoed twice.
+
+The threads communicate in three ways:
+
+* A typed line is appended to a queue; ``run_sync_soon`` wakes trio.
+* Text to print is queued under a lock; ``call_soon_threadsafe`` wakes the loop, which erases the
+  prompt, writes the whole queue and draws the prompt again. ``patch_stdout`` is not used: its queue
+  has no limit, and closing it waits for a terminal that may be stopped.
+* Either thread may end the prompt. Its thread then writes the rest of the queue; only after that
+  may others write to the terminal.
+
+Trio never waits for the thread without a deadline, because the terminal may have gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import trio
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app, run_in_terminal
+from prompt_toolkit.completion import WordCompleter
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import Condition, has_focus
+from prompt_toolkit.history import History
+from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.output.defaults import create_output
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.shortcuts import CompleteStyle
+
+from .pipe import EndOfInput
+
+__all__ = ["Prompt", "PromptInterrupted"]
+
+END_TIMEOUT = 1.0
+"""Seconds to wait for the prompt's thread."""
+
+MAX_LINES = 1000
+"""The number of lines that wait to be taken; further ones stay in the prompt."""
+
+MAX_CHARACTERS = 2**18
+"""The number of characters that wait to be written before :meth:`Prompt.print` waits."""
+
+
+class PromptInterrupted(Exception):
+    """Ctrl-C was typed at the prompt."""
+
+
+def _key_bindings() -> KeyBindings:
+    """Return the bindings of Ctrl-C on a line with text, and of Ctrl-Z where it exists."""
+    bindings = KeyBindings()
+    has_text = Condition(lambda: bool(get_app().current_buffer.text))
+    bindings.add("c-c", filter=has_focus(DEFAULT_BUFFER) & has_text)(
+        lambda event: event.current_buffer.reset()
+    )
+    if sys.platform != "win32":
+        bindings.add("c-z")(lambda _event: run_in_terminal(_suspend))
+    return bindings
+
+
+def _suspend() -> None:
+    """Stop this process and those that the shell has joined to it by pipes.
+
+    prompt_toolkit's own binding assumes that ``kill`` returns after the process has continued,
+    which is so with one thread only. Here the terminal must not change until we have stopped.
+    """
+    os.kill(0, signal.SIGTSTP)
+    time.sleep(0.1)
+
+
+class Prompt:
+    """A prompt in a thread.
+
+    Args:
+        text: shown before the line.
+        history: of typed lines.
+        completions: returns the words that Tab completes at the beginning of a line.
+    """
+
+    def __init__(
+        self, text: str, history: History, completions: Callable[[], Sequence[str]] = tuple
+    ) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        self._ended = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._end: Exception = EndOfInput()
+        self._lines: deque[str] = deque()
+        # Shared with the thread, under the lock.
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending = False
+        self._drained = False
+        self._texts: list[str] = []
+        self._characters = 0
+        output = create_output(always_prefer_tty=True)
+        if isinstance(output, Vt100_Output):
+            # Only menus need the position of the cursor. A terminal that does not report it would
+            # delay every print.
+            output.enable_cpr = False
+        self._session: PromptSession[str] = PromptSession(
+            [("class:prompt", text)],
+            history=history,
+            erase_when_done=True,
+            completer=WordCompleter(lambda: list(completions()), sentence=True),
+            complete_while_typing=False,
+            complete_style=CompleteStyle.READLINE_LIKE,
+            key_bindings=_key_bindings(),
+            interrupt_exception=PromptInterrupted,
+            eof_exception=EndOfInput,
+            output=output,
+        )
+        self._app = self._session.app
+        self._session.default_buffer.accept_handler = lambda buffer: self._accept(buffer.text)
+
+    # In trio's thread.
+
+    def start(self) -> None:
+        """Show the prompt."""
+        trio.lowlevel.start_thread_soon(
+            self._run, lambda _: self._call_trio(self._set_ended), name="trioglock prompt"
+        )
+
+    async def next_line(self) -> str:
+        """Return the next typed line.
+
+        Raises:
+            EndOfInput: Ctrl-D, or the terminal has gone.
+            PromptInterrupted: Ctrl-C.
+        """
+        while not self._lines:
+            if self._ended.is_set():
+                raise self._end
+            await self._changed.park()
+        return self._lines.popleft()
+
+    async def print(self, text: str) -> bool:
+        """Print above the prompt; wait while too much text is queued.
+
+        Args:
+            text: rendered lines, with their line ends.
+
+        Returns:
+            False if the prompt has ended, and nothing was printed.
+        """
+        if not self.print_nowait(text):
+            return False
+        while self._characters > MAX_CHARACTERS and not self._ended.is_set():
+            await self._changed.park()
+        return True
+
+    def print_nowait(self, text: str) -> bool:
+        """Do the same as :meth:`print` without waiting."""
+        with self._lock:
+            if self._drained:
+                return False
+            self._texts.append(text)
+            self._characters += len(text)
+            if len(self._texts) == 1:
+                self._call_loop(self._print_queue)
+            return True
+
+    async def end(self) -> None:
+        """Remove the prompt and restore the terminal."""
+        with self._lock:
+            self._ending = True
+            self._call_loop(self._exit)
+        with trio.move_on_after(END_TIMEOUT, shield=True):
+            await self._ended.wait()
+
+    def _call_loop(self, fn: Callable[[], object]) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # closed, but the thread has not cleared it yet
+                self._loop.call_soon_threadsafe(fn)
+
+    def _set_ended(self) -> None:
+        self._ended.set()
+        self._changed.unpark_all()
+
+    # In the prompt's thread.
+
+    def _run(self) -> None:
+        try:
+            self._session.prompt(pre_run=self._on_start, set_exception_handler=False)
+        except PromptInterrupted as error:
+            self._end = error
+        except Exception:  # noqa: BLE001 - whatever it is, the terminal no longer works
+            self._end = EndOfInput()
+        with self._lock:
+            self._loop = None
+        while not self._drained:
+            with suppress(OSError):
+                self._write_queue()
+            with self._lock:
+                self._drained = not self._texts
+
+    def _call_trio(self, fn: Callable[[], object]) -> None:
+        with suppress(trio.RunFinishedError):  # trio has not waited for this thread
+            self._token.run_sync_soon(fn)
+
+    def _on_start(self) -> None:
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            self._loop.set_exception_handler(lambda _loop, _context: self._exit())
+            self._loop.call_soon(self._exit if self._ending else self._print_queue)
+
+    def _exit(self) -> None:
+        if self._app.is_running and not self._app.is_done:
+            self._app.exit(exception=EndOfInput())
+
+    def _accept(self, line: str) -> bool:
+        """Take a typed line; True keeps it in the prompt."""
+        if len(self._lines) >= MAX_LINES:
+            return True
+        if line:
+            self._lines.append(line)
+            self._call_trio(self._changed.unpark_all)
+        return False
+
+    def _print_queue(self) -> None:
+        if self._app.is_done or not self._texts:
+            return
+        self._app.renderer.erase()
+        self._write_queue()
+        self._app.invalidate()
+
+    def _write_queue(self) -> None:
+        with self._lock:
+            texts, self._texts, self._characters = self._texts, [], 0
+        output = self._session.output
+        output.write_raw("".join(texts))
+        output.flush()
+        self._call_trio(self._changed.unpark_all)
