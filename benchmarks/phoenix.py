@@ -1,8 +1,8 @@
-"""What a push and its reply cost beside a plain echo: ``python -m benchmarks.phoenix``.
+"""The overhead of a push and its reply over a plain echo: ``python -m benchmarks.phoenix``.
 
-Two connections of one process to one server, picows on uvloop in a process of its own. On one
-a text goes there and back, on the other a push of the same bytes, which the server makes its own
-reply by replacing one word. They take turns; what counts is the difference within a round.
+Two connections of one process use one server, picows on uvloop in a separate process. One sends
+a text and receives it back. The other pushes the same bytes; the server makes the reply by
+replacing the event. They take turns, and the result is the difference within each round.
 """
 
 from __future__ import annotations
@@ -31,21 +31,25 @@ __all__ = ["main"]
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 25
-"""Microseconds that a round trip may cost more than an echo."""
+"""Maximum difference to an echo, in microseconds."""
 
 SIZES = (16, 64, 1024)
 NEEDED = ("picows", "uvloop")
 
 Round = Callable[[int], Awaitable[float]]
-"""Does so many round trips; seconds for all of them."""
+"""Makes this number of round trips; returns the total seconds."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; 0 whatever comes out, 2 if the server's libraries are missing."""
+    """Measure and print; return 0, or 2 if the libraries of the server are missing."""
     parser = argparse.ArgumentParser(prog="benchmarks.phoenix", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="everyone in turn (default 7)")
-    parser.add_argument("--count", type=int, default=5000, help="round trips (default 5000)")
-    parser.add_argument("--library", help="for JSON: msgspec, orjson, json (default: the quickest)")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds (default 7)")
+    parser.add_argument(
+        "--count", type=int, default=5000, help="round trips per round (default 5000)"
+    )
+    parser.add_argument(
+        "--library", help="JSON library: msgspec, orjson or json (default: the fastest)"
+    )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     absent = [name for name in NEEDED if find_spec(name) is None]
@@ -62,11 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def measure(port: int, size: int, options: argparse.Namespace) -> None:
-    """One line of the report."""
+    """Print the result for one size."""
     serializer = phoenix.V2Serializer(JSON(library=options.library))
     response = {"text": payload(size).decode()}
     body = {"status": "ok", "response": response}
-    text = serializer.encode(phoenix.Message("1", "100000", "room:1", "echo", body))
+    text = serializer.encode(phoenix.PhoenixMessage("1", "100000", "room:1", "echo", body))
     url = f"ws://127.0.0.1:{port}"
     async with (
         connect(f"{url}/plain", proxy=None) as conn,
@@ -100,7 +104,7 @@ async def measure(port: int, size: int, options: argparse.Namespace) -> None:
 
 
 async def alternate(works: dict[str, Round], rounds: int, count: int) -> dict[str, list[float]]:
-    """Microseconds of one round trip, for each round; the one before it only warms up."""
+    """Return microseconds per round trip for each round, after a round to warm up."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     order = list(works)
     for number in range(rounds + 1):
@@ -117,7 +121,7 @@ async def alternate(works: dict[str, Round], rounds: int, count: int) -> dict[st
 
 @contextmanager
 def server() -> Iterator[int]:
-    """Run it in a process of its own; its port."""
+    """Run the server in a separate process; return its port."""
     command = [sys.executable, "-m", "benchmarks.phoenix", "--serve"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
@@ -130,8 +134,8 @@ def server() -> Iterator[int]:
 
 
 def serve() -> None:
-    """Print the port, and serve until standard input ends."""
-    import picows  # noqa: PLC0415 - only this process needs them
+    """Print the port and serve until standard input ends."""
+    import picows  # noqa: PLC0415 - only the server needs them
     import uvloop  # noqa: PLC0415
 
     class Listener(picows.WSListener):

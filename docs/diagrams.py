@@ -20,7 +20,7 @@ from typing import Any
 
 from trioglock.connection import closing
 from trioglock.protocols.gossip.state import TRANSITIONS as GOSSIP_TRANSITIONS
-from trioglock.protocols.phoenix import membership
+from trioglock.protocols.phoenix.state import TRANSITIONS as PHOENIX_TRANSITIONS
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -93,7 +93,7 @@ class Diagram:
 
 DIAGRAMS = (
     Diagram("connection", closing.TRANSITIONS),
-    Diagram("phoenix_channel", membership.TRANSITIONS),
+    Diagram("phoenix_channel", PHOENIX_TRANSITIONS),
     Diagram("gossip_client", GOSSIP_TRANSITIONS, "LR"),
 )
 

@@ -1,9 +1,9 @@
-"""A chat over Phoenix Channels: two users, who sees whom, and what they say.
+"""A chat over Phoenix Channels with two users, presence and messages.
 
-    python examples/phoenix_chat.py                               # with a server of its own
+    python examples/phoenix_chat.py                               # starts a mock server
     python examples/phoenix_chat.py --url wss://example.org/socket
 
-A real server needs a topic ``room:lobby`` that broadcasts ``new_msg`` and tracks presence by name.
+A real server needs a topic ``room:lobby`` that broadcasts ``new_msg`` and tracks names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import trio
 from trioglock.protocols import phoenix
 from trioglock.testing import MockPhoenixChannel, MockPhoenixServer
 
-# The server, for who has none.
+# The mock server.
 
 
 class Lobby(MockPhoenixChannel):
@@ -40,25 +40,25 @@ class Lobby(MockPhoenixChannel):
 async def user(
     url: str,
     name: str,
-    says: list[str],
-    hears: int,
+    texts: list[str],
+    expected: int,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Join the lobby, say something, hear so many messages, leave."""
+    """Join the lobby, send texts, receive the expected number of messages, leave."""
     presence = phoenix.Presence(on_join=lambda key, *_: print(f"{name} sees {key} come"))
     async with phoenix.connect(url, params={"client": "phoenix_chat"}) as socket:
         lobby = await socket.join("room:lobby", {"name": name}, presence=presence)
         print(f"{name} has joined: {lobby.response}")
         task_status.started()
-        for text in says:
+        for text in texts:
             reply = await lobby.push("new_msg", {"text": text})
             assert reply.ok, reply
         async for event, payload in lobby:
             if event == "new_msg":
                 print(f"{name} hears {payload['name']}: {payload['text']}")
-                hears -= 1
-            if not hears:
+                expected -= 1
+            if not expected:
                 break
         print(f"{name} leaves")
         await lobby.leave()

@@ -157,6 +157,9 @@ class Socket(Generic[StateT]):
                     text = f"{cls.__name__}.{name} is not a hook; did you mean {meant[0]}?"
                     warnings.warn(text, stacklevel=2)
 
+    def _attach(self, connection: Connection[Any]) -> None:
+        """Called before the first attempt, for layers that use the connection while it is down."""
+
     def init_stream(self, info: ConnectionInfo) -> MaybeAwaitable[StateT]:
         """Called once, after the first opening handshake.
 

@@ -71,7 +71,7 @@ async def test_many_lines() -> None:
         ("echo NaN", "! line 1: not sent, invalid JSON in the payload of echo: NaN"),
         ("echo " + "1" * 5000, "! line 1: not sent: Exceeds the limit"),
         ("echo binary:0", "! line 1: binary: takes pairs of hexadecimal digits"),
-        ("phx_leave", "! phx_leave: an event is a str such as 'shout', and none of Phoenix's own"),
+        ("phx_leave", "! phx_leave: event must be a str such as 'shout'"),
     ],
 )
 async def test_invalid_lines(line: str, message: str) -> None:
@@ -269,9 +269,9 @@ async def test_an_event_with_the_name_of_presence() -> None:
         (["http://host/", "join", "room:1"], "scheme isn't ws or wss"),
         (["ws://host/", "join", "room:1", "--param", "s3cret"], "write a parameter as name=value."),
         (["ws://host/", "join", "room:1", "--params", '{"s3cret"'], "invalid JSON: Expecting ':'"),
-        (["ws://host/?vsn=1.0.0", "join", "room:1"], "vsn is 2.0.0"),
+        (["ws://host/?vsn=1.0.0", "join", "room:1"], "vsn must be 2.0.0"),
         (["ws://host/", "join", "room:1", "--timeout", "0"], "a number of seconds, more than 0"),
-        (["ws://host/", "join", "a", "-s", "x", "--token", "t"], "subprotocols are taken by auth"),
+        (["ws://host/", "join", "a", "-s", "x", "--token", "t"], "subprotocols cannot be combined"),
     ],
 )
 def test_invalid_options(

@@ -137,7 +137,7 @@ class ChannelObserver(phoenix.V2Serializer):
         self._console = console
         self._join_ref: str | None = None
 
-    def decode(self, frame: Data) -> phoenix.Message:
+    def decode(self, frame: Data) -> phoenix.PhoenixMessage:
         """Decode a frame; one frame may be decoded twice."""
         message = super().decode(frame)
         if message.topic != self._topic:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
@@ -21,6 +21,9 @@ from ..hooks import ConnectionInfo, Deliver, Reconnect, Socket, Stop
 from ._sync import Waiters
 from .hook_results import Hook, HookResults, hook_of, split, split_call
 from .mailbox import SYNC_HOOK, Mailbox, PendingCall
+
+if TYPE_CHECKING:
+    from .connection import Connection
 
 __all__ = ["Actor"]
 
@@ -74,6 +77,10 @@ class Actor(Generic[StateT]):
         self.call_hook: Hook = hook_of(socket, "handle_call")
         self.disconnect: Hook = hook_of(socket, "handle_disconnect")
         self.terminate_hook: Hook = hook_of(socket, "terminate")
+
+    def attach(self, connection: Connection[StateT]) -> None:
+        """Give the socket its connection, before the first attempt."""
+        self._socket._attach(connection)  # noqa: SLF001 - a hook of the package's own layers
 
     @property
     def socket_name(self) -> str:

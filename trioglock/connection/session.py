@@ -160,6 +160,7 @@ class Session(Generic[StateT]):
         reason: Disconnect = Aborted()
         try:
             try:
+                self.actor.attach(connection)
                 reason = await self._run_links()
             finally:
                 self.background.close()

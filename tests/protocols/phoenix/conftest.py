@@ -1,19 +1,19 @@
-"""What the tests of Phoenix share."""
+"""Fixtures of the tests of Phoenix."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.protocols.phoenix.conversation import KINDS, Conversation, conversation
+from tests.protocols.phoenix.helpers import KINDS, Scripted, scripted_server
 
 
 @pytest.fixture(params=KINDS)
-def talk(request: pytest.FixtureRequest) -> Conversation:
-    """Conversations over each kind of transport."""
-    return conversation(request.param)
+def scripted(request: pytest.FixtureRequest) -> Scripted:
+    """Scripted servers over each kind of transport."""
+    return scripted_server(request.param)
 
 
 @pytest.fixture
-def remember() -> Conversation:
-    """Conversations in memory, for tests that ask for autojump_clock."""
-    return conversation("memory")
+def in_memory() -> Scripted:
+    """Scripted servers in memory."""
+    return scripted_server("memory")

@@ -1,4 +1,4 @@
-"""A channel: its queue, its end, its presence, and calls that cannot work."""
+"""Channels: the queue, the end, payloads, invalid calls, cancellation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from trioglock import ConnectionClosedError, EncodeError, InvalidOption, UsageError
+from tests.protocols.phoenix.helpers import connected
+from trioglock import ConnectionClosedError, EncodeError, InvalidOption
 from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import (
     AlreadyJoined,
@@ -19,12 +20,10 @@ from trioglock.protocols.phoenix import (
     ChannelOverflow,
     Disconnected,
     InvalidMessage,
-    Message,
     NotJoined,
-    Presence,
+    PhoenixMessage,
     PushReply,
 )
-from trioglock.testing import MockPhoenixChannel, MockPhoenixServer
 
 # The queue.
 
@@ -32,14 +31,11 @@ from trioglock.testing import MockPhoenixChannel, MockPhoenixServer
 @pytest.mark.parametrize(
     ("overflow", "kept"), [("drop_oldest", [2, 3, 4]), ("drop_newest", [0, 1, 2])]
 )
-async def test_a_full_queue_drops_what_it_is_told_to(
+async def test_a_full_queue_drops_messages(
     autojump_clock: MockClock, overflow: Any, kept: list[int]
 ) -> None:
-    """Each channel has a bound of its own, and counts what it loses."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+    """Each channel has its own limit and counts its dropped messages."""
+    async with connected() as (server, socket):
         full = await socket.join("room:1", max_queue=3, overflow=overflow)
         other = await socket.join("room:2")
         await full.receive()
@@ -53,11 +49,8 @@ async def test_a_full_queue_drops_what_it_is_told_to(
 
 
 async def test_by_default_a_full_queue_leaves_the_topic(autojump_clock: MockClock) -> None:
-    """Loudly: what waits can be read, then comes the error; other channels go on."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+    """The error follows the waiting messages; other channels are not affected."""
+    async with connected() as (server, socket):
         full = await socket.join("room:1", max_queue=2)
         other = await socket.join("room:2")
         await server.broadcast("room:1", "n", 1)
@@ -77,11 +70,8 @@ async def test_by_default_a_full_queue_leaves_the_topic(autojump_clock: MockCloc
 
 
 async def test_a_cancelled_receive_loses_nothing(autojump_clock: MockClock) -> None:
-    """And several tasks may receive: each message goes to one of them."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+    """Several tasks may receive: each message goes to one of them."""
+    async with connected() as (server, socket):
         channel = await socket.join("room:1")
         await channel.receive()
         with trio.move_on_after(1):
@@ -100,15 +90,12 @@ async def test_a_cancelled_receive_loses_nothing(autojump_clock: MockClock) -> N
         assert sorted(got) == [("n", 0), ("n", 1), ("n", 2)]
 
 
-# Its end.
+# The end.
 
 
-async def test_nothing_can_be_done_with_a_channel_that_was_left(autojump_clock: MockClock) -> None:
-    """Pushes raise, receiving raises, iterating ends, leaving again is harmless."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+async def test_a_left_channel(autojump_clock: MockClock) -> None:
+    """Pushing and receiving raise, iteration ends, leaving again has no effect."""
+    async with connected() as (_server, socket):
         channel = await socket.join("room:1")
         await trio.testing.wait_all_tasks_blocked()
         await channel.leave()
@@ -126,14 +113,11 @@ async def test_nothing_can_be_done_with_a_channel_that_was_left(autojump_clock: 
         assert "closed" in repr(channel)
 
 
-async def test_a_lost_connection_that_does_not_come_back_raises_in_the_loop(
+async def test_iteration_raises_when_the_connection_is_lost(
     autojump_clock: MockClock,
 ) -> None:
-    """As the connection's own loop does."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream, reconnect=False) as socket,
-    ):
+    """Like the iteration of a connection."""
+    async with connected(reconnect=False) as (server, socket):
         channel = await socket.join("room:1")
         await channel.receive()
         await server.kill()
@@ -144,14 +128,11 @@ async def test_a_lost_connection_that_does_not_come_back_raises_in_the_loop(
             await channel.push("x")
 
 
-async def test_without_delays_channels_end_with_a_crash_or_the_connection(
+async def test_without_rejoin_delays_channels_end(
     autojump_clock: MockClock,
 ) -> None:
-    """rejoin_delays=() leaves it to the program to join again."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream, rejoin_delays=()) as socket,
-    ):
+    """After a crash, and when the connection is lost."""
+    async with connected(rejoin_delays=()) as (server, socket):
         first = await socket.join("room:1")
         with pytest.raises(ChannelCrashed):
             await first.push("no such event")
@@ -171,10 +152,10 @@ async def test_without_delays_channels_end_with_a_crash_or_the_connection(
 # Payloads of joins.
 
 
-async def test_a_payload_function_that_raises_fails_the_join_alone(
+async def test_an_exception_of_a_payload_function(
     autojump_clock: MockClock,
 ) -> None:
-    """At the first join it is raised there; at a later one the channel ends with it."""
+    """The first join raises it; on a later join, it ends the channel."""
     works: list[dict[str, Any]] = [{}, {}]
 
     def payload() -> Any:
@@ -184,10 +165,7 @@ async def test_a_payload_function_that_raises_fails_the_join_alone(
         await trio.sleep(1)
         raise KeyError("slow")
 
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+    async with connected() as (server, socket):
         with pytest.raises(KeyError, match="slow"):
             await socket.join("room:1", slow_payload)
         with pytest.raises(EncodeError):
@@ -205,15 +183,12 @@ async def test_a_payload_function_that_raises_fails_the_join_alone(
         assert (await socket.join("room:3")).joined
 
 
-# What cannot work.
+# Invalid calls.
 
 
-async def test_bad_arguments_are_refused_at_the_call(autojump_clock: MockClock) -> None:
-    """Each names what is wrong, and leaves everything as it was."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream, max_buffer=1) as socket,
-    ):
+async def test_invalid_arguments(autojump_clock: MockClock) -> None:
+    """They raise immediately and change nothing."""
+    async with connected(max_buffer=1) as (_server, socket):
         channel = await socket.join("room:1")
         with pytest.raises(AlreadyJoined):
             await socket.join("room:1")
@@ -254,11 +229,8 @@ async def test_bad_arguments_are_refused_at_the_call(autojump_clock: MockClock) 
 
 
 async def test_a_cancelled_push_is_withdrawn(autojump_clock: MockClock) -> None:
-    """One that waits is never sent; the reply to one that was sent is ignored."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+    """A waiting push is never sent; the reply to a sent one is ignored."""
+    async with connected() as (server, socket):
         channel = await socket.join_soon("room:1", lambda: trio.sleep(5))
         with trio.move_on_after(1):
             await channel.push("echo", "never")
@@ -271,132 +243,27 @@ async def test_a_cancelled_push_is_withdrawn(autojump_clock: MockClock) -> None:
         assert "never" not in [m.payload for m in client.received]
 
 
-async def test_a_callback_must_not_wait(autojump_clock: MockClock) -> None:
-    """A presence callback that calls the socket is told so, and the error comes out."""
-    calls: list[Any] = []
-    presence = Presence(on_sync=lambda: calls[0].send(None))
-
-    class Lobby(MockPhoenixChannel):
-        async def on_joined(self) -> None:
-            await self.track("al")
-
-    with pytest.raises(UsageError):
-        async with (
-            MockPhoenixServer({"room:*": Lobby}, memory=True) as server,
-            phoenix.connect(server.url, stream=server.open_stream) as socket,
-        ):
-            channel = await socket.join_soon("room:1", presence=presence)
-            calls.append(channel.push("x"))
-            await channel.wait_joined()
-            await trio.sleep(1)
-
-
 # Serializers.
 
 
-async def test_a_serializer_of_ones_own(autojump_clock: MockClock) -> None:
-    """Two functions, around the default or instead of it."""
-    seen: list[Message] = []
+async def test_a_custom_serializer(autojump_clock: MockClock) -> None:
+    seen: list[PhoenixMessage] = []
 
     class Watching(phoenix.V2Serializer):
-        def encode(self, message: Message) -> Any:
+        def encode(self, message: PhoenixMessage) -> Any:
             seen.append(message)
             return super().encode(message)
 
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream, serializer=Watching()) as socket,
-    ):
+    async with connected(serializer=Watching()) as (_server, socket):
         channel = await socket.join("room:1")
         assert await channel.push("echo", 1) == PushReply("ok", 1)
-    assert Message("1", "2", "room:1", "echo", 1) in seen
+    assert PhoenixMessage("1", "2", "room:1", "echo", 1) in seen
 
 
-# Presence, as in the JavaScript client.
-
-
-def entry(*refs: str, **more: Any) -> dict[str, Any]:
-    return {"metas": [{"phx_ref": ref} for ref in refs], **more}
-
-
-def test_presence_tells_who_comes_and_who_goes() -> None:
-    """A key joins with its first connection and goes with its last."""
-    told: list[Any] = []
-    presence = Presence(
-        on_join=lambda key, known, come: told.append(("+", key, known, come)),
-        on_leave=lambda key, left, gone: told.append(("-", key, left, gone)),
-        on_sync=lambda: told.append("sync"),
-    )
-    assert presence.receive("presence_state", {"al": entry("1")}, "5")
-    assert presence.receive("presence_diff", {"joins": {"al": entry("2")}, "leaves": {}}, "5")
-    assert presence.receive("presence_diff", {"joins": {}, "leaves": {"al": entry("1")}}, "5")
-    assert presence.receive("presence_diff", {"leaves": {"al": entry("2"), "zz": entry("9")}}, "5")
-    assert not presence.receive("other", {}, "5")
-    assert told == [
-        ("+", "al", None, entry("1")),
-        "sync",
-        ("+", "al", entry("1"), entry("2")),
-        "sync",
-        ("-", "al", entry("2"), entry("1")),
-        "sync",
-        ("-", "al", entry(), entry("2")),
-        "sync",
-    ]
-    assert presence.list() == []
-
-
-def test_presence_after_a_rejoin_tells_only_what_has_changed() -> None:
-    """Diffs of the new join wait for its state; the rest is compared by phx_ref."""
-    told: list[Any] = []
-    presence = Presence(
-        on_join=lambda key, known, come: told.append(("+", key, come)),
-        on_leave=lambda key, left, gone: told.append(("-", key, gone)),
-    )
-    presence.receive("presence_state", {"al": entry("1", "2"), "bo": entry("3")}, "5")
-    told.clear()
-    presence.receive("presence_diff", {"joins": {"cy": entry("6")}, "leaves": {}}, "7")
-    assert "cy" not in presence
-    presence.receive("presence_state", {"al": entry("2", "4", name="Al")}, "7")
-    assert told == [
-        ("+", "al", entry("4", name="Al")),
-        ("-", "bo", entry("3")),
-        ("-", "al", entry("1")),
-        ("+", "cy", entry("6")),
-    ]
-    assert presence.list(lambda key, found: (key, len(found["metas"]))) == [("al", 2), ("cy", 1)]
-    assert len(presence) == 2
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [None, [], {"al": None}, {"al": {}}, {"al": {"metas": [{}]}}, {"al": {"metas": [1]}}],
-)
-async def test_presence_that_is_none_is_counted_and_changes_nothing(
-    autojump_clock: MockClock, payload: Any
-) -> None:
-    """As any malformed message is."""
-    presence = Presence()
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
-        await socket.join("room:1", presence=presence)
-        await server.broadcast("room:1", "presence_state", {"bo": entry("1")})
-        await server.broadcast("room:1", "presence_state", payload)
-        await server.broadcast("room:1", "presence_diff", {"joins": payload})
-        await server.broadcast("room:1", "presence_diff", [])
-        await trio.testing.wait_all_tasks_blocked()
-        assert presence.state == {"bo": entry("1")}
-        assert socket.statistics().invalid == 3
-
-
-async def test_cancellation_may_strike_anywhere(autojump_clock: MockClock) -> None:
-    """At whichever step of joining, pushing and leaving: nothing is left, and all works again."""
+async def test_cancellation_at_every_checkpoint(autojump_clock: MockClock) -> None:
+    """Nothing is left behind, and everything works again."""
     finished = 0
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+    async with connected() as (server, socket):
         for steps in range(60):
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
@@ -408,7 +275,7 @@ async def test_cancellation_may_strike_anywhere(autojump_clock: MockClock) -> No
                     finished += 1
             await trio.testing.wait_all_tasks_blocked()
             if channel_of(socket):
-                # Cancelled between two calls, with the channel in hand.
+                # Cancelled between two calls.
                 await channel.leave()
             assert socket.statistics().pending == 0
             assert socket.statistics().channels == 0
@@ -427,32 +294,10 @@ def channel_of(socket: phoenix.PhoenixSocket) -> bool:
     return socket.statistics().channels > 0
 
 
-async def test_what_a_callback_of_presence_raises_is_not_the_servers_fault(
+async def test_a_hanging_payload_function_is_cancelled(
     autojump_clock: MockClock,
 ) -> None:
-    """A ValueError of the program's own comes out of the block; it is no malformed message."""
-
-    def fails(*args: Any) -> None:
-        raise ValueError("mine")
-
-    class Room(MockPhoenixChannel):
-        async def on_joined(self) -> None:
-            await self.push("presence_state", {"al": entry("1")})
-
-    with pytest.raises(ValueError, match="mine"):
-        async with (
-            MockPhoenixServer({"room:*": Room}, memory=True) as server,
-            phoenix.connect(server.url, stream=server.open_stream) as socket,
-        ):
-            await socket.join("room:1", presence=Presence(on_join=fails))
-            await trio.sleep(1)
-            pytest.fail("the error is lost")  # pragma: no cover
-
-
-async def test_a_function_for_the_payload_that_hangs_does_not_pile_up(
-    autojump_clock: MockClock,
-) -> None:
-    """Each attempt to join ends the asking of the one before; so does leaving."""
+    """By the next attempt, and by leaving."""
     running, most = 0, 0
     hangs = False
 
@@ -467,10 +312,7 @@ async def test_a_function_for_the_payload_that_hangs_does_not_pile_up(
             running -= 1
         return {}
 
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+    async with connected() as (server, socket):
         channel = await socket.join("room:1", payload)
         hangs = True
         await (await server.client()).channels["room:1"].crash()
@@ -485,8 +327,8 @@ async def test_a_function_for_the_payload_that_hangs_does_not_pile_up(
     "option",
     [{"timeout": None}, {"timeout": 0}, {"serializer": 3}, {"serializer": phoenix.V2Serializer}],
 )
-async def test_options_that_cannot_work_are_refused_at_the_call(option: dict[str, Any]) -> None:
-    """By both faces, before anything is dialled."""
+async def test_invalid_options(option: dict[str, Any]) -> None:
+    """Both interfaces raise before connecting."""
     with pytest.raises(InvalidOption, match="|".join(option)):
         phoenix.connect("ws://127.0.0.1:1", **option)
     with pytest.raises(InvalidOption, match="|".join(option)):
@@ -494,14 +336,8 @@ async def test_options_that_cannot_work_are_refused_at_the_call(option: dict[str
 
 
 @pytest.mark.parametrize("event", ["phx_join", "phx_leave", "phx_close", "phx_error", "phx_reply"])
-async def test_events_of_phoenix_itself_cannot_be_pushed(
-    event: str, autojump_clock: MockClock
-) -> None:
-    """A join within a join would end the channel behind the program's back."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+async def test_reserved_events_cannot_be_pushed(event: str, autojump_clock: MockClock) -> None:
+    async with connected() as (_server, socket):
         channel = await socket.join("room:1")
         with pytest.raises(InvalidOption, match=event):
             await channel.push(event)

@@ -1,4 +1,4 @@
-"""The mock server is one that the official JavaScript client is content with."""
+"""The official JavaScript client works with the mock server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXPECTED = [
 
 
 class Lobby(MockPhoenixChannel):
-    """Tracks whoever joins."""
+    """Tracks the client's presence."""
 
     async def on_join(self, payload: Any) -> Any:
         self.key = payload["key"]
@@ -51,7 +51,7 @@ class Lobby(MockPhoenixChannel):
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """Node, with the packages as locked."""
+    """The path of Node, after installing the locked packages."""
     found, npm = which("node"), which("npm")
     if found is None:
         pytest.skip("there is no node on this machine")
@@ -68,8 +68,8 @@ def node() -> str:
     return found
 
 
-async def test_the_official_client_meets_what_it_expects(node: str) -> None:
-    """Joins, replies, binary messages, refusals, crashes, presence, heartbeats, a loss."""
+async def test_the_official_client_works_with_the_mock_server(node: str) -> None:
+    """Joins, replies, binary messages, refusals, crashes, presence, heartbeats, reconnecting."""
     tokens = []
 
     def authorize(params: dict[str, str], token: str | None) -> bool:
@@ -88,4 +88,4 @@ async def test_the_official_client_meets_what_it_expects(node: str) -> None:
     assert done.returncode == 0, done.stderr.decode()
     assert [json.loads(line) for line in done.stdout.decode().splitlines()] == EXPECTED
     assert set(tokens) == {"secret?no"}
-    assert len(tokens) == 2  # it came back after the loss
+    assert len(tokens) == 2  # one for each connection

@@ -1,4 +1,4 @@
-"""The mock server answers raw frames as real servers were seen to."""
+"""The mock server answers raw frames like real servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNMATCHED = '{"response":{"reason":"unmatched topic"},"status":"error"}'
 
 @asynccontextmanager
 async def raw(**options: Any) -> AsyncIterator[Connection[None]]:
-    """A connection that speaks frames."""
+    """A connection that sends and receives frames."""
     async with (
         MockPhoenixServer(memory=True, **options) as server,
         connect(f"{server.url}/websocket?vsn=2.0.0", stream=server.open_stream) as conn,
@@ -28,7 +28,7 @@ async def raw(**options: Any) -> AsyncIterator[Connection[None]]:
 
 
 async def exchange(conn: Connection[None], frame: str | bytes, *answers: str | bytes) -> None:
-    """Send a frame, and get exactly these."""
+    """Send a frame and receive exactly these answers."""
     await conn.send(frame)
     assert [await conn.receive() for _ in answers] == list(answers)
 
@@ -43,10 +43,10 @@ async def join(conn: Connection[None], ref: str = "1", topic: str = "room:1") ->
     )
 
 
-async def test_joined_twice_the_old_channel_is_closed_after_the_reply(
+async def test_joining_twice_closes_the_old_channel(
     autojump_clock: MockClock,
 ) -> None:
-    """Reply, then the close with the old join_ref, then what the new one pushes."""
+    """After the reply to the second join, and before the new channel's first push."""
     async with raw() as conn:
         await join(conn)
         await exchange(
@@ -58,8 +58,8 @@ async def test_joined_twice_the_old_channel_is_closed_after_the_reply(
         )
 
 
-async def test_what_was_not_joined_is_unmatched(autojump_clock: MockClock) -> None:
-    """Without a join_ref, and in text also for a binary push; unknown topics as well."""
+async def test_topics_that_are_not_joined_are_unmatched(autojump_clock: MockClock) -> None:
+    """The reply has no join_ref, and is text even if the push was binary."""
     async with raw() as conn:
         answer = f'[null,"3","room:e","phx_reply",{UNMATCHED}]'
         await exchange(conn, '["1","3","room:e","x",{}]', answer)
@@ -71,8 +71,7 @@ async def test_what_was_not_joined_is_unmatched(autojump_clock: MockClock) -> No
         )
 
 
-async def test_a_join_that_crashes_and_one_too_many(autojump_clock: MockClock) -> None:
-    """Each has its reason."""
+async def test_joins_that_crash_or_exceed_the_limit(autojump_clock: MockClock) -> None:
     async with raw(max_channels=1) as conn:
         await exchange(
             conn,
@@ -89,8 +88,8 @@ async def test_a_join_that_crashes_and_one_too_many(autojump_clock: MockClock) -
         )
 
 
-async def test_leaving_is_answered_then_closed(autojump_clock: MockClock) -> None:
-    """Also where there was nothing to leave."""
+async def test_leaving_is_answered(autojump_clock: MockClock) -> None:
+    """Also if there was nothing to leave."""
     async with raw() as conn:
         await join(conn)
         await exchange(
@@ -111,7 +110,7 @@ async def test_leaving_is_answered_then_closed(autojump_clock: MockClock) -> Non
 async def test_a_stale_or_absent_join_ref(
     autojump_clock: MockClock, version: Any, join_ref: str
 ) -> None:
-    """1.7 delivers such a push, 1.8 drops it without a word."""
+    """Phoenix 1.7 delivers the push, 1.8 drops it silently."""
     answer = '["1","9","room:1","phx_reply",{"response":{},"status":"ok"}]'
     async with raw(version=version) as conn:
         await join(conn)
@@ -124,10 +123,9 @@ async def test_a_stale_or_absent_join_ref(
 @pytest.mark.parametrize(
     ("version", "payload"), [("1.7", "{}"), ("1.8", '{"reason":"channel_crash"}')]
 )
-async def test_a_crash_says_why_since_1_8(
+async def test_a_crash_has_a_reason_since_1_8(
     autojump_clock: MockClock, version: Any, payload: str
 ) -> None:
-    """An unknown event crashes the channel."""
     async with raw(version=version) as conn:
         await join(conn)
         await exchange(
@@ -136,8 +134,7 @@ async def test_a_crash_says_why_since_1_8(
 
 
 @pytest.mark.parametrize("frame", ["{", "[]", "7", b"", b"\x01\x00", b"\x00\xff\x00\x00\x00"])
-async def test_malformed_messages_end_the_connection(autojump_clock: MockClock, frame: Any) -> None:
-    """With 1011."""
+async def test_malformed_messages_close_with_1011(autojump_clock: MockClock, frame: Any) -> None:
     async with raw() as conn:
         await conn.send(frame)
         with pytest.raises(ConnectionClosedError) as caught:
@@ -149,10 +146,8 @@ async def test_malformed_messages_end_the_connection(autojump_clock: MockClock, 
     ("path", "status"),
     [("/websocket", 403), ("/websocket?vsn=1.0.0", 403), ("?vsn=2.0.0", 404)],
 )
-async def test_handshakes_that_are_refused(
-    autojump_clock: MockClock, path: str, status: int
-) -> None:
-    """A version that it does not speak, a path that is not there: an empty body."""
+async def test_refused_handshakes(autojump_clock: MockClock, path: str, status: int) -> None:
+    """An unsupported version or an unknown path; the body is empty."""
     async with MockPhoenixServer(memory=True) as server:
         with pytest.raises(HandshakeRefused) as caught:
             async with connect(f"{server.url}{path}", stream=server.open_stream):
@@ -160,8 +155,7 @@ async def test_handshakes_that_are_refused(
         assert (caught.value.status, caught.value.body) == (status, b"")
 
 
-async def test_the_plugin_has_it_as_a_fixture(mock_phoenix_server: MockPhoenixServer) -> None:
-    """``mock_phoenix_server``, on a port of its own."""
+async def test_the_fixture_of_the_plugin(mock_phoenix_server: MockPhoenixServer) -> None:
     with trio.fail_after(5):
         async with phoenix.connect(mock_phoenix_server.url) as socket:
             channel = await socket.join("room:1")

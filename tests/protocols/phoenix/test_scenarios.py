@@ -1,4 +1,4 @@
-"""What broke in other clients: heartbeats, rejoins, late messages, memory."""
+"""Defects of other clients: heartbeats, rejoins, late messages, memory."""
 
 from __future__ import annotations
 
@@ -12,21 +12,18 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.protocols.phoenix.conversation import Conversation, Step, recv, sent
+from tests.protocols.phoenix.helpers import JOIN, JOINED, Scripted, Step, connected, recv, sent
 from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import (
     ChannelClosed,
     JoinRefused,
     JoinTimeout,
     Machine,
-    Message,
+    PhoenixMessage,
     PushReply,
     PushTimeout,
 )
 from trioglock.testing import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
-
-JOIN = sent('["1","1","room:1","phx_join",{}]')
-JOINED = recv('["1","1","room:1","phx_reply",{"response":{},"status":"ok"}]')
 
 
 def reply(ref: str, join_ref: str = '"1"', topic: str = "room:1") -> str:
@@ -36,17 +33,14 @@ def reply(ref: str, join_ref: str = '"1"', topic: str = "room:1") -> str:
 # Heartbeats.
 
 
-async def test_24_a_heartbeat_of_the_old_connection_means_nothing_to_the_new_one(
+async def test_24_heartbeats_of_the_old_connection_do_not_affect_the_new_one(
     autojump_clock: MockClock,
 ) -> None:
-    """Neither its missing answer, nor a late one, nor its timer survives the connection."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+    """Neither a missing answer, nor a late one, nor a timer."""
+    async with connected() as (server, socket):
         channel = await socket.join("room:1")
         server.answers_heartbeats = False
-        await trio.sleep(31)  # a beat waits for its answer
+        await trio.sleep(31)  # a heartbeat waits for its answer
         await server.kill()
         await trio.sleep(1)
         server.answers_heartbeats = True
@@ -64,7 +58,6 @@ async def test_24_a_heartbeat_of_the_old_connection_means_nothing_to_the_new_one
 async def test_25_a_dead_link_is_dropped_without_a_closing_handshake(
     autojump_clock: MockClock,
 ) -> None:
-    """Nobody waits for the answer to a Close frame of a server that answers nothing."""
     async with MockPhoenixServer(memory=True) as server:
         server.answers_heartbeats = False
         async with phoenix.connect(
@@ -78,10 +71,9 @@ async def test_25_a_dead_link_is_dropped_without_a_closing_handshake(
             socket.connection.abort()
 
 
-async def test_26_a_connection_that_the_heartbeat_ended_comes_back_with_a_fresh_address(
+async def test_26_reconnecting_after_a_heartbeat_timeout_uses_a_new_url(
     autojump_clock: MockClock,
 ) -> None:
-    """The url is asked again, and so are the params: nothing stale is used."""
     fresh = itertools.count(1)
     async with MockPhoenixServer(memory=True) as server:
         server.answers_heartbeats = False
@@ -95,10 +87,9 @@ async def test_26_a_connection_that_the_heartbeat_ended_comes_back_with_a_fresh_
             assert [client.params["n"] for client in clients] == ["1", "2", "3"]
 
 
-async def test_27_nothing_is_tried_again_after_success_or_after_the_end(
+async def test_27_no_attempts_after_success_or_after_the_end(
     autojump_clock: MockClock,
 ) -> None:
-    """One connection is enough, and none comes after the block."""
     async with MockPhoenixServer(memory=True) as server:
         async with phoenix.connect(server.url, stream=server.open_stream) as socket:
             await socket.join("room:1")
@@ -112,11 +103,8 @@ async def test_27_nothing_is_tried_again_after_success_or_after_the_end(
 async def test_28_ordinary_traffic_does_not_postpone_the_heartbeat(
     autojump_clock: MockClock,
 ) -> None:
-    """A server that hears no heartbeat for a minute hangs up, whatever else it hears."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+    """Servers disconnect after a minute without a heartbeat."""
+    async with connected() as (server, socket):
         channel = await socket.join("room:1")
         for _ in range(300):
             await channel.push("echo")
@@ -130,10 +118,7 @@ async def test_28_ordinary_traffic_does_not_postpone_the_heartbeat(
 
 
 @pytest.mark.parametrize("event", ["phx_close", "phx_error"])
-async def test_29_a_late_end_of_an_old_join_does_not_touch_the_new_one(
-    talk: Conversation, event: str
-) -> None:
-    """As when a topic was joined twice: the close comes after the new join's reply."""
+async def test_29_a_late_end_of_an_old_join_is_ignored(scripted: Scripted, event: str) -> None:
     script: list[Step] = [
         *JOIN,
         *JOINED,
@@ -142,7 +127,7 @@ async def test_29_a_late_end_of_an_old_join_does_not_touch_the_new_one(
         *recv(reply("2", '"2"'), f'["1","1","room:1","{event}",{{}}]'),
         *recv('["2",null,"room:1","hello",{}]'),
     ]
-    async with talk(script, rejoin_delays=(0.01,)) as socket:
+    async with scripted(script, rejoin_delays=(0.01,)) as socket:
         channel = await socket.join("room:1")
         assert await channel.receive() == ("hello", {})
         assert channel.joined
@@ -150,17 +135,17 @@ async def test_29_a_late_end_of_an_old_join_does_not_touch_the_new_one(
         assert socket.statistics().ignored == 1
 
 
-async def test_30_join_and_leave_at_once_is_no_loop(
-    remember: Conversation, autojump_clock: MockClock
+async def test_30_joining_and_leaving_immediately(
+    in_memory: Scripted, autojump_clock: MockClock
 ) -> None:
-    """One join, one leave, whatever the server answers, and nothing after that."""
+    """One join and one leave are sent, and nothing after that."""
     script = [
         *JOIN,
         *sent('["1","2","room:1","phx_leave",{}]'),
         *JOINED,
         *recv(reply("2"), '["1","1","room:1","phx_close",{}]'),
     ]
-    async with remember(script) as socket:
+    async with in_memory(script) as socket:
         channel = await socket.join_soon("room:1")
         await channel.leave()
         with pytest.raises(ChannelClosed):
@@ -171,12 +156,9 @@ async def test_30_join_and_leave_at_once_is_no_loop(
         )
 
 
-async def test_30_a_join_during_an_outage_waits_for_the_server(autojump_clock: MockClock) -> None:
-    """It is sent once, when the connection is there."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+async def test_30_a_join_during_an_outage_waits(autojump_clock: MockClock) -> None:
+    """It is sent once, after reconnecting."""
+    async with connected() as (server, socket):
         server.reject(503, times=6)
         await server.kill()
         await trio.testing.wait_all_tasks_blocked()
@@ -186,12 +168,9 @@ async def test_30_a_join_during_an_outage_waits_for_the_server(autojump_clock: M
         assert [m.event for m in client.received] == ["phx_join"]
 
 
-async def test_a_join_during_a_long_outage_ends_in_time(autojump_clock: MockClock) -> None:
-    """After its time-out it is given up, and not joined when the server is back."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+async def test_a_join_during_a_long_outage_times_out(autojump_clock: MockClock) -> None:
+    """It is not sent after reconnecting."""
+    async with connected() as (server, socket):
         server.reject(503, times=100)
         await server.kill()
         await trio.testing.wait_all_tasks_blocked()
@@ -205,10 +184,9 @@ async def test_a_join_during_a_long_outage_ends_in_time(autojump_clock: MockCloc
         assert {m.event for m in client.received} == {"heartbeat"}
 
 
-async def test_a_cancelled_join_leaves_nothing_behind(
-    remember: Conversation, autojump_clock: MockClock
+async def test_a_cancelled_join_leaves_the_topic(
+    in_memory: Scripted, autojump_clock: MockClock
 ) -> None:
-    """The server is told to leave, and the topic is free."""
     script = [
         *JOIN,
         *sent('["1","2","room:1","phx_leave",{}]'),
@@ -216,7 +194,7 @@ async def test_a_cancelled_join_leaves_nothing_behind(
         *JOINED,
         *recv(reply("2"), '["1","1","room:1","phx_close",{}]', reply("3", '"3"')),
     ]
-    async with remember(script) as socket:
+    async with in_memory(script) as socket:
         with trio.move_on_after(1):
             await socket.join("room:1")
         assert (await socket.join("room:1")).joined
@@ -226,8 +204,10 @@ async def test_a_cancelled_join_leaves_nothing_behind(
 # Replies.
 
 
-async def test_31_a_buffered_push_gets_one_ref_when_it_is_sent(talk: Conversation) -> None:
-    """Pushes before the join's reply wait, and leave in their order, each once."""
+async def test_31_a_buffered_push_gets_one_ref_when_it_is_sent(
+    in_memory: Scripted,
+) -> None:
+    """Pushes before the reply to the join are sent in order, once each."""
     script = [
         *JOIN,
         *JOINED,
@@ -236,7 +216,7 @@ async def test_31_a_buffered_push_gets_one_ref_when_it_is_sent(talk: Conversatio
         *recv(reply("3"), reply("4"), reply("2")),
     ]
     order: list[str] = []
-    async with talk(script) as socket, trio.open_nursery() as nursery:
+    async with in_memory(script) as socket, trio.open_nursery() as nursery:
         channel = await socket.join_soon("room:1")
 
         async def push(event: str) -> None:
@@ -251,17 +231,14 @@ async def test_31_a_buffered_push_gets_one_ref_when_it_is_sent(talk: Conversatio
 
 
 async def test_31_a_reply_in_time_is_no_timeout(autojump_clock: MockClock) -> None:
-    """Just in time is in time; just too late is ignored, and the next push is not confused."""
+    """A late one is ignored and does not affect the next push."""
 
     class Slow(MockPhoenixChannel):
         async def on_event(self, event: str, payload: Any) -> Any:
             await trio.sleep(payload)
             return "ok", payload
 
-    async with (
-        MockPhoenixServer({"slow:*": Slow}, memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+    async with connected({"slow:*": Slow}) as (_server, socket):
         channel = await socket.join("slow:1")
         assert (await channel.push("wait", 9.999)).response == 9.999
         with pytest.raises(PushTimeout):
@@ -271,8 +248,8 @@ async def test_31_a_reply_in_time_is_no_timeout(autojump_clock: MockClock) -> No
         assert (await channel.push("wait", 60, timeout=61)).ok
 
 
-async def test_late_duplicate_reordered_and_unknown_replies(talk: Conversation) -> None:
-    """Each push gets its own reply, whatever else comes."""
+async def test_late_duplicate_reordered_and_unknown_replies(in_memory: Scripted) -> None:
+    """Each push gets its own reply."""
     script = [
         *JOIN,
         *JOINED,
@@ -286,7 +263,7 @@ async def test_late_duplicate_reordered_and_unknown_replies(talk: Conversation) 
         *sent('["1","4","room:1","last",{}]'),
         *recv(reply("4")),
     ]
-    async with talk(script) as socket:
+    async with in_memory(script) as socket:
         channel = await socket.join("room:1")
         async with trio.open_nursery() as nursery:
             for event in ("a", "b"):
@@ -296,10 +273,10 @@ async def test_late_duplicate_reordered_and_unknown_replies(talk: Conversation) 
         assert socket.statistics().ignored == 11
 
 
-async def test_a_join_that_is_answered_after_its_timeout_changes_nothing(
-    remember: Conversation, autojump_clock: MockClock
+async def test_an_answer_after_the_timeout_of_a_join_is_ignored(
+    in_memory: Scripted,
+    autojump_clock: MockClock,
 ) -> None:
-    """The server was told to leave; its late answers are for nobody."""
     script = [
         *JOIN,
         *sent('["1","2","room:1","phx_leave",{}]'),
@@ -308,7 +285,7 @@ async def test_a_join_that_is_answered_after_its_timeout_changes_nothing(
         *sent('["3","3","room:1","phx_join",{}]'),
         *recv(reply("3", '"3"')),
     ]
-    async with remember(script) as socket:
+    async with in_memory(script) as socket:
         with pytest.raises(JoinTimeout):
             await socket.join("room:1")
         channel = await socket.join("room:1")
@@ -317,45 +294,39 @@ async def test_a_join_that_is_answered_after_its_timeout_changes_nothing(
             channel.receive_nowait()
 
 
-async def test_a_rejoin_is_tried_after_1_2_5_and_then_10_seconds(
+async def test_rejoin_delays(
     autojump_clock: MockClock,
 ) -> None:
-    """A server that refuses what it had accepted is asked again and again."""
+    """1, 2, 5, then 10 seconds."""
     times: list[float] = []
 
-    class Moody(MockPhoenixChannel):
+    class Unreliable(MockPhoenixChannel):
         async def on_join(self, payload: Any) -> Any:
             times.append(trio.current_time())
             if 1 < len(times) < 7:
                 raise RefuseJoin({"reason": "not now"})
             return {}
 
-    async with (
-        MockPhoenixServer({"moody:*": Moody}, memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
-        channel = await socket.join("moody:1")
+    async with connected({"unreliable:*": Unreliable}) as (server, socket):
+        channel = await socket.join("unreliable:1")
         client = await server.client()
-        await client.channels["moody:1"].crash()
+        await client.channels["unreliable:1"].crash()
         await trio.sleep(4)
         assert isinstance(channel.last_error, JoinRefused)
         while channel.join_count < 2:
             await trio.sleep(0.1)
         waits = [after - before for before, after in itertools.pairwise(times)]
         assert waits == pytest.approx([1, 2, 5, 10, 10, 10], abs=0.01)
-        await client.channels["moody:1"].crash()
+        await client.channels["unreliable:1"].crash()
         await trio.sleep(1.01)
-        assert channel.join_count == 3  # the waits begin anew
+        assert channel.join_count == 3  # the delays start over
 
 
-async def test_a_push_during_an_outage_is_sent_after_the_rejoin_or_never(
+async def test_a_push_during_an_outage_is_sent_after_the_rejoin(
     autojump_clock: MockClock,
 ) -> None:
-    """Its deadline runs; what has passed it is not sent late."""
-    async with (
-        MockPhoenixServer(memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+    """Unless its timeout has passed."""
+    async with connected() as (server, socket):
         channel = await socket.join("room:1")
         server.reject(503, times=8)
         await server.kill()
@@ -373,8 +344,9 @@ async def test_a_push_during_an_outage_is_sent_after_the_rejoin_or_never(
 # Size.
 
 
-def test_32_memory_stays_flat_over_10000_failed_joins() -> None:
-    """Whether refused, timed out or cancelled, a failed join leaves nothing."""
+@pytest.mark.slow
+def test_32_memory_is_constant_over_10000_failed_joins() -> None:
+    """Refused, left, or timed out."""
     machine = Machine()
     machine.connect(0)
     numbers = itertools.count()
@@ -387,7 +359,9 @@ def test_32_memory_stays_flat_over_10000_failed_joins() -> None:
             ref = send.message.ref  # type: ignore[union-attr]
             if number % 3 == 0:
                 refusal = {"status": "error", "response": {"reason": "unauthorized"}}
-                machine.received(Message(ref, ref, f"room:{number}", "phx_reply", refusal), number)
+                machine.received(
+                    PhoenixMessage(ref, ref, f"room:{number}", "phx_reply", refusal), number
+                )
             elif number % 3 == 1:
                 machine.leave(channel, number + 10)
             machine.tick(number)
@@ -408,13 +382,10 @@ def test_32_memory_stays_flat_over_10000_failed_joins() -> None:
     assert grown < 20_000
 
 
+@pytest.mark.slow
 async def test_32_10000_refused_joins_over_a_socket() -> None:
-    """The same through everything: as many as one likes, one after the other."""
     with trio.fail_after(60):
-        async with (
-            MockPhoenixServer(memory=True) as server,
-            phoenix.connect(server.url, stream=server.open_stream) as socket,
-        ):
+        async with connected() as (_server, socket):
             for _ in range(10_000):
                 with pytest.raises(JoinRefused):
                     await socket.join("room:forbidden")
@@ -423,9 +394,10 @@ async def test_32_10000_refused_joins_over_a_socket() -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [True, False])
 async def test_1000_topics_on_one_socket(memory: bool) -> None:
-    """Each has its own queue and its own replies, also after the connection was lost."""
+    """Each has its own queue and replies, also after reconnecting."""
     with trio.fail_after(30):
         async with MockPhoenixServer(memory=memory, max_channels=1000) as server:
             stream = server.open_stream if memory else None
@@ -452,7 +424,6 @@ async def test_1000_topics_on_one_socket(memory: bool) -> None:
                 assert replies == [True] * 1000
 
 
-def test_the_default_room_is_the_one_that_is_documented() -> None:
-    """MockPhoenixServer serves ``room:*`` by itself."""
+def test_the_default_channel_of_the_mock_server() -> None:
     assert MockPhoenixServer().kind_of("room:1") is MockTopic
     assert MockPhoenixServer().kind_of("nope:1") is None

@@ -1,7 +1,8 @@
-"""Phoenix Channels, protocol 2.0.0: a socket that joins topics, and a client of callbacks."""
+"""Phoenix Channels, protocol 2.0.0, with an awaitable and a callback interface."""
 
+from .callbacks import ChannelClient, ChannelTransport, Connect
 from .channel import Channel
-from .client import ChannelClient, ChannelTransport, Connect, Stop
+from .client import ClientHandle, run
 from .connect import RECONNECT, connect
 from .errors import (
     AlreadyJoined,
@@ -18,9 +19,8 @@ from .errors import (
     PushTimeout,
 )
 from .machine import Machine
-from .message import Message, PushReply
+from .message import PhoenixMessage, PushReply
 from .presence import Presence
-from .run import ClientHandle, run
 from .serializer import Serializer, V2Serializer
 from .socket import PhoenixSocket, PhoenixStatistics
 
@@ -41,16 +41,15 @@ __all__ = [
     "JoinRefused",
     "JoinTimeout",
     "Machine",
-    "Message",
     "NotJoined",
     "PhoenixError",
+    "PhoenixMessage",
     "PhoenixSocket",
     "PhoenixStatistics",
     "Presence",
     "PushReply",
     "PushTimeout",
     "Serializer",
-    "Stop",
     "V2Serializer",
     "connect",
     "run",

@@ -1,95 +1,304 @@
-"""Calls the callbacks of one :class:`ChannelClient`, and threads the state through them."""
+"""The callbacks of ``run()``, their results, and the transport that they send with.
+
+The interface follows ``Phoenix.Channels.GenSocketClient`` (phoenix_gen_socket_client for Elixir):
+your callbacks decide when to connect, what to join, and whether to join again.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections import deque
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
-from ..._redact import label
-from ...errors import BadHookResult, InvalidOption
-from .client import ChannelClient, ChannelTransport, Connect, Result, Stop
+import trio
 
-__all__ = ["Callbacks", "check_client"]
+from ..._redact import HIDDEN, redact_url
+from ...disconnect import Disconnect
+from ...errors import UsageError
+from ...hooks import Stop
+from ...options import check_seconds
+from .connect import Params, Source
+from .errors import NotJoined
+from .hooks import PhoenixHooks
+from .message import JOIN, PushReply, check_event, check_topic
+from .state import Effect, GetPayload, SendMessage
+
+__all__ = ["ChannelClient", "ChannelTransport", "Connect", "PendingEffects", "Result"]
 
 StateT = TypeVar("StateT")
+ValueT = TypeVar("ValueT")
+
+Maybe: TypeAlias = ValueT | Awaitable[ValueT]
+"""The result of a callback, which may be ``def`` or ``async def``."""
 
 
-class Callbacks(Generic[StateT]):
-    """One client, and the state that its latest callback returned.
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Connect:
+    """Result of a callback: connect. It has no effect while connected or connecting.
 
     Args:
-        client: the user's.
-    """
-
-    state: StateT
-
-    def __init__(self, client: ChannelClient[StateT]) -> None:
-        self.client: ChannelClient[StateT] = client
-
-    async def init(self) -> None:
-        """Make the first state."""
-        self.state = await _awaited(self.client.init())
-
-    async def tell(self, callback: Callable[..., Any], *args: Any) -> Result:
-        """Call any callback but the first and ``handle_call``.
-
-        Returns:
-            What it wants to be done.
-
-        Raises:
-            BadHookResult: it returned something else than it may.
-            Exception: whatever it raises.
-        """
-        returned = await _awaited(callback(*args, self.state))
-        if not isinstance(returned, tuple) or len(returned) != 2:
-            raise _bad_result(callback, "a tuple (result, state)", returned)
-        result = _checked(returned[0])
-        self.state = returned[1]
-        return result
-
-    async def ask(self, request: Any, transport: ChannelTransport) -> tuple[Any, Result]:
-        """Call ``handle_call``.
-
-        Returns:
-            Its reply, and what it wants to be done.
-
-        Raises:
-            BadHookResult, Exception: as :meth:`tell`.
-        """
-        callback = self.client.handle_call
-        returned: Any = await _awaited(callback(request, transport, self.state))
-        if not isinstance(returned, tuple) or len(returned) not in (2, 3):
-            wanted = "a tuple (reply, state) or (reply, result, state)"
-            raise _bad_result(callback, wanted, returned)
-        result = _checked(returned[1] if len(returned) == 3 else None)
-        self.state = returned[-1]
-        return returned[0], result
-
-
-async def _awaited(returned: Any) -> Any:
-    return await returned if inspect.isawaitable(returned) else returned
-
-
-def _checked(result: Any) -> Result:
-    if result is None or isinstance(result, Connect | Stop):
-        return result
-    raise BadHookResult(f"a callback's result is None, Connect or Stop, not {result!r:.200}")
-
-
-def _bad_result(callback: Callable[..., Any], wanted: str, returned: object) -> BadHookResult:
-    name = label(callback)
-    return BadHookResult(f"{name} must return {wanted}, not {returned!r:.200}")
-
-
-def check_client(client: ChannelClient[StateT]) -> ChannelClient[StateT]:
-    """The client to use.
+        url: another URL, used from now on.
+        params: other params, used from now on.
+        delay: seconds to wait before.
 
     Raises:
-        InvalidOption: it is none.
+        InvalidOption: ``delay`` is not a number of seconds.
     """
-    if isinstance(client, type) and issubclass(client, ChannelClient):
-        raise InvalidOption(f"client is an instance, not the class: write {client.__name__}()")
-    if not isinstance(client, ChannelClient):
-        raise InvalidOption(f"client is a ChannelClient, not {client!r}")
-    return client
+
+    url: Source[str] | None = None
+    params: Source[Params] | None = None
+    delay: float = 0
+
+    def __repr__(self) -> str:
+        # Params often contain credentials, and so may the reprs of functions.
+        url = repr(redact_url(self.url)) if isinstance(self.url, str) else _hide(self.url)
+        return f"Connect(url={url}, params={_hide(self.params)}, delay={self.delay!r})"
+
+    def __post_init__(self) -> None:
+        if self.delay != 0:
+            check_seconds("delay", self.delay, none=False)
+
+
+def _hide(source: object) -> str:
+    return "None" if source is None else HIDDEN
+
+
+Result: TypeAlias = Connect | Stop | None
+"""The result of a callback: what to do next."""
+
+
+class PendingEffects:
+    """Effects to run after the current callback, and what the machine's numbers refer to."""
+
+    def __init__(self) -> None:
+        self.effects: deque[Effect] = deque()
+        self.topics: dict[int, str] = {}
+        """The topics of channels."""
+        self.pushes: dict[int, tuple[str, str]] = {}
+        """The topics and refs of pushes without an outcome."""
+        self.leaves: dict[int, str] = {}
+        """The topics of leaves without an answer."""
+
+    def clear(self) -> None:
+        """Forget everything: the connection was lost."""
+        for table in (self.effects, self.topics, self.pushes, self.leaves):
+            table.clear()
+
+
+class ChannelTransport:
+    """Joins, leaves and pushes inside callbacks, without waiting.
+
+    Args:
+        hooks: of the connection.
+        pending: records what is under way.
+        timeout: seconds for joins, pushes and leaves.
+    """
+
+    def __init__(self, hooks: PhoenixHooks, pending: PendingEffects, timeout: float) -> None:
+        self._hooks = hooks
+        self._machine = hooks.machine
+        self._pending = pending
+        self._timeout = timeout
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self._machine.connected
+
+    def join(self, topic: str, payload: Any = None) -> None:
+        """Join a topic; ``handle_joined`` or ``handle_join_error`` receives the answer.
+
+        Args:
+            topic: such as ``"room:1"``.
+            payload: the argument of the server's ``join/3``.
+
+        Raises:
+            Disconnected: there is no connection.
+            AlreadyJoined: the topic is joined, or being joined.
+            InvalidMessage, EncodeError, InvalidOption: an argument is invalid.
+        """
+        check_topic(topic)
+        payload = {} if payload is None else payload
+        self._hooks.check(topic, JOIN, payload)
+        channel, effects = self._machine.join(topic, self._timeout, self._deadline(), offline=False)
+        self._pending.topics[channel] = topic
+        for effect in effects:
+            assert isinstance(effect, GetPayload)
+            self._pending.effects.extend(self._machine.payload(channel, effect.attempt, payload))
+
+    def leave(self, topic: str) -> None:
+        """Leave a topic; ``handle_channel_closed`` receives the answer.
+
+        Args:
+            topic: of a channel that has not ended.
+
+        Raises:
+            Disconnected: there is no connection.
+            NotJoined: the topic is not joined.
+        """
+        leave, effects = self._machine.leave(self._channel(topic), self._deadline())
+        self._pending.leaves[leave] = topic
+        self._pending.effects.extend(effects)
+
+    def push(self, topic: str, event: str, payload: Any = None) -> str:
+        """Push an event; ``handle_reply`` or ``handle_timeout`` receives the outcome.
+
+        Args:
+            topic: of a joined channel.
+            event: its name.
+            payload: a JSON value or bytes-like; by default ``{}``.
+
+        Returns:
+            The ref of the push, which is passed to these callbacks.
+
+        Raises:
+            Disconnected: there is no connection.
+            NotJoined: the topic is not joined.
+            InvalidMessage, EncodeError, InvalidOption: an argument is invalid.
+        """
+        check_event(event)
+        payload = {} if payload is None else payload
+        channel = self._channel(topic)
+        self._hooks.check(topic, event, payload)
+        push, [send] = self._machine.push(channel, event, payload, self._deadline(), buffered=False)
+        assert isinstance(send, SendMessage)
+        assert send.message.ref is not None
+        self._pending.pushes[push] = (topic, send.message.ref)
+        self._pending.effects.append(send)
+        return send.message.ref
+
+    def _deadline(self) -> float:
+        return trio.current_time() + self._timeout
+
+    def _channel(self, topic: str) -> int:
+        channel = self._machine.channel(topic)
+        if channel is None:
+            self._machine.check_connected(topic)
+            raise NotJoined(f"{topic!r} is not joined")
+        return channel
+
+
+class ChannelClient(Generic[StateT]):
+    """The callbacks of :func:`run`. Override what you need; each may be ``def`` or ``async def``.
+
+    Callbacks run one at a time, in the order of the events, and each receives the state that the
+    previous one returned. Unless documented otherwise, a callback returns ``(result, state)``. The
+    result is
+
+    * ``None``: nothing follows;
+    * ``Connect(...)``: connect;
+    * ``Stop()``, see :class:`trioglock.Stop`: close the connection and end the client.
+
+    An exception raised by a callback other than ``handle_call`` ends the client; :func:`run` raises
+    it.
+    """
+
+    def init(self) -> Maybe[StateT]:
+        """Called once, before everything else; returns the first state. Default: None."""
+        return cast("StateT", None)
+
+    def handle_connected(
+        self, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called after connecting. Join topics here.
+
+        Args:
+            transport: to join, leave and push.
+            state: the current state.
+        """
+        return None, state
+
+    def handle_disconnected(
+        self, reason: Disconnect, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when the connection was lost, and when an attempt to connect has failed.
+
+        Return ``Connect(delay=...)`` to try again. All channels have ended;
+        ``handle_channel_closed`` is not called for them.
+
+        Args:
+            reason: a typed value, see :mod:`trioglock.disconnect`.
+            state: the current state.
+        """
+        return None, state
+
+    def handle_joined(
+        self, topic: str, response: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when the server has accepted the join of ``topic``.
+
+        ``response`` is that of the server's ``join/3``; for ``transport`` and ``state`` see
+        :meth:`handle_connected`.
+        """
+        return None, state
+
+    def handle_join_error(
+        self, topic: str, response: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when the server has refused the join of ``topic``, or has not answered it in time.
+
+        ``response`` is that of the server, or ``{"reason": "timeout"}``; for ``transport`` and
+        ``state`` see :meth:`handle_connected`.
+        """
+        return None, state
+
+    def handle_channel_closed(
+        self, topic: str, payload: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when the channel of ``topic`` was closed, crashed or left. You may join it again.
+
+        ``payload`` is that of the message that ended it; for ``transport`` and ``state`` see
+        :meth:`handle_connected`.
+        """
+        return None, state
+
+    def handle_message(
+        self, topic: str, event: str, payload: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called for each ``event`` that the server pushes or broadcasts on ``topic``.
+
+        ``payload`` is a JSON value or bytes; for ``transport`` and ``state`` see
+        :meth:`handle_connected`.
+        """
+        return None, state
+
+    def handle_reply(
+        self, topic: str, ref: str, reply: PushReply, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called for the ``reply`` to the push on ``topic`` that returned ``ref``.
+
+        For ``transport`` and ``state`` see :meth:`handle_connected`.
+        """
+        return None, state
+
+    def handle_timeout(
+        self, topic: str, ref: str, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called when the push on ``topic`` that returned ``ref`` got no reply in time.
+
+        Not every event has a reply. For ``transport`` and ``state`` see :meth:`handle_connected`.
+        """
+        return None, state
+
+    def handle_cast(
+        self, message: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Result, StateT]]:
+        """Called for ``handle.cast(message)``, which raises UsageError without this callback.
+
+        For ``transport`` and ``state`` see :meth:`handle_connected`.
+        """
+        raise UsageError(f"{type(self).__name__} has no handle_cast")
+
+    def handle_call(
+        self, request: Any, transport: ChannelTransport, state: StateT
+    ) -> Maybe[tuple[Any, StateT] | tuple[Any, Result, StateT]]:
+        """Called for ``await handle.call(request)``, which raises the exceptions of this callback.
+
+        Without this callback, ``call`` raises UsageError. For ``transport`` and ``state`` see
+        :meth:`handle_connected`.
+
+        Returns:
+            ``(reply, state)`` or ``(reply, result, state)``.
+        """
+        raise UsageError(f"{type(self).__name__} has no handle_call")

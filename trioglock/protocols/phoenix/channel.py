@@ -1,205 +1,318 @@
-"""A channel, as a program sees it: push to it, iterate it, leave it."""
+"""A joined topic: push to it, iterate it, leave it."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import trio
 
-from ...errors import ConnectionClosedOK
-from .errors import ChannelClosed, Disconnected
-from .feed import Feed, Payload
-from .message import PushReply
+from ...errors import ConnectionClosedOK, InvalidOption
+from ...options import check_seconds, check_whole
+from .errors import ChannelClosed, ChannelOverflow, Disconnected
+from .message import PhoenixMessage, PushReply, check_event
+from .presence import Presence
 
-__all__ = ["Calls", "Channel"]
+if TYPE_CHECKING:
+    from .hooks import ChannelHooks
+
+__all__ = ["Channel", "ChannelQueue", "Overflow", "Payload", "copy_payload"]
+
+Payload: TypeAlias = Any
+"""A JSON value, or bytes-like for a binary message."""
+
+Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
+"""What a full queue does. It cannot wait: all channels share one connection."""
 
 
-class Calls(Protocol):
-    """What a channel asks of its socket."""
+class ChannelQueue:
+    """The received messages of a channel, its presence, and the result of its joins.
 
-    def is_joined(self, channel: int) -> bool:
-        """Whether it is joined at this moment."""
+    Args:
+        topic: for error messages.
+        payload: of every join, or a function that returns it.
+        max_queue: how many messages may wait to be received.
+        overflow: what a full queue does.
+        presence: handles presence messages, which are not queued.
 
-    async def push(
-        self, channel: Channel, event: str, payload: Payload, timeout: float, *, wants_reply: bool
-    ) -> PushReply:
-        """See :meth:`Channel.push`."""
+    Raises:
+        InvalidOption: ``max_queue`` or ``overflow`` is invalid.
+    """
 
-    async def leave(self, channel: Channel, timeout: float) -> None:
-        """See :meth:`Channel.leave`."""
+    def __init__(
+        self,
+        topic: str,
+        payload: Payload | Callable[[], Payload | Awaitable[Payload]],
+        max_queue: int | None,
+        overflow: Overflow,
+        presence: Presence | None,
+    ) -> None:
+        check_whole("max_queue", max_queue, least=1)
+        if overflow not in get_args(Overflow):
+            raise InvalidOption(
+                f"overflow must be 'close', 'drop_oldest' or 'drop_newest', not {overflow!r}"
+            )
+        self.items: deque[tuple[str, Any]] = deque()
+        self.response: Any = None
+        self.join_count: int = 0
+        self.dropped: int = 0
+        self.ended: bool = False
+        self.cause: Exception | None = None
+        """Why the channel ended; None if it was left or closed."""
+        self.last_error: Exception | None = None
+        self._topic = topic
+        self._payload = payload
+        self._max_queue = max_queue
+        self._overflow = overflow
+        self._presence = presence
+        self._answered = trio.Event()
+        self._receivers = trio.lowlevel.ParkingLot()
 
-    def closed_error(self) -> Exception | None:
-        """How the connection ended; None if it has not."""
+    async def wait_joined(self) -> Any:
+        """Wait for the first join and return its response, or raise its error."""
+        await self._answered.wait()
+        if not self.join_count:
+            raise self.cause or ChannelClosed(
+                f"{self._topic!r} was left or closed before it was joined"
+            )
+        return self.response
+
+    async def wait(self) -> bool:
+        """Wait for an item and return True, or False if the channel has ended."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self.items:
+            if self.ended:
+                return False
+            await self._receivers.park()
+        return True
+
+    def get_payload(self) -> Any:
+        """Return the payload of the next join, or an awaitable of it."""
+        return self._payload() if callable(self._payload) else self._payload
+
+    def on_joined(self, response: Any) -> None:
+        """Record an accepted join."""
+        self.response, self.last_error = response, None
+        self.join_count += 1
+        self._answered.set()
+
+    def on_ended(self, cause: Exception | None) -> None:
+        """Record the end and wake every task that waits."""
+        self.ended, self.cause = True, cause
+        self._answered.set()
+        self._receivers.unpark_all()
+
+    def on_message(self, message: PhoenixMessage, join_ref: str | None) -> Exception | None:
+        """Queue a message; return an error if the queue is full and must end the channel."""
+        event, payload = message.event, message.payload
+        if self._presence is not None and self._presence.receive(event, payload, join_ref):
+            return None
+        items = self.items
+        limit = self._max_queue
+        if limit is not None and len(items) >= limit:
+            self.dropped += 1
+            match self._overflow:
+                case "close":
+                    return ChannelOverflow(
+                        f"{self._topic!r} was left: {limit} messages are waiting to be received"
+                    )
+                case "drop_newest":
+                    return None
+                case "drop_oldest":
+                    items.popleft()
+        items.append((event, payload))
+        if self._receivers:
+            self._receivers.unpark()
+        return None
 
 
 class Channel:
-    """One topic of a socket, made by :meth:`PhoenixSocket.join`.
+    """A topic of a socket, returned by :meth:`PhoenixSocket.join`.
 
-    Iterate it for what the server pushes and broadcasts::
+    Iterate it to receive what the server pushes and broadcasts::
 
         async for event, payload in channel: ...
 
-    The loop goes on over crashes, outages and the joins that follow them. It ends quietly when you
-    leave, when the server closes the channel, and when the connection closes with 1000 or 1001.
+    The loop continues across crashes and outages, after which the topic is joined again. It ends
+    when you leave, when the server closes the channel, and when the connection closes with 1000 or
+    1001.
     """
 
-    def __init__(self, calls: Calls, topic: str, timeout: float, feed: Feed) -> None:
+    def __init__(
+        self, hooks: ChannelHooks, topic: str, timeout: float, queue: ChannelQueue
+    ) -> None:
         self.topic: str = topic
         self.timeout: float = timeout
-        """Seconds that a join, a push and a leave may take, where nothing else is said."""
+        """Default number of seconds for each join, push and leave."""
         self.id: int = 0
-        """What the state machine calls it; unique on its socket."""
-        self._calls = calls
-        self._feed = feed
-        self._items = feed.items
+        """The number of the channel in the state machine, unique on its socket."""
+        self._hooks = hooks
+        self._queue = queue
+        self._items = queue.items
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "joined" if self.joined else "not joined"
         return f"<Channel {self.topic!r}, {state}>"
 
-    # What is known.
+    # State.
 
     @property
     def joined(self) -> bool:
-        """Whether it is joined at this moment; where it is not, pushes wait for that."""
-        return self._calls.is_joined(self.id)
+        """Whether the channel is joined now. While it is not, pushes wait."""
+        return self._hooks.is_joined(self.id)
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended. What came before can still be taken."""
-        return self._feed.ended
+        """Whether the channel has ended. Messages received before can still be read."""
+        return self._queue.ended
 
     @property
     def response(self) -> Any:
-        """What the server answered to the latest join."""
-        return self._feed.response
+        """The server's response to the latest join."""
+        return self._queue.response
 
     @property
     def join_count(self) -> int:
-        """How often it was joined. If that grows, messages may have been missed between."""
-        return self._feed.joins
+        """How often the topic was joined. If it grows, messages may have been missed."""
+        return self._queue.join_count
 
     @property
     def last_error(self) -> Exception | None:
-        """Why it is not joined for the time being: a crash, a refusal, a lost connection."""
-        return self._feed.last_error
+        """Why the channel is not joined now: a crash, a refusal, a lost connection."""
+        return self._queue.last_error
 
     @property
     def dropped(self) -> int:
-        """Messages that a full queue has lost."""
-        return self._feed.dropped
+        """The number of messages that a full queue has dropped."""
+        return self._queue.dropped
 
-    # Pushing.
+    # Sending.
 
     async def wait_joined(self) -> Any:
-        """Wait until the first join has been answered.
+        """Wait until the server has answered the first join.
 
         Returns:
             The server's response.
 
         Raises:
-            JoinRefused, JoinTimeout, ChannelCrashed: it was not let in.
-            ChannelClosed: it was left, or closed, before.
+            JoinRefused, JoinTimeout, ChannelCrashed: the join failed.
+            ChannelClosed: the channel was left or closed before.
             Disconnected: the connection has ended.
-            Exception: whatever the function for the payload raised.
+            Exception: an exception raised by your function for the payload.
         """
-        return await self._feed.wait_decided()
+        return await self._queue.wait_joined()
 
     async def push(
         self, event: str, payload: Payload = None, *, timeout: float | None = None
     ) -> PushReply:
         """Push an event and wait for the reply.
 
-        While the channel is not joined, for a crash or an outage, the push waits for that.
+        While the channel is not joined because of a crash or an outage, the push waits.
 
         Args:
             event: its name.
-            payload: what JSON can say, or bytes-like; ``{}`` by default.
-            timeout: seconds for all of it; by default the channel's.
+            payload: a JSON value or bytes-like; by default ``{}``.
+            timeout: total seconds to wait; by default the channel's timeout.
 
         Returns:
             The reply, whatever its status.
 
         Raises:
-            PushTimeout: none came in time. Not every event has a reply: see :meth:`send`.
-            Disconnected: the connection was lost, so no reply will come.
-            ChannelClosed: the channel has ended, or crashed, meanwhile.
-            NotJoined: it had ended before.
+            PushTimeout: no reply in time. Not every event has a reply; see :meth:`send`.
+            Disconnected: the connection was lost before the reply.
+            ChannelClosed: the channel ended or crashed before the reply.
+            NotJoined: the channel had ended before the call.
             BufferFull: too many pushes wait.
             InvalidMessage, EncodeError: the payload cannot be sent.
-            InvalidOption: the timeout is none.
+            InvalidOption: the event or the timeout is invalid.
             ConnectionClosed: the connection has ended.
             UsageError: called inside a callback.
         """
-        seconds = self.timeout if timeout is None else timeout
-        return await self._calls.push(self, event, payload, seconds, wants_reply=True)
+        checked = self._check_push(event, payload, timeout)
+        return await self._hooks.push(self.id, *checked, wants_reply=True)
 
     async def send(
         self, event: str, payload: Payload = None, *, timeout: float | None = None
     ) -> None:
-        """Push an event, and return when it is on its way: no reply is waited for.
+        """Push an event without waiting for a reply; return when it is queued for writing.
 
         Args:
             event: its name.
             payload: as for :meth:`push`.
-            timeout: seconds that it may wait for the channel to be joined.
+            timeout: seconds to wait for the channel to be joined.
 
         Raises:
-            PushTimeout: it was not sent in time, and never will be.
-            PhoenixError, TrioglockError: as :meth:`push`.
+            PushTimeout: the push was not sent in time and is discarded.
+            PhoenixError, TrioglockError: as for :meth:`push`.
         """
+        checked = self._check_push(event, payload, timeout)
+        await self._hooks.push(self.id, *checked, wants_reply=False)
+
+    def _check_push(
+        self, event: str, payload: Payload, timeout: float | None
+    ) -> tuple[str, str, Payload, float]:
+        check_event(event)
         seconds = self.timeout if timeout is None else timeout
-        await self._calls.push(self, event, payload, seconds, wants_reply=False)
+        check_seconds("timeout", seconds)
+        return self.topic, event, {} if payload is None else copy_payload(payload), seconds
 
     async def leave(self, *, timeout: float | None = None) -> None:
-        """Leave the topic and wait for the server's answer; harmless if the channel has ended.
+        """Leave the topic and wait for the server's answer; no-op if the channel has ended.
 
         Args:
-            timeout: seconds to wait for it; by default the channel's.
+            timeout: seconds to wait; by default the channel's timeout.
 
         Raises:
-            PushTimeout: there was none; the channel has ended all the same.
+            PushTimeout: no answer in time. The channel has ended all the same.
         """
-        await self._calls.leave(self, self.timeout if timeout is None else timeout)
+        seconds = self.timeout if timeout is None else timeout
+        check_seconds("timeout", seconds)
+        await self._hooks.leave(self.id, seconds)
 
     # Receiving.
 
     async def receive(self) -> tuple[str, Any]:
-        """The next message: its event and its payload. A cancelled call loses none.
+        """Return the next message: its event and its payload. Cancelling it loses no message.
 
         Raises:
-            ChannelClosed: the channel has ended and everything was taken.
-            ConnectionClosed: the connection has.
-            Exception: whatever the function for the payload of a later join raised.
+            ChannelClosed: the channel has ended and no messages are left.
+            ConnectionClosed: the connection has ended and no messages are left.
+            Exception: an exception raised by your function for the payload of a later join.
         """
-        if await self._feed.wait():
+        if await self._queue.wait():
             return self._items.popleft()
-        raise self._error()
+        raise self._closed_error()
 
     def receive_nowait(self) -> tuple[str, Any]:
-        """The next message, if there is one.
+        """Return the next message without waiting.
 
         Raises:
-            trio.WouldBlock: there is none yet.
-            ChannelClosed, ConnectionClosed, Exception: as :meth:`receive`.
+            trio.WouldBlock: there is none.
+            ChannelClosed, ConnectionClosed, Exception: as for :meth:`receive`.
         """
         if self._items:
             return self._items.popleft()
-        raise self._error() if self.closed else trio.WouldBlock
+        raise self._closed_error() if self.closed else trio.WouldBlock
 
     def __aiter__(self) -> Channel:
         return self
 
     async def __anext__(self) -> tuple[str, Any]:
-        if await self._feed.wait():
+        if await self._queue.wait():
             return self._items.popleft()
-        error = self._error()
-        if self._feed.cause is None or isinstance(error, ConnectionClosedOK):
+        error = self._closed_error()
+        if self._queue.cause is None or isinstance(error, ConnectionClosedOK):
             raise StopAsyncIteration
         raise error
 
-    def _error(self) -> Exception:
-        cause = self._feed.cause
+    def _closed_error(self) -> Exception:
+        cause = self._queue.cause
         if isinstance(cause, Disconnected):
-            return self._calls.closed_error() or cause
+            return self._hooks.closed_error() or cause
         return cause or ChannelClosed(f"{self.topic!r} was left, or closed by the server")
+
+
+def copy_payload(payload: Any) -> Any:
+    """Return a payload that cannot change before it is sent."""
+    return bytes(payload) if isinstance(payload, bytearray | memoryview) else payload

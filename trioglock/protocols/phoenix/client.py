@@ -1,260 +1,414 @@
-"""The callback face: what happens is told to callbacks, and state is threaded through them.
+"""``run()``: a client that calls callbacks.
 
-In the manner of ``Phoenix.Channels.GenSocketClient`` (phoenix_gen_socket_client for Elixir):
-nothing is done that a callback has not asked for. It decides when to connect, what to join, and
-whether to join again.
+One connection serves the client from start to end. While no callback has asked to connect, its
+attempt to connect waits in :class:`_OnDemandTransport`; casts and calls are handled all the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import inspect
+import math
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from functools import partial
+from typing import Any, Generic, TypeVar, Unpack
 
-from ..._redact import HIDDEN, redact_url
-from ...disconnect import Disconnect
-from ...errors import InvalidOption, UsageError
-from ...options import check_seconds
-from .address import Params, Source
+import trio
+
+from ...client import ConnectOptions
+from ...connection import Connection
+from ...disconnect import Disconnect, HandshakeFailed
+from ...errors import (
+    BadHookResult,
+    CallTimeout,
+    ConnectError,
+    ConnectionClosed,
+    InvalidOption,
+    OpenTimeout,
+    UsageError,
+)
+from ...frames import Close, Data
+from ...hooks import ConnectionInfo, Reconnect, Reply, Stop
+from ...options import DialOptions, check_seconds
+from ...transports import Link
+from .callbacks import ChannelClient, ChannelTransport, Connect, PendingEffects, Result
+from .connect import (
+    EndpointTransport,
+    Params,
+    Source,
+    check_serializer,
+    check_timeout,
+    open_connection,
+)
+from .errors import ChannelCrashed, Disconnected, JoinRefused, JoinTimeout, PushTimeout
+from .hooks import PhoenixHooks
+from .machine import Machine
 from .message import PushReply
+from .serializer import Serializer
+from .state import (
+    ChannelEnded,
+    ChannelJoined,
+    DeliverMessage,
+    Effect,
+    ResolvePush,
+    SendMessage,
+)
 
-__all__ = ["ChannelClient", "ChannelTransport", "Connect", "Result", "Stop"]
+__all__ = ["ClientHandle", "run"]
 
 StateT = TypeVar("StateT")
-ValueT = TypeVar("ValueT")
-
-Maybe: TypeAlias = ValueT | Awaitable[ValueT]
-"""Every callback may be ``def`` or ``async def``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Connect:
-    """Result of a callback: connect, or connect again. Nothing, where that is so or under way.
+class _OnDemandTransport(EndpointTransport):
+    """Connects when a callback asks for it."""
 
-    Args:
-        url: another address, from now on.
-        params: other params, from now on.
-        delay: seconds to wait before.
+    def __init__(self, *args: Any, open_timeout: float | None) -> None:
+        super().__init__(*args)
+        check_seconds("open_timeout", open_timeout)
+        self._open_timeout = open_timeout
+        self._requested = trio.Event()
+        self._delay = 0.0
 
-    Raises:
-        InvalidOption: ``delay`` is no number of seconds.
-    """
+    def request(self, connect: Connect) -> None:
+        if not self._requested.is_set():
+            self.change(connect.url, connect.params)
+            self._delay = connect.delay
+            self._requested.set()
 
-    url: Source[str] | None = None
-    params: Source[Params] | None = None
-    delay: float = 0
+    def reset(self) -> None:
+        self._requested = trio.Event()
 
-    def __repr__(self) -> str:
-        # Params are credentials, more often than not, and functions may have some in them.
-        url = repr(redact_url(self.url)) if isinstance(self.url, str) else _given(self.url)
-        return f"Connect(url={url}, params={_given(self.params)}, delay={self.delay!r})"
+    def take_delay(self) -> float:
+        delay, self._delay = self._delay, 0.0
+        return delay
 
-    def __post_init__(self) -> None:
-        if self.delay is None or self.delay != 0:
-            check_seconds("delay", self.delay)
-        if self.delay is None:
-            raise InvalidOption("delay is a number of seconds, not None")
-
-
-def _given(source: object) -> str:
-    return "None" if source is None else HIDDEN
+    async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:
+        await self._requested.wait()
+        await trio.sleep(self.take_delay())
+        timeout = self._open_timeout
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            return await super().connect(options, nursery)
+        raise OpenTimeout(f"could not connect within {timeout} seconds")
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """Result of a callback: close the connection and end; :func:`run` returns the state."""
+class _Failure:
+    """The reply of a call whose callback raised."""
+
+    error: Exception
 
 
-Result: TypeAlias = Connect | Stop | None
-"""What a callback may ask for; None for nothing."""
+class _CallbackHooks(PhoenixHooks, Generic[StateT]):
+    """Calls the callbacks for events, and turns their results into results of hooks."""
+
+    state: StateT
+    on_start: Callable[[], None]
+
+    def __init__(
+        self,
+        client: ChannelClient[StateT],
+        serializer: Serializer,
+        timeout: float,
+        endpoint: _OnDemandTransport,
+    ) -> None:
+        super().__init__(Machine(rejoin_delays=()), serializer)
+        self.client: ChannelClient[StateT] = client
+        self.endpoint: _OnDemandTransport = endpoint
+        self.stopped: bool = False
+        self.pending: PendingEffects = PendingEffects()
+        self.transport: ChannelTransport = ChannelTransport(self, self.pending, timeout)
+
+    def _attach(self, connection: Connection[Any]) -> None:
+        super()._attach(connection)
+        self.on_start()
+
+    # Hooks.
+
+    async def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Any, None]:
+        self.machine.connect(trio.current_time())
+        await self.invoke(self.client.handle_connected, self.transport)
+        return await self._run_effects(), state
+
+    async def handle_receive(self, frame: Data, state: None) -> tuple[Any, None]:
+        if not self.stopped:
+            self.pending.effects.extend(self.received(frame))
+        return await self._run_effects(), state
+
+    async def handle_cast(self, message: Any, state: None) -> tuple[Any, None]:
+        if not self.stopped:
+            effects = message()
+            if inspect.isawaitable(effects):
+                effects = await effects
+            self.pending.effects.extend(effects or ())
+        return await self._run_effects(), state
+
+    async def handle_call(self, request: Any, state: None) -> tuple[Any, Any, None]:
+        if self.stopped:
+            return _Failure(_ended()), None, state
+        callback = self.client.handle_call
+        reply: Any
+        try:
+            returned = await _await(callback(request, self.transport, self.state))
+            if not isinstance(returned, tuple) or len(returned) not in (2, 3):
+                raise _bad_result(
+                    callback, "a tuple (reply, state) or (reply, result, state)", returned
+                )
+            result = returned[1] if len(returned) == 3 else None
+            self.apply(result)
+            reply, self.state = returned[0], returned[-1]
+        except Exception as error:  # noqa: BLE001 - it is raised by the call
+            reply = _Failure(error)
+        return reply, await self._run_effects(), state
+
+    async def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[Any, None]:
+        self.machine.disconnect()
+        self.connection.discard_unsent()
+        self.pending.clear()
+        self.endpoint.reset()
+        if not self.stopped:
+            if isinstance(reason, HandshakeFailed) and not isinstance(
+                reason.error, ConnectError | OSError
+            ):
+                raise reason.error  # raised by a function of the user
+            await self.invoke(self.client.handle_disconnected, reason)
+        if self.stopped:
+            return Stop(), state
+        return Reconnect(delay=self.endpoint.take_delay()), state
+
+    # Callbacks.
+
+    async def invoke(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call any callback but ``init`` and ``handle_call``."""
+        returned = await _await(callback(*args, self.state))
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise _bad_result(callback, "a tuple (result, state)", returned)
+        self.apply(returned[0])
+        self.state = returned[1]
+
+    def apply(self, result: Result) -> None:
+        """Apply the result of a callback."""
+        if isinstance(result, Stop):
+            self.stopped = True
+        elif isinstance(result, Connect):
+            self.endpoint.request(result)
+        elif result is not None:
+            raise BadHookResult(
+                f"a callback's result must be None, Connect(...) or Stop(), not {result!r:.200}"
+            )
+
+    async def _run_effects(self) -> Reply | Close | None:
+        """Run effects until none is left; return the frames to send."""
+        frames: list[Data | Close] = []
+        effects = self.pending.effects
+        while effects:
+            effect = effects.popleft()
+            if isinstance(effect, SendMessage):
+                frames.append(self.encode(effect.message))
+            elif not self.stopped:
+                await self._run_effect(effect)
+        self.update_timer()
+        if self.stopped:
+            frames.append(Close(1000))
+        return Reply(*frames) if frames else None
+
+    async def _run_effect(self, effect: Effect) -> None:
+        transport, client = self.transport, self.client
+        match effect:
+            case ChannelJoined(channel, response):
+                topic = self.pending.topics[channel]
+                await self.invoke(client.handle_joined, topic, response, transport)
+            case DeliverMessage(_, message):
+                arguments = (message.topic, message.event, message.payload)
+                await self.invoke(client.handle_message, *arguments, transport)
+            case ChannelEnded(channel, cause, payload):
+                await self._channel_ended(self.pending.topics.pop(channel), cause, payload)
+            case ResolvePush(number, outcome):
+                await self._push_resolved(number, outcome)
+
+    async def _channel_ended(self, topic: str, cause: Exception | None, payload: Any) -> None:
+        transport, client = self.transport, self.client
+        if isinstance(cause, JoinRefused):
+            await self.invoke(client.handle_join_error, topic, cause.response, transport)
+        elif isinstance(cause, JoinTimeout):
+            await self.invoke(client.handle_join_error, topic, {"reason": "timeout"}, transport)
+        elif isinstance(cause, ChannelCrashed) or payload is not None:
+            await self.invoke(client.handle_channel_closed, topic, payload, transport)
+        # Otherwise it was left, and the callback is called for the answer.
+
+    async def _push_resolved(self, number: int, outcome: PushReply | Exception) -> None:
+        transport, client = self.transport, self.client
+        if number in self.pending.leaves:
+            topic = self.pending.leaves.pop(number)
+            await self.invoke(client.handle_channel_closed, topic, {}, transport)
+            return
+        topic, ref = self.pending.pushes.pop(number)
+        if isinstance(outcome, PushReply):
+            await self.invoke(client.handle_reply, topic, ref, outcome, transport)
+        elif isinstance(outcome, PushTimeout):
+            await self.invoke(client.handle_timeout, topic, ref, transport)
+        # Otherwise the channel has ended, which has a callback of its own.
 
 
-class ChannelTransport(Protocol):
-    """What callbacks send with. Nothing here waits."""
+async def _await(returned: Any) -> Any:
+    return await returned if inspect.isawaitable(returned) else returned
+
+
+def _bad_result(callback: Callable[..., Any], wanted: str, returned: object) -> BadHookResult:
+    name = getattr(callback, "__qualname__", repr(callback))
+    return BadHookResult(f"{name} must return {wanted}, not {returned!r:.200}")
+
+
+def _ended() -> Disconnected:
+    return Disconnected("the client has ended")
+
+
+class ClientHandle(Generic[StateT]):
+    """A running client, returned by ``nursery.start(phoenix.run, ...)``."""
+
+    def __init__(self, hooks: _CallbackHooks[StateT]) -> None:
+        self._hooks = hooks
+
+    @property
+    def state(self) -> StateT:
+        """The state returned by the latest callback."""
+        return self._hooks.state
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection."""
+        return self._hooks.machine.connected
 
-    def join(self, topic: str, payload: Any = None) -> None:
-        """Ask to join; ``handle_joined`` or ``handle_join_error`` has the answer.
+    @property
+    def ignored(self) -> int:
+        """The number of ignored messages: late, duplicate, of an earlier join, unknown, invalid."""
+        return self._hooks.machine.ignored + self._hooks.invalid.count
 
-        Args:
-            topic: such as ``"room:1"``.
-            payload: what the server's ``join/3`` gets.
-
-        Raises:
-            Disconnected, AlreadyJoined, InvalidMessage, EncodeError, InvalidOption: see there.
-        """
-
-    def leave(self, topic: str) -> None:
-        """Leave; ``handle_channel_closed`` has the answer.
+    def cast(self, message: Any) -> None:
+        """Leave ``message`` for ``handle_cast``; allowed everywhere, also in callbacks.
 
         Args:
-            topic: of a channel that has not ended.
+            message: for ``handle_cast``.
 
         Raises:
-            Disconnected, NotJoined: see there.
+            UsageError: the client has no ``handle_cast``.
+            trio.WouldBlock: 65,536 casts and calls wait already.
+            Disconnected: the client has ended.
         """
+        hooks = self._hooks
+        if type(hooks.client).handle_cast is ChannelClient.handle_cast:
+            raise UsageError(f"{type(hooks.client).__name__} has no handle_cast")
+        self._cast(partial(hooks.invoke, hooks.client.handle_cast, message, hooks.transport))
 
-    def push(self, topic: str, event: str, payload: Any = None) -> str:
-        """Push an event.
+    async def call(self, request: Any, timeout: float | None = None) -> Any:
+        """Pass ``request`` to ``handle_call`` and wait for its reply.
 
         Args:
-            topic: of a channel that is joined.
-            event: its name.
-            payload: what JSON can say, or bytes-like; ``{}`` by default.
-
-        Returns:
-            Its ref, which ``handle_reply`` or ``handle_timeout`` gets.
+            request: for ``handle_call``.
+            timeout: seconds to wait; None for no limit.
 
         Raises:
-            Disconnected, NotJoined, InvalidMessage, EncodeError, InvalidOption: see there.
+            CallTimeout: no reply in time; the request may still be handled.
+            Disconnected: the client has ended.
+            UsageError: called inside a callback, or there is no ``handle_call``.
+            Exception: an exception raised by ``handle_call``.
         """
+        if self._hooks.stopped:
+            raise _ended()
+        try:
+            reply = await self._hooks.connection.call(request, timeout)
+        except CallTimeout:
+            raise CallTimeout(f"handle_call took longer than {timeout} seconds") from None
+        except ConnectionClosed:
+            raise _ended() from None
+        if isinstance(reply, _Failure):
+            raise reply.error
+        return reply
+
+    def connect(self, connect: Connect | None = None) -> None:
+        """Connect, as if a callback had returned ``Connect()``.
+
+        Args:
+            connect: the URL, params and delay; by default those used before, and no delay.
+
+        Raises:
+            trio.WouldBlock: 65,536 casts and calls wait already.
+            Disconnected: the client has ended.
+        """
+        self._cast(partial(self._hooks.apply, connect or Connect()))
+
+    def stop(self) -> None:
+        """Close the connection and end the client, as if a callback had returned ``Stop()``."""
+        self._hooks.stopped = True
+        connection = self._hooks.connection
+        with suppress(ConnectionClosed):
+            connection.start_soon(connection.aclose)
+
+    def _cast(self, message: Callable[[], Any]) -> None:
+        if self._hooks.stopped or not self._hooks.cast(message):
+            raise _ended()
 
 
-class ChannelClient(Generic[StateT]):
-    """Callbacks. Override what you need; each may be ``def`` or ``async def``.
+async def run(
+    url: Source[str],
+    client: ChannelClient[StateT],
+    *,
+    connect: bool = True,
+    params: Source[Params] | None = None,
+    auth_token: Source[str] | None = None,
+    serializer: Serializer | None = None,
+    timeout: float = 10,
+    task_status: trio.TaskStatus[ClientHandle[StateT]] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ConnectOptions],
+) -> StateT:
+    """Run the callbacks of a client until one of them returns :class:`trioglock.Stop`.
 
-    They run one at a time, in the order of what happened, and each gets the state that the one
-    before has returned. Unless it says otherwise, a callback returns ``(result, state)``, where
-    result is None, :class:`Connect` or :class:`Stop`. What a callback raises, ``handle_call``
-    aside, ends the client and comes out of :func:`run`.
+    ``nursery.start`` returns the :class:`ClientHandle` immediately, connected or not::
+
+        handle = await nursery.start(phoenix.run, "wss://example.org/socket", Lobby())
+
+    Args:
+        url: as for :func:`connect`.
+        client: the callbacks.
+        connect: False waits until a callback returns :class:`Connect`.
+        params: as for :func:`connect`.
+        auth_token: as for :func:`connect`.
+        serializer: as for :func:`connect`.
+        timeout: seconds for joins, pushes and leaves.
+        task_status: for ``nursery.start``.
+        options: the keyword arguments of :func:`trioglock.connect`, except ``reconnect``:
+            ``handle_disconnected`` decides on that.
+
+    Returns:
+        The state that the last callback returned.
+
+    Raises:
+        InvalidURL, InvalidOption: an argument is invalid.
+        BadHookResult: a callback returned an invalid result.
+        Exception: an exception raised by a callback, or by a function for URL, params or token.
     """
+    _check_client(client)
+    check_timeout(timeout)
+    if options.get("reconnect"):
+        raise InvalidOption(
+            "reconnect cannot be set here: return Connect(delay=...) from handle_disconnected"
+        )
+    open_timeout = options.pop("open_timeout", 10)
+    endpoint = _OnDemandTransport(url, params, auth_token, options, open_timeout=open_timeout)
+    hooks = _CallbackHooks(client, check_serializer(serializer), timeout, endpoint)
+    # The endpoint limits its attempts itself, without the time that they wait to be requested.
+    opening = open_connection(endpoint, hooks, {**options, "open_timeout": None})
+    hooks.state = await _await(client.init())
+    hooks.on_start = lambda: task_status.started(ClientHandle(hooks))
+    if connect:
+        endpoint.request(Connect())
+    async with opening as connection:
+        await connection.wait_closed()
+    return hooks.state
 
-    def init(self) -> Maybe[StateT]:
-        """Called once, first; returns the first state. Default: None."""
-        return cast("StateT", None)
 
-    def handle_connected(
-        self, transport: ChannelTransport, state: StateT
-    ) -> Maybe[tuple[Result, StateT]]:
-        """Called when a connection is there: join here.
-
-        Args:
-            transport: to join, leave and push with.
-            state: as the callback before returned it.
-        """
-        return None, state
-
-    def handle_disconnected(
-        self, reason: Disconnect, state: StateT
-    ) -> Maybe[tuple[Result, StateT]]:
-        """Called when it was lost, or none came about: return ``Connect(delay=...)`` to try again.
-
-        Every channel has ended; ``handle_channel_closed`` is not called for that.
-
-        Args:
-            reason: a typed value, see :mod:`trioglock.disconnect`.
-            state: as the callback before returned it.
-        """
-        return None, state
-
-    def handle_joined(
-        self, topic: str, response: Any, transport: ChannelTransport, state: StateT
-    ) -> Maybe[tuple[Result, StateT]]:
-        """Called when the server has let us in.
-
-        Args:
-            topic: that was asked for.
-            response: what the server's ``join/3`` answered.
-            transport: to join, leave and push with.
-            state: as the callback before returned it.
-        """
-        return None, state
-
-    def handle_join_error(
-        self, topic: str, response: Any, transport: ChannelTransport, state: StateT
-    ) -> Maybe[tuple[Result, StateT]]:
-        """Called when the server has not let us in.
-
-        Args:
-            topic: that was asked for.
-            response: why; ``{"reason": "timeout"}`` if it did not answer.
-            transport: to join, leave and push with.
-            state: as the callback before returned it.
-        """
-        return None, state
-
-    def handle_channel_closed(
-        self, topic: str, payload: Any, transport: ChannelTransport, state: StateT
-    ) -> Maybe[tuple[Result, StateT]]:
-        """Called when the channel has ended: closed, crashed or left. It may be joined again.
-
-        Args:
-            topic: of the channel.
-            payload: of the message that ended it.
-            transport: to join, leave and push with.
-            state: as the callback before returned it.
-        """
-        return None, state
-
-    def handle_message(
-        self, topic: str, event: str, payload: Any, transport: ChannelTransport, state: StateT
-    ) -> Maybe[tuple[Result, StateT]]:
-        """Called for what the server pushes and broadcasts.
-
-        Args:
-            topic: of the channel.
-            event: its name.
-            payload: what JSON can say, or bytes.
-            transport: to join, leave and push with.
-            state: as the callback before returned it.
-        """
-        return None, state
-
-    def handle_reply(
-        self, topic: str, ref: str, reply: PushReply, transport: ChannelTransport, state: StateT
-    ) -> Maybe[tuple[Result, StateT]]:
-        """Called for the reply to a push.
-
-        Args:
-            topic: of the channel.
-            ref: that the push got.
-            reply: its status and response.
-            transport: to join, leave and push with.
-            state: as the callback before returned it.
-        """
-        return None, state
-
-    def handle_timeout(
-        self, topic: str, ref: str, transport: ChannelTransport, state: StateT
-    ) -> Maybe[tuple[Result, StateT]]:
-        """Called when no reply came in time, which is no mistake where an event has none.
-
-        Args:
-            topic: of the channel.
-            ref: that the push got.
-            transport: to join, leave and push with.
-            state: as the callback before returned it.
-        """
-        return None, state
-
-    def handle_cast(
-        self, message: Any, transport: ChannelTransport, state: StateT
-    ) -> Maybe[tuple[Result, StateT]]:
-        """Called for ``client.cast(message)``. Without this callback, ``cast`` raises UsageError.
-
-        Args:
-            message: as it was given.
-            transport: to join, leave and push with.
-            state: as the callback before returned it.
-        """
-        raise UsageError(f"{type(self).__name__} has no handle_cast")
-
-    def handle_call(
-        self, request: Any, transport: ChannelTransport, state: StateT
-    ) -> Maybe[tuple[Any, StateT] | tuple[Any, Result, StateT]]:
-        """Called for ``await client.call(request)``; what it raises is raised there.
-
-        Without this callback, ``call`` raises UsageError.
-
-        Args:
-            request: as it was given.
-            transport: to join, leave and push with.
-            state: as the callback before returned it.
-
-        Returns:
-            ``(reply, state)`` or ``(reply, result, state)``.
-        """
-        raise UsageError(f"{type(self).__name__} has no handle_call")
+def _check_client(client: object) -> None:
+    if isinstance(client, type) and issubclass(client, ChannelClient):
+        raise InvalidOption(f"client must be an instance, not a class: write {client.__name__}()")
+    if not isinstance(client, ChannelClient):
+        raise InvalidOption(f"client must be a ChannelClient, not {client!r}")

@@ -1,34 +1,59 @@
-"""``connect()``: a Phoenix socket for the time of an ``async with`` block."""
+"""``connect()``: an ``async with`` block around a Phoenix socket; its URL, params and token."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import base64
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Unpack
+from dataclasses import replace
+from typing import Any, TypeAlias, TypeVar, Unpack
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+import trio
 
 from ... import client
 from ...backoff import Backoff
 from ...client import ConnectOptions
 from ...connection import Connection
-from ...errors import InvalidOption
+from ...errors import InvalidOption, InvalidURL
 from ...frames import Data
-from ...hooks import Socket
-from ...options import MessageHeartbeat, check_seconds, check_whole
-from ...transports import NativeTransport, Transport
-from .address import Params, Source, ask, socket_url, token_subprotocols
-from .heartbeat import PhoenixHeartbeat
+from ...options import DialOptions, MessageHeartbeat, check_seconds, check_whole
+from ...transports import Capabilities, Link, NativeTransport, Transport, check_url
+from .hooks import ChannelHooks, PhoenixHooks
 from .machine import REJOIN_DELAYS, Machine
+from .message import VERSION, PhoenixHeartbeat
 from .serializer import Serializer, V2Serializer
 from .socket import PhoenixSocket
-from .token import TokenTransport
-from .wire import Wire
 
-__all__ = ["RECONNECT", "connect"]
+__all__ = [
+    "RECONNECT",
+    "EndpointTransport",
+    "Params",
+    "Source",
+    "check_serializer",
+    "check_timeout",
+    "connect",
+    "open_connection",
+]
+
+T = TypeVar("T")
+
+Source: TypeAlias = T | Callable[[], T | Awaitable[T]]
+"""A value, or a function, plain or async, that is called whenever the value is needed."""
+
+Params: TypeAlias = Mapping[str, Any]
+"""The parameters in a URL. Values may be nested like JSON values."""
 
 RECONNECT = Backoff(initial=0.02, maximum=5, max_attempts=None)
-"""Soon at first, and for ever, as the JavaScript client does; jitter keeps a crowd apart."""
+"""Fast at first and without a limit of attempts, like the JavaScript client, but with jitter."""
 
-HEARTBEAT = 30.0
+HEARTBEAT_SECONDS = 30.0
+
+# "Phoenix.Socket.Transport", and AUTH_TOKEN_PREFIX in the JavaScript client.
+TOKEN_PREFIX = "base64url.bearer.phx."  # noqa: S105 - the name of a subprotocol
+
+PLACEHOLDER_URL = "ws://endpoint.invalid/"
 
 
 def connect(
@@ -42,7 +67,7 @@ def connect(
     max_buffer: int = 1000,
     **options: Unpack[ConnectOptions],
 ) -> AbstractAsyncContextManager[PhoenixSocket]:
-    """Connect to a Phoenix endpoint for the time of an ``async with`` block.
+    """Connect to a Phoenix endpoint for the duration of an ``async with`` block.
 
     ::
 
@@ -53,122 +78,238 @@ def connect(
                 ...
 
     Args:
-        url: of the socket, with or without its final ``/websocket``. Or a function, plain or
-            async, that is asked before every attempt.
-        params: what the server's ``connect/3`` gets, part of the address. Or such a function.
-        auth_token: what Phoenix 1.8 calls so: it travels in a header. Or such a function.
-        serializer: for a server with another one than Phoenix's own.
-        timeout: seconds for joins, pushes and leaves that say nothing else.
-        rejoin_delays: seconds before each attempt to join a channel again after a crash, or when
-            that was refused; the last one is repeated. Empty: channels end there, and when the
-            connection is lost.
-        max_buffer: the number of pushes of one channel that may wait for it to be joined.
-        options: the keyword arguments of :func:`trioglock.connect`. Other defaults here:
-            ``reconnect`` is :data:`RECONNECT`, which tries for ever what may get better, the
-            first connection included; ``ping_interval`` and ``ping_timeout`` are 30 and are those
-            of the heartbeat on the topic ``phoenix``.
+        url: the URL of the socket, with or without the final ``/websocket``. Or a function, plain
+            or async, that is called before every attempt.
+        params: the params of the server's ``connect/3``, which are part of the URL. Or a function,
+            as for ``url``.
+        auth_token: the ``auth_token`` of Phoenix 1.8, which is sent in a header. Or a function, as
+            for ``url``.
+        serializer: for servers that do not use Phoenix's own serializer.
+        timeout: default number of seconds for joins, pushes and leaves.
+        rejoin_delays: seconds before each attempt to join again after a crash or a refusal; the
+            last one is repeated. If it is empty, channels end there, and when the connection is
+            lost.
+        max_buffer: the number of pushes per channel that may wait for it to be joined.
+        options: the keyword arguments of :func:`trioglock.connect`. These defaults differ:
+            ``reconnect`` is :data:`RECONNECT`, which retries without a limit and includes the
+            first connection; ``ping_interval`` and ``ping_timeout`` are 30 and apply to the
+            heartbeat on the topic ``phoenix``.
 
     Returns:
-        An async context manager that gives the :class:`PhoenixSocket`.
+        An async context manager that returns the :class:`PhoenixSocket`.
 
     Raises:
-        InvalidURL, InvalidOption: at once, at this call.
-        ConnectError: on entering the block, such as HandshakeRefused with 403.
-        Exception: out of the block: what a callback or a function of yours raised.
+        InvalidURL, InvalidOption: an argument is invalid; raised by the call itself.
+        ConnectError: could not connect, for example HandshakeRefused with 403; raised on entering
+            the block.
+        Exception: an exception raised by a callback or function of yours; raised from the block.
     """
     check_timeout(timeout)
     check_whole("max_buffer", max_buffer, least=0, none=False)
-    machine = Machine(rejoin_delays=check_delays(rejoin_delays), max_buffer=max_buffer)
-    serializer = check_serializer(serializer)
-    wire = Wire(machine, serializer)
+    machine = Machine(rejoin_delays=_check_delays(rejoin_delays), max_buffer=max_buffer)
+    hooks = ChannelHooks(machine, check_serializer(serializer))
     options.setdefault("reconnect", RECONNECT)
-    options = with_heartbeat(options, machine.heartbeat, serializer)
-    return _socket(open_connection(url, params, auth_token, wire, options), wire, timeout)
-
-
-def with_heartbeat(
-    options: ConnectOptions, heartbeat: PhoenixHeartbeat, serializer: Serializer
-) -> ConnectOptions:
-    """The options, and the heartbeat on the topic ``phoenix``."""
-    if options.get("heartbeat") is not None:
-        raise InvalidOption("heartbeat is Phoenix's own here; set ping_interval and ping_timeout")
-
-    def is_answer(frame: Data) -> bool:
-        if not heartbeat.waits:
-            return False
-        try:
-            return heartbeat.is_answer(serializer.decode(frame))
-        except ValueError:
-            return False  # whoever handles the message complains
-
-    beat = MessageHeartbeat(
-        message=lambda: serializer.encode(heartbeat.next()), is_answer=is_answer
-    )
-    seconds: ConnectOptions = {"ping_interval": HEARTBEAT, "ping_timeout": HEARTBEAT}
-    return {**seconds, **options, "heartbeat": beat}
-
-
-def open_connection(
-    url: Source[str],
-    params: Source[Params] | None,
-    auth_token: Source[str] | None,
-    socket: Socket[None] | None,
-    options: ConnectOptions,
-) -> AbstractAsyncContextManager[Connection[None]]:
-    """A connection to the socket's address; checks everything at once."""
-    if auth_token is not None:
-        options["transport"] = _with_token(auth_token, options)
-    if not callable(url) and not callable(params):
-        return client.connect(socket_url(url, params), socket, **options)
-
-    async def address() -> str:
-        return socket_url(await ask(url), await ask(params))
-
-    return client.connect(address, socket, **options)
-
-
-def _with_token(auth_token: Source[str], options: ConnectOptions) -> Transport:
-    if options.get("subprotocols"):
-        raise InvalidOption("subprotocols are taken by auth_token")
-    if not callable(auth_token):
-        token_subprotocols(auth_token)
-    inner = options.get("transport") or NativeTransport()
-    if not isinstance(inner, Transport):
-        raise InvalidOption(f"transport is a trioglock Transport, not {inner!r}")
-    return TokenTransport(inner, auth_token)
+    endpoint = EndpointTransport(url, params, auth_token, options)
+    return _open_socket(open_connection(endpoint, hooks, options), hooks, timeout)
 
 
 @asynccontextmanager
-async def _socket(
-    opening: AbstractAsyncContextManager[Connection[None]], wire: Wire, timeout: float
+async def _open_socket(
+    opening: AbstractAsyncContextManager[Connection[None]], hooks: ChannelHooks, timeout: float
 ) -> AsyncIterator[PhoenixSocket]:
     async with opening as connection:
-        yield PhoenixSocket(connection, wire, timeout)
+        yield PhoenixSocket(connection, hooks, timeout)
+
+
+def open_connection(
+    endpoint: EndpointTransport, hooks: PhoenixHooks, options: ConnectOptions
+) -> AbstractAsyncContextManager[Connection[None]]:
+    """Return a connection to an endpoint with the Phoenix heartbeat; checks all options."""
+    if options.get("heartbeat") is not None:
+        raise InvalidOption("heartbeat cannot be set here: use ping_interval and ping_timeout")
+    defaults: ConnectOptions = {
+        "ping_interval": HEARTBEAT_SECONDS,
+        "ping_timeout": HEARTBEAT_SECONDS,
+    }
+    heartbeat = _message_heartbeat(hooks.machine.heartbeat, hooks)
+    options = {**defaults, **options, "heartbeat": heartbeat, "transport": endpoint}
+    return client.connect(endpoint.first_url(), hooks, **options)
+
+
+def _message_heartbeat(heartbeat: PhoenixHeartbeat, hooks: PhoenixHooks) -> MessageHeartbeat:
+    def is_answer(frame: Data) -> bool:
+        if not heartbeat.pending:
+            return False
+        try:
+            return heartbeat.is_answer(hooks.decode(frame))
+        except ValueError:
+            return False  # handle_receive reports it
+
+    return MessageHeartbeat(message=lambda: hooks.encode(heartbeat.next()), is_answer=is_answer)
+
+
+class EndpointTransport(Transport):
+    """A transport that gets URL, params and token before every attempt.
+
+    Args:
+        url: of the socket.
+        params: of the URL.
+        auth_token: sent in the subprotocols of the opening handshake.
+        options: for the transport that opens the links.
+    """
+
+    def __init__(
+        self,
+        url: Source[str],
+        params: Source[Params] | None,
+        auth_token: Source[str] | None,
+        options: ConnectOptions,
+    ) -> None:
+        inner = options.get("transport")
+        if not isinstance(inner, Transport | None):
+            raise InvalidOption(f"transport must be a trioglock Transport, not {inner!r}")
+        if auth_token is not None:
+            if options.get("subprotocols"):
+                raise InvalidOption("subprotocols cannot be combined with auth_token")
+            if not callable(auth_token):
+                token_subprotocols(auth_token)
+        self._url: Source[str] = url
+        self._params: Source[Params] | None = params
+        self._auth_token: Source[str] | None = auth_token
+        self._inner = inner or NativeTransport()
+        self.capabilities: Capabilities = self._inner.capabilities
+
+    def first_url(self) -> str | Callable[[], str]:
+        """Return the URL if it is constant; otherwise a placeholder that ``connect`` replaces."""
+        if callable(self._url) or callable(self._params):
+            return lambda: PLACEHOLDER_URL
+        return socket_url(self._url, self._params)
+
+    def change(self, url: Source[str] | None, params: Source[Params] | None) -> None:
+        """Use another URL, other params, or both from now on."""
+        self._url = self._url if url is None else url
+        self._params = self._params if params is None else params
+
+    async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:
+        options = replace(options, url=socket_url(await _get(self._url), await _get(self._params)))
+        if self._auth_token is not None:
+            subprotocols = token_subprotocols(await _get(self._auth_token))
+            options = replace(options, subprotocols=subprotocols)
+        check_url(options)
+        return await self._inner.connect(options, nursery)
+
+
+async def _get(source: Source[T]) -> T:
+    if not callable(source):
+        return source
+    value = source()
+    return await value if inspect.isawaitable(value) else value
+
+
+def socket_url(url: str, params: Params | None) -> str:
+    """Return the URL to connect to: ``<socket path>/websocket?vsn=2.0.0&<params>``.
+
+    Args:
+        url: of the socket, such as ``wss://example.org/socket``, with or without ``/websocket``.
+        params: of the server's ``connect/3``.
+
+    Raises:
+        InvalidURL: it is not a URL.
+        InvalidOption: it requires another version of the protocol, or a param cannot be sent.
+    """
+    if not isinstance(url, str):
+        kind = type(url).__name__
+        raise InvalidOption(f"url must be a str, or a function that returns one, not {kind}")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # The library's error quotes the URL, and with it the password.
+        raise InvalidURL("not a URL: the host or port is malformed") from None
+    path = parts.path.rstrip("/")
+    if not path.endswith("/websocket"):
+        path += "/websocket"
+    pairs = [*parse_qsl(parts.query, keep_blank_values=True), *_flatten(params)]
+    if any(name == "vsn" and value != VERSION for name, value in pairs):
+        raise InvalidOption(f"vsn must be {VERSION}: other versions are not supported")
+    query = [("vsn", VERSION), *(pair for pair in pairs if pair[0] != "vsn")]
+    try:
+        encoded = urlencode(query, quote_via=quote)
+    except UnicodeEncodeError:
+        raise InvalidOption("a param of the URL is not valid Unicode") from None
+    return urlunsplit(parts._replace(path=path, query=encoded))
+
+
+def _flatten(params: Params | None) -> Iterator[tuple[str, str]]:
+    if params is None:
+        return
+    if not isinstance(params, Mapping):
+        kind = type(params).__name__
+        raise InvalidOption(f"params must be a mapping, or a function that returns one, not {kind}")
+    for name, value in params.items():
+        if not isinstance(name, str):
+            raise InvalidOption(f"the name of a param must be a str, not {name!r}")
+        yield from _pairs(name, value)
+
+
+def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield nested values as ``user[name]=al&ids[]=1``, the format of Plug."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _pairs(f"{name}[{key}]", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _pairs(f"{name}[]", inner)
+    elif value is None or isinstance(value, bool):
+        yield name, {None: "", True: "true", False: "false"}[value]
+    elif isinstance(value, str | int | float):
+        yield name, str(value)
+    else:
+        kind = type(value).__name__
+        raise InvalidOption(
+            f"the param {name!r} must be a str, a number, or a mapping or list of these, not {kind}"
+        )
+
+
+def token_subprotocols(token: str) -> tuple[str, str]:
+    """Return the subprotocols that carry ``auth_token`` (Phoenix 1.8).
+
+    Raises:
+        InvalidOption: it is not a str, or cannot be sent in a header.
+    """
+    if not isinstance(token, str) or not token:
+        raise InvalidOption("auth_token must be a non-empty str, or a function that returns one")
+    try:
+        encoded = base64.b64encode(token.encode()).decode().rstrip("=")
+    except UnicodeEncodeError:
+        raise InvalidOption("auth_token is not valid Unicode") from None
+    if "/" in encoded:
+        # Not a token of RFC 9110, section 5.6.2; browsers refuse it as well.
+        raise InvalidOption("this auth_token cannot be sent: its Base64 form contains a slash")
+    return ("phoenix", TOKEN_PREFIX + encoded)
 
 
 def check_timeout(timeout: float) -> None:
     """Raise InvalidOption unless ``timeout`` is a positive number of seconds."""
     if timeout is None:
-        raise InvalidOption("timeout is a number of seconds, not None; math.inf waits for ever")
+        raise InvalidOption("timeout must be a number of seconds, not None; math.inf for no limit")
     check_seconds("timeout", timeout)
 
 
 def check_serializer(serializer: Serializer | None) -> Serializer:
-    """The serializer to use."""
+    """Return the serializer to use."""
     if serializer is None:
         return V2Serializer()
     methods = (getattr(serializer, name, None) for name in ("encode", "decode"))
     if isinstance(serializer, type) or not all(map(callable, methods)):
-        raise InvalidOption(f"serializer has the methods encode and decode, not {serializer!r}")
+        raise InvalidOption(
+            f"serializer must have the methods encode and decode; {serializer!r} does not"
+        )
     return serializer
 
 
-def check_delays(delays: Sequence[float]) -> tuple[float, ...]:
-    """Seconds before each attempt to join again."""
+def _check_delays(delays: Sequence[float]) -> tuple[float, ...]:
     if isinstance(delays, str) or not isinstance(delays, Sequence):
-        raise InvalidOption(f"rejoin_delays is a list of seconds, not {delays!r}")
+        raise InvalidOption(f"rejoin_delays must be a list of seconds, not {delays!r}")
     for delay in delays:
-        if delay is None:
-            raise InvalidOption("rejoin_delays are numbers of seconds, not None")
-        check_seconds("rejoin_delays", delay)
+        check_seconds("rejoin_delays", delay, none=False)
     return tuple(delays)

@@ -1,19 +1,19 @@
-"""What the Phoenix client raises beyond the errors of the connection itself.
+"""Errors of the Phoenix client, beyond those of the connection.
 
 ::
 
     PhoenixError (TrioglockError)
-    ├── AlreadyJoined (RuntimeError)      yours: the topic is joined, or being joined, already
-    ├── NotJoined (RuntimeError)          yours: the topic is not joined
-    ├── InvalidMessage (ValueError)       it cannot be a message of this protocol
-    ├── BufferFull                        yours: too many pushes wait for the channel to be joined
-    ├── JoinRefused                       the server's answer to a join
-    ├── JoinTimeout (TimeoutError)        no answer to a join in time
-    ├── PushTimeout (TimeoutError)        no answer to a push in time
-    ├── Disconnected                      there is no connection, or it went before the answer
+    ├── AlreadyJoined (RuntimeError)      your code joined a topic twice
+    ├── NotJoined (RuntimeError)          your code used a topic that is not joined
+    ├── InvalidMessage (ValueError)       not a message of this protocol
+    ├── BufferFull                        too many pushes wait for the channel to be joined
+    ├── JoinRefused                       the server refused a join
+    ├── JoinTimeout (TimeoutError)        the server did not answer a join in time
+    ├── PushTimeout (TimeoutError)        the server did not answer a push in time
+    ├── Disconnected                      there is no connection, or it was lost before the reply
     └── ChannelClosed                     the channel has ended
         ├── ChannelCrashed                its process on the server crashed
-        └── ChannelOverflow               too many messages waited to be taken
+        └── ChannelOverflow               its receive queue was full
 """
 
 from __future__ import annotations
@@ -40,37 +40,37 @@ __all__ = [
 
 
 class PhoenixError(TrioglockError):
-    """Base of everything below."""
+    """Base class of the errors of :mod:`trioglock.protocols.phoenix`."""
 
 
 class AlreadyJoined(PhoenixError, RuntimeError):
-    """The topic is joined, or being joined, on this socket. Your fault: one channel is enough.
+    """The topic is already joined, or being joined, on this socket.
 
     A second ``phx_join`` would make the server close the first channel.
     """
 
 
 class NotJoined(PhoenixError, RuntimeError):
-    """The topic is not joined, so nothing can be pushed to it or left. Your fault."""
+    """The topic is not joined, so it cannot be left and nothing can be pushed to it."""
 
 
 class InvalidMessage(PhoenixError, ValueError):
-    """What was to be sent, or was received, cannot be a message of protocol 2.0.0."""
+    """A sent or received message does not conform to protocol 2.0.0."""
 
 
 class BufferFull(PhoenixError):
-    """As many pushes as ``max_buffer`` allows wait for the channel to be joined again.
+    """``max_buffer`` pushes already wait for the channel to be joined.
 
-    Wait for one of them, or for the channel, before the next.
+    Wait for one of them, or for the channel, before you push again.
     """
 
 
 class JoinRefused(PhoenixError):
-    """The server answered a join with an error, or with a topic that it does not know.
+    """The server answered a join with an error, or does not know the topic.
 
     Args:
-        topic: that was to be joined.
-        response: what the server said, usually ``{"reason": ...}``.
+        topic: the topic of the join.
+        response: the server's response, usually ``{"reason": ...}``.
     """
 
     def __init__(self, topic: str, response: Any) -> None:
@@ -83,20 +83,20 @@ class JoinRefused(PhoenixError):
 
 
 class JoinTimeout(PhoenixError, TimeoutError):
-    """The server did not answer a join in time. It is told to leave, in case it answers later."""
+    """The server did not answer a join in time. A leave is sent in case it answers later."""
 
 
 class PushTimeout(PhoenixError, TimeoutError):
-    """No reply to a push, or to a leave, in time; one that comes later is ignored.
+    """The server did not answer a push or a leave in time. A later reply is ignored.
 
-    A push that still waited to be sent never will be. One that was sent may have been handled.
+    A push that was still waiting to be sent is discarded. One that was sent may have been handled.
     """
 
 
 class Disconnected(PhoenixError):
-    """There is no connection, or it was lost before the reply came.
+    """There is no connection, or it was lost before the reply arrived.
 
-    A push that was under way may have been handled or not: nobody can tell.
+    The server may or may not have handled a push that had been sent.
     """
 
 
@@ -105,11 +105,11 @@ class ChannelClosed(PhoenixError):
 
 
 class ChannelCrashed(ChannelClosed):
-    """The channel's process on the server crashed; what it was working on has no reply."""
+    """The channel's process on the server crashed. Pending pushes get no reply."""
 
 
 class ChannelOverflow(ChannelClosed):
-    """More messages than ``max_queue`` waited to be taken, and the channel was left for that.
+    """More than ``max_queue`` messages waited to be received, so the topic was left.
 
-    Your fault: take them faster, let more of them wait, or say which of them may be dropped.
+    Receive faster, raise ``max_queue``, or choose with ``overflow`` which messages to drop.
     """

@@ -1,14 +1,14 @@
-"""The Phoenix client as a state machine that does no I/O.
+"""The Phoenix client as a state machine without I/O.
 
-What happens goes in: calls of the user, messages of the server, a connection that comes or goes,
-and time. What is to be done comes out: a list of :mod:`.effects`. It has no clock: ``now`` is in
-seconds of whichever one the caller uses, and :attr:`Machine.next_deadline` says when to call
-:meth:`Machine.tick`. Two things always hold:
+Its methods take what happens: calls of the user, messages from the server, connections that open
+or end, and time. They return what to do: a list of effects, see :mod:`.state`. The machine has no
+clock: ``now`` is in seconds of any clock, and :attr:`Machine.next_deadline` is the time at which
+to call :meth:`Machine.tick`. Two invariants hold:
 
-* a topic has at most one join that counts, and only what carries its ``join_ref``, or none, is
-  heard: a late ``phx_close`` of an earlier join ends nothing;
-* a push is resolved once: by its reply, its deadline, the loss of what would have brought the
-  reply, or because it was withdrawn. What comes after that is ignored and counted.
+* A topic has at most one current join, and only messages with its ``join_ref`` or none are
+  accepted. A late ``phx_close`` of an earlier join ends nothing.
+* A push is resolved once: by its reply, its deadline, or the loss of its channel or connection.
+  Later replies are ignored and counted, and so are those to a withdrawn push.
 """
 
 from __future__ import annotations
@@ -17,14 +17,38 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from .effects import Deliver, Effect, Resolve
-from .errors import AlreadyJoined, ChannelCrashed, Disconnected, NotJoined
-from .heartbeat import PhoenixHeartbeat
-from .joins import Joins
-from .membership import Membership, Phase, Push
-from .message import CLOSE, ERROR, REPLY, Message, PushReply
-from .pushes import Pushes
-from .timers import Timers
+from .errors import (
+    AlreadyJoined,
+    ChannelCrashed,
+    Disconnected,
+    JoinRefused,
+    JoinTimeout,
+    NotJoined,
+)
+from .message import (
+    CLOSE,
+    ERROR,
+    JOIN,
+    LEAVE,
+    REPLY,
+    PhoenixHeartbeat,
+    PhoenixMessage,
+    PushReply,
+)
+from .pushes import Pushes, Timers
+from .state import (
+    ChannelEnded,
+    ChannelInterrupted,
+    ChannelJoined,
+    ChannelPhase,
+    DeliverMessage,
+    Effect,
+    GetPayload,
+    Membership,
+    Push,
+    ResolvePush,
+    SendMessage,
+)
 
 __all__ = ["REJOIN_DELAYS", "Machine"]
 
@@ -36,9 +60,9 @@ class Machine:
     """All channels of one socket.
 
     Args:
-        rejoin_delays: seconds before each attempt to join again after a crash or a refusal. None
-            of them at all: a channel ends there, and with the connection.
-        max_buffer: pushes of one channel that may wait to be sent.
+        rejoin_delays: seconds before each attempt to join again after a crash or a refusal. If it
+            is empty, channels end there, and when the connection is lost.
+        max_buffer: the number of pushes per channel that may wait to be sent.
     """
 
     def __init__(
@@ -46,15 +70,17 @@ class Machine:
     ) -> None:
         self.connected: bool = False
         self.ignored: int = 0
-        """Messages that came for nobody: late, duplicate, of an earlier join, or unknown."""
+        """The number of ignored messages: late, duplicate, of an earlier join, or unknown."""
         self._ids = itertools.count(1)
         self._refs = itertools.count(1)
         self._timers: Timers[int] = Timers()
         self._pushes = Pushes(self._timers, self._ref, max_buffer)
-        self._joins = Joins(self._timers, self._ref, self._pushes, rejoin_delays)
+        self._delays = tuple(rejoin_delays)
+        self._topics: dict[str, Membership] = {}
+        self._channels: dict[int, Membership] = {}
         self.heartbeat: PhoenixHeartbeat = PhoenixHeartbeat(self._ref)
 
-    # What is known.
+    # State.
 
     @property
     def next_deadline(self) -> float:
@@ -63,59 +89,57 @@ class Machine:
 
     @property
     def pending(self) -> int:
-        """Pushes and leaves without an outcome."""
+        """The number of pushes and leaves without an outcome."""
         return len(self._pushes)
 
-    def phase(self, channel: int) -> Phase | None:
-        """Where a channel stands; None once it has ended.
-
-        Args:
-            channel: its number.
-        """
-        membership = self._joins.numbers.get(channel)
+    def phase(self, channel: int) -> ChannelPhase | None:
+        """Return the phase of the channel with the number ``channel``, or None if it has ended."""
+        membership = self._channels.get(channel)
         return None if membership is None else membership.phase
 
     def join_ref(self, channel: int) -> str | None:
-        """Of the join that counts, if there is one.
-
-        Args:
-            channel: its number.
-        """
-        membership = self._joins.numbers.get(channel)
+        """Return the ref of the current join of ``channel``, or None if there is none."""
+        membership = self._channels.get(channel)
         return None if membership is None else membership.join_ref
 
     def channel(self, topic: str) -> int | None:
-        """The channel of a topic, if there is one.
-
-        Args:
-            topic: such as ``"room:1"``.
-        """
-        membership = self._joins.topics.get(topic)
+        """Return the number of the channel of ``topic``, or None if there is none."""
+        membership = self._topics.get(topic)
         return None if membership is None else membership.id
 
     # The connection.
 
     def connect(self, now: float) -> list[Effect]:
-        """A connection is there: every channel joins, or joins again.
-
-        Args:
-            now: in seconds, of the caller's clock.
-        """
+        """Handle a new connection at ``now``, in seconds: every channel joins, or joins again."""
         self.connected = True
         self.heartbeat.forget()
-        return [self._joins.ask(channel, now) for channel in self._joins.numbers.values()]
+        return [self._ask(channel, now) for channel in self._channels.values()]
 
     def disconnect(self) -> list[Effect]:
-        """The connection is gone: nothing that was under way on it will be answered."""
+        """Handle the loss of the connection: pending pushes and joins are not answered."""
         self.connected = False
         self.heartbeat.forget()
-        return [*self._pushes.disconnected(), *self._joins.disconnected()]
+        effects = self._pushes.disconnected()
+        lost = "the connection was lost"
+        for channel in list(self._channels.values()):
+            effects += self._pushes.lose(channel, Disconnected, lost)
+            was_joined = channel.phase is ChannelPhase.JOINED
+            channel.enter(ChannelPhase.WAITING)
+            channel.join_ref = None
+            if not self._delays:
+                effects += self._end(channel, Disconnected(lost))
+            elif channel.joined_once:
+                self._timers.cancel(channel.id)
+                channel.failed_rejoins = 0
+                if was_joined:
+                    effects.append(ChannelInterrupted(channel.id, Disconnected(lost)))
+        return effects
 
     def close(self) -> list[Effect]:
-        """There will be no other connection: everything ends."""
+        """Handle the end of the last connection: every channel ends."""
         effects = self.disconnect()
-        for channel in list(self._joins.numbers.values()):
-            effects += self._joins.end(channel, Disconnected("the connection has ended"))
+        for channel in list(self._channels.values()):
+            effects += self._end(channel, Disconnected("the connection has ended"))
         return effects
 
     # Joining and leaving.
@@ -128,68 +152,71 @@ class Machine:
         Args:
             topic: to join.
             timeout: seconds for each later join.
-            deadline: of the first one, an outage included, in seconds of the caller's clock.
-            offline: whether that may wait for a connection.
+            deadline: for the first join, outages included, in seconds of the caller's clock.
+            offline: whether the join may wait for a connection.
 
         Returns:
-            The number of the channel, and what to do.
+            The number of the channel, and the effects.
 
         Raises:
             AlreadyJoined: the topic has a channel.
-            Disconnected: there is no connection.
+            Disconnected: there is no connection, and ``offline`` is False.
         """
-        if topic in self._joins.topics:
-            raise AlreadyJoined(f"{topic!r} is joined, or being joined, on this socket already")
+        if topic in self._topics:
+            raise AlreadyJoined(f"{topic!r} is already joined, or being joined, on this socket")
         if not offline:
             self.check_connected(topic)
         channel = Membership(next(self._ids), topic, timeout)
-        self._joins.add(channel, deadline)
+        self._topics[topic] = self._channels[channel.id] = channel
+        self._timers.set(channel.id, deadline)
         # The time matters to later joins only.
-        return channel.id, [self._joins.ask(channel, 0)] if self.connected else []
+        return channel.id, [self._ask(channel, 0)] if self.connected else []
 
     def payload(self, number: int, attempt: int, payload: Any) -> list[Effect]:
-        """The answer to :class:`AskPayload`; one that is out of date is ignored.
+        """Join with ``payload``, the result of :class:`GetPayload` with ``attempt``.
 
-        Args:
-            number: of the channel.
-            attempt: which one asked.
-            payload: of the join.
+        The result of an attempt that is over is ignored. ``number`` is that of the channel.
         """
-        return self._joins.payload(number, attempt, payload)
+        channel = self._channels.get(number)
+        if (
+            channel is None
+            or channel.attempt != attempt
+            or channel.phase is not ChannelPhase.ASKING
+        ):
+            return []
+        ref = self._ref()
+        channel.enter(ChannelPhase.JOINING)
+        channel.join_ref = ref
+        return [SendMessage(PhoenixMessage(ref, ref, channel.topic, JOIN, payload))]
 
     def fail(self, number: int, error: Exception) -> list[Effect]:
-        """The channel cannot go on, for a reason that is not the server's.
-
-        Args:
-            number: of the channel.
-            error: why; the channel ends with it.
-        """
-        channel = self._joins.numbers.get(number)
+        """End the channel with this ``number`` because of a local ``error``."""
+        channel = self._channels.get(number)
         if channel is None:
             return []
-        goodbye = self._joins.goodbye(channel)
-        return [*self._joins.end(channel, error), *goodbye]
+        leave = self._leave_silently(channel)
+        return [*self._end(channel, error), *leave]
 
     def leave(self, number: int, deadline: float) -> tuple[int, list[Effect]]:
-        """Leave a channel, wherever it stands; its topic may be joined again at once.
+        """Leave a channel in any phase; its topic may be joined again immediately.
 
         Args:
             number: of the channel.
-            deadline: for the answer, in seconds of the caller's clock; then it is resolved with
-                :exc:`PushTimeout`.
+            deadline: for the answer, in seconds of the caller's clock. After it, the leave is
+                resolved with :exc:`PushTimeout`.
 
         Returns:
-            The number of the leave, which is resolved as a push is, and what to do.
+            The number of the leave, which is resolved like a push, and the effects.
 
         Raises:
-            NotJoined: it has ended.
+            NotJoined: the channel has ended.
         """
-        channel = self._joins.get(number)
+        channel = self._get(number)
         join_ref = channel.join_ref
         leave = next(self._ids)
-        effects = self._joins.end(channel, None, "the channel was left")
+        effects = self._end(channel, None, "the channel was left")
         if not self.connected or join_ref is None:
-            return leave, [*effects, Resolve(leave, PushReply("ok", {}))]
+            return leave, [*effects, ResolvePush(leave, PushReply("ok", {}))]
         send = self._pushes.leave(leave, channel.topic, join_ref, deadline)
         return leave, [*effects, send]
 
@@ -211,22 +238,22 @@ class Machine:
             number: of the channel.
             event: its name.
             payload: of the message.
-            deadline: for its reply, in seconds of the caller's clock; then it is resolved with
-                :exc:`PushTimeout`.
+            deadline: for the reply, in seconds of the caller's clock. After it, the push is
+                resolved with :exc:`PushTimeout`.
             wants_reply: False resolves it with ``PushReply("sent", None)`` when it is sent.
-            buffered: whether it may wait for the channel to be joined.
+            buffered: whether the push may wait for the channel to be joined.
 
         Returns:
-            The number of the push, and what to do.
+            The number of the push, and the effects.
 
         Raises:
-            NotJoined: the channel has ended, or may not be waited for.
-            Disconnected: there is no connection, and it may not be waited for.
-            BufferFull: too many wait already.
+            NotJoined: the channel has ended, or is not joined and ``buffered`` is False.
+            Disconnected: there is no connection, and ``buffered`` is False.
+            BufferFull: too many pushes wait already.
         """
-        channel = self._joins.get(number)
+        channel = self._get(number)
         push = Push(next(self._ids), event, payload, wants_reply, channel)
-        if channel.phase is Phase.JOINED:
+        if channel.phase is ChannelPhase.JOINED:
             return push.id, self._pushes.send(push, deadline)
         if buffered:
             self._pushes.buffer(push, deadline)
@@ -235,47 +262,31 @@ class Machine:
         raise NotJoined(f"{channel.topic!r} is not joined yet")
 
     def check_connected(self, topic: str) -> None:
-        """Refuse what needs a connection now.
-
-        Args:
-            topic: for the error's text.
-
-        Raises:
-            Disconnected: there is none.
-        """
+        """Raise Disconnected if there is no connection on which ``topic`` can be used."""
         if not self.connected:
-            raise Disconnected(f"there is no connection, and so {topic!r} cannot be reached")
+            raise Disconnected(f"not connected, so {topic!r} cannot be used")
 
     def withdraw(self, number: int) -> None:
-        """Nobody waits for a push, or it cannot be sent: whatever comes for it is ignored.
-
-        Args:
-            number: of the push.
-        """
+        """Forget the push with this ``number``: it is not sent, and its reply is ignored."""
         self._pushes.withdraw(number)
 
     # The server.
 
-    def received(self, message: Message, now: float) -> list[Effect]:
-        """A message of the server's.
-
-        Args:
-            message: as it was decoded.
-            now: in seconds, of the caller's clock.
-        """
+    def received(self, message: PhoenixMessage, now: float) -> list[Effect]:
+        """Handle a ``message`` from the server at ``now``, in seconds."""
         if message.event == REPLY:
             return self._replied(message, now)
-        channel = self._joins.topics.get(message.topic)
+        channel = self._topics.get(message.topic)
         if channel is None or not channel.accepts(message.join_ref):
-            return self._stray(message)
+            return self._unmatched(message)
         if message.event == CLOSE:
             text = "the server closed the channel"
-            return self._joins.end(channel, None, text, message.payload)
+            return self._end(channel, None, text, message.payload)
         if message.event == ERROR:
             return self._crashed(channel, message.payload, now)
-        return [Deliver(channel.id, message)]
+        return [DeliverMessage(channel.id, message)]
 
-    def _stray(self, message: Message) -> list[Effect]:
+    def _unmatched(self, message: PhoenixMessage) -> list[Effect]:
         if message.event == CLOSE:
             effects = self._pushes.closed(message.topic, message.join_ref)
             if effects:
@@ -283,15 +294,15 @@ class Machine:
         self.ignored += 1
         return []
 
-    def _replied(self, message: Message, now: float) -> list[Effect]:
+    def _replied(self, message: PhoenixMessage, now: float) -> list[Effect]:
         payload, ref = message.payload, message.ref
         effects: list[Effect] = []
         if ref is not None and isinstance(payload, dict) and isinstance(payload.get("status"), str):
             reply = PushReply(payload["status"], payload.get("response"))
-            channel = self._joins.topics.get(message.topic)
+            channel = self._topics.get(message.topic)
             if channel is not None and channel.accepts(message.join_ref):
-                if ref == channel.join_ref and channel.phase is Phase.JOINING:
-                    return self._joins.answered(channel, reply, now)
+                if ref == channel.join_ref and channel.phase is ChannelPhase.JOINING:
+                    return self._join_answered(channel, reply, now)
                 effects = self._pushes.replied(channel, ref, reply)
             effects = effects or self._pushes.left(message.topic, ref, reply)
         if not effects:
@@ -301,21 +312,82 @@ class Machine:
     def _crashed(self, channel: Membership, payload: Any, now: float) -> list[Effect]:
         text = f"the channel {channel.topic!r} crashed on the server: {payload!r}"
         lost = self._pushes.lose(channel, ChannelCrashed, text)
-        return [*lost, *self._joins.set_back(channel, ChannelCrashed(text), now, payload)]
+        return [*lost, *self._fail_attempt(channel, ChannelCrashed(text), now, payload)]
 
     # Time.
 
     def tick(self, now: float) -> list[Effect]:
-        """Everything whose time has come.
-
-        Args:
-            now: in seconds, of the caller's clock.
-        """
+        """Handle every deadline that has passed at ``now``, in seconds."""
         effects: list[Effect] = []
         while (number := self._timers.expired(now)) is not None:
             ended = self._pushes.expired(number)
-            effects += self._joins.expired(number, now) if ended is None else ended
+            effects += self._join_expired(number, now) if ended is None else ended
         return effects
 
     def _ref(self) -> str:
         return str(next(self._refs))
+
+    # The life of a channel.
+
+    def _get(self, number: int) -> Membership:
+        channel = self._channels.get(number)
+        if channel is None:
+            raise NotJoined("the channel has ended; join the topic again")
+        return channel
+
+    def _ask(self, channel: Membership, now: float) -> GetPayload:
+        """Begin an attempt to join."""
+        channel.enter(ChannelPhase.ASKING)
+        channel.attempt += 1
+        if channel.joined_once:
+            # The first join has one deadline for all of its attempts.
+            self._timers.set(channel.id, now + channel.timeout)
+        return GetPayload(channel.id, channel.attempt)
+
+    def _join_answered(self, channel: Membership, reply: PushReply, now: float) -> list[Effect]:
+        if not reply.ok:
+            return self._fail_attempt(channel, JoinRefused(channel.topic, reply.response), now)
+        again = channel.joined_once
+        channel.enter(ChannelPhase.JOINED)
+        channel.joined_once, channel.failed_rejoins = True, 0
+        self._timers.cancel(channel.id)
+        return [ChannelJoined(channel.id, reply.response, again), *self._pushes.flush(channel)]
+
+    def _join_expired(self, number: int, now: float) -> list[Effect]:
+        channel = self._channels[number]
+        if channel.phase is ChannelPhase.PAUSED:
+            return [self._ask(channel, now)]
+        # The server may still accept the join, so the leave is needed.
+        leave = self._leave_silently(channel)
+        late = JoinTimeout(f"no answer to joining {channel.topic!r} in time")
+        return [*leave, *self._fail_attempt(channel, late, now)]
+
+    def _fail_attempt(
+        self, channel: Membership, cause: Exception, now: float, payload: Any = None
+    ) -> list[Effect]:
+        """End a channel that was never joined; pause one that was."""
+        delays = self._delays
+        if not (channel.joined_once and delays):
+            return self._end(channel, cause, payload=payload)
+        self._timers.set(channel.id, now + delays[min(channel.failed_rejoins, len(delays) - 1)])
+        channel.failed_rejoins += 1
+        channel.enter(ChannelPhase.PAUSED)
+        channel.join_ref = None
+        return [ChannelInterrupted(channel.id, cause)]
+
+    def _leave_silently(self, channel: Membership) -> list[Effect]:
+        """Send a leave whose answer is ignored, if a join was sent."""
+        if channel.join_ref is None:
+            return []
+        leave = PhoenixMessage(channel.join_ref, self._ref(), channel.topic, LEAVE, {})
+        return [SendMessage(leave)]
+
+    def _end(
+        self, channel: Membership, cause: Exception | None, text: str = "", payload: Any = None
+    ) -> list[Effect]:
+        """End a channel, after its pushes."""
+        effects = self._pushes.end(channel, text or f"the channel has ended: {cause}")
+        channel.enter(ChannelPhase.ENDED)
+        del self._topics[channel.topic], self._channels[channel.id]
+        self._timers.cancel(channel.id)
+        return [*effects, ChannelEnded(channel.id, cause, payload)]

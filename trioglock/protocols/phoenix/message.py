@@ -1,11 +1,12 @@
-"""Messages of Phoenix Channels, protocol 2.0.0, as plain values.
+"""Messages of Phoenix Channels, protocol 2.0.0.
 
 The format is ``[join_ref, ref, topic, event, payload]``; see "Phoenix.Socket.V2.JSONSerializer" in
-Phoenix, and its counterpart in the JavaScript client, ``assets/js/phoenix/serializer.js``.
+Phoenix and ``assets/js/phoenix/serializer.js`` in the JavaScript client.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +21,15 @@ __all__ = [
     "PHOENIX",
     "REPLY",
     "VERSION",
-    "Message",
+    "PhoenixHeartbeat",
+    "PhoenixMessage",
     "PushReply",
     "check_event",
     "check_topic",
 ]
 
 VERSION = "2.0.0"
-"""Of the protocol; without it in the address, a server speaks the one before."""
+"""The protocol version. A server assumes an older one if the URL does not contain it."""
 
 PHOENIX = "phoenix"
 """The topic of the heartbeat."""
@@ -39,20 +41,20 @@ CLOSE = "phx_close"
 ERROR = "phx_error"
 HEARTBEAT = "heartbeat"
 
-OWN_EVENTS = (JOIN, LEAVE, REPLY, CLOSE, ERROR)
+RESERVED_EVENTS = (JOIN, LEAVE, REPLY, CLOSE, ERROR)
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One message, either way.
+class PhoenixMessage:
+    """A message in either direction.
 
     Args:
-        join_ref: the ref of the join that it belongs to; None in broadcasts.
-        ref: of a push, repeated in its reply.
+        join_ref: the ref of the join that the message belongs to; None in broadcasts.
+        ref: the ref of a push, repeated in its reply.
         topic: such as ``"room:1"``.
-        event: such as ``"shout"``, or one of Phoenix's own.
-        payload: what JSON can say, or ``bytes`` for a binary message. That of a reply is
-            ``{"status": ..., "response": ...}``, also where the response is binary.
+        event: such as ``"shout"``, or one of the events reserved by Phoenix.
+        payload: a JSON value, or ``bytes`` in a binary message. The payload of a reply is
+            ``{"status": ..., "response": ...}``, even if the response is binary.
     """
 
     join_ref: str | None
@@ -64,11 +66,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class PushReply:
-    """What the server's channel answered to a push.
+    """The server's reply to a push.
 
     Args:
-        status: ``"ok"``, ``"error"``, or whatever else the server chose.
-        response: its payload; ``{}`` for a bare status, ``bytes`` if it was binary.
+        status: ``"ok"``, ``"error"``, or another status of the server's choice.
+        response: the payload; ``{}`` for a bare status, ``bytes`` for a binary reply.
     """
 
     status: str
@@ -80,18 +82,52 @@ class PushReply:
         return self.status == "ok"
 
 
+class PhoenixHeartbeat:
+    """Creates heartbeats and recognizes the answer to the latest one.
+
+    Args:
+        new_ref: returns a ref that was never used, so that neither a late answer nor an answer
+            on an earlier connection counts.
+    """
+
+    def __init__(self, new_ref: Callable[[], str]) -> None:
+        self._new_ref = new_ref
+        self._ref: str | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a heartbeat has not been answered."""
+        return self._ref is not None
+
+    def next(self) -> PhoenixMessage:
+        """Return the next heartbeat to send."""
+        self._ref = self._new_ref()
+        return PhoenixMessage(None, self._ref, PHOENIX, HEARTBEAT, {})
+
+    def is_answer(self, message: PhoenixMessage) -> bool:
+        """Whether ``message`` answers the latest heartbeat; True once for each."""
+        if self._ref is None or message.topic != PHOENIX or message.ref != self._ref:
+            return False
+        self._ref = None
+        return True
+
+    def forget(self) -> None:
+        """Expect no answer any more: the connection has changed."""
+        self._ref = None
+
+
 def check_topic(topic: object) -> None:
-    """Raise InvalidOption unless ``topic`` is one that can be joined."""
+    """Raise InvalidOption unless ``topic`` can be joined."""
     if not isinstance(topic, str) or topic in ("", PHOENIX):
-        raise InvalidOption(f"a topic is a str such as 'room:1', not {topic!r}")
+        raise InvalidOption(f"topic must be a str such as 'room:1', not {topic!r}")
 
 
 def check_event(event: object) -> None:
-    """Raise InvalidOption unless ``event`` is one that can be pushed.
+    """Raise InvalidOption unless ``event`` can be pushed.
 
-    Phoenix's own are not: a join or a leave sent as a push would end the channel it is pushed to.
+    The events reserved by Phoenix cannot: a join or leave sent as a push ends the channel.
     """
-    if not isinstance(event, str) or not event or event in OWN_EVENTS:
+    if not isinstance(event, str) or not event or event in RESERVED_EVENTS:
         raise InvalidOption(
-            f"an event is a str such as 'shout', and none of Phoenix's own, not {event!r}"
+            f"event must be a str such as 'shout' that Phoenix does not reserve, not {event!r}"
         )

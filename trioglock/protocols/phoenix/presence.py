@@ -1,9 +1,9 @@
-"""Who is there: the state of Phoenix.Presence, kept up to date.
+"""Presence: the keys that are present on a channel, kept in sync with the server.
 
-The rules are those of ``assets/js/phoenix/presence.js``: a server sends ``presence_state`` after
-each join, and ``presence_diff`` whenever someone comes or goes, perhaps before the first state;
-a diff that comes too early is applied after it. One key may have several *metas*, one for each
-connection, told apart by their ``phx_ref``.
+The rules are those of ``assets/js/phoenix/presence.js``. The server sends ``presence_state`` after
+each join, and ``presence_diff`` whenever a key joins or leaves, possibly before the first state; a
+diff that arrives before the state is applied after it. A key has one *meta* for each of its
+connections, identified by ``phx_ref``.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ STATE = "presence_state"
 MAX_EARLY_DIFFS = 10_000
 
 Entry: TypeAlias = dict[str, Any]
-"""What the server knows of one key: ``{"metas": [...]}``, and what ``fetch/2`` added."""
+"""The server's data about one key: ``{"metas": [...]}``, and what ``fetch/2`` added."""
 
 Entries: TypeAlias = list[Any]
-"""One item for each key."""
+"""A list with one item for each key."""
 
 Changed: TypeAlias = Callable[[str, Entry | None, Entry], object]
-"""Gets a key, its entry before or what is left of it, and what has come or gone."""
+"""A callback with a key, its previous or remaining entry, and the part that joined or left."""
 
 
 class Presence:
-    """Follows one channel: give it to :meth:`PhoenixSocket.join`.
+    """The presence of one channel; pass it to :meth:`PhoenixSocket.join`.
 
-    The callbacks are plain functions that run while the message is handled: they must not wait.
+    The callbacks are plain functions that run while a message is handled, so they must not block.
 
     Args:
-        on_join: called with the key, its entry before, or None, and what has come.
-        on_leave: called with the key, what is left of its entry, and what has gone; the key is
-            gone when ``metas`` of the former is empty.
+        on_join: called with the key, its previous entry or None, and the entry that joined.
+        on_leave: called with the key, its remaining entry, and the entry that left. The key is
+            removed when the remaining ``metas`` are empty.
         on_sync: called after every state and every diff.
-        state_event: what the server calls the state.
-        diff_event: what it calls a diff.
+        state_event: the server's event for the state.
+        diff_event: the server's event for a diff.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Presence:
         self._on_leave = on_leave
         self._on_sync = on_sync
         self._entries: dict[str, Entry] = {}
-        self._early: list[Any] = []
+        self._early_diffs: list[Any] = []
         self._join_ref: str | None = None
 
     def __len__(self) -> int:
@@ -70,39 +70,39 @@ class Presence:
 
     @property
     def state(self) -> dict[str, Entry]:
-        """Every entry by its key: a copy."""
+        """A copy of all entries, by key."""
         return {key: _copy(entry) for key, entry in self._entries.items()}
 
     def list(self, by: Callable[[str, Entry], Any] | None = None) -> Entries:
-        """Every entry, or what ``by(key, entry)`` makes of it, in the order of the keys' coming."""
+        """Return all entries, or the results of ``by(key, entry)``, in the order of joining."""
         if by is None:
             return list(self.state.values())
         return [by(key, entry) for key, entry in self.state.items()]
 
     def receive(self, event: str, payload: Any, join_ref: str | None) -> bool:
-        """Take a message; False if it is not one of presence.
+        """Apply a message; return False if it is not a presence message.
 
         Args:
             event: its event.
             payload: its payload.
-            join_ref: of the channel's present join: diffs of it wait for its state.
+            join_ref: of the channel's current join, whose diffs wait for its state.
 
         Raises:
-            InvalidMessage: the payload is none of presence; nothing has changed then.
+            InvalidMessage: the payload is malformed; the presence is unchanged.
         """
         if event == self.state_event:
             fresh = _entries(payload)
             self._join_ref = join_ref
-            early, self._early = self._early, []
+            diffs, self._early_diffs = self._early_diffs, []
             self._sync_state(fresh)
-            for joins, leaves in early:
+            for joins, leaves in diffs:
                 self._sync_diff(joins, leaves)
         elif event == self.diff_event:
             if not isinstance(payload, Mapping):
-                raise InvalidMessage(f"a presence diff is an object, not {payload!r:.100}")
+                raise InvalidMessage(f"a presence diff must be an object, not {payload!r:.100}")
             joins, leaves = (_entries(payload.get(name, {})) for name in ("joins", "leaves"))
             if self._join_ref is None or self._join_ref != join_ref:
-                self._early = [*self._early[-MAX_EARLY_DIFFS:], (joins, leaves)]
+                self._early_diffs = [*self._early_diffs[-MAX_EARLY_DIFFS:], (joins, leaves)]
                 return True
             self._sync_diff(joins, leaves)
         else:
@@ -119,43 +119,43 @@ class Presence:
             if known is None:
                 joins[key] = entry
                 continue
-            come = _without(entry["metas"], known["metas"])
-            gone = _without(known["metas"], entry["metas"])
-            if come:
-                joins[key] = {**entry, "metas": come}
-            if gone:
-                leaves[key] = {**known, "metas": gone}
+            joined = _without(entry["metas"], known["metas"])
+            left = _without(known["metas"], entry["metas"])
+            if joined:
+                joins[key] = {**entry, "metas": joined}
+            if left:
+                leaves[key] = {**known, "metas": left}
         self._sync_diff(joins, leaves)
 
     def _sync_diff(self, joins: dict[str, Entry], leaves: dict[str, Entry]) -> None:
-        for key, come in joins.items():
+        for key, joined in joins.items():
             known = self._entries.get(key)
-            stayed = [] if known is None else _without(known["metas"], come["metas"])
-            self._entries[key] = {**come, "metas": [*stayed, *come["metas"]]}
+            stayed = [] if known is None else _without(known["metas"], joined["metas"])
+            self._entries[key] = {**joined, "metas": [*stayed, *joined["metas"]]}
             if self._on_join is not None:
-                self._on_join(key, None if known is None else _copy(known), _copy(come))
-        for key, gone in leaves.items():
+                self._on_join(key, None if known is None else _copy(known), _copy(joined))
+        for key, left in leaves.items():
             known = self._entries.get(key)
             if known is None:
                 continue
-            left = {**known, "metas": _without(known["metas"], gone["metas"])}
-            if left["metas"]:
-                self._entries[key] = left
+            remaining = {**known, "metas": _without(known["metas"], left["metas"])}
+            if remaining["metas"]:
+                self._entries[key] = remaining
             else:
                 del self._entries[key]
             if self._on_leave is not None:
-                self._on_leave(key, _copy(left), _copy(gone))
+                self._on_leave(key, _copy(remaining), _copy(left))
 
 
 def _without(metas: list[Any], others: list[Any]) -> list[Any]:
-    """The metas whose ``phx_ref`` no other has."""
+    """The metas whose ``phx_ref`` is not in ``others``."""
     refs = {meta["phx_ref"] for meta in others}
     return [meta for meta in metas if meta["phx_ref"] not in refs]
 
 
 def _entries(payload: Any) -> dict[str, Entry]:
     if not isinstance(payload, Mapping):
-        raise InvalidMessage(f"presence is an object, not {payload!r:.100}")
+        raise InvalidMessage(f"presence must be an object, not {payload!r:.100}")
     for key, entry in payload.items():
         metas = entry.get("metas") if isinstance(entry, Mapping) else None
         if not isinstance(metas, list) or not all(

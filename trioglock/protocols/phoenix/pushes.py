@@ -1,28 +1,85 @@
-"""Pushes without an outcome: those that wait to be sent, and those that wait for their reply."""
+"""Pushes and leaves without an outcome, and the deadlines of the state machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
-from .effects import Effect, Resolve, Send
 from .errors import BufferFull, ChannelClosed, PushTimeout
-from .membership import Leave, Membership, Push
-from .message import LEAVE, Message, PushReply
-from .timers import Timers
+from .message import LEAVE, PhoenixMessage, PushReply
+from .state import Effect, Leave, Membership, Push, ResolvePush, SendMessage
 
-__all__ = ["Pushes"]
+__all__ = ["Pushes", "Timers"]
+
+KeyT = TypeVar("KeyT", bound=Hashable)
+
+SPARE_ENTRIES = 64
 
 SENT = PushReply("sent", None)
 """The outcome of a push that wants no reply."""
 
 
+class Timers(Generic[KeyT]):
+    """Deadlines by key, in a heap that may contain cancelled entries.
+
+    Most deadlines are cancelled because the reply arrives first, so cancelling only removes a key
+    from a dict. The heap is rebuilt when more than half of its entries are cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[KeyT, tuple[float, int]] = {}
+        self._heap: list[tuple[float, int, KeyT]] = []
+        self._order = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def set(self, key: KeyT, when: float) -> None:
+        """Let ``key`` expire at ``when``, replacing its deadline; never if that is infinite."""
+        self.cancel(key)
+        if when == math.inf:
+            return
+        entry = (when, next(self._order))
+        self._due[key] = entry
+        heapq.heappush(self._heap, (*entry, key))
+        if len(self._heap) > 2 * len(self._due) + SPARE_ENTRIES:
+            self._heap = [(*due, key) for key, due in self._due.items()]
+            heapq.heapify(self._heap)
+
+    def cancel(self, key: KeyT) -> None:
+        """Remove the deadline of ``key``, if there is one."""
+        self._due.pop(key, None)
+
+    @property
+    def next(self) -> float:
+        """The earliest deadline; infinity if there is none."""
+        heap = self._heap
+        while heap:
+            when, order, key = heap[0]
+            if self._due.get(key) == (when, order):
+                return when
+            heapq.heappop(heap)
+        return math.inf
+
+    def expired(self, now: float) -> KeyT | None:
+        """Remove and return the key with the earliest deadline, or None if none has passed."""
+        if self.next > now:
+            return None
+        _, _, key = heapq.heappop(self._heap)
+        del self._due[key]
+        return key
+
+
 class Pushes:
-    """Resolves each push and each leave once.
+    """Sends pushes and leaves, and resolves each of them once.
 
     Args:
-        timers: get their deadlines.
-        new_ref: makes a ref that was never used.
-        max_buffer: pushes of one channel that may wait to be sent.
+        timers: for their deadlines.
+        new_ref: returns a ref that was never used.
+        max_buffer: the number of pushes per channel that may wait to be sent.
     """
 
     def __init__(self, timers: Timers[int], new_ref: Callable[[], str], max_buffer: int) -> None:
@@ -36,32 +93,32 @@ class Pushes:
     def __len__(self) -> int:
         return len(self._pushes) + len(self._leaves)
 
-    # Pushing.
+    # Pushes.
 
     def buffer(self, push: Push, deadline: float) -> None:
         """Keep a push until :meth:`flush`.
 
         Raises:
-            BufferFull: too many wait already.
+            BufferFull: ``max_buffer`` pushes of the channel wait already.
         """
         channel = push.membership
         if len(channel.buffer) >= self._max_buffer:
             raise BufferFull(
-                f"{self._max_buffer} pushes wait for {channel.topic!r} to be joined already"
+                f"{self._max_buffer} pushes already wait for {channel.topic!r} to be joined"
             )
         channel.buffer[push.id] = push
         self._pushes[push.id] = push
         self._timers.set(push.id, deadline)
 
     def send(self, push: Push, deadline: float) -> list[Effect]:
-        """Send a push."""
+        """Send a push now."""
         if push.wants_reply:
             self._pushes[push.id] = push
             self._timers.set(push.id, deadline)
         return self._send(push)
 
     def flush(self, channel: Membership) -> list[Effect]:
-        """Send all that waits, oldest first: the channel is joined."""
+        """Send all buffered pushes of a channel, oldest first."""
         effects: list[Effect] = []
         waiting = list(channel.buffer.values())
         channel.buffer.clear()
@@ -72,52 +129,52 @@ class Pushes:
         return effects
 
     def _send(self, push: Push) -> list[Effect]:
-        # The ref is made here and nowhere else: a push that has waited has had none.
+        # The only place where a push gets a ref: a buffered push has none.
         push.ref = ref = self._new_ref()
         channel = push.membership
-        message = Message(channel.join_ref, ref, channel.topic, push.event, push.payload)
+        message = PhoenixMessage(channel.join_ref, ref, channel.topic, push.event, push.payload)
         if push.wants_reply:
             channel.sent[ref] = push
-            return [Send(message, push.id)]
-        return [Send(message, push.id), Resolve(push.id, SENT)]
+            return [SendMessage(message, push.id)]
+        return [SendMessage(message, push.id), ResolvePush(push.id, SENT)]
 
     def withdraw(self, number: int) -> None:
-        """Nobody waits for a push, or it cannot be sent: whatever comes for it is ignored."""
+        """Forget a push: it is not sent any more, and its reply is ignored."""
         push = self._pushes.get(number)
         if push is not None:
             self._forget(push)
 
     def replied(self, channel: Membership, ref: str, reply: PushReply) -> list[Effect]:
-        """A reply has come; nothing if none of the channel's pushes waits for it."""
+        """Resolve the push that ``ref`` belongs to; no effects if there is none."""
         push = channel.sent.get(ref)
         if push is None:
             return []
         self._forget(push)
-        return [Resolve(push.id, reply)]
+        return [ResolvePush(push.id, reply)]
 
-    # Leaving.
+    # Leaves.
 
-    def leave(self, number: int, topic: str, join_ref: str, deadline: float) -> Send:
-        """Send a leave, which has an outcome as a push has."""
+    def leave(self, number: int, topic: str, join_ref: str, deadline: float) -> SendMessage:
+        """Send a leave, which is resolved like a push."""
         ref = self._new_ref()
         self._leaves[number] = self._leave_refs[ref] = Leave(number, topic, join_ref, ref)
         self._timers.set(number, deadline)
-        return Send(Message(join_ref, ref, topic, LEAVE, {}), number)
+        return SendMessage(PhoenixMessage(join_ref, ref, topic, LEAVE, {}), number)
 
     def left(self, topic: str, ref: str | None, reply: PushReply) -> list[Effect]:
-        """The answer to a leave has come; nothing if it is none."""
+        """Resolve the leave that ``ref`` belongs to; no effects if there is none."""
         leave = None if ref is None else self._leave_refs.get(ref)
         return [] if leave is None or leave.topic != topic else self._resolve(leave, reply)
 
     def closed(self, topic: str, join_ref: str | None) -> list[Effect]:
-        """A ``phx_close`` confirms the leave that has its ``join_ref``, too."""
+        """Resolve the leave that a ``phx_close`` with this ``join_ref`` confirms, if any."""
         for leave in self._leaves.values():
             if (leave.topic, leave.join_ref) == (topic, join_ref):
                 return self._resolve(leave, PushReply("ok", {}))
         return []
 
     def disconnected(self) -> list[Effect]:
-        """A server has no channels without a connection: everything has been left."""
+        """Resolve all leaves: the server keeps no channel of a lost connection."""
         effects: list[Effect] = []
         for leave in list(self._leaves.values()):
             effects += self._resolve(leave, PushReply("ok", {}))
@@ -126,37 +183,36 @@ class Pushes:
     def _resolve(self, leave: Leave, outcome: PushReply | Exception) -> list[Effect]:
         del self._leaves[leave.id], self._leave_refs[leave.ref]
         self._timers.cancel(leave.id)
-        return [Resolve(leave.id, outcome)]
+        return [ResolvePush(leave.id, outcome)]
 
-    # Ends without a reply.
+    # Failures.
 
     def expired(self, number: int) -> list[Effect] | None:
-        """A deadline has come; None if it was none of ours."""
+        """Resolve a push or leave whose deadline has passed; None if it is neither."""
         push = self._pushes.get(number)
         if push is not None:
             self._forget(push)
             what = "no reply to" if push.ref else "the channel was not joined in time for"
-            return [Resolve(number, PushTimeout(f"{what} {push.event!r}"))]
+            return [ResolvePush(number, PushTimeout(f"{what} {push.event!r}"))]
         leave = self._leaves.get(number)
         if leave is not None:
-            late = PushTimeout(f"no answer to leaving {leave.topic!r}")
-            return self._resolve(leave, late)
+            return self._resolve(leave, PushTimeout(f"no answer to leaving {leave.topic!r}"))
         return None
 
     def lose(self, channel: Membership, kind: type[Exception], text: str) -> list[Effect]:
-        """What has been sent will have no reply; what waits goes on waiting."""
+        """Fail all pushes of a channel that were sent; those in the buffer keep waiting."""
         effects: list[Effect] = []
         for push in list(channel.sent.values()):
             self._forget(push)
-            effects.append(Resolve(push.id, kind(text)))
+            effects.append(ResolvePush(push.id, kind(text)))
         return effects
 
     def end(self, channel: Membership, text: str) -> list[Effect]:
-        """The channel has ended, and with it all of its pushes."""
+        """Fail all pushes of a channel."""
         effects = self.lose(channel, ChannelClosed, text)
         for push in list(channel.buffer.values()):
             self._forget(push)
-            effects.append(Resolve(push.id, ChannelClosed(text)))
+            effects.append(ResolvePush(push.id, ChannelClosed(text)))
         return effects
 
     def _forget(self, push: Push) -> None:

@@ -1,5 +1,5 @@
-// Drives the official client of Phoenix against the server whose address is the first argument,
-// and prints one line of JSON for each step: [name, what came].
+// Runs the official Phoenix client against the server whose URL is the first argument, and prints
+// the result of each step as a line of JSON: [name, result].
 "use strict";
 
 const {Socket, Presence} = require("phoenix");
@@ -7,7 +7,7 @@ const WebSocket = require("ws");
 
 const [url, token] = process.argv.slice(2);
 
-const say = (name, value) => console.log(JSON.stringify([name, value === undefined ? null : value]));
+const report = (name, value) => console.log(JSON.stringify([name, value === undefined ? null : value]));
 
 const answer = (push) => new Promise((resolve) => {
   push.receive("ok", (r) => resolve(["ok", r]))
@@ -38,31 +38,31 @@ async function main() {
 
   const room = socket.channel("room:1", {name: "al"});
   const hello = event(room, "hello");
-  say("join", await answer(room.join()));
-  say("hello", await hello);
-  say("echo", await answer(room.push("echo", {a: 1})));
-  say("bare", await answer(room.push("bare", {})));
-  say("fail", await answer(room.push("fail", {why: "so"})));
+  report("join", await answer(room.join()));
+  report("hello", await hello);
+  report("echo", await answer(room.push("echo", {a: 1})));
+  report("bare", await answer(room.push("bare", {})));
+  report("fail", await answer(room.push("fail", {why: "so"})));
   const [status, response] = await answer(room.push("echo", bytes(1, 2, 254, 0)));
-  say("binary echo", [status, list(response.response ?? response)]);
+  report("binary echo", [status, list(response.response ?? response)]);
   const back = event(room, "back");
   room.push("back", bytes(170, 187));
-  say("binary back", list(await back));
+  report("binary back", list(await back));
   const shout = event(room, "shout");
   await answer(room.push("shout", bytes(204)));
-  say("binary shout", list(await shout));
+  report("binary shout", list(await shout));
   const text = event(room, "shout");
   await answer(room.push("shout", {m: "hi"}));
-  say("shout", await text);
+  report("shout", await text);
 
-  say("forbidden", await answer(socket.channel("room:forbidden").join()));
-  say("unmatched", await answer(socket.channel("nope:1").join()));
+  report("forbidden", await answer(socket.channel("room:forbidden").join()));
+  report("unmatched", await answer(socket.channel("nope:1").join()));
 
   const crashed = new Promise((resolve) => room.onError(resolve));
   const again = event(room, "hello");
   room.push("no such event", {});
-  say("crash", await crashed);
-  say("rejoined", await again);
+  report("crash", await crashed);
+  report("rejoined", await again);
 
   const lobby = socket.channel("presence:x", {key: "al"});
   const presence = new Presence(lobby);
@@ -71,21 +71,21 @@ async function main() {
   }));
   await answer(lobby.join());
   await synced;
-  say("presence", presence.list((key, {metas}) => [key, metas.length]));
+  report("presence", presence.list((key, {metas}) => [key, metas.length]));
 
   await new Promise((resolve) => setTimeout(resolve, 350));
-  say("alive after heartbeats", socket.isConnected());
+  report("alive after heartbeats", socket.isConnected());
 
   const twice = event(room, "hello");
   socket.conn.terminate();
-  say("rejoined after a loss", await twice);
+  report("rejoined after a loss", await twice);
 
   const closed = new Promise((resolve) => room.onClose(resolve));
   room.push("stop", {});
   await closed;
-  say("stopped", room.state);
+  report("stopped", room.state);
 
-  say("leave", await answer(lobby.leave()));
+  report("leave", await answer(lobby.leave()));
   socket.disconnect(() => process.exit(0), 1000, "done");
 }
 

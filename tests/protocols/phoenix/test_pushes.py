@@ -1,4 +1,4 @@
-"""Deadlines: the earliest first, each once, and nothing is kept of those that were cancelled."""
+"""Timers: the deadlines of the state machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import hypothesis.strategies as st
 from hypothesis import given
 
-from trioglock.protocols.phoenix.timers import Timers
+from trioglock.protocols.phoenix.pushes import Timers
 
 STEPS = st.lists(
     st.one_of(
@@ -19,8 +19,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_it_does_what_a_dict_of_deadlines_does(steps: list[tuple[str, int, float]]) -> None:
-    """Whatever is set, set again, cancelled and expires."""
+def test_timers_agree_with_a_dict_of_deadlines(steps: list[tuple[str, int, float]]) -> None:
     timers: Timers[int] = Timers()
     model: dict[int, float] = {}
     for what, key, seconds in steps:
@@ -40,8 +39,7 @@ def test_it_does_what_a_dict_of_deadlines_does(steps: list[tuple[str, int, float
         assert len(timers) == len(model)
 
 
-def test_cancelled_deadlines_take_no_room() -> None:
-    """A million pushes that are answered in time leave nothing behind."""
+def test_cancelled_deadlines_are_removed() -> None:
     timers: Timers[int] = Timers()
     timers.set(0, math.inf)
     assert len(timers) == 0

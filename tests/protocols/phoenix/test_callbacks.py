@@ -1,4 +1,4 @@
-"""The callback face: what happens is told to callbacks, and nothing that they did not ask for."""
+"""The callback interface: ``run()`` and its callbacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.protocols.phoenix.conversation import KINDS, transport_of
+from tests.protocols.phoenix.helpers import KINDS, transport_of
 from trioglock import (
     BadHookResult,
     CallTimeout,
@@ -21,7 +21,9 @@ from trioglock import (
     EncodeError,
     HandshakeFailed,
     InvalidOption,
+    OpenTimeout,
     RemoteClose,
+    Stop,
     UsageError,
 )
 from trioglock.protocols import phoenix
@@ -32,7 +34,6 @@ from trioglock.protocols.phoenix import (
     Connect,
     Disconnected,
     NotJoined,
-    Stop,
 )
 from trioglock.testing import MockPhoenixServer
 
@@ -40,7 +41,7 @@ Log = list[tuple[Any, ...]]
 
 
 class Recorder(ChannelClient[Log]):
-    """Notes what it is told; a cast or a call is a function that is given transport and log."""
+    """Records the events. Casts and calls are functions, called with the transport."""
 
     def init(self) -> Log:
         return []
@@ -84,7 +85,7 @@ class Recorder(ChannelClient[Log]):
 async def running(
     server: MockPhoenixServer, client: ChannelClient[Any] | None = None, **options: Any
 ) -> AsyncIterator[ClientHandle[Any]]:
-    """A client in a nursery, stopped at the end."""
+    """A running client, stopped at the end."""
     if server.url.startswith("ws://memory"):
         options["stream"] = server.open_stream
     async with trio.open_nursery() as nursery:
@@ -95,14 +96,14 @@ async def running(
 
 
 async def until(handle: ClientHandle[Any], what: str, times: int = 1) -> None:
-    """Wait until the log says so."""
+    """Wait for an event in the log."""
     while [entry[0] for entry in handle.state].count(what) < times:
         await trio.sleep(0.01)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_everything_that_happens_is_told_in_order(kind: str) -> None:
-    """Connected, joined, messages, replies, closed: text and binary, over each transport."""
+async def test_events_call_the_callbacks_in_order(kind: str) -> None:
+    """Text and binary messages, over each transport."""
     memory = kind == "memory"
     options: dict[str, Any] = {} if memory else {"transport": transport_of(kind)}
     with trio.fail_after(10):
@@ -132,8 +133,8 @@ async def test_everything_that_happens_is_told_in_order(kind: str) -> None:
     ]
 
 
-async def test_nothing_is_connected_before_a_callback_asks(autojump_clock: MockClock) -> None:
-    """connect=False waits; Connect(), from a cast or the handle, connects; twice is once."""
+async def test_connect_false_waits_for_connect(autojump_clock: MockClock) -> None:
+    """A cast or the handle connects; a second Connect() has no effect."""
     async with (
         MockPhoenixServer(memory=True) as server,
         running(server, connect=False) as handle,
@@ -152,8 +153,8 @@ async def test_nothing_is_connected_before_a_callback_asks(autojump_clock: MockC
         assert handle.state == [("cast",), ("connected",)]
 
 
-async def test_what_is_not_allowed_raises_where_it_is_tried(autojump_clock: MockClock) -> None:
-    """NotJoined, AlreadyJoined, bad names and payloads: at the call, and nothing is sent."""
+async def test_invalid_calls_raise_immediately(autojump_clock: MockClock) -> None:
+    """Nothing is sent."""
     cases: list[tuple[Callable[[Any], Any], type[Exception]]] = [
         (lambda t: t.push("room:2", "x"), NotJoined),
         (lambda t: t.leave("room:2"), NotJoined),
@@ -177,10 +178,10 @@ async def test_what_is_not_allowed_raises_where_it_is_tried(autojump_clock: Mock
         assert {m.event for m in client.received} == {"phx_join"}
 
 
-async def test_a_crash_and_a_stop_close_the_channel_and_it_may_be_joined_again(
+async def test_closed_channels_can_be_joined_again(
     autojump_clock: MockClock,
 ) -> None:
-    """Nothing is joined again by itself."""
+    """They are not joined again automatically."""
     async with MockPhoenixServer(memory=True) as server, running(server) as handle:
         await until(handle, "connected")
         for number, event in enumerate(("stop", "no such event"), 1):
@@ -196,8 +197,8 @@ async def test_a_crash_and_a_stop_close_the_channel_and_it_may_be_joined_again(
         ]
 
 
-async def test_a_push_without_a_reply_times_out_and_a_join_too(autojump_clock: MockClock) -> None:
-    """What is late after that is for nobody; memory does not grow."""
+async def test_a_push_without_a_reply_times_out(autojump_clock: MockClock) -> None:
+    """A later reply is ignored."""
     async with MockPhoenixServer(memory=True) as server, running(server, timeout=5) as handle:
         await until(handle, "connected")
         await handle.call(lambda t: t.join("room:1"))
@@ -212,10 +213,10 @@ async def test_a_push_without_a_reply_times_out_and_a_join_too(autojump_clock: M
         assert handle.ignored == 1
 
 
-async def test_a_lost_connection_is_told_once_and_connected_again_on_request(
+async def test_a_lost_connection_is_reported_once(
     autojump_clock: MockClock,
 ) -> None:
-    """No channel is closed for that; each must be joined anew; pushes have no reply."""
+    """No callback is called for its channels and pushes; topics must be joined again."""
 
     class Back(Recorder):
         async def handle_disconnected(self, reason: Any, state: Log) -> Any:
@@ -237,12 +238,12 @@ async def test_a_lost_connection_is_told_once_and_connected_again_on_request(
         names = [entry[0] for entry in handle.state]
         assert "closed" not in names
         assert "timeout" not in names
-        told = [entry[1] for entry in handle.state if entry[0] == "disconnected"]
-        assert told == [ConnectionLost, RemoteClose]
+        reasons = [entry[1] for entry in handle.state if entry[0] == "disconnected"]
+        assert reasons == [ConnectionLost, RemoteClose]
 
 
-async def test_a_connection_that_does_not_come_about_is_told(autojump_clock: MockClock) -> None:
-    """Refused or unreachable: the reason has the error, and other params may be tried."""
+async def test_a_failed_attempt_is_reported(autojump_clock: MockClock) -> None:
+    """The reason contains the error, and Connect(params=...) changes the params."""
     reasons: list[Any] = []
 
     class Persistent(Recorder):
@@ -272,7 +273,6 @@ async def test_a_connection_that_does_not_come_about_is_told(autojump_clock: Moc
 async def test_stop_closes_the_connection_and_run_returns_the_state(
     autojump_clock: MockClock,
 ) -> None:
-    """A client may also run without a handle."""
 
     class Once(ChannelClient[int]):
         def init(self) -> int:
@@ -293,10 +293,10 @@ async def test_stop_closes_the_connection_and_run_returns_the_state(
         assert closed.code == 1000
 
 
-async def test_a_callback_that_raises_ends_the_client_with_just_that(
+async def test_an_exception_of_a_callback_ends_the_client(
     autojump_clock: MockClock,
 ) -> None:
-    """No group around it; the server is told 1011; calls that wait are told as well."""
+    """It is not wrapped in a group; the Close code is 1011; pending calls raise Disconnected."""
 
     class Broken(Recorder):
         def handle_joined(self, topic: str, response: Any, transport: Any, state: Log) -> Any:
@@ -328,22 +328,20 @@ async def test_a_callback_that_raises_ends_the_client_with_just_that(
 
 
 @pytest.mark.parametrize("returned", [None, "x", (1, 2), (None,), (Connect, [])])
-async def test_a_result_of_the_wrong_shape_is_named(
-    autojump_clock: MockClock, returned: Any
-) -> None:
-    """The error says what is allowed."""
+async def test_invalid_results_are_rejected(autojump_clock: MockClock, returned: Any) -> None:
+    """The error lists the allowed results."""
 
     class Wrong(Recorder):
         def handle_connected(self, transport: Any, state: Log) -> Any:
             return returned
 
     async with MockPhoenixServer(memory=True) as server:
-        with pytest.raises(BadHookResult, match=r"must return|result is None, Connect or Stop"):
+        with pytest.raises(BadHookResult, match=r"must return|result must be None, Connect"):
             await phoenix.run(server.url, Wrong(), stream=server.open_stream)
 
 
-async def test_calls_and_casts_that_cannot_work_are_refused(autojump_clock: MockClock) -> None:
-    """Without a callback, inside one, too slow, of the wrong type."""
+async def test_invalid_calls_and_casts(autojump_clock: MockClock) -> None:
+    """Without a callback, inside one, too slow, and invalid options."""
 
     class Selfish(Recorder):
         handle: Any = None
@@ -386,10 +384,9 @@ async def test_calls_and_casts_that_cannot_work_are_refused(autojump_clock: Mock
         Connect(delay=-1)
 
 
-async def test_a_function_of_the_user_that_raises_ends_the_client(
+async def test_an_exception_of_a_params_function_ends_the_client(
     autojump_clock: MockClock,
 ) -> None:
-    """As any mistake of the program does."""
 
     def params() -> Any:
         raise KeyError("no params")
@@ -400,7 +397,6 @@ async def test_a_function_of_the_user_that_raises_ends_the_client(
 
 
 async def test_cancelling_leaves_nothing_behind(autojump_clock: MockClock) -> None:
-    """Whatever it is doing, it ends at once, and the connection with it."""
     async with MockPhoenixServer(memory=True) as server:
         with trio.move_on_after(5) as scope:
             await phoenix.run(server.url, Recorder(), stream=server.open_stream)
@@ -409,8 +405,8 @@ async def test_cancelling_leaves_nothing_behind(autojump_clock: MockClock) -> No
         assert server.clients == []
 
 
-async def test_what_is_not_overridden_does_nothing(autojump_clock: MockClock) -> None:
-    """Every callback has a default; malformed messages are counted and go to none of them."""
+async def test_all_callbacks_have_defaults(autojump_clock: MockClock) -> None:
+    """Malformed messages are counted and reach no callback."""
 
     class Silent(ChannelClient[None]):
         def handle_call(self, request: Any, transport: Any, state: None) -> Any:
@@ -439,10 +435,10 @@ async def test_what_is_not_overridden_does_nothing(autojump_clock: MockClock) ->
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-async def test_an_end_of_the_program_comes_out_as_itself(
+async def test_keyboard_interrupt_is_not_wrapped(
     error: BaseException, autojump_clock: MockClock
 ) -> None:
-    """Of a callback, and in no group: Python would not recognise it in one."""
+    """Python does not recognize it inside a group."""
 
     class Leaver(phoenix.ChannelClient[None]):
         def handle_connected(self, transport: Any, state: None) -> Any:
@@ -453,8 +449,8 @@ async def test_an_end_of_the_program_comes_out_as_itself(
             await phoenix.run(server.url, Leaver(), stream=server.open_stream)
 
 
-async def test_stop_finds_room_where_casts_find_none(autojump_clock: MockClock) -> None:
-    """However many jobs wait; those are not done any more."""
+async def test_stop_works_with_a_full_mailbox(autojump_clock: MockClock) -> None:
+    """The waiting casts are discarded."""
 
     class Counter(phoenix.ChannelClient[int]):
         def init(self) -> int:
@@ -477,3 +473,66 @@ async def test_stop_finds_room_where_casts_find_none(autojump_clock: MockClock) 
                 handle.cast("one more")
         handle.stop()
     assert ended[0] <= 1
+
+
+async def test_a_push_before_stop_is_sent(autojump_clock: MockClock) -> None:
+    class LastWords(ChannelClient[None]):
+        def handle_connected(self, transport: Any, state: None) -> Any:
+            transport.join("room:1")
+            return None, state
+
+        def handle_joined(self, topic: str, response: Any, transport: Any, state: None) -> Any:
+            transport.push(topic, "echo", "last")
+            return Stop(), state
+
+    async with MockPhoenixServer(memory=True) as server:
+        await phoenix.run(server.url, LastWords(), stream=server.open_stream)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [m.payload for m in server.past_clients[0].received] == [{}, "last"]
+
+
+async def test_open_timeout_limits_the_attempt_and_not_the_wait_for_it(
+    autojump_clock: MockClock,
+) -> None:
+    reasons: list[Any] = []
+
+    class Waiting(Recorder):
+        def handle_disconnected(self, reason: Any, state: Log) -> Any:
+            reasons.append((trio.current_time(), type(reason.error)))
+            return None, [*state, ("disconnected",)]
+
+    async with MockPhoenixServer(memory=True) as server:
+        hangs = [True, False]
+
+        async def params() -> dict[str, Any]:
+            if hangs.pop(0):
+                await trio.sleep_forever()
+            return {}
+
+        async with running(
+            server, Waiting(), connect=False, params=params, open_timeout=5
+        ) as handle:
+            await trio.sleep(100)
+            began = trio.current_time()
+            handle.connect()
+            await until(handle, "disconnected")
+            assert reasons == [(began + 5, OpenTimeout)]
+            await trio.sleep(100)
+            handle.connect(Connect(delay=10))
+            await until(handle, "connected")
+            assert trio.current_time() >= began + 115
+
+
+async def test_stop_does_not_wait_for_a_hanging_callback(autojump_clock: MockClock) -> None:
+    """At most for ``close_timeout``."""
+
+    class Hanging(Recorder):
+        async def handle_connected(self, transport: Any, state: Log) -> Any:
+            await trio.sleep_forever()
+
+    async with MockPhoenixServer(memory=True) as server:
+        began = trio.current_time()
+        async with running(server, Hanging(), close_timeout=3):
+            await server.client()
+            await trio.sleep(1)
+        assert trio.current_time() - began <= 1 + 3 + 3

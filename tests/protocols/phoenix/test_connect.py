@@ -1,4 +1,4 @@
-"""What happens to the connection: how servers end it, how it comes back, and how it is opened."""
+"""The connection: its end, its heartbeat, and how it is opened."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.protocols.phoenix.conversation import KINDS, Conversation, recv, sent, transport_of
+from tests.protocols.phoenix.helpers import (
+    JOIN,
+    JOINED,
+    KINDS,
+    Scripted,
+    connected,
+    recv,
+    sent,
+    transport_of,
+)
 from trioglock import (
     Backoff,
+    ConnectionClosed,
     ConnectionClosedOK,
     HandshakeRefused,
     HeartbeatTimeout,
@@ -24,8 +34,6 @@ from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import Disconnected, JoinTimeout, PushTimeout
 from trioglock.testing import MockPhoenixChannel, MockPhoenixServer
 
-JOIN = sent('["1","1","room:1","phx_join",{}]')
-JOINED = recv('["1","1","room:1","phx_reply",{"response":{},"status":"ok"}]')
 PUSHED = sent('["1","2","room:1","x",{}]')
 AGAIN = [
     *sent('["3","3","room:1","phx_join",{}]'),
@@ -38,10 +46,10 @@ AGAIN = [
 
 
 @pytest.mark.parametrize("end", ["1001", "1002", "1009", "1011", "1012", "kill"])
-async def test_it_comes_back_after_every_end_but_1000(talk: Conversation, end: str) -> None:
-    """Dropped, timed out, restarted, broken, killed: joined again; only replies are lost."""
+async def test_it_reconnects_after_every_end_but_1000(scripted: Scripted, end: str) -> None:
+    """Topics are joined again; only pending pushes fail."""
     how: Any = ("kill", "") if end == "kill" else ("close", end)
-    async with talk([*JOIN, *JOINED, *PUSHED, how], AGAIN) as socket:
+    async with scripted([*JOIN, *JOINED, *PUSHED, how], AGAIN) as socket:
         channel = await socket.join("room:1")
         with pytest.raises(Disconnected):
             await channel.push("x")
@@ -49,9 +57,9 @@ async def test_it_comes_back_after_every_end_but_1000(talk: Conversation, end: s
         assert channel.join_count == 2
 
 
-async def test_a_close_with_1000_is_final(talk: Conversation) -> None:
-    """Servers drop a client by its id with 1000, too; the loop ends quietly, joins fail."""
-    async with talk([*JOIN, *JOINED, ("close", "1000")]) as socket:
+async def test_a_close_with_1000_is_final(scripted: Scripted) -> None:
+    """Iteration ends quietly, joins and pushes fail."""
+    async with scripted([*JOIN, *JOINED, ("close", "1000")]) as socket:
         channel = await socket.join("room:1")
         assert [message async for message in channel] == []
         with pytest.raises(ConnectionClosedOK):
@@ -64,33 +72,32 @@ async def test_a_close_with_1000_is_final(talk: Conversation) -> None:
         await socket.wait_closed()
 
 
-async def test_leaving_the_block_ends_what_waits(
-    remember: Conversation, autojump_clock: MockClock
+async def test_leaving_the_block_wakes_waiting_tasks(
+    in_memory: Scripted, autojump_clock: MockClock
 ) -> None:
-    """Tasks that wait for a reply, a message or a join are told, and none is left behind."""
-    told: list[str] = []
+    ended: list[str] = []
 
     async def wait(name: str, call: Any, *args: Any) -> None:
         with pytest.raises((Disconnected, ConnectionClosedOK)):
             await call(*args)
-        told.append(name)
+        ended.append(name)
 
-    async with trio.open_nursery() as nursery, remember([*JOIN, *JOINED]) as socket:
+    async with trio.open_nursery() as nursery, in_memory([*JOIN, *JOINED]) as socket:
         channel = await socket.join("room:1")
         nursery.start_soon(wait, "push", channel.push, "x")
         nursery.start_soon(wait, "receive", channel.receive)
         nursery.start_soon(wait, "join", socket.join, "room:2")
         await trio.sleep(1)
-    assert sorted(told) == ["join", "push", "receive"]
+    assert sorted(ended) == ["join", "push", "receive"]
 
 
 # Heartbeats.
 
 
-async def test_a_missing_answer_to_the_heartbeat_is_the_end_of_the_link(
+async def test_a_missing_heartbeat_answer_reconnects(
     autojump_clock: MockClock,
 ) -> None:
-    """Every 30 s a beat; nothing heard until the next one: dead, and another connection is made."""
+    """The heartbeat is sent every 30 s and answered within 30 s."""
     async with MockPhoenixServer(memory=True) as server:
         server.answers_heartbeats = False
         async with phoenix.connect(server.url, stream=server.open_stream) as socket:
@@ -102,8 +109,9 @@ async def test_a_missing_answer_to_the_heartbeat_is_the_end_of_the_link(
             assert [m.event for m in server.past_clients[0].received] == ["phx_join", "heartbeat"]
 
 
-async def test_without_reconnect_a_dead_server_is_an_error(autojump_clock: MockClock) -> None:
-    """The cause is the heartbeat, for whoever waits."""
+async def test_without_reconnect_a_heartbeat_timeout_is_an_error(
+    autojump_clock: MockClock,
+) -> None:
     async with MockPhoenixServer(memory=True) as server:
         server.answers_heartbeats = False
         async with phoenix.connect(
@@ -114,40 +122,36 @@ async def test_without_reconnect_a_dead_server_is_an_error(autojump_clock: MockC
             with pytest.raises(phoenix.PhoenixError):
                 await channel.push("silent", timeout=1000)
             await socket.wait_closed()
-            error = socket.closed_error()
-            assert error is not None
-            assert isinstance(error.cause, HeartbeatTimeout)
+            with pytest.raises(ConnectionClosed) as caught:
+                socket.connection.receive_nowait()
+            assert isinstance(caught.value.cause, HeartbeatTimeout)
 
 
 async def test_a_slow_join_does_not_kill_the_connection(autojump_clock: MockClock) -> None:
-    """It blocks the server's whole socket, heartbeats too, and is still waited for."""
+    """It blocks the server's whole socket, heartbeats included."""
 
     class Slow(MockPhoenixChannel):
         async def on_join(self, payload: Any) -> Any:
             await trio.sleep(45)
             return "late"
 
-    async with (
-        MockPhoenixServer({"slow:*": Slow}, memory=True) as server,
-        phoenix.connect(server.url, stream=server.open_stream) as socket,
-    ):
+    async with connected({"slow:*": Slow}) as (_server, socket):
         channel = await socket.join("slow:1", timeout=60)
         assert channel.response == "late"
         assert socket.connection.statistics().reconnects == 0
 
 
-async def test_a_websocket_ping_is_answered_as_well(talk: Conversation) -> None:
-    """For whoever wants to measure."""
-    async with talk([]) as socket:
+async def test_websocket_pings_are_answered(scripted: Scripted) -> None:
+    async with scripted([]) as socket:
         assert await socket.connection.ping() >= 0
 
 
-# Opening.
+# Connecting.
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
-async def test_the_address_is_built_from_path_params_and_version(kind: str) -> None:
-    """The version comes first, nested params as Plug reads them; the path ends with /websocket."""
+async def test_the_url_contains_path_version_and_params(kind: str) -> None:
+    """The version comes first; nested params are in the format of Plug."""
     with trio.fail_after(10):
         async with MockPhoenixServer() as server:
             params = {"user": "al & bo", "ids": [1, 2], "more": {"deep": {"x": True}}, "no": None}
@@ -164,8 +168,8 @@ async def test_the_address_is_built_from_path_params_and_version(kind: str) -> N
 
 @pytest.mark.parametrize("kind", KINDS[1:])
 @pytest.mark.parametrize("version", ["1.7", "1.8"])
-async def test_the_token_travels_as_a_subprotocol(kind: str, version: Any) -> None:
-    """1.8 agrees to ``phoenix``, 1.7 to nothing; both are fine."""
+async def test_the_token_is_sent_as_a_subprotocol(kind: str, version: Any) -> None:
+    """Phoenix 1.8 selects ``phoenix``, 1.7 selects none; both are accepted."""
     with trio.fail_after(10):
         async with MockPhoenixServer(
             version=version, authorize=lambda _, token: token == "sécret"
@@ -183,8 +187,7 @@ async def test_the_token_travels_as_a_subprotocol(kind: str, version: Any) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
-async def test_a_refusal_is_final_and_too_many_requests_is_not(kind: str) -> None:
-    """403 for a bad token, origin or version, 404 for a wrong path; 429 is tried again."""
+async def test_403_and_404_are_final_and_429_is_not(kind: str) -> None:
     transport = transport_of(kind)
     soon = Backoff(initial=0.01)
     with trio.fail_after(10):
@@ -203,8 +206,8 @@ async def test_a_refusal_is_final_and_too_many_requests_is_not(kind: str) -> Non
                 assert (await socket.join("room:1")).joined
 
 
-async def test_url_params_token_and_payload_are_asked_anew(autojump_clock: MockClock) -> None:
-    """Plain and async functions, before every attempt and every join."""
+async def test_functions_are_called_before_every_attempt(autojump_clock: MockClock) -> None:
+    """For URL, params, token and payload, plain and async."""
     fresh = itertools.count(1)
 
     async def token() -> str:
@@ -259,8 +262,8 @@ async def test_url_params_token_and_payload_are_asked_anew(autojump_clock: MockC
         ({"reconnect": 3}, "reconnect"),
     ],
 )
-def test_what_cannot_be_used_is_refused_at_the_call(options: Any, wrong: str) -> None:
-    """Before anything is dialled; the text names what is wrong."""
+def test_invalid_arguments_of_connect(options: Any, wrong: str) -> None:
+    """They raise before connecting; the text names the argument."""
     with pytest.raises(InvalidOption, match=wrong):
         phoenix.connect("ws://example.org/socket", **options)
     with pytest.raises(InvalidURL):
@@ -271,18 +274,18 @@ def test_what_cannot_be_used_is_refused_at_the_call(options: Any, wrong: str) ->
         phoenix.connect(7)  # type: ignore[arg-type]
 
 
-def test_the_waits_are_those_of_the_javascript_client() -> None:
-    """Soon at first, 5 seconds at the most, for ever; rejoining after 1, 2, 5, then 10."""
+def test_the_delays_between_attempts() -> None:
+    """Short at first, at most 5 seconds, without a limit of attempts."""
     delays = list(itertools.islice(phoenix.RECONNECT.delays(), 50))
     assert delays[0] <= 0.02
     assert max(delays) <= 5
     assert len(delays) == 50
 
 
-async def test_a_server_that_stops_reading_holds_nobody_for_longer_than_asked(
+async def test_a_server_that_does_not_read_delays_no_call_past_its_timeout(
     autojump_clock: MockClock,
 ) -> None:
-    """What finds no room to be sent ends at its deadline, whether push, leave or join."""
+    """Pushes, leaves and joins time out while the send queue is full."""
     transport = MemoryTransport(capacity=1)
     async with phoenix.connect("ws://memory.test/", transport=transport, timeout=1) as socket:
         server = await transport.accept()
@@ -305,10 +308,10 @@ async def test_a_server_that_stops_reading_holds_nobody_for_longer_than_asked(
         socket.connection.abort()
 
 
-async def test_what_was_queued_for_a_lost_connection_is_not_sent_on_the_next(
+async def test_frames_of_a_lost_connection_are_not_sent_on_the_next(
     autojump_clock: MockClock,
 ) -> None:
-    """A stale phx_join or phx_leave would end the channel that has just been joined again."""
+    """A stale phx_join or phx_leave would end the channel that was joined again."""
     transport = MemoryTransport(capacity=1)
     async with phoenix.connect("ws://memory.test/", transport=transport) as socket:
         first = await transport.accept()

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: one join per topic counts, and each push is resolved once."""
+"""Any sequence of events keeps the invariants: one join per topic, one outcome per push."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections import Counter
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from trioglock.protocols.phoenix import AlreadyJoined, BufferFull, Machine, Message
-from trioglock.protocols.phoenix.effects import (
-    AskPayload,
-    Deliver,
+from trioglock.protocols.phoenix import AlreadyJoined, BufferFull, Machine, PhoenixMessage
+from trioglock.protocols.phoenix.state import (
+    ChannelEnded,
+    ChannelInterrupted,
+    ChannelJoined,
+    ChannelPhase,
+    DeliverMessage,
     Effect,
-    Ended,
-    Interrupted,
-    Joined,
-    Resolve,
-    Send,
+    GetPayload,
+    ResolvePush,
+    SendMessage,
 )
-from trioglock.protocols.phoenix.membership import Phase
 
 TOPICS = st.sampled_from(["a:1", "a:2", "b:1"])
 SOON = st.floats(0.1, 30)
@@ -29,7 +30,7 @@ STATUS = st.sampled_from(["ok", "ok", "error"])
 
 
 class Phoenix(RuleBasedStateMachine):
-    """Drives a machine, and plays the server, the clock and the user."""
+    """Drives a machine, and simulates the server, the clock and the user."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,41 +38,41 @@ class Phoenix(RuleBasedStateMachine):
         self.now = 0.0
         self.live: dict[int, str] = {}
         self.joined: set[int] = set()
-        self.asked: list[AskPayload] = []
+        self.asked: list[GetPayload] = []
         self.attempts: dict[int, int] = {}
         self.outcomes: Counter[int] = Counter()
         self.pushes: set[int] = set()
         self.leaves: set[int] = set()
         self.withdrawn: set[int] = set()
-        self.sent: list[Message] = []
+        self.sent: list[PhoenixMessage] = []
         self.refs: set[str | None] = set()
         self.join_refs: dict[str, str | None] = {}
 
-    # What comes out.
+    # Effects.
 
-    def see(self, effects: list[Effect]) -> None:
+    def check(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Send(message):
-                    self.see_sent(message)
-                case AskPayload(channel, attempt):
+                case SendMessage(message):
+                    self.check_sent(message)
+                case GetPayload(channel, attempt):
                     assert channel in self.live
                     self.attempts[channel] = attempt
                     self.asked.append(effect)
-                case Joined(channel, _, again):
+                case ChannelJoined(channel, _, again):
                     assert again == (channel in self.joined)
                     self.joined.add(channel)
-                case Interrupted(channel):
+                case ChannelInterrupted(channel):
                     assert channel in self.joined
-                case Ended(channel):
+                case ChannelEnded(channel):
                     del self.live[channel]  # once
-                case Deliver(channel, message):
+                case DeliverMessage(channel, message):
                     assert self.live[channel] == message.topic
                     assert message.join_ref in (None, self.machine.join_ref(channel))
-                case Resolve(push):
+                case ResolvePush(push):
                     self.outcomes[push] += 1
 
-    def see_sent(self, message: Message) -> None:
+    def check_sent(self, message: PhoenixMessage) -> None:
         assert self.machine.connected
         assert message.ref not in self.refs, "a ref was used twice"
         self.refs.add(message.ref)
@@ -99,7 +100,7 @@ class Phoenix(RuleBasedStateMachine):
             return
         assert topic not in self.live.values()
         self.live[channel] = topic
-        self.see(effects)
+        self.check(effects)
 
     @precondition(lambda self: self.live)
     @rule(pick=PICK, timeout=SOON, wants_reply=st.booleans())
@@ -112,7 +113,7 @@ class Phoenix(RuleBasedStateMachine):
         except BufferFull:
             return
         self.pushes.add(push)
-        self.see(effects)
+        self.check(effects)
 
     @precondition(lambda self: self.pushes)
     @rule(pick=PICK)
@@ -127,21 +128,21 @@ class Phoenix(RuleBasedStateMachine):
     def leave(self, pick: int, timeout: float) -> None:
         leave, effects = self.machine.leave(self.one_of(list(self.live), pick), self.now + timeout)
         self.leaves.add(leave)
-        self.see(effects)
+        self.check(effects)
 
     @precondition(lambda self: self.asked)
     @rule(pick=PICK, fails=st.integers(0, 5))
     def answer(self, pick: int, fails: int) -> None:
-        """With the payload of a join, at once or much too late."""
+        """Return the payload of a join, in time or too late."""
         asked = self.asked.pop(pick % len(self.asked))
         if fails == 0:
-            self.see(self.machine.fail(asked.channel, ValueError("no payload")))
+            self.check(self.machine.fail(asked.channel, ValueError("no payload")))
         else:
-            self.pay(asked)
+            self.give_payload(asked)
 
-    def pay(self, asked: AskPayload) -> None:
+    def give_payload(self, asked: GetPayload) -> None:
         payload = {"attempt": asked.attempt}
-        self.see(self.machine.payload(asked.channel, asked.attempt, payload))
+        self.check(self.machine.payload(asked.channel, asked.attempt, payload))
 
     # The connection and the clock.
 
@@ -152,49 +153,49 @@ class Phoenix(RuleBasedStateMachine):
     @rule()
     def connect(self) -> None:
         if not self.machine.connected:
-            self.see(self.machine.connect(self.now))
+            self.check(self.machine.connect(self.now))
 
     @rule()
     def disconnect(self) -> None:
         effects = self.machine.disconnect()
         self.join_refs.clear()
         self.sent.clear()
-        assert not any(isinstance(effect, Send) for effect in effects)
-        self.see(effects)
+        assert not any(isinstance(effect, SendMessage) for effect in effects)
+        self.check(effects)
 
     @rule(seconds=st.floats(0, 20))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        self.see(self.machine.tick(self.now))
+        self.check(self.machine.tick(self.now))
         assert self.machine.next_deadline > self.now
 
-    # The server: right answers, late ones, and nonsense.
+    # The server: correct, late and invalid messages.
 
     @precondition(lambda self: self.machine.connected)
     @rule(topic=TOPICS)
-    def joined_without_a_hitch(self, topic: str) -> None:
+    def join_successfully(self, topic: str) -> None:
         if topic not in self.live.values():
             self.join(topic, 10)
         for asked in list(self.asked):
             if self.live.get(asked.channel) == topic:
                 self.asked.remove(asked)
-                self.pay(asked)
+                self.give_payload(asked)
         if self.join_refs.get(topic) is not None:
             ref = self.join_refs[topic]
-            self.hear(ref, ref, topic, "phx_reply", {"status": "ok", "response": {}})
+            self.receive(ref, ref, topic, "phx_reply", {"status": "ok", "response": {}})
 
     @precondition(lambda self: self.sent and self.machine.connected)
     @rule(pick=PICK, status=STATUS, with_join_ref=st.booleans())
     def reply(self, pick: int, status: str, with_join_ref: bool) -> None:
         to = self.one_of(self.sent, pick)
         join_ref = to.join_ref if with_join_ref else None
-        self.hear(join_ref, to.ref, to.topic, "phx_reply", {"status": status, "response": {}})
+        self.receive(join_ref, to.ref, to.topic, "phx_reply", {"status": status, "response": {}})
 
     @precondition(lambda self: self.sent and self.machine.connected)
     @rule(pick=PICK, event=st.sampled_from(["phx_close", "phx_error", "news"]))
-    def end_or_news(self, pick: int, event: str) -> None:
+    def end_or_push(self, pick: int, event: str) -> None:
         to = self.one_of(self.sent, pick)
-        self.hear(to.join_ref, None if event == "news" else to.join_ref, to.topic, event, {})
+        self.receive(to.join_ref, None if event == "news" else to.join_ref, to.topic, event, {})
 
     @precondition(lambda self: self.machine.connected)
     @rule(
@@ -204,24 +205,26 @@ class Phoenix(RuleBasedStateMachine):
         event=st.sampled_from(["phx_reply", "phx_close", "phx_error", "news", "phx_join"]),
         payload=st.sampled_from([{}, None, [], {"status": 1}, {"status": "ok"}]),
     )
-    def nonsense(self, join_ref: Any, ref: Any, topic: str, event: str, payload: Any) -> None:
-        self.hear(join_ref, ref, topic, event, payload)
+    def receive_any(self, join_ref: Any, ref: Any, topic: str, event: str, payload: Any) -> None:
+        self.receive(join_ref, ref, topic, event, payload)
 
-    def hear(self, join_ref: Any, ref: Any, topic: str, event: str, payload: Any) -> None:
+    def receive(self, join_ref: Any, ref: Any, topic: str, event: str, payload: Any) -> None:
         current = self.join_refs.get(topic)
         channel = self.machine.channel(topic)
-        joining = channel is not None and self.machine.phase(channel) is Phase.JOINING
-        effects = self.machine.received(Message(join_ref, ref, topic, event, payload), self.now)
+        joining = channel is not None and self.machine.phase(channel) is ChannelPhase.JOINING
+        effects = self.machine.received(
+            PhoenixMessage(join_ref, ref, topic, event, payload), self.now
+        )
         refused = isinstance(payload, dict) and payload.get("status") == "error"
         ended = event in ("phx_close", "phx_error") and join_ref in (None, current)
         if ended or (event == "phx_reply" and joining and ref == current and refused):
             self.join_refs[topic] = None
-        self.see(effects)
+        self.check(effects)
 
     def one_of(self, things: list[Any], pick: int) -> Any:
         return things[pick % len(things)]
 
-    # What always holds.
+    # Invariants.
 
     @invariant()
     def every_push_is_resolved_at_most_once(self) -> None:
@@ -229,7 +232,7 @@ class Phoenix(RuleBasedStateMachine):
         assert not self.withdrawn & self.outcomes.keys()
 
     @invariant()
-    def nothing_is_lost_from_sight(self) -> None:
+    def pending_pushes_are_counted(self) -> None:
         open_pushes = (self.pushes | self.leaves) - self.outcomes.keys() - self.withdrawn
         assert self.machine.pending == len(open_pushes)
 
@@ -240,13 +243,13 @@ class Phoenix(RuleBasedStateMachine):
         for channel, topic in self.live.items():
             assert self.machine.channel(topic) == channel
             join_ref = self.machine.join_ref(channel)
-            is_in = self.machine.phase(channel) in (Phase.JOINING, Phase.JOINED)
+            is_in = self.machine.phase(channel) in (ChannelPhase.JOINING, ChannelPhase.JOINED)
             assert (join_ref is not None) == is_in
             if is_in:
                 assert self.join_refs[topic] == join_ref
 
     def teardown(self) -> None:
-        self.see(self.machine.close())
+        self.check(self.machine.close())
         assert not self.live
         assert self.machine.pending == 0
         assert (self.pushes | self.leaves) - self.withdrawn == set(self.outcomes)
@@ -254,5 +257,5 @@ class Phoenix(RuleBasedStateMachine):
         self.every_push_is_resolved_at_most_once()
 
 
-TestPhoenix = Phoenix.TestCase
+TestPhoenix = pytest.mark.slow(Phoenix.TestCase)
 TestPhoenix.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)

@@ -1,0 +1,33 @@
+"""The example and the benchmark run."""
+
+from __future__ import annotations
+
+import re
+import runpy
+
+import pytest
+
+from tests.scripts import ROOT, assert_lines, run_python
+from trioglock.testing import MockPhoenixServer
+
+CHAT = ROOT / "examples" / "phoenix_chat.py"
+
+
+async def test_the_chat_connects_to_a_given_server() -> None:
+    """With --url it starts no server of its own."""
+    lobby = runpy.run_path(str(CHAT))["Lobby"]
+    async with MockPhoenixServer({"room:*": lobby}) as server:
+        done = await run_python(CHAT, "--url", server.url)
+        assert (done.code, done.stderr) == (0, "")
+        assert_lines(done.stdout, ["al has joined: .*", "al hears bo: hello"])
+        assert len(server.peers) == 2
+
+
+async def test_the_benchmark_reports_each_size() -> None:
+    """An echo, a push, the difference, and whether it is within the limit."""
+    for needed in ("picows", "uvloop"):
+        pytest.importorskip(needed, reason="the extra 'bench' is not installed")
+    done = await run_python("-m", "benchmarks.phoenix", "--rounds", "1", "--count", "20")
+    assert (done.code, done.stderr) == (0, ""), done.stdout
+    assert len(re.findall(r"bytes: echo .* us, push and reply .* us", done.stdout)) == 3
+    assert len(re.findall(r"(yes|NO): at most 25 us more: ", done.stdout)) == 3

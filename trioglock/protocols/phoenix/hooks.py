@@ -1,0 +1,393 @@
+"""The hooks between a connection and the state machine."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeAlias
+
+import trio
+
+from ...connection import Connection
+from ...disconnect import Disconnect
+from ...errors import ConnectionClosed
+from ...frames import Data
+from ...hooks import ConnectionInfo, Reply, Socket
+from ...routing import InvalidMessages
+from .channel import ChannelQueue
+from .errors import InvalidMessage, PushTimeout
+from .machine import Machine
+from .message import JOIN, PhoenixMessage, PushReply
+from .serializer import Serializer
+from .state import (
+    ChannelEnded,
+    ChannelInterrupted,
+    ChannelJoined,
+    ChannelPhase,
+    DeliverMessage,
+    Effect,
+    GetPayload,
+    ResolvePush,
+    SendMessage,
+)
+
+__all__ = ["ChannelHooks", "PhoenixHooks"]
+
+Request: TypeAlias = Callable[[], list[Effect]]
+"""A call of the machine."""
+
+RETRY_TICK = 0.01
+
+
+class PhoenixHooks(Socket[None]):
+    """The base of the hooks of both interfaces: it decodes messages and lets the machine tick.
+
+    Most deadlines are cancelled before they pass, and new ones are later than those before. So the
+    task that waits for the next deadline is hardly ever disturbed, and a push starts no timer.
+
+    Args:
+        machine: to run.
+        serializer: for all frames.
+    """
+
+    connection: Connection[Any]
+
+    def __init__(self, machine: Machine, serializer: Serializer) -> None:
+        self.machine: Machine = machine
+        self.invalid: InvalidMessages = InvalidMessages()
+        self.encode: Callable[[PhoenixMessage], Data] = serializer.encode
+        self.decode: Callable[[Data], PhoenixMessage] = serializer.decode
+        self._sleep = trio.CancelScope()
+        self._ticked = trio.Event()
+
+    def _attach(self, connection: Connection[Any]) -> None:
+        self.connection = connection
+        connection.start_soon(self._run_timer)
+
+    def check(self, topic: str, event: str, payload: Any) -> None:
+        """Check that a message can be encoded.
+
+        Raises:
+            TypeError, ValueError: it cannot.
+        """
+        self.encode(PhoenixMessage("0", "0", topic, event, payload))
+
+    def received(self, frame: Data) -> list[Effect]:
+        """Decode a frame and pass it to the machine; an invalid one is counted and discarded."""
+        try:
+            message = self.decode(frame)
+        except ValueError as error:
+            self.invalid.note(error, frame)
+            return []
+        return self.machine.received(message, trio.current_time())
+
+    def cast(self, message: Any) -> bool:
+        """Leave a message for ``handle_cast``; return False if the connection has ended."""
+        try:
+            self.connection.cast(message)
+        except ConnectionClosed:
+            return False
+        return True
+
+    # Deadlines.
+
+    async def _run_timer(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self.machine.next_deadline) as self._sleep:
+                await trio.sleep_forever()
+            self._ticked = trio.Event()
+            try:
+                if not self.cast(self.tick):
+                    return
+            except trio.WouldBlock:
+                await trio.sleep(RETRY_TICK)  # the mailbox is full
+            else:
+                await self._ticked.wait()
+
+    def tick(self) -> list[Effect]:
+        """Handle every deadline that has passed."""
+        self._ticked.set()
+        return self.machine.tick(trio.current_time())
+
+    def update_timer(self) -> None:
+        """Wake up earlier if the machine has an earlier deadline."""
+        due = self.machine.next_deadline
+        if due < self._sleep.deadline:
+            self._sleep.deadline = due
+
+
+class _PushWaiter:
+    """Waits for the outcome of a push; cheaper than a ``trio.Event``, and for one task only."""
+
+    __slots__ = ("_task", "id", "outcome")
+
+    def __init__(self) -> None:
+        self.id: int = 0
+        self.outcome: PushReply | Exception | None = None
+        self._task: trio.lowlevel.Task | None = None
+
+    def resolve(self, outcome: PushReply | Exception) -> None:
+        self.outcome = outcome
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+
+    async def wait(self) -> PushReply:
+        if self.outcome is None:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        else:
+            await trio.lowlevel.checkpoint()
+        outcome = self.outcome
+        assert outcome is not None
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class ChannelHooks(PhoenixHooks):
+    """The hooks of :class:`PhoenixSocket`, and the requests of its channels.
+
+    Args:
+        machine: to run.
+        serializer: for all frames.
+    """
+
+    def __init__(self, machine: Machine, serializer: Serializer) -> None:
+        super().__init__(machine, serializer)
+        self.queues: dict[int, ChannelQueue] = {}
+        """The queues of channels that have not ended, by number."""
+        self._waiters: dict[int, _PushWaiter] = {}
+        self._payload_scopes: dict[int, trio.CancelScope] = {}
+        """By channel, the running functions that return the payload of a join."""
+
+    # Hooks.
+
+    def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Any, None]:
+        return self._reply(self.machine.connect(trio.current_time())), state
+
+    def handle_send(self, message: Request, state: None) -> tuple[Any, None]:
+        frames = self._run(message())
+        return (frames[0] if len(frames) == 1 else frames), state
+
+    def handle_cast(self, message: Request, state: None) -> tuple[Any, None]:
+        return self._reply(message()), state
+
+    def handle_receive(self, frame: Data, state: None) -> tuple[Any, None]:
+        effects = self.received(frame)
+        if len(effects) == 1 and effects[0].__class__ is ResolvePush:
+            # The most frequent message, a reply to a push, sends nothing and adds no deadline.
+            self._resolve(effects[0])
+            return None, state
+        return self._reply(effects), state
+
+    def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[None, None]:
+        if self.machine.connected:
+            self._run(self.machine.disconnect())
+            # Queued frames carry the join_refs of the lost connection.
+            self.connection.discard_unsent()
+        return None, state
+
+    def terminate(self, reason: Disconnect, state: None) -> None:
+        self._run(self.machine.close())
+
+    # Requests of channels.
+
+    async def request(self, request: Request, deadline: float, late: type[Exception]) -> None:
+        """Run a request now, or as soon as the send queue has room.
+
+        Raises:
+            late: the deadline has passed before.
+        """
+        try:
+            self.connection.send_nowait(request)
+        except trio.WouldBlock:
+            pass
+        else:
+            return
+        with trio.CancelScope(deadline=deadline):
+            await self.connection.send(request)
+            return
+        raise late("the send queue is full: the server has not read for too long")
+
+    async def push(
+        self,
+        channel: int,
+        topic: str,
+        event: str,
+        payload: Any,
+        timeout: float,
+        *,
+        wants_reply: bool,
+    ) -> PushReply:
+        """Push an event and wait for its outcome; see :meth:`Channel.push`."""
+        deadline = trio.current_time() + timeout
+        waiter = _PushWaiter()
+
+        def request() -> list[Effect]:
+            if not self.is_joined(channel):
+                # The push is encoded later, but its errors belong to this call.
+                self.check(topic, event, payload)
+            waiter.id, effects = self.machine.push(
+                channel, event, payload, deadline, wants_reply=wants_reply
+            )
+            self._waiters[waiter.id] = waiter
+            return effects
+
+        await self.request(request, deadline, PushTimeout)
+        try:
+            return await waiter.wait()
+        except BaseException:
+            self.machine.withdraw(waiter.id)
+            self._waiters.pop(waiter.id, None)
+            raise
+
+    async def leave(self, channel: int, timeout: float) -> None:
+        """Leave a channel and wait for the answer; see :meth:`Channel.leave`."""
+        deadline = trio.current_time() + timeout
+        waiter = _PushWaiter()
+
+        def request() -> list[Effect]:
+            if self.machine.phase(channel) is None:
+                waiter.resolve(PushReply("ok", {}))
+                return []
+            waiter.id, effects = self.machine.leave(channel, deadline)
+            self._waiters[waiter.id] = waiter
+            return effects
+
+        try:
+            await self.request(request, deadline, PushTimeout)
+            await waiter.wait()
+        except ConnectionClosed:
+            return  # it ends all channels
+        except BaseException:
+            self.abandon(channel, timeout)
+            raise
+
+    def abandon(self, channel: int, timeout: float) -> None:
+        """Leave a channel without waiting for the answer; no-op if it has ended."""
+
+        def request() -> list[Effect]:
+            if self.machine.phase(channel) is None:
+                return []
+            return self.machine.leave(channel, trio.current_time() + timeout)[1]
+
+        self.cast(request)
+
+    def is_joined(self, channel: int) -> bool:
+        """Whether a channel is joined."""
+        return self.machine.phase(channel) is ChannelPhase.JOINED
+
+    def closed_error(self) -> ConnectionClosed | None:
+        """Return how the connection ended, or None if it has not."""
+        try:
+            self.connection.receive_nowait()
+        except trio.WouldBlock:
+            return None
+        except ConnectionClosed as error:
+            return error
+        raise AssertionError("these hooks deliver nothing")
+
+    # Effects.
+
+    def _reply(self, effects: Iterable[Effect]) -> Reply | None:
+        frames = self._run(effects)
+        return Reply(*frames) if frames else None
+
+    def _run(self, effects: Iterable[Effect]) -> list[Data]:
+        """Run effects; return the frames to send."""
+        frames: list[Data] = []
+        queue = deque(effects)
+        while queue:
+            effect = queue.popleft()
+            match effect:
+                case SendMessage(message, push):
+                    self._encode_message(message, push, frames)
+                case ResolvePush():
+                    self._resolve(effect)
+                case DeliverMessage(channel, message):
+                    self._deliver(channel, message, queue)
+                case GetPayload(channel, attempt):
+                    queue.extendleft(reversed(self._get_payload(channel, attempt)))
+                case ChannelJoined(channel, response, _):
+                    self.queues[channel].on_joined(response)
+                case ChannelInterrupted(channel, cause):
+                    self._cancel_payload(channel)
+                    self.queues[channel].last_error = cause
+                case ChannelEnded(channel, cause, _):
+                    self._cancel_payload(channel)
+                    self.queues.pop(channel).on_ended(cause)
+        self.update_timer()
+        return frames
+
+    def _resolve(self, effect: ResolvePush) -> None:
+        waiter = self._waiters.pop(effect.push, None)
+        if waiter is not None:
+            waiter.resolve(effect.outcome)
+
+    def _encode_message(
+        self, message: PhoenixMessage, push: int | None, frames: list[Data]
+    ) -> None:
+        try:
+            frames.append(self.encode(message))
+        except (TypeError, ValueError) as error:
+            if push is None:
+                raise
+            self.machine.withdraw(push)
+            self._resolve(ResolvePush(push, error))
+
+    def _deliver(self, channel: int, message: PhoenixMessage, queue: deque[Effect]) -> None:
+        try:
+            error = self.queues[channel].on_message(message, self.machine.join_ref(channel))
+        except InvalidMessage as invalid:
+            self.invalid.note(invalid, message)
+            return
+        if error is not None:
+            queue.extend(self.machine.fail(channel, error))
+
+    # Payloads of joins.
+
+    def _get_payload(self, channel: int, attempt: int) -> list[Effect]:
+        self._cancel_payload(channel)
+        try:
+            payload = self.queues[channel].get_payload()
+            if inspect.isawaitable(payload):
+                self._payload_scopes[channel] = scope = trio.CancelScope()
+                self.connection.start_soon(self._await_payload, scope, channel, attempt, payload)
+                return []
+            return self._use_payload(channel, attempt, payload)
+        except Exception as error:  # noqa: BLE001 - an error of the user's function
+            return self.machine.fail(channel, error)
+
+    async def _await_payload(
+        self, scope: trio.CancelScope, channel: int, attempt: int, coming: Awaitable[Any]
+    ) -> None:
+        with scope:
+            try:
+                payload = await coming
+            except Exception as error:  # noqa: BLE001 - an error of the user's function
+                failure = error
+                self.cast(lambda: self.machine.fail(channel, failure))
+            else:
+                self.cast(lambda: self._use_payload(channel, attempt, payload))
+        if self._payload_scopes.get(channel) is scope:
+            del self._payload_scopes[channel]
+
+    def _cancel_payload(self, channel: int) -> None:
+        """Cancel the function of an attempt that is over, so that hanging ones do not pile up."""
+        scope = self._payload_scopes.pop(channel, None)
+        if scope is not None:
+            scope.cancel()
+
+    def _use_payload(self, channel: int, attempt: int, payload: Any) -> list[Effect]:
+        payload = {} if payload is None else payload
+        try:
+            self.check("", JOIN, payload)
+        except (TypeError, ValueError) as error:
+            return self.machine.fail(channel, error)
+        return self.machine.payload(channel, attempt, payload)
