@@ -113,6 +113,9 @@ class Faults(ABC):
         Args:
             function: takes and returns bytes; None for no change.
             direction: of the bytes; None for both.
+
+        Raises:
+            InvalidOption: ``function`` cannot be called.
         """
         if function is not None and not callable(function):
             raise InvalidOption(f"function must be a function of bytes or None, not {function!r}")
@@ -126,6 +129,9 @@ class Faults(ABC):
             offset: of the byte; 0 is the next byte, in a new connection the first.
             bits: mask of the bits to flip, from 1 to 255.
             direction: of the byte; None for one in each direction.
+
+        Raises:
+            InvalidOption: a number is out of range.
         """
         check_whole("offset", offset, least=0, none=False)
         check_whole("bits", bits, least=1, none=False)
