@@ -15,7 +15,7 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "typing", "imports", "tests", "examples", "build"]
 
 DOCS = ("docs/conf.py", "docs/diagrams.py", "docs/_ext")
-READ_PAGE = "from trioglock.cli.live.page import page_text; assert '<script>' in page_text()"
+READ_PAGE = "from trioglock.cli.live.endpoints import read_page; assert read_page()"
 
 CODE = ("trioglock", "tests", "examples", "noxfile.py", *DOCS)
 

@@ -208,7 +208,7 @@ def test_every_keyword_argument_is_documented(
     documented = [
         name
         for kind in keywords
-        for name in re.findall(r"^ {8}(\w+): ", kind.__doc__ or "", re.MULTILINE)
+        for name in re.findall(r"^ {4}(\w+): ", inspect.getdoc(kind) or "", re.MULTILINE)
     ]
     assert sorted(documented) == sorted(keywords[0].__annotations__)
 
@@ -221,9 +221,10 @@ def test_signature_and_docstring_show_every_option(name: str) -> None:
     assert keywords[0].__annotations__.keys() <= parameters.keys()
     assert "options" not in parameters
     assert parameters["ping_interval"].default == 20
-    assert parameters["ping_interval"].annotation == "float | None"
+    assert parameters["open_timeout"].annotation == "float | None"
+    assert parameters["ping_interval"].annotation == float | None
     for option in keywords[0].__annotations__:
-        assert f"        {option}: " in (call.__doc__ or "")
+        assert f"\n    {option}: " in (call.__doc__ or "")
 
 
 @pytest.mark.parametrize("name", CALLS)

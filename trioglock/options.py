@@ -14,7 +14,7 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_type_hints
 
 import trio
 
@@ -301,8 +301,8 @@ def accepts_options(
         kinds: the dataclasses that have the defaults; the first one with a field counts.
     """
     known = {name: one for kind in reversed(kinds) for name, one in _fields(kind).items()}
-    # Its own keys before the inherited ones.
-    inherited = {name: kind for base in keywords[1:] for name, kind in base.__annotations__.items()}
+    # Its own keys before the inherited ones, whose names its module may not know.
+    inherited = {name: kind for base in keywords[1:] for name, kind in get_type_hints(base).items()}
     every = keywords[0].__annotations__
     types = {name: kind for name, kind in every.items() if name not in inherited} | inherited
 
@@ -323,7 +323,9 @@ def accepts_options(
         function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         text = "".join(_documentation(kind) for kind in keywords)
         function.__doc__ = re.sub(
-            r" +options: .*\n( {12}.*\n)*", lambda _: text, function.__doc__ or ""
+            r" {4}options: .*\n( {8}.*\n)*",
+            lambda _: text,
+            inspect.cleandoc(function.__doc__ or ""),
         )
         return function
 
@@ -336,4 +338,4 @@ def _fields(kind: type) -> dict[str, Field[Any]]:
 
 def _documentation(keywords: type) -> str:
     """Return the lines below ``Args:`` in the docstring of a TypedDict."""
-    return (keywords.__doc__ or "").partition("    Args:\n")[2].rstrip() + "\n"
+    return inspect.cleandoc(keywords.__doc__ or "").partition("Args:\n")[2].rstrip() + "\n"

@@ -1,4 +1,4 @@
-"""Publish one event from a shell, a cron job or a web application: no trio needed.
+"""Publish an event from a shell, a cron job or a web application, without trio.
 
 python examples/live_events/publish.py visitors 17 --redis redis://127.0.0.1:6379
 """

@@ -1,4 +1,4 @@
-"""Signals, for all tests of the command line."""
+"""A Redis server, and signals, for all tests of the command line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+
+from tests.pubsub.redis_server import RealRedis, real_redis
+
+
+@pytest.fixture
+def redis() -> Iterator[RealRedis]:
+    """A real server, for one test."""
+    with real_redis() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
-"""``trioglock bench``: what it measures, what it shows, and what it says when there is no echo."""
+"""``trioglock bench``: measurements, output, and servers that do not echo."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -13,294 +14,248 @@ from typing import Any
 import pytest
 import trio
 
-from tests.cli.helpers import started, trioglock
-from tests.cli.hubs import served
+from tests.cli.helpers import started
+from tests.cli.serving import target_in_thread
 from tests.cli.tmux import needs_tmux, terminal
 from tests.server.helpers import echo
 from trioglock import ConnectError, Connection, Request, Response, connect, serve
 from trioglock.cli import main
-from trioglock.cli.bench import picture
-from trioglock.cli.bench.lane import Lane
-from trioglock.cli.bench.meter import Meter
 from trioglock.cli.echo import Echo
 
 QUICK = ("--seconds", "0.3", "--warm-up", "0.1")
 
 
-async def figures_of(*arguments: str | Path, **env: str) -> dict[str, Any]:
-    """What it prints as JSON."""
-    done = await trioglock("bench", "--json", *arguments, env=env)
-    assert (done.code, done.stderr) == (0, "")
-    figures = json.loads(done.stdout)
-    assert isinstance(figures, dict)
-    return figures
+def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """Run the command; the results."""
+    assert main(["bench", "--json", *arguments]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    results = json.loads(output.out)
+    assert isinstance(results, dict)
+    return results
 
 
-async def test_an_echo_server() -> None:
-    """So many messages, no more, and all of them are counted."""
-    heard: list[Any] = []
+def test_results(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exactly the wanted number of different messages is sent, and each of them is counted."""
+    received: list[Any] = []
 
-    class Counting(Echo):
+    class Recording(Echo):
         def handle_receive(self, frame: Any, state: None) -> Any:
-            heard.append(frame)
+            received.append(frame)
             return super().handle_receive(frame, state)
 
-    async with serve(Counting, "127.0.0.1", 0) as server:
-        url = f"ws://user:s3cret@127.0.0.1:{server.port}/echo?token=s3cret"
-        asked = ("--connections", "3", "--messages", "100", "--size", "20", "--in-flight", "4")
-        figures = await figures_of(url, *asked)
-    assert len(heard) == 100
-    assert len(set(heard)) == 100
-    assert {len(frame) for frame in heard} == {20}
-    assert all(isinstance(frame, str) for frame in heard)
-    assert (figures["messages"], figures["connections"], figures["opened"]) == (100, 3, 3)
-    assert "s3cret" not in json.dumps(figures)
-    assert figures["url"].startswith(f"ws://127.0.0.1:{server.port}/echo")
-    latency = figures["latency_seconds"]
-    assert list(latency) == ["min", "mean", "p50", "p90", "p99", "p99.9", "max"]
-    assert 0 < latency["min"] <= latency["p50"] <= latency["p99"] <= latency["max"] < 10
-    assert figures["messages_per_second"] == pytest.approx(100 / figures["seconds"])
-    assert figures["bytes_received_per_second"] == pytest.approx(2000 / figures["seconds"])
-    assert figures["errors"] == []
-    assert figures["interrupted"] is False
+    with target_in_thread(Recording) as url:
+        url = f"{url.replace('//', '//user:s3cret@')}echo?token=s3cret"
+        options = ("--connections", "3", "--messages", "100", "--size", "20", "--in-flight", "4")
+        results = bench(capsys, url, *options)
+    assert len(received) == len(set(received)) == 100
+    assert {len(frame) for frame in received} == {20}
+    assert all(isinstance(frame, str) for frame in received)
+    assert (results["messages"], results["connections"], results["opened"]) == (100, 3, 3)
+    assert "s3cret" not in json.dumps(results)
+    assert re.match(r"ws://127\.0\.0\.1:\d+/echo", results["url"])
+    for times in (results["latency_seconds"], results["connect_seconds"]):
+        assert list(times) == ["min", "mean", "p50", "p90", "p99", "p99.9", "max"]
+        assert 0 < times["min"] <= times["p50"] <= times["p99"] <= times["max"] < 10
+        assert times["min"] <= times["mean"] <= times["max"]
+    assert results["messages_per_second"] == pytest.approx(100 / results["seconds"])
+    assert results["bytes_received_per_second"] == pytest.approx(2000 / results["seconds"])
+    assert results["errors"] == []
+    assert results["interrupted"] is False
 
 
-async def test_the_embedded_server() -> None:
-    """Without a URL it measures one of its own, for so many seconds, also where a proxy is set."""
-    figures = await figures_of(*QUICK, http_proxy="http://127.0.0.1:9")
-    assert figures["url"].startswith("ws://127.0.0.1:")
-    assert figures["opened"] == 10
-    assert figures["messages"] > 10
-    assert 0.3 <= figures["seconds"] < 5
+def test_embedded_server(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a URL, it measures a server of its own for a time, past any proxy."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    results = bench(capsys, *QUICK)
+    assert results["url"].startswith("ws://127.0.0.1:")
+    assert results["opened"] == 10
+    assert results["messages"] > 10
+    assert 0.3 <= results["seconds"] < 5
 
 
 @pytest.mark.parametrize("size", ["0", "1", "5", "70000"])
-async def test_messages_of_any_size(size: str) -> None:
-    """Text or binary; with one byte, too, what comes back is compared."""
-    async with served("echo") as (_, at):
-        for more in ((), ("--binary", "--no-compression")):
-            asked = ("--messages", "40", "--size", size, "--in-flight", "3", *more)
-            figures = await figures_of(f"ws://{at}/", *asked)
-            assert figures["messages"] == 40
-            assert figures["binary"] is bool(more)
+@pytest.mark.parametrize("options", [(), ("--binary", "--no-compression")], ids=["text", "binary"])
+def test_sizes(size: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """Messages of any size, also those that are too short to differ from each other."""
+    with target_in_thread(Echo) as url:
+        results = bench(
+            capsys, url, "--messages", "40", "--size", size, "--in-flight", "3", *options
+        )
+    assert results["messages"] == 40
+    assert results["binary"] is bool(options)
 
 
-async def test_headers_and_compression() -> None:
-    """The opening handshakes have what was asked for."""
+def test_more_in_flight_than_the_send_queue_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first messages are not limited by the send queue, and stay in order."""
+    with target_in_thread(Echo, write_limit=2**24) as url:
+        options = ("--connections", "1", "--size", "10000", "--in-flight", "200")
+        results = bench(capsys, url, "--messages", "600", *options)
+    assert results["messages"] == 600
+
+
+def test_headers_and_compression(capsys: pytest.CaptureFixture[str]) -> None:
+    """The opening handshakes contain what the options say."""
     requests: list[Request] = []
-
-    def look(request: Request) -> None:
-        requests.append(request)
-
-    async with serve(Echo, "127.0.0.1", 0, process_request=look) as server:
-        url = f"ws://127.0.0.1:{server.port}/"
-        asked = ("--messages", "2", "--connections", "2", "-H", "X-Key: 5", "--no-compression")
-        await figures_of(url, *asked)
-    assert len(requests) == 2
-    assert {request.headers["X-Key"] for request in requests} == {"5"}
+    with target_in_thread(Echo, process_request=requests.append) as url:
+        options = ("--messages", "2", "--connections", "2", "-H", "X-Key: 5", "--no-compression")
+        bench(capsys, url, *options)
+    assert [request.headers["X-Key"] for request in requests] == ["5", "5"]
     assert not any("Sec-WebSocket-Extensions" in request.headers for request in requests)
 
 
-async def test_a_message_that_waits_for_room_is_not_forgotten() -> None:
-    """Also when all that left before it has come back meanwhile."""
-    messages = iter(["one", "two"])
-    lane = Lane(Meter(), lambda: next(messages, None))
-    sent: list[object] = []
-
-    class Full:
-        """The send queue of a connection that has room for one."""
-
-        def send_frame_nowait(self, frame: object) -> None:
-            if sent == ["one"]:
-                raise trio.WouldBlock
-            sent.append(frame)
-
-        async def flush(self) -> None:
-            assert lane.handle_receive("one", None) == (None, None)
-            assert not lane.done.is_set()
-            sent.append("flushed")
-
-    await lane.start(Full(), 2)  # type: ignore[arg-type]
-    assert sent == ["one", "flushed", "two"]
-    assert not lane.done.is_set()
-    assert lane.handle_receive("two", None) == (None, None)
-    assert lane.done.is_set()
+# Output
 
 
-# What is shown.
-
-
-async def test_the_table_and_the_plot() -> None:
-    """In what the encoding can show, as wide as the terminal."""
-    env = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "COLUMNS": "60"}
-    done = await trioglock("bench", *QUICK, "--size", "1000", env=env)
-    assert (done.code, done.stderr) == (0, "")
-    assert done.stdout.isascii()
-    lines = done.stdout.splitlines()
+def test_table_and_plot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are as wide as the terminal, in characters that the encoding has."""
+    monkeypatch.setenv("COLUMNS", "60")
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    with target_in_thread(Echo) as url:
+        assert main(["bench", url, *QUICK, "--size", "1000"]) == 0
+    output.seek(0)
+    text = output.read()
+    lines = text.splitlines()
     assert max(map(len, lines)) <= 60
-    assert re.search(r"messages +[\d,]+/s", done.stdout)
+    assert re.search(r"^messages +[\d,]+/s", text, re.MULTILINE)
     for name in ("sent", "received"):
-        assert re.search(rf"^{name} +[\d.,]+ MB/s", done.stdout, re.MULTILINE)
+        assert re.search(rf"^{name} +[\d.,]+ MB/s", text, re.MULTILINE)
     for name in ("min", "mean", "p50", "p90", "p99", "p99.9", "max"):
-        assert re.search(rf"\| {name} +\| +[\d.,]+ (us|ms|s) \| +[\d.,]+ (us|ms|s) \|", done.stdout)
+        assert re.search(rf"\| {name} +\| +[\d.,]+ (us|ms|s) \| +[\d.,]+ (us|ms|s) \|", text)
     assert "#" in lines[-3]
     assert re.search(r"^ +\| [\d.]+ (us|ms) ", lines[-1])
 
 
+@pytest.mark.slow
+@pytest.mark.terminal
 @needs_tmux
-async def test_in_a_terminal(tmp_path: Path) -> None:
-    """A bar while it measures, and afterwards no trace of it; braille and colours."""
+async def test_terminal(tmp_path: Path) -> None:
+    """A progress bar, which disappears at the end; braille and colours."""
     async with terminal(tmp_path, 60, 45) as window:
         await window.run("bench", "--seconds", "2")
         await window.shows(lambda lines: any("warming up" in line for line in lines))
         await window.shows(lambda lines: any(re.search(r"measuring.*/s", line) for line in lines))
-        shown = "\n".join(await window.shows("exit code 0"))
-    assert "measuring" not in shown
-    assert "p99.9" in shown
-    assert re.search("[\u2801-\u28ff]", shown)
+        screen = "\n".join(await window.shows("exit code 0"))
+    assert "measuring" not in screen
+    assert "p99.9" in screen
+    assert re.search("[\u2801-\u28ff]", screen)
 
 
-async def test_a_picture(tmp_path: Path) -> None:
-    """A PNG; an address with signs that matplotlib takes for formulas does not disturb it."""
-    path = tmp_path / "latency.png"
-    async with served("echo") as (_, at):
-        done = await trioglock("bench", f"ws://{at}/$x^{{", *QUICK, "--png", path)
-    assert (done.code, done.stderr) == (0, "")
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert len(path.read_bytes()) > 10_000
+# Failures
 
 
-def test_a_picture_that_cannot_be_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is said before anything is measured: where no server is, nobody looks for one."""
-    arguments = ["bench", "ws://127.0.0.1:9/", "--png"]
-    assert main([*arguments, str(tmp_path / "missing" / "x.png")]) == 2
-    assert "there is no folder" in capsys.readouterr().err
-    monkeypatch.setattr(picture, "find_spec", lambda _: None)
-    assert main([*arguments, str(tmp_path / "x.png")]) == 2
-    assert "pip install 'trioglock[plot]'" in capsys.readouterr().err
-
-
-async def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
-    """The figures are shown, and one line says why there is no picture."""
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("needs /dev/full, a disk without room")
-    done = await trioglock("bench", *QUICK, "--json", "--png", full)
-    assert done.code == 1
-    assert json.loads(done.stdout)["messages"] > 0
-    assert done.stderr == "Error: /dev/full cannot be written: No space left on device\n"
-
-
-# What goes wrong.
-
-
-async def greets(conn: Connection[None]) -> None:
+async def greet(conn: Connection[None]) -> None:
     await conn.send("\x1b[2Jwelcome")
     await conn.wait_closed()
 
 
-async def changes(conn: Connection[None]) -> None:
+async def change_a_message(conn: Connection[None]) -> None:
     for _ in range(5):
         await conn.send(await conn.receive())
     await conn.send(f"{await conn.receive()}!")
     await conn.wait_closed()
 
 
-async def says_nothing(conn: Connection[None]) -> None:
+async def discard(conn: Connection[None]) -> None:
     async for _ in conn:
         pass
 
 
-async def stops(conn: Connection[None]) -> None:
+async def stop_responding(conn: Connection[None]) -> None:
     for _ in range(5):
         await conn.send(await conn.receive())
-    await says_nothing(conn)
+    await discard(conn)
 
 
-async def sends_twice(conn: Connection[None]) -> None:
+async def send_twice(conn: Connection[None]) -> None:
     async for message in conn:
         await conn.send(message)
         await conn.send(message)
 
 
-async def leaves(conn: Connection[None]) -> None:
+async def close(conn: Connection[None]) -> None:
     await conn.receive()
     await conn.aclose(1011, "no paper")
 
 
-async def vanishes(conn: Connection[None]) -> None:
+async def abort(conn: Connection[None]) -> None:
     await conn.receive()
     conn.abort()
 
 
-NO_ECHO: dict[str, tuple[Callable[[Connection[None]], Awaitable[None]], str]] = {
-    "it greets": (greets, r"not an echo: .*got '\\x1b\[2Jwelcome'"),
-    "it changes": (changes, r"not an echo: sent '.*', got '.*!'"),
-    "it says nothing": (says_nothing, "no echo in time: nothing came back within 0.4 seconds"),
-    "it stops": (stops, "no echo in time: nothing came back within 0.4 seconds"),
-    "it sends twice": (sends_twice, "not an echo: sent"),
-    "it leaves": (leaves, "ended early: closed by the peer: 1011 no paper"),
-    "it vanishes": (vanishes, "ended early: lost"),
-}
+Handler = Callable[[Connection[None]], Awaitable[None]]
+
+FAILURES: list[tuple[Handler, str]] = [
+    (greet, r"not an echo: .*received '\\x1b\[2Jwelcome'"),
+    (change_a_message, r"not an echo: sent '.*', received '.*!'"),
+    (discard, "echo timeout: no echo within 0.4 seconds"),
+    (stop_responding, "echo timeout: no echo within 0.4 seconds"),
+    (send_twice, "not an echo: sent"),
+    (close, "unexpected end: closed by the peer: 1011 no paper"),
+    (abort, "unexpected end: connection lost"),
+]
 
 
-@pytest.mark.parametrize(("handler", "why"), NO_ECHO.values(), ids=list(NO_ECHO))
-async def test_a_server_that_does_not_echo(
-    handler: Callable[[Connection[None]], Awaitable[None]], why: str
+@pytest.mark.parametrize(("handler", "reason"), FAILURES)
+def test_server_that_does_not_echo(
+    handler: Handler, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line that says what it does instead, for all connections; exit code 1, and no hang."""
-    async with serve(handler, "127.0.0.1", 0) as server:
-        url = f"ws://127.0.0.1:{server.port}/"
-        asked = ("--connections", "3", "--timeout", "0.4", "--seconds", "30", "--json")
-        done = await trioglock("bench", url, *asked)
-    assert done.code == 1
-    assert re.search(f"trioglock bench: 3 x ({why})", done.stderr)
-    assert done.stderr.count("\n") == 1
-    assert "\x1b" not in done.stderr
-    [error] = json.loads(done.stdout)["errors"]
+    """One line with the reason for all connections, and exit code 1."""
+    with target_in_thread(handler) as url:
+        options = ("--connections", "3", "--timeout", "0.4", "--seconds", "30", "--json")
+        assert main(["bench", url, *options]) == 1
+    output = capsys.readouterr()
+    assert re.search(f"trioglock bench: 3 x ({reason})", output.err)
+    assert output.err.count("\n") == 1
+    assert "\x1b" not in output.err
+    [error] = json.loads(output.out)["errors"]
     assert error["count"] == 3
 
 
-async def test_one_that_fails_does_not_stop_the_others() -> None:
-    """They are measured, and the exit code tells that something went wrong."""
+def test_failure_of_one_connection(capsys: pytest.CaptureFixture[str]) -> None:
+    """The others are measured, and the exit code is 1."""
     first: list[object] = []
 
     async def handler(conn: Connection[None]) -> None:
         if not first:
             first.append(conn)
-            await leaves(conn)
+            await close(conn)
         await echo(conn)
 
-    async with serve(handler, "127.0.0.1", 0) as server:
-        url = f"ws://127.0.0.1:{server.port}/"
-        done = await trioglock("bench", url, "--connections", "2", "--messages", "50", "--json")
-    assert done.code == 1
-    assert json.loads(done.stdout)["messages"] >= 48
+    with target_in_thread(handler) as url:
+        assert main(["bench", url, "--connections", "2", "--messages", "50", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["messages"] >= 48
 
 
-async def test_no_connection() -> None:
-    """Exit code 3, and why; some that do not come about are faults like others."""
-    done = await trioglock("bench", "ws://127.0.0.1:9/", "--connections", "2", *QUICK)
-    assert (done.code, done.stdout) == (3, "")
-    assert re.fullmatch(
-        r"trioglock bench: 2 x not connected: cannot connect.*refused.*\n", done.stderr
-    )
+def test_no_connection(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 3 and the reason."""
+    assert main(["bench", "ws://127.0.0.1:9/", "--connections", "2", *QUICK]) == 3
+    output = capsys.readouterr()
+    assert output.out == ""
+    line = r"trioglock bench: 2 x connection failed: cannot connect.*refused.*\n"
+    assert re.fullmatch(line, output.err)
 
-    def refuse(request: Request) -> Response | None:
-        return Response(503, "later") if len(server.connections) else None
 
-    async with serve(Echo, "127.0.0.1", 0, process_request=refuse, max_connections=1) as server:
-        url = f"ws://127.0.0.1:{server.port}/"
-        done = await trioglock("bench", url, "--connections", "2", "--messages", "5")
-    assert done.code == 1
-    assert "1 of 2 connections" in done.stdout
-    assert "503" in done.stderr
+def test_some_connections(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 1; the output has the number of connections that were opened."""
+    requests: list[Request] = []
+
+    def refuse_second(request: Request) -> Response | None:
+        requests.append(request)
+        return Response(503, "later") if len(requests) > 1 else None
+
+    with target_in_thread(Echo, process_request=refuse_second) as url:
+        assert main(["bench", url, "--connections", "2", "--messages", "5"]) == 1
+    output = capsys.readouterr()
+    assert "1 of 2 connections" in output.out
+    assert "503" in output.err
 
 
 async def test_ctrl_c() -> None:
-    """It shows what was measured so far, and ends with 130."""
+    """The results until then are printed; the exit code is 130."""
     busy = trio.Event()
 
     async def handler(conn: Connection[None]) -> None:
@@ -311,32 +266,32 @@ async def test_ctrl_c() -> None:
 
     async with serve(handler, "127.0.0.1", 0) as server:
         url = f"ws://127.0.0.1:{server.port}/"
-        asked = ("--seconds", "600", "--warm-up", "0", "--json")
-        async with started("bench", url, *asked) as bench:
+        options = ("--seconds", "600", "--warm-up", "0", "--json")
+        async with started("bench", url, *options) as process:
             await busy.wait()
-            bench.interrupt()
-            done = await bench.finish()
+            process.interrupt()
+            done = await process.finish()
     assert done.code == 130
-    assert done.stderr == "trioglock bench: interrupted; what was measured up to then counts\n"
-    figures = json.loads(done.stdout)
-    assert figures["interrupted"] is True
-    assert figures["messages"] >= 20
+    assert done.stderr == "trioglock bench: interrupted; the results cover the time until then\n"
+    results = json.loads(done.stdout)
+    assert results["interrupted"] is True
+    assert results["messages"] >= 20
 
 
-HOLDS_A_SERVER = """
+PROGRAM = """
 import time
-from trioglock.cli.bench.embedded import embedded_echo
-with embedded_echo() as url:
+from trioglock.cli.bench import embedded_server
+with embedded_server() as url:
     print(url, flush=True)
     time.sleep(100)
 """
 
 
-async def test_the_embedded_server_ends_with_the_process_that_started_it() -> None:
-    """Also when that is killed."""
+async def test_embedded_server_ends_with_its_parent() -> None:
+    """Also if the parent is killed."""
     with trio.fail_after(20):
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-c", HOLDS_A_SERVER], stdout=subprocess.PIPE
+            [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE
         )
         assert process.stdout is not None
         async with process.stdout as output:
@@ -351,34 +306,34 @@ async def test_the_embedded_server_ends_with_the_process_that_started_it() -> No
             pass
 
 
-USAGE = {
-    "no WebSocket": (["http://localhost"], "scheme isn't ws or wss"),
-    "both lengths": (["--seconds", "1", "--messages", "1"], "--messages goes without --seconds"),
-    "no seconds": (["--seconds", "nan"], "'nan' is not a number of seconds"),
-    "nobody": (["--connections", "0"], "--connections"),
-    "a header without a value": (["-H", "hidden"], "a header is written 'Name: value'"),
-    "too much": (
-        ["--connections", "10000", "--in-flight", "1000", "--size", "1000"],
-        "10,000,000,000 bytes to remember",
-    ),
-}
-
-
-@pytest.mark.parametrize(("arguments", "why"), USAGE.values(), ids=list(USAGE))
-def test_what_makes_no_sense(
-    arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["http://localhost"], "scheme isn't ws or wss"),
+        (["--seconds", "1", "--messages", "1"], "--messages excludes --seconds"),
+        (["--seconds", "nan"], "'nan' is not a number of seconds"),
+        (["--connections", "0"], "--connections"),
+        (["-H", "hidden"], "'Name: value'"),
+        (
+            ["--connections", "10000", "--in-flight", "1000", "--size", "1000"],
+            "10,000,000,000 bytes in flight",
+        ),
+    ],
+)
+def test_invalid_arguments(
+    arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each is told in a line, and the exit code is 2."""
+    """An error and exit code 2."""
     assert main(["bench", *arguments]) == 2
     output = capsys.readouterr()
-    assert why in output.err
+    assert error in output.err
     assert "hidden" not in output.err
     assert output.out == ""
 
 
-def test_the_help_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    """Options, exit codes, examples."""
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Options, exit codes and examples."""
     assert main(["bench", "--help"]) == 0
     output = capsys.readouterr().out
-    for word in ("--in-flight", "--png", "Exit codes:", "130", "Examples:", "trioglock bench ws"):
-        assert word in output
+    for text in ("--in-flight", "--json", "Exit codes:", "130", "Examples:", "trioglock bench ws"):
+        assert text in output

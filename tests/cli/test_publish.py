@@ -1,17 +1,20 @@
-"""``trioglock publish``: through a running server or Redis, from one process to the browsers."""
+"""``trioglock publish``: through a running server or Redis."""
 
 from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from websockets.sync.client import connect as connect_browser
 
-from tests.cli.helpers import started, trioglock
-from tests.cli.hubs import served
+from tests.cli.helpers import started
+from tests.cli.serving import serve_in_process, serve_in_thread, target_in_thread
 from tests.pubsub.redis_server import RealRedis, real_redis
-from trioglock import Connection, Request, Response, connect, serve
+from trioglock import Connection, Request, Response, connect
 from trioglock.cli import main
 from trioglock.pubsub import Hub
 from trioglock.pubsub.redis import RedisBroker
@@ -19,37 +22,41 @@ from trioglock.pubsub.redis import RedisBroker
 TOKEN = "open-sesame"
 VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"
 
+Publish = Callable[..., tuple[int, str, str]]
+
 
 @pytest.fixture
-def redis() -> Iterator[RealRedis]:
-    """A real server, for one test."""
-    with real_redis() as server:
-        yield server
+def publish(capsys: pytest.CaptureFixture[str]) -> Publish:
+    """Run the command; its exit code, standard output and standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(["publish", *arguments])
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
 
 
-async def test_a_message_for_a_channel_and_one_for_everyone() -> None:
-    """Whoever listens gets it, and the publisher is told how many they were."""
-    async with (
-        served() as (_, at),
-        connect(f"ws://{at}/news") as news,
-        connect(f"ws://{at}/other") as other,
+def test_channels(publish: Publish) -> None:
+    """The subscribers of the channel receive the message, and their number is printed."""
+    with (
+        serve_in_thread() as at,
+        connect_browser(f"ws://{at}/news", proxy=None) as news,
+        connect_browser(f"ws://{at}/other", proxy=None) as other,
     ):
-        await news.ping()
-        await other.ping()
-        done = await trioglock("publish", "news", "gr\xfc\xdfe", "--to", f"ws://{at}")
-        assert (done.code, done.stdout, done.stderr) == (0, "published on news: 1 got it\n", "")
-        assert await news.receive() == "gr\xfc\xdfe"
-        done = await trioglock("publish", "", "all", "--to", f"ws://{at}", "--name", "trioglock")
-        assert (done.code, done.stdout) == (0, "published to everyone: 2 got it\n")
-        assert [await conn.receive() for conn in (news, other)] == ["all", "all"]
-        done = await trioglock("publish", "nobody", "x", "--to", f"ws://{at}")
-        assert (done.code, done.stdout) == (0, "published on nobody: nobody listens\n")
+        to = ("--to", f"ws://{at}")
+        assert publish("news", "gr\xfc\xdfe", *to) == (0, "published on news: 1 subscriber\n", "")
+        assert news.recv(5) == "gr\xfc\xdfe"
+        done = publish("", "all", *to, "--name", "trioglock")
+        assert done == (0, "published to everyone: 2 subscribers\n", "")
+        assert [browser.recv(5) for browser in (news, other)] == ["all", "all"]
+        assert publish("empty", "x", *to) == (0, "published on empty: no subscribers\n", "")
 
 
-async def test_each_line_of_the_input_as_it_comes() -> None:
-    """The first arrives while the input is open; at its end it is told how many they were."""
+async def test_lines() -> None:
+    """Each line is published when it arrives."""
     async with (
-        served() as (_, at),
+        serve_in_process() as (_, at),
         connect(f"ws://{at}/log") as log,
         started("publish", "log", "-", "--to", f"ws://{at}") as publisher,
     ):
@@ -61,10 +68,10 @@ async def test_each_line_of_the_input_as_it_comes() -> None:
         assert (done.code, done.stdout, done.stderr) == (0, "published 3 messages on log\n", "")
 
 
-async def test_ctrl_c_while_the_input_is_open() -> None:
-    """It ends with 130, without a word."""
+async def test_ctrl_c() -> None:
+    """Exit code 130, and no output."""
     async with (
-        served() as (_, at),
+        serve_in_process() as (_, at),
         connect(f"ws://{at}/log") as log,
         started("publish", "log", "-", "--to", f"ws://{at}") as publisher,
     ):
@@ -75,222 +82,218 @@ async def test_ctrl_c_while_the_input_is_open() -> None:
         assert (done.code, done.stdout, done.stderr) == (130, "", "")
 
 
-LINES = {
-    "too long": (b"ok\n" + b"x" * 2**20, "line 2: closed by the peer: 1009"),
-    "not UTF-8": (b"ok\nno\xff\n", "line 2 of the input is not UTF-8 at byte 3"),
-}
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (b"ok\n" + b"x" * 2**20, "line 2: closed by the peer: 1009"),
+        (b"ok\nno\xff\n", "line 2 of the input is not UTF-8 at byte 3"),
+    ],
+)
+def test_invalid_line(
+    lines: bytes,
+    reason: str,
+    publish: Publish,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The error has the number of the line, and how many were published before."""
+    path = tmp_path / "input"
+    path.write_bytes(lines)
+    with path.open() as file, serve_in_thread() as at:
+        monkeypatch.setattr("sys.stdin", file)
+        code, output, error = publish("log", "-", "--to", f"ws://{at}")
+    assert (code, output) == (1, "")
+    assert reason in error
+    assert error.endswith("; published before: 1\n")
 
 
-@pytest.mark.parametrize(("lines", "why"), LINES.values(), ids=list(LINES))
-async def test_a_line_that_cannot_be_published(lines: bytes, why: str) -> None:
-    """It says which, and how many were published before."""
-    async with served() as (_, at):
-        done = await trioglock("publish", "log", "-", "--to", f"ws://{at}", stdin=lines)
-        assert (done.code, done.stdout) == (1, "")
-        assert why in done.stderr
-        assert done.stderr.endswith("; published before: 1\n")
-
-
-async def test_through_redis(redis: RealRedis) -> None:
-    """It reaches every server at that Redis, and a hub in a program."""
-    async with (
-        served("--redis", redis.url) as (_, at),
-        Hub(broker=redis.broker()) as hub,
-        connect(f"ws://{at}/news") as browser,
+@pytest.mark.redis
+def test_redis(publish: Publish, redis: RealRedis) -> None:
+    """A message reaches the browsers of every server with this Redis."""
+    with (
+        serve_in_thread(redis=redis.url) as one,
+        serve_in_thread(redis=redis.url) as two,
+        connect_browser(f"ws://{one}/news", proxy=None) as first,
+        connect_browser(f"ws://{two}/news", proxy=None) as second,
     ):
-        await browser.ping()
-        events = hub.subscribe("news")
-        done = await trioglock("publish", "news", "hello", "--redis", redis.url)
-        assert (done.code, done.stdout, done.stderr) == (0, "published on news\n", "")
-        assert await browser.receive() == "hello"
-        assert (await anext(events)).data == "hello"
-        # Through the server it reaches them as well; who got it, no single process knows.
-        done = await trioglock("publish", "news", "again", "--to", f"ws://{at}")
-        assert (done.code, done.stdout) == (0, "published on news\n")
-        assert await browser.receive() == "again"
+        assert publish("news", "hello", "--redis", redis.url) == (0, "published on news\n", "")
+        # A single server does not know the number of subscribers.
+        assert publish("news", "again", "--to", f"ws://{one}") == (0, "published on news\n", "")
+        for browser in (first, second):
+            assert [browser.recv(5), browser.recv(5)] == ["hello", "again"]
 
 
-async def test_through_redis_with_a_history(redis: RealRedis) -> None:
-    """The hubs hear it, and who comes later gets it from the history."""
-    broker = RedisBroker(redis.url, history=10)
-    async with Hub("app", broker) as hub:
+@pytest.mark.redis
+async def test_history_in_redis(redis: RealRedis) -> None:
+    """Hubs receive the messages, and the history contains them."""
+    async with Hub("app", RedisBroker(redis.url, history=10)) as hub:
         events = hub.subscribe("news")
-        asked = ("--redis", redis.url, "--name", "app", "--history", "10")
-        done = await trioglock("publish", "news", "-", *asked, stdin="one\ntwo\n")
+        options = ("--redis", redis.url, "--name", "app", "--history", "10")
+        async with started("publish", "news", "-", *options) as publisher:
+            await publisher.type("one", "two")
+            await publisher.end_input()
+            done = await publisher.finish()
         assert (done.code, done.stdout) == (0, "published 2 messages on news\n")
         assert [(await anext(events)).data for _ in range(2)] == ["one", "two"]
         assert [message.data for message in hub.history.messages] == ["one", "two"]
 
 
-async def test_redis_that_is_not_there() -> None:
-    """One line that says so, and does not show the password."""
-    with real_redis() as gone:
-        port = gone.port
-    done = await trioglock("publish", "x", "y", "--redis", f"redis://:hidden@127.0.0.1:{port}")
-    assert (done.code, done.stdout) == (1, "")
-    assert done.stderr.startswith("trioglock publish: not published: could not reach Redis")
-    assert done.stderr.count("\n") == 1
-    assert "hidden" not in done.stderr
+@pytest.mark.redis
+def test_unavailable_redis(publish: Publish) -> None:
+    """One line without the password."""
+    with real_redis() as stopped:
+        port = stopped.port
+    code, output, error = publish("x", "y", "--redis", f"redis://:hidden@127.0.0.1:{port}")
+    assert (code, output) == (1, "")
+    assert error.startswith("trioglock publish: not published: could not reach Redis")
+    assert error.count("\n") == 1
+    assert "hidden" not in error
 
 
-async def test_the_token() -> None:
-    """From the environment or the command line; a wrong one is refused, and never shown."""
-    async with served("--host", "0.0.0.0", **{VARIABLE: TOKEN}) as (_, at):
-        to = ("--to", f"ws://127.0.0.1:{at.rpartition(':')[2]}")
-        done = await trioglock("publish", "news", "x", *to, env={VARIABLE: TOKEN})
-        assert (done.code, done.stderr) == (0, "")
-        done = await trioglock("publish", "news", "x", *to, "--publish-token", TOKEN)
-        assert (done.code, done.stderr) == (0, "")
-        done = await trioglock("publish", "news", "x", *to, "--publish-token", "guessed-it")
-        assert done.code == 1
-        assert done.stderr == "trioglock publish: not published: the publish token is wrong (401)\n"
-        done = await trioglock("publish", "news", "x", *to)
-        assert done.code == 1
-        assert "a publish token is needed (401)" in done.stderr
+def test_token(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the environment or the command line; a wrong one is refused and not printed."""
+    with serve_in_thread(host="0.0.0.0", publish_token=TOKEN) as at:
+        arguments = ("news", "x", "--to", f"ws://{at}")
+        assert publish(*arguments, "--publish-token", TOKEN)[0] == 0
+        refusal = "trioglock publish: not published: the publish token is wrong (401)\n"
+        assert publish(*arguments, "--publish-token", "guess") == (1, "", refusal)
+        refusal = "trioglock publish: not published: a publish token is required (401)\n"
+        assert publish(*arguments) == (1, "", refusal)
+        monkeypatch.setenv(VARIABLE, TOKEN)
+        assert publish(*arguments)[0] == 0
 
 
-async def test_a_server_that_others_can_reach_takes_nothing_without_a_token() -> None:
-    """It says what it lacks."""
-    async with served("--host", "0.0.0.0") as (_, at):
-        port = at.rpartition(":")[2]
-        done = await trioglock("publish", "news", "x", "--to", f"ws://127.0.0.1:{port}")
-        assert done.code == 1
-        assert "nobody may publish here: the server has no --publish-token (403)" in done.stderr
+def test_public_server_without_a_token(publish: Publish) -> None:
+    """It refuses all messages."""
+    with serve_in_thread(host="0.0.0.0") as at:
+        code, _, error = publish("news", "x", "--to", f"ws://{at}")
+    assert code == 1
+    assert "publishing is disabled: the server has no --publish-token (403)" in error
 
 
-async def test_another_hub() -> None:
-    """A name that is not that of the server's hub."""
-    async with served("--name", "app") as (_, at):
-        done = await trioglock("publish", "x", "y", "--to", f"ws://{at}", "--name", "shop")
-        assert (done.code, done.stdout) == (1, "")
-        assert "not published: this is the hub app, not 'shop'\n" in done.stderr
-        done = await trioglock("publish", "x", "y", "--to", f"ws://{at}", "--name", "app")
-        assert done.code == 0
+def test_name_of_the_hub(publish: Publish) -> None:
+    """A hub with another name refuses."""
+    with serve_in_thread(name="app") as at:
+        to = ("--to", f"ws://{at}")
+        code, output, error = publish("x", "y", *to, "--name", "shop")
+        assert (code, output) == (1, "")
+        assert "not published: the hub is named app, not 'shop'\n" in error
+        assert publish("x", "y", *to, "--name", "app")[0] == 0
 
 
-async def test_nobody_there(free_port: int) -> None:
-    """One line, with what the system says."""
-    done = await trioglock("publish", "x", "y", "--to", f"ws://127.0.0.1:{free_port}")
-    assert (done.code, done.stdout) == (1, "")
-    assert "cannot connect" in done.stderr
-    assert "Connection refused" in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_no_server(publish: Publish) -> None:
+    """One line with the error of the system."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    code, output, error = publish("x", "y", "--to", f"ws://127.0.0.1:{port}")
+    assert (code, output) == (1, "")
+    assert "cannot connect" in error
+    assert "Connection refused" in error
+    assert error.count("\n") == 1
 
 
-@pytest.fixture
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-async def echoes(conn: Connection[None]) -> None:
+async def echo(conn: Connection[None]) -> None:
     async for message in conn:
         await conn.send(message)
 
 
-async def says_nothing(conn: Connection[None]) -> None:
+async def discard(conn: Connection[None]) -> None:
     async for _ in conn:
         pass
 
 
-async def says_no_json(conn: Connection[None]) -> None:
+async def send_invalid_json(conn: Connection[None]) -> None:
     async for _ in conn:
         await conn.send("\x1b[2J{")
 
 
-async def forges_a_line(conn: Connection[None]) -> None:
+async def forge_a_line(conn: Connection[None]) -> None:
     async for _ in conn:
         await conn.send(json.dumps({"published": False, "error": "no\n\x1b[2Jroot: all is well"}))
 
 
-async def leaves(conn: Connection[None]) -> None:
+async def close(conn: Connection[None]) -> None:
     await conn.receive()
     await conn.aclose(1011, "out of\x1bpaper")
 
 
-OTHERS: dict[str, tuple[Callable[[Connection[None]], Awaitable[None]], str]] = {
-    "an echo": (echoes, "it does not say why"),
-    "a silent one": (says_nothing, "has not answered within 0.5 seconds"),
-    "no JSON": (says_no_json, "something else than trioglock does"),
-    "a forged line": (forges_a_line, "no\\n\\x1b[2Jroot: all is well"),
-    "one that leaves": (leaves, "closed by the peer: 1011 out of\\x1bpaper"),
-}
-
-
-@pytest.mark.parametrize(("handler", "why"), OTHERS.values(), ids=list(OTHERS))
-async def test_a_server_that_pretends(
-    handler: Callable[[Connection[None]], Awaitable[None]], why: str
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        (echo, "the server gave no reason"),
+        (discard, "no response within 0.5 seconds"),
+        (send_invalid_json, "the response of the server is not from trioglock"),
+        (forge_a_line, "no\\n\\x1b[2Jroot: all is well"),
+        (close, "closed by the peer: 1011 out of\\x1bpaper"),
+    ],
+)
+def test_server_with_wrong_responses(
+    handler: Callable[[Connection[None]], Awaitable[None]], reason: str, publish: Publish
 ) -> None:
-    """It agrees to publish and does not: one line, and nothing in it moves the terminal."""
-    async with serve(handler, "127.0.0.1", 0, subprotocols=["trioglock.publish"]) as server:
-        to = ("--to", f"ws://127.0.0.1:{server.port}", "--timeout", "0.5")
-        done = await trioglock("publish", "x", "y", *to)
-        assert (done.code, done.stdout) == (1, "")
-        assert why in done.stderr
-        assert done.stderr.count("\n") == 1
-        assert "\x1b" not in done.stderr
+    """One line, without control characters from the server."""
+    with target_in_thread(handler, subprotocols=["trioglock.publish"]) as url:
+        code, output, error = publish("x", "y", "--to", url, "--timeout", "0.5")
+    assert (code, output) == (1, "")
+    assert reason in error
+    assert error.count("\n") == 1
+    assert "\x1b" not in error
 
 
-async def test_a_server_that_is_no_hub() -> None:
+def test_server_without_a_hub(publish: Publish) -> None:
     """Nothing is sent to it."""
-    heard: list[object] = []
+    received: list[Any] = []
 
     async def handler(conn: Connection[None]) -> None:
-        heard.extend([message async for message in conn])
+        received.extend([message async for message in conn])
 
-    async with serve(handler, "127.0.0.1", 0) as server:
-        done = await trioglock("publish", "x", "y", "--to", f"ws://127.0.0.1:{server.port}")
-        assert done.code == 1
-        assert "takes no publications" in done.stderr
-    assert heard == []
+    with target_in_thread(handler) as url:
+        code, _, error = publish("x", "y", "--to", url)
+    assert code == 1
+    assert "does not support publishing" in error
+    assert received == []
 
 
-async def test_a_refusal_with_a_page() -> None:
-    """Its words are not shown, its status is."""
+def test_refusal_with_a_page(publish: Publish) -> None:
+    """The error has the status, not the page."""
 
     def refuse(_: Request) -> Response:
         return Response(503, "<h1>\x1b[2J later</h1>", {"Content-Type": "text/html"})
 
-    async with serve(echoes, "127.0.0.1", 0, process_request=refuse) as server:
-        done = await trioglock("publish", "x", "y", "--to", f"ws://127.0.0.1:{server.port}")
-        assert done.code == 1
-        assert "503" in done.stderr
-        assert "later" not in done.stderr
+    with target_in_thread(echo, process_request=refuse) as url:
+        code, _, error = publish("x", "y", "--to", url)
+    assert code == 1
+    assert "503" in error
+    assert "later" not in error
 
 
-USAGE = {
-    "nothing": ([], "Missing argument 'CHANNEL'"),
-    "no message": (["x"], "Missing argument 'MESSAGE'"),
-    "a slash": (["/x", "y"], "without a slash in front"),
-    "a control character": (["a\nb", "y"], "no control characters"),
-    "a long channel": (["x" * 1025, "y"], "at most 1,024 characters"),
-    "no UTF-8": (["x", "\udcff"], "a message is UTF-8"),
-    "both ways": (["x", "y", "--to", "ws://h", "--redis", "redis://h"], "exclude each other"),
-    "no WebSocket": (["x", "y", "--to", "http://localhost"], "scheme isn't ws or wss"),
-    "no Redis": (["x", "y", "--redis", "http://localhost"], "a Redis URL begins with"),
-    "no name": (["x", "y", "--redis", "redis://h", "--name", "a b"], "a hub's name"),
-    "a history of a server": (["x", "y", "--history", "5"], "--history needs --redis"),
-    "a bad token": (["x", "y", "--publish-token", "a b"], "visible ASCII"),
-    "no time": (["x", "y", "--timeout", "0"], "more than 0"),
-}
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], "Missing argument 'CHANNEL'"),
+        (["x"], "Missing argument 'MESSAGE'"),
+        (["/x", "y"], "must not start with a slash"),
+        (["a\nb", "y"], "must not contain control characters"),
+        (["x" * 1025, "y"], "at most 1,024 characters"),
+        (["x", "\udcff"], "must be valid UTF-8"),
+        (["x", "y", "--to", "ws://h", "--redis", "redis://h"], "exclude each other"),
+        (["x", "y", "--to", "http://localhost"], "scheme isn't ws or wss"),
+        (["x", "y", "--redis", "http://localhost"], "Redis URL"),
+        (["x", "y", "--redis", "redis://h", "--name", "a b"], "a b"),
+        (["x", "y", "--history", "5"], "--history needs --redis"),
+        (["x", "y", "--publish-token", "a b"], "visible ASCII"),
+        (["x", "y", "--timeout", "0"], "more than 0"),
+    ],
+)
+def test_invalid_arguments(arguments: list[str], error: str, publish: Publish) -> None:
+    """An error and exit code 2."""
+    code, output, printed = publish(*arguments)
+    assert (code, output) == (2, "")
+    assert error in printed
 
 
-@pytest.mark.parametrize(("arguments", "why"), USAGE.values(), ids=list(USAGE))
-def test_what_makes_no_sense(
-    arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Each is told in a line, and the exit code is 2."""
-    assert main(["publish", *arguments]) == 2
-    output = capsys.readouterr()
-    assert why in output.err
-    assert output.out == ""
-
-
-def test_the_help_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    """Options, exit codes, examples."""
-    assert main(["publish", "--help"]) == 0
-    output = capsys.readouterr().out
-    for word in ("--to", "--redis", VARIABLE, "Exit codes:", "Examples:", "trioglock publish news"):
-        assert word in output
+def test_help(publish: Publish) -> None:
+    """Options, exit codes and examples."""
+    output = publish("--help")[1]
+    for text in ("--to", "--redis", VARIABLE, "Exit codes:", "Examples:", "trioglock publish news"):
+        assert text in output

@@ -1,224 +1,264 @@
-"""``trioglock serve``: targets, the page's switches, secrets; workers are in tests/pubsub."""
+"""``trioglock serve``: targets, the page, addresses and errors; see test_workers for processes."""
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import trio
+from websockets.sync.client import connect as connect_browser
 
-from tests.cli.helpers import COMMAND, environment, trioglock
-from tests.cli.hubs import served
+from tests.cli.helpers import COMMAND, environment
+from tests.cli.serving import serve_in_process, serve_in_thread
 from tests.cli.tmux import needs_tmux, terminal
 from tests.server.helpers import Answer, plain_request
-from trioglock import ConnectError, connect
+from trioglock import InvalidOption
 from trioglock.cli import main
-from trioglock.cli.settings import Settings
+from trioglock.cli.serve import Settings, _announce
 
 TOKEN = "open-sesame"
 
 
-async def answer_of(at: str, path: str = "/") -> Answer:
-    """What plain HTTP gets there."""
+def get(at: str) -> Answer:
+    """The response to a plain HTTP request for /."""
     host, _, port = at.rpartition(":")
-    async with await trio.open_tcp_stream(host.strip("[]"), int(port)) as stream:
-        await stream.send_all(plain_request(path).replace(b"memory.test", at.encode()))
-        data = b""
-        while chunk := await stream.receive_some():
-            data += chunk
-    return Answer(data)
+    with socket.create_connection((host.strip("[]"), int(port)), 10) as stream:
+        stream.sendall(plain_request("/").replace(b"memory.test", at.encode()))
+        return Answer(b"".join(iter(lambda: stream.recv(2**16), b"")))
 
 
-async def test_an_echo() -> None:
-    """A target that needs no module; it has neither page nor publishers."""
-    async with served("echo") as (_, at):
-        async with connect(f"ws://{at}/", subprotocols=["trioglock.publish"]) as conn:
-            assert conn.subprotocol is None
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder from which targets are imported; the modules are forgotten at the end."""
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_echo() -> None:
+    """It has no page, and nothing can be published."""
+    with serve_in_thread(target="echo") as at:
+        with connect_browser(f"ws://{at}/", proxy=None) as conn:
             for message in ("gr\xfc\xdfe", b"\x00\xff", ""):
-                await conn.send(message)
-                assert await conn.receive() == message
-        assert (await answer_of(at)).status == 426
+                conn.send(message)
+                assert conn.recv(5) == message
+        assert get(at).status == 426
 
 
+@pytest.mark.slow
+@pytest.mark.terminal
 @needs_tmux
-async def test_at_a_terminal(tmp_path: Path) -> None:
-    """It says where to connect to and how it ends; the shell's prompt gets a line of its own."""
+async def test_terminal(tmp_path: Path) -> None:
+    """The output has the URL and how to stop; the shell's prompt starts on a line of its own."""
     async with terminal(tmp_path) as window:
         await window.run("serve", "echo", "--port", "0")
-        lines = await window.shows("Ctrl-C ends it")
+        lines = await window.shows("Press Ctrl-C to stop.")
         assert re.fullmatch(r"echo server at ws://127\.0\.0\.1:\d+/", lines[0])
         await window.press("C-c")
         lines = await window.shows("exit code 0")
         assert lines[2:4] == ["^C", "exit code 0"]
 
 
-async def test_the_page_and_its_switch() -> None:
-    """A hub on this machine has it, and says where; switched off, it has not."""
-    async with served() as (running, at):
-        assert await running.line() == f"live page: http://{at}/"
-        answer = await answer_of(at)
-        assert answer.status == 200
+async def test_process() -> None:
+    """The output has the address and that of the page; SIGTERM ends it with exit code 0."""
+    async with serve_in_process() as (process, at):
+        assert await process.line() == f"live page: http://{at}/"
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({}, "live page: http://127.0.0.1:80/"),
+        ({"host": "::1"}, "live page: http://[::1]:80/"),
+        ({"host": "0.0.0.0"}, "no live page: 0.0.0.0 is not a loopback address, see --page"),
+        ({"host": "0.0.0.0", "page": True}, "live page: http://127.0.0.1:80/"),
+        ({"page": False}, None),
+        ({"target": "a:b"}, None),
+    ],
+)
+def test_output(
+    settings: dict[str, Any], line: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The address, and where the page is."""
+    chosen = Settings(**settings)
+    _announce(chosen, 80)
+    lines = [f"serving on {chosen.host}:80", line]
+    assert capsys.readouterr().out.splitlines() == [text for text in lines if text is not None]
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        ({}, 200),
+        ({"page": False}, 426),
+        ({"host": "0.0.0.0"}, 426),
+        ({"host": "0.0.0.0", "page": True}, 200),
+    ],
+)
+def test_page(settings: dict[str, Any], status: int) -> None:
+    """By default on a loopback address only; it refers to no other server."""
+    with serve_in_thread(**settings) as at:
+        answer = get(at)
+    assert answer.status == status
+    if status == 200:
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
         assert b"<!doctype html>" in answer.body
-        assert b"://" not in answer.body.replace(b"http://www.w3.org/2000/svg", b"").replace(
-            b"${scheme}://", b""
-        )
-    async with served("--host", "0.0.0.0") as (running, at):
-        expected = "no live page: 0.0.0.0 is no loopback address, see --page"
-        assert await running.line() == expected
-        assert (await answer_of(at)).status == 426
-    async with served("--host", "0.0.0.0", "--page") as (running, at):
-        port = at.rpartition(":")[2]
-        assert await running.line() == f"live page: http://127.0.0.1:{port}/"
-        assert (await answer_of(at)).status == 200
-    async with served("--no-page") as (_, at):
-        assert (await answer_of(at)).status == 426
-        with pytest.raises(ConnectError, match="404"):
-            async with connect(f"ws://{at}/", subprotocols=["trioglock.live"]):
-                pass
+        own = answer.body.replace(b"http://www.w3.org/2000/svg", b"")
+        assert b"://" not in own.replace(b"${scheme}://", b"")
 
 
-async def test_ipv6() -> None:
-    """The page and publishers find it by its address."""
-    if not has_ipv6():
-        pytest.skip("needs IPv6 on this machine")
-    async with served("--host", "::1") as (running, at):
-        port = at.rpartition(":")[2]
-        assert await running.line() == f"live page: http://[::1]:{port}/"
-        assert (await answer_of(f"[::1]:{port}")).status == 200
-        done = await trioglock("publish", "x", "y", "--to", f"ws://[::1]:{port}")
-        assert (done.code, done.stderr) == (0, "")
-
-
-def has_ipv6() -> bool:
+def test_ipv6(capsys: pytest.CaptureFixture[str]) -> None:
+    """The page and publishers accept the address as host name."""
     try:
-        with socket.socket(socket.AF_INET6) as tried:
-            tried.bind(("::1", 0))
+        with socket.socket(socket.AF_INET6) as attempt:
+            attempt.bind(("::1", 0))
     except OSError:
-        return False
-    return True
+        pytest.skip("needs IPv6 on this machine")
+    with serve_in_thread(host="::1") as at:
+        assert get(at).status == 200
+        assert main(["publish", "x", "y", "--to", f"ws://{at}"]) == 0
+    assert capsys.readouterr().err == ""
 
 
-async def test_a_hub_of_ones_own_has_the_page(tmp_path: Path) -> None:
-    """With what it does to messages; a Socket of one's own has none."""
-    (tmp_path / "app.py").write_text(
-        "from trioglock import Socket\n"
+def test_hub_of_a_module(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has the page, and its listeners run."""
+    (folder / "app.py").write_text(
         "from trioglock.pubsub import Hub\n"
         "hub = Hub('mine')\n"
         "@hub.on('question')\n"
         "async def answer(message):\n"
         "    await hub.publish('42', 'answer')\n"
     )
-    env = {"PYTHONPATH": str(tmp_path)}
-    async with served("app:hub", **env) as (_, at), connect(f"ws://{at}/answer") as conn:
-        await conn.ping()
-        assert (await answer_of(at)).status == 200
-        done = await trioglock("publish", "question", "?", "--to", f"ws://{at}", "--name", "mine")
-        assert (done.code, done.stdout) == (0, "published on question\n")
-        assert await conn.receive() == "42"
-    done = await trioglock("serve", "app:Socket", "--port", "0", "--page", env=env)
-    assert done.code == 1
-    assert "trioglock serve: --page is for a Hub, and app:Socket is none\n" in done.stderr
+    with (
+        serve_in_thread(target="app:hub") as at,
+        connect_browser(f"ws://{at}/answer", proxy=None) as browser,
+    ):
+        assert get(at).status == 200
+        assert main(["publish", "question", "?", "--to", f"ws://{at}", "--name", "mine"]) == 0
+        assert capsys.readouterr().out == "published on question\n"
+        assert browser.recv(5) == "42"
 
 
-BROKEN = {
-    "a name": ("1 / 0\n", "broken:x cannot be imported: ZeroDivisionError: division by zero ("),
-    "no attribute": ("import os\nos.nothing\n", "module 'os' has no attribute 'nothing' ("),
-    "a syntax": ("def\n", "broken:x cannot be imported: invalid syntax ("),
-    "an import": ("import not_there\n", "broken:x cannot be imported: No module named 'not_there'"),
-}
+def test_page_of_a_socket(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only a Hub has a page."""
+    (folder / "app.py").write_text("from trioglock import Socket\n")
+    assert main(["serve", "app:Socket", "--port", "0", "--page"]) == 1
+    error = "trioglock serve: --page needs a Hub, and app:Socket is not a Hub\n"
+    assert capsys.readouterr().err == error
 
 
-@pytest.mark.parametrize(("source", "why"), BROKEN.values(), ids=list(BROKEN))
-async def test_a_module_that_fails(source: str, why: str, tmp_path: Path) -> None:
-    """One line with what it raised, and where."""
-    (tmp_path / "broken.py").write_text(source)
-    done = await trioglock("serve", "broken:x", env={"PYTHONPATH": str(tmp_path)})
-    assert (done.code, done.stdout) == (1, "")
-    assert why in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert "broken.py, line" in done.stderr or "No module" in done.stderr
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("1 / 0\n", "cannot import broken:x: ZeroDivisionError: division by zero ("),
+        ("import os\nos.nothing\n", "module 'os' has no attribute 'nothing' ("),
+        ("def\n", "cannot import broken:x: invalid syntax ("),
+        ("import not_there\n", "cannot import broken:x: No module named 'not_there'"),
+        ("y = 1\n", "broken has no attribute x"),
+    ],
+)
+def test_module_that_fails(
+    source: str, reason: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line with the error and its place."""
+    (folder / "broken.py").write_text(source)
+    assert main(["serve", "broken:x"]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert reason in output.err
+    assert output.err.count("\n") == 1
+    assert "(" not in reason or "broken.py, line" in output.err
 
 
-async def test_a_port_that_is_taken() -> None:
-    """One line, exit code 1."""
-    async with served() as (_, at):
-        done = await trioglock("serve", "--port", at.rpartition(":")[2])
-        assert (done.code, done.stdout) == (1, "")
-        assert f"cannot listen on {at}: Address already in use; --port 0 takes" in done.stderr
-        assert done.stderr.count("\n") == 1
+def test_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line and exit code 1."""
+    with serve_in_thread() as at:
+        assert main(["serve", "--port", at.rpartition(":")[2]]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert f"cannot listen on {at}: Address already in use; --port 0 selects" in output.err
+    assert output.err.count("\n") == 1
 
 
-async def test_the_token_is_not_shown_to_other_users() -> None:
-    """A worker gets it by its environment, not on its command line; the parent's stays its own."""
-    settings = Settings(
-        target="a:b", workers=3, publish_token=TOKEN, page=False, page_hosts=("x", "y")
-    )
-    arguments = settings.to_arguments(8020, 7)
-    assert TOKEN not in " ".join(arguments)
-    assert settings.to_environment() == {"TRIOGLOCK_PUBLISH_TOKEN": TOKEN}
+def test_secrets_are_not_in_a_repr() -> None:
+    """Neither the token nor the password of Redis."""
+    settings = Settings(publish_token=TOKEN, redis="redis://:hidden@localhost")
     assert TOKEN not in repr(settings)
-    assert arguments[:2] == ["serve", "a:b"]
-    for given in (("--port", "8020"), ("--ready-fd", "7"), ("--page-host", "y")):
-        at = arguments.index(given[1])
-        assert arguments[at - 1] == given[0]
-    assert "--no-page" in arguments
+    assert "hidden" not in repr(settings)
 
 
-async def test_workers_take_publications_with_the_token(tmp_path: Path) -> None:
-    """Whichever of them gets the connection."""
-    (tmp_path / "app.py").write_text("from trioglock.pubsub import Hub\nhub = Hub()\n")
-    env = {"PYTHONPATH": str(tmp_path)}
-    asked = ("app:hub", "--workers", "2", "--publish-token", TOKEN)
-    async with served(*asked, **env) as (_, at):
-        for token, code in ((TOKEN, 0), ("guess", 1)):
-            to = ("--to", f"ws://{at}", "--publish-token", token)
-            assert (await trioglock("publish", "x", "y", *to)).code == code
-
-
-def test_bad_tokens(capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 2, and it is not repeated."""
+def test_invalid_token(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error does not contain it."""
     assert main(["serve", "--publish-token", "se cret"]) == 2
-    assert "visible ASCII" in (told := capsys.readouterr().err)
-    assert "se cret" not in told
+    error = capsys.readouterr().err
+    assert "visible ASCII" in error
+    assert "se cret" not in error
 
 
-def test_what_makes_no_sense(capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 2."""
-    for arguments, told in (
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
         (["--port", "x"], "--port"),
         (["--port", "99999"], "--port"),
-        (["--workers", "0"], "--workers"),
+        (["--workers", "0"], "--workers must be at least 1"),
+        (["--workers", "2"], "needs --redis"),
         (["--drain=-3"], "--drain"),
         (["--drain", "nan"], "--drain"),
         (["--history", "0"], "--history"),
+        (["--history", "5"], "--history needs --redis"),
+        (["--name", "a b"], "a b"),
+        (["--redis", "http://"], "Redis URL"),
         (["--no-such-option"], "--no-such-option"),
         (["a:b", "c:d"], "c:d"),
-        (["nope"], "a target is echo, or written module:name, not nope"),
-    ):
-        assert main(["serve", *arguments]) == 2
-        error = capsys.readouterr().err
-        assert "Error:" in error
-        assert told in error
+        (["a:b", "--redis", "redis://"], "pass them to your target"),
+        (["invalid"], "TARGET must be echo or module:name, not invalid"),
+    ],
+)
+def test_invalid_arguments(
+    arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error and exit code 2."""
+    assert main(["serve", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert "Error:" in printed
+    assert error in printed
 
 
-def test_the_help_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    """Options, signals, exit codes, examples; nothing that is only for workers."""
+def test_settings_raise() -> None:
+    """Also without the command line."""
+    with pytest.raises(InvalidOption, match="--history needs"):
+        Settings(history=5)
+
+
+def test_worker_without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that started it has ended before it wrote them: the worker ends, too."""
+    with open(os.devnull) as empty:  # noqa: PTH123
+        monkeypatch.setattr("sys.stdin", empty)
+        assert main(["serve", "--worker"]) == 1
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Options, signals, exit codes and examples, without the internal option."""
     assert main(["serve", "--help"]) == 0
     output = capsys.readouterr().out
-    for word in ("TARGET", "--no-page", "--publish-token", "SIGHUP", "Exit codes:", "Examples:"):
-        assert word in output
-    assert "ready-fd" not in output
+    for text in ("TARGET", "--no-page", "--publish-token", "SIGHUP", "Exit codes:", "Examples:"):
+        assert text in output
+    assert not re.search(r"--worker\b", output)
 
 
-def test_serving_needs_no_library_for_terminals() -> None:
-    """A server that runs for months does not load what draws tables and prompts."""
+def test_imports() -> None:
+    """A server does not import libraries for terminals."""
     program = (
         "import sys, trioglock.cli.serve; "
-        "sys.exit([name for name in ('rich', 'prompt_toolkit', 'plotille', 'matplotlib') "
+        "sys.exit([name for name in ('rich', 'prompt_toolkit', 'plotille', 'hdrh') "
         "if name in sys.modules] or 0)"
     )
     done = subprocess.run(  # noqa: S603

@@ -86,7 +86,7 @@ def test_events_move_the_page(redis: RealRedis, browser: Any, tmp_path: Path) ->
         expect(value).to_have_text("41")
         page.click("#hello")
         assert server.stdout is not None
-        assert server.stdout.readline() == "a browser says: 'hello from the page'\n"
+        assert server.stdout.readline() == "from a browser: 'hello from the page'\n"
     expect(status).to_have_text("reconnecting")
     with example(*live):
         expect(status).to_have_text("live")

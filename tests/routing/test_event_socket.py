@@ -1,4 +1,4 @@
-"""EventSocket: frames to events to handlers, replies back, and what is malformed."""
+"""EventSocket: decoding, routing, replies and malformed messages."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Counter(EventSocket[int]):
         return 0
 
 
-def test_a_socket_is_tested_without_a_connection() -> None:
-    """Its hooks are functions of a frame and a state."""
+def test_hooks_can_be_called_directly() -> None:
+    """The hooks are functions of a frame and a state."""
     socket = Counter()
     up = Reply('{"event":"count/is","payload":6}')
     assert socket.handle_receive('{"event":"count/up"}', 5) == (up, 6)
@@ -77,15 +77,15 @@ MALFORMED: list[str | bytes] = [
 
 
 @pytest.mark.parametrize("frame", MALFORMED)
-def test_malformed_messages_are_counted_and_nothing_more(frame: str | bytes) -> None:
-    """No JSON, no event, a name that is none, a payload of the wrong type: never fatal."""
+def test_malformed_messages_are_counted(frame: str | bytes) -> None:
+    """Invalid JSON, no event, an invalid name, or a payload that the handler rejects."""
     socket = Counter()
     assert socket.handle_receive(frame, 5) == (None, 5)
     assert socket.invalid.count == 1
 
 
-def test_malformed_messages_may_be_handled() -> None:
-    """handle_invalid gets the error and the frame, and its result is a result like any other."""
+def test_handle_invalid_may_be_overridden() -> None:
+    """It gets the error and the frame, and may return any result."""
 
     class Polite(Counter):
         def handle_invalid(self, error: DecodeError, frame: Any, state: int) -> tuple[Any, int]:
@@ -96,8 +96,8 @@ def test_malformed_messages_may_be_handled() -> None:
     assert reply == Reply("what? {}: not an event: KeyError('event')")
 
 
-def test_the_log_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """One line in a second, however many come, and it tells how many were left out."""
+def test_the_log_is_limited(caplog: pytest.LogCaptureFixture) -> None:
+    """At most one line per second, with the number of messages that were not logged."""
     now = 100.0
     invalid = InvalidMessages(lambda: now)
     with caplog.at_level(logging.WARNING, "trioglock.routing"):
@@ -114,7 +114,7 @@ def test_the_log_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_events_over_a_connection(autojump_clock: MockClock) -> None:
-    """Routed in order, replies encoded, deliveries iterated, junk survived, state threaded."""
+    """Handlers run in order; replies are encoded, results delivered, malformed frames skipped."""
     async with (
         MockServer(memory=True) as server,
         connect(server.url, Counter(), stream=server.open_stream) as conn,
@@ -133,7 +133,7 @@ async def test_events_over_a_connection(autojump_clock: MockClock) -> None:
 
 
 async def test_async_handlers_run_in_order(autojump_clock: MockClock) -> None:
-    """One async handler makes the socket wait for each event before the next."""
+    """An async handler delays the events after it."""
     slow = Router()
     seen: list[int] = []
 
@@ -161,7 +161,7 @@ async def test_async_handlers_run_in_order(autojump_clock: MockClock) -> None:
 
 
 async def test_an_async_handle_invalid_is_awaited(autojump_clock: MockClock) -> None:
-    """Though all handlers are plain."""
+    """Also where all handlers are plain."""
 
     class Slow(EventSocket[None]):
         async def handle_invalid(self, error: DecodeError, frame: Any, state: None) -> Any:
@@ -180,10 +180,8 @@ async def test_an_async_handle_invalid_is_awaited(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.parametrize("returned", [None, 3, (1,), (1, 2, 3), [1, 2]])
-async def test_a_handler_of_the_wrong_shape_is_named(
-    returned: Any, autojump_clock: MockClock
-) -> None:
-    """BadHookResult tells which event's handler it was."""
+async def test_a_wrong_result_names_the_handler(returned: Any, autojump_clock: MockClock) -> None:
+    """BadHookResult names the event."""
     bad = Router()
     bad.on("a/b")(lambda event, state: returned)
     with pytest.raises(BadHookResult, match=r"handler of 'a/b' must return a tuple"):
@@ -195,8 +193,8 @@ async def test_a_handler_of_the_wrong_shape_is_named(
             await conn.wait_closed()
 
 
-def test_a_hidden_coroutine_is_named() -> None:
-    """A plain function that returns a coroutine is told to be async, and no warning remains."""
+def test_a_returned_coroutine_names_the_handler() -> None:
+    """BadHookResult says to declare the handler with async def; the coroutine is closed."""
 
     async def waits(event: Any, state: Any) -> tuple[None, Any]:
         return None, state
@@ -207,8 +205,8 @@ def test_a_hidden_coroutine_is_named() -> None:
         EventSocket[None](bad).handle_receive('{"event":"a"}', None)
 
 
-async def test_what_a_handler_raises_comes_out(autojump_clock: MockClock) -> None:
-    """A mistake in a handler is no mistake of the peer."""
+async def test_exceptions_of_handlers_end_the_connection(autojump_clock: MockClock) -> None:
+    """The exception comes out of the block as it was raised."""
     broken = Router()
 
     @broken.on("a")
@@ -233,7 +231,7 @@ class Leave(msgspec.Struct, tag="room/leave", tag_field="event"):
 
 
 async def test_typed_events_in_messagepack(autojump_clock: MockClock) -> None:
-    """Handlers get Structs; what fits none of them is malformed."""
+    """Handlers get Structs; messages that match no type are malformed."""
     rooms = Router("room")
 
     @rooms.on("join")
@@ -262,7 +260,7 @@ async def test_typed_events_in_messagepack(autojump_clock: MockClock) -> None:
 
 
 def test_options_are_checked() -> None:
-    """Each at the call that brought it."""
+    """Invalid arguments raise InvalidOption in the constructor."""
     with pytest.raises(InvalidOption, match="router"):
         EventSocket("router")  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="key"):
@@ -273,7 +271,7 @@ def test_options_are_checked() -> None:
 
 
 @pytest.mark.parametrize("codec", [JSON, 3, object()])
-def test_a_codec_that_is_none_is_refused(codec: Any) -> None:
-    """At once: with the class in place of an object every message would seem malformed."""
+def test_an_invalid_codec_raises(codec: Any) -> None:
+    """InvalidOption, also for the class in place of an instance."""
     with pytest.raises(InvalidOption, match="codec must be an object with encode and decode"):
         EventSocket(codec=codec)

@@ -1,4 +1,4 @@
-"""Requests: each is settled once, by its answer, by time, or by the end of its link."""
+"""Requests: each ends once, by its answer, a timeout or the end of its link."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def answer(peer: MockPeer, request: dict[str, Any], **more: Any) -> None:
 async def test_each_request_gets_its_own_answer(
     autojump_clock: MockClock, socket: EventSocket[Any]
 ) -> None:
-    """In whatever order they come; events in between go to the router."""
+    """In any order of the answers; other events go to the router."""
     answers: dict[str, Any] = {}
     async with pair(socket) as (conn, peer, _), trio.open_nursery() as nursery:
 
@@ -77,8 +77,8 @@ async def test_each_request_gets_its_own_answer(
     assert not socket.requests
 
 
-async def test_no_answer_in_time(autojump_clock: MockClock, socket: EventSocket[Any]) -> None:
-    """RequestTimeout names the event; the late answer and a second one are plain events."""
+async def test_timeout(autojump_clock: MockClock, socket: EventSocket[Any]) -> None:
+    """RequestTimeout names the event; a late answer is an event."""
     async with pair(socket) as (conn, peer, _):
         began = trio.current_time()
         with pytest.raises(RequestTimeout, match="no answer to 'a' within 3 seconds") as caught:
@@ -96,7 +96,7 @@ async def test_no_answer_in_time(autojump_clock: MockClock, socket: EventSocket[
 async def test_a_second_answer_is_an_event(
     autojump_clock: MockClock, socket: EventSocket[Any]
 ) -> None:
-    """So is one with a ref that never was, or that is no text."""
+    """Like a message with an unknown ref, or a ref that is not a string."""
     async with pair(socket) as (conn, peer, _), trio.open_nursery() as nursery:
 
         async def ask() -> None:
@@ -114,10 +114,8 @@ async def test_a_second_answer_is_an_event(
         assert (await conn.receive())["n"] == 2
 
 
-async def test_a_cancelled_request_leaves_nothing(
-    autojump_clock: MockClock, socket: EventSocket[Any]
-) -> None:
-    """Whenever it is cancelled, while it sends or while it waits."""
+async def test_cancellation(autojump_clock: MockClock, socket: EventSocket[Any]) -> None:
+    """Cancelled while sending or waiting, a request leaves nothing behind."""
     async with pair(socket) as (conn, _, __):
         with trio.move_on_after(1):
             await socket.request("a", timeout=None)
@@ -132,7 +130,7 @@ async def test_a_cancelled_request_leaves_nothing(
 async def test_requests_end_with_their_link(
     autojump_clock: MockClock, socket: EventSocket[Any]
 ) -> None:
-    """RequestLost at once, with the reason; asked again over the next link, it is answered."""
+    """RequestLost with the reason; the next request goes over the next link."""
     backoff = Backoff(initial=1, jitter="none")
     async with (
         pair(socket, reconnect=backoff) as (_, peer, server),
@@ -159,7 +157,7 @@ async def test_requests_end_with_their_link(
 async def test_a_request_during_an_outage_survives_failed_attempts(
     autojump_clock: MockClock, socket: EventSocket[Any]
 ) -> None:
-    """It was not sent yet, so a refused handshake is not its end; time is."""
+    """It is not sent yet, so that a refused handshake does not end it."""
     backoff = Backoff(initial=1, multiplier=1, jitter="none")
     async with (
         pair(socket, reconnect=backoff) as (conn, peer, server),
@@ -187,7 +185,7 @@ async def test_a_request_during_an_outage_survives_failed_attempts(
 async def test_the_end_of_the_connection_ends_requests(
     autojump_clock: MockClock, socket: EventSocket[Any]
 ) -> None:
-    """Closed by us, closed by the peer, aborted: no request hangs, and later ones say so."""
+    """Whoever closes or aborts: waiting requests raise RequestLost, later ones ConnectionClosed."""
     for end in ("close", "peer", "abort"):
         async with pair(socket) as (conn, peer, _), trio.open_nursery() as nursery:
 
@@ -229,10 +227,10 @@ async def test_a_second_connection_is_refused(
         assert (await socket.request("a"))["status"] == "fine"
 
 
-async def test_requests_inside_handlers_are_refused(
+async def test_requests_inside_handlers_raise(
     autojump_clock: MockClock, socket: EventSocket[Any]
 ) -> None:
-    """They would wait for themselves: UsageError at once."""
+    """UsageError instead of waiting for themselves."""
     router = Router()
 
     @router.on("ask")
@@ -249,7 +247,7 @@ async def test_requests_inside_handlers_are_refused(
 
 
 async def test_arguments_are_checked(autojump_clock: MockClock, socket: EventSocket[Any]) -> None:
-    """Before anything is sent."""
+    """Invalid arguments raise InvalidOption before anything is sent."""
     async with pair(socket) as (conn, _, __):
         for event in ("", 3, None):
             with pytest.raises(InvalidOption, match="event"):
@@ -259,8 +257,8 @@ async def test_arguments_are_checked(autojump_clock: MockClock, socket: EventSoc
         assert conn.statistics().messages_sent == 0
 
 
-class SilentOverrides(EventSocket[int]):
-    """Overrides every hook that EventSocket relies on, without calling super()."""
+class PlainOverrides(EventSocket[int]):
+    """Overrides the hooks that EventSocket relies on, without calling super()."""
 
     def init_stream(self, info: Any) -> int:
         return 1
@@ -274,7 +272,12 @@ class SilentOverrides(EventSocket[int]):
     def terminate(self, reason: Any, state: int) -> None: ...
 
 
-class AsyncOverrides(SilentOverrides):
+class AsyncOverrides(EventSocket[int]):
+    """The same with async hooks."""
+
+    def init_stream(self, info: Any) -> int:
+        return 1
+
     async def handle_connect(self, info: Any, state: int) -> tuple[Any, int]:
         await trio.sleep(1)
         return None, state + 1
@@ -285,7 +288,7 @@ class AsyncOverrides(SilentOverrides):
     async def terminate(self, reason: Any, state: int) -> None: ...
 
 
-@pytest.mark.parametrize("kind", [SilentOverrides, AsyncOverrides])
+@pytest.mark.parametrize("kind", [PlainOverrides, AsyncOverrides])
 async def test_overridden_hooks_need_no_super(autojump_clock: MockClock, kind: Any) -> None:
     """Requests are answered and lost as usual, and the hooks still run."""
     socket = kind()
@@ -365,6 +368,6 @@ async def test_concurrent_requests_over_tcp(socket: EventSocket[Any]) -> None:
                 nursery.start_soon(ask)
 
 
-def test_a_close_code_is_not_encoded() -> None:
-    """Close passes the codec."""
+def test_close_is_not_encoded() -> None:
+    """A Close frame passes the codec unchanged."""
     assert EventSocket[None]().handle_send(Close(1001), None) == (Close(1001), None)

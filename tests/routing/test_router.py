@@ -1,4 +1,4 @@
-"""The router: which handler gets an event, and what is refused when handlers are defined."""
+"""Router: finding handlers, and errors in their definition."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def other(event: Any, state: Any) -> tuple[None, Any]:
     return None, state
 
 
-def test_the_most_exact_handler_gets_the_event() -> None:
-    """Exact before the nearest noun before the farther noun before the fallback."""
+def test_the_most_specific_handler_gets_the_event() -> None:
+    """Exact name, nearest noun, farther noun, fallback."""
     router = Router()
     for pattern in ("*", "a/*", "a/b/*", "a/b/c", "a", "x"):
         router.on(pattern)(functools.partial(handler, pattern))
@@ -40,12 +40,12 @@ def test_the_most_exact_handler_gets_the_event() -> None:
 
 
 def test_without_a_fallback_unknown_events_are_ignored() -> None:
-    """The state stays, nothing follows."""
+    """The state stays the same."""
     assert Router().find("no/such")({"event": "no/such"}, 7) == (None, 7)
 
 
 def test_nested_routers_have_short_names() -> None:
-    """A router for a noun names verbs; included, they are whole names, at any depth."""
+    """The nouns of including routers are prefixed, at any depth."""
     status = Router("status")
     status.on("games")(handler)
     players = Router("players")
@@ -65,7 +65,7 @@ def test_nested_routers_have_short_names() -> None:
 
 
 def test_a_nested_router_works_alone() -> None:
-    """No outer router, no connection."""
+    """Without an outer router or a connection."""
     core = Router("channels")
 
     @core.on("broadcast")
@@ -78,8 +78,8 @@ def test_a_nested_router_works_alone() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["a/b", "a/*", "*"])
-def test_two_handlers_for_one_event_are_refused(pattern: str) -> None:
-    """At the definition, naming the event and both; the first one stays."""
+def test_two_handlers_for_one_event_raise(pattern: str) -> None:
+    """The error names the event and both handlers; the first one stays."""
     router = Router()
     router.on(pattern)(handler)
     with pytest.raises(DuplicateHandler, match=r"'.+' has two handlers: handler and other"):
@@ -89,7 +89,7 @@ def test_two_handlers_for_one_event_are_refused(pattern: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["b", "*"])
 def test_an_included_router_may_not_overlap(pattern: str) -> None:
-    """Then nothing of it is taken over, and it may still be corrected."""
+    """Then none of its handlers is added, and it still takes handlers."""
     router = Router()
     router.on("a/b")(handler)
     router.on("a/*")(handler)
@@ -102,8 +102,8 @@ def test_an_included_router_may_not_overlap(pattern: str) -> None:
     nested.on("more")(handler)
 
 
-def test_a_router_in_use_is_complete() -> None:
-    """No handler may be defined where it would not be seen."""
+def test_a_router_in_use_takes_no_handlers() -> None:
+    """Neither after include() nor after freeze()."""
     nested, router = Router("a"), Router()
     router.include(nested)
     with pytest.raises(UsageError, match="included in"):
@@ -119,13 +119,13 @@ def test_a_router_in_use_is_complete() -> None:
 
 @pytest.mark.parametrize("name", ["", "/", "a/", "/a", "a//b", "*/a", "a*", "a/b*", "**", 3, None])
 def test_names_are_checked(name: Any) -> None:
-    """What is neither a name nor a pattern is refused with what is allowed."""
+    """The error lists the allowed forms."""
     with pytest.raises(InvalidOption, match=r"noun/"):
         Router().on(name)
 
 
-def test_nouns_handlers_and_routers_are_checked() -> None:
-    """Each at the call that brought it."""
+def test_arguments_are_checked() -> None:
+    """Invalid nouns, handlers and routers raise InvalidOption."""
     for noun in ("a/", "*", "a/*", 3):
         with pytest.raises(InvalidOption, match="noun"):
             Router(noun)  # type: ignore[arg-type]
@@ -161,7 +161,7 @@ PARTS = st.lists(st.sampled_from("abc"), min_size=1, max_size=4)
 
 @given(st.sets(st.tuples(PARTS.map("/".join), st.booleans()), max_size=12), PARTS.map("/".join))
 def test_find_agrees_with_the_definition(defined: set[tuple[str, bool]], name: str) -> None:
-    """Whatever is defined, in whatever order: the longest pattern that fits, exact ones first."""
+    """The longest matching pattern, exact names first, in any order of definition."""
     router = Router()
     patterns = {f"{noun}/*" if star else noun for noun, star in defined}
     for pattern in patterns:
@@ -175,8 +175,8 @@ def test_find_agrees_with_the_definition(defined: set[tuple[str, bool]], name: s
         assert found(None, 1) == (None, 1)
 
 
-def test_a_name_of_a_million_slashes_is_no_burden() -> None:
-    """The peer chooses the name; what it costs depends on the nouns that were defined."""
+def test_long_names_are_cheap() -> None:
+    """The cost depends on the patterns, not on the name that the peer chooses."""
     router = Router()
     router.on("a/b/*")(handler)
     router.fallback(other)

@@ -1,37 +1,50 @@
-"""``trioglock publish``: one message, or one a line, for those who listen to a channel."""
+"""``trioglock publish``: publish a message, or each line of standard input, on a channel."""
 
 from __future__ import annotations
 
+import json
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 import trio
 
-from ..errors import InvalidOption, InvalidURL
+from .._redact import printable, redact_text
+from ..client import connect
+from ..errors import (
+    BrokerError,
+    BrokerUnavailable,
+    ConnectError,
+    ConnectionClosed,
+    HandshakeRefused,
+    InvalidOption,
+    InvalidURL,
+)
 from ..options import DialOptions
+from ..pubsub import publish
 from ..transports import check_url
-from .console.errors import EndOfInput, UnreadableInput
+from .console import EndOfInput, UnreadableInput
 from .console.lines import Lines
-from .live import channel_problem, check_token
-from .outlets import NotPublished, Outlet, RedisOutlet, open_server_outlet
-from .settings import TOKEN_VARIABLE
+from .exits import words_of_end, words_of_failure
+from .live import PUBLISH, check_channel, check_token, is_loopback
+from .serve import TOKEN_VARIABLE
 from .values import seconds
 
 __all__ = ["command"]
 
 SERVER = "ws://127.0.0.1:8020"
-
-NAME = "trioglock"
+CLOSE_TIMEOUT = 2  # seconds
+MAX_REASON = 200  # characters of a server's message that are printed
 
 EPILOG = f"""
 \b
 Exit codes:
   0    published
-  1    not published: the line on standard error says why
-  2    the command line makes no sense
+  1    not published; the reason is printed to stderr
+  2    invalid arguments
   130  Ctrl-C
 
 \b
@@ -44,6 +57,14 @@ Examples:
 """
 
 
+Publisher: TypeAlias = Callable[[str, str], Awaitable[int | None]]
+"""Publishes on a channel a message, and returns the number of subscribers; None if unknown."""
+
+
+class NotPublished(Exception):
+    """A message was not published; the message of the error is one line without secrets."""
+
+
 @click.command("publish", short_help="Publish a message.", epilog=EPILOG)
 @click.argument("channel")
 @click.argument("message")
@@ -51,22 +72,28 @@ Examples:
     "--to",
     "url",
     metavar="URL",
-    help=f"A running 'trioglock serve' with a hub.  [default: {SERVER}]",
+    help=f"Address of a 'trioglock serve' with a hub.  [default: {SERVER}]",
 )
-@click.option("--redis", metavar="URL", help="Publish at Redis instead, where hubs listen.")
+@click.option("--redis", metavar="URL", help="Publish directly through the Redis of the hubs.")
 @click.option(
     "--name",
-    help="Of the hub; a server with another one refuses.  [default: any, or at Redis trioglock]",
+    metavar="NAME",
+    help="Name of the hub; a server whose hub has another name refuses the message.  "
+    "[default: any, with --redis trioglock]",
 )
 @click.option(
-    "--history", type=click.IntRange(1), help="With --redis: the --history of the servers."
+    "--history",
+    type=click.IntRange(1),
+    metavar="N",
+    help="With --redis: the --history of the servers.",
 )
 @click.option(
     "--publish-token",
     "token",
     metavar="TOKEN",
     envvar=TOKEN_VARIABLE,
-    help=f"What the server asks for. Better set {TOKEN_VARIABLE}, which other users cannot see.",
+    help=f"Token that the server requires. Prefer {TOKEN_VARIABLE}: other users can see a "
+    "command line.",
 )
 @click.option(
     "--timeout",
@@ -74,51 +101,9 @@ Examples:
     show_default=True,
     metavar="SECONDS",
     callback=seconds(),
-    help="For a connection, and for each answer.",
+    help="For connecting, and for each response.",
 )
-def command(channel: str, message: str, **given: Any) -> int:
-    """Publish MESSAGE on CHANNEL: whoever listens there gets it.
-
-    An empty CHANNEL is for everyone. With - for MESSAGE each line of standard input is a message.
-    """
-    _check(channel, message, **given)
-    try:
-        return trio.run(partial(_publish, channel, message, **given))
-    except NotPublished as error:
-        click.echo(f"trioglock publish: not published: {error}", err=True)
-        return 1
-    except (InvalidOption, InvalidURL) as error:
-        raise click.UsageError(str(error)) from None
-
-
-def _check(
-    channel: str,
-    message: str,
-    *,
-    url: str | None,
-    redis: str | None,
-    history: int | None,
-    token: str | None,
-    **_: Any,
-) -> None:
-    problem = channel_problem(channel)
-    if problem is not None:
-        raise click.UsageError(problem)
-    try:
-        message.encode()
-    except UnicodeEncodeError:
-        raise click.UsageError("a message is UTF-8") from None
-    if redis is not None and url is not None:
-        raise click.UsageError("--to and --redis exclude each other: give one of them")
-    if redis is None and history is not None:
-        raise click.UsageError("--history needs --redis: a server knows it itself")
-    try:
-        check_token(token)
-    except InvalidOption as error:
-        raise click.UsageError(str(error)) from None
-
-
-async def _publish(
+def command(
     channel: str,
     message: str,
     *,
@@ -129,43 +114,158 @@ async def _publish(
     token: str | None,
     timeout: float,
 ) -> int:
-    async with AsyncExitStack() as stack:
+    """Publish MESSAGE to the subscribers of CHANNEL.
+
+    With '' as CHANNEL, all subscribers receive the message. With - as MESSAGE, each line of
+    standard input is a message.
+    """
+    problem = check_channel(channel)
+    if problem is not None:
+        raise click.UsageError(problem)
+    if redis is not None and url is not None:
+        raise click.UsageError("--to and --redis exclude each other")
+    if redis is None and history is not None:
+        raise click.UsageError("--history needs --redis: a server knows its own history")
+    try:
+        message.encode()
+        check_token(token)
         if redis is not None:
-            outlet: Outlet = RedisOutlet(redis, name or NAME, history, timeout)
+            opening = _open_redis(redis, name=name or "trioglock", history=history, timeout=timeout)
         else:
-            url = url or SERVER
-            host = check_url(DialOptions(url=url))
-            outlet = await stack.enter_async_context(
-                open_server_outlet(url, host=host, hub=name, token=token, timeout=timeout)
-            )
+            opening = _open_server(url or SERVER, hub=name, token=token, timeout=timeout)
+        return trio.run(_publish, opening, channel, message)
+    except UnicodeEncodeError:
+        raise click.UsageError("a message must be valid UTF-8") from None
+    except (InvalidOption, InvalidURL) as error:
+        raise click.UsageError(str(error)) from None
+    except NotPublished as error:
+        click.echo(f"trioglock publish: not published: {error}", err=True)
+        return 1
+
+
+async def _publish(
+    opening: AbstractAsyncContextManager[Publisher], channel: str, message: str
+) -> int:
+    target = f"on {channel}" if channel else "to everyone"
+    async with opening as publisher:
         if message == "-":
-            await _publish_lines(outlet, channel)
+            count = await _publish_lines(publisher, channel)
+            click.echo(f"published {count:,} message{'s' * (count != 1)} {target}")
         else:
-            told = _told(await outlet.publish(channel, message))
-            click.echo(f"published {_where(channel)}{told}")
+            delivered = await publisher(channel, message)
+            click.echo(f"published {target}{_describe_delivery(delivered)}")
     return 0
 
 
-async def _publish_lines(outlet: Outlet, channel: str) -> None:
-    """Each line as it comes: the input may be one that never ends."""
-    lines, published = Lines(sys.stdin), 0
-    try:
-        while True:
-            await outlet.publish(channel, await lines.next())
-            published += 1
-    except EndOfInput:
-        messages = "message" if published == 1 else "messages"
-        click.echo(f"published {published:,} {messages} {_where(channel)}")
-    except (NotPublished, UnreadableInput) as error:
-        told = f"line {lines.number}: {error}" if isinstance(error, NotPublished) else str(error)
-        raise NotPublished(f"{told}; published before: {published:,}") from None
-
-
-def _where(channel: str) -> str:
-    return f"on {channel}" if channel else "to everyone"
-
-
-def _told(delivered: int | None) -> str:
+def _describe_delivery(delivered: int | None) -> str:
     if delivered is None:
         return ""
-    return f": {delivered:,} got it" if delivered else ": nobody listens"
+    count = f"{delivered:,}" if delivered else "no"
+    return f": {count} subscriber{'s' * (delivered != 1)}"
+
+
+async def _publish_lines(publisher: Publisher, channel: str) -> int:
+    """Publish each line of standard input when it arrives, and return how many there were."""
+    lines, count = Lines(sys.stdin), 0
+    try:
+        while True:
+            await publisher(channel, await lines.next())
+            count += 1
+    except EndOfInput:
+        return count
+    except (NotPublished, UnreadableInput) as error:
+        line = f"line {lines.number}: " if isinstance(error, NotPublished) else ""
+        raise NotPublished(f"{line}{error}; published before: {count:,}") from None
+
+
+@asynccontextmanager
+async def _open_redis(
+    url: str, *, name: str, history: int | None, timeout: float
+) -> AsyncIterator[Publisher]:
+    """Publish through Redis, which does not know the number of subscribers."""
+
+    async def publisher(channel: str, message: str) -> None:
+        job = partial(
+            publish, message, channel, name=name, url=url, history=history, timeout=timeout
+        )
+        try:
+            await trio.to_thread.run_sync(job, abandon_on_cancel=True)
+        except (BrokerUnavailable, BrokerError) as error:
+            raise NotPublished(printable(redact_text(str(error)))) from None
+
+    yield publisher
+
+
+@asynccontextmanager
+async def _open_server(
+    url: str, *, hub: str | None, token: str | None, timeout: float
+) -> AsyncIterator[Publisher]:
+    """Publish through a server; see :mod:`.live.publishing` for the messages.
+
+    Args:
+        url: of the server.
+        hub: required name of its hub; None for any.
+        token: sent to the server; None for none.
+        timeout: seconds for connecting, and for each response.
+
+    Raises:
+        NotPublished: the server could not be connected to, or does not publish.
+    """
+    host = check_url(DialOptions(url=url))
+    fields = {} if hub is None else {"hub": hub}
+    try:
+        async with connect(
+            url,
+            additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
+            subprotocols=[PUBLISH],
+            proxy=None if is_loopback(host) else True,
+            max_redirects=0,
+            open_timeout=timeout,
+            close_timeout=CLOSE_TIMEOUT,
+        ) as connection:
+
+            async def publisher(channel: str, message: str) -> int | None:
+                request = {"channel": channel, "data": message, **fields}
+                try:
+                    with trio.fail_after(timeout):
+                        await connection.send(json.dumps(request, ensure_ascii=False))
+                        return _parse_response(await connection.receive())
+                except trio.TooSlowError:
+                    raise NotPublished(f"no response within {timeout:g} seconds") from None
+                except ConnectionClosed as error:
+                    raise NotPublished(printable(words_of_end(error))) from None
+
+            if connection.subprotocol != PUBLISH:
+                raise NotPublished(
+                    "the server does not support publishing: is it 'trioglock serve' with a hub?"
+                )
+            yield publisher
+    except HandshakeRefused as error:
+        raise NotPublished(_describe_refusal(error)) from None
+    except ConnectError as error:
+        raise NotPublished(printable(words_of_failure(error))) from None
+    except ConnectionClosed as error:
+        raise NotPublished(printable(words_of_end(error))) from None
+
+
+def _parse_response(frame: Any) -> int | None:
+    """The number of subscribers, if the message was published."""
+    try:
+        response = json.loads(frame)
+    except (ValueError, RecursionError):
+        response = None
+    if not isinstance(response, dict):
+        raise NotPublished("the response of the server is not from trioglock")
+    if response.get("published") is not True:
+        reason = str(response.get("error", "the server gave no reason"))
+        raise NotPublished(printable(reason[:MAX_REASON]))
+    delivered = response.get("delivered")
+    return delivered if isinstance(delivered, int) else None
+
+
+def _describe_refusal(error: HandshakeRefused) -> str:
+    """The text of the response, unless it is a page."""
+    text = error.body.decode(errors="replace").strip()
+    if not text or not error.headers.get("Content-Type", "").startswith("text/plain"):
+        return printable(words_of_failure(error))
+    return f"{printable(text[:MAX_REASON])} ({error.status})"

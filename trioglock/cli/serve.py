@@ -1,34 +1,46 @@
-"""``trioglock serve``: a hub, or a target of one's own, from a shell."""
+"""``trioglock serve``: serve a hub, or a target of your own, from a shell."""
 
 from __future__ import annotations
 
 import errno
+import importlib
+import json
+import os
+import signal
 import sys
+import traceback
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
 import trio
 
+from .._scope import open_scope
 from ..errors import InvalidOption, TrioglockError
-from .serving import serve_one
-from .settings import TOKEN_VARIABLE, Settings
-from .targets import check_target
+from ..pubsub import Hub, RedisBroker
+from ..server import ServeOptions, Server, serve
+from .echo import Echo
+from .live import AccessRules, Endpoints, check_token, is_wildcard
 from .values import seconds
-from .workers import Workers
+from .workers import end_line, run_workers
 
-__all__ = ["command"]
+__all__ = ["Settings", "command", "open_server"]
+
+TOKEN_VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"  # noqa: S105 - the name of a variable
 
 EPILOG = """
 \b
 Signals:
-  SIGTERM, Ctrl-C  drain and end
-  SIGHUP           start the worker processes anew, one after the other
+  SIGTERM, Ctrl-C  stop accepting connections, drain, and exit
+  SIGHUP           replace the worker processes one after the other
 
 \b
 Exit codes:
-  0  ended by a signal, in good order
-  1  it cannot serve: the line on standard error says why
-  2  the command line makes no sense
+  0  stopped by a signal
+  1  could not serve; the reason is printed to stderr
+  2  invalid arguments
 
 \b
 Examples:
@@ -37,6 +49,63 @@ Examples:
   trioglock serve myproject.live:hub --host 0.0.0.0
   trioglock serve echo
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The options of the command, and what a worker process gets in addition.
+
+    Args:
+        ready_fd: file descriptor to which a worker writes when it serves; None if this process is
+            not a worker.
+
+    Raises:
+        InvalidOption: the options exclude each other.
+    """
+
+    target: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8020
+    workers: int = 1
+    redis: str | None = field(default=None, repr=False)
+    name: str = "trioglock"
+    history: int | None = None
+    drain: float = 30
+    page: bool | None = None
+    page_hosts: Sequence[str] = ()
+    publish_token: str | None = field(default=None, repr=False)
+    ready_fd: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise InvalidOption(f"--workers must be at least 1, not {self.workers}")
+        if self.target is not None and (self.redis or self.history):
+            raise InvalidOption(
+                "--redis and --history configure a new Hub: pass them to your target instead"
+            )
+        if self.workers > 1 and self.target is None and not self.redis:
+            raise InvalidOption("a Hub in several workers needs --redis to connect them")
+        if self.history and not self.redis:
+            raise InvalidOption("--history needs --redis")
+        if self.target is None:
+            self.make_hub()
+        elif self.target != "echo" and not all(self.target.partition(":")):
+            raise InvalidOption(f"TARGET must be echo or module:name, not {self.target}")
+        check_token(self.publish_token)
+
+    @property
+    def is_worker(self) -> bool:
+        return self.ready_fd is not None
+
+    @property
+    def access_rules(self) -> AccessRules:
+        return AccessRules(
+            self.host, token=self.publish_token, page=self.page, page_hosts=self.page_hosts
+        )
+
+    def make_hub(self) -> Hub:
+        broker = RedisBroker(self.redis, history=self.history) if self.redis else None
+        return Hub(self.name, broker)
 
 
 @click.command("serve", short_help="Serve a hub or a target.", epilog=EPILOG)
@@ -50,22 +119,28 @@ Examples:
     default=8020,
     show_default=True,
     metavar="N",
-    help="0 for a free one.",
+    help="Port to listen on; 0 for a free one.",
 )
-@click.option("--workers", type=int, default=1, show_default=True, metavar="N", help="Processes.")
-@click.option("--redis", metavar="URL", help="Where hubs meet, such as redis://localhost:6379.")
+@click.option(
+    "--workers", type=int, default=1, show_default=True, metavar="N", help="Number of processes."
+)
+@click.option(
+    "--redis",
+    metavar="URL",
+    help="Redis server that connects hubs, such as redis://localhost:6379.",
+)
 @click.option(
     "--name",
     default="trioglock",
     show_default=True,
     metavar="NAME",
-    help="Of the new Hub: those of one name meet in Redis. The default is that of sock-drawer.",
+    help="Name of the new Hub. Hubs with the same name are connected by Redis.",
 )
 @click.option(
     "--history",
     type=click.IntRange(1),
     metavar="N",
-    help="Messages that Redis keeps for the new Hub.",
+    help="Number of messages that Redis keeps for the new Hub.",
 )
 @click.option(
     "--drain",
@@ -73,57 +148,164 @@ Examples:
     show_default=True,
     metavar="SECONDS",
     callback=seconds(),
-    help="Seconds that connections have to end at shutdown.",
+    help="Time for connections to end at shutdown.",
 )
 @click.option(
     "--page/--no-page",
     default=None,
-    help="Whether a hub shows its traffic on a page at /. By default it does on a loopback "
-    "address; elsewhere everyone who can reach the port could see all of it.",
+    help="Show the traffic of a hub on a page at /. The default is to show it on a loopback "
+    "address only: everyone who can reach the port can see all messages.",
 )
 @click.option(
     "--page-host",
     "page_hosts",
     multiple=True,
     metavar="NAME",
-    help="A name by which browsers reach the page, such as that of a proxy; may be repeated.",
+    help="Additional host name of the page, such as that of a proxy. Can be repeated.",
 )
 @click.option(
     "--publish-token",
     metavar="TOKEN",
     envvar=TOKEN_VARIABLE,
-    help=f"What 'trioglock publish' has to show. Better set {TOKEN_VARIABLE}, which other users "
-    "cannot see. Without a token only a loopback address takes publications.",
+    help="Token that 'trioglock publish' has to send. Without a token, publishing is possible on "
+    f"a loopback address only. Prefer {TOKEN_VARIABLE}: other users can see a command line.",
 )
-@click.option("--ready-fd", type=int, hidden=True)
-def command(**given: Any) -> int:
-    """Serve a hub: a browser listens to the channel that its path names, and gets what is
-    published there.
+@click.option("--worker", is_flag=True, hidden=True)
+def command(*, worker: bool, **options: Any) -> int:
+    """Serve a hub: browsers subscribe to the channel in the path of their URL.
 
-    Or serve TARGET, written module:name: a Hub, a Socket class, a function that makes one, or a
-    handler; 'echo' sends back what it gets. The page at / of a hub shows what is published on any
-    channel as it happens.
-    """  # noqa: D205 - click makes a paragraph of the first lines
+    TARGET is module:name of a Hub, a Socket class, a function that returns a Socket, or an async
+    handler. 'echo' is an echo server. Without TARGET, the command serves a new Hub. A hub has a
+    page at / that shows the messages of all channels live.
+    """
     try:
-        settings = Settings(**given)
-        check_target(settings)
+        if worker:  # started by run_workers(), which writes the settings to standard input
+            line = sys.stdin.buffer.readline()
+            if not line:
+                return 1
+            options = json.loads(line)
+        settings = Settings(**options)
     except InvalidOption as error:
         raise click.UsageError(str(error)) from None
     try:
         if settings.workers > 1 and not settings.is_worker:
-            return trio.run(Workers(settings).run)
-        trio.run(serve_one, settings)
+            return trio.run(run_workers, settings, lambda port: _announce(settings, port))
+        trio.run(_serve_until_signal, settings)
     except TrioglockError as error:
         print(f"trioglock serve: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"trioglock serve: {_no_socket(settings, error)}", file=sys.stderr)
+        reason = error.strerror or str(error)
+        hint = "; --port 0 selects a free port" if error.errno == errno.EADDRINUSE else ""
+        address = f"{settings.host}:{settings.port}"
+        print(f"trioglock serve: cannot listen on {address}: {reason}{hint}", file=sys.stderr)
         return 1
     return 0
 
 
-def _no_socket(settings: Settings, error: OSError) -> str:
-    """Why it cannot listen, and what helps."""
-    words = error.strerror or str(error)
-    hint = "; --port 0 takes a free one" if error.errno == errno.EADDRINUSE else ""
-    return f"cannot listen on {settings.host}:{settings.port}: {words}{hint}"
+@asynccontextmanager
+async def open_server(settings: Settings) -> AsyncIterator[Server]:
+    """Serve the target of these settings.
+
+    Raises:
+        InvalidOption: the target cannot be imported, or has no page.
+        OSError: the server cannot listen.
+    """
+    target = settings.make_hub() if settings.target is None else _import_target(settings.target)
+    options: ServeOptions = {
+        "reuse_port": settings.is_worker,
+        "shutdown_timeout": settings.drain,
+    }
+    if not isinstance(target, Hub):
+        if settings.page:
+            raise InvalidOption(f"--page needs a Hub, and {settings.target} is not a Hub")
+        async with serve(target, settings.host, settings.port, **options) as server:
+            yield server
+        return
+    async with target as hub:
+        # A Hub of your own may have subscribers in other processes.
+        counts = settings.target is None and settings.redis is None
+        endpoints = Endpoints(
+            hub, settings.access_rules, is_worker=settings.is_worker, counts=counts
+        )
+        options["process_request"] = endpoints.process_request
+        options["select_subprotocol"] = endpoints.select_subprotocol
+        async with serve(
+            endpoints.make_socket, settings.host, settings.port, **options
+        ) as endpoints.server:
+            yield endpoints.server
+
+
+def _import_target(target: str) -> Any:
+    if target == "echo":
+        return Echo
+    module, _, name = target.partition(":")
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path contains str
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise InvalidOption(f"cannot import {target}: {error}") from error
+    except AttributeError as error:
+        if error.obj is sys.modules.get(module):
+            raise InvalidOption(f"{module} has no attribute {name}") from None
+        raise InvalidOption(_describe_import_error(target, error)) from error
+    except Exception as error:
+        raise InvalidOption(_describe_import_error(target, error)) from error
+
+
+def _describe_import_error(target: str, error: Exception) -> str:
+    """The error that a module raised, and its line in that module."""
+    if isinstance(error, SyntaxError):
+        reason, file, line = error.msg, error.filename, error.lineno
+    else:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        reason, file, line = f"{type(error).__name__}: {error}", last.filename, last.lineno
+    return f"cannot import {target}: {reason} ({file}, line {line})"
+
+
+async def _serve_until_signal(settings: Settings) -> None:
+    """Serve until SIGTERM, SIGHUP, Ctrl-C, or the end of the process that started this worker."""
+    numbers = {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    with trio.open_signal_receiver(*numbers) as signals:
+        async with open_server(settings) as server, open_scope() as tasks:
+            tasks.start_soon(_close_on_signal, server, signals)
+            if settings.ready_fd is not None:
+                tasks.start_soon(_close_with_parent, server)
+                os.write(settings.ready_fd, b"1")
+                os.close(settings.ready_fd)
+            else:
+                assert server.port is not None
+                _announce(settings, server.port)
+            await server.wait_closed()
+
+
+async def _close_on_signal(server: Server, signals: AsyncIterator[int]) -> None:
+    async for number in signals:
+        if number == signal.SIGINT:
+            end_line()
+        server.close(1001, "going away")
+
+
+async def _close_with_parent(server: Server) -> None:
+    """Close when standard input ends: the process that started this worker is gone."""
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
+        while await stdin.receive_some():
+            pass
+    server.close(1001, "going away")
+
+
+def _announce(settings: Settings, port: int) -> None:
+    """Print the address of the server."""
+    host = "127.0.0.1" if is_wildcard(settings.host) else settings.host
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    is_terminal = sys.stdout.isatty()
+    if is_terminal and settings.target == "echo":
+        print(f"echo server at ws://{address}/")
+    else:
+        print(f"serving on {settings.host}:{port}", flush=True)
+    if settings.target is None and settings.access_rules.has_page:
+        print(f"live page: http://{address}/", flush=True)
+    elif settings.target is None and settings.page is None:
+        print(f"no live page: {settings.host} is not a loopback address, see --page", flush=True)
+    if is_terminal:
+        print("Press Ctrl-C to stop.", flush=True)

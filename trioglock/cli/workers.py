@@ -1,203 +1,216 @@
-"""Workers: several processes that share one port, started, watched and replaced."""
+"""Worker processes of ``trioglock serve``, which share one port."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import trio
 
 from ..backoff import Backoff
 from ..errors import InvalidOption
-from .serving import announce, end_line
-from .settings import Settings
 
-__all__ = ["Workers"]
+if TYPE_CHECKING:
+    from .serve import Settings
 
-SECONDS_TO_START = 30
-SECONDS_TO_DIE = 5
-"""Beyond the time that connections have to end."""
+__all__ = ["end_line", "run_workers"]
+
+START_TIMEOUT = 30
+KILL_TIMEOUT = 5
+"""Seconds after ``--drain`` until a worker is killed."""
 
 BACKOFF = Backoff(initial=0.5, maximum=30, max_attempts=None, stable_after=10)
 
 
 class WorkerFailed(InvalidOption):
-    """A worker ended, or did nothing, before it served."""
+    """A worker could not start."""
 
 
-class Place:
-    """One of the workers: a process, and the one that follows it."""
+@dataclass(slots=True)
+class Worker:
+    """One of the workers: a process that is replaced when it fails, or by SIGHUP."""
 
-    def __init__(self, number: int) -> None:
-        self.number: int = number
-        self.process: trio.Process | None = None
-        self.changing: trio.Lock = trio.Lock()
-        """Held by whoever puts another process here."""
+    number: int
+    process: trio.Process
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    """Held while the process is being replaced."""
 
 
-class Workers:
-    """Starts the processes, starts those again that fail, and ends them.
+async def run_workers(settings: Settings, announce: Callable[[int], None]) -> int:
+    """Run worker processes until SIGTERM or Ctrl-C.
 
-    Each is a process ``trioglock serve`` that listens on the same port (SO_REUSEPORT), so the
-    system shares out the connections. Its standard input is a pipe from here: when this process
-    is gone, however it went, it drains and ends.
+    Each is a process ``trioglock serve`` that listens on the same port (SO_REUSEPORT), so that the
+    system distributes the connections. It reads its settings from standard input, a pipe. When
+    this process ends in any way, so does the pipe, and the worker drains and exits.
 
     Args:
         settings: of the command.
+        announce: called with the port when all workers serve.
+
+    Returns:
+        The exit code.
 
     Raises:
-        InvalidOption: this system cannot do it.
+        InvalidOption: the system does not support workers.
     """
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise InvalidOption("--workers needs a system with SO_REUSEPORT")
+    with (
+        _reserve_port(settings) as port,
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
+    ):
+        workers = Workers(replace(settings, port=port))
+        return await workers.run(signals, lambda: announce(port))
+
+
+@contextmanager
+def _reserve_port(settings: Settings) -> Iterator[int]:
+    """Bind the port, so that no other program takes it while no worker listens."""
+    family = socket.getaddrinfo(settings.host, 0, type=socket.SOCK_STREAM)[0][0]
+    with socket.socket(family) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((settings.host, settings.port))
+        yield bound.getsockname()[1]
+
+
+class Workers:
+    """Starts the workers, restarts those that fail, replaces and stops them."""
 
     def __init__(self, settings: Settings) -> None:
-        if not hasattr(socket, "SO_REUSEPORT"):
-            raise InvalidOption("--workers needs a system with SO_REUSEPORT")
         self._settings = settings
-        self._places = [Place(number) for number in range(1, settings.workers + 1)]
-        self._port = 0
-        self._renewals = 0
-        self._leaving: set[trio.Process] = set()
+        self._workers: list[Worker] = []
+        self._draining: set[trio.Process] = set()
 
-    async def run(self) -> int:
-        """Serve until SIGTERM or Ctrl-C; the exit code."""
-        with (
-            self._held_port() as self._port,
-            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
-        ):
-            async with trio.open_nursery() as nursery:
-                try:
-                    for place in self._places:
-                        place.process = await self._start()
-                except WorkerFailed as error:
-                    print(f"trioglock serve: {error}", file=sys.stderr)
-                    await self._stop_all()
-                    return 1
-                announce(self._settings, self._port)
-                for place in self._places:
-                    nursery.start_soon(self._watch, place)
-                async for number in signals:
-                    if number == signal.SIGINT:
-                        end_line()
-                    if number != signal.SIGHUP:
-                        break
-                    self._renewals += 1
-                    if self._renewals == 1:
-                        nursery.start_soon(self._renew)
-                nursery.cancel_scope.cancel()
+    async def run(self, signals: AsyncIterator[int], announce: Callable[[], None]) -> int:
+        # With room for one: a request during a replacement leads to another replacement.
+        send_request, requests = trio.open_memory_channel[None](1)
+        try:
+            for number in range(1, self._settings.workers + 1):
+                self._workers.append(Worker(number, await self._start()))
+        except WorkerFailed as error:
+            print(f"trioglock serve: {error}", file=sys.stderr)
             await self._stop_all()
+            return 1
+        announce()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._replace_on_request, requests)
+            for worker in self._workers:
+                nursery.start_soon(self._supervise, worker)
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    with suppress(trio.WouldBlock):
+                        send_request.send_nowait(None)
+                    continue
+                if number == signal.SIGINT:
+                    end_line()
+                nursery.cancel_scope.cancel()
+                break
+        await self._stop_all()
         return 0
 
-    @contextmanager
-    def _held_port(self) -> Iterator[int]:
-        """Hold the port, so that it is ours also while no worker listens."""
-        family = socket.getaddrinfo(self._settings.host, 0, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family) as held:
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind((self._settings.host, self._settings.port))
-            yield held.getsockname()[1]
-
     async def _start(self) -> trio.Process:
-        """A new process, once it serves.
+        """Start a process and wait until it serves.
 
         Raises:
             WorkerFailed: it does not.
         """
-        ready, tell = os.pipe()
-        arguments = self._settings.to_arguments(self._port, tell)
+        ready, ready_fd = os.pipe()
+        settings = json.dumps(asdict(replace(self._settings, ready_fd=ready_fd)))
         try:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "trioglock", *arguments],
+                [sys.executable, "-m", "trioglock", "serve", "--worker"],
                 stdin=subprocess.PIPE,
-                pass_fds=[tell],
-                env=os.environ | self._settings.to_environment(),
+                pass_fds=[ready_fd],
             )
         except BaseException as error:
             os.close(ready)
             if isinstance(error, OSError):
-                raise WorkerFailed(f"no process could be started: {error}") from error
+                raise WorkerFailed(f"cannot start a worker process: {error}") from error
             raise
         finally:
-            os.close(tell)
-        served = False
+            os.close(ready_fd)
+        is_ready = False
         try:
             async with trio.lowlevel.FdStream(ready) as pipe:
-                with trio.move_on_after(SECONDS_TO_START):
-                    served = bool(await pipe.receive_some())
+                with trio.move_on_after(START_TIMEOUT), suppress(trio.BrokenResourceError):
+                    assert process.stdin is not None
+                    await process.stdin.send_all(f"{settings}\n".encode())
+                    is_ready = bool(await pipe.receive_some())
         finally:
-            if not served:
+            if not is_ready:
                 with trio.CancelScope(shield=True):
                     process.kill()
                     await self._stop(process)
-        if not served:
-            raise WorkerFailed(f"a worker did not serve; its exit code: {process.returncode}")
+        if not is_ready:
+            raise WorkerFailed(f"a worker could not start, its exit code is {process.returncode}")
         return process
 
-    async def _watch(self, place: Place) -> None:
-        """Start a worker again whenever it ends by itself."""
+    async def _supervise(self, worker: Worker) -> None:
+        """Restart a worker whenever its process ends by itself."""
         delays = BACKOFF.delays()
         while True:
-            process, began = place.process, trio.current_time()
-            assert process is not None
+            process, started = worker.process, trio.current_time()
             code = await process.wait()
-            if trio.current_time() - began >= BACKOFF.stable_after:
+            if trio.current_time() - started >= BACKOFF.stable_after:
                 delays = BACKOFF.delays()
-            async with place.changing:
-                if place.process is process:
-                    print(f"worker {place.number} ended: {code}", file=sys.stderr)
-                    await self._start_again(place, delays)
+            async with worker.lock:
+                if worker.process is process:
+                    print(f"worker {worker.number} exited with code {code}", file=sys.stderr)
+                    await self._stop(process)
+                    await self._restart(worker, delays)
 
-    async def _start_again(self, place: Place, delays: Iterator[float]) -> None:
+    async def _restart(self, worker: Worker, delays: Iterator[float]) -> None:
         while True:
             await trio.sleep(next(delays, BACKOFF.maximum))
             try:
-                place.process = await self._start()
+                worker.process = await self._start()
             except WorkerFailed as error:
-                print(f"worker {place.number}: {error}", file=sys.stderr)
+                print(f"worker {worker.number}: {error}", file=sys.stderr)
             else:
                 return
 
-    async def _renew(self) -> None:
-        """Replace all; and once more, if that was asked for when some were new already."""
-        while self._renewals:
-            self._renewals = 1
-            await self._renew_all()
-            self._renewals -= 1
-
-    async def _renew_all(self) -> None:
+    async def _replace_on_request(self, requests: trio.MemoryReceiveChannel[None]) -> None:
         """Replace one worker after the other: the new one serves before the old one drains."""
-        try:
-            for place in self._places:
-                async with place.changing:
-                    new = await self._start()
-                    old, place.process = place.process, new
-                assert old is not None
-                self._leaving.add(old)
-                await self._stop(old)
-                self._leaving.discard(old)
-            print("all workers are new", flush=True)
-        except WorkerFailed as error:
-            print(f"the old workers stay: {error}", file=sys.stderr)
+        async for _ in requests:
+            try:
+                for worker in self._workers:
+                    async with worker.lock:
+                        old, worker.process = worker.process, await self._start()
+                        self._draining.add(old)
+                    await self._stop(old)
+                    self._draining.discard(old)
+                print("all workers replaced", flush=True)
+            except WorkerFailed as error:
+                print(f"keeping the old workers: {error}", file=sys.stderr)
 
     async def _stop_all(self) -> None:
         async with trio.open_nursery() as nursery:
-            for process in (*self._leaving, *(place.process for place in self._places)):
-                if process is not None:
-                    nursery.start_soon(self._stop, process)
+            for process in (*self._draining, *(worker.process for worker in self._workers)):
+                nursery.start_soon(self._stop, process)
 
     async def _stop(self, process: trio.Process) -> None:
         """Let a worker drain, and kill it if that takes too long."""
         if process.returncode is None:
             process.terminate()
-            with trio.move_on_after(self._settings.drain + SECONDS_TO_DIE):
+            with trio.move_on_after(self._settings.drain + KILL_TIMEOUT):
                 await process.wait()
         if process.returncode is None:
             process.kill()
             await process.wait()
         assert process.stdin is not None
         await process.stdin.aclose()
+
+
+def end_line() -> None:
+    """Start a new line after the ``^C`` that a terminal shows."""
+    if sys.stdout.isatty():
+        print(flush=True)

@@ -52,6 +52,9 @@ class MessageQueue:
         self._events.append(event)
         return True
 
+    def _count_drop(self) -> None:
+        self.dropped += 1
+
     def pop(self) -> Event:
         """Remove and return the oldest event; there must be one."""
         return self._events.popleft()
@@ -76,9 +79,9 @@ class LatestQueue(MessageQueue):
     def push(self, event: Event) -> bool:
         channel = event.channel if isinstance(event, Message) else None
         if channel in self._latest:
-            self.dropped += 1
+            self._count_drop()
         elif len(self._latest) >= self.limit:
-            self.dropped += 1
+            self._count_drop()
             self._latest.popitem(last=False)
         self._latest[channel] = event
         return True

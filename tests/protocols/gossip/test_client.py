@@ -1,4 +1,4 @@
-"""What takes time: restarts, losses, heartbeats, the periodic status, calls without an answer."""
+"""The client over time: outages, restarts, heartbeats, refreshes, timeouts and callbacks."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ async def after(seconds: float) -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
-# Losses.
+# Reconnecting.
 
 
-async def test_back_after_fifteen_seconds(
+async def test_default_backoff(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """By default; longer while it does not help, at most two minutes, and for ever."""
+    """15 seconds after a loss, doubled up to two minutes, without a last attempt."""
     async with open_client(server, recorder, reconnect=True):
         await recorder.expect("authenticated")
         server.server.reject(503, times=6)
@@ -52,10 +52,10 @@ async def test_back_after_fifteen_seconds(
         assert waited == pytest.approx([0, 15, 45, 105, 225, 345, 465, 585], abs=0.1)
 
 
-async def test_back_after_the_downtime(
+async def test_reconnect_after_a_restart(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """A restart says how long; the next loss is an ordinary one again."""
+    """After the announced downtime; the next loss has the usual delay again."""
     async with open_client(server, recorder, reconnect=True):
         await recorder.expect("authenticated")
         began = trio.current_time()
@@ -70,14 +70,14 @@ async def test_back_after_the_downtime(
 
 
 @pytest.mark.parametrize(("downtime", "waited"), [(-5, 0), (1e12, 86_400), (0, 0)])
-async def test_a_downtime_is_bounded(
+async def test_the_downtime_is_limited(
     autojump_clock: MockClock,
     downtime: float,
     waited: float,
     server: MockGossipServer,
     recorder: Recorder,
 ) -> None:
-    """Never in the past, and a day at the most."""
+    """From 0 seconds to one day."""
     async with open_client(server, recorder, reconnect=True):
         await recorder.expect("authenticated")
         began = trio.current_time()
@@ -86,10 +86,10 @@ async def test_a_downtime_is_bounded(
         assert trio.current_time() - began == pytest.approx(waited, abs=0.1)
 
 
-async def test_without_reconnect_the_loss_comes_out(
+async def test_a_loss_without_reconnect(
     autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
-    """Of the block, though the body waits for something else; a restart does not help."""
+    """Comes out of the block, also after a restart."""
     with pytest.raises(ConnectionClosed) as caught:
         async with open_client(server, reconnect=False):
             await server.restart(5)
@@ -97,29 +97,29 @@ async def test_without_reconnect_the_loss_comes_out(
     assert isinstance(caught.value.cause, RemoteClose)
 
 
-async def test_giving_up_comes_out(autojump_clock: MockClock, server: MockGossipServer) -> None:
+async def test_reconnect_failed(autojump_clock: MockClock, server: MockGossipServer) -> None:
     """ReconnectFailed with every attempt, on entering the block."""
     server.server.reject(503, times=3)
     with pytest.raises(ReconnectFailed) as caught:
         async with open_client(server, reconnect=Backoff(max_attempts=3)):
-            raise AssertionError("it was let in")
+            raise AssertionError("the block was entered")
     assert len(caught.value.attempts) == 3
 
 
-async def test_a_final_refusal_comes_out(
+async def test_a_final_handshake_response(
     autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
-    """No such page: nothing to wait for."""
+    """A 404 is not retried."""
     server.server.reject(404)
     with pytest.raises(HandshakeRefused):
         async with open_client(server):
-            raise AssertionError("it was let in")
+            raise AssertionError("the block was entered")
 
 
 async def test_a_server_that_never_answers_authenticate(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """It is left for another link after ten seconds; without reconnect the block ends."""
+    """The link is replaced after ten seconds; without reconnect RequestTimeout ends the block."""
     server.ignore("authenticate")
     async with open_client(server, recorder) as client:
         assert client.status is gossip.ClientStatus.ONLINE
@@ -128,7 +128,7 @@ async def test_a_server_that_never_answers_authenticate(
     server.ignore("authenticate")
     with pytest.raises(RequestTimeout, match="authenticate"):
         async with open_client(server, reconnect=False):
-            raise AssertionError("it was let in")
+            raise AssertionError("the block was entered")
 
 
 # Heartbeats.
@@ -137,7 +137,7 @@ async def test_a_server_that_never_answers_authenticate(
 async def test_an_hour_of_heartbeats(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """Each is answered, so the link lasts, though a callback sleeps all the time."""
+    """All are answered while a callback sleeps."""
 
     class Slow(Recorder):
         async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
@@ -151,13 +151,13 @@ async def test_an_hour_of_heartbeats(
         assert len(server.server.peers) == 1
 
 
-# The lists.
+# The caches.
 
 
-async def test_the_status_is_asked_for_every_minute(
+async def test_the_status_is_requested_every_minute(
     autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
-    """What was missed in between is put right: new games, players, and those that went."""
+    """It adds and removes games and players whose events were missed."""
     server.games = {"A": MockGossipGame(name="A", players=["a"]), "B": MockGossipGame(name="B")}
     async with open_client(server) as client:
         await after(1)
@@ -174,10 +174,8 @@ async def test_the_status_is_asked_for_every_minute(
         assert sorted(client.games()) == ["A", "C"]
 
 
-async def test_the_interval_can_be_chosen(
-    autojump_clock: MockClock, server: MockGossipServer
-) -> None:
-    """refresh_interval, in seconds."""
+async def test_refresh_interval(autojump_clock: MockClock, server: MockGossipServer) -> None:
+    """In seconds."""
     async with open_client(server, refresh_interval=600):
         await after(1205)
         asked = [one for one in server.received if one["event"] == "games/status"]
@@ -190,7 +188,7 @@ async def test_the_interval_can_be_chosen(
 async def test_calls_during_an_outage(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """Some are remembered, some tell what is known, all others raise Offline at once."""
+    """Some are remembered, some return what is known, all others raise Offline."""
     server.games["A"] = MockGossipGame(name="A", players=["a"])
     async with open_client(server, recorder, reconnect=True) as client:
         await recorder.expect("players")
@@ -233,7 +231,7 @@ async def test_calls_during_an_outage(
 async def test_calls_before_the_first_link(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """With wait=False the block is entered at once, and works offline in the same way."""
+    """With wait=False the block is entered immediately; calls work as during an outage."""
     server.server.reject(503)
     async with open_client(server, recorder, reconnect=True, wait=False) as client:
         assert (trio.current_time(), client.status) == (0, gossip.ClientStatus.OFFLINE)
@@ -250,7 +248,7 @@ async def test_calls_before_the_first_link(
         pass  # left before anything happened
 
 
-async def test_wait_false_raises_what_is_final(
+async def test_wait_false_with_wrong_credentials(
     autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
     """The body is cancelled, and AuthenticationFailed comes out."""
@@ -262,7 +260,7 @@ async def test_wait_false_raises_what_is_final(
 async def test_requests_end_with_the_link(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """Offline at once, and not after the time-out."""
+    """Offline immediately, without waiting for the timeout."""
     async with (
         open_client(server, recorder, reconnect=True) as client,
         trio.open_nursery() as nursery,
@@ -279,13 +277,13 @@ async def test_requests_end_with_the_link(
         assert trio.current_time() < 1
 
 
-# Answers that are late, double, unknown, malformed.
+# Answers.
 
 
-async def test_no_answer_in_time(
+async def test_timeout(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """RequestTimeout after ``timeout``; the answer that comes later does no harm."""
+    """RequestTimeout; a late answer updates the cache and resolves nothing."""
     async with open_client(server, recorder) as client:
         await after(1)
         server.ignore("games/status")
@@ -309,7 +307,7 @@ async def test_no_answer_in_time(
 async def test_answers_find_their_requests(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """Fifty at once, answered backwards, each twice, with strangers in between."""
+    """Fifty at a time, answered in reverse, each twice, among answers to unknown refs."""
     results: dict[str, str] = {}
     async with open_client(server, recorder, refresh_interval=1e6) as client:
         await server.expect("games/status")
@@ -342,7 +340,7 @@ async def test_answers_find_their_requests(
 async def test_malformed_answers_fail_their_request(
     autojump_clock: MockClock, payload: Any, server: MockGossipServer
 ) -> None:
-    """At once, with what was wrong; the link lives."""
+    """RequestFailed says what is wrong; the link stays open."""
     async with open_client(server, flags=("games",)) as client:
         await after(1)
         server.ignore("games/status")
@@ -377,7 +375,7 @@ MALFORMED = [
 async def test_malformed_events_are_counted(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """None of them ends anything or reaches a callback; unknown ones reach System."""
+    """They reach no callback; unknown events reach event_received."""
     async with open_client(server, recorder) as client:
         await after(1)
         recorder.calls.clear()
@@ -390,10 +388,10 @@ async def test_malformed_events_are_counted(
         await client.subscribe("testing")
 
 
-async def test_echoes_of_our_own_events_are_no_news(
+async def test_confirmations_of_own_sign_ins_are_ignored(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """A confirmation without a payload is no sign-in of somebody else's."""
+    """A confirmation has no payload."""
     async with open_client(server, recorder) as client:
         await after(1)
         recorder.calls.clear()
@@ -406,7 +404,7 @@ async def test_echoes_of_our_own_events_are_no_news(
 async def test_a_channel_refused_at_authentication(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """It is told, and not asked for again."""
+    """It is reported to refused() and not subscribed to again."""
     async with open_client(server, recorder) as client:
         await client.subscribe("testing")
         await server.peers[0].send_message(
@@ -420,10 +418,10 @@ async def test_a_channel_refused_at_authentication(
         assert client.channels == ("testing",)
 
 
-async def test_a_trace_keeps_the_secret(
+async def test_the_trace_hides_the_secret(
     autojump_clock: MockClock, server: MockGossipServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It shows that the client authenticates, and not with what."""
+    """It shows the authentication without client_secret."""
     server.clients["id"] = ("hunter2", "Test Game")
     with caplog.at_level("DEBUG", "trioglock.trace"):
         async with open_client(server, client_secret="hunter2", trace=True, flags=()):
@@ -438,7 +436,7 @@ async def test_a_trace_keeps_the_secret(
 async def test_callbacks_may_use_the_client(
     autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
-    """A request inside a callback does not wait for itself."""
+    """A request inside a callback is answered."""
     server.games["A"] = MockGossipGame(name="A", players=["a"])
     answers: list[Any] = []
 
@@ -458,10 +456,10 @@ async def test_callbacks_may_use_the_client(
         assert answers[0].game == "A"
 
 
-async def test_what_a_callback_raises_comes_out(
+async def test_exceptions_of_callbacks_come_out(
     autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
-    """As it was raised; the server is told 1011."""
+    """As they were raised; the server gets a Close frame with 1011."""
 
     class Broken(Recorder):
         def message_broadcast(self, message: gossip.ChannelMessage) -> None:
@@ -480,7 +478,7 @@ async def test_what_a_callback_raises_comes_out(
 async def test_two_failures_come_out_together(
     autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
-    """The body's own and the callback's, in one group."""
+    """The exceptions of the body and of a callback, in one group."""
 
     class Broken(Recorder):
         def message_broadcast(self, message: gossip.ChannelMessage) -> None:
@@ -499,10 +497,10 @@ async def test_two_failures_come_out_together(
             raise KeyError("mine")
 
 
-async def test_offline_after_a_failure_is_its_consequence(
+async def test_offline_as_a_consequence(
     autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
-    """Then the failure comes out alone."""
+    """Offline raised by the body after a failure is left out."""
 
     class Broken(Recorder):
         def message_broadcast(self, message: gossip.ChannelMessage) -> None:
@@ -519,10 +517,10 @@ async def test_offline_after_a_failure_is_its_consequence(
 
 
 @pytest.mark.parametrize("wrong", ["Bob", 3, [3]])
-async def test_players_that_are_none_are_named(
+async def test_an_invalid_list_of_players(
     wrong: Any, autojump_clock: MockClock, server: MockGossipServer
 ) -> None:
-    """BadHookResult: Core.players gives a list of names."""
+    """BadHookResult names the callback."""
 
     class Wrong(Recorder):
         def players(self) -> Any:
@@ -533,10 +531,8 @@ async def test_players_that_are_none_are_named(
             await trio.sleep_forever()
 
 
-async def test_slow_callbacks_lose_the_oldest(
-    autojump_clock: MockClock, server: MockGossipServer
-) -> None:
-    """max_callbacks wait; the rest is dropped and counted, and nothing else suffers."""
+async def test_slow_callbacks(autojump_clock: MockClock, server: MockGossipServer) -> None:
+    """max_callbacks calls wait; the oldest are dropped and counted."""
     heard: list[str] = []
 
     class Slow(Recorder):
@@ -553,13 +549,11 @@ async def test_slow_callbacks_lose_the_oldest(
         assert client.dropped == 10 - len(heard)
 
 
-# Cancellation, and the block.
+# Cancellation.
 
 
-async def test_cancelled_calls_leave_nothing(
-    autojump_clock: MockClock, server: MockGossipServer
-) -> None:
-    """Whichever call, whenever it is cancelled."""
+async def test_cancelled_calls(autojump_clock: MockClock, server: MockGossipServer) -> None:
+    """They leave no request behind."""
     async with open_client(server) as client:
         await after(1)
         server.ignore("games/status")
@@ -572,14 +566,14 @@ async def test_cancelled_calls_leave_nothing(
         await client.subscribe("other")
 
 
-async def test_cancelled_blocks_end(
+async def test_cancelled_blocks(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """While waiting to be let in, and inside; no group and no Cancelled comes out."""
+    """Before and after authentication; neither a group nor Cancelled comes out."""
     server.ignore("authenticate", 99)
     with trio.move_on_after(3) as scope:
         async with open_client(server):
-            raise AssertionError("it was let in")
+            raise AssertionError("the block was entered")
     assert scope.cancelled_caught
     server.ignore("authenticate", -99 + 1)
     with trio.move_on_after(3) as scope:
@@ -589,13 +583,10 @@ async def test_cancelled_blocks_end(
 
 
 @pytest.mark.parametrize("later", ["short", "long" * 100])
-async def test_a_stuck_server_holds_no_call(
+async def test_a_server_that_stops_reading(
     autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder, later: str
 ) -> None:
-    """Calls that the network does not take end with their time, or with the link.
-
-    Whether the loss makes room in the send queue or not.
-    """
+    """Calls end with their timeout or with the link, whether the loss empties the queue or not."""
     streams: list[FaultyStream] = []
 
     async def open_stream() -> FaultyStream:
@@ -629,7 +620,7 @@ async def test_a_stuck_server_holds_no_call(
 
 
 def test_options_are_checked() -> None:
-    """At the call, with what is allowed."""
+    """InvalidOption says what is allowed."""
     given: dict[str, Any] = {
         "client_id": "i",
         "client_secret": "s",
@@ -657,7 +648,7 @@ def test_options_are_checked() -> None:
 
 
 async def test_arguments_are_checked(autojump_clock: MockClock, server: MockGossipServer) -> None:
-    """Before anything is sent; and flags are needed for their calls."""
+    """Before anything is sent; calls of a flag need its callbacks."""
     async with open_client(server, flags=()) as client:
         for call in (
             lambda: client.broadcast("gossip", "", "x"),

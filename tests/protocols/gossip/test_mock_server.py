@@ -1,4 +1,4 @@
-"""MockGossipServer is faithful: what it answers to clients that are not ours, or not polite."""
+"""MockGossipServer answers any client as Grapevine does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HELLO = {"client_id": "id", "client_secret": "secret", "supports": ["channels"],
 
 
 async def test_before_authentication(autojump_clock: MockClock) -> None:
-    """Everything is "unauthenticated"; bad credentials are told and closed with 4000."""
+    """Other events are unauthenticated; wrong credentials are refused and closed with 4000."""
     for wrong, error in (
         ({"client_secret": "x"}, "invalid credentials"),
         ({"client_id": ["x"]}, "invalid credentials"),
@@ -49,7 +49,7 @@ async def test_before_authentication(autojump_clock: MockClock) -> None:
 
 
 async def test_after_authentication(autojump_clock: MockClock) -> None:
-    """Welcomed, a heartbeat at once; unknown events, junk, and missing flags are failures."""
+    """A heartbeat follows; unknown events, invalid JSON and missing flags are failures."""
     async with (
         MockGossipServer(memory=True) as server,
         connect(server.url, stream=server.open_stream) as conn,
@@ -75,8 +75,8 @@ async def test_after_authentication(autojump_clock: MockClock) -> None:
         assert server.online()[0].channels == ["gossip", "quiet", "testing"]
 
 
-async def test_three_missed_beats_close(autojump_clock: MockClock) -> None:
-    """With 4001, when the fourth would be due."""
+async def test_missed_heartbeats(autojump_clock: MockClock) -> None:
+    """After three without an answer the server closes with 4001."""
     async with (
         MockGossipServer(memory=True) as server,
         connect(server.url, stream=server.open_stream) as conn,
@@ -91,7 +91,7 @@ async def test_three_missed_beats_close(autojump_clock: MockClock) -> None:
 
 
 async def test_the_rate_limit(autojump_clock: MockClock) -> None:
-    """Told at first, "goodbye" in the end, with 4000; patience brings it back."""
+    """Failures first, then a close with 4000; the limit recovers with time."""
     async with (
         MockGossipServer(memory=True, rate_limit=(3, 1), heartbeat_interval=None) as server,
         connect(server.url, stream=server.open_stream) as conn,
@@ -111,8 +111,8 @@ async def test_the_rate_limit(autojump_clock: MockClock) -> None:
         assert conn.close_code == 4000
 
 
-async def test_two_games_meet(autojump_clock: MockClock) -> None:
-    """Clients see each other: channels, sign-ins, tells, status, coming and going."""
+async def test_two_clients(autojump_clock: MockClock) -> None:
+    """They exchange messages, sign-ins, tells and status."""
     ours, theirs = Recorder(), Recorder()
     async with MockGossipServer(memory=True) as server:
         server.clients["other"] = ("password", "Other")
@@ -141,8 +141,8 @@ async def test_two_games_meet(autojump_clock: MockClock) -> None:
             assert client.games() == {}
 
 
-async def test_its_script(autojump_clock: MockClock) -> None:
-    """Games that seem to be there, failures and silence on demand, events by name."""
+async def test_control(autojump_clock: MockClock) -> None:
+    """Other games, failures, ignored events and expect()."""
     async with MockGossipServer(memory=True) as server, open_client(server) as client:
         await server.add_game(MockGossipGame(name="A"))
         await server.sign_in("A", "x")
@@ -163,8 +163,8 @@ async def test_its_script(autojump_clock: MockClock) -> None:
     assert server.peers == []
 
 
-async def test_the_plugin_has_it_as_a_fixture(mock_gossip_server: MockGossipServer) -> None:
-    """``mock_gossip_server``, on a port of its own."""
+async def test_the_pytest_fixture(mock_gossip_server: MockGossipServer) -> None:
+    """``mock_gossip_server`` listens on a free port."""
     with trio.fail_after(5):
         async with gossip.connect(
             mock_gossip_server.url,

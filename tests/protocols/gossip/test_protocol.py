@@ -1,4 +1,4 @@
-"""Every fact of the protocol that concerns a client, in memory and over both real transports."""
+"""The events of the protocol, as a client sends and receives them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.protocols.gossip.helpers import Recorder, open_client
-from trioglock import InvalidOption
+from trioglock import InvalidOption, TrioWebsocketTransport
 from trioglock.protocols import gossip
 from trioglock.testing import MockGossipGame, MockGossipServer
 
@@ -41,7 +41,7 @@ async def server() -> AsyncIterator[MockGossipServer]:
 
 
 async def test_authenticate_is_first_and_complete(server: MockGossipServer) -> None:
-    """The credentials, the flags, the channels, the version and the user agent, before all else."""
+    """Credentials, flags, channels, version and user agent, before any other event."""
     async with open_client(server) as client:
         first = server.received[0]
         assert first["event"] == "authenticate"
@@ -57,30 +57,30 @@ async def test_authenticate_is_first_and_complete(server: MockGossipServer) -> N
         assert "secret" not in repr(client)
 
 
-async def test_flags_are_opted_into_by_callbacks(server: MockGossipServer) -> None:
-    """Without an object there is no flag, and no status is asked for."""
+async def test_callbacks_opt_into_flags(server: MockGossipServer) -> None:
+    """Without callbacks there is no flag and no status request."""
     async with open_client(server, flags=("tells", "system")) as client:
         assert server.received[0]["payload"]["supports"] == ["channels", "tells"]
         await client.subscribe("testing")
         assert [e["event"] for e in server.received] == ["authenticate", "channels/subscribe"]
 
 
-async def test_the_answer_tells_the_version(server: MockGossipServer, recorder: Recorder) -> None:
-    """System.authenticated gets it."""
+async def test_the_version_of_the_server(server: MockGossipServer, recorder: Recorder) -> None:
+    """authenticated() gets it."""
     async with open_client(server, recorder):
         assert (await recorder.expect("authenticated"))[1] == "2.3.0"
 
 
-async def test_bad_credentials_are_final(server: MockGossipServer) -> None:
-    """AuthenticationFailed, with what the server said, and no second attempt."""
+async def test_wrong_credentials_are_final(server: MockGossipServer) -> None:
+    """AuthenticationFailed with the reason of the server, and no second attempt."""
     with pytest.raises(gossip.AuthenticationFailed, match="invalid credentials"):
         async with open_client(server, client_secret="wrong"):
-            raise AssertionError("it was let in")
+            raise AssertionError("the block was entered")
     assert len(server.server.peers) == 1
 
 
-async def test_an_answer_that_is_none_is_malformed(server: MockGossipServer) -> None:
-    """It lets nobody in; the real one does, and a second one changes nothing."""
+async def test_a_malformed_answer_to_authenticate(server: MockGossipServer) -> None:
+    """It is counted; a valid answer authenticates, and a second one is ignored."""
     server.ignore("authenticate")
 
     async def answer() -> None:
@@ -97,7 +97,7 @@ async def test_an_answer_that_is_none_is_malformed(server: MockGossipServer) -> 
 
 
 async def test_4000_while_authenticating_is_final(server: MockGossipServer) -> None:
-    """Also where the server says nothing before."""
+    """Also without a failure before it."""
     server.ignore("authenticate")
 
     async def hang_up() -> None:
@@ -108,11 +108,11 @@ async def test_4000_while_authenticating_is_final(server: MockGossipServer) -> N
         nursery.start_soon(hang_up)
         with pytest.raises(gossip.AuthenticationFailed, match="4000"):
             async with open_client(server):
-                raise AssertionError("it was let in")
+                raise AssertionError("the block was entered")
 
 
 async def test_heartbeats_are_answered_with_the_players(server: MockGossipServer) -> None:
-    """Those who signed in through the client."""
+    """With the players who are signed in."""
     async with open_client(server) as client:
         await client.sign_in("Bob")
         await client.sign_in("Ann")
@@ -123,8 +123,8 @@ async def test_heartbeats_are_answered_with_the_players(server: MockGossipServer
         assert client.players == ("Ann",)
 
 
-async def test_a_game_may_tell_its_players_itself(server: MockGossipServer) -> None:
-    """Core.players is asked at each heartbeat."""
+async def test_the_callback_players(server: MockGossipServer) -> None:
+    """It replaces the list of signed-in players in heartbeats."""
 
     class Own(Recorder):
         def players(self) -> list[str]:
@@ -135,8 +135,8 @@ async def test_a_game_may_tell_its_players_itself(server: MockGossipServer) -> N
         assert (await server.expect("heartbeat"))["payload"] == {"players": ["Cid", "Dee"]}
 
 
-async def test_channels_are_subscribed_to_and_left(server: MockGossipServer) -> None:
-    """With a ref, which is a UUID; the call returns when the server has confirmed."""
+async def test_subscribe_and_unsubscribe(server: MockGossipServer) -> None:
+    """With a UUID as ref; the calls return after the confirmation."""
     async with open_client(server) as client:
         await client.subscribe("testing")
         event = await server.expect("channels/subscribe")
@@ -151,8 +151,8 @@ async def test_channels_are_subscribed_to_and_left(server: MockGossipServer) -> 
         assert server.online()[0].channels == ["testing"]
 
 
-async def test_a_channel_may_be_refused(server: MockGossipServer) -> None:
-    """SubscribeFailed with the server's words; it is not asked for again."""
+async def test_a_refused_channel(server: MockGossipServer) -> None:
+    """RequestFailed with the reason of the server; the channel is forgotten."""
     async with open_client(server) as client:
         server.fail("channels/subscribe", "Could not subscribe to 'secret'")
         with pytest.raises(gossip.RequestFailed, match="Could not subscribe to 'secret'"):
@@ -162,7 +162,7 @@ async def test_a_channel_may_be_refused(server: MockGossipServer) -> None:
 
 @pytest.mark.parametrize("name", ["ab", "a" * 16, "a b", "a1b", "", "grün", "a\n", None, 3])
 async def test_channel_names_are_checked(name: Any, server: MockGossipServer) -> None:
-    """3 to 15 of letters, _ and -: everything else is refused before it is sent."""
+    """Invalid names raise InvalidOption before anything is sent."""
     async with open_client(server, flags=()) as client:
         for call in (client.subscribe, client.unsubscribe):
             with pytest.raises(InvalidOption, match="3 to 15 letters"):
@@ -172,7 +172,7 @@ async def test_channel_names_are_checked(name: Any, server: MockGossipServer) ->
 
 
 async def test_messages_go_to_subscribed_channels_only(server: MockGossipServer) -> None:
-    """channels/send with its three fields; NotSubscribed for any other channel."""
+    """channels/send has three fields; other channels raise NotSubscribed."""
     async with open_client(server) as client:
         await client.broadcast("gossip", "Bob", "Hello!")
         event = await server.expect("channels/send")
@@ -182,7 +182,7 @@ async def test_messages_go_to_subscribed_channels_only(server: MockGossipServer)
 
 
 async def test_broadcasts_reach_the_callback(server: MockGossipServer, recorder: Recorder) -> None:
-    """As a Message with channel, game, name and text."""
+    """As a ChannelMessage."""
     async with open_client(server, recorder):
         await server.broadcast("gossip", "ExVenture", "Eric", "Hello, ☕!")
         _, message = await recorder.expect("message")
@@ -194,8 +194,8 @@ async def test_broadcasts_reach_the_callback(server: MockGossipServer, recorder:
 # players
 
 
-async def test_sign_ins_go_out(server: MockGossipServer) -> None:
-    """players/sign-in and players/sign-out with the name; nothing for what is known already."""
+async def test_own_sign_ins(server: MockGossipServer) -> None:
+    """players/sign-in and players/sign-out, once for each change."""
     async with open_client(server) as client:
         await client.sign_in("Bob")
         await client.sign_in("Bob")
@@ -208,8 +208,8 @@ async def test_sign_ins_go_out(server: MockGossipServer) -> None:
         assert len(signs) == 2
 
 
-async def test_sign_ins_come_in(server: MockGossipServer, recorder: Recorder) -> None:
-    """The callbacks hear of them, and who() is up to date."""
+async def test_sign_ins_of_other_games(server: MockGossipServer, recorder: Recorder) -> None:
+    """They reach the callbacks and update who()."""
     async with open_client(server, recorder) as client:
         await recorder.expect("players", "ExVenture", ("Eric",))
         await server.sign_in("ExVenture", "Zoe")
@@ -222,7 +222,7 @@ async def test_sign_ins_come_in(server: MockGossipServer, recorder: Recorder) ->
         assert client.who() == {"ExVenture": ("Zoe",), "Other": ("Kim",)}
 
 
-async def test_the_players_are_asked_for_after_authentication(
+async def test_the_players_are_requested_after_authentication(
     server: MockGossipServer, recorder: Recorder
 ) -> None:
     """players/status with a ref and no payload; one answer for each game."""
@@ -237,7 +237,7 @@ async def test_the_players_are_asked_for_after_authentication(
 
 
 async def test_the_players_of_one_game(server: MockGossipServer) -> None:
-    """fetch_players waits for the answer; UnknownGame for none."""
+    """fetch_players waits for the answer; an unknown game raises RequestFailed."""
     async with open_client(server) as client:
         assert await client.fetch_players("ExVenture") == ("Eric",)
         with pytest.raises(gossip.RequestFailed, match="unknown game"):
@@ -249,8 +249,8 @@ async def test_the_players_of_one_game(server: MockGossipServer) -> None:
 # tells
 
 
-async def test_tells_go_out(server: MockGossipServer) -> None:
-    """tells/send with exactly its five fields, the time in UTC with Z and no fraction."""
+async def test_send_a_tell(server: MockGossipServer) -> None:
+    """tells/send has five fields; the time is in UTC with Z and no fraction."""
     east = timezone(timedelta(hours=2))
     async with open_client(server) as client:
         await client.sign_in("Bob")
@@ -273,8 +273,8 @@ async def test_tells_go_out(server: MockGossipServer) -> None:
         assert timedelta(0) <= ago < timedelta(minutes=1)
 
 
-async def test_tells_fail_in_four_ways(server: MockGossipServer) -> None:
-    """Each has its own class, and all are TellFailed with the server's words."""
+async def test_failed_tells(server: MockGossipServer) -> None:
+    """RequestFailed with the reason of the server."""
     server.games["Deaf"] = MockGossipGame(name="Deaf", players=["Kim"], supports=["channels"])
     async with open_client(server) as client:
         with pytest.raises(gossip.RequestFailed, match="game offline"):
@@ -293,8 +293,8 @@ async def test_tells_fail_in_four_ways(server: MockGossipServer) -> None:
             await client.tell("Bob", "ExVenture", "Eric", "psst")
 
 
-async def test_tells_come_in(server: MockGossipServer, recorder: Recorder) -> None:
-    """As a Tell with its five fields."""
+async def test_receive_a_tell(server: MockGossipServer, recorder: Recorder) -> None:
+    """As a Tell with five fields."""
     async with open_client(server, recorder):
         await server.tell("ExVenture", "Eric", "Bob", "hello", "2018-07-17T13:12:28Z")
         _, tell = await recorder.expect("tell")
@@ -310,8 +310,8 @@ async def test_tells_come_in(server: MockGossipServer, recorder: Recorder) -> No
 # games
 
 
-async def test_games_come_and_go(server: MockGossipServer, recorder: Recorder) -> None:
-    """The callbacks hear of them, games() is up to date, and players go with their game."""
+async def test_games_connect_and_disconnect(server: MockGossipServer, recorder: Recorder) -> None:
+    """The callbacks are called, games() is updated, and players leave with their game."""
     async with open_client(server, recorder) as client:
         await recorder.expect("game")
         await server.add_game(MockGossipGame(name="New"))
@@ -336,10 +336,10 @@ EXVENTURE = gossip.Game(
 )
 
 
-async def test_games_are_asked_for_after_authentication(
+async def test_the_games_are_requested_after_authentication(
     server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """games/status with a ref and no payload; everything that a game tells is kept."""
+    """games/status with a ref and no payload; all fields are kept."""
     async with open_client(server, recorder) as client:
         event = await server.expect("games/status")
         assert uuid.UUID(event["ref"]).version == 4
@@ -348,8 +348,8 @@ async def test_games_are_asked_for_after_authentication(
         assert client.games() == {"ExVenture": EXVENTURE}
 
 
-async def test_one_game_is_fetched(server: MockGossipServer) -> None:
-    """fetch_game waits for its answer; a failure is UnknownGame."""
+async def test_fetch_game(server: MockGossipServer) -> None:
+    """It waits for the answer; an unknown game raises RequestFailed."""
     async with open_client(server) as client:
         assert await client.fetch_game("ExVenture") == EXVENTURE
         with pytest.raises(gossip.RequestFailed, match="unknown game"):
@@ -359,8 +359,10 @@ async def test_one_game_is_fetched(server: MockGossipServer) -> None:
 # achievements
 
 
-async def test_achievements_live_their_lives(server: MockGossipServer, recorder: Recorder) -> None:
-    """Created with a key of the server's, changed, removed; each with a ref."""
+async def test_create_update_and_delete_achievements(
+    server: MockGossipServer, recorder: Recorder
+) -> None:
+    """The server assigns the key; each event has a ref."""
     async with open_client(server, recorder) as client:
         await recorder.expect("achievements", ())
         new = gossip.Achievement(title="First!", points=10, description="Be the first")
@@ -385,7 +387,7 @@ async def test_achievements_live_their_lives(server: MockGossipServer, recorder:
 
 
 async def test_achievements_come_in_batches(server: MockGossipServer, recorder: Recorder) -> None:
-    """The answer to a sync is complete when all batches have come."""
+    """sync_achievements() returns after the last batch."""
     server.achievements = {
         str(n): {"key": str(n), "title": f"No {n}", "points": n} for n in range(25)
     }
@@ -395,8 +397,8 @@ async def test_achievements_come_in_batches(server: MockGossipServer, recorder: 
         assert (await recorder.expect("achievements"))[1] == have
 
 
-async def test_achievements_are_refused(server: MockGossipServer) -> None:
-    """RequestFailed tells what was wrong with which field."""
+async def test_invalid_achievements(server: MockGossipServer) -> None:
+    """RequestFailed has the problems of each field."""
     async with open_client(server) as client:
         with pytest.raises(gossip.RequestFailed, match=r"title: \[\"can't be blank\"\]") as caught:
             await client.create_achievement(gossip.Achievement(title=""))
@@ -413,10 +415,8 @@ async def test_achievements_are_refused(server: MockGossipServer) -> None:
 # failures
 
 
-async def test_an_unknown_event_changes_nothing(
-    server: MockGossipServer, recorder: Recorder
-) -> None:
-    """The server's failure without event or ref reaches System.refused."""
+async def test_failures_without_an_event(server: MockGossipServer, recorder: Recorder) -> None:
+    """They reach refused() and change nothing else."""
     async with open_client(server, recorder) as client:
         await server.send_text('{"status": "failure", "error": "unknown"}')
         await recorder.expect("refused", "", "unknown")
@@ -426,18 +426,21 @@ async def test_an_unknown_event_changes_nothing(
         assert client.invalid == 0
 
 
-async def test_the_rate_limit_is_told(server: MockGossipServer, recorder: Recorder) -> None:
-    """Without a ref by System.refused, with one by RateLimited."""
+async def test_the_rate_limit_of_the_server(server: MockGossipServer, recorder: Recorder) -> None:
+    """It reaches refused(), or raises RequestFailed; the channel is kept for the next link."""
     async with open_client(server, recorder) as client:
         await server.send_text('{"status": "failure", "error": "rate limit exceeded"}')
         await recorder.expect("refused", "", "rate limit exceeded")
         server.fail("channels/subscribe", "rate limit exceeded")
         with pytest.raises(gossip.RequestFailed):
             await client.subscribe("testing")
+        assert "testing" in client.channels
 
 
-async def test_too_much_is_not_the_end(server: MockGossipServer, recorder: Recorder) -> None:
-    """After "goodbye" and a close with 4000 it connects again: the credentials were right."""
+async def test_reconnect_after_abuse_of_the_rate_limit(
+    server: MockGossipServer, recorder: Recorder
+) -> None:
+    """A close with 4000 is not final after a successful authentication."""
     async with open_client(server, recorder):
         await recorder.expect("authenticated")
         await server.send_text('{"status": "failure", "error": "rate limit exceeded, goodbye"}')
@@ -446,10 +449,10 @@ async def test_too_much_is_not_the_end(server: MockGossipServer, recorder: Recor
         await recorder.expect("authenticated")
 
 
-async def test_too_much_before_authentication_is_not_the_end(
+async def test_reconnect_after_abuse_before_authentication(
     server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """The same close code, and the credentials were never looked at."""
+    """The close code is the same as for wrong credentials."""
     server.ignore("authenticate")
 
     async def hang_up() -> None:
@@ -467,10 +470,10 @@ async def test_too_much_before_authentication_is_not_the_end(
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1012, 4001])
-async def test_a_close_is_followed_by_another_link(
+async def test_reconnect_after_a_close(
     code: int, server: MockGossipServer, recorder: Recorder
 ) -> None:
-    """4001 after missed heartbeats, and every other one."""
+    """After every close code."""
     async with open_client(server, recorder):
         await recorder.expect("authenticated")
         await server.close(code)
@@ -478,8 +481,10 @@ async def test_a_close_is_followed_by_another_link(
         await recorder.expect("authenticated")
 
 
-async def test_everything_again_after_a_loss(server: MockGossipServer, recorder: Recorder) -> None:
-    """Credentials, the channels of now, the lists, and the players at the next heartbeat."""
+async def test_the_state_is_restored_after_a_loss(
+    server: MockGossipServer, recorder: Recorder
+) -> None:
+    """Credentials, present channels, games and players, and own players at the next heartbeat."""
     async with open_client(server, recorder) as client:
         await recorder.expect("authenticated")
         await client.subscribe("testing")
@@ -499,10 +504,27 @@ async def test_everything_again_after_a_loss(server: MockGossipServer, recorder:
         await client.tell("Bob", "New", "Kim", "I am back")
 
 
-async def test_leaving_closes_with_1000(server: MockGossipServer) -> None:
-    """And leaves nothing behind at the server."""
+async def test_leaving_the_block_closes_with_1000(server: MockGossipServer) -> None:
+    """With a closing handshake."""
     async with open_client(server):
         peer = server.server.peers[0]
     while peer.closed is None:
         await trio.sleep(0.01)
     assert peer.closed.code == 1000
+
+
+@pytest.mark.parametrize("transport", [None, TrioWebsocketTransport()], ids=["native", "trio"])
+async def test_over_tcp(transport: TrioWebsocketTransport | None, recorder: Recorder) -> None:
+    """Over both transports: a session with messages both ways, a loss and a new link."""
+    with trio.fail_after(10):
+        async with MockGossipServer() as server:
+            options: dict[str, Any] = {"stream": None, "transport": transport}
+            async with open_client(server, recorder, **options) as client:
+                await client.subscribe("testing")
+                await server.broadcast("testing", "ExVenture", "Eric", "Hello, ☕!")
+                assert (await recorder.expect("message"))[1].message == "Hello, ☕!"
+                await server.abort()
+                await recorder.expect("disconnected")
+                await recorder.expect("authenticated")
+                await client.broadcast("testing", "Bob", "Back again")
+                await server.expect("channels/send")

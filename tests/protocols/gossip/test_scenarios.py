@@ -1,4 +1,4 @@
-"""What broke in other clients when links were lost, dead, late or replaced."""
+"""Known defects of other clients: links that are lost, dead, late or replaced."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from trioglock.protocols import gossip
 from trioglock.routing import RequestTimeout
 from trioglock.testing import MockGossipGame, MockGossipServer
 
-AT_ONCE = Backoff(initial=0.001, multiplier=1, jitter="none", max_attempts=None)
+SHORTEST_BACKOFF = Backoff(initial=0.001, multiplier=1, jitter="none", max_attempts=None)
 
 
-async def test_24_a_timer_of_the_old_link_spares_the_new_one(autojump_clock: MockClock) -> None:
-    """Each link has ten seconds to authenticate, however soon it follows another."""
+async def test_24_timers_belong_to_one_link(autojump_clock: MockClock) -> None:
+    """Each link has ten seconds to authenticate."""
     async with MockGossipServer(memory=True, heartbeat_interval=None) as server:
         server.ignore("authenticate", 2)
-        async with open_client(server, reconnect=AT_ONCE, wait=False) as client:
+        async with open_client(server, reconnect=SHORTEST_BACKOFF, wait=False) as client:
             await trio.sleep(9)
             await server.abort()
             await trio.sleep(8)
@@ -34,10 +34,10 @@ async def test_24_a_timer_of_the_old_link_spares_the_new_one(autojump_clock: Moc
             assert len(server.server.peers) == 3
 
 
-async def test_25_a_dead_link_is_left_without_a_closing_handshake(
+async def test_25_a_dead_link_is_aborted(
     autojump_clock: MockClock,
 ) -> None:
-    """When it expires, the request ends, and another link is there after the usual pause."""
+    """The request ends when the heartbeat expires, and the client reconnects."""
     streams: list[FaultyStream] = []
     recorder = Recorder()
     async with MockGossipServer(memory=True) as server:
@@ -60,8 +60,8 @@ async def test_25_a_dead_link_is_left_without_a_closing_handshake(
             assert trio.current_time() - began <= 25.1
 
 
-async def test_26_a_missed_heartbeat_is_followed_by_a_link(autojump_clock: MockClock) -> None:
-    """The server closes with 4001; the address is asked for anew, not remembered."""
+async def test_26_reconnect_after_missed_heartbeats(autojump_clock: MockClock) -> None:
+    """The server closes with 4001; the function for the URL is called again."""
     asked: list[str] = []
     recorder = Recorder()
     async with MockGossipServer(memory=True) as server:
@@ -87,7 +87,7 @@ async def test_26_a_missed_heartbeat_is_followed_by_a_link(autojump_clock: MockC
 
 
 async def test_27_no_attempt_after_the_end(autojump_clock: MockClock) -> None:
-    """Not after the block was left during an outage, nor after the retry that succeeded."""
+    """Neither after leaving the block during an outage nor after a successful attempt."""
     async with MockGossipServer(memory=True) as server:
         opened = 0
 
@@ -108,10 +108,10 @@ async def test_27_no_attempt_after_the_end(autojump_clock: MockClock) -> None:
         assert opened == 2
 
 
-async def test_29_an_answer_to_the_old_link_is_no_answer_on_the_new_one(
+async def test_29_answers_to_an_old_link_are_ignored(
     autojump_clock: MockClock,
 ) -> None:
-    """A ref of the past settles nothing."""
+    """A ref of an old link resolves no request."""
     recorder = Recorder()
     async with MockGossipServer(memory=True) as server, open_client(server, recorder) as client:
         await trio.sleep(1)
@@ -142,8 +142,8 @@ async def test_29_an_answer_to_the_old_link_is_no_answer_on_the_new_one(
         await recorder.expect("refused", "games/status", "no")
 
 
-async def test_30_subscribed_and_left_at_once(autojump_clock: MockClock) -> None:
-    """Also while the server is down: nothing is subscribed to again, ever."""
+async def test_30_unsubscribe_after_subscribe(autojump_clock: MockClock) -> None:
+    """Also while offline: the channel is not subscribed to again."""
     async with MockGossipServer(memory=True) as server, open_client(server) as client:
         await client.subscribe("testing")
         await client.unsubscribe("testing")
@@ -160,8 +160,8 @@ async def test_30_subscribed_and_left_at_once(autojump_clock: MockClock) -> None
         assert sent[-1]["payload"]["channels"] == ["gossip"]
 
 
-async def test_31_an_answer_in_time_is_no_timeout(autojump_clock: MockClock) -> None:
-    """However little before; each request goes out once, with one ref."""
+async def test_31_an_answer_just_before_the_timeout(autojump_clock: MockClock) -> None:
+    """It is returned; each request is sent once, with its own ref."""
     async with MockGossipServer(memory=True) as server, open_client(server) as client:
         await trio.sleep(1)
         server.ignore("games/status")
@@ -180,11 +180,11 @@ async def test_31_an_answer_in_time_is_no_timeout(autojump_clock: MockClock) -> 
 
 
 @pytest.mark.slow
-async def test_32_failures_leave_nothing_behind(autojump_clock: MockClock) -> None:
-    """After thousands of failed attempts and refused requests, nothing has grown."""
+async def test_32_failures_do_not_leak(autojump_clock: MockClock) -> None:
+    """The number of objects stays the same after many failed attempts and requests."""
     async with (
         MockGossipServer(memory=True, heartbeat_interval=None) as server,
-        open_client(server, reconnect=AT_ONCE, flags=("games",)) as client,
+        open_client(server, reconnect=SHORTEST_BACKOFF, flags=("games",)) as client,
     ):
         await trio.sleep(1)
 
@@ -220,10 +220,8 @@ async def test_32_failures_leave_nothing_behind(autojump_clock: MockClock) -> No
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-async def test_an_end_of_the_program_comes_out_as_itself(
-    error: BaseException, autojump_clock: MockClock
-) -> None:
-    """Of a callback, and in no group: Python would not recognise it in one."""
+async def test_exit_in_a_callback(error: BaseException, autojump_clock: MockClock) -> None:
+    """KeyboardInterrupt and SystemExit come out without a group, as Python expects them."""
 
     class Leaver(Recorder):
         def authenticated(self, version: str) -> None:
@@ -234,8 +232,8 @@ async def test_an_end_of_the_program_comes_out_as_itself(
             await trio.sleep_forever()
 
 
-async def test_signing_in_while_the_link_ends_is_remembered(autojump_clock: MockClock) -> None:
-    """At whichever moment: it never raises Offline, and the next heartbeat tells."""
+async def test_sign_in_while_the_link_ends(autojump_clock: MockClock) -> None:
+    """It never raises Offline, and the next heartbeat has the players."""
     recorder = Recorder()
     async with MockGossipServer(memory=True) as server, open_client(server, recorder) as client:
         await client.wait_online()

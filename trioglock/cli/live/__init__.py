@@ -1,15 +1,14 @@
-"""What ``trioglock serve`` adds to a hub: a page that shows live traffic, and a way to publish."""
+"""What ``trioglock serve`` adds to a hub: a page that shows live traffic, and publishing."""
 
-from .desk import Desk
-from .guard import Guard, check_token, is_loopback, is_wildcard
-from .press import channel_problem
-from .publisher import PUBLISH
+from .access import AccessRules, check_token, is_loopback, is_wildcard
+from .endpoints import Endpoints
+from .publishing import PUBLISH, check_channel
 
 __all__ = [
     "PUBLISH",
-    "Desk",
-    "Guard",
-    "channel_problem",
+    "AccessRules",
+    "Endpoints",
+    "check_channel",
     "check_token",
     "is_loopback",
     "is_wildcard",

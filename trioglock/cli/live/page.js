@@ -1,16 +1,16 @@
 
 "use strict";
 
-const KEPT = 1000;         // events that are remembered
-const ROWS = 300;          // of these, the latest that are on the page
-const SILENCE = 10000;     // milliseconds without a word after which the connection is given up
-const SHORTEST = 300, LONGEST = 15000;   // milliseconds between two attempts to connect
+const KEPT = 1000;         // events in memory
+const ROWS = 300;          // latest events on the page
+const TIMEOUT = 10000;     // milliseconds without a frame until the connection is closed
+const MIN_DELAY = 300, MAX_DELAY = 15000;   // milliseconds before reconnecting
 
 const find = id => document.getElementById(id);
 const log = find("log");
 const state = {
   events: [], waiting: [], number: 0, last: "", dropped: 0, droppedBefore: 0,
-  paused: false, unseen: 0, rates: [], socket: null, delay: SHORTEST, heard: 0, opened: false, hello: {}, asked: 0,
+  paused: false, unseen: 0, rates: [], socket: null, delay: MIN_DELAY, lastFrame: 0, opened: false, hello: {},
 };
 
 // The connection.
@@ -20,79 +20,79 @@ function connect() {
   const url = `${scheme}://${location.host}${location.pathname}?after=${encodeURIComponent(state.last)}`;
   const socket = new WebSocket(url, ["trioglock.live"]);
   state.socket = socket;
-  state.heard = Date.now();
+  state.lastFrame = Date.now();
   socket.onopen = () => {
-    state.delay = SHORTEST;
+    state.delay = MIN_DELAY;
     state.droppedBefore += state.dropped;
     state.dropped = 0;
     showStatus("live", "live");
   };
-  socket.onmessage = event => { state.heard = Date.now(); take(JSON.parse(event.data)); };
-  socket.onclose = () => { if (state.socket === socket) tryLater(); };
+  socket.onmessage = event => { state.lastFrame = Date.now(); handle(JSON.parse(event.data)); };
+  socket.onclose = () => { if (state.socket === socket) reconnect(); };
 }
 
-function tryLater() {
+function reconnect() {
   state.socket = null;
-  answer("", "");
-  const pause = state.delay * (0.5 + Math.random() / 2);
-  state.delay = Math.min(2 * state.delay, LONGEST);
+  showResult("", "");
+  const delay = state.delay * (0.5 + Math.random() / 2);
+  state.delay = Math.min(2 * state.delay, MAX_DELAY);
   showStatus("lost", "reconnecting");
-  state.timer = setTimeout(connect, pause);
+  state.timer = setTimeout(connect, delay);
 }
 
-function tryNow() {
+function connectNow() {
   if (state.socket !== null) return;
   clearTimeout(state.timer);
   connect();
 }
 
-// A connection may be gone without a sign: the server says something every second.
+// Detects a connection that was lost without a close: the server sends a frame every second.
 setInterval(() => {
   const socket = state.socket;
-  if (socket === null || Date.now() - state.heard < SILENCE) return;
+  if (socket === null || Date.now() - state.lastFrame < TIMEOUT) return;
   socket.onclose = null;
   socket.close();
-  tryLater();
+  reconnect();
 }, 1000);
 
-// What the server says.
+// Frames of the server.
 
-function take(frame) {
-  if (frame.hello) greet(frame.hello);
+function handle(frame) {
+  if (frame.hello) showHello(frame.hello);
   if (frame.events) {
     state.dropped = frame.dropped;
-    for (const event of frame.events) receive(event);
-    soon();
+    for (const event of frame.events) addEvent(event);
+    scheduleDraw();
   }
   if (frame.numbers) showNumbers(frame.numbers);
-  if (frame.answer) showAnswer(frame.answer);
+  if (frame.response) showResponse(frame.response);
 }
 
-function greet(hello) {
-  if (state.opened && !hello.resumed) note("Connected again. What was published in between is not shown.");
+function showHello(hello) {
+  if (state.opened && !hello.resumed) addNote("Reconnected. Messages published in between are not shown.");
   state.opened = true;
   state.hello = hello;
   find("hub").textContent = visible(hello.hub);
   document.title = `${visible(hello.hub)} - trioglock live`;
   find("publish").hidden = hello.publish === "off";
   find("secret").hidden = hello.publish !== "token";
-  const where = hello.process ? `of process ${hello.process}, one of several` : "of this server";
-  find("browsers").title = `Connections ${where}, pages like this one aside`;
+  const where = hello.process ? `process ${hello.process}, one of several workers` : "this server";
+  find("browsers").title = `Connections to ${where}, without pages like this one`;
 }
 
-function receive(event) {
+function addEvent(event) {
   if ("gap" in event) {
-    note(event.gap ? `Messages of ${event.gap.toFixed(1)} seconds may be missing.` : "Some messages may be missing.");
+    addNote(event.gap ? `Messages from ${event.gap.toFixed(1)} seconds may be missing.` : "Some messages may be missing.");
     return;
   }
   event.time = event.id ? new Date(Number(event.id.split("-")[0])) : new Date();
   if (event.id) state.last = event.id;
-  keep(event);
+  store(event);
 }
 
-function note(text) { keep({note: text, time: new Date()}); soon(); }
+function addNote(text) { store({note: text, time: new Date()}); scheduleDraw(); }
 
-function keep(event) {
+function store(event) {
   event.number = ++state.number;
   state.events.push(event);
   if (state.events.length >= 2 * KEPT) state.events.splice(0, state.events.length - KEPT);
@@ -104,19 +104,19 @@ function keep(event) {
 // Rows.
 
 let scheduled = false;
-function soon() {
+function scheduleDraw() {
   if (scheduled) return;
   scheduled = true;
   requestAnimationFrame(() => { scheduled = false; draw(); });
 }
 
 function draw() {
-  const events = state.waiting.filter(wanted).slice(-ROWS);
+  const events = state.waiting.filter(matches).slice(-ROWS);
   state.waiting = [];
   if (events.length) {
-    const fresh = document.createDocumentFragment();
-    for (const event of events) fresh.prepend(row(event));
-    log.prepend(fresh);
+    const rows = document.createDocumentFragment();
+    for (const event of events) rows.prepend(row(event));
+    log.prepend(rows);
     while (log.childElementCount > ROWS) log.lastElementChild.remove();
   }
   showCount();
@@ -124,24 +124,24 @@ function draw() {
 
 function redraw() {
   log.replaceChildren();
-  state.waiting = state.events.slice(-KEPT);
-  state.unseen = 0;
+  const end = Math.max(state.events.length - state.unseen, 0);   // a paused page stands still
+  state.waiting = state.events.slice(Math.max(end - KEPT, 0), end);
   draw();
 }
 
 function showCount() {
   const rows = log.childElementCount;
   find("count").textContent = state.paused && state.unseen
-    ? `${state.unseen.toLocaleString()} more came`
-    : rows >= ROWS ? `the latest ${rows}` : `${rows} shown`;
+    ? `${state.unseen.toLocaleString()} new`
+    : rows >= ROWS ? `latest ${rows}` : `${rows} shown`;
   find("empty").hidden = rows > 0;
-  find("empty").textContent = state.events.length ? "Nothing that is kept matches." : "Nothing since you opened this page.";
+  find("empty").textContent = state.events.length ? "No matching messages." : "No messages yet.";
   find("dropped").textContent = (state.droppedBefore + state.dropped).toLocaleString();
 }
 
 function row(event) {
   const item = document.createElement("li");
-  item.className = "new";
+  item.className = "added";
   if (event.note) {
     item.className = "note";
     item.textContent = event.note;
@@ -155,8 +155,8 @@ function row(event) {
   item.append(time, label(event.channel), payload);
   if (event.size !== undefined) {
     const size = document.createElement("small");
-    const unit = event.hex === undefined ? "characters" : "bytes of binary";
-    size.textContent = `${event.size.toLocaleString()} ${unit}${whole(event) ? "" : ", the first of them are shown"}`;
+    const unit = event.hex === undefined ? "characters" : "bytes, binary";
+    size.textContent = `${event.size.toLocaleString()} ${unit}${whole(event) ? "" : ", truncated"}`;
     item.append(size);
   }
   return item;
@@ -168,7 +168,7 @@ function label(channel) {
   shown.textContent = channel === "" ? "everyone" : visible(channel);
   if (channel !== "") {
     shown.type = "button";
-    shown.title = `Show ${visible(channel)} alone`;
+    shown.title = `Show only ${visible(channel)}`;
     shown.onclick = () => { find("filter").value = channel; redraw(); };
   }
   return shown;
@@ -182,40 +182,40 @@ function clock(time) {
   return `${parts}.${String(time.getMilliseconds()).padStart(3, "0")}`;
 }
 
-// Payloads are text: they go into text nodes, and nowhere else.
+// Payloads are text: they are only ever put into text nodes.
 
-const COLOURED = 400;      // pieces of JSON up to which each has its colour
+const COLOURED = 400;      // maximum number of tokens of JSON that are coloured
 const TOKENS = /("(?:[^"\\]|\\.)*")(\s*:)?|([{}[\],:])|([^\s{}[\],:"]+)/g;
 
-function fill(place, event) {
+function fill(element, event) {
   if (event.hex !== undefined) {
-    place.textContent = event.hex;
+    element.textContent = event.hex;
     return;
   }
   const trimmed = event.data.trim();
-  if (event.size === undefined && /^[[{]/.test(trimmed) && isJSON(trimmed)) fillJSON(place, trimmed);
-  else place.textContent = visible(event.data);
+  if (event.size === undefined && /^[[{]/.test(trimmed) && isJSON(trimmed)) fillJSON(element, trimmed);
+  else element.textContent = visible(event.data);
 }
 
 function isJSON(text) {
   try { JSON.parse(text); return true; } catch { return false; }
 }
 
-// Laid out anew from its own characters: numbers and escapes stay as they were written.
-function fillJSON(place, text) {
+// Formats JSON without parsing its values: numbers and escapes remain as they are.
+function fillJSON(element, text) {
   const tokens = [...text.matchAll(TOKENS)];
   let depth = 0, plain = "";
-  const flush = () => { if (plain) place.append(plain); plain = ""; };
-  const colour = (kind, piece) => {
+  const flush = () => { if (plain) element.append(plain); plain = ""; };
+  const append = (kind, token) => {
     if (tokens.length > COLOURED) {
-      plain += visible(piece);
+      plain += visible(token);
       return;
     }
     flush();
     const span = document.createElement("span");
     span.className = kind;
-    span.textContent = visible(piece);
-    place.append(span);
+    span.textContent = visible(token);
+    element.append(span);
   };
   const line = () => "\n" + "  ".repeat(Math.min(depth, 40));
   let previous = "";
@@ -223,8 +223,8 @@ function fillJSON(place, text) {
     const closing = sign === "}" || sign === "]";
     if (closing) depth--;
     if (closing ? previous !== "{" && previous !== "[" : "{[,".includes(previous) && previous) plain += line();
-    if (string !== undefined) { colour(colon ? "key" : "string", string); plain += colon ? ": " : ""; }
-    else if (other !== undefined) colour(/^[-\d]/.test(other) ? "number" : "word", other);
+    if (string !== undefined) { append(colon ? "key" : "string", string); plain += colon ? ": " : ""; }
+    else if (other !== undefined) append(/^[-\d]/.test(other) ? "number" : "word", other);
     else plain += sign;
     if (sign === "{" || sign === "[") depth++;
     previous = sign ?? "x";
@@ -232,7 +232,7 @@ function fillJSON(place, text) {
   flush();
 }
 
-// What would not be seen, or would turn the text around, is shown by its name.
+// Shows invisible characters, and those that change the direction of text, by their names.
 function visible(text) {
   return text.replace(/[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, character => {
     const code = character.charCodeAt(0);
@@ -241,13 +241,13 @@ function visible(text) {
   });
 }
 
-// What is shown.
+// Filtering.
 
-function wanted(event) {
+function matches(event) {
   if (event.note) return true;
   const pattern = find("filter").value;
   if (!pattern) return true;
-  if (event.channel === "") return true;      // for everyone
+  if (event.channel === "") return true;      // published on all channels
   if (!/[*?]/.test(pattern)) return event.channel.toLowerCase().includes(pattern.toLowerCase());
   const source = pattern.replace(/[.+^${}()|[\]\\/-]/g, "\\$&").replace(/\*+/g, ".*").replace(/\?/g, ".");
   return new RegExp(`^${source}$`, "is").test(event.channel);
@@ -259,14 +259,16 @@ find("filter").oninput = () => { clearTimeout(typing); typing = setTimeout(redra
 find("pause").onclick = () => {
   state.paused = !state.paused;
   find("pause").setAttribute("aria-pressed", String(state.paused));
-  find("pause").textContent = state.paused ? "Go on" : "Pause";
-  if (state.paused) showCount();
-  else redraw();
+  find("pause").textContent = state.paused ? "Resume" : "Pause";
+  if (state.paused) return showCount();
+  state.unseen = 0;
+  redraw();
 };
 
 find("clear").onclick = () => {
   state.events = [];
   state.waiting = [];
+  state.unseen = 0;
   redraw();
 };
 
@@ -283,8 +285,8 @@ function showNumbers(numbers) {
   find("received").textContent = numbers.received.toLocaleString();
   state.rates.push(numbers.rate);
   if (state.rates.length > 61) state.rates.shift();
-  const most = Math.max(1, ...state.rates);
-  const points = state.rates.map((value, at) => `${60 - state.rates.length + 1 + at},${(19 - 17 * value / most).toFixed(2)}`);
+  const maximum = Math.max(1, ...state.rates);
+  const points = state.rates.map((value, at) => `${60 - state.rates.length + 1 + at},${(19 - 17 * value / maximum).toFixed(2)}`);
   find("line").setAttribute("d", `M${points.join("L")}`);
   find("area").setAttribute("d", `M${60 - state.rates.length + 1},20L${points.join("L")}L60,20Z`);
 }
@@ -297,25 +299,25 @@ find("form").onsubmit = event => {
   const publication = {channel: find("channel").value, data: find("message").value};
   if (state.hello.publish === "token") publication.token = find("token").value;
   state.socket.send(JSON.stringify(publication));
-  answer("", "publishing");
+  showResult("", "Publishing");
 };
 
 find("message").onkeydown = event => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) find("form").requestSubmit();
 };
 
-function showAnswer(reply) {
-  if (!reply.published) answer("bad", `Not published: ${visible(reply.error)}.`);
-  else if (reply.delivered === null) answer("good", "Published.");
-  else answer("good", `Published: ${reply.delivered.toLocaleString()} got it, this page among them.`);
+function showResponse(response) {
+  if (!response.published) showResult("bad", `Not published: ${visible(response.error)}.`);
+  else if (response.delivered === null) showResult("good", "Published.");
+  else showResult("good", `Published to ${response.delivered.toLocaleString()} subscriber${response.delivered === 1 ? "" : "s"}, including this page.`);
 }
 
-function answer(kind, text) {
-  find("answer").dataset.state = kind;
-  find("answer").textContent = text;
+function showResult(kind, text) {
+  find("result").dataset.state = kind;
+  find("result").textContent = text;
 }
 
-window.addEventListener("online", tryNow);
-document.addEventListener("visibilitychange", () => { if (!document.hidden) tryNow(); });
+window.addEventListener("online", connectNow);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) connectNow(); });
 showCount();
 connect();

@@ -1,7 +1,9 @@
-"""The page of ``trioglock serve`` in a real browser: what is published shows up, as text."""
+"""The page of ``trioglock serve`` in a real browser."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -15,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
+from websockets import Subprotocol
+from websockets.sync.client import connect as connect_program
 
 from tests.cli.helpers import COMMAND, environment
-from tests.cli.hubs import publication
-from tests.pubsub.redis_server import RealRedis, real_redis
+from tests.cli.serving import publish_request, serve_in_thread
+from tests.pubsub.redis_server import RealRedis
 from tests.scripts import ROOT
-from trioglock import connect
+from trioglock.cli import main
 from trioglock.cli.live import PUBLISH
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 EVIL = "evil.example"
 
@@ -33,20 +38,22 @@ FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
-    # A name of somebody else that leads to this machine: DNS rebinding.
+    # DNS rebinding: a foreign name that resolves to this machine.
     f"--host-resolver-rules=MAP {EVIL} 127.0.0.1",
 ]
-MILLISECONDS = 15_000
-"""That the page may take to show something."""
+TIMEOUT = 15_000
+"""Milliseconds until the page must show something."""
+
+OpenPage = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """The system's Chromium."""
+    """The Chromium of the system."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
-        pytest.skip("needs chromium: install the system's package")
-    playwright.expect.set_options(timeout=MILLISECONDS)
+        pytest.skip("needs chromium: install the package of the system")
+    playwright.expect.set_options(timeout=TIMEOUT)
     with playwright.sync_playwright() as tools:
         chromium = tools.chromium.launch(executable_path=program, args=FLAGS)
         yield chromium
@@ -54,100 +61,64 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def redis() -> Iterator[RealRedis]:
-    """A real server, for one test."""
-    with real_redis() as server:
-        yield server
-
-
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Opens pages; none of them may have an error, or ask anybody else for anything."""
+def open_page(browser: Any) -> Iterator[OpenPage]:
+    """Opens pages, which must not raise errors or send requests to other servers."""
     errors: list[str] = []
     opened: list[Any] = []
 
-    def refuse(dialog: Any) -> None:
+    def dismiss(dialog: Any) -> None:
         errors.append(dialog.message)
         dialog.dismiss()
 
-    def open_one(at: str, **options: Any) -> Any:
+    def open_page(at: str, **options: Any) -> Any:
+        def check_request(request: Any) -> None:
+            if not re.match(rf"(data:|https?://{re.escape(at)}/)", request.url):
+                errors.append(request.url)
+
         page = browser.new_page(**{"viewport": {"width": 1000, "height": 700}, **options})
         opened.append(page)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("dialog", refuse)
-        page.on(
-            "request",
-            lambda request: (
-                errors.append(request.url)
-                if not re.match(rf"(data:|https?://{re.escape(at)}/)", request.url)
-                else None
-            ),
-        )
+        page.on("dialog", dismiss)
+        page.on("request", check_request)
         page.goto(f"http://{at}/")
         playwright.expect(page.locator("#status")).to_have_text("live")
         return page
 
-    yield open_one
+    yield open_page
     for page in opened:
         page.close()
     assert errors == []
 
 
 @contextmanager
-def serving(*arguments: str, port: int = 0, **env: str) -> Iterator[str]:
-    """``trioglock serve`` in a process; its address, such as ``"127.0.0.1:50812"``."""
-    command = [*COMMAND, "serve", "--port", str(port), "--drain", "1", *arguments]
-    process = subprocess.Popen(  # noqa: S603
-        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment(**env)
-    )
-    try:
+def serve_workers(*arguments: str) -> Iterator[str]:
+    """``trioglock serve`` with two worker processes; its address."""
+    command = [*COMMAND, "serve", "--port", "0", "--drain", "1", "--workers", "2", *arguments]
+    with subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()
+    ) as process:
         assert process.stdout is not None
         yield process.stdout.readline().split()[2]
-    finally:
         process.send_signal(signal.SIGTERM)
-        code = process.wait(20)
-        process.stdout.close()  # type: ignore[union-attr]
-        assert code == 0
+        assert process.wait(20) == 0
 
 
 def publish(channel: str, message: str, *arguments: str) -> str:
-    """What ``trioglock publish`` prints, from a process of its own."""
-    command = [*COMMAND, "publish", *arguments, "--", channel, message]
-    done = subprocess.run(  # noqa: S603
-        command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=20
-    )
-    return done.stdout.strip()
+    """Run ``trioglock publish``; its output."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert main(["publish", *arguments, "--", channel, message]) == 0
+    return output.getvalue().strip()
 
 
-def publish_many(at: str, count: int) -> None:
-    """A burst, as fast as one connection goes."""
-
-    async def burst() -> None:
-        async with (
-            connect(f"ws://{at}/", subprotocols=[PUBLISH]) as conn,
-            trio.open_nursery() as nursery,
-        ):
-            nursery.start_soon(answers, conn)
-            for number in range(count):
-                await conn.send(publication("burst", f"number {number}"))
-
-    async def answers(conn: Any) -> None:
-        with trio.fail_after(60):
-            for _ in range(count):
-                await conn.receive()
-
-    trio.run(burst)
-
-
-def keep_screenshot(page: Any, name: str, tmp_path: Path) -> None:
-    """A picture of the page; into docs/images where SCREENSHOTS=docs/images asks for it."""
+def save_screenshot(page: Any, name: str, tmp_path: Path) -> None:
+    """Save a screenshot; with SCREENSHOTS=docs/images, for the documentation."""
     path = Path(os.environ.get("SCREENSHOTS", tmp_path)) / f"{name}.png"
     page.screenshot(path=path)
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def free_port() -> int:
-    """A port that nothing listens on."""
+def find_free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -155,7 +126,7 @@ def free_port() -> int:
 
 ORDER = {"id": 17, "items": [{"sku": "apple", "count": 2, "price": 1.20}], "paid": True}
 
-SHOWN = [
+MESSAGES = [
     ("news", "The library opens at nine tomorrow."),
     ("sensors/garden", '{"temperature": 9.75, "humidity": 0.81}'),
     ("chat/kitchen", "Is there any tea left?"),
@@ -165,17 +136,17 @@ SHOWN = [
 ]
 
 
-def test_what_is_published_shows_up(open_page: Callable[..., Any], tmp_path: Path) -> None:
-    """From another process: channel, time, JSON laid out; the numbers count."""
+def test_messages(open_page: OpenPage, tmp_path: Path) -> None:
+    """They appear with their time and channel, JSON is formatted; the numbers are counted."""
     expect = playwright.expect
-    with serving("--name", "office") as at:
+    with serve_in_thread(name="office") as at:
         page = open_page(at, viewport={"width": 1000, "height": 780})
         expect(page.locator("#hub")).to_have_text("office")
-        expect(page.locator("#empty")).to_have_text("Nothing since you opened this page.")
+        expect(page.locator("#empty")).to_have_text("No messages yet.")
         rows = page.locator("#log li")
-        for count, (channel, message) in enumerate(SHOWN, 1):
-            told = publish(channel, message, "--to", f"ws://{at}")
-            assert told.endswith(": 1 got it")
+        for count, (channel, message) in enumerate(MESSAGES, 1):
+            output = publish(channel, message, "--to", f"ws://{at}")
+            assert output.endswith(": 1 subscriber")
             expect(rows).to_have_count(count)
         expect(rows.first.locator("pre")).to_have_text("Rain until noon, then clouds.")
         expect(rows.first.locator("button")).to_have_text("news")
@@ -183,17 +154,17 @@ def test_what_is_published_shows_up(open_page: Callable[..., Any], tmp_path: Pat
         laid_out = rows.nth(1).locator("pre").inner_text()
         assert laid_out == json.dumps(ORDER, indent=2)
         expect(rows.nth(2).locator(".all")).to_have_text("everyone")
-        expect(page.locator("#received")).to_have_text(str(len(SHOWN)))
+        expect(page.locator("#received")).to_have_text(str(len(MESSAGES)))
         expect(page.locator("#browsers")).to_have_text("0")
         page.evaluate(f"window.listener = new WebSocket('ws://{at}/news')")
         expect(page.locator("#browsers")).to_have_text("1")
-        keep_screenshot(page, "live_page", tmp_path)
+        save_screenshot(page, "live_page", tmp_path)
 
 
-def test_through_redis_and_two_workers(redis: RealRedis, open_page: Callable[..., Any]) -> None:
-    """Whichever process the page is at; each says that it is one of several."""
+def test_workers(redis: RealRedis, open_page: OpenPage) -> None:
+    """A page shows the messages of all processes, and which of them it is connected to."""
     expect = playwright.expect
-    with serving("--redis", redis.url, "--workers", "2") as at:
+    with serve_workers("--redis", redis.url) as at:
         pages = [open_page(at) for _ in range(4)]
         assert publish("news", "hello", "--redis", redis.url) == "published on news"
         assert publish("news", "again", "--to", f"ws://{at}") == "published on news"
@@ -201,9 +172,9 @@ def test_through_redis_and_two_workers(redis: RealRedis, open_page: Callable[...
         for page in pages:
             rows = page.locator("#log li pre")
             expect(rows).to_have_text(["ff 00 62 69 6e 61 72 79", "again", "hello"])
-            expect(page.locator("#log li small")).to_have_text("8 bytes of binary")
+            expect(page.locator("#log li small")).to_have_text("8 bytes, binary")
             title = page.locator("#browsers").get_attribute("title")
-            assert re.search(r"of process \d+, one of several", title)
+            assert re.search(r"to process \d+, one of several workers", title)
 
 
 HOSTILE = [
@@ -216,9 +187,9 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("message", HOSTILE)
-def test_a_payload_is_never_markup(message: str, open_page: Callable[..., Any]) -> None:
-    """Nor is a channel: it is shown letter by letter, and nothing of it runs."""
-    with serving() as at:
+def test_hostile_text(message: str, open_page: OpenPage) -> None:
+    """Neither a payload nor a channel is ever HTML or run as code."""
+    with serve_in_thread() as at:
         page = open_page(at)
         elements = "document.querySelectorAll('img, script, b, svg').length"
         before = page.evaluate(elements)
@@ -233,9 +204,9 @@ def test_a_payload_is_never_markup(message: str, open_page: Callable[..., Any]) 
         assert page.evaluate("({}).gap") is None
 
 
-def test_what_cannot_be_seen_is_shown(open_page: Callable[..., Any]) -> None:
-    """Controls and signs that turn text around; numbers stay as they were written."""
-    with serving() as at:
+def test_invisible_characters(open_page: OpenPage) -> None:
+    """Control characters are shown by name; numbers in JSON keep their form."""
+    with serve_in_thread() as at:
         page = open_page(at)
         publish("x", "a\x1b[2Jb\u202egpj.exe", "--to", f"ws://{at}")
         publish("x", '[12345678901234567890, 1.0, "\\u0041\\/", {}, []]', "--to", f"ws://{at}")
@@ -247,10 +218,10 @@ def test_what_cannot_be_seen_is_shown(open_page: Callable[..., Any]) -> None:
         assert lines == wanted
 
 
-def test_filter_pause_and_clear(open_page: Callable[..., Any]) -> None:
-    """Some channels alone; nothing moves while it is paused, and nothing is lost by that."""
+def test_filter_pause_and_clear(open_page: OpenPage) -> None:
+    """A filter hides channels; a paused page stands still and shows all messages on resume."""
     expect = playwright.expect
-    with serving() as at:
+    with serve_in_thread() as at:
         page = open_page(at)
         rows = page.locator("#log li pre")
         to = ("--to", f"ws://{at}")
@@ -260,7 +231,7 @@ def test_filter_pause_and_clear(open_page: Callable[..., Any]) -> None:
         page.fill("#filter", "news/*")
         expect(rows).to_have_text(["about news/world", "about news/local"])
         page.fill("#filter", "nothing")
-        expect(page.locator("#empty")).to_have_text("Nothing that is kept matches.")
+        expect(page.locator("#empty")).to_have_text("No matching messages.")
         page.fill("#filter", "")
         expect(rows).to_have_count(3)
         page.locator("#log li button").first.click()
@@ -272,7 +243,11 @@ def test_filter_pause_and_clear(open_page: Callable[..., Any]) -> None:
         publish("sport", "late", *to)
         expect(page.locator("#received")).to_have_text("4")
         publish("sport", "later", *to)
-        expect(page.locator("#count")).to_have_text("2 more came")
+        expect(page.locator("#count")).to_have_text("2 new")
+        expect(rows).to_have_count(3)
+        page.fill("#filter", "sport")
+        expect(rows).to_have_text(["about sport"])
+        page.fill("#filter", "")
         expect(rows).to_have_count(3)
         page.click("#pause")
         expect(rows).to_have_count(5)
@@ -283,12 +258,19 @@ def test_filter_pause_and_clear(open_page: Callable[..., Any]) -> None:
         expect(rows).to_have_text(["new"])
 
 
-def test_a_burst(open_page: Callable[..., Any]) -> None:
-    """Of 10,000 messages: the newest are shown, the page stays small, and it tells the rest."""
+def test_burst(open_page: OpenPage) -> None:
+    """Of 10,000 messages, the page shows the latest and stays small."""
     expect = playwright.expect
-    with serving() as at:
+    with serve_in_thread() as at:
         page = open_page(at)
-        publish_many(at, 10_000)
+        with connect_program(
+            f"ws://{at}/", subprotocols=[Subprotocol(PUBLISH)], proxy=None
+        ) as program:
+            for number in range(10_000):
+                program.send(publish_request("burst", f"number {number}"))
+                if number % 100 == 99:
+                    for _ in range(100):
+                        program.recv(TIMEOUT)
         expect(page.locator("#log li").first.locator("pre")).to_have_text("number 9999")
         expect(page.locator("#received")).to_have_text("10,000")
         rows = page.locator("#log li")
@@ -300,58 +282,58 @@ def test_a_burst(open_page: Callable[..., Any]) -> None:
         expect(rows.first.locator("pre")).to_have_text("still here")
 
 
-def test_a_long_message_is_cut(open_page: Callable[..., Any]) -> None:
-    """The page gets the beginning, and how long it was."""
-    with serving() as at:
+def test_long_message(open_page: OpenPage) -> None:
+    """The page shows its start and its size."""
+    with serve_in_thread() as at:
         page = open_page(at)
         publish("x", "[" + "1," * 50_000 + "1]", "--to", f"ws://{at}")
         row = page.locator("#log li")
-        told = "100,003 characters, the first of them are shown"
-        playwright.expect(row.locator("small")).to_have_text(told)
+        size = "100,003 characters, truncated"
+        playwright.expect(row.locator("small")).to_have_text(size)
         assert len(row.locator("pre").inner_text()) == 8192
 
 
-def test_the_server_is_started_again(open_page: Callable[..., Any]) -> None:
-    """The page says that it has lost it, finds it again, and that something may be missing."""
+def test_restart_of_the_server(open_page: OpenPage) -> None:
+    """The page reconnects and shows that messages may be missing."""
     expect = playwright.expect
-    port = free_port()
-    with serving(port=port) as at:
+    port = find_free_port()
+    with serve_in_thread(port=port) as at:
         page = open_page(at)
         publish("x", "before", "--to", f"ws://{at}")
         expect(page.locator("#log li pre")).to_have_text(["before"])
     expect(page.locator("#status")).to_have_text("reconnecting")
     expect(page.locator("form button")).to_be_disabled()
-    with serving(port=port) as at:
+    with serve_in_thread(port=port) as at:
         expect(page.locator("#status")).to_have_text("live")
         publish("x", "after", "--to", f"ws://{at}")
         rows = page.locator("#log li")
         expect(rows).to_have_count(3)
         assert rows.first.locator("pre").inner_text() == "after"
-        assert "Connected again." in rows.nth(1).inner_text()
+        assert "Reconnected." in rows.nth(1).inner_text()
 
 
-def test_with_a_history_nothing_is_missed(redis: RealRedis, open_page: Callable[..., Any]) -> None:
-    """What was published before the page was opened, and while it was away, comes from Redis."""
+def test_history(redis: RealRedis, open_page: OpenPage) -> None:
+    """A page shows messages from before it was opened, and those that it missed."""
     expect = playwright.expect
-    port, asked = free_port(), ("--redis", redis.url, "--history", "50")
-    with serving(*asked, port=port) as at:
-        publish("x", "early", *asked)
+    port, options = find_free_port(), ("--redis", redis.url, "--history", "50")
+    with serve_in_thread(port=port, redis=redis.url, history=50) as at:
+        publish("x", "early", *options)
         page = open_page(at)
         rows = page.locator("#log li pre")
         expect(rows).to_have_text(["early"])
     expect(page.locator("#status")).to_have_text("reconnecting")
-    publish("x", "meanwhile", *asked)
-    with serving(*asked, port=port):
+    publish("x", "meanwhile", *options)
+    with serve_in_thread(port=port, redis=redis.url, history=50):
         expect(page.locator("#status")).to_have_text("live")
-        publish("x", "late", *asked)
+        publish("x", "late", *options)
         expect(rows).to_have_text(["late", "meanwhile", "early"])
         expect(page.locator("#log li")).to_have_count(3)
 
 
-def test_the_form_publishes(open_page: Callable[..., Any]) -> None:
-    """With the keyboard alone; who listens gets it."""
+def test_form(open_page: OpenPage) -> None:
+    """It can be used with the keyboard only; an invalid channel gets an error."""
     expect = playwright.expect
-    with serving() as at:
+    with serve_in_thread() as at:
         page = open_page(at)
         page.locator("summary").focus()
         page.keyboard.press("Enter")
@@ -360,29 +342,31 @@ def test_the_form_publishes(open_page: Callable[..., Any]) -> None:
         page.keyboard.press("Tab")
         page.keyboard.type("hello")
         page.keyboard.press("Control+Enter")
-        expect(page.locator("#answer")).to_have_text("Published: 1 got it, this page among them.")
+        expect(page.locator("#result")).to_have_text(
+            "Published to 1 subscriber, including this page."
+        )
         expect(page.locator("#log li pre")).to_have_text(["hello"])
         page.fill("#channel", "/slash")
         page.click("form button")
-        expect(page.locator("#answer")).to_have_text(
-            "Not published: a channel is named without a slash in front."
+        expect(page.locator("#result")).to_have_text(
+            "Not published: a channel must not start with a slash."
         )
 
 
-def test_the_form_asks_for_the_token(open_page: Callable[..., Any]) -> None:
-    """A wrong one is refused; the page forgets it when it is closed."""
+def test_token(open_page: OpenPage) -> None:
+    """A wrong token is refused; the page does not store it."""
     expect = playwright.expect
-    with serving(TRIOGLOCK_PUBLISH_TOKEN="open-sesame") as at:
+    with serve_in_thread(publish_token="open-sesame") as at:
         page = open_page(at)
         page.click("summary")
         page.fill("#channel", "news")
         page.fill("#token", "guess")
         page.click("form button")
         wrong = "Not published: the publish token is wrong."
-        expect(page.locator("#answer")).to_have_text(wrong)
+        expect(page.locator("#result")).to_have_text(wrong)
         page.fill("#token", "open-sesame")
         page.click("form button")
-        expect(page.locator("#answer")).to_have_text(re.compile("^Published: 1"))
+        expect(page.locator("#result")).to_have_text(re.compile("^Published to 1"))
         assert page.evaluate("localStorage.length + sessionStorage.length") == 0
 
 
@@ -394,9 +378,9 @@ OPENS = """([url, protocol]) => new Promise(done => {
 
 
 @pytest.mark.parametrize("protocol", ["trioglock.publish", "trioglock.live"])
-def test_a_foreign_page_cannot_publish_or_watch(protocol: str, browser: Any) -> None:
-    """In a real browser, from another origin: the WebSocket does not open."""
-    with serving() as at, serving() as elsewhere:
+def test_page_of_another_origin(protocol: str, browser: Any) -> None:
+    """Its WebSocket does not open."""
+    with serve_in_thread() as at, serve_in_thread() as elsewhere:
         page = browser.new_page()
         page.goto(f"http://{elsewhere}/favicon.ico")
         assert page.evaluate(OPENS, [f"ws://{at}/", protocol]) == "closed"
@@ -405,9 +389,9 @@ def test_a_foreign_page_cannot_publish_or_watch(protocol: str, browser: Any) -> 
 
 
 @pytest.mark.parametrize("protocol", ["trioglock.publish", "trioglock.live"])
-def test_a_name_that_is_rebound_cannot_publish_or_watch(protocol: str, browser: Any) -> None:
-    """The server is of the page's own origin, says the browser; the server knows better."""
-    with serving() as at:
+def test_dns_rebinding(protocol: str, browser: Any) -> None:
+    """The server refuses a page that the browser regards as same-origin."""
+    with serve_in_thread() as at:
         rebound = f"{EVIL}:{at.rpartition(':')[2]}"
         page = browser.new_page()
         page.goto(f"http://{rebound}/favicon.ico")
@@ -419,11 +403,11 @@ def test_a_name_that_is_rebound_cannot_publish_or_watch(protocol: str, browser: 
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_on_a_phone(scheme: str, open_page: Callable[..., Any]) -> None:
-    """Nothing is wider than the screen, dark or light."""
-    with serving() as at:
+def test_phone(scheme: str, open_page: OpenPage) -> None:
+    """The page fits on the screen, in dark and light mode."""
+    with serve_in_thread() as at:
         page = open_page(at, viewport={"width": 360, "height": 740}, color_scheme=scheme)
-        for channel, message in (*SHOWN[:3], ("a/long/" + "name/" * 30, "x" * 500)):
+        for channel, message in (*MESSAGES[:3], ("a/long/" + "name/" * 30, "x" * 500)):
             publish(channel, message, "--to", f"ws://{at}")
         playwright.expect(page.locator("#log li")).to_have_count(4)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -1,4 +1,4 @@
-"""Who may publish, watch and see the page: what a page on the internet tries, and is refused."""
+"""Who may publish, watch and open the page; what pages on the internet must not do."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.hubs import HOST, fronted
+from tests.cli.serving import HOST, open_hub
 from tests.server.helpers import Answer, plain_request, request
-from trioglock.cli.live import Guard, check_token, is_loopback
+from trioglock.cli.live import AccessRules, check_token, is_loopback
 from trioglock.errors import InvalidOption
 
 TOKEN = "open-sesame"
@@ -17,21 +17,21 @@ BEARER = f"Bearer {TOKEN}"
 
 
 async def status_of(data: bytes, host: str = "127.0.0.1", **rules: Any) -> int:
-    """How the server answers a request."""
+    """The status of the response to a request."""
     return (await answer_to(data, host, **rules)).status
 
 
 async def answer_to(data: bytes, host: str = "127.0.0.1", **rules: Any) -> Answer:
-    async with fronted(host, **rules) as front:
-        client = await front.site.raw()
+    async with open_hub(host, **rules) as server:
+        client = await server.site.raw()
         await client.send(data)
         head = await client.head()
         await client.stream.aclose()
         return Answer(head)
 
 
-def asking(kind: str, **headers: str | None) -> bytes:
-    """The request of a publisher, or of a page that watches."""
+def handshake(kind: str, **headers: str | None) -> bytes:
+    """The opening handshake of a publisher ("publish") or of a page ("live")."""
     given: dict[str, str | None] = {"Host": HOST, **headers}
     return request("/", Sec_WebSocket_Protocol=f"trioglock.{kind}", **given)
 
@@ -65,17 +65,17 @@ FROM_A_PAGE: dict[str, tuple[dict[str, str | None], int]] = {
 
 @pytest.mark.parametrize("kind", ["publish", "live"])
 @pytest.mark.parametrize(("headers", "status"), FROM_A_PAGE.values(), ids=list(FROM_A_PAGE))
-async def test_on_this_machine(headers: dict[str, str | None], status: int, kind: str) -> None:
-    """Without a token: only programs, and the server's own page, by a name that is not rebound."""
-    assert await status_of(asking(kind, **headers)) == status
+async def test_without_a_token(headers: dict[str, str | None], status: int, kind: str) -> None:
+    """Only local programs and the server's own page are accepted, under a local name."""
+    assert await status_of(handshake(kind, **headers)) == status
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
 async def test_behind_a_proxy_a_token_is_needed(header: str) -> None:
-    """There, every client comes from this machine."""
+    """Behind a proxy, every client has a local address."""
     headers = {header: "10.0.0.1"}
-    assert await status_of(asking("publish", **headers)) == 403
-    with_token = asking("publish", Authorization=BEARER, **headers)
+    assert await status_of(handshake("publish", **headers)) == 403
+    with_token = handshake("publish", Authorization=BEARER, **headers)
     assert await status_of(with_token, token=TOKEN) == 101
 
 
@@ -99,19 +99,19 @@ WITH_A_TOKEN: dict[str, tuple[dict[str, str | None], int]] = {
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 @pytest.mark.parametrize(("headers", "status"), WITH_A_TOKEN.values(), ids=list(WITH_A_TOKEN))
 async def test_with_a_token(headers: dict[str, str | None], status: int, host: str) -> None:
-    """Whoever shows it may publish, from anywhere but a foreign page."""
-    assert await status_of(asking("publish", **headers), host, token=TOKEN) == status
+    """With the token, all clients except pages of other origins may publish."""
+    assert await status_of(handshake("publish", **headers), host, token=TOKEN) == status
 
 
-async def test_without_a_token_only_this_machine_publishes() -> None:
-    """A server that others can reach refuses, and says what is missing."""
+async def test_without_a_token_on_a_public_address() -> None:
+    """A server that others can reach refuses publishers."""
     for host in ("0.0.0.0", "::", "192.168.1.5", "live.example.org", ""):
-        answer = await answer_to(asking("publish", Host=f"{host or 'x'}:8020"), host)
+        answer = await answer_to(handshake("publish", Host=f"{host or 'x'}:8020"), host)
         assert answer.status == 403
 
 
 async def test_a_subprotocol_cannot_be_smuggled_in() -> None:
-    """In a second header, or behind another one: it is refused, or not agreed on."""
+    """In a second header, or after another name: it is refused, or not selected."""
     headers: dict[str, str | None] = {"Host": HOST, "Origin": EVIL}
     among = request("/", Sec_WebSocket_Protocol="chat, trioglock.publish", **headers)
     assert await status_of(among) == 403
@@ -123,8 +123,8 @@ async def test_a_subprotocol_cannot_be_smuggled_in() -> None:
         assert "sec-websocket-protocol" not in answer.headers
 
 
-async def test_other_browsers_come_in_as_ever() -> None:
-    """A page of another server may listen to the hub: that is what a hub is for."""
+async def test_browsers_of_other_origins_are_accepted() -> None:
+    """Pages of other servers may subscribe to the hub."""
     assert await status_of(request("/news", Host="live.example.org", Origin=EVIL)) == 101
     offering = request(Sec_WebSocket_Protocol="chat", Host="live.example.org", Origin=EVIL)
     answer = await answer_to(offering)
@@ -147,13 +147,13 @@ PAGES: dict[str, tuple[str, dict[str, object], str, int]] = {
 
 @pytest.mark.parametrize(("host", "rules", "asked", "status"), PAGES.values(), ids=list(PAGES))
 async def test_the_page(host: str, rules: dict[str, object], asked: str, status: int) -> None:
-    """By whom and under which names it can be had."""
+    """Where there is a page, and under which names."""
     data = plain_request("/").replace(b"Host: memory.test", f"Host: {asked}".encode())
     assert await status_of(data, host, **rules) == status
 
 
-async def test_the_page_may_do_little() -> None:
-    """Its own script and style, its own server, in no frame; and no other path has a page."""
+async def test_the_policy_of_the_page() -> None:
+    """It allows its own script, style and server, and no frame. No other path has a page."""
     here = plain_request("/").replace(b"memory.test", HOST.encode())
     answer = await answer_to(here)
     policy = answer.headers["content-security-policy"]
@@ -167,8 +167,8 @@ async def test_the_page_may_do_little() -> None:
     assert await status_of(here.replace(b"GET / ", b"GET /news ")) == 426
 
 
-def test_what_a_token_may_be() -> None:
-    """It stands in a header; a complaint does not show it."""
+def test_check_token() -> None:
+    """A token must fit into a header; the error does not contain it."""
     assert check_token(None) is None
     assert check_token(TOKEN) == TOKEN
     for bad in ("", "with space", "line\nbreak", "gr\xfc\xdfe"):
@@ -177,12 +177,12 @@ def test_what_a_token_may_be() -> None:
         assert not bad or bad not in str(caught.value)
 
 
-def test_what_leads_to_this_machine_alone() -> None:
-    """Addresses and names; a name that only begins like one does not."""
+def test_is_loopback() -> None:
+    """Addresses and names; a name that only starts like one is not local."""
     for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST", "a.localhost"):
         assert is_loopback(host)
     for host in ("", "0.0.0.0", "::", "10.0.0.1", "localhost.example.org", "notlocalhost"):
         assert not is_loopback(host)
-    assert not Guard("0.0.0.0").may_publish
-    assert not Guard("127.0.0.1").is_token("")
-    assert not Guard("127.0.0.1").is_token(None)
+    assert not AccessRules("0.0.0.0").allows_publishing
+    assert not AccessRules("127.0.0.1").is_token("")
+    assert not AccessRules("127.0.0.1").is_token(None)

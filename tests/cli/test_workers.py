@@ -1,0 +1,186 @@
+"""``trioglock serve --workers``: processes that share a port, are restarted, replaced, drained."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.cli.helpers import Running, trioglock
+from tests.cli.serving import serve_in_process
+from tests.pubsub.redis_server import RealRedis
+from trioglock import ConnectionClosedOK, connect
+
+MODULE = """
+import os
+from trioglock import Reply, Socket
+from trioglock.pubsub import Hub
+
+class SendPid(Socket):
+    def handle_connect(self, info, state):
+        return Reply(str(os.getpid())), state
+
+hub = Hub()
+broken = 1
+"""
+
+TOKEN = "open-sesame"
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """An environment in which ``app`` is the module above."""
+    (tmp_path / "app.py").write_text(MODULE)
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+@asynccontextmanager
+async def run(env: dict[str, str], *arguments: str) -> AsyncIterator[tuple[Running, str]]:
+    """The command and its URL; at the end nothing listens on its port."""
+    async with serve_in_process("app:SendPid", *arguments, **env) as (process, at):
+        yield process, f"ws://{at}/"
+    with pytest.raises(OSError, match="connect"):
+        await trio.open_tcp_stream("127.0.0.1", int(at.rpartition(":")[2]))
+
+
+async def get_pid(url: str) -> int:
+    """The process that serves a new connection."""
+    async with connect(url, open_timeout=5) as conn:
+        return int(await conn.receive())
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+async def test_redis(redis: RealRedis) -> None:
+    """The browsers of both processes receive each message once."""
+    options = ("--redis", redis.url, "--workers", "2")
+    async with serve_in_process(*options) as (_, at), trio.open_nursery() as nursery:
+        received: list[list[str]] = [[] for _ in range(20)]
+
+        async def subscribe(messages: list[str]) -> None:
+            async with connect(f"ws://{at}/news") as conn:
+                while True:
+                    messages.append(await conn.receive())
+
+        for messages in received:
+            nursery.start_soon(subscribe, messages)
+        # All have subscribed once each has received a message.
+        while min(map(len, received)) == 0:
+            redis.publish_plainly("trioglock/news", b"ping")
+            await trio.sleep(0.05)
+        for text in ("one", "two", "the end"):
+            redis.publish_plainly("trioglock/news", text.encode())
+        while not all(messages[-1] == "the end" for messages in received):
+            await trio.sleep(0.01)
+        for messages in received:
+            assert [text for text in messages if text != "ping"] == ["one", "two", "the end"]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.slow
+async def test_restart_and_replacement(env: dict[str, str]) -> None:
+    """A killed worker is restarted. SIGHUP replaces all of them, and no client is refused."""
+    async with run(env, "--workers", "2") as (process, url):
+        first: set[int] = set()
+        while len(first) < 2:
+            first.add(await get_pid(url))
+        victim = first.pop()
+        os.kill(victim, signal.SIGKILL)
+        second: set[int] = set()
+        while not second - first - {victim}:
+            try:
+                second.add(await get_pid(url))
+            except Exception:
+                await trio.sleep(0.05)
+        old = first | second - {victim}
+        async with connect(url) as conn:
+            assert int(await conn.receive()) in old
+            process.process.send_signal(signal.SIGHUP)
+            with pytest.raises(ConnectionClosedOK, match="1001"):
+                await conn.receive()
+        assert await process.line() == "all workers replaced"
+        third = {await get_pid(url) for _ in range(30)}
+        assert len(third) == 2
+        assert not third & old
+
+
+@pytest.mark.slow
+async def test_replacement_during_another(env: dict[str, str]) -> None:
+    """A second SIGHUP after the first worker was replaced leads to another replacement."""
+    async with run(env, "--workers", "2") as (process, url):
+        old: dict[int, Any] = {}
+        first_closed = trio.Event()
+
+        async def wait_closed(conn: Any) -> None:
+            await conn.wait_closed()
+            first_closed.set()
+
+        async with AsyncExitStack() as stack:
+            while len(old) < 2:
+                conn = await stack.enter_async_context(connect(url))
+                old[int(await conn.receive())] = conn
+            async with trio.open_nursery() as nursery:
+                for conn in old.values():
+                    nursery.start_soon(wait_closed, conn)
+                process.process.send_signal(signal.SIGHUP)
+                await first_closed.wait()
+                process.process.send_signal(signal.SIGHUP)
+        for _ in range(2):
+            assert await process.line() == "all workers replaced"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+async def test_signals_of_one_process(env: dict[str, str], name: str) -> None:
+    """Each closes connections with 1001, and the exit code is 0."""
+    async with run(env) as (process, url), connect(url) as conn:
+        await conn.receive()
+        process.process.send_signal(signal.Signals[name])
+        with pytest.raises(ConnectionClosedOK, match="1001"):
+            await conn.receive()
+        assert await process.process.wait() == 0
+
+
+@pytest.mark.slow
+async def test_workers_end_with_their_parent(env: dict[str, str]) -> None:
+    """Also if it is killed: they drain and close with 1001."""
+    options = ("app:SendPid", "--workers", "2")
+    with pytest.raises(ConnectionClosedOK, match="1001"):
+        async with (
+            serve_in_process(*options, **env) as (process, at),
+            connect(f"ws://{at}/") as conn,
+        ):
+            await conn.receive()
+            process.process.kill()
+            await conn.receive()
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one process", "workers"])
+async def test_invalid_target(env: dict[str, str], options: tuple[str, ...]) -> None:
+    """The error is printed, and the exit code is 1."""
+    done = await trioglock("serve", "--port", "0", *options, "app:broken", env=env)
+    assert done.code == 1
+    assert "target is a Socket class or an async handler, not 1" in done.stderr
+
+
+@pytest.mark.slow
+async def test_token(env: dict[str, str]) -> None:
+    """Each worker requires it, and has it neither in its arguments nor in its environment."""
+    options = ("app:hub", "--workers", "2", "--publish-token", TOKEN)
+    async with serve_in_process(*options, **env) as (process, at):
+        for token, code in ((TOKEN, 0), ("guess", 1)):
+            arguments = ("x", "y", "--to", f"ws://{at}", "--publish-token", token)
+            assert (await trioglock("publish", *arguments)).code == code
+        tasks = Path("/proc", str(process.process.pid), "task")
+        if tasks.exists():
+            children = [path.read_text().split() for path in tasks.glob("*/children")]
+            workers = [pid for pids in children for pid in pids]
+            assert len(workers) == 2
+            for pid in workers:
+                for name in ("cmdline", "environ"):
+                    assert TOKEN.encode() not in Path("/proc", pid, name).read_bytes()

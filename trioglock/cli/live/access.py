@@ -1,0 +1,164 @@
+"""Access rules: who may open the page, watch, and publish.
+
+Any page on the internet may open a WebSocket to a server on the reader's own machine, and its own
+host name may resolve to that machine (DNS rebinding). Browsers reveal both: ``Origin`` names the
+page, ``Host`` the name in the address bar. A foreign Origin is therefore always refused. Without a
+token, so is a Host that is neither a loopback address nor a name of this server.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from ...errors import InvalidOption
+from ...http import Request, Response
+
+__all__ = ["AccessRules", "check_token", "is_loopback", "is_wildcard"]
+
+FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+"""Headers added by proxies. Behind a proxy, a loopback address does not identify the client."""
+
+_is_token = re.compile(r"[\x21-\x7e]+").fullmatch
+_split_host = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(\d{0,5}))?", re.ASCII).fullmatch
+
+
+def check_token(token: str | None) -> str | None:
+    """Return the token if it can be sent in a header.
+
+    Raises:
+        InvalidOption: it cannot. The message does not contain the token.
+    """
+    if token is not None and not _is_token(token):
+        raise InvalidOption(
+            "the publish token must consist of visible ASCII characters without spaces"
+        )
+    return token
+
+
+class AccessRules:
+    """The access rules of one server.
+
+    Args:
+        host: address or name that it listens on.
+        token: token of publishers; None if they need none.
+        page: whether there is a page; None for a page on a loopback address only.
+        page_hosts: further host names under which browsers may open the page.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        token: str | None = None,
+        page: bool | None = None,
+        page_hosts: Sequence[str] = (),
+    ) -> None:
+        self.has_page: bool = is_loopback(host) if page is None else page
+        self.needs_token: bool = token is not None
+        self.allows_publishing: bool = self.needs_token or is_loopback(host)
+        self._token = (token or "").encode()
+        self._host = host.lower()
+        self._any_address = is_wildcard(host)
+        self._page_hosts = frozenset(name.lower() for name in page_hosts)
+
+    def refuse_page(self, request: Request) -> Response | None:
+        """The response to a request that may not open the page or watch; None if it may."""
+        if not self.has_page:
+            return Response(404, "this server has no page\n")
+        host = _host(request)
+        if not self._is_own_host(host) and host not in self._page_hosts:
+            return Response(421, "the page is not served for this host, see --page-host\n")
+        return _refuse_origin(request)
+
+    def refuse_publisher(self, request: Request) -> Response | None:
+        """The response to a request that may not publish; None if it may."""
+        if not self.allows_publishing:
+            return Response(403, "publishing is disabled: the server has no --publish-token\n")
+        refusal = _refuse_origin(request)
+        if refusal is not None:
+            return refusal
+        if not self.needs_token:
+            return self._refuse_remote(request)
+        values = request.headers.get_all("Authorization")
+        scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+        if scheme.lower() == "bearer" and self.is_token(token.strip()):
+            return None
+        reason = "the publish token is wrong\n" if values else "a publish token is required\n"
+        return Response(401, reason, {"WWW-Authenticate": "Bearer"})
+
+    def is_token(self, token: object) -> bool:
+        """Whether this is the publish token, compared in constant time."""
+        return (
+            self.needs_token
+            and isinstance(token, str)
+            and hmac.compare_digest(token.encode(errors="replace"), self._token)
+        )
+
+    def is_local(self, request: Request) -> bool:
+        """Whether a request may publish without a token."""
+        return self.allows_publishing and not self.needs_token and not self._refuse_remote(request)
+
+    def _refuse_remote(self, request: Request) -> Response | None:
+        if any(name in request.headers for name in FORWARDED):
+            return Response(403, "publishing through a proxy requires --publish-token\n")
+        if not self._is_own_host(_host(request)):
+            return Response(421, "publishing without a token requires a loopback address\n")
+        return None
+
+    def _is_own_host(self, host: str) -> bool:
+        """Whether a client used this host name or address on purpose."""
+        return is_loopback(host) or host == self._host or (self._any_address and _is_ip(host))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is local to this machine (RFC 6761, section 6.3)."""
+    name = host.lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    return _is_ip(name) and ipaddress.ip_address(name).is_loopback
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether this means every address of the machine."""
+    return not host or (_is_ip(host) and ipaddress.ip_address(host).is_unspecified)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _host(request: Request) -> str:
+    """The Host of a request without its port; empty if it is missing, repeated or malformed."""
+    values = request.headers.get_all("Host")
+    match = _split_host(values[0]) if len(values) == 1 else None
+    return match[1].strip("[]").lower() if match else ""
+
+
+def _refuse_origin(request: Request) -> Response | None:
+    """Refuse pages of other origins (RFC 6455, section 10.2). Programs send no Origin."""
+    values = request.headers.get_all("Origin")
+    if not values or (len(values) == 1 and _is_same_origin(values[0], request)):
+        return None
+    return Response(403, "pages of other origins are refused\n")
+
+
+def _is_same_origin(origin: str, request: Request) -> bool:
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return False
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    match = _split_host(request.headers.get("Host", ""))
+    if default is None or match is None or origin != f"{parts.scheme}://{parts.netloc}":
+        return False
+    host = match[1].strip("[]").lower()
+    return (parts.hostname, port or default) == (host, int(match[2] or default))
