@@ -43,7 +43,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types with mypy --strict, and that the public types are complete with pyright."""
-    session.install(".[test,docs]", "mypy>=1.13", "pyright", "nox", "types-docutils")
+    session.install(
+        ".[test,docs]", "mypy>=1.13", "pyright", "nox", "types-docutils", "types-Pygments"
+    )
     session.run("mypy", *CODE)
     session.run("pyright", "--verifytypes", "trioglock", "--ignoreexternal")
 

@@ -44,7 +44,6 @@ myst_enable_extensions = ["attrs_inline"]
 suppress_warnings = ["myst.header"]
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
-autodoc_preserve_defaults = True
 autodoc_class_signature = "mixed"
 autodoc_typehints_format = "short"
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("trioglock/**/*.py"))

@@ -145,10 +145,10 @@ def test_docstrings_are_complete() -> None:
     internal = {"AssertionError", "NotImplementedError", "StopAsyncIteration"}
     missing = []
     for name, function, text in documented():
-        # "See :meth:`send`" takes over what the other docstring says.
+        # "See :meth:`send`" and "Call :meth:`send`" refer to the other docstring.
         if not text.strip():
             missing.append(name)
-        if re.search(r"\b([Ss]ee|[Aa]s|[Aa]rguments of)( \w+)? :(meth|func):", text):
+        if re.search(r"\b([Ss]ee|[Cc]all|[Aa]s|[Aa]rguments of)( \w+)? :(meth|func):", text):
             continue
         wanted = [*parameters(function), *(raised(function) - internal)]
         missing += [f"{name}: {word}" for word in wanted if not re.search(rf"\b{word}\b", text)]

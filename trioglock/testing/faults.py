@@ -115,7 +115,7 @@ class Faults(ABC):
             direction: of the bytes; None for both.
 
         Raises:
-            InvalidOption: an argument has the wrong type or value.
+            InvalidOption: ``function`` cannot be called.
         """
         if function is not None and not callable(function):
             raise InvalidOption(f"function must be a function of bytes or None, not {function!r}")
@@ -131,7 +131,7 @@ class Faults(ABC):
             direction: of the byte; None for one in each direction.
 
         Raises:
-            InvalidOption: an argument has the wrong type or value.
+            InvalidOption: a number is out of range.
         """
         check_whole("offset", offset, least=0, none=False)
         check_whole("bits", bits, least=1, none=False)
