@@ -395,7 +395,7 @@ class Session(Generic[StateT]):
             self._deadlines.linger()
 
     def on_violation(self, violation: Violation) -> None:
-        """Close the link after a violation of the protocol by the peer."""
+        """Close the link after a protocol violation by the peer."""
         if self.close_state.sent is not None:
             self._deadlines.link.cancel()
             return

@@ -345,7 +345,7 @@ class Hub:
         return HubSocket(self)
 
     def join(self, subscriber: Subscriber, channel: str) -> None:
-        """Add a :class:`Subscriber` of your own to a channel.
+        """Add your own :class:`Subscriber` to a channel.
 
         Args:
             subscriber: receives the messages.
