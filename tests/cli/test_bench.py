@@ -312,7 +312,7 @@ async def test_embedded_server_ends_with_its_parent() -> None:
     ("arguments", "error"),
     [
         (["http://localhost"], "scheme isn't ws or wss"),
-        (["--seconds", "1", "--messages", "1"], "--messages excludes --seconds"),
+        (["--seconds", "1", "--messages", "1"], "--messages cannot be combined with --seconds"),
         (["--seconds", "nan"], "'nan' is not a number of seconds"),
         (["--connections", "0"], "--connections"),
         (["-H", "hidden"], "'Name: value'"),

@@ -151,7 +151,7 @@ def test_page_of_a_socket(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     """Only a Hub has a page."""
     (folder / "app.py").write_text("from trioglock import Socket\n")
     assert main(["serve", "app:Socket", "--port", "0", "--page"]) == 1
-    error = "trioglock serve: --page needs a Hub, and app:Socket is not a Hub\n"
+    error = "trioglock serve: --page requires a Hub, and app:Socket is not a Hub\n"
     assert capsys.readouterr().err == error
 
 
@@ -209,11 +209,11 @@ def test_invalid_token(capsys: pytest.CaptureFixture[str]) -> None:
         (["--port", "x"], "--port"),
         (["--port", "99999"], "--port"),
         (["--workers", "0"], "--workers must be at least 1"),
-        (["--workers", "2"], "needs --redis"),
+        (["--workers", "2"], "requires --redis"),
         (["--drain=-3"], "--drain"),
         (["--drain", "nan"], "--drain"),
         (["--history", "0"], "--history"),
-        (["--history", "5"], "--history needs --redis"),
+        (["--history", "5"], "--history requires --redis"),
         (["--name", "a b"], "a b"),
         (["--redis", "http://"], "Redis URL"),
         (["--no-such-option"], "--no-such-option"),
