@@ -215,10 +215,7 @@ def test_long_values_are_shortened() -> None:
 @pytest.mark.parametrize("length", range(330))
 def test_secrets_at_the_end_of_a_shortened_text(length: int) -> None:
     """A secret stays hidden if the text is cut inside it."""
-    for secret in (
-        "wss://al:s3cret-s3cret@h/",
-        '{"token":"s3cret"}',
-    ):
+    for secret in ("wss://al:s3cret-s3cret@h/", '{"token":"s3cret"}'):
         text = "-" * length + " " + secret + " " + "-" * 1000
         assert "s3" not in shorten(text)
         assert "s3" not in shorten(text.encode())

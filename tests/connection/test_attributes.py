@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import Scripted, current_status, delivered, linked, read_frames
+from tests.hooks.helpers import Scripted, current_status, linked, read_frames
 from trioglock import (
     Close,
     Handshake,
@@ -145,14 +145,6 @@ async def test_statistics(autojump_clock: MockClock) -> None:
         assert conn.statistics().receive_queue == 1
         assert start.messages_sent == 0
     assert conn.statistics().messages_sent == 3
-
-
-async def test_statistics_count_drops(autojump_clock: MockClock) -> None:
-    """Messages dropped by the overflow policy are counted."""
-    async with linked(max_queue=2, overflow="drop_oldest") as (conn, far):
-        await far.write(["a", "b", "c", "d"])
-        assert await delivered(conn) == ["c", "d"]
-        assert conn.statistics().dropped == 2
 
 
 async def test_start_soon_passes_arguments_and_may_finish(autojump_clock: MockClock) -> None:

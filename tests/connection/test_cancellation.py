@@ -24,29 +24,16 @@ from tests.connection.raw_server import (
     shared_tls,
     unbounded,
 )
-from trioglock import (
-    ConnectionInfo,
-    Socket,
-    connect,
-)
+from trioglock import ConnectionInfo, Socket, connect
 
 Clock = trio.testing.MockClock
 
 
-# 16: receive and send.
-
-
-@every_transport
-async def test_a_cancelled_receive_loses_nothing(
-    transport: MakeTransport, autojump_clock: Clock
-) -> None:
+async def test_a_cancelled_receive_loses_nothing(autojump_clock: Clock) -> None:
     """Three tasks with deadlines at all times receive each message once."""
     total = 300
     got: list[str] = []
-    async with (
-        raw_connection(transport=transport(), ping_interval=None) as (conn, peer),
-        trio.open_nursery() as nursery,
-    ):
+    async with raw_connection() as (conn, peer), trio.open_nursery() as nursery:
 
         async def impatient(seconds: float) -> None:
             while len(got) < total:
@@ -69,9 +56,10 @@ async def test_a_cancelled_send_leaves_complete_frames(
     """20 MB, cancelled during the write, are sent completely or not at all."""
     big = "x" * (20 * 2**20)
     frames: list[RawFrame] = []
-    async with raw_connection(
-        streams=lockstep, transport=transport(), secure=secure, ping_interval=None
-    ) as (conn, peer):
+    async with raw_connection(streams=lockstep, transport=transport(), secure=secure) as (
+        conn,
+        peer,
+    ):
 
         async def read_slowly() -> None:
             await trio.sleep(2)
@@ -90,14 +78,11 @@ async def test_a_cancelled_send_leaves_complete_frames(
     assert {frame.opcode for frame in frames} == {TEXT}
 
 
-@every_transport
 async def test_a_send_cancelled_while_it_waits_for_space_sends_nothing(
-    transport: MakeTransport, autojump_clock: Clock
+    autojump_clock: Clock,
 ) -> None:
     """A message whose send was cancelled at a full send queue is never sent."""
-    async with raw_connection(
-        streams=lockstep, transport=transport(), write_limit=10, ping_interval=None
-    ) as (conn, peer):
+    async with raw_connection(streams=lockstep, write_limit=10) as (conn, peer):
         await conn.send("0123456789")
         for _ in range(5):
             with trio.move_on_after(1) as scope:
@@ -120,9 +105,7 @@ class Lingering(Socket[int]):
         return message, state + 1
 
 
-async def test_a_send_cancelled_inside_an_async_hook_changes_nothing(
-    autojump_clock: Clock,
-) -> None:
+async def test_a_send_cancelled_inside_an_async_hook_changes_nothing(autojump_clock: Clock) -> None:
     """Two cancelled sends through a slow hook send no frame and leave the state."""
     async with raw_connection(Lingering()) as (conn, peer):
         with trio.move_on_after(0.5):
@@ -134,9 +117,6 @@ async def test_a_send_cancelled_inside_an_async_hook_changes_nothing(
         await conn.send("three")
         assert (await peer.next()).payload == b"three"
         assert conn.state == 1
-
-
-# 17: connect, and leaving.
 
 
 async def give_up_connecting(transport: MakeTransport, stream: trio.abc.Stream, url: str) -> None:

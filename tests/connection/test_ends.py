@@ -27,7 +27,6 @@ from trioglock import (
     Status,
     connect,
 )
-from trioglock.testing import MemoryLink
 
 
 async def test_calls_after_the_end(autojump_clock: MockClock) -> None:
@@ -80,23 +79,6 @@ async def test_aclose_sends_queued_data_first(autojump_clock: MockClock) -> None
         assert trio.current_time() < 3.1
         assert current_status(conn) is Status.CLOSED
         assert await delivered(conn) == ["still readable"]
-
-
-async def test_aclose_gives_up_after_close_timeout(autojump_clock: MockClock) -> None:
-    """A peer that does not answer, or keeps sending, does not extend the close."""
-
-    async def trickle(far: MemoryLink) -> None:
-        while True:
-            await far.write(["x"])
-            await trio.sleep(0.3)
-
-    async with linked(close_timeout=7) as (conn, far), trio.open_nursery() as nursery:
-        nursery.start_soon(trickle, far)
-        await trio.sleep(1)
-        await conn.aclose()
-        assert trio.current_time() == 8
-        assert conn.close_code == 1006
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

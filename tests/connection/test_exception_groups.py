@@ -10,13 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.connection.raw_server import (
-    URL,
-    MakeTransport,
-    RawPeer,
-    every_transport,
-    unbounded,
-)
+from tests.connection.raw_server import URL, MakeTransport, RawPeer, every_transport, unbounded
 from tests.hooks.helpers import UserError
 from trioglock import (
     ConnectFailed,
@@ -31,9 +25,6 @@ from trioglock import (
 )
 
 Clock = trio.testing.MockClock
-
-
-# 19: groups.
 
 
 class Fails(Socket[None]):
@@ -187,12 +178,3 @@ async def test_a_connect_error_is_not_in_a_group(transport: MakeTransport) -> No
         with pytest.raises(ConnectFailed):
             async with connect(f"ws://{address}", transport=transport()):
                 pass
-
-
-async def test_two_independent_failures_are_one_flat_group(autojump_clock: Clock) -> None:
-    """The group contains the exceptions of the body and the hook."""
-    async with polite_peer() as near:
-        with pytest.raises(ExceptionGroup) as caught:
-            async with connect(URL, Fails("terminate"), stream=near):
-                raise UserError("body")
-    assert [str(error) for error in caught.value.exceptions] == ["body", "terminate"]

@@ -39,8 +39,6 @@ from trioglock.testing import MockServer, echo
 
 Clock = trio.testing.MockClock
 
-# 18: a bad client and the mock server.
-
 BAD_CLIENTS = {
     "says nothing": b"",
     "half a request": b"GET / HTTP/1.1\r\nHost: x\r\n",
@@ -81,9 +79,6 @@ async def test_an_invalid_client_does_not_stop_the_mock_server(
                 assert await conn.receive() == "still there?"
 
 
-# 20: sending from hooks.
-
-
 class Greedy(Socket[None]):
     """Says more than the send queue holds as soon as it is connected."""
 
@@ -93,14 +88,9 @@ class Greedy(Socket[None]):
         return Reply(*self.messages), state
 
 
-@every_transport
-async def test_handle_connect_replies_more_than_write_limit(
-    transport: MakeTransport, autojump_clock: Clock
-) -> None:
+async def test_handle_connect_replies_more_than_write_limit(autojump_clock: Clock) -> None:
     """Connecting completes before the peer reads, and everything arrives in order."""
-    async with raw_connection(
-        Greedy(), streams=lockstep, transport=transport(), write_limit=1000
-    ) as (conn, peer):
+    async with raw_connection(Greedy(), streams=lockstep, write_limit=1000) as (conn, peer):
         await trio.sleep(5)
         assert conn.status is Status.OPEN
         got = [(await peer.next()).payload.decode() for _ in Greedy.messages]
@@ -185,9 +175,6 @@ async def test_calls_that_would_deadlock_in_a_hook_raise(
             assert "cast" in await conn.receive()
 
 
-# 21: large and slow.
-
-
 @every_transport
 async def test_a_large_slow_message_is_not_a_dead_peer(
     transport: MakeTransport, autojump_clock: Clock
@@ -265,9 +252,7 @@ async def test_a_character_split_by_fragments_and_a_ping(
         assert await conn.receive() == "€"
 
 
-async def test_a_data_frame_between_fragments_is_refused(
-    autojump_clock: Clock,
-) -> None:
+async def test_a_data_frame_between_fragments_is_refused(autojump_clock: Clock) -> None:
     """We close with 1002, and no message is delivered."""
     async with raw_connection(close_timeout=2) as (conn, peer):
         await peer.send(BROKEN_OFF)

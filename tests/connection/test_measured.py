@@ -53,9 +53,7 @@ async def send_many(conn: Connection[None], message: bytes, count: int) -> None:
 
 @every_transport
 @pytest.mark.slow
-async def test_both_peers_send_large_messages(
-    transport: MakeTransport,
-) -> None:
+async def test_both_peers_send_large_messages(transport: MakeTransport) -> None:
     """Twenty messages of 4 MB each way over TCP do not deadlock."""
     message, count = bytes(BIG), 20
 
@@ -83,9 +81,10 @@ async def test_a_peer_that_writes_everything_before_it_reads(
 ) -> None:
     """Our reader continues, although there is no buffer between the ends."""
     message, count = bytes(BIG), 5
-    async with raw_connection(
-        streams=lockstep, transport=transport(), max_size=BIG, ping_interval=None
-    ) as (conn, peer):
+    async with raw_connection(streams=lockstep, transport=transport(), max_size=BIG) as (
+        conn,
+        peer,
+    ):
 
         async def write_then_read() -> None:
             for _ in range(count):
@@ -138,9 +137,10 @@ async def test_a_cancelled_large_send_leaves_no_partial_frame(
 ) -> None:
     """The peer receives all or nothing of 20 MB, and then a separate frame."""
     big = bytes(20 * 2**20)
-    async with raw_connection(
-        streams=lockstep, transport=transport(), secure=secure, ping_interval=None
-    ) as (conn, peer):
+    async with raw_connection(streams=lockstep, transport=transport(), secure=secure) as (
+        conn,
+        peer,
+    ):
         for _ in range(2):
             with trio.move_on_after(0.5):
                 await conn.send(big)
@@ -162,11 +162,7 @@ async def test_a_slow_application_keeps_its_connection(
     count = 100
     async with (
         raw_connection(
-            streams=streams,
-            transport=transport(),
-            ping_interval=1,
-            ping_timeout=1,
-            max_queue=4,
+            streams=streams, transport=transport(), ping_interval=1, ping_timeout=1, max_queue=4
         ) as (conn, peer),
         trio.open_nursery() as nursery,
     ):
@@ -209,9 +205,7 @@ async def leave_by_cancel(conn: Connection[None], after: list[str]) -> None:
 
 
 @pytest.mark.parametrize("leave", [leave_by_break, leave_by_return, leave_by_cancel])
-@every_transport
 async def test_leaving_the_loop(
-    transport: MakeTransport,
     leave: Callable[[Connection[None], list[str]], Awaitable[None]],
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -228,7 +222,7 @@ async def test_leaving_the_loop(
             codes.append((await peer.answer())[-1].code)
 
         nursery.start_soon(serve)
-        async with connect(URL, transport=transport(), stream=near) as conn:
+        async with connect(URL, stream=near) as conn:
             await leave(conn, after)
             after.append("block")
         after.append("after")
@@ -236,10 +230,7 @@ async def test_leaving_the_loop(
     assert codes == [1000]
 
 
-@every_transport
-async def test_an_exception_in_the_loop(
-    transport: MakeTransport, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_an_exception_in_the_loop(autojump_clock: trio.testing.MockClock) -> None:
     """It is raised unchanged, and we close with 1011."""
     after: list[str] = []
     near, far = unbounded()
@@ -254,52 +245,10 @@ async def test_an_exception_in_the_loop(
 
         nursery.start_soon(serve)
         with pytest.raises(UserError):
-            async with connect(URL, transport=transport(), stream=near) as conn:
+            async with connect(URL, stream=near) as conn:
                 await leave_by_exception(conn, after)
     assert after == ["loop"]
     assert codes == [1011]
-
-
-@every_transport
-async def test_cancelling_the_block(
-    transport: MakeTransport, autojump_clock: trio.testing.MockClock
-) -> None:
-    """The connection is dropped immediately, and the scope catches the cancellation."""
-    near, far = unbounded()
-    peer = RawPeer(far)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.accept)
-        started = trio.current_time()
-        with trio.move_on_after(3) as scope:
-            async with connect(URL, transport=transport(), stream=near) as conn:
-                async for _ in conn:
-                    pass
-        assert scope.cancelled_caught
-        assert trio.current_time() == started + 3
-    assert await peer.read() is None
-
-
-async def test_returning_from_the_block(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """The connection closes normally, and the value is returned."""
-    near, far = unbounded()
-    peer = RawPeer(far)
-    async with trio.open_nursery() as nursery:
-
-        async def serve() -> None:
-            await peer.accept()
-            await peer.text("one", "two")
-            assert (await peer.answer())[-1].code == 1000
-
-        nursery.start_soon(serve)
-
-        async def leave() -> str:
-            async with connect(URL, stream=near) as conn:
-                await conn.receive()
-                return "returned"
-
-        assert await leave() == "returned"
 
 
 @every_transport
@@ -355,7 +304,7 @@ async def test_a_violation_is_answered_immediately(
 ) -> None:
     """The peer gets the code and does not have to end the stream."""
     data, code = VIOLATIONS[name]
-    async with raw_connection(close_timeout=2, ping_interval=None) as (conn, peer):
+    async with raw_connection(close_timeout=2) as (conn, peer):
         began = trio.current_time()
         await peer.send(texts("before") + data + texts("after"))
         frame = await peer.next()
@@ -372,7 +321,7 @@ async def test_a_violation_ends_when_the_peer_ends_the_stream(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """There is no wait for a deadline."""
-    async with raw_connection(close_timeout=math.inf, ping_interval=None) as (conn, peer):
+    async with raw_connection(close_timeout=math.inf) as (conn, peer):
         await peer.send(encode(0x3))
         await peer.next()
         await peer.drop()

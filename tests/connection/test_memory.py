@@ -104,7 +104,7 @@ async def test_received_messages_leave_nothing_behind(
     """No memory is kept per received message."""
     at_once = 1000
     chunk = texts("x" * 20) * at_once
-    async with raw_connection(socket(), ping_interval=None) as (conn, peer):
+    async with raw_connection(socket()) as (conn, peer):
 
         async def work() -> None:
             for _ in range(total // at_once // 2):
@@ -168,11 +168,9 @@ class Everything(Counter):
         return request, state
 
 
-async def test_casts_calls_and_cancelled_waits_leave_nothing_behind(
-    autojump_clock: Clock,
-) -> None:
+async def test_casts_calls_and_cancelled_waits_leave_nothing_behind(autojump_clock: Clock) -> None:
     """The mailbox, timers, calls and receives keep no memory."""
-    async with raw_connection(Everything(), ping_interval=None) as (conn, _):
+    async with raw_connection(Everything()) as (conn, _):
 
         async def work() -> None:
             for number in range(500):
@@ -257,13 +255,7 @@ async def divide() -> None:
 
 @pytest.mark.parametrize(
     "life",
-    [
-        one_connection,
-        lost_connection,
-        failed_connection,
-        cancelled_connection,
-        crashed_connection,
-    ],
+    [one_connection, lost_connection, failed_connection, cancelled_connection, crashed_connection],
 )
 async def test_connections_leave_nothing_behind(
     life: Callable[[], Awaitable[None]], autojump_clock: Clock

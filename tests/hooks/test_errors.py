@@ -21,14 +21,7 @@ from tests.hooks.helpers import (
     trigger,
     wait_for_hooks,
 )
-from trioglock import (
-    Close,
-    Connection,
-    ConnectionClosedError,
-    HookError,
-    MemoryTransport,
-    connect,
-)
+from trioglock import Close, Connection, ConnectionClosedError, HookError, MemoryTransport, connect
 from trioglock.testing import MemoryLink
 
 Body = Callable[[Connection[int]], Awaitable[None]]

@@ -130,9 +130,7 @@ class Queueing(Counting):
         await self.queue.aclose()
 
 
-async def test_messages_go_to_a_queue_and_the_state_is_saved(
-    autojump_clock: MockClock,
-) -> None:
+async def test_messages_go_to_a_queue_and_the_state_is_saved(autojump_clock: MockClock) -> None:
     """handle_disconnect and terminate get the final state when the peer closes."""
     saved: list[tuple[str, str]] = []
     send, receive = trio.open_memory_channel[Any](1)

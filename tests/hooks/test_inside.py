@@ -159,9 +159,7 @@ async def test_the_calls_of_a_plain_hook_raise_too(call: str, autojump_clock: Mo
         assert len(refused) == 1
 
 
-async def test_an_uncaught_usage_error_ends_the_connection(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_uncaught_usage_error_ends_the_connection(autojump_clock: MockClock) -> None:
     """The block raises it like any exception of a hook."""
     with pytest.raises(UsageError, match="send"):
         async with linked(Inside("handle_receive", lambda conn: conn.send("y"))) as (_, far):

@@ -210,10 +210,7 @@ async def test_replies_reach_their_own_callers(autojump_clock: MockClock) -> Non
     async def one(number: int) -> None:
         replies[number] = await conn.call(number)
 
-    async with (
-        linked(styled(Scripted, "async")) as (conn, _),
-        trio.open_nursery() as nursery,
-    ):
+    async with linked(styled(Scripted, "async")) as (conn, _), trio.open_nursery() as nursery:
         for number in range(20):
             nursery.start_soon(one, number)
     assert replies == {number: f"re: {number}" for number in range(20)}

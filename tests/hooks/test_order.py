@@ -20,16 +20,7 @@ from tests.hooks.helpers import (
     styled,
     wait_for_hooks,
 )
-from trioglock import (
-    Close,
-    Connection,
-    Handshake,
-    Ping,
-    Pong,
-    Socket,
-    Transport,
-    connect,
-)
+from trioglock import Close, Connection, Handshake, Ping, Pong, Socket, Transport, connect
 from trioglock.options import DialOptions
 from trioglock.testing import MemoryLink, memory_link_pair
 from trioglock.transports import Link

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Any
 
@@ -17,7 +16,6 @@ from trioglock import (
     Close,
     Connection,
     ConnectionInfo,
-    Disconnect,
     MemoryTransport,
     Ping,
     Reply,
@@ -25,7 +23,7 @@ from trioglock import (
     connect,
     run,
 )
-from trioglock.testing import MemoryLink, MockServer
+from trioglock.testing import MemoryLink
 
 
 class Printing(Socket[str]):
@@ -140,18 +138,6 @@ async def test_the_trace_of_the_echo_client(
     assert [line[: len(want)] for line, want in zip(got, expected, strict=True)] == expected
 
 
-async def test_the_trace_of_a_remote_close(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It contains the code and reason of the peer."""
-    async with linked(trace=True, name="echo") as (conn, far):
-        await far.write([Close(4001, "go away")])
-        await trio.testing.wait_all_tasks_blocked()
-        await far.send_eof()
-        await conn.wait_closed()
-    assert "closing with remote reason: 4001 go away" in lines(caplog)
-
-
 async def test_the_trace_of_a_reconnect(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -179,84 +165,3 @@ async def test_the_trace_of_a_reconnect(
         "successfully connected",
         "sending frame: 'still there'",
     ]
-
-
-async def test_the_trace_of_a_failed_attempt(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A refused connection has a line."""
-    transport = MemoryTransport()
-    transport.refuse_next()
-    with pytest.raises(OSError, match="refused by the test"):
-        async with connect(URL, transport=transport, trace=True, name="echo"):
-            pass
-    assert lines(caplog) == ["attempting to connect", "failed to connect: refused by the test"]
-
-
-async def test_the_trace_can_be_switched_on_a_live_connection(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It can be started and stopped."""
-    async with linked(Echo(), name="echo") as (conn, far):
-        conn.start_soon(echo_peer, far)
-        await conn.send("unseen")
-        await wait_for_hooks()
-        assert lines(caplog) == []
-        conn.trace()
-        await conn.send("Hi")
-        await wait_for_hooks()
-        assert lines(caplog) == ["sending frame: 'Hi'", "received frame: 'Hi'"]
-        conn.trace(False)
-        await conn.send("unseen again")
-        await wait_for_hooks()
-        assert len(lines(caplog)) == 2
-
-
-async def test_the_trace_of_one_connection_is_its_own(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Lines start with the name, and an untraced connection writes none."""
-    async with (
-        linked(name="one", trace=True) as (one, _),
-        linked(name="two") as (two, _),
-        linked(name="three", trace=True) as (three, _),
-    ):
-        for conn in (one, two, three):
-            await conn.send(conn.name)
-        await wait_for_hooks()
-        assert "sending frame: 'one'" in lines(caplog, "one")
-        assert lines(caplog, "two") == []
-        assert "sending frame: 'three'" in lines(caplog, "three")
-        assert all(record.levelno == logging.DEBUG for record in caplog.records)
-
-
-async def test_the_trace_shortens_long_frames(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The beginning and the length are shown."""
-    async with linked(name="echo", trace=True) as (conn, _):
-        await conn.send("x" * 1000)
-        await conn.send(b"y" * 1000)
-        await wait_for_hooks()
-        shown = [line for line in lines(caplog) if line.startswith("sending frame")]
-    assert all(len(line) < 200 for line in shown)
-    assert "1000 characters" in shown[0]
-    assert "1000 bytes" in shown[1]
-
-
-async def test_an_abnormal_end_can_be_made_normal(autojump_clock: MockClock) -> None:
-    """The hook terminate gets the reason, and the program decides what is an error."""
-    reasons: list[Disconnect] = []
-
-    class Tolerant(Echo):
-        def terminate(self, reason: Disconnect, state: None) -> None:
-            reasons.append(reason)
-
-    async with (
-        MockServer(memory=True) as server,
-        connect(server.url, Tolerant(), stream=server.open_stream) as conn,
-    ):
-        peer = await server.accept()
-        await peer.abort()
-        await conn.wait_closed()
-    assert [type(reason).__name__ for reason in reasons] == ["ConnectionLost"]

@@ -175,9 +175,7 @@ ANY_STEP = st.sampled_from(
 ).flatmap(lambda one: one)
 
 some_hooks = st.one_of(
-    st.just(frozenset[str]()),
-    st.just(frozenset(HOOKS)),
-    st.frozensets(st.sampled_from(HOOKS)),
+    st.just(frozenset[str]()), st.just(frozenset(HOOKS)), st.frozensets(st.sampled_from(HOOKS))
 )
 
 backoffs = st.one_of(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -189,9 +188,7 @@ def unconfigure() -> None:
     LOGGER.setLevel(logging.WARNING)
 
 
-def test_without_any_handler_lines_go_to_stderr(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_without_any_handler_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     """If logging is not configured, each line is written once, without colors."""
     unconfigure()
     emitter("first")
@@ -238,26 +235,6 @@ def test_a_configured_handler(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # Of a live connection.
-
-
-async def test_the_trace_of_a_connection(
-    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
-) -> None:
-    """Connecting, frames and the close, in order."""
-    async with (
-        MockServer(echo, memory=True) as server,
-        connect(server.url, stream=server.open_stream, name="shop", trace=True) as conn,
-    ):
-        await conn.send("hello")
-        assert await conn.receive() == "hello"
-    steps = lines(caplog)
-    assert all(re.match(r"shop#\d+ ", line) for line in steps)
-    marks = [
-        "attempting to connect", "successfully connected", "sending frame: 'hello'",
-        "received frame: 'hello'", "closing with local reason: 1000",
-    ]  # fmt: skip
-    found = [next(n for n, line in enumerate(steps) if mark in line) for mark in marks]
-    assert found == sorted(found)
 
 
 async def test_the_trace_of_an_open_connection(
@@ -412,20 +389,3 @@ async def test_a_peer_cannot_forge_lines_by_its_address(
     said = [r.getMessage() for r in caplog.records if r.name.startswith("trioglock")]
     assert any("forged line" in text for text in said)
     assert all(text.isprintable() for text in said)
-
-
-async def test_a_trace_has_no_secrets(
-    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
-) -> None:
-    """Neither the password in the URL nor credentials in headers are logged."""
-    async with MockServer(echo, memory=True) as server:
-        url = server.url.replace("ws://", "ws://user:hunter2@")
-        async with connect(
-            url,
-            stream=server.open_stream,
-            additional_headers={"Cookie": "hunter2"},
-            trace=True,
-        ) as conn:
-            assert "hunter2" not in conn.url
-    assert lines(caplog)
-    assert "hunter2" not in caplog.text
