@@ -299,7 +299,10 @@ async def raw_connection(
     secure: bool = False,
     **options: Unpack[ConnectOptions],
 ) -> AsyncIterator[tuple[Connection[Any], RawPeer]]:
-    """Open a connection in memory, without a heartbeat, to a raw peer that answers after the test."""
+    """Open a connection in memory to a raw peer, which answers after the test.
+
+    By default there is no heartbeat.
+    """
     near, far = streams()
     options.setdefault("stream", near)
     options.setdefault("ping_interval", None)

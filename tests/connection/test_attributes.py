@@ -70,22 +70,6 @@ async def test_properties(autojump_clock: MockClock) -> None:
     assert seen == [Status.OPEN, Status.CLOSED]
 
 
-@pytest.mark.parametrize(
-    ("frame", "code", "reason"),
-    [(Close(1005), 1005, ""), (Close(3000, "x"), 3000, "x"), (None, 1006, "")],
-)
-async def test_close_code(
-    frame: Close | None, code: int, reason: str, autojump_clock: MockClock
-) -> None:
-    """1005 is a Close frame without a code, 1006 is no Close frame (RFC 6455, section 7.1.5)."""
-    async with linked() as (conn, far):
-        if frame is not None:
-            await far.write([frame])
-        await far.send_eof()
-        await conn.wait_closed()
-        assert (conn.close_code, conn.close_reason) == (code, reason)
-
-
 async def test_default_names(autojump_clock: MockClock) -> None:
     """The default name consists of the host and the number."""
     names = set()

@@ -12,14 +12,11 @@ import trio.testing
 from tests.connection.raw_server import (
     CLOSE,
     HOST,
-    TEXT,
     URL,
     MakeTransport,
-    RawFrame,
     RawPeer,
     every_transport,
     lockstep,
-    plain_and_tls,
     raw_connection,
     shared_tls,
     unbounded,
@@ -46,36 +43,6 @@ async def test_a_cancelled_receive_loses_nothing(autojump_clock: Clock) -> None:
             await peer.text(str(number))
             await trio.sleep(0.25)
     assert sorted(map(int, got)) == list(range(total))
-
-
-@plain_and_tls
-@every_transport
-async def test_a_cancelled_send_leaves_complete_frames(
-    transport: MakeTransport, secure: bool, autojump_clock: Clock
-) -> None:
-    """20 MB, cancelled during the write, are sent completely or not at all."""
-    big = "x" * (20 * 2**20)
-    frames: list[RawFrame] = []
-    async with raw_connection(streams=lockstep, transport=transport(), secure=secure) as (
-        conn,
-        peer,
-    ):
-
-        async def read_slowly() -> None:
-            await trio.sleep(2)
-            while not frames or frames[-1].payload != b"hello":
-                frames.append(await peer.next())
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read_slowly)
-            with trio.move_on_after(0.5):
-                await conn.send("first")
-                await conn.send(big)
-                await conn.flush()
-            await conn.send("hello")
-            await conn.flush()
-    assert [len(frame.payload) for frame in frames] in ([5, 5], [5, len(big), 5])
-    assert {frame.opcode for frame in frames} == {TEXT}
 
 
 async def test_a_send_cancelled_while_it_waits_for_space_sends_nothing(

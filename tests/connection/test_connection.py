@@ -16,7 +16,6 @@ from trioglock import (
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
-    ConnectionLost,
     Deliver,
     InvalidFrame,
     LocalClose,
@@ -141,18 +140,6 @@ async def test_the_loop_raises_on_any_other_close(code: int, autojump_clock: Moc
         assert (caught.value.code, caught.value.reason) == (code, reason)
         assert caught.value.received == Close(code, reason)
         assert caught.value.cause == RemoteClose(code=code, reason=reason)
-
-
-async def test_the_loop_raises_when_the_peer_is_lost(autojump_clock: MockClock) -> None:
-    """Without any Close frame the code is 1006."""
-    async with linked() as (conn, far):
-        await far.write(["a"])
-        await far.aclose()
-        with pytest.raises(ConnectionClosedError) as caught:
-            async for message in conn:
-                assert message == "a"
-        assert (caught.value.code, caught.value.received, caught.value.sent) == (1006, None, None)
-        assert isinstance(caught.value.cause, ConnectionLost)
 
 
 async def test_ping_on_a_connection_that_ends_raises(autojump_clock: MockClock) -> None:

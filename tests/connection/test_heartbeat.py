@@ -49,7 +49,7 @@ async def test_pings_are_sent_at_every_interval(
 async def test_without_an_interval_there_are_no_pings(autojump_clock: Clock) -> None:
     """A peer may be silent indefinitely."""
     async with raw_connection() as (conn, peer):
-        with trio.move_on_after(100_000):
+        with trio.move_on_after(10_000):
             await peer.next()
             pytest.fail("something was sent")
         assert conn.status is Status.OPEN
@@ -195,7 +195,7 @@ async def test_any_received_byte_counts(
         assert trio.current_time() - stopped <= 6
 
 
-@pytest.mark.parametrize("held", [10, 1000])
+@pytest.mark.parametrize("held", [10, 100])
 @every_transport
 async def test_no_timeout_while_the_program_does_not_receive(
     transport: MakeTransport, held: int, autojump_clock: Clock

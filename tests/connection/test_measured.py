@@ -131,12 +131,11 @@ async def test_a_ping_does_not_wait_behind_queued_messages(
 
 @plain_and_tls
 @every_transport
-@pytest.mark.slow
 async def test_a_cancelled_large_send_leaves_no_partial_frame(
     transport: MakeTransport, secure: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The peer receives all or nothing of 20 MB, and then a separate frame."""
-    big = bytes(20 * 2**20)
+    """The peer receives all or nothing of 4 MB, and then a separate frame."""
+    big = bytes(BIG)
     async with raw_connection(streams=lockstep, transport=transport(), secure=secure) as (
         conn,
         peer,
@@ -295,6 +294,8 @@ VIOLATIONS = {
     "bad text": (encode(TEXT, b"\xff"), 1007),
     "bad close reason": (encode(CLOSE, b"\x03\xe8\xff"), 1007),
     "too long": (encode(TEXT, bytes(2**20 + 1)), 1009),
+    "too long by its header": (b"\x82\x7f" + (2**62).to_bytes(8), 1009),
+    "data between fragments": (encode(TEXT, b"one", fin=False) + encode(TEXT, b"two"), 1002),
 }
 
 

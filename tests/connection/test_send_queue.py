@@ -121,9 +121,9 @@ async def test_unread_replies_pause_reading(autojump_clock: Clock) -> None:
 
 
 async def test_a_flood_of_pings_keeps_the_queue_small(autojump_clock: Clock) -> None:
-    """A hundred thousand pings leave only the latest pongs in the queue."""
+    """Twenty thousand pings leave only the latest pongs in the queue."""
     async with raw_connection(streams=lockstep, write_timeout=None) as (_, peer):
-        for _ in range(100):
+        for _ in range(20):
             await peer.send(encode(PING, b"ping") * 1000)
         await peer.send(encode(PING, b"last"))
         await trio.testing.wait_all_tasks_blocked()
