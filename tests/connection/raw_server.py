@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -223,6 +223,17 @@ class RawPeer:
         """Answer until the end, which may be at any byte."""
         with suppress(HalfFrameError):
             await self.answer()
+
+
+@asynccontextmanager
+async def serving_peer(
+    script: Callable[[RawPeer], Awaitable[object]], streams: StreamPair = unbounded
+) -> AsyncIterator[trio.abc.Stream]:
+    """Run the peer's side of a connection, and yield the client's end of the stream."""
+    near, far = streams()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script, RawPeer(far))
+        yield near
 
 
 def _unmask(payload: bytes, mask: bytes) -> bytes:

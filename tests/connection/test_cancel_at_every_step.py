@@ -108,6 +108,7 @@ async def live(scope: trio.CancelScope, socket: Life, transport: MakeTransport, 
     return finished
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Life, AsyncLife])
 @every_transport
 async def test_cancelling_the_block_at_every_step(
