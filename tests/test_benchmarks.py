@@ -13,6 +13,8 @@ from tests.scripts import ROOT, run_python
 for needed in ("picows", "uvloop", "psutil"):
     pytest.importorskip(needed, reason="the extra 'bench' is not installed")
 
+pytestmark = pytest.mark.slow
+
 CASES = ("Receive, 64 B", "Send, 1 KiB", "Echo over TLS, 64 B", "permessage-deflate, receive")
 
 
@@ -27,7 +29,6 @@ async def run_benchmarks(*arguments: str | Path) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 async def test_everyone_does_a_little_of_everything(tmp_path: Path) -> None:
     """A run of the short form measures something positive for every contender, and reports it."""
     only = [word for case in (*CASES, "connections, 1000", "Idle") for word in ("--only", case)]

@@ -21,7 +21,6 @@ from trioglock import (
     Status,
     connect,
 )
-from trioglock.testing import MockServer, echo
 
 
 async def test_properties(autojump_clock: MockClock) -> None:
@@ -143,17 +142,3 @@ async def test_start_soon_passes_arguments_and_may_finish(autojump_clock: MockCl
         await conn.send("alive")
         assert await read_frames(far) == ["alive"]
         assert got == [(1, 2)]
-
-
-async def test_statistics_with_a_server(autojump_clock: MockClock) -> None:
-    """The counters agree with an independent implementation."""
-    async with (
-        MockServer(echo, memory=True) as server,
-        connect(server.url, stream=server.open_stream) as conn,
-    ):
-        await conn.send("text")
-        await conn.send(b"bytes")
-        assert [await conn.receive(), await conn.receive()] == ["text", b"bytes"]
-        await conn.ping()
-        await conn.aclose(4000, "done")
-        assert (conn.close_code, server.peers[0].closed) == (4000, Close(4000, "done"))

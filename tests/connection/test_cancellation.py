@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import trio
@@ -21,7 +20,7 @@ from tests.connection.raw_server import (
     shared_tls,
     unbounded,
 )
-from trioglock import ConnectionInfo, Socket, connect
+from trioglock import connect
 
 Clock = trio.testing.MockClock
 
@@ -59,31 +58,6 @@ async def test_a_send_cancelled_while_it_waits_for_space_sends_nothing(
             nursery.start_soon(conn.send, "kept")
             payloads = [(await peer.next()).payload for _ in range(2)]
         assert payloads == [b"0123456789", b"kept"]
-
-
-class Lingering(Socket[int]):
-    """Counts what it sends, and takes a second for each message."""
-
-    def init_stream(self, info: ConnectionInfo) -> int:
-        return 0
-
-    async def handle_send(self, message: Any, state: int) -> tuple[Any, int]:
-        await trio.sleep(1)
-        return message, state + 1
-
-
-async def test_a_send_cancelled_inside_an_async_hook_changes_nothing(autojump_clock: Clock) -> None:
-    """Two cancelled sends through a slow hook send no frame and leave the state."""
-    async with raw_connection(Lingering()) as (conn, peer):
-        with trio.move_on_after(0.5):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(conn.send, "one")
-                nursery.start_soon(conn.send, "two")
-        await trio.sleep(5)
-        assert conn.state == 0
-        await conn.send("three")
-        assert (await peer.next()).payload == b"three"
-        assert conn.state == 1
 
 
 async def give_up_connecting(transport: MakeTransport, stream: trio.abc.Stream, url: str) -> None:

@@ -183,16 +183,3 @@ async def test_unsent_after_a_remote_close(autojump_clock: Clock) -> None:
         with pytest.raises(ConnectionClosedError) as caught:
             await conn.receive()
         assert caught.value.unsent == ("one", "two")
-
-
-async def test_our_close_frame_is_sent_after_queued_data(autojump_clock: Clock) -> None:
-    """``aclose`` sends everything first."""
-    async with raw_connection(streams=lockstep) as (conn, peer):
-        for number in range(20):
-            await conn.send(str(number))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(conn.aclose)
-            frames = await peer.answer()
-        assert [frame.payload.decode() for frame in frames[:-1]] == numbered(20)
-        assert frames[-1].code == 1000
-        assert conn.statistics().unsent == 0
