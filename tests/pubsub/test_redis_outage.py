@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.pubsub.helpers import joined
+from tests.pubsub.helpers import joined, opened
 from tests.pubsub.redis_server import RealRedis
 from trioglock import Backoff, BrokerUnavailable, connect
 from trioglock.pubsub import Gap, Hub, Message, RedisBroker
@@ -100,13 +100,12 @@ async def test_a_frozen_redis_is_detected(redis: RealRedis) -> None:
 
 async def test_silence_is_not_an_outage(redis: RealRedis) -> None:
     """The connection survives many health checks."""
-    with trio.fail_after(SECONDS):
-        async with Hub(broker=redis.broker(health_interval=0.05, health_timeout=5)) as hub:
-            subscription = hub.subscribe("x")
-            await trio.sleep(0.5)
-            await hub.publish("x", channel="x")
-            assert await subscription.__anext__() == Message("x", "x")
-            assert hub.statistics().gaps == 0
+    async with opened(redis.broker(health_interval=0.05, health_timeout=5)) as hub:
+        subscription = hub.subscribe("x")
+        await trio.sleep(0.5)
+        await hub.publish("x", channel="x")
+        assert await subscription.__anext__() == Message("x", "x")
+        assert hub.statistics().gaps == 0
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])

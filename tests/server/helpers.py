@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -100,11 +101,13 @@ class LockstepListener(MemoryListener):
 async def serving(
     target: Any, listener: MemoryListener | None = None, **options: Unpack[ServeOptions]
 ) -> AsyncIterator[Site]:
-    """A server in memory, for tests with ``MockClock``."""
+    """A server in memory. The block has 30 seconds, or any number of them with ``MockClock``."""
     listener = listener or MemoryListener()
     every: ServeOptions = {**options, "listeners": [listener]}
-    async with serve(target, **every) as server:
-        yield Site(server, listener)
+    virtual = isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock)
+    with trio.fail_after(math.inf if virtual else 30):
+        async with serve(target, **every) as server:
+            yield Site(server, listener)
 
 
 def request(target: str = "/", **headers: str | None) -> bytes:

@@ -95,7 +95,7 @@ async def test_the_connection_hides_user_info() -> None:
     requests: list[Request] = []
     async with serving(upgrading(requests)) as port:
         url = f"ws://user:secret@127.0.0.1:{port}/"
-        async with connect(url, proxy=None) as conn:
+        async with connect(url) as conn:
             assert conn.handshake is not None
             shown = f"{conn.url} {conn.name} {conn!r} {conn.handshake!r}"
     assert "secret" not in shown
@@ -108,7 +108,7 @@ async def test_user_info_becomes_basic_authentication(transport: MakeTransport) 
     requests: list[Request] = []
     async with serving(upgrading(requests)) as port:
         url = f"ws://us%40er:p%3Ass@127.0.0.1:{port}/"
-        async with connect(url, transport=transport(), proxy=None):
+        async with connect(url, transport=transport()):
             pass
     expected = base64.b64encode(b"us@er:p:ss").decode()
     assert requests[0].headers["Authorization"] == f"Basic {expected}"
@@ -170,7 +170,7 @@ async def test_international_names_are_encoded(transport: MakeTransport) -> None
     requests: list[Request] = []
     async with serving(upgrading(requests)) as port:
         url = f"ws://b\u00fccher.example:{port}/caf\u00e9?q=\u20ac"
-        async with connect(url, transport=transport(), proxy=None):
+        async with connect(url, transport=transport()):
             pass
     assert resolver.asked == ["xn--bcher-kva.example"]
     assert requests[0].headers["Host"] == f"xn--bcher-kva.example:{port}"
@@ -183,7 +183,7 @@ async def test_scenario_37_an_ipv6_literal_keeps_its_brackets(transport: MakeTra
     requests: list[Request] = []
     async with (
         serving(upgrading(requests), host="::1") as port,
-        connect(f"ws://[::1]:{port}/", transport=transport(), proxy=None) as conn,
+        connect(f"ws://[::1]:{port}/", transport=transport()) as conn,
     ):
         assert conn.handshake is not None
         assert conn.handshake.peer == f"[::1]:{port}"
@@ -209,14 +209,13 @@ async def test_a_default_port_is_left_out(transport: MakeTransport) -> None:
     assert [request.target for request in requests] == ["/", "/", "/"]
 
 
-@on_both
-async def test_scenario_37_a_refused_ipv6_address_falls_back(transport: MakeTransport) -> None:
+async def test_scenario_37_a_refused_ipv6_address_falls_back() -> None:
     """If the first address of a name refuses, the next one is used."""
     resolve_to("::1", "127.0.0.1")
     with no_leak():
         async with serving(upgrading([])) as port:
             url = f"ws://localhost:{port}/"
-            async with connect(url, transport=transport(), proxy=None) as conn:
+            async with connect(url) as conn:
                 assert conn.handshake is not None
                 assert conn.handshake.peer == f"127.0.0.1:{port}"
 
@@ -232,28 +231,26 @@ async def test_scenario_37_a_silent_ipv6_address_falls_back(mock_clock: MockCloc
 
     async with serving(upgrading([])) as port, trio.open_nursery() as nursery:
         nursery.start_soon(let_time_pass)
-        async with connect(f"ws://localhost:{port}/", proxy=None) as conn:
+        async with connect(f"ws://localhost:{port}/") as conn:
             assert conn.handshake is not None
             assert conn.handshake.peer == f"127.0.0.1:{port}"
 
 
-@on_both
-async def test_an_unknown_name_is_connect_failed(transport: MakeTransport) -> None:
+async def test_an_unknown_name_is_connect_failed() -> None:
     """A name that does not resolve is a ConnectFailed that contains it."""
     resolve_to()
-    error = await failure("ws://nowhere.test/", transport=transport())
+    error = await failure("ws://nowhere.test/")
     assert isinstance(error, ConnectFailed)
     assert isinstance(error.__cause__, socket.gaierror)
     assert "nowhere.test:80" in str(error)
 
 
-@on_both
-async def test_connect_failed_is_an_os_error(transport: MakeTransport) -> None:
+async def test_connect_failed_is_an_os_error() -> None:
     """A closed port is a ConnectFailed with the system's OSError as its cause."""
     async with serving(answering()) as port:
         pass
     with pytest.raises(OSError, match=str(port)) as caught:
-        async with connect(f"ws://127.0.0.1:{port}/", transport=transport(), proxy=None):
+        async with connect(f"ws://127.0.0.1:{port}/"):
             pass
     assert isinstance(caught.value, ConnectFailed)
     assert isinstance(caught.value.__cause__, OSError)

@@ -19,11 +19,18 @@ from tests.connection.raw_server import (
     MakeTransport,
     RawFrame,
     RawPeer,
-    every_transport,
     unbounded,
 )
 from tests.connection.test_cancel_at_every_step import CancelAtStep
-from trioglock import Connection, ConnectionInfo, Disconnect, Socket, connect
+from trioglock import (
+    Connection,
+    ConnectionInfo,
+    Disconnect,
+    NativeTransport,
+    Socket,
+    TrioWebsocketTransport,
+    connect,
+)
 
 WHOLE = frozenset({TEXT, BINARY, CLOSE, PING, PONG})
 
@@ -162,8 +169,10 @@ async def live(scope: trio.CancelScope, socket: Life, transport: MakeTransport, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Life, AsyncLife])
-@every_transport
+@pytest.mark.parametrize(
+    ("transport", "kind"),
+    [(NativeTransport, Life), (NativeTransport, AsyncLife), (TrioWebsocketTransport, Life)],
+)
 async def test_a_cancel_at_every_step_of_an_outage_leaves_nothing_behind(
     transport: MakeTransport, kind: type[Life], autojump_clock: Clock
 ) -> None:

@@ -1,7 +1,6 @@
-"""What each foreign client does with our server; ``python play.py LIBRARY URL CERTIFICATE``.
+"""What each client does with each server; ``python play.py LIBRARY CERTIFICATE URL...``.
 
-The steps are the same for all: a library is a function that opens a connection and gives a small
-object with the same methods. An assertion that fails ends the process with its traceback.
+Each library is a function that opens a connection, an object with the same methods for all.
 """
 
 from __future__ import annotations
@@ -82,26 +81,16 @@ class WebsocketsPeer:
         return close.code, close.reason
 
 
-@asynccontextmanager
-async def open_websockets(
-    url: str, trust: ssl.SSLContext | None, *names: str
-) -> AsyncIterator[Peer]:
-    offered = [Subprotocol(name) for name in names] or None
-    async with websockets.asyncio.client.connect(
-        url, ssl=trust, subprotocols=offered, max_size=MAX_SIZE
-    ) as socket:
-        yield WebsocketsPeer(socket)
+def opener(connect: Callable[..., Any]) -> Open:
+    """Both sides of websockets have the same arguments."""
 
+    @asynccontextmanager
+    async def open_(url: str, trust: ssl.SSLContext | None, *names: str) -> AsyncIterator[Peer]:
+        offered = [Subprotocol(name) for name in names] or None
+        async with connect(url, ssl=trust, subprotocols=offered, max_size=MAX_SIZE) as socket:
+            yield WebsocketsPeer(socket)
 
-@asynccontextmanager
-async def open_websockets_trio(
-    url: str, trust: ssl.SSLContext | None, *names: str
-) -> AsyncIterator[Peer]:
-    offered = [Subprotocol(name) for name in names] or None
-    async with websockets.trio.client.connect(
-        url, ssl=trust, subprotocols=offered, max_size=MAX_SIZE
-    ) as socket:
-        yield WebsocketsPeer(socket)
+    return open_
 
 
 class AiohttpPeer:
@@ -220,7 +209,7 @@ async def play(open_: Open, url: str, trust: ssl.SSLContext | None) -> None:
         await peer.close(4002, "bye")
     async with open_(f"{url}/noted", trust) as peer:
         assert await peer.receive() == "4002 bye"
-    # Nobody waits for the other at the end: a second each would be ten.
+    # Neither side waits for the other at the end: a second each would be ten.
     began = time.monotonic()
     for _ in range(10):
         async with open_(f"{url}/echo", trust) as peer:
@@ -229,21 +218,26 @@ async def play(open_: Open, url: str, trust: ssl.SSLContext | None) -> None:
     assert time.monotonic() - began < 8
 
 
+async def play_all(open_: Open, certificate: str, *urls: str) -> None:
+    for url in urls:
+        secure = url.startswith("wss:")
+        await play(open_, url, ssl.create_default_context(cafile=certificate) if secure else None)
+
+
 LIBRARIES: dict[str, tuple[Open, bool]] = {
-    "websockets": (open_websockets, False),
-    "websockets-trio": (open_websockets_trio, True),
+    "websockets": (opener(websockets.asyncio.client.connect), False),
+    "websockets-trio": (opener(websockets.trio.client.connect), True),
     "aiohttp": (open_aiohttp, False),
     "trio-websocket": (open_trio_websocket, True),
 }
 
 
-def main(library: str, url: str, certificate: str) -> None:
-    trust = ssl.create_default_context(cafile=certificate) if url.startswith("wss:") else None
+def main(library: str, certificate: str, *urls: str) -> None:
     open_, on_trio = LIBRARIES[library]
     if on_trio:
-        trio.run(play, open_, url, trust)
+        trio.run(play_all, open_, certificate, *urls)
     else:
-        asyncio.run(play(open_, url, trust))
+        asyncio.run(play_all(open_, certificate, *urls))
     print("played")
 
 
