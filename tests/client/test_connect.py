@@ -1,4 +1,7 @@
-"""The arguments of connect(): each is checked at the call."""
+"""The arguments of connect() that are no options of a connection.
+
+The options are in ``tests/test_options.py``.
+"""
 
 from __future__ import annotations
 
@@ -16,32 +19,11 @@ class NotCalled(Socket[None]):
 
 BAD: dict[str, Any] = {
     "socket": [NotCalled, object(), "socket", 1],
-    "transport": [MemoryTransport, "native", 1],
-    "open_timeout": [0, -1, "1", float("nan"), True],
-    "close_timeout": [0, -1, "1", float("nan"), True],
-    "ping_interval": [0, -1, "1"],
-    "ping_timeout": [0, -1, "1"],
-    "write_timeout": [0, -1, "1"],
-    "max_size": [0, -1, 1.5, "1", True],
-    "max_queue": [0, -1, 1.5, "1", True],
-    "write_limit": [0, -1, None, 1.5],
-    "max_redirects": [-1, None, 1.5],
-    "overflow": ["drop", None, 1],
-    "compression": ["gzip", True],
-    "proxy": [False, 1],
-    "ssl_context": [True, "cert.pem"],
-    "stream": [1, "socket", object()],
-    "subprotocols": ["chat", ["a b"], [""], [1], ["a", "a,b"], 1],
-    "additional_headers": [
-        {"a b": "1"}, {"a": "1\r\n2"}, {"a\r\nb": "1"}, {"": "1"}, {"a": 1}, {"a": "\u20ac"},
-        {"a": "b\x7f\x01"}, {"Upgrade": "x"}, [("a",)], "a: b", 5,
-    ],
-    "origin": [1, b"x", "https://example.org\r\nEvil: 1"],
-    "user_agent_header": [1, "a\r\nb"],
-    "server_hostname": [1],
+    "transport": [MemoryTransport, 1],
+    "stream": [1, object()],
     "name": [1, b"x"],
     "reconnect": [None, 3, "yes"],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +31,7 @@ BAD: dict[str, Any] = {
 )
 def test_bad_arguments_are_refused_at_the_call(option: str, value: Any) -> None:
     """Not on entering the block, and with the name of the option."""
-    with pytest.raises(InvalidOption, match=option.removesuffix("s")):
+    with pytest.raises(InvalidOption, match=option):
         connect(URL, **{option: value})
 
 

@@ -22,7 +22,7 @@ from tests.transports.servers import (
     upgrade,
     upgrading,
 )
-from trioglock import ConnectOptions, InvalidOption, NativeTransport, connect
+from trioglock import ConnectOptions, NativeTransport, connect
 
 
 async def asked(transport: MakeTransport, /, **options: Unpack[ConnectOptions]) -> Request:
@@ -95,15 +95,6 @@ async def test_explicit_headers_win(
     """An explicit header replaces the one from the URL or another option."""
     request = await asked(transport, additional_headers={name: value})
     assert request.headers.get_all(name) == [value]
-
-
-@pytest.mark.parametrize(
-    "name", ["Connection", "upgrade", "Sec-WebSocket-Key", "sec-websocket-protocol"]
-)
-def test_reserved_headers_are_refused(name: str) -> None:
-    """Headers of the handshake itself cannot be given, in any case."""
-    with pytest.raises(InvalidOption, match=name):
-        connect(URL, additional_headers={name: "x"})
 
 
 async def test_compression_is_offered_unless_not_wanted(autojump_clock: MockClock) -> None:
