@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.routing.streams import FaultyStream
+from tests.routing.streams import FaultyStream, pair
 from trioglock import (
     Backoff,
-    Connection,
     ConnectionClosed,
     ConnectionLost,
     InvalidOption,
@@ -23,18 +20,6 @@ from trioglock import (
 )
 from trioglock.routing import EventSocket, RequestLost, RequestTimeout, Router
 from trioglock.testing import MockPeer, MockServer
-
-
-@asynccontextmanager
-async def pair(
-    socket: EventSocket[Any], **options: Any
-) -> AsyncIterator[tuple[Connection[Any], MockPeer, MockServer]]:
-    """A connection in memory, with the server's end of it."""
-    async with (
-        MockServer(memory=True) as server,
-        connect(server.url, socket, stream=server.open_stream, **options) as conn,
-    ):
-        yield conn, await server.accept(), server
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.transports.native.frame_bytes import apply_key, header
 from trioglock import (
     Connection,
     ConnectOptions,
@@ -32,8 +33,6 @@ MakeTransport: TypeAlias = Callable[[], ServerTransport]
 on_both = pytest.mark.parametrize(
     "transport", [NativeTransport, TrioWebsocketTransport], ids=["native", "trio-websocket"]
 )
-
-KEY = b"\x37\xfa\x21\x3d"
 
 
 class Echo(Socket[None]):
@@ -133,12 +132,7 @@ def plain_request(target: str = "/", method: str = "GET", *headers: str) -> byte
 
 def frame(head: int, payload: bytes) -> bytes:
     """A masked frame, legal or not."""
-    if len(payload) < 126:
-        size = bytes([0x80 | len(payload)])
-    else:
-        size = bytes([0x80 | 126]) + len(payload).to_bytes(2, "big")
-    masked = bytes(byte ^ KEY[at % 4] for at, byte in enumerate(payload))
-    return bytes([head]) + size + KEY + masked
+    return header(head, len(payload), masked=True) + apply_key(payload)
 
 
 class Answer:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,11 +16,11 @@ from shutil import which
 
 import pytest
 import trio
-import trustme
 
 from tests.interop.peers import NODE, install_ws
 from tests.server.clients.play import LIBRARIES
 from tests.server.helpers import logged
+from tests.transports.servers import authority, server_context
 from trioglock import Connection, NativeTransport, TrioWebsocketTransport, serve
 
 CLIENTS = Path(__file__).with_name("clients")
@@ -78,17 +77,14 @@ async def test_a_client_of_another_library(
 ) -> None:
     """Handshake, echo of every size, compression, fragments, pings, closing by either side."""
     caplog.set_level("INFO")
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
     certificate = tmp_path / "authority.pem"
-    authority.cert_pem.write_to_path(str(certificate))
+    authority().cert_pem.write_to_path(str(certificate))
     behaviours = Behaviours()
     urls = []
     async with AsyncExitStack() as stack:
         stack.enter_context(trio.fail_after(SECONDS))
         for transport in (NativeTransport, TrioWebsocketTransport):
-            for ssl_context in (None, context):
+            for ssl_context in (None, server_context()):
                 server = await stack.enter_async_context(
                     serve(
                         behaviours,
