@@ -26,6 +26,10 @@ def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def nothing_left_behind() -> Iterator[None]:
-    """Collect garbage after every module: a leaked socket warns, and a warning fails."""
+    """Collect garbage after every module: a leaked socket warns, and a warning fails.
+
+    What remains is not examined again, which would take longer after each module.
+    """
     yield
     gc.collect()
+    gc.freeze()

@@ -119,6 +119,7 @@ async def test_the_history_in_redis_outlives_the_hub(redis: RealRedis) -> None:
             assert len(hub.history.messages) == 3
 
 
+@pytest.mark.slow
 async def test_an_outage_of_the_network_loses_nothing(redis: RealRedis) -> None:
     """There is no gap, and no duplicate."""
     with trio.fail_after(SECONDS):

@@ -80,13 +80,14 @@ async def test_hubs_whose_names_have_a_common_prefix(redis: RealRedis) -> None:
         assert hub.statistics().received == other.statistics().received == 1
 
 
+@pytest.mark.slow
 async def test_more_publishers_than_pending_commands(redis: RealRedis) -> None:
     """All publish, and the messages of each stay in order."""
     async with Hub(broker=redis.broker(), max_queue=10_000) as hub:
         subscription = hub.subscribe("x")
 
         async def publish_some(who: int) -> None:
-            for number in range(5):
+            for number in range(2):
                 await hub.publish(f"{who} {number}", channel="x")
 
         with trio.fail_after(SECONDS):
@@ -94,10 +95,10 @@ async def test_more_publishers_than_pending_commands(redis: RealRedis) -> None:
                 for who in range(1500):
                     nursery.start_soon(publish_some, who)
             seen: dict[str, list[str]] = {}
-            for _ in range(1500 * 5):
+            for _ in range(1500 * 2):
                 name, number = str((await subscription.__anext__()).data).split()
                 seen.setdefault(name, []).append(number)
-        assert set(map(tuple, seen.values())) == {tuple("01234")}
+        assert set(map(tuple, seen.values())) == {tuple("01")}
 
 
 async def test_a_cancelled_publish_does_not_affect_others(redis: RealRedis) -> None:
@@ -206,6 +207,7 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
             assert (await subscription.__anext__()).data == "by path"
 
 
+@pytest.mark.slow
 async def test_tls(redis: RealRedis) -> None:
     """A certificate that is not trusted is the cause of the exception."""
     authority = trustme.CA()

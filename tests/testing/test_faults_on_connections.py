@@ -100,11 +100,11 @@ async def test_throttled(autojump_clock: MockClock) -> None:
         assert trio.current_time() == pytest.approx(size / 1000)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+@pytest.mark.parametrize("size", [1, 3, 1000])
 @pytest.mark.parametrize("compression", ["deflate", None])
 async def test_split(autojump_clock: MockClock, size: int, compression: str | None) -> None:
     """The size of writes does not affect handshake and messages."""
-    messages = [b"x" * n for n in SIZES if n < 2000 or size > 3] + ["\u00e9\u20ac\U0001f40d" * 9]
+    messages = [b"x" * n for n in SIZES if n < 1000 or size > 3] + ["\u00e9\u20ac\U0001f40d" * 9]
     async with proxied() as (_, proxy):
         proxy.split(size)
         async with connected(proxy, compression=compression, max_queue=None) as conn:

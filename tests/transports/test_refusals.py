@@ -209,26 +209,61 @@ async def test_a_refusal_keeps_everything(
     assert seconds < 1
 
 
-BODIES = {
-    "length": (["Content-Length: 8"], b"no entry"),
-    "chunked": (
-        ["Transfer-Encoding: chunked"],
-        b"3\r\nno \r\n5;x=y\r\nentry\r\n0\r\nX-Trailer: z\r\n\r\n",
+STUCK = {
+    "length": response("503 Busy", "Content-Length: 1000", body=b"no entry"),
+    "chunked": response("503 Busy", "Transfer-Encoding: chunked", body=b"8\r\nno entry\r\n"),
+    "until the end": response("503 Busy", body=b"no entry"),
+}
+WHOLE = {
+    "length": response("403 Forbidden", "Content-Length: 8", body=b"no entry"),
+    "chunked": response(
+        "403 Forbidden",
+        "Transfer-Encoding: chunked",
+        body=b"3\r\nno \r\n5;x=y\r\nentry\r\n0\r\nX-Trailer: z\r\n\r\n",
     ),
-    "until the end": (["Connection: close"], b"no entry"),
+    "until the end": response("403 Forbidden", "Connection: close", body=b"no entry"),
+    "HTTP/1.0": b"HTTP/1.0 403 Forbidden\r\n\r\nno entry",
 }
 
 
-@pytest.mark.parametrize("cut", [1, 5, 1000])
-@pytest.mark.parametrize("kind", BODIES)
-async def test_every_kind_of_body(kind: str, cut: int, autojump_clock: MockClock) -> None:
-    """A body is kept whole, whatever frames it and however it is cut into packets."""
-    headers, body = BODIES[kind]
-    data = response("403 Forbidden", *headers, body=body)
-    script = answering(*(data[start : start + cut] for start in range(0, len(data), cut)))
+def in_packets(data: bytes, size: int) -> Script:
+    return answering(*(data[start : start + size] for start in range(0, len(data), size)))
+
+
+# The body is whole, cut short, of an invalid length (RFC 9112, section 6.3), or absent.
+REFUSALS: dict[str, tuple[Script, int, bytes]] = {
+    **{
+        f"{kind}, packets of {size}": (in_packets(data, size), 403, b"no entry")
+        for kind, data in WHOLE.items()
+        for size in (1, 5, 1000)
+    },
+    **{
+        f"{kind}, cut short": (answering(STUCK[kind]), 503, b"no entry")
+        for kind in ("length", "chunked")
+    },
+    **{
+        f"length {length[:4]}": (
+            answering(response("503 Busy", f"Content-Length: {length}", body=b"no entry")),
+            503,
+            b"",
+        )
+        for length in ("-1", "1e3", "9" * 5000, "\xb2")
+    },
+    **{
+        f"{status}, the server stays": (staying(response(f"{status} So")), status, b"")
+        for status in (103, 204, 304)
+    },
+}
+
+
+@pytest.mark.parametrize(("script", "status", "body"), REFUSALS.values(), ids=[*REFUSALS])
+async def test_the_body_of_a_refusal(
+    script: Script, status: int, body: bytes, autojump_clock: MockClock
+) -> None:
+    """The status is reported immediately, with the body as far as it can be read."""
     error, seconds = await connect_error(script)
     assert type(error) is HandshakeRefused
-    assert (error.status, error.body) == (403, b"no entry")
+    assert (error.status, error.body) == (status, body)
     assert seconds < 1
 
 
@@ -238,13 +273,6 @@ async def test_the_phrase_is_kept(autojump_clock: MockClock) -> None:
     assert isinstance(error, HandshakeRefused)
     assert error.phrase == "I'm a teapot"
     assert str(error).endswith("418 I'm a teapot")
-
-
-STUCK = {
-    "length": response("503 Busy", "Content-Length: 1000", body=b"no entry"),
-    "chunked": response("503 Busy", "Transfer-Encoding: chunked", body=b"8\r\nno entry\r\n"),
-    "until the end": response("503 Busy", body=b"no entry"),
-}
 
 
 @pytest.mark.parametrize("trickle", [False, True], ids=["silent", "trickling"])
@@ -281,42 +309,6 @@ async def test_bad_chunks(end: bytes, autojump_clock: MockClock) -> None:
     assert type(error) is HandshakeRefused
     assert error.body.startswith(b"no entry")
     assert seconds <= 2.5
-
-
-@pytest.mark.parametrize("length", ["-1", "1e3", "9" * 5000, "\xb2"])
-async def test_a_length_that_is_none(length: str, autojump_clock: MockClock) -> None:
-    """An invalid Content-Length hides the body (RFC 9112, section 6.3), but not the status."""
-    data = response("503 Busy", f"Content-Length: {length}", body=b"no entry")
-    error, seconds = await connect_error(answering(data))
-    assert type(error) is HandshakeRefused
-    assert (error.status, error.body) == (503, b"")
-    assert seconds < 1
-
-
-@pytest.mark.parametrize("status", [103, 204, 304])
-async def test_no_body_is_not_waited_for(status: int, autojump_clock: MockClock) -> None:
-    """A status without a body is reported immediately, though the server stays connected."""
-    error, seconds = await connect_error(staying(response(f"{status} So")))
-    assert type(error) is HandshakeRefused
-    assert (error.status, error.body) == (status, b"")
-    assert seconds < 1
-
-
-async def test_an_old_server_may_refuse(autojump_clock: MockClock) -> None:
-    """HTTP/1.0 can refuse a handshake, though not accept it."""
-    error, _ = await connect_error(answering(b"HTTP/1.0 403 Forbidden\r\n\r\nno entry"))
-    assert type(error) is HandshakeRefused
-    assert (error.status, error.body) == (403, b"no entry")
-
-
-@pytest.mark.parametrize("kind", ["length", "chunked"])
-async def test_a_body_cut_short(kind: str, autojump_clock: MockClock) -> None:
-    """A server that disconnects within the body has still refused."""
-    error, seconds = await connect_error(answering(STUCK[kind]))
-    assert type(error) is HandshakeRefused
-    assert error.status == 503
-    assert error.body == b"no entry"
-    assert seconds < 1
 
 
 @pytest.mark.parametrize("kind", ["length", "until the end"])

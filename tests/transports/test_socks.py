@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import pytest
 import trio
 
-from tests.transports.proxies import SOCKSProxy
+from tests.transports.proxies import SOCKSProxy, proxied
 from tests.transports.servers import (
     Script,
     client_context,
@@ -15,7 +16,6 @@ from tests.transports.servers import (
     no_leak,
     server_context,
     serving,
-    upgrading,
 )
 from tests.transports.test_urls import resolve_to
 from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
@@ -34,39 +34,31 @@ from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
 async def test_a_socks_proxy(scheme: str, host: str, asked: tuple[int, str, int]) -> None:
     """SOCKS 4 and 5 connect; the forms with a last letter let the proxy resolve the name."""
     with no_leak():
-        async with serving(upgrading([])) as port:
-            proxy = SOCKSProxy(port)
-            async with (
-                serving(proxy) as proxy_port,
-                connect(f"ws://{host}:8080/", proxy=f"{scheme}://127.0.0.1:{proxy_port}") as conn,
-            ):
-                assert conn.handshake is not None
+        async with (
+            proxied(SOCKSProxy) as (proxy, address, _),
+            connect(f"ws://{host}:8080/", proxy=f"{scheme}://{address}") as conn,
+        ):
+            assert conn.handshake is not None
     assert proxy.asked[0] == asked
 
 
 async def test_socks_with_a_user() -> None:
     """User and password of the proxy's URL authenticate at SOCKS5; wrong ones are refused."""
-    async with serving(upgrading([])) as port:
-        proxy = SOCKSProxy(port, user=b"us@er:pass")
-        async with serving(proxy) as proxy_port:
-            address = f"127.0.0.1:{proxy_port}"
-            async with connect("ws://feed.test/", proxy=f"socks5h://us%40er:pass@{address}"):
-                pass
-            error = await failure("ws://feed.test/", proxy=f"socks5h://us%40er:bad@{address}")
+    make_proxy = partial(SOCKSProxy, user=b"us@er:pass")
+    async with proxied(make_proxy) as (proxy, address, _):
+        async with connect("ws://feed.test/", proxy=f"socks5h://us%40er:pass@{address}"):
+            pass
+        error = await failure("ws://feed.test/", proxy=f"socks5h://us%40er:bad@{address}")
     assert type(error) is ProxyFailed
     assert proxy.users == [b"us@er:pass", b"us@er:bad"]
 
 
 async def test_tls_through_socks() -> None:
     """TLS runs through a SOCKS proxy, for the server's name."""
+    context = client_context()
     async with (
-        serving(upgrading([]), server_context("feed.test")) as port,
-        serving(SOCKSProxy(port)) as proxy_port,
-        connect(
-            "wss://feed.test/",
-            ssl_context=client_context(),
-            proxy=f"socks5h://127.0.0.1:{proxy_port}",
-        ) as conn,
+        proxied(SOCKSProxy, server_context=server_context("feed.test")) as (_, address, _),
+        connect("wss://feed.test/", ssl_context=context, proxy=f"socks5h://{address}") as conn,
     ):
         assert conn.handshake is not None
 
