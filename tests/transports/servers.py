@@ -232,6 +232,45 @@ class Deaf(trio.abc.SocketFactory):
         return plain
 
 
+class Resolver(trio.abc.HostnameResolver):
+    """Resolves every name to the given addresses, in order."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = addresses
+        self.asked: list[str] = []
+
+    async def getaddrinfo(
+        self,
+        host: bytes | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 - the resolver's own interface
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        assert host is not None
+        self.asked.append(host.decode())
+        await trio.lowlevel.checkpoint()
+        if not self.addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in self.addresses
+        ]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+def resolve_to(*addresses: str) -> Resolver:
+    """Resolve every name to these addresses during this test."""
+    resolver = Resolver(*addresses)
+    trio.socket.set_custom_hostname_resolver(resolver)
+    return resolver
+
+
 @cache
 def authority() -> trustme.CA:
     """The authority that issues the tests' certificates; only the tests trust it."""

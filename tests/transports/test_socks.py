@@ -14,10 +14,10 @@ from tests.transports.servers import (
     client_context,
     failure,
     no_leak,
+    resolve_to,
     server_context,
     serving,
 )
-from tests.transports.test_urls import resolve_to
 from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
 
 
