@@ -137,21 +137,6 @@ SECRET = ["Authorization", "authorization", "Cookie", "Set-Cookie", "PROXY-Autho
 
 
 @pytest.mark.parametrize("name", SECRET)
-def test_a_repr_hides_secrets(name: str) -> None:
-    """Headers end up in logs and tracebacks; the value itself stays readable."""
-    headers = Headers([(name, "hunter2"), ("X-Tag", "shown")])
-    for text in (
-        repr(headers),
-        str(headers),
-        repr(Handshake(url="ws://x", request_headers=headers)),
-    ):
-        assert "hunter2" not in text
-        assert name in text
-        assert "shown" in text
-    assert headers[name] == "hunter2"
-
-
-@pytest.mark.parametrize("name", SECRET)
 @pytest.mark.parametrize("value", [b"hunter2", "hunter2\n"])
 def test_a_complaint_hides_secrets(name: str, value: object) -> None:
     """A value that cannot be sent is not shown in the error either."""

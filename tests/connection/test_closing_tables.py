@@ -150,10 +150,7 @@ MET_IN_A_CALL: dict[str, tuple[dict[str, Any], Run]] = {
         {},
         with_peer(lambda case: case.peer.send("close")),
     ),
-    "`aclose()`, and the peer did not answer in time": (
-        {},
-        alone(lambda case: case.conn.aclose()),
-    ),
+    "`aclose()`, and the peer did not answer in time": ({}, alone(lambda case: case.conn.aclose())),
     "`aclose()` during an outage": ({"reconnect": PAUSE}, with_peer(lose_and_close)),
     "the peer closed with 1000": ({}, with_peer(lambda case: case.peer.close(1000))),
     "the peer closed with 1001": ({}, with_peer(lambda case: case.peer.close(1001))),
