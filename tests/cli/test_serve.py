@@ -234,7 +234,7 @@ def test_invalid_arguments(
 
 def test_settings_raise() -> None:
     """Also without the command line."""
-    with pytest.raises(InvalidOption, match="--history needs"):
+    with pytest.raises(InvalidOption, match="--history requires"):
         Settings(history=5)
 
 
