@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 
@@ -79,51 +80,39 @@ def test_headers_are_values(headers: Headers) -> None:
         headers["X"] = "y"  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        " ",
-        "a b",
-        "a:b",
-        "a\tb",
-        "a\r\nb",
-        "a\0b",
-        "a\x01b",
-        "a\x7fb",
-        "é",
-        "a(b)",
-        5,
-        None,
-        b"a",
-    ],
-)
+NOT_TOKENS = [
+    "",
+    *(f"a{c}b" for c in (" ", ":", "\t", "\r\n", "\0", "\x01", "\x7f")),
+    " ",
+    "é",
+    "a(b)",
+]
+
+
+@pytest.mark.parametrize("name", [*NOT_TOKENS, 5, None, b"a"])
 def test_a_name_is_a_token(name: object) -> None:
     """RFC 9110, section 5.1; the text shows the name."""
     with pytest.raises(ValueError, match="is not a valid header name"):
         Headers([(name, "value")])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("value", ["a\r\nEvil: 1", "a\nb", "a\rb", "a\0b"])
-def test_a_value_cannot_smuggle_in_a_line(value: str) -> None:
-    """The text names the header and the problem."""
-    with pytest.raises(ValueError, match="X-Tag contains a line break or NUL"):
-        Headers({"X-Tag": value})
-
-
-@pytest.mark.parametrize("value", ["a\x01b", "a\x1bb", "a\x7fb", "sn\u2603w"])
-def test_a_value_has_no_controls_and_fits_into_latin_1(value: str) -> None:
-    """RFC 9110, section 5.5; the text names the header."""
-    with pytest.raises(ValueError, match="X-Tag contains a control character or one outside"):
-        Headers({"X-Tag": value})
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("contains a line break or NUL", ["a\r\nEvil: 1", "a\nb", "a\rb", "a\0b"]),
+        (
+            "contains a control character or one outside",
+            ["a\x01b", "a\x1bb", "a\x7fb", "sn\u2603w"],
+        ),
+        ("must be a str, not (int|NoneType|bytes|list)", [5, None, b"value", ["value"]]),
+    ],
+)
+def test_invalid_values(text: str, values: list[Any]) -> None:
+    """RFC 9110, section 5.5; the message names the header and the problem."""
+    for value in values:
+        with pytest.raises(ValueError, match=f"X-Tag {text}"):
+            Headers({"X-Tag": value})
     assert Headers({"X-Tag": "tab\tand h\xe4ll\xf6"})["X-Tag"] == "tab\tand h\xe4ll\xf6"
-
-
-@pytest.mark.parametrize("value", [5, None, b"value", ["value"]])
-def test_a_value_is_text(value: object) -> None:
-    """The text names the header and what it got."""
-    with pytest.raises(ValueError, match=f"X-Tag must be a str, not {type(value).__name__}"):
-        Headers({"X-Tag": value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("pair", [5, "x", ("A",), ("A", "1", "2"), None])
