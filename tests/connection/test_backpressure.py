@@ -18,7 +18,8 @@ from tests.connection.raw_server import (
     numbered,
     raw_connection,
 )
-from trioglock import ConnectionClosedError, Socket, Status
+from tests.hooks.helpers import Scripted
+from trioglock import ConnectionClosedError, Status
 
 
 @every_transport
@@ -131,16 +132,11 @@ async def test_overflow_close_by_an_async_hook(autojump_clock: MockClock) -> Non
         assert conn.statistics().dropped == 1
 
 
-class Notes(Socket[None]):
-    """Delivers what it is cast."""
-
-    def handle_cast(self, message: Any, state: None) -> tuple[Any, None]:
-        return message, state
-
-
 async def test_overflow_close_by_a_cast(autojump_clock: MockClock) -> None:
     """Messages delivered by casts count like those from the peer."""
-    async with raw_connection(Notes(), max_queue=3, overflow="close", close_timeout=2) as (
+    async with raw_connection(
+        Scripted(handle_cast="note"), max_queue=3, overflow="close", close_timeout=2
+    ) as (
         conn,
         peer,
     ):
@@ -165,20 +161,10 @@ async def test_slow_hooks_pause_reading(autojump_clock: MockClock) -> None:
         assert [await conn.receive() for _ in messages] == messages
 
 
-class Quiet(Socket[int]):
-    """Swallows everything and counts it."""
-
-    def init_stream(self, info: Any) -> int:
-        return 0
-
-    def handle_receive(self, frame: Any, state: int) -> tuple[None, int]:
-        return None, state + 1
-
-
 async def test_undelivered_messages_do_not_count(autojump_clock: MockClock) -> None:
     """Reading does not pause for messages that hooks do not deliver."""
-    async with raw_connection(Quiet(), streams=lockstep, max_queue=1) as (conn, peer):
+    async with raw_connection(Scripted(), streams=lockstep, max_queue=1) as (conn, peer):
         await peer.push(numbered(500), [])
         await trio.testing.wait_all_tasks_blocked()
-        assert conn.state == 500
+        assert conn.state == 501
         assert conn.statistics().receive_queue == 0

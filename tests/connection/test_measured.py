@@ -72,7 +72,7 @@ async def test_a_peer_that_writes_everything_before_it_reads(
     transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """Our reader continues, although there is no buffer between the ends."""
-    message, count = bytes(BIG), 5
+    message, count = bytes(BIG), 2
     async with raw_connection(streams=lockstep, transport=transport(), max_size=BIG) as (
         conn,
         peer,
