@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import FrozenInstanceError
-from typing import Any
 
 import pytest
 
@@ -80,13 +79,7 @@ def test_headers_are_values(headers: Headers) -> None:
         headers["X"] = "y"  # type: ignore[index]
 
 
-NOT_TOKENS = [
-    "",
-    *(f"a{c}b" for c in (" ", ":", "\t", "\r\n", "\0", "\x01", "\x7f")),
-    " ",
-    "é",
-    "a(b)",
-]
+NOT_TOKENS = ["", " ", "é", "a(b)", *(f"a{c}b" for c in " :\t\r\n\0\x01\x7f")]
 
 
 @pytest.mark.parametrize("name", [*NOT_TOKENS, 5, None, b"a"])
@@ -96,23 +89,28 @@ def test_a_name_is_a_token(name: object) -> None:
         Headers([(name, "value")])  # type: ignore[list-item]
 
 
+BREAK, CONTROL = "a line break or NUL", "a control character or a non-latin-1"
+
+
 @pytest.mark.parametrize(
-    ("text", "values"),
+    ("problem", "value"),
     [
-        ("contains a line break or NUL", ["a\r\nEvil: 1", "a\nb", "a\rb", "a\0b"]),
-        (
-            "contains a control character or one outside",
-            ["a\x01b", "a\x1bb", "a\x7fb", "sn\u2603w"],
-        ),
-        ("must be a str, not (int|NoneType|bytes|list)", [5, None, b"value", ["value"]]),
+        *((BREAK, value) for value in ("a\r\nEvil: 1", "a\nb", "a\rb", "a\0b")),
+        *((CONTROL, value) for value in ("a\x01b", "a\x1bb", "a\x7fb", "sn\u2603w")),
     ],
 )
-def test_invalid_values(text: str, values: list[Any]) -> None:
-    """RFC 9110, section 5.5; the message names the header and the problem."""
-    for value in values:
-        with pytest.raises(ValueError, match=f"X-Tag {text}"):
-            Headers({"X-Tag": value})
+def test_a_value_is_one_line_of_latin_1(problem: str, value: str) -> None:
+    """RFC 9110, section 5.5; the message names the header."""
+    with pytest.raises(ValueError, match=f"X-Tag contains {problem}"):
+        Headers({"X-Tag": value})
     assert Headers({"X-Tag": "tab\tand h\xe4ll\xf6"})["X-Tag"] == "tab\tand h\xe4ll\xf6"
+
+
+@pytest.mark.parametrize("value", [5, None, b"value", ["value"]])
+def test_a_value_is_text(value: object) -> None:
+    """The message names the header and the type."""
+    with pytest.raises(ValueError, match=f"X-Tag must be a str, not {type(value).__name__}"):
+        Headers({"X-Tag": value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("pair", [5, "x", ("A",), ("A", "1", "2"), None])

@@ -101,7 +101,7 @@ def test_a_bad_option_is_refused_at_the_call(name: str, value: object, text: str
 def test_dropping_needs_a_limit() -> None:
     """A receive queue without a limit never overflows."""
     for overflow in ("drop_oldest", "drop_newest", "close"):
-        with pytest.raises(InvalidOption, match=f"overflow='{overflow}' needs a max_queue"):
+        with pytest.raises(InvalidOption, match=f"overflow='{overflow}' requires a max_queue"):
             connect(URL, max_queue=None, overflow=overflow)
     connect(URL, max_queue=None, overflow="wait")
 

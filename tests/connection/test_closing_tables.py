@@ -181,7 +181,7 @@ def rows(number: int) -> list[list[str]]:
     """The cells of the first or second table of the section."""
     page = Page("docs/closing.md")
     if number == 0:
-        return page.rows("How it ended")
+        return page.rows("Reasons and exceptions")
     section = page.text.split("\n## How it ended\n", 1)[1].split("\n## ", 1)[0]
     table = section.rsplit("\n\n|", 1)[1].split("\n\n", 1)[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.split("\n")[2:]]
