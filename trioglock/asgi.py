@@ -22,6 +22,7 @@ from .headers import Headers
 from .options import FlowOptions, Overflow, check_keywords, take_options
 from .server import ConnectionRegistry, ConnectionRunner, ServeTarget
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
+from .transports.http1 import STREAM_ERRORS
 
 __all__ = ["ASGIOptions", "WebSocketApp"]
 
@@ -31,8 +32,6 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CLOSE_TIMEOUT = 1.0
 """Seconds to send a Close frame when a link is dropped."""
-
-STREAM_ERRORS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 # Not every ASGI server checks it: with a slash or a question mark the URL would have another path.
 _is_host = re.compile(r"[^\s/?#@\\\[\]]+|\[[0-9A-Fa-f:.]+\](:\d+)?").fullmatch
@@ -162,7 +161,6 @@ def _handshake(scope: Scope, headers: Headers, subprotocol: str | None) -> Hands
 
 
 async def _answer_lifespan(receive: Receive, send: Send) -> None:
-    """Confirm the start and the stop of an application without a framework around it."""
     while True:
         event = (await receive())["type"]
         await send({"type": f"{event}.complete"})

@@ -12,7 +12,7 @@ import inspect
 import re
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_type_hints
 
@@ -205,10 +205,9 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
         raise InvalidOption(
             f"subprotocols must be a list of names, not the str {_names(subprotocols)}"
         )
-    try:
-        names = tuple(subprotocols)
-    except TypeError:
-        raise InvalidOption(f"subprotocols must be a list of names, not {subprotocols!r}") from None
+    if not isinstance(subprotocols, Iterable):
+        raise InvalidOption(f"subprotocols must be a list of names, not {subprotocols!r}")
+    names = tuple(subprotocols)
     for name in names:
         if not isinstance(name, str) or not is_token(name):
             raise InvalidOption(f"{_names(name)} is not the name of a subprotocol")

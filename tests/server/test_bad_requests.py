@@ -34,7 +34,12 @@ BAD_REQUESTS: dict[str, tuple[bytes, int]] = {
         400,
     ),
     "two lengths": (plain_request("/", "POST", "Content-Length: 0", "Content-Length: 1"), 400),
-    "an unknown method": (plain_request("/", "BREW"), 400),
+    # RFC 9110, section 9.1; methods are case-sensitive.
+    "an unknown method": (plain_request("/", "BREW"), 501),
+    "a method in lower case": (plain_request("/", "get"), 501),
+    "a method of another protocol": (plain_request("/", "DESCRIBE"), 501),
+    "an unknown method without a target": (b"BREW HTTP/1.1\r\n\r\n", 400),
+    "a method that is not a token": (plain_request("/", "BR(EW"), 400),
     "no name": (request().replace(b"Upgrade: w", b": w"), 400),
     "a TLS greeting": (b"\x16\x03\x01\x02\x00\x01", 400),
     "bare line feeds": (request().replace(b"\r\n", b"\n"), 400),

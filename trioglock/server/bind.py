@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -68,10 +68,9 @@ def plan_listeners(host: str | None, port: int | None, options: BindOptions) -> 
 def _check_listeners(
     listeners: Sequence[trio.abc.Listener[Any]],
 ) -> Sequence[trio.abc.Listener[Any]]:
-    try:
-        checked = tuple(listeners)
-    except TypeError:
-        raise InvalidOption(f"listeners must be a list of listeners, not {listeners!r}") from None
+    if not isinstance(listeners, Iterable):
+        raise InvalidOption(f"listeners must be a list of listeners, not {listeners!r}")
+    checked = tuple(listeners)
     for listener in checked:
         if not isinstance(listener, trio.abc.Listener):
             raise InvalidOption(f"a listener must be a trio.abc.Listener, not {listener!r}")

@@ -20,6 +20,7 @@ import trio
 from .._scope import open_scope
 from ..errors import InvalidOption, UsageError
 from ..options import check_whole
+from ..transports.http1 import STREAM_ERRORS
 from ..transports.urls import parse_url
 from .pipes import CHUNK_SIZE, MemorySocket, Pipe, PipeFaults, Transform, memory_socket_pair
 from .server import MockServer
@@ -49,8 +50,6 @@ LINGER = 1.0
 """Seconds to wait for both peers after a disconnect: a socket closed with unread bytes is reset."""
 
 RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-
-_Gone = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
 class Faults(ABC):
@@ -303,7 +302,7 @@ class ProxiedConnection(Faults):
 
     async def _serve(self, open_server: OpenStream, opening: Opening | None) -> None:
         if opening is not None and opening.kind == "answer":
-            with suppress(*_Gone):
+            with suppress(*STREAM_ERRORS):
                 await self._client.receive_some(CHUNK_SIZE)
                 await self._client.send_all(opening.data)
             self.disconnect()
@@ -338,10 +337,10 @@ class ProxiedConnection(Faults):
         sockets = [stream for stream in self._streams if isinstance(stream, trio.SocketStream)]
         with trio.move_on_after(LINGER):
             for stream in sockets:
-                with suppress(*_Gone):
+                with suppress(*STREAM_ERRORS):
                     await stream.send_eof()
             for stream in sockets:
-                with suppress(*_Gone):
+                with suppress(*STREAM_ERRORS):
                     while await stream.receive_some(CHUNK_SIZE):
                         pass
 

@@ -8,6 +8,7 @@ the head: bytes behind it belong to the WebSocket, or to a body that is read sep
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ import trio
 
 from .._redact import printable, redact_subprotocols
 from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFailed
-from ..headers import Headers
+from ..headers import Headers, HeadersLike
 from ..http import Request, Response
 from .listeners import describe_peer
 
@@ -32,6 +33,7 @@ __all__ = [
     "read_request",
     "read_response",
     "read_status",
+    "refuse",
     "send_response",
     "stream_errors_translated",
 ]
@@ -53,6 +55,9 @@ MAX_BODY = 2**20
 # Seconds for a client to read a response before the stream is closed.
 LINGER = 1.0
 
+# A request line with any method (RFC 9112, section 3).
+_is_request_line = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^ ]+ HTTP/1\.[01]\r\n").match
+
 
 class Refusal(Exception):
     """A request is answered with a plain response instead of a WebSocket.
@@ -65,6 +70,11 @@ class Refusal(Exception):
     def __init__(self, response: Response, reason: str) -> None:
         super().__init__(reason)
         self.response = response
+
+
+def refuse(status: int, text: str, headers: HeadersLike = ()) -> Refusal:
+    """Return a refusal whose body and reason are ``text``."""
+    return Refusal(Response(status, f"{text}\n", headers), f"{status} {text}")
 
 
 class ReceivedRequest(NamedTuple):
@@ -91,9 +101,10 @@ class _Message:
     """Collects what httptools parses; its methods are the parser's callbacks."""
 
     # The parser refers to this object, so this object must not refer to the parser.
-    __slots__ = ("body", "complete", "head_complete", "headers", "phrase", "target")
+    __slots__ = ("body", "complete", "head_complete", "headers", "phrase", "received", "target")
 
     def __init__(self) -> None:
+        self.received = bytearray()  # the head as it arrives, and what follows it
         self.target = b""
         self.phrase = b""
         self.headers: list[tuple[str, str]] = []
@@ -149,7 +160,7 @@ async def _read_head(
         NotHTTP: the head is invalid or too large.
         EOFError: the stream ended before the head did; the text has the number of bytes.
     """
-    received = bytearray()
+    received = message.received
     while data := await stream.receive_some(max_bytes):
         start = len(received)
         received += data
@@ -185,19 +196,23 @@ async def read_request(stream: trio.abc.Stream, max_size: int) -> ReceivedReques
     try:
         head, rest = await _read_head(stream, parser, message, max_size)
     except _TooLarge as error:
-        raise _refuse(431, str(error)) from None
+        raise refuse(431, str(error)) from None
     except NotHTTP as error:
-        raise _refuse(400, f"invalid HTTP request: {error}") from None
+        if str(error).startswith("Invalid method") and _is_request_line(message.received):
+            # RFC 9110, section 9.1: 405 is for methods that the server implements.
+            raise refuse(501, "the request method is not implemented") from None
+        raise refuse(400, f"invalid HTTP request: {error}") from None
     headers = Headers(message.headers)
     version = parser.get_http_version()
     if version not in ("1.1", "1.0"):
-        raise _refuse(400, f"HTTP/{version} is not supported")
+        raise refuse(400, f"HTTP/{version} is not supported")
     if len(message.target) > MAX_LINE:
-        raise _refuse(414, "the request line is too long")
-    if len(message.headers) > MAX_HEADERS or max(map(_size, message.headers), default=0) > MAX_LINE:
-        raise _refuse(431, "too many or too long headers")
+        raise refuse(414, "the request line is too long")
+    sizes = [len(name) + len(value) for name, value in message.headers]
+    if len(sizes) > MAX_HEADERS or max(sizes, default=0) > MAX_LINE:
+        raise refuse(431, "too many or too long headers")
     if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
-        raise _refuse(400, "a request with a body is not supported")
+        raise refuse(400, "a request with a body is not supported")
     request = Request(
         target=message.target.decode("latin-1"),
         headers=headers,
@@ -206,14 +221,6 @@ async def read_request(stream: trio.abc.Stream, max_size: int) -> ReceivedReques
         secure=isinstance(stream, trio.SSLStream),
     )
     return ReceivedRequest(request, version, head, rest)
-
-
-def _refuse(status: int, text: str) -> Refusal:
-    return Refusal(Response(status, f"{text}\n"), f"{status} {text}")
-
-
-def _size(header: tuple[str, str]) -> int:
-    return len(header[0]) + len(header[1])
 
 
 async def send_response(stream: trio.abc.Stream, response: Response, method: str = "GET") -> None:
