@@ -235,9 +235,7 @@ def _check(
                 "write functools.partial(fn, *args) instead of fn(*args)"
             )
     check_whole("max_restarts", max_restarts, least=0)
-    if within is None:
-        raise InvalidOption("within must be a number of seconds, not None")
-    check_seconds("within", within)
+    check_seconds("within", within, none=False)
     if strategy not in ("one_for_one", "one_for_all"):
         raise InvalidOption(f"strategy must be 'one_for_one' or 'one_for_all', not {strategy!r}")
     if restart not in ("permanent", "transient", "temporary"):

@@ -75,11 +75,7 @@ class ConnectionRegistry:
                 self._limited.remove(scope)
 
     def broadcast(self, frame: Frame) -> int:
-        """Queue a frame, unchanged, for every connection; see :meth:`Server.broadcast`.
-
-        Raises:
-            InvalidFrame: it is not text, bytes-like, a ping or a pong.
-        """
+        """See :meth:`Server.broadcast`."""
         checked = checked_frame(frame)
         if isinstance(checked, Close):
             raise InvalidFrame("a Close frame cannot be broadcast: use close()")
@@ -98,12 +94,7 @@ class ConnectionRegistry:
         return queued
 
     def close(self, frame: Close, deadline: float) -> None:
-        """Begin to close all connections, including those that are registered later.
-
-        Args:
-            frame: sent to each of them.
-            deadline: of :meth:`limited` blocks, on trio's clock.
-        """
+        """Begin to close all connections, including those that are registered later."""
         self._closing = frame
         self._deadline = deadline
         for scope in self._limited:
@@ -113,17 +104,7 @@ class ConnectionRegistry:
 
 
 class ConnectionRunner:
-    """Runs one target on any number of links.
-
-    Args:
-        target: a Socket class, a function that creates one, or a handler.
-        flow: timeouts and limits of each connection.
-        registry: registers the open connections.
-        trace: whether they write a trace.
-
-    Raises:
-        InvalidOption: the target is none of these.
-    """
+    """Runs one target on any number of links; ``registry`` registers the open connections."""
 
     def __init__(
         self,
@@ -223,11 +204,6 @@ class AcceptedConnection(Connection[Any]):
     """The connection that hooks and handlers of a server get."""
 
     async def reconnect(self) -> None:
-        """Not possible for a server.
-
-        Raises:
-            UsageError: always.
-        """
         raise UsageError(
             "a server cannot reconnect: close the connection, and its client may connect again"
         )

@@ -11,8 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 import trio
@@ -66,6 +65,11 @@ class Faults(ABC):
     def _select(self, direction: Direction | None) -> Sequence[PipeFaults]:
         """Return the settings to change."""
 
+    def _set(self, direction: Direction | None, name: str, value: object) -> None:
+        for faults in self._select(direction):
+            setattr(faults, name, value)
+            faults.changed.unpark_all()
+
     def delay(self, seconds: float, direction: Direction | None = None) -> None:
         """Delay every byte.
 
@@ -76,9 +80,7 @@ class Faults(ABC):
             direction: of the bytes; None for both.
         """
         _check_number("seconds", seconds, "a number of at least 0", zero=True)
-        for faults in self._select(direction):
-            faults.delay = seconds
-            faults.notify()
+        self._set(direction, "delay", seconds)
 
     def throttle(self, bytes_per_second: float | None, direction: Direction | None = None) -> None:
         """Limit the rate in each direction.
@@ -89,9 +91,7 @@ class Faults(ABC):
         """
         if bytes_per_second is not None:
             _check_number("bytes_per_second", bytes_per_second, "a number above 0, or None")
-        for faults in self._select(direction):
-            faults.rate = bytes_per_second
-            faults.notify()
+        self._set(direction, "rate", bytes_per_second)
 
     def split(self, size: int | None = 1, direction: Direction | None = None) -> None:
         """Write at most ``size`` bytes at a time.
@@ -103,8 +103,7 @@ class Faults(ABC):
             direction: of the bytes; None for both.
         """
         check_whole("size", size, least=1)
-        for faults in self._select(direction):
-            faults.max_write = size
+        self._set(direction, "max_write", size)
 
     def transform(self, function: Transform | None, direction: Direction | None = None) -> None:
         """Replace each chunk of bytes by the result of a function.
@@ -118,8 +117,7 @@ class Faults(ABC):
         """
         if function is not None and not callable(function):
             raise InvalidOption(f"function must be a function of bytes or None, not {function!r}")
-        for faults in self._select(direction):
-            faults.transform = function
+        self._set(direction, "transform", function)
 
     def corrupt(self, offset: int, bits: int = 0xFF, direction: Direction | None = None) -> None:
         """Flip bits of one byte, once in each connection.
@@ -149,8 +147,7 @@ class Faults(ABC):
             direction: of the bytes; None for either.
         """
         check_whole("size", size, least=1)
-        for faults in self._select(direction):
-            faults.remaining = size
+        self._set(direction, "remaining", size)
 
     def stall(self, direction: Direction | None = None) -> None:
         """Forward nothing until :meth:`resume`, not even the end of the stream.
@@ -158,7 +155,7 @@ class Faults(ABC):
         Args:
             direction: of the bytes; None for both.
         """
-        self._set_stalled(direction, stalled=True)
+        self._set(direction, "stalled", True)
 
     def resume(self, direction: Direction | None = None) -> None:
         """Forward what :meth:`stall` has held back.
@@ -166,12 +163,7 @@ class Faults(ABC):
         Args:
             direction: of the bytes; None for both.
         """
-        self._set_stalled(direction, stalled=False)
-
-    def _set_stalled(self, direction: Direction | None, *, stalled: bool) -> None:
-        for faults in self._select(direction):
-            faults.stalled = stalled
-            faults.notify()
+        self._set(direction, "stalled", False)
 
 
 @dataclass(slots=True)
@@ -184,15 +176,7 @@ class Opening:
 
 
 class ProxiedConnection(Faults):
-    """A live connection through a proxy. Its methods affect this connection only.
-
-    Args:
-        number: number of the connection, from 1.
-        faults: the initial faults.
-        client: the stream to the client.
-        on_end: called when the connection ends.
-        on_error: called with exceptions other than those of the network.
-    """
+    """A live connection through a proxy. Its methods affect this connection only."""
 
     def __init__(
         self,
@@ -278,13 +262,7 @@ class ProxiedConnection(Faults):
         opening: Opening | None,
         server: trio.abc.Stream | None = None,
     ) -> None:
-        """Forward bytes until both streams have ended.
-
-        Args:
-            open_server: opens the stream to the server.
-            opening: what happens first.
-            server: the stream to the server, if it is open already.
-        """
+        """Forward bytes until both streams have ended."""
         self._server = server
         try:
             with self._scope:
@@ -399,13 +377,8 @@ class FaultProxy(Faults):
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._stack.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._stack.__aexit__(*exc_info)
 
     async def _listen(self, nursery: trio.Nursery) -> None:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -418,10 +391,8 @@ class FaultProxy(Faults):
         return list(self._connections)
 
     def _select(self, direction: Direction | None) -> Sequence[PipeFaults]:
-        selected = [self._faults[name] for name in check_direction(direction)]
-        for connection in self._connections:
-            selected.extend(connection._select(direction))  # noqa: SLF001 - of the same base class
-        return selected
+        every = [self._faults, *(one._faults for one in self._connections)]  # noqa: SLF001 - a pair of classes
+        return [faults[name] for faults in every for name in check_direction(direction)]
 
     def disconnect(self) -> None:
         """Call :meth:`ProxiedConnection.disconnect` for all connections."""
@@ -547,12 +518,6 @@ class FaultProxy(Faults):
 
 
 def target_url(target: ProxyTarget) -> str:
-    """Return the URL of a target.
-
-    Raises:
-        InvalidOption: ``target`` has the wrong type or value.
-        InvalidURL: ``target`` is not a WebSocket URL.
-    """
     match target:
         case MockServer():
             return target.url
@@ -570,7 +535,6 @@ def target_url(target: ProxyTarget) -> str:
 
 
 def target_opener(target: ProxyTarget) -> OpenStream:
-    """Return a function that opens a stream to a target."""
     if isinstance(target, MockServer) and target.url == MEMORY_URL:
         return target.open_stream
     if callable(target):
@@ -600,11 +564,7 @@ def reset_on_close(stream: trio.abc.Stream) -> None:
 
 
 def check_direction(direction: Direction | None) -> tuple[Direction, ...]:
-    """Return the selected directions.
-
-    Raises:
-        InvalidOption: ``direction`` is unknown.
-    """
+    """Return the selected directions."""
     directions: tuple[Direction, ...] = get_args(Direction)
     if direction is None:
         return directions

@@ -53,16 +53,12 @@ class PipeFaults:
         """Return the same faults for a new connection."""
         return replace(self, flips=dict(self.flips), changed=trio.lowlevel.ParkingLot())
 
-    def notify(self) -> None:
-        """Wake the tasks that wait for a change."""
-        self.changed.unpark_all()
-
     def reset(self) -> None:
         """Remove all faults."""
         self.delay, self.stalled = 0.0, False
         self.rate = self.max_write = self.transform = self.remaining = None
         self.flips.clear()
-        self.notify()
+        self.changed.unpark_all()
 
     def limit_write(self, size: int) -> int:
         """Return how many of ``size`` bytes to write next."""
@@ -89,12 +85,8 @@ class PipeFaults:
 class Pipe:
     """Forwards the bytes of one direction, in one task that reads and one that writes.
 
-    Args:
-        faults: read again before every write.
-        source: the stream to read from.
-        destination: the stream to write to.
-        disconnect: called once the limit of bytes has passed.
-        reset: called after the last byte if the source broke.
+    It calls ``disconnect`` once the limit of bytes has passed, and ``reset`` after the last byte if
+    the source broke.
     """
 
     def __init__(
@@ -144,7 +136,7 @@ class Pipe:
 
     def _append(self, item: bytes | End) -> None:
         self._queue.append((trio.current_time(), item))
-        self._faults.notify()
+        self._faults.changed.unpark_all()
 
     async def write(self) -> None:
         """Write until the end of the source has been forwarded."""

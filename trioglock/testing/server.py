@@ -10,8 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import trio
 import trio.testing
@@ -239,13 +238,8 @@ class MockServer:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._stack.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._stack.__aexit__(*exc_info)
 
     async def _listen(self) -> str:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -151,13 +151,10 @@ async def _read_head(
     max_size: int,
     max_bytes: int = CHUNK,
 ) -> tuple[bytes, bytes]:
-    """Feed the head of a message to ``parser``, at most ``max_size`` bytes.
-
-    Returns:
-        The bytes of the head, and the bytes received behind it.
+    """Feed the head of a message to ``parser``; return its bytes and those received behind it.
 
     Raises:
-        NotHTTP: the head is invalid or too large.
+        NotHTTP: the head is invalid, or larger than ``max_size`` bytes.
         EOFError: the stream ended before the head did; the text has the number of bytes.
     """
     received = message.received
@@ -269,12 +266,7 @@ class ResponseHead(NamedTuple):
 
 
 async def read_status(stream: trio.abc.Stream) -> int:
-    """Read a head byte by byte, as what follows belongs to another protocol; return its status.
-
-    Raises:
-        NotHTTP: the response cannot be read.
-        EOFError: the stream ended before the head did.
-    """
+    """Read a head byte by byte, as what follows belongs to another protocol; return its status."""
     message = _Message()
     parser = httptools.HttpResponseParser(message)
     await _read_head(stream, parser, message, MAX_PROXY_HEAD, 1)

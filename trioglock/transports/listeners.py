@@ -114,7 +114,6 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         self._inode = path.stat().st_ino
 
     async def accept(self) -> trio.SocketStream:
-        """Wait for the next connection."""
         return await self._listener.accept()
 
     async def aclose(self) -> None:
@@ -199,7 +198,6 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         return near
 
     async def accept(self) -> trio.abc.Stream:
-        """Wait for the server's end of the next stream."""
         return await self._accepted.receive()
 
     async def aclose(self) -> None:
