@@ -30,7 +30,7 @@ had been trimmed before it was read, ``MAX_BATCH`` newer ones would follow it.
 
 
 class RedisStreamReceiver(RedisReceiver):
-    """Receives the entries of the stream ``key``, after it has filled ``history`` with the latest."""
+    """Receives the entries of a stream, after it has filled ``history`` with the latest ones."""
 
     def __init__(
         self,
