@@ -21,6 +21,7 @@ from rich.console import RenderableType
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
+from ..close_codes import NORMAL
 from ..disconnect import HandshakeFailed, LocalClose, RemoteClose
 from ..errors import ConnectionClosed, ReconnectFailed
 from ..frames import Data
@@ -248,7 +249,7 @@ def end_code(error: ConnectionClosed) -> int:
         case LocalClose(clean=clean):
             ok = clean
         case RemoteClose(code=code):
-            ok = code in (1000, 1001)
+            ok = code in NORMAL
         case _:
             ok = False
     return OK if ok and not error.unsent and error.__cause__ is None else FAILED
