@@ -216,11 +216,11 @@ class _ASGILink(Link):
             return []  # such as 1006: no Close frame was received
 
     async def write(self, frames: Sequence[Frame]) -> None:
-        for frame in frames:
-            try:
+        try:
+            for frame in frames:
                 await self._write(frame)
-            except STREAM_ERRORS as error:
-                raise LinkBroken("the client of the ASGI server is gone") from error
+        except STREAM_ERRORS as error:
+            raise LinkBroken("the client of the ASGI server is gone") from error
 
     async def _write(self, frame: Frame) -> None:
         match frame:

@@ -75,7 +75,8 @@ class DialOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "subprotocols", check_subprotocols(self.subprotocols))
         for name in ("origin", "user_agent_header"):
-            _check_header_value(name, getattr(self, name))
+            if (value := getattr(self, name)) is not None:
+                check_headers(name, [(name, value)])
         if self.server_hostname is not None and not isinstance(self.server_hostname, str):
             raise InvalidOption(f"server_hostname must be a str, not {self.server_hostname!r}")
         check_compression(self.compression)
@@ -219,15 +220,6 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
 def _names(given: object) -> str:
     # Pages send tokens as subprotocols, as browsers do not let them set headers.
     return redact_subprotocols(repr(given))
-
-
-def _check_header_value(name: str, value: str | None) -> None:
-    if value is None:
-        return
-    try:
-        Headers([(name, value)])
-    except ValueError as error:
-        raise InvalidOption(f"{name}: {error}") from None
 
 
 def check_seconds(name: str, value: float | None, *, none: bool = True) -> None:

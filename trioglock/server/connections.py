@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import trio
 
+from .._redact import label
 from .._scope import leaves
 from ..connection import Connection, Session, open_connection
 from ..connection.outgoing import checked_frame
@@ -147,7 +148,7 @@ class ConnectionRunner:
                     await handler(connection)
         except Exception as error:
             if not _is_end(error, session):
-                _logger.exception("%s: %s failed", name, _label(self._target))
+                _logger.exception("%s: %s failed", name, label(self._target))
         cause = session.close_state.cause
         if isinstance(cause, ProtocolViolation):
             _logger.info("%s: closed with %d: %s", name, cause.code, cause.reason)
@@ -166,7 +167,7 @@ class ConnectionRunner:
         try:
             socket = self._target()  # type: ignore[call-arg]
             if not isinstance(socket, Socket):
-                raise InvalidOption(f"{_label(self._target)} must return a Socket, not {socket!r}")
+                raise InvalidOption(f"{label(self._target)} must return a Socket, not {socket!r}")
         except Exception as error:
             return Socket(), partial(_fail, error)
         return socket, _discard_messages
@@ -231,7 +232,7 @@ def check_target(target: ServeTarget) -> None:
         inspect.signature(target).bind(*arguments)
     except TypeError:
         raise InvalidOption(
-            f"{_label(target)} cannot be called: a handler is async def handler(conn), "
+            f"{label(target)} cannot be called: a handler is async def handler(conn), "
             "a class or function that creates a Socket takes no arguments"
         ) from None
     except ValueError:
@@ -252,9 +253,3 @@ def _is_end(error: BaseException, session: Session[Any]) -> bool:
     return all(
         isinstance(leaf, ConnectionClosed) and leaf.origin is session for leaf in leaves(error)
     )
-
-
-def _label(target: object) -> str:
-    while isinstance(target, partial):
-        target = target.func
-    return str(getattr(target, "__qualname__", type(target).__name__))

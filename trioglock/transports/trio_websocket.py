@@ -96,7 +96,6 @@ class _TrioWebsocketLink(Link):
         return self._stream.bytes_sent
 
     async def wait_open(self) -> None:
-        """Wait for the upgrade; raises what :meth:`_translate` returns if it failed."""
         try:
             await self._opened.wait()
         except trio.Cancelled:
