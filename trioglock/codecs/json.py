@@ -46,8 +46,8 @@ class Codec(Protocol):
         """
 
 
-class JSON:
-    """A :class:`Codec` for JSON in text frames.
+class JSON(Codec):
+    """A :class:`Codec` for JSON in text frames; a binary frame is decoded as UTF-8.
 
     ``NaN``, ``Infinity`` and numbers too large for a float are not JSON: decoding them raises
     DecodeError. Encoding them raises EncodeError with ``json``; ``msgspec`` and ``orjson`` write
@@ -85,22 +85,12 @@ class JSON:
         return f"JSON(library={self.library!r})"
 
     def encode(self, message: Any, /) -> str:
-        """Return the text frame for a message.
-
-        Raises:
-            EncodeError: JSON cannot express the message.
-        """
         try:
             return self._encode(message)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise EncodeError(f"not expressible as JSON: {error}") from error
 
     def decode(self, frame: Data, /) -> Any:
-        """Return the message in a frame; a binary frame is decoded as UTF-8.
-
-        Raises:
-            DecodeError: the frame is not JSON, or does not match ``into``.
-        """
         try:
             return self._decode(frame)
         except (ValueError, RecursionError) as error:

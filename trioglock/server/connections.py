@@ -19,7 +19,7 @@ from ..connection.outgoing import checked_frame
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import ConnectionClosed, InvalidFrame, InvalidOption, UsageError
 from ..frames import Close, Frame, PreparedMessage
-from ..hooks import Reconnect, Socket, Stop
+from ..hooks import Socket
 from ..options import FlowOptions
 from ..telemetry import EventEmitter
 from ..transports import Link
@@ -190,14 +190,7 @@ class SingleLink:
     def retries(self, reason: Disconnect) -> bool:  # noqa: ARG002 - the interface
         return False
 
-    def next_delay(
-        self,
-        reason: Disconnect,  # noqa: ARG002 - the interface
-        decision: Reconnect | Stop | None,  # noqa: ARG002
-        lasted: float,  # noqa: ARG002
-        *,
-        immediate: bool,  # noqa: ARG002
-    ) -> float | None:
+    def next_delay(self, *_: Any, **__: Any) -> None:
         return None
 
 

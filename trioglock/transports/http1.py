@@ -260,7 +260,6 @@ async def end_stream(stream: trio.abc.Stream) -> None:
 class ResponseHead(NamedTuple):
     """The head of a response to the opening handshake, with status 101."""
 
-    phrase: str
     headers: Headers
     head: bytes
     """The bytes of the status line and the headers."""
@@ -313,7 +312,7 @@ async def read_response(
         raise _refused(parser, message)
     headers = Headers(message.headers)
     _check_subprotocol(headers, offered)
-    return ResponseHead(message.phrase.decode("latin-1"), headers, head, rest)
+    return ResponseHead(headers, head, rest)
 
 
 def _refused(parser: httptools.HttpResponseParser, message: _Message) -> HandshakeRefused:

@@ -214,7 +214,6 @@ def _target(request: Request) -> str:
 
 
 def _plain(response: LibraryResponse) -> Response:
-    """Convert a refusal of the library."""
     kept = ("allow", "content-type", "date", "upgrade")
     headers = [pair for pair in response.headers.raw_items() if pair[0].lower() in kept]
     return Response(response.status_code, bytes(response.body), headers)

@@ -23,12 +23,7 @@ CHUNK = 2**16
 class NativeLink(Link):
     """A WebSocket on any trio stream; decoder and encoder determine the role.
 
-    Args:
-        stream: open and upgraded.
-        handshake: the negotiated values.
-        decoder: new, for this link alone.
-        encoder: new, for this link alone.
-        rest: bytes that were received behind the handshake.
+    ``rest`` are the bytes that were received behind the handshake.
     """
 
     __slots__ = (

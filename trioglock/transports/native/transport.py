@@ -77,7 +77,7 @@ async def _upgrade_client(
     response = await read_response(stream, trio.current_effective_deadline(), options.subprotocols)
     try:
         protocol.process_response(
-            Response(101, response.phrase, LibraryHeaders(response.headers.pairs()))
+            Response(101, "Switching Protocols", LibraryHeaders(response.headers.pairs()))
         )
     except LibraryInvalidHandshake as error:
         cause = error.__cause__
