@@ -14,7 +14,7 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_type_hints
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args, get_type_hints
 
 import trio
 
@@ -79,7 +79,7 @@ class DialOptions:
                 check_headers(name, [(name, value)])
         if self.server_hostname is not None and not isinstance(self.server_hostname, str):
             raise InvalidOption(f"server_hostname must be a str, not {self.server_hostname!r}")
-        check_compression(self.compression)
+        check_choice("compression", self.compression, ("deflate", None))
         if not (self.proxy is None or self.proxy is True or isinstance(self.proxy, str)):
             raise InvalidOption(
                 f"proxy must be True, None or a URL, not {type(self.proxy).__name__}"
@@ -169,11 +169,7 @@ class FlowOptions:
             check_seconds(name, getattr(self, name))
         check_whole("max_queue", self.max_queue, least=1)
         check_whole("write_limit", self.write_limit, least=1, none=False)
-        if self.overflow not in ("wait", "drop_oldest", "drop_newest", "close"):
-            raise InvalidOption(
-                "overflow must be 'wait', 'drop_oldest', 'drop_newest' or 'close', "
-                f"not {self.overflow!r}"
-            )
+        check_choice("overflow", self.overflow, get_args(Overflow))
         if self.heartbeat is not None and not isinstance(self.heartbeat, MessageHeartbeat):
             raise InvalidOption(
                 f"heartbeat must be a MessageHeartbeat or None, not {self.heartbeat!r}"
@@ -249,10 +245,11 @@ def check_whole(name: str, value: int | None, *, least: int, none: bool = True) 
         raise InvalidOption(f"{name} must be at least {least}, not {value}")
 
 
-def check_compression(value: str | None) -> None:
-    """Raise InvalidOption unless ``value`` is ``"deflate"`` or None."""
-    if value not in ("deflate", None):
-        raise InvalidOption(f"compression must be 'deflate' or None, not {value!r}")
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise InvalidOption unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise InvalidOption(f"{name} must be {', '.join(others)} or {last}, not {value!r}")
 
 
 def check_ssl_context(value: ssl.SSLContext | None) -> None:

@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import trio
 
 from .._scope import open_scope
 from ..errors import InvalidOption, RestartLimit, ServiceReturned
-from ..options import check_seconds, check_whole
+from ..options import check_choice, check_seconds, check_whole
 from ..retry import Backoff
 
 __all__ = ["Service", "supervise"]
@@ -230,12 +230,8 @@ def _check(
             )
     check_whole("max_restarts", max_restarts, least=0)
     check_seconds("within", within, none=False)
-    if strategy not in ("one_for_one", "one_for_all"):
-        raise InvalidOption(f"strategy must be 'one_for_one' or 'one_for_all', not {strategy!r}")
-    if restart not in ("permanent", "transient", "temporary"):
-        raise InvalidOption(
-            f"restart must be 'permanent', 'transient' or 'temporary', not {restart!r}"
-        )
+    check_choice("strategy", strategy, get_args(Strategy))
+    check_choice("restart", restart, get_args(Restart))
     if restart == "temporary" and strategy == "one_for_all":
         raise InvalidOption(
             "strategy='one_for_all' restarts all services, but restart='temporary' restarts none"

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from ..errors import DecodeError, EncodeError, InvalidOption
 from ..frames import Data
+from ..options import check_choice
 
 __all__ = ["JSON", "LIBRARIES", "Codec", "import_library"]
 
@@ -72,9 +73,7 @@ class JSON(Codec):
     ) -> None:
         self.library: str = library or ("msgspec" if into is not Any else _preferred())
         """The name of the library in use."""
-        if self.library not in LIBRARIES:
-            allowed = ", ".join(map(repr, LIBRARIES))
-            raise InvalidOption(f"library must be one of {allowed}, not {library!r}")
+        check_choice("library", self.library, tuple(LIBRARIES))
         if into is not Any and self.library != "msgspec":
             raise InvalidOption(f"into needs library='msgspec', not {library!r}")
         self._encode: Encoder

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Literal, TypeAlias, get_args
 
-from ..errors import InvalidOption
-from ..options import check_whole
+from ..options import check_choice, check_whole
 from .message import Event, Message
 
 __all__ = ["MessageQueue", "SubscriberOverflow", "make_queue"]
@@ -93,7 +92,5 @@ class LatestQueue(MessageQueue):
 def make_queue(limit: int, overflow: SubscriberOverflow) -> MessageQueue:
     """Return an empty queue; raise InvalidOption if an argument is invalid."""
     check_whole("max_queue", limit, least=1, none=False)
-    if overflow not in get_args(SubscriberOverflow):
-        allowed = ", ".join(map(repr, get_args(SubscriberOverflow)))
-        raise InvalidOption(f"overflow must be one of {allowed}, not {overflow!r}")
+    check_choice("overflow", overflow, get_args(SubscriberOverflow))
     return (LatestQueue if overflow == "keep_latest" else MessageQueue)(limit, overflow)

@@ -311,7 +311,12 @@ async def read_response(
         await _read_body(stream, parser, message, rest, deadline)
         raise _refused(parser, message)
     headers = Headers(message.headers)
-    _check_subprotocol(headers, offered)
+    # RFC 6455, section 4.1. The WebSocket libraries check it too, but quote what may be a token.
+    chosen = headers.get("Sec-WebSocket-Protocol")
+    if chosen is not None and chosen.strip(" \t") not in offered:
+        raise InvalidHandshake(
+            f"the server chose a subprotocol that was not offered: {redact_subprotocols(chosen)}"
+        )
     return ResponseHead(headers, head, rest)
 
 
@@ -322,18 +327,6 @@ def _refused(parser: httptools.HttpResponseParser, message: _Message) -> Handsha
         bytes(message.body[:MAX_BODY]),
         printable(message.phrase.decode("latin-1")),
     )
-
-
-def _check_subprotocol(headers: Headers, offered: Sequence[str]) -> None:
-    """Accept at most one subprotocol of those offered (RFC 6455, section 4.1).
-
-    The WebSocket libraries check it too, but quote what may be a token.
-    """
-    chosen = headers.get("Sec-WebSocket-Protocol")
-    if chosen is not None and chosen.strip(" \t") not in offered:
-        raise InvalidHandshake(
-            f"the server chose a subprotocol that was not offered: {redact_subprotocols(chosen)}"
-        )
 
 
 @contextmanager

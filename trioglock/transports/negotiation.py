@@ -27,7 +27,7 @@ from .._redact import redact_query, redact_subprotocols
 from ..errors import BadHookResult, InvalidOption
 from ..headers import Headers
 from ..http import Request, Response
-from ..options import check_compression, check_subprotocols, check_whole
+from ..options import check_choice, check_subprotocols, check_whole
 from .base import Handshake, Link
 from .http1 import ReceivedRequest, Refusal, refuse
 from .native.deflate import Deflate
@@ -82,7 +82,7 @@ class UpgradeOptions:
             )
         if inspect.iscoroutinefunction(self.select_subprotocol):
             raise InvalidOption("select_subprotocol must be a plain function: it is not awaited")
-        check_compression(self.compression)
+        check_choice("compression", self.compression, ("deflate", None))
         check_whole("max_size", self.max_size, least=1)
 
 
