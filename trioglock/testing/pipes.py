@@ -62,14 +62,9 @@ class PipeFaults:
 
     def limit_write(self, size: int) -> int:
         """Return how many of ``size`` bytes to write next."""
-        limits = [size]
-        if self.max_write is not None:
-            limits.append(self.max_write)
-        if self.rate is not None:
-            limits.append(max(1, int(self.rate / WRITES_PER_SECOND)))
-        if self.remaining is not None:
-            limits.append(self.remaining)
-        return min(limits)
+        by_rate = None if self.rate is None else max(1, int(self.rate / WRITES_PER_SECOND))
+        limits = (size, self.max_write, by_rate, self.remaining)
+        return min(limit for limit in limits if limit is not None)
 
     def apply(self, data: bytes) -> bytes:
         """Count the bytes written next, and return them with their bits flipped."""
