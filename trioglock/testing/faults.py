@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
@@ -350,7 +351,7 @@ class FaultProxy(Faults):
     """
 
     def __init__(self, target: ProxyTarget, *, memory: bool = False) -> None:
-        self.url: str = target_url(target)
+        self.url: str = resolve_target(target)[0]
         """The URL to connect to: on a local port, or in memory that of the target."""
         self.errors: list[Exception] = []
         """Exceptions raised inside the proxy, oldest first: by the target or by a function."""
@@ -367,8 +368,8 @@ class FaultProxy(Faults):
     async def __aenter__(self) -> FaultProxy:
         if self._nursery is not None:
             raise UsageError("this proxy is already running; create another one")
-        self.url = target_url(self._target)
-        self._open_server = target_opener(self._target)
+        # A mock server has its address only once it runs.
+        self.url, self._open_server = resolve_target(self._target)
         async with AsyncExitStack() as stack:
             self._nursery = await stack.enter_async_context(open_scope())
             stack.callback(setattr, self, "_nursery", None)
@@ -517,34 +518,26 @@ class FaultProxy(Faults):
             self._connections.remove(connection)
 
 
-def target_url(target: ProxyTarget) -> str:
+def resolve_target(target: ProxyTarget) -> tuple[str, OpenStream]:
+    """Return the URL of a target, and a function that opens a stream to it."""
     match target:
         case MockServer():
-            return target.url
+            url = target.url
+            if url == MEMORY_URL:
+                return url, target.open_stream
         case str():
-            parse_url(target)
-            return target
+            url = target
         case (str() as host, int() as port) if host and 0 < port < 2**16:
-            return f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"
+            url = f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"
         case _ if callable(target):
-            return MEMORY_URL
-    raise InvalidOption(
-        "target must be a MockServer, a ws:// or wss:// URL, a (host, port) or a function that "
-        f"opens a stream, not {target!r}"
-    )
-
-
-def target_opener(target: ProxyTarget) -> OpenStream:
-    if isinstance(target, MockServer) and target.url == MEMORY_URL:
-        return target.open_stream
-    if callable(target):
-        return target
-    uri = parse_url(target_url(target))
-
-    async def open_tcp() -> trio.abc.Stream:
-        return await trio.open_tcp_stream(uri.host, uri.port)
-
-    return open_tcp
+            return MEMORY_URL, target
+        case _:
+            raise InvalidOption(
+                "target must be a MockServer, a ws:// or wss:// URL, a (host, port) or a function "
+                f"that opens a stream, not {target!r}"
+            )
+    uri = parse_url(url)
+    return url, partial(trio.open_tcp_stream, uri.host, uri.port)
 
 
 def local_url(url: str, port: int) -> str:
