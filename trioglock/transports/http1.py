@@ -59,7 +59,7 @@ MAX_BODY = 2**20
 LINGER = 1.0
 
 # A request line with any method (RFC 9112, section 3).
-_is_request_line = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^ ]+ HTTP/1\.[01]\r\n").match
+_is_request_line = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ \S+ HTTP/1\.[01]\r\n").match
 
 
 class Refusal(Exception):
