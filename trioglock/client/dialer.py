@@ -23,7 +23,7 @@ __all__ = ["Dialer", "HeadersSource", "URLSource"]
 T = TypeVar("T")
 
 HOOKS_ONLY = Backoff(max_attempts=None)
-"""The delays if ``handle_disconnect`` returns Reconnect without a policy."""
+"""The delays if ``handle_disconnect`` returns Reconnect and there is no policy."""
 
 MAX_FAILURES = 1000
 """Maximum number of reasons in ReconnectFailed."""

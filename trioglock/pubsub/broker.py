@@ -1,4 +1,4 @@
-"""Brokers carry messages between all hubs of one name: the interface, and one within a process."""
+"""Brokers, which carry messages between hubs with the same name: interface and memory broker."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .message import Event, Message
 __all__ = ["Broker", "BrokerSession", "Deliver", "MemoryBroker"]
 
 Deliver: TypeAlias = Callable[[Event], None]
-"""Takes each published message and each gap; neither blocks nor raises."""
+"""Receives each published message and each gap; neither blocks nor raises."""
 
 
 class BrokerSession(ABC):
-    """The use of a broker by one open hub."""
+    """The session of one open hub with a broker."""
 
     history: History | None = None
     """The latest messages, if the broker keeps a history."""
@@ -64,7 +64,7 @@ class MemoryBroker(Broker):
     Hubs that share a MemoryBroker and a name receive each other's messages.
 
     Args:
-        history: number of messages to keep of each hub's name, for subscribers that resume; None
+        history: number of messages to keep for each hub name, for subscribers that resume; None
             keeps none.
 
     Raises:

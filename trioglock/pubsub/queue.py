@@ -1,4 +1,4 @@
-"""The queue in front of a slow subscriber: bounded, with a policy for when it is full."""
+"""The queue of a slow subscriber: bounded, with a policy for when it is full."""
 
 from __future__ import annotations
 

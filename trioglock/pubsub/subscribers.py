@@ -79,7 +79,7 @@ class QueuedSubscriber(Subscriber):
         self.skip_until = missed.skip_until
 
     def is_duplicate(self, event: Event) -> bool:
-        """Whether the subscriber has received this event from another hub already."""
+        """Whether the subscriber has already received this event from another hub."""
         message_id = event.id if isinstance(event, Message) else None
         if self.skip_until and message_id is not None and parse_id(message_id) <= self.skip_until:
             return True

@@ -1,4 +1,4 @@
-"""The connections of a server: running a target on each, and the registry of those open."""
+"""The connections of a server: runs a target on each, and registers the open ones."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ConnectionHandler: TypeAlias = Callable[[Connection[None]], Awaitable[object]]
 """``async def handler(conn)``: the connection closes with 1000 when it returns."""
 
 ServeTarget: TypeAlias = Callable[[], Socket[Any]] | ConnectionHandler
-"""A Socket class, or a function that creates a Socket for each connection; or a handler."""
+"""A Socket class, a function that creates a Socket for each connection, or a handler."""
 
 COALESCE = 0.001
-"""Seconds. A broadcast that follows the previous one sooner is written together with the frames
-that are queued by then; a single broadcast is written immediately, which takes half the time."""
+"""A broadcast within this many seconds of the previous one is queued and written together with
+other frames. Other broadcasts are written immediately, which takes half the time."""
 
 _logger = logging.getLogger("trioglock.server")
 
@@ -67,7 +67,7 @@ class ConnectionRegistry:
 
     @contextmanager
     def limited(self) -> Iterator[None]:
-        """Cancel the block at the deadline of :meth:`close`, also within a shielded scope."""
+        """Cancel the block at the deadline of :meth:`close`, even within a shielded scope."""
         with trio.CancelScope(deadline=self._deadline) as scope:
             self._limited.add(scope)
             try:
@@ -124,8 +124,8 @@ class ConnectionRunner:
     async def run(self, link: Link) -> None:
         """Run the target until its connection has ended.
 
-        An exception of the target is logged, and its client receives 1011: it does not affect
-        other connections.
+        An exception raised by the target is logged, and its client receives 1011. It does not
+        affect other connections.
         """
         handshake = link.handshake
         emitter = EventEmitter(
@@ -161,7 +161,7 @@ class ConnectionRunner:
             await hook(reason, state)
 
     def _prepare(self) -> tuple[Socket[Any], ConnectionHandler]:
-        """Create the hooks and the handler; if that fails, the connection fails."""
+        """Create the hooks and the handler; if this raises, the connection fails."""
         if is_handler(self._target):
             return Socket(), self._target  # type: ignore[return-value]
         try:
@@ -174,7 +174,7 @@ class ConnectionRunner:
 
 
 class SingleLink:
-    """The link source of a server's session: the link that a client has opened, and no other."""
+    """The link source of a server's session: only the link that a client has opened."""
 
     __slots__ = ("_link",)
 
@@ -195,16 +195,16 @@ class SingleLink:
 
 
 class AcceptedConnection(Connection[Any]):
-    """The connection that hooks and handlers of a server get."""
+    """The connection that hooks and handlers of a server receive."""
 
     async def reconnect(self) -> None:
         raise UsageError(
-            "a server cannot reconnect: close the connection, and its client may connect again"
+            "a server cannot reconnect: close the connection, so that its client can reconnect"
         )
 
 
 def is_handler(target: ServeTarget) -> bool:
-    """Whether it is an async function, or an object whose call is one."""
+    """Whether it is an async function, or an object whose ``__call__`` is one."""
     return inspect.iscoroutinefunction(target) or (
         not isinstance(target, type) and inspect.iscoroutinefunction(getattr(target, "__call__"))  # noqa: B004, B009
     )
@@ -242,7 +242,7 @@ async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa:
 
 
 def _is_end(error: BaseException, session: Session[Any]) -> bool:
-    """Whether an exception, or group, only reports the end of the connection."""
+    """Whether an exception or group only reports the end of the connection."""
     return all(
         isinstance(leaf, ConnectionClosed) and leaf.origin is session for leaf in leaves(error)
     )

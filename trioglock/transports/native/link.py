@@ -16,7 +16,7 @@ from .socket_io import SocketIO, choose_io
 
 __all__ = ["NativeLink", "NativeServerLink"]
 
-# Bytes of one read. One write is cut into slices of this size, so that its progress is counted.
+# Bytes of one read. A write is split into slices of this size, so that its progress is counted.
 CHUNK = 2**16
 
 
@@ -137,7 +137,7 @@ class NativeServerLink(NativeLink):
     ) -> None:
         super().__init__(stream, handshake, decoder, encoder, rest)
         self._stream = stream
-        self._peer_closed = False  # nothing that the peer sends counts any more
+        self._peer_closed = False  # data from the peer is ignored from now on
         self._closing = False  # our Close frame is being written; only pongs may follow it
         self._close_sent = False
         self._close_sent_event: trio.Event | None = None
