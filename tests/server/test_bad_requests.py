@@ -38,6 +38,7 @@ BAD_REQUESTS: dict[str, tuple[bytes, int]] = {
     "a method in lower case": (plain_request("/", "get"), 501),
     "a method of another protocol": (plain_request("/", "DESCRIBE"), 501),
     "an unknown method without a target": (b"BREW HTTP/1.1\r\n\r\n", 400),
+    "an unknown method in a long line": (plain_request(f"/{'x' * 9000}", "BREW"), 400),
     "a method that is not a token": (plain_request("/", "BR(EW"), 400),
     "no name": (request().replace(b"Upgrade: w", b": w"), 400),
     "a TLS greeting": (b"\x16\x03\x01\x02\x00\x01", 400),
