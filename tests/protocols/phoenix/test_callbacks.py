@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from trioglock import (
     EncodeError,
     HandshakeFailed,
     InvalidOption,
+    MemoryTransport,
     OpenTimeout,
     RemoteClose,
     Stop,
@@ -29,6 +31,7 @@ from trioglock import (
 from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import (
     AlreadyJoined,
+    BufferFull,
     ChannelClient,
     ClientHandle,
     Connect,
@@ -536,3 +539,69 @@ async def test_stop_does_not_wait_for_a_hanging_callback(autojump_clock: MockClo
             await server.client()
             await trio.sleep(1)
         assert trio.current_time() - began <= 1 + 3 + 3
+
+
+async def test_a_server_that_does_not_read_does_not_fill_the_memory(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Casts are refused, calls wait, and a callback cannot send without limit."""
+
+    def push(transport: Any) -> None:
+        transport.push("room:1", "x", "x" * 1000)
+
+    def push_without_end(transport: Any) -> None:
+        while True:
+            push(transport)
+
+    transport = MemoryTransport(capacity=1)
+    async with trio.open_nursery() as nursery:
+        run = partial(phoenix.run, "ws://memory.test/", Recorder(), transport=transport)
+        handle: ClientHandle[Any] = await nursery.start(run)
+        server = await transport.accept()
+        await until(handle, "connected")
+        await handle.call(lambda t: t.join("room:1"))
+        await server.receive()
+        await server.write(['["1","1","room:1","phx_reply",{"response":{},"status":"ok"}]'])
+        await until(handle, "joined")
+
+        casts = 0
+        with pytest.raises(trio.WouldBlock):
+            while True:
+                handle.cast(push)
+                casts += 1
+                await trio.testing.wait_all_tasks_blocked()
+        queue = handle._hooks.send_queue
+        size = queue.size
+        assert casts < 80
+        assert 2**16 <= size < 2**16 + 1100
+        with pytest.raises(CallTimeout):
+            await handle.call(push, timeout=1)
+        assert queue.size == size
+
+        done: list[Any] = []
+
+        async def call() -> None:
+            done.append(await handle.call(lambda t: t.push("room:1", "x")))
+
+        nursery.start_soon(call)
+        await trio.sleep(1)
+        assert not done
+        while not done:
+            await server.receive()
+        await server.aclose()
+        await until(handle, "disconnected")
+
+        handle.connect()
+        server = await transport.accept()
+        await until(handle, "connected", 2)
+        await handle.call(lambda t: t.join("room:1"))
+        joins: Any = await server.receive()
+        ref = json.loads(joins[0][0])[1]
+        reply = {"response": {}, "status": "ok"}
+        await server.write([json.dumps([ref, ref, "room:1", "phx_reply", reply])])
+        await until(handle, "joined", 2)
+        monkeypatch.setattr("trioglock.protocols.phoenix.callbacks.MAX_UNSENT", 500)
+        with pytest.raises(BufferFull, match="500 messages already wait"):
+            await handle.call(push_without_end)
+        assert 400 < len(queue) <= 500  # the rest is being written
+        handle.stop()

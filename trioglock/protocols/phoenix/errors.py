@@ -6,7 +6,7 @@
     ├── AlreadyJoined (RuntimeError)      your code joined a topic twice
     ├── NotJoined (RuntimeError)          your code used a topic that is not joined
     ├── InvalidMessage (ValueError)       not a message of this protocol
-    ├── BufferFull                        too many pushes wait for the channel to be joined
+    ├── BufferFull                        too many pushes wait to be sent
     ├── JoinRefused                       the server refused a join
     ├── JoinTimeout (TimeoutError)        the server did not answer a join in time
     ├── PushTimeout (TimeoutError)        the server did not answer a push in time
@@ -59,7 +59,7 @@ class InvalidMessage(PhoenixError, ValueError):
 
 
 class BufferFull(PhoenixError):
-    """``max_buffer`` pushes already wait for the channel to be joined.
+    """Too many pushes wait to be sent, because the channel is not joined or the server does not read.
 
     Wait for one of them, or for the channel, before you push again.
     """

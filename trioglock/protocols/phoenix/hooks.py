@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import trio
 
 from ...connection import Connection
+from ...connection.send_queue import SendQueue
 from ...disconnect import Disconnect
 from ...errors import ConnectionClosed
 from ...frames import Data
@@ -81,6 +82,11 @@ class PhoenixHooks(Socket[None]):
             self.invalid.note(error, frame)
             return []
         return self.machine.received(message, trio.current_time())
+
+    @property
+    def send_queue(self) -> SendQueue:
+        """The send queue of the connection."""
+        return self.connection._send_queue  # noqa: SLF001 - a layer of the same package
 
     def cast(self, message: Any) -> bool:
         """Leave a message for ``handle_cast``; return False if the connection has ended."""
@@ -314,12 +320,12 @@ class ChannelHooks(PhoenixHooks):
                     self._deliver(channel, message, queue)
                 case GetPayload(channel, attempt):
                     queue.extendleft(reversed(self._get_payload(channel, attempt)))
-                case ChannelJoined(channel, response, _):
+                case ChannelJoined(channel, response):
                     self.queues[channel].on_joined(response)
                 case ChannelInterrupted(channel, cause):
                     self._cancel_payload(channel)
                     self.queues[channel].last_error = cause
-                case ChannelEnded(channel, cause, _):
+                case ChannelEnded(channel, cause):
                     self._cancel_payload(channel)
                     self.queues.pop(channel).on_ended(cause)
         self.update_timer()
