@@ -59,7 +59,7 @@ class InvalidMessage(PhoenixError, ValueError):
 
 
 class BufferFull(PhoenixError):
-    """Too many pushes wait to be sent, because the channel is not joined or the server does not read.
+    """Too many pushes wait until the channel is joined, or until the server reads.
 
     Wait for one of them, or for the channel, before you push again.
     """
