@@ -199,7 +199,7 @@ class GossipMachine(RuleBasedStateMachine):
 
 
 GossipMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-TestGossipMachine = GossipMachine.TestCase
+TestGossipMachine = pytest.mark.slow(GossipMachine.TestCase)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import MockClock
 
+from tests.protocols.clock import MOCK_CLOCK, REAL_CLOCK
 from tests.protocols.phoenix.helpers import KINDS, transport_of
 from trioglock import (
     BadHookResult,
@@ -39,6 +39,8 @@ from trioglock.protocols.phoenix import (
     NotJoined,
 )
 from trioglock.testing import MockPhoenixServer
+
+pytestmark = MOCK_CLOCK
 
 Log = list[tuple[Any, ...]]
 
@@ -104,6 +106,7 @@ async def until(handle: ClientHandle[Any], what: str, times: int = 1) -> None:
         await trio.sleep(0.01)
 
 
+@REAL_CLOCK
 @pytest.mark.parametrize("kind", KINDS)
 async def test_events_call_the_callbacks_in_order(kind: str) -> None:
     """Text and binary messages, over each transport."""
@@ -136,7 +139,7 @@ async def test_events_call_the_callbacks_in_order(kind: str) -> None:
     ]
 
 
-async def test_connect_false_waits_for_connect(autojump_clock: MockClock) -> None:
+async def test_connect_false_waits_for_connect() -> None:
     """A cast or the handle connects; a second Connect() has no effect."""
     async with (
         MockPhoenixServer(memory=True) as server,
@@ -156,7 +159,7 @@ async def test_connect_false_waits_for_connect(autojump_clock: MockClock) -> Non
         assert handle.state == [("cast",), ("connected",)]
 
 
-async def test_invalid_calls_raise_immediately(autojump_clock: MockClock) -> None:
+async def test_invalid_calls_raise_immediately() -> None:
     """Nothing is sent."""
     cases: list[tuple[Callable[[Any], Any], type[Exception]]] = [
         (lambda t: t.push("room:2", "x"), NotJoined),
@@ -181,9 +184,7 @@ async def test_invalid_calls_raise_immediately(autojump_clock: MockClock) -> Non
         assert {m.event for m in client.received} == {"phx_join"}
 
 
-async def test_closed_channels_can_be_joined_again(
-    autojump_clock: MockClock,
-) -> None:
+async def test_closed_channels_can_be_joined_again() -> None:
     """They are not joined again automatically."""
     async with MockPhoenixServer(memory=True) as server, running(server) as handle:
         await until(handle, "connected")
@@ -200,7 +201,7 @@ async def test_closed_channels_can_be_joined_again(
         ]
 
 
-async def test_a_push_without_a_reply_times_out(autojump_clock: MockClock) -> None:
+async def test_a_push_without_a_reply_times_out() -> None:
     """A later reply is ignored."""
     async with MockPhoenixServer(memory=True) as server, running(server, timeout=5) as handle:
         await until(handle, "connected")
@@ -216,9 +217,7 @@ async def test_a_push_without_a_reply_times_out(autojump_clock: MockClock) -> No
         assert handle.ignored == 1
 
 
-async def test_a_lost_connection_is_reported_once(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_lost_connection_is_reported_once() -> None:
     """No callback is called for its channels and pushes; topics must be joined again."""
 
     class Back(Recorder):
@@ -245,7 +244,7 @@ async def test_a_lost_connection_is_reported_once(
         assert reasons == [ConnectionLost, RemoteClose]
 
 
-async def test_a_failed_attempt_is_reported(autojump_clock: MockClock) -> None:
+async def test_a_failed_attempt_is_reported() -> None:
     """The reason contains the error, and Connect(params=...) changes the params."""
     reasons: list[Any] = []
 
@@ -273,9 +272,7 @@ async def test_a_failed_attempt_is_reported(autojump_clock: MockClock) -> None:
     assert issubclass(ConnectFailed, OSError)
 
 
-async def test_stop_closes_the_connection_and_run_returns_the_state(
-    autojump_clock: MockClock,
-) -> None:
+async def test_stop_closes_the_connection_and_run_returns_the_state() -> None:
 
     class Once(ChannelClient[int]):
         def init(self) -> int:
@@ -296,9 +293,7 @@ async def test_stop_closes_the_connection_and_run_returns_the_state(
         assert closed.code == 1000
 
 
-async def test_an_exception_of_a_callback_ends_the_client(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_exception_of_a_callback_ends_the_client() -> None:
     """It is not wrapped in a group; the Close code is 1011; pending calls raise Disconnected."""
 
     class Broken(Recorder):
@@ -331,7 +326,7 @@ async def test_an_exception_of_a_callback_ends_the_client(
 
 
 @pytest.mark.parametrize("returned", [None, "x", (1, 2), (None,), (Connect, [])])
-async def test_invalid_results_are_rejected(autojump_clock: MockClock, returned: Any) -> None:
+async def test_invalid_results_are_rejected(returned: Any) -> None:
     """The error lists the allowed results."""
 
     class Wrong(Recorder):
@@ -343,7 +338,7 @@ async def test_invalid_results_are_rejected(autojump_clock: MockClock, returned:
             await phoenix.run(server.url, Wrong(), stream=server.open_stream)
 
 
-async def test_invalid_calls_and_casts(autojump_clock: MockClock) -> None:
+async def test_invalid_calls_and_casts() -> None:
     """Without a callback, inside one, too slow, and invalid options."""
 
     class Selfish(Recorder):
@@ -387,9 +382,7 @@ async def test_invalid_calls_and_casts(autojump_clock: MockClock) -> None:
         Connect(delay=-1)
 
 
-async def test_an_exception_of_a_params_function_ends_the_client(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_exception_of_a_params_function_ends_the_client() -> None:
 
     def params() -> Any:
         raise KeyError("no params")
@@ -399,7 +392,7 @@ async def test_an_exception_of_a_params_function_ends_the_client(
             await phoenix.run(server.url, Recorder(), params=params, stream=server.open_stream)
 
 
-async def test_cancelling_leaves_nothing_behind(autojump_clock: MockClock) -> None:
+async def test_cancelling_leaves_nothing_behind() -> None:
     async with MockPhoenixServer(memory=True) as server:
         with trio.move_on_after(5) as scope:
             await phoenix.run(server.url, Recorder(), stream=server.open_stream)
@@ -408,7 +401,7 @@ async def test_cancelling_leaves_nothing_behind(autojump_clock: MockClock) -> No
         assert server.clients == []
 
 
-async def test_all_callbacks_have_defaults(autojump_clock: MockClock) -> None:
+async def test_all_callbacks_have_defaults() -> None:
     """Malformed messages are counted and reach no callback."""
 
     class Silent(ChannelClient[None]):
@@ -438,9 +431,7 @@ async def test_all_callbacks_have_defaults(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-async def test_keyboard_interrupt_is_not_wrapped(
-    error: BaseException, autojump_clock: MockClock
-) -> None:
+async def test_keyboard_interrupt_is_not_wrapped(error: BaseException) -> None:
     """Python does not recognize it inside a group."""
 
     class Leaver(phoenix.ChannelClient[None]):
@@ -452,8 +443,9 @@ async def test_keyboard_interrupt_is_not_wrapped(
             await phoenix.run(server.url, Leaver(), stream=server.open_stream)
 
 
-async def test_stop_works_with_a_full_mailbox(autojump_clock: MockClock) -> None:
+async def test_stop_works_with_a_full_mailbox(monkeypatch: pytest.MonkeyPatch) -> None:
     """The waiting casts are discarded."""
+    monkeypatch.setattr("trioglock.connection.actor.MAX_PENDING", 1000)
 
     class Counter(phoenix.ChannelClient[int]):
         def init(self) -> int:
@@ -478,7 +470,7 @@ async def test_stop_works_with_a_full_mailbox(autojump_clock: MockClock) -> None
     assert ended[0] <= 1
 
 
-async def test_a_push_before_stop_is_sent(autojump_clock: MockClock) -> None:
+async def test_a_push_before_stop_is_sent() -> None:
     class LastWords(ChannelClient[None]):
         def handle_connected(self, transport: Any, state: None) -> Any:
             transport.join("room:1")
@@ -494,9 +486,7 @@ async def test_a_push_before_stop_is_sent(autojump_clock: MockClock) -> None:
         assert [m.payload for m in server.past_clients[0].received] == [{}, "last"]
 
 
-async def test_open_timeout_limits_the_attempt_and_not_the_wait_for_it(
-    autojump_clock: MockClock,
-) -> None:
+async def test_open_timeout_limits_the_attempt_and_not_the_wait_for_it() -> None:
     reasons: list[Any] = []
 
     class Waiting(Recorder):
@@ -526,7 +516,7 @@ async def test_open_timeout_limits_the_attempt_and_not_the_wait_for_it(
             assert trio.current_time() >= began + 115
 
 
-async def test_stop_does_not_wait_for_a_hanging_callback(autojump_clock: MockClock) -> None:
+async def test_stop_does_not_wait_for_a_hanging_callback() -> None:
     """At most for ``close_timeout``."""
 
     class Hanging(Recorder):
@@ -542,7 +532,7 @@ async def test_stop_does_not_wait_for_a_hanging_callback(autojump_clock: MockClo
 
 
 async def test_a_server_that_does_not_read_does_not_fill_the_memory(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Casts are refused, calls wait, and a callback cannot send without limit."""
 
