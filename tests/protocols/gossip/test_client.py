@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.protocols.clock import MOCK_CLOCK
-from tests.protocols.gossip.helpers import Recorder, open_client
+from tests.protocols.gossip.helpers import Recorder, Server, open_client
 from tests.routing.streams import FaultyStream
 from trioglock import (
     Backoff,
@@ -21,8 +21,9 @@ from trioglock import (
     RemoteClose,
 )
 from trioglock.protocols import gossip
+from trioglock.protocols.gossip import Client
 from trioglock.routing import RequestTimeout
-from trioglock.testing import MockGossipGame, MockGossipServer
+from trioglock.testing import MockGossipGame
 
 pytestmark = MOCK_CLOCK
 
@@ -36,7 +37,7 @@ async def after(seconds: float) -> None:
 # Reconnecting.
 
 
-async def test_default_backoff(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_default_backoff(server: Server, recorder: Recorder) -> None:
     """15 seconds after a loss, doubled up to two minutes, without a last attempt."""
     async with open_client(server, recorder, reconnect=True):
         await recorder.expect("authenticated")
@@ -52,7 +53,7 @@ async def test_default_backoff(server: MockGossipServer, recorder: Recorder) -> 
         assert waited == pytest.approx([0, 15, 45, 105, 225, 345, 465, 585], abs=0.1)
 
 
-async def test_reconnect_after_a_restart(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_reconnect_after_a_restart(server: Server, recorder: Recorder) -> None:
     """After the announced downtime; the next loss has the usual delay again."""
     async with open_client(server, recorder, reconnect=True):
         await recorder.expect("authenticated")
@@ -69,7 +70,7 @@ async def test_reconnect_after_a_restart(server: MockGossipServer, recorder: Rec
 
 @pytest.mark.parametrize(("downtime", "waited"), [(-5, 0), (1e12, 86_400), (0, 0)])
 async def test_the_downtime_is_limited(
-    downtime: float, waited: float, server: MockGossipServer, recorder: Recorder
+    downtime: float, waited: float, server: Server, recorder: Recorder
 ) -> None:
     """From 0 seconds to one day."""
     async with open_client(server, recorder, reconnect=True):
@@ -80,7 +81,7 @@ async def test_the_downtime_is_limited(
         assert trio.current_time() - began == pytest.approx(waited, abs=0.1)
 
 
-async def test_a_loss_without_reconnect(server: MockGossipServer) -> None:
+async def test_a_loss_without_reconnect(server: Server) -> None:
     """Comes out of the block, also after a restart."""
     with pytest.raises(ConnectionClosed) as caught:
         async with open_client(server, reconnect=False):
@@ -89,7 +90,7 @@ async def test_a_loss_without_reconnect(server: MockGossipServer) -> None:
     assert isinstance(caught.value.cause, RemoteClose)
 
 
-async def test_reconnect_failed(server: MockGossipServer) -> None:
+async def test_reconnect_failed(server: Server) -> None:
     """ReconnectFailed with every attempt, on entering the block."""
     server.server.reject(503, times=3)
     with pytest.raises(ReconnectFailed) as caught:
@@ -98,7 +99,7 @@ async def test_reconnect_failed(server: MockGossipServer) -> None:
     assert len(caught.value.attempts) == 3
 
 
-async def test_a_final_handshake_response(server: MockGossipServer) -> None:
+async def test_a_final_handshake_response(server: Server) -> None:
     """A 404 is not retried."""
     server.server.reject(404)
     with pytest.raises(HandshakeRefused):
@@ -106,9 +107,7 @@ async def test_a_final_handshake_response(server: MockGossipServer) -> None:
             raise AssertionError("the block was entered")
 
 
-async def test_a_server_that_never_answers_authenticate(
-    server: MockGossipServer, recorder: Recorder
-) -> None:
+async def test_a_server_that_never_answers_authenticate(server: Server, recorder: Recorder) -> None:
     """The link is replaced after ten seconds; without reconnect RequestTimeout ends the block."""
     server.ignore("authenticate")
     async with open_client(server, recorder) as client:
@@ -125,7 +124,7 @@ async def test_a_server_that_never_answers_authenticate(
 
 
 @pytest.mark.slow
-async def test_an_hour_of_heartbeats(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_an_hour_of_heartbeats(server: Server, recorder: Recorder) -> None:
     """All are answered while a callback sleeps."""
 
     class Slow(Recorder):
@@ -143,7 +142,7 @@ async def test_an_hour_of_heartbeats(server: MockGossipServer, recorder: Recorde
 # The caches.
 
 
-async def test_the_status_is_requested_every_minute(server: MockGossipServer) -> None:
+async def test_the_status_is_requested_every_minute(server: Server) -> None:
     """It adds and removes games and players whose events were missed."""
     server.games = {"A": MockGossipGame(name="A", players=["a"]), "B": MockGossipGame(name="B")}
     async with open_client(server) as client:
@@ -161,7 +160,7 @@ async def test_the_status_is_requested_every_minute(server: MockGossipServer) ->
         assert sorted(client.games()) == ["A", "C"]
 
 
-async def test_refresh_interval(server: MockGossipServer) -> None:
+async def test_refresh_interval(server: Server) -> None:
     """In seconds."""
     async with open_client(server, refresh_interval=600):
         await after(1205)
@@ -172,7 +171,7 @@ async def test_refresh_interval(server: MockGossipServer) -> None:
 # Offline.
 
 
-async def test_calls_during_an_outage(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_calls_during_an_outage(server: Server, recorder: Recorder) -> None:
     """Some are remembered, some return what is known, all others raise Offline."""
     server.games["A"] = MockGossipGame(name="A", players=["a"])
     async with open_client(server, recorder, reconnect=True) as client:
@@ -213,7 +212,7 @@ async def test_calls_during_an_outage(server: MockGossipServer, recorder: Record
         assert (await server.expect("heartbeat"))["payload"] == {"players": ["Bob"]}
 
 
-async def test_calls_before_the_first_link(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_calls_before_the_first_link(server: Server, recorder: Recorder) -> None:
     """With wait=False the block is entered immediately; calls work as during an outage."""
     server.server.reject(503)
     async with open_client(server, recorder, reconnect=True, wait=False) as client:
@@ -231,14 +230,14 @@ async def test_calls_before_the_first_link(server: MockGossipServer, recorder: R
         pass  # left before anything happened
 
 
-async def test_wait_false_with_wrong_credentials(server: MockGossipServer) -> None:
+async def test_wait_false_with_wrong_credentials(server: Server) -> None:
     """The body is cancelled, and AuthenticationFailed comes out."""
     with pytest.raises(gossip.AuthenticationFailed):
         async with open_client(server, wait=False, client_id="unknown"):
             await trio.sleep_forever()
 
 
-async def test_requests_end_with_the_link(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_requests_end_with_the_link(server: Server, recorder: Recorder) -> None:
     """Offline immediately, without waiting for the timeout."""
     async with (
         open_client(server, recorder, reconnect=True) as client,
@@ -259,7 +258,7 @@ async def test_requests_end_with_the_link(server: MockGossipServer, recorder: Re
 # Answers.
 
 
-async def test_timeout(server: MockGossipServer, recorder: Recorder, client: gossip.Client) -> None:
+async def test_timeout(server: Server, recorder: Recorder, client: Client) -> None:
     """RequestTimeout; a late answer updates the cache and resolves nothing."""
     await after(1)
     server.ignore("games/status")
@@ -280,7 +279,7 @@ async def test_timeout(server: MockGossipServer, recorder: Recorder, client: gos
     assert list(client.games()) == ["A"]
 
 
-async def test_answers_find_their_requests(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_answers_find_their_requests(server: Server, recorder: Recorder) -> None:
     """Fifty at a time, answered in reverse, each twice, among answers to unknown refs."""
     results: dict[str, str] = {}
     async with open_client(server, recorder, refresh_interval=1e6) as client:
@@ -311,7 +310,7 @@ async def test_answers_find_their_requests(server: MockGossipServer, recorder: R
      {"game": "A", "supports": "all"}, {"game": "A", "connections": 1},
      {"game": "A", "players_online_count": "many"}, {"game": "A", "connections": [1]}],
 )  # fmt: skip
-async def test_malformed_answers_fail_their_request(payload: Any, server: MockGossipServer) -> None:
+async def test_malformed_answers_fail_their_request(payload: Any, server: Server) -> None:
     """RequestFailed says what is wrong; the link stays open."""
     async with open_client(server, flags=("games",)) as client:
         await after(1)
@@ -345,7 +344,7 @@ MALFORMED = [
 
 
 async def test_malformed_events_are_counted(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """They reach no callback; unknown events reach event_received."""
     await after(1)
@@ -360,7 +359,7 @@ async def test_malformed_events_are_counted(
 
 
 async def test_confirmations_of_own_sign_ins_are_ignored(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """A confirmation has no payload."""
     await after(1)
@@ -372,7 +371,7 @@ async def test_confirmations_of_own_sign_ins_are_ignored(
 
 
 async def test_a_channel_refused_at_authentication(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """It is reported to refused() and not subscribed to again."""
     await client.subscribe("testing")
@@ -387,9 +386,7 @@ async def test_a_channel_refused_at_authentication(
     assert client.channels == ("testing",)
 
 
-async def test_the_trace_hides_the_secret(
-    server: MockGossipServer, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_trace_hides_the_secret(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """It shows the authentication without client_secret."""
     server.clients["id"] = ("hunter2", "Test Game")
     with caplog.at_level("DEBUG", "trioglock.trace"):
@@ -402,13 +399,13 @@ async def test_the_trace_hides_the_secret(
 # Callbacks.
 
 
-async def test_callbacks_may_use_the_client(server: MockGossipServer) -> None:
+async def test_callbacks_may_use_the_client(server: Server) -> None:
     """A request inside a callback is answered."""
     server.games["A"] = MockGossipGame(name="A", players=["a"])
     answers: list[Any] = []
 
     class Echo(Recorder):
-        client: gossip.Client
+        client: Client
 
         async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             answers.append(await self.client.fetch_game(message.game))
@@ -423,7 +420,7 @@ async def test_callbacks_may_use_the_client(server: MockGossipServer) -> None:
         assert answers[0].game == "A"
 
 
-async def test_exceptions_of_callbacks_come_out(server: MockGossipServer) -> None:
+async def test_exceptions_of_callbacks_come_out(server: Server) -> None:
     """As they were raised; the server gets a Close frame with 1011."""
 
     class Broken(Recorder):
@@ -440,7 +437,7 @@ async def test_exceptions_of_callbacks_come_out(server: MockGossipServer) -> Non
     assert closed.code == 1011
 
 
-async def test_two_failures_come_out_together(server: MockGossipServer) -> None:
+async def test_two_failures_come_out_together(server: Server) -> None:
     """The exceptions of the body and of a callback, in one group."""
 
     class Broken(Recorder):
@@ -460,7 +457,7 @@ async def test_two_failures_come_out_together(server: MockGossipServer) -> None:
             raise KeyError("mine")
 
 
-async def test_offline_as_a_consequence(server: MockGossipServer) -> None:
+async def test_offline_as_a_consequence(server: Server) -> None:
     """Offline raised by the body after a failure is left out."""
 
     class Broken(Recorder):
@@ -478,7 +475,7 @@ async def test_offline_as_a_consequence(server: MockGossipServer) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["Bob", 3, [3]])
-async def test_an_invalid_list_of_players(wrong: Any, server: MockGossipServer) -> None:
+async def test_an_invalid_list_of_players(wrong: Any, server: Server) -> None:
     """BadHookResult names the callback."""
 
     class Wrong(Recorder):
@@ -490,7 +487,7 @@ async def test_an_invalid_list_of_players(wrong: Any, server: MockGossipServer) 
             await trio.sleep_forever()
 
 
-async def test_slow_callbacks(server: MockGossipServer) -> None:
+async def test_slow_callbacks(server: Server) -> None:
     """max_callbacks calls wait; the oldest are dropped and counted."""
     received: list[str] = []
 
@@ -511,7 +508,7 @@ async def test_slow_callbacks(server: MockGossipServer) -> None:
 # Cancellation.
 
 
-async def test_cancelled_calls(server: MockGossipServer, client: gossip.Client) -> None:
+async def test_cancelled_calls(server: Server, client: Client) -> None:
     """They leave no request behind."""
     await after(1)
     server.ignore("games/status")
@@ -524,7 +521,7 @@ async def test_cancelled_calls(server: MockGossipServer, client: gossip.Client) 
     await client.subscribe("other")
 
 
-async def test_cancelled_blocks(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_cancelled_blocks(server: Server, recorder: Recorder) -> None:
     """Before and after authentication; neither a group nor Cancelled comes out."""
     server.ignore("authenticate", 99)
     with trio.move_on_after(3) as scope:
@@ -539,9 +536,7 @@ async def test_cancelled_blocks(server: MockGossipServer, recorder: Recorder) ->
 
 
 @pytest.mark.parametrize("later", ["short", "long" * 100])
-async def test_a_server_that_stops_reading(
-    server: MockGossipServer, recorder: Recorder, later: str
-) -> None:
+async def test_a_server_that_stops_reading(server: Server, recorder: Recorder, later: str) -> None:
     """Calls end with their timeout or with the link, whether the loss empties the queue or not."""
     streams: list[FaultyStream] = []
 
@@ -603,7 +598,7 @@ async def test_options_are_checked() -> None:
             gossip.connect(**{**given, "channels": core})
 
 
-async def test_arguments_are_checked(server: MockGossipServer) -> None:
+async def test_arguments_are_checked(server: Server) -> None:
     """Before anything is sent; calls of a flag need its callbacks."""
     async with open_client(server, flags=()) as client:
         for call in (

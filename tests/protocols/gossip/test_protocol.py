@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import trio
 
-from tests.protocols.gossip.helpers import Recorder, open_client
+from tests.protocols.gossip.helpers import Recorder, Server, open_client
 from trioglock import InvalidOption, TrioWebsocketTransport
 from trioglock.protocols import gossip
+from trioglock.protocols.gossip import Client
 from trioglock.testing import MockGossipGame, MockGossipServer
 
 
@@ -40,9 +41,7 @@ async def server() -> AsyncIterator[MockGossipServer]:
 # channels
 
 
-async def test_authenticate_is_first_and_complete(
-    server: MockGossipServer, client: gossip.Client
-) -> None:
+async def test_authenticate_is_first_and_complete(server: Server, client: Client) -> None:
     """Credentials, flags, channels, version and user agent, before any other event."""
     first = server.received[0]
     assert first["event"] == "authenticate"
@@ -58,7 +57,7 @@ async def test_authenticate_is_first_and_complete(
     assert "secret" not in repr(client)
 
 
-async def test_callbacks_opt_into_flags(server: MockGossipServer) -> None:
+async def test_callbacks_opt_into_flags(server: Server) -> None:
     """Without callbacks there is no flag and no status request."""
     async with open_client(server, flags=("tells", "system")) as client:
         assert server.received[0]["payload"]["supports"] == ["channels", "tells"]
@@ -66,12 +65,12 @@ async def test_callbacks_opt_into_flags(server: MockGossipServer) -> None:
         assert [e["event"] for e in server.received] == ["authenticate", "channels/subscribe"]
 
 
-async def test_the_version_of_the_server(recorder: Recorder, client: gossip.Client) -> None:
+async def test_the_version_of_the_server(recorder: Recorder, client: Client) -> None:
     """authenticated() gets it."""
     assert (await recorder.expect("authenticated"))[1] == "2.3.0"
 
 
-async def test_wrong_credentials_are_final(server: MockGossipServer) -> None:
+async def test_wrong_credentials_are_final(server: Server) -> None:
     """AuthenticationFailed with the reason of the server, and no second attempt."""
     with pytest.raises(gossip.AuthenticationFailed, match="invalid credentials"):
         async with open_client(server, client_secret="wrong"):
@@ -79,7 +78,7 @@ async def test_wrong_credentials_are_final(server: MockGossipServer) -> None:
     assert len(server.server.peers) == 1
 
 
-async def test_a_malformed_answer_to_authenticate(server: MockGossipServer) -> None:
+async def test_a_malformed_answer_to_authenticate(server: Server) -> None:
     """It is counted; a valid answer authenticates, and a second one is ignored."""
     server.ignore("authenticate")
 
@@ -96,7 +95,7 @@ async def test_a_malformed_answer_to_authenticate(server: MockGossipServer) -> N
             assert client.invalid == 1
 
 
-async def test_4000_while_authenticating_is_final(server: MockGossipServer) -> None:
+async def test_4000_while_authenticating_is_final(server: Server) -> None:
     """Also without a failure before it."""
     server.ignore("authenticate")
 
@@ -111,9 +110,7 @@ async def test_4000_while_authenticating_is_final(server: MockGossipServer) -> N
                 raise AssertionError("the block was entered")
 
 
-async def test_heartbeats_are_answered_with_the_players(
-    server: MockGossipServer, client: gossip.Client
-) -> None:
+async def test_heartbeats_are_answered_with_the_players(server: Server, client: Client) -> None:
     """With the players who are signed in."""
     await client.sign_in("Bob")
     await client.sign_in("Ann")
@@ -124,7 +121,7 @@ async def test_heartbeats_are_answered_with_the_players(
     assert client.players == ("Ann",)
 
 
-async def test_the_callback_players(server: MockGossipServer) -> None:
+async def test_the_callback_players(server: Server) -> None:
     """It replaces the list of signed-in players in heartbeats."""
 
     class Own(Recorder):
@@ -136,7 +133,7 @@ async def test_the_callback_players(server: MockGossipServer) -> None:
         assert (await server.expect("heartbeat"))["payload"] == {"players": ["Cid", "Dee"]}
 
 
-async def test_subscribe_and_unsubscribe(server: MockGossipServer, client: gossip.Client) -> None:
+async def test_subscribe_and_unsubscribe(server: Server, client: Client) -> None:
     """With a UUID as ref; the calls return after the confirmation."""
     await client.subscribe("testing")
     event = await server.expect("channels/subscribe")
@@ -151,7 +148,7 @@ async def test_subscribe_and_unsubscribe(server: MockGossipServer, client: gossi
     assert server.online()[0].channels == ["testing"]
 
 
-async def test_a_refused_channel(server: MockGossipServer, client: gossip.Client) -> None:
+async def test_a_refused_channel(server: Server, client: Client) -> None:
     """RequestFailed with the reason of the server; the channel is forgotten."""
     server.fail("channels/subscribe", "Could not subscribe to 'secret'")
     with pytest.raises(gossip.RequestFailed, match="Could not subscribe to 'secret'"):
@@ -160,7 +157,7 @@ async def test_a_refused_channel(server: MockGossipServer, client: gossip.Client
 
 
 @pytest.mark.parametrize("name", ["ab", "a" * 16, "a b", "a1b", "", "grün", "a\n", None, 3])
-async def test_channel_names_are_checked(name: Any, server: MockGossipServer) -> None:
+async def test_channel_names_are_checked(name: Any, server: Server) -> None:
     """Invalid names raise InvalidOption before anything is sent."""
     async with open_client(server, flags=()) as client:
         for call in (client.subscribe, client.unsubscribe):
@@ -170,9 +167,7 @@ async def test_channel_names_are_checked(name: Any, server: MockGossipServer) ->
         await client.subscribe("a_B-c")
 
 
-async def test_messages_go_to_subscribed_channels_only(
-    server: MockGossipServer, client: gossip.Client
-) -> None:
+async def test_messages_go_to_subscribed_channels_only(server: Server, client: Client) -> None:
     """channels/send has three fields; other channels raise NotSubscribed."""
     await client.broadcast("gossip", "Bob", "Hello!")
     event = await server.expect("channels/send")
@@ -182,7 +177,7 @@ async def test_messages_go_to_subscribed_channels_only(
 
 
 async def test_broadcasts_reach_the_callback(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """As a ChannelMessage."""
     await server.broadcast("gossip", "ExVenture", "Eric", "Hello, ☕!")
@@ -195,7 +190,7 @@ async def test_broadcasts_reach_the_callback(
 # players
 
 
-async def test_own_sign_ins(server: MockGossipServer, client: gossip.Client) -> None:
+async def test_own_sign_ins(server: Server, client: Client) -> None:
     """players/sign-in and players/sign-out, once for each change."""
     await client.sign_in("Bob")
     await client.sign_in("Bob")
@@ -208,9 +203,7 @@ async def test_own_sign_ins(server: MockGossipServer, client: gossip.Client) -> 
     assert len(signs) == 2
 
 
-async def test_sign_ins_of_other_games(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
-) -> None:
+async def test_sign_ins_of_other_games(server: Server, recorder: Recorder, client: Client) -> None:
     """They reach the callbacks and update who()."""
     await recorder.expect("players", "ExVenture", ("Eric",))
     await server.sign_in("ExVenture", "Zoe")
@@ -224,7 +217,7 @@ async def test_sign_ins_of_other_games(
 
 
 async def test_the_players_are_requested_after_authentication(
-    server: MockGossipServer, recorder: Recorder
+    server: Server, recorder: Recorder
 ) -> None:
     """players/status with a ref and no payload; one answer for each game."""
     server.games["Other"] = MockGossipGame(name="Other", players=["Kim"])
@@ -237,7 +230,7 @@ async def test_the_players_are_requested_after_authentication(
         assert client.who() == {"ExVenture": ("Eric",), "Other": ("Kim",)}
 
 
-async def test_the_players_of_one_game(server: MockGossipServer, client: gossip.Client) -> None:
+async def test_the_players_of_one_game(server: Server, client: Client) -> None:
     """fetch_players waits for the answer; an unknown game raises RequestFailed."""
     assert await client.fetch_players("ExVenture") == ("Eric",)
     with pytest.raises(gossip.RequestFailed, match="unknown game"):
@@ -249,7 +242,7 @@ async def test_the_players_of_one_game(server: MockGossipServer, client: gossip.
 # tells
 
 
-async def test_send_a_tell(server: MockGossipServer) -> None:
+async def test_send_a_tell(server: Server) -> None:
     """tells/send has five fields; the time is in UTC with Z and no fraction."""
     east = timezone(timedelta(hours=2))
     async with open_client(server) as client:
@@ -273,7 +266,7 @@ async def test_send_a_tell(server: MockGossipServer) -> None:
         assert timedelta(0) <= ago < timedelta(minutes=1)
 
 
-async def test_failed_tells(server: MockGossipServer) -> None:
+async def test_failed_tells(server: Server) -> None:
     """RequestFailed with the reason of the server."""
     server.games["Deaf"] = MockGossipGame(name="Deaf", players=["Kim"], supports=["channels"])
     async with open_client(server) as client:
@@ -293,9 +286,7 @@ async def test_failed_tells(server: MockGossipServer) -> None:
             await client.tell("Bob", "ExVenture", "Eric", "psst")
 
 
-async def test_receive_a_tell(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
-) -> None:
+async def test_receive_a_tell(server: Server, recorder: Recorder, client: Client) -> None:
     """As a Tell with five fields."""
     await server.tell("ExVenture", "Eric", "Bob", "hello", "2018-07-17T13:12:28Z")
     _, tell = await recorder.expect("tell")
@@ -312,7 +303,7 @@ async def test_receive_a_tell(
 
 
 async def test_games_connect_and_disconnect(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """The callbacks are called, games() is updated, and players leave with their game."""
     await recorder.expect("game")
@@ -339,7 +330,7 @@ EXVENTURE = gossip.Game(
 
 
 async def test_the_games_are_requested_after_authentication(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """games/status with a ref and no payload; all fields are kept."""
     event = await server.expect("games/status")
@@ -349,7 +340,7 @@ async def test_the_games_are_requested_after_authentication(
     assert client.games() == {"ExVenture": EXVENTURE}
 
 
-async def test_fetch_game(client: gossip.Client) -> None:
+async def test_fetch_game(client: Client) -> None:
     """It waits for the answer; an unknown game raises RequestFailed."""
     assert await client.fetch_game("ExVenture") == EXVENTURE
     with pytest.raises(gossip.RequestFailed, match="unknown game"):
@@ -360,7 +351,7 @@ async def test_fetch_game(client: gossip.Client) -> None:
 
 
 async def test_create_update_and_delete_achievements(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """The server assigns the key; each event has a ref."""
     await recorder.expect("achievements", ())
@@ -385,7 +376,7 @@ async def test_create_update_and_delete_achievements(
     assert await client.sync_achievements() == ()
 
 
-async def test_achievements_come_in_batches(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_achievements_come_in_batches(server: Server, recorder: Recorder) -> None:
     """sync_achievements() returns after the last batch."""
     server.achievements = {
         str(n): {"key": str(n), "title": f"No {n}", "points": n} for n in range(25)
@@ -396,7 +387,7 @@ async def test_achievements_come_in_batches(server: MockGossipServer, recorder: 
         assert (await recorder.expect("achievements"))[1] == have
 
 
-async def test_invalid_achievements(client: gossip.Client) -> None:
+async def test_invalid_achievements(client: Client) -> None:
     """RequestFailed has the problems of each field."""
     with pytest.raises(gossip.RequestFailed, match=r"title: \[\"can't be blank\"\]") as caught:
         await client.create_achievement(gossip.Achievement(title=""))
@@ -414,7 +405,7 @@ async def test_invalid_achievements(client: gossip.Client) -> None:
 
 
 async def test_failures_without_an_event(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """They reach refused() and change nothing else."""
     await server.send_text('{"status": "failure", "error": "unknown"}')
@@ -426,7 +417,7 @@ async def test_failures_without_an_event(
 
 
 async def test_the_rate_limit_of_the_server(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """It reaches refused(), or raises RequestFailed; the channel is kept for the next link."""
     await server.send_text('{"status": "failure", "error": "rate limit exceeded"}')
@@ -438,7 +429,7 @@ async def test_the_rate_limit_of_the_server(
 
 
 async def test_reconnect_after_abuse_of_the_rate_limit(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """A close with 4000 is not final after a successful authentication."""
     await recorder.expect("authenticated")
@@ -449,7 +440,7 @@ async def test_reconnect_after_abuse_of_the_rate_limit(
 
 
 async def test_reconnect_after_abuse_before_authentication(
-    server: MockGossipServer, recorder: Recorder
+    server: Server, recorder: Recorder
 ) -> None:
     """The close code is the same as for wrong credentials."""
     server.ignore("authenticate")
@@ -470,7 +461,7 @@ async def test_reconnect_after_abuse_before_authentication(
 
 @pytest.mark.parametrize("code", [1000, 1001, 1012, 4001])
 async def test_reconnect_after_a_close(
-    code: int, server: MockGossipServer, recorder: Recorder, client: gossip.Client
+    code: int, server: Server, recorder: Recorder, client: Client
 ) -> None:
     """After every close code."""
     await recorder.expect("authenticated")
@@ -480,7 +471,7 @@ async def test_reconnect_after_a_close(
 
 
 async def test_the_state_is_restored_after_a_loss(
-    server: MockGossipServer, recorder: Recorder, client: gossip.Client
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """Credentials, present channels, games and players, and own players at the next heartbeat."""
     await recorder.expect("authenticated")
@@ -501,7 +492,7 @@ async def test_the_state_is_restored_after_a_loss(
     await client.tell("Bob", "New", "Kim", "I am back")
 
 
-async def test_leaving_the_block_closes_with_1000(server: MockGossipServer) -> None:
+async def test_leaving_the_block_closes_with_1000(server: Server) -> None:
     """With a closing handshake."""
     async with open_client(server):
         peer = server.server.peers[0]

@@ -195,9 +195,7 @@ async def test_a_cancelled_join_leaves_the_topic(in_memory: Scripted) -> None:
 # Replies.
 
 
-async def test_31_a_buffered_push_gets_one_ref_when_it_is_sent(
-    in_memory: Scripted,
-) -> None:
+async def test_31_a_buffered_push_gets_one_ref_when_it_is_sent(in_memory: Scripted) -> None:
     """Pushes before the reply to the join are sent in order, once each."""
     script = [
         *JOIN,
