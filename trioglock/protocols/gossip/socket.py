@@ -190,17 +190,8 @@ class GossipSocket(EventSocket[None]):
             lost = status is ClientStatus.ONLINE
             raise Offline("the link was lost" if lost else f"the client is {status.value}")
 
-    async def send_event(self, event: str, payload: Any = None) -> None:
-        """Send an event without an answer over the present link, or not at all.
-
-        Raises:
-            Offline: the link has ended.
-        """
-        message = {"event": event} if payload is None else {"event": event, "payload": payload}
-        await self.send_messages([message])
-
     async def send_messages(self, messages: list[dict[str, Any]]) -> None:
-        """Send messages over the present link.
+        """Send messages over the present link, or not at all.
 
         Raises:
             Offline: the link has ended.
