@@ -106,6 +106,13 @@ async def until(handle: ClientHandle[Any], what: str, times: int = 1) -> None:
         await trio.sleep(0.01)
 
 
+async def join(handle: ClientHandle[Any]) -> None:
+    """Connect, and join ``room:1``."""
+    await until(handle, "connected")
+    await handle.call(lambda t: t.join("room:1"))
+    await until(handle, "joined")
+
+
 @REAL_CLOCK
 @pytest.mark.parametrize("kind", KINDS)
 async def test_events_call_the_callbacks_in_order(kind: str) -> None:
@@ -173,9 +180,7 @@ async def test_invalid_calls_raise_immediately() -> None:
         (lambda t: (t.join("room:3"), t.push("room:3", "x")), NotJoined),
     ]
     async with MockPhoenixServer(memory=True) as server, running(server) as handle:
-        await until(handle, "connected")
-        await handle.call(lambda t: t.join("room:1"))
-        await until(handle, "joined")
+        await join(handle)
         for call, error in cases:
             with pytest.raises(error):
                 await handle.call(call)
@@ -204,9 +209,7 @@ async def test_closed_channels_can_be_joined_again() -> None:
 async def test_a_push_without_a_reply_times_out() -> None:
     """A later reply is ignored."""
     async with MockPhoenixServer(memory=True) as server, running(server, timeout=5) as handle:
-        await until(handle, "connected")
-        await handle.call(lambda t: t.join("room:1"))
-        await until(handle, "joined")
+        await join(handle)
         ref = await handle.call(lambda t: t.push("room:1", "silent"))
         await until(handle, "timeout")
         assert trio.current_time() >= 5
@@ -225,9 +228,7 @@ async def test_a_lost_connection_is_reported_once() -> None:
             return Connect(delay=3), [*state, ("disconnected", type(reason))]
 
     async with MockPhoenixServer(memory=True) as server, running(server, Back()) as handle:
-        await until(handle, "connected")
-        await handle.call(lambda t: t.join("room:1"))
-        await until(handle, "joined")
+        await join(handle)
         await handle.call(lambda t: t.push("room:1", "silent"))
         began = trio.current_time()
         await server.kill()

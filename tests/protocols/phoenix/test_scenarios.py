@@ -12,7 +12,16 @@ import trio
 import trio.testing
 
 from tests.protocols.clock import MOCK_CLOCK, REAL_CLOCK
-from tests.protocols.phoenix.helpers import JOIN, JOINED, Scripted, Step, connected, recv, sent
+from tests.protocols.phoenix.helpers import (
+    JOIN,
+    JOINED,
+    Scripted,
+    Step,
+    connected,
+    joined,
+    recv,
+    sent,
+)
 from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import (
     ChannelClosed,
@@ -110,19 +119,15 @@ async def test_28_ordinary_traffic_does_not_postpone_the_heartbeat() -> None:
 # Joins.
 
 
-@REAL_CLOCK
 @pytest.mark.parametrize("event", ["phx_close", "phx_error"])
-async def test_29_a_late_end_of_an_old_join_is_ignored(scripted: Scripted, event: str) -> None:
+async def test_29_a_late_end_of_an_old_join_is_ignored(in_memory: Scripted, event: str) -> None:
     script: list[Step] = [
-        *JOIN,
-        *JOINED,
         *recv('["1","1","room:1","phx_error",{}]'),
         *sent('["2","2","room:1","phx_join",{}]'),
         *recv(reply("2", '"2"'), f'["1","1","room:1","{event}",{{}}]'),
         *recv('["2",null,"room:1","hello",{}]'),
     ]
-    async with scripted(script, rejoin_delays=(0.01,)) as socket:
-        channel = await socket.join("room:1")
+    async with joined(in_memory, script, rejoin_delays=(0.01,)) as (socket, channel):
         assert await channel.receive() == ("hello", {})
         assert channel.joined
         assert channel.join_count == 2
@@ -240,8 +245,6 @@ async def test_31_a_reply_in_time_is_no_timeout() -> None:
 async def test_late_duplicate_reordered_and_unknown_replies(in_memory: Scripted) -> None:
     """Each push gets its own reply."""
     script = [
-        *JOIN,
-        *JOINED,
         *JOINED,
         *recv(reply("77"), reply("0"), reply("2", topic="room:2"), reply("2", '"99"')),
         *recv('["1",null,"room:1","phx_reply",{"response":{},"status":"ok"}]'),
@@ -252,8 +255,7 @@ async def test_late_duplicate_reordered_and_unknown_replies(in_memory: Scripted)
         *sent('["1","4","room:1","last",{}]'),
         *recv(reply("4")),
     ]
-    async with in_memory(script) as socket:
-        channel = await socket.join("room:1")
+    async with joined(in_memory, script) as (socket, channel):
         async with trio.open_nursery() as nursery:
             for event in ("a", "b"):
                 nursery.start_soon(channel.push, event)

@@ -7,7 +7,6 @@ your callbacks decide when to connect, what to join, and whether to join again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
@@ -16,6 +15,7 @@ import trio
 from ..._redact import HIDDEN, redact_url
 from ...disconnect import Disconnect
 from ...errors import UsageError
+from ...hooks import MaybeAwaitable as Maybe
 from ...hooks import Stop
 from ...options import check_seconds
 from .connect import Params, Source
@@ -30,10 +30,6 @@ MAX_UNSENT = 2**16
 """Maximum number of messages that callbacks may send before the server reads one."""
 
 StateT = TypeVar("StateT")
-ValueT = TypeVar("ValueT")
-
-Maybe: TypeAlias = ValueT | Awaitable[ValueT]
-"""The result of a callback, which may be ``def`` or ``async def``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
