@@ -48,12 +48,7 @@ INCOMPLETE: Any = object()
 
 
 class GossipSocket(EventSocket[None]):
-    """The hooks of a client. The state outlives the links, and no method that changes it waits.
-
-    Args:
-        state: the first state.
-        callbacks: calls the callbacks of the game.
-    """
+    """The hooks of a client. The state outlives the links, and no method that changes it waits."""
 
     def __init__(self, state: ClientState, callbacks: CallbackQueue) -> None:
         # handle_event finds the answers itself: some requests have several.

@@ -27,18 +27,7 @@ Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
 
 
 class ChannelQueue:
-    """The received messages of a channel, its presence, and the result of its joins.
-
-    Args:
-        topic: for error messages.
-        payload: of every join, or a function that returns it.
-        max_queue: how many messages may wait to be received.
-        overflow: what a full queue does.
-        presence: handles presence messages, which are not queued.
-
-    Raises:
-        InvalidOption: ``max_queue`` or ``overflow`` is invalid.
-    """
+    """The received messages of a channel, its presence, and the result of its joins."""
 
     def __init__(
         self,

@@ -46,10 +46,6 @@ class PhoenixHooks(Socket[None]):
 
     Most deadlines are cancelled before they pass, and new ones are later than those before. So the
     task that waits for the next deadline is hardly ever disturbed, and a push starts no timer.
-
-    Args:
-        machine: to run.
-        serializer: for all frames.
     """
 
     connection: Connection[Any]
@@ -157,12 +153,7 @@ class _PushWaiter:
 
 
 class ChannelHooks(PhoenixHooks):
-    """The hooks of :class:`PhoenixSocket`, and the requests of its channels.
-
-    Args:
-        machine: to run.
-        serializer: for all frames.
-    """
+    """The hooks of :class:`PhoenixSocket`, and the requests of its channels."""
 
     def __init__(self, machine: Machine, serializer: Serializer) -> None:
         super().__init__(machine, serializer)

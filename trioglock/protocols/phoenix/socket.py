@@ -38,13 +38,7 @@ class PhoenixStatistics:
 
 
 class PhoenixSocket:
-    """A connection to a Phoenix endpoint, returned by ``async with phoenix.connect(...)``.
-
-    Args:
-        connection: the WebSocket connection.
-        hooks: of that connection.
-        timeout: default number of seconds for channels.
-    """
+    """A connection to a Phoenix endpoint, returned by ``async with phoenix.connect(...)``."""
 
     def __init__(self, connection: Connection[None], hooks: ChannelHooks, timeout: float) -> None:
         self.connection: Connection[None] = connection
