@@ -43,12 +43,12 @@ def is_command(line: str) -> bool:
 
 
 class PromptCommands:
-    """Runs the commands, before there is a connection and with one.
+    """Runs the commands, before and after the connection is open.
 
     Args:
         console: prints results.
-        url: shown while there is no connection.
-        close: starts the closing handshake, or stops connecting.
+        url: the URL to show while there is no connection.
+        close: starts the closing handshake, or cancels connecting.
         start_soon: runs a task, so that the prompt stays responsive.
     """
 
@@ -165,7 +165,7 @@ class PromptCommands:
 def _grid() -> Table:
     table = Table.grid(padding=(0, 2))
     for _ in range(2):
-        table.add_column(overflow="fold")  # wraps and cuts nothing
+        table.add_column(overflow="fold")  # neither wraps nor truncates
     return table
 
 

@@ -46,11 +46,11 @@ class Console:
     """Reads lines; prints messages and events.
 
     With a prompt, everything appears above it, messages with a mark; if stdout is not the terminal
-    of the prompt, messages go to stdout unchanged. Without a prompt, stdout gets messages only and
-    stderr everything else.
+    of the prompt, messages go to stdout unchanged. Without a prompt, messages go to stdout and
+    everything else to stderr.
 
     Args:
-        message_format: of received messages.
+        message_format: the format of received messages.
         terminal: the stream that shows a prompt; None for no prompt.
         history: the name of the prompt's history file; None saves nothing.
     """
@@ -72,7 +72,7 @@ class Console:
 
     @asynccontextmanager
     async def open_input(self) -> AsyncIterator[None]:
-        """Show the prompt for the time of a block."""
+        """Show the prompt for the duration of a block."""
         if not self.has_prompt:
             yield
             return
@@ -107,7 +107,7 @@ class Console:
         """Print received messages.
 
         Raises:
-            OutputClosed: the reader of the output has gone.
+            OutputClosed: the reader of the output is gone.
             OutputFailed: the output cannot be written.
         """
         if self._messages_above_prompt:
@@ -145,7 +145,7 @@ def open_console(message_format: MessageFormat, history: str | None) -> Console:
     """Return a console with a prompt if input and output are a terminal that can show one.
 
     Args:
-        message_format: of received messages.
+        message_format: the format of received messages.
         history: the name of the prompt's history file; None saves nothing.
 
     Raises:
@@ -184,7 +184,7 @@ def print_trace(console: Console, file: str | None) -> Iterator[None]:
         handler = _TraceHandler(console)
     else:
         try:
-            # It contains messages, which other users must not read.
+            # The file contains messages, which other users must not read.
             Path(file).touch(mode=0o600)
             handler = logging.FileHandler(file, mode="w", encoding="utf-8")
         except OSError as error:
@@ -203,7 +203,7 @@ def print_trace(console: Console, file: str | None) -> Iterator[None]:
 
 
 def print_reconnects(console: Console) -> EventListener:
-    """Print losses, failed attempts and reconnects during a block."""
+    """Print lost connections, failed attempts and reconnects during a block."""
     reason = ""
 
     def handle(event: Event) -> None:

@@ -12,17 +12,17 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 __all__ = ["open_history", "state_folder"]
 
 MAX_LINES = 1000
-"""The number of lines that are loaded. The file grows to twice as many before it is shortened."""
+"""The number of lines that are loaded. The file grows to twice as many before it is truncated."""
 
 
 class PrivateHistory(FileHistory):
     """A history file that only its owner can read.
 
     Args:
-        path: created with its folders if it does not exist.
+        path: the path of the file; created with its folders if it does not exist.
 
     Raises:
-        OSError: it cannot be read and written.
+        OSError: the file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,10 +73,10 @@ def open_history(name: str | None) -> tuple[History, str | None]:
     """Open the history of a command.
 
     Args:
-        name: of its file; None for a history in memory.
+        name: the name of the file; None for a history in memory.
 
     Returns:
-        The history, and why it cannot be saved, or None.
+        The history, and the reason why it cannot be saved, or None.
     """
     if name is None:
         return InMemoryHistory(), None

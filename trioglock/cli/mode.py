@@ -18,7 +18,7 @@ __all__ = ["Command", "InvalidLine", "Mode"]
 
 
 class InvalidLine(Exception):
-    """A line cannot be sent or is not a valid command; the text is the reason."""
+    """A line cannot be sent or is not a valid command; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Command:
 
     Args:
         usage: the arguments, as the help shows them.
-        help: what it does; not listed if empty.
+        help: a description; the command is not listed if it is empty.
         run: called with the arguments as one string; may raise :class:`InvalidLine`.
     """
 
@@ -58,8 +58,8 @@ class Mode(ABC):
         """Send a line.
 
         Raises:
-            InvalidLine: it cannot be sent.
-            TrioglockError: it cannot be sent now.
+            InvalidLine: the line cannot be sent.
+            TrioglockError: the line cannot be sent now.
         """
 
     @abstractmethod
@@ -75,7 +75,7 @@ class Mode(ABC):
         """Wait until every line has been sent.
 
         Raises:
-            TrioglockError: it cannot be sent.
+            TrioglockError: a line cannot be sent.
         """
         await self.connection.flush()
 

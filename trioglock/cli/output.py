@@ -21,6 +21,7 @@ from rich.console import RenderableType
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
+from ..close_codes import NORMAL
 from ..disconnect import HandshakeFailed, LocalClose, RemoteClose
 from ..errors import ConnectionClosed, ReconnectFailed
 from ..frames import Data
@@ -46,16 +47,16 @@ __all__ = [
 _INDENT = "  "
 """Before the continuation lines of a message, so that none looks like a line with a mark."""
 
-# A reader that has gone, or a terminal that has.
+# The reader, or the terminal, is gone.
 _GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET})
 
 
 class OutputClosed(Exception):
-    """The reader of the output has gone."""
+    """The reader of the output is gone."""
 
 
 class OutputFailed(Exception):
-    """The output cannot be written; the text is the system's error message."""
+    """The output cannot be written; the message is the system's error."""
 
 
 class Mark(Enum):
@@ -94,7 +95,7 @@ class MessageFormat:
 
     Args:
         json: indent messages that are JSON.
-        highlight: colour JSON in a terminal.
+        highlight: color JSON in a terminal.
         raw: write binary messages unchanged.
     """
 
@@ -114,19 +115,19 @@ class MessageFormat:
         return message
 
     def to_line(self, message: Data) -> bytes:
-        """Return the bytes that a pipe gets, with the line end."""
+        """Return the bytes to write to a pipe, with the line end."""
         if self.raw and isinstance(message, bytes):
             return message
         return self.to_text(message).encode() + b"\n"
 
 
 class Renderer:
-    """Renders text for one stream, in colours if it is a terminal that has them.
+    """Renders text for one stream, in color if it is a terminal that supports colors.
 
     Args:
         stream: ``sys.stdout`` or ``sys.stderr``; None if the process has none. ``NO_COLOR`` is
-            respected. The stream is not written to: a terminal that is stopped would block.
-        message_format: of received messages.
+            respected. The stream is not written to, because a stopped terminal would block.
+        message_format: the format of received messages.
     """
 
     def __init__(self, stream: TextIO | None, message_format: MessageFormat) -> None:
@@ -185,8 +186,8 @@ class OutputStream:
         """Write all of ``data``; a cancelled call may have written a part.
 
         Raises:
-            OutputClosed: the reader has gone.
-            OutputFailed: it cannot be written, such as to a full disk.
+            OutputClosed: the reader is gone.
+            OutputFailed: the output cannot be written, for example because the disk is full.
         """
         async with self._lock:
             try:
@@ -248,7 +249,7 @@ def end_code(error: ConnectionClosed) -> int:
         case LocalClose(clean=clean):
             ok = clean
         case RemoteClose(code=code):
-            ok = code in (1000, 1001)
+            ok = code in NORMAL
         case _:
             ok = False
     return OK if ok and not error.unsent and error.__cause__ is None else FAILED

@@ -57,7 +57,7 @@ Examples:
 
 
 Publisher: TypeAlias = Callable[[str, str], Awaitable[int | None]]
-"""Publishes on a channel a message, and returns the number of subscribers; None if unknown."""
+"""Publishes a message on a channel; returns the number of subscribers, None if unknown."""
 
 
 class NotPublished(Exception):
@@ -100,7 +100,7 @@ class NotPublished(Exception):
     show_default=True,
     metavar="SECONDS",
     callback=seconds(),
-    help="For connecting, and for each response.",
+    help="Timeout for connecting, and for each response.",
 )
 def command(
     channel: str,
@@ -122,9 +122,9 @@ def command(
     if problem is not None:
         raise click.UsageError(problem)
     if redis is not None and url is not None:
-        raise click.UsageError("--to and --redis exclude each other")
+        raise click.UsageError("--to and --redis cannot be combined")
     if redis is None and history is not None:
-        raise click.UsageError("--history needs --redis: a server knows its own history")
+        raise click.UsageError("--history requires --redis: a server knows its own history")
     try:
         message.encode()
         check_token(token)
@@ -164,7 +164,7 @@ def _describe_delivery(delivered: int | None) -> str:
 
 
 async def _publish_lines(publisher: Publisher, channel: str) -> int:
-    """Publish each line of standard input when it arrives, and return how many there were."""
+    """Publish each line of standard input when it arrives, and return the number of lines."""
     lines, count = LineReader(sys.stdin), 0
     try:
         while True:
@@ -202,13 +202,13 @@ async def _open_server(
     """Publish through a server; see :mod:`.live.publishing` for the messages.
 
     Args:
-        url: of the server.
-        hub: required name of its hub; None for any.
-        token: sent to the server; None for none.
+        url: the URL of the server.
+        hub: the required name of its hub; None for any.
+        token: the token to send; None for none.
         timeout: seconds for connecting, and for each response.
 
     Raises:
-        NotPublished: the server could not be connected to, or does not publish.
+        NotPublished: could not connect to the server, or the server does not publish.
     """
     host = check_url(DialOptions(url=url))
     fields = {} if hub is None else {"hub": hub}

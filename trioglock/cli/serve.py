@@ -1,4 +1,4 @@
-"""``trioglock serve``: serve a hub, or a target of your own, from a shell."""
+"""``trioglock serve``: serve a hub, or your own target, from a shell."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EPILOG = """
 \b
 Signals:
   SIGTERM, Ctrl-C  stop accepting connections, drain, and exit
-  SIGHUP           replace the worker processes one after the other
+  SIGHUP           replace the worker processes one by one
 
 \b
 Exit codes:
@@ -53,14 +53,14 @@ Examples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of the command, and what a worker process gets in addition.
+    """The options of the command, and additional settings of a worker process.
 
     Args:
-        ready_fd: file descriptor to which a worker writes when it serves; None if this process is
+        ready_fd: the file descriptor to which a worker writes once it serves; None if this is
             not a worker.
 
     Raises:
-        InvalidOption: the options exclude each other.
+        InvalidOption: the options cannot be combined.
     """
 
     target: str | None = None
@@ -84,9 +84,9 @@ class Settings:
                 "--redis and --history configure a new Hub: pass them to your target instead"
             )
         if self.workers > 1 and self.target is None and not self.redis:
-            raise InvalidOption("a Hub in several workers needs --redis to connect them")
+            raise InvalidOption("a Hub in several workers requires --redis to connect them")
         if self.history and not self.redis:
-            raise InvalidOption("--history needs --redis")
+            raise InvalidOption("--history requires --redis")
         if self.target is None:
             self.make_hub()
         elif self.target != "echo" and not all(self.target.partition(":")):
@@ -134,7 +134,7 @@ class Settings:
     default="trioglock",
     show_default=True,
     metavar="NAME",
-    help="Name of the new Hub. Hubs with the same name are connected by Redis.",
+    help="Name of the new Hub. Hubs with the same name are connected through Redis.",
 )
 @click.option(
     "--history",
@@ -148,7 +148,7 @@ class Settings:
     show_default=True,
     metavar="SECONDS",
     callback=seconds(),
-    help="Time for connections to end at shutdown.",
+    help="Time for connections to finish at shutdown.",
 )
 @click.option(
     "--page/--no-page",
@@ -218,12 +218,12 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
     }
     if not isinstance(target, Hub):
         if settings.page:
-            raise InvalidOption(f"--page needs a Hub, and {settings.target} is not a Hub")
+            raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
         async with serve(target, settings.host, settings.port, **options) as server:
             yield server
         return
     async with target as hub:
-        # A Hub of your own may have subscribers in other processes.
+        # A user's Hub may have subscribers in other processes.
         counts = settings.target is None and settings.redis is None
         endpoints = Endpoints(
             hub, settings.access_rules, is_worker=settings.is_worker, counts=counts
@@ -254,7 +254,7 @@ def _import_target(target: str) -> Any:
 
 
 def _describe_import_error(target: str, error: Exception) -> str:
-    """The error that a module raised, and its line in that module."""
+    """The error raised by a module, with its line in that module."""
     if isinstance(error, SyntaxError):
         reason, file, line = error.msg, error.filename, error.lineno
     else:

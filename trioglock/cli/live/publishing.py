@@ -103,7 +103,7 @@ def _parse_data(request: dict[str, Any]) -> Data:
 
 
 def check_channel(channel: object) -> str | None:
-    """Why this is not a valid channel to publish on; None if it is."""
+    """The reason why this is not a valid channel to publish on; None if it is."""
     if not isinstance(channel, str):
         return "a channel must be a string"
     if len(channel) > MAX_CHANNEL:

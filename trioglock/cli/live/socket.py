@@ -1,4 +1,4 @@
-"""The WebSocket of the page: sends everything that is published, in frames of JSON.
+"""The WebSocket of the page: sends all published messages as JSON frames.
 
 * ``{"hello": {...}}``: once, about the server;
 * ``{"events": [...], "dropped": 0}``: messages and gaps, and the number of discarded messages;
@@ -28,7 +28,7 @@ LIVE = "trioglock.live"
 """The subprotocol."""
 
 MAX_QUEUE = 500
-"""Messages that wait for a page; beyond it, the oldest are discarded and counted."""
+"""Maximum number of messages waiting for a page; the oldest are then discarded and counted."""
 
 HISTORY = 200
 """Messages of the history that a page starts with."""
@@ -39,7 +39,7 @@ EVENTS_INTERVAL = 0.05
 NUMBERS_INTERVAL = 1.0
 
 WRONG_TOKEN_DELAY = 1.0
-"""Seconds before the response to a wrong token, against guessing."""
+"""Seconds before the response to a wrong token, to slow down guessing."""
 
 MAX_TEXT = 8192
 """Characters of a text message that a page shows."""

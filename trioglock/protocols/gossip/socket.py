@@ -58,7 +58,7 @@ class GossipSocket(EventSocket[None]):
         self._changed = trio.Event()
 
     def apply(self, transition: Transition) -> list[dict[str, Any]]:
-        """Take over a new state, queue its callbacks, and return the messages to send."""
+        """Set a new state, queue its callbacks, and return the messages to send."""
         effects, state = transition
         before, self.state = self.state.status, state
         messages = []
@@ -76,7 +76,7 @@ class GossipSocket(EventSocket[None]):
         return messages
 
     async def wait_until(self, condition: Callable[[ClientState], bool]) -> None:
-        """Wait until a change of the status fulfils a condition; return if it holds already."""
+        """Wait until the status meets a condition; return immediately if it already does."""
         while not condition(self.state):
             await self._changed.wait()
 
@@ -186,7 +186,7 @@ class GossipSocket(EventSocket[None]):
             raise Offline("the link was lost" if lost else f"the client is {status.value}")
 
     async def send_messages(self, messages: list[dict[str, Any]]) -> None:
-        """Send messages over the present link, or not at all.
+        """Send messages over the current link, or not at all.
 
         Raises:
             Offline: the link has ended.
@@ -202,7 +202,7 @@ class GossipSocket(EventSocket[None]):
                     raise Offline(f"the link was lost before {event!r} was sent") from lost
 
     async def request_online(self, event: str, payload: Any, *, timeout: float | None) -> Any:
-        """Send a request over the present link and return its result.
+        """Send a request over the current link and return its result.
 
         Raises:
             Offline: there is no link, or it ended before the answer.

@@ -13,12 +13,12 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import trio
 
 from ... import client
-from ...backoff import Backoff
 from ...client import ConnectOptions
 from ...connection import Connection
 from ...errors import InvalidOption, InvalidURL
 from ...frames import Data
 from ...options import DialOptions, MessageHeartbeat, check_seconds, check_whole
+from ...retry import Backoff
 from ...transports import Capabilities, Link, NativeTransport, Transport, check_url
 from .hooks import ChannelHooks, PhoenixHooks
 from .machine import REJOIN_DELAYS, Machine
@@ -84,10 +84,10 @@ def connect(
             as for ``url``.
         auth_token: the ``auth_token`` of Phoenix 1.8, which is sent in a header. Or a function, as
             for ``url``.
-        serializer: for servers that do not use Phoenix's own serializer.
+        serializer: the serializer, for servers that do not use Phoenix's own.
         timeout: default number of seconds for joins, pushes and leaves.
-        rejoin_delays: seconds before each attempt to join again after a crash or a refusal; the
-            last one is repeated. If it is empty, channels end there, and when the connection is
+        rejoin_delays: seconds before each rejoin after a crash or a refusal; the last value is
+            repeated. If it is empty, a channel ends in these cases and when the connection is
             lost.
         max_buffer: the number of pushes per channel that may wait for it to be joined.
         options: the keyword arguments of :func:`trioglock.connect`. These defaults differ:
@@ -102,7 +102,7 @@ def connect(
         InvalidURL, InvalidOption: an argument is invalid; raised by the call itself.
         ConnectError: could not connect, for example HandshakeRefused with 403; raised on entering
             the block.
-        Exception: an exception raised by a callback or function of yours; raised from the block.
+        Exception: an exception raised by your callback or function; raised by the block.
     """
     check_timeout(timeout)
     check_whole("max_buffer", max_buffer, least=0, none=False)
@@ -149,7 +149,7 @@ def _message_heartbeat(heartbeat: PhoenixHeartbeat, hooks: PhoenixHooks) -> Mess
 
 
 class EndpointTransport(Transport):
-    """A transport that gets URL, params and token before every attempt."""
+    """A transport that resolves the URL, params and token before every attempt."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class EndpointTransport(Transport):
         return socket_url(self._url, self._params)
 
     def change(self, url: Source[str] | None, params: Source[Params] | None) -> None:
-        """Use another URL, other params, or both from now on."""
+        """Use another URL, other params, or both for later attempts."""
         self._url = self._url if url is None else url
         self._params = self._params if params is None else params
 
@@ -207,7 +207,7 @@ def socket_url(url: str, params: Params | None) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        # The library's error quotes the URL, and with it the password.
+        # The library's error quotes the URL, including the password.
         raise InvalidURL("not a URL: the host or port is malformed") from None
     path = parts.path.rstrip("/")
     if not path.endswith("/websocket"):
