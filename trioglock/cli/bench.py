@@ -35,7 +35,7 @@ from ..headers import Headers
 from ..hooks import ConnectionInfo, Reply, Socket
 from ..options import DialOptions
 from ..transports import check_url
-from .options import CarefulCommand, headers, seconds
+from .options import CarefulCommand, header_option, seconds
 
 __all__ = ["command"]
 
@@ -73,7 +73,6 @@ Examples:
     type=click.IntRange(1, 100_000),
     default=10,
     metavar="N",
-    show_default=True,
     help="Number of concurrent connections.",
 )
 @click.option(
@@ -81,7 +80,6 @@ Examples:
     type=click.IntRange(0, 2**26),
     default=64,
     metavar="BYTES",
-    show_default=True,
     help="Size of a message.",
 )
 @click.option(
@@ -89,38 +87,17 @@ Examples:
     type=click.IntRange(1, 100_000),
     default=1,
     metavar="N",
-    show_default=True,
     help="Messages in flight on each connection.",
 )
-@click.option("--seconds", callback=seconds(), metavar="SECONDS", help="Duration.  [default: 5]")
+@seconds("--seconds", help="Duration.  [default: 5]")
 @click.option(
     "--messages", type=click.IntRange(1), metavar="N", help="Total number, instead of a duration."
 )
-@click.option(
-    "--warm-up",
-    callback=seconds(zero=True),
-    metavar="SECONDS",
-    help="Traffic before the measurement starts.  [default: 1]",
-)
-@click.option(
-    "--timeout",
-    callback=seconds(),
-    default="10",
-    metavar="SECONDS",
-    show_default=True,
-    help="For an opening handshake and for an echo.",
-)
+@seconds("--warm-up", zero=True, help="Traffic before the measurement starts.  [default: 1]")
+@seconds("--timeout", default="10", help="For an opening handshake and for an echo.")
 @click.option("--binary", is_flag=True, help="Send binary messages instead of text.")
 @click.option("--no-compression", is_flag=True, help="Do not offer permessage-deflate.")
-@click.option(
-    "--header",
-    "-H",
-    "headers",
-    multiple=True,
-    metavar="'NAME: VALUE'",
-    callback=headers,
-    help="Send a header with the opening handshake. Can be repeated.",
-)
+@header_option("headers")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as a JSON object.")
 def command(url: str | None, *, as_json: bool, **options: Any) -> int:
     """Measure messages per second and latencies of an echo server.

@@ -1,24 +1,25 @@
-"""The slash commands of the prompt."""
+"""Lines of a conversation: the interface of modes, and the slash commands of the prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import fields
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 from rich.table import Table
 
-from .._redact import redact_url
+from .._redact import redact_text, redact_url
 from ..connection import Connection
 from ..disconnect import LocalClose
-from ..errors import ConnectionClosed
-from ..frames import Close
+from ..errors import ConnectionClosed, TrioglockError
+from ..frames import Close, Data
 from .console import Console
-from .mode import Command, InvalidLine
-from .output import Mark
+from .options import FAILED
+from .output import Mark, describe_end, end_code
 
-__all__ = ["PromptCommands", "is_command"]
+__all__ = ["Command", "InvalidLine", "Mode", "PromptCommands", "is_command"]
 
 KEYS = (
     ("//text", "send /text"),
@@ -35,6 +36,73 @@ MARKS = (
     (Mark.PROBLEM, "an error"),
     (Mark.TRACE, "a step of the trace"),
 )
+
+
+class InvalidLine(Exception):
+    """A line cannot be sent or is not a valid command; the text is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the prompt, such as ``/ping``.
+
+    Args:
+        usage: the arguments, as the help shows them.
+        help: what it does; not listed if empty.
+        run: called with the arguments as one string; may raise :class:`InvalidLine`.
+    """
+
+    usage: str
+    help: str
+    run: Callable[[str], Awaitable[None]]
+
+
+class Mode(ABC):
+    """How lines become messages, and messages lines, on one open connection."""
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        self.connection: Connection[Any] = connection
+        self.failed: bool = False
+        """Whether an error was printed that must change the exit code."""
+
+    @property
+    def commands(self) -> Mapping[str, Command]:
+        """Additional commands of the prompt, by name."""
+        return {}
+
+    @abstractmethod
+    async def send(self, line: str) -> None:
+        """Send a line.
+
+        Raises:
+            InvalidLine: it cannot be sent.
+            TrioglockError: it cannot be sent now.
+        """
+
+    @abstractmethod
+    async def receive(self) -> Sequence[Data]:
+        """Wait for at least one message to print.
+
+        Raises:
+            ConnectionClosed: the connection has ended.
+            TrioglockError: the conversation has ended; the connection may still be open.
+        """
+
+    async def drain(self) -> None:
+        """Wait until every line has been sent.
+
+        Raises:
+            TrioglockError: it cannot be sent.
+        """
+        await self.connection.flush()
+
+    def describe_end(self, error: TrioglockError) -> tuple[int, str]:
+        """Return the exit code and a description for an error of :meth:`receive`."""
+        if not isinstance(error, ConnectionClosed):
+            return FAILED, redact_text(str(error))
+        code, text = end_code(error), describe_end(error)
+        dropped = self.connection.statistics().dropped
+        return (FAILED, f"{text}; {dropped} messages were dropped") if dropped else (code, text)
 
 
 def is_command(line: str) -> bool:

@@ -11,9 +11,9 @@ import click
 from ..client import ConnectOptions, connect
 from ..connection import Connection
 from ..frames import Data
+from .commands import Command, InvalidLine, Mode
 from .console import Console, open_console
 from .conversation import ConversationPlan, run_conversation
-from .mode import Command, InvalidLine, Mode
 from .options import EXIT_CODES, CarefulCommand, connect_arguments, session_options
 from .output import Mark, MessageFormat, format_binary, json_problem
 

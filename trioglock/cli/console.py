@@ -23,7 +23,6 @@ from ..telemetry import (
     ReconnectScheduled,
     listen,
 )
-from .history import open_history
 from .output import (
     Mark,
     MessageFormat,
@@ -34,7 +33,7 @@ from .output import (
     describe_failure,
 )
 from .pipe import LineReader
-from .prompt import Prompt
+from .prompt import Prompt, open_history
 
 __all__ = ["Console", "open_console", "print_reconnects", "print_trace"]
 

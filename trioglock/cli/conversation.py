@@ -22,9 +22,8 @@ from .._scope import open_scope
 from ..connection import Status
 from ..errors import ConnectError, ConnectionClosed, InvalidOption, InvalidURL, TrioglockError
 from ..frames import Close, Data
-from .commands import PromptCommands, is_command
+from .commands import InvalidLine, Mode, PromptCommands, is_command
 from .console import Console, print_reconnects, print_trace
-from .mode import InvalidLine, Mode
 from .options import FAILED, NOT_CONNECTED, OK
 from .output import Mark, OutputClosed, OutputFailed, describe_failure, describe_unsent
 from .pipe import EndOfInput, UnreadableInput

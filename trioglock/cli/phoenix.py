@@ -16,9 +16,9 @@ from ..client import ConnectOptions
 from ..errors import ConnectionClosed, TrioglockError
 from ..frames import Data
 from ..protocols import phoenix
+from .commands import Command, InvalidLine, Mode
 from .console import Console, open_console
 from .conversation import ConversationPlan, run_conversation
-from .mode import Command, InvalidLine, Mode
 from .options import (
     EXIT_CODES,
     OK,
@@ -81,14 +81,7 @@ Examples:
     metavar="'EVENT JSON'",
     help="Push this before the input. Repeatable.",
 )
-@click.option(
-    "--timeout",
-    default="10",
-    show_default=True,
-    metavar="SECONDS",
-    callback=seconds(),
-    help="For the join, and for each reply.",
-)
+@seconds("--timeout", default="10", help="For the join, and for each reply.")
 @session_options
 def command(
     url: str,

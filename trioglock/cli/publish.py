@@ -94,14 +94,7 @@ class NotPublished(Exception):
     help=f"Token that the server requires. Prefer {TOKEN_VARIABLE}: other users can see a "
     "command line.",
 )
-@click.option(
-    "--timeout",
-    default="10",
-    show_default=True,
-    metavar="SECONDS",
-    callback=seconds(),
-    help="For connecting, and for each response.",
-)
+@seconds("--timeout", default="10", help="For connecting, and for each response.")
 def command(
     channel: str,
     message: str,
@@ -199,7 +192,7 @@ async def _open_redis(
 async def _open_server(
     url: str, *, hub: str | None, token: str | None, timeout: float
 ) -> AsyncIterator[Publisher]:
-    """Publish through a server; see :mod:`.live.publishing` for the messages.
+    """Publish through a server; see :mod:`.live.sockets` for the messages.
 
     Args:
         url: of the server.

@@ -110,20 +110,15 @@ class Settings:
 
 @click.command("serve", short_help="Serve a hub or a target.", epilog=EPILOG)
 @click.argument("target", required=False)
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, metavar="HOST", help="Address to listen on."
-)
+@click.option("--host", default="127.0.0.1", metavar="HOST", help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8020,
-    show_default=True,
     metavar="N",
     help="Port to listen on; 0 for a free one.",
 )
-@click.option(
-    "--workers", type=int, default=1, show_default=True, metavar="N", help="Number of processes."
-)
+@click.option("--workers", type=int, default=1, metavar="N", help="Number of processes.")
 @click.option(
     "--redis",
     metavar="URL",
@@ -132,7 +127,6 @@ class Settings:
 @click.option(
     "--name",
     default="trioglock",
-    show_default=True,
     metavar="NAME",
     help="Name of the new Hub. Hubs with the same name are connected by Redis.",
 )
@@ -142,14 +136,7 @@ class Settings:
     metavar="N",
     help="Number of messages that Redis keeps for the new Hub.",
 )
-@click.option(
-    "--drain",
-    default="30",
-    show_default=True,
-    metavar="SECONDS",
-    callback=seconds(),
-    help="Time for connections to end at shutdown.",
-)
+@seconds("--drain", default="30", help="Time for connections to end at shutdown.")
 @click.option(
     "--page/--no-page",
     default=None,
