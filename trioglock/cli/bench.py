@@ -22,7 +22,7 @@ import trio
 from hdrh.histogram import HdrHistogram
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from .._redact import printable, redact_url, shorten
@@ -43,7 +43,7 @@ MAX_IN_FLIGHT = 2**30  # bytes; every message in flight is kept to compare it wi
 MAX_RESPONSE = 2**20  # bytes; a longer response to a shorter message is not shown
 MAX_CONNECTING = 64  # opening handshakes at the same time
 CLOSE_TIMEOUT = 2  # seconds
-MAX_TIME = 2**48 - 1  # nanoseconds, about three days
+MAX_TIME = 2**48 - 1  # nanoseconds, about three days; longer times are not recorded
 BUSY = 0.9  # share of a CPU core above which the client itself may limit the results
 COLOURS = (("p90", "cyan"), ("p99", "yellow"), ("max", "red"))  # of latencies up to each of these
 BRAILLE_TO_ASCII = {0x2800 + dots: " ..:::###"[dots.bit_count()] for dots in range(256)}
@@ -156,51 +156,32 @@ def _raise_file_limit(connections: int) -> None:
     import resource  # noqa: PLC0415 - not available on every system
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + 100
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
+    wanted = connections + 100 if hard == resource.RLIM_INFINITY else min(connections + 100, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager
 def embedded_server() -> Iterator[str]:
-    """Run an echo server in a process of its own; the URL of it.
+    """Run an echo server in a process of its own, and yield its URL.
 
-    The server ends when its standard input is closed, also if this process is killed. It is in a
-    session of its own, so that Ctrl-C at the terminal does not end it first.
-
-    Raises:
-        ConnectFailed: the server did not start.
+    It ends when its standard input is closed, also if this process is killed. It has a session of
+    its own, so that Ctrl-C at the terminal does not end it first.
     """
     command = [sys.executable, "-m", "trioglock.cli.echo"]
     with subprocess.Popen(  # noqa: S603 - our own
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
-        assert process.stdin is not None
         assert process.stdout is not None
-        try:
-            port = process.stdout.readline().strip().decode()
-            if not port:
-                raise ConnectFailed("the embedded echo server did not start")
-            yield f"ws://127.0.0.1:{port}/"
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        port = process.stdout.readline().strip().decode()
+        if not port:
+            raise ConnectFailed("the embedded echo server did not start")
+        yield f"ws://127.0.0.1:{port}/"
 
 
 @dataclass(kw_only=True)
 class Benchmark:
-    """Opens connections, runs the traffic, and records times and failures; usable once.
-
-    The arguments are the options of the command.
-
-    Raises:
-        InvalidOption: they exclude each other, or take too much memory.
-    """
+    """Opens connections, runs the traffic, and records times and failures; usable once."""
 
     url: str | None = field(repr=False)
     connections: int
@@ -259,7 +240,7 @@ class Benchmark:
             yield prefix.encode() + noise[rest] if self.binary else prefix + text[rest]
 
     def next_message(self) -> Data | None:
-        """The next message to send; None at the end."""
+        """Return the next message to send; None at the end."""
         if self._remaining <= 0:
             return None
         self._remaining -= 1
@@ -285,8 +266,6 @@ class Benchmark:
     def interrupt(self) -> None:
         """Drop all connections; the results so far remain."""
         self.interrupted = True
-        for client in self.clients:
-            client.done.set()  # so that it does not count as a failure
         self._scope.cancel()
 
     async def run(self) -> None:
@@ -351,7 +330,7 @@ class Benchmark:
                         write_limit=2 * MAX_IN_FLIGHT,
                     )
                     conn = await stack.enter_async_context(opening)
-                self.connect_times.record_value(min(time.perf_counter_ns() - started, MAX_TIME))
+                self.connect_times.record_value(time.perf_counter_ns() - started)
                 self.clients.append(client)
                 task_status.started()
                 await self._start.wait()
@@ -366,11 +345,8 @@ class Benchmark:
     def results(self) -> dict[str, Any]:
         """The results, with times in seconds and sizes in bytes."""
         assert self.url is not None
-        elapsed, messages = self.elapsed, self.latencies.total_count
-
-        def per_second(amount: float) -> float:
-            return amount / elapsed if elapsed else 0.0
-
+        messages, elapsed = self.latencies.total_count, self.elapsed
+        per_second = 1 / elapsed if elapsed else 0.0
         return {
             "url": redact_url(self.url),
             "opened": len(self.clients),
@@ -378,12 +354,12 @@ class Benchmark:
             "compressed": not self.no_compression,
             "seconds": elapsed,
             "messages": messages,
-            "messages_per_second": per_second(messages),
-            "bytes_sent_per_second": per_second(self.sent * self.size),
-            "bytes_received_per_second": per_second(messages * self.size),
+            "messages_per_second": messages * per_second,
+            "bytes_sent_per_second": self.sent * self.size * per_second,
+            "bytes_received_per_second": messages * self.size * per_second,
             "latency_seconds": _summarize(self.latencies),
             "connect_seconds": _summarize(self.connect_times),
-            "client_load": self._cpu / elapsed if elapsed else 0.0,
+            "client_load": self._cpu * per_second,
             "errors": list(self.failures.values()),
             "interrupted": self.interrupted,
         }
@@ -426,7 +402,7 @@ class EchoClient(Socket[None]):
             return None, state
         self._in_flight.popleft()
         if self._benchmark.is_recording:
-            self._benchmark.latencies.record_value(min(now - sent, MAX_TIME))
+            self._benchmark.latencies.record_value(now - sent)
         message = None if self.done.is_set() else self._benchmark.next_message()
         if message is None:
             self._check_done()
@@ -446,7 +422,7 @@ class EchoClient(Socket[None]):
 
     def fail(self, what: str, detail: str) -> None:
         """Record the first failure and drop the connection."""
-        if self.done.is_set():
+        if self.done.is_set() or self._benchmark.interrupted:
             return
         self._benchmark.record_failure(what, detail)
         self._in_flight.clear()
@@ -464,9 +440,9 @@ def _summarize(histogram: Any) -> dict[str, float] | None:
     if not histogram.total_count:
         return None
     low, high = histogram.min_value, histogram.max_value
+    percentiles = histogram.get_percentile_to_value_dict([50.0, 90.0, 99.0, 99.9])
     found = {"min": low, "mean": histogram.get_mean_value()}
-    for percentile in (50.0, 90.0, 99.0, 99.9):
-        found[f"p{percentile:g}"] = histogram.get_value_at_percentile(percentile)
+    found |= {f"p{percentile:g}": value for percentile, value in percentiles.items()}
     found["max"] = high
     # Means and percentiles are those of buckets, which may be wider than the extremes.
     return {name: min(max(value, low), high) / 1e9 for name, value in found.items()}
@@ -484,22 +460,18 @@ async def _show_progress(benchmark: Benchmark, console: Console) -> None:
         transient=True,
         expand=True,
     ) as progress:
-        task = progress.add_task("connecting", total=None, info="")
-        phase, phase_started = "", 0.0
+        task = progress.add_task("", total=None, info="")
         while True:
-            if benchmark.phase != phase:
-                phase, phase_started = benchmark.phase, time.monotonic()
-                progress.reset(task)
-            completed, total, info = _progress(benchmark, time.monotonic() - phase_started)
-            if total is not None and math.isinf(total):
-                total = None
-            progress.update(task, description=phase, completed=completed, total=total, info=info)
-            progress.refresh()
+            if progress.tasks[0].description != benchmark.phase:
+                progress.reset(task, description=benchmark.phase)
+            done, total, info = _progress(benchmark, progress.tasks[0].elapsed or 0.0)
+            total = None if total == math.inf else total
+            progress.update(task, completed=done, total=total, info=info, refresh=True)
             await trio.sleep(0.1)
 
 
 def _progress(benchmark: Benchmark, seconds: float) -> tuple[float, float | None, str]:
-    """How much of this phase is done, of which total, and a text."""
+    """Return how much of this phase is done, of which total, and a text."""
     if benchmark.phase == "connecting":
         opened = len(benchmark.clients)
         return opened, benchmark.connections, f"{opened:,} open"
@@ -513,15 +485,13 @@ def _progress(benchmark: Benchmark, seconds: float) -> tuple[float, float | None
 
 
 def _print_results(console: Console, benchmark: Benchmark, results: dict[str, Any]) -> None:
-    encoding = console.encoding
-    is_unicode = encoding.lower().replace("-", "").startswith("utf")
+    encoding, is_unicode = console.encoding, not console.options.ascii_only
     headline = _headline(results).encode(encoding, "backslashreplace").decode(encoding)
     console.print(Text(headline, style="bold"))
     if results["messages"]:
-        rates = Table.grid(padding=(0, 2))
-        rates.add_column(style="cyan")
-        rates.add_column(justify="right")
-        rates.add_column(style="dim")
+        rates = Table.grid(
+            Column(style="cyan"), Column(justify="right"), Column(style="dim"), padding=(0, 2)
+        )
         total = f"{results['messages']:,} in total"
         rates.add_row("messages", f"{results['messages_per_second']:,.0f}/s", total)
         for name in ("sent", "received"):
@@ -530,10 +500,7 @@ def _print_results(console: Console, benchmark: Benchmark, results: dict[str, An
         console.print(Text(), rates, sep="\n")
     summaries = {name: results[f"{name}_seconds"] for name in ("latency", "connect")}
     summaries = {name: summary for name, summary in summaries.items() if summary}
-    times = Table()
-    times.add_column("", style="cyan")
-    for name in summaries:
-        times.add_column(name, justify="right")
+    times = Table(Column(style="cyan"), *(Column(name, justify="right") for name in summaries))
     for row in summaries["connect"]:
         cells = [_duration(summary[row], is_unicode) for summary in summaries.values()]
         times.add_row(row, *cells)
@@ -546,13 +513,13 @@ def _print_results(console: Console, benchmark: Benchmark, results: dict[str, An
 
 
 def _headline(results: dict[str, Any]) -> str:
-    opened = f"{results['opened']:,} connection{'s' * (results['opened'] != 1)}"
+    count = f"{results['opened']:,}"
     if results["opened"] < results["connections"]:
-        opened = f"{results['opened']:,} of {results['connections']:,} connections"
+        count += f" of {results['connections']:,}"
     kind = "binary" if results["binary"] else "text"
     return (
-        f"{results['url']}\n{opened}, {results['in_flight']} x {results['size']:,} bytes of {kind} "
-        f"in flight on each, {results['seconds']:.1f} s"
+        f"{results['url']}\n{count} connection{'s' * (count != '1')}, {results['in_flight']} x "
+        f"{results['size']:,} bytes of {kind} in flight on each, {results['seconds']:.1f} s"
     )
 
 

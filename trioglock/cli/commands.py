@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from .._redact import redact_text, redact_url
 from ..connection import Connection
@@ -44,12 +44,9 @@ class InvalidLine(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command of the prompt, such as ``/ping``.
+    """A command of the prompt, such as ``/ping``; it is not listed if its help is empty.
 
-    Args:
-        usage: the arguments, as the help shows them.
-        help: what it does; not listed if empty.
-        run: called with the arguments as one string; may raise :class:`InvalidLine`.
+    ``run`` is called with the arguments as one string and may raise :class:`InvalidLine`.
     """
 
     usage: str
@@ -72,12 +69,7 @@ class Mode(ABC):
 
     @abstractmethod
     async def send(self, line: str) -> None:
-        """Send a line.
-
-        Raises:
-            InvalidLine: it cannot be sent.
-            TrioglockError: it cannot be sent now.
-        """
+        """Send a line; raises :exc:`InvalidLine`, or TrioglockError if it cannot be sent now."""
 
     @abstractmethod
     async def receive(self) -> Sequence[Data]:
@@ -89,11 +81,7 @@ class Mode(ABC):
         """
 
     async def drain(self) -> None:
-        """Wait until every line has been sent.
-
-        Raises:
-            TrioglockError: it cannot be sent.
-        """
+        """Wait until every line has been sent."""
         await self.connection.flush()
 
     def describe_end(self, error: TrioglockError) -> tuple[int, str]:
@@ -153,11 +141,7 @@ class PromptCommands:
         self._console.completions = [f"/{name}" for name in self._table]
 
     async def run(self, line: str) -> None:
-        """Run ``/name arguments``.
-
-        Raises:
-            InvalidLine: there is no such command, or its arguments are invalid.
-        """
+        """Run ``/name arguments``."""
         name, _, arguments = line.removeprefix("/").partition(" ")
         command = self._table.get(name)
         if command is None:
@@ -176,16 +160,12 @@ class PromptCommands:
 
     async def _measure(self, connection: Connection[Any]) -> None:
         try:
-            seconds = await connection.ping()
+            mark, text = Mark.CONTROL, f"pong after {await connection.ping() * 1000:.1f} ms"
         except ConnectionClosed as error:
+            mark, text = Mark.PROBLEM, "no pong: not connected"
             if isinstance(error.cause, LocalClose):
-                text = "no pong: the connection was closed first"
-                await self._console.print_event(Mark.STATUS, text)
-            else:
-                await self._console.print_event(Mark.PROBLEM, "no pong: not connected")
-        else:
-            text = f"pong after {seconds * 1000:.1f} ms"
-            await self._console.print_event(Mark.CONTROL, text)
+                mark, text = Mark.STATUS, "no pong: the connection was closed first"
+        await self._console.print_event(mark, text)
 
     async def _quit(self, _: str) -> None:
         self._request_close(Close(1000))
@@ -223,18 +203,14 @@ class PromptCommands:
         for name, command in self._table.items():
             if command.help:
                 table.add_row(f"/{name} {command.usage}".strip(), command.help)
-        for key, text in KEYS:
+        for key, text in (*KEYS, *((f"{mark.sign} ...", text) for mark, text in MARKS)):
             table.add_row(key, text)
-        for mark, text in MARKS:
-            table.add_row(f"{mark.sign} ...", text)
         await self._console.print_table(table)
 
 
 def _grid() -> Table:
-    table = Table.grid(padding=(0, 2))
-    for _ in range(2):
-        table.add_column(overflow="fold")  # wraps and cuts nothing
-    return table
+    # Long cells wrap; nothing is cut.
+    return Table.grid(Column(overflow="fold"), Column(overflow="fold"), padding=(0, 2))
 
 
 def _add_status(table: Table, connection: Connection[Any]) -> None:

@@ -81,13 +81,7 @@ def command(
 
 
 class MessageMode(Mode):
-    """A line is a text message; binary messages are hexadecimal digits.
-
-    Args:
-        connection: an open connection.
-        console: shows sent binary messages.
-        json: refuse to send anything but JSON.
-    """
+    """A line is a text message; with ``json`` it must be JSON."""
 
     def __init__(self, connection: Connection[None], console: Console, *, json: bool) -> None:
         super().__init__(connection)
@@ -124,15 +118,7 @@ def open_messages(
 ) -> AbstractAsyncContextManager[MessageMode]:
     """Open a connection for text and binary messages.
 
-    Args:
-        url: the server's address.
-        console: shows sent binary messages.
-        json: refuse to send anything but JSON.
-        options: of :func:`trioglock.connect`.
-
-    Raises:
-        InvalidURL, InvalidOption: at this call.
-        ConnectError: on entering the block.
+    InvalidURL and InvalidOption are raised at this call, ConnectError on entering the block.
     """
     options.setdefault("max_queue", MAX_QUEUE)
     opening = connect(url, **options)

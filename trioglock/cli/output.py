@@ -68,15 +68,9 @@ class Mark(Enum):
     PROBLEM = ("!", "bold red")
     TRACE = (":", "bright_black")
 
-    @property
-    def sign(self) -> str:
-        """One character."""
-        return self.value[0]
-
-    @property
-    def style(self) -> str:
-        """A style of rich."""
-        return self.value[1]
+    def __init__(self, sign: str, style: str) -> None:
+        self.sign = sign
+        self.style = style
 
 
 BINARY = "binary:"
@@ -90,17 +84,11 @@ def format_binary(payload: bytes) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageFormat:
-    """How received messages are printed.
+    """How received messages are printed."""
 
-    Args:
-        json: indent messages that are JSON.
-        highlight: colour JSON in a terminal.
-        raw: write binary messages unchanged.
-    """
-
-    json: bool = False
-    highlight: bool = False
-    raw: bool = False
+    json: bool = False  # indent messages that are JSON
+    highlight: bool = False  # colour JSON in a terminal
+    raw: bool = False  # write binary messages unchanged
 
     def to_text(self, message: Data) -> str:
         """Return the text of a message."""
@@ -123,10 +111,7 @@ class MessageFormat:
 class Renderer:
     """Renders text for one stream, in colours if it is a terminal that has them.
 
-    Args:
-        stream: ``sys.stdout`` or ``sys.stderr``; None if the process has none. ``NO_COLOR`` is
-            respected. The stream is not written to: a terminal that is stopped would block.
-        message_format: of received messages.
+    ``NO_COLOR`` is respected. The stream is not written to: a stopped terminal would block.
     """
 
     def __init__(self, stream: TextIO | None, message_format: MessageFormat) -> None:
@@ -170,11 +155,8 @@ def _escape(text: str) -> str:
 class OutputStream:
     """Writes to a standard stream in a thread, so that a slow reader blocks only its writers.
 
-    Python's buffers are bypassed: an abandoned thread must not hold their locks.
-
-    Args:
-        stream: ``sys.stdout`` or ``sys.stderr``; None if the process has none. An object without
-            a descriptor is written to as text.
+    Python's buffers are bypassed: an abandoned thread must not hold their locks. A stream without
+    a descriptor is written to as text.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -214,10 +196,8 @@ class OutputStream:
 
 def descriptor_of(stream: TextIO | None) -> int | None:
     """Return the descriptor of a standard stream; None if it has none."""
-    if stream is None:
-        return None
     try:
-        return stream.fileno()
+        return None if stream is None else stream.fileno()
     except (OSError, ValueError):
         return None
 
@@ -245,13 +225,9 @@ def _refuse_constant(name: str) -> NoReturn:
 def end_code(error: ConnectionClosed) -> int:
     """Return the exit code for the end of a connection."""
     match error.cause:
-        case LocalClose(clean=clean):
-            ok = clean
-        case RemoteClose(code=code):
-            ok = code in (1000, 1001)
-        case _:
-            ok = False
-    return OK if ok and not error.unsent and error.__cause__ is None else FAILED
+        case LocalClose(clean=True) | RemoteClose(code=1000 | 1001) if not error.unsent:
+            return OK if error.__cause__ is None else FAILED
+    return FAILED
 
 
 def describe_end(error: ConnectionClosed) -> str:

@@ -27,14 +27,10 @@ class UnreadableInput(Exception):
 
 
 class LineReader:
-    """Reads lines from a file, a pipe or a terminal.
+    """Reads lines from a file, a pipe or a terminal; a stream without a descriptor has none.
 
     A thread reads the descriptor and bypasses Python's buffers: a terminal must not become
     non-blocking for all processes that share it, and an abandoned thread must not hold a lock.
-
-    Args:
-        stream: ``sys.stdin``; None if the process has none. An object without a descriptor has no
-            lines.
     """
 
     def __init__(self, stream: TextIO | None) -> None:

@@ -152,10 +152,7 @@ class Prompt:
         return self._lines.popleft()
 
     async def print(self, text: str) -> bool:
-        """Print above the prompt; wait while too much text is queued.
-
-        Args:
-            text: rendered lines, with their line ends.
+        """Print rendered lines above the prompt; wait while too much text is queued.
 
         Returns:
             False if the prompt has ended, and nothing was printed.
@@ -287,25 +284,14 @@ def _make_private(path: Path) -> None:
 
 
 def state_folder() -> Path:
-    """Return the folder of trioglock's state (XDG Base Directory Specification).
-
-    Raises:
-        RuntimeError: there is no home directory.
-    """
+    """Return the folder of trioglock's state (XDG Base Directory Specification)."""
     given = Path(os.environ.get("XDG_STATE_HOME", ""))
     base = given if given.is_absolute() else Path.home() / ".local" / "state"
     return base / "trioglock"
 
 
 def open_history(name: str | None) -> tuple[History, str | None]:
-    """Open the history of a command.
-
-    Args:
-        name: of its file; None for a history in memory.
-
-    Returns:
-        The history, and why it cannot be saved, or None.
-    """
+    """Return the history of a file name, in memory for None; and why it cannot be saved."""
     if name is None:
         return InMemoryHistory(), None
     try:
