@@ -53,14 +53,10 @@ Examples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of the command, and what a worker process gets in addition.
-
-    Args:
-        ready_fd: file descriptor to which a worker writes when it serves; None if this process is
-            not a worker.
+    """The options of the command.
 
     Raises:
-        InvalidOption: the options exclude each other.
+        InvalidOption: they exclude each other.
     """
 
     target: str | None = None
@@ -75,6 +71,7 @@ class Settings:
     page_hosts: Sequence[str] = ()
     publish_token: str | None = field(default=None, repr=False)
     ready_fd: int | None = None
+    """The file descriptor to which a worker writes when it serves; None if this is no worker."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -199,10 +196,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
         OSError: the server cannot listen.
     """
     target = settings.make_hub() if settings.target is None else _import_target(settings.target)
-    options: ServeOptions = {
-        "reuse_port": settings.is_worker,
-        "shutdown_timeout": settings.drain,
-    }
+    options = ServeOptions(reuse_port=settings.is_worker, shutdown_timeout=settings.drain)
     if not isinstance(target, Hub):
         if settings.page:
             raise InvalidOption(f"--page needs a Hub, and {settings.target} is not a Hub")
@@ -232,22 +226,15 @@ def _import_target(target: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise InvalidOption(f"cannot import {target}: {error}") from error
-    except AttributeError as error:
-        if error.obj is sys.modules.get(module):
-            raise InvalidOption(f"{module} has no attribute {name}") from None
-        raise InvalidOption(_describe_import_error(target, error)) from error
+    except SyntaxError as error:
+        problem = f"{error.msg} ({error.filename}, line {error.lineno})"
+        raise InvalidOption(f"cannot import {target}: {problem}") from error
     except Exception as error:
-        raise InvalidOption(_describe_import_error(target, error)) from error
-
-
-def _describe_import_error(target: str, error: Exception) -> str:
-    """The error that a module raised, and its line in that module."""
-    if isinstance(error, SyntaxError):
-        reason, file, line = error.msg, error.filename, error.lineno
-    else:
+        if isinstance(error, AttributeError) and error.obj is sys.modules.get(module):
+            raise InvalidOption(f"{module} has no attribute {name}") from None
         last = traceback.extract_tb(error.__traceback__)[-1]
-        reason, file, line = f"{type(error).__name__}: {error}", last.filename, last.lineno
-    return f"cannot import {target}: {reason} ({file}, line {line})"
+        problem = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        raise InvalidOption(f"cannot import {target}: {problem}") from error
 
 
 async def _serve_until_signal(settings: Settings) -> None:
@@ -282,7 +269,6 @@ async def _close_with_parent(server: Server) -> None:
 
 
 def _announce(settings: Settings, port: int) -> None:
-    """Print the address of the server."""
     host = "127.0.0.1" if is_wildcard(settings.host) else settings.host
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     is_terminal = sys.stdout.isatty()

@@ -40,12 +40,11 @@ class Worker:
 
     number: int
     process: trio.Process
-    lock: trio.Lock = field(default_factory=trio.Lock)
-    """Held while the process is being replaced."""
+    lock: trio.Lock = field(default_factory=trio.Lock)  # held while the process is being replaced
 
 
 async def run_workers(settings: Settings, announce: Callable[[int], None]) -> int:
-    """Run worker processes until SIGTERM or Ctrl-C.
+    """Run worker processes until SIGTERM or Ctrl-C, and return the exit code.
 
     Each is a process ``trioglock serve`` that listens on the same port (SO_REUSEPORT), so that the
     system distributes the connections. It reads its settings from standard input, a pipe. When
@@ -54,12 +53,6 @@ async def run_workers(settings: Settings, announce: Callable[[int], None]) -> in
     Args:
         settings: of the command.
         announce: called with the port when all workers serve.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InvalidOption: the system does not support workers.
     """
     if not hasattr(socket, "SO_REUSEPORT"):
         raise InvalidOption("--workers needs a system with SO_REUSEPORT")
@@ -118,11 +111,7 @@ class Workers:
         return 0
 
     async def _start(self) -> trio.Process:
-        """Start a process and wait until it serves.
-
-        Raises:
-            WorkerFailed: it does not.
-        """
+        """Start a process and wait until it serves, or raise WorkerFailed."""
         ready, ready_fd = os.pipe()
         settings = json.dumps(asdict(replace(self._settings, ready_fd=ready_fd)))
         try:

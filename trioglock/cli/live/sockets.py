@@ -85,11 +85,7 @@ class PublishingSocket(Socket[None]):
         return Reply(json.dumps(await self.respond(frame))), state
 
     async def respond(self, frame: Data) -> dict[str, object]:
-        """Publish the request in a frame.
-
-        Returns:
-            The response.
-        """
+        """Publish the request in a frame, and return the response."""
         try:
             channel, data = await self._parse(frame)
             before = self._hub.statistics()
@@ -160,7 +156,7 @@ class PageSocket(PublishingSocket):
 
     Args:
         hub: an open hub.
-        counts: whether all subscribers of the hub are in this process.
+        counts: see :class:`PublishingSocket`.
         may_publish: whether a request with this token may be published.
         hello: information for the page about the server.
         count_browsers: returns the number of connections, without those of pages.
@@ -256,16 +252,14 @@ class PageSocket(PublishingSocket):
 
 def _encode_events(events: Iterable[Message | Gap], dropped: int) -> Iterator[str]:
     """Encode events in frames that are not much longer than FULL_FRAME."""
-    parts: list[str] = []
-    size = 0
+    text = ""
     for event in events:
-        parts.append(json.dumps(_shorten(event)))
-        size += len(parts[-1])
-        if size >= FULL_FRAME:
-            yield f'{{"events": [{", ".join(parts)}], "dropped": {dropped}}}'
-            parts, size = [], 0
-    if parts:
-        yield f'{{"events": [{", ".join(parts)}], "dropped": {dropped}}}'
+        text += f"{', ' if text else ''}{json.dumps(_shorten(event))}"
+        if len(text) >= FULL_FRAME:
+            yield f'{{"events": [{text}], "dropped": {dropped}}}'
+            text = ""
+    if text:
+        yield f'{{"events": [{text}], "dropped": {dropped}}}'
 
 
 def _shorten(event: Message | Gap) -> dict[str, object]:
