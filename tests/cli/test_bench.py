@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ import trio
 
 from tests.cli.helpers import started
 from tests.cli.serving import target_in_thread
-from tests.cli.terminal import needs_tmux, terminal
+from tests.cli.terminal import Terminal
 from tests.server.helpers import echo
 from trioglock import ConnectError, Connection, Request, Response, connect, serve
 from trioglock.cli import main
@@ -131,14 +130,13 @@ def test_table_and_plot(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.terminal
-@needs_tmux
-async def test_terminal(tmp_path: Path) -> None:
+async def test_terminal(window: Terminal) -> None:
     """A progress bar, which disappears at the end; braille and colours."""
-    async with terminal(tmp_path, 60, 45) as window:
-        await window.run("bench", "--seconds", "2")
-        await window.shows(lambda lines: any("warming up" in line for line in lines))
-        await window.shows(lambda lines: any(re.search(r"measuring.*/s", line) for line in lines))
-        screen = "\n".join(await window.shows("exit code 0"))
+    await window.resize(60, 45)
+    await window.run("bench", "--seconds", "2")
+    await window.shows(lambda lines: any("warming up" in line for line in lines))
+    await window.shows(lambda lines: any(re.search(r"measuring.*/s", line) for line in lines))
+    screen = "\n".join(await window.shows("exit code 0"))
     assert "measuring" not in screen
     assert "p99.9" in screen
     assert re.search("[\u2801-\u28ff]", screen)

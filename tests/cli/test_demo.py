@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.cli.helpers import run_command
-from tests.cli.terminal import needs_tmux, terminal
+from tests.cli.terminal import Terminal
 from tests.scripts import assert_lines
 from trioglock.cli import main
 
@@ -37,13 +35,12 @@ def test_an_invalid_number(given: str, capsys: pytest.CaptureFixture[str]) -> No
     assert "Invalid value for '--messages'" in capsys.readouterr().err
 
 
-@needs_tmux
+@pytest.mark.slow
 @pytest.mark.terminal
-async def test_a_bar_in_a_terminal(tmp_path: Path) -> None:
+async def test_a_bar_in_a_terminal(window: Terminal) -> None:
     """The progress bar occupies one line."""
-    async with terminal(tmp_path) as window:
-        await window.run("demo", "--messages", "500")
-        lines = await window.shows("exit code 0")
-        assert lines[1].startswith("messages ━")
-        assert lines[1].endswith("500/500")
-        assert lines[2] == "final state: Count(sent=500, received=500)"
+    await window.run("demo", "--messages", "500")
+    lines = await window.shows("exit code 0")
+    assert lines[1].startswith("messages ━")
+    assert lines[1].endswith("500/500")
+    assert lines[2] == "final state: Count(sent=500, received=500)"

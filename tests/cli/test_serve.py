@@ -16,7 +16,7 @@ from websockets.sync.client import connect as connect_browser
 
 from tests.cli.helpers import COMMAND, environment
 from tests.cli.serving import serve_in_process, serve_in_thread
-from tests.cli.terminal import needs_tmux, terminal
+from tests.cli.terminal import Terminal
 from tests.server.helpers import Answer, plain_request
 from trioglock import InvalidOption
 from trioglock.cli import main
@@ -55,16 +55,14 @@ def test_echo() -> None:
 
 @pytest.mark.slow
 @pytest.mark.terminal
-@needs_tmux
-async def test_terminal(tmp_path: Path) -> None:
+async def test_terminal(window: Terminal) -> None:
     """The output has the URL and how to stop; the shell's prompt starts on a line of its own."""
-    async with terminal(tmp_path) as window:
-        await window.run("serve", "echo", "--port", "0")
-        lines = await window.shows("Press Ctrl-C to stop.")
-        assert re.fullmatch(r"echo server at ws://127\.0\.0\.1:\d+/", lines[0])
-        await window.press("C-c")
-        lines = await window.shows("exit code 0")
-        assert lines[2:4] == ["^C", "exit code 0"]
+    await window.run("serve", "echo", "--port", "0")
+    lines = await window.shows("Press Ctrl-C to stop.")
+    assert re.fullmatch(r"echo server at ws://127\.0\.0\.1:\d+/", lines[0])
+    await window.press("C-c")
+    lines = await window.shows("exit code 0")
+    assert lines[2:4] == ["^C", "exit code 0"]
 
 
 async def test_process() -> None:
