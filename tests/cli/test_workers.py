@@ -163,7 +163,7 @@ async def test_workers_end_with_their_parent(env: dict[str, str]) -> None:
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one process", "workers"])
 async def test_invalid_target(env: dict[str, str], options: tuple[str, ...]) -> None:
     """The error is printed, and the exit code is 1."""
-    done = await trioglock("serve", "--port", "0", *options, "app:broken", env=env)
+    done = await trioglock("serve", "--port", "0", *options, "app:broken", **env)
     assert done.code == 1
     assert "target must be a Socket class or an async handler, not 1" in done.stderr
 
