@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 import random
@@ -230,12 +231,10 @@ class Benchmark:
         """
         noise = random.Random(20).randbytes(self.size)  # noqa: S311 - not a secret
         text = base64.b64encode(noise).decode()
-        number = 0
-        while True:
-            number += 1
-            prefix = f"{number:x} "
-            if len(prefix) > self.size:
-                prefix = f"{number:0{self.size}x}"[-self.size :] if self.size else ""
+        for number in itertools.count(1):
+            digits = f"{number:x}"
+            start = max(len(digits) - self.size, 0)  # the last digits differ most
+            prefix = f"{digits} "[start : start + self.size]
             rest = slice(len(prefix), self.size)
             yield prefix.encode() + noise[rest] if self.binary else prefix + text[rest]
 
