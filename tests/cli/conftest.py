@@ -26,6 +26,12 @@ async def window(tmp_path: Path) -> AsyncIterator[Terminal]:
         yield window
 
 
+@pytest.fixture
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the time for which commands in this process wait at the end of their input."""
+    monkeypatch.setattr("trioglock.cli.conversation.QUIET_TIME", 0.25)
+
+
 @pytest.fixture(autouse=True)
 def default_signals() -> Iterator[None]:
     """Make sure that SIGINT and SIGHUP are not ignored.

@@ -18,6 +18,8 @@ from tests.cli.helpers import opened, run_command, started
 from trioglock.cli import main
 from trioglock.testing import MockPeer, MockServer, echo
 
+pytestmark = pytest.mark.usefixtures("short_wait")
+
 # Exit codes.
 
 

@@ -75,6 +75,7 @@ def test_a_missing_library(
     ],
     ids=["module", "script"],
 )
+@pytest.mark.slow
 async def test_without_the_extra(start: str) -> None:
     """The entry points import none of its libraries."""
     done = await run_python("-c", WITHOUT_LIBRARIES + start)
@@ -96,6 +97,7 @@ def test_a_command_that_cannot_be_imported(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 async def test_only_the_used_command_is_imported() -> None:
     """``--version`` loads no terminal library."""
     program = (

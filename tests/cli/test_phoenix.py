@@ -14,6 +14,8 @@ from tests.cli.terminal import Terminal
 from trioglock.cli import main
 from trioglock.testing import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
 
+pytestmark = pytest.mark.usefixtures("short_wait")
+
 
 async def phoenix(
     server: MockPhoenixServer,
@@ -53,13 +55,14 @@ async def test_lines_are_pushed() -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_many_lines() -> None:
     """More lines than may be pending keep their order."""
     async with MockPhoenixServer() as server:
-        lines = [f"echo {number}" for number in range(500)]
+        lines = [f"echo {number}" for number in range(200)]
         done = await phoenix(server, stdin="\n".join(lines))
     echoes = [line for line in done.stdout.splitlines() if line.startswith("echo")]
-    assert echoes == [f"echo ok {number}" for number in range(500)]
+    assert echoes == [f"echo ok {number}" for number in range(200)]
     assert done.code == 0
 
 
@@ -196,6 +199,7 @@ async def test_the_connection_is_closed() -> None:
         assert (await running.finish()).code == 0
 
 
+@pytest.mark.slow
 async def test_an_outage() -> None:
     """With --reconnect the channel is rejoined after a loss and after a crash."""
     arguments = ("join", "room:1", "--reconnect")
@@ -232,6 +236,7 @@ class Lobby(MockTopic):
         await self.track(self.name, device="phone")
 
 
+@pytest.mark.slow
 async def test_presence() -> None:
     """Present clients, joins and leaves are printed."""
     arguments = ("join", "room:1", "--params", '{"name": "al"}', "--wait", "inf")

@@ -12,8 +12,9 @@ import pytest
 from websockets.sync.client import connect as connect_browser
 
 from tests.cli.helpers import started
-from tests.cli.serving import serve_in_process, serve_in_thread, target_in_thread
+from tests.cli.serving import serve_in_thread, target_in_thread
 from tests.pubsub.redis_server import RealRedis, real_redis
+from tests.server.helpers import echo
 from trioglock import Connection, Request, Response, connect
 from trioglock.cli import main
 from trioglock.pubsub import Hub
@@ -53,33 +54,26 @@ def test_channels(publish: Publish) -> None:
         assert publish("empty", "x", *to) == (0, "published on empty: no subscribers\n", "")
 
 
+@pytest.mark.slow
 async def test_lines() -> None:
-    """Each line is published when it arrives."""
-    async with (
-        serve_in_process() as (_, at),
-        connect(f"ws://{at}/log") as log,
-        started("publish", "log", "-", "--to", f"ws://{at}") as publisher,
-    ):
-        for line in ("one", "", '{"two": 2}'):
-            await publisher.type(line)
-            assert await log.receive() == line
-        await publisher.end_input()
-        done = await publisher.finish()
-        assert (done.code, done.stdout, done.stderr) == (0, "published 3 messages on log\n", "")
-
-
-async def test_ctrl_c() -> None:
-    """Exit code 130, and no output."""
-    async with (
-        serve_in_process() as (_, at),
-        connect(f"ws://{at}/log") as log,
-        started("publish", "log", "-", "--to", f"ws://{at}") as publisher,
-    ):
-        await publisher.type("one")
-        await log.receive()
-        publisher.interrupt()
-        done = await publisher.finish()
-        assert (done.code, done.stdout, done.stderr) == (130, "", "")
+    """Each line is published when it arrives. Ctrl-C ends with exit code 130 and no output."""
+    with serve_in_thread() as at:
+        arguments = ("publish", "log", "-", "--to", f"ws://{at}")
+        async with connect(f"ws://{at}/log") as log:
+            async with started(*arguments) as publisher:
+                for line in ("one", "", '{"two": 2}'):
+                    await publisher.type(line)
+                    assert await log.receive() == line
+                await publisher.end_input()
+                done = await publisher.finish()
+                output = "published 3 messages on log\n"
+                assert (done.code, done.stdout, done.stderr) == (0, output, "")
+            async with started(*arguments) as publisher:
+                await publisher.type("one")
+                await log.receive()
+                publisher.interrupt()
+                done = await publisher.finish()
+                assert (done.code, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize(
@@ -124,6 +118,7 @@ def test_redis(publish: Publish, redis: RealRedis) -> None:
 
 
 @pytest.mark.redis
+@pytest.mark.slow
 async def test_history_in_redis(redis: RealRedis) -> None:
     """Hubs receive the messages, and the history contains them."""
     async with Hub("app", RedisBroker(redis.url, history=10)) as hub:
@@ -191,11 +186,6 @@ def test_no_server(publish: Publish) -> None:
     assert "cannot connect" in error
     assert "Connection refused" in error
     assert error.count("\n") == 1
-
-
-async def echo(conn: Connection[None]) -> None:
-    async for message in conn:
-        await conn.send(message)
 
 
 async def discard(conn: Connection[None]) -> None:

@@ -65,6 +65,7 @@ async def test_terminal(window: Terminal) -> None:
     assert lines[2:4] == ["^C", "exit code 0"]
 
 
+@pytest.mark.slow
 async def test_process() -> None:
     """The output has the address and that of the page; SIGTERM ends it with exit code 0."""
     async with serve_in_process() as (process, at):
@@ -161,6 +162,7 @@ def test_page_of_a_socket(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("def\n", "cannot import broken:x: invalid syntax ("),
         ("import not_there\n", "cannot import broken:x: No module named 'not_there'"),
         ("y = 1\n", "broken has no attribute x"),
+        ("x = 1\n", "target must be a Socket class or an async handler, not 1"),
     ],
 )
 def test_module_that_fails(
@@ -252,6 +254,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert not re.search(r"--worker\b", output)
 
 
+@pytest.mark.slow
 def test_imports() -> None:
     """A server does not import libraries for terminals."""
     program = (
