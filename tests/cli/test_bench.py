@@ -295,36 +295,3 @@ async def test_embedded_server_ends_with_its_parent() -> None:
     with pytest.raises(ConnectError):
         async with connect(url, proxy=None):
             pass
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        (["http://localhost"], "scheme isn't ws or wss"),
-        (["--seconds", "1", "--messages", "1"], "--messages excludes --seconds"),
-        (["--seconds", "nan"], "'nan' is not a number of seconds"),
-        (["--connections", "0"], "--connections"),
-        (["-H", "hidden"], "'Name: value'"),
-        (
-            ["--connections", "10000", "--in-flight", "1000", "--size", "1000"],
-            "10,000,000,000 bytes in flight",
-        ),
-    ],
-)
-def test_invalid_arguments(
-    arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An error and exit code 2."""
-    assert main(["bench", *arguments]) == 2
-    output = capsys.readouterr()
-    assert error in output.err
-    assert "hidden" not in output.err
-    assert output.out == ""
-
-
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Options, exit codes and examples."""
-    assert main(["bench", "--help"]) == 0
-    output = capsys.readouterr().out
-    for text in ("--in-flight", "--json", "Exit codes:", "130", "Examples:", "trioglock bench ws"):
-        assert text in output

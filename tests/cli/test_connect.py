@@ -15,7 +15,6 @@ from websockets import Subprotocol
 from websockets.trio.server import Server, ServerConnection, serve
 
 from tests.cli.helpers import opened, run_command, started
-from trioglock.cli import main
 from trioglock.testing import MockPeer, MockServer, echo
 
 pytestmark = pytest.mark.usefixtures("short_wait")
@@ -119,53 +118,6 @@ async def test_nohup() -> None:
 
 
 # Options.
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "Missing argument 'URL'"),
-        (["http://host/"], "scheme isn't ws or wss"),
-        (["ws://host:99999/"], "the host or port is malformed"),
-        (["ws://host/", "and", "more"], "2 extra arguments. Quote a header"),
-        (["ws://host/", "more"], "1 extra argument. Quote a header"),
-        (["ws://host/", "--nonsense"], "No such option"),
-        (["ws://host/", "-H", "no colon"], "write a header as 'Name: value'"),
-        (["ws://host/", "-H", "a b: c"], "write a header as 'Name: value'"),
-        (["ws://host/", "-H", "a: b\nc"], "write a header as 'Name: value'"),
-        (["ws://host/", "-H", "Upgrade: x"], "Upgrade is set by the opening handshake."),
-        (["ws://host/", "-s", "a b"], "'a b' is not the name of a subprotocol"),
-        (["ws://host/", "-s", "a", "-s", "a"], "subprotocols must be unique"),
-        (["ws://host/", "--origin", "a\nb"], "origin: "),
-        (["ws://host/", "--wait", "-1"], "'-1' is not a number of seconds, 0 or more."),
-        (["ws://host/", "--wait", "nan"], "'nan' is not a number of seconds, 0 or more."),
-        (["ws://host/", "--wait", "none"], "'none' is not a number of seconds, 0 or more."),
-        (["ws://host/", "--connect-timeout", "0"], "not a number of seconds, more than 0, or none"),
-        (
-            ["ws://host/", "--close-timeout", "soon"],
-            "not a number of seconds, more than 0, or none",
-        ),
-        (["ws://host/", "--ping-interval", "-3"], "not a number of seconds, more than 0, or none"),
-        (["ws://host/", "--max-size", "0"], "0 is not in the range x>=1"),
-        (["ws://host/", "--max-size", "1 MB"], "'1 MB' is not a valid integer"),
-        (["ws://host/", "--insecure"], "require a wss:// URL"),
-        (["ws://host/", "--ca", __file__], "require a wss:// URL"),
-        (["wss://host/", "--ca", "/nowhere"], "'/nowhere' does not exist"),
-        (["wss://host/", "--ca", __file__], "contains no certificate (PEM)"),
-        (["wss://host/", "--ca", __file__, "--insecure"], "cannot be combined"),
-        (["ws://host/", "--trace-file", "/nowhere/at/all"], "No such file or directory"),
-        (["ws://host/", "--trace-file", "/"], "is a directory"),
-    ],
-)
-def test_invalid_options(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A usage error describes what is allowed; the exit code is 2."""
-    assert main(["connect", *arguments]) == 2
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert streams.err.startswith("Usage: trioglock connect [OPTIONS] URL\n")
-    assert message in " ".join(streams.err.split())
 
 
 async def test_the_request() -> None:

@@ -7,7 +7,6 @@ import pytest
 from tests.cli.helpers import run_command
 from tests.cli.terminal import Terminal
 from tests.scripts import assert_lines
-from trioglock.cli import main
 
 
 async def test_plain_lines() -> None:
@@ -26,13 +25,6 @@ async def test_plain_lines() -> None:
             r"1000 messages sent and received in \d+\.\d\d s: [\d,]+/s",
         ],
     )
-
-
-@pytest.mark.parametrize("given", ["0", "-1", "many"])
-def test_an_invalid_number(given: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is a usage error."""
-    assert main(["demo", "--messages", given]) == 2
-    assert "Invalid value for '--messages'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

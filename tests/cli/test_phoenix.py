@@ -11,7 +11,6 @@ import trio
 
 from tests.cli.helpers import Finished, opened, run_command, started
 from tests.cli.terminal import Terminal
-from trioglock.cli import main
 from trioglock.testing import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
 
 pytestmark = pytest.mark.usefixtures("short_wait")
@@ -262,32 +261,6 @@ async def test_an_event_with_the_name_of_presence() -> None:
     async with MockPhoenixServer({"room:*": Odd}) as server:
         done = await phoenix(server)
     assert done.stdout == 'presence_state {"al": "here"}\n'
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["ws://host/"], "Missing argument 'join'"),
-        (["ws://host/", "leave", "room:1"], "'leave' is not 'join'"),
-        (["ws://host/", "join"], "Missing argument 'TOPIC'"),
-        (["ws://host/", "join", "phoenix"], "'phoenix' is not a topic such as room:1"),
-        (["http://host/", "join", "room:1"], "scheme isn't ws or wss"),
-        (["ws://host/", "join", "room:1", "--param", "s3cret"], "write a parameter as name=value."),
-        (["ws://host/", "join", "room:1", "--params", '{"s3cret"'], "invalid JSON: Expecting ':'"),
-        (["ws://host/?vsn=1.0.0", "join", "room:1"], "vsn must be 2.0.0"),
-        (["ws://host/", "join", "room:1", "--timeout", "0"], "a number of seconds, more than 0"),
-        (["ws://host/", "join", "a", "-s", "x", "--token", "t"], "subprotocols cannot be combined"),
-    ],
-)
-def test_invalid_options(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A usage error describes what is allowed; the exit code is 2."""
-    assert main(["phoenix", *arguments]) == 2
-    streams = capsys.readouterr()
-    assert streams.err.startswith("Usage: trioglock phoenix [OPTIONS] URL join TOPIC\n")
-    assert message in " ".join(streams.err.split())
-    assert "s3cret" not in streams.err
 
 
 @pytest.mark.slow

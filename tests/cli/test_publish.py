@@ -255,35 +255,3 @@ def test_refusal_with_a_page(publish: Publish) -> None:
     assert code == 1
     assert "503" in error
     assert "later" not in error
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        ([], "Missing argument 'CHANNEL'"),
-        (["x"], "Missing argument 'MESSAGE'"),
-        (["/x", "y"], "must not start with a slash"),
-        (["a\nb", "y"], "must not contain control characters"),
-        (["x" * 1025, "y"], "at most 1,024 characters"),
-        (["x", "\udcff"], "must be valid UTF-8"),
-        (["x", "y", "--to", "ws://h", "--redis", "redis://h"], "exclude each other"),
-        (["x", "y", "--to", "http://localhost"], "scheme isn't ws or wss"),
-        (["x", "y", "--redis", "http://localhost"], "Redis URL"),
-        (["x", "y", "--redis", "redis://h", "--name", "a b"], "a b"),
-        (["x", "y", "--history", "5"], "--history needs --redis"),
-        (["x", "y", "--publish-token", "a b"], "visible ASCII"),
-        (["x", "y", "--timeout", "0"], "more than 0"),
-    ],
-)
-def test_invalid_arguments(arguments: list[str], error: str, publish: Publish) -> None:
-    """An error and exit code 2."""
-    code, output, printed = publish(*arguments)
-    assert (code, output) == (2, "")
-    assert error in printed
-
-
-def test_help(publish: Publish) -> None:
-    """Options, exit codes and examples."""
-    output = publish("--help")[1]
-    for text in ("--to", "--redis", VARIABLE, "Exit codes:", "Examples:", "trioglock publish news"):
-        assert text in output

@@ -203,35 +203,6 @@ def test_invalid_token(capsys: pytest.CaptureFixture[str]) -> None:
     assert "se cret" not in error
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        (["--port", "x"], "--port"),
-        (["--port", "99999"], "--port"),
-        (["--workers", "0"], "--workers must be at least 1"),
-        (["--workers", "2"], "needs --redis"),
-        (["--drain=-3"], "--drain"),
-        (["--drain", "nan"], "--drain"),
-        (["--history", "0"], "--history"),
-        (["--history", "5"], "--history needs --redis"),
-        (["--name", "a b"], "a b"),
-        (["--redis", "http://"], "Redis URL"),
-        (["--no-such-option"], "--no-such-option"),
-        (["a:b", "c:d"], "c:d"),
-        (["a:b", "--redis", "redis://"], "pass them to your target"),
-        (["invalid"], "TARGET must be echo or module:name, not invalid"),
-    ],
-)
-def test_invalid_arguments(
-    arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An error and exit code 2."""
-    assert main(["serve", *arguments]) == 2
-    printed = capsys.readouterr().err
-    assert "Error:" in printed
-    assert error in printed
-
-
 def test_settings_raise() -> None:
     """Also without the command line."""
     with pytest.raises(InvalidOption, match="--history needs"):
@@ -243,15 +214,6 @@ def test_worker_without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     with open(os.devnull) as empty:  # noqa: PTH123
         monkeypatch.setattr("sys.stdin", empty)
         assert main(["serve", "--worker"]) == 1
-
-
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Options, signals, exit codes and examples, without the internal option."""
-    assert main(["serve", "--help"]) == 0
-    output = capsys.readouterr().out
-    for text in ("TARGET", "--no-page", "--publish-token", "SIGHUP", "Exit codes:", "Examples:"):
-        assert text in output
-    assert not re.search(r"--worker\b", output)
 
 
 @pytest.mark.slow
