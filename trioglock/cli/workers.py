@@ -114,31 +114,28 @@ class Workers:
         """Start a process and wait until it serves, or raise WorkerFailed."""
         ready, ready_fd = os.pipe()
         settings = json.dumps(asdict(replace(self._settings, ready_fd=ready_fd)))
-        try:
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "trioglock", "serve", "--worker"],
-                stdin=subprocess.PIPE,
-                pass_fds=[ready_fd],
-            )
-        except BaseException as error:
-            os.close(ready)
-            if isinstance(error, OSError):
+        async with trio.lowlevel.FdStream(ready) as pipe:
+            try:
+                process = await trio.lowlevel.open_process(
+                    [sys.executable, "-m", "trioglock", "serve", "--worker"],
+                    stdin=subprocess.PIPE,
+                    pass_fds=[ready_fd],
+                )
+            except OSError as error:
                 raise WorkerFailed(f"cannot start a worker process: {error}") from error
-            raise
-        finally:
-            os.close(ready_fd)
-        is_ready = False
-        try:
-            async with trio.lowlevel.FdStream(ready) as pipe:
+            finally:
+                os.close(ready_fd)
+            is_ready = False
+            try:
                 with trio.move_on_after(START_TIMEOUT), suppress(trio.BrokenResourceError):
                     assert process.stdin is not None
                     await process.stdin.send_all(f"{settings}\n".encode())
                     is_ready = bool(await pipe.receive_some())
-        finally:
-            if not is_ready:
-                with trio.CancelScope(shield=True):
-                    process.kill()
-                    await self._stop(process)
+            finally:
+                if not is_ready:
+                    with trio.CancelScope(shield=True):
+                        process.kill()
+                        await self._stop(process)
         if not is_ready:
             raise WorkerFailed(f"a worker could not start, its exit code is {process.returncode}")
         return process
