@@ -33,8 +33,8 @@ from trioglock.options import (
     check_subprotocols,
     check_whole,
 )
+from trioglock.server.admission import HandshakeOptions
 from trioglock.server.bind import BindOptions
-from trioglock.server.handshake import HandshakeOptions
 from trioglock.server.serve import ServerOptions
 from trioglock.transports import UpgradeOptions
 

@@ -5,7 +5,6 @@ socket, the tasks, the clock and the failures. See :func:`connect` and :class:`S
 """
 
 from ._version import __version__
-from .backoff import Backoff, is_transient
 from .client import ConnectOptions, Service, connect, run, supervise
 from .connection import Connection, Statistics, Status, StatusReport
 from .disconnect import (
@@ -52,6 +51,7 @@ from .headers import Headers
 from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
 from .options import MessageHeartbeat
+from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
 from .transports import (
     Handshake,

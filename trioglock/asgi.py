@@ -16,8 +16,9 @@ from urllib.parse import quote
 import trio
 
 from ._redact import redact_line
+from .close_codes import NO_STATUS
 from .errors import UsageError
-from .frames import NO_STATUS, Close, Event, Frame, Ping, Pong, PreparedMessage
+from .frames import Close, Event, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
 from .options import FlowOptions, Overflow, check_keywords, take_options
 from .server import ConnectionRegistry, ConnectionRunner, ServeTarget

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ._redact import redact_line, safe_str
-from .frames import NO_STATUS
+from .close_codes import NO_STATUS
 
 __all__ = [
     "Aborted",

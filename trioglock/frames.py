@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .close_codes import NO_STATUS, is_sendable
+
 __all__ = [
     "MAX_CONTROL_PAYLOAD",
-    "NO_STATUS",
     "BytesLike",
     "Close",
     "Data",
@@ -27,9 +28,6 @@ __all__ = [
 
 MAX_CONTROL_PAYLOAD = 125
 """Maximum payload of a control frame in bytes (RFC 6455, section 5.5)."""
-
-NO_STATUS = 1005
-"""Represents a Close frame without a code (RFC 6455, section 7.4.1). It is not sent."""
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 """Binary data to send."""
@@ -101,7 +99,7 @@ class Close:
         if code == NO_STATUS:
             if self.reason:
                 raise ValueError("a Close frame without a code (1005) cannot have a reason")
-        elif not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        elif not is_sendable(code):
             raise ValueError(
                 f"close code {code} cannot be sent; "
                 "use 1000-1003, 1007-1014, 3000-4999, or 1005 for no code"

@@ -44,15 +44,6 @@ async def test_connection_refused() -> None:
     assert (done.code, done.stdout, done.stderr) == (3, "", stderr)
 
 
-async def test_handshake_refused() -> None:
-    """If the server answers with another status, the exit code is 3."""
-    async with MockServer() as server:
-        server.reject(403)
-        done = await run_command("connect", server.url)
-    assert done.code == 3
-    assert "! could not connect: the server refused the handshake: 403" in done.stderr
-
-
 async def test_an_unknown_host() -> None:
     """The exit code is 3, with one line."""
     done = await run_command("connect", "ws://unknown.invalid/")

@@ -156,18 +156,18 @@ async def test_what_handle_disconnect_returned(autojump_clock: MockClock) -> Non
 
 
 @pytest.mark.slow
-async def test_a_mock_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
+async def test_a_mock_fails_an_expectation_that_is_never_met(autojump_clock: MockClock) -> None:
     """Under an autojump clock a wait for a missing event fails with its name."""
     async with (
         MockServer(memory=True) as server,
         connect(server.url, stream=server.open_stream),
     ):
         peer = await server.accept()
-        with pytest.raises(AssertionError, match="a day has passed without the client's Close"):
+        with pytest.raises(AssertionError, match="no Close frame within a day"):
             await peer.expect_close()
-        with pytest.raises(AssertionError, match="a day has passed without the client's 'hello'"):
+        with pytest.raises(AssertionError, match="no message 'hello' within a day"):
             await peer.expect("hello")
-        with pytest.raises(AssertionError, match="a day has passed without a client"):
+        with pytest.raises(AssertionError, match="no client within a day"):
             await server.accept()
     assert trio.current_time() >= 3 * 86_400
 

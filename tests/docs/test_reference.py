@@ -23,7 +23,7 @@ pytestmark = pytest.mark.docs
 PUBLIC = (
     "trioglock",
     "trioglock.asgi",
-    "trioglock.backoff",
+    "trioglock.retry",
     "trioglock.codecs",
     "trioglock.errors",
     "trioglock.frames",

@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 
 import click
 
-from ..backoff import Backoff
 from ..client import ConnectOptions
 from ..errors import InvalidOption
 from ..options import DialOptions, FlowOptions, check_headers, check_subprotocols
+from ..retry import Backoff
 
 __all__ = [
     "EXIT_CODES",

@@ -21,6 +21,7 @@ from rich.console import RenderableType
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
+from ..close_codes import NORMAL
 from ..disconnect import HandshakeFailed, LocalClose, RemoteClose
 from ..errors import ConnectionClosed, ReconnectFailed
 from ..frames import Data
@@ -224,10 +225,11 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def end_code(error: ConnectionClosed) -> int:
     """Return the exit code for the end of a connection."""
-    match error.cause:
-        case LocalClose(clean=True) | RemoteClose(code=1000 | 1001) if not error.unsent:
-            return OK if error.__cause__ is None else FAILED
-    return FAILED
+    cause = error.cause
+    clean = (isinstance(cause, LocalClose) and cause.clean) or (
+        isinstance(cause, RemoteClose) and cause.code in NORMAL
+    )
+    return OK if clean and not error.unsent and error.__cause__ is None else FAILED
 
 
 def describe_end(error: ConnectionClosed) -> str:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..backoff import Backoff
 from ..errors import InvalidOption
+from ..retry import Backoff
 
 if TYPE_CHECKING:
     from .serve import Settings

@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 import trio
 
 from .._redact import without_user_info
-from ..backoff import Backoff
 from ..connection import Connection, Session, open_connection
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket
@@ -25,6 +24,7 @@ from ..options import (
     check_keywords,
     take_options,
 )
+from ..retry import Backoff
 from ..telemetry import EventEmitter
 from ..transports import NativeTransport, Transport, check_proxy, check_url
 from .dialer import Dialer, HeadersSource, URLSource

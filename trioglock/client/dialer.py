@@ -10,12 +10,12 @@ from typing import TypeAlias, TypeVar
 
 import trio
 
-from ..backoff import Backoff, retry_after
 from ..disconnect import Disconnect
 from ..errors import OpenTimeout, ReconnectFailed
 from ..headers import HeadersLike
 from ..hooks import Reconnect, Stop
 from ..options import DialOptions, check_headers
+from ..retry import Backoff, retry_after
 from ..transports import Link, Transport, check_url
 
 __all__ = ["Dialer", "HeadersSource", "URLSource"]

@@ -18,9 +18,9 @@ from typing import Literal, TypeAlias
 import trio
 
 from .._scope import open_scope
-from ..backoff import Backoff
 from ..errors import InvalidOption, RestartLimit, ServiceReturned
 from ..options import check_seconds, check_whole
+from ..retry import Backoff
 
 __all__ = ["Service", "supervise"]
 

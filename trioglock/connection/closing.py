@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
+from ..close_codes import NORMAL
 from ..disconnect import Disconnect
 from ..errors import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 from ..frames import Close, Data
 
-__all__ = ["OK_CODES", "TRANSITIONS", "CloseState", "Status"]
-
-OK_CODES = frozenset({1000, 1001})
+__all__ = ["TRANSITIONS", "CloseState", "Status"]
 
 
 class Status(Enum):
@@ -80,7 +79,7 @@ class CloseState:
         codes = {close.code for close in (self.sent, self.received) if close is not None}
         if self.final_error is not None or (self.cause is not None and self.received is None):
             return False
-        return bool(codes) and codes <= OK_CODES
+        return bool(codes) and codes <= NORMAL
 
     def error(self) -> ConnectionClosed:
         """Create the exception that describes the close."""

@@ -10,11 +10,12 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from .._redact import redact_url
+from ..close_codes import NORMAL
 from ..errors import CallTimeout, InvalidOption, UsageError
 from ..frames import Close, Data, Frame, Ping
 from ..options import check_seconds
 from ..transports import Handshake
-from .closing import OK_CODES, Status
+from .closing import Status
 from .outgoing import checked_frame
 from .report import Statistics, StatusReport, make_report
 from .session import Session
@@ -279,7 +280,7 @@ class Connection(Generic[StateT]):
         while not receive_queue.items:
             if receive_queue.ended:
                 error = self._session.closed_error()
-                if error.code in OK_CODES and error.__cause__ is None:
+                if error.code in NORMAL and error.__cause__ is None:
                     raise StopAsyncIteration
                 raise error
             await receive_queue.wait()

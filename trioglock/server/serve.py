@@ -29,9 +29,9 @@ from ..transports import (
     ServerTransport,
     UpgradeOptions,
 )
+from .admission import HandshakeHandler, HandshakeOptions, ProcessRequest
 from .bind import BindOptions, OpenListeners, plan_listeners
 from .connections import ConnectionRegistry, ConnectionRunner, ServeTarget
-from .handshake import HandshakeHandler, HandshakeOptions, ProcessRequest
 from .server import Server
 
 __all__ = ["ServeOptions", "serve", "serve_forever"]

@@ -13,8 +13,8 @@ from ..connection import Connection
 from ..errors import InvalidOption
 from ..frames import Close, Frame
 from ..transports import address_of, port_of
+from .admission import HandshakeHandler
 from .connections import ConnectionRegistry, ConnectionRunner
-from .handshake import HandshakeHandler
 
 __all__ = ["Server"]
 

@@ -31,6 +31,7 @@ except ModuleNotFoundError:
 
 from .._redact import redact_line, safe_str
 from .._version import __version__
+from ..close_codes import NORMAL
 from ..disconnect import Disconnect, LocalClose, RemoteClose
 from ..errors import HandshakeRefused
 from .events import (
@@ -384,7 +385,7 @@ def _size(frame: WireFrame) -> int:
 
 
 def _is_ok(reason: Disconnect) -> bool:
-    return isinstance(reason, RemoteClose | LocalClose) and reason.code in (1000, 1001)
+    return isinstance(reason, RemoteClose | LocalClose) and reason.code in NORMAL
 
 
 def _set_failed(span: trace.Span, kind: str) -> None:

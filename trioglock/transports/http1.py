@@ -41,6 +41,9 @@ STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 CHUNK = 2**12
 
+MAX_HEADER_SIZE = 2**15
+"""Default of ``serve(max_header_size=...)``, for the head of a request in bytes."""
+
 MAX_LINE = 2**13
 MAX_HEADERS = 2**7
 MAX_RESPONSE_HEAD = 2**16

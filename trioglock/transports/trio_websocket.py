@@ -18,8 +18,9 @@ from websockets.headers import build_authorization_basic, build_host
 from wsproto.utilities import ProtocolError as LibraryProtocolError
 
 from .._redact import without_user_info
+from ..close_codes import NO_STATUS
 from ..errors import ConnectError, InvalidHandshake
-from ..frames import NO_STATUS, Close, Event, Frame, Ping, Pong, Violation
+from ..frames import Close, Event, Frame, Ping, Pong, Violation
 from ..headers import Headers
 from ..options import DialOptions
 from .base import Capabilities, Handshake, Link, LinkBroken, Transport

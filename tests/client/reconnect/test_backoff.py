@@ -36,7 +36,7 @@ from trioglock import (
     disconnect,
     is_transient,
 )
-from trioglock.backoff import retry_after
+from trioglock.retry import retry_after
 
 
 def lengths(**settings: Any) -> list[float]:

@@ -10,7 +10,6 @@ from typing import Unpack
 import trio
 
 from ..._scope import is_cancelled, is_graceful, open_scope, scope_function
-from ...backoff import Backoff, is_transient
 from ...client import ConnectOptions
 from ...client import connect as client_connect
 from ...client.dialer import URLSource
@@ -18,6 +17,7 @@ from ...connection import Connection
 from ...disconnect import Disconnect, RemoteClose
 from ...errors import ConnectionClosed, InvalidOption
 from ...options import check_seconds, check_whole
+from ...retry import Backoff, is_transient
 from ...routing import RequestTimeout
 from .callbacks import (
     AchievementsCallbacks,

@@ -13,12 +13,12 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import trio
 
 from ... import client
-from ...backoff import Backoff
 from ...client import ConnectOptions
 from ...connection import Connection
 from ...errors import InvalidOption, InvalidURL
 from ...frames import Data
 from ...options import DialOptions, MessageHeartbeat, check_seconds, check_whole
+from ...retry import Backoff
 from ...transports import Capabilities, Link, NativeTransport, Transport, check_url
 from .hooks import ChannelHooks, PhoenixHooks
 from .machine import REJOIN_DELAYS, Machine

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 import trio
 
 from ..._scope import open_scope
-from ...backoff import Backoff
 from ...errors import BrokerError, BrokerUnavailable, InvalidOption
 from ...options import check_seconds, check_whole
+from ...retry import Backoff
 from ..broker import Broker, BrokerSession, Deliver
 from ..history import History
 from .address import parse_address

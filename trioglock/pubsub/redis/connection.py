@@ -16,8 +16,8 @@ from typing import Any, NoReturn, TypeAlias
 
 import trio
 
-from ...backoff import Backoff
 from ...errors import BrokerError, TrioglockError
+from ...retry import Backoff
 from .address import RedisAddress, import_redis
 
 __all__ = [

@@ -15,9 +15,9 @@ from __future__ import annotations
 import codecs
 import sys
 
+from ...close_codes import NO_STATUS
 from ...frames import (
     MAX_CONTROL_PAYLOAD,
-    NO_STATUS,
     Close,
     Data,
     Event,

@@ -29,6 +29,7 @@ from ..transports import (
     read_request,
     send_response,
 )
+from ..transports.http1 import MAX_HEADER_SIZE
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
 
@@ -52,7 +53,7 @@ class HandshakeOptions:
     ssl_context: ssl.SSLContext | None = None
     process_request: ProcessRequest | None = None
     open_timeout: float | None = 10
-    max_header_size: int = 2**15
+    max_header_size: int = MAX_HEADER_SIZE
     max_connections: int | None = None
     max_handshakes: int | None = 2**12
 

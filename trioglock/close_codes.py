@@ -1,0 +1,37 @@
+"""The close codes (RFC 6455, section 7.4, and the IANA WebSocket registry)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["ABNORMAL", "CLOSE_CODES", "NORMAL", "NO_STATUS", "is_sendable"]
+
+CLOSE_CODES: Mapping[int, str] = {
+    1000: "normal closure",
+    1001: "going away",
+    1002: "protocol error",
+    1003: "unsupported data",
+    1007: "invalid frame payload data",
+    1008: "policy violation",
+    1009: "message too big",
+    1010: "mandatory extension",
+    1011: "internal error",
+    1012: "service restart",
+    1013: "try again later",
+    1014: "bad gateway",
+}
+"""The registered codes that a Close frame may carry, with their meanings."""
+
+NORMAL = frozenset({1000, 1001})
+"""Codes of a normal end: :exc:`trioglock.ConnectionClosedOK`."""
+
+NO_STATUS = 1005
+"""Represents a Close frame without a code. It is not sent."""
+
+ABNORMAL = 1006
+"""Represents an end without a Close frame. It is not sent."""
+
+
+def is_sendable(code: int) -> bool:
+    """Whether a Close frame may carry ``code``."""
+    return code in CLOSE_CODES or 3000 <= code <= 4999
