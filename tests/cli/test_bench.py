@@ -63,6 +63,7 @@ def test_results(capsys: pytest.CaptureFixture[str]) -> None:
     assert results["interrupted"] is False
 
 
+@pytest.mark.slow
 def test_embedded_server(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +76,7 @@ def test_embedded_server(
     assert 0.3 <= results["seconds"] < 5
 
 
+@pytest.mark.slow
 def test_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     """Messages of any size, also those that are too short to differ from each other."""
     options = ("--messages", "40", "--in-flight", "3", "--connections", "3", "--size")
@@ -85,6 +87,7 @@ def test_sizes(capsys: pytest.CaptureFixture[str]) -> None:
                 assert (results["messages"], results["binary"]) == (40, bool(more))
 
 
+@pytest.mark.slow
 def test_more_in_flight_than_the_send_queue_holds(capsys: pytest.CaptureFixture[str]) -> None:
     """The first messages are not limited by the send queue, and stay in order."""
     with target_in_thread(Echo, write_limit=2**24) as url:
@@ -106,6 +109,7 @@ def test_headers_and_compression(capsys: pytest.CaptureFixture[str]) -> None:
 # Output
 
 
+@pytest.mark.slow
 def test_table_and_plot(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are as wide as the terminal, in characters that the encoding has."""
     monkeypatch.setenv("COLUMNS", "60")
@@ -183,7 +187,7 @@ Handler = Callable[[Connection[None]], Awaitable[None]]
 FAILURES: list[tuple[Handler, str]] = [
     (greet, r"not an echo: .*received '\\x1b\[2Jwelcome'"),
     (change_a_message, r"not an echo: sent '.*', received '.*!'"),
-    (stop_responding, "echo timeout: no echo within 0.4 seconds"),
+    (stop_responding, "echo timeout: no echo within 0.2 seconds"),
     (send_twice, "not an echo: sent"),
     (close, "unexpected end: closed by the peer: 1011 no paper"),
     (abort, "unexpected end: connection lost"),
@@ -196,7 +200,7 @@ def test_server_that_does_not_echo(
 ) -> None:
     """One line with the reason for all connections, and exit code 1."""
     with target_in_thread(handler) as url:
-        options = ("--connections", "3", "--timeout", "0.4", "--seconds", "30", "--json")
+        options = ("--connections", "3", "--timeout", "0.2", "--seconds", "30", "--json")
         assert main(["bench", url, *options]) == 1
     output = capsys.readouterr()
     assert re.search(f"trioglock bench: 3 x ({reason})", output.err)
@@ -245,6 +249,7 @@ def test_some_connections(capsys: pytest.CaptureFixture[str]) -> None:
     assert "503" in output.err
 
 
+@pytest.mark.slow
 async def test_ctrl_c() -> None:
     """The results until then are printed; the exit code is 130."""
     busy = trio.Event()
@@ -278,6 +283,7 @@ with embedded_server() as url:
 """
 
 
+@pytest.mark.slow
 async def test_embedded_server_ends_with_its_parent() -> None:
     """Also if the parent is killed."""
     with trio.fail_after(20):

@@ -11,7 +11,7 @@ from tests.scripts import assert_lines
 
 async def test_plain_lines() -> None:
     """Outside of a terminal the progress bar consists of twenty lines."""
-    done = await run_command("demo", "--messages", "1000")
+    done = await run_command("demo", "--messages", "200")
     assert (done.code, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert sum(line.startswith("[") for line in lines) == 20
@@ -19,10 +19,10 @@ async def test_plain_lines() -> None:
         done.stdout,
         [
             r"echo server at ws://127\.0\.0\.1:\d+/",
-            r"\[#\.{19}\] 50 of 1000",
-            r"\[#{20}\] 1000 of 1000",
-            r"final state: Count\(sent=1000, received=1000\)",
-            r"1000 messages sent and received in \d+\.\d\d s: [\d,]+/s",
+            r"\[#\.{19}\] 10 of 200",
+            r"\[#{20}\] 200 of 200",
+            r"final state: Count\(sent=200, received=200\)",
+            r"200 messages sent and received in \d+\.\d\d s: [\d,]+/s",
         ],
     )
 

@@ -101,6 +101,7 @@ def test_invalid_line(
     assert error.endswith("; published before: 1\n")
 
 
+@pytest.mark.slow
 @pytest.mark.redis
 def test_redis(publish: Publish, redis: RealRedis) -> None:
     """A message reaches the browsers of every server with this Redis."""
@@ -133,6 +134,7 @@ async def test_history_in_redis(redis: RealRedis) -> None:
         assert [message.data for message in hub.history.messages] == ["one", "two"]
 
 
+@pytest.mark.slow
 @pytest.mark.redis
 def test_unavailable_redis(publish: Publish) -> None:
     """One line without the password."""
@@ -212,7 +214,7 @@ async def close(conn: Connection[None]) -> None:
     ("handler", "reason"),
     [
         (echo, "the server gave no reason"),
-        (discard, "no response within 0.5 seconds"),
+        (discard, "no response within 0.3 seconds"),
         (send_invalid_json, "the response of the server is not from trioglock"),
         (forge_a_line, "no\\n\\x1b[2Jroot: all is well"),
         (close, "closed by the peer: 1011 out of\\x1bpaper"),
@@ -223,7 +225,7 @@ def test_server_with_wrong_responses(
 ) -> None:
     """One line, without control characters from the server."""
     with target_in_thread(handler, subprotocols=["trioglock.publish"]) as url:
-        code, output, error = publish("x", "y", "--to", url, "--timeout", "0.5")
+        code, output, error = publish("x", "y", "--to", url, "--timeout", "0.3")
     assert (code, output) == (1, "")
     assert reason in error
     assert error.count("\n") == 1
