@@ -21,7 +21,7 @@ COMMANDS = ("connect", "serve", "publish", "phoenix", "bench", "demo")
 """Modules of this package, each with a ``command``, in the order of the help."""
 
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 
 class LazyGroup(click.Group):

@@ -70,8 +70,8 @@ class Mark(Enum):
     TRACE = (":", "bright_black")
 
     def __init__(self, sign: str, style: str) -> None:
-        self.sign = sign
-        self.style = style
+        self.sign: str = sign
+        self.style: str = style
 
 
 BINARY = "binary:"
