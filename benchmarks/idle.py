@@ -1,7 +1,12 @@
-"""What it costs to open connections and to keep them: each measurement in a fresh process."""
+"""What it costs to open connections and to keep them: each measurement in a fresh process.
+
+The processes of one round start together, because starting takes longer than a short measurement.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 from .cases import CROWD, SERVING, Entry
@@ -30,58 +35,61 @@ def run_idle(server: Server, effort: Effort, results: Results, say: Say) -> None
             **server.address(tls=False),
         )
         for _ in range(1 if index else min(MOST_ROUNDS, effort.rounds)):
-            for entry in CROWD:
-                _measure(entry, job, results)
+            _measure(job, results)
     traced = Job(work="idle", connections=effort.idle[0], traced=True, **server.address(tls=False))
-    for entry in CROWD:
-        _measure(entry, traced, results)
+    _measure(traced, results)
     for connections in effort.idle:
-        job = Job(work="hold", connections=connections)
-        for entry in SERVING:
-            _hold(entry, replace(job, way=entry.way), results)
+        _hold(Job(work="hold", connections=connections), results)
     for column in (*results.groups().get(IDLE, []), *results.groups().get(HELD, [])):
         say(f"{column.group}, {column.name} ({column.unit})")
         for label in column.rounds:
             say(f"  {label:56} {column.spread(label) or 'failed'}")
 
 
-def _hold(entry: Entry, job: Job, results: Results) -> None:
-    cost = _run(entry, job, results)
-    if cost is not None:
+def _hold(job: Job, results: Results) -> None:
+    for entry, cost in _run(SERVING, job, results):
         column = results.column(HELD, f"memory, {job.connections:,}", "KB each, RSS")
         column.add(entry.label, cost["resident"] / 1000)
 
 
-def _measure(entry: Entry, job: Job, results: Results) -> None:
-    label = entry.label.partition(",")[0]
+def _measure(job: Job, results: Results) -> None:
     many = f"{job.connections:,}"
-    cost = _run(entry, job, results)
-    if cost is None:
-        return
-    if job.traced:
-        column = results.column(IDLE, f"objects, {many}", "KB each, tracemalloc")
-        column.add(label, cost["traced"] / 1000)
-        return
-    results.column(IDLE, f"memory, {many}", "KB each, RSS").add(label, cost["resident"] / 1000)
-    opened = 1 / cost["connect"]
-    results.column(IDLE, f"opening {many}", "connections per second").add(label, opened)
-    if job.window:
-        column = results.column(IDLE, f"CPU, {many}", "% of a core")
-        column.add(label, cost["busy"] * 100)
+    for entry, cost in _run(CROWD, job, results):
+        label = entry.label.partition(",")[0]
+        if job.traced:
+            column = results.column(IDLE, f"objects, {many}", "KB each, tracemalloc")
+            column.add(label, cost["traced"] / 1000)
+            continue
+        results.column(IDLE, f"memory, {many}", "KB each, RSS").add(label, cost["resident"] / 1000)
+        opened = 1 / cost["connect"]
+        results.column(IDLE, f"opening {many}", "connections per second").add(label, opened)
+        if job.window:
+            column = results.column(IDLE, f"CPU, {many}", "% of a core")
+            column.add(label, cost["busy"] * 100)
 
 
-def _run(entry: Entry, job: Job, results: Results) -> dict[str, float] | None:
-    worker = Worker(entry.contender)
-    try:
-        worker.wait_ready()
-    except Missing as missing:
-        results.missing[entry.contender] = str(missing)
-        return None
-    try:
-        cost: dict[str, float] = worker.run(job)[0]
-    except Failed as failure:
-        results.failures.append(f"{entry.label}: {job.work}: {failure}")
-        return None
-    finally:
-        worker.close()
-    return cost
+def _run(
+    entries: Sequence[Entry], job: Job, results: Results
+) -> Iterator[tuple[Entry, dict[str, float]]]:
+    """Start a process for each entry, then run the job in one after the other."""
+    with ExitStack() as stack:
+        workers = []
+        for entry in entries:
+            worker = Worker(entry.contender)
+            stack.callback(worker.close)
+            workers.append((entry, worker))
+        ready = []
+        for entry, worker in workers:
+            try:
+                worker.wait_ready()
+            except Missing as missing:
+                results.missing[entry.contender] = str(missing)
+            else:
+                ready.append((entry, worker))
+        for entry, worker in ready:
+            try:
+                cost: dict[str, float] = worker.run(replace(job, way=entry.way))[0]
+            except Failed as failure:
+                results.failures.append(f"{entry.label}: {job.work}: {failure}")
+            else:
+                yield entry, cost

@@ -114,7 +114,7 @@ def test_a_value_cannot_smuggle_in_a_line(value: str) -> None:
 @pytest.mark.parametrize("value", ["a\x01b", "a\x1bb", "a\x7fb", "sn\u2603w"])
 def test_a_value_has_no_controls_and_fits_into_latin_1(value: str) -> None:
     """RFC 9110, section 5.5; the text names the header."""
-    with pytest.raises(ValueError, match="X-Tag contains a control character or one outside"):
+    with pytest.raises(ValueError, match="X-Tag contains a control character or a non-latin-1"):
         Headers({"X-Tag": value})
     assert Headers({"X-Tag": "tab\tand h\xe4ll\xf6"})["X-Tag"] == "tab\tand h\xe4ll\xf6"
 
@@ -134,21 +134,6 @@ def test_a_header_is_a_pair(pair: object) -> None:
 
 
 SECRET = ["Authorization", "authorization", "Cookie", "Set-Cookie", "PROXY-Authorization"]
-
-
-@pytest.mark.parametrize("name", SECRET)
-def test_a_repr_hides_secrets(name: str) -> None:
-    """Headers end up in logs and tracebacks; the value itself stays readable."""
-    headers = Headers([(name, "hunter2"), ("X-Tag", "shown")])
-    for text in (
-        repr(headers),
-        str(headers),
-        repr(Handshake(url="ws://x", request_headers=headers)),
-    ):
-        assert "hunter2" not in text
-        assert name in text
-        assert "shown" in text
-    assert headers[name] == "hunter2"
 
 
 @pytest.mark.parametrize("name", SECRET)

@@ -7,9 +7,14 @@ import importlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import pytest
+
 import trioglock
+
+pytestmark = pytest.mark.slow
 
 PACKAGE = Path(trioglock.__file__).parent
 
@@ -26,14 +31,15 @@ ENTRY_POINTS = frozenset({"connect", "publish", "run"})
 """Functions that several modules offer for their own protocol, such as ``phoenix.connect``."""
 
 
-def sources() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text())
+@cache
+def sources() -> dict[str, ast.Module]:
+    files = sorted(PACKAGE.rglob("*.py"))
+    return {file.relative_to(PACKAGE).as_posix(): ast.parse(file.read_text()) for file in files}
 
 
 def test_no_two_classes_share_a_name() -> None:
     homes = defaultdict(list)
-    for name, tree in sources():
+    for name, tree in sources().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(name)
@@ -43,7 +49,7 @@ def test_no_two_classes_share_a_name() -> None:
 def test_a_public_name_has_one_meaning() -> None:
     """A name that two packages export is the same object in both."""
     meanings: defaultdict[str, dict[int, str]] = defaultdict(dict)
-    for name, _ in sources():
+    for name in sources():
         if not name.endswith("__init__.py") or "_" in name.removesuffix("__init__.py"):
             continue
         module = importlib.import_module(
@@ -73,7 +79,7 @@ def named_in(file: str, tree: ast.Module) -> Iterator[str]:
 def test_no_metaphors() -> None:
     found = {
         (file, name)
-        for file, tree in sources()
+        for file, tree in sources().items()
         for name in named_in(file, tree)
         for word in words_of(name)
         if word in METAPHORS and (file, word) not in TERMS_OF_OTHERS

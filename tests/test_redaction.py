@@ -172,15 +172,10 @@ def test_texts_without_secrets_are_unchanged(text: str) -> None:
         "a-a." * 50_000,
         'token="' + "\\" * 100_000,
         "a://" * 50_000,
-        "token:" * 40_000,
         "'\"" * 100_000 + "token='",
         "token: " + " " * 200_000,
         "bearer " * 30_000,
         "/" * 200_000,
-        "token=(" * 30_000,
-        "('token','" * 20_000,
-        "session:[" * 20_000,
-        "a:\\/\\/" * 30_000,
         "eyJ." * 50_000,
     ],
 )
@@ -212,13 +207,10 @@ def test_long_values_are_shortened() -> None:
     assert shorten('{"token": "' + "s3cret" * 20) == '\'{"token": "[hidden]\'... (131 characters)'
 
 
-@pytest.mark.parametrize("length", range(330))
-def test_secrets_at_the_end_of_a_shortened_text(length: int) -> None:
+@pytest.mark.parametrize("secret", ["wss://al:s3cret-s3cret@h/", '{"token":"s3cret"}'])
+def test_secrets_at_the_end_of_a_shortened_text(secret: str) -> None:
     """A secret stays hidden if the text is cut inside it."""
-    for secret in (
-        "wss://al:s3cret-s3cret@h/",
-        '{"token":"s3cret"}',
-    ):
+    for length in range(330):
         text = "-" * length + " " + secret + " " + "-" * 1000
         assert "s3" not in shorten(text)
         assert "s3" not in shorten(text.encode())
@@ -273,6 +265,7 @@ def test_reprs_of_values_with_subprotocols() -> None:
     assert "s3cret" not in repr(Handshake(url="ws://h/", subprotocol=token))
 
 
+@pytest.mark.slow
 @given(st.text(), st.text())
 def test_redaction_is_idempotent(before: str, behind: str) -> None:
     """Redacting a redacted text changes nothing."""

@@ -1,7 +1,7 @@
 """trioglock: WebSocket applications for trio.
 
-A connection is an actor: you write its hooks, they thread its state, and the framework owns the
-socket, the tasks, the clock and the failures. See :func:`connect` and :class:`Socket`.
+A connection is an actor: you write hooks that take the state and return the next one, and the
+framework handles the socket, tasks, timeouts and errors. See :func:`connect` and :class:`Socket`.
 """
 
 from ._version import __version__

@@ -1,7 +1,7 @@
 """Redaction: hides secrets in the URLs, headers and texts that logs, reprs and errors show.
 
 All values of a query are hidden, because any of them may be a token. Headers, and string members of
-JSON messages, are hidden if their names are those of secrets. Other text is shown as it is, except
+JSON messages, are hidden if their names denote secrets. Other text is shown as it is, except
 for the URLs, header lines and credentials in it. No function here raises, and each takes time
 linear in the length of its argument, which may come from a peer.
 """
@@ -289,7 +289,7 @@ def _redact_field(name: str, content: Any) -> str:
         return safe_repr(content)
     if not isinstance(content, str):
         return redact_text(safe_repr(content))
-    # The target of a request is a path, except in a request to a proxy.
+    # A request target is a path, except in a request to a proxy.
     is_url = name == "url" or "://" in content
     return repr(redact_url(content) if is_url else redact_query(content))
 

@@ -1,7 +1,7 @@
 """Tasks around the body of an ``async with``, without exception groups.
 
 A trio nursery wraps every exception in a group and raises the ``Cancelled`` with which it stopped
-the body. Users of ``connect()``, ``serve()`` and the other context managers see neither:
+the body. ``connect()``, ``serve()`` and the other context managers of this package raise neither:
 
 * An exception of the body is raised unchanged.
 * An exception of a task cancels the body and is raised unchanged.
@@ -59,8 +59,8 @@ async def open_scope(
         finish: called after the body, with its exception or None, to end the tasks cleanly. The
             nursery is cancelled afterwards.
         failures: exceptions that tasks recorded instead of raising; read after the tasks ended.
-        is_consequence: whether the body's exception only results from the failure of a task, and
-            is therefore ignored.
+        is_consequence: whether the body's exception is only a consequence of the failure of a
+            task, and is therefore ignored.
         message: the message of a group of two exceptions.
     """
     body_error: BaseException | None = None
@@ -158,7 +158,7 @@ class Scope(AbstractAsyncContextManager[T_co]):
         self._refuse()
 
     def __exit__(self, *_: object) -> None:
-        """Exist, so that ``__enter__`` can raise its error."""
+        """Do nothing; required so that ``__enter__`` can raise its error."""
 
 
 def scope_function(

@@ -1,6 +1,6 @@
 """Sockets and handlers inside an ASGI application.
 
-The ASGI server speaks WebSocket: it does the opening and closing handshakes, sends and answers
+The ASGI server implements WebSocket: it does the opening and closing handshakes, sends and answers
 pings, and enforces limits. :class:`WebSocketApp` runs a target on each of its connections
 (https://asgi.readthedocs.io/en/stable/specs/www.html#websocket).
 """
@@ -43,12 +43,12 @@ class ASGIOptions(TypedDict, total=False):
     """The keyword arguments of :class:`WebSocketApp`.
 
     Args:
-        subprotocols: in order of preference; a client that offers none of them gets 403.
-        origins: as for :func:`trioglock.serve`; others get 403.
+        subprotocols: in order of preference; a client that offers none of them receives 403.
+        origins: as for :func:`trioglock.serve`; others are rejected with 403.
         close_timeout: seconds from the decision to close a connection to its end; None for no
             limit.
-        write_timeout: seconds without progress of a write until the connection counts as lost;
-            None for no limit.
+        write_timeout: seconds that a write may make no progress until the connection is
+            considered lost; None for no limit.
         max_queue: number of messages that may wait to be received before reading stops; None for
             no limit.
         write_limit: number of bytes that may wait to be written before ``send`` waits.
@@ -74,7 +74,7 @@ class WebSocketApp:
 
         app = Starlette(routes=[Route("/", page), WebSocketRoute("/feed", WebSocketApp(Feed))])
 
-    Pings, compression, the size of messages and timeouts of the handshake are options of the
+    Pings, compression, message sizes and handshake timeouts are options of the
     ASGI server. ``handle_ping`` and ``handle_pong`` are not called.
 
     Args:
@@ -157,13 +157,13 @@ def _handshake(scope: Scope, headers: Headers, subprotocol: str | None) -> Hands
         url=f"{scope.get('scheme', 'ws')}://{host}{path}{'?' if query else ''}{query}",
         subprotocol=subprotocol,
         request_headers=headers,
-        # Headers of proxies are not used: a client could have sent them itself.
+        # Headers added by proxies are not used: a client could have sent them itself.
         peer="" if client is None else redact_line(f"{client[0]}:{client[1]}"),
     )
 
 
 async def _answer_lifespan(receive: Receive, send: Send) -> None:
-    """Confirm the start and the stop of an application without a framework around it."""
+    """Confirm startup and shutdown of an application that no framework wraps."""
     while True:
         event = (await receive())["type"]
         await send({"type": f"{event}.complete"})
@@ -175,7 +175,7 @@ async def _refuse_http(send: Send) -> None:
     """Respond to plain HTTP with 426 (RFC 9110, section 15.5.22)."""
     headers = [(b"content-type", b"text/plain"), (b"upgrade", b"websocket")]
     await send({"type": "http.response.start", "status": 426, "headers": headers})
-    await send({"type": "http.response.body", "body": b"this address speaks WebSocket only\n"})
+    await send({"type": "http.response.body", "body": b"this address only accepts WebSocket\n"})
 
 
 class _ASGILink(Link):
@@ -249,7 +249,7 @@ class _ASGILink(Link):
         self._waiting.cancel()
 
     async def aclose(self) -> None:
-        # A client that is still connected gets 1011.
+        # A client that is still connected receives 1011.
         with trio.move_on_after(CLOSE_TIMEOUT), suppress(*STREAM_ERRORS):
             await self._close(1011, "")
         self._ended = True

@@ -4,7 +4,7 @@
 
     Disconnect
     ├── RemoteClose         the peer sent a Close frame
-    ├── ProtocolViolation   the peer broke the protocol or exceeded a limit, so we closed
+    ├── ProtocolViolation   the peer violated the protocol or exceeded a limit, so we closed
     ├── LocalClose          we closed: aclose(), Close(...) from a hook, the end of the block
     ├── ConnectionLost      the network or the peer's process failed without a Close frame
     ├── HeartbeatTimeout    the peer stopped responding, or stopped reading

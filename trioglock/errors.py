@@ -101,7 +101,7 @@ class InvalidFrame(TrioglockError, ValueError):
 
 
 class EncodeError(TrioglockError, TypeError):
-    """The codec cannot encode a message of your code, such as a set in JSON."""
+    """The codec cannot encode a message from your code, such as a set in JSON."""
 
 
 class DecodeError(TrioglockError, ValueError):
@@ -139,9 +139,9 @@ class BrokerUnavailable(TrioglockError, TimeoutError):
 
 
 class BrokerError(TrioglockError):
-    """The broker returned an error, such as a wrong password or a full memory.
+    """The broker returned an error, such as a wrong password or a lack of memory.
 
-    The message quotes it. Retrying does not help until the cause is fixed.
+    The message quotes that error. Retrying does not help until the cause is fixed.
     """
 
 
@@ -321,7 +321,7 @@ class ConnectionClosed(TrioglockError):
 
     @property
     def reason(self) -> str:
-        """The reason that belongs to :attr:`code`."""
+        """The close reason sent with :attr:`code`."""
         close = self.received or self.sent
         return "" if close is None else close.reason
 

@@ -60,23 +60,23 @@ class Headers(Mapping[str, str]):
         return isinstance(name, str) and bool(self.get_all(name))
 
     def get_all(self, name: str) -> list[str]:
-        """Return every value of a header, in order; the empty list if it is absent.
+        """Return all values of a header, in order; an empty list if it is absent.
 
         Args:
-            name: case-insensitive.
+            name: the name of the header; case-insensitive.
         """
         wanted = name.lower()
         return [value for key, value in self._pairs if key.lower() == wanted]
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Return pairs of name and value as they were given, including repeated headers."""
+        """Return pairs of name and value as passed, including repeated headers."""
         return self._pairs
 
     def without(self, *names: str) -> Headers:
         """Return a copy without some headers.
 
         Args:
-            names: case-insensitive.
+            names: the names of the headers; case-insensitive.
         """
         dropped = {name.lower() for name in names}
         return Headers(pair for pair in self._pairs if pair[0].lower() not in dropped)
@@ -97,7 +97,7 @@ class Headers(Mapping[str, str]):
 
 
 def _checked(pair: tuple[str, str]) -> tuple[str, str]:
-    """Check a pair; the error messages never show a value, as it may be a secret."""
+    """Check a pair; error messages never show a value, because it may be a secret."""
     try:
         name, value = pair
     except (TypeError, ValueError):
@@ -110,7 +110,7 @@ def _checked(pair: tuple[str, str]) -> tuple[str, str]:
         if any(c in value for c in "\r\n\0"):
             raise ValueError(f"the value of header {name} contains a line break or NUL")
         raise ValueError(
-            f"the value of header {name} contains a control character or one outside of latin-1"
+            f"the value of header {name} contains a control character or a non-latin-1 character"
         )
     return _shared(name), _shared(value)
 

@@ -30,7 +30,7 @@ NOTHING: Any = object()
 
 
 class Reply:
-    """Send frames without ``handle_send``.
+    """Send frames without passing them through ``handle_send``.
 
     Args:
         frames: the frames, in order: ``str``, bytes-like, ``Ping``, ``Pong`` or ``Close``.
@@ -69,8 +69,8 @@ class Reconnect:
     """Decision of ``handle_disconnect``: reconnect, regardless of the policy.
 
     Args:
-        url: the URL from now on; by default unchanged.
-        additional_headers: the headers from now on; by default unchanged.
+        url: the URL for this and later attempts; by default unchanged.
+        additional_headers: the headers for this and later attempts; by default unchanged.
         delay: seconds before the attempt; by default the delay of the policy.
 
     Raises:
@@ -212,7 +212,7 @@ class Socket(Generic[StateT]):
         return Deliver(frame), state
 
     def handle_ping(self, payload: bytes, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each received ping. The pong is queued before.
+        """Called for each received ping, after the pong has been queued.
 
         Args:
             payload: at most 125 bytes.
@@ -265,13 +265,13 @@ class Socket(Generic[StateT]):
     def handle_disconnect(
         self, reason: Disconnect, state: StateT
     ) -> MaybeAwaitable[tuple[Reconnect | Stop | None, StateT]]:
-        """Called when the connection was closed, lost or refused.
+        """Called after the connection was closed, lost or refused.
 
         It is not called after ``abort()`` or an exception in a hook. Until it returns, the status
         is ``RECONNECTING`` if the policy reconnects, and ``DECIDING`` if it does not.
 
         Args:
-            reason: why, see :mod:`trioglock.disconnect`.
+            reason: why the link ended, see :mod:`trioglock.disconnect`.
             state: the current state; None if no attempt has succeeded, because ``init_stream`` has
                 not run.
 
@@ -288,7 +288,7 @@ class Socket(Generic[StateT]):
         value is ignored. It is not called if ``init_stream`` has not returned a state.
 
         Args:
-            reason: why, see :mod:`trioglock.disconnect`.
+            reason: why the connection ended, see :mod:`trioglock.disconnect`.
             state: the current state.
         """
         return None

@@ -16,12 +16,12 @@ _RESERVED = ("connection", "content-length", "transfer-encoding")
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Request:
-    """The request of a client (RFC 9112, section 3).
+    """A request from a client (RFC 9112, section 3).
 
     Args:
-        target: path and query as received, such as ``"/chat?room=7"``.
-        headers: as received.
-        method: ``"GET"`` for a WebSocket.
+        target: the path and query as received, such as ``"/chat?room=7"``.
+        headers: the headers as received.
+        method: the request method; ``"GET"`` for a WebSocket.
         peer: the client's address, such as ``"127.0.0.1:50812"``; "" if unknown.
         secure: whether it was received over TLS.
     """
@@ -39,7 +39,7 @@ class Request:
     def path(self) -> str:
         """The target without its query, still percent-encoded."""
         path = self._url.partition("?")[0]
-        # Two slashes at the front begin a path too (RFC 9112, section 3.2.1), not a host.
+        # Two leading slashes also begin a path (RFC 9112, section 3.2.1), not a host.
         if path.startswith("/") or "://" not in path:
             return path
         return "/" + path.partition("://")[2].partition("/")[2]
@@ -59,7 +59,7 @@ class Response:
 
     Args:
         status: the status code, 200 to 599 (RFC 9110, section 15).
-        body: bytes, or a ``str``, which is sent as UTF-8.
+        body: bytes, or a ``str``, which is encoded as UTF-8.
         headers: ``Content-Type`` defaults to plain text for ``str`` and to binary data for bytes.
 
     Raises:
@@ -95,7 +95,7 @@ class Response:
         """Serialize the response.
 
         Args:
-            head_only: leave out the body, for HEAD (RFC 9110, section 9.3.2).
+            head_only: whether to omit the body, for HEAD (RFC 9110, section 9.3.2).
         """
         try:
             phrase = HTTPStatus(self.status).phrase

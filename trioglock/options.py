@@ -1,4 +1,4 @@
-"""The options of a connection, checked once, at the call that gives them.
+"""The options of a connection, checked once, when they are passed.
 
 Every option is written twice: its default and its check are in a dataclass here or in
 :mod:`trioglock.server`, its type and its documentation in a ``TypedDict`` of keyword arguments.
@@ -123,10 +123,10 @@ class FlowKeywords(TypedDict, total=False):
         close_timeout: seconds from the decision to close a connection to its end; None for no
             limit.
         ping_interval: seconds between pings; None sends none.
-        ping_timeout: seconds after a ping without any received byte until the connection counts
-            as lost; None for no limit.
-        write_timeout: seconds without progress of a write until the connection counts as lost;
-            None for no limit.
+        ping_timeout: seconds after a ping without any received byte until the connection is
+            considered lost; None for no limit.
+        write_timeout: seconds that a write may make no progress until the connection is
+            considered lost; None for no limit.
         heartbeat: messages instead of ping frames, see :class:`MessageHeartbeat`.
         max_queue: number of messages that may wait to be received before reading stops; None for
             no limit.
@@ -178,7 +178,7 @@ class FlowOptions:
                 f"heartbeat must be a MessageHeartbeat or None, not {self.heartbeat!r}"
             )
         if self.max_queue is None and self.overflow != "wait":
-            raise InvalidOption(f"overflow={self.overflow!r} needs a max_queue")
+            raise InvalidOption(f"overflow={self.overflow!r} requires a max_queue")
 
 
 # Set by the opening handshake itself (RFC 6455, section 4.1).
@@ -218,7 +218,7 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _names(given: object) -> str:
-    # Pages send tokens as subprotocols, as browsers do not let them set headers.
+    # Web pages send tokens as subprotocols, because browsers do not let them set headers.
     return redact_subprotocols(repr(given))
 
 
@@ -301,7 +301,7 @@ def accepts_options(
         kinds: the dataclasses that have the defaults; the first one with a field counts.
     """
     known = {name: one for kind in reversed(kinds) for name, one in _fields(kind).items()}
-    # Its own keys before the inherited ones, whose names its module may not know.
+    # Own keys come first: the types of inherited keys may not resolve in this module.
     inherited = {name: kind for base in keywords[1:] for name, kind in get_type_hints(base).items()}
     every = keywords[0].__annotations__
     types = {name: kind for name, kind in every.items() if name not in inherited} | inherited

@@ -1,4 +1,4 @@
-"""The policy of reconnecting and of supervision: which failures to retry, and when.
+"""The policy for reconnecting and supervision: which failures to retry, and when.
 
 Pure functions: :meth:`Backoff.delays` generates delays without waiting, and :func:`is_transient`
 classifies a reason and can be replaced.
@@ -68,8 +68,8 @@ class Backoff:
     """How often and how fast to reconnect; ``reconnect=True`` means ``Backoff()``.
 
     Args:
-        initial: maximum seconds before the second attempt.
-        maximum: maximum seconds of any delay.
+        initial: maximum delay before the second attempt, in seconds.
+        maximum: maximum of any delay, in seconds.
         multiplier: factor from each delay to the next.
         jitter: ``"full"`` draws each delay between 0 and its full length, so that many clients
             do not reconnect at the same time; ``"none"`` uses the full length.
@@ -77,7 +77,8 @@ class Backoff:
             limit.
         stable_after: seconds that a connection must last to reset delays and attempts. A server
             that accepts and closes immediately cannot cause a storm of attempts.
-        retryable: whether to retry after a reason, by default :func:`is_transient`.
+        retryable: function that decides whether to retry after a reason, by default
+            :func:`is_transient`.
 
     Raises:
         InvalidOption: a value is of the wrong type or out of range.

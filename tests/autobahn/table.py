@@ -47,7 +47,7 @@ OTHERS: Mapping[str, Mapping[str, tuple[int, int, int, int, int, int | str]]] = 
         "trio-websocket 0.12.2, client": (213, 10, 75, 216, 3, 105),
     },
     "server": {
-        "websockets 17.4, trio server": (501, 12, 1, 0, 3, "now and then some in 7.\\*"),
+        "websockets 17.4, trio server": (501, 12, 1, 0, 3, "sometimes a few in 7.\\*"),
         "trio-websocket 0.12.2, server": (291, 7, 0, 216, 3, "not recorded"),
     },
 }
@@ -141,7 +141,7 @@ def _closing(runs: list[list[Result]]) -> Iterator[str]:
         seen = [{result.case: result.verdict for result in results} for results in runs]
         unsteady = [case for case in seen[-1] if len({run.get(case) for run in seen}) > 1]
         same = f"except {', '.join(unsteady)}" if unsteady else "in every case"
-        yield f"{len(runs)} runs in a row gave the same results {same}."
+        yield f"{len(runs)} consecutive runs gave the same results {same}."
 
 
 if __name__ == "__main__":

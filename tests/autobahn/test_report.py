@@ -127,9 +127,9 @@ def test_runs_that_differ_are_told(tmp_path: Path) -> None:
     good = report(tmp_path, c1_1=case(), c1_2=case())
     unclean = report(tmp_path, c1_1=case(), c1_2=case("OK", "UNCLEAN"))
     same = results_section("client", [good, good], FACTS).splitlines()
-    assert same[-1] == "2 runs in a row gave the same results in every case."
+    assert same[-1] == "2 consecutive runs gave the same results in every case."
     other = results_section("client", [good, unclean, good], FACTS).splitlines()
-    assert other[-1] == "3 runs in a row gave the same results except 1.2."
+    assert other[-1] == "3 consecutive runs gave the same results except 1.2."
 
 
 def test_only_whole_runs_make_a_table(tmp_path: Path) -> None:

@@ -268,7 +268,9 @@ async def test_ctrl_c() -> None:
             process.interrupt()
             done = await process.finish()
     assert done.code == 130
-    assert done.stderr == "trioglock bench: interrupted; the results cover the time until then\n"
+    assert (
+        done.stderr == "trioglock bench: interrupted; the results cover the time up to that point\n"
+    )
     results = json.loads(done.stdout)
     assert results["interrupted"] is True
     assert results["messages"] >= 20

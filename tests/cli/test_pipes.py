@@ -198,7 +198,7 @@ async def test_an_output_that_cannot_be_written() -> None:
                 env=environment(),
             )
     assert done.returncode == 1
-    assert done.stderr == b"! stdout cannot be written: No space left on device\n"
+    assert done.stderr == b"! cannot write to stdout: No space left on device\n"
 
 
 @pytest.mark.parametrize("closed", ["<&- >&-", "2>&-", "<&- >&- 2>&-"])

@@ -150,7 +150,7 @@ def test_page_of_a_socket(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     """Only a Hub has a page."""
     (folder / "app.py").write_text("from trioglock import Socket\n")
     assert main(["serve", "app:Socket", "--port", "0", "--page"]) == 1
-    error = "trioglock serve: --page needs a Hub, and app:Socket is not a Hub\n"
+    error = "trioglock serve: --page requires a Hub, and app:Socket is not a Hub\n"
     assert capsys.readouterr().err == error
 
 
@@ -205,7 +205,7 @@ def test_invalid_token(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_settings_raise() -> None:
     """Also without the command line."""
-    with pytest.raises(InvalidOption, match="--history needs"):
+    with pytest.raises(InvalidOption, match="--history requires"):
         Settings(history=5)
 
 

@@ -148,14 +148,6 @@ async def test_the_limit_carries_all_causes_in_order(autojump_clock: Clock) -> N
     assert str(caught.value) == "3 failures within 7 seconds, the last: OSError('c')"
 
 
-async def test_no_restarts_at_all(autojump_clock: Clock) -> None:
-    """``max_restarts=0`` fails at the first failure."""
-    service = Scripted(failing())
-    with pytest.raises(RestartLimit) as caught:
-        await supervise(service, max_restarts=0)
-    assert len(service.began) == len(caught.value.causes) == 1
-
-
 @pytest.mark.parametrize(("within", "gives_up"), [(4, False), (4.1, True)])
 async def test_the_period_slides(autojump_clock: Clock, within: float, gives_up: bool) -> None:
     """Failures 2 seconds apart: three of them are within 4.1 seconds, but not within 4."""
@@ -199,30 +191,35 @@ async def test_any_number_of_restarts(autojump_clock: Clock) -> None:
 async def test_giving_up_cancels_the_siblings(autojump_clock: Clock) -> None:
     """They have ended before the error is raised."""
     sibling = Scripted(for_ever)
-    with pytest.raises(RestartLimit):
+    with pytest.raises(RestartLimit) as caught:
         await supervise(sibling, failing(after=1), max_restarts=0)
     assert sibling.ended == [1]
+    assert len(caught.value.causes) == 1
 
 
 # How fast.
 
 
-async def test_delays_are_those_of_the_backoff(autojump_clock: Clock) -> None:
-    """Growing up to the maximum, also after ``max_attempts``."""
-    service = Scripted(*[failing()] * 5, at_once)
-    backoff = Backoff(initial=1, multiplier=3, maximum=10, jitter="none", max_attempts=2)
+@pytest.mark.parametrize(
+    ("backoff", "lengths", "began"),
+    [
+        # Growing up to the maximum, also after max_attempts.
+        (
+            Backoff(initial=1, multiplier=3, maximum=10, jitter="none", max_attempts=2),
+            [0, 0, 0, 0, 0],
+            [0, 1, 4, 13, 23, 33],
+        ),
+        # Reset by a run of at least stable_after seconds: 1, 2, 1, 2.
+        (Backoff(initial=1, jitter="none", stable_after=10), [0, 9, 10, 0], [0, 1, 12, 23, 25]),
+    ],
+    ids=["growing", "reset"],
+)
+async def test_delays_are_those_of_the_backoff(
+    autojump_clock: Clock, backoff: Backoff, lengths: list[float], began: list[float]
+) -> None:
+    service = Scripted(*(failing(after=seconds) for seconds in lengths), at_once)
     await supervise(service, max_restarts=None, backoff=backoff)
-    assert service.began == [0, 1, 4, 13, 23, 33]
-
-
-async def test_delays_begin_anew_after_a_stable_life(autojump_clock: Clock) -> None:
-    """A run of at least ``stable_after`` seconds resets the delays."""
-    service = Scripted(
-        failing(), failing(after=9), failing(after=10), failing(), at_once
-    )  # delays: 1, 2, 1, 2
-    backoff = Backoff(initial=1, jitter="none", stable_after=10)
-    await supervise(service, max_restarts=None, backoff=backoff)
-    assert service.began == [0, 1, 12, 23, 25]
+    assert service.began == began
 
 
 async def test_each_service_has_its_own_delays(autojump_clock: Clock) -> None:

@@ -98,6 +98,7 @@ def test_nan_is_never_sent(library: Library) -> None:
     assert frame == "[null,null]"
 
 
+@pytest.mark.slow
 def test_the_default_library() -> None:
     """msgspec, then orjson, then the standard library; checked without the first two as well."""
     assert JSON().library == next(n for n in LIBRARIES if importlib.util.find_spec(n))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -225,6 +225,17 @@ class RawPeer:
             await self.answer()
 
 
+@asynccontextmanager
+async def serving_peer(
+    script: Callable[[RawPeer], Awaitable[object]], streams: StreamPair = unbounded
+) -> AsyncIterator[trio.abc.Stream]:
+    """Run the peer's side of a connection, and yield the client's end of the stream."""
+    near, far = streams()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script, RawPeer(far))
+        yield near
+
+
 def _unmask(payload: bytes, mask: bytes) -> bytes:
     length = len(payload)
     key = (mask * (length // 4 + 1))[:length]
@@ -299,9 +310,13 @@ async def raw_connection(
     secure: bool = False,
     **options: Unpack[ConnectOptions],
 ) -> AsyncIterator[tuple[Connection[Any], RawPeer]]:
-    """Open a connection in memory to a raw peer, which answers after the test."""
+    """Open a connection in memory to a raw peer, which answers after the test.
+
+    By default there is no heartbeat.
+    """
     near, far = streams()
     options.setdefault("stream", near)
+    options.setdefault("ping_interval", None)
     url = URL
     if secure:
         tls = shared_tls()

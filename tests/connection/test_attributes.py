@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import Scripted, current_status, delivered, linked, read_frames
+from tests.hooks.helpers import Scripted, current_status, linked, read_frames
 from trioglock import (
     Close,
     Handshake,
@@ -21,7 +21,6 @@ from trioglock import (
     Status,
     connect,
 )
-from trioglock.testing import MockServer, echo
 
 
 async def test_properties(autojump_clock: MockClock) -> None:
@@ -68,22 +67,6 @@ async def test_properties(autojump_clock: MockClock) -> None:
     assert conn.state == 2
     assert re.fullmatch(r"<Connection one#\d+ to ws://memory.test/r, closed>", repr(conn))
     assert seen == [Status.OPEN, Status.CLOSED]
-
-
-@pytest.mark.parametrize(
-    ("frame", "code", "reason"),
-    [(Close(1005), 1005, ""), (Close(3000, "x"), 3000, "x"), (None, 1006, "")],
-)
-async def test_close_code(
-    frame: Close | None, code: int, reason: str, autojump_clock: MockClock
-) -> None:
-    """1005 is a Close frame without a code, 1006 is no Close frame (RFC 6455, section 7.1.5)."""
-    async with linked() as (conn, far):
-        if frame is not None:
-            await far.write([frame])
-        await far.send_eof()
-        await conn.wait_closed()
-        assert (conn.close_code, conn.close_reason) == (code, reason)
 
 
 async def test_default_names(autojump_clock: MockClock) -> None:
@@ -147,14 +130,6 @@ async def test_statistics(autojump_clock: MockClock) -> None:
     assert conn.statistics().messages_sent == 3
 
 
-async def test_statistics_count_drops(autojump_clock: MockClock) -> None:
-    """Messages dropped by the overflow policy are counted."""
-    async with linked(max_queue=2, overflow="drop_oldest") as (conn, far):
-        await far.write(["a", "b", "c", "d"])
-        assert await delivered(conn) == ["c", "d"]
-        assert conn.statistics().dropped == 2
-
-
 async def test_start_soon_passes_arguments_and_may_finish(autojump_clock: MockClock) -> None:
     """A task that returns does not affect the connection."""
     got: list[tuple[int, int]] = []
@@ -167,17 +142,3 @@ async def test_start_soon_passes_arguments_and_may_finish(autojump_clock: MockCl
         await conn.send("alive")
         assert await read_frames(far) == ["alive"]
         assert got == [(1, 2)]
-
-
-async def test_statistics_with_a_server(autojump_clock: MockClock) -> None:
-    """The counters agree with an independent implementation."""
-    async with (
-        MockServer(echo, memory=True) as server,
-        connect(server.url, stream=server.open_stream) as conn,
-    ):
-        await conn.send("text")
-        await conn.send(b"bytes")
-        assert [await conn.receive(), await conn.receive()] == ["text", b"bytes"]
-        await conn.ping()
-        await conn.aclose(4000, "done")
-        assert (conn.close_code, server.peers[0].closed) == (4000, Close(4000, "done"))

@@ -17,16 +17,9 @@ from tests.connection.raw_server import (
     numbered,
     raw_connection,
 )
-from trioglock import (
-    ConnectionClosedError,
-    Socket,
-    Status,
-)
+from trioglock import ConnectionClosedError, Socket, Status
 
 Clock = trio.testing.MockClock
-
-
-# The receive_queue.
 
 
 @every_transport
@@ -36,9 +29,7 @@ async def test_a_full_receive_queue_pauses_reading(
     """With ``wait`` the peer has to wait soon after ``max_queue`` messages; none is lost."""
     messages, sent = numbered(200), list[str]()
     async with (
-        raw_connection(
-            streams=lockstep, transport=transport(), max_queue=10, ping_interval=None
-        ) as (conn, peer),
+        raw_connection(streams=lockstep, transport=transport(), max_queue=10) as (conn, peer),
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(peer.push, messages, sent)
@@ -51,13 +42,11 @@ async def test_a_full_receive_queue_pauses_reading(
     assert conn.statistics().messages_received == 200
 
 
-async def test_a_slow_receiver_keeps_the_queue_bounded(
-    autojump_clock: Clock,
-) -> None:
+async def test_a_slow_receiver_keeps_the_queue_bounded(autojump_clock: Clock) -> None:
     """A slow receiver never finds more than ``max_queue`` messages."""
     messages = numbered(100)
     async with (
-        raw_connection(streams=lockstep, max_queue=8, ping_interval=None) as (conn, peer),
+        raw_connection(streams=lockstep, max_queue=8) as (conn, peer),
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(peer.push, messages, [])
@@ -72,10 +61,7 @@ async def test_a_slow_receiver_keeps_the_queue_bounded(
 async def test_without_a_limit_reading_does_not_pause(autojump_clock: Clock) -> None:
     """With ``max_queue=None`` all messages are kept."""
     messages, sent = numbered(1000), list[str]()
-    async with raw_connection(streams=lockstep, max_queue=None, ping_interval=None) as (
-        conn,
-        peer,
-    ):
+    async with raw_connection(streams=lockstep, max_queue=None) as (conn, peer):
         await peer.push(messages, sent)
         await trio.testing.wait_all_tasks_blocked()
         assert conn.statistics().receive_queue == 1000
@@ -86,19 +72,12 @@ async def test_without_a_limit_reading_does_not_pause(autojump_clock: Clock) -> 
 @pytest.mark.parametrize(
     ("overflow", "kept"), [("drop_oldest", slice(-5, None)), ("drop_newest", slice(5))]
 )
-@every_transport
 async def test_dropping_policies(
-    transport: MakeTransport, overflow: Any, kept: slice, at_once: bool, autojump_clock: Clock
+    overflow: Any, kept: slice, at_once: bool, autojump_clock: Clock
 ) -> None:
     """The latest or the first ``max_queue`` messages are kept, the others are counted."""
     messages = numbered(50)
-    async with raw_connection(
-        streams=lockstep,
-        transport=transport(),
-        max_queue=5,
-        overflow=overflow,
-        ping_interval=None,
-    ) as (conn, peer):
+    async with raw_connection(streams=lockstep, max_queue=5, overflow=overflow) as (conn, peer):
         if at_once:
             await peer.text(*messages)
         else:
@@ -123,12 +102,9 @@ async def test_nothing_is_dropped_up_to_the_limit(autojump_clock: Clock) -> None
             assert conn.status is Status.OPEN
 
 
-@every_transport
-async def test_overflow_close(transport: MakeTransport, autojump_clock: Clock) -> None:
+async def test_overflow_close(autojump_clock: Clock) -> None:
     """The connection closes with 1008, the drop is counted, and kept messages can be received."""
-    async with raw_connection(
-        transport=transport(), max_queue=5, overflow="close", close_timeout=2
-    ) as (conn, peer):
+    async with raw_connection(max_queue=5, overflow="close", close_timeout=2) as (conn, peer):
         await peer.push(numbered(6), [])
         frame = await peer.next()
         assert (frame.opcode, frame.code) == (CLOSE, 1008)
@@ -144,9 +120,10 @@ async def test_overflow_close(transport: MakeTransport, autojump_clock: Clock) -
 
 async def test_overflow_close_by_an_async_hook(autojump_clock: Clock) -> None:
     """The connection closes immediately, although the peer sends nothing more."""
-    async with raw_connection(
-        SlowReceive(1), max_queue=3, overflow="close", close_timeout=2, ping_interval=None
-    ) as (conn, peer):
+    async with raw_connection(SlowReceive(1), max_queue=3, overflow="close", close_timeout=2) as (
+        conn,
+        peer,
+    ):
         for number in range(4):
             await peer.text(str(number))
             await trio.sleep(2)
@@ -164,9 +141,10 @@ class Notes(Socket[None]):
 
 async def test_overflow_close_by_a_cast(autojump_clock: Clock) -> None:
     """Messages delivered by casts count like those from the peer."""
-    async with raw_connection(
-        Notes(), max_queue=3, overflow="close", close_timeout=2, ping_interval=None
-    ) as (conn, peer):
+    async with raw_connection(Notes(), max_queue=3, overflow="close", close_timeout=2) as (
+        conn,
+        peer,
+    ):
         for number in range(4):
             conn.cast(number)
         with trio.fail_after(1):
@@ -178,10 +156,7 @@ async def test_slow_hooks_pause_reading(autojump_clock: Clock) -> None:
     """At most ``max_queue`` messages wait for an async hook; then the peer has to wait."""
     messages, sent = numbered(30), list[str]()
     async with (
-        raw_connection(SlowReceive(1), streams=lockstep, max_queue=4, ping_interval=None) as (
-            conn,
-            peer,
-        ),
+        raw_connection(SlowReceive(1), streams=lockstep, max_queue=4) as (conn, peer),
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(peer.push, messages, sent)
@@ -203,10 +178,7 @@ class Quiet(Socket[int]):
 
 async def test_undelivered_messages_do_not_count(autojump_clock: Clock) -> None:
     """Reading does not pause for messages that hooks do not deliver."""
-    async with raw_connection(Quiet(), streams=lockstep, max_queue=1, ping_interval=None) as (
-        conn,
-        peer,
-    ):
+    async with raw_connection(Quiet(), streams=lockstep, max_queue=1) as (conn, peer):
         await peer.push(numbered(500), [])
         await trio.testing.wait_all_tasks_blocked()
         assert conn.state == 500

@@ -18,18 +18,9 @@ from tests.connection.raw_server import (
     lockstep,
     unbounded,
 )
-from trioglock import (
-    Connection,
-    ConnectionInfo,
-    Disconnect,
-    Socket,
-    connect,
-)
+from trioglock import Connection, ConnectionInfo, Disconnect, Socket, connect
 
 Clock = trio.testing.MockClock
-
-
-# A cancel at every step of a life.
 
 
 class Life(Socket[int]):
@@ -117,6 +108,7 @@ async def live(scope: trio.CancelScope, socket: Life, transport: MakeTransport, 
     return finished
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Life, AsyncLife])
 @every_transport
 async def test_cancelling_the_block_at_every_step(
@@ -173,9 +165,7 @@ async def test_cancelling_inside_the_block_at_every_step(
     assert step > 10
 
 
-async def test_cancelling_many_tasks_at_random_times(
-    autojump_clock: Clock,
-) -> None:
+async def test_cancelling_many_tasks_at_random_times(autojump_clock: Clock) -> None:
     """Ten tasks send and receive with short deadlines: each echo is complete and unique."""
     chance = random.Random(7)
     sent: set[str] = set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import trio
@@ -12,41 +11,25 @@ import trio.testing
 from tests.connection.raw_server import (
     CLOSE,
     HOST,
-    TEXT,
     URL,
     MakeTransport,
-    RawFrame,
     RawPeer,
     every_transport,
     lockstep,
-    plain_and_tls,
     raw_connection,
     shared_tls,
     unbounded,
 )
-from trioglock import (
-    ConnectionInfo,
-    Socket,
-    connect,
-)
+from trioglock import connect
 
 Clock = trio.testing.MockClock
 
 
-# 16: receive and send.
-
-
-@every_transport
-async def test_a_cancelled_receive_loses_nothing(
-    transport: MakeTransport, autojump_clock: Clock
-) -> None:
+async def test_a_cancelled_receive_loses_nothing(autojump_clock: Clock) -> None:
     """Three tasks with deadlines at all times receive each message once."""
     total = 300
     got: list[str] = []
-    async with (
-        raw_connection(transport=transport(), ping_interval=None) as (conn, peer),
-        trio.open_nursery() as nursery,
-    ):
+    async with raw_connection() as (conn, peer), trio.open_nursery() as nursery:
 
         async def impatient(seconds: float) -> None:
             while len(got) < total:
@@ -61,43 +44,11 @@ async def test_a_cancelled_receive_loses_nothing(
     assert sorted(map(int, got)) == list(range(total))
 
 
-@plain_and_tls
-@every_transport
-async def test_a_cancelled_send_leaves_complete_frames(
-    transport: MakeTransport, secure: bool, autojump_clock: Clock
-) -> None:
-    """20 MB, cancelled during the write, are sent completely or not at all."""
-    big = "x" * (20 * 2**20)
-    frames: list[RawFrame] = []
-    async with raw_connection(
-        streams=lockstep, transport=transport(), secure=secure, ping_interval=None
-    ) as (conn, peer):
-
-        async def read_slowly() -> None:
-            await trio.sleep(2)
-            while not frames or frames[-1].payload != b"hello":
-                frames.append(await peer.next())
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read_slowly)
-            with trio.move_on_after(0.5):
-                await conn.send("first")
-                await conn.send(big)
-                await conn.flush()
-            await conn.send("hello")
-            await conn.flush()
-    assert [len(frame.payload) for frame in frames] in ([5, 5], [5, len(big), 5])
-    assert {frame.opcode for frame in frames} == {TEXT}
-
-
-@every_transport
 async def test_a_send_cancelled_while_it_waits_for_space_sends_nothing(
-    transport: MakeTransport, autojump_clock: Clock
+    autojump_clock: Clock,
 ) -> None:
     """A message whose send was cancelled at a full send queue is never sent."""
-    async with raw_connection(
-        streams=lockstep, transport=transport(), write_limit=10, ping_interval=None
-    ) as (conn, peer):
+    async with raw_connection(streams=lockstep, write_limit=10) as (conn, peer):
         await conn.send("0123456789")
         for _ in range(5):
             with trio.move_on_after(1) as scope:
@@ -107,36 +58,6 @@ async def test_a_send_cancelled_while_it_waits_for_space_sends_nothing(
             nursery.start_soon(conn.send, "kept")
             payloads = [(await peer.next()).payload for _ in range(2)]
         assert payloads == [b"0123456789", b"kept"]
-
-
-class Lingering(Socket[int]):
-    """Counts what it sends, and takes a second for each message."""
-
-    def init_stream(self, info: ConnectionInfo) -> int:
-        return 0
-
-    async def handle_send(self, message: Any, state: int) -> tuple[Any, int]:
-        await trio.sleep(1)
-        return message, state + 1
-
-
-async def test_a_send_cancelled_inside_an_async_hook_changes_nothing(
-    autojump_clock: Clock,
-) -> None:
-    """Two cancelled sends through a slow hook send no frame and leave the state."""
-    async with raw_connection(Lingering()) as (conn, peer):
-        with trio.move_on_after(0.5):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(conn.send, "one")
-                nursery.start_soon(conn.send, "two")
-        await trio.sleep(5)
-        assert conn.state == 0
-        await conn.send("three")
-        assert (await peer.next()).payload == b"three"
-        assert conn.state == 1
-
-
-# 17: connect, and leaving.
 
 
 async def give_up_connecting(transport: MakeTransport, stream: trio.abc.Stream, url: str) -> None:

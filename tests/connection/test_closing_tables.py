@@ -150,10 +150,7 @@ MET_IN_A_CALL: dict[str, tuple[dict[str, Any], Run]] = {
         {},
         with_peer(lambda case: case.peer.send("close")),
     ),
-    "`aclose()`, and the peer did not answer in time": (
-        {},
-        alone(lambda case: case.conn.aclose()),
-    ),
+    "`aclose()`, and the peer did not answer in time": ({}, alone(lambda case: case.conn.aclose())),
     "`aclose()` during an outage": ({"reconnect": PAUSE}, with_peer(lose_and_close)),
     "the peer closed with 1000": ({}, with_peer(lambda case: case.peer.close(1000))),
     "the peer closed with 1001": ({}, with_peer(lambda case: case.peer.close(1001))),
@@ -184,7 +181,7 @@ def rows(number: int) -> list[list[str]]:
     """The cells of the first or second table of the section."""
     page = Page("docs/closing.md")
     if number == 0:
-        return page.rows("How it ended")
+        return page.rows("Reasons and exceptions")
     section = page.text.split("\n## How it ended\n", 1)[1].split("\n## ", 1)[0]
     table = section.rsplit("\n\n|", 1)[1].split("\n\n", 1)[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.split("\n")[2:]]

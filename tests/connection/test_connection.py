@@ -16,13 +16,11 @@ from trioglock import (
     ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
-    ConnectionLost,
     Deliver,
     InvalidFrame,
     LocalClose,
     MemoryTransport,
     Ping,
-    Pong,
     RemoteClose,
     connect,
 )
@@ -63,55 +61,6 @@ async def test_send_frame_checks_the_frame(frame: Any, autojump_clock: MockClock
         assert await read_frames(far) == ["fine"]
 
 
-async def test_send_waits_while_the_send_queue_is_full(autojump_clock: MockClock) -> None:
-    """Waiting senders continue when the peer reads; a cancelled one has queued nothing."""
-    transport = MemoryTransport(capacity=1)
-    async with connect(
-        URL, transport=transport, write_limit=10, write_timeout=None, ping_interval=None
-    ) as conn:
-        far = await transport.accept()
-        sent = 0
-        with trio.move_on_after(5):
-            while True:
-                await conn.send(f"{sent:05}")
-                sent += 1
-        assert 2 <= sent <= 10
-        assert conn.statistics().send_queue_bytes >= 10
-        got: list[Any] = []
-        conn.start_soon(conn.send, "last!")
-        while "last!" not in got:
-            got += await read_frames(far)
-        assert got == [*(f"{number:05}" for number in range(sent)), "last!"]
-        conn.abort()
-
-
-async def test_flush_waits_until_all_is_written(autojump_clock: MockClock) -> None:
-    """``flush`` returns with the last write, or immediately if nothing is queued."""
-    transport = MemoryTransport(capacity=0)
-    async with connect(URL, transport=transport, write_timeout=None, ping_interval=None) as conn:
-        far = await transport.accept()
-        await conn.flush()
-        assert trio.current_time() == 0
-        for number in range(3):
-            conn.send_nowait(str(number))
-        got: list[Any] = []
-
-        async def slow_peer() -> None:
-            while len(got) < 3:
-                await trio.sleep(10)
-                got.extend(await read_frames(far))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(slow_peer)
-            with trio.move_on_after(1) as early:
-                await conn.flush()
-            assert early.cancelled_caught
-            await conn.flush()
-            assert conn.statistics().messages_sent == 3
-            assert conn.statistics().send_queue_bytes == 0
-        conn.abort()
-
-
 async def test_flush_of_a_lost_connection_raises(autojump_clock: MockClock) -> None:
     """Messages that cannot be written any more are not reported as written."""
     transport = MemoryTransport(capacity=0)
@@ -127,9 +76,6 @@ async def test_flush_of_a_lost_connection_raises(autojump_clock: MockClock) -> N
 async def raises_closed(use: Any, *args: Any) -> None:
     with pytest.raises(ConnectionClosed):
         await use(*args)
-
-
-# Receiving.
 
 
 async def test_four_ways_to_receive(autojump_clock: MockClock) -> None:
@@ -196,71 +142,12 @@ async def test_the_loop_raises_on_any_other_close(code: int, autojump_clock: Moc
         assert caught.value.cause == RemoteClose(code=code, reason=reason)
 
 
-async def test_the_loop_raises_when_the_peer_is_lost(autojump_clock: MockClock) -> None:
-    """Without any Close frame the code is 1006."""
-    async with linked() as (conn, far):
-        await far.write(["a"])
-        await far.aclose()
-        with pytest.raises(ConnectionClosedError) as caught:
-            async for message in conn:
-                assert message == "a"
-        assert (caught.value.code, caught.value.received, caught.value.sent) == (1006, None, None)
-        assert isinstance(caught.value.cause, ConnectionLost)
-
-
-# The heartbeat.
-
-
-async def test_ping_returns_the_round_trip(autojump_clock: MockClock) -> None:
-    """The time is measured on trio's clock and becomes the latency."""
-    async with linked() as (conn, far):
-        assert conn.latency is None
-
-        async def answer() -> None:
-            [[ping], *_] = [await far.receive()]
-            await trio.sleep(2)
-            await far.write([Pong(b"unasked for")])
-            await trio.sleep(1)
-            assert isinstance(ping, Ping)
-            await far.write([Pong(ping.payload)])
-
-        conn.start_soon(answer)
-        assert await conn.ping() == 3
-        assert conn.latency == 3
-        assert conn.statistics().latency == 3
-
-
-async def test_a_pong_answers_all_earlier_pings(autojump_clock: MockClock) -> None:
-    """A peer may answer only the last ping (RFC 6455, section 5.5.3)."""
-    times: list[float] = []
-
-    async def ping(conn: Connection[None]) -> None:
-        times.append(await conn.ping())
-
-    async with linked() as (conn, far), trio.open_nursery() as nursery:
-        for _ in range(3):
-            nursery.start_soon(ping, conn)
-            await trio.sleep(1)
-        frames = await read_frames(far)
-        pings = [frame for frame in frames if isinstance(frame, Ping)]
-        assert len({frame.payload for frame in pings}) == 3
-        await far.write([Pong(pings[-1].payload)])
-    assert sorted(map(round, times)) == [1, 2, 3]
-
-
 async def test_ping_on_a_connection_that_ends_raises(autojump_clock: MockClock) -> None:
     """No ping waits for a pong that cannot arrive."""
     async with linked() as (conn, far), trio.open_nursery() as nursery:
         nursery.start_soon(raises_closed, conn.ping)
         await trio.sleep(1)
         await far.aclose()
-
-
-async def test_pings_of_the_peer_are_answered(autojump_clock: MockClock) -> None:
-    """The pong has the payload of the ping."""
-    async with linked() as (_, far):
-        await far.write([Ping(b"one"), Ping(b"")])
-        assert await read_frames(far) == [Pong(b"one"), Pong(b"")]
 
 
 async def test_deliver_of_a_message_that_looks_like_a_result(autojump_clock: MockClock) -> None:

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 import trio.testing
 
-from tests.connection.raw_server import (
-    URL,
-    MakeTransport,
-    RawPeer,
-    every_transport,
-    unbounded,
-)
-from tests.hooks.helpers import UserError
+from tests.connection.raw_server import URL, MakeTransport, RawPeer, every_transport, serving_peer
+from tests.hooks.helpers import Scripted, UserError
 from trioglock import (
     ConnectFailed,
     Connection,
     ConnectionClosedError,
-    ConnectionInfo,
-    Disconnect,
     HandshakeRefused,
-    Socket,
     TLSFailed,
     connect,
 )
@@ -33,56 +22,10 @@ from trioglock import (
 Clock = trio.testing.MockClock
 
 
-# 19: groups.
-
-
-class Fails(Socket[None]):
-    """Raises in one hook."""
-
-    def __init__(self, hook: str) -> None:
-        self.hook = hook
-
-    def _fail(self, hook: str) -> None:
-        if hook == self.hook:
-            raise UserError(hook)
-
-    def init_stream(self, info: ConnectionInfo) -> None:
-        self._fail("init_stream")
-
-    def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Any, None]:
-        self._fail("handle_connect")
-        return None, state
-
-    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
-        self._fail("handle_receive")
-        return frame, state
-
-    async def handle_cast(self, message: Any, state: None) -> tuple[Any, None]:
-        self._fail("handle_cast")
-        return None, state
-
-    def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[None, None]:
-        self._fail("handle_disconnect")
-        return None, state
-
-    def terminate(self, reason: Disconnect, state: None) -> None:
-        self._fail("terminate")
-
-
-@asynccontextmanager
-async def polite_peer(*messages: str) -> AsyncIterator[trio.abc.Stream]:
-    """The near end of a stream to a peer that says ``messages`` and behaves."""
-    near, far = unbounded()
-    peer = RawPeer(far)
-
-    async def serve() -> None:
-        await peer.accept()
-        await peer.text(*messages)
-        await peer.answer()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        yield near
+async def polite(peer: RawPeer) -> None:
+    await peer.accept()
+    await peer.text("hello")
+    await peer.answer()
 
 
 HOOKS = [
@@ -101,9 +44,11 @@ async def test_the_exception_of_a_hook_is_not_in_a_group(
     transport: MakeTransport, hook: str, autojump_clock: Clock
 ) -> None:
     """For every hook, the block raises the exception itself."""
-    async with polite_peer("hello") as near:
+    async with serving_peer(polite) as near:
         with pytest.raises(UserError, match=hook):
-            async with connect(URL, Fails(hook), transport=transport(), stream=near) as conn:
+            async with connect(
+                URL, Scripted(**{hook: UserError(hook)}), transport=transport(), stream=near
+            ) as conn:
                 conn.cast("note")
                 if hook not in ("handle_disconnect", "terminate"):
                     await trio.sleep_forever()
@@ -128,38 +73,33 @@ async def raise_on_loss(conn: Connection[None]) -> None:
     raise UserError("after")
 
 
-@pytest.mark.parametrize("body", [raise_in_body, raise_in_task, raise_on_loss])
+async def raise_closed(conn: Connection[None]) -> None:
+    conn.abort()
+    async for _ in conn:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (raise_in_body, UserError),
+        (raise_in_task, UserError),
+        (raise_on_loss, UserError),
+        (raise_closed, ConnectionClosedError),
+    ],
+)
 @every_transport
 async def test_the_exception_of_the_body_or_a_task_is_not_in_a_group(
     transport: MakeTransport,
     body: Callable[[Connection[None]], Awaitable[None]],
+    error: type[Exception],
     autojump_clock: Clock,
 ) -> None:
     """No group is added."""
-    async with polite_peer("hello") as near:
-        with pytest.raises(UserError):
+    async with serving_peer(polite) as near:
+        with pytest.raises(error):
             async with connect(URL, transport=transport(), stream=near) as conn:
                 await body(conn)
-
-
-@every_transport
-async def test_an_unhandled_connection_closed_is_not_in_a_group(
-    transport: MakeTransport, autojump_clock: Clock
-) -> None:
-    """The block raises the ConnectionClosedError itself."""
-    near, far = unbounded()
-    peer = RawPeer(far)
-    async with trio.open_nursery() as nursery:
-
-        async def serve() -> None:
-            await peer.accept()
-            await peer.drop()
-
-        nursery.start_soon(serve)
-        with pytest.raises(ConnectionClosedError):
-            async with connect(URL, transport=transport(), stream=near) as conn:
-                async for _ in conn:
-                    pass
 
 
 @every_transport
@@ -187,12 +127,3 @@ async def test_a_connect_error_is_not_in_a_group(transport: MakeTransport) -> No
         with pytest.raises(ConnectFailed):
             async with connect(f"ws://{address}", transport=transport()):
                 pass
-
-
-async def test_two_independent_failures_are_one_flat_group(autojump_clock: Clock) -> None:
-    """The group contains the exceptions of the body and the hook."""
-    async with polite_peer() as near:
-        with pytest.raises(ExceptionGroup) as caught:
-            async with connect(URL, Fails("terminate"), stream=near):
-                raise UserError("body")
-    assert [str(error) for error in caught.value.exceptions] == ["body", "terminate"]

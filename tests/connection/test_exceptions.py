@@ -27,8 +27,11 @@ class Interrupt(BaseException):
     """An exception like KeyboardInterrupt, which must not be delayed."""
 
 
+Body = Callable[[Any, MemoryLink], Awaitable[None]]
+
+
 async def outcome(
-    body: Callable[[Any, MemoryLink], Awaitable[None]], socket: Scripted | None = None
+    body: Body, socket: Scripted | None = None
 ) -> tuple[BaseException | None, list[Any], float]:
     """Return the exception of the block, the frames that the peer received, and the duration."""
     far: MemoryLink | None = None
@@ -44,6 +47,28 @@ async def outcome(
         raised = error
     assert far is not None
     return raised, await read_frames(far), trio.current_time() - ended
+
+
+def raising(error: BaseException) -> Body:
+    """A body that raises immediately."""
+
+    async def body(conn: Any, far: MemoryLink) -> None:
+        raise error
+
+    return body
+
+
+def failing_with_a_hook(error: BaseException) -> Body:
+    """A body that raises when it is cancelled because ``handle_receive`` has raised."""
+
+    async def body(conn: Any, far: MemoryLink) -> None:
+        await far.write(["x"])
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    return body
 
 
 @pytest.mark.parametrize(
@@ -64,11 +89,7 @@ async def test_the_exception_of_the_body_is_raised_unchanged(
     error: Exception, autojump_clock: MockClock
 ) -> None:
     """It is the same object, without a group and a context; we close with 1011."""
-
-    async def body(conn: Any, far: MemoryLink) -> None:
-        raise error
-
-    raised, frames, _ = await outcome(body)
+    raised, frames, _ = await outcome(raising(error))
     assert raised is error
     assert raised.__context__ is None
     assert raised.__cause__ is None
@@ -108,35 +129,26 @@ async def test_the_traceback_shows_the_bodys_line(autojump_clock: MockClock) -> 
     assert names[-1] == "the_line"
 
 
-@pytest.mark.parametrize("kind", [Interrupt, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize(
+    "error",
+    [
+        Interrupt(),
+        KeyboardInterrupt(),
+        SystemExit(),
+        BaseExceptionGroup("both", [UserError(), Interrupt()]),
+    ],
+    ids=repr,
+)
 async def test_an_interrupt_aborts_the_connection(
-    kind: type[BaseException], autojump_clock: MockClock
+    error: BaseException, autojump_clock: MockClock
 ) -> None:
-    """There is no closing handshake and no wait; ``terminate`` runs once."""
-    error = kind()
+    """There is no closing handshake and no wait, and ``terminate`` runs once."""
     socket = Scripted()
-
-    async def body(conn: Any, far: MemoryLink) -> None:
-        raise error
-
-    raised, frames, seconds = await outcome(body, socket)
+    raised, frames, seconds = await outcome(raising(error), socket)
     assert raised is error
     assert raised.__context__ is None
-    assert frames == []
-    assert seconds == 0
-    assert socket.count("terminate") == 1
-
-
-async def test_a_group_with_an_interrupt_aborts_the_connection(autojump_clock: MockClock) -> None:
-    """A single interrupt in the group is enough."""
-    error = BaseExceptionGroup("both", [UserError(), Interrupt()])
-
-    async def body(conn: Any, far: MemoryLink) -> None:
-        raise error
-
-    raised, frames, seconds = await outcome(body)
-    assert raised is error
     assert (frames, seconds) == ([], 0)
+    assert socket.count("terminate") == 1
 
 
 async def test_a_cancelled_body_drops_the_connection(autojump_clock: MockClock) -> None:
@@ -199,32 +211,14 @@ async def test_cancelled_before_the_body_starts(
     assert socket.count("terminate") == (1 if cancel_while == "handle_connect" else 0)
 
 
-async def test_two_independent_failures_are_one_group(autojump_clock: MockClock) -> None:
-    """The body and a hook fail at the same time."""
-    mine, hooks = UserError("body"), ValueError("hook")
-
-    async def body(conn: Any, far: MemoryLink) -> None:
-        await far.write(["x"])
-        try:
-            await trio.sleep_forever()
-        finally:
-            raise mine
-
-    raised, _, _ = await outcome(body, Scripted(handle_receive=hooks))
+@pytest.mark.parametrize("hook", ["handle_receive", "terminate"])
+async def test_two_independent_failures_are_one_group(hook: str, autojump_clock: MockClock) -> None:
+    """A hook fails at the same time as the body, or after it."""
+    mine, of_hook = UserError("body"), ValueError("hook")
+    body = failing_with_a_hook(mine) if hook == "handle_receive" else raising(mine)
+    raised, _, _ = await outcome(body, Scripted(**{hook: of_hook}))
     assert isinstance(raised, ExceptionGroup)
-    assert raised.exceptions == (mine, hooks)
-
-
-async def test_the_body_and_terminate_fail(autojump_clock: MockClock) -> None:
-    """An exception of the last hooks does not hide that of the body."""
-    mine, hooks = UserError("body"), ValueError("hook")
-
-    async def body(conn: Any, far: MemoryLink) -> None:
-        raise mine
-
-    raised, _, _ = await outcome(body, Scripted(terminate=hooks))
-    assert isinstance(raised, ExceptionGroup)
-    assert raised.exceptions == (mine, hooks)
+    assert raised.exceptions == (mine, of_hook)
 
 
 @pytest.mark.parametrize("in_a_nursery", [False, True])
@@ -253,15 +247,7 @@ async def test_connection_closed_of_another_connection_is_a_failure(
 ) -> None:
     """It does not count as a consequence."""
     hooks, other = ValueError("hook"), ConnectionClosedError(None, None)
-
-    async def body(conn: Any, far: MemoryLink) -> None:
-        await far.write(["x"])
-        try:
-            await trio.sleep_forever()
-        finally:
-            raise other
-
-    raised, _, _ = await outcome(body, Scripted(handle_receive=hooks))
+    raised, _, _ = await outcome(failing_with_a_hook(other), Scripted(handle_receive=hooks))
     assert isinstance(raised, ExceptionGroup)
     assert raised.exceptions == (other, hooks)
 
@@ -269,15 +255,7 @@ async def test_connection_closed_of_another_connection_is_a_failure(
 async def test_a_body_that_raises_the_exception_of_a_hook(autojump_clock: MockClock) -> None:
     """The same exception is raised once."""
     error = UserError()
-
-    async def body(conn: Any, far: MemoryLink) -> None:
-        await far.write(["x"])
-        try:
-            await trio.sleep_forever()
-        finally:
-            raise error
-
-    raised, _, _ = await outcome(body, Scripted(handle_receive=error))
+    raised, _, _ = await outcome(failing_with_a_hook(error), Scripted(handle_receive=error))
     assert raised is error
 
 

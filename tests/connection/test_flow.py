@@ -11,7 +11,6 @@ import trio.testing
 
 from tests.connection.raw_server import (
     BINARY,
-    CLOSE,
     CONT,
     PING,
     PONG,
@@ -25,21 +24,10 @@ from tests.connection.raw_server import (
     shared_tls,
     texts,
 )
-from trioglock import (
-    Connection,
-    ConnectionClosedError,
-    ConnectionInfo,
-    Reply,
-    Socket,
-    Status,
-    UsageError,
-    connect,
-)
+from trioglock import ConnectionClosedError, ConnectionInfo, Reply, Socket, Status, connect
 from trioglock.testing import MockServer, echo
 
 Clock = trio.testing.MockClock
-
-# 18: a bad client and the mock server.
 
 BAD_CLIENTS = {
     "says nothing": b"",
@@ -81,9 +69,6 @@ async def test_an_invalid_client_does_not_stop_the_mock_server(
                 assert await conn.receive() == "still there?"
 
 
-# 20: sending from hooks.
-
-
 class Greedy(Socket[None]):
     """Says more than the send queue holds as soon as it is connected."""
 
@@ -93,99 +78,13 @@ class Greedy(Socket[None]):
         return Reply(*self.messages), state
 
 
-@every_transport
-async def test_handle_connect_replies_more_than_write_limit(
-    transport: MakeTransport, autojump_clock: Clock
-) -> None:
+async def test_handle_connect_replies_more_than_write_limit(autojump_clock: Clock) -> None:
     """Connecting completes before the peer reads, and everything arrives in order."""
-    async with raw_connection(
-        Greedy(), streams=lockstep, transport=transport(), write_limit=1000
-    ) as (conn, peer):
+    async with raw_connection(Greedy(), streams=lockstep, write_limit=1000) as (conn, peer):
         await trio.sleep(5)
         assert conn.status is Status.OPEN
         got = [(await peer.next()).payload.decode() for _ in Greedy.messages]
         assert got == list(Greedy.messages)
-
-
-class Chatty(Socket[int]):
-    """Replies from every hook that may."""
-
-    def init_stream(self, info: ConnectionInfo) -> int:
-        return 0
-
-    def handle_connect(self, info: ConnectionInfo, state: int) -> tuple[Any, int]:
-        return Reply("from connect"), state + 1
-
-    def handle_receive(self, frame: Any, state: int) -> tuple[Any, int]:
-        return Reply("from receive", deliver=frame), state + 1
-
-    def handle_ping(self, payload: bytes, state: int) -> tuple[Any, int]:
-        return Reply("from ping"), state + 1
-
-    def handle_pong(self, payload: bytes, state: int) -> tuple[Any, int]:
-        return Reply("from pong"), state + 1
-
-    def handle_cast(self, message: Any, state: int) -> tuple[Any, int]:
-        return Reply("from cast"), state + 1
-
-    def handle_call(self, request: Any, state: int) -> tuple[Any, Any, int]:
-        return "reply", Reply("from call"), state + 1
-
-
-async def test_every_hook_can_reply(autojump_clock: Clock) -> None:
-    """``Reply`` works in all hooks that return a result."""
-    async with raw_connection(Chatty(), write_limit=1) as (conn, peer):
-        assert (await peer.next()).payload == b"from connect"
-        await peer.text("hello")
-        assert (await peer.next()).payload == b"from receive"
-        assert await conn.receive() == "hello"
-        await peer.send(encode(PING))
-        assert {(await peer.next()).payload, (await peer.next()).payload} == {b"", b"from ping"}
-        await peer.send(encode(PONG))
-        assert (await peer.next()).payload == b"from pong"
-        conn.cast("note")
-        assert (await peer.next()).payload == b"from cast"
-        assert await conn.call("?") == "reply"
-        assert (await peer.next()).payload == b"from call"
-        assert conn.state == 6
-
-
-@pytest.mark.parametrize("call", ["send", "receive", "flush", "ping", "call", "aclose"])
-@pytest.mark.parametrize("is_async", [False, True], ids=["def", "async def"])
-async def test_calls_that_would_deadlock_in_a_hook_raise(
-    call: str, is_async: bool, autojump_clock: Clock
-) -> None:
-    """The message says what to do instead."""
-
-    class Selfish(Socket[None]):
-        async def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
-            method = getattr(conn, call)
-            try:
-                await (method("x") if call in ("send", "call") else method())
-            except UsageError as error:
-                return str(error), state
-            return "it waited", state
-
-    class SelfishPlain(Socket[None]):
-        def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
-            method = getattr(conn, call)
-            coroutine = method("x") if call in ("send", "call") else method()
-            try:
-                coroutine.send(None)
-            except UsageError as error:
-                return str(error), state
-            finally:
-                coroutine.close()
-            return "it waited", state
-
-    conn: Connection[None]
-    async with raw_connection(Selfish() if is_async else SelfishPlain()) as (conn, peer):
-        await peer.text("hello")
-        with trio.fail_after(1):
-            assert "cast" in await conn.receive()
-
-
-# 21: large and slow.
 
 
 @every_transport
@@ -263,20 +162,6 @@ async def test_a_character_split_by_fragments_and_a_ping(
             + encode(CONT, letter[2:])
         )
         assert await conn.receive() == "€"
-
-
-async def test_a_data_frame_between_fragments_is_refused(
-    autojump_clock: Clock,
-) -> None:
-    """We close with 1002, and no message is delivered."""
-    async with raw_connection(close_timeout=2) as (conn, peer):
-        await peer.send(BROKEN_OFF)
-        frame = await peer.next()
-        assert (frame.opcode, frame.code) == (CLOSE, 1002)
-        await peer.drop()
-        with pytest.raises(ConnectionClosedError) as caught:
-            await conn.receive()
-        assert caught.value.code == 1002
 
 
 @every_transport
@@ -369,25 +254,17 @@ async def test_max_size_applies_after_decompression(
 
 
 async def test_a_compression_bomb_takes_no_memory(autojump_clock: Clock) -> None:
-    """100 MB in 100 kB: 1009 before they are decompressed."""
+    """20 MB in 20 kB: 1009 before they are decompressed."""
     async with raw_connection(headers=DEFLATE, close_timeout=2) as (_, peer):
-        await peer.send(encode(BINARY, deflated(bytes(100 * 2**20)), rsv=4))
-        assert (await peer.next()).code == 1009
-        await peer.drop()
-
-
-async def test_a_large_frame_is_refused_by_its_header(autojump_clock: Clock) -> None:
-    """No byte of the payload has to arrive."""
-    async with raw_connection(max_size=LIMIT, close_timeout=2) as (_, peer):
-        await peer.send(b"\x82\x7f" + (2**62).to_bytes(8))
+        await peer.send(encode(BINARY, deflated(bytes(20 * 2**20)), rsv=4))
         assert (await peer.next()).code == 1009
         await peer.drop()
 
 
 @every_transport
 async def test_without_max_size(transport: MakeTransport, autojump_clock: Clock) -> None:
-    """A message of 20 MB is received."""
-    message = bytes(20 * 2**20)
+    """A message of more than the default limit is received."""
+    message = bytes(2**20 + 1)
     async with (
         raw_connection(transport=transport(), max_size=None) as (conn, peer),
         trio.open_nursery() as nursery,

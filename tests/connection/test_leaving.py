@@ -8,12 +8,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.hooks.helpers import URL, Scripted, UserError, delivered, linked, read_frames, trigger
-from trioglock import (
-    Close,
-    ConnectFailed,
-    MemoryTransport,
-    connect,
-)
+from trioglock import Close, ConnectFailed, MemoryTransport, connect
 from trioglock.testing import MockServer, echo
 
 

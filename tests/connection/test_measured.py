@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -16,9 +15,7 @@ from tests.connection.raw_server import (
     PING,
     PONG,
     TEXT,
-    URL,
     MakeTransport,
-    RawPeer,
     StreamPair,
     encode,
     every_transport,
@@ -28,7 +25,6 @@ from tests.connection.raw_server import (
     texts,
     unbounded,
 )
-from tests.hooks.helpers import UserError
 from trioglock import (
     Connection,
     ConnectionClosed,
@@ -53,11 +49,9 @@ async def send_many(conn: Connection[None], message: bytes, count: int) -> None:
 
 @every_transport
 @pytest.mark.slow
-async def test_both_peers_send_large_messages(
-    transport: MakeTransport,
-) -> None:
-    """Twenty messages of 4 MB each way over TCP do not deadlock."""
-    message, count = bytes(BIG), 20
+async def test_both_peers_send_large_messages(transport: MakeTransport) -> None:
+    """Five messages of 4 MB each way over TCP do not deadlock."""
+    message, count = bytes(BIG), 5
 
     async def trade(peer: MockPeer) -> None:
         async with trio.open_nursery() as nursery:
@@ -83,9 +77,10 @@ async def test_a_peer_that_writes_everything_before_it_reads(
 ) -> None:
     """Our reader continues, although there is no buffer between the ends."""
     message, count = bytes(BIG), 5
-    async with raw_connection(
-        streams=lockstep, transport=transport(), max_size=BIG, ping_interval=None
-    ) as (conn, peer):
+    async with raw_connection(streams=lockstep, transport=transport(), max_size=BIG) as (
+        conn,
+        peer,
+    ):
 
         async def write_then_read() -> None:
             for _ in range(count):
@@ -132,15 +127,15 @@ async def test_a_ping_does_not_wait_behind_queued_messages(
 
 @plain_and_tls
 @every_transport
-@pytest.mark.slow
 async def test_a_cancelled_large_send_leaves_no_partial_frame(
     transport: MakeTransport, secure: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The peer receives all or nothing of 20 MB, and then a separate frame."""
-    big = bytes(20 * 2**20)
-    async with raw_connection(
-        streams=lockstep, transport=transport(), secure=secure, ping_interval=None
-    ) as (conn, peer):
+    """The peer receives all or nothing of 4 MB, and then a separate frame."""
+    big = bytes(BIG)
+    async with raw_connection(streams=lockstep, transport=transport(), secure=secure) as (
+        conn,
+        peer,
+    ):
         for _ in range(2):
             with trio.move_on_after(0.5):
                 await conn.send(big)
@@ -162,11 +157,7 @@ async def test_a_slow_application_keeps_its_connection(
     count = 100
     async with (
         raw_connection(
-            streams=streams,
-            transport=transport(),
-            ping_interval=1,
-            ping_timeout=1,
-            max_queue=4,
+            streams=streams, transport=transport(), ping_interval=1, ping_timeout=1, max_queue=4
         ) as (conn, peer),
         trio.open_nursery() as nursery,
     ):
@@ -178,128 +169,6 @@ async def test_a_slow_application_keeps_its_connection(
         await trio.sleep(10)
         assert conn.status is Status.OPEN
         nursery.cancel_scope.cancel()
-
-
-async def leave_by_break(conn: Connection[None], after: list[str]) -> None:
-    async for _ in conn:
-        break
-    after.append("loop")
-
-
-async def leave_by_return(conn: Connection[None], after: list[str]) -> None:
-    async for _ in conn:
-        after.append("loop")
-        return
-
-
-async def leave_by_exception(conn: Connection[None], after: list[str]) -> None:
-    try:
-        async for _ in conn:
-            raise UserError
-    finally:
-        after.append("loop")
-
-
-async def leave_by_cancel(conn: Connection[None], after: list[str]) -> None:
-    with trio.CancelScope() as scope:
-        async for _ in conn:
-            scope.cancel()
-    assert scope.cancelled_caught
-    after.append("loop")
-
-
-@pytest.mark.parametrize("leave", [leave_by_break, leave_by_return, leave_by_cancel])
-@every_transport
-async def test_leaving_the_loop(
-    transport: MakeTransport,
-    leave: Callable[[Connection[None], list[str]], Awaitable[None]],
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """The rest of the block runs after break, return or a cancellation; it closes with 1000."""
-    after: list[str] = []
-    near, far = unbounded()
-    peer = RawPeer(far)
-    codes: list[int] = []
-    async with trio.open_nursery() as nursery:
-
-        async def serve() -> None:
-            await peer.accept()
-            await peer.text(*"abcdefgh")
-            codes.append((await peer.answer())[-1].code)
-
-        nursery.start_soon(serve)
-        async with connect(URL, transport=transport(), stream=near) as conn:
-            await leave(conn, after)
-            after.append("block")
-        after.append("after")
-    assert after == ["loop", "block", "after"]
-    assert codes == [1000]
-
-
-@every_transport
-async def test_an_exception_in_the_loop(
-    transport: MakeTransport, autojump_clock: trio.testing.MockClock
-) -> None:
-    """It is raised unchanged, and we close with 1011."""
-    after: list[str] = []
-    near, far = unbounded()
-    peer = RawPeer(far)
-    codes: list[int] = []
-    async with trio.open_nursery() as nursery:
-
-        async def serve() -> None:
-            await peer.accept()
-            await peer.text(*"abcdefgh")
-            codes.append((await peer.answer())[-1].code)
-
-        nursery.start_soon(serve)
-        with pytest.raises(UserError):
-            async with connect(URL, transport=transport(), stream=near) as conn:
-                await leave_by_exception(conn, after)
-    assert after == ["loop"]
-    assert codes == [1011]
-
-
-@every_transport
-async def test_cancelling_the_block(
-    transport: MakeTransport, autojump_clock: trio.testing.MockClock
-) -> None:
-    """The connection is dropped immediately, and the scope catches the cancellation."""
-    near, far = unbounded()
-    peer = RawPeer(far)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.accept)
-        started = trio.current_time()
-        with trio.move_on_after(3) as scope:
-            async with connect(URL, transport=transport(), stream=near) as conn:
-                async for _ in conn:
-                    pass
-        assert scope.cancelled_caught
-        assert trio.current_time() == started + 3
-    assert await peer.read() is None
-
-
-async def test_returning_from_the_block(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """The connection closes normally, and the value is returned."""
-    near, far = unbounded()
-    peer = RawPeer(far)
-    async with trio.open_nursery() as nursery:
-
-        async def serve() -> None:
-            await peer.accept()
-            await peer.text("one", "two")
-            assert (await peer.answer())[-1].code == 1000
-
-        nursery.start_soon(serve)
-
-        async def leave() -> str:
-            async with connect(URL, stream=near) as conn:
-                await conn.receive()
-                return "returned"
-
-        assert await leave() == "returned"
 
 
 @every_transport
@@ -346,6 +215,8 @@ VIOLATIONS = {
     "bad text": (encode(TEXT, b"\xff"), 1007),
     "bad close reason": (encode(CLOSE, b"\x03\xe8\xff"), 1007),
     "too long": (encode(TEXT, bytes(2**20 + 1)), 1009),
+    "too long by its header": (b"\x82\x7f" + (2**62).to_bytes(8), 1009),
+    "data between fragments": (encode(TEXT, b"one", fin=False) + encode(TEXT, b"two"), 1002),
 }
 
 
@@ -355,7 +226,7 @@ async def test_a_violation_is_answered_immediately(
 ) -> None:
     """The peer gets the code and does not have to end the stream."""
     data, code = VIOLATIONS[name]
-    async with raw_connection(close_timeout=2, ping_interval=None) as (conn, peer):
+    async with raw_connection(close_timeout=2) as (conn, peer):
         began = trio.current_time()
         await peer.send(texts("before") + data + texts("after"))
         frame = await peer.next()
@@ -372,7 +243,7 @@ async def test_a_violation_ends_when_the_peer_ends_the_stream(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """There is no wait for a deadline."""
-    async with raw_connection(close_timeout=math.inf, ping_interval=None) as (conn, peer):
+    async with raw_connection(close_timeout=math.inf) as (conn, peer):
         await peer.send(encode(0x3))
         await peer.next()
         await peer.drop()

@@ -11,13 +11,13 @@ import trio.testing
 from trio.testing import MockClock
 from websockets.trio.server import ServerConnection, serve
 
+from tests.connection.raw_server import MakeTransport, every_transport
 from tests.hooks.helpers import Scripted, linked, read_frames
 from trioglock import (
     Close,
     ConnectionClosed,
     InvalidFrame,
     MemoryTransport,
-    NativeTransport,
     Ping,
     PreparedMessage,
     Reply,
@@ -25,14 +25,13 @@ from trioglock import (
     TrioWebsocketTransport,
     connect,
 )
-from trioglock.transports import Transport
 
 
 @pytest.mark.parametrize("message", ["text", "\N{SNOWMAN}", b"\0binary", bytearray(b"copied"), ""])
 @pytest.mark.parametrize("compression", ["deflate", None])
-@pytest.mark.parametrize("plug", [NativeTransport, TrioWebsocketTransport])
+@every_transport
 async def test_a_prepared_message_arrives(
-    plug: type[Transport], compression: Any, message: Any
+    transport: MakeTransport, compression: Any, message: Any
 ) -> None:
     """On both transports, between other messages, with and without compression."""
 
@@ -40,7 +39,7 @@ async def test_a_prepared_message_arrives(
         async for got in ws:
             await ws.send(got)
 
-    if plug is TrioWebsocketTransport:
+    if transport is TrioWebsocketTransport:
         compression = None
     prepared = PreparedMessage(message)
     with trio.fail_after(10):
@@ -48,7 +47,7 @@ async def test_a_prepared_message_arrives(
             server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1"))
             port = server.listeners[0].socket.getsockname()[1]
             url = f"ws://127.0.0.1:{port}/"
-            async with connect(url, transport=plug(), compression=compression) as conn:
+            async with connect(url, transport=transport(), compression=compression) as conn:
                 await conn.send("before")
                 await conn.send(prepared)
                 conn.send_frame_nowait(prepared)
@@ -60,17 +59,17 @@ async def test_a_prepared_message_arrives(
     assert got == ["before", held, held, held, "after"]
 
 
-@pytest.mark.parametrize("message", [3, None, ["x"], Ping()])
-def test_only_data_can_be_prepared(message: Any) -> None:
-    """Other types raise with their name."""
-    with pytest.raises(ValueError, match="a data message must be str or bytes-like, not"):
+TYPES = "a data message must be str or bytes-like, not"
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [(3, TYPES), (None, TYPES), (["x"], TYPES), (Ping(), TYPES), ("\ud800", "surrogate")],
+)
+def test_only_data_can_be_prepared(message: Any, text: str) -> None:
+    """Other types, and text that UTF-8 cannot encode, raise."""
+    with pytest.raises(ValueError, match=text):
         PreparedMessage(message)
-
-
-def test_a_lone_surrogate_cannot_be_prepared() -> None:
-    """UTF-8 cannot encode it."""
-    with pytest.raises(ValueError, match="surrogate"):
-        PreparedMessage("\ud800")
 
 
 async def test_hooks_reply_prepared_messages(autojump_clock: MockClock) -> None:

@@ -19,25 +19,19 @@ from tests.connection.raw_server import (
     lockstep,
     raw_connection,
 )
-from trioglock import (
-    ConnectionClosedError,
-    HeartbeatTimeout,
-    Status,
-)
+from trioglock import ConnectionClosedError, HeartbeatTimeout, Status
 
 Clock = trio.testing.MockClock
-
-
-# Writing.
 
 
 @every_transport
 async def test_a_peer_that_stops_reading(transport: MakeTransport, autojump_clock: Clock) -> None:
     """Without a heartbeat, a write without progress for ``write_timeout`` ends the connection."""
     socket = Ends()
-    async with raw_connection(
-        socket, streams=lockstep, transport=transport(), ping_interval=None, write_timeout=8
-    ) as (conn, _):
+    async with raw_connection(socket, streams=lockstep, transport=transport(), write_timeout=8) as (
+        conn,
+        _,
+    ):
         await conn.send("x")
         began = trio.current_time()
         with pytest.raises(ConnectionClosedError) as caught:
@@ -49,9 +43,7 @@ async def test_a_peer_that_stops_reading(transport: MakeTransport, autojump_cloc
     assert socket.disconnects == socket.ends == [cause]
 
 
-async def test_a_peer_that_sends_but_never_reads(
-    autojump_clock: Clock,
-) -> None:
+async def test_a_peer_that_sends_but_never_reads(autojump_clock: Clock) -> None:
     """Received data does not prevent the detection."""
     async with raw_connection(
         streams=lockstep, ping_interval=2, ping_timeout=2, write_timeout=8, max_queue=None
@@ -89,30 +81,23 @@ async def take_slowly(peer: RawPeer, total: int, piece: int) -> None:
 
 async def test_slow_progress_is_progress(autojump_clock: Clock) -> None:
     """1 MB at 16 kB/s takes ten times ``write_timeout`` and arrives."""
-    async with raw_connection(
-        streams=lockstep, ping_interval=None, write_timeout=6, write_limit=2**21
-    ) as (conn, peer):
+    async with raw_connection(streams=lockstep, write_timeout=6, write_limit=2**21) as (conn, peer):
         await conn.send(bytes(2**20))
         await take_slowly(peer, HEADER + 2**20, 2**14)
         await conn.flush()
         assert conn.status is Status.OPEN
 
 
-@every_transport
-async def test_without_a_write_timeout(transport: MakeTransport, autojump_clock: Clock) -> None:
+async def test_without_a_write_timeout(autojump_clock: Clock) -> None:
     """A message is blocked for a day and then delivered."""
-    async with raw_connection(
-        streams=lockstep, transport=transport(), ping_interval=None, write_timeout=None
-    ) as (conn, peer):
+    async with raw_connection(streams=lockstep, write_timeout=None) as (conn, peer):
         await conn.send("patience")
         await trio.sleep(86_400)
         assert (await peer.next()).payload == b"patience"
         assert conn.status is Status.OPEN
 
 
-async def test_a_peer_that_floods_an_echo_and_never_reads(
-    autojump_clock: Clock,
-) -> None:
+async def test_a_peer_that_floods_an_echo_and_never_reads(autojump_clock: Clock) -> None:
     """Reading is paused by our replies; the write timeout still expires."""
     async with raw_connection(
         EchoHook(),
@@ -137,9 +122,6 @@ async def test_a_peer_that_floods_an_echo_and_never_reads(
             assert isinstance(caught.value.cause, HeartbeatTimeout)
             assert caught.value.cause.writing
         assert conn.statistics().send_queue_bytes <= 100_000
-
-
-# After the end.
 
 
 async def test_no_ping_after_the_peer_has_closed(autojump_clock: Clock) -> None:

@@ -21,14 +21,7 @@ from tests.hooks.helpers import (
     trigger,
     wait_for_hooks,
 )
-from trioglock import (
-    Close,
-    Connection,
-    ConnectionClosedError,
-    HookError,
-    MemoryTransport,
-    connect,
-)
+from trioglock import Close, Connection, ConnectionClosedError, HookError, MemoryTransport, connect
 from trioglock.testing import MemoryLink
 
 Body = Callable[[Connection[int]], Awaitable[None]]
@@ -117,26 +110,16 @@ async def test_a_hook_that_raises_ends_the_connection(
 
 
 @both_styles
-async def test_handle_connect_raises(style: str, autojump_clock: MockClock) -> None:
-    """The body does not run, we close with 1011, and ``terminate`` gets the first state."""
+@pytest.mark.parametrize("hook", ["init_stream", "handle_connect"])
+async def test_the_first_hooks_raise(hook: str, style: str, autojump_clock: MockClock) -> None:
+    """The body does not run, we close with 1011, and ``terminate`` runs if there is a state."""
     error = UserError()
-    socket = styled(Scripted, style, handle_connect=error)
+    socket = styled(Scripted, style, **{hook: error})
     raised, frames = await crash(socket, "nothing", must_not_run)
     assert raised is error
     assert closes(frames) == [1011]
-    assert socket.count("terminate") == 1
-
-
-@both_styles
-async def test_init_stream_raises(style: str, autojump_clock: MockClock) -> None:
-    """The body does not run, we close with 1011, and ``terminate`` does not run."""
-    error = UserError()
-    socket = styled(Scripted, style, init_stream=error)
-    raised, frames = await crash(socket, "nothing", must_not_run)
-    assert raised is error
-    assert closes(frames) == [1011]
-    assert socket.count("terminate") == 0
-    assert socket.count("handle_connect") == 0
+    has_state = hook == "handle_connect"
+    assert socket.count("handle_connect") == socket.count("terminate") == has_state
 
 
 async def must_not_run(conn: Connection[int]) -> None:

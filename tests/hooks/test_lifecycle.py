@@ -282,17 +282,16 @@ async def test_terminate_has_close_timeout_seconds(
     assert cut == [close_timeout]
 
 
-@both_styles
-async def test_terminate_runs_once_when_cancelled_in_a_hook(
-    style: str, autojump_clock: MockClock
-) -> None:
+class Endless(Scripted):
+    """Does not return from ``handle_receive``."""
+
+    async def handle_receive(self, frame: Any, state: int) -> Any:
+        await trio.sleep_forever()
+
+
+async def test_terminate_runs_once_when_cancelled_in_a_hook(autojump_clock: MockClock) -> None:
     """The suspended hook is cancelled, and terminate gets the state before it."""
-
-    class Stuck(Scripted):
-        async def handle_receive(self, frame: Any, state: int) -> Any:
-            await trio.sleep_forever()
-
-    socket = Stuck()
+    socket = Endless()
     with trio.move_on_after(5):
         async with linked(socket) as (_, far):
             await far.write(["x"])
@@ -338,11 +337,6 @@ async def test_an_async_handle_disconnect_is_waited_for(autojump_clock: MockCloc
 
 async def test_close_has_one_deadline_for_peer_and_hooks(autojump_clock: MockClock) -> None:
     """Neither a silent peer nor a slow hook exceeds close_timeout."""
-
-    class Endless(Scripted):
-        async def handle_receive(self, frame: Any, state: int) -> Any:
-            await trio.sleep_forever()
-
     socket = Endless()
     async with linked(socket, close_timeout=10) as (conn, far):
         await far.write(["x"])

@@ -203,22 +203,6 @@ async def test_a_reply_is_any_value(reply: Any, style: str, autojump_clock: Mock
         assert await read_frames(far) == []
 
 
-async def test_replies_reach_their_own_callers(autojump_clock: MockClock) -> None:
-    """Each of many concurrent calls gets its own reply."""
-    replies: dict[int, str] = {}
-
-    async def one(number: int) -> None:
-        replies[number] = await conn.call(number)
-
-    async with (
-        linked(styled(Scripted, "async")) as (conn, _),
-        trio.open_nursery() as nursery,
-    ):
-        for number in range(20):
-            nursery.start_soon(one, number)
-    assert replies == {number: f"re: {number}" for number in range(20)}
-
-
 async def test_call_timeout(autojump_clock: MockClock) -> None:
     """CallTimeout is raised after the seconds; a started request is still handled."""
     socket = SlowHooks()

@@ -12,6 +12,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.hooks.helpers import (
+    HOOKS,
     URL,
     Scripted,
     both_styles,
@@ -20,16 +21,7 @@ from tests.hooks.helpers import (
     styled,
     wait_for_hooks,
 )
-from trioglock import (
-    Close,
-    Connection,
-    Handshake,
-    Ping,
-    Pong,
-    Socket,
-    Transport,
-    connect,
-)
+from trioglock import Close, Connection, Handshake, Ping, Pong, Socket, Transport, connect
 from trioglock.options import DialOptions
 from trioglock.testing import MemoryLink, memory_link_pair
 from trioglock.transports import Link
@@ -180,18 +172,7 @@ async def test_each_hook_gets_the_state_of_the_previous_one(
         await trio.testing.wait_all_tasks_blocked()
         await far.send_eof()
         await conn.wait_closed()
-    assert [call.hook for call in socket.calls] == [
-        "init_stream",
-        "handle_connect",
-        "handle_send",
-        "handle_receive",
-        "handle_ping",
-        "handle_pong",
-        "handle_cast",
-        "handle_call",
-        "handle_disconnect",
-        "terminate",
-    ]
+    assert [call.hook for call in socket.calls] == list(HOOKS)
     assert [call.state for call in socket.calls] == [None, *range(9)]
 
 

@@ -7,10 +7,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import Scripted, SlowHooks, delivered, linked, read_frames, wait_for_hooks
-from trioglock import (
-    UsageError,
-)
+from tests.hooks.helpers import Scripted, SlowHooks, linked, read_frames, wait_for_hooks
+from trioglock import UsageError
 
 
 async def test_a_send_cancelled_in_its_hook(autojump_clock: MockClock) -> None:
@@ -41,9 +39,7 @@ async def test_a_send_cancelled_while_it_waits(autojump_clock: MockClock) -> Non
         assert await read_frames(far) == []
 
 
-async def test_a_send_cancelled_while_the_mailbox_runs_its_hook(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_send_cancelled_while_the_mailbox_runs_its_hook(autojump_clock: MockClock) -> None:
     """State and frames agree in both cases."""
     socket = SlowHooks(handle_send=("a", "b"))
     async with linked(socket) as (conn, far):
@@ -55,27 +51,6 @@ async def test_a_send_cancelled_while_the_mailbox_runs_its_hook(
         await trio.sleep(120)
         frames = await read_frames(far)
         assert (conn.state, frames) in [(2, []), (3, ["a", "b"])]
-
-
-async def test_a_cancelled_receive_loses_nothing(autojump_clock: MockClock) -> None:
-    """Messages go to the next receiver, in order."""
-    async with linked() as (conn, far):
-        got: list[str] = []
-        for number in range(20):
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(far.write, [str(number)])
-                    for _ in range(number % 4):
-                        await trio.lowlevel.checkpoint()
-                    nursery.start_soon(cancel, scope)
-                    got.append(await conn.receive())
-        got += await delivered(conn)
-        assert got == [str(number) for number in range(20)]
-
-
-async def cancel(scope: trio.CancelScope) -> None:
-    await trio.lowlevel.checkpoint()
-    scope.cancel()
 
 
 async def test_send_nowait_at_a_full_send_queue(autojump_clock: MockClock) -> None:

@@ -10,15 +10,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from tests.hooks.helpers import URL, Scripted, delivered, linked, read_frames, wait_for_hooks
-from trioglock import (
-    Close,
-    ConnectionClosed,
-    MemoryTransport,
-    Ping,
-    Pong,
-    Socket,
-    connect,
-)
+from trioglock import Close, ConnectionClosed, MemoryTransport, Ping, Pong, Socket, connect
 from trioglock.testing import MemoryLink
 
 
@@ -56,16 +48,6 @@ async def test_a_slow_hook_delays_neither_pings_nor_the_heartbeat(
         message = await conn.receive()
         assert (message, conn.state, trio.current_time()) == ("slow", 1, 300)
     assert answered == [50, 100, 150, 200]
-
-
-async def test_the_heartbeat_does_not_expire_while_hooks_pause_reading(
-    autojump_clock: MockClock,
-) -> None:
-    """Silence does not count while reading is paused."""
-    async with linked(Slow(), ping_interval=20, ping_timeout=20, max_queue=2) as (conn, far):
-        await far.write(["a", "b", "c", "d"])
-        messages = [await conn.receive() for _ in range(4)]
-        assert (messages, trio.current_time()) == (["a", "b", "c", "d"], 1200)
 
 
 async def test_send_waits_for_a_slow_hook(autojump_clock: MockClock) -> None:

@@ -1,14 +1,9 @@
-"""The foreign servers, each in its own process, and how to connect to them: a pytest plugin.
-
-A test that asks for :func:`dial` runs against every server, plain and encrypted, through every
-client; one that needs less chooses with ``parametrize(..., indirect=True)``.
-"""
+"""Servers of other libraries, each in its own process, and trioglock clients for them."""
 
 from __future__ import annotations
 
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -20,7 +15,6 @@ from urllib.parse import urlencode
 
 import pytest
 import trio
-import trustme
 
 from trioglock import (
     Connection,
@@ -41,15 +35,7 @@ SECONDS_TO_STOP = 10
 SECONDS_OF_A_TEST = 30
 
 MAX_SIZE = 2**21
-"""As the servers have it."""
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What the servers show, and what makes clients trust it."""
-
-    path: Path
-    trust: ssl.SSLContext
+"""The same as that of the servers."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +48,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Client:
-    """One way in which trioglock connects."""
+    """A transport with its compression."""
 
     transport: Transport
     compression: Literal["deflate"] | None
@@ -85,11 +71,10 @@ class Dialer:
 
     @property
     def port(self) -> int:
-        """Where it leads to."""
         return self.server.plain if self.trust is None else self.server.tls
 
     def url(self, path: str, **query: object) -> str:
-        """The address of one of the server's behaviours."""
+        """The URL of a path, which selects the behaviour of the server."""
         scheme = "ws" if self.trust is None else "wss"
         question = f"?{urlencode(query)}" if query else ""
         return f"{scheme}://127.0.0.1:{self.port}/{path}{question}"
@@ -98,7 +83,7 @@ class Dialer:
     async def __call__(
         self, url: str, socket: Socket[Any] | None = None, **options: Unpack[ConnectOptions]
     ) -> AsyncIterator[Connection[Any]]:
-        """A connection to ``url``; everything within :data:`SECONDS_OF_A_TEST`."""
+        """Connect to a URL or path, and limit the time of the block."""
         if "://" not in url:
             url = self.url(url)
         every: ConnectOptions = {
@@ -115,7 +100,7 @@ class Dialer:
 
 @contextmanager
 def running(*command: str | Path) -> Iterator[Server]:
-    """Run ``command`` for the time of the block; no process remains, whatever happens."""
+    """Run a server for the duration of a block."""
     process = subprocess.Popen(  # noqa: S603 - our own scripts
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
     )
@@ -136,7 +121,7 @@ def running(*command: str | Path) -> Iterator[Server]:
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """Close the server's stdin, which ends it; one that stays is killed."""
+    """Close the stdin of the server, which ends it; kill it if it stays."""
     assert process.stdin is not None
     process.stdin.close()
     try:
@@ -145,44 +130,8 @@ def stop(process: subprocess.Popen[str]) -> None:
         process.kill()
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """A certificate for 127.0.0.1 from an authority that only the clients trust."""
-    path = tmp_path_factory.mktemp("interop") / "server.pem"
-    authority = trustme.CA()
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(path))
-    trust = ssl.create_default_context()
-    authority.configure_trust(trust)
-    return Certificate(path, trust)
-
-
-@pytest.fixture(scope="session")
-def websockets_server(certificate: Certificate) -> Iterator[Server]:
-    """The server on websockets."""
-    with running(sys.executable, HERE / "websockets_server.py", certificate.path) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def aiohttp_server(certificate: Certificate) -> Iterator[Server]:
-    """The server on aiohttp."""
-    with running(sys.executable, HERE / "aiohttp_server.py", certificate.path) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def node_server(certificate: Certificate) -> Iterator[Server]:
-    """The server on Node's ws, which is installed on its first use."""
-    node = which("node")
-    if node is None:
-        pytest.skip("there is no node on this machine")
-    install_ws()
-    with running(node, NODE / "server.js", certificate.path) as server:
-        yield server
-
-
 def install_ws() -> None:
-    """Install the package ws as locked, unless it is there already."""
+    """Install the locked version of the package ws unless it is installed."""
     if (NODE / "node_modules" / "ws").is_dir():
         return
     npm = which("npm")
@@ -197,24 +146,3 @@ def install_ws() -> None:
         pytest.skip(f"npm could not install ws within {SECONDS_TO_INSTALL} seconds")
     if done.returncode:
         pytest.skip(f"npm could not install ws: {done.stderr}")
-
-
-@pytest.fixture(params=["websockets", "aiohttp", "node"])
-def server(request: pytest.FixtureRequest) -> Server:
-    """Each server in turn; it is started on its first use and stays."""
-    found: Server = request.getfixturevalue(f"{request.param}_server")
-    return found
-
-
-@pytest.fixture(params=CLIENTS)
-def client(request: pytest.FixtureRequest) -> Client:
-    """Each client in turn."""
-    return CLIENTS[request.param]
-
-
-@pytest.fixture(params=["plain", "tls"])
-def dial(
-    request: pytest.FixtureRequest, server: Server, client: Client, certificate: Certificate
-) -> Dialer:
-    """What connects, in each combination of server, client and encryption."""
-    return Dialer(server, client, certificate.trust if request.param == "tls" else None)

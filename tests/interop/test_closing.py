@@ -1,24 +1,15 @@
-"""Closing handshakes with servers that others wrote, begun by either side."""
+"""Closing handshakes with servers of other libraries, begun by either side."""
 
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.interop.peers import Dialer
 from trioglock import Close, Connection, ConnectionClosedError, ConnectionClosedOK, RemoteClose
 
-if TYPE_CHECKING:
-    from tests.interop.peers import Dialer
-
-pytest_plugins = ["tests.interop.peers"]
-
-# trio-websocket is missing here: it always sends a code.
-EMPTY_CLOSING = ["deflate", "native"]
-
-# Only Node's ws lets a server close without a code.
-EMPTY_CLOSED = ["node"]
+pytestmark = pytest.mark.slow
 
 ids = count()
 
@@ -27,70 +18,67 @@ async def iterate(conn: Connection[object]) -> list[object]:
     return [message async for message in conn]
 
 
-@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "off"), (3210, "genug: \u20ac")])
-async def test_the_server_is_told_code_and_reason(dial: Dialer, code: int, reason: str) -> None:
-    """``aclose`` brings both to the server, and waits for its answer."""
-    place = next(ids)
-    async with dial(dial.url("closewait", id=place)) as conn:
-        await conn.aclose(code, reason)
-        assert conn.close_code != 1006
-    async with dial(dial.url("lastclose", id=place)) as conn:
-        assert await conn.receive() == f"{code} {reason}"
+async def closed_with(dial: Dialer, code: int | None, reason: str = "") -> str:
+    """Close with a code, or leave the block; return what the server received."""
+    number = next(ids)
+    async with dial(dial.url("closewait", id=number)) as conn:
+        if code is not None:
+            await conn.aclose(code, reason)
+            assert conn.close_code != 1006
+    if code is None:
+        assert conn.close_code == 1000
+    async with dial(dial.url("lastclose", id=number)) as conn:
+        return str(await conn.receive())
 
 
-@pytest.mark.parametrize("client", EMPTY_CLOSING, indirect=True)
-async def test_a_close_without_a_code_is_understood(dial: Dialer) -> None:
-    """1005 stands for an empty Close frame, on the server's side too."""
-    place = next(ids)
-    async with dial(dial.url("closewait", id=place)) as conn:
-        await conn.aclose(1005)
-        assert conn.close_code != 1006
-    async with dial(dial.url("lastclose", id=place)) as conn:
-        assert await conn.receive() == "1005 "
+async def test_the_server_receives_code_and_reason(dial: Dialer) -> None:
+    """``aclose`` waits for the server's reply; leaving the block closes with 1000."""
+    for code, reason in ((1000, ""), (1001, "off"), (3210, "genug: \u20ac")):
+        assert await closed_with(dial, code, reason) == f"{code} {reason}"
+    assert await closed_with(dial, None) == "1000 "
 
 
-async def test_leaving_the_block_tells_the_server_1000(dial: Dialer) -> None:
-    """The end of the block is a clean close."""
-    place = next(ids)
-    async with dial(dial.url("closewait", id=place)) as conn:
-        pass
-    assert conn.close_code == 1000
-    async with dial(dial.url("lastclose", id=place)) as conn:
-        assert await conn.receive() == "1000 "
+# trio-websocket always sends a code.
+@pytest.mark.parametrize("client", ["deflate", "native"], indirect=True)
+async def test_a_close_without_a_code(dial: Dialer) -> None:
+    """1005 stands for an empty Close frame, also on the server's side."""
+    assert await closed_with(dial, 1005) == "1005 "
 
 
-@pytest.mark.parametrize("code", [1000, 1001])
-async def test_a_clean_close_of_the_server_ends_quietly(dial: Dialer, code: int) -> None:
+async def test_a_clean_close_of_the_server(dial: Dialer) -> None:
     """1000 and 1001 end the loop; ``receive`` and ``send`` then raise ConnectionClosedOK."""
-    async with dial(dial.url("close", code=code, reason="done")) as conn:
-        await conn.send("go on")
-        assert await iterate(conn) == []
-        with pytest.raises(ConnectionClosedOK) as closed:
-            await conn.receive()
-        assert (closed.value.code, closed.value.reason) == (code, "done")
-        with pytest.raises(ConnectionClosedOK):
-            await conn.send("too late")
-    assert (conn.close_code, conn.close_reason) == (code, "done")
+    for code in (1000, 1001):
+        async with dial(dial.url("close", code=code, reason="done")) as conn:
+            await conn.send("go on")
+            assert await iterate(conn) == []
+            with pytest.raises(ConnectionClosedOK) as closed:
+                await conn.receive()
+            assert (closed.value.code, closed.value.reason) == (code, "done")
+            with pytest.raises(ConnectionClosedOK):
+                await conn.send("too late")
+        assert (conn.close_code, conn.close_reason) == (code, "done")
 
 
-@pytest.mark.parametrize("code", [1002, 1008, 1011, 3999, 4321])
-async def test_any_other_close_of_the_server_is_an_error(dial: Dialer, code: int) -> None:
+async def test_any_other_close_of_the_server_is_an_error(dial: Dialer) -> None:
     """The loop raises ConnectionClosedError with the server's code and reason, and its cause."""
-    async with dial(dial.url("close", code=code, reason="so nicht: \u20ac")) as conn:
-        await conn.send("go on")
-        with pytest.raises(ConnectionClosedError) as closed:
-            await iterate(conn)
-        assert closed.value.received == Close(code, "so nicht: \u20ac")
-        await conn.wait_closed()
-        with pytest.raises(ConnectionClosedError) as closed:
-            await conn.receive()
-        assert closed.value.cause == RemoteClose(code=code, reason="so nicht: \u20ac")
-    assert (conn.close_code, conn.close_reason) == (code, "so nicht: \u20ac")
+    reason = "so nicht: \u20ac"
+    for code in (1002, 1008, 1011, 3999, 4321):
+        async with dial(dial.url("close", code=code, reason=reason)) as conn:
+            await conn.send("go on")
+            with pytest.raises(ConnectionClosedError) as closed:
+                await iterate(conn)
+            assert closed.value.received == Close(code, reason)
+            await conn.wait_closed()
+            with pytest.raises(ConnectionClosedError) as closed:
+                await conn.receive()
+            assert closed.value.cause == RemoteClose(code=code, reason=reason)
+        assert (conn.close_code, conn.close_reason) == (code, reason)
 
 
-@pytest.mark.parametrize("server", EMPTY_CLOSED, indirect=True)
+# Only ws closes without a code.
+@pytest.mark.parametrize("server", ["node"], indirect=True)
 async def test_a_close_of_the_server_without_a_code_is_an_error(dial: Dialer) -> None:
-    """An empty Close frame is 1005: not what ends a loop quietly."""
+    """An empty Close frame is 1005, which does not end the loop quietly."""
     async with dial("close") as conn:
         await conn.send("go on")
         with pytest.raises(ConnectionClosedError) as closed:

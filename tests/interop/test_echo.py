@@ -1,36 +1,30 @@
-"""Messages to and from servers that others wrote: what is sent arrives, what arrives is right."""
+"""Handshakes, messages and pings with servers of other libraries."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
+from tests.interop.peers import Dialer
 from trioglock import Connection, Deliver, HandshakeRefused, Socket
 
-if TYPE_CHECKING:
-    from tests.interop.peers import Dialer
-
-pytest_plugins = ["tests.interop.peers"]
+pytestmark = pytest.mark.slow
 
 SIZES = [0, 1, 125, 126, 127, 65_535, 65_536, 2**20]
 MANY_FRAGMENTS = 2**16
 
-# aiohttp is missing here: its server sends every message in one frame.
-FRAGMENTING = ["websockets", "node"]
-
-# trio-websocket is missing here: it has no extensions.
-COMPRESSING = ["deflate"]
-UNCOMPRESSING = ["native", "trio-websocket"]
-
-# Only Node's ws can choose the parameters of the compression for each connection.
-FORGETTING = ["node"]
+# aiohttp sends every message in one frame.
+fragmenting = pytest.mark.parametrize("server", ["websockets", "node"], indirect=True)
+compressing = pytest.mark.parametrize("client", ["deflate"], indirect=True)
+uncompressing = pytest.mark.parametrize("client", ["native", "trio-websocket"], indirect=True)
+# Only ws selects the parameters of the compression for each connection.
+only_ws = pytest.mark.parametrize("server", ["node"], indirect=True)
 
 
 class Diary(Socket[tuple[str, ...]]):
-    """Notes in its state what came, in order."""
+    """Records the calls of its hooks in its state."""
 
     def init_stream(self, info: object) -> tuple[str, ...]:
         return ("init",)
@@ -49,8 +43,8 @@ class Diary(Socket[tuple[str, ...]]):
         return Deliver(frame), (*state, "message")
 
 
-async def test_the_handshake_is_told_on_both_sides(dial: Dialer) -> None:
-    """The server sees what was asked of it, the client what the server answered."""
+async def test_both_sides_know_the_handshake(dial: Dialer) -> None:
+    """The request reaches the server, and the response the client; nothing is made up."""
     url = dial.url("subprotocol", x=1)
     async with dial(
         url,
@@ -70,16 +64,12 @@ async def test_the_handshake_is_told_on_both_sides(dial: Dialer) -> None:
         assert conn.handshake.peer == f"127.0.0.1:{dial.port}"
         assert conn.handshake.request_headers["x-question"] == "6x7"
         assert conn.handshake.response_headers["sec-websocket-protocol"] == "chat.v2"
-
-
-async def test_no_subprotocol_is_agreed_where_none_is_asked_for(dial: Dialer) -> None:
-    """Neither side has a subprotocol that was not offered."""
     async with dial("subprotocol") as conn:
         assert json.loads(await conn.receive())["subprotocol"] is None
         assert conn.subprotocol is None
 
 
-async def test_a_refusal_tells_the_status(dial: Dialer) -> None:
+async def test_a_refusal_has_the_status(dial: Dialer) -> None:
     """A server's 404 is a HandshakeRefused."""
     with pytest.raises(HandshakeRefused) as refused:
         async with dial("nowhere"):
@@ -94,21 +84,15 @@ async def test_a_message_right_behind_the_handshake_waits_its_turn(dial: Dialer)
         assert conn.state == ("init", "connect", "message")
 
 
-@pytest.mark.parametrize("kind", ["text", "binary"])
-async def test_every_size_is_echoed(dial: Dialer, kind: str) -> None:
-    """Text and binary of every length encoding come back as they were sent."""
+async def test_messages_are_echoed(dial: Dialer) -> None:
+    """Text and binary of every length encoding, characters of one to four bytes, and NUL."""
+    messages: list[str | bytes] = ["\0 a \u00e9 \u20ac \U0001f40d"]
+    for size in SIZES:
+        messages += ["x" * size, bytes(n % 251 for n in range(size))]
     async with dial("echo") as conn:
-        for size in SIZES:
-            message = "x" * size if kind == "text" else bytes(n % 251 for n in range(size))
+        for message in messages:
             await conn.send(message)
             assert await conn.receive() == message
-
-
-async def test_text_is_unicode(dial: Dialer) -> None:
-    """Characters of one to four bytes, and NUL, survive."""
-    async with dial("echo") as conn:
-        await conn.send("\0 a \u00e9 \u20ac \U0001f40d")
-        assert await conn.receive() == "\0 a \u00e9 \u20ac \U0001f40d"
 
 
 async def test_a_thousand_messages_stay_in_order(dial: Dialer) -> None:
@@ -123,20 +107,21 @@ async def test_a_thousand_messages_stay_in_order(dial: Dialer) -> None:
         assert [await conn.receive() for _ in range(1000)] == [str(n) for n in range(1000)]
 
 
-@pytest.mark.parametrize("server", FRAGMENTING, indirect=True)
-@pytest.mark.parametrize("kind", ["text", "binary"])
-async def test_a_ping_between_fragments_is_answered_at_once(dial: Dialer, kind: str) -> None:
-    """The server sends the rest of the message after the pong; a character cut in two is whole."""
+@fragmenting
+async def test_a_ping_between_fragments_is_answered_immediately(dial: Dialer) -> None:
+    """The server sends the rest of the message after the pong; a character is cut in two."""
     text = "price: 5 \u20ac"
-    url = dial.url("fragments", message=text, cut=len(text.encode()) - 1, kind=kind)
-    async with dial(url, Diary()) as conn:
-        assert await conn.receive() == (text if kind == "text" else text.encode())
-        shown = dial.client.transport.capabilities.ping_events
-        between = ("ping between",) if shown else ()
-        assert conn.state == ("init", "connect", *between, "message")
+    shown = dial.client.transport.capabilities.ping_events
+    between = ("ping between",) if shown else ()
+    for kind, message in (("text", text), ("binary", text.encode())):
+        url = dial.url("fragments", message=text, cut=len(text.encode()) - 1, kind=kind)
+        async with dial(url, Diary()) as conn:
+            assert await conn.receive() == message
+            assert conn.state == ("init", "connect", *between, "message")
 
 
-@pytest.mark.parametrize("server", FRAGMENTING, indirect=True)
+@only_ws
+@uncompressing
 async def test_a_message_may_have_very_many_fragments(dial: Dialer) -> None:
     """65,536 fragments of a byte or none are one message."""
     async with dial(dial.url("manyfragments", count=MANY_FRAGMENTS)) as conn:
@@ -171,7 +156,7 @@ async def exchange_alike(conn: Connection[object]) -> None:
     assert statistics.bytes_received < 300 * 1000 / 5
 
 
-@pytest.mark.parametrize("client", COMPRESSING, indirect=True)
+@compressing
 async def test_compression_is_negotiated_and_carries_many_messages(dial: Dialer) -> None:
     """permessage-deflate shortens both directions; no message is harmed."""
     async with dial("echo") as conn:
@@ -180,8 +165,8 @@ async def test_compression_is_negotiated_and_carries_many_messages(dial: Dialer)
         await exchange_alike(conn)
 
 
-@pytest.mark.parametrize("server", FORGETTING, indirect=True)
-@pytest.mark.parametrize("client", COMPRESSING, indirect=True)
+@only_ws
+@compressing
 async def test_compression_works_without_context_takeover(dial: Dialer) -> None:
     """Where it is agreed, each message is compressed for itself, in both directions."""
     async with dial(dial.url("echo", forgetful=1)) as conn:
@@ -192,7 +177,7 @@ async def test_compression_works_without_context_takeover(dial: Dialer) -> None:
         await exchange_alike(conn)
 
 
-@pytest.mark.parametrize("client", UNCOMPRESSING, indirect=True)
+@uncompressing
 async def test_compression_is_not_negotiated_unasked(dial: Dialer) -> None:
     """Without ``compression`` there is no extension, and messages have their full length."""
     async with dial("echo") as conn:

@@ -178,14 +178,7 @@ class Calls:
 
     async def do_statistics(self, _: object) -> None:
         statistics = self._conn.statistics()
-        if (
-            min(
-                statistics.receive_queue,
-                statistics.send_queue,
-                statistics.send_queue_bytes,
-                statistics.mailbox,
-            )
-            < 0
-        ):
+        queues = (statistics.receive_queue, statistics.send_queue, statistics.mailbox)
+        if min(*queues, statistics.send_queue_bytes) < 0:
             self._record.fail(f"negative figures: {statistics}")
         str(self._conn.status_report())

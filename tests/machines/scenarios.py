@@ -8,22 +8,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.hooks.helpers import HOOKS
 from trioglock.telemetry import Event
 
-__all__ = ["EVENTS", "HOOKS", "Scenario", "Setup", "Step", "scenarios"]
-
-HOOKS = (
-    "init_stream",
-    "handle_connect",
-    "handle_send",
-    "handle_receive",
-    "handle_ping",
-    "handle_pong",
-    "handle_cast",
-    "handle_call",
-    "handle_disconnect",
-    "terminate",
-)
+__all__ = ["EVENTS", "Scenario", "Setup", "Step", "scenarios"]
 
 EVENTS = tuple(sorted({kind.__name__ for kind in Event.__subclasses__()}))
 
@@ -175,9 +163,7 @@ ANY_STEP = st.sampled_from(
 ).flatmap(lambda one: one)
 
 some_hooks = st.one_of(
-    st.just(frozenset[str]()),
-    st.just(frozenset(HOOKS)),
-    st.frozensets(st.sampled_from(HOOKS)),
+    st.just(frozenset[str]()), st.just(frozenset(HOOKS)), st.frozensets(st.sampled_from(HOOKS))
 )
 
 backoffs = st.one_of(

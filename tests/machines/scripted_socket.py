@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +59,8 @@ class ScriptedSocket(Socket[int]):
         self._open_reply: list[Offer] = []
         for name in setup.hooks:
             body = getattr(self, f"on_{name}")
-            hook = (
-                self._wrap_async(name, body)
-                if name in setup.async_hooks
-                else self._wrap_sync(name, body)
-            )
-            setattr(self, name, hook)
+            wrap = self._wrap_async if name in setup.async_hooks else self._wrap_sync
+            setattr(self, name, wrap(name, body))
 
     # Before and after every hook.
 
@@ -115,30 +112,31 @@ class ScriptedSocket(Socket[int]):
             case _:
                 pass
 
-    def _failed(self, name: str, error: BaseException) -> None:
-        if isinstance(error, Exception) and name not in OF_CALLS:
-            self._record.raised.append(error)
-            self._record.stopped = f"an error in {name}"
+    @contextmanager
+    def _running_hook(self, name: str, args: tuple[Any, ...]) -> Iterator[None]:
+        self._before(name, args)
+        try:
+            yield
+        except Exception as error:
+            if name not in OF_CALLS:
+                self._record.raised.append(error)
+                self._record.stopped = f"an error in {name}"
+            raise
+        finally:
+            self._running = None
 
     def _wrap_sync(self, name: str, body: Callable[..., Any]) -> Callable[..., Any]:
         def hook(*args: Any) -> Any:
-            self._before(name, args)
-            try:
+            with self._running_hook(name, args):
                 returned = body(*args)
                 self._after(name, returned)
-            except BaseException as error:
-                self._failed(name, error)
-                raise
-            finally:
-                self._running = None
-            return returned
+                return returned
 
         return hook
 
     def _wrap_async(self, name: str, body: Callable[..., Any]) -> Callable[..., Any]:
         async def hook(*args: Any) -> Any:
-            self._before(name, args)
-            try:
+            with self._running_hook(name, args):
                 action = self._action_of(name, args)
                 if action == "nap":
                     await trio.lowlevel.checkpoint()
@@ -147,12 +145,7 @@ class ScriptedSocket(Socket[int]):
                     await trio.sleep(SECONDS[action])
                 returned = body(*args)
                 self._after(name, returned)
-            except BaseException as error:
-                self._failed(name, error)
-                raise
-            finally:
-                self._running = None
-            return returned
+                return returned
 
         return hook
 

@@ -8,8 +8,9 @@ import pytest
 import trio
 import trio.testing
 
+from tests.hooks.helpers import HOOKS
 from tests.machines.machine import run
-from tests.machines.scenarios import HOOKS, Scenario, Setup, Step
+from tests.machines.scenarios import Scenario, Setup, Step
 from tests.transports.servers import read_request, serving, upgrade
 from trioglock import (
     Backoff,

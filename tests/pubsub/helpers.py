@@ -8,13 +8,21 @@ from typing import Any
 
 import trio
 
-from trioglock.pubsub import Gap, Hub
+from trioglock.pubsub import Broker, Gap, Hub
 from trioglock.server import serve
 
-__all__ = ["SECONDS", "joined", "read", "served"]
+__all__ = ["SECONDS", "joined", "opened", "read", "served"]
 
 SECONDS = 10
 """Time limit of a test."""
+
+
+@asynccontextmanager
+async def opened(broker: Broker, name: str = "trioglock", **options: Any) -> AsyncIterator[Hub]:
+    """Open a hub, and limit the time of the block."""
+    with trio.fail_after(SECONDS):
+        async with Hub(name, broker, **options) as hub:
+            yield hub
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ import pytest
 import trio
 import trustme
 
-from tests.pubsub.helpers import SECONDS, joined, served
+from tests.pubsub.helpers import SECONDS, joined, opened, served
 from tests.pubsub.redis_server import RealRedis, real_redis
 from trioglock import (
     BrokerError,
@@ -30,16 +30,15 @@ from trioglock.pubsub import Hub, Message, RedisBroker, publish
 
 async def test_hubs_of_one_name_receive_each_others_messages(redis: RealRedis) -> None:
     """Once each, including their own."""
-    with trio.fail_after(SECONDS):
-        async with Hub(broker=redis.broker()) as one, Hub(broker=redis.broker()) as two:
-            subscriptions = [hub.subscribe("*") for hub in (one, two)]
-            sent: list[str | bytes] = ["text ä", b"\xff\x00", "", "x" * 300_000]
-            for data in sent:
-                await one.publish(data, channel="news/local")
-            await two.publish("all")
-            expected = [*(Message("news/local", data) for data in sent), Message("", "all")]
-            for subscription in subscriptions:
-                assert [await subscription.__anext__() for _ in expected] == expected
+    async with opened(redis.broker()) as one, opened(redis.broker()) as two:
+        subscriptions = [hub.subscribe("*") for hub in (one, two)]
+        sent: list[str | bytes] = ["text ä", b"\xff\x00", "", "x" * 300_000]
+        for data in sent:
+            await one.publish(data, channel="news/local")
+        await two.publish("all")
+        expected = [*(Message("news/local", data) for data in sent), Message("", "all")]
+        for subscription in subscriptions:
+            assert [await subscription.__anext__() for _ in expected] == expected
 
 
 async def test_plain_publish_reaches_a_client(redis: RealRedis) -> None:
@@ -70,25 +69,25 @@ async def test_a_plain_subscriber_receives_messages_of_hubs(redis: RealRedis) ->
 
 async def test_hubs_whose_names_have_a_common_prefix(redis: RealRedis) -> None:
     """The Redis pattern matches both; each hub discards the messages of the other."""
-    with trio.fail_after(SECONDS):
-        async with Hub("app", redis.broker()) as hub, Hub("apple", redis.broker()) as other:
-            subscription, theirs = hub.subscribe("*"), other.subscribe("*")
-            await other.publish("theirs", channel="x")
-            redis.publish_plainly("app", b"no slash")
-            redis.publish_plainly("app2/x", b"another")
-            await hub.publish("ours", channel="x")
-            assert await subscription.__anext__() == Message("x", "ours")
-            assert await theirs.__anext__() == Message("x", "theirs")
-            assert hub.statistics().received == other.statistics().received == 1
+    async with opened(redis.broker(), "app") as hub, opened(redis.broker(), "apple") as other:
+        subscription, theirs = hub.subscribe("*"), other.subscribe("*")
+        await other.publish("theirs", channel="x")
+        redis.publish_plainly("app", b"no slash")
+        redis.publish_plainly("app2/x", b"another")
+        await hub.publish("ours", channel="x")
+        assert await subscription.__anext__() == Message("x", "ours")
+        assert await theirs.__anext__() == Message("x", "theirs")
+        assert hub.statistics().received == other.statistics().received == 1
 
 
+@pytest.mark.slow
 async def test_more_publishers_than_pending_commands(redis: RealRedis) -> None:
     """All publish, and the messages of each stay in order."""
     async with Hub(broker=redis.broker(), max_queue=10_000) as hub:
         subscription = hub.subscribe("x")
 
         async def publish_some(who: int) -> None:
-            for number in range(5):
+            for number in range(2):
                 await hub.publish(f"{who} {number}", channel="x")
 
         with trio.fail_after(SECONDS):
@@ -96,45 +95,43 @@ async def test_more_publishers_than_pending_commands(redis: RealRedis) -> None:
                 for who in range(1500):
                     nursery.start_soon(publish_some, who)
             seen: dict[str, list[str]] = {}
-            for _ in range(1500 * 5):
+            for _ in range(1500 * 2):
                 name, number = str((await subscription.__anext__()).data).split()
                 seen.setdefault(name, []).append(number)
-        assert set(map(tuple, seen.values())) == {tuple("01234")}
+        assert set(map(tuple, seen.values())) == {tuple("01")}
 
 
 async def test_a_cancelled_publish_does_not_affect_others(redis: RealRedis) -> None:
     """Its reply is not taken for that of another command."""
-    with trio.fail_after(SECONDS):
-        async with Hub(broker=redis.broker()) as hub:
-            subscription = hub.subscribe("x")
-            for number in range(20):
-                with trio.CancelScope() as scope:
-                    scope.cancel() if number % 2 else None
-                    await hub.publish(str(number), channel="x")
-            await hub.publish("last", channel="x")
-            got = [(await subscription.__anext__()).data]
-            while got[-1] != "last":
-                got.append((await subscription.__anext__()).data)
-            assert set(got) >= {*map(str, range(0, 20, 2)), "last"}
+    async with opened(redis.broker()) as hub:
+        subscription = hub.subscribe("x")
+        for number in range(20):
+            with trio.CancelScope() as scope:
+                scope.cancel() if number % 2 else None
+                await hub.publish(str(number), channel="x")
+        await hub.publish("last", channel="x")
+        got = [(await subscription.__anext__()).data]
+        while got[-1] != "last":
+            got.append((await subscription.__anext__()).data)
+        assert set(got) >= {*map(str, range(0, 20, 2)), "last"}
 
 
 # publish() without trio.
 
 
 async def test_publish_without_trio(redis: RealRedis) -> None:
-    with trio.fail_after(SECONDS):
-        async with Hub(broker=redis.broker()) as hub, Hub("app", redis.broker()) as app:
-            subscription, apps = hub.subscribe("*"), app.subscribe("*")
+    async with opened(redis.broker()) as hub, opened(redis.broker(), "app") as app:
+        subscription, apps = hub.subscribe("*"), app.subscribe("*")
 
-            def call() -> None:
-                publish("text", channel="x", url=redis.url)
-                publish(b"\xff", url=redis.url)
-                publish("app", channel="y", url=redis.url, name="app", timeout=None)
+        def call() -> None:
+            publish("text", channel="x", url=redis.url)
+            publish(b"\xff", url=redis.url)
+            publish("app", channel="y", url=redis.url, name="app", timeout=None)
 
-            await trio.to_thread.run_sync(call)
-            expected = [Message("x", "text"), Message("", b"\xff")]
-            assert [await subscription.__anext__() for _ in range(2)] == expected
-            assert await apps.__anext__() == Message("y", "app")
+        await trio.to_thread.run_sync(call)
+        expected = [Message("x", "text"), Message("", b"\xff")]
+        assert [await subscription.__anext__() for _ in range(2)] == expected
+        assert await apps.__anext__() == Message("y", "app")
 
 
 def test_errors_of_publish(unused_port: int) -> None:
@@ -195,11 +192,10 @@ NO_PUBLISH = ("--user", "default", "on", "nopass", "+@all", "-publish", "allchan
 async def test_an_error_of_redis_is_raised() -> None:
     """With the text of Redis; the hub continues."""
     with real_redis(*NO_PUBLISH) as redis:
-        with trio.fail_after(SECONDS):
-            async with Hub(broker=redis.broker()) as hub:
-                for _ in range(2):
-                    with pytest.raises(BrokerError, match="NOPERM"):
-                        await hub.publish("x")
+        async with opened(redis.broker()) as hub:
+            for _ in range(2):
+                with pytest.raises(BrokerError, match="NOPERM"):
+                    await hub.publish("x")
 
 
 async def test_a_unix_socket(tmp_path: Path) -> None:
@@ -211,6 +207,7 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
             assert (await subscription.__anext__()).data == "by path"
 
 
+@pytest.mark.slow
 async def test_tls(redis: RealRedis) -> None:
     """A certificate that is not trusted is the cause of the exception."""
     authority = trustme.CA()

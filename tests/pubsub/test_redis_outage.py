@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import trio
 
-from tests.pubsub.helpers import joined
+from tests.pubsub.helpers import joined, opened
 from tests.pubsub.redis_server import RealRedis
 from trioglock import Backoff, BrokerUnavailable, connect
 from trioglock.pubsub import Gap, Hub, Message, RedisBroker
 from trioglock.server import serve
+
+pytestmark = pytest.mark.slow
 
 SECONDS = 20
 
@@ -25,7 +27,6 @@ async def wait_gaps(hub: Hub, number: int) -> None:
         await trio.sleep(0.005)
 
 
-@pytest.mark.slow
 async def test_restarts_under_load(redis: RealRedis) -> None:
     """Scenario 41: publishers wait and continue; subscribers of every kind receive each gap."""
     hub = Hub(broker=redis.broker(health_timeout=5), max_queue=5000)
@@ -84,85 +85,76 @@ async def test_restarts_under_load(redis: RealRedis) -> None:
 
 async def test_a_frozen_redis_is_detected(redis: RealRedis) -> None:
     """Scenario 41: it keeps its connections but does not respond. The gap has the right length."""
-    hub = Hub(broker=redis.broker())
-    with trio.fail_after(SECONDS):
-        async with hub:
-            subscription = hub.subscribe("x", gaps=True)
-            redis.freeze()
-            await trio.sleep(1)
-            redis.thaw()
-            gap = await subscription.__anext__()
-            assert isinstance(gap, Gap)
-            assert 0.8 < gap.seconds < 5
-            await hub.publish("after", channel="x")
-            assert await subscription.__anext__() == Message("x", "after")
+    async with opened(redis.broker()) as hub:
+        subscription = hub.subscribe("x", gaps=True)
+        redis.freeze()
+        await trio.sleep(1)
+        redis.thaw()
+        gap = await subscription.__anext__()
+        assert isinstance(gap, Gap)
+        assert 0.8 < gap.seconds < 5
+        await hub.publish("after", channel="x")
+        assert await subscription.__anext__() == Message("x", "after")
 
 
 async def test_silence_is_not_an_outage(redis: RealRedis) -> None:
     """The connection survives many health checks."""
-    with trio.fail_after(SECONDS):
-        async with Hub(broker=redis.broker(health_interval=0.05, health_timeout=5)) as hub:
-            subscription = hub.subscribe("x")
-            await trio.sleep(0.5)
-            await hub.publish("x", channel="x")
-            assert await subscription.__anext__() == Message("x", "x")
-            assert hub.statistics().gaps == 0
+    async with opened(redis.broker(health_interval=0.05, health_timeout=5)) as hub:
+        subscription = hub.subscribe("x")
+        await trio.sleep(0.5)
+        await hub.publish("x", channel="x")
+        assert await subscription.__anext__() == Message("x", "x")
+        assert hub.statistics().gaps == 0
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_publish_timeout(redis: RealRedis, how: str) -> None:
     """The hub keeps reconnecting, and publishes when Redis is back."""
-    hub = Hub(broker=redis.broker(publish_timeout=0.5, health_timeout=5))
-    with trio.fail_after(SECONDS):
-        async with hub:
-            subscription = hub.subscribe("x")
-            if how == "killed":
-                redis.kill()
-            else:
-                redis.freeze()
-            began = trio.current_time()
-            with pytest.raises(BrokerUnavailable, match=r"within 0\.5 seconds") as caught:
-                await hub.publish("lost", channel="x")
-            assert 0.4 < trio.current_time() - began < 4  # less than health_timeout
-            if how == "killed":
-                assert isinstance(caught.value.__cause__, Exception)
-                redis.start()
-            else:
-                redis.thaw()
-            await hub.publish("found", channel="x")
-            while (await subscription.__anext__()).data != "found":
-                pass  # the frozen server received the first one, and delivers it later
+    async with opened(redis.broker(publish_timeout=0.5, health_timeout=5)) as hub:
+        subscription = hub.subscribe("x")
+        if how == "killed":
+            redis.kill()
+        else:
+            redis.freeze()
+        began = trio.current_time()
+        with pytest.raises(BrokerUnavailable, match=r"within 0\.5 seconds") as caught:
+            await hub.publish("lost", channel="x")
+        assert 0.4 < trio.current_time() - began < 4  # less than health_timeout
+        if how == "killed":
+            assert isinstance(caught.value.__cause__, Exception)
+            redis.start()
+        else:
+            redis.thaw()
+        await hub.publish("found", channel="x")
+        while (await subscription.__anext__()).data != "found":
+            pass  # the frozen server received the first one, and delivers it later
 
 
 async def test_a_message_published_during_an_outage_arrives(redis: RealRedis) -> None:
     """Publishing waits for the hub to be subscribed again, so its own subscribers receive it."""
-    hub = Hub(broker=redis.broker())
-    with trio.fail_after(SECONDS):
-        async with hub, trio.open_nursery() as nursery:
-            subscription = hub.subscribe("x", gaps=True)
-            redis.kill()
-            nursery.start_soon(hub.publish, "patience", "x")
-            await trio.sleep(0.2)
-            redis.start()
-            assert isinstance(await subscription.__anext__(), Gap)
-            assert await subscription.__anext__() == Message("x", "patience")
+    async with opened(redis.broker()) as hub, trio.open_nursery() as nursery:
+        subscription = hub.subscribe("x", gaps=True)
+        redis.kill()
+        nursery.start_soon(hub.publish, "patience", "x")
+        await trio.sleep(0.2)
+        redis.start()
+        assert isinstance(await subscription.__anext__(), Gap)
+        assert await subscription.__anext__() == Message("x", "patience")
 
 
 async def test_a_message_without_a_reply_is_sent_again(
     redis: RealRedis,
 ) -> None:
     """On a new connection; it arrives at least once."""
-    hub = Hub(broker=redis.broker())
-    with trio.fail_after(SECONDS):
-        async with hub, trio.open_nursery() as nursery:
-            subscription = hub.subscribe("x")
-            redis.freeze()
-            nursery.start_soon(hub.publish, "patience" * 10, "x")
-            nursery.start_soon(hub.publish, "x" * 10_000_000, "x")
-            await trio.sleep(1)
-            redis.thaw()
-            while (await subscription.__anext__()).data != "patience" * 10:
-                pass
+    async with opened(redis.broker()) as hub, trio.open_nursery() as nursery:
+        subscription = hub.subscribe("x")
+        redis.freeze()
+        nursery.start_soon(hub.publish, "patience" * 10, "x")
+        nursery.start_soon(hub.publish, "x" * 10_000_000, "x")
+        await trio.sleep(1)
+        redis.thaw()
+        while (await subscription.__anext__()).data != "patience" * 10:
+            pass
 
 
 async def test_cancelling_during_an_outage(redis: RealRedis) -> None:
@@ -177,7 +169,6 @@ async def test_cancelling_during_an_outage(redis: RealRedis) -> None:
                 pass
 
 
-@pytest.mark.slow
 async def test_a_flood_uses_bounded_memory(redis: RealRedis) -> None:
     """30 MB arrive faster than they are read."""
     hub = Hub(broker=redis.broker(), max_queue=64)

@@ -110,43 +110,6 @@ async def test_a_slow_client_does_not_delay_others() -> None:
         assert await slow.receive() == "quick again"
 
 
-async def test_keep_latest() -> None:
-    """The newest message arrives, others are dropped."""
-    hub = Hub(overflow="keep_latest")
-    async with (
-        served(hub) as url,
-        connect(url + "x", max_queue=1, compression=None) as slow,
-    ):
-        await joined(hub, 1)
-        count = 0
-        while hub.statistics().dropped < 5:
-            await hub.publish(f"{count:<{BIG}}", channel="x")
-            count += 1
-        seen = -1
-        while seen != count - 1:
-            seen = int(await slow.receive())
-
-
-async def test_drop_newest() -> None:
-    """The queued messages arrive, in order; those that found the queue full do not."""
-    hub = Hub(overflow="drop_newest", max_queue=3)
-    async with (
-        served(hub) as url,
-        connect(url + "x", max_queue=1, compression=None) as slow,
-    ):
-        await joined(hub, 1)
-        count = 0
-        while hub.statistics().dropped < 5:
-            await hub.publish(f"{count:<{BIG}}", channel="x")
-            count += 1
-        kept = [int(await slow.receive()) for _ in range(count - 5)]
-        assert kept == sorted(set(kept))
-        assert kept[:3] == [0, 1, 2]
-        assert count - 1 not in kept
-        await hub.publish("next", channel="x")
-        assert await slow.receive() == "next"
-
-
 async def test_a_slow_client_is_closed_with_1013() -> None:
     """The others stay."""
     hub = Hub(overflow="close", max_queue=4)

@@ -1,10 +1,27 @@
-"""A stream whose peer stops reading, or disappears without closing."""
+"""Connections in memory, and a stream whose peer stops reading or disappears."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
+
+from trioglock import Connection, Socket, connect
+from trioglock.testing import MockPeer, MockServer
+
+
+@asynccontextmanager
+async def pair(
+    socket: Socket[Any], **options: Any
+) -> AsyncIterator[tuple[Connection[Any], MockPeer, MockServer]]:
+    """A connection in memory, with the server's end of it."""
+    async with (
+        MockServer(memory=True) as server,
+        connect(server.url, socket, stream=server.open_stream, **options) as conn,
+    ):
+        yield conn, await server.accept(), server
 
 
 class FaultyStream(trio.abc.Stream):

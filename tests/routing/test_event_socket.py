@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.routing.streams import pair
 from trioglock import (
     BadHookResult,
     Close,
@@ -18,11 +19,9 @@ from trioglock import (
     EncodeError,
     InvalidOption,
     Reply,
-    connect,
 )
 from trioglock.codecs import JSON, Msgpack
 from trioglock.routing import Emit, EventSocket, InvalidMessages, Router
-from trioglock.testing import MockServer
 
 router = Router()
 
@@ -115,21 +114,18 @@ def test_the_log_is_limited(caplog: pytest.LogCaptureFixture) -> None:
 
 async def test_events_over_a_connection(autojump_clock: MockClock) -> None:
     """Handlers run in order; replies are encoded, results delivered, malformed frames skipped."""
-    async with (
-        MockServer(memory=True) as server,
-        connect(server.url, Counter(), stream=server.open_stream) as conn,
-    ):
-        await server.send('{"event":"count/up"}', *MALFORMED, '{"event":"count/up"}')
-        await server.expect('{"event":"count/is","payload":1}', '{"event":"count/is","payload":2}')
-        await server.send('{"event":"count/show"}')
+    async with pair(Counter()) as (conn, peer, _):
+        await peer.send('{"event":"count/up"}', *MALFORMED, '{"event":"count/up"}')
+        await peer.expect('{"event":"count/is","payload":1}', '{"event":"count/is","payload":2}')
+        await peer.send('{"event":"count/show"}')
         assert await conn.receive() == 2
         assert conn.state == 2
         await conn.send({"event": "hello"})
-        await server.expect('{"event":"hello"}')
+        await peer.expect('{"event":"hello"}')
         with pytest.raises(EncodeError):
             await conn.send({"event": object()})
         await conn.send(Close(4001, "bye"))
-        await (await server._peer()).expect_close(4001, "bye")
+        await peer.expect_close(4001, "bye")
 
 
 async def test_async_handlers_run_in_order(autojump_clock: MockClock) -> None:
@@ -148,16 +144,13 @@ async def test_async_handlers_run_in_order(autojump_clock: MockClock) -> None:
         return Emit("now", deliver=None), state
 
     socket = EventSocket[Any](slow)
-    async with (
-        MockServer(memory=True) as server,
-        connect(server.url, socket, stream=server.open_stream) as conn,
-    ):
-        await server.send('{"event":"wait","payload":3}', "junk", '{"event":"wait","payload":1}')
-        await server.send('{"event":"now"}')
+    async with pair(socket) as (conn, peer, _):
+        await peer.send('{"event":"wait","payload":3}', "junk", '{"event":"wait","payload":1}')
+        await peer.send('{"event":"now"}')
         assert [await conn.receive() for _ in range(3)] == [3, 1, None]
         assert seen == [3, 1]
         assert socket.invalid.count == 1
-        await server.expect('"now"')
+        await peer.expect('"now"')
 
 
 async def test_an_async_handle_invalid_is_awaited(autojump_clock: MockClock) -> None:
@@ -171,12 +164,9 @@ async def test_an_async_handle_invalid_is_awaited(autojump_clock: MockClock) -> 
         async def handle_event(self, name: str, event: Any, state: None) -> Any:
             raise DecodeError(name)
 
-    async with (
-        MockServer(memory=True) as server,
-        connect(server.url, Slow(), stream=server.open_stream),
-    ):
-        await server.send("junk", '{"event":"a"}')
-        await server.expect('"sorry"', '"sorry"')
+    async with pair(Slow()) as (_, peer, __):
+        await peer.send("junk", '{"event":"a"}')
+        await peer.expect('"sorry"', '"sorry"')
 
 
 @pytest.mark.parametrize("returned", [None, 3, (1,), (1, 2, 3), [1, 2]])
@@ -185,11 +175,8 @@ async def test_a_wrong_result_names_the_handler(returned: Any, autojump_clock: M
     bad = Router()
     bad.on("a/b")(lambda event, state: returned)
     with pytest.raises(BadHookResult, match=r"handler of 'a/b' must return a tuple"):
-        async with (
-            MockServer(memory=True) as server,
-            connect(server.url, EventSocket[Any](bad), stream=server.open_stream) as conn,
-        ):
-            await server.send('{"event":"a/b"}')
+        async with pair(EventSocket[Any](bad)) as (conn, peer, _):
+            await peer.send('{"event":"a/b"}')
             await conn.wait_closed()
 
 
@@ -214,11 +201,8 @@ async def test_exceptions_of_handlers_end_the_connection(autojump_clock: MockClo
         return event["no such key"], state
 
     with pytest.raises(KeyError, match="no such key"):
-        async with (
-            MockServer(memory=True) as server,
-            connect(server.url, EventSocket[Any](broken), stream=server.open_stream) as conn,
-        ):
-            await server.send('{"event":"a"}')
+        async with pair(EventSocket[Any](broken)) as (conn, peer, _):
+            await peer.send('{"event":"a"}')
             await conn.wait_closed()
 
 
@@ -243,17 +227,14 @@ async def test_typed_events_in_messagepack(autojump_clock: MockClock) -> None:
         codec=Msgpack(Join | Leave),
         key=lambda event: event.__struct_config__.tag,
     )
-    async with (
-        MockServer(memory=True) as server,
-        connect(server.url, socket, stream=server.open_stream) as conn,
-    ):
+    async with pair(socket) as (conn, peer, _):
         encode = msgspec.msgpack.encode
-        await server.send(
+        await peer.send(
             encode(Join("a")), encode(Leave("a")), encode({"event": "room/fly"}), "text",
             encode({"event": "room/join", "room": 3}), encode(Join("b")),
         )  # fmt: skip
         await conn.send(Leave("b"))
-        await server.expect(encode(Leave("b")))
+        await peer.expect(encode(Leave("b")))
         await conn.ping()
         assert conn.state == ("a", "b")
         assert socket.invalid.count == 3

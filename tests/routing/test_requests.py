@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.routing.streams import FaultyStream
+from tests.routing.streams import FaultyStream, pair
 from trioglock import (
     Backoff,
-    Close,
-    Connection,
     ConnectionClosed,
     ConnectionLost,
     InvalidOption,
@@ -24,18 +20,6 @@ from trioglock import (
 )
 from trioglock.routing import EventSocket, RequestLost, RequestTimeout, Router
 from trioglock.testing import MockPeer, MockServer
-
-
-@asynccontextmanager
-async def pair(
-    socket: EventSocket[Any], **options: Any
-) -> AsyncIterator[tuple[Connection[Any], MockPeer, MockServer]]:
-    """A connection in memory, with the server's end of it."""
-    async with (
-        MockServer(memory=True) as server,
-        connect(server.url, socket, stream=server.open_stream, **options) as conn,
-    ):
-        yield conn, await server.accept(), server
 
 
 @pytest.fixture
@@ -344,30 +328,3 @@ def test_a_request_without_a_connection_raises(socket: EventSocket[Any]) -> None
     """UsageError says to connect first."""
     with pytest.raises(UsageError, match="not connected"):
         trio.run(socket.request, "a")
-
-
-async def test_concurrent_requests_over_tcp(socket: EventSocket[Any]) -> None:
-    """A thousand requests, twenty at a time."""
-
-    async def serve(peer: MockPeer) -> None:
-        for _ in range(1000):
-            await answer(peer, await next_request(peer), status="success")
-
-    with trio.fail_after(20):
-        async with (
-            MockServer(serve) as server,
-            connect(server.url, socket),
-            trio.open_nursery() as nursery,
-        ):
-
-            async def ask() -> None:
-                for _ in range(50):
-                    assert (await socket.request("a", {"x": 1}))["status"] == "success"
-
-            for _ in range(20):
-                nursery.start_soon(ask)
-
-
-def test_close_is_not_encoded() -> None:
-    """A Close frame passes the codec unchanged."""
-    assert EventSocket[None]().handle_send(Close(1001), None) == (Close(1001), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.transports.native.frame_bytes import apply_key, header
 from trioglock import (
     Connection,
     ConnectOptions,
@@ -31,8 +33,6 @@ MakeTransport: TypeAlias = Callable[[], ServerTransport]
 on_both = pytest.mark.parametrize(
     "transport", [NativeTransport, TrioWebsocketTransport], ids=["native", "trio-websocket"]
 )
-
-KEY = b"\x37\xfa\x21\x3d"
 
 
 class Echo(Socket[None]):
@@ -100,11 +100,13 @@ class LockstepListener(MemoryListener):
 async def serving(
     target: Any, listener: MemoryListener | None = None, **options: Unpack[ServeOptions]
 ) -> AsyncIterator[Site]:
-    """A server in memory, for tests with ``MockClock``."""
+    """A server in memory. The block has 30 seconds, or any number of them with ``MockClock``."""
     listener = listener or MemoryListener()
     every: ServeOptions = {**options, "listeners": [listener]}
-    async with serve(target, **every) as server:
-        yield Site(server, listener)
+    virtual = isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock)
+    with trio.fail_after(math.inf if virtual else 30):
+        async with serve(target, **every) as server:
+            yield Site(server, listener)
 
 
 def request(target: str = "/", **headers: str | None) -> bytes:
@@ -130,12 +132,7 @@ def plain_request(target: str = "/", method: str = "GET", *headers: str) -> byte
 
 def frame(head: int, payload: bytes) -> bytes:
     """A masked frame, legal or not."""
-    if len(payload) < 126:
-        size = bytes([0x80 | len(payload)])
-    else:
-        size = bytes([0x80 | 126]) + len(payload).to_bytes(2, "big")
-    masked = bytes(byte ^ KEY[at % 4] for at, byte in enumerate(payload))
-    return bytes([head]) + size + KEY + masked
+    return header(head, len(payload), masked=True) + apply_key(payload)
 
 
 class Answer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import trio
 
 from tests.server.helpers import Echo, logged, plain_request, request, serving
 from trioglock import TrioWebsocketTransport
@@ -80,13 +79,12 @@ async def test_what_the_library_of_a_transport_refuses_by_itself_ends(
 ) -> None:
     """trio-websocket cannot read such a header; the connection ends, and the next is served."""
     caplog.set_level("INFO")
-    with trio.fail_after(5):
-        async with serving(Echo, transport=TrioWebsocketTransport(), max_connections=1) as site:
-            client = await site.raw()
-            await client.send(request(Sec_WebSocket_Extensions="caf\xe9"))
-            assert b"101" not in await client.everything()
-            async with site.dial() as conn:
-                await conn.ping()
+    async with serving(Echo, transport=TrioWebsocketTransport(), max_connections=1) as site:
+        client = await site.raw()
+        await client.send(request(Sec_WebSocket_Extensions="caf\xe9"))
+        assert b"101" not in await client.everything()
+        async with site.dial() as conn:
+            await conn.ping()
     [line] = logged(caplog)
     assert "connection lost" in line
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import stat
 from pathlib import Path
 from typing import Any, Unpack
 
 import pytest
 import trio
-import trustme
 
 from tests.server.helpers import Echo, MakeTransport, RawClient, logged, on_both
+from tests.transports.servers import client_context, server_context
 from trioglock import ConnectOptions, MemoryListener, TLSFailed, connect, serve
 
 has_ipv6 = pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
@@ -166,28 +165,16 @@ async def test_given_listeners_are_used_and_closed() -> None:
             await listeners[0].accept()
 
 
-@pytest.fixture(scope="module")
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server context for 127.0.0.1, and a client context that trusts it."""
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
-
-
 @on_both
-async def test_tls(
-    transport: MakeTransport, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
+async def test_tls(transport: MakeTransport) -> None:
     """``wss://``, without waiting for each other at the end."""
     with trio.fail_after(10):
         async with serve(
-            Echo, "127.0.0.1", 0, ssl_context=contexts[0], transport=transport()
+            Echo, "127.0.0.1", 0, ssl_context=server_context(), transport=transport()
         ) as server:
             began = trio.current_time()
-            async with connect(f"wss://127.0.0.1:{server.port}", ssl_context=contexts[1]) as conn:
+            url = f"wss://127.0.0.1:{server.port}"
+            async with connect(url, ssl_context=client_context()) as conn:
                 await conn.send("x" * 100_000)
                 assert await conn.receive() == "x" * 100_000
                 [mine] = server.connections
@@ -196,13 +183,15 @@ async def test_tls(
             assert trio.current_time() - began < 0.9
 
 
+@pytest.mark.slow
 async def test_a_tls_handshake_that_fails_is_logged_once_and_the_others_served(
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Plain text, an untrusting client, a silent one: bounded by open_timeout."""
     caplog.set_level("INFO")
     with trio.fail_after(10):
-        async with serve(Echo, "127.0.0.1", 0, ssl_context=contexts[0], open_timeout=0.3) as server:
+        context = server_context()
+        async with serve(Echo, "127.0.0.1", 0, ssl_context=context, open_timeout=1) as server:
             assert server.port is not None
             silent = RawClient(await trio.open_tcp_stream("127.0.0.1", server.port))
             plain = RawClient(await trio.open_tcp_stream("127.0.0.1", server.port))
@@ -213,7 +202,7 @@ async def test_a_tls_handshake_that_fails_is_logged_once_and_the_others_served(
                     raise AssertionError
             assert await silent.everything() == b""
             url = f"wss://127.0.0.1:{server.port}"
-            await assert_echo(url, ssl_context=contexts[1])
+            await assert_echo(url, ssl_context=client_context())
     lines = logged(caplog)
     assert len(lines) == 3
     assert sum("timeout" in line for line in lines) == 1

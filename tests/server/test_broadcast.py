@@ -18,19 +18,18 @@ async def test_every_connection_gets_a_frame_as_it_is(transport: MakeTransport) 
         def handle_send(self, message: str, state: None) -> tuple[str, None]:
             return message.upper(), state
 
-    with trio.fail_after(10):
-        async with (
-            serving(Loud, transport=transport()) as site,
-            site.dial() as one,
-            site.dial() as two,
-        ):
-            await trio.testing.wait_all_tasks_blocked()
-            assert site.server.broadcast("news") == 2
-            assert site.server.broadcast(bytearray(b"bytes")) == 2
-            assert site.server.broadcast(Ping(b"there?")) == 2
-            for conn in (one, two):
-                assert await conn.receive() == "news"
-                assert await conn.receive() == b"bytes"
+    async with (
+        serving(Loud, transport=transport()) as site,
+        site.dial() as one,
+        site.dial() as two,
+    ):
+        await trio.testing.wait_all_tasks_blocked()
+        assert site.server.broadcast("news") == 2
+        assert site.server.broadcast(bytearray(b"bytes")) == 2
+        assert site.server.broadcast(Ping(b"there?")) == 2
+        for conn in (one, two):
+            assert await conn.receive() == "news"
+            assert await conn.receive() == b"bytes"
 
 
 async def test_many_broadcasts_in_a_row_stay_in_order() -> None:
@@ -53,33 +52,31 @@ async def test_many_broadcasts_in_a_row_stay_in_order() -> None:
 
 async def test_nobody_is_no_mistake() -> None:
     """Nor does a connection that has just closed."""
-    with trio.fail_after(10):
-        async with serving(Echo) as site:
-            assert site.server.broadcast("anybody?") == 0
-            async with site.dial():
-                await trio.testing.wait_all_tasks_blocked()
-                assert site.server.broadcast("there you are") == 1
+    async with serving(Echo) as site:
+        assert site.server.broadcast("anybody?") == 0
+        async with site.dial():
             await trio.testing.wait_all_tasks_blocked()
-            assert site.server.broadcast("anybody?") == 0
+            assert site.server.broadcast("there you are") == 1
+        await trio.testing.wait_all_tasks_blocked()
+        assert site.server.broadcast("anybody?") == 0
 
 
 async def test_scenario_23_a_slow_client_holds_nobody_up() -> None:
     """23: it is skipped while its send queue is full; the others get everything."""
-    with trio.fail_after(10):
-        async with serving(Echo, LockstepListener(), write_limit=5000) as site:
-            slow = await site.upgraded()
-            async with site.dial() as quick:
-                await trio.testing.wait_all_tasks_blocked()
-                counts = []
-                for number in range(20):
-                    counts.append(site.server.broadcast(f"{number:1000}"))
-                    assert int(await quick.receive()) == number
-                assert counts[0] == 2
-                assert counts[-1] == 1
-                assert 1 <= counts.index(1) <= 8
-                held = [conn.statistics().send_queue_bytes for conn in site.server.connections]
-                assert max(held) < 7000
-            await slow.stream.aclose()
+    async with serving(Echo, LockstepListener(), write_limit=5000) as site:
+        slow = await site.upgraded()
+        async with site.dial() as quick:
+            await trio.testing.wait_all_tasks_blocked()
+            counts = []
+            for number in range(20):
+                counts.append(site.server.broadcast(f"{number:1000}"))
+                assert int(await quick.receive()) == number
+            assert counts[0] == 2
+            assert counts[-1] == 1
+            assert 1 <= counts.index(1) <= 8
+            held = [conn.statistics().send_queue_bytes for conn in site.server.connections]
+            assert max(held) < 7000
+        await slow.stream.aclose()
 
 
 async def test_a_broadcast_comes_behind_the_greeting(autojump_clock: object) -> None:

@@ -1,49 +1,30 @@
-"""Clients of other libraries with our server: plain and TLS, on both transports.
+"""Clients of other libraries, plain and with TLS, on both transports.
 
-What each of them does, and what it expects, stands in :mod:`tests.server.clients.play`.
+:mod:`tests.server.clients.play` has what each of them does and expects.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import ssl
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
 from pathlib import Path
 from shutil import which
 
 import pytest
 import trio
-import trustme
 
 from tests.interop.peers import NODE, install_ws
 from tests.server.clients.play import LIBRARIES
-from tests.server.helpers import MakeTransport, logged, on_both
-from trioglock import Connection, serve
+from tests.server.helpers import logged
+from tests.transports.servers import authority, server_context
+from trioglock import Connection, NativeTransport, TrioWebsocketTransport, serve
 
 CLIENTS = Path(__file__).with_name("clients")
-SECONDS = 30
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """The server's context, and the certificate that clients trust."""
-
-    context: ssl.SSLContext
-    authority: Path
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    path = tmp_path_factory.mktemp("server") / "authority.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return Certificate(context, path)
+SECONDS = 60
 
 
 class Behaviours:
@@ -90,39 +71,39 @@ def command(library: str) -> list[str | Path]:
 
 
 @pytest.mark.slow
-@on_both
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("library", [*LIBRARIES, "node"])
-async def test_a_foreign_client_plays_all_of_it(
-    library: str,
-    secure: bool,
-    transport: MakeTransport,
-    certificate: Certificate,
-    caplog: pytest.LogCaptureFixture,
+async def test_a_client_of_another_library(
+    library: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Handshake, echo of every size, compression, fragments, pings, closing by either side."""
     caplog.set_level("INFO")
+    certificate = tmp_path / "authority.pem"
+    authority().cert_pem.write_to_path(str(certificate))
     behaviours = Behaviours()
-    environment = {**os.environ, "NODE_PATH": str(NODE / "node_modules")}
-    start = command(library)
-    with trio.fail_after(SECONDS):
-        async with serve(
-            behaviours,
-            "127.0.0.1",
-            0,
-            ssl_context=certificate.context if secure else None,
-            select_subprotocol=behaviours.choose,
-            max_size=2**21,
-            transport=transport(),
-        ) as server:
-            url = f"{'wss' if secure else 'ws'}://127.0.0.1:{server.port}"
-            done = await trio.run_process(
-                [*start, url, certificate.authority],
-                capture_stdout=True,
-                stderr=subprocess.STDOUT,
-                check=False,
-                env=environment,
-            )
-            output = done.stdout.decode()
-            assert (done.returncode, output) == (0, "played\n"), output
+    urls = []
+    async with AsyncExitStack() as stack:
+        stack.enter_context(trio.fail_after(SECONDS))
+        for transport in (NativeTransport, TrioWebsocketTransport):
+            for ssl_context in (None, server_context()):
+                server = await stack.enter_async_context(
+                    serve(
+                        behaviours,
+                        "127.0.0.1",
+                        0,
+                        ssl_context=ssl_context,
+                        select_subprotocol=behaviours.choose,
+                        max_size=2**21,
+                        transport=transport(),
+                    )
+                )
+                urls.append(f"{'wss' if ssl_context else 'ws'}://127.0.0.1:{server.port}")
+        done = await trio.run_process(
+            [*command(library), certificate, *urls],
+            capture_stdout=True,
+            stderr=subprocess.STDOUT,
+            check=False,
+            env={**os.environ, "NODE_PATH": str(NODE / "node_modules")},
+        )
+        output = done.stdout.decode()
+        assert (done.returncode, output) == (0, "played\n"), output
     assert logged(caplog) == []

@@ -82,15 +82,14 @@ async def test_scenario_18_a_failure_ends_its_connection_alone(
     target: Any, transport: MakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
     """18: the client gets 1011, the log has one traceback, other clients are served."""
-    with trio.fail_after(10):
-        async with serving(target, transport=transport()) as site:
-            for _ in range(2):
-                with pytest.raises(ConnectionClosedError) as caught:
-                    async with site.dial() as conn:
-                        await conn.send("go on")
-                        await conn.receive()
-                assert caught.value.code == 1011
-            assert site.server.connections == frozenset()
+    async with serving(target, transport=transport()) as site:
+        for _ in range(2):
+            with pytest.raises(ConnectionClosedError) as caught:
+                async with site.dial() as conn:
+                    await conn.send("go on")
+                    await conn.receive()
+            assert caught.value.code == 1011
+        assert site.server.connections == frozenset()
     entries = [record for record in caplog.records if record.name == "trioglock.server"]
     assert [record.levelno for record in entries] == [logging.ERROR] * 2
     assert all(record.exc_info and record.exc_info[1] for record in entries)
@@ -108,37 +107,34 @@ async def test_a_failure_of_one_connection_does_not_touch_another(
                 raise Oops
             return Reply(frame), state
 
-    with trio.fail_after(10):
-        async with serving(Fragile) as site, site.dial() as good:
-            with pytest.raises(ConnectionClosedError):
-                async with site.dial() as bad:
-                    await bad.send("break")
-                    await bad.receive()
-            await good.send("unharmed")
-            assert await good.receive() == "unharmed"
+    async with serving(Fragile) as site, site.dial() as good:
+        with pytest.raises(ConnectionClosedError):
+            async with site.dial() as bad:
+                await bad.send("break")
+                await bad.receive()
+        await good.send("unharmed")
+        assert await good.receive() == "unharmed"
     assert len(logged(caplog)) == 1
 
 
 async def test_a_terminate_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The connection was already closed: the client is not affected."""
-    with trio.fail_after(10):
-        async with serving(BadEnd) as site:
-            async with site.dial() as conn:
-                await conn.ping()
-            assert conn.close_code == 1000
-            await trio.testing.wait_all_tasks_blocked()
+    async with serving(BadEnd) as site:
+        async with site.dial() as conn:
+            await conn.ping()
+        assert conn.close_code == 1000
+        await trio.testing.wait_all_tasks_blocked()
     assert len(logged(caplog, "ERROR")) == 1
 
 
 async def test_a_factory_must_give_a_socket(caplog: pytest.LogCaptureFixture) -> None:
     """Any other return value ends the connection, and the log shows it."""
     target: Any = lambda: {"no": "socket"}  # noqa: E731 - that is what users write
-    with trio.fail_after(10):
-        async with serving(target) as site:
-            with pytest.raises(ConnectionClosedError) as caught:
-                async with site.dial() as conn:
-                    await conn.receive()
-            assert caught.value.code == 1011
+    async with serving(target) as site:
+        with pytest.raises(ConnectionClosedError) as caught:
+            async with site.dial() as conn:
+                await conn.receive()
+        assert caught.value.code == 1011
     assert "must return a Socket, not {'no': 'socket'}" in caplog.text
 
 
@@ -156,13 +152,12 @@ async def test_a_function_that_raises_answers_500(
         raise error("the secret reason")
 
     options: Any = {option: fail}
-    with trio.fail_after(10):
-        async with serving(Echo, **options) as site:
-            with pytest.raises(HandshakeRefused) as caught:
-                async with site.dial():
-                    raise AssertionError
-            assert caught.value.status == 500
-            assert b"secret" not in caught.value.body
+    async with serving(Echo, **options) as site:
+        with pytest.raises(HandshakeRefused) as caught:
+            async with site.dial():
+                raise AssertionError
+        assert caught.value.status == 500
+        assert b"secret" not in caught.value.body
     assert len(logged(caplog, "ERROR")) == 1
     assert "the secret reason" in caplog.text
 
@@ -179,13 +174,12 @@ async def test_a_transport_that_fails_harms_one_client(caplog: pytest.LogCapture
                 raise Oops
             return await super().upgrade(stream, upgrade, nursery)
 
-    with trio.fail_after(10):
-        async with serving(Echo, transport=Fragile(), max_connections=1) as site:
-            client = await site.raw()
-            await client.send(request())
-            assert await client.everything() == b""
-            async with site.dial() as conn:
-                await conn.ping()
+    async with serving(Echo, transport=Fragile(), max_connections=1) as site:
+        client = await site.raw()
+        await client.send(request())
+        assert await client.everything() == b""
+        async with site.dial() as conn:
+            await conn.ping()
     assert len(logged(caplog, "ERROR")) == 1
 
 
@@ -203,12 +197,11 @@ async def test_scenario_40_a_handler_that_sends_after_the_client_has_left_is_no_
         finally:
             ended.set()
 
-    with trio.fail_after(10):
-        async with serving(late, transport=transport()) as site:
-            for code in (1000, 4000):
-                async with site.dial() as conn:
-                    await conn.aclose(code)
-            await ended.wait()
+    async with serving(late, transport=transport()) as site:
+        for code in (1000, 4000):
+            async with site.dial() as conn:
+                await conn.aclose(code)
+        await ended.wait()
     assert not logged(caplog, "ERROR")
 
 
@@ -216,12 +209,11 @@ async def test_a_handler_that_reads_on_after_a_loss_is_no_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """``async for`` raises when the client is lost; the handler need not catch that."""
-    with trio.fail_after(10):
-        async with serving(echo) as site:
-            client = await site.upgraded()
-            await client.stream.aclose()
-            await trio.testing.wait_all_tasks_blocked()
-            assert site.server.connections == frozenset()
+    async with serving(echo) as site:
+        client = await site.upgraded()
+        await client.stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert site.server.connections == frozenset()
     assert not logged(caplog, "ERROR")
 
 
@@ -244,18 +236,17 @@ async def test_the_end_of_a_handler_with_tasks_is_no_failure(
             nursery.start_soon(reads, conn)
             nursery.start_soon(writes, conn)
 
-    with trio.fail_after(10):
-        async with serving(both) as site:
-            client = await site.upgraded()
-            await client.stream.aclose()
-            async with site.dial():
-                pass
-            await trio.testing.wait_all_tasks_blocked()
-            assert not logged(caplog, "ERROR")
-            async with site.dial() as conn:
-                await conn.send("raise")
-                await conn.wait_closed()
-            assert conn.close_code == 1011
+    async with serving(both) as site:
+        client = await site.upgraded()
+        await client.stream.aclose()
+        async with site.dial():
+            pass
+        await trio.testing.wait_all_tasks_blocked()
+        assert not logged(caplog, "ERROR")
+        async with site.dial() as conn:
+            await conn.send("raise")
+            await conn.wait_closed()
+        assert conn.close_code == 1011
     assert len(logged(caplog, "ERROR")) == 1
 
 
@@ -274,13 +265,12 @@ async def test_a_stream_that_cannot_be_closed_ends_nothing_else(
             stream.aclose = refuse  # type: ignore[method-assign]
             return stream
 
-    with trio.fail_after(10):
-        async with serving(Echo, Stuck()) as site:
-            for _ in range(2):
-                client = await site.raw()
-                await client.send(b"no request\r\n\r\n")
-                assert b" 400 " in await client.everything()
-                await trio.testing.wait_all_tasks_blocked()
+    async with serving(Echo, Stuck()) as site:
+        for _ in range(2):
+            client = await site.raw()
+            await client.send(b"no request\r\n\r\n")
+            assert b" 400 " in await client.everything()
+            await trio.testing.wait_all_tasks_blocked()
     assert len(logged(caplog, "ERROR")) == 2
 
 
@@ -290,10 +280,9 @@ async def test_another_connections_end_is_a_failure(caplog: pytest.LogCaptureFix
     async def relay(conn: Connection[None]) -> None:
         raise ConnectionClosedError(None, None)
 
-    with trio.fail_after(10):
-        async with serving(relay) as site:
-            with pytest.raises(ConnectionClosed) as caught:
-                async with site.dial() as conn:
-                    await conn.receive()
-            assert caught.value.code == 1011
+    async with serving(relay) as site:
+        with pytest.raises(ConnectionClosed) as caught:
+            async with site.dial() as conn:
+                await conn.receive()
+        assert caught.value.code == 1011
     assert len(logged(caplog, "ERROR")) == 1

@@ -161,23 +161,22 @@ async def test_an_oversized_message_is_told_1009_and_nobody_else_minds(
 ) -> None:
     """Whole or in fragments; the header alone is enough to refuse it."""
     caplog.set_level("INFO")
-    with trio.fail_after(10):
-        async with (
-            serving(Echo, max_size=MAX_SIZE, transport=transport()) as site,
-            site.dial() as good,
-        ):
-            bad = await site.upgraded()
-            await bad.send(frame(0x81, b"x" * MAX_SIZE))
-            assert len(await _receive(bad, 4 + MAX_SIZE)) == 4 + MAX_SIZE
-            await bad.send(frame(0x81, b"x" * (MAX_SIZE + 1)))
-            assert await bad.close_code() == 1009
-            await bad.stream.aclose()
-            pieces = await site.upgraded()
-            await pieces.send(frame(0x01, b"x" * MAX_SIZE) + frame(0x80, b"x"))
-            assert await pieces.close_code() == 1009
-            await pieces.stream.aclose()
-            await good.send("good")
-            assert await good.receive() == "good"
+    async with (
+        serving(Echo, max_size=MAX_SIZE, transport=transport()) as site,
+        site.dial() as good,
+    ):
+        bad = await site.upgraded()
+        await bad.send(frame(0x81, b"x" * MAX_SIZE))
+        assert len(await _receive(bad, 4 + MAX_SIZE)) == 4 + MAX_SIZE
+        await bad.send(frame(0x81, b"x" * (MAX_SIZE + 1)))
+        assert await bad.close_code() == 1009
+        await bad.stream.aclose()
+        pieces = await site.upgraded()
+        await pieces.send(frame(0x01, b"x" * MAX_SIZE) + frame(0x80, b"x"))
+        assert await pieces.close_code() == 1009
+        await pieces.stream.aclose()
+        await good.send("good")
+        assert await good.receive() == "good"
     assert len(logged(caplog)) == 2
     assert all("closed with 1009" in line for line in logged(caplog))
 
@@ -206,15 +205,14 @@ async def test_a_broken_protocol_is_told_its_code_and_nobody_else_minds(
 ) -> None:
     """Earlier messages are answered; there is one log line; the stream ends immediately."""
     caplog.set_level("INFO")
-    with trio.fail_after(10):
-        async with serving(Echo) as site, site.dial() as good:
-            bad = await site.upgraded()
-            await bad.send(frame(0x81, b"before") + data)
-            assert await bad.frame() == (0x81, b"before")
-            assert await bad.close_code() == code
-            assert await bad.everything() == b""
-            await good.send("good")
-            assert await good.receive() == "good"
+    async with serving(Echo) as site, site.dial() as good:
+        bad = await site.upgraded()
+        await bad.send(frame(0x81, b"before") + data)
+        assert await bad.frame() == (0x81, b"before")
+        assert await bad.close_code() == code
+        assert await bad.everything() == b""
+        await good.send("good")
+        assert await good.receive() == "good"
     [line] = logged(caplog)
     assert f"closed with {code}" in line
 
@@ -224,19 +222,18 @@ async def test_max_connections_are_let_in_and_the_next_gets_503(
 ) -> None:
     """With Retry-After; after a disconnect the next one is accepted. Plain HTTP still works."""
     caplog.set_level("INFO")
-    with trio.fail_after(10):
-        async with serving(Echo, max_connections=2) as site, site.dial() as first:
-            async with site.dial():
-                with pytest.raises(HandshakeRefused) as caught:
-                    async with site.dial():
-                        raise AssertionError
-                assert caught.value.status == 503
-                assert caught.value.headers["retry-after"] == "5"
-                assert (await site.ask(plain_request())).status == 426
-            await trio.testing.wait_all_tasks_blocked()
-            async with site.dial() as conn:
-                await conn.ping()
-            await first.ping()
+    async with serving(Echo, max_connections=2) as site, site.dial() as first:
+        async with site.dial():
+            with pytest.raises(HandshakeRefused) as caught:
+                async with site.dial():
+                    raise AssertionError
+            assert caught.value.status == 503
+            assert caught.value.headers["retry-after"] == "5"
+            assert (await site.ask(plain_request())).status == 426
+        await trio.testing.wait_all_tasks_blocked()
+        async with site.dial() as conn:
+            await conn.ping()
+        await first.ping()
     assert sum("503 too many connections" in line for line in logged(caplog)) == 1
 
 

@@ -79,14 +79,13 @@ async def _expect_1001(listener: MemoryListener) -> None:
 
 async def test_code_and_reason_may_be_chosen_and_the_first_close_wins() -> None:
     """1012 means that the server restarts."""
-    with trio.fail_after(10):
-        async with serving(Echo) as site, site.dial() as conn:
-            with pytest.raises(InvalidOption, match="close code 1006"):
-                site.server.close(1006)
-            site.server.close(1012, "back soon")
-            site.server.close(1000)
-            await conn.wait_closed()
-            assert (conn.close_code, conn.close_reason) == (1012, "back soon")
+    async with serving(Echo) as site, site.dial() as conn:
+        with pytest.raises(InvalidOption, match="close code 1006"):
+            site.server.close(1006)
+        site.server.close(1012, "back soon")
+        site.server.close(1000)
+        await conn.wait_closed()
+        assert (conn.close_code, conn.close_reason) == (1012, "back soon")
 
 
 async def test_scenario_40_one_deadline_ends_what_does_not_end(autojump_clock: object) -> None:
@@ -167,21 +166,20 @@ async def test_nobody_is_let_in_any_more() -> None:
     async def stay(conn: Connection[None]) -> None:
         await release.wait()
 
-    with trio.fail_after(10):
-        async with serving(stay) as site, site.dial():
-            early = await site.raw()
-            await early.send(request()[:30])
-            await trio.testing.wait_all_tasks_blocked()
-            site.server.close()
-            await early.send(request()[30:])
-            head = await early.head()
-            assert head.startswith(b"HTTP/1.1 503 ")
-            assert b"Retry-After: 5" in head
-            await early.stream.aclose()
-            await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(ConnectionRefusedError):
-                await site.listener.open_stream()
-            release.set()
+    async with serving(stay) as site, site.dial():
+        early = await site.raw()
+        await early.send(request()[:30])
+        await trio.testing.wait_all_tasks_blocked()
+        site.server.close()
+        await early.send(request()[30:])
+        head = await early.head()
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 5" in head
+        await early.stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(ConnectionRefusedError):
+            await site.listener.open_stream()
+        release.set()
 
 
 async def test_a_connection_that_opens_while_the_server_closes_is_told_so(
@@ -264,13 +262,12 @@ async def test_a_server_may_be_closed_from_inside() -> None:
         assert await conn.receive() == "stop"
         servers[0].close()
 
-    with trio.fail_after(10):
-        async with serving(handler) as site, site.dial() as conn:
-            servers.append(site.server)
-            await conn.send("stop")
-            await site.server.wait_closed()
-            await conn.wait_closed()
-            assert conn.close_code == 1001
+    async with serving(handler) as site, site.dial() as conn:
+        servers.append(site.server)
+        await conn.send("stop")
+        await site.server.wait_closed()
+        await conn.wait_closed()
+        assert conn.close_code == 1001
 
 
 async def test_an_answer_under_way_arrives(autojump_clock: object) -> None:

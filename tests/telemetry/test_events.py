@@ -427,9 +427,7 @@ class Waiting(Socket[None]):
         self.begin(info.connection)
 
 
-async def test_an_interrupt_in_terminate(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_interrupt_in_terminate(autojump_clock: MockClock) -> None:
     """Terminated is emitted, and wait_closed() returns."""
 
     class Interrupted(Socket[None]):

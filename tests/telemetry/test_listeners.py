@@ -14,13 +14,7 @@ from trio.testing import MockClock
 
 from tests.hooks.helpers import URL, linked
 from tests.telemetry.helpers import Seen, kinds, recorded, values
-from trioglock import (
-    Backoff,
-    Close,
-    InvalidOption,
-    MemoryTransport,
-    connect,
-)
+from trioglock import Backoff, Close, InvalidOption, MemoryTransport, connect
 from trioglock.telemetry import (
     CloseStarted,
     Connected,
@@ -144,9 +138,7 @@ def test_starting_twice() -> None:
     assert [event.attempt for event in received if isinstance(event, ConnectStarted)] == [1, 3]
 
 
-def test_a_listener_and_a_log_handler_that_raise(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_listener_and_a_log_handler_that_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     """The listener is stopped."""
 
     class Broken(logging.Handler):

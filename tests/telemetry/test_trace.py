@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import trio
 
+from tests.hooks.helpers import URL, linked, wait_for_hooks
 from trioglock import (
+    Backoff,
     Close,
     Connection,
     ConnectionLost,
@@ -22,14 +24,16 @@ from trioglock import (
     Headers,
     HeartbeatTimeout,
     LocalClose,
+    MemoryTransport,
     Ping,
     PreparedMessage,
+    Socket,
     connect,
     serve,
 )
 from trioglock.frames import Pong
 from trioglock.telemetry import Event, EventEmitter
-from trioglock.testing import MockPeer, MockServer, echo
+from trioglock.testing import MemoryLink, MockPeer, MockServer, echo
 
 LOGGER = logging.getLogger("trioglock.trace")
 LONG_PING = Ping(b"\x00" * 125)
@@ -189,9 +193,7 @@ def unconfigure() -> None:
     LOGGER.setLevel(logging.WARNING)
 
 
-def test_without_any_handler_lines_go_to_stderr(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_without_any_handler_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     """If logging is not configured, each line is written once, without colors."""
     unconfigure()
     emitter("first")
@@ -237,27 +239,89 @@ def test_a_configured_handler(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
-# Of a live connection.
+class Echo(Socket[None]):
+    """Closes when its last message comes back, and handles pings."""
+
+    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
+        return (Close(1000) if frame == "Close the things!" else None), state
+
+    def handle_ping(self, payload: bytes, state: None) -> tuple[Any, None]:
+        return None, state
 
 
-async def test_the_trace_of_a_connection(
-    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+def steps(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The lines of the connection "echo", without its name and number."""
+    found = (re.fullmatch(r"echo#\d+ (.*)", text) for text in lines(caplog))
+    return [line[1] for line in found if line]
+
+
+async def echo_peer(far: MemoryLink) -> None:
+    """Sends data back, pings after the first message, and does not answer Close."""
+    pinged = False
+    while events := await far.receive():
+        for event in events:
+            if isinstance(event, list):
+                await far.write(event)
+                if not pinged:
+                    pinged = True
+                    await far.write([Ping(b"")])
+
+
+async def test_the_trace_of_the_echo_client(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Connecting, frames and the close, in order."""
-    async with (
-        MockServer(echo, memory=True) as server,
-        connect(server.url, stream=server.open_stream, name="shop", trace=True) as conn,
-    ):
-        await conn.send("hello")
-        assert await conn.receive() == "hello"
-    steps = lines(caplog)
-    assert all(re.match(r"shop#\d+ ", line) for line in steps)
-    marks = [
-        "attempting to connect", "successfully connected", "sending frame: 'hello'",
-        "received frame: 'hello'", "closing with local reason: 1000",
-    ]  # fmt: skip
-    found = [next(n for n, line in enumerate(steps) if mark in line) for mark in marks]
-    assert found == sorted(found)
+    """Each step is a line: connecting, frames, the close and the timeout."""
+    async with linked(Echo(), trace=True, name="echo", close_timeout=5) as (conn, far):
+        conn.start_soon(echo_peer, far)
+        await conn.send("Hello")
+        await wait_for_hooks()
+        await conn.send("Close the things!")
+        await conn.wait_closed()
+    expected = [
+        "attempting to connect",
+        "successfully connected",
+        "sending frame: 'Hello'",
+        "received frame: 'Hello'",
+        "received frame: Ping",
+        "replying from handle_ping with pong",
+        "sending frame: 'Close the things!'",
+        "received frame: 'Close the things!'",
+        "closing with local reason: 1000",
+        "sending close frame: 1000",
+        "forcefully closed the connection because the peer took too long",
+    ]
+    got = steps(caplog)
+    assert len(got) == len(expected)
+    assert [line[: len(want)] for line, want in zip(got, expected, strict=True)] == expected
+
+
+async def test_the_trace_of_a_reconnect(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loss, the delays, the failed attempt and the new link."""
+    transport = MemoryTransport()
+    policy = Backoff(initial=2, jitter="none")
+    async with connect(
+        URL, transport=transport, reconnect=policy, ping_interval=None, trace=True, name="echo"
+    ) as conn:
+        await (await transport.accept()).aclose()
+        transport.refuse_next()
+        await transport.accept()
+        await conn.send("still there")
+        await wait_for_hooks()
+        conn.abort()
+    assert steps(caplog) == [
+        "attempting to connect",
+        "successfully connected",
+        "connection lost",
+        "reconnecting in 2 seconds",
+        "attempting to connect",
+        "failed to connect: refused by the test",
+        "reconnecting in 4 seconds",
+        "attempting to connect",
+        "successfully connected",
+        "sending frame: 'still there'",
+    ]
 
 
 async def test_the_trace_of_an_open_connection(
@@ -412,20 +476,3 @@ async def test_a_peer_cannot_forge_lines_by_its_address(
     said = [r.getMessage() for r in caplog.records if r.name.startswith("trioglock")]
     assert any("forged line" in text for text in said)
     assert all(text.isprintable() for text in said)
-
-
-async def test_a_trace_has_no_secrets(
-    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
-) -> None:
-    """Neither the password in the URL nor credentials in headers are logged."""
-    async with MockServer(echo, memory=True) as server:
-        url = server.url.replace("ws://", "ws://user:hunter2@")
-        async with connect(
-            url,
-            stream=server.open_stream,
-            additional_headers={"Cookie": "hunter2"},
-            trace=True,
-        ) as conn:
-            assert "hunter2" not in conn.url
-    assert lines(caplog)
-    assert "hunter2" not in caplog.text

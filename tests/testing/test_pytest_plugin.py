@@ -7,6 +7,7 @@ import pytest
 pytest_plugins = ["pytester"]
 
 
+@pytest.mark.slow
 def test_the_fixtures(pytester: pytest.Pytester) -> None:
     """They need only the mode of pytest-trio: no import, no conftest."""
     pytester.makeini("[pytest]\ntrio_mode = true\n")

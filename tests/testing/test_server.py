@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
-import trustme
 from trio.testing import MockClock
 
+from tests.transports.servers import client_context, server_context
 from trioglock import Close, Connection, ConnectionClosedError, HandshakeRefused, connect
 from trioglock.testing import MockPeer, MockServer, echo
 
@@ -164,14 +163,9 @@ async def test_the_exception_of_the_block_has_no_group(autojump_clock: MockClock
 
 async def test_tls() -> None:
     """The scheme of the URL is ``wss``."""
-    authority = trustme.CA()
-    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(server_side)
-    client_side = ssl.create_default_context()
-    authority.configure_trust(client_side)
     with trio.fail_after(10):
-        async with MockServer(echo, ssl_context=server_side) as server:
+        async with MockServer(echo, ssl_context=server_context()) as server:
             assert server.url.startswith("wss://127.0.0.1:")
-            async with connect(server.url, ssl_context=client_side) as conn:
+            async with connect(server.url, ssl_context=client_context()) as conn:
                 await conn.send("secret")
                 assert await conn.receive() == "secret"

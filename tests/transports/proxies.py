@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import trio
 
-from tests.transports.servers import Request, read_request
+from tests.transports.servers import Request, Script, read_request, serving, upgrading
+
+ProxyT = TypeVar("ProxyT", bound=Script)
+
+
+@asynccontextmanager
+async def proxied(
+    make_proxy: Callable[[int], ProxyT],
+    *,
+    server_context: ssl.SSLContext | None = None,
+    proxy_context: ssl.SSLContext | None = None,
+) -> AsyncIterator[tuple[ProxyT, str, list[Request]]]:
+    """Run a server and a proxy for it; yield the proxy, its address and the server's requests."""
+    requests: list[Request] = []
+    async with serving(upgrading(requests), server_context) as port:
+        proxy = make_proxy(port)
+        async with serving(proxy, proxy_context) as proxy_port:
+            yield proxy, f"127.0.0.1:{proxy_port}", requests
 
 
 async def pump(source: trio.abc.Stream, target: trio.abc.Stream) -> None:

@@ -42,7 +42,6 @@ CLOSE_1000 = b"\x88\x02\x03\xe8"
 
 URL = "ws://memory.test/"
 
-on_native = pytest.mark.parametrize("transport", [NativeTransport], ids=["native"])
 on_both = pytest.mark.parametrize(
     "transport", [NativeTransport, TrioWebsocketTransport], ids=["native", "trio-websocket"]
 )
@@ -164,7 +163,6 @@ async def serving(
 
 async def failure(url: str, **options: Unpack[ConnectOptions]) -> TrioglockError:
     """The exception of connecting, which must be a TrioglockError."""
-    options.setdefault("proxy", None)
     with pytest.raises(TrioglockError) as caught:
         async with connect(url, **options):
             pass
@@ -183,7 +181,7 @@ async def memory_server(script: Script) -> AsyncIterator[trio.abc.Stream]:
 
 
 async def connect_error(
-    script: Script, transport: MakeTransport, /, **options: Unpack[ConnectOptions]
+    script: Script, transport: MakeTransport = NativeTransport, /, **options: Unpack[ConnectOptions]
 ) -> tuple[TrioglockError, float]:
     """The error of connecting to this server, and the seconds until it was raised."""
     async with memory_server(script) as stream:
@@ -202,8 +200,12 @@ def no_leak() -> Iterator[None]:
     before = _descriptors()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
-        yield
-        gc.collect()
+        gc.freeze()  # so that only objects of the block are collected
+        try:
+            yield
+            gc.collect()
+        finally:
+            gc.unfreeze()
     assert [str(warning.message) for warning in caught] == []
     assert _descriptors() <= before
 
@@ -230,6 +232,45 @@ class Deaf(trio.abc.SocketFactory):
         return plain
 
 
+class Resolver(trio.abc.HostnameResolver):
+    """Resolves every name to the given addresses, in order."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = addresses
+        self.asked: list[str] = []
+
+    async def getaddrinfo(
+        self,
+        host: bytes | None,
+        port: bytes | str | int | None,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 - the resolver's own interface
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        assert host is not None
+        self.asked.append(host.decode())
+        await trio.lowlevel.checkpoint()
+        if not self.addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in self.addresses
+        ]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+def resolve_to(*addresses: str) -> Resolver:
+    """Resolve every name to these addresses during this test."""
+    resolver = Resolver(*addresses)
+    trio.socket.set_custom_hostname_resolver(resolver)
+    return resolver
+
+
 @cache
 def authority() -> trustme.CA:
     """The authority that issues the tests' certificates; only the tests trust it."""
@@ -239,12 +280,17 @@ def authority() -> trustme.CA:
 def server_context(*names: str) -> ssl.SSLContext:
     """For a server whose certificate has these names, by default ``127.0.0.1``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority().issue_cert(*(names or ("127.0.0.1",))).configure_cert(context)
+    _certificate(*(names or ("127.0.0.1",))).configure_cert(context)
     return context
 
 
+@cache
+def _certificate(*names: str) -> trustme.LeafCert:
+    return authority().issue_cert(*names)
+
+
 def client_context() -> ssl.SSLContext:
-    """For a client that trusts the authority."""
-    context = ssl.create_default_context()
+    """For a client that trusts only the authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority().configure_trust(context)
     return context

@@ -15,15 +15,15 @@ from tests.transports.servers import (
     client_context,
     failure,
     hold,
+    memory_server,
     no_leak,
     on_both,
-    play,
     read_request,
     server_context,
     serving,
     upgrading,
 )
-from trioglock import OpenTimeout, connect
+from trioglock import NativeTransport, OpenTimeout, TrioWebsocketTransport, connect
 
 
 async def wait_for_ever(stream: trio.abc.Stream) -> None:
@@ -65,6 +65,8 @@ async def cancel_while_connecting(url: str, **options: Any) -> None:
     assert scope.cancelled_caught
 
 
+# Opening the stream is the same for both transports, so the rest is tested with each of them.
+UPGRADES = ["response", "response, half-way", "body of a refusal"]
 STAGES = {
     "TLS handshake": ("wss", None, hold),
     "TLS handshake, half-way": ("wss", None, wait_for_ever),
@@ -80,8 +82,13 @@ STAGES = {
 }
 
 
-@on_both
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("transport", "stage"),
+    [
+        *((NativeTransport, stage) for stage in STAGES),
+        *((TrioWebsocketTransport, stage) for stage in UPGRADES),
+    ],
+)
 async def test_a_cancelled_connect_leaks_nothing(transport: MakeTransport, stage: str) -> None:
     """An attempt that is cancelled while it waits closes its socket immediately."""
     scheme, proxy, script = STAGES[stage]
@@ -94,13 +101,12 @@ async def test_a_cancelled_connect_leaks_nothing(transport: MakeTransport, stage
             )
 
 
-@on_both
 @pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:9", "socks5://127.0.0.1:9"])
-async def test_cancelled_while_tcp_connects(transport: MakeTransport, proxy: str | None) -> None:
+async def test_cancelled_while_tcp_connects(proxy: str | None) -> None:
     """An attempt that is cancelled before TCP has connected closes its socket."""
     trio.socket.set_custom_socket_factory(Deaf(socket.AF_INET))
     with no_leak():
-        await cancel_while_connecting("ws://127.0.0.1:9/", transport=transport(), proxy=proxy)
+        await cancel_while_connecting("ws://127.0.0.1:9/", proxy=proxy)
 
 
 @on_both
@@ -109,10 +115,7 @@ async def test_cancelled_behind_tls(transport: MakeTransport) -> None:
     with no_leak():
         async with serving(half_a_response, server_context()) as port:
             await cancel_while_connecting(
-                f"wss://127.0.0.1:{port}/",
-                transport=transport(),
-                ssl_context=client_context(),
-                proxy=None,
+                f"wss://127.0.0.1:{port}/", transport=transport(), ssl_context=client_context()
             )
 
 
@@ -133,10 +136,7 @@ async def test_open_timeout(transport: MakeTransport, autojump_clock: MockClock)
         await near.send_all(b"more")
 
 
-@on_both
-async def test_open_timeout_covers_everything(
-    transport: MakeTransport, autojump_clock: MockClock
-) -> None:
+async def test_open_timeout_covers_everything(autojump_clock: MockClock) -> None:
     """The limit is one for opening the stream, TLS and the upgrade together; default 10 s."""
 
     async def dial() -> trio.abc.Stream:
@@ -145,26 +145,23 @@ async def test_open_timeout_covers_everything(
         return near
 
     start = trio.current_time()
-    error = await failure("wss://memory.test/", transport=transport(), stream=dial)
+    error = await failure("wss://memory.test/", stream=dial)
     assert isinstance(error, OpenTimeout)
     assert trio.current_time() - start == pytest.approx(10)
 
 
-@on_both
-async def test_no_open_timeout(transport: MakeTransport, autojump_clock: MockClock) -> None:
+async def test_no_open_timeout(autojump_clock: MockClock) -> None:
     """None has no limit."""
 
     async def script(stream: trio.abc.Stream) -> None:
-        await trio.sleep(3600)
+        await trio.sleep(900)
         await upgrading([])(stream)
 
-    near, far = memory_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(play, script, far)
-        async with connect(
-            "ws://memory.test/", transport=transport(), stream=near, open_timeout=None
-        ) as conn:
-            assert conn.handshake is not None
+    async with (
+        memory_server(script) as near,
+        connect("ws://memory.test/", stream=near, open_timeout=None) as conn,
+    ):
+        assert conn.handshake is not None
 
 
 async def test_the_users_own_deadline_is_no_open_timeout(autojump_clock: MockClock) -> None:
@@ -178,12 +175,8 @@ async def test_the_users_own_deadline_is_no_open_timeout(autojump_clock: MockClo
 @on_both
 async def test_an_open_connection_leaks_nothing(transport: MakeTransport) -> None:
     """No descriptor remains after opening and closing."""
-
-    async def script(stream: trio.abc.Stream) -> None:
-        await upgrading([])(stream)
-
     with no_leak():
-        async with serving(script) as port:
+        async with serving(upgrading([])) as port:
             for _ in range(3):
-                async with connect(f"ws://127.0.0.1:{port}/", transport=transport(), proxy=None):
+                async with connect(f"ws://127.0.0.1:{port}/", transport=transport()):
                     pass

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import trio
 
-from tests.transports.proxies import HTTPProxy
+from tests.transports.proxies import HTTPProxy, proxied
 from tests.transports.servers import (
     MakeTransport,
-    Request,
     Script,
     answering,
     authority,
@@ -31,19 +30,13 @@ from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
 @on_both
 async def test_an_http_proxy(transport: MakeTransport) -> None:
     """CONNECT names host and port, and the proxy resolves the name."""
-    requests: list[Request] = []
+    url = "ws://user:password@feed.test:8080/path"
     with no_leak():
-        async with serving(upgrading(requests)) as port:
-            proxy = HTTPProxy(port)
-            async with (
-                serving(proxy) as proxy_port,
-                connect(
-                    "ws://user:password@feed.test:8080/path",
-                    transport=transport(),
-                    proxy=f"http://127.0.0.1:{proxy_port}",
-                ) as conn,
-            ):
-                assert conn.handshake is not None
+        async with (
+            proxied(HTTPProxy) as (proxy, address, requests),
+            connect(url, transport=transport(), proxy=f"http://{address}") as conn,
+        ):
+            assert conn.handshake is not None
     assert proxy.requests[0].line == "CONNECT feed.test:8080 HTTP/1.1"
     assert proxy.requests[0].headers["Host"] == "feed.test:8080"
     # The proxy does not get headers that are meant for the server.
@@ -57,87 +50,61 @@ async def test_an_http_proxy(transport: MakeTransport) -> None:
 @pytest.mark.parametrize("host", ["feed.test", "[::1]"])
 async def test_scenario_38_connect_always_names_the_port(host: str) -> None:
     """Also a default port is in the target and in the Host header of CONNECT (RFC 9110, 7.2)."""
-    async with serving(upgrading([])) as port:
-        proxy = HTTPProxy(port)
-        async with (
-            serving(proxy) as proxy_port,
-            connect(f"ws://{host}/", proxy=f"http://127.0.0.1:{proxy_port}"),
-        ):
-            pass
+    async with (
+        proxied(HTTPProxy) as (proxy, address, _),
+        connect(f"ws://{host}/", proxy=f"http://{address}"),
+    ):
+        pass
     assert proxy.requests[0].target == f"{host}:80"
     assert proxy.requests[0].headers["Host"] == f"{host}:80"
 
 
 @pytest.mark.parametrize("user_agent", ["Mine/1", None])
-async def test_the_proxy_meets_the_same_user_agent(user_agent: str | None) -> None:
+async def test_the_proxy_gets_the_same_user_agent(user_agent: str | None) -> None:
     """CONNECT carries the connection's user agent, or none, and no other library's name."""
-    async with serving(upgrading([])) as port:
-        proxy = HTTPProxy(port)
-        async with serving(proxy) as proxy_port:
-            address = f"http://127.0.0.1:{proxy_port}"
-            async with connect("ws://feed.test/", proxy=address, user_agent_header=user_agent):
-                pass
+    async with proxied(HTTPProxy) as (proxy, address, _):
+        proxy_url = f"http://{address}"
+        async with connect("ws://feed.test/", proxy=proxy_url, user_agent_header=user_agent):
+            pass
     assert proxy.requests[0].headers.get("User-Agent") == user_agent
 
 
-@on_both
-async def test_tls_through_a_proxy(transport: MakeTransport) -> None:
+async def test_tls_through_a_proxy() -> None:
     """With ``wss`` the tunnel carries TLS for the server's name."""
-    requests: list[Request] = []
+    context = client_context()
     with no_leak():
-        async with serving(upgrading(requests), server_context("feed.test")) as port:
-            proxy = HTTPProxy(port)
-            async with (
-                serving(proxy) as proxy_port,
-                connect(
-                    "wss://feed.test/",
-                    transport=transport(),
-                    ssl_context=client_context(),
-                    proxy=f"http://127.0.0.1:{proxy_port}",
-                ),
-            ):
+        async with proxied(HTTPProxy, server_context=server_context("feed.test")) as running:
+            proxy, address, requests = running
+            async with connect("wss://feed.test/", ssl_context=context, proxy=f"http://{address}"):
                 pass
     assert proxy.requests[0].target == "feed.test:443"
     assert requests[0].headers["Host"] == "feed.test"
 
 
-@on_both
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
-async def test_an_https_proxy(
-    transport: MakeTransport, scheme: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_https_proxy(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection to the proxy may use TLS, and TLS to the server runs inside it."""
     context = server_context("feed.test") if scheme == "wss" else None
     with authority().cert_pem.tempfile() as path:
         monkeypatch.setenv("SSL_CERT_FILE", path)
         async with (
-            serving(upgrading([]), context) as port,
-            serving(HTTPProxy(port), server_context()) as proxy_port,
+            proxied(HTTPProxy, server_context=context, proxy_context=server_context()) as running,
             connect(
                 f"{scheme}://feed.test/",
-                transport=transport(),
                 ssl_context=client_context() if scheme == "wss" else None,
-                proxy=f"https://127.0.0.1:{proxy_port}",
+                proxy=f"https://{running[1]}",
             ) as conn,
         ):
             assert conn.handshake is not None
 
 
-@on_both
-async def test_basic_authentication(transport: MakeTransport) -> None:
+async def test_basic_authentication() -> None:
     """User and password of the proxy's URL go to the proxy, and only there."""
-    requests: list[Request] = []
-    async with serving(upgrading(requests)) as port:
-        proxy = HTTPProxy(port)
-        async with (
-            serving(proxy) as proxy_port,
-            connect(
-                "ws://feed.test/",
-                transport=transport(),
-                proxy=f"http://us%40er:pass@127.0.0.1:{proxy_port}",
-            ),
-        ):
-            pass
+    async with (
+        proxied(HTTPProxy) as (proxy, address, requests),
+        connect("ws://feed.test/", proxy=f"http://us%40er:pass@{address}"),
+    ):
+        pass
     expected = "Basic " + base64.b64encode(b"us@er:pass").decode()
     assert proxy.requests[0].headers["Proxy-Authorization"] == expected
     assert "Proxy-Authorization" not in requests[0].headers
@@ -147,7 +114,7 @@ async def test_basic_authentication(transport: MakeTransport) -> None:
 async def endless(stream: trio.abc.Stream) -> None:
     await answering(b"HTTP/1.1 200 OK\r\n")(stream)
     while True:
-        await stream.send_all(b"X: y\r\n")
+        await stream.send_all(b"X: y\r\n" * 100)
 
 
 BAD_PROXIES: dict[str, Script] = {
@@ -164,17 +131,12 @@ BAD_PROXIES: dict[str, Script] = {
 }
 
 
-@on_both
 @pytest.mark.parametrize("bad", BAD_PROXIES)
-async def test_a_bad_proxy(transport: MakeTransport, bad: str) -> None:
+async def test_a_bad_proxy(bad: str) -> None:
     """A proxy that refuses, responds with garbage or disconnects is ProxyFailed immediately."""
     with no_leak():
         async with serving(BAD_PROXIES[bad]) as port:
-            error = await failure(
-                "ws://feed.test/",
-                transport=transport(),
-                proxy=f"http://user:secret@127.0.0.1:{port}",
-            )
+            error = await failure("ws://feed.test/", proxy=f"http://user:secret@127.0.0.1:{port}")
     assert type(error) is ProxyFailed
     assert "secret" not in str(error)
     if bad == "refuses":
@@ -189,16 +151,13 @@ async def test_an_https_proxy_must_be_trusted() -> None:
     assert isinstance(error.__cause__, ssl.SSLError)
 
 
-@on_both
 @pytest.mark.parametrize("scheme", ["http", "https", "socks5h", "socks4"])
-async def test_an_unreachable_proxy(transport: MakeTransport, scheme: str) -> None:
+async def test_an_unreachable_proxy(scheme: str) -> None:
     """A proxy that does not listen is a ConnectFailed that names it."""
     async with serving(hold) as port:
         pass
     with no_leak():
-        error = await failure(
-            "ws://10.0.0.7/", transport=transport(), proxy=f"{scheme}://127.0.0.1:{port}"
-        )
+        error = await failure("ws://10.0.0.7/", proxy=f"{scheme}://127.0.0.1:{port}")
     assert type(error) is ConnectFailed
     assert f"127.0.0.1:{port}" in str(error)
 
@@ -232,49 +191,32 @@ def test_a_bad_proxy_address_raises_at_the_call(proxy: Any) -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment without proxies."""
-    for name in ("http", "https", "ws", "wss", "socks", "all", "no"):
-        monkeypatch.delenv(f"{name}_proxy", raising=False)
-        monkeypatch.delenv(f"{name}_proxy".upper(), raising=False)
-    return monkeypatch
-
-
-@on_both
 @pytest.mark.parametrize(
-    ("scheme", "variables"),
+    ("scheme", "variable"),
     [
-        ("ws", ["http_proxy"]),
-        ("ws", ["HTTPS_PROXY"]),
-        ("wss", ["https_proxy"]),
-        ("wss", ["HTTPS_PROXY"]),
-        ("ws", ["ws_proxy"]),
-        ("wss", ["wss_proxy"]),
+        ("ws", "http_proxy"),
+        ("ws", "HTTPS_PROXY"),
+        ("wss", "https_proxy"),
+        ("wss", "HTTPS_PROXY"),
+        ("ws", "ws_proxy"),
+        ("wss", "wss_proxy"),
     ],
 )
-async def test_the_environment(
-    transport: MakeTransport, scheme: str, variables: list[str], environment: pytest.MonkeyPatch
-) -> None:
+async def test_the_environment(scheme: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default the usual variables name the proxy."""
     secure = scheme == "wss"
-    async with serving(upgrading([]), server_context("feed.test") if secure else None) as port:
-        proxy = HTTPProxy(port)
-        async with serving(proxy) as proxy_port:
-            for name in variables:
-                environment.setenv(name, f"http://127.0.0.1:{proxy_port}")
-            async with connect(
-                f"{scheme}://feed.test/",
-                transport=transport(),
-                ssl_context=client_context() if secure else None,
-            ):
-                pass
+    context = server_context("feed.test") if secure else None
+    async with proxied(HTTPProxy, server_context=context) as (proxy, address, _):
+        monkeypatch.setenv(variable, f"http://{address}")
+        trust = client_context() if secure else None
+        async with connect(f"{scheme}://feed.test/", ssl_context=trust):
+            pass
     assert proxy.requests[0].target == f"feed.test:{443 if secure else 80}"
 
 
-async def test_http_proxy_is_not_for_wss(environment: pytest.MonkeyPatch) -> None:
+async def test_http_proxy_is_not_for_wss(monkeypatch: pytest.MonkeyPatch) -> None:
     """``http_proxy`` alone does not concern encrypted connections."""
-    environment.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     async with (
         serving(upgrading([]), server_context()) as port,
         connect(f"wss://127.0.0.1:{port}/", ssl_context=client_context()),
@@ -283,25 +225,25 @@ async def test_http_proxy_is_not_for_wss(environment: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("exempt", ["127.0.0.1", "*", "example.org,127.0.0.1", "127.0.0.1:{port}"])
-async def test_no_proxy(exempt: str, environment: pytest.MonkeyPatch) -> None:
+async def test_no_proxy(exempt: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """``no_proxy`` exempts hosts, hosts with a port, or all."""
-    environment.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     async with serving(upgrading([])) as port:
-        environment.setenv("no_proxy", exempt.format(port=port))
+        monkeypatch.setenv("no_proxy", exempt.format(port=port))
         async with connect(f"ws://127.0.0.1:{port}/"):
             pass
 
 
-async def test_none_ignores_the_environment(environment: pytest.MonkeyPatch) -> None:
+async def test_none_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """``proxy=None`` connects directly, even if the environment names a proxy."""
-    environment.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     async with serving(upgrading([])) as port, connect(f"ws://127.0.0.1:{port}/", proxy=None):
         pass
 
 
-async def test_a_bad_address_in_the_environment(environment: pytest.MonkeyPatch) -> None:
+async def test_a_bad_address_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """An invalid proxy in the environment is an InvalidOption without secrets."""
-    environment.setenv("http_proxy", "ftp://user:secret@127.0.0.1/")
+    monkeypatch.setenv("http_proxy", "ftp://user:secret@127.0.0.1/")
     error = await failure("ws://feed.test/", proxy=True)
     assert isinstance(error, InvalidOption)
     assert "ftp://127.0.0.1" in str(error)

@@ -16,7 +16,6 @@ from tests.transports.servers import (
     connect_error,
     hold,
     on_both,
-    on_native,
     read_request,
     response,
     upgrade,
@@ -25,7 +24,9 @@ from trioglock import (
     ConnectFailed,
     HandshakeRefused,
     InvalidHandshake,
+    NativeTransport,
     OpenTimeout,
+    TrioWebsocketTransport,
 )
 
 # Bad answers.
@@ -55,48 +56,37 @@ def staying(data: bytes) -> Script:
     return script
 
 
-async def endless_headers(stream: trio.abc.Stream) -> None:
-    await answering(b"HTTP/1.1 101 Switching Protocols\r\n")(stream)
-    while True:
-        await stream.send_all(b"X-Filler: " + b"x" * 1000 + b"\r\n")
+def endless(data: bytes) -> Script:
+    """A script that sends a head without an end."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        await answering(b"HTTP/1.1 101 Switching Protocols\r\n")(stream)
+        while True:
+            await stream.send_all(data)
+
+    return script
 
 
-async def endless_small_headers(stream: trio.abc.Stream) -> None:
-    await answering(b"HTTP/1.1 101 Switching Protocols\r\n")(stream)
-    while True:
-        await stream.send_all(b"X: y\r\n" * 100)
+def long_line(start: bytes) -> Script:
+    """A script that sends a line of 10 MB."""
 
+    async def script(stream: trio.abc.Stream) -> None:
+        await answering(start)(stream)
+        for _ in range(160):
+            await stream.send_all(b"x" * 2**16)
+        await hold(stream)
 
-async def long_status_line(stream: trio.abc.Stream) -> None:
-    await answering(b"HTTP/1.1 101 ")(stream)
-    for _ in range(160):
-        await stream.send_all(b"x" * 2**16)
-    await hold(stream)
-
-
-async def long_header(stream: trio.abc.Stream) -> None:
-    await answering(b"HTTP/1.1 101 Switching Protocols\r\nX: ")(stream)
-    for _ in range(160):
-        await stream.send_all(b"x" * 2**16)
-    await hold(stream)
+    return script
 
 
 UPGRADE = b"Upgrade: websocket\r\n"
 CONNECTION = b"Connection: Upgrade\r\n"
-INVALID = {
-    "endless headers": endless_headers,
-    "endless small headers": endless_small_headers,
-    "a status line of 10 MB": long_status_line,
-    "a header of 10 MB": long_header,
-    "wrong Accept": changed((b"Sec-WebSocket-Accept: ", b"Sec-WebSocket-Accept: AA")),
-    "no Accept": changed((b"Sec-WebSocket-Accept", b"X-Accept")),
-    "no Upgrade": changed((UPGRADE, b"")),
-    "Upgrade to something else": changed((UPGRADE, b"Upgrade: h2c\r\n")),
-    "no Connection": changed((CONNECTION, b"")),
-    "Connection: close": changed((CONNECTION, b"Connection: close\r\n")),
-    "unrequested subprotocol": changed(headers=("Sec-WebSocket-Protocol: chat",)),
-    "unknown extension": changed(headers=("Sec-WebSocket-Extensions: x-magic",)),
-    "extension that is none": changed(headers=("Sec-WebSocket-Extensions: ;;=",)),
+# Both transports read the head with the same function.
+MALFORMED = {
+    "endless headers": endless(b"X-Filler: " + b"x" * 1000 + b"\r\n"),
+    "endless small headers": endless(b"X: y\r\n" * 100),
+    "a status line of 10 MB": long_line(b"HTTP/1.1 101 "),
+    "a header of 10 MB": long_line(b"HTTP/1.1 101 Switching Protocols\r\nX: "),
     "HTTP/2": staying(b"HTTP/2 101\r\n\r\n"),
     "header without colon": changed((UPGRADE, b"Upgrade websocket\r\n" + UPGRADE)),
     "header name with a space": changed((UPGRADE, b"X Y: z\r\n" + UPGRADE)),
@@ -106,33 +96,35 @@ INVALID = {
     "bare line feeds": staying(b"HTTP/1.1 101 Switching Protocols\nUpgrade: websocket\n\n"),
     "status that is no number": staying(b"HTTP/1.1 abc Switching\r\n\r\n"),
     "status 99": staying(b"HTTP/1.1 099 Low\r\n\r\n"),
-}
-
-
-STRICT = {
     "HTTP/1.0": changed((b"HTTP/1.1", b"HTTP/1.0")),
     "SSH": staying(b"SSH-2.0-OpenSSH_9.6\r\n"),
 }
+INVALID = {
+    "wrong Accept": changed((b"Sec-WebSocket-Accept: ", b"Sec-WebSocket-Accept: AA")),
+    "no Accept": changed((b"Sec-WebSocket-Accept", b"X-Accept")),
+    "no Upgrade": changed((UPGRADE, b"")),
+    "Upgrade to something else": changed((UPGRADE, b"Upgrade: h2c\r\n")),
+    "no Connection": changed((CONNECTION, b"")),
+    "Connection: close": changed((CONNECTION, b"Connection: close\r\n")),
+    "unrequested subprotocol": changed(headers=("Sec-WebSocket-Protocol: chat",)),
+    "unknown extension": changed(headers=("Sec-WebSocket-Extensions: x-magic",)),
+    "extension that is none": changed(headers=("Sec-WebSocket-Extensions: ;;=",)),
+}
 
 
-@on_native
-@pytest.mark.parametrize("wrong", STRICT)
-async def test_an_answer_that_others_would_take(
-    transport: MakeTransport, wrong: str, autojump_clock: MockClock
-) -> None:
-    """The first line alone gives away what is not HTTP/1.1."""
-    error, seconds = await connect_error(STRICT[wrong], transport)
-    assert type(error) is InvalidHandshake
-    assert seconds < 1
-
-
-@on_both
-@pytest.mark.parametrize("wrong", INVALID)
-async def test_scenario_39_an_invalid_answer(
-    transport: MakeTransport, wrong: str, autojump_clock: MockClock
+@pytest.mark.parametrize(
+    ("transport", "script"),
+    [
+        *((NativeTransport, script) for script in (*MALFORMED.values(), *INVALID.values())),
+        *((TrioWebsocketTransport, script) for script in INVALID.values()),
+    ],
+    ids=[*MALFORMED, *INVALID, *(f"trio-websocket, {wrong}" for wrong in INVALID)],
+)
+async def test_scenario_39_an_invalid_response(
+    transport: MakeTransport, script: Script, autojump_clock: MockClock
 ) -> None:
     """A response that is not a WebSocket handshake is InvalidHandshake immediately."""
-    error, seconds = await connect_error(INVALID[wrong], transport)
+    error, seconds = await connect_error(script, transport)
     assert type(error) is InvalidHandshake
     assert str(error)
     assert seconds < 1
@@ -217,56 +209,75 @@ async def test_a_refusal_keeps_everything(
     assert seconds < 1
 
 
-BODIES = {
-    "length": (["Content-Length: 8"], b"no entry"),
-    "chunked": (
-        ["Transfer-Encoding: chunked"],
-        b"3\r\nno \r\n5;x=y\r\nentry\r\n0\r\nX-Trailer: z\r\n\r\n",
-    ),
-    "until the end": (["Connection: close"], b"no entry"),
-}
-
-
-@on_native
-@pytest.mark.parametrize("cut", [1, 5, 1000])
-@pytest.mark.parametrize("kind", BODIES)
-async def test_every_kind_of_body(
-    transport: MakeTransport, kind: str, cut: int, autojump_clock: MockClock
-) -> None:
-    """A body is kept whole, whatever frames it and however it is cut into packets."""
-    headers, body = BODIES[kind]
-    data = response("403 Forbidden", *headers, body=body)
-    script = answering(*(data[start : start + cut] for start in range(0, len(data), cut)))
-    error, seconds = await connect_error(script, transport)
-    assert type(error) is HandshakeRefused
-    assert (error.status, error.body) == (403, b"no entry")
-    assert seconds < 1
-
-
-@on_native
-async def test_the_phrase_is_kept(transport: MakeTransport, autojump_clock: MockClock) -> None:
-    """The text of the status line is in the error."""
-    error, _ = await connect_error(
-        answering(response("418 I'm a teapot", "Content-Length: 0")), transport
-    )
-    assert isinstance(error, HandshakeRefused)
-    assert error.phrase == "I'm a teapot"
-    assert str(error).endswith("418 I'm a teapot")
-
-
 STUCK = {
     "length": response("503 Busy", "Content-Length: 1000", body=b"no entry"),
     "chunked": response("503 Busy", "Transfer-Encoding: chunked", body=b"8\r\nno entry\r\n"),
     "until the end": response("503 Busy", body=b"no entry"),
 }
+WHOLE = {
+    "length": response("403 Forbidden", "Content-Length: 8", body=b"no entry"),
+    "chunked": response(
+        "403 Forbidden",
+        "Transfer-Encoding: chunked",
+        body=b"3\r\nno \r\n5;x=y\r\nentry\r\n0\r\nX-Trailer: z\r\n\r\n",
+    ),
+    "until the end": response("403 Forbidden", "Connection: close", body=b"no entry"),
+    "HTTP/1.0": b"HTTP/1.0 403 Forbidden\r\n\r\nno entry",
+}
 
 
-@on_native
+def in_packets(data: bytes, size: int) -> Script:
+    return answering(*(data[start : start + size] for start in range(0, len(data), size)))
+
+
+# The body is whole, cut short, of an invalid length (RFC 9112, section 6.3), or absent.
+REFUSALS: dict[str, tuple[Script, int, bytes]] = {
+    **{
+        f"{kind}, packets of {size}": (in_packets(data, size), 403, b"no entry")
+        for kind, data in WHOLE.items()
+        for size in (1, 5, 1000)
+    },
+    **{
+        f"{kind}, cut short": (answering(STUCK[kind]), 503, b"no entry")
+        for kind in ("length", "chunked")
+    },
+    **{
+        f"length {length[:4]}": (
+            answering(response("503 Busy", f"Content-Length: {length}", body=b"no entry")),
+            503,
+            b"",
+        )
+        for length in ("-1", "1e3", "9" * 5000, "\xb2")
+    },
+    **{
+        f"{status}, the server stays": (staying(response(f"{status} So")), status, b"")
+        for status in (103, 204, 304)
+    },
+}
+
+
+@pytest.mark.parametrize(("script", "status", "body"), REFUSALS.values(), ids=[*REFUSALS])
+async def test_the_body_of_a_refusal(
+    script: Script, status: int, body: bytes, autojump_clock: MockClock
+) -> None:
+    """The status is reported immediately, with the body as far as it can be read."""
+    error, seconds = await connect_error(script)
+    assert type(error) is HandshakeRefused
+    assert (error.status, error.body) == (status, body)
+    assert seconds < 1
+
+
+async def test_the_phrase_is_kept(autojump_clock: MockClock) -> None:
+    """The text of the status line is in the error."""
+    error, _ = await connect_error(answering(response("418 I'm a teapot", "Content-Length: 0")))
+    assert isinstance(error, HandshakeRefused)
+    assert error.phrase == "I'm a teapot"
+    assert str(error).endswith("418 I'm a teapot")
+
+
 @pytest.mark.parametrize("trickle", [False, True], ids=["silent", "trickling"])
 @pytest.mark.parametrize("kind", STUCK)
-async def test_a_body_that_never_ends(
-    transport: MakeTransport, kind: str, trickle: bool, autojump_clock: MockClock
-) -> None:
+async def test_a_body_that_never_ends(kind: str, trickle: bool, autojump_clock: MockClock) -> None:
     """The status of a refusal is not kept waiting for its body, nor lost with it."""
 
     async def script(stream: trio.abc.Stream) -> None:
@@ -276,87 +287,32 @@ async def test_a_body_that_never_ends(
             await stream.send_all(b"1\r\nx\r\n" if kind == "chunked" else b"x")
         await hold(stream)
 
-    error, seconds = await connect_error(script, transport)
+    error, seconds = await connect_error(script)
     assert type(error) is HandshakeRefused
     assert error.status == 503
     assert error.body.startswith(b"no entry")
     assert seconds <= 2.5
 
 
-@on_native
-async def test_a_short_open_timeout_keeps_the_status(
-    transport: MakeTransport, autojump_clock: MockClock
-) -> None:
+async def test_a_short_open_timeout_keeps_the_status(autojump_clock: MockClock) -> None:
     """A body that does not end in time is no OpenTimeout: the server has answered."""
-    error, seconds = await connect_error(staying(STUCK["length"]), transport, open_timeout=1)
+    error, seconds = await connect_error(staying(STUCK["length"]), open_timeout=1)
     assert type(error) is HandshakeRefused
     assert (error.status, error.body) == (503, b"no entry")
     assert seconds < 1
 
 
-@on_native
 @pytest.mark.parametrize("end", [b"zz\r\n", b"3\r\nno\r\n", b"-5\r\n", b"5" * 100])
-async def test_bad_chunks(transport: MakeTransport, end: bytes, autojump_clock: MockClock) -> None:
+async def test_bad_chunks(end: bytes, autojump_clock: MockClock) -> None:
     """A body that is framed wrongly is kept as far as it could be read."""
-    error, seconds = await connect_error(staying(STUCK["chunked"] + end), transport)
+    error, seconds = await connect_error(staying(STUCK["chunked"] + end))
     assert type(error) is HandshakeRefused
     assert error.body.startswith(b"no entry")
     assert seconds <= 2.5
 
 
-@on_native
-@pytest.mark.parametrize("length", ["-1", "1e3", "9" * 5000, "\xb2"])
-async def test_a_length_that_is_none(
-    transport: MakeTransport, length: str, autojump_clock: MockClock
-) -> None:
-    """An invalid Content-Length hides the body (RFC 9112, section 6.3), but not the status."""
-    data = response("503 Busy", f"Content-Length: {length}", body=b"no entry")
-    error, seconds = await connect_error(answering(data), transport)
-    assert type(error) is HandshakeRefused
-    assert (error.status, error.body) == (503, b"")
-    assert seconds < 1
-
-
-@on_native
-@pytest.mark.parametrize("status", [103, 204, 304])
-async def test_no_body_is_not_waited_for(
-    transport: MakeTransport, status: int, autojump_clock: MockClock
-) -> None:
-    """A status without a body is reported immediately, though the server stays connected."""
-    error, seconds = await connect_error(staying(response(f"{status} So")), transport)
-    assert type(error) is HandshakeRefused
-    assert (error.status, error.body) == (status, b"")
-    assert seconds < 1
-
-
-@on_native
-async def test_an_old_server_may_refuse(
-    transport: MakeTransport, autojump_clock: MockClock
-) -> None:
-    """HTTP/1.0 can refuse a handshake, though not accept it."""
-    error, _ = await connect_error(answering(b"HTTP/1.0 403 Forbidden\r\n\r\nno entry"), transport)
-    assert type(error) is HandshakeRefused
-    assert (error.status, error.body) == (403, b"no entry")
-
-
-@on_native
-@pytest.mark.parametrize("kind", ["length", "chunked"])
-async def test_a_body_cut_short(
-    transport: MakeTransport, kind: str, autojump_clock: MockClock
-) -> None:
-    """A server that disconnects within the body has still refused."""
-    error, seconds = await connect_error(answering(STUCK[kind]), transport)
-    assert type(error) is HandshakeRefused
-    assert error.status == 503
-    assert error.body == b"no entry"
-    assert seconds < 1
-
-
-@on_native
 @pytest.mark.parametrize("kind", ["length", "until the end"])
-async def test_a_body_of_many_megabytes(
-    transport: MakeTransport, kind: str, autojump_clock: MockClock
-) -> None:
+async def test_a_body_of_many_megabytes(kind: str, autojump_clock: MockClock) -> None:
     """A huge body neither fills the memory nor hides the status."""
 
     async def script(stream: trio.abc.Stream) -> None:
@@ -365,7 +321,7 @@ async def test_a_body_of_many_megabytes(
         for _ in range(256):
             await stream.send_all(b"x" * 2**16)
 
-    error, seconds = await connect_error(script, transport)
+    error, seconds = await connect_error(script)
     assert type(error) is HandshakeRefused
     assert error.status == 500
     assert error.body == b"x" * 2**20

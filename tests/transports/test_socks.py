@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import pytest
 import trio
 
-from tests.transports.proxies import SOCKSProxy
+from tests.transports.proxies import SOCKSProxy, proxied
 from tests.transports.servers import (
-    MakeTransport,
     Script,
     client_context,
     failure,
     no_leak,
-    on_both,
+    resolve_to,
     server_context,
     serving,
-    upgrading,
 )
-from tests.transports.test_urls import resolve_to
 from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
 
 
-@on_both
 @pytest.mark.parametrize(
     ("scheme", "host", "asked"),
     [
@@ -34,65 +31,41 @@ from trioglock import ConnectFailed, InvalidOption, ProxyFailed, connect
         ("socks4", "10.0.0.7", (4, "10.0.0.7", 8080)),
     ],
 )
-async def test_a_socks_proxy(
-    transport: MakeTransport, scheme: str, host: str, asked: tuple[int, str, int]
-) -> None:
+async def test_a_socks_proxy(scheme: str, host: str, asked: tuple[int, str, int]) -> None:
     """SOCKS 4 and 5 connect; the forms with a last letter let the proxy resolve the name."""
     with no_leak():
-        async with serving(upgrading([])) as port:
-            proxy = SOCKSProxy(port)
-            async with (
-                serving(proxy) as proxy_port,
-                connect(
-                    f"ws://{host}:8080/",
-                    transport=transport(),
-                    proxy=f"{scheme}://127.0.0.1:{proxy_port}",
-                ) as conn,
-            ):
-                assert conn.handshake is not None
+        async with (
+            proxied(SOCKSProxy) as (proxy, address, _),
+            connect(f"ws://{host}:8080/", proxy=f"{scheme}://{address}") as conn,
+        ):
+            assert conn.handshake is not None
     assert proxy.asked[0] == asked
 
 
-@on_both
-async def test_socks_with_a_user(transport: MakeTransport) -> None:
+async def test_socks_with_a_user() -> None:
     """User and password of the proxy's URL authenticate at SOCKS5; wrong ones are refused."""
-    async with serving(upgrading([])) as port:
-        proxy = SOCKSProxy(port, user=b"us@er:pass")
-        async with serving(proxy) as proxy_port:
-            address = f"127.0.0.1:{proxy_port}"
-            async with connect(
-                "ws://feed.test/",
-                transport=transport(),
-                proxy=f"socks5h://us%40er:pass@{address}",
-            ):
-                pass
-            error = await failure(
-                "ws://feed.test/", transport=transport(), proxy=f"socks5h://us%40er:bad@{address}"
-            )
+    make_proxy = partial(SOCKSProxy, user=b"us@er:pass")
+    async with proxied(make_proxy) as (proxy, address, _):
+        async with connect("ws://feed.test/", proxy=f"socks5h://us%40er:pass@{address}"):
+            pass
+        error = await failure("ws://feed.test/", proxy=f"socks5h://us%40er:bad@{address}")
     assert type(error) is ProxyFailed
     assert proxy.users == [b"us@er:pass", b"us@er:bad"]
 
 
-@on_both
-async def test_tls_through_socks(transport: MakeTransport) -> None:
+async def test_tls_through_socks() -> None:
     """TLS runs through a SOCKS proxy, for the server's name."""
+    context = client_context()
     async with (
-        serving(upgrading([]), server_context("feed.test")) as port,
-        serving(SOCKSProxy(port)) as proxy_port,
-        connect(
-            "wss://feed.test/",
-            transport=transport(),
-            ssl_context=client_context(),
-            proxy=f"socks5h://127.0.0.1:{proxy_port}",
-        ) as conn,
+        proxied(SOCKSProxy, server_context=server_context("feed.test")) as (_, address, _),
+        connect("wss://feed.test/", ssl_context=context, proxy=f"socks5h://{address}") as conn,
     ):
         assert conn.handshake is not None
 
 
-@on_both
 @pytest.mark.parametrize("scheme", ["socks5h", "socks4a"])
 @pytest.mark.parametrize("bad", ["refuses", "garbage", "hangs up"])
-async def test_a_bad_socks_proxy(transport: MakeTransport, scheme: str, bad: str) -> None:
+async def test_a_bad_socks_proxy(scheme: str, bad: str) -> None:
     """A SOCKS proxy that refuses, responds with garbage or disconnects is ProxyFailed."""
 
     async def garbage(stream: trio.abc.Stream) -> None:
@@ -109,9 +82,7 @@ async def test_a_bad_socks_proxy(transport: MakeTransport, scheme: str, bad: str
     }
     with no_leak():
         async with serving(scripts[bad]) as port:
-            error = await failure(
-                "ws://feed.test/", transport=transport(), proxy=f"{scheme}://127.0.0.1:{port}"
-            )
+            error = await failure("ws://feed.test/", proxy=f"{scheme}://127.0.0.1:{port}")
     assert type(error) is ProxyFailed
 
 
@@ -123,15 +94,12 @@ async def test_the_default_port(scheme: str) -> None:
     assert "127.77.77.77:1080" in str(error)
 
 
-@on_both
-async def test_a_name_that_only_the_proxy_could_resolve(transport: MakeTransport) -> None:
+async def test_a_name_that_only_the_proxy_could_resolve() -> None:
     """With ``socks5`` the name is ours to resolve; that it cannot be is the network's fault."""
     resolve_to()
     with no_leak():
         async with serving(SOCKSProxy(1)) as port:
-            error = await failure(
-                "ws://nowhere.test/", transport=transport(), proxy=f"socks5://127.0.0.1:{port}"
-            )
+            error = await failure("ws://nowhere.test/", proxy=f"socks5://127.0.0.1:{port}")
     assert type(error) is ConnectFailed
     assert "nowhere.test" in str(error)
 

@@ -43,10 +43,7 @@ async def test_a_trusted_server(transport: MakeTransport) -> None:
         async with (
             serving(script, server_context()) as port,
             connect(
-                f"wss://127.0.0.1:{port}/",
-                transport=transport(),
-                ssl_context=client_context(),
-                proxy=None,
+                f"wss://127.0.0.1:{port}/", transport=transport(), ssl_context=client_context()
             ) as conn,
         ):
             assert await conn.receive() == "secret"
@@ -66,17 +63,13 @@ async def test_scenario_34_the_first_frame_may_come_with_the_101(transport: Make
     async with (
         serving(script, server_context()) as port,
         connect(
-            f"wss://127.0.0.1:{port}/",
-            transport=transport(),
-            ssl_context=client_context(),
-            proxy=None,
+            f"wss://127.0.0.1:{port}/", transport=transport(), ssl_context=client_context()
         ) as conn,
     ):
         assert [message async for message in conn] == ["early", "bird"]
 
 
-@on_both
-async def test_server_hostname_names_the_certificate(transport: MakeTransport) -> None:
+async def test_server_hostname_names_the_certificate() -> None:
     """``server_hostname`` is the certificate's name and the SNI; the Host header is unchanged."""
     asked: list[str | None] = []
 
@@ -90,10 +83,8 @@ async def test_server_hostname_names_the_certificate(transport: MakeTransport) -
         serving(upgrading(requests), context) as port,
         connect(
             f"wss://127.0.0.1:{port}/",
-            transport=transport(),
             ssl_context=client_context(),
             server_hostname="feed.example.org",
-            proxy=None,
         ),
     ):
         pass
@@ -101,35 +92,27 @@ async def test_server_hostname_names_the_certificate(transport: MakeTransport) -
     assert requests[0].headers["Host"] == f"127.0.0.1:{port}"
 
 
-@on_both
 @pytest.mark.parametrize("trusted", [True, False], ids=["wrong name", "unknown authority"])
-async def test_scenario_36_a_certificate_that_does_not_fit(
-    transport: MakeTransport, trusted: bool
-) -> None:
+async def test_scenario_36_a_certificate_that_does_not_fit(trusted: bool) -> None:
     """A wrong name or an unknown authority is a TLSFailed with its cause."""
     context = server_context("other.example.org" if trusted else "127.0.0.1")
     with no_leak():
         async with serving(hold, context) as port:
             error = await failure(
-                f"wss://127.0.0.1:{port}/",
-                transport=transport(),
-                ssl_context=client_context() if trusted else None,
+                f"wss://127.0.0.1:{port}/", ssl_context=client_context() if trusted else None
             )
     assert isinstance(error, TLSFailed)
     assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
     assert "127.0.0.1" in str(error)
 
 
-@on_both
-async def test_without_a_context_the_system_is_asked(
-    transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_a_context_the_system_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """By default the system's certificates are trusted, and OpenSSL's own settings count."""
     with authority().cert_pem.tempfile() as path:
         monkeypatch.setenv("SSL_CERT_FILE", path)
         async with (
             serving(upgrading([]), server_context()) as port,
-            connect(f"wss://127.0.0.1:{port}/", transport=transport(), proxy=None),
+            connect(f"wss://127.0.0.1:{port}/"),
         ):
             pass
 
@@ -142,16 +125,13 @@ def asking_for_a_certificate(version: ssl.TLSVersion) -> ssl.SSLContext:
     return context
 
 
-@on_both
-async def test_a_client_certificate(transport: MakeTransport) -> None:
+async def test_a_client_certificate() -> None:
     """A certificate loaded into ``ssl_context`` opens a server that asks for one."""
     context = client_context()
     authority().issue_cert("me@example.org").configure_cert(context)
     async with (
         serving(upgrading([]), asking_for_a_certificate(ssl.TLSVersion.TLSv1_3)) as port,
-        connect(
-            f"wss://127.0.0.1:{port}/", transport=transport(), ssl_context=context, proxy=None
-        ) as conn,
+        connect(f"wss://127.0.0.1:{port}/", ssl_context=context) as conn,
     ):
         assert conn.handshake is not None
 
@@ -222,8 +202,7 @@ async def test_scenario_36_a_tls_server_that_hangs_up(
     assert isinstance(error, TLSFailed | ConnectFailed)
 
 
-@on_both
-async def test_a_server_without_tls(transport: MakeTransport) -> None:
+async def test_a_server_without_tls() -> None:
     """``wss`` to a plain-text server is a TLSFailed with OpenSSL's text."""
 
     async def script(stream: trio.abc.Stream) -> None:
@@ -233,22 +212,20 @@ async def test_a_server_without_tls(transport: MakeTransport) -> None:
 
     with no_leak():
         async with serving(script) as port:
-            error = await failure(f"wss://127.0.0.1:{port}/", transport=transport())
+            error = await failure(f"wss://127.0.0.1:{port}/")
     assert isinstance(error, TLSFailed)
     assert isinstance(error.__cause__, ssl.SSLError)
 
 
-@on_both
-async def test_a_tls_server_spoken_to_without_tls(transport: MakeTransport) -> None:
+async def test_a_tls_server_spoken_to_without_tls() -> None:
     """``ws`` to a TLS server is a clear error immediately."""
     async with serving(answering(b""), server_context()) as port:
-        error = await failure(f"ws://127.0.0.1:{port}/", transport=transport())
+        error = await failure(f"ws://127.0.0.1:{port}/")
     assert isinstance(error, ConnectFailed)
 
 
-@on_both
 @pytest.mark.parametrize("wrong", ["a server's context", "an impossible name"])
-async def test_a_context_that_cannot_work(transport: MakeTransport, wrong: str) -> None:
+async def test_a_context_that_cannot_work(wrong: str) -> None:
     """An error of OpenSSL before the handshake is a TLSFailed, and leaks no socket."""
     context = server_context() if wrong == "a server's context" else client_context()
     name = ".example.org" if wrong == "an impossible name" else None
@@ -256,11 +233,5 @@ async def test_a_context_that_cannot_work(transport: MakeTransport, wrong: str) 
         async with serving(hold) as port:
             url = f"wss://127.0.0.1:{port}/"
             with pytest.raises((TLSFailed, InvalidOption)):
-                async with connect(
-                    url,
-                    transport=transport(),
-                    ssl_context=context,
-                    server_hostname=name,
-                    proxy=None,
-                ):
+                async with connect(url, ssl_context=context, server_hostname=name):
                     pass

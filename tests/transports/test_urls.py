@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import socket
-import ssl
 from typing import Any
 
 import pytest
@@ -19,10 +18,11 @@ from tests.transports.servers import (
     failure,
     no_leak,
     on_both,
+    resolve_to,
     serving,
     upgrading,
 )
-from trioglock import ConnectFailed, Headers, InvalidOption, InvalidURL, connect
+from trioglock import ConnectFailed, InvalidURL, connect
 
 BAD_URLS = {
     "empty": "",
@@ -57,49 +57,11 @@ def test_a_bad_url_raises_at_the_call(url: str) -> None:
         connect(url)
 
 
-@pytest.mark.parametrize("url", [None, 1, b"ws://user:secret@example.org/", ["ws://h/"]])
+@pytest.mark.parametrize("url", [None, 1, ["ws://h/"]])
 def test_a_url_is_text(url: Any) -> None:
-    """Anything but a str is an InvalidURL, without its secrets."""
-    with pytest.raises(InvalidURL) as caught:
+    """Anything but a str is an InvalidURL."""
+    with pytest.raises(InvalidURL):
         connect(url)
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://user:secret@example.org/",
-        "ws://user:secret@example.org:eighty/",
-        "ws://user:secret@example.org/#top",
-        "ws://user:secret@example.org/a b",
-        "ws://user:secret@[::1/",
-        "ws://user:secret@exa\u2100mple.org/",
-        "ws://secret@example.org/",
-        "ws:user:secret@example.org/",
-        "ws:/user:secret@example.org/",
-        "ws://user:x/secret@example.org/",
-        "ws://user:x?secret@example.org/",
-        "ws://user:x#secret@example.org/",
-    ],
-)
-def test_the_text_hides_user_info(url: str) -> None:
-    """An InvalidURL may be logged: it shows the URL without secrets."""
-    with pytest.raises(InvalidURL) as caught:
-        connect(url)
-    assert "secret" not in f"{caught.value!r} {caught.value}"
-    assert caught.value.__cause__ is None
-
-
-async def test_the_connection_hides_user_info() -> None:
-    """``conn.url`` and the handshake show the address without user and password."""
-    requests: list[Request] = []
-    async with serving(upgrading(requests)) as port:
-        url = f"ws://user:secret@127.0.0.1:{port}/"
-        async with connect(url, proxy=None) as conn:
-            assert conn.handshake is not None
-            shown = f"{conn.url} {conn.name} {conn!r} {conn.handshake!r}"
-    assert "secret" not in shown
-    assert base64.b64encode(b"user:secret").decode() not in shown
 
 
 @on_both
@@ -108,59 +70,11 @@ async def test_user_info_becomes_basic_authentication(transport: MakeTransport) 
     requests: list[Request] = []
     async with serving(upgrading(requests)) as port:
         url = f"ws://us%40er:p%3Ass@127.0.0.1:{port}/"
-        async with connect(url, transport=transport(), proxy=None):
+        async with connect(url, transport=transport()):
             pass
     expected = base64.b64encode(b"us@er:p:ss").decode()
     assert requests[0].headers["Authorization"] == f"Basic {expected}"
     assert requests[0].headers["Host"] == f"127.0.0.1:{port}"
-
-
-@pytest.mark.parametrize(
-    "options", [{"ssl_context": ssl.create_default_context()}, {"server_hostname": "example.org"}]
-)
-def test_tls_options_need_wss(options: dict[str, Any]) -> None:
-    """Encryption that would be silently left out is refused at the call."""
-    with pytest.raises(InvalidOption, match="wss"):
-        connect("ws://example.org/", **options)
-
-
-class Resolver(trio.abc.HostnameResolver):
-    """Resolves every name to the given addresses, in order."""
-
-    def __init__(self, *addresses: str) -> None:
-        self.addresses = addresses
-        self.asked: list[str] = []
-
-    async def getaddrinfo(
-        self,
-        host: bytes | None,
-        port: bytes | str | int | None,
-        family: int = 0,
-        type: int = 0,  # noqa: A002 - the resolver's own interface
-        proto: int = 0,
-        flags: int = 0,
-    ) -> Any:
-        assert host is not None
-        self.asked.append(host.decode())
-        await trio.lowlevel.checkpoint()
-        if not self.addresses:
-            raise socket.gaierror(socket.EAI_NONAME, "no such name")
-        return [
-            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
-            if ":" in address
-            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-            for address in self.addresses
-        ]
-
-    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
-        raise NotImplementedError
-
-
-def resolve_to(*addresses: str) -> Resolver:
-    """Resolve every name to these addresses during this test."""
-    resolver = Resolver(*addresses)
-    trio.socket.set_custom_hostname_resolver(resolver)
-    return resolver
 
 
 @on_both
@@ -170,7 +84,7 @@ async def test_international_names_are_encoded(transport: MakeTransport) -> None
     requests: list[Request] = []
     async with serving(upgrading(requests)) as port:
         url = f"ws://b\u00fccher.example:{port}/caf\u00e9?q=\u20ac"
-        async with connect(url, transport=transport(), proxy=None):
+        async with connect(url, transport=transport()):
             pass
     assert resolver.asked == ["xn--bcher-kva.example"]
     assert requests[0].headers["Host"] == f"xn--bcher-kva.example:{port}"
@@ -183,7 +97,7 @@ async def test_scenario_37_an_ipv6_literal_keeps_its_brackets(transport: MakeTra
     requests: list[Request] = []
     async with (
         serving(upgrading(requests), host="::1") as port,
-        connect(f"ws://[::1]:{port}/", transport=transport(), proxy=None) as conn,
+        connect(f"ws://[::1]:{port}/", transport=transport()) as conn,
     ):
         assert conn.handshake is not None
         assert conn.handshake.peer == f"[::1]:{port}"
@@ -209,14 +123,13 @@ async def test_a_default_port_is_left_out(transport: MakeTransport) -> None:
     assert [request.target for request in requests] == ["/", "/", "/"]
 
 
-@on_both
-async def test_scenario_37_a_refused_ipv6_address_falls_back(transport: MakeTransport) -> None:
+async def test_scenario_37_a_refused_ipv6_address_falls_back() -> None:
     """If the first address of a name refuses, the next one is used."""
     resolve_to("::1", "127.0.0.1")
     with no_leak():
         async with serving(upgrading([])) as port:
             url = f"ws://localhost:{port}/"
-            async with connect(url, transport=transport(), proxy=None) as conn:
+            async with connect(url) as conn:
                 assert conn.handshake is not None
                 assert conn.handshake.peer == f"127.0.0.1:{port}"
 
@@ -232,33 +145,26 @@ async def test_scenario_37_a_silent_ipv6_address_falls_back(mock_clock: MockCloc
 
     async with serving(upgrading([])) as port, trio.open_nursery() as nursery:
         nursery.start_soon(let_time_pass)
-        async with connect(f"ws://localhost:{port}/", proxy=None) as conn:
+        async with connect(f"ws://localhost:{port}/") as conn:
             assert conn.handshake is not None
             assert conn.handshake.peer == f"127.0.0.1:{port}"
 
 
-@on_both
-async def test_an_unknown_name_is_connect_failed(transport: MakeTransport) -> None:
+async def test_an_unknown_name_is_connect_failed() -> None:
     """A name that does not resolve is a ConnectFailed that contains it."""
     resolve_to()
-    error = await failure("ws://nowhere.test/", transport=transport())
+    error = await failure("ws://nowhere.test/")
     assert isinstance(error, ConnectFailed)
     assert isinstance(error.__cause__, socket.gaierror)
     assert "nowhere.test:80" in str(error)
 
 
-@on_both
-async def test_connect_failed_is_an_os_error(transport: MakeTransport) -> None:
+async def test_connect_failed_is_an_os_error() -> None:
     """A closed port is a ConnectFailed with the system's OSError as its cause."""
     async with serving(answering()) as port:
         pass
     with pytest.raises(OSError, match=str(port)) as caught:
-        async with connect(f"ws://127.0.0.1:{port}/", transport=transport(), proxy=None):
+        async with connect(f"ws://127.0.0.1:{port}/"):
             pass
     assert isinstance(caught.value, ConnectFailed)
     assert isinstance(caught.value.__cause__, OSError)
-
-
-def test_headers_do_not_show_secrets() -> None:
-    """The repr of headers hides credentials."""
-    assert "secret" not in repr(Headers({"Authorization": "secret", "Cookie": "secret"}))

@@ -56,7 +56,7 @@ Exit codes:
   1    a connection failed, or the server does not echo
   2    invalid arguments
   3    could not connect
-  130  Ctrl-C; the results until then are printed
+  130  Ctrl-C; the results so far are printed
 
 \b
 Examples:
@@ -95,7 +95,7 @@ Examples:
     "--messages", type=click.IntRange(1), metavar="N", help="Total number, instead of a duration."
 )
 @seconds("--warm-up", zero=True, help="Traffic before the measurement starts.  [default: 1]")
-@seconds("--timeout", default="10", help="For an opening handshake and for an echo.")
+@seconds("--timeout", default="10", help="Timeout of an opening handshake and of an echo.")
 @click.option("--binary", is_flag=True, help="Send binary messages instead of text.")
 @click.option("--no-compression", is_flag=True, help="Do not offer permessage-deflate.")
 @header_option("headers")
@@ -105,7 +105,7 @@ def command(url: str | None, *, as_json: bool, **options: Any) -> int:
 
     Each connection sends a message, waits for its echo, compares both, and sends the next message.
     URL is the address of an echo server, such as one started with 'trioglock serve echo'. Without
-    a URL, the command starts an echo server in a process of its own and measures that.
+    a URL, the command starts an echo server in a separate process and measures it.
     """
     try:
         if url is not None:
@@ -127,7 +127,9 @@ def command(url: str | None, *, as_json: bool, **options: Any) -> int:
         line = f"{failure['count']} x {failure['what']}: {failure['detail']}"
         click.echo(f"trioglock bench: {line}", err=True)
     if benchmark.interrupted:
-        click.echo("trioglock bench: interrupted; the results cover the time until then", err=True)
+        click.echo(
+            "trioglock bench: interrupted; the results cover the time up to that point", err=True
+        )
         return 130
     if not results["opened"]:
         return 3
@@ -164,10 +166,10 @@ def _raise_file_limit(connections: int) -> None:
 
 @contextmanager
 def embedded_server() -> Iterator[str]:
-    """Run an echo server in a process of its own, and yield its URL.
+    """Run an echo server in a separate process; yields its URL.
 
-    It ends when its standard input is closed, also if this process is killed. It has a session of
-    its own, so that Ctrl-C at the terminal does not end it first.
+    The server ends when its standard input is closed, even if this process is killed. It has its
+    own session, so that Ctrl-C at the terminal does not end it first.
     """
     command = [sys.executable, "-m", "trioglock.cli.echo"]
     with subprocess.Popen(  # noqa: S603 - our own
@@ -198,7 +200,7 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         if self.messages is not None and (self.seconds is not None or self.warm_up is not None):
-            raise InvalidOption("--messages excludes --seconds and --warm-up")
+            raise InvalidOption("--messages cannot be combined with --seconds or --warm-up")
         if self.messages is None:
             self.seconds = 5.0 if self.seconds is None else self.seconds
             self.warm_up = 1.0 if self.warm_up is None else self.warm_up
@@ -414,7 +416,7 @@ class EchoClient(Socket[None]):
             self.done.set()
 
     def check_timeout(self, timeout: float) -> None:
-        """Fail if the oldest message in flight is older than that."""
+        """Fail if the oldest message in flight is older than the timeout."""
         limit = time.perf_counter_ns() - timeout * 1e9
         if self._in_flight and self._in_flight[0][1] < limit:
             self.fail("echo timeout", f"no echo within {timeout:g} seconds")
@@ -444,7 +446,7 @@ def _summarize(histogram: Any) -> dict[str, float] | None:
     found = {"min": low, "mean": mean}
     found |= {f"p{percentile:g}": value for percentile, value in percentiles.items()}
     found["max"] = high
-    # Means and percentiles are those of buckets, which may be wider than the extremes.
+    # Means and percentiles are computed from buckets, which may be wider than the extremes.
     return {name: min(max(value, low), high) / 1e9 for name, value in found.items()}
 
 
@@ -478,7 +480,7 @@ async def _show_progress(benchmark: Benchmark, console: Console) -> None:
 
 
 def _progress(benchmark: Benchmark, seconds: float) -> tuple[float, float | None, str]:
-    """Return how much of this phase is done, of which total, and a text."""
+    """Return the progress of this phase, its total, and a text."""
     if benchmark.phase == "connecting":
         opened = len(benchmark.clients)
         return opened, benchmark.connections, f"{opened:,} open"
@@ -563,7 +565,7 @@ def _print_plot(
         legend.append(f" {name}", style=colour)
     console.print(legend, no_wrap=True, overflow="crop")
     for line in figure.show().splitlines():
-        # plotille writes the label of the axis behind an arrow, beyond the width.
+        # plotille writes the label of the axis after an arrow, beyond the width.
         shown = line.removesuffix("-> ()").rstrip()
         shown = shown if is_unicode else shown.translate(BRAILLE_TO_ASCII)
         console.print(Text.from_ansi(shown), no_wrap=True, overflow="crop")

@@ -39,7 +39,7 @@ MARKS = (
 
 
 class InvalidLine(Exception):
-    """A line cannot be sent or is not a valid command; the text is the reason."""
+    """A line cannot be sent or is not a valid command; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,12 @@ def is_command(line: str) -> bool:
 
 
 class PromptCommands:
-    """Runs the commands, before there is a connection and with one.
+    """Runs the commands, before and after the connection is open.
 
     Args:
         console: prints results.
-        url: shown while there is no connection.
-        close: starts the closing handshake, or stops connecting.
+        url: the URL to show while there is no connection.
+        close: starts the closing handshake, or cancels connecting.
         start_soon: runs a task, so that the prompt stays responsive.
     """
 

@@ -44,7 +44,7 @@ Examples:
     "--json",
     "as_json",
     is_flag=True,
-    help="Indent received JSON, coloured in a terminal, and refuse to send anything else.",
+    help="Indent received JSON, colored in a terminal, and refuse to send anything else.",
 )
 @click.option("--raw", is_flag=True, help="Write binary messages unchanged, not as digits.")
 @session_options
@@ -65,9 +65,9 @@ def command(
     an error. /help lists the commands; type //text to send /text. Ctrl-D, /quit, and Ctrl-C on an
     empty line close and quit; a second Ctrl-C drops the connection.
 
-    Through pipes, each line of the input is a message. stdout gets messages only, stderr everything
-    else. A binary message is printed as "binary:" and its hexadecimal digits. After the end of the
-    input the command listens for a while, see --wait, and then until the connection is closed.
+    Through pipes, each line of the input is a message. Messages are written to stdout, everything
+    else to stderr. A binary message is printed as "binary:" and its hexadecimal digits. After the
+    end of the input the command listens for a while, see --wait, and then until the end.
     """
     message_format = MessageFormat(json=as_json, highlight=as_json, raw=raw)
     console = open_console(message_format, None if no_history else "connect_history")

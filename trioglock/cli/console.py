@@ -45,11 +45,11 @@ class Console:
     """Reads lines; prints messages and events.
 
     With a prompt, everything appears above it, messages with a mark; if stdout is not the terminal
-    of the prompt, messages go to stdout unchanged. Without a prompt, stdout gets messages only and
-    stderr everything else.
+    of the prompt, messages go to stdout unchanged. Without a prompt, messages go to stdout and
+    everything else to stderr.
 
     Args:
-        message_format: of received messages.
+        message_format: the format of received messages.
         terminal: the stream that shows a prompt; None for no prompt.
         history: the name of the prompt's history file; None saves nothing.
     """
@@ -71,7 +71,7 @@ class Console:
 
     @asynccontextmanager
     async def open_input(self) -> AsyncIterator[None]:
-        """Show the prompt for the time of a block."""
+        """Show the prompt for the duration of a block."""
         if not self.has_prompt:
             yield
             return
@@ -159,7 +159,7 @@ def print_trace(console: Console, file: str | None) -> Iterator[None]:
         handler = _TraceHandler(console)
     else:
         try:
-            # It contains messages, which other users must not read.
+            # The file contains messages, which other users must not read.
             Path(file).touch(mode=0o600)
             handler = logging.FileHandler(file, mode="w", encoding="utf-8")
         except OSError as error:
@@ -178,7 +178,7 @@ def print_trace(console: Console, file: str | None) -> Iterator[None]:
 
 
 def print_reconnects(console: Console) -> EventListener:
-    """Print losses, failed attempts and reconnects during a block."""
+    """Print lost connections, failed attempts and reconnects during a block."""
     reason = ""
 
     def handle(event: Event) -> None:

@@ -1,8 +1,8 @@
 """A conversation: from the opening handshake to an exit code.
 
-One task prints what arrives until the connection ends, and with it the conversation. Another reads
-lines; at the end of the input it closes the connection, and what still arrives is printed. A third
-waits for signals. Closing has its own task, so that reading can be cancelled.
+One task prints received messages until the connection ends, which also ends the conversation.
+Another reads lines; at the end of the input it closes the connection, and remaining messages are
+printed. A third waits for signals. Closing has its own task, so that reading can be cancelled.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from .prompt import PromptInterrupted
 __all__ = ["Conversation", "ConversationPlan", "run_conversation"]
 
 QUIET_TIME = 1.0
-"""By default a script ends after so many seconds without a message at the end of its input..."""
+"""After the end of its input, a script ends after this many seconds without a message ..."""
 
 MAX_QUIET_WAIT = 10.0
-"""... and after so many seconds at the latest."""
+"""... and after this many seconds at the latest, both by default."""
 
 CLOSE_HINT_DELAY = 1.0
 """Seconds until a prompt shows how to drop a connection that does not close."""
@@ -50,14 +50,14 @@ HANGUP = signal.Signals.__members__.get("SIGHUP")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationPlan:
-    """When a conversation ends, and how it begins.
+    """How a conversation begins and when it ends.
 
     Args:
         url: the server's address, shown while connecting.
-        wait: seconds to listen after the end of the input; None until no message arrives.
+        wait: seconds to listen after the end of the input; None to listen until messages stop.
         once: end after one received message.
         pushes: lines to send before the input.
-        reconnect: whether connecting may take long; then a prompt appears before the connection.
+        reconnect: whether the connection reconnects; if so, a prompt appears before it is open.
     """
 
     url: str = ""
@@ -88,7 +88,7 @@ class Conversation:
         self._received_at = 0.0
 
     async def run(self, opening: AbstractAsyncContextManager[Mode]) -> int:
-        """Connect and talk until the end; return the exit code."""
+        """Connect and run the conversation; return the exit code."""
         with trio.open_signal_receiver(*_handled_signals()) as signals:
             async with open_scope() as nursery:
                 nursery.start_soon(self._watch_signals, signals)
@@ -133,7 +133,7 @@ class Conversation:
     # Receiving.
 
     async def _print_received(self, mode: Mode) -> TrioglockError:
-        """Print messages until the end, and return its reason."""
+        """Print messages until the connection ends; return the reason."""
         while True:
             try:
                 messages = await mode.receive()
@@ -151,7 +151,7 @@ class Conversation:
             await self._console.print_messages(messages)
         except (OutputClosed, OutputFailed) as error:
             if isinstance(error, OutputFailed):
-                await self._fail(f"stdout cannot be written: {error}", FAILED)
+                await self._fail(f"cannot write to stdout: {error}", FAILED)
             self._muted = True
             self.close(Close(1000))
         self._answered.set()
@@ -225,7 +225,7 @@ class Conversation:
     async def _attempt(
         self, act: Callable[[str], Awaitable[None]], line: str, where: str = ""
     ) -> None:
-        """Send or run a line, and print what is wrong with it."""
+        """Send or run a line, and print an error if it is invalid."""
         try:
             await act(line)
         except ConnectionClosed:
@@ -236,7 +236,7 @@ class Conversation:
             await self._console.print_event(Mark.PROBLEM, f"{where}{redact_text(str(error))}")
 
     async def _finish(self) -> None:
-        """At the end of the input, wait for the answers of a script, and close."""
+        """At the end of the input, wait for the answers to a script, and close."""
         async with self._sending:
             pass  # every line has been sent
         if self._mode is not None and not self._console.has_prompt:
@@ -262,14 +262,14 @@ class Conversation:
     async def _wait_for_quiet(self) -> None:
         self._received_at = trio.current_time()
         with trio.move_on_after(MAX_QUIET_WAIT):
-            # A message only moves the deadline: it wakes nothing.
+            # A message only moves the deadline and wakes no task.
             while trio.current_time() < self._received_at + QUIET_TIME:  # noqa: ASYNC110
                 await trio.sleep_until(self._received_at + QUIET_TIME)
 
     # Closing.
 
     def close(self, frame: Close) -> None:
-        """Start the closing handshake, or stop connecting."""
+        """Start the closing handshake, or cancel connecting."""
         if self._mode is None:
             self._code = NOT_CONNECTED
             unsent = f"; {describe_unsent(len(self._queued))}" if self._queued else ""
@@ -303,7 +303,7 @@ class Conversation:
             self._interrupt(number)
 
     def _interrupt(self, number: int) -> None:
-        """Close after a signal or a typed Ctrl-C; drop the connection if it closes already."""
+        """Close after a signal or a typed Ctrl-C; drop the connection if it is already closing."""
         # Shells report a signal as 128 plus its number.
         self._signal_code = self._signal_code or 128 + number
         if self._mode is None:
@@ -312,7 +312,7 @@ class Conversation:
         elif self._closing:
             hung_up = self._signal_code - 128 == HANGUP
             if number == HANGUP or (hung_up and number == signal.SIGINT):
-                return  # a terminal that goes away may send several signals
+                return  # closing a terminal may send several signals
             self._mode.connection.abort()
             self._limit_printing()
         else:

@@ -21,7 +21,7 @@ from ..testing import MockServer, echo
 __all__ = ["Count", "Counter", "command", "demo"]
 
 STEPS = 20
-"""Lines of the progress bar outside of a terminal."""
+"""Lines of the progress bar if stdout is not a terminal."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Counter(Socket[Count]):
 
 EXAMPLES = """\b
 Exit codes:
-  0    every message came back
-  1    some messages did not come back
+  0    every message was echoed
+  1    some messages were not echoed
   2    invalid command line
   130  interrupted by Ctrl-C
 
@@ -74,7 +74,7 @@ def command(messages: int) -> int:
 
 
 async def demo(messages: int) -> int:
-    """Exchange messages with an embedded echo server; return 0 if all came back."""
+    """Exchange messages with an embedded echo server; return 0 if all were echoed."""
     async with MockServer(echo) as server:
         print(f"echo server at {server.url}")
         async with connect(server.url, Counter(), proxy=None) as conn:

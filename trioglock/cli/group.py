@@ -66,7 +66,7 @@ def _unavailable(name: str, why: str) -> click.Command:
 @click.group(cls=LazyGroup, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="trioglock", message="%(prog)s %(version)s")
 def group() -> None:
-    """WebSocket clients and servers from a shell.
+    """WebSocket clients and servers on the command line.
 
     See the help of each command, such as: trioglock connect --help.
     """

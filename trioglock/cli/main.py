@@ -9,7 +9,7 @@ from importlib.util import find_spec
 __all__ = ["main"]
 
 LIBRARIES = ("click", "rich", "prompt_toolkit")
-"""The main dependencies of the extra ``cli``."""
+"""The main dependencies of the ``cli`` extra."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -48,10 +48,10 @@ Exit codes:
   3    could not connect: refused, unknown host, TLS error or timeout
   130  interrupted by Ctrl-C
 """
-"""For the help of commands that hold a connection."""
+"""For the help of commands that open a connection."""
 
 PROMPT_BACKOFF = Backoff(maximum=5, max_attempts=None)
-"""At a prompt: you see each attempt and leave when you like."""
+"""At a prompt: you see each attempt and can quit at any time."""
 
 # Checks of values.
 
@@ -196,13 +196,15 @@ _SESSION_OPTIONS = (
     click.option(
         "--reconnect",
         is_flag=True,
-        help="Reconnect after a loss, and retry the first connection. At a prompt at least every "
-        f"{PROMPT_BACKOFF.maximum:g} seconds until you leave; in a script "
+        help="Reconnect after a loss, and retry the first attempt. At a prompt at least every "
+        f"{PROMPT_BACKOFF.maximum:g} seconds until you quit; in a script "
         f"{Backoff().max_attempts} times in a row, up to a minute apart.",
     ),
-    _timeout("--connect-timeout", "open_timeout", "For connecting and the handshake, or none."),
-    _timeout("--close-timeout", "close_timeout", "For the closing handshake, or none."),
-    _timeout("--ping-interval", "ping_interval", "Between pings, or none."),
+    _timeout(
+        "--connect-timeout", "open_timeout", "Timeout for connecting and the handshake, or none."
+    ),
+    _timeout("--close-timeout", "close_timeout", "Timeout for the closing handshake, or none."),
+    _timeout("--ping-interval", "ping_interval", "Interval between pings, or none."),
     click.option(
         "--max-size",
         type=click.IntRange(min=1),
@@ -233,7 +235,7 @@ def connect_arguments(url: str, given: dict[str, Any], *, has_prompt: bool) -> C
     Args:
         url: the server's address.
         given: the values of :func:`session_options`.
-        has_prompt: whether a user waits at a prompt.
+        has_prompt: whether there is a prompt.
 
     Raises:
         click.UsageError: the options cannot be combined.

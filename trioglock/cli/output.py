@@ -47,16 +47,16 @@ __all__ = [
 _INDENT = "  "
 """Before the continuation lines of a message, so that none looks like a line with a mark."""
 
-# A reader that has gone, or a terminal that has.
+# The reader, or the terminal, is gone.
 _GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET})
 
 
 class OutputClosed(Exception):
-    """The reader of the output has gone."""
+    """The reader of the output is gone."""
 
 
 class OutputFailed(Exception):
-    """The output cannot be written; the text is the system's error message."""
+    """The output cannot be written; the message is the system's error."""
 
 
 class Mark(Enum):
@@ -88,7 +88,7 @@ class MessageFormat:
     """How received messages are printed."""
 
     json: bool = False  # indent messages that are JSON
-    highlight: bool = False  # colour JSON in a terminal
+    highlight: bool = False  # color JSON in a terminal
     raw: bool = False  # write binary messages unchanged
 
     def to_text(self, message: Data) -> str:
@@ -103,16 +103,16 @@ class MessageFormat:
         return message
 
     def to_line(self, message: Data) -> bytes:
-        """Return the bytes that a pipe gets, with the line end."""
+        """Return the bytes to write to a pipe, with the line end."""
         if self.raw and isinstance(message, bytes):
             return message
         return self.to_text(message).encode() + b"\n"
 
 
 class Renderer:
-    """Renders text for one stream, in colours if it is a terminal that has them.
+    """Renders text for one stream, in color if it is a terminal that supports colors.
 
-    ``NO_COLOR`` is respected. The stream is not written to: a stopped terminal would block.
+    ``NO_COLOR`` is respected. The stream is not written to, because a stopped terminal would block.
     """
 
     def __init__(self, stream: TextIO | None, message_format: MessageFormat) -> None:
@@ -168,8 +168,8 @@ class OutputStream:
         """Write all of ``data``; a cancelled call may have written a part.
 
         Raises:
-            OutputClosed: the reader has gone.
-            OutputFailed: it cannot be written, such as to a full disk.
+            OutputClosed: the reader is gone.
+            OutputFailed: the output cannot be written, for example because the disk is full.
         """
         async with self._lock:
             try:

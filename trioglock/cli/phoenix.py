@@ -35,7 +35,7 @@ from .output import BINARY, Mark, MessageFormat, format_binary, json_problem
 __all__ = ["PhoenixMode", "command", "open_channel"]
 
 MAX_QUEUE = 16
-"""The number of lines that wait to be printed; the channel has a queue of its own."""
+"""The number of lines that wait to be printed; the channel has its own queue."""
 
 MAX_PENDING = 100
 """The number of pushes that wait for replies; further lines wait to be pushed."""
@@ -81,7 +81,7 @@ Examples:
     metavar="'EVENT JSON'",
     help="Push this before the input. Repeatable.",
 )
-@seconds("--timeout", default="10", help="For the join, and for each reply.")
+@seconds("--timeout", default="10", help="Timeout of the join, and of each reply.")
 @session_options
 def command(
     url: str,
@@ -99,11 +99,11 @@ def command(
     """Join TOPIC of the Phoenix socket at URL; /websocket is appended to the path.
 
     A line, typed or from a pipe, is an event and its payload, such as: shout {"text": "hi"}. It is
-    pushed, and its reply is printed as event, status and response. Events of the server are printed
-    as event and payload, joins and leaves as presence + name and presence - name. A binary payload
-    is written as "binary:" and its hexadecimal digits.
+    pushed, and its reply is printed as event, status and response. Events from the server are
+    printed as event and payload, joins and leaves as presence + name and presence - name. A binary
+    payload is written as "binary:" and its hexadecimal digits.
 
-    The prompt, pipes and the end are those of trioglock connect; see its help.
+    The prompt, pipes and exit work as in trioglock connect; see its help.
     """
     console = open_console(MessageFormat(highlight=True), None if no_history else "phoenix_history")
     options = connect_arguments(url, given, has_prompt=console.has_prompt)
@@ -145,7 +145,7 @@ class ChannelObserver(phoenix.V2Serializer):
 
 
 class PhoenixMode(Mode):
-    """Pushes lines, and receives events and replies as lines of the same form.
+    """Pushes lines, and receives events and replies as lines in the same format.
 
     The nursery runs the tasks of the channel and of each push.
     """
@@ -182,7 +182,7 @@ class PhoenixMode(Mode):
         await self._pending.acquire()
         previous, self._latest = self._latest, trio.Event()
         self._nursery.start_soon(self._push, event, payload, previous, self._latest)
-        # The push leaves before the next one starts: lines keep their order.
+        # The push is sent before the next one starts: lines keep their order.
         await trio.lowlevel.checkpoint()
 
     async def _push(
@@ -191,7 +191,7 @@ class PhoenixMode(Mode):
         try:
             reply = await self._channel.push(event, payload)
             if not self._console.has_prompt:
-                # A script gets the replies in the order of its lines.
+                # A script receives the replies in the order of its lines.
                 await previous.wait()
             line = f"{event} {reply.status} {_format_payload(reply.response)}"
             await self._lines_in.send(line)
@@ -209,7 +209,7 @@ class PhoenixMode(Mode):
             printed.set()
 
     async def drain(self) -> None:
-        for _ in range(MAX_PENDING):  # then every push has its reply, or will not get one
+        for _ in range(MAX_PENDING):  # then every push has its reply, or will not receive one
             await self._pending.acquire()
 
     async def receive(self) -> Sequence[Data]:
@@ -301,12 +301,12 @@ def open_channel(
     InvalidURL and InvalidOption are raised at this call, other errors on entering the block.
 
     Args:
-        url: of the socket.
-        topic: of the channel.
-        payload: of the join.
+        url: the URL of the socket.
+        topic: the topic of the channel.
+        payload: the payload of the join.
         console: prints events of the channel.
         socket_options: ``params``, ``auth_token`` and ``timeout`` of ``phoenix.connect``.
-        options: of :func:`trioglock.connect`.
+        options: the options of :func:`trioglock.connect`.
     """
     reconnect = options["reconnect"]
     opening = phoenix.connect(

@@ -1,4 +1,4 @@
-"""LineReader of an input without a prompt: a file, a pipe, or a simple terminal."""
+"""Reads lines from an input without a prompt: a file, a pipe, or a simple terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EndOfInput(Exception):
 
 
 class UnreadableInput(Exception):
-    """The input cannot be read; the text is the reason."""
+    """The input cannot be read; the message is the reason."""
 
 
 class LineReader:
@@ -41,7 +41,7 @@ class LineReader:
         """The number of the latest line, counted from 1."""
 
     async def next_line(self) -> str:
-        """Return the next line without its end; the last one need not have an end.
+        """Return the next line without its end; the last one may lack a line end.
 
         Raises:
             EndOfInput: there are no more lines.

@@ -1,4 +1,4 @@
-"""The prompt: you edit a line while messages appear above it.
+"""The prompt: the user edits a line while messages appear above it.
 
 prompt_toolkit runs on asyncio and trioglock on trio, so the prompt has its own thread and event
 loop. Trio keeps the main thread and the signals, and a slow terminal blocks only the prompt's
@@ -14,7 +14,7 @@ The threads communicate in three ways:
 * Either thread may end the prompt. Its thread then writes the rest of the queue; only after that
   may others write to the terminal.
 
-Trio never waits for the thread without a deadline, because the terminal may have gone.
+Trio never waits for the thread without a deadline, because the terminal may be gone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ MAX_LINES = 1000
 
 MAX_HISTORY = 1000
 """The number of lines of the history that are loaded. The file grows to twice as many before it is
-shortened."""
+truncated."""
 
 MAX_CHARACTERS = 2**18
 """The number of characters that wait to be written before :meth:`Prompt.print` waits."""
@@ -65,7 +65,7 @@ class PromptInterrupted(Exception):
 
 
 def _key_bindings() -> KeyBindings:
-    """Return the bindings of Ctrl-C on a line with text, and of Ctrl-Z where it exists."""
+    """Return the key bindings for Ctrl-C on a line with text, and for Ctrl-Z if supported."""
     bindings = KeyBindings()
     has_text = Condition(lambda: bool(get_app().current_buffer.text))
     bindings.add("c-c", filter=has_focus(DEFAULT_BUFFER) & has_text)(
@@ -77,10 +77,10 @@ def _key_bindings() -> KeyBindings:
 
 
 def _suspend() -> None:
-    """Stop this process and those that the shell has joined to it by pipes.
+    """Stop this process and those in the same pipeline.
 
     prompt_toolkit's own binding assumes that ``kill`` returns after the process has continued,
-    which is so with one thread only. Here the terminal must not change until we have stopped.
+    which is only true with a single thread. Here the terminal must not change before we stop.
     """
     os.kill(0, signal.SIGTSTP)
     time.sleep(0.1)
@@ -90,8 +90,8 @@ class Prompt:
     """A prompt in a thread.
 
     Args:
-        text: shown before the line.
-        history: of typed lines.
+        text: the text before the line.
+        history: the history of typed lines.
         completions: returns the words that Tab completes at the beginning of a line.
     """
 
@@ -142,8 +142,8 @@ class Prompt:
         """Return the next typed line.
 
         Raises:
-            EndOfInput: Ctrl-D, or the terminal has gone.
-            PromptInterrupted: Ctrl-C.
+            EndOfInput: Ctrl-D was typed, or the terminal is gone.
+            PromptInterrupted: Ctrl-C was typed.
         """
         while not self._lines:
             if self._ended.is_set():
@@ -223,7 +223,7 @@ class Prompt:
             self._app.exit(exception=EndOfInput())
 
     def _accept(self, line: str) -> bool:
-        """Take a typed line; True keeps it in the prompt."""
+        """Accept a typed line; return True to keep it in the prompt."""
         if len(self._lines) >= MAX_LINES:
             return True
         if line:

@@ -57,7 +57,7 @@ Examples:
 
 
 Publisher: TypeAlias = Callable[[str, str], Awaitable[int | None]]
-"""Publishes on a channel a message, and returns the number of subscribers; None if unknown."""
+"""Publishes a message on a channel; returns the number of subscribers, None if unknown."""
 
 
 class NotPublished(Exception):
@@ -94,7 +94,7 @@ class NotPublished(Exception):
     help=f"Token that the server requires. Prefer {TOKEN_VARIABLE}: other users can see a "
     "command line.",
 )
-@seconds("--timeout", default="10", help="For connecting, and for each response.")
+@seconds("--timeout", default="10", help="Timeout for connecting, and for each response.")
 def command(
     channel: str,
     message: str,
@@ -115,9 +115,9 @@ def command(
     if problem is not None:
         raise click.UsageError(problem)
     if redis is not None and url is not None:
-        raise click.UsageError("--to and --redis exclude each other")
+        raise click.UsageError("--to and --redis cannot be combined")
     if redis is None and history is not None:
-        raise click.UsageError("--history needs --redis: a server knows its own history")
+        raise click.UsageError("--history requires --redis: a server knows its own history")
     try:
         message.encode()
         check_token(token)
@@ -159,7 +159,7 @@ def _describe_delivery(delivered: int | None) -> str:
 
 
 async def _publish_lines(publisher: Publisher, channel: str) -> int:
-    """Publish each line of standard input when it arrives, and return how many there were."""
+    """Publish each line of standard input when it arrives, and return the number of lines."""
     lines, count = LineReader(sys.stdin), 0
     try:
         while True:

@@ -1,4 +1,4 @@
-"""``trioglock serve``: serve a hub, or a target of your own, from a shell."""
+"""``trioglock serve``: serve a hub, or your own target, from a shell."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EPILOG = """
 \b
 Signals:
   SIGTERM, Ctrl-C  stop accepting connections, drain, and exit
-  SIGHUP           replace the worker processes one after the other
+  SIGHUP           replace the worker processes one by one
 
 \b
 Exit codes:
@@ -56,7 +56,7 @@ class Settings:
     """The options of the command.
 
     Raises:
-        InvalidOption: they exclude each other.
+        InvalidOption: they cannot be combined.
     """
 
     target: str | None = None
@@ -81,9 +81,9 @@ class Settings:
                 "--redis and --history configure a new Hub: pass them to your target instead"
             )
         if self.workers > 1 and self.target is None and not self.redis:
-            raise InvalidOption("a Hub in several workers needs --redis to connect them")
+            raise InvalidOption("a Hub in several workers requires --redis to connect them")
         if self.history and not self.redis:
-            raise InvalidOption("--history needs --redis")
+            raise InvalidOption("--history requires --redis")
         if self.target is None:
             self.make_hub()
         elif self.target != "echo" and not all(self.target.partition(":")):
@@ -125,7 +125,7 @@ class Settings:
     "--name",
     default="trioglock",
     metavar="NAME",
-    help="Name of the new Hub. Hubs with the same name are connected by Redis.",
+    help="Name of the new Hub. Hubs with the same name are connected through Redis.",
 )
 @click.option(
     "--history",
@@ -133,7 +133,7 @@ class Settings:
     metavar="N",
     help="Number of messages that Redis keeps for the new Hub.",
 )
-@seconds("--drain", default="30", help="Time for connections to end at shutdown.")
+@seconds("--drain", default="30", help="Time for connections to finish at shutdown.")
 @click.option(
     "--page/--no-page",
     default=None,
@@ -199,12 +199,12 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
     options = ServeOptions(reuse_port=settings.is_worker, shutdown_timeout=settings.drain)
     if not isinstance(target, Hub):
         if settings.page:
-            raise InvalidOption(f"--page needs a Hub, and {settings.target} is not a Hub")
+            raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
         async with serve(target, settings.host, settings.port, **options) as server:
             yield server
         return
     async with target as hub:
-        # A Hub of your own may have subscribers in other processes.
+        # A user's Hub may have subscribers in other processes.
         counts = settings.target is None and settings.redis is None
         endpoints = Endpoints(
             hub, settings.access_rules, is_worker=settings.is_worker, counts=counts

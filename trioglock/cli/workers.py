@@ -51,11 +51,11 @@ async def run_workers(settings: Settings, announce: Callable[[int], None]) -> in
     this process ends in any way, so does the pipe, and the worker drains and exits.
 
     Args:
-        settings: of the command.
-        announce: called with the port when all workers serve.
+        settings: the settings of the command.
+        announce: called with the port once all workers serve.
     """
     if not hasattr(socket, "SO_REUSEPORT"):
-        raise InvalidOption("--workers needs a system with SO_REUSEPORT")
+        raise InvalidOption("--workers requires a system with SO_REUSEPORT")
     with (
         _reserve_port(settings) as port,
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
@@ -84,7 +84,7 @@ class Workers:
         self._draining: set[trio.Process] = set()
 
     async def run(self, signals: AsyncIterator[int], announce: Callable[[], None]) -> int:
-        # With room for one: a request during a replacement leads to another replacement.
+        # Capacity 1: a request during a replacement leads to another replacement.
         send_request, requests = trio.open_memory_channel[None](1)
         try:
             for number in range(1, self._settings.workers + 1):
@@ -141,7 +141,7 @@ class Workers:
         return process
 
     async def _supervise(self, worker: Worker) -> None:
-        """Restart a worker whenever its process ends by itself."""
+        """Restart a worker whenever its process ends on its own."""
         delays = BACKOFF.delays()
         while True:
             process, started = worker.process, trio.current_time()
@@ -165,7 +165,7 @@ class Workers:
                 return
 
     async def _replace_on_request(self, requests: trio.MemoryReceiveChannel[None]) -> None:
-        """Replace one worker after the other: the new one serves before the old one drains."""
+        """Replace the workers one by one: the new one serves before the old one drains."""
         async for _ in requests:
             try:
                 for worker in self._workers:

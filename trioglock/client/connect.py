@@ -49,14 +49,14 @@ class ConnectOptions(FlowKeywords, total=False):
         ssl_context: for ``wss://``; by default the system's certificates are trusted. A client
             certificate in it is sent to every server that requests one, also after a redirect to
             another origin; prevent that with ``max_redirects=0``.
-        server_hostname: the name that the certificate must have, if not the URL's.
+        server_hostname: the host name that the certificate must match; by default that of the URL.
         stream: an open trio stream to use instead of connecting, such as a Unix socket, or an
-            async function that opens one; its OSError counts as a failure of the network.
+            async function that opens one; its OSError is treated as a network failure.
         max_redirects: number of redirects to follow (RFC 9110, section 15.4); 0 follows none.
-            Another origin receives neither user, password nor credentials in headers.
+            Credentials in the URL and in headers are not sent to another origin.
         open_timeout: seconds for connecting and the opening handshake; None for no limit.
-        max_size: maximum size of one message in bytes, inflated; None for no limit.
-        reconnect: True or a :class:`Backoff` connects again after a loss or a failed attempt,
+        max_size: maximum size of one decompressed message in bytes; None for no limit.
+        reconnect: True or a :class:`Backoff` reconnects after a loss or a failed attempt,
             including the first one. State, receive queue and queued messages survive.
         transport: opens links; by default :class:`NativeTransport`.
         name: the name of the connection in logs; by default the host and a number.
@@ -83,7 +83,7 @@ class ConnectOptions(FlowKeywords, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
-    """Options of a client beyond one attempt: keyword arguments of :func:`connect`.
+    """Options of a client that concern more than one attempt: keyword arguments of ``connect``.
 
     Raises:
         InvalidOption: a field is of the wrong type.
@@ -109,7 +109,7 @@ class ClientOptions:
 
     @property
     def backoff(self) -> Backoff | None:
-        """The policy of reconnecting, or None."""
+        """The reconnect policy, or None."""
         return self.reconnect if isinstance(self.reconnect, Backoff) else _BACKOFFS[self.reconnect]
 
 
@@ -143,7 +143,7 @@ def connect(
 
     The body runs once the connection is open and ``init_stream`` and ``handle_connect`` have
     returned. Leaving the block closes with 1000; an exception closes with 1011; cancellation
-    drops the connection immediately. No task and no socket remains.
+    drops the connection immediately. No task or socket is left behind.
 
     Args:
         url: ``ws://`` or ``wss://``; user and password in it become basic authentication
@@ -158,7 +158,7 @@ def connect(
         InvalidURL, InvalidOption: immediately, at this call.
         TypeError: an option does not exist; also immediately.
         ConnectError: on entering the block; one of its subclasses.
-        BadHookResult, Exception: out of the block: raised by a hook or a background task.
+        BadHookResult, Exception: on leaving the block; raised by a hook or a background task.
     """
     given = check_keywords("connect", options, ConnectOptions)
     client = take_options(ClientOptions, given)

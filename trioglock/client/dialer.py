@@ -23,7 +23,7 @@ __all__ = ["Dialer", "HeadersSource", "URLSource"]
 T = TypeVar("T")
 
 HOOKS_ONLY = Backoff(max_attempts=None)
-"""The delays if ``handle_disconnect`` returns Reconnect without a policy."""
+"""The delays if ``handle_disconnect`` returns Reconnect and there is no policy."""
 
 MAX_FAILURES = 1000
 """Maximum number of reasons in ReconnectFailed."""
@@ -40,10 +40,10 @@ class Dialer:
 
     Args:
         transport: opens links.
-        options: of every attempt; their URL and headers are replaced.
-        url: of the server.
-        additional_headers: to send.
-        backoff: when to connect again; None for never, unless ``handle_disconnect`` decides so.
+        options: the options of every attempt; their URL and headers are replaced.
+        url: the URL of the server.
+        additional_headers: the headers to send.
+        backoff: when to reconnect; None for never, unless ``handle_disconnect`` decides to.
     """
 
     final_error: Exception | None = None

@@ -35,16 +35,16 @@ async def run(
     Args:
         url: as for :func:`connect`.
         socket: as for :func:`connect`.
-        task_status: of ``nursery.start``.
+        task_status: passed by ``nursery.start``.
         options: the keyword arguments of :func:`connect`.
 
     Returns:
         The state that the last hook returned.
 
     Raises:
-        ConnectionClosedError: the connection was lost, or the peer closed it with another code
-            than 1000 or 1001.
-        Exception: as :func:`connect`.
+        ConnectionClosedError: the connection was lost, or the peer closed it with a code other
+            than 1000 and 1001.
+        Exception: as for :func:`connect`.
     """
     async with connect(url, socket, **options) as connection:
         task_status.started(connection)
@@ -52,7 +52,7 @@ async def run(
             async for _ in connection:
                 pass
         except ConnectionClosedError as error:
-            # Closing from a hook is a regular end, with any code.
+            # A close requested by a hook is a normal end, whatever its code.
             if not isinstance(error.cause, LocalClose):
                 raise
         await connection.wait_closed()

@@ -1,8 +1,8 @@
 """``supervise()``: services that are restarted when they fail, a limited number of times.
 
-A restart cures a transient failure. A failure that comes back is not cured, so restarts are
-counted, and too many within a period fail the supervisor itself. Its own supervisor may then
-restart everything below it: a tree of supervisors isolates a failure.
+A restart recovers from a transient failure. A failure may recur, so restarts are counted, and if
+there are too many within a period, the supervisor itself fails. Its own supervisor may then restart
+everything below it: a tree of supervisors isolates a failure.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ async def supervise(
             the service has run for ``stable_after`` seconds. None restarts immediately.
             ``max_attempts`` and ``retryable`` apply to connections and are ignored here.
         name: the name of this supervisor in logs.
-        task_status: of ``nursery.start``, which returns as soon as all services are started.
+        task_status: passed by ``nursery.start``, which returns as soon as all services are started.
 
     Raises:
         RestartLimit: too many failures; the other services were cancelled.
-        InvalidOption: immediately.
-        BaseException: raised by a service and not an Exception; as it was raised.
+        InvalidOption: an argument is invalid; raised immediately.
+        BaseException: raised by a service, if it is not an Exception; raised unchanged.
     """
     _check(services, max_restarts, within, strategy, restart, backoff)
     supervisor = _Supervisor(name, max_restarts, within, restart, backoff)
@@ -107,7 +107,7 @@ class _Supervisor:
         self._backoff = None if backoff is None else replace(backoff, max_attempts=None)
         self._failures: deque[tuple[float, Exception]] = deque()
         self.scope: trio.CancelScope = trio.CancelScope()
-        """Around all services."""
+        """The scope around all services."""
         self.causes: list[Exception] = []
         """The failures within the period, once they exceed the limit."""
         self.last: Exception | None = None
@@ -179,7 +179,7 @@ async def _run_all(
         try:
             await task()
         except BaseException as error:  # noqa: BLE001 - raised by open_scope
-            # Exception groups are kept as they were raised, but for Cancelled inside them.
+            # Exception groups are kept as raised, except for the Cancelled in them.
             failure, cancelled = _split(error)
             if failure is not None:
                 failures.append(failure)

@@ -1,4 +1,4 @@
-"""JSON (RFC 8259), by the fastest installed library, and the interface of every codec.
+"""JSON (RFC 8259), using the fastest installed library, and the interface of every codec.
 
 To support another JSON library, write a function that returns its encoder and decoder and add it
 to :data:`LIBRARIES`.
@@ -112,7 +112,7 @@ def import_library(name: str, purpose: str) -> Any:
 
     Args:
         name: the name of the module.
-        purpose: what needs it, for the error message.
+        purpose: the feature that needs it, for the error message.
 
     Raises:
         InvalidOption: the library is not installed.
@@ -147,7 +147,7 @@ def _use_standard_library(_into: Any) -> tuple[Encoder, Decoder]:
     read = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_finite).decode
 
     def decode(frame: str | bytes) -> Any:
-        # JSON between systems is UTF-8 (RFC 8259, section 8.1); the library would guess others.
+        # JSON between systems is UTF-8 (RFC 8259, section 8.1); the library would guess it.
         return read(frame if isinstance(frame, str) else frame.decode())
 
     return encoder.encode, decode
@@ -158,7 +158,7 @@ LIBRARIES: Mapping[str, Callable[[Any], tuple[Encoder, Decoder]]] = {
     "orjson": _use_orjson,
     "json": _use_standard_library,
 }
-"""Functions that make the encoder and decoder of each library, in the order of preference."""
+"""Functions that create the encoder and decoder of each library, in order of preference."""
 
 
 @functools.cache

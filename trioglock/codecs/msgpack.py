@@ -1,4 +1,4 @@
-"""MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md), by msgspec."""
+"""MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md), using msgspec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A live connection: its actor, its queues, its tasks and its close."""
+"""A live connection: its actor, queues, tasks and closing."""
 
 from .closing import Status
 from .connection import Connection

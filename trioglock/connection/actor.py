@@ -1,6 +1,6 @@
 """The actor: the state of one connection and its hooks.
 
-A hook runs immediately where that keeps the order, and otherwise as a job of the mailbox; see
+A hook runs immediately if that keeps the order, and otherwise as a job of the mailbox; see
 :mod:`.mailbox`.
 """
 
@@ -30,7 +30,7 @@ __all__ = ["Actor"]
 StateT = TypeVar("StateT")
 
 MAX_PENDING = 2**16
-"""Maximum number of jobs. At it ``cast`` raises ``trio.WouldBlock``; ping hooks are skipped."""
+"""Maximum number of jobs. Beyond it ``cast`` raises WouldBlock, and ping hooks are skipped."""
 
 
 class Actor(Generic[StateT]):
@@ -39,8 +39,8 @@ class Actor(Generic[StateT]):
     Args:
         socket: the user's socket.
         results: applies the results of hooks.
-        on_failure: called with the name of a hook, the exception it raised, and whether that ends
-            the connection. An exception that belongs to a call does not.
+        on_failure: called with the name of a hook, the exception it raised, and whether it ends
+            the connection. An exception raised by a call does not.
         closed_error: creates the exception for calls after the end.
         spawn: starts the task of the mailbox.
     """
@@ -79,7 +79,7 @@ class Actor(Generic[StateT]):
         self.terminate_hook: Hook = hook_of(socket, "terminate")
 
     def attach(self, connection: Connection[StateT]) -> None:
-        """Give the socket its connection, before the first attempt."""
+        """Pass the connection to the socket, before the first attempt."""
         self._socket._attach(connection)  # noqa: SLF001 - a hook of the package's own layers
 
     @property
@@ -151,7 +151,7 @@ class Actor(Generic[StateT]):
         mailbox = self.mailbox
         return not (mailbox.pending or mailbox.active or hook.is_async)
 
-    # Events, in the order of a connection's life.
+    # Events, in the order of a connection's lifecycle.
 
     def run_connect_hooks(
         self,
@@ -228,7 +228,7 @@ class Actor(Generic[StateT]):
         deliver = receive_queue.open_items().append
         state = self.state
         self.mailbox.active = SYNC_HOOK
-        # stop() empties it and so ends the loop.
+        # stop() empties it, which ends the loop.
         self._current_run = run
         try:
             for frame in run:
@@ -377,7 +377,7 @@ class Actor(Generic[StateT]):
             try:
                 call.set(await self._decide(reason))
             except Exception as error:
-                # Before the session wakes, so that no other hook runs in between.
+                # This happens before the session wakes, so that no other hook runs in between.
                 self._on_failure(self.disconnect.label, error, True)
 
         if self.mailbox.stopped or not self._can_run_now(self.disconnect):

@@ -19,7 +19,7 @@ class Background:
     The nursery of the user's tasks is opened when the first of them starts.
 
     Args:
-        on_failure: called with an exception raised by a task of the user.
+        on_failure: called with an exception raised by a user's task.
         closed_error: creates the exception for a task started after the end.
     """
 
@@ -53,7 +53,7 @@ class Background:
             self.nursery.start_soon(self._run_nursery, self._scope, self._done)
 
     def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Start a task of the user; an exception it raises ends the connection."""
+        """Start a user's task; an exception that it raises ends the connection."""
         self.start(partial(self._run_or_fail, fn, args))
 
     async def _run_nursery(self, scope: trio.CancelScope, done: trio.Event) -> None:

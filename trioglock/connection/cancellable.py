@@ -50,7 +50,7 @@ class Cancellable:
         try:
             while True:
                 try:
-                    # Its cleanup is not interrupted.
+                    # The coroutine's cleanup is not interrupted.
                     result = (
                         (yield request) if self._cancelled else (yield from self._waiting(request))
                     )

@@ -59,7 +59,7 @@ TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
     },
     Status.CLOSED: {},
 }
-"""For each status the statuses that may follow, with the cause."""
+"""For each status, the statuses that may follow and why."""
 
 
 class CloseState:

@@ -143,7 +143,7 @@ class Connection(Generic[StateT]):
         raise trio.WouldBlock
 
     async def send_frame(self, frame: Frame) -> None:
-        """Send a frame without ``handle_send``. Waits while the send queue is full.
+        """Send a frame without calling ``handle_send``. Waits while the send queue is full.
 
         Args:
             frame: ``str``, bytes-like, ``PreparedMessage``, ``Ping``, ``Pong`` or ``Close``.
@@ -163,7 +163,7 @@ class Connection(Generic[StateT]):
             self._send_queue.put(checked)
 
     def send_frame_nowait(self, frame: Frame, *, immediate: bool = False) -> None:
-        """Send a frame without ``handle_send`` and without waiting. Allowed in hooks.
+        """Send a frame without calling ``handle_send`` and without waiting. Allowed in hooks.
 
         Args:
             frame: as for :meth:`send_frame`. Use a :class:`PreparedMessage` to send the same
@@ -192,8 +192,8 @@ class Connection(Generic[StateT]):
         """Wait until everything queued so far was passed to the operating system.
 
         Raises:
-            ConnectionClosed: the connection ended first, or the link broke while a part was being
-                written, which may or may not have arrived.
+            ConnectionClosed: the connection ended first, or the link broke during a write, so that
+                some data may or may not have arrived.
             UsageError: called inside a hook of this connection.
         """
         self._mailbox.reject_inside_hook("flush")
@@ -203,7 +203,7 @@ class Connection(Generic[StateT]):
             raise self._session.closed_error()
 
     def discard_unsent(self) -> tuple[Data, ...]:
-        """Remove all messages that are queued and not being written. Allowed in hooks.
+        """Remove all queued messages that are not being written. Allowed in hooks.
 
         Call it in ``handle_disconnect`` if messages must not be sent late, such as orders after an
         outage. A ``flush()`` that waits for them raises.
@@ -296,7 +296,7 @@ class Connection(Generic[StateT]):
 
         Raises:
             ConnectionClosed: the connection has closed.
-            trio.WouldBlock: 65,536 jobs already wait for the hooks.
+            trio.WouldBlock: 65,536 jobs are already waiting for the hooks.
             UsageError: the Socket has no ``handle_cast``.
         """
         if self._mailbox.stopped:
@@ -334,7 +334,7 @@ class Connection(Generic[StateT]):
             timeout: maximum seconds to wait; None for no limit.
 
         Raises:
-            CallTimeout: there was no reply in time; the request may still be handled.
+            CallTimeout: no reply arrived in time; the request may still be handled.
             ConnectionClosed: the connection closed first.
             UsageError: the Socket has no ``handle_call``, or this is called inside a hook.
             Exception: raised by ``handle_call``.
@@ -480,7 +480,7 @@ class Connection(Generic[StateT]):
 
     @property
     def close_reason(self) -> str | None:
-        """The reason that belongs to :attr:`close_code` (RFC 6455, section 7.1.6)."""
+        """The reason sent with :attr:`close_code` (RFC 6455, section 7.1.6)."""
         if self.status not in (Status.DECIDING, Status.CLOSED):
             return None
         received = self._session.close_state.received
@@ -507,9 +507,9 @@ class Connection(Generic[StateT]):
         )
 
     def status_report(self) -> StatusReport:
-        """Return a description of the connection for a person. Allowed in hooks.
+        """Return a human-readable description of the connection. Allowed in hooks.
 
-        The Socket's ``format_status`` decides how the state is shown.
+        The Socket's ``format_status`` determines how the state is shown.
         """
         return make_report(self._session, self.statistics())
 

@@ -1,4 +1,4 @@
-"""The deadlines of a close: one for the link and one for the hooks. Nothing extends them."""
+"""The deadlines for closing: one for the link, one for the hooks. Neither is ever extended."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Deadlines:
         """Create the scope in which ``handle_disconnect`` runs.
 
         Args:
-            caught_up: no job waits for the hooks. If the close timeout has passed, then the peer
-                has used it up, and the hook still gets :data:`LINGER` seconds.
+            caught_up: whether no job waits for the hooks. If so, only the peer can have used up the
+                close timeout, and the hook still gets :data:`LINGER` seconds.
         """
         end = self._hooks_end
         if caught_up:

@@ -1,4 +1,4 @@
-"""The heartbeat: detects peers that stopped sending and peers that stopped reading.
+"""The heartbeat: detects peers that have stopped sending or reading.
 
 Any received byte counts as a sign of life. While backpressure pauses the reader task, silence is
 not counted, and the timeout restarts when the reader resumes. One task checks both directions and
@@ -133,7 +133,7 @@ class LinkHeartbeat:
     """Pings the peer of one link and detects its death.
 
     Args:
-        owner: called when the peer is dead, or when a function of the user raised.
+        owner: called when the peer is dead, or when a user's function raised.
         link: provides the byte counters.
         read_pause: the pauses of the reader task.
         pings: records when pings were sent.

@@ -1,4 +1,4 @@
-"""The hooks of a socket, and the values they return: checks and effects."""
+"""The hooks of a socket: checks the values they return and applies them."""
 
 from __future__ import annotations
 
@@ -120,8 +120,8 @@ class HookResults:
     """Applies the results of hooks.
 
     Args:
-        receive_queue: for delivered messages.
-        send_queue: for replies.
+        receive_queue: receives the delivered messages.
+        send_queue: receives the replies.
         close: starts the closing handshake.
         emitter: emits an event for each reply.
     """

@@ -109,7 +109,7 @@ class LinkTasks:
             self._deadlines.linger()
 
     def _on_write_failed(self, error: BaseException) -> None:
-        # Data that the peer sent before remains readable; the reader finds the end.
+        # Data that the peer sent earlier is still readable; the reader detects the end.
         self.error = error
         self._send_queue.detach()
         self._another_link_expected = self._owner.on_write_failed()
@@ -117,7 +117,7 @@ class LinkTasks:
             self._deadlines.limit_link()
 
     def _on_pause_changed(self, paused: bool) -> None:
-        """Handle a start or an end of the reader's pause by backpressure."""
+        """Handle the start or end of a pause of the reader due to backpressure."""
         if self.error is None or self._another_link_expected:
             return
         # The end of a broken stream comes after messages that wait to be received.

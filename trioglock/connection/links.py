@@ -21,7 +21,7 @@ class LinkSource(Protocol):
     """
 
     final_error: Exception | None
-    """Why there is no further link, if the end of the last link alone does not explain it."""
+    """Why no other link follows, if the end of the last link does not explain it."""
 
     async def open(self, nursery: trio.Nursery) -> Link:
         """Open a link.
@@ -56,7 +56,7 @@ class LinkSource(Protocol):
 
 
 class LinkOwner(Protocol):
-    """Receives the events of a link's tasks and decides what follows."""
+    """Receives the events of a link's tasks and decides what to do."""
 
     @property
     def is_open(self) -> bool:
@@ -70,10 +70,10 @@ class LinkOwner(Protocol):
         """Handle the peer's Close frame."""
 
     def on_violation(self, violation: Violation) -> None:
-        """Handle a violation of the protocol by the peer."""
+        """Handle a protocol violation by the peer."""
 
     def fail(self, error: BaseException) -> None:
-        """Handle an exception raised by a function of the user."""
+        """Handle an exception raised by a user's function."""
 
     def on_write_failed(self) -> bool:
         """Handle a broken stream; return whether another link is expected."""

@@ -2,12 +2,12 @@
 
 If no job is pending and the hook is a plain ``def``, the task that has the job runs the hook
 directly: no other task can run in between. Otherwise the job goes into a trio memory channel, and
-the mailbox's task runs it. ``pending`` counts the jobs that are not done, which makes it the whole
-test for the direct path.
+the mailbox's task runs it. ``pending`` counts the unfinished jobs; the direct path is
+taken only if it is 0.
 
 ``active`` is set while a hook runs. A plain hook cannot suspend, so any code that runs meanwhile
-was called by it. An ``async`` hook can suspend; then only its own task is inside the hook, and the
-child tasks that it waits for.
+was called by it. An ``async`` hook can suspend; then only its own task, and the child tasks that it
+waits for, are inside the hook.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Mailbox:
     """The job queue of one actor, with a task that is started for the first queued job.
 
     Args:
-        spawn: starts that task.
+        spawn: starts the task.
         closed_error: creates the exception for calls after the end.
     """
 

@@ -1,4 +1,4 @@
-"""Outgoing frames: checks, and their sizes in the send queue."""
+"""Outgoing frames: how they are checked, and their sizes in the send queue."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def urgent_size(frame: QueuedFrame) -> int:
 
 
 def plain(frame: QueuedMessage) -> Data:
-    """The message without its preparation."""
+    """The plain message of a frame."""
     return frame.message if isinstance(frame, PreparedMessage) else frame
 
 

@@ -140,7 +140,7 @@ class Reader:
                 self._owner.on_close_received(event)
 
     async def _handle_violation(self, violation: Violation) -> None:
-        """Close the link, after the program had time to answer the messages before the violation.
+        """Close the link, once the program has had time to answer messages before the violation.
 
         The second checkpoint is needed because in one round of the scheduler the program's task may
         run before this one.
@@ -155,7 +155,7 @@ class Reader:
         if not self._owner.is_open:
             return False
         # A full send queue pauses the reader only if hooks have replied. If the program's own sends
-        # paused it too, two peers that both send a lot would deadlock.
+        # also paused it, two peers that both send a lot would deadlock.
         results = self._results
         results.replied = (
             results.replied and self._send_queue.full and not self._send_queue.link_lost

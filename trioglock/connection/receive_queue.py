@@ -13,7 +13,7 @@ from ._sync import Waiters
 __all__ = ["ReceiveQueue"]
 
 
-# Shared by connections that have delivered nothing: even an empty deque takes 600 bytes.
+# Shared by connections that have not delivered anything: an empty deque takes 600 bytes.
 _EMPTY: deque[Any] = deque(maxlen=0)
 
 
@@ -22,7 +22,7 @@ class ReceiveQueue:
 
     Args:
         limit: the maximum number of messages, or None for no limit. With ``overflow="wait"`` it is
-            a high-water mark: the reader task stops reading at it, and the messages of the chunk
+            a high-water mark: the reader task stops reading there, and the messages of the chunk
             that was read last may exceed it.
         overflow: the policy at the limit, see :class:`trioglock.options.FlowOptions`.
         on_overflow: called when the policy ``"close"`` has dropped a message.
@@ -127,7 +127,7 @@ class ReceiveQueue:
             self.reader_waiting = False
 
     def start_closing(self) -> None:
-        """Let the reader task continue although the queue is full: the connection is closing.
+        """Let the reader task continue even though the queue is full: the connection is closing.
 
         Queued messages stay; further messages beyond the limit are dropped.
         """
@@ -136,7 +136,7 @@ class ReceiveQueue:
         self._space_waiters.unpark_all()
 
     def start_link(self) -> None:
-        """Let a full queue stop the reader task of a new link again."""
+        """Let a full queue pause the reader task again, on a new link."""
         self._closing_limit = None
 
     def end(self) -> None:

@@ -25,7 +25,7 @@ class Statistics:
     Args:
         messages_sent: data frames passed to the operating system.
         messages_received: whole data messages read from the network.
-        bytes_sent: bytes on the wire, frame headers included.
+        bytes_sent: bytes written to the wire, including frame headers.
         bytes_received: bytes read from the wire.
         receive_queue: messages delivered but not yet received.
         send_queue: data frames queued but not yet passed to the operating system.
@@ -55,13 +55,13 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class StatusReport:
-    """A description of a connection for a person; ``str()`` formats it as several lines.
+    """A human-readable description of a connection; ``str()`` formats it as several lines.
 
     Secrets in the URL and the headers are hidden. The hook ``format_status`` hides secrets in the
     state.
 
     Args:
-        connection: its name, number, redacted URL and side.
+        connection: the name, number, redacted URL and side of the connection.
         status: the status.
         socket: the name of the socket's class.
         state: the result of ``format_status``, by default the state itself. None before
@@ -101,7 +101,7 @@ class StatusReport:
         return f"<StatusReport of {self.connection}: {self.status.value}>"
 
     def __str__(self) -> str:
-        """One line for each fact."""
+        """One line for each property."""
         counters = self.statistics
         age = "none" if self.link_age is None else f"up for {self.link_age:.1f} seconds"
         latency = "unknown" if counters.latency is None else f"{counters.latency * 1000:.1f} ms"

@@ -155,7 +155,7 @@ class SendQueue:
             self._wake()
 
     def put_prepared(self, frame: PreparedMessage, *, immediate: bool) -> bool:
-        """Queue a broadcast message unless the queue is full or closed; return whether it was.
+        """Queue a broadcast message unless the queue is full or closed; return True if queued.
 
         Args:
             frame: the message.
@@ -208,11 +208,11 @@ class SendQueue:
                 self._first.append(frame)
             else:
                 self.put_urgent(frame)
-        # They do not count as queued, so a flush still waits for the data behind them.
+        # They do not count as queued, so a flush still waits for the data after them.
         self._done = self._taken()
 
     def discard(self) -> tuple[Data, ...]:
-        """Remove and return the queued data that is not being written; a flush of it fails."""
+        """Remove and return the queued data that is not being written; flushes of it fail."""
         taken = tuple(map(plain, self._data))
         self.size -= sum(map(size_of, self._data))
         self._data.clear()
@@ -311,8 +311,8 @@ class SendQueue:
 
         Args:
             wake: called when a frame is queued while :attr:`idle`.
-            write_now: writes as much of a frame as possible without waiting and returns whether it
-                was all; None if the link cannot.
+            write_now: writes as much of a frame as possible without waiting and returns whether
+                all of it was written; None if the link does not support this.
         """
         self._wake = wake
         self._put_now = write_now
@@ -453,7 +453,7 @@ class SendQueue:
         )
 
     def cork(self) -> None:
-        """Collect the frames queued from now on, so that they leave in one write."""
+        """Collect the frames queued from now on, to send them in one write."""
         self._corked, self.idle = self.idle, False
 
     def uncork(self) -> None:
@@ -466,7 +466,7 @@ class SendQueue:
                 self.allow_immediate()
 
     def allow_immediate(self) -> None:
-        """Let the next frame be written immediately, if the link can do that."""
+        """Let the next frame be written immediately, if the link supports it."""
         self.immediate_allowed = self._put_now is not None
 
 

@@ -52,10 +52,10 @@ StateT = TypeVar("StateT")
 
 
 class Session(Generic[StateT]):
-    """Runs one connection over one link or several.
+    """Runs one connection over one or more links.
 
     Args:
-        link_source: opens links and decides about reconnecting.
+        link_source: opens links and decides whether to reconnect.
         flow: timeouts and limits.
         socket: the user's hooks.
         emitter: emits the telemetry events.
@@ -136,7 +136,7 @@ class Session(Generic[StateT]):
         self._earlier_counters = (0, 0, 0)
         self._lasted = 0.0
         self._deadlines = Deadlines(flow.close_timeout)
-        # Why the connection ends, once that is certain, and why the current link ended.
+        # Why the connection ends, once that is decided, and why the current link ended.
         self._ended_by: Disconnect | None = None
         self._link_ended_by: Disconnect | None = None
         self._link_error: BaseException | None = None
@@ -153,7 +153,7 @@ class Session(Generic[StateT]):
 
         Args:
             connection: the connection that hooks receive.
-            nursery: for the tasks of the connection.
+            nursery: runs the tasks of the connection.
         """
         self._connection = connection
         self.background.nursery = nursery
@@ -177,7 +177,7 @@ class Session(Generic[StateT]):
                 self._notify_finished(reason)
 
     async def _run_links(self) -> Disconnect:
-        """Run links until there is no reconnect; return why the last one ended."""
+        """Run links until no other one follows; return why the last one ended."""
         while True:
             reason = await self._run_link()
             delay = await self._decide(reason)
@@ -189,7 +189,7 @@ class Session(Generic[StateT]):
             self.send_queue.resume_accepting()
             self._in_backoff = True
             with self._deadlines.new_link():
-                # Inside the scope, because a listener may close or abort.
+                # Inside the scope, because a listener may close or abort the connection.
                 self.emitter.reconnect_scheduled(self.attempts + 1, delay)
                 await trio.sleep(delay)
             self._in_backoff = False
@@ -395,7 +395,7 @@ class Session(Generic[StateT]):
             self._deadlines.linger()
 
     def on_violation(self, violation: Violation) -> None:
-        """Close the link after a violation of the protocol by the peer."""
+        """Close the link after a protocol violation by the peer."""
         if self.close_state.sent is not None:
             self._deadlines.link.cancel()
             return
@@ -430,7 +430,7 @@ class Session(Generic[StateT]):
             return  # the policy has raised or has closed the connection
         self.close_state.sent = frame
         self._set_status(Status.RECONNECTING if will_reconnect else Status.CLOSING)
-        # Everything is decided before this: a listener may close or abort.
+        # Nothing may be decided after this: a listener may close or abort the connection.
         self.emitter.close_started("remote" if self.has_peer_closed else "local", frame)
         data_first = data_first and not will_reconnect
         if not (data_first or will_reconnect or self._hook_may_reconnect):
@@ -450,7 +450,7 @@ class Session(Generic[StateT]):
             return
         self._no_reconnect = True
         if self.status in (Status.CLOSING, Status.DECIDING, Status.CLOSED):
-            # The link is ending already. From now on no hook can reconnect.
+            # The link is already ending. From now on no hook can reconnect.
             return
         if self.status is not Status.OPEN:
             # There is no link, or its close for a reconnect is in progress.

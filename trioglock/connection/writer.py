@@ -1,9 +1,9 @@
 """The writer: the only user of a link's sending side.
 
 A frame is written in one of two ways. If the writer is idle, the task that queues the frame writes
-it immediately, as far as the socket accepts it without waiting. That saves an echo two rounds of
-the scheduler, and happens once for each received chunk. Further frames are left to the writer's
-task, which sends all queued frames in one write. It is started when it is first needed.
+it immediately, as far as the socket accepts it without waiting. For an echo, this saves two rounds
+of the scheduler. It happens once for each received chunk. Further frames are left to the writer's
+task, which sends all queued frames in one write. The task is started when it is first needed.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Writer:
         return batch if self._link.takes_prepared else _unprepared(batch)
 
     def _emit_sent(self, batch: Sequence[QueuedFrame]) -> None:
-        """Emit ``FrameSent``; frames that a listener sends meanwhile stay behind these."""
+        """Emit ``FrameSent``; frames that a listener sends meanwhile are queued after these."""
         send_queue = self._send_queue
         idle, send_queue.idle = send_queue.idle, False
         try:

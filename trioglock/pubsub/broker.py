@@ -1,4 +1,4 @@
-"""The interface of brokers, which carry messages between all hubs of one name."""
+"""The interface of brokers, which carry messages between all hubs with the same name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .message import Event
 __all__ = ["Broker", "BrokerSession", "Deliver"]
 
 Deliver: TypeAlias = Callable[[Event], None]
-"""Takes each published message and each gap; neither blocks nor raises."""
+"""Receives each published message and each gap; neither blocks nor raises."""
 
 
 class BrokerSession(ABC):
-    """The use of a broker by one open hub."""
+    """The session of one open hub with a broker."""
 
     history: History | None = None
     """The latest messages, if the broker keeps a history."""

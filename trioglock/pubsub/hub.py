@@ -82,8 +82,8 @@ class Hub:
         async with hub, serve(hub.socket, "0.0.0.0", 8020):
             await hub.publish("new model!", channel="model_created")
 
-    A client that opens ``ws://.../model_created`` receives the messages on that channel; what it
-    sends is published on the channel ``incoming``.
+    A client that opens ``ws://.../model_created`` receives the messages on that channel; the
+    messages it sends are published on the channel ``incoming``.
 
     A *pattern* is the name of a channel, in which ``*`` stands for any characters, ``?`` for one
     character and ``[ae]`` for one of these, as in Redis. A message without a channel is a
@@ -91,9 +91,9 @@ class Hub:
 
     Args:
         name: separates applications that use the same broker; letters, digits and ``-_.:``.
-        broker: by default a :class:`MemoryBroker` of its own, for this process alone.
-        max_queue: maximum number of messages in the queue of one subscriber. For a client they
-            come on top of the send buffer of its connection.
+        broker: by default a new :class:`MemoryBroker`, which is limited to this process.
+        max_queue: maximum number of messages in the queue of one subscriber. For a client this
+            is in addition to the send buffer of its connection.
         overflow: what happens when that queue is full, see :data:`SubscriberOverflow`.
 
     Raises:
@@ -160,7 +160,7 @@ class Hub:
         """Keep the hub open until cancelled, for ``await nursery.start(hub.run)``.
 
         Args:
-            task_status: that of ``nursery.start``, which returns the open hub.
+            task_status: passed by ``nursery.start``, which returns the open hub.
         """
         async with self:
             task_status.started(self)
@@ -295,7 +295,7 @@ class Hub:
         """Call a function, plain or async, with every :class:`Message` on a channel.
 
         Several functions may listen to one channel, and one function to several. A plain function
-        is called immediately and must be quick; an async one has a task and a queue of its own. An
+        is called immediately and must be quick; an async one has its own task and queue. An
         exception is logged and counted, and the function is called with the next message.
 
         Args:
@@ -345,7 +345,7 @@ class Hub:
         return HubSocket(self)
 
     def join(self, subscriber: Subscriber, channel: str) -> None:
-        """Add a :class:`Subscriber` of your own to a channel.
+        """Add your own :class:`Subscriber` to a channel.
 
         Args:
             subscriber: receives the messages.

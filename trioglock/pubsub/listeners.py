@@ -28,7 +28,7 @@ _logger = logging.getLogger("trioglock.pubsub")
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 Topic: TypeAlias = str | type[Gap]
-"""What a listener subscribes to: a channel, a pattern, or the class :class:`Gap`."""
+"""The topic of a listener: a channel, a pattern, or the class :class:`Gap`."""
 
 _TOPICS = "_trioglock_topics"
 
@@ -47,7 +47,7 @@ class HubListener:
 
     @property
     def is_async(self) -> bool:
-        """Whether the function runs in a task of its own."""
+        """Whether the function runs in its own task."""
         return inspect.iscoroutinefunction(self.function)
 
 

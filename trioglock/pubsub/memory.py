@@ -23,7 +23,7 @@ class MemoryBroker(Broker):
     Hubs that share a MemoryBroker and a name receive each other's messages.
 
     Args:
-        history: number of messages to keep of each hub's name, for subscribers that resume; None
+        history: number of messages to keep for each hub name, for subscribers that resume; None
             keeps none.
 
     Raises:

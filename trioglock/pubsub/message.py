@@ -11,7 +11,7 @@ from ..frames import Data
 __all__ = ["EVERYONE", "Event", "Gap", "Message", "check_channel", "check_data", "check_name"]
 
 EVERYONE = ""
-"""The channel of a broadcast: every subscriber receives it, whatever it subscribes to."""
+"""The channel of a broadcast: every subscriber receives it, whatever its channel."""
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
 
@@ -36,7 +36,7 @@ class Gap:
     """Messages may be missing here, because the connection to the broker was interrupted.
 
     Args:
-        seconds: time between the last data from the broker and the new subscription; 0.0 where
+        seconds: time between the last data from the broker and the new subscription; 0.0 if
             the history is too short to resume.
     """
 
@@ -44,7 +44,7 @@ class Gap:
 
 
 Event: TypeAlias = Message | Gap
-"""What a hub delivers to its subscribers."""
+"""The events that a hub delivers to its subscribers."""
 
 
 def check_data(message: object) -> Data:

@@ -1,4 +1,4 @@
-"""The queue in front of a slow subscriber: bounded, with a policy for when it is full."""
+"""The queue of a slow subscriber: bounded, with a policy for when it is full."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def make_queue(limit: int, overflow: SubscriberOverflow) -> MessageQueue:
 
     Args:
         limit: maximum number of events.
-        overflow: what happens beyond that.
+        overflow: the policy when the queue is full.
 
     Raises:
         InvalidOption: ``limit`` is not a positive integer, or ``overflow`` is unknown.

@@ -42,7 +42,7 @@ TRY_AGAIN_LATER = 1013
 """Registered with IANA for RFC 6455, section 7.4.2."""
 
 BURST_INTERVAL = 0.001
-"""Seconds. Events that follow each other faster leave in one write, others immediately."""
+"""Events within this many seconds of each other are sent in one write, others immediately."""
 
 
 class EventFrames:
@@ -68,7 +68,7 @@ class EventFrames:
 
 
 class Fanout:
-    """What all clients of a hub share: encoded frames, and when to write them."""
+    """State shared by all clients of a hub: encoded frames, and when to write them."""
 
     def __init__(self) -> None:
         self.raw: EventFrames = EventFrames(_encode_raw)
@@ -103,14 +103,14 @@ def _encode_json(event: Event) -> str:
 class ClientSubscriber(QueuedSubscriber):
     """A WebSocket client that subscribes to one channel.
 
-    An event is sent directly. While the connection accepts no more, events wait in the queue, and
+    An event is sent directly. If the connection cannot accept more, events wait in the queue, and
     a task sends them; it ends when the queue is empty.
 
     Args:
-        hub: its hub.
-        connection: to the client.
+        hub: the hub.
+        connection: the connection to the client.
         channel: the name of the channel.
-        as_json: whether it receives messages as JSON with their ids, and gaps.
+        as_json: whether the client receives messages as JSON with their ids, and gaps.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class ClientSubscriber(QueuedSubscriber):
 
 
 class HubSocket(Socket[ClientSubscriber | None]):
-    """Subscribes a client to a channel, and publishes what it sends on ``incoming``.
+    """Subscribes a client to a channel, and publishes its messages on ``incoming``.
 
     The path is the channel: ``ws://.../news`` receives ``news`` and broadcasts, ``ws://.../``
     only broadcasts.
@@ -210,7 +210,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
 
         Raises:
             InvalidOption: the client may not subscribe to the channel. It is closed with code 1008
-                and the text of the exception.
+                and the message of the exception.
         """
         channel = check_channel(unquote(urlsplit(info.url).path)[1:])
         if channel == INCOMING:

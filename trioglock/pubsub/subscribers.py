@@ -60,8 +60,8 @@ class QueuedSubscriber(Subscriber):
     """A subscriber with a queue for the events that it cannot take immediately.
 
     Args:
-        queue: its queue.
-        counters: those of the hub.
+        queue: the queue.
+        counters: the counters of the hub.
     """
 
     def __init__(self, queue: MessageQueue, counters: Counters) -> None:
@@ -88,7 +88,7 @@ class QueuedSubscriber(Subscriber):
         self.skip_until = missed.skip_until
 
     def is_duplicate(self, event: Event) -> bool:
-        """Whether the subscriber has received this event from another hub already."""
+        """Whether the subscriber has already received this event from another hub."""
         message_id = event.id if isinstance(event, Message) else None
         if self.skip_until and message_id is not None and parse_id(message_id) <= self.skip_until:
             return True

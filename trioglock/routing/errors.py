@@ -3,7 +3,7 @@
 ::
 
     TrioglockError
-    ├── DuplicateHandler (ValueError)    your mistake: two handlers for one event
+    ├── DuplicateHandler (ValueError)    your code: two handlers for one event
     ├── RequestTimeout (TimeoutError)    the peer did not answer in time
     └── RequestLost                      the link ended before the answer arrived
 """
@@ -31,11 +31,11 @@ class DuplicateHandler(TrioglockError, ValueError):
 
 
 class RequestTimeout(TrioglockError, TimeoutError):
-    """No answer arrived in time. The peer may have carried out the request all the same.
+    """No answer arrived in time. The peer may have executed the request nevertheless.
 
     Args:
         event: the name of the request.
-        timeout: the seconds it waited.
+        timeout: the timeout in seconds.
     """
 
     def __init__(self, event: str, timeout: float) -> None:
@@ -48,7 +48,7 @@ class RequestTimeout(TrioglockError, TimeoutError):
 
 
 class RequestLost(TrioglockError):
-    """The link ended before the answer arrived. The peer may have carried out the request.
+    """The link ended before the answer arrived. The peer may have executed the request.
 
     Args:
         event: the name of the request.
@@ -83,8 +83,8 @@ class InvalidMessages:
         """Count a malformed message, and log it unless another one was logged just before.
 
         Args:
-            error: what is wrong with the message.
-            frame: the message as it was received.
+            error: the problem with the message.
+            frame: the message as received.
         """
         self.count += 1
         now = self._clock()

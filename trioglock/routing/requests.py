@@ -31,9 +31,9 @@ class PendingRequest:
         self.event: str = event
         """The name of the request."""
         self.has_link: bool = has_link
-        """Whether the request ends with the present link."""
+        """Whether the request ends with the current link."""
         self.parts: list[Any] = []
-        """What a socket has collected so far for a request with several answers."""
+        """The answers collected so far, for a request with several answers."""
         self._sending = trio.CancelScope()
         self._resolved = trio.Event()
         self._answer: Any = None
@@ -48,7 +48,7 @@ class PendingRequest:
 
         Raises:
             RequestLost: the link ended.
-            Exception: as :meth:`Connection.send`.
+            Exception: as for :meth:`Connection.send`.
         """
         with self._sending:
             await connection.send(message)
@@ -60,7 +60,7 @@ class PendingRequest:
 
         Raises:
             RequestLost: the link ended.
-            Exception: the error given to :meth:`resolve`.
+            Exception: the error passed to :meth:`resolve`.
         """
         await self._resolved.wait()
         if self._error is not None:
@@ -127,7 +127,7 @@ class Requests:
         return True
 
     def add_link(self) -> None:
-        """Note that a new link is open: it carries the requests that were waiting for it."""
+        """Record that a new link is open, which carries the requests that were waiting for it."""
         for request in self._pending.values():
             request.has_link = True
 

@@ -1,7 +1,7 @@
 """``Router``: finds the handler of an event by its name.
 
-A name is ``"verb"`` or ``"noun/verb"``; a noun may have several parts. The most specific handler
-that matches gets the event: ``"channels/broadcast"`` before ``"channels/*"`` before the fallback.
+A name is ``"verb"`` or ``"noun/verb"``; a noun may have several parts. The most specific match
+receives the event: ``"channels/broadcast"`` before ``"channels/*"`` before the fallback.
 The order of definition does not matter. A second handler for the same name or pattern raises
 DuplicateHandler.
 """
@@ -98,14 +98,14 @@ class Router:
         The same as ``on("*")``.
 
         Raises:
-            DuplicateHandler, InvalidOption, UsageError: as :meth:`on`.
+            DuplicateHandler, InvalidOption, UsageError: as for :meth:`on`.
         """
         return self.on("*")(handler)
 
     def include(self, router: Router) -> None:
         """Add all handlers of another router, below this router's noun.
 
-        The other router takes no more handlers afterwards.
+        No handlers can be added to the other router afterwards.
 
         Raises:
             DuplicateHandler: both have a handler for the same name or pattern.
@@ -148,7 +148,7 @@ class Router:
 
     def _check(self, pattern: str, handler: EventHandler) -> None:
         if self._used:
-            raise UsageError(f"{self!r} takes no more handlers: it is {self._used}")
+            raise UsageError(f"no handlers can be added to {self!r}: it is {self._used}")
         present = self._present(pattern)
         if present is not None:
             raise DuplicateHandler(
@@ -193,7 +193,7 @@ class Router:
 
 
 def is_async(handler: Any) -> bool:
-    """Whether a callable is an ``async def``, also as a method or ``__call__``."""
+    """Whether a callable is an ``async def``, including methods and ``__call__``."""
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
         getattr(handler, "__call__", None)  # noqa: B004 - its kind matters, not that it exists
     )

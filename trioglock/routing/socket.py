@@ -46,7 +46,7 @@ class Emit:
 
     Args:
         messages: the messages to send, in order.
-        deliver: also delivered to the iterator of the connection; nothing by default.
+        deliver: a value to deliver as well; by default none.
     """
 
     __slots__ = ("deliver", "messages")
@@ -87,7 +87,7 @@ class EventSocket(Socket[StateT]):
     belongs to one connection. A second connection raises UsageError while the first one lasts.
 
     Args:
-        router: the handlers. It takes no more handlers afterwards. By default every event that
+        router: the handlers. No more can be added afterwards. By default every event that
             answers no request is delivered.
         codec: by default :class:`~trioglock.codecs.JSON`.
         key: returns the name of a decoded event; by default ``event["event"]``.
@@ -131,8 +131,8 @@ class EventSocket(Socket[StateT]):
     async def request(self, event: str, payload: Any = None, *, timeout: float | None = 10) -> Any:
         """Send an event and wait for the message that answers it with the same ``ref``.
 
-        The answer is returned as decoded, and reaches no handler. An answer that arrives after
-        the timeout is an event like any other. During an outage the request waits for the next
+        The decoded answer is returned and not passed to a handler. An answer that arrives after
+        the timeout is handled as an ordinary event. During an outage the request waits for the next
         link.
 
         Args:
@@ -172,11 +172,11 @@ class EventSocket(Socket[StateT]):
     def make_request(self, event: str, payload: Any, ref: str) -> Any:
         """Return the message of a request: ``{"event": ..., "ref": ..., "payload": ...}``.
 
-        Override it to send requests in another form. ``payload`` is left out if it is None.
+        Override it to send requests in another format. ``payload`` is omitted if it is None.
 
         Args:
             event: the name of the event.
-            payload: as given to :meth:`request`.
+            payload: the payload passed to :meth:`request`.
             ref: the reference that the answer must have.
         """
         message = {"event": event, "ref": ref}
@@ -231,7 +231,7 @@ class EventSocket(Socket[StateT]):
         """Called for a malformed message: no valid frame, no name, or rejected by its handler.
 
         Args:
-            error: what is wrong with the message.
+            error: the problem with the message.
             frame: the frame as received.
             state: the state that the previous hook returned.
 
@@ -273,7 +273,7 @@ class EventSocket(Socket[StateT]):
             f"the handler of {name!r} must return a tuple (result, state), not {returned!r:.200}"
         )
 
-    # The links of the connection.
+    # Links of the connection.
 
     @property
     def _has_async_handlers(self) -> bool:

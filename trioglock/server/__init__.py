@@ -1,4 +1,4 @@
-"""The server: ``serve()``, and what it runs on each connection."""
+"""The server: ``serve()``, and the targets that it runs on each connection."""
 
 from .connections import ConnectionHandler, ConnectionRegistry, ConnectionRunner, ServeTarget
 from .serve import ServeOptions, serve, serve_forever

@@ -41,7 +41,7 @@ CLOSING_GRACE = 1.0
 in advance: a shutdown must not wait for requests that may never come."""
 
 RETRY_AFTER = 5
-"""Seconds after which a client may try again if the server is full."""
+"""Seconds after which a client may retry if the server is full."""
 
 _logger = logging.getLogger("trioglock.server")
 
@@ -80,8 +80,8 @@ class HandshakeHandler:
 
     Args:
         transport: creates links.
-        upgrades: what the server agrees to.
-        options: limits.
+        upgrades: the upgrades that the server accepts.
+        options: the limits.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class HandshakeHandler:
         """Do one opening handshake. Call :meth:`release` when the link has ended.
 
         Args:
-            stream: of the client.
+            stream: the stream of the client.
             nursery: for tasks that the link needs.
 
         Returns:
@@ -135,7 +135,7 @@ class HandshakeHandler:
         return None
 
     def _drop_oldest(self) -> None:
-        """Cancel the oldest handshake if there are too many: it has had the most time."""
+        """Cancel the oldest handshake, which has had the most time, if there are too many."""
         limit = self._options.max_handshakes
         if limit is not None and len(self._handshakes) >= limit:
             oldest = next((scope for scope in self._handshakes if not scope.cancel_called), None)
@@ -186,7 +186,7 @@ class HandshakeHandler:
         return None
 
     async def _decide(self, received: ReceivedRequest, peer: str) -> Response | Upgrade:
-        """Decide on the response. An exception of the user's functions is a server error."""
+        """Choose the response. An exception raised by the user's functions is a server error."""
         try:
             response = await self._process(received.request)
             return response or negotiate(received, self._upgrades)
@@ -229,5 +229,5 @@ class HandshakeHandler:
             scope.deadline = trio.current_time() + CLOSING_GRACE
 
     def release(self) -> None:
-        """Count one connection less."""
+        """Decrement the number of connections."""
         self._open_connections -= 1

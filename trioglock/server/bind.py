@@ -1,4 +1,4 @@
-"""Where a server listens, from its options."""
+"""The addresses that a server listens on, from its options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..transports import open_tcp, open_unix
 __all__ = ["BindOptions", "OpenListeners", "plan_listeners"]
 
 OpenListeners: TypeAlias = Callable[[], Awaitable[Sequence[trio.abc.Listener[Any]]]]
-"""Starts to listen."""
+"""Starts listening."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def plan_listeners(host: str | None, port: int | None, options: BindOptions) -> 
         raise InvalidOption("host and reuse_port require a port")
     if listeners is not None:
         if options.backlog is not None:
-            raise InvalidOption("backlog does not apply to listeners: they listen already")
+            raise InvalidOption("backlog does not apply to listeners: they are already listening")
         return partial(_return, _check_listeners(listeners))
     if unix_path is not None:
         if not isinstance(unix_path, str | os.PathLike):
@@ -83,7 +83,7 @@ def _check_listeners(
 async def _return(
     listeners: Sequence[trio.abc.Listener[Any]],
 ) -> Sequence[trio.abc.Listener[Any]]:
-    # No checkpoint: the server has to close them, also when it is cancelled.
+    # No checkpoint: the server has to close them, even when it is cancelled.
     return listeners
 
 

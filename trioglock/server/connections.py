@@ -1,4 +1,4 @@
-"""The connections of a server: running a target on each, and the registry of those open."""
+"""The connections of a server: runs a target on each, and registers the open ones."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ ConnectionHandler: TypeAlias = Callable[[Connection[None]], Awaitable[object]]
 """``async def handler(conn)``: the connection closes with 1000 when it returns."""
 
 ServeTarget: TypeAlias = Callable[[], Socket[Any]] | ConnectionHandler
-"""A Socket class, or a function that creates a Socket for each connection; or a handler."""
+"""A Socket class, a function that creates a Socket for each connection, or a handler."""
 
 COALESCE = 0.001
-"""Seconds. A broadcast that follows the previous one sooner is written together with the frames
-that are queued by then; a single broadcast is written immediately, which takes half the time."""
+"""A broadcast within this many seconds of the previous one is queued and written together with
+other frames. Other broadcasts are written immediately, which takes half the time."""
 
 _logger = logging.getLogger("trioglock.server")
 
@@ -66,7 +66,7 @@ class ConnectionRegistry:
 
     @contextmanager
     def limited(self) -> Iterator[None]:
-        """Cancel the block at the deadline of :meth:`close`, also within a shielded scope."""
+        """Cancel the block at the deadline of :meth:`close`, even within a shielded scope."""
         with trio.CancelScope(deadline=self._deadline) as scope:
             self._limited.add(scope)
             try:
@@ -78,7 +78,7 @@ class ConnectionRegistry:
         """Queue a frame, unchanged, for every connection; see :meth:`Server.broadcast`.
 
         Raises:
-            InvalidFrame: it is not text, bytes-like, a ping or a pong.
+            InvalidFrame: ``frame`` is not text, bytes-like, a ping or a pong.
         """
         checked = checked_frame(frame)
         if isinstance(checked, Close):
@@ -102,7 +102,7 @@ class ConnectionRegistry:
 
         Args:
             frame: sent to each of them.
-            deadline: of :meth:`limited` blocks, on trio's clock.
+            deadline: the deadline of :meth:`limited` blocks, on trio's clock.
         """
         self._closing = frame
         self._deadline = deadline
@@ -119,7 +119,7 @@ class ConnectionRunner:
         target: a Socket class, a function that creates one, or a handler.
         flow: timeouts and limits of each connection.
         registry: registers the open connections.
-        trace: whether they write a trace.
+        trace: whether to trace the connections.
 
     Raises:
         InvalidOption: the target is none of these.
@@ -142,8 +142,8 @@ class ConnectionRunner:
     async def run(self, link: Link) -> None:
         """Run the target until its connection has ended.
 
-        An exception of the target is logged, and its client receives 1011: it does not affect
-        other connections.
+        An exception raised by the target is logged, and its client receives 1011. It does not
+        affect other connections.
         """
         handshake = link.handshake
         emitter = EventEmitter(
@@ -179,7 +179,7 @@ class ConnectionRunner:
             await hook(reason, state)
 
     def _prepare(self) -> tuple[Socket[Any], ConnectionHandler]:
-        """Create the hooks and the handler; if that fails, the connection fails."""
+        """Create the hooks and the handler; if this raises, the connection fails."""
         if is_handler(self._target):
             return Socket(), self._target  # type: ignore[return-value]
         try:
@@ -192,7 +192,7 @@ class ConnectionRunner:
 
 
 class SingleLink:
-    """The link source of a server's session: the link that a client has opened, and no other."""
+    """The link source of a server's session: only the link that a client has opened."""
 
     __slots__ = ("_link",)
 
@@ -220,21 +220,21 @@ class SingleLink:
 
 
 class AcceptedConnection(Connection[Any]):
-    """The connection that hooks and handlers of a server get."""
+    """The connection that hooks and handlers of a server receive."""
 
     async def reconnect(self) -> None:
-        """Not possible for a server.
+        """Raise UsageError, because a server cannot reconnect.
 
         Raises:
             UsageError: always.
         """
         raise UsageError(
-            "a server cannot reconnect: close the connection, and its client may connect again"
+            "a server cannot reconnect: close the connection, so that its client can reconnect"
         )
 
 
 def is_handler(target: ServeTarget) -> bool:
-    """Whether it is an async function, or an object whose call is one."""
+    """Whether it is an async function, or an object whose ``__call__`` is one."""
     return inspect.iscoroutinefunction(target) or (
         not isinstance(target, type) and inspect.iscoroutinefunction(getattr(target, "__call__"))  # noqa: B004, B009
     )
@@ -272,7 +272,7 @@ async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa:
 
 
 def _is_end(error: BaseException, session: Session[Any]) -> bool:
-    """Whether an exception, or group, only reports the end of the connection."""
+    """Whether an exception or group only reports the end of the connection."""
     return all(
         isinstance(leaf, ConnectionClosed) and leaf.origin is session for leaf in leaves(error)
     )

@@ -48,25 +48,26 @@ class ServeOptions(FlowKeywords, total=False):
         reuse_port: let other processes listen on the same port (SO_REUSEPORT).
         ssl_context: serve ``wss://``.
         origins: origins whose pages may connect, such as ``"https://example.org"``: exact ones,
-            compiled patterns, None for clients that send none. Others get 403. By default any
-            page may connect (RFC 6455, section 10.2).
-        subprotocols: in order of preference; a client that offers none of them gets 400.
+            compiled patterns, None for clients that send none. Others are rejected with 403. By
+            default any page may connect (RFC 6455, section 10.2).
+        subprotocols: in order of preference; a client that offers none of them is rejected
+            with 400.
         select_subprotocol: chooses instead, from the request and the offered names; may return
             None.
-        compression: ``"deflate"`` accepts permessage-deflate (RFC 7692), None does not.
+        compression: ``"deflate"`` accepts permessage-deflate (RFC 7692), None disables it.
         process_request: a function, plain or async, called with every :class:`Request`. It
-            returns a :class:`Response` to respond in plain HTTP, or None to continue.
-        max_connections: maximum number of connections; beyond it clients get 503 with Retry-After
+            returns a :class:`Response` to answer with plain HTTP, or None to continue.
+        max_connections: maximum number of connections; further clients get 503 and Retry-After
             (RFC 9110, section 10.2.3). None for no limit.
         max_handshakes: maximum number of concurrent opening handshakes; beyond it the oldest is
             dropped. None for no limit.
-        max_header_size: maximum size of a request's head in bytes; beyond it clients get 431
+        max_header_size: maximum size of a request's headers in bytes; larger requests get 431
             (RFC 6585, section 5).
         open_timeout: seconds for TLS and the opening handshake, including ``process_request``;
             None for no limit.
         shutdown_timeout: seconds from closing the server until everything that has not ended is
             cancelled; None for no limit.
-        max_size: maximum size of one message in bytes, inflated; None for no limit.
+        max_size: maximum size of one decompressed message in bytes; None for no limit.
         transport: :class:`NativeTransport` or :class:`TrioWebsocketTransport`.
         trace: write a line for each step of every connection, see :mod:`trioglock.telemetry`.
     """
@@ -126,16 +127,16 @@ def serve(
         async with serve(Echo, "127.0.0.1", 8765) as server:
             await server.wait_closed()
 
-    On entering the block the server is listening. Leaving it shuts down like
-    :meth:`Server.close`, also by an exception; cancellation drops everything immediately. An
-    exception raised by a target is logged by the logger ``trioglock.server`` and ends only its
-    own connection.
+    The server listens while the block runs. Leaving the block, even because of an exception, shuts
+    down like :meth:`Server.close`; cancellation drops all connections immediately. An exception
+    raised by a target is logged by the logger ``trioglock.server`` and ends only its own
+    connection.
 
     Args:
         target: a :class:`Socket` class, or a function that creates a Socket, called for each
             connection; or ``async def handler(conn)``, whose connection closes when it returns.
         host: an address or name to listen on; None for every interface.
-        port: 0 chooses a free port, see :attr:`Server.port`.
+        port: the port; 0 chooses a free one, see :attr:`Server.port`.
         options: the keys of :class:`ServeOptions`.
 
     Returns:
@@ -144,7 +145,7 @@ def serve(
     Raises:
         InvalidOption: immediately, at this call.
         TypeError: an option does not exist; also immediately.
-        OSError: on entering the block: the address cannot be listened on.
+        OSError: on entering the block; the server cannot listen on the address.
     """
     given = check_keywords("serve", options, ServeOptions)
     server = take_options(ServerOptions, given)
@@ -172,7 +173,7 @@ async def _serving(
     open_listeners: OpenListeners,
     create: Callable[[Sequence[trio.abc.Listener[Any]]], Server],
 ) -> AsyncIterator[Server]:
-    """Run a server around the body. Connections never fail it, but KeyboardInterrupt does."""
+    """Run a server around the body. Connections cannot fail it; KeyboardInterrupt can."""
     server = create(await open_listeners())
 
     async def finish(body_error: BaseException | None) -> None:
@@ -203,11 +204,11 @@ async def serve_forever(
         target: as for :func:`serve`.
         host: as for :func:`serve`.
         port: as for :func:`serve`.
-        task_status: of ``nursery.start``.
+        task_status: passed by ``nursery.start``.
         options: the keyword arguments of :func:`serve`.
 
     Raises:
-        InvalidOption, OSError: as :func:`serve`.
+        InvalidOption, OSError: as for :func:`serve`.
     """
     async with serve(target, host, port, **options) as server:
         task_status.started(server)

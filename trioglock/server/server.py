@@ -58,27 +58,27 @@ class Server:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses it listens on, such as ``("127.0.0.1:8765", "[::1]:8765")``, or paths."""
+        """The addresses or paths it listens on, such as ``("127.0.0.1:8765", "[::1]:8765")``."""
         return self._addresses
 
     @property
     def port(self) -> int | None:
-        """The TCP port it listens on, or None."""
+        """The TCP port that the server listens on, or None."""
         return self._port
 
     def broadcast(self, frame: Frame) -> int:
         """Queue a frame, unchanged, for every connection; ``handle_send`` is not called.
 
-        Never waits. A slow client, whose ``write_limit`` is reached, does not get the frame.
+        Never waits. Slow clients, whose ``write_limit`` is reached, are skipped.
 
         Args:
             frame: ``str``, bytes-like, ``Ping`` or ``Pong``.
 
         Returns:
-            The number of connections it was queued for.
+            The number of connections for which the frame was queued.
 
         Raises:
-            InvalidFrame: it is none of these.
+            InvalidFrame: ``frame`` is none of these.
         """
         return self._registry.broadcast(frame)
 
@@ -89,8 +89,8 @@ class Server:
         is cancelled. Further calls do nothing.
 
         Args:
-            code: of the Close frames; 1001 means going away, 1012 a restart of the server.
-            reason: of the Close frames.
+            code: the code of the Close frames; 1001 means going away, 1012 a server restart.
+            reason: the reason of the Close frames.
 
         Raises:
             InvalidOption: the code or reason must not be sent.
@@ -109,7 +109,7 @@ class Server:
         self._registry.close(frame, deadline)
 
     def abort(self) -> None:
-        """Drop everything immediately; only ``terminate`` hooks may finish."""
+        """Drop all connections immediately; only ``terminate`` hooks may finish."""
         self.close()
         self._everything.cancel()
 
@@ -137,7 +137,7 @@ class Server:
                     stream = await listener.accept()
                 except OSError as error:
                     if not failing:
-                        _logger.error("cannot accept connections, trying again: %s", error)  # noqa: TRY400 - the system's failure
+                        _logger.error("cannot accept connections, retrying: %s", error)  # noqa: TRY400 - the system's failure
                     failing = True
                     await trio.sleep(ACCEPT_PAUSE)
                 except trio.ClosedResourceError:
@@ -161,7 +161,7 @@ class Server:
 
 
 async def _close_stream(stream: trio.abc.Stream) -> None:
-    """Close a stream; an exception of a stream that is not trio's must not end the server."""
+    """Close a stream; an exception of a non-trio stream must not end the server."""
     try:
         await trio.aclose_forcefully(stream)
     except Exception:

@@ -60,8 +60,8 @@ class _Wait:
 class EventEmitter(EmitterBase):
     """Passes the events of one connection to its trace and to all listeners.
 
-    There is one method for each event; it creates the event only if it is wanted. For events of
-    frames, the caller checks ``emits_frames`` first.
+    There is one method for each event; it creates the event only if there is a listener. For
+    events of frames, the caller checks ``emits_frames`` first.
 
     Args:
         name: the name of the connection in logs, or None.
@@ -126,7 +126,7 @@ class EventEmitter(EmitterBase):
     # Links.
 
     def connect_started(self, attempt: int) -> None:
-        """Emit ``ConnectStarted``, on the side of a client only."""
+        """Emit ``ConnectStarted``, on the client side only."""
         if self._side == "client" and self._wants(ConnectStarted):
             self._emit(ConnectStarted(connection=self.connection, attempt=attempt))
 

@@ -114,7 +114,7 @@ class ConnectStarted(Event):
     attempt is cancelled.
 
     Args:
-        attempt: the number of the attempt, counted from 1 over the life of the connection.
+        attempt: the number of the attempt, counted from 1 over the lifetime of the connection.
     """
 
     attempt: int
@@ -142,7 +142,7 @@ class Connected(Event):
     Args:
         attempt: the number of the attempt.
         upgrade: the number of the link, counted from 1; above 1 it is a reconnect.
-        seconds: the duration of connecting and the opening handshake; 0 on the side of a server,
+        seconds: the duration of connecting and the opening handshake; 0 on the server side,
             where the connection starts after them.
         url: the redacted URL after redirects.
         peer: the peer's address, such as ``"127.0.0.1:8765"``; "" if it has none.
@@ -201,7 +201,7 @@ class HookFailed(Event):
 
     Args:
         hook: the class and name of the hook, such as ``"Counter.handle_receive"``; "" for a task
-            or a function given as an option.
+            or a function passed as an option.
         error: the exception.
         fatal: whether it ends the connection.
     """
@@ -216,8 +216,8 @@ class CloseStarted(Event):
     """One side started to close (RFC 6455, section 7.1).
 
     Args:
-        side: ``"remote"`` if the peer closes, ``"local"`` if we do, also after a violation of the
-            protocol by the peer.
+        side: ``"remote"`` if the peer closes, ``"local"`` if we do, including after a protocol
+            violation by the peer.
         code: the code of the Close frame.
         reason: the reason of the Close frame.
     """

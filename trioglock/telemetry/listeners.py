@@ -1,6 +1,6 @@
 """Listeners: functions that are called with the events of all connections in the process.
 
-An event is only created if its kind has a listener. Frames are frequent, so the check for them is a
+An event is only created if its type has a listener. Frames are frequent, so the check for them is a
 single attribute, :attr:`EmitterBase.emits_frames`: the class attribute stands for the listeners,
 and an instance attribute overrides it while the trace of that connection is on.
 """
@@ -57,7 +57,7 @@ class EventListener:
         self._active = False
 
     def start(self) -> None:
-        """Start to receive events. Has no effect if already started."""
+        """Start receiving events. Has no effect if already started."""
         with _lock:
             if self._active:
                 return

@@ -1,8 +1,8 @@
-"""Spans and metrics of all connections for OpenTelemetry; needs the extra ``opentelemetry``.
+"""Spans and metrics of all connections for OpenTelemetry; requires the ``opentelemetry`` extra.
 
-The names are those of the semantic conventions (https://opentelemetry.io/docs/specs/semconv/) if
-they define any: the opening handshake is an HTTP request. Other names start with ``trioglock``.
-All names of metrics and own attributes are constants below.
+Names follow the semantic conventions (https://opentelemetry.io/docs/specs/semconv/) where these
+exist: the opening handshake is an HTTP request. Other names start with ``trioglock``.
+The names of metrics and of our own attributes are constants below.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def instrument(
     without user information and the values of the query.
 
     Args:
-        tracer_provider: for the spans; by default the global provider.
-        meter_provider: for the metrics; by default the global provider.
+        tracer_provider: the provider for spans; by default the global one.
+        meter_provider: the provider for metrics; by default the global one.
         frames: also count messages and bytes, which costs some microseconds per message.
 
     Returns:
@@ -267,14 +267,10 @@ class _Metrics:
         histogram, counter = meter.create_histogram, meter.create_counter
         gauge = meter.create_up_down_counter
         self._handshakes = histogram(HANDSHAKE_DURATION, "s", "Duration of opening handshakes.")
-        self._client_open = gauge(CLIENT_OPEN, "{connection}", "Open connections of clients.")
-        self._server_open = gauge(SERVER_OPEN, "{request}", "Open connections of servers.")
-        self._client_durations = histogram(
-            CLIENT_DURATION, "s", "Lifetime of connections of clients."
-        )
-        self._server_durations = histogram(
-            SERVER_DURATION, "s", "Lifetime of connections of servers."
-        )
+        self._client_open = gauge(CLIENT_OPEN, "{connection}", "Open client connections.")
+        self._server_open = gauge(SERVER_OPEN, "{request}", "Open server connections.")
+        self._client_durations = histogram(CLIENT_DURATION, "s", "Lifetime of client connections.")
+        self._server_durations = histogram(SERVER_DURATION, "s", "Lifetime of server connections.")
         self._reconnects = counter(RECONNECTS, "{attempt}", "Attempts to reconnect.")
         self._failures = counter(
             HOOK_FAILURES, "{failure}", "Exceptions raised by hooks and background tasks."
@@ -413,7 +409,7 @@ def _address_attributes(connection: ConnectionId) -> Attributes:
         parts = urlsplit(connection.url)
         hostname, port = parts.hostname, parts.port
     except ValueError:
-        return attributes  # an invalid Host header of a client
+        return attributes  # an invalid Host header from a client
     if hostname:
         attributes[server_attributes.SERVER_ADDRESS] = hostname
         attributes[server_attributes.SERVER_PORT] = port or _PORTS.get(parts.scheme, 0)

@@ -45,7 +45,7 @@ class TransportConformance:
         Args:
             server: the server to connect to.
             socket: the hooks.
-            path: appended to the URL of the server.
+            path: a path to append to the URL of the server.
         """
         with trio.fail_after(30):
             async with connect(
@@ -80,7 +80,7 @@ class TransportConformance:
             assert [await conn.receive() for _ in range(1000)] == [str(n) for n in range(1000)]
 
     async def test_headers_path_and_subprotocol(self) -> None:
-        """The server receives those of the options, ``handshake`` has those of the response."""
+        """The server receives the request headers, and ``handshake`` has the response headers."""
         async with MockServer(echo, subprotocol="b") as server:
             server.accept_with({"x-answer": "42"})
             with trio.fail_after(30):
@@ -102,7 +102,7 @@ class TransportConformance:
             assert peer.subprotocols == ("a", "b")
 
     async def test_a_refusal_keeps_status_headers_and_body(self) -> None:
-        """The exception for a status other than 101 has all of the response."""
+        """The exception for a status other than 101 contains the whole response."""
         async with MockServer(echo) as server:
             server.reject(403, headers={"x-why": "because"}, body=b"no entry")
             with pytest.raises(HandshakeRefused) as caught:
@@ -152,14 +152,14 @@ class TransportConformance:
             assert caught.value.code == 1006
 
     async def test_ping_measures_the_round_trip(self) -> None:
-        """Pings of both sides are answered."""
+        """Pings from both sides are answered."""
         async with MockServer() as server, self.connected(server) as conn:
             peer = await server.accept()
             assert await conn.ping() >= 0
             await peer.ping()
 
     async def test_counts_bytes(self) -> None:
-        """The statistics count the bytes of both directions."""
+        """The statistics count the bytes in both directions."""
         async with MockServer(echo) as server, self.connected(server) as conn:
             await conn.send("x" * 1000)
             await conn.receive()
@@ -168,7 +168,7 @@ class TransportConformance:
             assert statistics.bytes_received >= 1000
 
     async def test_abort_does_not_wait(self) -> None:
-        """Aborting does not need the peer."""
+        """Aborting does not wait for the peer."""
         async with MockServer() as server, self.connected(server) as conn:
             await server.accept()
             conn.abort()

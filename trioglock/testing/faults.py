@@ -54,13 +54,13 @@ _Gone = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
 class Faults(ABC):
-    """Lasting faults, of one connection or of all connections of a proxy.
+    """Persistent faults of one connection or of all connections of a proxy.
 
     Each affects one direction, ``"to_server"`` or ``"to_client"``, or both with None. Calling a
     method again replaces its previous setting. Different faults may be active together.
 
     Raises:
-        InvalidOption: from every method: an argument has the wrong type or value.
+        InvalidOption: raised by every method if an argument has the wrong type or value.
     """
 
     @abstractmethod
@@ -74,7 +74,7 @@ class Faults(ABC):
 
         Args:
             seconds: the delay in each direction; 0 for none.
-            direction: of the bytes; None for both.
+            direction: the direction to affect; None for both.
         """
         _check_number("seconds", seconds, "a number of at least 0", zero=True)
         for faults in self._select(direction):
@@ -86,7 +86,7 @@ class Faults(ABC):
 
         Args:
             bytes_per_second: the maximum rate; None for no limit.
-            direction: of the bytes; None for both.
+            direction: the direction to affect; None for both.
         """
         if bytes_per_second is not None:
             _check_number("bytes_per_second", bytes_per_second, "a number above 0, or None")
@@ -97,22 +97,22 @@ class Faults(ABC):
     def split(self, size: int | None = 1, direction: Direction | None = None) -> None:
         """Write at most ``size`` bytes at a time.
 
-        Over TCP the receiver's operating system may join them again.
+        Over TCP the receiver's operating system may merge them again.
 
         Args:
-            size: in bytes; None for no limit.
-            direction: of the bytes; None for both.
+            size: the maximum size in bytes; None for no limit.
+            direction: the direction to affect; None for both.
         """
         check_whole("size", size, least=1)
         for faults in self._select(direction):
             faults.max_write = size
 
     def transform(self, function: Transform | None, direction: Direction | None = None) -> None:
-        """Replace each chunk of bytes by the result of a function.
+        """Replace each chunk of bytes with the result of a function.
 
         Args:
             function: takes and returns bytes; None for no change.
-            direction: of the bytes; None for both.
+            direction: the direction to affect; None for both.
 
         Raises:
             InvalidOption: ``function`` cannot be called.
@@ -123,12 +123,12 @@ class Faults(ABC):
             faults.transform = function
 
     def corrupt(self, offset: int, bits: int = 0xFF, direction: Direction | None = None) -> None:
-        """Flip bits of one byte, once in each connection.
+        """Flip bits of one byte, once per connection.
 
         Args:
-            offset: of the byte; 0 is the next byte, in a new connection the first.
-            bits: mask of the bits to flip, from 1 to 255.
-            direction: of the byte; None for one in each direction.
+            offset: the offset of the byte; 0 is the next byte, in a new connection the first.
+            bits: the mask of the bits to flip, from 1 to 255.
+            direction: the direction to affect; None for one byte in each direction.
 
         Raises:
             InvalidOption: a number is out of range.
@@ -146,8 +146,8 @@ class Faults(ABC):
         For a new connection this includes the opening handshake.
 
         Args:
-            size: in bytes; None for never.
-            direction: of the bytes; None for either.
+            size: the number of bytes; None for never.
+            direction: the direction to affect; None for either.
         """
         check_whole("size", size, least=1)
         for faults in self._select(direction):
@@ -157,15 +157,15 @@ class Faults(ABC):
         """Forward nothing until :meth:`resume`, not even the end of the stream.
 
         Args:
-            direction: of the bytes; None for both.
+            direction: the direction to affect; None for both.
         """
         self._set_stalled(direction, stalled=True)
 
     def resume(self, direction: Direction | None = None) -> None:
-        """Forward what :meth:`stall` has held back.
+        """Forward the bytes that :meth:`stall` has held back.
 
         Args:
-            direction: of the bytes; None for both.
+            direction: the direction to affect; None for both.
         """
         self._set_stalled(direction, stalled=False)
 
@@ -177,7 +177,7 @@ class Faults(ABC):
 
 @dataclass(slots=True)
 class Opening:
-    """What happens to the next connections when they are opened."""
+    """How the next connections behave when they are opened."""
 
     kind: Literal["refuse", "answer", "blackhole"]
     times: float
@@ -263,7 +263,7 @@ class ProxiedConnection(Faults):
                 self._pipes[name].close()
 
     def reset(self) -> None:
-        """Remove all lasting faults and forward what they have held back."""
+        """Remove all persistent faults and forward the bytes they have held back."""
         for faults in self._faults.values():
             faults.reset()
         self._released.set()
@@ -283,7 +283,7 @@ class ProxiedConnection(Faults):
 
         Args:
             open_server: opens the stream to the server.
-            opening: what happens first.
+            opening: how the connection behaves when it is opened.
             server: the stream to the server, if it is open already.
         """
         self._server = server
@@ -294,7 +294,7 @@ class ProxiedConnection(Faults):
                 await self._end_sockets()
         finally:
             self._on_end(self)
-            # Close each stream, also when the proxy is cancelled.
+            # Close each stream, even when the proxy is cancelled.
             with trio.CancelScope(shield=True):
                 for stream in self._streams:
                     if self._end == "reset":
@@ -358,8 +358,8 @@ class FaultProxy(Faults):
                 proxy.reset_peer()
 
     It forwards bytes and does not parse WebSocket or TLS. Methods of the proxy affect all
-    connections; the same methods of one of :attr:`connections` affect that one. Lasting faults
-    affect live and new connections.
+    connections; the same methods of one of :attr:`connections` affect only that one. Persistent
+    faults affect live and new connections.
 
     Args:
         target: the server: a :class:`MockServer`, a ``ws://`` or ``wss://`` URL, ``(host, port)``
@@ -445,7 +445,7 @@ class FaultProxy(Faults):
             connection.half_close(direction)
 
     def reset(self) -> None:
-        """Remove all faults and forward what they have held back."""
+        """Remove all faults and forward the bytes they have held back."""
         self._openings.clear()
         for faults in self._faults.values():
             faults.reset()

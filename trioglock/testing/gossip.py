@@ -85,9 +85,9 @@ class MockGossipGame:
 
 
 class MockGossipServer:
-    """The Gossip network for an ``async with`` statement, on a port or in memory.
+    """The Gossip network for the duration of an ``async with`` block, on a port or in memory.
 
-    It answers as Grapevine does. Its clients see each other and the games in :attr:`games`::
+    It answers like Grapevine. Its clients see each other and the games in :attr:`games`::
 
         async with MockGossipServer() as server:
             server.games["ExVenture"] = MockGossipGame(name="ExVenture", players=["Eric"])
@@ -97,8 +97,8 @@ class MockGossipServer:
                 await server.broadcast("gossip", "ExVenture", "Eric", "Hello!")
 
     Args:
-        memory: do not listen on a port; clients connect with ``stream=server.open_stream``, also
-            under ``MockClock``.
+        memory: do not listen on a port; clients connect with ``stream=server.open_stream``,
+            also with ``MockClock``.
         heartbeat_interval: seconds between heartbeats; None for none.
         rate_limit: the number of events a client may send in a burst, and per second; None for
             no limit.
@@ -192,7 +192,7 @@ class MockGossipServer:
     # Events of other games.
 
     async def broadcast(self, channel: str, game: str, name: str, message: str) -> None:
-        """Send a message of another game to the subscribed clients.
+        """Send a message from another game to the subscribed clients.
 
         Args:
             channel: the name of the channel.
@@ -230,7 +230,7 @@ class MockGossipServer:
     async def tell(
         self, from_game: str, from_name: str, to_name: str, message: str, sent_at: str
     ) -> None:
-        """Send a private message of another game to the clients.
+        """Send a private message from another game to the clients.
 
         Args:
             from_game: the name of the other game.
@@ -391,7 +391,7 @@ class MockGossipPeer:
     # Sending.
 
     async def send(self, event: str, payload: dict[str, Any] | None = None) -> None:
-        """Send an event of the server.
+        """Send an event from the server.
 
         Args:
             event: the name of the event.
@@ -404,7 +404,7 @@ class MockGossipPeer:
         """Send a JSON message; do nothing if the client has gone.
 
         Args:
-            message: anything that JSON can express.
+            message: any JSON value.
         """
         await self.send_text(json.dumps(message))
 
@@ -444,10 +444,10 @@ class MockGossipPeer:
         error: str | None = None,
         status: bool = True,
     ) -> None:
-        """Answer an event of the client that has a ``ref``; ignore others.
+        """Answer an event from the client that has a ``ref``; ignore others.
 
         Args:
-            event: the event of the client.
+            event: the event from the client.
             payload: the payload of the answer.
             error: the text of a failure; "" for a failure without a text, None for a success.
             status: whether the answer has a status.

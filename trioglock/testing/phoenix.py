@@ -1,4 +1,4 @@
-"""``MockPhoenixServer``: a Phoenix endpoint for tests that behaves like real servers, scriptable.
+"""``MockPhoenixServer``: a scriptable Phoenix endpoint for tests that behaves like real servers.
 
 The format of messages is implemented here a second time, so that a mistake in the client's
 serializer cannot hide a mistake in the server.
@@ -123,8 +123,8 @@ class RefuseJoin(Exception):
 class MockPhoenixChannel:
     """A client's channel. Override the hooks; push, broadcast, stop and crash in them.
 
-    The events of one channel are handled one after the other, those of different channels at the
-    same time. As in Phoenix, a join blocks the client's whole connection, heartbeats included.
+    The events of one channel are handled one at a time, those of different channels
+    concurrently. As in Phoenix, a join blocks the client's whole connection, including heartbeats.
     """
 
     def __init__(self, client: MockClient, topic: str, join_ref: str | None) -> None:
@@ -146,21 +146,21 @@ class MockPhoenixChannel:
         Raise :class:`RefuseJoin` to refuse it; any other exception makes the join crash.
 
         Args:
-            payload: of the join.
+            payload: the payload of the join.
         """
         return {}
 
     async def on_joined(self) -> None:
-        """Called after the response was sent, to push the first events."""
+        """Called after the response has been sent, to push the first events."""
 
     async def on_event(self, event: str, payload: Any) -> Any:
         """Return the reply to a push: ``(status, response)``, a bare status, or None for no reply.
 
-        An exception crashes the channel, like an unknown event does on a real server. Default: a
+        An exception crashes the channel, as an unknown event does on a real server. Default: a
         LookupError for every event.
 
         Args:
-            event: its name.
+            event: the name of the event.
             payload: a JSON value, or bytes.
         """
         raise LookupError(f"no function clause for {event!r}")
@@ -171,7 +171,7 @@ class MockPhoenixChannel:
         """Push an event to this client.
 
         Args:
-            event: its name.
+            event: the name of the event.
             payload: a JSON value, or bytes.
         """
         await self.client.send(_push(self.join_ref, self.topic, event, payload))
@@ -180,16 +180,16 @@ class MockPhoenixChannel:
         """Push an event to every client on this topic, including this one.
 
         Args:
-            event: its name.
+            event: the name of the event.
             payload: a JSON value, or bytes.
         """
         await self.client.server.broadcast(self.topic, event, payload)
 
     async def reply(self, ref: str | None, status: str, response: Any) -> None:
-        """Send a reply by hand, for example a late, duplicate or unknown one.
+        """Send a reply manually, for example a late, duplicate or unknown one.
 
         Args:
-            ref: of the push.
+            ref: the ref of the push.
             status: ``"ok"`` or ``"error"``.
             response: a JSON value, or bytes.
         """
@@ -215,7 +215,7 @@ class MockPhoenixChannel:
         """Track the presence of this client, and send it the state.
 
         Args:
-            key: of the presence.
+            key: the key of the presence.
             diff_first: whether the diff is sent before the state, as real servers may do.
             meta: the fields of this client.
         """
@@ -291,7 +291,7 @@ class MockTopic(MockPhoenixChannel):
     """
 
     async def on_join(self, payload: Any) -> Any:
-        """As :meth:`MockPhoenixChannel.on_join`.
+        """See :meth:`MockPhoenixChannel.on_join`.
 
         Raises:
             RefuseJoin: for the topic ``room:forbidden``.
@@ -336,9 +336,9 @@ class MockClient:
     """A connected client: the counterpart of the socket process of a Phoenix server.
 
     Args:
-        server: of the connection.
+        server: the server of the connection.
         peer: the connection.
-        params: of the URL, without ``vsn``.
+        params: the params of the URL, without ``vsn``.
         token: the ``auth_token``, or None.
     """
 
@@ -461,7 +461,7 @@ class MockPhoenixServer(MockServer):
         authorize: called with the params and the ``auth_token`` (or None) of a handshake; False
             refuses it with 403.
         max_channels: the number of channels per client; further joins are refused.
-        ssl_context: for ``wss://``.
+        ssl_context: serves ``wss://``.
         memory: do not listen; clients use ``stream=server.open_stream``.
     """
 
@@ -500,7 +500,7 @@ class MockPhoenixServer(MockServer):
         """Return a connected client; waits for it.
 
         Args:
-            number: counted from 0 in the order of connecting.
+            number: the number of the client, counted from 0 in the order of connecting.
         """
         while len(self.clients) <= number:
             await self._connected.park()
@@ -510,8 +510,8 @@ class MockPhoenixServer(MockServer):
         """Push an event to every client that has joined the topic.
 
         Args:
-            topic: such as ``"room:1"``.
-            event: its name.
+            topic: the topic, such as ``"room:1"``.
+            event: the name of the event.
             payload: a JSON value, or bytes.
         """
         frame = _broadcast(topic, event, payload)
@@ -524,7 +524,7 @@ class MockPhoenixServer(MockServer):
         """Disconnect every client, like ``Endpoint.broadcast(socket_id, "disconnect", %{})``.
 
         Args:
-            code: of the Close frames; Phoenix 1.7 uses 1000 or 1011, 1.8 uses 1001.
+            code: the code of the Close frames; Phoenix 1.7 uses 1000 or 1011, 1.8 uses 1001.
         """
         for client in list(self.clients):
             await client.peer.close(code)

@@ -17,13 +17,13 @@ __all__ = ["CHUNK_SIZE", "MemorySocket", "Pipe", "PipeFaults", "Transform", "mem
 CHUNK_SIZE = 2**16
 
 BUFFER_SIZE = 2**16
-"""Bytes in a pipe at which it stops reading."""
+"""Number of buffered bytes at which a pipe stops reading."""
 
 WINDOW_SIZE = 2**16
 """Bytes that one end of a memory socket may send before the other end receives them."""
 
 WRITES_PER_SECOND = 10
-"""At this rate a throttled pipe writes, so that a slow connection still makes progress."""
+"""The number of writes per second of a throttled pipe, so that it makes steady progress."""
 
 Transform: TypeAlias = Callable[[bytes], bytes]
 """Returns the replacement of a chunk of bytes."""
@@ -42,7 +42,7 @@ class PipeFaults:
     transform: Transform | None = None
     stalled: bool = False
     remaining: int | None = None
-    """Bytes that may still pass before the connection is closed."""
+    """Bytes that may still be forwarded before the connection is closed."""
     flips: dict[int, int] = field(default_factory=dict)
     """Masks of bits to flip, by the position of the byte."""
     passed: int = 0
@@ -93,7 +93,7 @@ class Pipe:
         faults: read again before every write.
         source: the stream to read from.
         destination: the stream to write to.
-        disconnect: called once the limit of bytes has passed.
+        disconnect: called once the limit of bytes is reached.
         reset: called after the last byte if the source broke.
     """
 
@@ -182,7 +182,7 @@ class Pipe:
             unsettled -= self._settle(min(size, unsettled))
             if faults.remaining == 0:
                 self._disconnect()
-            # Let the receiver read each write by itself.
+            # Let the receiver read each write separately.
             await trio.lowlevel.checkpoint()
         self._settle(unsettled)
 

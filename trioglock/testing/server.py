@@ -83,7 +83,7 @@ class MockPeer:
         self._websocket = websocket
 
     async def receive(self) -> Data:
-        """Wait for the next message of the client.
+        """Wait for the next message from the client.
 
         Raises:
             AssertionError: the client closed the connection.
@@ -200,9 +200,9 @@ class MockServer:
     A test with one connection can use the server itself: ``await server.expect("hello")``.
 
     Args:
-        handler: called with each connection; its exceptions are raised by the block.
-        subprotocol: selected if a client offers it.
-        ssl_context: for ``wss://``.
+        handler: the function to call with each connection; the block raises its exceptions.
+        subprotocol: the subprotocol to select if a client offers it.
+        ssl_context: serves ``wss://``.
         memory: do not listen on a port; clients use ``stream=server.open_stream``. No real time
             passes, and tests can use ``MockClock``.
         max_message_size: maximum size of a received message in bytes.
@@ -274,10 +274,10 @@ class MockServer:
         self._rejections.extend([Rejection(status, Headers(headers), body)] * times)
 
     def accept_with(self, headers: HeadersLike) -> None:
-        """Add headers to all further 101 responses.
+        """Add headers to all later 101 responses.
 
         Args:
-            headers: replace those of an earlier call.
+            headers: the headers, which replace those of an earlier call.
         """
         self._accept_headers = Headers(headers)
 

@@ -1,6 +1,6 @@
-"""Transports: what connects trioglock to a network, and the handshake of a server.
+"""Transports, which connect trioglock to a network, and the handshake of a server.
 
-Implement :class:`Transport` and :class:`Link`, or :class:`ServerTransport`, to add another one.
+Implement :class:`Transport` and :class:`Link`, or :class:`ServerTransport`, to add your own.
 """
 
 from .base import Capabilities, Handshake, Link, LinkBroken, Transport

@@ -2,7 +2,7 @@
 
 A :class:`Transport` opens links. A :class:`Link` is one upgraded WebSocket connection at message
 level: it returns events and writes frames. It does not queue, has no timeouts and makes no
-decisions, and it answers nothing by itself unless its capabilities say so. Implementations
+decisions, and it answers nothing itself unless its capabilities declare so. Implementations
 translate the exceptions of their libraries into the errors of :mod:`trioglock.errors` and
 :class:`LinkBroken`.
 """
@@ -30,7 +30,7 @@ class LinkBroken(TrioglockError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a transport can do. The conformance kit tests exactly what is declared.
+    """The capabilities of a transport. The conformance kit tests exactly those declared.
 
     Args:
         ping_events: received pings are returned as events; otherwise the transport answers them.
@@ -59,8 +59,8 @@ class Handshake:
     Args:
         url: the URL that was reached, after redirects, without user information.
         subprotocol: the negotiated subprotocol, or None.
-        request_headers: as sent.
-        response_headers: as received.
+        request_headers: the request headers as sent.
+        response_headers: the response headers as received.
         peer: the address of the peer, such as ``"127.0.0.1:8765"``; "" if unknown.
         extensions: names of the negotiated extensions.
     """
@@ -81,7 +81,7 @@ class Link(ABC):
 
     handshake: Handshake
     bytes_received: int = 0
-    """Grows with every received byte, whole frames or not: evidence that the peer is alive."""
+    """Grows with every received byte, even within a frame: evidence that the peer is alive."""
     bytes_sent: int = 0
     """Grows as bytes are passed to the operating system: evidence that a write progresses."""
 
@@ -92,7 +92,7 @@ class Link(ABC):
         A cancelled call loses nothing.
 
         Returns:
-            At least one event, or the empty list once the stream has ended.
+            At least one event, or an empty list once the stream has ended.
 
         Raises:
             LinkBroken: the stream broke.
@@ -109,7 +109,7 @@ class Link(ABC):
         """
 
     takes_prepared: bool = False
-    """Whether ``write`` accepts :class:`PreparedMessage`; otherwise it gets the plain message."""
+    """Whether ``write`` accepts :class:`PreparedMessage`; if not, it gets the plain message."""
 
     @property
     def writes_now(self) -> bool:
@@ -140,7 +140,7 @@ class Transport(ABC):
         """Make one attempt to connect and upgrade.
 
         Args:
-            options: the URL and everything else one attempt needs.
+            options: the URL and everything else that one attempt needs.
             nursery: for tasks that the link needs; they must end with it and never raise.
 
         Raises:

@@ -37,7 +37,7 @@ async def open_stream(uri: WebSocketURI, options: DialOptions) -> trio.abc.Strea
 
     Raises:
         ConnectFailed: the server or the proxy cannot be reached.
-        ProxyFailed: the proxy refuses, or does not respond as a proxy.
+        ProxyFailed: the proxy refuses, or does not respond like a proxy.
         TLSFailed: the TLS handshake failed.
         InvalidOption: the proxy cannot be used.
         Exception: raised by the user's ``stream`` function, if not an OSError.
@@ -87,7 +87,7 @@ async def _open_tcp(host: str, port: int) -> trio.abc.Stream:
 
 
 def _describe(error: OSError) -> str:
-    # trio's own text, for one address or several, leaves out the system's.
+    # trio's own message, for one or more addresses, omits that of the system.
     texts = [
         os.strerror(leaf.errno)
         for leaf in leaves(error.__cause__)
@@ -122,10 +122,10 @@ def check_proxy(proxy: str | Literal[True] | None) -> None:
     """Check the URL of a proxy, if one is given.
 
     Args:
-        proxy: the option ``proxy``.
+        proxy: the ``proxy`` option.
 
     Raises:
-        InvalidOption: it is not the URL of a proxy.
+        InvalidOption: ``proxy`` is not the URL of a proxy.
     """
     if isinstance(proxy, str):
         _parse_proxy(proxy)
@@ -138,11 +138,11 @@ def _parse_proxy(address: str) -> Proxy:
         proxy = parse_proxy(address)
         check_host(proxy.host)
     except (InvalidProxy, ValueError):
-        # The library's text quotes the address, and so the password.
+        # The library's message quotes the address, including the password.
         shown = redact_query(without_secrets(address))
         raise InvalidOption(
             f"proxy {shown!r} is not scheme://user:password@host:port, "
-            "user and password being optional, with the scheme "
+            "with an optional user and password and the scheme "
             "http, https, socks5, socks5h, socks4 or socks4a"
         ) from None
     if _is_socks(proxy) and urlsplit(address).port is None:
@@ -201,7 +201,7 @@ async def _open_through_socks(proxy: Proxy, uri: WebSocketURI) -> trio.abc.Strea
         from python_socks.async_.trio import Proxy as SocksProxy  # noqa: PLC0415
     except ImportError:
         raise InvalidOption(
-            "a SOCKS proxy needs the extra: pip install 'trioglock[socks]'"
+            "a SOCKS proxy requires an extra: pip install 'trioglock[socks]'"
         ) from None
     kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
     # With socks5h and socks4a the proxy resolves the name.
@@ -217,5 +217,5 @@ async def _open_through_socks(proxy: Proxy, uri: WebSocketURI) -> trio.abc.Strea
     except socket.gaierror as error:
         raise ConnectFailed(f"cannot resolve {uri.host}: {error}") from error
     except Exception as error:
-        raise ProxyFailed(f"the SOCKS proxy did not connect us: {error}") from error
+        raise ProxyFailed(f"the SOCKS proxy refused to connect: {error}") from error
     return trio.SocketStream(sock)

@@ -1,9 +1,9 @@
-"""HTTP/1.1 on a byte stream (RFC 9112): requests, responses and the bodies of refusals.
+"""HTTP/1.1 on a byte stream (RFC 9112): requests, responses and bodies of refusals.
 
-httptools (llhttp) parses. It rejects bare line feeds, folded headers, Content-Length together with
-Transfer-Encoding and illegal characters as soon as they arrive. This module bounds what it parses:
-the size of a head, of each line and of a body, and the number of headers. The parser gets exactly
-the head: bytes behind it belong to the WebSocket, or to a body that is read separately.
+httptools (llhttp) is the parser. It rejects bare line feeds, folded headers, Content-Length
+together with Transfer-Encoding and illegal characters as soon as they arrive. This module limits
+the size of a head, of each line and of a body, and the number of headers. The parser receives
+exactly the head: bytes after it belong to the WebSocket, or to a body that is read separately.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
-"""What a broken stream raises; OSError comes from streams that are not trio's own."""
+"""The exceptions of a broken stream; OSError is raised by streams that are not trio's own."""
 
 CHUNK = 2**12
 
@@ -49,7 +49,7 @@ MAX_HEADERS = 2**7
 MAX_RESPONSE_HEAD = 2**16
 MAX_PROXY_HEAD = 2**14  # it is read byte by byte
 
-# The body of a refusal explains it; it must delay or hide the status only within these limits.
+# The body of a refusal explains it. Reading it must not delay or hide the status any longer.
 BODY_TIMEOUT = 2.0
 MAX_BODY = 2**20
 
@@ -58,11 +58,11 @@ LINGER = 1.0
 
 
 class Refusal(Exception):
-    """A request is answered with a plain response instead of a WebSocket.
+    """Raised to answer a request with a plain response instead of a WebSocket.
 
     Args:
         response: sent to the client.
-        reason: for the log.
+        reason: the reason, for the log.
     """
 
     def __init__(self, response: Response, reason: str) -> None:
@@ -71,7 +71,7 @@ class Refusal(Exception):
 
 
 class ReceivedRequest(NamedTuple):
-    """A request as it was received."""
+    """A request as received."""
 
     request: Request
     version: str
@@ -79,11 +79,11 @@ class ReceivedRequest(NamedTuple):
     head: bytes
     """The bytes of the request line and the headers."""
     rest: bytes
-    """The bytes that were received behind the head."""
+    """The bytes that were received after the head."""
 
 
 class NotHTTP(Exception):
-    """The bytes are not an HTTP message; the text gives the reason, without quoting them."""
+    """The bytes are not an HTTP message; the message gives the reason, without quoting them."""
 
 
 class _TooLarge(NotHTTP):
@@ -146,11 +146,11 @@ async def _read_head(
     """Feed the head of a message to ``parser``, at most ``max_size`` bytes.
 
     Returns:
-        The bytes of the head, and the bytes received behind it.
+        The bytes of the head, and the bytes received after it.
 
     Raises:
         NotHTTP: the head is invalid or too large.
-        EOFError: the stream ended before the head did; the text has the number of bytes.
+        EOFError: the stream ended before the head did; the message has the number of bytes.
     """
     received = bytearray()
     while data := await stream.receive_some(max_bytes):
@@ -175,7 +175,7 @@ async def read_request(stream: trio.abc.Stream, max_size: int) -> ReceivedReques
     """Read the head of a request.
 
     Args:
-        stream: of a client that has just connected.
+        stream: the stream of a client that has just connected.
         max_size: maximum size of the head in bytes.
 
     Raises:
@@ -223,9 +223,9 @@ async def send_response(stream: trio.abc.Stream, response: Response, method: str
     """Send a plain response and end the stream. Errors of the stream are discarded.
 
     Args:
-        stream: of the client.
-        response: to send.
-        method: of the request; ``"HEAD"`` gets no body (RFC 9110, section 9.3.2).
+        stream: the stream of the client.
+        response: the response to send.
+        method: the request method; ``"HEAD"`` gets no body (RFC 9110, section 9.3.2).
     """
     with suppress(*STREAM_ERRORS):
         await stream.send_all(response.to_bytes(head_only=method == "HEAD"))
@@ -233,7 +233,7 @@ async def send_response(stream: trio.abc.Stream, response: Response, method: str
 
 
 async def end_stream(stream: trio.abc.Stream) -> None:
-    """End our direction and wait up to :data:`LINGER` seconds for the client to end its own.
+    """End the sending side and wait up to :data:`LINGER` seconds for the client to do the same.
 
     Closing immediately while received bytes are unread would make TCP discard what the client
     has not read yet (RFC 9112, section 9.6).
@@ -261,11 +261,11 @@ class ResponseHead(NamedTuple):
     head: bytes
     """The bytes of the status line and the headers."""
     rest: bytes
-    """The bytes that were received behind the head."""
+    """The bytes that were received after the head."""
 
 
 async def read_status(stream: trio.abc.Stream) -> int:
-    """Read a head byte by byte, as what follows belongs to another protocol; return its status.
+    """Read a head byte by byte, because the next bytes are another protocol's; return the status.
 
     Raises:
         NotHTTP: the response cannot be read.
@@ -283,14 +283,14 @@ async def read_response(
     """Read the server's response to the opening handshake, which must be a 101.
 
     Args:
-        stream: to the server.
-        deadline: of the whole attempt; reading the body of a refusal ends before it.
+        stream: the stream to the server.
+        deadline: the deadline of the attempt; reading the body of a refusal ends before it.
         offered: the subprotocols that the server may choose from.
 
     Raises:
         HandshakeRefused: the response has another status.
         InvalidHandshake: it is not HTTP/1.1, or chooses a subprotocol that was not offered.
-        ConnectFailed, TLSFailed: the stream ended or broke before.
+        ConnectFailed, TLSFailed: the stream ended or broke before the response was complete.
     """
     message = _Message()
     parser = httptools.HttpResponseParser(message)
@@ -329,7 +329,7 @@ def _refused(parser: httptools.HttpResponseParser, message: _Message) -> Handsha
 def _check_subprotocol(headers: Headers, offered: Sequence[str]) -> None:
     """Accept at most one subprotocol of those offered (RFC 6455, section 4.1).
 
-    The WebSocket libraries check it too, but quote what may be a token.
+    The WebSocket libraries check it too, but their errors quote a value that may be a token.
     """
     chosen = headers.get("Sec-WebSocket-Protocol")
     if chosen is not None and chosen.strip(" \t") not in offered:
@@ -343,7 +343,7 @@ def stream_errors_translated() -> Iterator[None]:
     """Translate the exceptions of a stream that breaks during the opening handshake.
 
     Raises:
-        TLSFailed: TLS failed. With TLS 1.3 a rejected client certificate shows only here.
+        TLSFailed: TLS failed. With TLS 1.3 a rejected client certificate is only noticed here.
         ConnectFailed: the network failed.
     """
     try:
@@ -363,7 +363,7 @@ async def _read_body(
     deadline: float,
 ) -> None:
     """Read a body within the limits; any error ends it."""
-    # A part of the time is left over, so that the deadline does not hide the status.
+    # Some of the time is reserved, so that the deadline does not hide the status.
     left = 0.9 * (deadline - trio.current_time())
     with (
         trio.move_on_after(max(0, min(BODY_TIMEOUT, left))),

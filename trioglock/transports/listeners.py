@@ -29,7 +29,7 @@ __all__ = [
     "port_of",
 ]
 
-# The system lowers it to its maximum. A waiting connection costs little; one too many is refused.
+# The system limits it to its maximum. Waiting connections are cheap; excess ones are refused.
 MAX_BACKLOG = 2**16 - 1
 
 
@@ -90,7 +90,7 @@ def _bind(bound: socket.socket, address: tuple[Any, ...]) -> None:
 
 def _prepare(bound: socket.socket, *, reuse_port: bool) -> None:
     if sys.platform != "win32":
-        # Without it a restarted server could not listen for a minute.
+        # Without it a restarted server could not listen again for a minute.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if reuse_port:
         if not hasattr(socket, "SO_REUSEPORT"):
@@ -104,8 +104,8 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
     """Listens on a Unix socket and removes its file when it is closed.
 
     Args:
-        listener: of the socket.
-        path: of its file.
+        listener: the listener of the socket.
+        path: the path of its file.
     """
 
     def __init__(self, listener: trio.SocketListener, path: Path) -> None:
@@ -126,10 +126,10 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
 
 
 async def open_unix(path: str | os.PathLike[str], *, backlog: int | None = None) -> UnixListener:
-    """Listen on a Unix socket; the socket file of a server that has died is replaced.
+    """Listen on a Unix socket; a stale socket file is replaced.
 
     Args:
-        path: of the socket.
+        path: the path of the socket.
         backlog: maximum number of connections that wait to be accepted; None for the system's
             maximum.
 
@@ -203,7 +203,7 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         return await self._accepted.receive()
 
     async def aclose(self) -> None:
-        """Stop listening and close the streams that wait to be accepted, also when cancelled."""
+        """Stop listening and close the streams that wait to be accepted, even when cancelled."""
         with (
             trio.CancelScope(shield=True),
             suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError),
@@ -218,7 +218,7 @@ def address_of(listener: trio.abc.Listener[trio.abc.Stream]) -> str:
     """Return the address of a listener: ``"127.0.0.1:8765"``, ``"[::1]:8765"``, or a path.
 
     Args:
-        listener: of any kind; the address is "" for unknown kinds.
+        listener: any listener; the address is "" for unknown kinds.
     """
     if isinstance(listener, UnixListener):
         return os.fspath(listener.path)
@@ -232,7 +232,7 @@ def describe_peer(stream: trio.abc.Stream) -> str:
     """Return the address of the peer, such as ``"127.0.0.1:80"``.
 
     Args:
-        stream: of any kind; the address is "" for unknown kinds.
+        stream: any stream; the address is "" for unknown kinds.
     """
     while isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
@@ -257,7 +257,7 @@ def port_of(listeners: Sequence[trio.abc.Listener[trio.abc.Stream]]) -> int | No
     """Return the TCP port of the first listener that has one, or None.
 
     Args:
-        listeners: of any kind.
+        listeners: any listeners.
     """
     for listener in listeners:
         if isinstance(listener, trio.SocketListener):

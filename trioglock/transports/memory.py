@@ -1,6 +1,6 @@
 """The memory transport: both ends in one process, without bytes or sockets.
 
-For tests under trio's ``MockClock``. Every ``connect`` creates a pair of links; the test gets the
+For tests with trio's ``MockClock``. Every ``connect`` creates a pair of links; the test gets the
 far link from :meth:`MemoryTransport.accept` and exchanges frames with it.
 """
 
@@ -95,7 +95,7 @@ def memory_link_pair(
     """Create two connected links.
 
     Args:
-        handshake: of both ends.
+        handshake: the handshake of both ends.
         capacity: number of frames in each direction that may be in transit before a write waits.
     """
     to_far, from_near = trio.open_memory_channel[Frame](capacity)
@@ -108,7 +108,7 @@ class MemoryTransport(Transport):
 
     Args:
         capacity: number of frames in each direction that may be in transit before a write waits.
-        subprotocol: negotiated by every connection.
+        subprotocol: the subprotocol that every connection negotiates.
     """
 
     def __init__(self, *, capacity: float = math.inf, subprotocol: str | None = None) -> None:

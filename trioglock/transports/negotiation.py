@@ -1,7 +1,7 @@
 """The opening handshake of a server: negotiating an upgrade, and the transport that performs it.
 
 Reading the request and negotiating (RFC 6455, section 4.2) is the same for all transports. A
-:class:`ServerTransport` then responds with 101 and speaks WebSocket on the stream.
+:class:`ServerTransport` then responds with 101 and creates a link.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _is_target = re.compile(r"/[\x21-\x7e]*").fullmatch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradeOptions:
-    """What a server agrees to: keyword arguments of :func:`trioglock.serve`.
+    """The upgrades that a server accepts: keyword arguments of :func:`trioglock.serve`.
 
     Raises:
         InvalidOption: a field is of the wrong type or out of range.
@@ -92,9 +92,9 @@ class Upgrade:
     """The negotiated result of a request; no response has been sent yet.
 
     Args:
-        received: the request, and the bytes behind it.
+        received: the request, and the bytes after it.
         handshake: the negotiated values.
-        response: the bytes of the 101.
+        response: the bytes of the 101 response.
         deflate: the compression, if any.
         max_size: maximum size of one message in bytes.
     """
@@ -116,10 +116,10 @@ class ServerTransport(ABC):
     async def upgrade(
         self, stream: trio.abc.Stream, upgrade: Upgrade, nursery: trio.Nursery
     ) -> Link:
-        """Respond with 101 and make a link of the stream.
+        """Respond with 101 and create a link on the stream.
 
         Args:
-            stream: of the client; the link owns it from then on.
+            stream: the stream of the client, which the link then owns.
             upgrade: the result of :func:`negotiate`.
             nursery: for tasks that the link needs; they must end with it and never raise.
 
@@ -133,7 +133,7 @@ def negotiate(received: ReceivedRequest, options: UpgradeOptions) -> Upgrade:
 
     Args:
         received: the request.
-        options: what the server agrees to.
+        options: the upgrades that the server accepts.
 
     Raises:
         Refusal: the request is not an acceptable opening handshake.
@@ -179,7 +179,7 @@ def negotiate(received: ReceivedRequest, options: UpgradeOptions) -> Upgrade:
 
 
 def _describe(error: LibraryInvalidHandshake) -> str:
-    """Return the library's text without the subprotocols that it quotes: one may be a token."""
+    """Return the library's message without the subprotocols it quotes: one may be a token."""
     text = str(error)
     return text.partition(":")[0] if "Sec-WebSocket-Protocol" in text else f"{text:.200}"
 

@@ -1,4 +1,4 @@
-"""Redirects of the opening handshake, and which ones are followed (RFC 9110, section 15.4)."""
+"""Redirects of the opening handshake, and rules for following them (RFC 9110, section 15.4)."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def _redirected(
     if _origin(old) == _origin(new):
         url = _with_user_info_of(options.url, url)
         return parse_url(url), replace(options, url=url)
-    # Another origin must receive neither credentials nor the Host header. Whether the ssl_context
-    # holds a client certificate cannot be found out.
+    # Another origin must receive neither credentials nor the Host header. It is not possible to
+    # check whether the ssl_context holds a client certificate.
     headers = options.additional_headers
     secret = [name for name in headers if is_secret(name)]
     return new, replace(

@@ -36,11 +36,11 @@ __all__ = ["TrioWebsocketTransport"]
 ABNORMAL = 1006
 
 NO_LIMIT = 2**62
-"""A number, as the library does not accept None."""
+"""A number, because the library does not accept None."""
 
 
 class TrioWebsocketTransport(Transport, ServerTransport):
-    """Uses the library trio-websocket, as a client or as a server."""
+    """Uses the trio-websocket library, as a client or as a server."""
 
     capabilities: Capabilities = Capabilities(
         ping_events=False,
@@ -95,7 +95,7 @@ class _TrioWebsocketLink(Link):
         return self._stream.bytes_sent
 
     async def wait_open(self) -> None:
-        """Wait for the upgrade; raises what :meth:`_translate` returns if it failed."""
+        """Wait for the upgrade; if it failed, raise the error that :meth:`_translate` returns."""
         try:
             await self._opened.wait()
         except trio.Cancelled:
@@ -114,7 +114,7 @@ class _TrioWebsocketLink(Link):
                     self._opened.set()
                     await self._pump()
                     nursery.cancel_scope.cancel()
-        # In unforeseen situations the library's tasks raise all kinds of exceptions.
+        # In unforeseen situations the library's tasks may raise any exception.
         except* Exception as group:  # noqa: BLE001 - they end an open link
             if not self._opened.is_set():
                 self._refusal = self._translate(_first(group))
@@ -185,7 +185,7 @@ class _TrioWebsocketLink(Link):
 
 
 class _CountingStream:
-    """The stream that the library gets: it counts bytes."""
+    """The stream passed to the library; it counts bytes."""
 
     def __init__(self, inner: trio.abc.Stream) -> None:
         self.inner = inner
@@ -253,7 +253,7 @@ class _ClientLink(_TrioWebsocketLink):
             for name, value in websocket.handshake_headers
         ]
         if websocket.subprotocol is not None:
-            # The library removes it from the headers.
+            # The library removes the header.
             response.append(("Sec-WebSocket-Protocol", websocket.subprotocol))
         self.handshake: Handshake = Handshake(
             url=without_user_info(options.url),
@@ -267,7 +267,7 @@ class _ClientLink(_TrioWebsocketLink):
     def _translate(self, error: Exception) -> Exception:
         if isinstance(error, ConnectError):
             return error
-        # The library fails to answer a bad 101 and raises that; its cause is in the context.
+        # The library fails to answer a bad 101 and raises that failure; its context is the cause.
         cause: BaseException = error
         while cause.__context__ is not None:
             cause = cause.__context__
@@ -277,10 +277,10 @@ class _ClientLink(_TrioWebsocketLink):
 
 
 class _ClientStream(_CountingStream):
-    """Reads the response to the handshake itself and passes on only a 101.
+    """Reads the response to the handshake itself and passes only a 101 to the library.
 
-    The library would wait indefinitely for a peer that is gone, and lose the reason of a refusal.
-    Our errors pass through its tasks.
+    The library would wait indefinitely for a peer that is gone, and lose the reason for a refusal.
+    Our errors propagate through its tasks.
     """
 
     def __init__(self, inner: trio.abc.Stream, deadline: float, offered: Sequence[str]) -> None:
@@ -345,9 +345,9 @@ class _ServerLink(_TrioWebsocketLink):
 
 
 class _ServerStream(_CountingStream):
-    """Replays the bytes that were read already.
+    """Replays the bytes that have already been read.
 
-    The library ignores bytes behind the request until more arrive: they are replayed after it has
+    The library ignores bytes after the request until more arrive: they are replayed after it has
     accepted the request.
     """
 
@@ -372,5 +372,5 @@ class _ServerStream(_CountingStream):
     async def aclose(self) -> None:
         await super().aclose()
         if not self.accepted.is_set():
-            # Otherwise the library would wait for more after a refusal of its own.
+            # Otherwise the library would wait for more data after it has refused the request.
             raise LinkBroken("trio-websocket refused the request")

@@ -1,4 +1,4 @@
-"""WebSocket URLs (RFC 6455, section 3): parsing them and rejecting bad ones."""
+"""Parses WebSocket URLs (RFC 6455, section 3) and rejects invalid ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_url(options: DialOptions) -> str:
     """Check the URL of ``options`` and the options that depend on it.
 
     Args:
-        options: with a URL.
+        options: the options, which contain the URL.
 
     Returns:
         The host of the URL.
@@ -39,7 +39,7 @@ def parse_url(url: str) -> WebSocketURI:
     """Parse a ``ws://`` or ``wss://`` URL.
 
     Raises:
-        InvalidURL: the URL cannot be used; the text says why, without the URL's secrets.
+        InvalidURL: the URL cannot be used; the message says why, without the URL's secrets.
     """
     if not isinstance(url, str):
         raise InvalidURL(f"a URL must be a str, not {type(url).__name__}")
@@ -62,7 +62,7 @@ def parse_url(url: str) -> WebSocketURI:
 
 
 def find_url_problem(url: str) -> str | None:
-    """Describe a problem of any kind of URL that websockets does not reject; None if none."""
+    """Describe a problem in a URL that websockets does not reject; None if there is none."""
     if any(c <= " " or c == "\x7f" for c in url):
         return "white space or a control character"
     if any("\ud800" <= c <= "\udfff" for c in url):
@@ -71,7 +71,7 @@ def find_url_problem(url: str) -> str | None:
         port = urlsplit(url).port
     except ValueError:
         return _MALFORMED
-    return "port 0 cannot be connected to" if port == 0 else None
+    return "cannot connect to port 0" if port == 0 else None
 
 
 def check_host(host: str) -> None:

@@ -22,9 +22,7 @@ from trioglock import (
     RemoteClose,
     Status,
     TLSFailed,
-    connect,
 )
-from trioglock.testing import MockServer, echo
 
 # The first connection.
 
@@ -119,16 +117,6 @@ async def test_a_retry_after_is_honoured(autojump_clock: Clock) -> None:
     net.refuse_next(refusal(429, Retry_After="1"))
     async with joined(net):
         assert trio.current_time() == 100 + 2
-
-
-async def test_a_server_that_asks_to_wait(autojump_clock: Clock) -> None:
-    """The same with a whole server, header and all."""
-    async with MockServer(echo, memory=True) as server:
-        server.reject(503, headers={"retry-after": "120"})
-        async with connect(server.url, stream=server.open_stream, reconnect=policy()) as conn:
-            assert trio.current_time() == 120
-            await conn.send("hello")
-            assert await conn.receive() == "hello"
 
 
 @pytest.mark.parametrize(("lasts", "delays"), [(9.9, [1, 2, 4]), (10, [1, 1, 1])])

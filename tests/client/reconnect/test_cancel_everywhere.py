@@ -19,11 +19,19 @@ from tests.connection.raw_server import (
     MakeTransport,
     RawFrame,
     RawPeer,
-    every_transport,
     unbounded,
 )
 from tests.connection.test_cancel_at_every_step import CancelAtStep
-from trioglock import Connection, ConnectionInfo, Disconnect, Socket, connect
+from tests.hooks.helpers import styled
+from trioglock import (
+    Connection,
+    ConnectionInfo,
+    Disconnect,
+    NativeTransport,
+    Socket,
+    TrioWebsocketTransport,
+    connect,
+)
 
 WHOLE = frozenset({TEXT, BINARY, CLOSE, PING, PONG})
 
@@ -84,36 +92,18 @@ class Life(Socket[int]):
         self.upgrades += 1
         return None, state
 
+    def handle_send(self, message: Any, state: int) -> Any:
+        return message, state
+
+    def handle_receive(self, frame: Any, state: int) -> Any:
+        return frame, state + 1
+
     def handle_disconnect(self, reason: Disconnect, state: int) -> Any:
         self.losses += 1
         return None, state
 
     def terminate(self, reason: Disconnect, state: int) -> Any:
         self.ended += 1
-
-
-class AsyncLife(Life):
-    """The same with hooks that suspend."""
-
-    async def init_stream(self, info: ConnectionInfo) -> Any:
-        await trio.lowlevel.checkpoint()
-        return super().init_stream(info)
-
-    async def handle_connect(self, info: ConnectionInfo, state: int) -> Any:
-        await trio.lowlevel.checkpoint()
-        return super().handle_connect(info, state)
-
-    async def handle_send(self, message: Any, state: int) -> Any:
-        await trio.lowlevel.checkpoint()
-        return message, state
-
-    async def handle_receive(self, frame: Any, state: int) -> Any:
-        await trio.lowlevel.checkpoint()
-        return frame, state + 1
-
-    async def handle_disconnect(self, reason: Disconnect, state: int) -> Any:
-        await trio.lowlevel.checkpoint()
-        return super().handle_disconnect(reason, state)
 
 
 async def talk(conn: Connection[int]) -> None:
@@ -162,10 +152,12 @@ async def live(scope: trio.CancelScope, socket: Life, transport: MakeTransport, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [Life, AsyncLife])
-@every_transport
+@pytest.mark.parametrize(
+    ("transport", "style"),
+    [(NativeTransport, "plain"), (NativeTransport, "async"), (TrioWebsocketTransport, "plain")],
+)
 async def test_a_cancel_at_every_step_of_an_outage_leaves_nothing_behind(
-    transport: MakeTransport, kind: type[Life], autojump_clock: Clock
+    transport: MakeTransport, style: str, autojump_clock: Clock
 ) -> None:
     """No task, stream or half frame remains; ``terminate`` runs once; only Cancelled is raised."""
     tasks = trio.lowlevel.current_statistics().tasks_living
@@ -173,7 +165,7 @@ async def test_a_cancel_at_every_step_of_an_outage_leaves_nothing_behind(
     finished = False
     while not finished:
         step += 1
-        socket = kind()
+        socket = styled(Life, style)
         scope = trio.CancelScope()
         finished = await live(scope, socket, transport, step) and not scope.cancel_called
         assert socket.begun == socket.ended <= 1, f"cancelled at step {step}"

@@ -33,7 +33,6 @@ from trioglock import (
     LocalClose,
     MemoryTransport,
     Reconnect,
-    ReconnectFailed,
     RemoteClose,
     Status,
     Stop,
@@ -331,20 +330,3 @@ async def test_a_retryable_that_raises_ends_it(autojump_clock: Clock) -> None:
         async with joined(net, reconnect=policy(retryable=broken)):
             await drop(await net.accept())
             await trio.sleep_forever()
-
-
-# The last word.
-
-
-async def test_giving_up_is_told_to_the_hooks_as_the_last_reason(autojump_clock: Clock) -> None:
-    """``terminate`` gets the reason of the last attempt, with the state as it was."""
-    net, notes = MemoryTransport(), Notes()
-    async with joined(net, notes, reconnect=policy(max_attempts=2)) as conn:
-        far = await net.accept()
-        net.refuse_next(error := ConnectFailed("still down"))
-        await drop(far)
-        with pytest.raises(ConnectionClosedError) as caught:
-            async for _ in conn:
-                pass
-    assert isinstance(caught.value.__cause__, ReconnectFailed)
-    assert notes.ends == [HandshakeFailed(error=error, attempt=2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -109,27 +110,19 @@ async def test_abort_without_a_link(moment: Moment, autojump_clock: Clock) -> No
 
 
 @every_moment
-async def test_leaving_the_block_without_a_link(moment: Moment, autojump_clock: Clock) -> None:
-    """As ``aclose``."""
-    net, notes = MemoryTransport(), Notes()
-    async with between_links(net, notes) as conn:
-        await moment(net, conn)
-        at = trio.current_time()
-    assert_ended(notes, net, LocalClose, at)
-
-
-@every_moment
-async def test_an_exception_of_the_body_without_a_link(
-    moment: Moment, autojump_clock: Clock
+@pytest.mark.parametrize("error", [None, ValueError("body")])
+async def test_leaving_the_block_without_a_link(
+    moment: Moment, error: Exception | None, autojump_clock: Clock
 ) -> None:
-    """It is raised unchanged."""
-    net, notes, error = MemoryTransport(), Notes(), ValueError("body")
-    with pytest.raises(ValueError, match="body") as caught:
+    """As ``aclose``. An exception of the body is raised unchanged."""
+    net, notes = MemoryTransport(), Notes()
+    with nullcontext() if error is None else pytest.raises(ValueError, match="body") as caught:
         async with between_links(net, notes) as conn:
             await moment(net, conn)
             at = trio.current_time()
-            raise error
-    assert caught.value is error
+            if error is not None:
+                raise error
+    assert caught is None or caught.value is error
     assert_ended(notes, net, LocalClose, at)
 
 

@@ -1,4 +1,4 @@
-// What Node's ws does with our server, as play.py does it; usage: play.js URL CERTIFICATE.
+// What Node's ws does with each server, as play.py does it; usage: play.js CERTIFICATE URL...
 //
 // NODE_PATH says where ws is.
 
@@ -9,7 +9,8 @@ const fs = require("node:fs");
 const { once } = require("node:events");
 const WebSocket = require("ws");
 
-const [url, certificate] = process.argv.slice(2);
+const [certificate, ...urls] = process.argv.slice(2);
+let url;
 const SIZES = [0, 1, 125, 126, 127, 65535, 65536, 2 ** 20];
 
 async function open(path, protocols = []) {
@@ -81,10 +82,14 @@ async function play() {
     await close(socket);
   }
   assert.ok(Date.now() - began < 8000);
+}
+
+async function playAll() {
+  for (url of urls) await play();
   console.log("played");
 }
 
-play().catch((error) => {
+playAll().catch((error) => {
   console.error(error);
   process.exit(1);
 });

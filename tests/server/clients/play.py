@@ -1,7 +1,6 @@
-"""What each foreign client does with our server; ``python play.py LIBRARY URL CERTIFICATE``.
+"""What each client does with each server; ``python play.py LIBRARY CERTIFICATE URL...``.
 
-The steps are the same for all: a library is a function that opens a connection and gives a small
-object with the same methods. An assertion that fails ends the process with its traceback.
+Each library is a function that opens a connection, an object with the same methods for all.
 """
 
 from __future__ import annotations
@@ -30,11 +29,9 @@ MAX_SIZE = 2**21
 class Peer(Protocol):
     """An open connection, whatever the library."""
 
-    fragments: bool
     subprotocol: str | None
 
     async def send(self, message: str | bytes) -> None: ...
-    async def send_fragments(self, pieces: list[str]) -> None: ...
     async def receive(self) -> str | bytes: ...
     async def ping(self) -> None: ...
     async def close(self, code: int, reason: str) -> None: ...
@@ -47,17 +44,12 @@ Open = Callable[..., AbstractAsyncContextManager[Peer]]
 class WebsocketsPeer:
     """Either side of websockets: their methods have the same names."""
 
-    fragments = True
-
     def __init__(self, socket: Any) -> None:
         self.socket = socket
         self.subprotocol = socket.subprotocol
 
     async def send(self, message: str | bytes) -> None:
         await self.socket.send(message)
-
-    async def send_fragments(self, pieces: list[str]) -> None:
-        await self.socket.send(pieces)
 
     async def receive(self) -> Any:
         return await self.socket.recv()
@@ -82,32 +74,20 @@ class WebsocketsPeer:
         return close.code, close.reason
 
 
-@asynccontextmanager
-async def open_websockets(
-    url: str, trust: ssl.SSLContext | None, *names: str
-) -> AsyncIterator[Peer]:
-    offered = [Subprotocol(name) for name in names] or None
-    async with websockets.asyncio.client.connect(
-        url, ssl=trust, subprotocols=offered, max_size=MAX_SIZE
-    ) as socket:
-        yield WebsocketsPeer(socket)
+def opener(connect: Callable[..., Any]) -> Open:
+    """Both sides of websockets have the same arguments."""
 
+    @asynccontextmanager
+    async def open_(url: str, trust: ssl.SSLContext | None, *names: str) -> AsyncIterator[Peer]:
+        offered = [Subprotocol(name) for name in names] or None
+        async with connect(url, ssl=trust, subprotocols=offered, max_size=MAX_SIZE) as socket:
+            yield WebsocketsPeer(socket)
 
-@asynccontextmanager
-async def open_websockets_trio(
-    url: str, trust: ssl.SSLContext | None, *names: str
-) -> AsyncIterator[Peer]:
-    offered = [Subprotocol(name) for name in names] or None
-    async with websockets.trio.client.connect(
-        url, ssl=trust, subprotocols=offered, max_size=MAX_SIZE
-    ) as socket:
-        yield WebsocketsPeer(socket)
+    return open_
 
 
 class AiohttpPeer:
     """aiohttp sends every message in one frame, and answers pongs by itself."""
-
-    fragments = False
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
@@ -118,9 +98,6 @@ class AiohttpPeer:
             await self.socket.send_str(message)
         else:
             await self.socket.send_bytes(message)
-
-    async def send_fragments(self, pieces: list[str]) -> None:
-        raise NotImplementedError
 
     async def receive(self) -> Any:
         message = await self.socket.receive()
@@ -153,17 +130,12 @@ async def open_aiohttp(url: str, trust: ssl.SSLContext | None, *names: str) -> A
 class TrioWebsocketPeer:
     """trio-websocket: no fragments, no compression."""
 
-    fragments = False
-
     def __init__(self, socket: trio_websocket.WebSocketConnection) -> None:
         self.socket = socket
         self.subprotocol = socket.subprotocol
 
     async def send(self, message: str | bytes) -> None:
         await self.socket.send_message(message)
-
-    async def send_fragments(self, pieces: list[str]) -> None:
-        raise NotImplementedError
 
     async def receive(self) -> Any:
         return await self.socket.get_message()
@@ -209,8 +181,8 @@ async def play(open_: Open, url: str, trust: ssl.SSLContext | None) -> None:
             await peer.send(text)
             assert await peer.receive() == text
         await peer.ping()
-        if peer.fragments:
-            await peer.send_fragments(["in ", "", "three pieces"])
+        if isinstance(peer, WebsocketsPeer):  # the others send every message in one frame
+            await peer.socket.send(["in ", "", "three pieces"])
             assert await peer.receive() == "in three pieces"
         await peer.ping()
     async with open_(f"{url}/close", trust) as peer:
@@ -220,7 +192,7 @@ async def play(open_: Open, url: str, trust: ssl.SSLContext | None) -> None:
         await peer.close(4002, "bye")
     async with open_(f"{url}/noted", trust) as peer:
         assert await peer.receive() == "4002 bye"
-    # Nobody waits for the other at the end: a second each would be ten.
+    # Neither side waits for the other at the end: a second each would be ten.
     began = time.monotonic()
     for _ in range(10):
         async with open_(f"{url}/echo", trust) as peer:
@@ -229,21 +201,26 @@ async def play(open_: Open, url: str, trust: ssl.SSLContext | None) -> None:
     assert time.monotonic() - began < 8
 
 
+async def play_all(open_: Open, certificate: str, *urls: str) -> None:
+    for url in urls:
+        secure = url.startswith("wss:")
+        await play(open_, url, ssl.create_default_context(cafile=certificate) if secure else None)
+
+
 LIBRARIES: dict[str, tuple[Open, bool]] = {
-    "websockets": (open_websockets, False),
-    "websockets-trio": (open_websockets_trio, True),
+    "websockets": (opener(websockets.asyncio.client.connect), False),
+    "websockets-trio": (opener(websockets.trio.client.connect), True),
     "aiohttp": (open_aiohttp, False),
     "trio-websocket": (open_trio_websocket, True),
 }
 
 
-def main(library: str, url: str, certificate: str) -> None:
-    trust = ssl.create_default_context(cafile=certificate) if url.startswith("wss:") else None
+def main(library: str, certificate: str, *urls: str) -> None:
     open_, on_trio = LIBRARIES[library]
     if on_trio:
-        trio.run(play, open_, url, trust)
+        trio.run(play_all, open_, certificate, *urls)
     else:
-        asyncio.run(play(open_, url, trust))
+        asyncio.run(play_all(open_, certificate, *urls))
     print("played")
 
 

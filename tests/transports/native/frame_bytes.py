@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from websockets.extensions.permessage_deflate import PerMessageDeflate
@@ -117,3 +119,13 @@ def chunkings(data: bytes) -> Iterator[list[bytes]]:
 def violation(code: int) -> Violation:
     """A violation as :func:`decode` gives it."""
     return Violation(code, "")
+
+
+@contextmanager
+def traced_memory() -> Iterator[Callable[[], tuple[int, int]]]:
+    """Measure memory in a block; call the result in it for the current and the peak size."""
+    tracemalloc.start()
+    try:
+        yield tracemalloc.get_traced_memory
+    finally:
+        tracemalloc.stop()

@@ -15,7 +15,7 @@ from trioglock.transports.native import Encoder
 
 pytestmark = pytest.mark.slow
 
-thorough = settings(max_examples=600, deadline=None, derandomize=True)
+thorough = settings(max_examples=200, deadline=None, derandomize=True)
 
 # What travels.
 

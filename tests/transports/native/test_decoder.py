@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
-
 import pytest
 
 from tests.transports.native.frame_bytes import (
@@ -26,6 +24,7 @@ from tests.transports.native.frame_bytes import (
     frame,
     header,
     single_bytes,
+    traced_memory,
     violation,
 )
 from trioglock.frames import Close, Event, Ping, Pong, Violation
@@ -132,13 +131,10 @@ def test_endless_empty_fragments_cost_no_memory() -> None:
     decoder.feed(frame(BINARY, b"begun", fin=False))
     empty = frame(CONT, fin=False) * 1000
     decoder.feed(empty)
-    tracemalloc.start()
-    try:
+    with traced_memory() as measure:
         for _ in range(50):
             assert decoder.feed(empty) == []
-        kept, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+        kept, _ = measure()
     assert kept < 10_000
     assert decoder.feed(frame(CONT)) == [[b"begun"]]
 

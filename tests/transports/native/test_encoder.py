@@ -6,9 +6,6 @@ import importlib.util
 import sys
 
 import pytest
-from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.frames import Frame as LibraryFrame
-from websockets.streams import StreamReader
 
 from tests.transports.native.frame_bytes import (
     BINARY,
@@ -26,6 +23,7 @@ from tests.transports.native.frame_bytes import (
     header,
     new_deflate,
 )
+from tests.transports.native.websockets_parser import Library
 from trioglock.frames import Close, Frame, Ping, Pong, PreparedMessage
 from trioglock.transports.native import Encoder, fast_path
 
@@ -78,47 +76,17 @@ def test_frames_leave_in_one_piece_and_in_order() -> None:
 
 @pytest.mark.parametrize("mask", [True, False])
 @pytest.mark.parametrize("deflate", [True, False])
-def test_our_decoder_reads_what_we_send(mask: bool, deflate: bool) -> None:
-    """Both roles, compressed and not."""
+def test_what_we_send_is_read(mask: bool, deflate: bool) -> None:
+    """Our decoder and websockets read the same frames, compressed and not."""
     encoder = Encoder(mask=mask, deflate=new_deflate() if deflate else None)
+    data = encoder.encode(CONVERSATION)
     expected = [
         item.message if isinstance(item, PreparedMessage) else item for item in CONVERSATION
     ]
-    assert decode([encoder.encode(CONVERSATION)], masked=mask, deflate=deflate) == expected
-
-
-@pytest.mark.parametrize("mask", [True, False])
-@pytest.mark.parametrize("deflate", [True, False])
-def test_websockets_reads_what_we_send(mask: bool, deflate: bool) -> None:
-    """Independent code finds the same frames in our bytes."""
-    encoder = Encoder(mask=mask, deflate=new_deflate() if deflate else None)
-    extensions = [PerMessageDeflate(False, False, 15, 15)] if deflate else []
-    reader = StreamReader()
-    reader.feed_data(encoder.encode(CONVERSATION))
-    for item in CONVERSATION:
-        parser = LibraryFrame.parse(reader.read_exact, mask=mask, extensions=extensions)
-        with pytest.raises(StopIteration) as stopped:
-            next(parser)
-        got: LibraryFrame = stopped.value.value
-        opcode, payload = in_library_words(item)
-        assert (got.fin, got.opcode, bytes(got.data)) == (True, opcode, payload)
-    assert len(reader.buffer) == 0
-
-
-def in_library_words(item: Frame) -> tuple[int, bytes]:
-    match item:
-        case str():
-            return TEXT, item.encode()
-        case Ping(payload):
-            return PING, payload
-        case Pong(payload):
-            return PONG, payload
-        case Close(code, reason):
-            return CLOSE, code.to_bytes(2, "big") + reason.encode()
-        case PreparedMessage():
-            return in_library_words(item.message)
-        case _:
-            return BINARY, bytes(item)
+    assert decode([data], masked=mask, deflate=deflate) == expected
+    library = Library(masked=mask, deflate=deflate, max_size=2**20)
+    library.feed(data)
+    assert library.items == expected
 
 
 def test_only_data_is_compressed() -> None:

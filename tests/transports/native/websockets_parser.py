@@ -54,9 +54,9 @@ class Library:
     layers above it, done here frame by frame.
     """
 
-    def __init__(self, *, masked: bool, deflate: bool) -> None:
+    def __init__(self, *, masked: bool, deflate: bool, max_size: int = MAX_SIZE) -> None:
         side = Side.SERVER if masked else Side.CLIENT
-        self._protocol = Protocol(side, state=State.OPEN, max_size=MAX_SIZE, logger=_silent)
+        self._protocol = Protocol(side, state=State.OPEN, max_size=max_size, logger=_silent)
         self.inflater = Inflater(False, False, 15, 15)
         if deflate:
             self._protocol.extensions = [self.inflater]

@@ -1,4 +1,4 @@
-"""What ``trioglock serve`` adds to a hub: a page that shows live traffic, and publishing."""
+"""The additions of ``trioglock serve`` to a hub: a page with live traffic, and publishing."""
 
 from .access import AccessRules, check_token, is_loopback, is_wildcard
 from .endpoints import Endpoints

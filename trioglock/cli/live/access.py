@@ -1,9 +1,9 @@
 """Access rules: who may open the page, watch, and publish.
 
-Any page on the internet may open a WebSocket to a server on the reader's own machine, and its own
+Any page on the internet may open a WebSocket to a server on the user's own machine, and the page's
 host name may resolve to that machine (DNS rebinding). Browsers reveal both: ``Origin`` names the
 page, ``Host`` the name in the address bar. A foreign Origin is therefore always refused. Without a
-token, so is a Host that is neither a loopback address nor a name of this server.
+token, a Host that is neither a loopback address nor a name of this server is refused as well.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class AccessRules:
     """The access rules of one server.
 
     Args:
-        host: address or name that it listens on.
-        token: token of publishers; None if they need none.
+        host: the address or name that the server listens on.
+        token: the token of publishers; None if they need none.
         page: whether there is a page; None for a page on a loopback address only.
         page_hosts: further host names under which browsers may open the page.
     """
@@ -106,7 +106,7 @@ class AccessRules:
         return None
 
     def _is_own_host(self, host: str) -> bool:
-        """Whether a client used this host name or address on purpose."""
+        """Whether this is a host name or address that clients of this server may use."""
         if is_loopback(host) or host == self._host:
             return True
         return self._any_address and _parse_ip(host) is not None
@@ -119,7 +119,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether this means every address of the machine."""
+    """Whether this stands for all addresses of the machine."""
     ip = _parse_ip(host)
     return not host if ip is None else ip.is_unspecified
 
@@ -139,7 +139,7 @@ def _host(request: Request) -> str:
 
 
 def _refuse_origin(request: Request) -> Response | None:
-    """Refuse pages of other origins (RFC 6455, section 10.2). Programs send no Origin."""
+    """Refuse pages from other origins (RFC 6455, section 10.2). Programs send no Origin."""
     values = request.headers.get_all("Origin")
     if not values or (len(values) == 1 and _is_same_origin(values[0], request)):
         return None

@@ -47,14 +47,14 @@ class Endpoints:
 
     Args:
         hub: an open hub.
-        rules: who may open the page and publish.
+        rules: the rules for opening the page and publishing.
         is_worker: whether other processes listen on the same port.
         counts: whether all subscribers of the hub are in this process.
     """
 
     def __init__(self, hub: Hub, rules: AccessRules, *, is_worker: bool, counts: bool) -> None:
         self.server: Server | None = None
-        """To be set once the server is open."""
+        """Set this once the server is open."""
         self._hub = hub
         self._rules = rules
         self._is_worker = is_worker
@@ -89,7 +89,7 @@ class Endpoints:
         return None
 
     def make_socket(self) -> Socket[Any]:
-        """Make the Socket of the client that this task has accepted."""
+        """Create the Socket of the client that this task has accepted."""
         accepted = _accepted.get()
         if accepted is None:
             return self._hub.socket()

@@ -3,7 +3,7 @@
 A request to publish is ``{"channel": "news", "data": "hello"}``, with ``"base64"`` instead of
 ``"data"`` for binary data. It may contain the name of the ``"hub"`` and a ``"token"``. The response
 is ``{"published": true, "delivered": 3}``, with null if the number is unknown, or
-``{"published": false, "error": "..."}``. A page gets frames of JSON:
+``{"published": false, "error": "..."}``. A page gets all published messages, as JSON frames:
 
 * ``{"hello": {...}}``: once, about the server;
 * ``{"events": [...], "dropped": 0}``: messages and gaps, and the number of discarded messages;
@@ -37,7 +37,7 @@ LIVE = "trioglock.live"
 """The subprotocol of pages."""
 
 MAX_QUEUE = 500
-"""Messages that wait for a page; beyond it, the oldest are discarded and counted."""
+"""Maximum number of messages waiting for a page; the oldest are then discarded and counted."""
 
 HISTORY = 200
 """Messages of the history that a page starts with."""
@@ -48,7 +48,7 @@ EVENTS_INTERVAL = 0.05
 NUMBERS_INTERVAL = 1.0
 
 WRONG_TOKEN_DELAY = 1.0
-"""Seconds before the response to a wrong token, against guessing."""
+"""Seconds before the response to a wrong token, to slow down guessing."""
 
 MAX_TEXT = 8192
 """Characters of a text message that a page shows."""
@@ -135,7 +135,7 @@ def _parse_data(request: dict[str, Any]) -> Data:
 
 
 def check_channel(channel: object) -> str | None:
-    """Why this is not a valid channel to publish on; None if it is."""
+    """The reason why this is not a valid channel to publish on; None if it is."""
     if not isinstance(channel, str):
         return "a channel must be a string"
     if len(channel) > MAX_CHANNEL:

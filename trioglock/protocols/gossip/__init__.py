@@ -1,4 +1,4 @@
-"""A client of the Gossip network (Grapevine 2.x): chat between games."""
+"""A client for the Gossip network (Grapevine 2.x): chat between games."""
 
 from .callbacks import (
     AchievementsCallbacks,

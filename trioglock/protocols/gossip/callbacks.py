@@ -1,8 +1,8 @@
 """The callbacks of a game: one class for each flag, and the task that calls them.
 
 Every callback may be ``def`` or ``async def`` and may use the client. Callbacks run one at a time,
-in the order of the events, in a task of their own. An exception raised by a callback comes out of
-the ``async with`` statement.
+in the order of the events, in their own task. An exception raised by a callback is raised by the
+``async with`` block.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ChannelsCallbacks:
         """Called at each heartbeat of the server. It must be a fast, plain function.
 
         Returns:
-            The names of the players who are online. Default: the players given to ``sign_in()``.
+            The names of the players who are online. Default: the players passed to ``sign_in()``.
         """
         return None
 
@@ -158,7 +158,7 @@ class SystemCallbacks:
         """
 
     def refused(self, event: str, error: str) -> CallbackResult:
-        """Called for a failure that answers no call.
+        """Called for a failure that belongs to no call.
 
         Args:
             event: the name of the event; "" if the server does not name it.
@@ -174,7 +174,7 @@ class SystemCallbacks:
 
 
 class CallbackQueue:
-    """Calls the callbacks in a task; when it is full, the oldest call is dropped.
+    """Calls the callbacks in a task; when its queue is full, the oldest call is dropped.
 
     Args:
         callbacks: the object for each flag; other flags are ignored.
@@ -200,7 +200,7 @@ class CallbackQueue:
         self._added.unpark()
 
     async def run(self) -> None:
-        """Call the callbacks one at a time; raise what they raise."""
+        """Call the callbacks one at a time; raise their exceptions."""
         while True:
             while not self._waiting:
                 await self._added.park()

@@ -1,4 +1,4 @@
-"""``Client``: the calls of a game to the network."""
+"""``Client``: the calls that a game makes to the network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Client:
 
     * ``subscribe``, ``unsubscribe``, ``sign_in`` and ``sign_out`` return immediately and take
       effect with the next authentication;
-    * ``who``, ``games``, ``channels`` and ``players`` return what was last known;
+    * ``who``, ``games``, ``channels`` and ``players`` return the last known values;
     * all other calls raise :class:`Offline` immediately.
 
     Every call takes a ``timeout`` in seconds (None: as long as the link lasts) and then raises
@@ -54,7 +54,7 @@ class Client:
 
         Raises:
             InvalidOption: the name is not 3 to 15 letters, ``_`` or ``-``.
-            RequestFailed: the server refuses the channel; the client does not try again. After
+            RequestFailed: the server refuses the channel; the client does not retry. After
                 ``rate limit exceeded`` it subscribes with the next authentication.
             Offline, RequestTimeout: the client subscribes with the next authentication.
         """
@@ -204,7 +204,7 @@ class Client:
         sent_at: datetime | None = None,
         timeout: float | None = 10,
     ) -> None:
-        """Send a private message to a player of another game; return when it was delivered.
+        """Send a private message to a player of another game; return when it has been delivered.
 
         Args:
             from_name: the player of this game who sends it; must be signed in.
@@ -217,7 +217,7 @@ class Client:
         Raises:
             InvalidOption: an argument is invalid.
             NotSupported: the flag ``tells`` is not supported.
-            RequestFailed: it was not delivered: ``game offline``, ``sending player offline``,
+            RequestFailed: not delivered: ``game offline``, ``sending player offline``,
                 ``receiving player offline`` or ``not supported``.
             Offline, RequestTimeout: there was no answer.
         """
@@ -299,11 +299,11 @@ class Client:
             timeout: seconds to wait for the answer; None for no limit.
 
         Returns:
-            The achievement as the network has it now.
+            The achievement as the network now stores it.
 
         Raises:
             InvalidOption: the achievement has no key.
-            NotSupported, RequestFailed, Offline, RequestTimeout: as :meth:`create_achievement`.
+            NotSupported, RequestFailed, Offline, RequestTimeout: as for :meth:`create_achievement`.
         """
         payload = _achievement_payload(achievement)
         check_text("key", achievement.key)
@@ -318,7 +318,7 @@ class Client:
             timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
-            NotSupported, RequestFailed, Offline, RequestTimeout: as :meth:`create_achievement`.
+            NotSupported, RequestFailed, Offline, RequestTimeout: as for :meth:`create_achievement`.
         """
         payload = {"key": check_text("key", key)}
         await self._request("achievements", "delete", payload, timeout)
@@ -347,7 +347,7 @@ class Client:
 
     @property
     def dropped(self) -> int:
-        """The number of calls of callbacks that were dropped because callbacks were too slow."""
+        """The number of callback calls that were dropped because callbacks were too slow."""
         return self._socket.callbacks.dropped
 
     async def _send(self, event: str, payload: Mapping[str, Any], timeout: float | None) -> None:
@@ -362,7 +362,7 @@ class Client:
         self, flag: str, action: str, payload: Mapping[str, Any] | None, timeout: float | None
     ) -> Any:
         if flag not in self._socket.state.settings.supports:
-            raise NotSupported(f"give connect() callbacks for {flag!r} to use it")
+            raise NotSupported(f"pass callbacks for {flag!r} to connect() to use it")
         return await self._socket.request_online(f"{flag}/{action}", payload, timeout=timeout)
 
     async def _request_if_online(

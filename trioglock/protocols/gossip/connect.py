@@ -1,4 +1,4 @@
-"""``connect()``: a client of the Gossip network for an ``async with`` statement."""
+"""``connect()``: a client for the Gossip network, in an ``async with`` block."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ AUTHENTICATION_TIMEOUT = 10.0
 
 
 def is_retryable(reason: Disconnect) -> bool:
-    """Whether to connect again: also after every Close frame of the server.
+    """Whether to reconnect, which includes every Close frame from the server.
 
-    A failed authentication is final all the same.
+    A failed authentication is final nevertheless.
     """
     return isinstance(reason, RemoteClose) or is_transient(reason)
 
@@ -59,7 +59,7 @@ BACKOFF: Backoff = Backoff(
     max_attempts=None,
     retryable=is_retryable,
 )
-"""The default: 15 seconds after a loss, then doubled up to 120 seconds, without a last attempt."""
+"""The default: 15 seconds after a loss, then doubled up to 120 seconds, without a limit."""
 
 
 def connect(
@@ -86,15 +86,15 @@ def connect(
         async with gossip.connect(client_id=..., client_secret=..., channels=MyGame()) as client:
             await client.broadcast("gossip", "Player", "Hello everyone!")
 
-    After a loss the client connects and authenticates again, with its present channels; the next
+    After a loss the client reconnects and authenticates again, with its current channels; the next
     heartbeat carries its players. Leaving the block closes the connection with 1000.
 
     Args:
-        url: the URL of the network, or a function called for it before every attempt.
-        client_id: assigned by the network.
-        client_secret: assigned by the network.
+        url: the URL of the network, or a function that returns it, called before every attempt.
+        client_id: the id assigned by the network.
+        client_secret: the secret assigned by the network.
         channels: the callbacks of the flag ``channels``.
-        players: callbacks; giving them opts into the flag ``players``. Likewise for the next ones.
+        players: callbacks of the flag ``players``, which they opt into, like the following ones.
         tells: callbacks of the flag ``tells``.
         games: callbacks of the flag ``games``.
         achievements: callbacks of the flag ``achievements``.
@@ -111,11 +111,11 @@ def connect(
         An async context manager whose value is the :class:`Client`.
 
     Raises:
-        InvalidURL, InvalidOption: by this call.
-        AuthenticationFailed: from the block: the server refused the credentials.
-        RequestTimeout: from the block, with ``reconnect=False``: the server did not answer them.
-        ConnectError, ConnectionClosed: from the block: ``reconnect`` does not try again.
-        Exception: from the block: an exception raised by a callback.
+        InvalidURL, InvalidOption: raised immediately, by this call.
+        AuthenticationFailed: raised by the block; the server refused the credentials.
+        RequestTimeout: raised by the block, with ``reconnect=False``; the server did not answer.
+        ConnectError, ConnectionClosed: raised by the block; ``reconnect`` does not retry.
+        Exception: raised by the block; an exception raised by a callback.
     """
     flags = {
         "channels": (channels, ChannelsCallbacks),
@@ -217,7 +217,7 @@ class _Tasks:
             self.body.cancel()
 
     async def connect(self) -> None:
-        """Keep the connection until it has ended for good, and raise the reason."""
+        """Keep the connection open until it ends permanently, and raise the reason."""
         async with self._connection as connection:
             await connection.wait_closed()
             if self._closing:
@@ -225,7 +225,7 @@ class _Tasks:
             refusal = self._socket.state.refusal
             if refusal is not None:
                 raise AuthenticationFailed(f"refused by the server: {refusal}")
-            await connection.receive()  # raises why it closed: nothing is ever delivered
+            await connection.receive()  # raises the reason for closing: nothing is ever delivered
 
     async def refresh(self) -> None:
         """Request the status of all games periodically."""

@@ -6,8 +6,8 @@
     └── GossipError
         ├── AuthenticationFailed     the server refused the credentials or the flags
         ├── Offline                  not connected, or not authenticated yet
-        ├── NotSubscribed            your mistake: subscribe to the channel first
-        ├── NotSupported             your mistake: give connect() the callbacks of the flag
+        ├── NotSubscribed            your code: subscribe to the channel first
+        ├── NotSupported             your code: pass the callbacks of the flag to connect()
         └── RequestFailed            the server answered with a failure; see ``reason``
 
 A request without an answer raises :class:`trioglock.routing.RequestTimeout`.
@@ -42,8 +42,8 @@ class AuthenticationFailed(GossipError):
 class Offline(GossipError):
     """The client is not connected, or not authenticated yet.
 
-    Raised also by a request whose link is lost before the answer: then the server may have
-    carried it out.
+    Also raised by a request whose link is lost before the answer. In that case the server may have
+    executed it.
     """
 
 
@@ -52,7 +52,7 @@ class NotSubscribed(GossipError):
 
 
 class NotSupported(GossipError):
-    """A call for a flag that the game does not support. Give ``connect()`` its callbacks."""
+    """A call for a flag that the game does not support. Pass its callbacks to ``connect()``."""
 
 
 class RequestFailed(GossipError):

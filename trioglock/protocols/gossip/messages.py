@@ -104,16 +104,16 @@ class Game:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Achievement:
-    """Something that players of this game can achieve.
+    """An achievement that players of this game can earn.
 
     Args:
-        title: its name.
-        description: what to do for it.
-        points: its value, a number of points.
+        title: the name of the achievement.
+        description: how to earn it.
+        points: the number of points it is worth.
         display: whether it is shown before it is achieved.
         partial_progress: whether it is achieved in steps.
         total_progress: the number of steps; None without steps.
-        key: assigned by the network; "" until it is created.
+        key: the key assigned by the network; "" until it is created.
     """
 
     title: str

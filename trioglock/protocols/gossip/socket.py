@@ -63,7 +63,7 @@ class GossipSocket(EventSocket[None]):
         self._changed = trio.Event()
 
     def apply(self, transition: Transition) -> list[dict[str, Any]]:
-        """Take over a new state, queue its callbacks, and return the messages to send."""
+        """Set a new state, queue its callbacks, and return the messages to send."""
         effects, state = transition
         before, self.state = self.state.status, state
         messages = []
@@ -81,7 +81,7 @@ class GossipSocket(EventSocket[None]):
         return messages
 
     async def wait_until(self, condition: Callable[[ClientState], bool]) -> None:
-        """Wait until a change of the status fulfils a condition; return if it holds already."""
+        """Wait until the status meets a condition; return immediately if it already does."""
         while not condition(self.state):
             await self._changed.wait()
 
@@ -191,7 +191,7 @@ class GossipSocket(EventSocket[None]):
             raise Offline("the link was lost" if lost else f"the client is {status.value}")
 
     async def send_event(self, event: str, payload: Any = None) -> None:
-        """Send an event without an answer over the present link, or not at all.
+        """Send an event without an answer over the current link, or not at all.
 
         Raises:
             Offline: the link has ended.
@@ -200,7 +200,7 @@ class GossipSocket(EventSocket[None]):
         await self.send_messages([message])
 
     async def send_messages(self, messages: list[dict[str, Any]]) -> None:
-        """Send messages over the present link.
+        """Send messages over the current link.
 
         Raises:
             Offline: the link has ended.
@@ -216,7 +216,7 @@ class GossipSocket(EventSocket[None]):
                     raise Offline(f"the link was lost before {event!r} was sent") from lost
 
     async def request_online(self, event: str, payload: Any, *, timeout: float | None) -> Any:
-        """Send a request over the present link and return its result.
+        """Send a request over the current link and return its result.
 
         Raises:
             Offline: there is no link, or it ended before the answer.

@@ -50,7 +50,7 @@ __all__ = [
 T = TypeVar("T")
 
 AUTHENTICATION_FAILED = 4000
-"""The close code after a failed authentication. Abuse of the rate limit has the same code."""
+"""The close code after a failed authentication. Exceeding the rate limit has the same code."""
 
 MAX_DOWNTIME = 86_400.0
 """The longest downtime in seconds that a server may announce."""
@@ -60,7 +60,7 @@ MAX_ENTRIES = 10_000
 
 
 class ClientStatus(Enum):
-    """The status of a client; :data:`TRANSITIONS` lists what may follow."""
+    """The status of a client; :data:`TRANSITIONS` lists the possible changes."""
 
     OFFLINE = "offline"
     """There is no link."""
@@ -78,12 +78,12 @@ TRANSITIONS: Mapping[ClientStatus, Mapping[ClientStatus, str]] = {
     },
     ClientStatus.ONLINE: {ClientStatus.OFFLINE: "disconnected"},
 }
-"""For each status, the ones that may follow, and what causes each change."""
+"""For each status, the statuses that may follow, and the cause of each change."""
 
 
 @dataclass(frozen=True, slots=True)
 class GameCache(Generic[T]):
-    """Something known about each other game, updated by events and by a periodic status.
+    """A value known for each of the other games, updated by events and a periodic status.
 
     The server answers a status request with one event for each game that is online, and does not
     mark the last one. An entry is therefore dropped at a refresh if it was not updated since the
@@ -128,7 +128,7 @@ class GameCache(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """What the client sends to authenticate, and whether it reconnects."""
+    """The credentials and flags for authentication, and whether the client reconnects."""
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -140,16 +140,16 @@ class ClientSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientState:
-    """Everything that a client knows.
+    """The state of a client.
 
     Args:
-        settings: as given to ``connect()``.
+        settings: the settings passed to ``connect()``.
         status: the status of the client.
-        channels: subscribed to, now or at the next authentication.
+        channels: the channels subscribed to, now or at the next authentication.
         players: the players of this game who are signed in.
         remote_players: the players of the other games.
         games: the other games.
-        downtime: seconds to wait after the next loss, as the server asked.
+        downtime: seconds to wait after the next loss, as announced by the server.
         refusal: why the server refused the authentication; then the client does not reconnect.
         rate_limited: whether the server has enforced its rate limit on this link.
     """
@@ -212,7 +212,7 @@ def disconnect(reason: Disconnect, state: ClientState) -> Transition:
 
 
 def decide(reason: Disconnect, state: ClientState) -> tuple[Reconnect | Stop | None, ClientState]:
-    """Return whether and when to connect again; None follows the policy."""
+    """Return whether and when to reconnect; None follows the policy."""
     if state.refusal is not None:
         return Stop(), state
     if isinstance(reason, HandshakeFailed) or state.downtime is None:
@@ -238,7 +238,7 @@ def refresh(state: ClientState) -> Transition:
 
 
 def refuse(name: str, event: Event, state: ClientState) -> Transition:
-    """Handle a failure that answers no request: it is late, or the server does not name one."""
+    """Handle a failure that belongs to no request: it is late, or the server names none."""
     reason, _ = failure_reason(event)
     state = replace(state, rate_limited=state.rate_limited or "rate limit" in reason)
     authenticating = state.status is ClientStatus.AUTHENTICATING

@@ -1,7 +1,7 @@
 """The callbacks of ``run()``, their results, and the transport that they send with.
 
 The interface follows ``Phoenix.Channels.GenSocketClient`` (phoenix_gen_socket_client for Elixir):
-your callbacks decide when to connect, what to join, and whether to join again.
+your callbacks decide when to connect, which topics to join, and whether to rejoin.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Connect:
     """Result of a callback: connect. It has no effect while connected or connecting.
 
     Args:
-        url: another URL, used from now on.
-        params: other params, used from now on.
-        delay: seconds to wait before.
+        url: another URL, for this and later attempts.
+        params: other params, for this and later attempts.
+        delay: seconds to wait before the attempt.
 
     Raises:
         InvalidOption: ``delay`` is not a number of seconds.
@@ -51,7 +51,7 @@ class Connect:
     delay: float = 0
 
     def __repr__(self) -> str:
-        # Params often contain credentials, and so may the reprs of functions.
+        # Params often contain credentials, and reprs of functions may contain them.
         url = repr(redact_url(self.url)) if isinstance(self.url, str) else _hide(self.url)
         return f"Connect(url={url}, params={_hide(self.params)}, delay={self.delay!r})"
 
@@ -69,7 +69,7 @@ Result: TypeAlias = Connect | Stop | None
 
 
 class PendingEffects:
-    """Effects to run after the current callback, and what the machine's numbers refer to."""
+    """Effects to run after the current callback, and the meanings of the machine's numbers."""
 
     def __init__(self) -> None:
         self.effects: deque[Effect] = deque()
@@ -90,8 +90,8 @@ class ChannelTransport:
     """Joins, leaves and pushes inside callbacks, without waiting.
 
     Args:
-        hooks: of the connection.
-        pending: records what is under way.
+        hooks: the hooks of the connection.
+        pending: records the operations in progress.
         timeout: seconds for joins, pushes and leaves.
     """
 
@@ -110,7 +110,7 @@ class ChannelTransport:
         """Join a topic; ``handle_joined`` or ``handle_join_error`` receives the answer.
 
         Args:
-            topic: such as ``"room:1"``.
+            topic: the topic, such as ``"room:1"``.
             payload: the argument of the server's ``join/3``.
 
         Raises:
@@ -131,7 +131,7 @@ class ChannelTransport:
         """Leave a topic; ``handle_channel_closed`` receives the answer.
 
         Args:
-            topic: of a channel that has not ended.
+            topic: the topic of a channel that has not ended.
 
         Raises:
             Disconnected: there is no connection.
@@ -145,8 +145,8 @@ class ChannelTransport:
         """Push an event; ``handle_reply`` or ``handle_timeout`` receives the outcome.
 
         Args:
-            topic: of a joined channel.
-            event: its name.
+            topic: the topic of a joined channel.
+            event: the name of the event.
             payload: a JSON value or bytes-like; by default ``{}``.
 
         Returns:
@@ -186,7 +186,7 @@ class ChannelClient(Generic[StateT]):
     previous one returned. Unless documented otherwise, a callback returns ``(result, state)``. The
     result is
 
-    * ``None``: nothing follows;
+    * ``None``: do nothing;
     * ``Connect(...)``: connect;
     * ``Stop()``, see :class:`trioglock.Stop`: close the connection and end the client.
 
@@ -212,7 +212,7 @@ class ChannelClient(Generic[StateT]):
     def handle_disconnected(
         self, reason: Disconnect, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called when the connection was lost, and when an attempt to connect has failed.
+        """Called after the connection was lost or an attempt to connect has failed.
 
         Return ``Connect(delay=...)`` to try again. All channels have ended;
         ``handle_channel_closed`` is not called for them.
@@ -228,7 +228,7 @@ class ChannelClient(Generic[StateT]):
     ) -> Maybe[tuple[Result, StateT]]:
         """Called when the server has accepted the join of ``topic``.
 
-        ``response`` is that of the server's ``join/3``; for ``transport`` and ``state`` see
+        ``response`` is the result of the server's ``join/3``; for ``transport`` and ``state`` see
         :meth:`handle_connected`.
         """
         return None, state
@@ -238,7 +238,7 @@ class ChannelClient(Generic[StateT]):
     ) -> Maybe[tuple[Result, StateT]]:
         """Called when the server has refused the join of ``topic``, or has not answered it in time.
 
-        ``response`` is that of the server, or ``{"reason": "timeout"}``; for ``transport`` and
+        ``response`` is the server's, or ``{"reason": "timeout"}``; for ``transport`` and
         ``state`` see :meth:`handle_connected`.
         """
         return None, state
@@ -248,7 +248,7 @@ class ChannelClient(Generic[StateT]):
     ) -> Maybe[tuple[Result, StateT]]:
         """Called when the channel of ``topic`` was closed, crashed or left. You may join it again.
 
-        ``payload`` is that of the message that ended it; for ``transport`` and ``state`` see
+        ``payload`` belongs to the message that ended it; for ``transport`` and ``state`` see
         :meth:`handle_connected`.
         """
         return None, state

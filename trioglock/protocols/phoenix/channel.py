@@ -23,17 +23,17 @@ Payload: TypeAlias = Any
 """A JSON value, or bytes-like for a binary message."""
 
 Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
-"""What a full queue does. It cannot wait: all channels share one connection."""
+"""The policy of a full queue. It cannot wait, because all channels share one connection."""
 
 
 class ChannelQueue:
     """The received messages of a channel, its presence, and the result of its joins.
 
     Args:
-        topic: for error messages.
-        payload: of every join, or a function that returns it.
-        max_queue: how many messages may wait to be received.
-        overflow: what a full queue does.
+        topic: the topic, for error messages.
+        payload: the payload of every join, or a function that returns it.
+        max_queue: the number of messages that may wait to be received.
+        overflow: the policy when the queue is full.
         presence: handles presence messages, which are not queued.
 
     Raises:
@@ -130,7 +130,7 @@ class ChannelQueue:
 class Channel:
     """A topic of a socket, returned by :meth:`PhoenixSocket.join`.
 
-    Iterate it to receive what the server pushes and broadcasts::
+    Iterate over it to receive pushes and broadcasts from the server::
 
         async for event, payload in channel: ...
 
@@ -174,7 +174,7 @@ class Channel:
 
     @property
     def join_count(self) -> int:
-        """How often the topic was joined. If it grows, messages may have been missed."""
+        """The number of joins. If it grows, messages may have been missed."""
         return self._queue.join_count
 
     @property
@@ -197,7 +197,7 @@ class Channel:
 
         Raises:
             JoinRefused, JoinTimeout, ChannelCrashed: the join failed.
-            ChannelClosed: the channel was left or closed before.
+            ChannelClosed: the channel was left or closed first.
             Disconnected: the connection has ended.
             Exception: an exception raised by your function for the payload.
         """
@@ -211,7 +211,7 @@ class Channel:
         While the channel is not joined because of a crash or an outage, the push waits.
 
         Args:
-            event: its name.
+            event: the name of the event.
             payload: a JSON value or bytes-like; by default ``{}``.
             timeout: total seconds to wait; by default the channel's timeout.
 
@@ -219,11 +219,11 @@ class Channel:
             The reply, whatever its status.
 
         Raises:
-            PushTimeout: no reply in time. Not every event has a reply; see :meth:`send`.
+            PushTimeout: no reply arrived in time. Not every event has a reply; see :meth:`send`.
             Disconnected: the connection was lost before the reply.
             ChannelClosed: the channel ended or crashed before the reply.
             NotJoined: the channel had ended before the call.
-            BufferFull: too many pushes wait.
+            BufferFull: too many pushes are waiting.
             InvalidMessage, EncodeError: the payload cannot be sent.
             InvalidOption: the event or the timeout is invalid.
             ConnectionClosed: the connection has ended.
@@ -238,7 +238,7 @@ class Channel:
         """Push an event without waiting for a reply; return when it is queued for writing.
 
         Args:
-            event: its name.
+            event: the name of the event.
             payload: as for :meth:`push`.
             timeout: seconds to wait for the channel to be joined.
 
@@ -264,7 +264,7 @@ class Channel:
             timeout: seconds to wait; by default the channel's timeout.
 
         Raises:
-            PushTimeout: no answer in time. The channel has ended all the same.
+            PushTimeout: no answer arrived in time. The channel has ended nevertheless.
         """
         seconds = self.timeout if timeout is None else timeout
         check_seconds("timeout", seconds)
@@ -288,7 +288,7 @@ class Channel:
         """Return the next message without waiting.
 
         Raises:
-            trio.WouldBlock: there is none.
+            trio.WouldBlock: no message is available.
             ChannelClosed, ConnectionClosed, Exception: as for :meth:`receive`.
         """
         if self._items:

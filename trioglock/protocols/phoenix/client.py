@@ -1,7 +1,7 @@
 """``run()``: a client that calls callbacks.
 
-One connection serves the client from start to end. While no callback has asked to connect, its
-attempt to connect waits in :class:`_OnDemandTransport`; casts and calls are handled all the time.
+One connection serves the client from start to end. Until a callback requests a connection, the
+attempt to connect waits in :class:`_OnDemandTransport`; casts and calls are handled meanwhile.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ StateT = TypeVar("StateT")
 
 
 class _OnDemandTransport(EndpointTransport):
-    """Connects when a callback asks for it."""
+    """Connects when a callback requests it."""
 
     def __init__(self, *args: Any, open_timeout: float | None) -> None:
         super().__init__(*args)
@@ -170,7 +170,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
             if isinstance(reason, HandshakeFailed) and not isinstance(
                 reason.error, ConnectError | OSError
             ):
-                raise reason.error  # raised by a function of the user
+                raise reason.error  # raised by a user's function
             await self.invoke(self.client.handle_disconnected, reason)
         if self.stopped:
             return Stop(), state
@@ -179,7 +179,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
     # Callbacks.
 
     async def invoke(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Call any callback but ``init`` and ``handle_call``."""
+        """Call any callback except ``init`` and ``handle_call``."""
         returned = await _await(callback(*args, self.state))
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise _bad_result(callback, "a tuple (result, state)", returned)
@@ -247,7 +247,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
             await self.invoke(client.handle_reply, topic, ref, outcome, transport)
         elif isinstance(outcome, PushTimeout):
             await self.invoke(client.handle_timeout, topic, ref, transport)
-        # Otherwise the channel has ended, which has a callback of its own.
+        # Otherwise the channel has ended, which has its own callback.
 
 
 async def _await(returned: Any) -> Any:
@@ -285,14 +285,14 @@ class ClientHandle(Generic[StateT]):
         return self._hooks.machine.ignored + self._hooks.invalid.count
 
     def cast(self, message: Any) -> None:
-        """Leave ``message`` for ``handle_cast``; allowed everywhere, also in callbacks.
+        """Queue ``message`` for ``handle_cast``; allowed everywhere, including in callbacks.
 
         Args:
-            message: for ``handle_cast``.
+            message: the argument of ``handle_cast``.
 
         Raises:
             UsageError: the client has no ``handle_cast``.
-            trio.WouldBlock: 65,536 casts and calls wait already.
+            trio.WouldBlock: 65,536 casts and calls are already waiting.
             Disconnected: the client has ended.
         """
         hooks = self._hooks
@@ -304,11 +304,11 @@ class ClientHandle(Generic[StateT]):
         """Pass ``request`` to ``handle_call`` and wait for its reply.
 
         Args:
-            request: for ``handle_call``.
+            request: the argument of ``handle_call``.
             timeout: seconds to wait; None for no limit.
 
         Raises:
-            CallTimeout: no reply in time; the request may still be handled.
+            CallTimeout: no reply arrived in time; the request may still be handled.
             Disconnected: the client has ended.
             UsageError: called inside a callback, or there is no ``handle_call``.
             Exception: an exception raised by ``handle_call``.
@@ -329,10 +329,10 @@ class ClientHandle(Generic[StateT]):
         """Connect, as if a callback had returned ``Connect()``.
 
         Args:
-            connect: the URL, params and delay; by default those used before, and no delay.
+            connect: the URL, params and delay; by default the previous ones, without a delay.
 
         Raises:
-            trio.WouldBlock: 65,536 casts and calls wait already.
+            trio.WouldBlock: 65,536 casts and calls are already waiting.
             Disconnected: the client has ended.
         """
         self._cast(partial(self._hooks.apply, connect or Connect()))
@@ -375,7 +375,7 @@ async def run(
         auth_token: as for :func:`connect`.
         serializer: as for :func:`connect`.
         timeout: seconds for joins, pushes and leaves.
-        task_status: for ``nursery.start``.
+        task_status: passed by ``nursery.start``.
         options: the keyword arguments of :func:`trioglock.connect`, except ``reconnect``:
             ``handle_disconnected`` decides on that.
 

@@ -84,10 +84,10 @@ def connect(
             as for ``url``.
         auth_token: the ``auth_token`` of Phoenix 1.8, which is sent in a header. Or a function, as
             for ``url``.
-        serializer: for servers that do not use Phoenix's own serializer.
+        serializer: the serializer, for servers that do not use Phoenix's own.
         timeout: default number of seconds for joins, pushes and leaves.
-        rejoin_delays: seconds before each attempt to join again after a crash or a refusal; the
-            last one is repeated. If it is empty, channels end there, and when the connection is
+        rejoin_delays: seconds before each rejoin after a crash or a refusal; the last value is
+            repeated. If it is empty, a channel ends in these cases and when the connection is
             lost.
         max_buffer: the number of pushes per channel that may wait for it to be joined.
         options: the keyword arguments of :func:`trioglock.connect`. These defaults differ:
@@ -102,7 +102,7 @@ def connect(
         InvalidURL, InvalidOption: an argument is invalid; raised by the call itself.
         ConnectError: could not connect, for example HandshakeRefused with 403; raised on entering
             the block.
-        Exception: an exception raised by a callback or function of yours; raised from the block.
+        Exception: an exception raised by your callback or function; raised by the block.
     """
     check_timeout(timeout)
     check_whole("max_buffer", max_buffer, least=0, none=False)
@@ -149,11 +149,11 @@ def _message_heartbeat(heartbeat: PhoenixHeartbeat, hooks: PhoenixHooks) -> Mess
 
 
 class EndpointTransport(Transport):
-    """A transport that gets URL, params and token before every attempt.
+    """A transport that resolves the URL, params and token before every attempt.
 
     Args:
-        url: of the socket.
-        params: of the URL.
+        url: the URL of the socket.
+        params: the params of the URL.
         auth_token: sent in the subprotocols of the opening handshake.
         options: for the transport that opens the links.
     """
@@ -186,7 +186,7 @@ class EndpointTransport(Transport):
         return socket_url(self._url, self._params)
 
     def change(self, url: Source[str] | None, params: Source[Params] | None) -> None:
-        """Use another URL, other params, or both from now on."""
+        """Use another URL, other params, or both for later attempts."""
         self._url = self._url if url is None else url
         self._params = self._params if params is None else params
 
@@ -210,12 +210,12 @@ def socket_url(url: str, params: Params | None) -> str:
     """Return the URL to connect to: ``<socket path>/websocket?vsn=2.0.0&<params>``.
 
     Args:
-        url: of the socket, such as ``wss://example.org/socket``, with or without ``/websocket``.
-        params: of the server's ``connect/3``.
+        url: the socket's URL, such as ``wss://example.org/socket``, with or without ``/websocket``.
+        params: the params of the server's ``connect/3``.
 
     Raises:
-        InvalidURL: it is not a URL.
-        InvalidOption: it requires another version of the protocol, or a param cannot be sent.
+        InvalidURL: ``url`` is not a URL.
+        InvalidOption: ``url`` requires another version of the protocol, or a param cannot be sent.
     """
     if not isinstance(url, str):
         kind = type(url).__name__
@@ -223,7 +223,7 @@ def socket_url(url: str, params: Params | None) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        # The library's error quotes the URL, and with it the password.
+        # The library's error quotes the URL, including the password.
         raise InvalidURL("not a URL: the host or port is malformed") from None
     path = parts.path.rstrip("/")
     if not path.endswith("/websocket"):

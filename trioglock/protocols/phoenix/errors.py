@@ -6,7 +6,7 @@
     ├── AlreadyJoined (RuntimeError)      your code joined a topic twice
     ├── NotJoined (RuntimeError)          your code used a topic that is not joined
     ├── InvalidMessage (ValueError)       not a message of this protocol
-    ├── BufferFull                        too many pushes wait for the channel to be joined
+    ├── BufferFull                        too many pushes are waiting for the join
     ├── JoinRefused                       the server refused a join
     ├── JoinTimeout (TimeoutError)        the server did not answer a join in time
     ├── PushTimeout (TimeoutError)        the server did not answer a push in time
@@ -59,7 +59,7 @@ class InvalidMessage(PhoenixError, ValueError):
 
 
 class BufferFull(PhoenixError):
-    """``max_buffer`` pushes already wait for the channel to be joined.
+    """``max_buffer`` pushes are already waiting for the channel to be joined.
 
     Wait for one of them, or for the channel, before you push again.
     """
@@ -111,5 +111,5 @@ class ChannelCrashed(ChannelClosed):
 class ChannelOverflow(ChannelClosed):
     """More than ``max_queue`` messages waited to be received, so the topic was left.
 
-    Receive faster, raise ``max_queue``, or choose with ``overflow`` which messages to drop.
+    Receive faster, increase ``max_queue``, or set ``overflow`` to drop messages instead.
     """

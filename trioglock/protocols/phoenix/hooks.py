@@ -35,20 +35,20 @@ from .state import (
 __all__ = ["ChannelHooks", "PhoenixHooks"]
 
 Request: TypeAlias = Callable[[], list[Effect]]
-"""A call of the machine."""
+"""A call to the machine."""
 
 RETRY_TICK = 0.01
 
 
 class PhoenixHooks(Socket[None]):
-    """The base of the hooks of both interfaces: it decodes messages and lets the machine tick.
+    """The base of the hooks of both interfaces: decodes messages and calls the machine's timers.
 
-    Most deadlines are cancelled before they pass, and new ones are later than those before. So the
-    task that waits for the next deadline is hardly ever disturbed, and a push starts no timer.
+    Most deadlines are cancelled before they pass, and new ones are later than earlier ones. The
+    task that waits for the next deadline is therefore rarely woken, and a push starts no timer.
 
     Args:
-        machine: to run.
-        serializer: for all frames.
+        machine: the state machine to run.
+        serializer: the serializer for all frames.
     """
 
     connection: Connection[Any]
@@ -69,7 +69,7 @@ class PhoenixHooks(Socket[None]):
         """Check that a message can be encoded.
 
         Raises:
-            TypeError, ValueError: it cannot.
+            TypeError, ValueError: the message cannot be encoded.
         """
         self.encode(PhoenixMessage("0", "0", topic, event, payload))
 
@@ -83,7 +83,7 @@ class PhoenixHooks(Socket[None]):
         return self.machine.received(message, trio.current_time())
 
     def cast(self, message: Any) -> bool:
-        """Leave a message for ``handle_cast``; return False if the connection has ended."""
+        """Queue a message for ``handle_cast``; return False if the connection has ended."""
         try:
             self.connection.cast(message)
         except ConnectionClosed:
@@ -154,8 +154,8 @@ class ChannelHooks(PhoenixHooks):
     """The hooks of :class:`PhoenixSocket`, and the requests of its channels.
 
     Args:
-        machine: to run.
-        serializer: for all frames.
+        machine: the state machine to run.
+        serializer: the serializer for all frames.
     """
 
     def __init__(self, machine: Machine, serializer: Serializer) -> None:
@@ -164,7 +164,7 @@ class ChannelHooks(PhoenixHooks):
         """The queues of channels that have not ended, by number."""
         self._waiters: dict[int, _PushWaiter] = {}
         self._payload_scopes: dict[int, trio.CancelScope] = {}
-        """By channel, the running functions that return the payload of a join."""
+        """The running functions that return the payload of a join, by channel."""
 
     # Hooks.
 
@@ -199,10 +199,10 @@ class ChannelHooks(PhoenixHooks):
     # Requests of channels.
 
     async def request(self, request: Request, deadline: float, late: type[Exception]) -> None:
-        """Run a request now, or as soon as the send queue has room.
+        """Run a request now, or as soon as the send queue has space.
 
         Raises:
-            late: the deadline has passed before.
+            late: the deadline passed first.
         """
         try:
             self.connection.send_nowait(request)
@@ -379,7 +379,7 @@ class ChannelHooks(PhoenixHooks):
             del self._payload_scopes[channel]
 
     def _cancel_payload(self, channel: int) -> None:
-        """Cancel the function of an attempt that is over, so that hanging ones do not pile up."""
+        """Cancel the function of an attempt that is over, so that stuck ones do not accumulate."""
         scope = self._payload_scopes.pop(channel, None)
         if scope is not None:
             scope.cancel()

@@ -1,14 +1,14 @@
 """The Phoenix client as a state machine without I/O.
 
-Its methods take what happens: calls of the user, messages from the server, connections that open
-or end, and time. They return what to do: a list of effects, see :mod:`.state`. The machine has no
+Its methods are called for each event: calls by the user, messages from the server, connections that
+open or end, and time. They return a list of effects to apply, see :mod:`.state`. The machine has no
 clock: ``now`` is in seconds of any clock, and :attr:`Machine.next_deadline` is the time at which
 to call :meth:`Machine.tick`. Two invariants hold:
 
 * A topic has at most one current join, and only messages with its ``join_ref`` or none are
-  accepted. A late ``phx_close`` of an earlier join ends nothing.
+  accepted. A late ``phx_close`` of an earlier join has no effect.
 * A push is resolved once: by its reply, its deadline, or the loss of its channel or connection.
-  Later replies are ignored and counted, and so are those to a withdrawn push.
+  Later replies, and replies to a withdrawn push, are ignored and counted.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ from .state import (
 __all__ = ["REJOIN_DELAYS", "Machine"]
 
 REJOIN_DELAYS = (1.0, 2.0, 5.0, 10.0)
-"""Seconds before each attempt to join again, the last one repeated, as in the JavaScript client."""
+"""Seconds before each rejoin; the last value is repeated, as in the JavaScript client."""
 
 
 class Machine:
     """All channels of one socket.
 
     Args:
-        rejoin_delays: seconds before each attempt to join again after a crash or a refusal. If it
-            is empty, channels end there, and when the connection is lost.
+        rejoin_delays: seconds before each rejoin after a crash or a refusal. If it is empty, a
+            channel ends in these cases and when the connection is lost.
         max_buffer: the number of pushes per channel that may wait to be sent.
     """
 
@@ -110,13 +110,13 @@ class Machine:
     # The connection.
 
     def connect(self, now: float) -> list[Effect]:
-        """Handle a new connection at ``now``, in seconds: every channel joins, or joins again."""
+        """Handle a new connection at ``now``, in seconds: every channel joins or rejoins."""
         self.connected = True
         self.heartbeat.forget()
         return [self._ask(channel, now) for channel in self._channels.values()]
 
     def disconnect(self) -> list[Effect]:
-        """Handle the loss of the connection: pending pushes and joins are not answered."""
+        """Handle the loss of the connection: pending pushes and joins will not be answered."""
         self.connected = False
         self.heartbeat.forget()
         effects = self._pushes.disconnected()
@@ -150,16 +150,16 @@ class Machine:
         """Join a topic.
 
         Args:
-            topic: to join.
+            topic: the topic to join.
             timeout: seconds for each later join.
-            deadline: for the first join, outages included, in seconds of the caller's clock.
+            deadline: the deadline for the first join, including outages, on the caller's clock.
             offline: whether the join may wait for a connection.
 
         Returns:
             The number of the channel, and the effects.
 
         Raises:
-            AlreadyJoined: the topic has a channel.
+            AlreadyJoined: the topic already has a channel.
             Disconnected: there is no connection, and ``offline`` is False.
         """
         if topic in self._topics:
@@ -169,7 +169,7 @@ class Machine:
         channel = Membership(next(self._ids), topic, timeout)
         self._topics[topic] = self._channels[channel.id] = channel
         self._timers.set(channel.id, deadline)
-        # The time matters to later joins only.
+        # The timeout is used only by later joins.
         return channel.id, [self._ask(channel, 0)] if self.connected else []
 
     def payload(self, number: int, attempt: int, payload: Any) -> list[Effect]:
@@ -201,8 +201,8 @@ class Machine:
         """Leave a channel in any phase; its topic may be joined again immediately.
 
         Args:
-            number: of the channel.
-            deadline: for the answer, in seconds of the caller's clock. After it, the leave is
+            number: the number of the channel.
+            deadline: the deadline for the answer, on the caller's clock. After it, the leave is
                 resolved with :exc:`PushTimeout`.
 
         Returns:
@@ -235,10 +235,10 @@ class Machine:
         """Push an event, now or as soon as the channel is joined.
 
         Args:
-            number: of the channel.
-            event: its name.
-            payload: of the message.
-            deadline: for the reply, in seconds of the caller's clock. After it, the push is
+            number: the number of the channel.
+            event: the name of the event.
+            payload: the payload of the message.
+            deadline: the deadline for the reply, on the caller's clock. After it, the push is
                 resolved with :exc:`PushTimeout`.
             wants_reply: False resolves it with ``PushReply("sent", None)`` when it is sent.
             buffered: whether the push may wait for the channel to be joined.
@@ -249,7 +249,7 @@ class Machine:
         Raises:
             NotJoined: the channel has ended, or is not joined and ``buffered`` is False.
             Disconnected: there is no connection, and ``buffered`` is False.
-            BufferFull: too many pushes wait already.
+            BufferFull: too many pushes are already waiting.
         """
         channel = self._get(number)
         push = Push(next(self._ids), event, payload, wants_reply, channel)
@@ -327,7 +327,7 @@ class Machine:
     def _ref(self) -> str:
         return str(next(self._refs))
 
-    # The life of a channel.
+    # The lifecycle of a channel.
 
     def _get(self, number: int) -> Membership:
         channel = self._channels.get(number)
@@ -359,7 +359,7 @@ class Machine:
             return [self._ask(channel, now)]
         # The server may still accept the join, so the leave is needed.
         leave = self._leave_silently(channel)
-        late = JoinTimeout(f"no answer to joining {channel.topic!r} in time")
+        late = JoinTimeout(f"joining {channel.topic!r} timed out")
         return [*leave, *self._fail_attempt(channel, late, now)]
 
     def _fail_attempt(

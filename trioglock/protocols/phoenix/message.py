@@ -51,8 +51,8 @@ class PhoenixMessage:
     Args:
         join_ref: the ref of the join that the message belongs to; None in broadcasts.
         ref: the ref of a push, repeated in its reply.
-        topic: such as ``"room:1"``.
-        event: such as ``"shout"``, or one of the events reserved by Phoenix.
+        topic: the topic, such as ``"room:1"``.
+        event: the event, such as ``"shout"``, or one of the events reserved by Phoenix.
         payload: a JSON value, or ``bytes`` in a binary message. The payload of a reply is
             ``{"status": ..., "response": ...}``, even if the response is binary.
     """
@@ -69,7 +69,7 @@ class PushReply:
     """The server's reply to a push.
 
     Args:
-        status: ``"ok"``, ``"error"``, or another status of the server's choice.
+        status: ``"ok"``, ``"error"``, or another status chosen by the server.
         response: the payload; ``{}`` for a bare status, ``bytes`` for a binary reply.
     """
 
@@ -86,8 +86,8 @@ class PhoenixHeartbeat:
     """Creates heartbeats and recognizes the answer to the latest one.
 
     Args:
-        new_ref: returns a ref that was never used, so that neither a late answer nor an answer
-            on an earlier connection counts.
+        new_ref: returns a ref that was never used, so that late answers and answers on an
+            earlier connection are not counted.
     """
 
     def __init__(self, new_ref: Callable[[], str]) -> None:
@@ -112,7 +112,7 @@ class PhoenixHeartbeat:
         return True
 
     def forget(self) -> None:
-        """Expect no answer any more: the connection has changed."""
+        """Stop expecting an answer: the connection has changed."""
         self._ref = None
 
 

@@ -1,6 +1,6 @@
 """Presence: the keys that are present on a channel, kept in sync with the server.
 
-The rules are those of ``assets/js/phoenix/presence.js``. The server sends ``presence_state`` after
+The rules follow ``assets/js/phoenix/presence.js``. The server sends ``presence_state`` after
 each join, and ``presence_diff`` whenever a key joins or leaves, possibly before the first state; a
 diff that arrives before the state is applied after it. A key has one *meta* for each of its
 connections, identified by ``phx_ref``.
@@ -21,7 +21,7 @@ STATE = "presence_state"
 MAX_EARLY_DIFFS = 10_000
 
 Entry: TypeAlias = dict[str, Any]
-"""The server's data about one key: ``{"metas": [...]}``, and what ``fetch/2`` added."""
+"""The server's data about one key: ``{"metas": [...]}``, and fields added by ``fetch/2``."""
 
 Entries: TypeAlias = list[Any]
 """A list with one item for each key."""
@@ -83,9 +83,9 @@ class Presence:
         """Apply a message; return False if it is not a presence message.
 
         Args:
-            event: its event.
-            payload: its payload.
-            join_ref: of the channel's current join, whose diffs wait for its state.
+            event: the event of the message.
+            payload: the payload of the message.
+            join_ref: the ref of the channel's current join, whose diffs wait for its state.
 
         Raises:
             InvalidMessage: the payload is malformed; the presence is unchanged.

@@ -38,7 +38,7 @@ class Timers(Generic[KeyT]):
         return len(self._due)
 
     def set(self, key: KeyT, when: float) -> None:
-        """Let ``key`` expire at ``when``, replacing its deadline; never if that is infinite."""
+        """Let ``key`` expire at ``when``, replacing its deadline; infinity means never."""
         self.cancel(key)
         if when == math.inf:
             return
@@ -77,7 +77,7 @@ class Pushes:
     """Sends pushes and leaves, and resolves each of them once.
 
     Args:
-        timers: for their deadlines.
+        timers: the timers for their deadlines.
         new_ref: returns a ref that was never used.
         max_buffer: the number of pushes per channel that may wait to be sent.
     """
@@ -99,12 +99,12 @@ class Pushes:
         """Keep a push until :meth:`flush`.
 
         Raises:
-            BufferFull: ``max_buffer`` pushes of the channel wait already.
+            BufferFull: ``max_buffer`` pushes of the channel are already waiting.
         """
         channel = push.membership
         if len(channel.buffer) >= self._max_buffer:
             raise BufferFull(
-                f"{self._max_buffer} pushes already wait for {channel.topic!r} to be joined"
+                f"{self._max_buffer} pushes are already waiting for {channel.topic!r} to be joined"
             )
         channel.buffer[push.id] = push
         self._pushes[push.id] = push
@@ -139,7 +139,7 @@ class Pushes:
         return [SendMessage(message, push.id), ResolvePush(push.id, SENT)]
 
     def withdraw(self, number: int) -> None:
-        """Forget a push: it is not sent any more, and its reply is ignored."""
+        """Forget a push: it will not be sent, and its reply is ignored."""
         push = self._pushes.get(number)
         if push is not None:
             self._forget(push)

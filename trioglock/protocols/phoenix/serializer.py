@@ -1,4 +1,4 @@
-"""Conversion between messages and frames: JSON text, and binary where the payload is bytes.
+"""Conversion between messages and frames: JSON text, and binary if the payload is bytes.
 
 A binary message is a kind byte, the length of each field in one byte each, the fields in UTF-8,
 and the payload. Only clients send a ref with a push; only servers send replies and broadcasts::
@@ -48,7 +48,7 @@ class V2Serializer:
     """The default serializer, compatible with Phoenix's ``V2.JSONSerializer``.
 
     Args:
-        codec: for text messages; by default the fastest installed JSON library.
+        codec: the codec for text messages; by default the fastest installed JSON library.
     """
 
     def __init__(self, codec: Codec | None = None) -> None:
@@ -72,8 +72,8 @@ class V2Serializer:
         """Return the message in ``frame``.
 
         Raises:
-            InvalidMessage: it is not a message of this protocol.
-            DecodeError: it is not JSON.
+            InvalidMessage: the frame is not a message of this protocol.
+            DecodeError: the frame is not JSON.
         """
         if isinstance(frame, bytes):
             return _decode_binary(frame)

@@ -42,7 +42,7 @@ class PhoenixSocket:
 
     Args:
         connection: the WebSocket connection.
-        hooks: of that connection.
+        hooks: the hooks of that connection.
         timeout: default number of seconds for channels.
     """
 
@@ -67,22 +67,22 @@ class PhoenixSocket:
     ) -> Channel:
         """Join a topic and wait for the server's answer.
 
-        During an outage the join waits for the connection. Once joined, the topic is joined again
-        after every crash and every lost connection, until that succeeds. A call that fails or is
+        During an outage the join waits for the connection. Once joined, the topic is rejoined
+        after every crash and every lost connection, until this succeeds. A call that fails or is
         cancelled leaves nothing behind.
 
         Args:
-            topic: such as ``"room:1"``.
+            topic: the topic, such as ``"room:1"``.
             payload: the argument of the server's ``join/3``. Or a function, plain or async, that
                 is called before every join, for example to fetch a fresh token. An async function
                 runs in a background task and is cancelled when its attempt is over.
-            timeout: seconds for the join, outages included; also the default for pushes and the
+            timeout: seconds for the join, including outages; also the default for pushes and the
                 limit for each later join.
-            max_queue: how many messages may wait to be received; None for no limit.
-            overflow: what a full queue does. ``"close"`` leaves the topic and raises
+            max_queue: the number of messages that may wait to be received; None for no limit.
+            overflow: the policy when the queue is full. ``"close"`` leaves the topic and raises
                 :exc:`ChannelOverflow` after the waiting messages; ``"drop_oldest"`` and
                 ``"drop_newest"`` drop messages and count them.
-            presence: to keep in sync; presence messages are not queued.
+            presence: the presence to keep in sync; presence messages are not queued.
 
         Raises:
             AlreadyJoined: the socket has joined this topic.
@@ -121,7 +121,7 @@ class PhoenixSocket:
     ) -> Channel:
         """Join a topic without waiting for the answer, with the arguments of :meth:`join`.
 
-        You can push immediately; pushes wait until the channel is joined, and so does
+        You can push immediately; pushes wait until the channel is joined, as does
         :meth:`Channel.wait_joined`.
         """
         check_topic(topic)
@@ -151,7 +151,7 @@ class PhoenixSocket:
         return len(self._hooks.queues)
 
     def statistics(self) -> PhoenixStatistics:
-        """Return the counters of the socket; ``connection.statistics()`` has its connection's."""
+        """Return the counters of the socket; see also ``connection.statistics()``."""
         return PhoenixStatistics(
             channels=len(self._hooks.queues),
             pending=self._hooks.machine.pending,

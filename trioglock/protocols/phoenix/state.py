@@ -30,8 +30,8 @@ class ChannelPhase(Enum):
     """The phase of a channel; :data:`TRANSITIONS` lists the allowed changes.
 
     The JavaScript client calls WAITING and PAUSED *errored*, ASKING and JOINING *joining*, and
-    ENDED *closed*. There is no *leaving*: a channel ends as soon as you leave it, and its topic may
-    be joined again.
+    ENDED *closed*. There is no *leaving* phase: a channel ends as soon as you leave it, and its
+    topic may be joined again.
     """
 
     WAITING = "waiting"
@@ -43,7 +43,7 @@ class ChannelPhase(Enum):
     JOINED = "joined"
     """The server accepted the join."""
     PAUSED = "paused"
-    """Waiting before the next attempt to join again."""
+    """Waiting before the next attempt to rejoin."""
     ENDED = "ended"
     """Left, closed by the server, or given up; final."""
 
@@ -113,9 +113,9 @@ class Membership:
     join_ref: str | None = None
     """The ref of the current ``phx_join``, None if there is none."""
     attempt: int = 0
-    """How often the payload was requested."""
+    """The number of times the payload was requested."""
     failed_rejoins: int = 0
-    """Consecutive failures to join again."""
+    """Consecutive failures to rejoin."""
     joined_once: bool = False
     buffer: dict[int, Push] = field(default_factory=dict)
     """Pushes waiting to be sent, by id, oldest first."""
@@ -150,7 +150,7 @@ class GetPayload:
 
 @dataclass(frozen=True, slots=True)
 class ChannelJoined:
-    """The server accepted the join of ``channel``; ``again`` if it was joined before."""
+    """The server accepted the join of ``channel``; ``again`` is True after a rejoin."""
 
     channel: int
     response: Any
@@ -159,7 +159,7 @@ class ChannelJoined:
 
 @dataclass(frozen=True, slots=True)
 class ChannelInterrupted:
-    """``channel`` is no longer joined and will be joined again."""
+    """``channel`` is no longer joined and will be rejoined."""
 
     channel: int
     cause: Exception

@@ -1,4 +1,4 @@
-"""The address of a Redis server, parsed from a URL in the form of redis-py."""
+"""The address of a Redis server, parsed from a URL in the format of redis-py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RedisAddress:
         ssl_context: for TLS; None for plain TCP.
         username: None for the default user.
         password: None for no authentication.
-        db: number of the database. It matters for streams, not for channels.
+        db: number of the database. It affects streams, but not channels.
     """
 
     host: str = "localhost"
@@ -41,7 +41,7 @@ class RedisAddress:
         return self.path or f"{self.host}:{self.port}"
 
     def hide_credentials(self, text: str) -> str:
-        """Remove the credentials from a text of the server, which may quote its input."""
+        """Remove the credentials from a text sent by the server, which may quote its input."""
         for secret in filter(None, (self.password, self.username)):
             text = text.replace(secret, HIDDEN)
         return text
@@ -77,7 +77,7 @@ def import_redis() -> tuple[Any, Any]:
         import hiredis  # noqa: PLC0415 - an extra: pip install trioglock[redis]
         import redis  # noqa: PLC0415
     except ImportError:
-        raise InvalidOption("Redis needs the extra: pip install 'trioglock[redis]'") from None
+        raise InvalidOption("Redis requires an extra: pip install 'trioglock[redis]'") from None
     return redis, hiredis
 
 
@@ -90,7 +90,7 @@ def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> Red
         ssl_context: for ``rediss://``; by default the system's certificates are trusted.
 
     Raises:
-        InvalidOption: ``url`` has another form, or the extra is not installed.
+        InvalidOption: ``url`` is not such a URL, or the extra is not installed.
     """
     redis, _ = import_redis()
     if not isinstance(url, str):
@@ -104,7 +104,7 @@ def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> Red
         url.encode()
         parts: dict[str, Any] = redis.connection.parse_url(url)
     except ValueError:
-        # redis-py's own message quotes the URL, and with it the password.
+        # redis-py's own message quotes the URL, including the password.
         shown = redact_query(without_secrets(url))
         raise InvalidOption(f"not a Redis URL: {shown!r}") from None
     parts.pop("connection_class", None)

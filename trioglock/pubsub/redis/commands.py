@@ -1,4 +1,4 @@
-"""Commands of many tasks, pipelined over one connection."""
+"""Commands from many tasks, pipelined over one connection."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class CommandPipeline(ReconnectingConnection):
             await pending.done.wait()
         finally:
             if not pending.done.is_set():
-                # Cancelled: if it is unsent it is not sent, and in any case it frees its memory.
+                # Cancelled: an unsent command is not sent. In any case its memory is freed.
                 pending.packed = b""
                 if pending in self._unsent:
                     self._unsent.remove(pending)

@@ -1,7 +1,7 @@
 """A connection to Redis, and one that reconnects.
 
-It speaks RESP2 (https://redis.io/docs/latest/develop/reference/protocol-spec/). The parser is
-``hiredis``, which reads no socket by itself: data that was not asked for stays in the socket. A
+It uses RESP2 (https://redis.io/docs/latest/develop/reference/protocol-spec/). The parser is
+``hiredis``, which does not read the socket itself: unrequested data stays in the socket. A
 client library with its own reader task would queue a burst of messages without a bound.
 """
 
@@ -35,10 +35,10 @@ Argument: TypeAlias = str | bytes | int
 
 CHUNK_SIZE = 2**16
 MAX_REPLY_SIZE = 2**29 + CHUNK_SIZE
-"""Bytes. A string in Redis has at most 512 MiB."""
+"""Maximum size of a reply in bytes. A string in Redis has at most 512 MiB."""
 
 _TEMPORARY = ("LOADING", "MASTERDOWN", "BUSY", "TRYAGAIN", "READONLY")
-"""Error codes of a server that is starting or changing its role."""
+"""Error codes of a server that is starting or changing roles."""
 
 
 class RedisDisconnected(TrioglockError):
@@ -175,10 +175,10 @@ async def _authenticate(connection: RedisConnection, address: RedisAddress) -> N
 
 
 class ReconnectingConnection(ABC):
-    """Uses one connection at a time and connects again whenever it is lost."""
+    """Uses one connection at a time and reconnects whenever it is lost."""
 
     purpose: str = ""
-    """For the log."""
+    """The name in the log."""
 
     def __init__(self, address: RedisAddress, timings: RedisTimings) -> None:
         self.address: RedisAddress = address
@@ -230,7 +230,7 @@ class ReconnectingConnection(ABC):
             _logger.warning("connected to Redis at %s again for %s", self.address, self.purpose)
 
     def mark_down(self) -> None:
-        """The connection is not ready any more."""
+        """The connection is no longer ready."""
         self._is_up = False
 
     async def wait_up(self) -> None:

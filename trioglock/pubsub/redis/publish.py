@@ -1,4 +1,4 @@
-"""``publish()``: for programs without trio, such as Django, Flask or a script."""
+"""``publish()``, for programs that do not use trio, such as Django, Flask or a script."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def publish(
     timeout: float | None = 10,
     history: int | None = None,
 ) -> None:
-    """Publish from a program without trio, to hubs that use the same Redis server.
+    """Publish from a program that does not use trio, to hubs that use the same Redis server.
 
     ::
 
         publish("new model!", channel="model_created")
 
-    It blocks, may be called from any thread, and keeps its connections for further calls.
+    It blocks, may be called from any thread, and reuses its connections.
 
     Args:
         message: text or binary.

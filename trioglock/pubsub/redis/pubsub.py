@@ -27,7 +27,7 @@ TURN_SECONDS = 0.005
 
 
 class RedisReceiver(ReconnectingConnection):
-    """Receives messages on a connection of its own."""
+    """Receives messages on its own connection."""
 
     purpose = "subscribing"
 
@@ -62,8 +62,8 @@ class RedisReceiver(ReconnectingConnection):
 class PubSubReceiver(RedisReceiver):
     """Receives messages published with PUBLISH on the channels ``<name>/<channel>``.
 
-    The pattern ``<name>*`` also matches hubs whose name has the same beginning. Their messages are
-    discarded here.
+    The pattern ``<name>*`` also matches hubs whose name begins with the same text. Their messages
+    are discarded here.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ had been trimmed before it was read, ``MAX_BATCH`` newer ones would follow it.
 
 
 class RedisStreamReceiver(RedisReceiver):
-    """Receives the entries added to the stream ``key``; none is missed that is still in it.
+    """Receives the entries added to the stream ``key``; misses none that is still in it.
 
     It first fills ``history`` with the latest entries.
     """

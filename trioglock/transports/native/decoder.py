@@ -6,8 +6,8 @@ fragments, compressed frames, frames cut off by the end of the chunk, illegal fr
 :meth:`Decoder._step` processes exactly one frame, or the part of it that was received; then the
 fast path continues.
 
-Data is validated as it arrives: a frame is refused for its header before its payload is read, and
-text for its first invalid byte, no matter how chunks and fragments cut the data.
+Data is validated as it arrives: a frame with an invalid header is rejected before its payload is
+read, and text at its first invalid byte, no matter how chunks and fragments split the data.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["Decoder"]
 FIN, RSV, RSV1, OPCODE, MASKED, LENGTH = 0x80, 0x70, 0x40, 0x0F, 0x80, 0x7F
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
-# A chunk of compressed messages can inflate a thousandfold: after this many bytes, the rest of the
+# A chunk of compressed messages may inflate a thousandfold. After this many bytes, the rest of the
 # chunk waits until the events have been delivered.
 INFLATE_BUDGET = 2**20
 
@@ -53,7 +53,7 @@ class Decoder:
     Args:
         masked: True if the peer is a client, whose frames must be masked; False if it is a
             server, whose frames must not be masked (RFC 6455, section 5.1).
-        max_size: maximum size of one message in bytes, inflated and over all its fragments; None
+        max_size: maximum size of one message in bytes, decompressed, with all fragments; None
             for no limit.
         deflate: the negotiated compression, if any.
     """
@@ -154,7 +154,7 @@ class Decoder:
         return self._payload(chunk, at, events)
 
     def _check_head(self, head: int, second: int) -> None:
-        """Refuse a frame for its first two bytes (RFC 6455, section 5.2)."""
+        """Reject a frame because of its first two bytes (RFC 6455, section 5.2)."""
         opcode = head & OPCODE
         if bool(second & MASKED) != self._masked:
             raise _Refused(1002, "incorrect masking")
@@ -224,7 +224,7 @@ class Decoder:
         return at
 
     def _inflate(self) -> bytes:
-        assert self._deflate is not None  # RSV1 is refused without it
+        assert self._deflate is not None  # RSV1 is rejected without it
         payload, self._packed = b"".join(self._packed), []
         try:
             data = self._deflate.inflate(
@@ -238,7 +238,7 @@ class Decoder:
         return data
 
     def _append(self, data: bytes) -> None:
-        """Append to the message. Empty pieces are dropped: endless empty fragments cost nothing."""
+        """Append to the message. Empty pieces are dropped, so any number of them costs nothing."""
         if not data:
             return
         self._size += len(data)

@@ -16,14 +16,14 @@ class InflateError(Exception):
 
 
 class InflatedTooBig(Exception):
-    """The inflated data exceeds the limit; inflating stopped there."""
+    """The inflated data exceeds the limit, at which inflating stopped."""
 
 
 class Deflate:
     """Deflates and inflates the data frames of one connection.
 
     Args:
-        extension: negotiated in the opening handshake.
+        extension: the extension negotiated in the opening handshake.
     """
 
     __slots__ = ("_extension",)
@@ -36,7 +36,7 @@ class Deflate:
 
         Args:
             opcode: 1 or 2 for the first frame of the message, 0 for a later one.
-            payload: as received, unmasked.
+            payload: the received payload, unmasked.
             fin: whether this is the last frame of the message.
             limit: maximum size of the result in bytes; None for no limit.
 
@@ -68,7 +68,7 @@ class Deflate:
         if decoder is None or not decoder.eof:
             return
         if not fin or decoder.unused_data.strip(b"\0") not in (b"", b"\xff\xff"):
-            raise InflateError("data behind the end of the compressed stream")
+            raise InflateError("data after the end of the compressed stream")
         bits = self._extension.remote_max_window_bits  # type: ignore[attr-defined]
         self._extension.decoder = zlib.decompressobj(  # type: ignore[attr-defined]
             wbits=-bits, zdict=inflated[-(1 << bits) :]

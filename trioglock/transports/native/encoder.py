@@ -15,7 +15,7 @@ FIN, RSV1, MASKED = 0x80, 0x40, 0x80
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
 # Masking keys must come from strong entropy (RFC 6455, section 10.3). One system call fetches
-# enough for this many frames, and no more, as every idle connection keeps its keys.
+# enough for this many frames, but no more, because every idle connection keeps its keys.
 _KEYS_PER_CALL = 64
 
 

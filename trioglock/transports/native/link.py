@@ -16,7 +16,7 @@ from .socket_io import SocketIO, choose_io
 
 __all__ = ["NativeLink", "NativeServerLink"]
 
-# Bytes of one read. One write is cut into slices of this size, so that its progress is counted.
+# Bytes of one read. A write is split into slices of this size, so that its progress is counted.
 CHUNK = 2**16
 
 
@@ -24,11 +24,11 @@ class NativeLink(Link):
     """A WebSocket on any trio stream; decoder and encoder determine the role.
 
     Args:
-        stream: open and upgraded.
+        stream: the open and upgraded stream.
         handshake: the negotiated values.
-        decoder: new, for this link alone.
-        encoder: new, for this link alone.
-        rest: bytes that were received behind the handshake.
+        decoder: a new decoder for this link.
+        encoder: a new encoder for this link.
+        rest: the bytes received after the handshake.
     """
 
     __slots__ = (
@@ -142,7 +142,7 @@ class NativeServerLink(NativeLink):
     ) -> None:
         super().__init__(stream, handshake, decoder, encoder, rest)
         self._stream = stream
-        self._peer_closed = False  # nothing that the peer sends counts any more
+        self._peer_closed = False  # data from the peer is ignored from now on
         self._closing = False  # our Close frame is being written; only pongs may follow it
         self._close_sent = False
         self._close_sent_event: trio.Event | None = None

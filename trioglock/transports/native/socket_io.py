@@ -20,7 +20,7 @@ class SocketIO(trio.abc.AsyncResource):
     and no other file is touched.
 
     Args:
-        stream: open, for the exclusive use of this object.
+        stream: the open stream, which only this object uses.
     """
 
     __slots__ = ("_empty", "_many", "_socket", "_stream")
@@ -36,7 +36,7 @@ class SocketIO(trio.abc.AsyncResource):
 
         Args:
             max_bytes: size of the read; four times as much while the peer fills that size, so that
-                large messages are seldom cut in two.
+                large messages are rarely split.
         """
         size = 4 * max_bytes if self._many else max_bytes
         while True:
@@ -77,7 +77,7 @@ class SocketIO(trio.abc.AsyncResource):
 
 
 ByteIO = trio.abc.Stream | SocketIO
-"""What a link reads and writes bytes with."""
+"""The interface through which a link reads and writes bytes."""
 
 
 def choose_io(stream: trio.abc.Stream) -> ByteIO:

@@ -1,6 +1,6 @@
 """The native transport: the opening handshakes of clients and servers.
 
-websockets' Sans-I/O layer does the handshake (RFC 6455, section 4); nothing of it is used after.
+websockets' Sans-I/O layer does the handshake (RFC 6455, section 4) and is not used afterwards.
 """
 
 from __future__ import annotations
