@@ -23,6 +23,7 @@ from .headers import Headers
 from .options import FlowOptions, Overflow, check_keywords, take_options
 from .server import ConnectionRegistry, ConnectionRunner, ServeTarget
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
+from .transports.http1 import STREAM_ERRORS
 
 __all__ = ["ASGIOptions", "WebSocketApp"]
 
@@ -32,8 +33,6 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CLOSE_TIMEOUT = 1.0
 """Seconds to send a Close frame when a link is dropped."""
-
-STREAM_ERRORS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 # Not every ASGI server checks it: with a slash or a question mark the URL would have another path.
 _is_host = re.compile(r"[^\s/?#@\\\[\]]+|\[[0-9A-Fa-f:.]+\](:\d+)?").fullmatch
@@ -163,7 +162,6 @@ def _handshake(scope: Scope, headers: Headers, subprotocol: str | None) -> Hands
 
 
 async def _answer_lifespan(receive: Receive, send: Send) -> None:
-    """Confirm startup and shutdown of an application that no framework wraps."""
     while True:
         event = (await receive())["type"]
         await send({"type": f"{event}.complete"})
@@ -218,11 +216,11 @@ class _ASGILink(Link):
             return []  # such as 1006: no Close frame was received
 
     async def write(self, frames: Sequence[Frame]) -> None:
-        for frame in frames:
-            try:
+        try:
+            for frame in frames:
                 await self._write(frame)
-            except STREAM_ERRORS as error:
-                raise LinkBroken("the client of the ASGI server is gone") from error
+        except STREAM_ERRORS as error:
+            raise LinkBroken("the client of the ASGI server is gone") from error
 
     async def _write(self, frame: Frame) -> None:
         match frame:

@@ -12,9 +12,9 @@ import inspect
 import re
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_type_hints
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args, get_type_hints
 
 import trio
 
@@ -75,10 +75,11 @@ class DialOptions:
     def __post_init__(self) -> None:
         object.__setattr__(self, "subprotocols", check_subprotocols(self.subprotocols))
         for name in ("origin", "user_agent_header"):
-            _check_header_value(name, getattr(self, name))
+            if (value := getattr(self, name)) is not None:
+                check_headers(name, [(name, value)])
         if self.server_hostname is not None and not isinstance(self.server_hostname, str):
             raise InvalidOption(f"server_hostname must be a str, not {self.server_hostname!r}")
-        check_compression(self.compression)
+        check_choice("compression", self.compression, ("deflate", None))
         if not (self.proxy is None or self.proxy is True or isinstance(self.proxy, str)):
             raise InvalidOption(
                 f"proxy must be True, None or a URL, not {type(self.proxy).__name__}"
@@ -168,11 +169,7 @@ class FlowOptions:
             check_seconds(name, getattr(self, name))
         check_whole("max_queue", self.max_queue, least=1)
         check_whole("write_limit", self.write_limit, least=1, none=False)
-        if self.overflow not in ("wait", "drop_oldest", "drop_newest", "close"):
-            raise InvalidOption(
-                "overflow must be 'wait', 'drop_oldest', 'drop_newest' or 'close', "
-                f"not {self.overflow!r}"
-            )
+        check_choice("overflow", self.overflow, get_args(Overflow))
         if self.heartbeat is not None and not isinstance(self.heartbeat, MessageHeartbeat):
             raise InvalidOption(
                 f"heartbeat must be a MessageHeartbeat or None, not {self.heartbeat!r}"
@@ -205,10 +202,9 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
         raise InvalidOption(
             f"subprotocols must be a list of names, not the str {_names(subprotocols)}"
         )
-    try:
-        names = tuple(subprotocols)
-    except TypeError:
-        raise InvalidOption(f"subprotocols must be a list of names, not {subprotocols!r}") from None
+    if not isinstance(subprotocols, Iterable):
+        raise InvalidOption(f"subprotocols must be a list of names, not {subprotocols!r}")
+    names = tuple(subprotocols)
     for name in names:
         if not isinstance(name, str) or not is_token(name):
             raise InvalidOption(f"{_names(name)} is not the name of a subprotocol")
@@ -220,15 +216,6 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
 def _names(given: object) -> str:
     # Web pages send tokens as subprotocols, because browsers do not let them set headers.
     return redact_subprotocols(repr(given))
-
-
-def _check_header_value(name: str, value: str | None) -> None:
-    if value is None:
-        return
-    try:
-        Headers([(name, value)])
-    except ValueError as error:
-        raise InvalidOption(f"{name}: {error}") from None
 
 
 def check_seconds(name: str, value: float | None, *, none: bool = True) -> None:
@@ -258,10 +245,11 @@ def check_whole(name: str, value: int | None, *, least: int, none: bool = True) 
         raise InvalidOption(f"{name} must be at least {least}, not {value}")
 
 
-def check_compression(value: str | None) -> None:
-    """Raise InvalidOption unless ``value`` is ``"deflate"`` or None."""
-    if value not in ("deflate", None):
-        raise InvalidOption(f"compression must be 'deflate' or None, not {value!r}")
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise InvalidOption unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise InvalidOption(f"{name} must be {', '.join(others)} or {last}, not {value!r}")
 
 
 def check_ssl_context(value: ssl.SSLContext | None) -> None:

@@ -30,7 +30,7 @@ from .errors import (
     ProxyFailed,
     RedirectFailed,
 )
-from .options import check_seconds, check_whole
+from .options import check_choice, check_seconds, check_whole
 
 __all__ = ["Backoff", "is_transient", "retry_after"]
 
@@ -100,8 +100,7 @@ class Backoff:
                 f"multiplier must be a number of at least 1, not {self.multiplier!r}"
             )
         check_whole("max_attempts", self.max_attempts, least=1)
-        if self.jitter not in ("full", "none"):
-            raise InvalidOption(f"jitter must be 'full' or 'none', not {self.jitter!r}")
+        check_choice("jitter", self.jitter, ("full", "none"))
         if not callable(self.retryable):
             raise InvalidOption(f"retryable must be a function, not {self.retryable!r}")
 

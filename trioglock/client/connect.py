@@ -83,11 +83,7 @@ class ConnectOptions(FlowKeywords, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
-    """Options of a client that concern more than one attempt: keyword arguments of ``connect``.
-
-    Raises:
-        InvalidOption: a field is of the wrong type.
-    """
+    """Options of a client beyond one attempt: keyword arguments of :func:`connect`."""
 
     additional_headers: HeadersSource = None
     reconnect: bool | Backoff = False

@@ -38,12 +38,7 @@ HeadersSource: TypeAlias = HeadersLike | Callable[[], HeadersLike | Awaitable[He
 class Dialer:
     """Opens links to one server, with the delays of a backoff between them.
 
-    Args:
-        transport: opens links.
-        options: the options of every attempt; their URL and headers are replaced.
-        url: the URL of the server.
-        additional_headers: the headers to send.
-        backoff: when to reconnect; None for never, unless ``handle_disconnect`` decides to.
+    Without a backoff it connects again only if ``handle_disconnect`` returns Reconnect.
     """
 
     final_error: Exception | None = None
@@ -61,13 +56,9 @@ class Dialer:
         self._url: URLSource = url
         self._headers: HeadersSource = additional_headers
         self._backoff = backoff
+        self._policy = backoff or HOOKS_ONLY
         self._delays: Iterator[float] | None = None
         self._failures: list[Disconnect] = []
-
-    def _next_policy_delay(self) -> float | None:
-        if self._delays is None:
-            self._delays = (self._backoff or HOOKS_ONLY).delays()
-        return next(self._delays, None)
 
     async def open(self, nursery: trio.Nursery) -> Link:
         timeout = self._options.open_timeout
@@ -90,7 +81,7 @@ class Dialer:
         *,
         immediate: bool,
     ) -> float | None:
-        if lasted >= (self._backoff or HOOKS_ONLY).stable_after:
+        if lasted >= self._policy.stable_after:
             self._delays = None
             self._failures.clear()
         if isinstance(decision, Reconnect):
@@ -104,22 +95,17 @@ class Dialer:
         if isinstance(decision, Stop):
             return None
         if isinstance(decision, Reconnect):
-            return self._delay_of(decision, reason)
-        if not self.retries(reason):
+            if decision.delay is not None:
+                return decision.delay
+        elif not self.retries(reason):
             return None
-        delay = self._next_policy_delay()
-        if delay is None:
+        if self._delays is None:
+            self._delays = self._policy.delays()
+        delay = next(self._delays, None)
+        if delay is None and decision is None:
             self.final_error = ReconnectFailed(self._failures)
             return None
-        return max(delay, retry_after(reason))
-
-    def _delay_of(self, decision: Reconnect, reason: Disconnect) -> float:
-        if decision.delay is not None:
-            return decision.delay
-        delay = self._next_policy_delay()
-        if delay is None:
-            delay = (self._backoff or HOOKS_ONLY).maximum
-        return max(delay, retry_after(reason))
+        return max(self._policy.maximum if delay is None else delay, retry_after(reason))
 
 
 async def _resolve(source: T | Callable[[], T | Awaitable[T]]) -> T:

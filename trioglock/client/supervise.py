@@ -11,15 +11,15 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import trio
 
 from .._scope import open_scope
 from ..errors import InvalidOption, RestartLimit, ServiceReturned
-from ..options import check_seconds, check_whole
+from ..options import check_choice, check_seconds, check_whole
 from ..retry import Backoff
 
 __all__ = ["Service", "supervise"]
@@ -77,7 +77,8 @@ async def supervise(
         BaseException: raised by a service, if it is not an Exception; raised unchanged.
     """
     _check(services, max_restarts, within, strategy, restart, backoff)
-    supervisor = _Supervisor(name, max_restarts, within, restart, backoff)
+    endless = None if backoff is None else replace(backoff, max_attempts=None)
+    supervisor = _Supervisor(name, max_restarts, within, restart, endless)
     labels = [f"{_name(service)}#{number}" for number, service in enumerate(services, 1)]
     tasks = [partial(supervisor.run_once, *pair) for pair in zip(labels, services, strict=True)]
     if strategy == "one_for_all":
@@ -89,40 +90,33 @@ async def supervise(
         raise RestartLimit(supervisor.causes, within) from supervisor.last
 
 
+@dataclass
 class _Supervisor:
     """Restarts services and counts their failures."""
 
-    def __init__(
-        self,
-        name: str,
-        max_restarts: int | None,
-        within: float,
-        restart: Restart,
-        backoff: Backoff | None,
-    ) -> None:
-        self._name = name
-        self._max_restarts = max_restarts
-        self._within = within
-        self._restart = restart
-        self._backoff = None if backoff is None else replace(backoff, max_attempts=None)
-        self._failures: deque[tuple[float, Exception]] = deque()
-        self.scope: trio.CancelScope = trio.CancelScope()
-        """The scope around all services."""
-        self.causes: list[Exception] = []
-        """The failures within the period, once they exceed the limit."""
-        self.last: Exception | None = None
-        """The failure that exceeded the limit."""
+    name: str
+    max_restarts: int | None
+    within: float
+    restart: Restart
+    backoff: Backoff | None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    """The scope around all services."""
+    failures: deque[tuple[float, Exception]] = field(default_factory=deque)
+    causes: list[Exception] = field(default_factory=list)
+    """The failures within the period, once they exceed the limit."""
+    last: Exception | None = None
+    """The failure that exceeded the limit."""
 
     async def run_once(self, label: str, service: Service) -> None:
         """Run a service once; a permanent service that returns has failed."""
         await service()
-        _logger.info("%s: %s returned", self._name, label)
-        if self._restart == "permanent":
+        _logger.info("%s: %s returned", self.name, label)
+        if self.restart == "permanent":
             raise ServiceReturned(f"{label} returned")
 
     async def run(self, label: str, service: Service) -> None:
         """Run a service repeatedly, until it returns or the limit is exceeded."""
-        delays = None if self._backoff is None else self._backoff.delays()
+        delays = None if self.backoff is None else self.backoff.delays()
         while True:
             began = trio.current_time()
             try:
@@ -134,35 +128,35 @@ class _Supervisor:
                         raise
                     self.causes.append(error)
                     return
-                if self._restart == "temporary":
-                    _logger.exception("%s: %s failed", self._name, label)
+                if self.restart == "temporary":
+                    _logger.exception("%s: %s failed", self.name, label)
                     return
                 if not self._count_failure(label, error):
                     return
             else:
                 return
             delay = 0.0
-            if self._backoff is not None and delays is not None:
-                if trio.current_time() - began >= self._backoff.stable_after:
-                    delays = self._backoff.delays()
+            if self.backoff is not None and delays is not None:
+                if trio.current_time() - began >= self.backoff.stable_after:
+                    delays = self.backoff.delays()
                 delay = next(delays)
-            _logger.info("%s: %s restarts in %.3g seconds", self._name, label, delay)
+            _logger.info("%s: %s restarts in %.3g seconds", self.name, label, delay)
             await trio.sleep(delay)
 
     def _count_failure(self, label: str, error: Exception) -> bool:
         """Count a failure; return whether a restart is allowed, otherwise cancel all services."""
-        if self._max_restarts is not None:
+        if self.max_restarts is not None:
             now = trio.current_time()
-            self._failures.append((now, error))
-            while self._failures[0][0] <= now - self._within:
-                self._failures.popleft()
-            if len(self._failures) > self._max_restarts:
-                _logger.error("%s: %s failed too often", self._name, label, exc_info=error)
-                self.causes = [cause for _, cause in self._failures]
+            self.failures.append((now, error))
+            while self.failures[0][0] <= now - self.within:
+                self.failures.popleft()
+            if len(self.failures) > self.max_restarts:
+                _logger.error("%s: %s failed too often", self.name, label, exc_info=error)
+                self.causes = [cause for _, cause in self.failures]
                 self.last = error
                 self.scope.cancel()
                 return False
-        _logger.warning("%s: %s failed", self._name, label, exc_info=error)
+        _logger.warning("%s: %s failed", self.name, label, exc_info=error)
         return True
 
 
@@ -235,15 +229,9 @@ def _check(
                 "write functools.partial(fn, *args) instead of fn(*args)"
             )
     check_whole("max_restarts", max_restarts, least=0)
-    if within is None:
-        raise InvalidOption("within must be a number of seconds, not None")
-    check_seconds("within", within)
-    if strategy not in ("one_for_one", "one_for_all"):
-        raise InvalidOption(f"strategy must be 'one_for_one' or 'one_for_all', not {strategy!r}")
-    if restart not in ("permanent", "transient", "temporary"):
-        raise InvalidOption(
-            f"restart must be 'permanent', 'transient' or 'temporary', not {restart!r}"
-        )
+    check_seconds("within", within, none=False)
+    check_choice("strategy", strategy, get_args(Strategy))
+    check_choice("restart", restart, get_args(Restart))
     if restart == "temporary" and strategy == "one_for_all":
         raise InvalidOption(
             "strategy='one_for_all' restarts all services, but restart='temporary' restarts none"

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from ..errors import DecodeError, EncodeError, InvalidOption
 from ..frames import Data
+from ..options import check_choice
 
 __all__ = ["JSON", "LIBRARIES", "Codec", "import_library"]
 
@@ -46,8 +47,8 @@ class Codec(Protocol):
         """
 
 
-class JSON:
-    """A :class:`Codec` for JSON in text frames.
+class JSON(Codec):
+    """A :class:`Codec` for JSON in text frames; a binary frame is decoded as UTF-8.
 
     ``NaN``, ``Infinity`` and numbers too large for a float are not JSON: decoding them raises
     DecodeError. Encoding them raises EncodeError with ``json``; ``msgspec`` and ``orjson`` write
@@ -72,9 +73,7 @@ class JSON:
     ) -> None:
         self.library: str = library or ("msgspec" if into is not Any else _preferred())
         """The name of the library in use."""
-        if self.library not in LIBRARIES:
-            allowed = ", ".join(map(repr, LIBRARIES))
-            raise InvalidOption(f"library must be one of {allowed}, not {library!r}")
+        check_choice("library", self.library, tuple(LIBRARIES))
         if into is not Any and self.library != "msgspec":
             raise InvalidOption(f"into needs library='msgspec', not {library!r}")
         self._encode: Encoder
@@ -85,22 +84,12 @@ class JSON:
         return f"JSON(library={self.library!r})"
 
     def encode(self, message: Any, /) -> str:
-        """Return the text frame for a message.
-
-        Raises:
-            EncodeError: JSON cannot express the message.
-        """
         try:
             return self._encode(message)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise EncodeError(f"not expressible as JSON: {error}") from error
 
     def decode(self, frame: Data, /) -> Any:
-        """Return the message in a frame; a binary frame is decoded as UTF-8.
-
-        Raises:
-            DecodeError: the frame is not JSON, or does not match ``into``.
-        """
         try:
             return self._decode(frame)
         except (ValueError, RecursionError) as error:

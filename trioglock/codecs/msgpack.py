@@ -6,12 +6,12 @@ from typing import Any
 
 from ..errors import DecodeError, EncodeError, InvalidOption
 from ..frames import Data
-from .json import import_library
+from .json import Codec, import_library
 
 __all__ = ["Msgpack"]
 
 
-class Msgpack:
+class Msgpack(Codec):
     """A :class:`Codec` for MessagePack in binary frames.
 
     Args:
@@ -33,11 +33,6 @@ class Msgpack:
         return "Msgpack()"
 
     def encode(self, message: Any, /) -> bytes:
-        """Return the binary frame for a message.
-
-        Raises:
-            EncodeError: MessagePack cannot express the message.
-        """
         try:
             frame: bytes = self._encode(message)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -45,11 +40,6 @@ class Msgpack:
         return frame
 
     def decode(self, frame: Data, /) -> Any:
-        """Return the message in a frame.
-
-        Raises:
-            DecodeError: the frame is text, is not MessagePack, or does not match ``into``.
-        """
         if isinstance(frame, str):
             raise DecodeError("invalid MessagePack: a text frame instead of a binary one")
         try:

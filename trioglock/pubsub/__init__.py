@@ -1,9 +1,8 @@
 """Publish and subscribe between connections, tasks and processes: see :class:`Hub`."""
 
-from .broker import Broker, BrokerSession
+from .broker import Broker, BrokerSession, MemoryBroker
 from .hub import Hub, HubStatistics
 from .listeners import on
-from .memory import MemoryBroker
 from .message import Gap, Message
 from .queue import SubscriberOverflow
 from .redis import RedisBroker, publish

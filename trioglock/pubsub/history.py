@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass
 
@@ -10,21 +11,19 @@ from .message import Message
 
 __all__ = ["History", "MissedMessages", "parse_id"]
 
+_is_id = re.compile(r"[0-9]{1,20}(-[0-9]{0,20})?").fullmatch
+
 
 @dataclass(frozen=True, slots=True)
 class MissedMessages:
-    """The messages published after a given one.
-
-    Args:
-        messages: oldest first, of all channels.
-        complete: whether no message is missing between the given one and the next.
-        skip_until: parsed id of the last message that the subscriber received from another hub,
-            if this hub has not received it yet: messages up to it are not delivered again.
-    """
+    """The messages published after a given one, oldest first, of all channels."""
 
     messages: tuple[Message, ...]
     complete: bool
+    """Whether no message is missing between the given one and the next."""
     skip_until: tuple[int, int] | None = None
+    """Parsed id of the last message that the subscriber received from another hub, if this hub has
+    not received it yet: messages up to it are not delivered again."""
 
 
 class History:
@@ -83,10 +82,7 @@ def parse_id(text: str) -> tuple[int, int]:
     Raises:
         InvalidOption: ``text`` is not the id of a message.
     """
-    milliseconds, _, number = text.partition("-")
-    number = number or "0"
-    if not all(
-        part.isascii() and part.isdigit() and len(part) <= 20 for part in (milliseconds, number)
-    ):
+    if not _is_id(text):
         raise InvalidOption(f"{text!r:.60} is not the id of a message")
-    return int(milliseconds), int(number)
+    milliseconds, _, number = text.partition("-")
+    return int(milliseconds), int(number or 0)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import trio
@@ -14,7 +13,7 @@ import trio
 from .._scope import open_scope
 from ..errors import InvalidOption, UsageError
 from ..frames import BytesLike
-from .broker import Broker, BrokerSession
+from .broker import Broker, BrokerSession, MemoryBroker
 from .history import History
 from .listeners import (
     HubListener,
@@ -24,7 +23,6 @@ from .listeners import (
     find_listeners,
     run_listener,
 )
-from .memory import MemoryBroker
 from .message import Event, Gap, Message, check_channel, check_data, check_name
 from .queue import SubscriberOverflow, make_queue
 from .socket import Fanout, HubSocket
@@ -144,15 +142,10 @@ class Hub:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: Any) -> None:
         assert self._context is not None
         try:
-            await self._context.__aexit__(kind, error, traceback)
+            await self._context.__aexit__(*exc_info)
         finally:
             self._context = None
 
@@ -256,26 +249,16 @@ class Hub:
         """
         self._open_session()
         check_channel(pattern)
-        return self._subscribe(
-            pattern, gaps=gaps, after=after, max_queue=max_queue, overflow=overflow
-        )
-
-    def _subscribe(
-        self,
-        pattern: str | None,
-        *,
-        gaps: bool,
-        after: str | None = None,
-        max_queue: int | None = None,
-        overflow: SubscriberOverflow | None = None,
-    ) -> Subscription[Any]:
         queue = make_queue(
             self.max_queue if max_queue is None else max_queue,
             self.overflow if overflow is None else overflow,
         )
         subscriber = LoopSubscriber(queue, self.counters, gaps=gaps)
-        if after is not None and pattern is not None:
+        if after is not None:
             subscriber.catch_up(self.history.after(after), partial(matches, pattern), gaps=gaps)
+        return self._add(subscriber, pattern)
+
+    def _add(self, subscriber: LoopSubscriber, pattern: str | None) -> Subscription[Any]:
         self._registry.add(subscriber, pattern)
         return Subscription(subscriber, partial(self._registry.remove, subscriber, pattern))
 
@@ -335,7 +318,9 @@ class Hub:
             return
         pattern = listener.pattern
         if listener.is_async:
-            events = self._subscribe(pattern, gaps=pattern is None, overflow="drop_oldest")
+            queue = make_queue(self.max_queue, "drop_oldest")
+            subscriber = LoopSubscriber(queue, self.counters, gaps=pattern is None)
+            events = self._add(subscriber, pattern)
             self._nursery.start_soon(run_listener, listener.function, events, self.counters)
         else:
             self._registry.add(PlainListener(listener, self.counters), pattern)

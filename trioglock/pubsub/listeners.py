@@ -52,11 +52,7 @@ class HubListener:
 
 
 def check_topic(topic: object) -> Topic:
-    """Return the topic.
-
-    Raises:
-        InvalidOption: ``topic`` is neither a channel nor Gap.
-    """
+    """Return a valid topic."""
     if topic is Gap:
         return Gap
     if not isinstance(topic, str):
@@ -95,11 +91,7 @@ def on(topic: Topic) -> Callable[[FunctionT], FunctionT]:
 
 
 def find_listeners(owner: object) -> Iterator[HubListener]:
-    """Yield the marked methods of an object.
-
-    Raises:
-        InvalidOption: ``owner`` is a class, or has no marked method.
-    """
+    """Yield the marked methods of an object."""
     if isinstance(owner, type):
         raise InvalidOption(f"include() takes an instance, not a class: {owner.__name__}()")
     found = False

@@ -48,11 +48,7 @@ Event: TypeAlias = Message | Gap
 
 
 def check_data(message: object) -> Data:
-    """Return the payload of a message; a mutable buffer is copied.
-
-    Raises:
-        InvalidFrame: ``message`` is neither valid text nor bytes-like.
-    """
+    """Return the payload of a message; a mutable buffer is copied."""
     if isinstance(message, str):
         try:
             message.encode()
@@ -68,11 +64,7 @@ def check_data(message: object) -> Data:
 
 
 def check_channel(channel: object) -> str:
-    """Return the name of a channel.
-
-    Raises:
-        InvalidOption: ``channel`` is not a str, begins with a slash or is not valid Unicode.
-    """
+    """Return a valid name of a channel."""
     if not isinstance(channel, str):
         raise InvalidOption(f"channel must be a str, not {channel!r}")
     if channel.startswith("/"):
@@ -88,9 +80,6 @@ def check_name(name: object) -> str:
     """Return the name of a hub.
 
     It contains no slash, which separates it from the channel in Redis, and no wildcard.
-
-    Raises:
-        InvalidOption: ``name`` is empty or contains other characters.
     """
     if not isinstance(name, str) or not name or not _NAME.issuperset(name):
         raise InvalidOption(f"a hub's name must consist of letters, digits and -_.:, not {name!r}")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Literal, TypeAlias, get_args
 
-from ..errors import InvalidOption
-from ..options import check_whole
+from ..options import check_choice, check_whole
 from .message import Event, Message
 
 __all__ = ["MessageQueue", "SubscriberOverflow", "make_queue"]
@@ -52,9 +51,6 @@ class MessageQueue:
         self._events.append(event)
         return True
 
-    def _count_drop(self) -> None:
-        self.dropped += 1
-
     def pop(self) -> Event:
         """Remove and return the oldest event; there must be one."""
         return self._events.popleft()
@@ -79,9 +75,9 @@ class LatestQueue(MessageQueue):
     def push(self, event: Event) -> bool:
         channel = event.channel if isinstance(event, Message) else None
         if channel in self._latest:
-            self._count_drop()
+            self.dropped += 1
         elif len(self._latest) >= self.limit:
-            self._count_drop()
+            self.dropped += 1
             self._latest.popitem(last=False)
         self._latest[channel] = event
         return True
@@ -94,17 +90,7 @@ class LatestQueue(MessageQueue):
 
 
 def make_queue(limit: int, overflow: SubscriberOverflow) -> MessageQueue:
-    """Return an empty queue.
-
-    Args:
-        limit: maximum number of events.
-        overflow: the policy when the queue is full.
-
-    Raises:
-        InvalidOption: ``limit`` is not a positive integer, or ``overflow`` is unknown.
-    """
+    """Return an empty queue; raise InvalidOption if an argument is invalid."""
     check_whole("max_queue", limit, least=1, none=False)
-    if overflow not in get_args(SubscriberOverflow):
-        allowed = ", ".join(map(repr, get_args(SubscriberOverflow)))
-        raise InvalidOption(f"overflow must be one of {allowed}, not {overflow!r}")
+    check_choice("overflow", overflow, get_args(SubscriberOverflow))
     return (LatestQueue if overflow == "keep_latest" else MessageQueue)(limit, overflow)

@@ -46,11 +46,7 @@ BURST_INTERVAL = 0.001
 
 
 class EventFrames:
-    """Encodes an event once for all clients that receive it one after the other.
-
-    Args:
-        encode: returns the payload of an event.
-    """
+    """Encodes an event once for all clients that receive it one after the other."""
 
     __slots__ = ("_encode", "_event", "_frame")
 
@@ -60,7 +56,6 @@ class EventFrames:
         self._frame = PreparedMessage(b"")
 
     def __call__(self, event: Event) -> PreparedMessage:
-        """Return the frame of an event."""
         if event is not self._event:
             self._frame = PreparedMessage(self._encode(event))
             self._event = event
@@ -104,13 +99,8 @@ class ClientSubscriber(QueuedSubscriber):
     """A WebSocket client that subscribes to one channel.
 
     An event is sent directly. If the connection cannot accept more, events wait in the queue, and
-    a task sends them; it ends when the queue is empty.
-
-    Args:
-        hub: the hub.
-        connection: the connection to the client.
-        channel: the name of the channel.
-        as_json: whether the client receives messages as JSON with their ids, and gaps.
+    a task sends them; it ends when the queue is empty. With ``as_json`` the client receives
+    messages as JSON with their ids, and gaps.
     """
 
     def __init__(

@@ -7,7 +7,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Generic, TypeVar, cast
 
 import trio
@@ -57,12 +56,7 @@ class Subscriber(ABC):
 
 
 class QueuedSubscriber(Subscriber):
-    """A subscriber with a queue for the events that it cannot take immediately.
-
-    Args:
-        queue: the queue.
-        counters: the counters of the hub.
-    """
+    """A subscriber with a queue for the events that it cannot take immediately."""
 
     def __init__(self, queue: MessageQueue, counters: Counters) -> None:
         self.counters: Counters = counters
@@ -75,12 +69,9 @@ class QueuedSubscriber(Subscriber):
         return len(self._missed) + len(self.queue)
 
     def catch_up(self, missed: MissedMessages, wants: Callable[[str], bool], *, gaps: bool) -> None:
-        """Deliver missed messages before new ones.
+        """Deliver the missed messages on the channels it ``wants`` before new ones.
 
-        Args:
-            missed: the messages, of all channels.
-            wants: whether the subscriber listens to a channel.
-            gaps: whether to deliver a gap first if messages may be missing.
+        With ``gaps`` a gap precedes them if messages may be missing.
         """
         self._missed = [one for one in reversed(missed.messages) if wants(one.channel)]
         if gaps and not missed.complete:
@@ -199,12 +190,7 @@ class Subscription(Generic[EventT]):
     def __enter__(self) -> Subscription[EventT]:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -231,12 +217,9 @@ class SubscriberRegistry:
         return len(self._channels)
 
     def add(self, subscriber: Subscriber, pattern: str | None, *, literal: bool = False) -> None:
-        """Add a subscriber.
+        """Add a subscriber to some channels, or with None to gaps only.
 
-        Args:
-            subscriber: the subscriber.
-            pattern: the channels to subscribe to; None for gaps only.
-            literal: whether ``pattern`` is the name of one channel even if it has wildcards.
+        A ``literal`` pattern is the name of one channel, even if it has wildcards.
         """
         if pattern is None:
             self._gaps_only[subscriber] = None

@@ -23,8 +23,6 @@ EventHandler: TypeAlias = Callable[[Any, Any], Any]
 
 HandlerT = TypeVar("HandlerT", bound=EventHandler)
 
-FALLBACK = "*"
-
 
 def ignore(event: Any, state: Any) -> tuple[None, Any]:
     """The default fallback: ignore the event."""
@@ -59,14 +57,12 @@ class Router:
             raise InvalidOption(f"noun must be a name such as 'players', not {noun!r}")
         self.noun: str = noun
         """The prefix of the names; "" for none."""
-        self._exact: dict[str, EventHandler] = {}
-        self._nouns: dict[str, EventHandler] = {}
-        self._depth = 0
-        self._fallback: EventHandler = ignore
+        self._handlers: dict[str, EventHandler] = {}
+        self._depth = 0  # the most slashes in a pattern "noun/*"
         self._used = ""
 
     def __repr__(self) -> str:
-        return f"<Router {self.noun or '(no noun)'}, {len(list(self.patterns()))} handlers>"
+        return f"<Router {self.noun or '(no noun)'}, {len(self._handlers)} handlers>"
 
     # Defining.
 
@@ -138,58 +134,43 @@ class Router:
 
     def _define(self, pattern: str, handler: EventHandler) -> None:
         self._check(pattern, handler)
-        if pattern == FALLBACK:
-            self._fallback = handler
-        elif pattern.endswith("/*"):
-            self._nouns[pattern[:-2]] = handler
+        self._handlers[pattern] = handler
+        if pattern.endswith("*"):
             self._depth = max(self._depth, pattern.count("/"))
-        else:
-            self._exact[pattern] = handler
 
     def _check(self, pattern: str, handler: EventHandler) -> None:
         if self._used:
             raise UsageError(f"no handlers can be added to {self!r}: it is {self._used}")
-        present = self._present(pattern)
+        present = self._handlers.get(pattern)
         if present is not None:
             raise DuplicateHandler(
                 f"{pattern!r} has two handlers: {label(present)} and {label(handler)}"
             )
 
-    def _present(self, pattern: str) -> EventHandler | None:
-        if pattern == FALLBACK:
-            return None if self._fallback is ignore else self._fallback
-        table = self._nouns if pattern.endswith("/*") else self._exact
-        return table.get(pattern.removesuffix("/*"))
-
     # Finding.
 
     def find(self, name: str) -> EventHandler:
         """Return the handler of the event ``name``; the fallback if no other matches."""
-        handler = self._exact.get(name)
+        handler = self._handlers.get(name)
         if handler is not None:
             return handler
-        noun = name
-        if name.count("/") > self._depth:
-            # The peer chooses the name: do not try more parts than any pattern has.
-            noun = "/".join([*name.split("/", self._depth)[:-1], ""])
-        while self._nouns and "/" in noun:
-            noun = noun.rpartition("/")[0]
-            handler = self._nouns.get(noun)
+        # The peer chooses the name: do not try more parts than any pattern has.
+        nouns = name.split("/", self._depth)[:-1] if self._depth else []
+        while nouns:
+            handler = self._handlers.get("/".join([*nouns, "*"]))
             if handler is not None:
                 return handler
-        return self._fallback
+            nouns.pop()
+        return self._handlers.get("*", ignore)
 
     def patterns(self) -> Iterator[tuple[str, EventHandler]]:
         """Iterate over the defined names and patterns, with their handlers."""
-        yield from self._exact.items()
-        yield from ((f"{noun}/*", handler) for noun, handler in self._nouns.items())
-        if self._fallback is not ignore:
-            yield FALLBACK, self._fallback
+        yield from self._handlers.items()
 
     @property
     def is_async(self) -> bool:
         """Whether any handler is an ``async def``."""
-        return any(is_async(handler) for _, handler in self.patterns())
+        return any(map(is_async, self._handlers.values()))
 
 
 def is_async(handler: Any) -> bool:

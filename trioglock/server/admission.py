@@ -29,7 +29,7 @@ from ..transports import (
     read_request,
     send_response,
 )
-from ..transports.http1 import MAX_HEADER_SIZE
+from ..transports.http1 import MAX_HEADER_SIZE, STREAM_ERRORS, refuse
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
 
@@ -68,21 +68,13 @@ class HandshakeOptions:
 
 
 class _Rejection(NamedTuple):
-    """A plain response instead of a link."""
-
     stream: trio.abc.Stream
     response: Response
     method: str
 
 
 class HandshakeHandler:
-    """Does the opening handshakes of one server, any number of them concurrently.
-
-    Args:
-        transport: creates links.
-        upgrades: the upgrades that the server accepts.
-        options: the limits.
-    """
+    """Does the opening handshakes of one server, any number of them concurrently."""
 
     def __init__(
         self, transport: ServerTransport, upgrades: UpgradeOptions, options: HandshakeOptions
@@ -97,10 +89,6 @@ class HandshakeHandler:
 
     async def run(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> Link | None:
         """Do one opening handshake. Call :meth:`release` when the link has ended.
-
-        Args:
-            stream: the stream of the client.
-            nursery: for tasks that the link needs.
 
         Returns:
             The link, or None if the handshake failed. Only cancellation is raised.
@@ -124,7 +112,7 @@ class HandshakeHandler:
                 self._log_timeout(peer, scope, rejection)
         except EOFError as error:
             _logger.debug("%s: closed the connection %s of its request", peer, error)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError, LinkBroken) as error:
+        except (*STREAM_ERRORS, LinkBroken) as error:
             _logger.info(
                 "%s: connection lost: %s", peer, redact_line(repr(error.__cause__ or error))
             )
@@ -213,8 +201,7 @@ class HandshakeHandler:
         full = limit is not None and self._open_connections >= limit
         if full or self._closed:
             reason = "too many connections" if full else "the server is closing"
-            later = Response(503, f"{reason}\n", {"Retry-After": str(RETRY_AFTER)})
-            raise Refusal(later, f"503 {reason}")
+            raise refuse(503, reason, {"Retry-After": str(RETRY_AFTER)})
         self._open_connections += 1
         try:
             return await self._transport.upgrade(stream, upgrade, nursery)
@@ -229,5 +216,4 @@ class HandshakeHandler:
             scope.deadline = trio.current_time() + CLOSING_GRACE
 
     def release(self) -> None:
-        """Decrement the number of connections."""
         self._open_connections -= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -51,11 +51,22 @@ def plan_listeners(host: str | None, port: int | None, options: BindOptions) -> 
     if listeners is not None:
         if options.backlog is not None:
             raise InvalidOption("backlog does not apply to listeners: they are already listening")
-        return partial(_return, _check_listeners(listeners))
+        checked = _check_listeners(listeners)
+
+        async def open_given() -> Sequence[trio.abc.Listener[Any]]:
+            # No checkpoint: the server has to close them, even when it is cancelled.
+            return checked
+
+        return open_given
     if unix_path is not None:
         if not isinstance(unix_path, str | os.PathLike):
             raise InvalidOption(f"unix_path must be a path, not {unix_path!r}")
-        return partial(_open_unix, unix_path, options.backlog)
+        path = unix_path
+
+        async def open_path() -> Sequence[trio.abc.Listener[Any]]:
+            return [await open_unix(path, backlog=options.backlog)]
+
+        return open_path
     if not (host is None or isinstance(host, str)):
         raise InvalidOption(f"host must be a str or None, not {host!r}")
     assert port is not None
@@ -68,26 +79,12 @@ def plan_listeners(host: str | None, port: int | None, options: BindOptions) -> 
 def _check_listeners(
     listeners: Sequence[trio.abc.Listener[Any]],
 ) -> Sequence[trio.abc.Listener[Any]]:
-    try:
-        checked = tuple(listeners)
-    except TypeError:
-        raise InvalidOption(f"listeners must be a list of listeners, not {listeners!r}") from None
+    if not isinstance(listeners, Iterable):
+        raise InvalidOption(f"listeners must be a list of listeners, not {listeners!r}")
+    checked = tuple(listeners)
     for listener in checked:
         if not isinstance(listener, trio.abc.Listener):
             raise InvalidOption(f"a listener must be a trio.abc.Listener, not {listener!r}")
     if not checked:
         raise InvalidOption("listeners must not be empty")
     return checked
-
-
-async def _return(
-    listeners: Sequence[trio.abc.Listener[Any]],
-) -> Sequence[trio.abc.Listener[Any]]:
-    # No checkpoint: the server has to close them, even when it is cancelled.
-    return listeners
-
-
-async def _open_unix(
-    path: str | os.PathLike[str], backlog: int | None
-) -> Sequence[trio.abc.Listener[Any]]:
-    return [await open_unix(path, backlog=backlog)]

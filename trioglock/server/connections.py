@@ -12,13 +12,14 @@ from typing import Any, TypeAlias
 
 import trio
 
+from .._redact import label
 from .._scope import leaves
 from ..connection import Connection, Session, open_connection
 from ..connection.outgoing import checked_frame
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import ConnectionClosed, InvalidFrame, InvalidOption, UsageError
 from ..frames import Close, Frame, PreparedMessage
-from ..hooks import Reconnect, Socket, Stop
+from ..hooks import Socket
 from ..options import FlowOptions
 from ..telemetry import EventEmitter
 from ..transports import Link
@@ -75,11 +76,7 @@ class ConnectionRegistry:
                 self._limited.remove(scope)
 
     def broadcast(self, frame: Frame) -> int:
-        """Queue a frame, unchanged, for every connection; see :meth:`Server.broadcast`.
-
-        Raises:
-            InvalidFrame: ``frame`` is not text, bytes-like, a ping or a pong.
-        """
+        """See :meth:`Server.broadcast`."""
         checked = checked_frame(frame)
         if isinstance(checked, Close):
             raise InvalidFrame("a Close frame cannot be broadcast: use close()")
@@ -98,12 +95,7 @@ class ConnectionRegistry:
         return queued
 
     def close(self, frame: Close, deadline: float) -> None:
-        """Begin to close all connections, including those that are registered later.
-
-        Args:
-            frame: sent to each of them.
-            deadline: the deadline of :meth:`limited` blocks, on trio's clock.
-        """
+        """Begin to close all connections, including those that are registered later."""
         self._closing = frame
         self._deadline = deadline
         for scope in self._limited:
@@ -113,17 +105,7 @@ class ConnectionRegistry:
 
 
 class ConnectionRunner:
-    """Runs one target on any number of links.
-
-    Args:
-        target: a Socket class, a function that creates one, or a handler.
-        flow: timeouts and limits of each connection.
-        registry: registers the open connections.
-        trace: whether to trace the connections.
-
-    Raises:
-        InvalidOption: the target is none of these.
-    """
+    """Runs one target on any number of links; ``registry`` registers the open connections."""
 
     def __init__(
         self,
@@ -166,7 +148,7 @@ class ConnectionRunner:
                     await handler(connection)
         except Exception as error:
             if not _is_end(error, session):
-                _logger.exception("%s: %s failed", name, _label(self._target))
+                _logger.exception("%s: %s failed", name, label(self._target))
         cause = session.close_state.cause
         if isinstance(cause, ProtocolViolation):
             _logger.info("%s: closed with %d: %s", name, cause.code, cause.reason)
@@ -185,7 +167,7 @@ class ConnectionRunner:
         try:
             socket = self._target()  # type: ignore[call-arg]
             if not isinstance(socket, Socket):
-                raise InvalidOption(f"{_label(self._target)} must return a Socket, not {socket!r}")
+                raise InvalidOption(f"{label(self._target)} must return a Socket, not {socket!r}")
         except Exception as error:
             return Socket(), partial(_fail, error)
         return socket, _discard_messages
@@ -208,14 +190,7 @@ class SingleLink:
     def retries(self, reason: Disconnect) -> bool:  # noqa: ARG002 - the interface
         return False
 
-    def next_delay(
-        self,
-        reason: Disconnect,  # noqa: ARG002 - the interface
-        decision: Reconnect | Stop | None,  # noqa: ARG002
-        lasted: float,  # noqa: ARG002
-        *,
-        immediate: bool,  # noqa: ARG002
-    ) -> float | None:
+    def next_delay(self, *_: Any, **__: Any) -> None:
         return None
 
 
@@ -223,11 +198,6 @@ class AcceptedConnection(Connection[Any]):
     """The connection that hooks and handlers of a server receive."""
 
     async def reconnect(self) -> None:
-        """Raise UsageError, because a server cannot reconnect.
-
-        Raises:
-            UsageError: always.
-        """
         raise UsageError(
             "a server cannot reconnect: close the connection, so that its client can reconnect"
         )
@@ -255,7 +225,7 @@ def check_target(target: ServeTarget) -> None:
         inspect.signature(target).bind(*arguments)
     except TypeError:
         raise InvalidOption(
-            f"{_label(target)} cannot be called: a handler is async def handler(conn), "
+            f"{label(target)} cannot be called: a handler is async def handler(conn), "
             "a class or function that creates a Socket takes no arguments"
         ) from None
     except ValueError:
@@ -276,9 +246,3 @@ def _is_end(error: BaseException, session: Session[Any]) -> bool:
     return all(
         isinstance(leaf, ConnectionClosed) and leaf.origin is session for leaf in leaves(error)
     )
-
-
-def _label(target: object) -> str:
-    while isinstance(target, partial):
-        target = target.func
-    return str(getattr(target, "__qualname__", type(target).__name__))

@@ -94,11 +94,7 @@ class ServeOptions(FlowKeywords, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """Options of the server itself: keyword arguments of :func:`serve`.
-
-    Raises:
-        InvalidOption: a field is of the wrong type or out of range.
-    """
+    """Options of the server itself: keyword arguments of :func:`serve`."""
 
     shutdown_timeout: float | None = 30
     transport: ServerTransport | None = None

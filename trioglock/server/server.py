@@ -157,12 +157,7 @@ class Server:
                 finally:
                     self._handshakes.release()
         finally:
-            await _close_stream(stream)
-
-
-async def _close_stream(stream: trio.abc.Stream) -> None:
-    """Close a stream; an exception of a non-trio stream must not end the server."""
-    try:
-        await trio.aclose_forcefully(stream)
-    except Exception:
-        _logger.exception("the stream of a client cannot be closed")
+            try:
+                await trio.aclose_forcefully(stream)
+            except Exception:  # a stream that is not trio's must not end the server
+                _logger.exception("the stream of a client cannot be closed")

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, TypeAlias, get_args
+from functools import partial
+from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 import trio
@@ -20,6 +20,7 @@ import trio
 from .._scope import open_scope
 from ..errors import InvalidOption, UsageError
 from ..options import check_whole
+from ..transports.http1 import STREAM_ERRORS
 from ..transports.urls import parse_url
 from .pipes import CHUNK_SIZE, MemorySocket, Pipe, PipeFaults, Transform, memory_socket_pair
 from .server import MockServer
@@ -50,8 +51,6 @@ LINGER = 1.0
 
 RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
-_Gone = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
-
 
 class Faults(ABC):
     """Persistent faults of one connection or of all connections of a proxy.
@@ -67,6 +66,11 @@ class Faults(ABC):
     def _select(self, direction: Direction | None) -> Sequence[PipeFaults]:
         """Return the settings to change."""
 
+    def _set(self, direction: Direction | None, name: str, value: object) -> None:
+        for faults in self._select(direction):
+            setattr(faults, name, value)
+            faults.changed.unpark_all()
+
     def delay(self, seconds: float, direction: Direction | None = None) -> None:
         """Delay every byte.
 
@@ -77,9 +81,7 @@ class Faults(ABC):
             direction: the direction to affect; None for both.
         """
         _check_number("seconds", seconds, "a number of at least 0", zero=True)
-        for faults in self._select(direction):
-            faults.delay = seconds
-            faults.notify()
+        self._set(direction, "delay", seconds)
 
     def throttle(self, bytes_per_second: float | None, direction: Direction | None = None) -> None:
         """Limit the rate in each direction.
@@ -90,9 +92,7 @@ class Faults(ABC):
         """
         if bytes_per_second is not None:
             _check_number("bytes_per_second", bytes_per_second, "a number above 0, or None")
-        for faults in self._select(direction):
-            faults.rate = bytes_per_second
-            faults.notify()
+        self._set(direction, "rate", bytes_per_second)
 
     def split(self, size: int | None = 1, direction: Direction | None = None) -> None:
         """Write at most ``size`` bytes at a time.
@@ -104,8 +104,7 @@ class Faults(ABC):
             direction: the direction to affect; None for both.
         """
         check_whole("size", size, least=1)
-        for faults in self._select(direction):
-            faults.max_write = size
+        self._set(direction, "max_write", size)
 
     def transform(self, function: Transform | None, direction: Direction | None = None) -> None:
         """Replace each chunk of bytes with the result of a function.
@@ -119,8 +118,7 @@ class Faults(ABC):
         """
         if function is not None and not callable(function):
             raise InvalidOption(f"function must be a function of bytes or None, not {function!r}")
-        for faults in self._select(direction):
-            faults.transform = function
+        self._set(direction, "transform", function)
 
     def corrupt(self, offset: int, bits: int = 0xFF, direction: Direction | None = None) -> None:
         """Flip bits of one byte, once per connection.
@@ -150,8 +148,7 @@ class Faults(ABC):
             direction: the direction to affect; None for either.
         """
         check_whole("size", size, least=1)
-        for faults in self._select(direction):
-            faults.remaining = size
+        self._set(direction, "remaining", size)
 
     def stall(self, direction: Direction | None = None) -> None:
         """Forward nothing until :meth:`resume`, not even the end of the stream.
@@ -159,7 +156,7 @@ class Faults(ABC):
         Args:
             direction: the direction to affect; None for both.
         """
-        self._set_stalled(direction, stalled=True)
+        self._set(direction, "stalled", True)
 
     def resume(self, direction: Direction | None = None) -> None:
         """Forward the bytes that :meth:`stall` has held back.
@@ -167,12 +164,7 @@ class Faults(ABC):
         Args:
             direction: the direction to affect; None for both.
         """
-        self._set_stalled(direction, stalled=False)
-
-    def _set_stalled(self, direction: Direction | None, *, stalled: bool) -> None:
-        for faults in self._select(direction):
-            faults.stalled = stalled
-            faults.notify()
+        self._set(direction, "stalled", False)
 
 
 @dataclass(slots=True)
@@ -185,15 +177,7 @@ class Opening:
 
 
 class ProxiedConnection(Faults):
-    """A live connection through a proxy. Its methods affect this connection only.
-
-    Args:
-        number: number of the connection, from 1.
-        faults: the initial faults.
-        client: the stream to the client.
-        on_end: called when the connection ends.
-        on_error: called with exceptions other than those of the network.
-    """
+    """A live connection through a proxy. Its methods affect this connection only."""
 
     def __init__(
         self,
@@ -279,13 +263,7 @@ class ProxiedConnection(Faults):
         opening: Opening | None,
         server: trio.abc.Stream | None = None,
     ) -> None:
-        """Forward bytes until both streams have ended.
-
-        Args:
-            open_server: opens the stream to the server.
-            opening: how the connection behaves when it is opened.
-            server: the stream to the server, if it is open already.
-        """
+        """Forward bytes until both streams have ended."""
         self._server = server
         try:
             with self._scope:
@@ -303,7 +281,7 @@ class ProxiedConnection(Faults):
 
     async def _serve(self, open_server: OpenStream, opening: Opening | None) -> None:
         if opening is not None and opening.kind == "answer":
-            with suppress(*_Gone):
+            with suppress(*STREAM_ERRORS):
                 await self._client.receive_some(CHUNK_SIZE)
                 await self._client.send_all(opening.data)
             self.disconnect()
@@ -338,10 +316,10 @@ class ProxiedConnection(Faults):
         sockets = [stream for stream in self._streams if isinstance(stream, trio.SocketStream)]
         with trio.move_on_after(LINGER):
             for stream in sockets:
-                with suppress(*_Gone):
+                with suppress(*STREAM_ERRORS):
                     await stream.send_eof()
             for stream in sockets:
-                with suppress(*_Gone):
+                with suppress(*STREAM_ERRORS):
                     while await stream.receive_some(CHUNK_SIZE):
                         pass
 
@@ -373,7 +351,7 @@ class FaultProxy(Faults):
     """
 
     def __init__(self, target: ProxyTarget, *, memory: bool = False) -> None:
-        self.url: str = target_url(target)
+        self.url: str = resolve_target(target)[0]
         """The URL to connect to: on a local port, or in memory that of the target."""
         self.errors: list[Exception] = []
         """Exceptions raised inside the proxy, oldest first: by the target or by a function."""
@@ -390,8 +368,8 @@ class FaultProxy(Faults):
     async def __aenter__(self) -> FaultProxy:
         if self._nursery is not None:
             raise UsageError("this proxy is already running; create another one")
-        self.url = target_url(self._target)
-        self._open_server = target_opener(self._target)
+        # A mock server has its address only once it runs.
+        self.url, self._open_server = resolve_target(self._target)
         async with AsyncExitStack() as stack:
             self._nursery = await stack.enter_async_context(open_scope())
             stack.callback(setattr, self, "_nursery", None)
@@ -400,13 +378,8 @@ class FaultProxy(Faults):
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._stack.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._stack.__aexit__(*exc_info)
 
     async def _listen(self, nursery: trio.Nursery) -> None:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -419,10 +392,8 @@ class FaultProxy(Faults):
         return list(self._connections)
 
     def _select(self, direction: Direction | None) -> Sequence[PipeFaults]:
-        selected = [self._faults[name] for name in check_direction(direction)]
-        for connection in self._connections:
-            selected.extend(connection._select(direction))  # noqa: SLF001 - of the same base class
-        return selected
+        every = [self._faults, *(one._faults for one in self._connections)]  # noqa: SLF001 - a pair of classes
+        return [faults[name] for faults in every for name in check_direction(direction)]
 
     def disconnect(self) -> None:
         """Call :meth:`ProxiedConnection.disconnect` for all connections."""
@@ -547,41 +518,26 @@ class FaultProxy(Faults):
             self._connections.remove(connection)
 
 
-def target_url(target: ProxyTarget) -> str:
-    """Return the URL of a target.
-
-    Raises:
-        InvalidOption: ``target`` has the wrong type or value.
-        InvalidURL: ``target`` is not a WebSocket URL.
-    """
+def resolve_target(target: ProxyTarget) -> tuple[str, OpenStream]:
+    """Return the URL of a target, and a function that opens a stream to it."""
     match target:
         case MockServer():
-            return target.url
+            url = target.url
+            if url == MEMORY_URL:
+                return url, target.open_stream
         case str():
-            parse_url(target)
-            return target
+            url = target
         case (str() as host, int() as port) if host and 0 < port < 2**16:
-            return f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"
+            url = f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"
         case _ if callable(target):
-            return MEMORY_URL
-    raise InvalidOption(
-        "target must be a MockServer, a ws:// or wss:// URL, a (host, port) or a function that "
-        f"opens a stream, not {target!r}"
-    )
-
-
-def target_opener(target: ProxyTarget) -> OpenStream:
-    """Return a function that opens a stream to a target."""
-    if isinstance(target, MockServer) and target.url == MEMORY_URL:
-        return target.open_stream
-    if callable(target):
-        return target
-    uri = parse_url(target_url(target))
-
-    async def open_tcp() -> trio.abc.Stream:
-        return await trio.open_tcp_stream(uri.host, uri.port)
-
-    return open_tcp
+            return MEMORY_URL, target
+        case _:
+            raise InvalidOption(
+                "target must be a MockServer, a ws:// or wss:// URL, a (host, port) or a function "
+                f"that opens a stream, not {target!r}"
+            )
+    uri = parse_url(url)
+    return url, partial(trio.open_tcp_stream, uri.host, uri.port)
 
 
 def local_url(url: str, port: int) -> str:
@@ -601,11 +557,7 @@ def reset_on_close(stream: trio.abc.Stream) -> None:
 
 
 def check_direction(direction: Direction | None) -> tuple[Direction, ...]:
-    """Return the selected directions.
-
-    Raises:
-        InvalidOption: ``direction`` is unknown.
-    """
+    """Return the selected directions."""
     directions: tuple[Direction, ...] = get_args(Direction)
     if direction is None:
         return directions

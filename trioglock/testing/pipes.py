@@ -53,27 +53,18 @@ class PipeFaults:
         """Return the same faults for a new connection."""
         return replace(self, flips=dict(self.flips), changed=trio.lowlevel.ParkingLot())
 
-    def notify(self) -> None:
-        """Wake the tasks that wait for a change."""
-        self.changed.unpark_all()
-
     def reset(self) -> None:
         """Remove all faults."""
         self.delay, self.stalled = 0.0, False
         self.rate = self.max_write = self.transform = self.remaining = None
         self.flips.clear()
-        self.notify()
+        self.changed.unpark_all()
 
     def limit_write(self, size: int) -> int:
         """Return how many of ``size`` bytes to write next."""
-        limits = [size]
-        if self.max_write is not None:
-            limits.append(self.max_write)
-        if self.rate is not None:
-            limits.append(max(1, int(self.rate / WRITES_PER_SECOND)))
-        if self.remaining is not None:
-            limits.append(self.remaining)
-        return min(limits)
+        by_rate = None if self.rate is None else max(1, int(self.rate / WRITES_PER_SECOND))
+        limits = (size, self.max_write, by_rate, self.remaining)
+        return min(limit for limit in limits if limit is not None)
 
     def apply(self, data: bytes) -> bytes:
         """Count the bytes written next, and return them with their bits flipped."""
@@ -89,12 +80,8 @@ class PipeFaults:
 class Pipe:
     """Forwards the bytes of one direction, in one task that reads and one that writes.
 
-    Args:
-        faults: read again before every write.
-        source: the stream to read from.
-        destination: the stream to write to.
-        disconnect: called once the limit of bytes is reached.
-        reset: called after the last byte if the source broke.
+    It calls ``disconnect`` once the limit of bytes has passed, and ``reset`` after the last byte if
+    the source broke.
     """
 
     def __init__(
@@ -144,7 +131,7 @@ class Pipe:
 
     def _append(self, item: bytes | End) -> None:
         self._queue.append((trio.current_time(), item))
-        self._faults.notify()
+        self._faults.changed.unpark_all()
 
     async def write(self) -> None:
         """Write until the end of the source has been forwarded."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import trio
 import trio.testing
@@ -23,6 +22,7 @@ from trio_websocket import (
 )
 
 from .._scope import open_scope
+from ..close_codes import ABNORMAL
 from ..frames import Close, Data
 from ..headers import Headers, HeadersLike
 
@@ -76,11 +76,22 @@ class MockPeer:
         """Every message received by the test, oldest first."""
         self.sent: list[Data] = []
         """Every message sent, oldest first."""
-        self.closed: Close | None = None
-        """The client's Close frame; None if there is none."""
         self.stream = stream
         """The stream of the connection, for tests that break it."""
         self._websocket = websocket
+
+    @property
+    def closed(self) -> Close | None:
+        """The client's Close frame; None if there is none."""
+        reason = self._websocket.closed
+        if reason is None or reason.code == ABNORMAL:
+            return None
+        return Close(reason.code, reason.reason or "")
+
+    async def _receive(self) -> Data:
+        message = await self._websocket.get_message()
+        self.received.append(message)
+        return message
 
     async def receive(self) -> Data:
         """Wait for the next message from the client.
@@ -89,12 +100,9 @@ class MockPeer:
             AssertionError: the client closed the connection.
         """
         try:
-            message = await self._websocket.get_message()
+            return await self._receive()
         except ConnectionClosed as error:
-            self._record_close(error)
             raise AssertionError(f"the client closed instead of sending: {error!r}") from None
-        self.received.append(message)
-        return message
 
     async def expect(self, *messages: Data) -> None:
         """Receive one message for each argument and compare it.
@@ -120,12 +128,9 @@ class MockPeer:
         Raises:
             AssertionError: code or reason differ, or the stream ended without a Close frame.
         """
-        try:
-            with expecting("Close frame"):
-                while True:
-                    self.received.append(await self._websocket.get_message())
-        except ConnectionClosed as error:
-            self._record_close(error)
+        with suppress(ConnectionClosed), expecting("Close frame"):
+            while True:
+                await self._receive()
         assert self.closed is not None, "the stream ended without a Close frame"
         assert self.closed.code == code, f"expected close code {code}, got {self.closed}"
         if reason is not None:
@@ -149,7 +154,6 @@ class MockPeer:
             reason: the close reason.
         """
         await self._websocket.aclose(code, reason)
-        self._record_close(None)
 
     async def abort(self) -> None:
         """Close the stream without a closing handshake."""
@@ -157,19 +161,9 @@ class MockPeer:
 
     async def echo(self) -> None:
         """Send every message back until the client closes the connection."""
-        try:
+        with suppress(ConnectionClosed):
             while True:
-                message = await self._websocket.get_message()
-                self.received.append(message)
-                await self._websocket.send_message(message)
-                self.sent.append(message)
-        except ConnectionClosed as error:
-            self._record_close(error)
-
-    def _record_close(self, error: ConnectionClosed | None) -> None:
-        reason = self._websocket.closed if error is None else error.reason
-        if reason is not None and reason.code != 1006:
-            self.closed = Close(reason.code, reason.reason or "")
+                await self.send(await self._receive())
 
 
 Handler: TypeAlias = Callable[[MockPeer], Awaitable[object]]
@@ -239,13 +233,8 @@ class MockServer:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._stack.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._stack.__aexit__(*exc_info)
 
     async def _listen(self) -> str:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")

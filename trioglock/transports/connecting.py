@@ -145,20 +145,16 @@ def _parse_proxy(address: str) -> Proxy:
             "with an optional user and password and the scheme "
             "http, https, socks5, socks5h, socks4 or socks4a"
         ) from None
-    if _is_socks(proxy) and urlsplit(address).port is None:
+    if proxy.scheme.startswith("socks") and urlsplit(address).port is None:
         return replace(proxy, port=_SOCKS_PORT)
     return proxy
-
-
-def _is_socks(proxy: Proxy) -> bool:
-    return proxy.scheme.startswith("socks")
 
 
 async def _open_through_proxy(
     proxy: Proxy, uri: WebSocketURI, user_agent: str | None
 ) -> trio.abc.Stream:
     """Open a stream to the server's host and port that runs through the proxy."""
-    if _is_socks(proxy):
+    if proxy.scheme.startswith("socks"):
         return await _open_through_socks(proxy, uri)
     stream = await _open_tcp(proxy.host, proxy.port)
     if proxy.scheme == "https":

@@ -8,6 +8,7 @@ exactly the head: bytes after it belong to the WebSocket, or to a body that is r
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ import trio
 
 from .._redact import printable, redact_subprotocols
 from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFailed
-from ..headers import Headers
+from ..headers import Headers, HeadersLike
 from ..http import Request, Response
 from .listeners import describe_peer
 
@@ -32,6 +33,7 @@ __all__ = [
     "read_request",
     "read_response",
     "read_status",
+    "refuse",
     "send_response",
     "stream_errors_translated",
 ]
@@ -56,6 +58,11 @@ MAX_BODY = 2**20
 # Seconds for a client to read a response before the stream is closed.
 LINGER = 1.0
 
+# A request line with any method (RFC 9112, section 3), and its beginning.
+_METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_is_request_line = re.compile(_METHOD + rb" \S+ HTTP/1\.[01]\r\n").match
+_begins_request_line = re.compile(_METHOD + rb"( \S*( \S*)?)?\r?").fullmatch
+
 
 class Refusal(Exception):
     """Raised to answer a request with a plain response instead of a WebSocket.
@@ -68,6 +75,11 @@ class Refusal(Exception):
     def __init__(self, response: Response, reason: str) -> None:
         super().__init__(reason)
         self.response = response
+
+
+def refuse(status: int, text: str, headers: HeadersLike = ()) -> Refusal:
+    """Return a refusal whose body and reason are ``text``."""
+    return Refusal(Response(status, f"{text}\n", headers), f"{status} {text}")
 
 
 class ReceivedRequest(NamedTuple):
@@ -94,9 +106,10 @@ class _Message:
     """Collects what httptools parses; its methods are the parser's callbacks."""
 
     # The parser refers to this object, so this object must not refer to the parser.
-    __slots__ = ("body", "complete", "head_complete", "headers", "phrase", "target")
+    __slots__ = ("body", "complete", "head_complete", "headers", "phrase", "received", "target")
 
     def __init__(self) -> None:
+        self.received = bytearray()  # the head as it arrives, and what follows it
         self.target = b""
         self.phrase = b""
         self.headers: list[tuple[str, str]] = []
@@ -143,16 +156,13 @@ async def _read_head(
     max_size: int,
     max_bytes: int = CHUNK,
 ) -> tuple[bytes, bytes]:
-    """Feed the head of a message to ``parser``, at most ``max_size`` bytes.
-
-    Returns:
-        The bytes of the head, and the bytes received after it.
+    """Feed the head of a message to ``parser``; return its bytes and those received after it.
 
     Raises:
-        NotHTTP: the head is invalid or too large.
+        NotHTTP: the head is invalid, or larger than ``max_size`` bytes.
         EOFError: the stream ended before the head did; the message has the number of bytes.
     """
-    received = bytearray()
+    received = message.received
     while data := await stream.receive_some(max_bytes):
         start = len(received)
         received += data
@@ -188,19 +198,24 @@ async def read_request(stream: trio.abc.Stream, max_size: int) -> ReceivedReques
     try:
         head, rest = await _read_head(stream, parser, message, max_size)
     except _TooLarge as error:
-        raise _refuse(431, str(error)) from None
+        raise refuse(431, str(error)) from None
     except NotHTTP as error:
-        raise _refuse(400, f"invalid HTTP request: {error}") from None
+        unknown_method = str(error).startswith("Invalid method")
+        if unknown_method and await _has_request_line(stream, message.received):
+            # RFC 9110, section 9.1: 405 is for methods that the server implements.
+            raise refuse(501, "the request method is not implemented") from None
+        raise refuse(400, f"invalid HTTP request: {error}") from None
     headers = Headers(message.headers)
     version = parser.get_http_version()
     if version not in ("1.1", "1.0"):
-        raise _refuse(400, f"HTTP/{version} is not supported")
+        raise refuse(400, f"HTTP/{version} is not supported")
     if len(message.target) > MAX_LINE:
-        raise _refuse(414, "the request line is too long")
-    if len(message.headers) > MAX_HEADERS or max(map(_size, message.headers), default=0) > MAX_LINE:
-        raise _refuse(431, "too many or too long headers")
+        raise refuse(414, "the request line is too long")
+    sizes = [len(name) + len(value) for name, value in message.headers]
+    if len(sizes) > MAX_HEADERS or max(sizes, default=0) > MAX_LINE:
+        raise refuse(431, "too many or too long headers")
     if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
-        raise _refuse(400, "a request with a body is not supported")
+        raise refuse(400, "a request with a body is not supported")
     request = Request(
         target=message.target.decode("latin-1"),
         headers=headers,
@@ -211,12 +226,14 @@ async def read_request(stream: trio.abc.Stream, max_size: int) -> ReceivedReques
     return ReceivedRequest(request, version, head, rest)
 
 
-def _refuse(status: int, text: str) -> Refusal:
-    return Refusal(Response(status, f"{text}\n"), f"{status} {text}")
-
-
-def _size(header: tuple[str, str]) -> int:
-    return len(header[0]) + len(header[1])
+async def _has_request_line(stream: trio.abc.Stream, received: bytearray) -> bool:
+    """Wait for the rest of the request line; return whether it is valid, whatever its method."""
+    while len(received) < MAX_LINE and _begins_request_line(received):
+        data = await stream.receive_some(CHUNK)
+        if not data:
+            raise EOFError(f"after {len(received)} bytes")
+        received += data
+    return _is_request_line(received, 0, MAX_LINE) is not None
 
 
 async def send_response(stream: trio.abc.Stream, response: Response, method: str = "GET") -> None:
@@ -256,7 +273,6 @@ async def end_stream(stream: trio.abc.Stream) -> None:
 class ResponseHead(NamedTuple):
     """The head of a response to the opening handshake, with status 101."""
 
-    phrase: str
     headers: Headers
     head: bytes
     """The bytes of the status line and the headers."""
@@ -265,12 +281,7 @@ class ResponseHead(NamedTuple):
 
 
 async def read_status(stream: trio.abc.Stream) -> int:
-    """Read a head byte by byte, because the next bytes are another protocol's; return the status.
-
-    Raises:
-        NotHTTP: the response cannot be read.
-        EOFError: the stream ended before the head did.
-    """
+    """Read a head byte by byte, because another protocol follows; return the status."""
     message = _Message()
     parser = httptools.HttpResponseParser(message)
     await _read_head(stream, parser, message, MAX_PROXY_HEAD, 1)
@@ -313,8 +324,13 @@ async def read_response(
         await _read_body(stream, parser, message, rest, deadline)
         raise _refused(parser, message)
     headers = Headers(message.headers)
-    _check_subprotocol(headers, offered)
-    return ResponseHead(message.phrase.decode("latin-1"), headers, head, rest)
+    # RFC 6455, section 4.1. The WebSocket libraries check it too, but quote it: it may be a token.
+    chosen = headers.get("Sec-WebSocket-Protocol")
+    if chosen is not None and chosen.strip(" \t") not in offered:
+        raise InvalidHandshake(
+            f"the server chose a subprotocol that was not offered: {redact_subprotocols(chosen)}"
+        )
+    return ResponseHead(headers, head, rest)
 
 
 def _refused(parser: httptools.HttpResponseParser, message: _Message) -> HandshakeRefused:
@@ -324,18 +340,6 @@ def _refused(parser: httptools.HttpResponseParser, message: _Message) -> Handsha
         bytes(message.body[:MAX_BODY]),
         printable(message.phrase.decode("latin-1")),
     )
-
-
-def _check_subprotocol(headers: Headers, offered: Sequence[str]) -> None:
-    """Accept at most one subprotocol of those offered (RFC 6455, section 4.1).
-
-    The WebSocket libraries check it too, but their errors quote a value that may be a token.
-    """
-    chosen = headers.get("Sec-WebSocket-Protocol")
-    if chosen is not None and chosen.strip(" \t") not in offered:
-        raise InvalidHandshake(
-            f"the server chose a subprotocol that was not offered: {redact_subprotocols(chosen)}"
-        )
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,27 +53,22 @@ async def open_tcp(
     )
     listeners: list[trio.SocketListener] = []
     unsupported: OSError | None = None
-    try:
+    with ExitStack() as on_failure:
         for family, kind, protocol, _, address in found:
             try:
-                bound = socket.socket(family, kind, protocol)
+                bound = on_failure.enter_context(socket.socket(family, kind, protocol))
             except OSError as error:  # a system without IPv6 may still resolve to such an address
                 if error.errno != errno.EAFNOSUPPORT:
                     raise
                 unsupported = error
                 continue
-            with _closed_on_failure(bound):
-                _prepare(bound, reuse_port=reuse_port)
-                chosen = port or port_of(listeners) or 0
-                _bind(bound, (address[0], chosen, *address[2:]))
-                bound.listen(MAX_BACKLOG if backlog is None else backlog)
-                listeners.append(trio.SocketListener(_for_trio(bound)))
+            _prepare(bound, reuse_port=reuse_port)
+            chosen = port or port_of(listeners) or 0
+            _bind(bound, (address[0], chosen, *address[2:]))
+            listeners.append(_listen(bound, backlog))
         if not listeners and unsupported is not None:
             raise unsupported
-    except BaseException:
-        for listener in listeners:
-            listener.socket.close()
-        raise
+        on_failure.pop_all()
     return listeners
 
 
@@ -142,11 +137,12 @@ async def open_unix(path: str | os.PathLike[str], *, backlog: int | None = None)
     await trio.lowlevel.checkpoint()
     socket_path = Path(path)
     _remove_stale(socket_path)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with _closed_on_failure(bound):
+    with ExitStack() as on_failure:
+        bound = on_failure.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         bound.bind(os.fspath(socket_path))
-        bound.listen(MAX_BACKLOG if backlog is None else backlog)
-        return UnixListener(trio.SocketListener(_for_trio(bound)), socket_path)
+        listener = UnixListener(_listen(bound, backlog), socket_path)
+        on_failure.pop_all()
+        return listener
 
 
 def _remove_stale(path: Path) -> None:
@@ -161,18 +157,10 @@ def _remove_stale(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@contextmanager
-def _closed_on_failure(opened: socket.socket) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        opened.close()
-        raise
-
-
-def _for_trio(opened: socket.socket) -> trio.socket.SocketType:
-    opened.setblocking(False)
-    return trio.socket.from_stdlib_socket(opened)
+def _listen(bound: socket.socket, backlog: int | None) -> trio.SocketListener:
+    bound.listen(MAX_BACKLOG if backlog is None else backlog)
+    bound.setblocking(False)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(bound))
 
 
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):

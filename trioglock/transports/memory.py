@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 
@@ -48,11 +49,9 @@ class MemoryLink(Link):
             raise LinkBroken("the link was closed") from error
         events: list[Event] = []
         _add(events, first)
-        while True:
-            try:
+        with suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            while True:
                 _add(events, self._incoming.receive_nowait())
-            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
-                break
         self.bytes_received += sum(map(_size, events))
         return events
 

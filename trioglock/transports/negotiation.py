@@ -1,7 +1,7 @@
 """The opening handshake of a server: negotiating an upgrade, and the transport that performs it.
 
-Reading the request and negotiating (RFC 6455, section 4.2) is the same for all transports. A
-:class:`ServerTransport` then responds with 101 and creates a link.
+Negotiating (RFC 6455, section 4.2) is the same for all transports. A :class:`ServerTransport` then
+responds with 101 and speaks WebSocket on the stream.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import inspect
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
@@ -27,9 +27,9 @@ from .._redact import redact_query, redact_subprotocols
 from ..errors import BadHookResult, InvalidOption
 from ..headers import Headers
 from ..http import Request, Response
-from ..options import check_subprotocols, check_whole
+from ..options import check_choice, check_subprotocols, check_whole
 from .base import Handshake, Link
-from .http1 import ReceivedRequest, Refusal
+from .http1 import ReceivedRequest, Refusal, refuse
 from .native.deflate import Deflate
 
 __all__ = [
@@ -48,8 +48,8 @@ SelectSubprotocol: TypeAlias = Callable[[Request, Sequence[str]], str | None]
 """Called with the request and the offered subprotocols; returns one of these, or None."""
 
 # At level DEBUG the library logs whole headers, credentials among them.
-_SILENT = logging.Logger("trioglock.handshake")  # noqa: LOG001 - in no hierarchy, on purpose
-_SILENT.disabled = True
+SILENT = logging.Logger("trioglock.handshake")  # noqa: LOG001 - in no hierarchy, on purpose
+SILENT.disabled = True
 
 # RFC 3986, section 3.2.2, and a port: nothing that could become another part of a URL.
 _is_host = re.compile(r"([\w.~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(:\d{0,5})?", re.ASCII).fullmatch
@@ -82,8 +82,7 @@ class UpgradeOptions:
             )
         if inspect.iscoroutinefunction(self.select_subprotocol):
             raise InvalidOption("select_subprotocol must be a plain function: it is not awaited")
-        if self.compression not in ("deflate", None):
-            raise InvalidOption(f"compression must be 'deflate' or None, not {self.compression!r}")
+        check_choice("compression", self.compression, ("deflate", None))
         check_whole("max_size", self.max_size, least=1)
 
 
@@ -146,7 +145,7 @@ def negotiate(received: ReceivedRequest, options: UpgradeOptions) -> Upgrade:
         subprotocols=[Subprotocol(name) for name in options.subprotocols or ()] or None,
         select_subprotocol=_selector(options.select_subprotocol, request),
         max_size=None,
-        logger=_SILENT,
+        logger=SILENT,
     )
     library_request = LibraryRequest(
         request.target,
@@ -204,34 +203,26 @@ def _host(request: Request) -> str:
     """Return the Host header, of which there must be exactly one (RFC 9112, section 3.2)."""
     hosts = request.headers.get_all("Host")
     if len(hosts) != 1 or not _is_host(hosts[0]):
-        raise _refuse_400(f"invalid Host header: {hosts!r:.200}")
+        raise refuse(400, f"invalid Host header: {hosts!r:.200}")
     return hosts[0]
 
 
 def _target(request: Request) -> str:
     if not _is_target(request.target):
-        raise _refuse_400(f"invalid target: {redact_query(request.target)!r:.200}")
+        raise refuse(400, f"invalid target: {redact_query(request.target)!r:.200}")
     return request.target
 
 
-def _refuse_400(reason: str) -> Refusal:
-    return Refusal(Response(400, f"{reason}\n"), f"400 {reason}")
-
-
 def _plain(response: LibraryResponse) -> Response:
-    """Convert a refusal of the library."""
     kept = ("allow", "content-type", "date", "upgrade")
     headers = [pair for pair in response.headers.raw_items() if pair[0].lower() in kept]
     return Response(response.status_code, bytes(response.body), headers)
 
 
 def _check_origins(origins: Origins) -> Origins:
-    if isinstance(origins, str | re.Pattern):
+    if isinstance(origins, str) or not isinstance(origins, Iterable):
         raise InvalidOption(f"origins must be a list of origins, not {origins!r}")
-    try:
-        checked = tuple(origins)
-    except TypeError:
-        raise InvalidOption(f"origins must be a list of origins, not {origins!r}") from None
+    checked = tuple(origins)
     for origin in checked:
         if not (origin is None or isinstance(origin, str | re.Pattern)):
             raise InvalidOption(

@@ -34,7 +34,8 @@ async def follow_redirects(
         try:
             return await attempt(uri, options)
         except HandshakeRefused as refused:
-            if not options.max_redirects or not _is_redirect(refused):
+            is_redirect = refused.status in _REDIRECTS and "Location" in refused.headers
+            if not options.max_redirects or not is_redirect:
                 raise
             if not left:
                 raise RedirectFailed(
@@ -42,10 +43,6 @@ async def follow_redirects(
                 ) from None
             left -= 1
             uri, options = _redirected(uri, options, refused)
-
-
-def _is_redirect(refused: HandshakeRefused) -> bool:
-    return refused.status in _REDIRECTS and "Location" in refused.headers
 
 
 def _redirected(
@@ -63,7 +60,7 @@ def _redirected(
         raise RedirectFailed(refused, f"a redirect to {shown} cannot use the given stream")
     if old.secure and not new.secure:
         raise RedirectFailed(refused, f"a redirect from wss to {shown} would lose encryption")
-    if _origin(old) == _origin(new):
+    if (old.secure, old.host, old.port) == (new.secure, new.host, new.port):
         url = _with_user_info_of(options.url, url)
         return parse_url(url), replace(options, url=url)
     # Another origin must receive neither credentials nor the Host header. It is not possible to
@@ -84,10 +81,6 @@ def _resolve(url: str, location: str) -> str:
     parts = urlsplit(urljoin(url, location))
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     return urlunsplit(parts._replace(scheme=scheme, fragment=""))
-
-
-def _origin(uri: WebSocketURI) -> tuple[bool, str, int]:
-    return uri.secure, uri.host, uri.port
 
 
 def _with_user_info_of(old: str, new: str) -> str:

@@ -18,6 +18,7 @@ from websockets.headers import build_authorization_basic, build_host
 from wsproto.utilities import ProtocolError as LibraryProtocolError
 
 from .._redact import without_user_info
+from .._scope import leaves
 from ..close_codes import NO_STATUS
 from ..errors import ConnectError, InvalidHandshake
 from ..frames import Close, Event, Frame, Ping, Pong, Violation
@@ -95,7 +96,6 @@ class _TrioWebsocketLink(Link):
         return self._stream.bytes_sent
 
     async def wait_open(self) -> None:
-        """Wait for the upgrade; if it failed, raise the error that :meth:`_translate` returns."""
         try:
             await self._opened.wait()
         except trio.Cancelled:
@@ -117,7 +117,7 @@ class _TrioWebsocketLink(Link):
         # In unforeseen situations the library's tasks may raise any exception.
         except* Exception as group:  # noqa: BLE001 - they end an open link
             if not self._opened.is_set():
-                self._refusal = self._translate(_first(group))
+                self._refusal = self._translate(leaves(group)[0])
         finally:
             self._opened.set()
 
@@ -126,7 +126,7 @@ class _TrioWebsocketLink(Link):
         """Do the opening handshake, and set :attr:`handshake`."""
 
     @abstractmethod
-    def _translate(self, error: Exception) -> Exception:
+    def _translate(self, error: BaseException) -> Exception:
         """Translate an exception of the library's tasks during the handshake."""
 
     async def _pump(self) -> None:
@@ -213,14 +213,6 @@ def _closing_event(reason: CloseReason) -> Close | Violation:
     return Close(int(reason.code), text)
 
 
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Exception)
-    return error
-
-
 class _ClientLink(_TrioWebsocketLink):
     """The client's end of a connection."""
 
@@ -264,11 +256,11 @@ class _ClientLink(_TrioWebsocketLink):
         )
         return websocket
 
-    def _translate(self, error: Exception) -> Exception:
+    def _translate(self, error: BaseException) -> Exception:
         if isinstance(error, ConnectError):
             return error
         # The library fails to answer a bad 101 and raises that failure; its context is the cause.
-        cause: BaseException = error
+        cause = error
         while cause.__context__ is not None:
             cause = cause.__context__
         refusal = InvalidHandshake(f"the response is not a WebSocket handshake: {cause}")
@@ -336,7 +328,7 @@ class _ServerLink(_TrioWebsocketLink):
         self._server_stream.accepted.set()
         return websocket
 
-    def _translate(self, error: Exception) -> Exception:
+    def _translate(self, error: BaseException) -> Exception:
         if isinstance(error, LinkBroken):
             return error
         broken = LinkBroken(str(error))

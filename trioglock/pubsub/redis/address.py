@@ -10,23 +10,14 @@ import trio
 
 from ..._redact import HIDDEN, redact_query, without_secrets
 from ...errors import InvalidOption
+from ...transports.connecting import closed_on_failure
 
 __all__ = ["RedisAddress", "import_redis", "parse_address"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisAddress:
-    """The address of a server and the credentials for it.
-
-    Args:
-        host: name or IP address.
-        port: TCP port.
-        path: path of a Unix socket, in place of host and port.
-        ssl_context: for TLS; None for plain TCP.
-        username: None for the default user.
-        password: None for no authentication.
-        db: number of the database. It affects streams, but not channels.
-    """
+    """The address of a server and the credentials for it; ``path`` is that of a Unix socket."""
 
     host: str = "localhost"
     port: int = 6379
@@ -34,7 +25,7 @@ class RedisAddress:
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
-    db: int = 0
+    db: int = 0  # matters for streams, not for channels
 
     def __str__(self) -> str:
         """The address without credentials."""
@@ -47,32 +38,20 @@ class RedisAddress:
         return text
 
     async def open_stream(self) -> trio.abc.Stream:
-        """Connect.
-
-        Raises:
-            OSError: the server could not be reached.
-            trio.BrokenResourceError: the TLS handshake failed.
-        """
+        """Connect; raise OSError or trio.BrokenResourceError if that fails."""
         if self.path is not None:
             return await trio.open_unix_socket(self.path)
         tcp = await trio.open_tcp_stream(self.host, self.port)
         if self.ssl_context is None:
             return tcp
         tls = trio.SSLStream(tcp, self.ssl_context, server_hostname=self.host)
-        try:
+        async with closed_on_failure(tls):
             await tls.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(tls)
-            raise
         return tls
 
 
 def import_redis() -> tuple[Any, Any]:
-    """Return the modules ``redis`` and ``hiredis``.
-
-    Raises:
-        InvalidOption: they are not installed.
-    """
+    """Return the modules ``redis`` and ``hiredis``."""
     try:
         import hiredis  # noqa: PLC0415 - an extra: pip install trioglock[redis]
         import redis  # noqa: PLC0415

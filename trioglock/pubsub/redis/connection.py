@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
@@ -57,7 +57,11 @@ class RedisTimings:
 
 
 class RedisConnection:
-    """Sends commands and receives replies in order."""
+    """Sends commands and receives replies in order.
+
+    Its methods raise RedisDisconnected if the connection is lost or the server does not speak RESP,
+    and BrokerError if the reply is an error.
+    """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         hiredis = import_redis()[1]
@@ -69,27 +73,18 @@ class RedisConnection:
         self._partial_size = 0  # bytes of an incomplete reply
 
     def pack(self, *command: Argument) -> bytes:
-        """Encode a command."""
         packed: bytes = self._pack(command)
         return packed
 
     async def write(self, data: bytes) -> None:
-        """Send encoded commands.
-
-        Raises:
-            RedisDisconnected: the stream is broken.
-        """
+        """Send encoded commands."""
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise RedisDisconnected("the connection to Redis broke") from error
 
     async def receive(self) -> list[Any]:
-        """Receive one chunk and return the replies it completes, errors as exceptions.
-
-        Raises:
-            RedisDisconnected: the stream is broken or has ended, or the data is not RESP.
-        """
+        """Receive one chunk and return the replies it completes, errors as exceptions."""
         try:
             chunk = await self._stream.receive_some(CHUNK_SIZE)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -109,12 +104,7 @@ class RedisConnection:
         return replies
 
     async def request(self, *command: Argument) -> Any:
-        """Send a command and return its reply, while no other command is pending.
-
-        Raises:
-            BrokerError: the reply is an error.
-            RedisDisconnected: the connection is lost, or the error is temporary.
-        """
+        """Send a command and return its reply, while no other command is pending."""
         await self.write(self.pack(*command))
         replies: list[Any] = []
         while not replies:
@@ -122,11 +112,9 @@ class RedisConnection:
         return self.check_reply(replies[0])
 
     def check_reply(self, reply: Any) -> Any:
-        """Return a reply that is not an error.
+        """Raise the error in a reply, or return the reply.
 
-        Raises:
-            BrokerError: the reply is an error.
-            RedisDisconnected: the error is temporary, such as that of a server that is starting.
+        A temporary error, such as that of a server that is starting, counts as a disconnect.
         """
         if isinstance(reply, self._reply_error):
             if str(reply).startswith(_TEMPORARY):
@@ -143,22 +131,18 @@ async def open_connection(address: RedisAddress, timeout: float) -> AsyncIterato
         RedisDisconnected: the server could not be reached, or did not answer in time.
         BrokerError: the server refused the credentials or the database.
     """
-    stream: trio.abc.Stream | None = None
-    try:
+    async with AsyncExitStack() as stack:
         with trio.move_on_after(timeout) as scope:
             try:
                 stream = await address.open_stream()
             except (OSError, trio.BrokenResourceError) as error:
                 raise RedisDisconnected(f"could not connect to Redis at {address}") from error
+            stack.push_async_callback(trio.aclose_forcefully, stream)
             connection = RedisConnection(stream)
             await _authenticate(connection, address)
         if scope.cancelled_caught:
             raise RedisDisconnected(f"Redis at {address} did not answer within {timeout} seconds")
         yield connection
-    finally:
-        if stream is not None:
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(stream)
 
 
 async def _authenticate(connection: RedisConnection, address: RedisAddress) -> None:
@@ -212,7 +196,11 @@ class ReconnectingConnection(ABC):
             except (RedisDisconnected, BrokerError) as error:
                 self.failure = error
                 self.attempted.set()
-                self._log_loss(error)
+                if not self._logged_loss:  # once per outage, not per attempt
+                    self._logged_loss = True
+                    _logger.warning(
+                        "no connection to Redis at %s for %s: %s", self.address, self.purpose, error
+                    )
             finally:
                 self.mark_down()
             if trio.current_time() - started >= backoff.stable_after:
@@ -220,7 +208,6 @@ class ReconnectingConnection(ABC):
             await trio.sleep(next(delays, backoff.maximum))
 
     def mark_up(self) -> None:
-        """The connection is ready."""
         self.failure = None
         self.attempted.set()
         self._is_up = True
@@ -230,18 +217,8 @@ class ReconnectingConnection(ABC):
             _logger.warning("connected to Redis at %s again for %s", self.address, self.purpose)
 
     def mark_down(self) -> None:
-        """The connection is no longer ready."""
         self._is_up = False
 
     async def wait_up(self) -> None:
-        """Wait until the connection is ready."""
         while not self._is_up:
             await self._up.park()
-
-    def _log_loss(self, error: Exception) -> None:
-        # Once per outage, not per attempt.
-        if not self._logged_loss:
-            self._logged_loss = True
-            _logger.warning(
-                "no connection to Redis at %s for %s: %s", self.address, self.purpose, error
-            )

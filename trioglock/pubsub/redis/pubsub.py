@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -38,13 +39,27 @@ class RedisReceiver(ReconnectingConnection):
         self._deliver = deliver
         self._last_alive = 0.0
 
-    def _mark_subscribed(self, *, gap: bool) -> None:
+    @abstractmethod
+    async def _subscribe(self, connection: RedisConnection) -> bool:
+        """Prepare to receive; return whether messages may be missing."""
+
+    @abstractmethod
+    async def _receive(self, connection: RedisConnection) -> Iterable[Message]:
+        """Wait for messages, at most for the time after which a silent server counts as lost."""
+
+    async def use(self, connection: RedisConnection) -> NoReturn:
+        with trio.move_on_after(self.timings.health_timeout) as scope:
+            gap = await self._subscribe(connection)
+        if scope.cancelled_caught:
+            raise RedisDisconnected("Redis did not confirm the subscription")
         self.mark_up()
         if not self.subscribed.is_set():
             self.subscribed.set()
         elif gap:
             self._deliver_gap()
         self._last_alive = trio.current_time()
+        while True:
+            await self._deliver_all(await self._receive(connection))
 
     def _deliver_gap(self) -> None:
         self._deliver(Gap(trio.current_time() - self._last_alive))
@@ -73,22 +88,16 @@ class PubSubReceiver(RedisReceiver):
         self._pattern = f"{name}*"
         self._prefix = f"{name}/".encode()
 
-    async def use(self, connection: RedisConnection) -> NoReturn:
-        with trio.move_on_after(self.timings.health_timeout) as scope:
-            await connection.request("PSUBSCRIBE", self._pattern)
-        if scope.cancelled_caught:
-            raise RedisDisconnected("Redis did not confirm the subscription")
-        self._mark_subscribed(gap=True)
-        while True:
-            replies = await self._receive(connection)
-            await self._deliver_all(self._parse(replies))
+    async def _subscribe(self, connection: RedisConnection) -> bool:
+        await connection.request("PSUBSCRIBE", self._pattern)
+        return True
 
-    async def _receive(self, connection: RedisConnection) -> list[Any]:
+    async def _receive(self, connection: RedisConnection) -> Iterable[Message]:
         with trio.move_on_after(self.timings.health_interval):
-            return await connection.receive()
+            return self._parse(await connection.receive())
         with trio.move_on_after(self.timings.health_timeout):
             await connection.write(connection.pack("PING"))
-            return await connection.receive()
+            return self._parse(await connection.receive())
         raise RedisDisconnected(f"Redis was silent for {self.timings.health_timeout} seconds")
 
     def _parse(self, replies: Iterable[Any]) -> Iterable[Message]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 import trio
 
@@ -30,10 +30,7 @@ had been trimmed before it was read, ``MAX_BATCH`` newer ones would follow it.
 
 
 class RedisStreamReceiver(RedisReceiver):
-    """Receives the entries added to the stream ``key``; misses none that is still in it.
-
-    It first fills ``history`` with the latest entries.
-    """
+    """Receives the entries of a stream, after it has filled ``history`` with the latest ones."""
 
     def __init__(
         self,
@@ -46,28 +43,20 @@ class RedisStreamReceiver(RedisReceiver):
         super().__init__(address, timings, deliver)
         self._key = key
         self._history = history
+        milliseconds = max(1, int(timings.health_interval * 1000))
+        self._read = ("XREAD", "COUNT", MAX_BATCH, "BLOCK", milliseconds, "STREAMS", key)
 
-    async def use(self, connection: RedisConnection) -> NoReturn:
-        with trio.move_on_after(self.timings.health_timeout) as scope:
-            gap = await self._catch_up(connection)
-        if scope.cancelled_caught:
-            raise RedisDisconnected("Redis did not return the stream")
-        self._mark_subscribed(gap=gap)
-        milliseconds = max(1, int(self.timings.health_interval * 1000))
+    async def _receive(self, connection: RedisConnection) -> Iterable[Message]:
         timeout = self.timings.health_interval + self.timings.health_timeout
-        read = ("XREAD", "COUNT", MAX_BATCH, "BLOCK", milliseconds, "STREAMS", self._key)
-        while True:
-            with trio.move_on_after(timeout) as scope:
-                reply = await connection.request(*read, self._history.last)
-                entries = reply[0][1] if reply else ()
-                if len(entries) == MAX_BATCH and await self._is_trimmed(connection):
-                    self._deliver_gap()
-            if scope.cancelled_caught:
-                raise RedisDisconnected(f"Redis was silent for {timeout} seconds")
-            await self._deliver_all(self._parse(entries))
+        with trio.move_on_after(timeout):
+            reply = await connection.request(*self._read, self._history.last)
+            entries = reply[0][1] if reply else ()
+            if len(entries) == MAX_BATCH and await self._is_trimmed(connection):
+                self._deliver_gap()
+            return self._parse(entries)
+        raise RedisDisconnected(f"Redis was silent for {timeout} seconds")
 
-    async def _catch_up(self, connection: RedisConnection) -> bool:
-        """Prepare to continue reading; return whether messages may be missing."""
+    async def _subscribe(self, connection: RedisConnection) -> bool:
         if self.subscribed.is_set():
             return await self._is_trimmed(connection)
         entries = await connection.request(

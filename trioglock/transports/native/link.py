@@ -23,12 +23,7 @@ CHUNK = 2**16
 class NativeLink(Link):
     """A WebSocket on any trio stream; decoder and encoder determine the role.
 
-    Args:
-        stream: the open and upgraded stream.
-        handshake: the negotiated values.
-        decoder: a new decoder for this link.
-        encoder: a new encoder for this link.
-        rest: the bytes received after the handshake.
+    ``rest`` are the bytes that were received behind the handshake.
     """
 
     __slots__ = (

@@ -5,8 +5,6 @@ websockets' Sans-I/O layer does the handshake (RFC 6455, section 4) and is not u
 
 from __future__ import annotations
 
-import logging
-
 import trio
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers as LibraryHeaders
@@ -23,7 +21,7 @@ from ..base import Handshake, Link, LinkBroken, Transport
 from ..connecting import closed_on_failure, open_stream
 from ..http1 import STREAM_ERRORS, read_response, stream_errors_translated
 from ..listeners import describe_peer
-from ..negotiation import ServerTransport, Upgrade
+from ..negotiation import SILENT, ServerTransport, Upgrade
 from ..redirects import follow_redirects
 from ..urls import WebSocketURI
 from .decoder import Decoder
@@ -32,10 +30,6 @@ from .encoder import Encoder
 from .link import NativeLink, NativeServerLink
 
 __all__ = ["NativeTransport"]
-
-# At level DEBUG the library logs whole headers, credentials among them.
-_SILENT = logging.Logger("trioglock.handshake")  # noqa: LOG001 - in no hierarchy, on purpose
-_SILENT.disabled = True
 
 
 class NativeTransport(Transport, ServerTransport):
@@ -75,7 +69,7 @@ async def _upgrade_client(
         extensions=enable_client_permessage_deflate(None) if options.compression else None,
         subprotocols=[Subprotocol(name) for name in options.subprotocols] or None,
         max_size=None,
-        logger=_SILENT,
+        logger=SILENT,
     )
     request = _request(protocol, options)
     with stream_errors_translated():
@@ -83,7 +77,7 @@ async def _upgrade_client(
     response = await read_response(stream, trio.current_effective_deadline(), options.subprotocols)
     try:
         protocol.process_response(
-            Response(101, response.phrase, LibraryHeaders(response.headers.pairs()))
+            Response(101, "Switching Protocols", LibraryHeaders(response.headers.pairs()))
         )
     except LibraryInvalidHandshake as error:
         cause = error.__cause__
