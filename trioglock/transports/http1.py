@@ -51,7 +51,7 @@ MAX_HEADERS = 2**7
 MAX_RESPONSE_HEAD = 2**16
 MAX_PROXY_HEAD = 2**14  # it is read byte by byte
 
-# The body of a refusal explains it. Reading it must not delay or hide the status any longer.
+# The body of a refusal explains it; beyond these limits, reading it must not delay the status.
 BODY_TIMEOUT = 2.0
 MAX_BODY = 2**20
 
