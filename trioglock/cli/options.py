@@ -63,7 +63,7 @@ def seconds(*names: str, zero: bool = False, none: bool = False, **settings: Any
     """Return an option for a number of seconds.
 
     Args:
-        names: of the option and of its parameter.
+        names: the names of the option and of its parameter.
         zero: allow 0.
         none: allow the word ``none``, which becomes None: no limit.
         settings: further arguments of :func:`click.option`.
