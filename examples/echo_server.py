@@ -38,7 +38,7 @@ def respond(request: Request) -> Response | None:
         return Response(200, "ok\n")
     if "upgrade" not in request.headers:
         return Response(200, PAGE, {"Content-Type": "text/html; charset=utf-8"})
-    return None  # a WebSocket
+    return None  # continue with the WebSocket handshake
 
 
 async def demonstrate(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""A connection is a stream of messages: loop over it, build streams on it, take it in batches.
+"""A connection is a stream of messages: loop over it, derive streams from it, receive batches.
 
 The loop ends quietly when the server closes with 1000 or 1001, and raises ConnectionClosedError
 on anything else.
@@ -23,7 +23,7 @@ class Prices(Socket[None]):
 
 
 async def changes(conn: Connection[None]) -> AsyncGenerator[tuple[int, int]]:
-    """A stream made of a stream: each price that moved, with the one before it."""
+    """A derived stream: each price that changed, with the previous one."""
     last: int | None = None
     async for price in conn:
         if last is not None and price != last:
@@ -39,7 +39,7 @@ async def watch_changes(url: str) -> None:
 
 
 async def average_in_batches(url: str) -> None:
-    """Take whatever is there at once: one wait for many messages."""
+    """Receive all available messages at once: one wait for many messages."""
     total = count = 0
     async with connect(url, Prices()) as conn:
         try:

@@ -59,7 +59,7 @@ def test_anything_else_ends_the_subscription() -> None:
     assert hooks.handle_receive('{"end": true}', News(5)) == (Close(1000, "read it all"), News(5))
 
 
-# In memory: no port, and with the autojump_clock of pytest-trio no real time.
+# In memory: no port is used, and with pytest-trio's autojump_clock no real time passes.
 
 
 async def test_subscribes_first(autojump_clock: MockClock) -> None:
@@ -74,7 +74,7 @@ async def test_subscribes_first(autojump_clock: MockClock) -> None:
         assert autojump_clock.current_time() >= 3600
 
 
-# On a port: mock_server is a fixture of trioglock.
+# On a port: mock_server is a pytest fixture that trioglock provides.
 
 
 async def test_closes_after_the_last_headline(mock_server: MockServer) -> None:
@@ -98,6 +98,6 @@ async def test_a_lost_server_is_an_error(mock_server: MockServer) -> None:
 
 
 if __name__ == "__main__":
-    # The pytest plugin of trioglock expects that the package is not imported yet.
+    # The pytest plugin of trioglock expects that the package has not been imported yet.
     late = "ignore:Module already imported"
     sys.exit(pytest.main([__file__, "-v", "-o", "trio_mode=true", "-W", late]))

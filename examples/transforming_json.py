@@ -1,4 +1,4 @@
-"""Typed messages: the program speaks dataclasses, the wire speaks JSON.
+"""Typed messages: dataclasses in the program, JSON on the wire.
 
 ``handle_send`` and ``handle_receive`` are mirror images, so an echo server sends equal objects
 back. An error in ``handle_send`` belongs to the ``send`` that brought it; the connection lives.

@@ -79,49 +79,36 @@ def test_headers_are_values(headers: Headers) -> None:
         headers["X"] = "y"  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        " ",
-        "a b",
-        "a:b",
-        "a\tb",
-        "a\r\nb",
-        "a\0b",
-        "a\x01b",
-        "a\x7fb",
-        "é",
-        "a(b)",
-        5,
-        None,
-        b"a",
-    ],
-)
+NOT_TOKENS = ["", " ", "é", "a(b)", *(f"a{c}b" for c in " :\t\r\n\0\x01\x7f")]
+
+
+@pytest.mark.parametrize("name", [*NOT_TOKENS, 5, None, b"a"])
 def test_a_name_is_a_token(name: object) -> None:
     """RFC 9110, section 5.1; the text shows the name."""
     with pytest.raises(ValueError, match="is not a valid header name"):
         Headers([(name, "value")])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("value", ["a\r\nEvil: 1", "a\nb", "a\rb", "a\0b"])
-def test_a_value_cannot_smuggle_in_a_line(value: str) -> None:
-    """The text names the header and the problem."""
-    with pytest.raises(ValueError, match="X-Tag contains a line break or NUL"):
-        Headers({"X-Tag": value})
+BREAK, CONTROL = "a line break or NUL", "a control character or a non-latin-1"
 
 
-@pytest.mark.parametrize("value", ["a\x01b", "a\x1bb", "a\x7fb", "sn\u2603w"])
-def test_a_value_has_no_controls_and_fits_into_latin_1(value: str) -> None:
-    """RFC 9110, section 5.5; the text names the header."""
-    with pytest.raises(ValueError, match="X-Tag contains a control character or a non-latin-1"):
+@pytest.mark.parametrize(
+    ("problem", "value"),
+    [
+        *((BREAK, value) for value in ("a\r\nEvil: 1", "a\nb", "a\rb", "a\0b")),
+        *((CONTROL, value) for value in ("a\x01b", "a\x1bb", "a\x7fb", "sn\u2603w")),
+    ],
+)
+def test_a_value_is_one_line_of_latin_1(problem: str, value: str) -> None:
+    """RFC 9110, section 5.5; the message names the header."""
+    with pytest.raises(ValueError, match=f"X-Tag contains {problem}"):
         Headers({"X-Tag": value})
     assert Headers({"X-Tag": "tab\tand h\xe4ll\xf6"})["X-Tag"] == "tab\tand h\xe4ll\xf6"
 
 
 @pytest.mark.parametrize("value", [5, None, b"value", ["value"]])
 def test_a_value_is_text(value: object) -> None:
-    """The text names the header and what it got."""
+    """The message names the header and the type."""
     with pytest.raises(ValueError, match=f"X-Tag must be a str, not {type(value).__name__}"):
         Headers({"X-Tag": value})  # type: ignore[arg-type]
 

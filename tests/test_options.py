@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from trioglock import (
     ConnectOptions,
@@ -242,7 +243,7 @@ def test_a_wrong_name_gets_a_suggestion(name: str) -> None:
         CALLS[name][0](first, zzzz=5)
 
 
-async def test_options_reach_the_transport(autojump_clock: trio.testing.MockClock) -> None:
+async def test_options_reach_the_transport(autojump_clock: MockClock) -> None:
     """Given or by default; only a URL is needed."""
     transport = MemoryTransport()
     async with connect(URL, transport=transport) as conn:

@@ -13,7 +13,7 @@ import pprint
 import socket as sockets
 import traceback
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -155,10 +155,15 @@ class RecordingSocket(Socket[dict[str, str]]):
         self.output.record(reason)
 
 
-async def _enter(*args: Any, **options: Any) -> None:
-    options.setdefault("proxy", None)
-    async with connect(*args, trace=True, **options):
+async def _open(
+    function: Callable[..., AbstractAsyncContextManager[object]], *args: Any, **options: Any
+) -> None:
+    async with function(*args, **options):
         pass
+
+
+async def _enter(*args: Any, **options: Any) -> None:
+    await _open(connect, *args, trace=True, **{"proxy": None, **options})
 
 
 # Successful cases.
@@ -290,21 +295,13 @@ async def test_invalid_urls(url: Any, output: Output) -> None:
     async def late() -> Any:
         return url
 
-    async def to_phoenix() -> None:
-        async with phoenix.connect(url, reconnect=False):
-            pass
-
-    async def to_gossip() -> None:
-        async with gossip.connect(
-            client_id="id",
-            client_secret=SECRET,
-            channels=gossip.ChannelsCallbacks(),
-            url=url,
-            reconnect=False,
-        ):
-            pass
-
-    for attempt in (_enter(url), _enter(late), to_phoenix(), to_gossip()):
+    of_gossip = {"client_id": "id", "client_secret": SECRET, "channels": gossip.ChannelsCallbacks()}
+    for attempt in (
+        _enter(url),
+        _enter(late),
+        _open(phoenix.connect, url, reconnect=False),
+        _open(gossip.connect, url=url, reconnect=False, **of_gossip),
+    ):
         await output.expect_error(attempt)
     try:
         output.record(Reconnect(url=url))
@@ -652,12 +649,10 @@ async def test_phoenix(
             output.record(socket, channel, socket.connection, socket.connection.status_report())
         for bad in ({"params": [("token", SECRET)]}, {"auth_token": SECRET.encode()},
                     {"params": {"token": object()}}, {"auth_token": f"{SECRET}???"}):  # fmt: skip
-
-            async def attempt(options: Any = bad) -> None:
-                async with phoenix.connect(server.url, stream=server.open_stream, **options):
-                    pass
-
-            await output.expect_error(attempt())
+            options: Any = bad
+            await output.expect_error(
+                _open(phoenix.connect, server.url, stream=server.open_stream, **options)
+            )
 
 
 async def test_gossip(output: Output, autojump_clock: MockClock) -> None:

@@ -28,7 +28,7 @@ MAX_LENGTH = 2000
 
 
 class Presence:
-    """The names in each room; a name with two windows is there once."""
+    """The names in each room; a name with two windows is listed once."""
 
     def __init__(self) -> None:
         self._rooms: defaultdict[str, Counter[str]] = defaultdict(Counter)

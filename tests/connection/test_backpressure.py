@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.connection.raw_server import (
     CLOSE,
@@ -17,14 +18,13 @@ from tests.connection.raw_server import (
     numbered,
     raw_connection,
 )
-from trioglock import ConnectionClosedError, Socket, Status
-
-Clock = trio.testing.MockClock
+from tests.hooks.helpers import Scripted
+from trioglock import ConnectionClosedError, Status
 
 
 @every_transport
 async def test_a_full_receive_queue_pauses_reading(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """With ``wait`` the peer has to wait soon after ``max_queue`` messages; none is lost."""
     messages, sent = numbered(200), list[str]()
@@ -42,7 +42,7 @@ async def test_a_full_receive_queue_pauses_reading(
     assert conn.statistics().messages_received == 200
 
 
-async def test_a_slow_receiver_keeps_the_queue_bounded(autojump_clock: Clock) -> None:
+async def test_a_slow_receiver_keeps_the_queue_bounded(autojump_clock: MockClock) -> None:
     """A slow receiver never finds more than ``max_queue`` messages."""
     messages = numbered(100)
     async with (
@@ -58,7 +58,7 @@ async def test_a_slow_receiver_keeps_the_queue_bounded(autojump_clock: Clock) ->
     assert max(depths) == 8
 
 
-async def test_without_a_limit_reading_does_not_pause(autojump_clock: Clock) -> None:
+async def test_without_a_limit_reading_does_not_pause(autojump_clock: MockClock) -> None:
     """With ``max_queue=None`` all messages are kept."""
     messages, sent = numbered(1000), list[str]()
     async with raw_connection(streams=lockstep, max_queue=None) as (conn, peer):
@@ -73,7 +73,7 @@ async def test_without_a_limit_reading_does_not_pause(autojump_clock: Clock) -> 
     ("overflow", "kept"), [("drop_oldest", slice(-5, None)), ("drop_newest", slice(5))]
 )
 async def test_dropping_policies(
-    overflow: Any, kept: slice, at_once: bool, autojump_clock: Clock
+    overflow: Any, kept: slice, at_once: bool, autojump_clock: MockClock
 ) -> None:
     """The latest or the first ``max_queue`` messages are kept, the others are counted."""
     messages = numbered(50)
@@ -91,7 +91,7 @@ async def test_dropping_policies(
         assert conn.status is Status.OPEN
 
 
-async def test_nothing_is_dropped_up_to_the_limit(autojump_clock: Clock) -> None:
+async def test_nothing_is_dropped_up_to_the_limit(autojump_clock: MockClock) -> None:
     """Every policy keeps exactly ``max_queue`` messages."""
     for overflow in ("drop_oldest", "drop_newest", "close"):
         async with raw_connection(max_queue=5, overflow=overflow) as (conn, peer):
@@ -102,7 +102,7 @@ async def test_nothing_is_dropped_up_to_the_limit(autojump_clock: Clock) -> None
             assert conn.status is Status.OPEN
 
 
-async def test_overflow_close(autojump_clock: Clock) -> None:
+async def test_overflow_close(autojump_clock: MockClock) -> None:
     """The connection closes with 1008, the drop is counted, and kept messages can be received."""
     async with raw_connection(max_queue=5, overflow="close", close_timeout=2) as (conn, peer):
         await peer.push(numbered(6), [])
@@ -118,7 +118,7 @@ async def test_overflow_close(autojump_clock: Clock) -> None:
         assert conn.statistics().dropped == 1
 
 
-async def test_overflow_close_by_an_async_hook(autojump_clock: Clock) -> None:
+async def test_overflow_close_by_an_async_hook(autojump_clock: MockClock) -> None:
     """The connection closes immediately, although the peer sends nothing more."""
     async with raw_connection(SlowReceive(1), max_queue=3, overflow="close", close_timeout=2) as (
         conn,
@@ -132,16 +132,11 @@ async def test_overflow_close_by_an_async_hook(autojump_clock: Clock) -> None:
         assert conn.statistics().dropped == 1
 
 
-class Notes(Socket[None]):
-    """Delivers what it is cast."""
-
-    def handle_cast(self, message: Any, state: None) -> tuple[Any, None]:
-        return message, state
-
-
-async def test_overflow_close_by_a_cast(autojump_clock: Clock) -> None:
+async def test_overflow_close_by_a_cast(autojump_clock: MockClock) -> None:
     """Messages delivered by casts count like those from the peer."""
-    async with raw_connection(Notes(), max_queue=3, overflow="close", close_timeout=2) as (
+    async with raw_connection(
+        Scripted(handle_cast="note"), max_queue=3, overflow="close", close_timeout=2
+    ) as (
         conn,
         peer,
     ):
@@ -152,7 +147,7 @@ async def test_overflow_close_by_a_cast(autojump_clock: Clock) -> None:
         assert conn.statistics().dropped == 1
 
 
-async def test_slow_hooks_pause_reading(autojump_clock: Clock) -> None:
+async def test_slow_hooks_pause_reading(autojump_clock: MockClock) -> None:
     """At most ``max_queue`` messages wait for an async hook; then the peer has to wait."""
     messages, sent = numbered(30), list[str]()
     async with (
@@ -166,20 +161,10 @@ async def test_slow_hooks_pause_reading(autojump_clock: Clock) -> None:
         assert [await conn.receive() for _ in messages] == messages
 
 
-class Quiet(Socket[int]):
-    """Swallows everything and counts it."""
-
-    def init_stream(self, info: Any) -> int:
-        return 0
-
-    def handle_receive(self, frame: Any, state: int) -> tuple[None, int]:
-        return None, state + 1
-
-
-async def test_undelivered_messages_do_not_count(autojump_clock: Clock) -> None:
+async def test_undelivered_messages_do_not_count(autojump_clock: MockClock) -> None:
     """Reading does not pause for messages that hooks do not deliver."""
-    async with raw_connection(Quiet(), streams=lockstep, max_queue=1) as (conn, peer):
+    async with raw_connection(Scripted(), streams=lockstep, max_queue=1) as (conn, peer):
         await peer.push(numbered(500), [])
         await trio.testing.wait_all_tasks_blocked()
-        assert conn.state == 500
+        assert conn.state == 501
         assert conn.statistics().receive_queue == 0

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.connection.raw_server import (
     CLOSE,
@@ -19,8 +20,6 @@ from tests.connection.raw_server import (
     unbounded,
 )
 from trioglock import Connection, ConnectionInfo, Disconnect, Socket, connect
-
-Clock = trio.testing.MockClock
 
 
 class Life(Socket[int]):
@@ -112,7 +111,7 @@ async def live(scope: trio.CancelScope, socket: Life, transport: MakeTransport, 
 @pytest.mark.parametrize("kind", [Life, AsyncLife])
 @every_transport
 async def test_cancelling_the_block_at_every_step(
-    transport: MakeTransport, kind: type[Life], autojump_clock: Clock
+    transport: MakeTransport, kind: type[Life], autojump_clock: MockClock
 ) -> None:
     """Frames are complete, ``terminate`` runs once, and only Cancelled is raised."""
     tasks = trio.lowlevel.current_statistics().tasks_living
@@ -131,7 +130,7 @@ async def test_cancelling_the_block_at_every_step(
 @pytest.mark.parametrize("kind", [Life, AsyncLife])
 @every_transport
 async def test_cancelling_inside_the_block_at_every_step(
-    transport: MakeTransport, kind: type[Life], autojump_clock: Clock
+    transport: MakeTransport, kind: type[Life], autojump_clock: MockClock
 ) -> None:
     """After a cancelled exchange, the next one on the same connection succeeds."""
     step = 0
@@ -165,7 +164,7 @@ async def test_cancelling_inside_the_block_at_every_step(
     assert step > 10
 
 
-async def test_cancelling_many_tasks_at_random_times(autojump_clock: Clock) -> None:
+async def test_cancelling_many_tasks_at_random_times(autojump_clock: MockClock) -> None:
     """Ten tasks send and receive with short deadlines: each echo is complete and unique."""
     chance = random.Random(7)
     sent: set[str] = set()

@@ -7,6 +7,7 @@ import math
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.connection.raw_server import (
     CLOSE,
@@ -26,12 +27,10 @@ from tests.connection.raw_server import (
 )
 from trioglock import ConnectionClosedError, ConnectionClosedOK, Status, connect
 
-Clock = trio.testing.MockClock
-
 
 @every_transport
 async def test_a_close_frame_with_the_end_of_the_stream(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """All waiting tasks are woken."""
     async with raw_connection(transport=transport()) as (conn, peer):
@@ -44,7 +43,7 @@ async def test_a_close_frame_with_the_end_of_the_stream(
 
 @every_transport
 async def test_the_peer_drops_the_stream_while_we_close(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """``aclose`` returns immediately."""
     async with raw_connection(transport=transport()) as (conn, peer), trio.open_nursery() as tasks:
@@ -60,7 +59,7 @@ async def test_the_peer_drops_the_stream_while_we_close(
         assert conn.close_code == 1000
 
 
-async def test_a_half_closed_peer_gets_our_close_frame(autojump_clock: Clock) -> None:
+async def test_a_half_closed_peer_gets_our_close_frame(autojump_clock: MockClock) -> None:
     """The peer sends a Close frame and ends its sending side at once."""
     replies = []
     for _ in range(40):
@@ -75,7 +74,7 @@ async def test_a_half_closed_peer_gets_our_close_frame(autojump_clock: Clock) ->
 
 @every_transport
 async def test_closing_with_a_full_receive_queue(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """Our close completes although reading is paused."""
 
@@ -99,7 +98,7 @@ async def test_closing_with_a_full_receive_queue(
 
 @every_transport
 async def test_leaving_with_a_full_receive_queue_and_a_remote_close(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """The block ends although reading is paused before the Close frame of the peer."""
     async with raw_connection(transport=transport(), max_queue=2, close_timeout=math.inf) as (
@@ -115,7 +114,7 @@ async def test_leaving_with_a_full_receive_queue_and_a_remote_close(
     assert conn.status is Status.CLOSED
 
 
-async def test_messages_before_a_remote_close_can_be_received(autojump_clock: Clock) -> None:
+async def test_messages_before_a_remote_close_can_be_received(autojump_clock: MockClock) -> None:
     """A slow receiver gets every message before the exception."""
     messages = [str(number) for number in range(60)]
     async with raw_connection(max_queue=4) as (conn, peer):
@@ -131,7 +130,7 @@ async def test_messages_before_a_remote_close_can_be_received(autojump_clock: Cl
         assert (caught.value.code, caught.value.reason) == (4000, "enough")
 
 
-async def test_messages_of_a_lost_peer_can_be_received(autojump_clock: Clock) -> None:
+async def test_messages_of_a_lost_peer_can_be_received(autojump_clock: MockClock) -> None:
     """A heartbeat that cannot be written does not drop messages."""
     messages = [f"{number} {'x' * 2**14}" for number in range(60)]
     async with raw_connection(max_queue=4, ping_interval=5) as (conn, peer):
@@ -148,7 +147,7 @@ async def test_messages_of_a_lost_peer_can_be_received(autojump_clock: Clock) ->
 
 @every_transport
 async def test_a_message_and_a_close_frame_with_the_handshake(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """The message is delivered."""
 
@@ -163,7 +162,7 @@ async def test_a_message_and_a_close_frame_with_the_handshake(
         assert [message async for message in conn] == ["only"]
 
 
-async def test_sends_after_a_remote_close_raise_its_code(autojump_clock: Clock) -> None:
+async def test_sends_after_a_remote_close_raise_its_code(autojump_clock: MockClock) -> None:
     """The peer sent a Close frame and keeps the stream open."""
     async with raw_connection() as (conn, peer):
         await peer.close(4001, "why")
@@ -177,7 +176,7 @@ async def test_sends_after_a_remote_close_raise_its_code(autojump_clock: Clock) 
             await conn.ping()
 
 
-async def test_sends_during_our_close_raise_our_code(autojump_clock: Clock) -> None:
+async def test_sends_during_our_close_raise_our_code(autojump_clock: MockClock) -> None:
     """The peer has not answered our Close frame."""
     async with raw_connection() as (conn, _), trio.open_nursery() as tasks:
         tasks.start_soon(conn.aclose, 4002, "mine")
@@ -189,7 +188,7 @@ async def test_sends_during_our_close_raise_our_code(autojump_clock: Clock) -> N
         tasks.cancel_scope.cancel()
 
 
-async def test_a_waiting_send_is_woken_by_a_remote_close(autojump_clock: Clock) -> None:
+async def test_a_waiting_send_is_woken_by_a_remote_close(autojump_clock: MockClock) -> None:
     """It raises with the code of the peer."""
     async with raw_connection(streams=lockstep, write_limit=10) as (conn, peer):
         await conn.send("x" * 10)
@@ -207,7 +206,7 @@ async def test_a_waiting_send_is_woken_by_a_remote_close(autojump_clock: Clock) 
                 await trio.testing.wait_all_tasks_blocked()
 
 
-async def test_frames_after_our_close_frame_are_read(autojump_clock: Clock) -> None:
+async def test_frames_after_our_close_frame_are_read(autojump_clock: MockClock) -> None:
     """Data is delivered and pings are answered, but we send no data."""
     async with raw_connection() as (conn, peer):
         frames: list[RawFrame] = []
@@ -230,7 +229,7 @@ async def test_frames_after_our_close_frame_are_read(autojump_clock: Clock) -> N
 
 @every_transport
 async def test_data_after_our_close_frame_does_not_prevent_a_clean_close(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """It does not matter whether the transport delivers or discards it."""
     async with raw_connection(transport=transport()) as (conn, peer):
@@ -250,7 +249,7 @@ async def test_data_after_our_close_frame_does_not_prevent_a_clean_close(
 
 @every_transport
 async def test_no_heartbeat_after_our_close_frame(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """The peer sends data for 30 s before it answers our Close frame."""
     async with raw_connection(

@@ -8,11 +8,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.hooks.helpers import Scripted
 from trioglock import (
     Backoff,
     ConnectionClosed,
     ConnectionClosedOK,
     ConnectionInfo,
+    HookError,
     MemoryTransport,
     Reply,
     Socket,
@@ -22,20 +24,17 @@ from trioglock import (
 
 URL = "ws://dead.test/"
 POLICY = Backoff(initial=1, jitter="none", max_attempts=None)
-
-
-class Talker(Socket[None]):
-    """Answers with more than the send queue holds."""
-
-    def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
-        return Reply(*["x" * 50_000] * 10), state
+MORE = Reply(*["x" * 50_000] * 10)
+"""More than the send queue holds."""
 
 
 @pytest.mark.parametrize("reconnect", [False, POLICY])
 async def test_a_reader_paused_by_its_replies(reconnect: Any, autojump_clock: MockClock) -> None:
     """The writer has failed, so the reader resumes and finds the end."""
     net = MemoryTransport(capacity=1)
-    async with connect(URL, Talker(), transport=net, reconnect=reconnect) as conn:
+    async with connect(
+        URL, Scripted(handle_receive=MORE), transport=net, reconnect=reconnect
+    ) as conn:
         far = await net.accept()
         await far.write(["hello"])
         await trio.sleep(1)
@@ -151,41 +150,32 @@ async def test_reconnect_does_not_count_as_a_failed_attempt(autojump_clock: Mock
             await conn.receive()
 
 
-class Confused(Socket[None]):
-    """Raises another connection's error while it decides."""
-
-    def handle_disconnect(self, reason: Any, state: None) -> Any:
-        raise ConnectionClosed(None, None)
-
-
 async def test_connection_closed_of_another_connection_in_handle_disconnect(
     autojump_clock: MockClock,
 ) -> None:
     """The exception is raised, although it looks like that of the connection itself."""
+    socket = Scripted(handle_disconnect=ConnectionClosed(None, None))
     net = MemoryTransport()
     with pytest.raises(ConnectionClosed):
-        async with connect(URL, Confused(), transport=net):
+        async with connect(URL, socket, transport=net):
             await (await net.accept()).aclose()
             await trio.sleep_forever()
 
 
 async def test_a_policy_that_raises_ends_the_connection(autojump_clock: MockClock) -> None:
     """The exception is raised, after ``terminate``."""
-    ends: list[Any] = []
-
-    class Ends(Socket[None]):
-        def terminate(self, reason: Any, state: None) -> None:
-            ends.append(type(reason).__name__)
+    socket = Scripted()
 
     def broken(reason: Any) -> bool:
         raise ValueError("no policy")
 
     net = MemoryTransport()
     with pytest.raises(ValueError, match="no policy"):
-        async with connect(URL, Ends(), transport=net, reconnect=Backoff(retryable=broken)):
+        async with connect(URL, socket, transport=net, reconnect=Backoff(retryable=broken)):
             await (await net.accept()).aclose()
             await trio.sleep_forever()
-    assert ends == ["HookError"]
+    assert isinstance(socket.calls[-1].what, HookError)
+    assert socket.count("terminate") == 1
 
 
 class Indecisive(Socket[None]):

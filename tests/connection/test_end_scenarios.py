@@ -10,16 +10,14 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.connection.raw_server import (
     CLOSE,
     PING,
-    TEXT,
     Ends,
     MakeTransport,
     RawFrame,
-    closing,
-    encode,
     every_transport,
     lockstep,
     raw_connection,
@@ -36,12 +34,10 @@ from trioglock import (
     Status,
 )
 
-Clock = trio.testing.MockClock
-
 
 @every_transport
 async def test_a_trickling_peer_does_not_extend_the_close(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """The peer sends valid frames indefinitely, one byte per second."""
     async with raw_connection(transport=transport(), close_timeout=5) as (conn, peer):
@@ -66,7 +62,7 @@ async def test_a_trickling_peer_does_not_extend_the_close(
 
 @every_transport
 async def test_a_peer_that_keeps_the_stream_open_does_not_extend_the_close(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """The peer sends a Close frame, but does not end the stream."""
     async with raw_connection(transport=transport(), close_timeout=5) as (conn, peer):
@@ -79,7 +75,7 @@ async def test_a_peer_that_keeps_the_stream_open_does_not_extend_the_close(
 
 @every_transport
 async def test_a_dead_peer_does_not_extend_the_close(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """Nothing can be written, not even the Close frame; the messages are unsent."""
     socket = Ends()
@@ -98,7 +94,7 @@ async def test_a_dead_peer_does_not_extend_the_close(
     assert socket.ends == [LocalClose(clean=False)]
 
 
-async def test_two_tasks_close(autojump_clock: Clock) -> None:
+async def test_two_tasks_close(autojump_clock: MockClock) -> None:
     """One Close frame is sent, with the code of the first; both calls return."""
     async with raw_connection() as (conn, peer):
         async with trio.open_nursery() as tasks:
@@ -123,7 +119,7 @@ async def test_two_tasks_close(autojump_clock: Clock) -> None:
 
 
 @every_transport
-async def test_both_sides_close(transport: MakeTransport, autojump_clock: Clock) -> None:
+async def test_both_sides_close(transport: MakeTransport, autojump_clock: MockClock) -> None:
     """Both codes are kept, and the reason is our close, which came first."""
     socket = Ends()
     async with raw_connection(socket, transport=transport(), close_timeout=math.inf) as (
@@ -165,7 +161,7 @@ def waits() -> dict[str, Callable[[Connection[None]], Awaitable[Any]]]:
 
 
 @pytest.mark.parametrize("name", waits())
-async def test_a_heartbeat_timeout_wakes_every_waiter(name: str, autojump_clock: Clock) -> None:
+async def test_a_heartbeat_timeout_wakes_every_waiter(name: str, autojump_clock: MockClock) -> None:
     """Every blocked call raises ConnectionClosed, and the status is CLOSED."""
     async with raw_connection(
         Stuck() if name == "call" else None,
@@ -186,7 +182,7 @@ async def test_a_heartbeat_timeout_wakes_every_waiter(name: str, autojump_clock:
 
 @every_transport
 async def test_a_heartbeat_timeout_skips_the_closing_handshake(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """The link is dropped immediately, whatever ``close_timeout`` is."""
     socket = Ends()
@@ -199,9 +195,3 @@ async def test_a_heartbeat_timeout_skips_the_closing_handshake(
         assert trio.current_time() - began == pytest.approx(5)
         assert [frame.opcode for frame in await peer.read_all()] == [PING]
     assert socket.ends == [HeartbeatTimeout(silence=2)]
-
-
-def test_the_close_frames_of_the_raw_peer() -> None:
-    """They follow RFC 6455, section 5.5.1."""
-    assert closing(1000, "x") == b"\x88\x03\x03\xe8x"
-    assert encode(TEXT) == b"\x81\x00"

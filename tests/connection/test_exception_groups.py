@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.connection.raw_server import URL, MakeTransport, RawPeer, every_transport, serving_peer
 from tests.hooks.helpers import Scripted, UserError
@@ -18,8 +19,6 @@ from trioglock import (
     TLSFailed,
     connect,
 )
-
-Clock = trio.testing.MockClock
 
 
 async def polite(peer: RawPeer) -> None:
@@ -41,7 +40,7 @@ HOOKS = [
 @pytest.mark.parametrize("hook", HOOKS)
 @every_transport
 async def test_the_exception_of_a_hook_is_not_in_a_group(
-    transport: MakeTransport, hook: str, autojump_clock: Clock
+    transport: MakeTransport, hook: str, autojump_clock: MockClock
 ) -> None:
     """For every hook, the block raises the exception itself."""
     async with serving_peer(polite) as near:
@@ -93,7 +92,7 @@ async def test_the_exception_of_the_body_or_a_task_is_not_in_a_group(
     transport: MakeTransport,
     body: Callable[[Connection[None]], Awaitable[None]],
     error: type[Exception],
-    autojump_clock: Clock,
+    autojump_clock: MockClock,
 ) -> None:
     """No group is added."""
     async with serving_peer(polite) as near:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.connection.raw_server import (
     BINARY,
@@ -27,8 +28,6 @@ from tests.connection.raw_server import (
 from trioglock import ConnectionClosedError, ConnectionInfo, Reply, Socket, Status, connect
 from trioglock.testing import MockServer, echo
 
-Clock = trio.testing.MockClock
-
 BAD_CLIENTS = {
     "says nothing": b"",
     "half a request": b"GET / HTTP/1.1\r\nHost: x\r\n",
@@ -47,7 +46,7 @@ BAD_CLIENTS = {
 @plain_and_tls
 @pytest.mark.parametrize("name", BAD_CLIENTS)
 async def test_an_invalid_client_does_not_stop_the_mock_server(
-    name: str, secure: bool, autojump_clock: Clock
+    name: str, secure: bool, autojump_clock: MockClock
 ) -> None:
     """After garbage or an incomplete handshake, the next client is served."""
     context = shared_tls().server if secure else None
@@ -78,7 +77,7 @@ class Greedy(Socket[None]):
         return Reply(*self.messages), state
 
 
-async def test_handle_connect_replies_more_than_write_limit(autojump_clock: Clock) -> None:
+async def test_handle_connect_replies_more_than_write_limit(autojump_clock: MockClock) -> None:
     """Connecting completes before the peer reads, and everything arrives in order."""
     async with raw_connection(Greedy(), streams=lockstep, write_limit=1000) as (conn, peer):
         await trio.sleep(5)
@@ -89,7 +88,7 @@ async def test_handle_connect_replies_more_than_write_limit(autojump_clock: Cloc
 
 @every_transport
 async def test_a_large_slow_message_is_not_a_dead_peer(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """10 MB arrive over ten times ``ping_timeout``, during which no pong can arrive."""
     message = bytes(10 * 2**20)
@@ -108,7 +107,7 @@ async def test_a_large_slow_message_is_not_a_dead_peer(
             assert await conn.receive() == message
 
 
-async def test_a_large_slow_upload_is_not_a_dead_peer(autojump_clock: Clock) -> None:
+async def test_a_large_slow_upload_is_not_a_dead_peer(autojump_clock: MockClock) -> None:
     """10 MB are sent slowly, and no ping can be sent meanwhile."""
     message = bytes(10 * 2**20)
     async with raw_connection(
@@ -131,7 +130,7 @@ BROKEN_OFF = encode(TEXT, b"one", fin=False) + texts("two") + encode(CONT, b"thr
 
 @every_transport
 async def test_control_frames_between_fragments(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """Ping and pong are handled, and the message is complete."""
     async with raw_connection(transport=transport()) as (conn, peer):
@@ -149,7 +148,7 @@ async def test_control_frames_between_fragments(
 
 @every_transport
 async def test_a_character_split_by_fragments_and_a_ping(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """Three bytes of one character arrive in three fragments with pings between them."""
     letter = "€".encode()
@@ -166,7 +165,7 @@ async def test_a_character_split_by_fragments_and_a_ping(
 
 @every_transport
 async def test_a_data_frame_between_fragments_ends_the_connection(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """The program is informed immediately, even if the transport sends no Close frame."""
     async with raw_connection(transport=transport(), close_timeout=2) as (conn, peer):
@@ -177,7 +176,7 @@ async def test_a_data_frame_between_fragments_ends_the_connection(
 
 @every_transport
 async def test_a_close_frame_between_fragments(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """The incomplete message is not delivered."""
     async with raw_connection(transport=transport()) as (conn, peer):
@@ -212,7 +211,7 @@ def fragmented(payload: bytes, size: int) -> bytes:
 @pytest.mark.parametrize("size", [1, LIMIT // 2, LIMIT + 1], ids=["bytes", "halves", "whole"])
 @every_transport
 async def test_max_size_is_exact(
-    transport: MakeTransport, size: int, autojump_clock: Clock
+    transport: MakeTransport, size: int, autojump_clock: MockClock
 ) -> None:
     """``max_size`` bytes pass, one more does not, in one frame or in fragments."""
     async with raw_connection(transport=transport(), max_size=LIMIT, close_timeout=2) as (
@@ -232,7 +231,7 @@ async def test_max_size_is_exact(
 
 @pytest.mark.parametrize("size", [None, 1, 7], ids=["whole", "bytes", "sevens"])
 async def test_max_size_applies_after_decompression(
-    size: int | None, autojump_clock: Clock
+    size: int | None, autojump_clock: MockClock
 ) -> None:
     """``max_size`` bytes still pass."""
     async with raw_connection(headers=DEFLATE, max_size=LIMIT, close_timeout=2) as (conn, peer):
@@ -253,7 +252,7 @@ async def test_max_size_applies_after_decompression(
         assert caught.value.code == 1009
 
 
-async def test_a_compression_bomb_takes_no_memory(autojump_clock: Clock) -> None:
+async def test_a_compression_bomb_takes_no_memory(autojump_clock: MockClock) -> None:
     """20 MB in 20 kB: 1009 before they are decompressed."""
     async with raw_connection(headers=DEFLATE, close_timeout=2) as (_, peer):
         await peer.send(encode(BINARY, deflated(bytes(20 * 2**20)), rsv=4))
@@ -262,7 +261,7 @@ async def test_a_compression_bomb_takes_no_memory(autojump_clock: Clock) -> None
 
 
 @every_transport
-async def test_without_max_size(transport: MakeTransport, autojump_clock: Clock) -> None:
+async def test_without_max_size(transport: MakeTransport, autojump_clock: MockClock) -> None:
     """A message of more than the default limit is received."""
     message = bytes(2**20 + 1)
     async with (

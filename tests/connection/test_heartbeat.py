@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.connection.raw_server import (
     BINARY,
@@ -22,12 +23,10 @@ from tests.connection.raw_server import (
 )
 from trioglock import ConnectionClosed, ConnectionClosedError, HeartbeatTimeout, Status
 
-Clock = trio.testing.MockClock
-
 
 @every_transport
 async def test_pings_are_sent_at_every_interval(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """Each has a different payload."""
     async with raw_connection(transport=transport(), ping_interval=3, ping_timeout=1) as (
@@ -47,7 +46,7 @@ async def test_pings_are_sent_at_every_interval(
         assert conn.status is Status.OPEN
 
 
-async def test_without_an_interval_there_are_no_pings(autojump_clock: Clock) -> None:
+async def test_without_an_interval_there_are_no_pings(autojump_clock: MockClock) -> None:
     """A peer may be silent indefinitely."""
     async with raw_connection() as (conn, peer):
         with trio.move_on_after(10_000):
@@ -56,7 +55,7 @@ async def test_without_an_interval_there_are_no_pings(autojump_clock: Clock) -> 
         assert conn.status is Status.OPEN
 
 
-async def test_without_a_timeout_nothing_expires(autojump_clock: Clock) -> None:
+async def test_without_a_timeout_nothing_expires(autojump_clock: MockClock) -> None:
     """Pings are sent, but silence has no consequence."""
     async with raw_connection(ping_interval=5, ping_timeout=None) as (conn, peer):
         await trio.sleep(1000)
@@ -64,7 +63,7 @@ async def test_without_a_timeout_nothing_expires(autojump_clock: Clock) -> None:
         assert (await peer.next()).opcode == PING
 
 
-async def test_latency(autojump_clock: Clock) -> None:
+async def test_latency(autojump_clock: MockClock) -> None:
     """It is None before the first pong, and then the latest round-trip time."""
     async with raw_connection(ping_interval=10) as (conn, peer):
 
@@ -83,7 +82,7 @@ async def test_latency(autojump_clock: Clock) -> None:
         assert conn.latency == pytest.approx(3)
 
 
-async def test_a_latency_longer_than_the_interval(autojump_clock: Clock) -> None:
+async def test_a_latency_longer_than_the_interval(autojump_clock: MockClock) -> None:
     """A late pong is still measured."""
     async with raw_connection(ping_interval=1, ping_timeout=5) as (conn, peer):
         async with trio.open_nursery() as nursery:
@@ -98,7 +97,7 @@ async def test_a_latency_longer_than_the_interval(autojump_clock: Clock) -> None
         assert conn.latency == pytest.approx(1.5)
 
 
-async def test_unsolicited_pongs_are_ignored(autojump_clock: Clock) -> None:
+async def test_unsolicited_pongs_are_ignored(autojump_clock: MockClock) -> None:
     """One answer completes all earlier pings."""
     async with raw_connection() as (conn, peer):
         done: list[str] = []
@@ -122,7 +121,7 @@ async def test_unsolicited_pongs_are_ignored(autojump_clock: Clock) -> None:
 
 @every_transport
 async def test_a_silent_peer_is_detected_in_time(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """``ping_interval`` plus ``ping_timeout`` after the last received byte."""
     socket = Ends()
@@ -139,7 +138,7 @@ async def test_a_silent_peer_is_detected_in_time(
     assert socket.disconnects == socket.ends == [HeartbeatTimeout(silence=4)]
 
 
-async def test_messages_before_the_timeout_can_be_received(autojump_clock: Clock) -> None:
+async def test_messages_before_the_timeout_can_be_received(autojump_clock: MockClock) -> None:
     """The body is not cancelled, and receives them before the exception."""
     async with raw_connection(ping_interval=1, ping_timeout=1) as (conn, peer):
         await peer.send(texts("one", "two"))
@@ -150,7 +149,7 @@ async def test_messages_before_the_timeout_can_be_received(autojump_clock: Clock
             await conn.receive()
 
 
-async def test_a_peer_that_becomes_silent_is_detected(autojump_clock: Clock) -> None:
+async def test_a_peer_that_becomes_silent_is_detected(autojump_clock: MockClock) -> None:
     """The peer answers ten pings first."""
     async with raw_connection(ping_interval=2, ping_timeout=1) as (conn, peer):
         for _ in range(10):
@@ -171,7 +170,7 @@ SIGNS = {
 @pytest.mark.parametrize("sign", SIGNS)
 @every_transport
 async def test_any_received_byte_counts(
-    transport: MakeTransport, sign: str, autojump_clock: Clock
+    transport: MakeTransport, sign: str, autojump_clock: MockClock
 ) -> None:
     """A peer that sends a byte per second and no pongs is alive, until it stops."""
     async with raw_connection(
@@ -190,7 +189,7 @@ async def test_any_received_byte_counts(
 @pytest.mark.parametrize("held", [10, 100])
 @every_transport
 async def test_no_timeout_while_the_program_does_not_receive(
-    transport: MakeTransport, held: int, autojump_clock: Clock
+    transport: MakeTransport, held: int, autojump_clock: MockClock
 ) -> None:
     """The pongs are behind messages in a paused stream."""
     messages = numbered(40)
@@ -216,7 +215,7 @@ async def test_no_timeout_while_the_program_does_not_receive(
         nursery.cancel_scope.cancel()
 
 
-async def test_the_timeout_restarts_when_reading_resumes(autojump_clock: Clock) -> None:
+async def test_the_timeout_restarts_when_reading_resumes(autojump_clock: MockClock) -> None:
     """A peer that died during the pause is detected afterwards."""
     async with (
         raw_connection(
@@ -236,7 +235,7 @@ async def test_the_timeout_restarts_when_reading_resumes(autojump_clock: Clock) 
         assert 2 <= trio.current_time() - began <= 6
 
 
-async def test_no_timeout_while_slow_hooks_pause_reading(autojump_clock: Clock) -> None:
+async def test_no_timeout_while_slow_hooks_pause_reading(autojump_clock: MockClock) -> None:
     """The same applies to an async hook."""
     async with (
         raw_connection(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.connection.raw_server import (
     BINARY,
@@ -33,8 +34,6 @@ from trioglock import (
 from trioglock.testing import MockServer, echo
 
 pytestmark = pytest.mark.slow
-
-Clock = trio.testing.MockClock
 
 # What interpreters and libraries keep for themselves; a leak of one small object for each message
 # or connection is far more than this.
@@ -100,7 +99,7 @@ class AsyncCounter(Counter):
     ("socket", "total"), [(Counter, 40_000), (AsyncCounter, 10_000)], ids=["def", "async def"]
 )
 async def test_received_messages_leave_nothing_behind(
-    socket: type[Counter], total: int, autojump_clock: Clock
+    socket: type[Counter], total: int, autojump_clock: MockClock
 ) -> None:
     """No memory is kept per received message."""
     at_once = 1000
@@ -118,7 +117,7 @@ async def test_received_messages_leave_nothing_behind(
         assert conn.state == total
 
 
-async def test_sent_messages_leave_nothing_behind(autojump_clock: Clock) -> None:
+async def test_sent_messages_leave_nothing_behind(autojump_clock: MockClock) -> None:
     """No memory is kept per sent message."""
     transport = MemoryTransport()
     async with connect(URL, Counter(), transport=transport, ping_interval=None) as conn:
@@ -141,7 +140,7 @@ async def discard(peer: RawPeer) -> None:
         pass
 
 
-async def test_pings_leave_nothing_behind(autojump_clock: Clock) -> None:
+async def test_pings_leave_nothing_behind(autojump_clock: MockClock) -> None:
     """No memory is kept per ping, answered or not, with hooks or without."""
     async with raw_connection(ping_interval=1, ping_timeout=5, close_timeout=1) as (conn, peer):
 
@@ -169,7 +168,9 @@ class Everything(Counter):
         return request, state
 
 
-async def test_casts_calls_and_cancelled_waits_leave_nothing_behind(autojump_clock: Clock) -> None:
+async def test_casts_calls_and_cancelled_waits_leave_nothing_behind(
+    autojump_clock: MockClock,
+) -> None:
     """The mailbox, timers, calls and receives keep no memory."""
     async with raw_connection(Everything()) as (conn, _):
 
@@ -245,7 +246,7 @@ async def divide() -> None:
     [one_connection, lost_connection, failed_connection, cancelled_connection, crashed_connection],
 )
 async def test_connections_leave_nothing_behind(
-    life: Callable[[], Awaitable[None]], autojump_clock: Clock
+    life: Callable[[], Awaitable[None]], autojump_clock: MockClock
 ) -> None:
     """No memory is kept per connection, however it ended."""
 
@@ -256,7 +257,7 @@ async def test_connections_leave_nothing_behind(
     await assert_flat(work)
 
 
-async def test_many_connections_leave_no_object_behind(autojump_clock: Clock) -> None:
+async def test_many_connections_leave_no_object_behind(autojump_clock: MockClock) -> None:
     """No object and no task remains."""
 
     async def work() -> None:
@@ -296,7 +297,7 @@ async def test_connections_over_tcp_leave_no_socket_behind() -> None:
                 await trio.sleep(0)
 
 
-async def test_a_connection_is_freed(autojump_clock: Clock) -> None:
+async def test_a_connection_is_freed(autojump_clock: MockClock) -> None:
     """Its objects are freed without the garbage collector, or at its first run."""
     await one_connection()
     gc.collect()

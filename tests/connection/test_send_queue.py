@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.connection.raw_server import (
     CLOSE,
@@ -22,10 +23,8 @@ from tests.connection.raw_server import (
 )
 from trioglock import ConnectionClosedError, HeartbeatTimeout
 
-Clock = trio.testing.MockClock
 
-
-async def test_a_full_send_queue_makes_senders_wait(autojump_clock: Clock) -> None:
+async def test_a_full_send_queue_makes_senders_wait(autojump_clock: MockClock) -> None:
     """At ``write_limit`` bytes ``send`` waits and ``send_nowait`` raises."""
     async with raw_connection(streams=lockstep, write_limit=100) as (conn, peer):
         for number in range(10):
@@ -44,7 +43,7 @@ async def test_a_full_send_queue_makes_senders_wait(autojump_clock: Clock) -> No
         assert (await peer.next()).payload == b"again"
 
 
-async def test_many_senders_keep_the_queue_bounded(autojump_clock: Clock) -> None:
+async def test_many_senders_keep_the_queue_bounded(autojump_clock: MockClock) -> None:
     """Fifty tasks exceed the limit by at most one message, and keep their order."""
     async with raw_connection(streams=lockstep, write_limit=1000) as (conn, peer):
         depths: list[int] = []
@@ -65,7 +64,7 @@ async def test_many_senders_keep_the_queue_bounded(autojump_clock: Clock) -> Non
         assert got == [numbered(10)] * 50
 
 
-async def test_a_message_larger_than_the_limit(autojump_clock: Clock) -> None:
+async def test_a_message_larger_than_the_limit(autojump_clock: MockClock) -> None:
     """The limit does not restrict the size of a message."""
     async with (
         raw_connection(streams=lockstep, write_limit=10) as (conn, peer),
@@ -77,7 +76,7 @@ async def test_a_message_larger_than_the_limit(autojump_clock: Clock) -> None:
 
 @every_transport
 async def test_flush_waits_for_earlier_messages(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """It returns when the last byte was written, not earlier."""
     async with raw_connection(streams=lockstep, transport=transport()) as (conn, peer):
@@ -102,7 +101,7 @@ async def test_flush_waits_for_earlier_messages(
         await conn.flush()
 
 
-async def test_unread_replies_pause_reading(autojump_clock: Clock) -> None:
+async def test_unread_replies_pause_reading(autojump_clock: MockClock) -> None:
     """An echo to a peer that does not read stays small, and continues when it reads."""
     messages, sent = ["x" * 100] * 100, list[str]()
     async with (
@@ -120,7 +119,7 @@ async def test_unread_replies_pause_reading(autojump_clock: Clock) -> None:
             assert len((await peer.next()).payload) == 100
 
 
-async def test_a_flood_of_pings_keeps_the_queue_small(autojump_clock: Clock) -> None:
+async def test_a_flood_of_pings_keeps_the_queue_small(autojump_clock: MockClock) -> None:
     """Twenty thousand pings leave only the latest pongs in the queue."""
     async with raw_connection(streams=lockstep, write_timeout=None) as (_, peer):
         for _ in range(20):
@@ -133,7 +132,7 @@ async def test_a_flood_of_pings_keeps_the_queue_small(autojump_clock: Clock) -> 
         assert pongs < 300
 
 
-async def test_our_ping_survives_a_flood_of_pings(autojump_clock: Clock) -> None:
+async def test_our_ping_survives_a_flood_of_pings(autojump_clock: MockClock) -> None:
     """Queued pongs may replace older pongs, but not our ping."""
     async with raw_connection(streams=lockstep, write_timeout=None) as (conn, peer):
         await conn.send("in the way")
@@ -151,7 +150,7 @@ async def test_our_ping_survives_a_flood_of_pings(autojump_clock: Clock) -> None
 
 @every_transport
 async def test_unsent_and_in_doubt_account_for_every_message(
-    transport: MakeTransport, autojump_clock: Clock
+    transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
     """For a peer that never reads, both contain all messages together."""
     async with raw_connection(
@@ -169,7 +168,7 @@ async def test_unsent_and_in_doubt_account_for_every_message(
         assert conn.statistics().unsent == len(caught.value.unsent)
 
 
-async def test_unsent_after_a_remote_close(autojump_clock: Clock) -> None:
+async def test_unsent_after_a_remote_close(autojump_clock: MockClock) -> None:
     """Messages that are queued when the peer closes are unsent."""
     async with raw_connection(streams=lockstep, write_limit=2**20) as (conn, peer):
         await conn.send("x" * 70_000)

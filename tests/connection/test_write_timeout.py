@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.connection.raw_server import (
     EchoHook,
@@ -21,11 +22,11 @@ from tests.connection.raw_server import (
 )
 from trioglock import ConnectionClosedError, HeartbeatTimeout, Status
 
-Clock = trio.testing.MockClock
-
 
 @every_transport
-async def test_a_peer_that_stops_reading(transport: MakeTransport, autojump_clock: Clock) -> None:
+async def test_a_peer_that_stops_reading(
+    transport: MakeTransport, autojump_clock: MockClock
+) -> None:
     """Without a heartbeat, a write without progress for ``write_timeout`` ends the connection."""
     socket = Ends()
     async with raw_connection(socket, streams=lockstep, transport=transport(), write_timeout=8) as (
@@ -43,7 +44,7 @@ async def test_a_peer_that_stops_reading(transport: MakeTransport, autojump_cloc
     assert socket.disconnects == socket.ends == [cause]
 
 
-async def test_a_peer_that_sends_but_never_reads(autojump_clock: Clock) -> None:
+async def test_a_peer_that_sends_but_never_reads(autojump_clock: MockClock) -> None:
     """Received data does not prevent the detection."""
     async with raw_connection(
         streams=lockstep, ping_interval=2, ping_timeout=2, write_timeout=8, max_queue=None
@@ -79,7 +80,7 @@ async def take_slowly(peer: RawPeer, total: int, piece: int) -> None:
         taken += len(data)
 
 
-async def test_slow_progress_is_progress(autojump_clock: Clock) -> None:
+async def test_slow_progress_is_progress(autojump_clock: MockClock) -> None:
     """1 MB at 16 kB/s takes ten times ``write_timeout`` and arrives."""
     async with raw_connection(streams=lockstep, write_timeout=6, write_limit=2**21) as (conn, peer):
         await conn.send(bytes(2**20))
@@ -88,7 +89,7 @@ async def test_slow_progress_is_progress(autojump_clock: Clock) -> None:
         assert conn.status is Status.OPEN
 
 
-async def test_without_a_write_timeout(autojump_clock: Clock) -> None:
+async def test_without_a_write_timeout(autojump_clock: MockClock) -> None:
     """A message is blocked for a day and then delivered."""
     async with raw_connection(streams=lockstep, write_timeout=None) as (conn, peer):
         await conn.send("patience")
@@ -97,7 +98,7 @@ async def test_without_a_write_timeout(autojump_clock: Clock) -> None:
         assert conn.status is Status.OPEN
 
 
-async def test_a_peer_that_floods_an_echo_and_never_reads(autojump_clock: Clock) -> None:
+async def test_a_peer_that_floods_an_echo_and_never_reads(autojump_clock: MockClock) -> None:
     """Reading is paused by our replies; the write timeout still expires."""
     async with raw_connection(
         EchoHook(),
@@ -124,7 +125,7 @@ async def test_a_peer_that_floods_an_echo_and_never_reads(autojump_clock: Clock)
         assert conn.statistics().send_queue_bytes <= 100_000
 
 
-async def test_no_ping_after_the_peer_has_closed(autojump_clock: Clock) -> None:
+async def test_no_ping_after_the_peer_has_closed(autojump_clock: MockClock) -> None:
     """After the Close frame of the peer we send only our own."""
     async with raw_connection(ping_interval=1, ping_timeout=50, close_timeout=30) as (conn, peer):
         frames: list[RawFrame] = []
@@ -139,7 +140,7 @@ async def test_no_ping_after_the_peer_has_closed(autojump_clock: Clock) -> None:
         assert len(frames) == 1
 
 
-async def test_a_dead_peer_does_not_extend_a_close(autojump_clock: Clock) -> None:
+async def test_a_dead_peer_does_not_extend_a_close(autojump_clock: MockClock) -> None:
     """The close ends at ``close_timeout`` or the heartbeat, whichever is first."""
     async with raw_connection(ping_interval=1, ping_timeout=3, close_timeout=math.inf) as (conn, _):
         await trio.sleep(1.5)

@@ -85,17 +85,6 @@ async def test_the_end_of_the_connection_interrupts_it(autojump_clock: MockClock
     assert cleaned == ["child", "hook"]
 
 
-async def test_a_cancellation_of_the_caller(autojump_clock: MockClock) -> None:
-    """The hook is cancelled, and the connection stays open."""
-    async with linked(Waits(trio.sleep_forever)) as (conn, far):
-        with trio.move_on_after(3) as scope:
-            await conn.send("x")
-        assert scope.cancelled_caught
-        assert (trio.current_time(), conn.state) == (3, 0)
-        assert await read_frames(far) == []
-        conn.abort()
-
-
 async def test_it_may_catch_exceptions(autojump_clock: MockClock) -> None:
     """An exception raised where it waits can be caught."""
     tries: list[int] = []
@@ -114,22 +103,6 @@ async def test_it_may_catch_exceptions(autojump_clock: MockClock) -> None:
         await conn.send("x")
         assert await read_frames(far) == ["x"]
         assert len(tries) == 2 or trio.current_time() <= 2
-
-
-async def test_senders_take_turns(autojump_clock: MockClock) -> None:
-    """One hook runs at a time, in the order of the calls, in whichever task."""
-
-    async def wait() -> None:
-        await trio.sleep(1)
-
-    async with linked(Waits(wait)) as (conn, far):
-        async with trio.open_nursery() as nursery:
-            for number in range(5):
-                nursery.start_soon(conn.send, str(number))
-                await wait_for_hooks()
-        assert trio.current_time() == pytest.approx(5)
-        assert await read_frames(far) == ["0", "1", "2", "3", "4"]
-        assert conn.state == 5
 
 
 async def test_it_may_time_out(autojump_clock: MockClock) -> None:

@@ -85,28 +85,6 @@ async def test_the_body_runs_after_handle_connect(style: str, autojump_clock: Mo
         assert await read_frames(far) == ["login", "subscribe", "first"]
 
 
-async def test_handle_connect_may_close(autojump_clock: MockClock) -> None:
-    """The body runs, and the connection is closing."""
-    async with linked(Scripted(handle_connect=Close(4000, "no"))) as (conn, far):
-        assert await read_frames(far) == [Close(4000, "no")]
-        with pytest.raises(ConnectionClosed):
-            await conn.send("x")
-
-
-async def test_without_init_stream_the_state_is_none(autojump_clock: MockClock) -> None:
-    """A Socket does not need a state."""
-
-    class Stateless(Socket[None]):
-        def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
-            assert state is None
-            return frame, state
-
-    async with linked(Stateless()) as (conn, far):
-        await far.write(["x"])
-        assert await conn.receive() == "x"
-        assert conn.state is None
-
-
 # The reasons.
 
 Scene = Callable[[Connection[int], MemoryLink], Awaitable[None]]

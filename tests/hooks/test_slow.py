@@ -9,7 +9,15 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from tests.hooks.helpers import URL, Scripted, delivered, linked, read_frames, wait_for_hooks
+from tests.hooks.helpers import (
+    URL,
+    Scripted,
+    SlowHooks,
+    delivered,
+    linked,
+    read_frames,
+    wait_for_hooks,
+)
 from trioglock import Close, ConnectionClosed, MemoryTransport, Ping, Pong, Socket, connect
 from trioglock.testing import MemoryLink
 
@@ -61,22 +69,14 @@ async def test_send_waits_for_a_slow_hook(autojump_clock: MockClock) -> None:
         assert await read_frames(far) == ["x"]
 
 
-class SlowSend(Scripted):
-    """Takes a minute for every message that it sends."""
-
-    async def handle_send(self, message: Any, state: int) -> Any:
-        await trio.sleep(60)
-        return super().handle_send(message, state)
-
-
 async def test_a_send_that_returns_after_the_close(autojump_clock: MockClock) -> None:
     """Its frames are refused; no data follows a Close frame."""
-    socket = SlowSend()
+    socket = SlowHooks()
     async with linked(socket, close_timeout=300) as (conn, far):
 
         async def send() -> None:
             with pytest.raises(ConnectionClosed):
-                await conn.send("too late")
+                await conn.send("slow")
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)

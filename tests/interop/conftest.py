@@ -48,7 +48,7 @@ def server(request: pytest.FixtureRequest, certificate: Path) -> Iterator[Server
         if node is None:
             pytest.skip("there is no node on this machine")
         install_ws()
-        command = [node, NODE / "server.js"]
+        command: list[str | Path] = [node, NODE / "server.js"]
     else:
         command = [sys.executable, HERE / f"{request.param}_server.py"]
     with running(*command, certificate) as server:

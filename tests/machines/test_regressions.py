@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from tests.hooks.helpers import HOOKS
 from tests.machines.machine import run
@@ -49,7 +50,7 @@ async def test_a_link_closed_while_a_frame_arrives_still_returns_it() -> None:
     assert got == [[["a message"]]]
 
 
-async def test_flush_raises_if_a_message_was_not_sent(autojump_clock: Clock) -> None:
+async def test_flush_raises_if_a_message_was_not_sent(autojump_clock: MockClock) -> None:
     """A message that was dropped when the stream ended during a write is not flushed."""
     transport = MemoryTransport(capacity=0)
     async with connect(URL, transport=transport) as conn:
@@ -66,7 +67,7 @@ async def test_flush_raises_if_a_message_was_not_sent(autojump_clock: Clock) -> 
     assert caught.value.unsent == ("behind the pong",)
 
 
-async def test_a_ping_at_the_end_of_a_link_returns(autojump_clock: Clock) -> None:
+async def test_a_ping_at_the_end_of_a_link_returns(autojump_clock: MockClock) -> None:
     """A ping that starts while the block is cancelled does not hang, even if the policy retries."""
     returned = False
 
@@ -87,7 +88,7 @@ async def test_a_ping_at_the_end_of_a_link_returns(autojump_clock: Clock) -> Non
     assert returned
 
 
-async def test_the_heartbeat_is_silent_after_our_close(autojump_clock: Clock) -> None:
+async def test_the_heartbeat_is_silent_after_our_close(autojump_clock: MockClock) -> None:
     """While reconnect() waits for the peer's Close frame, no ping or message is sent."""
     transport = MemoryTransport()
     message_heartbeat = MessageHeartbeat(
@@ -125,7 +126,7 @@ class Slow(Socket[int]):
         self.last_words = list(self.going_on)
 
 
-async def test_no_hook_goes_on_while_terminate_runs(autojump_clock: Clock) -> None:
+async def test_no_hook_goes_on_while_terminate_runs(autojump_clock: MockClock) -> None:
     """An async ``handle_send`` in the task of a caller ends before ``terminate`` starts."""
     async_hooks = Slow()
 
@@ -160,7 +161,7 @@ class Stubborn(Socket[None]):
 @pytest.mark.parametrize("leave", ["return", "aclose", "abort"])
 @pytest.mark.parametrize("thinks", [False, True])
 async def test_no_reconnect_after_the_body_ended(
-    autojump_clock: Clock, leave: str, thinks: bool
+    autojump_clock: MockClock, leave: str, thinks: bool
 ) -> None:
     """A ``Reconnect`` decision has no effect if the body has ended meanwhile."""
     transport = MemoryTransport()
@@ -181,7 +182,7 @@ async def test_no_reconnect_after_the_body_ended(
     assert len(transport.dialed) == 1
 
 
-async def test_nothing_is_accepted_after_abort(autojump_clock: Clock) -> None:
+async def test_nothing_is_accepted_after_abort(autojump_clock: MockClock) -> None:
     """``send`` raises immediately after ``abort()``, before the next step of the scheduler."""
     async with connect(URL, transport=MemoryTransport()) as conn:
         conn.abort()
@@ -207,7 +208,7 @@ class Reluctant(Socket[str]):
         self.called.append("terminate")
 
 
-async def test_abort_in_init_stream(autojump_clock: Clock) -> None:
+async def test_abort_in_init_stream(autojump_clock: MockClock) -> None:
     """After ``abort()`` only ``terminate`` is called."""
     reluctant = Reluctant()
     async with connect(URL, reluctant, transport=MemoryTransport()) as conn:

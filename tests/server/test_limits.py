@@ -110,7 +110,7 @@ async def test_scenario_42_2000_half_open_sockets_are_bounded_and_the_others_ser
         pytest.skip("too few files may be open for 2,000 connections, see ulimit -n")
     caplog.set_level("INFO")
     allowed = HALF_OPEN // 2
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with serve(Echo, "127.0.0.1", 0, max_handshakes=allowed, open_timeout=60) as server:
             await trio.testing.wait_all_tasks_blocked()
             tasks = trio.lowlevel.current_statistics().tasks_living

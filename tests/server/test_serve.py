@@ -134,7 +134,7 @@ async def test_a_server_cannot_reconnect() -> None:
     """It raises immediately, and the connection stays open."""
 
     async def handler(conn: Connection[None]) -> None:
-        with pytest.raises(UsageError, match="its client may connect again"):
+        with pytest.raises(UsageError, match="its client can reconnect"):
             await conn.reconnect()
         await conn.send("still here")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.hooks.helpers import URL, linked, wait_for_hooks
 from trioglock import (
@@ -268,7 +269,7 @@ async def echo_peer(far: MemoryLink) -> None:
 
 
 async def test_the_trace_of_the_echo_client(
-    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each step is a line: connecting, frames, the close and the timeout."""
     async with linked(Echo(), trace=True, name="echo", close_timeout=5) as (conn, far):
@@ -296,7 +297,7 @@ async def test_the_trace_of_the_echo_client(
 
 
 async def test_the_trace_of_a_reconnect(
-    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The loss, the delays, the failed attempt and the new link."""
     transport = MemoryTransport()
@@ -325,7 +326,7 @@ async def test_the_trace_of_a_reconnect(
 
 
 async def test_the_trace_of_an_open_connection(
-    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     """``conn.trace()`` starts it, ``conn.trace(False)`` stops it."""
     async with (
@@ -343,7 +344,7 @@ async def test_the_trace_of_an_open_connection(
 
 
 async def test_a_peer_cannot_forge_lines(
-    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     """Line breaks from the peer are escaped."""
     forged = "bye\nshop#1 received frame: 'forged'"
@@ -432,7 +433,7 @@ class Broken(logging.Handler):
 
 
 async def test_a_handler_that_raises_stops_the_trace(
-    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     """The connection continues, and the reason is logged once."""
     LOGGER.handlers[:] = [Broken()]

@@ -133,16 +133,6 @@ async def test_scenario_25_a_dead_link_is_aborted(autojump_clock: Clock) -> None
     assert isinstance(notes.losses[0], HeartbeatTimeout)
 
 
-async def test_scenario_26_the_heartbeat_reconnects_and_goes_on(autojump_clock: Clock) -> None:
-    """Its expiry is a loss like any other, again and again."""
-    net, notes = MemoryTransport(), Notes()
-    async with joined(net, notes, ping_interval=5, ping_timeout=5) as conn:
-        for number in range(3):
-            await net.accept()
-            assert conn.statistics().reconnects == number
-    assert {type(loss) for loss in notes.losses[:2]} == {HeartbeatTimeout}
-
-
 # What else goes on as before.
 
 
@@ -206,19 +196,6 @@ async def test_the_heartbeat_of_a_quiet_new_link(autojump_clock: Clock) -> None:
         assert conn.status is Status.OPEN
         assert conn.statistics().reconnects == 1
         assert conn.latency is not None
-
-
-async def test_two_losses_in_a_row(autojump_clock: Clock) -> None:
-    """A remote close, then a loss, then success: each reason is reported in order."""
-    net, notes = MemoryTransport(), Notes()
-    async with joined(net, notes) as conn:
-        await remote_close(await net.accept(), 1012, "restart")
-        await drop(await net.accept())
-        await (await net.accept()).write(["peace"])
-        assert await conn.receive() == "peace"
-        assert [type(loss).__name__ for loss in notes.losses] == ["RemoteClose", "ConnectionLost"]
-        assert [loss.attempt for loss in notes.losses] == [1, 2]
-        assert conn.statistics().reconnects == 2
 
 
 async def test_a_full_inbox_holds_the_next_link_too(autojump_clock: Clock) -> None:

@@ -144,19 +144,6 @@ async def test_messages_of_an_outage_go_out_in_order(autojump_clock: Clock) -> N
         assert conn.statistics().messages_sent == 22
 
 
-async def test_messages_survive_several_attempts(autojump_clock: Clock) -> None:
-    """Failed attempts lose nothing."""
-    net = MemoryTransport()
-    async with joined(net) as conn:
-        for _ in range(4):
-            net.refuse_next()
-        await outage(net, conn)
-        await conn.send("a")
-        await trio.sleep(5)
-        await conn.send("b")
-        assert await frames(await net.accept()) == ["a", "b"]
-
-
 async def test_what_waits_behind_a_remote_close_goes_to_the_next_link(
     autojump_clock: Clock,
 ) -> None:

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.protocols.gossip.helpers import Recorder
+from tests.protocols.gossip.helpers import Recorder, open_client
+from trioglock.protocols import gossip
 from trioglock.testing import MockGossipServer
 
 
@@ -19,3 +20,10 @@ async def server() -> AsyncIterator[MockGossipServer]:
 @pytest.fixture
 def recorder() -> Recorder:
     return Recorder()
+
+
+@pytest.fixture
+async def client(server: MockGossipServer, recorder: Recorder) -> AsyncIterator[gossip.Client]:
+    """A client of the server with all flags, whose callbacks are the recorder's."""
+    async with open_client(server, recorder) as client:
+        yield client

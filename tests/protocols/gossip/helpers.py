@@ -9,7 +9,9 @@ import trio
 
 from trioglock import Backoff
 from trioglock.protocols import gossip
-from trioglock.testing import MockGossipServer
+from trioglock.testing import MockGossipServer as Server
+
+__all__ = ["FLAGS", "SHORT_BACKOFF", "Recorder", "Server", "open_client"]
 
 SHORT_BACKOFF = Backoff(initial=0.05, multiplier=1, jitter="none", max_attempts=None)
 
@@ -91,7 +93,7 @@ class Recorder(
 
 
 def open_client(
-    server: MockGossipServer,
+    server: Server,
     recorder: Recorder | None = None,
     *,
     flags: tuple[str, ...] = FLAGS,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
 
-from tests.protocols.gossip.helpers import Recorder, open_client
+from tests.protocols.clock import MOCK_CLOCK
+from tests.protocols.gossip.helpers import Recorder, Server, open_client
 from tests.routing.streams import FaultyStream
 from trioglock import (
     Backoff,
@@ -21,8 +21,11 @@ from trioglock import (
     RemoteClose,
 )
 from trioglock.protocols import gossip
+from trioglock.protocols.gossip import Client
 from trioglock.routing import RequestTimeout
-from trioglock.testing import MockGossipGame, MockGossipServer
+from trioglock.testing import MockGossipGame
+
+pytestmark = MOCK_CLOCK
 
 
 async def after(seconds: float) -> None:
@@ -34,9 +37,7 @@ async def after(seconds: float) -> None:
 # Reconnecting.
 
 
-async def test_default_backoff(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
-) -> None:
+async def test_default_backoff(server: Server, recorder: Recorder) -> None:
     """15 seconds after a loss, doubled up to two minutes, without a last attempt."""
     async with open_client(server, recorder, reconnect=True):
         await recorder.expect("authenticated")
@@ -52,9 +53,7 @@ async def test_default_backoff(
         assert waited == pytest.approx([0, 15, 45, 105, 225, 345, 465, 585], abs=0.1)
 
 
-async def test_reconnect_after_a_restart(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
-) -> None:
+async def test_reconnect_after_a_restart(server: Server, recorder: Recorder) -> None:
     """After the announced downtime; the next loss has the usual delay again."""
     async with open_client(server, recorder, reconnect=True):
         await recorder.expect("authenticated")
@@ -71,11 +70,7 @@ async def test_reconnect_after_a_restart(
 
 @pytest.mark.parametrize(("downtime", "waited"), [(-5, 0), (1e12, 86_400), (0, 0)])
 async def test_the_downtime_is_limited(
-    autojump_clock: MockClock,
-    downtime: float,
-    waited: float,
-    server: MockGossipServer,
-    recorder: Recorder,
+    downtime: float, waited: float, server: Server, recorder: Recorder
 ) -> None:
     """From 0 seconds to one day."""
     async with open_client(server, recorder, reconnect=True):
@@ -86,9 +81,7 @@ async def test_the_downtime_is_limited(
         assert trio.current_time() - began == pytest.approx(waited, abs=0.1)
 
 
-async def test_a_loss_without_reconnect(
-    autojump_clock: MockClock, server: MockGossipServer
-) -> None:
+async def test_a_loss_without_reconnect(server: Server) -> None:
     """Comes out of the block, also after a restart."""
     with pytest.raises(ConnectionClosed) as caught:
         async with open_client(server, reconnect=False):
@@ -97,7 +90,7 @@ async def test_a_loss_without_reconnect(
     assert isinstance(caught.value.cause, RemoteClose)
 
 
-async def test_reconnect_failed(autojump_clock: MockClock, server: MockGossipServer) -> None:
+async def test_reconnect_failed(server: Server) -> None:
     """ReconnectFailed with every attempt, on entering the block."""
     server.server.reject(503, times=3)
     with pytest.raises(ReconnectFailed) as caught:
@@ -106,9 +99,7 @@ async def test_reconnect_failed(autojump_clock: MockClock, server: MockGossipSer
     assert len(caught.value.attempts) == 3
 
 
-async def test_a_final_handshake_response(
-    autojump_clock: MockClock, server: MockGossipServer
-) -> None:
+async def test_a_final_handshake_response(server: Server) -> None:
     """A 404 is not retried."""
     server.server.reject(404)
     with pytest.raises(HandshakeRefused):
@@ -116,9 +107,7 @@ async def test_a_final_handshake_response(
             raise AssertionError("the block was entered")
 
 
-async def test_a_server_that_never_answers_authenticate(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
-) -> None:
+async def test_a_server_that_never_answers_authenticate(server: Server, recorder: Recorder) -> None:
     """The link is replaced after ten seconds; without reconnect RequestTimeout ends the block."""
     server.ignore("authenticate")
     async with open_client(server, recorder) as client:
@@ -134,9 +123,8 @@ async def test_a_server_that_never_answers_authenticate(
 # Heartbeats.
 
 
-async def test_an_hour_of_heartbeats(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
-) -> None:
+@pytest.mark.slow
+async def test_an_hour_of_heartbeats(server: Server, recorder: Recorder) -> None:
     """All are answered while a callback sleeps."""
 
     class Slow(Recorder):
@@ -154,9 +142,7 @@ async def test_an_hour_of_heartbeats(
 # The caches.
 
 
-async def test_the_status_is_requested_every_minute(
-    autojump_clock: MockClock, server: MockGossipServer
-) -> None:
+async def test_the_status_is_requested_every_minute(server: Server) -> None:
     """It adds and removes games and players whose events were missed."""
     server.games = {"A": MockGossipGame(name="A", players=["a"]), "B": MockGossipGame(name="B")}
     async with open_client(server) as client:
@@ -174,7 +160,7 @@ async def test_the_status_is_requested_every_minute(
         assert sorted(client.games()) == ["A", "C"]
 
 
-async def test_refresh_interval(autojump_clock: MockClock, server: MockGossipServer) -> None:
+async def test_refresh_interval(server: Server) -> None:
     """In seconds."""
     async with open_client(server, refresh_interval=600):
         await after(1205)
@@ -185,9 +171,7 @@ async def test_refresh_interval(autojump_clock: MockClock, server: MockGossipSer
 # Offline.
 
 
-async def test_calls_during_an_outage(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
-) -> None:
+async def test_calls_during_an_outage(server: Server, recorder: Recorder) -> None:
     """Some are remembered, some return what is known, all others raise Offline."""
     server.games["A"] = MockGossipGame(name="A", players=["a"])
     async with open_client(server, recorder, reconnect=True) as client:
@@ -228,9 +212,7 @@ async def test_calls_during_an_outage(
         assert (await server.expect("heartbeat"))["payload"] == {"players": ["Bob"]}
 
 
-async def test_calls_before_the_first_link(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
-) -> None:
+async def test_calls_before_the_first_link(server: Server, recorder: Recorder) -> None:
     """With wait=False the block is entered immediately; calls work as during an outage."""
     server.server.reject(503)
     async with open_client(server, recorder, reconnect=True, wait=False) as client:
@@ -248,18 +230,14 @@ async def test_calls_before_the_first_link(
         pass  # left before anything happened
 
 
-async def test_wait_false_with_wrong_credentials(
-    autojump_clock: MockClock, server: MockGossipServer
-) -> None:
+async def test_wait_false_with_wrong_credentials(server: Server) -> None:
     """The body is cancelled, and AuthenticationFailed comes out."""
     with pytest.raises(gossip.AuthenticationFailed):
         async with open_client(server, wait=False, client_id="unknown"):
             await trio.sleep_forever()
 
 
-async def test_requests_end_with_the_link(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
-) -> None:
+async def test_requests_end_with_the_link(server: Server, recorder: Recorder) -> None:
     """Offline immediately, without waiting for the timeout."""
     async with (
         open_client(server, recorder, reconnect=True) as client,
@@ -280,33 +258,28 @@ async def test_requests_end_with_the_link(
 # Answers.
 
 
-async def test_timeout(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
-) -> None:
+async def test_timeout(server: Server, recorder: Recorder, client: Client) -> None:
     """RequestTimeout; a late answer updates the cache and resolves nothing."""
-    async with open_client(server, recorder) as client:
-        await after(1)
-        server.ignore("games/status")
-        began = trio.current_time()
-        with pytest.raises(RequestTimeout, match="'games/status' within 3 seconds"):
-            await client.fetch_game("A", timeout=3)
-        assert trio.current_time() - began == 3
-        asked = server.received[-1]
-        late = MockGossipGame(name="A").to_payload()
-        await server.peers[0].send_message(
-            {"event": "games/status", "ref": asked["ref"], "status": "success", "payload": late}
-        )
-        await recorder.expect("game")
-        await server.peers[0].send_message(
-            {"event": "games/status", "ref": asked["ref"], "status": "failure", "error": "late"}
-        )
-        await recorder.expect("refused", "games/status", "late")
-        assert list(client.games()) == ["A"]
+    await after(1)
+    server.ignore("games/status")
+    began = trio.current_time()
+    with pytest.raises(RequestTimeout, match="'games/status' within 3 seconds"):
+        await client.fetch_game("A", timeout=3)
+    assert trio.current_time() - began == 3
+    asked = server.received[-1]
+    late = MockGossipGame(name="A").to_payload()
+    await server.peers[0].send_message(
+        {"event": "games/status", "ref": asked["ref"], "status": "success", "payload": late}
+    )
+    await recorder.expect("game")
+    await server.peers[0].send_message(
+        {"event": "games/status", "ref": asked["ref"], "status": "failure", "error": "late"}
+    )
+    await recorder.expect("refused", "games/status", "late")
+    assert list(client.games()) == ["A"]
 
 
-async def test_answers_find_their_requests(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
-) -> None:
+async def test_answers_find_their_requests(server: Server, recorder: Recorder) -> None:
     """Fifty at a time, answered in reverse, each twice, among answers to unknown refs."""
     results: dict[str, str] = {}
     async with open_client(server, recorder, refresh_interval=1e6) as client:
@@ -337,9 +310,7 @@ async def test_answers_find_their_requests(
      {"game": "A", "supports": "all"}, {"game": "A", "connections": 1},
      {"game": "A", "players_online_count": "many"}, {"game": "A", "connections": [1]}],
 )  # fmt: skip
-async def test_malformed_answers_fail_their_request(
-    autojump_clock: MockClock, payload: Any, server: MockGossipServer
-) -> None:
+async def test_malformed_answers_fail_their_request(payload: Any, server: Server) -> None:
     """RequestFailed says what is wrong; the link stays open."""
     async with open_client(server, flags=("games",)) as client:
         await after(1)
@@ -373,54 +344,49 @@ MALFORMED = [
 
 
 async def test_malformed_events_are_counted(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """They reach no callback; unknown events reach event_received."""
-    async with open_client(server, recorder) as client:
-        await after(1)
-        recorder.calls.clear()
-        await server.send_text(*MALFORMED)
-        await server.send("weather/rain", {"mm": 3})
-        _, event = await recorder.expect("event")
-        assert event["payload"] == {"mm": 3}
-        assert client.invalid == len(MALFORMED)
-        assert recorder.calls == []
-        await client.subscribe("testing")
+    await after(1)
+    recorder.calls.clear()
+    await server.send_text(*MALFORMED)
+    await server.send("weather/rain", {"mm": 3})
+    _, event = await recorder.expect("event")
+    assert event["payload"] == {"mm": 3}
+    assert client.invalid == len(MALFORMED)
+    assert recorder.calls == []
+    await client.subscribe("testing")
 
 
 async def test_confirmations_of_own_sign_ins_are_ignored(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """A confirmation has no payload."""
-    async with open_client(server, recorder) as client:
-        await after(1)
-        recorder.calls.clear()
-        for event in ("players/sign-in", "players/sign-out"):
-            await server.peers[0].send_message({"event": event, "status": "success", "ref": "r"})
-        await client.subscribe("testing")
-        assert (recorder.calls, client.invalid) == ([], 0)
+    await after(1)
+    recorder.calls.clear()
+    for event in ("players/sign-in", "players/sign-out"):
+        await server.peers[0].send_message({"event": event, "status": "success", "ref": "r"})
+    await client.subscribe("testing")
+    assert (recorder.calls, client.invalid) == ([], 0)
 
 
 async def test_a_channel_refused_at_authentication(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """It is reported to refused() and not subscribed to again."""
-    async with open_client(server, recorder) as client:
-        await client.subscribe("testing")
-        await server.peers[0].send_message(
-            {
-                "event": "channels/subscribe",
-                "status": "failure",
-                "error": "Could not subscribe to 'gossip'",
-            }
-        )
-        await recorder.expect("refused", "channels/subscribe")
-        assert client.channels == ("testing",)
+    await client.subscribe("testing")
+    await server.peers[0].send_message(
+        {
+            "event": "channels/subscribe",
+            "status": "failure",
+            "error": "Could not subscribe to 'gossip'",
+        }
+    )
+    await recorder.expect("refused", "channels/subscribe")
+    assert client.channels == ("testing",)
 
 
-async def test_the_trace_hides_the_secret(
-    autojump_clock: MockClock, server: MockGossipServer, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_trace_hides_the_secret(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """It shows the authentication without client_secret."""
     server.clients["id"] = ("hunter2", "Test Game")
     with caplog.at_level("DEBUG", "trioglock.trace"):
@@ -433,15 +399,13 @@ async def test_the_trace_hides_the_secret(
 # Callbacks.
 
 
-async def test_callbacks_may_use_the_client(
-    autojump_clock: MockClock, server: MockGossipServer
-) -> None:
+async def test_callbacks_may_use_the_client(server: Server) -> None:
     """A request inside a callback is answered."""
     server.games["A"] = MockGossipGame(name="A", players=["a"])
     answers: list[Any] = []
 
     class Echo(Recorder):
-        client: gossip.Client
+        client: Client
 
         async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
             answers.append(await self.client.fetch_game(message.game))
@@ -456,9 +420,7 @@ async def test_callbacks_may_use_the_client(
         assert answers[0].game == "A"
 
 
-async def test_exceptions_of_callbacks_come_out(
-    autojump_clock: MockClock, server: MockGossipServer
-) -> None:
+async def test_exceptions_of_callbacks_come_out(server: Server) -> None:
     """As they were raised; the server gets a Close frame with 1011."""
 
     class Broken(Recorder):
@@ -475,9 +437,7 @@ async def test_exceptions_of_callbacks_come_out(
     assert closed.code == 1011
 
 
-async def test_two_failures_come_out_together(
-    autojump_clock: MockClock, server: MockGossipServer
-) -> None:
+async def test_two_failures_come_out_together(server: Server) -> None:
     """The exceptions of the body and of a callback, in one group."""
 
     class Broken(Recorder):
@@ -497,9 +457,7 @@ async def test_two_failures_come_out_together(
             raise KeyError("mine")
 
 
-async def test_offline_as_a_consequence(
-    autojump_clock: MockClock, server: MockGossipServer
-) -> None:
+async def test_offline_as_a_consequence(server: Server) -> None:
     """Offline raised by the body after a failure is left out."""
 
     class Broken(Recorder):
@@ -517,9 +475,7 @@ async def test_offline_as_a_consequence(
 
 
 @pytest.mark.parametrize("wrong", ["Bob", 3, [3]])
-async def test_an_invalid_list_of_players(
-    wrong: Any, autojump_clock: MockClock, server: MockGossipServer
-) -> None:
+async def test_an_invalid_list_of_players(wrong: Any, server: Server) -> None:
     """BadHookResult names the callback."""
 
     class Wrong(Recorder):
@@ -531,7 +487,7 @@ async def test_an_invalid_list_of_players(
             await trio.sleep_forever()
 
 
-async def test_slow_callbacks(autojump_clock: MockClock, server: MockGossipServer) -> None:
+async def test_slow_callbacks(server: Server) -> None:
     """max_callbacks calls wait; the oldest are dropped and counted."""
     received: list[str] = []
 
@@ -552,23 +508,20 @@ async def test_slow_callbacks(autojump_clock: MockClock, server: MockGossipServe
 # Cancellation.
 
 
-async def test_cancelled_calls(autojump_clock: MockClock, server: MockGossipServer) -> None:
+async def test_cancelled_calls(server: Server, client: Client) -> None:
     """They leave no request behind."""
-    async with open_client(server) as client:
-        await after(1)
-        server.ignore("games/status")
-        with trio.move_on_after(1):
-            await client.fetch_game("A", timeout=None)
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await client.subscribe("testing")
-        assert not client._socket.requests
-        await client.subscribe("other")
+    await after(1)
+    server.ignore("games/status")
+    with trio.move_on_after(1):
+        await client.fetch_game("A", timeout=None)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await client.subscribe("testing")
+    assert not client._socket.requests
+    await client.subscribe("other")
 
 
-async def test_cancelled_blocks(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder
-) -> None:
+async def test_cancelled_blocks(server: Server, recorder: Recorder) -> None:
     """Before and after authentication; neither a group nor Cancelled comes out."""
     server.ignore("authenticate", 99)
     with trio.move_on_after(3) as scope:
@@ -583,9 +536,7 @@ async def test_cancelled_blocks(
 
 
 @pytest.mark.parametrize("later", ["short", "long" * 100])
-async def test_a_server_that_stops_reading(
-    autojump_clock: MockClock, server: MockGossipServer, recorder: Recorder, later: str
-) -> None:
+async def test_a_server_that_stops_reading(server: Server, recorder: Recorder, later: str) -> None:
     """Calls end with their timeout or with the link, whether the loss empties the queue or not."""
     streams: list[FaultyStream] = []
 
@@ -619,7 +570,7 @@ async def test_a_server_that_stops_reading(
         await client.broadcast("gossip", "Bob", "again")
 
 
-def test_options_are_checked() -> None:
+async def test_options_are_checked() -> None:
     """InvalidOption says what is allowed."""
     given: dict[str, Any] = {
         "client_id": "i",
@@ -647,7 +598,7 @@ def test_options_are_checked() -> None:
             gossip.connect(**{**given, "channels": core})
 
 
-async def test_arguments_are_checked(autojump_clock: MockClock, server: MockGossipServer) -> None:
+async def test_arguments_are_checked(server: Server) -> None:
     """Before anything is sent; calls of a flag need its callbacks."""
     async with open_client(server, flags=()) as client:
         for call in (

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
 
+from tests.protocols.clock import MOCK_CLOCK, REAL_CLOCK
 from tests.protocols.gossip.helpers import Recorder, open_client
 from trioglock import Connection, ConnectionClosed, connect
 from trioglock.protocols import gossip
 from trioglock.testing import MockGossipGame, MockGossipServer
+
+pytestmark = MOCK_CLOCK
 
 
 async def ask(conn: Connection[None], event: Any, **payload: Any) -> dict[str, Any]:
@@ -28,7 +30,7 @@ async def answer(conn: Connection[None]) -> dict[str, Any]:
 HELLO = {"client_id": "id", "client_secret": "secret", "supports": ["channels"], "channels": []}
 
 
-async def test_before_authentication(autojump_clock: MockClock) -> None:
+async def test_before_authentication() -> None:
     """Other events are unauthenticated; wrong credentials are refused and closed with 4000."""
     for wrong, error in (
         ({"client_secret": "x"}, "invalid credentials"),
@@ -48,7 +50,7 @@ async def test_before_authentication(autojump_clock: MockClock) -> None:
             assert conn.close_code == 4000
 
 
-async def test_after_authentication(autojump_clock: MockClock) -> None:
+async def test_after_authentication() -> None:
     """A heartbeat follows; unknown events, invalid JSON and missing flags are failures."""
     async with (
         MockGossipServer(memory=True) as server,
@@ -75,7 +77,7 @@ async def test_after_authentication(autojump_clock: MockClock) -> None:
         assert server.online()[0].channels == ["gossip", "quiet", "testing"]
 
 
-async def test_missed_heartbeats(autojump_clock: MockClock) -> None:
+async def test_missed_heartbeats() -> None:
     """After three without an answer the server closes with 4001."""
     async with (
         MockGossipServer(memory=True) as server,
@@ -90,7 +92,7 @@ async def test_missed_heartbeats(autojump_clock: MockClock) -> None:
         assert (heartbeats, trio.current_time()) == (3, 45)
 
 
-async def test_the_rate_limit(autojump_clock: MockClock) -> None:
+async def test_the_rate_limit() -> None:
     """Failures first, then a close with 4000; the limit recovers with time."""
     async with (
         MockGossipServer(memory=True, rate_limit=(3, 1), heartbeat_interval=None) as server,
@@ -111,7 +113,7 @@ async def test_the_rate_limit(autojump_clock: MockClock) -> None:
         assert conn.close_code == 4000
 
 
-async def test_two_clients(autojump_clock: MockClock) -> None:
+async def test_two_clients() -> None:
     """They exchange messages, sign-ins, tells and status."""
     ours, theirs = Recorder(), Recorder()
     async with MockGossipServer(memory=True) as server:
@@ -141,7 +143,7 @@ async def test_two_clients(autojump_clock: MockClock) -> None:
             assert client.games() == {}
 
 
-async def test_control(autojump_clock: MockClock) -> None:
+async def test_control() -> None:
     """Other games, failures, ignored events and expect()."""
     async with MockGossipServer(memory=True) as server, open_client(server) as client:
         await server.add_game(MockGossipGame(name="A"))
@@ -163,6 +165,7 @@ async def test_control(autojump_clock: MockClock) -> None:
     assert server.peers == []
 
 
+@REAL_CLOCK
 async def test_the_pytest_fixture(mock_gossip_server: MockGossipServer) -> None:
     """``mock_gossip_server`` listens on a free port."""
     with trio.fail_after(5):

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import trio
 
-from tests.protocols.gossip.helpers import Recorder, open_client
+from tests.protocols.gossip.helpers import Recorder, Server, open_client
 from trioglock import InvalidOption, TrioWebsocketTransport
 from trioglock.protocols import gossip
+from trioglock.protocols.gossip import Client
 from trioglock.testing import MockGossipGame, MockGossipServer
 
 
@@ -40,24 +41,23 @@ async def server() -> AsyncIterator[MockGossipServer]:
 # channels
 
 
-async def test_authenticate_is_first_and_complete(server: MockGossipServer) -> None:
+async def test_authenticate_is_first_and_complete(server: Server, client: Client) -> None:
     """Credentials, flags, channels, version and user agent, before any other event."""
-    async with open_client(server) as client:
-        first = server.received[0]
-        assert first["event"] == "authenticate"
-        assert first["payload"] == {
-            "client_id": "id",
-            "client_secret": "secret",
-            "supports": ["channels", "players", "tells", "games", "achievements"],
-            "channels": ["gossip"],
-            "version": "2.3.0",
-            "user_agent": "Recorder 1.0",
-        }
-        assert client.status is gossip.ClientStatus.ONLINE
-        assert "secret" not in repr(client)
+    first = server.received[0]
+    assert first["event"] == "authenticate"
+    assert first["payload"] == {
+        "client_id": "id",
+        "client_secret": "secret",
+        "supports": ["channels", "players", "tells", "games", "achievements"],
+        "channels": ["gossip"],
+        "version": "2.3.0",
+        "user_agent": "Recorder 1.0",
+    }
+    assert client.status is gossip.ClientStatus.ONLINE
+    assert "secret" not in repr(client)
 
 
-async def test_callbacks_opt_into_flags(server: MockGossipServer) -> None:
+async def test_callbacks_opt_into_flags(server: Server) -> None:
     """Without callbacks there is no flag and no status request."""
     async with open_client(server, flags=("tells", "system")) as client:
         assert server.received[0]["payload"]["supports"] == ["channels", "tells"]
@@ -65,13 +65,12 @@ async def test_callbacks_opt_into_flags(server: MockGossipServer) -> None:
         assert [e["event"] for e in server.received] == ["authenticate", "channels/subscribe"]
 
 
-async def test_the_version_of_the_server(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_the_version_of_the_server(recorder: Recorder, client: Client) -> None:
     """authenticated() gets it."""
-    async with open_client(server, recorder):
-        assert (await recorder.expect("authenticated"))[1] == "2.3.0"
+    assert (await recorder.expect("authenticated"))[1] == "2.3.0"
 
 
-async def test_wrong_credentials_are_final(server: MockGossipServer) -> None:
+async def test_wrong_credentials_are_final(server: Server) -> None:
     """AuthenticationFailed with the reason of the server, and no second attempt."""
     with pytest.raises(gossip.AuthenticationFailed, match="invalid credentials"):
         async with open_client(server, client_secret="wrong"):
@@ -79,7 +78,7 @@ async def test_wrong_credentials_are_final(server: MockGossipServer) -> None:
     assert len(server.server.peers) == 1
 
 
-async def test_a_malformed_answer_to_authenticate(server: MockGossipServer) -> None:
+async def test_a_malformed_answer_to_authenticate(server: Server) -> None:
     """It is counted; a valid answer authenticates, and a second one is ignored."""
     server.ignore("authenticate")
 
@@ -96,7 +95,7 @@ async def test_a_malformed_answer_to_authenticate(server: MockGossipServer) -> N
             assert client.invalid == 1
 
 
-async def test_4000_while_authenticating_is_final(server: MockGossipServer) -> None:
+async def test_4000_while_authenticating_is_final(server: Server) -> None:
     """Also without a failure before it."""
     server.ignore("authenticate")
 
@@ -111,19 +110,18 @@ async def test_4000_while_authenticating_is_final(server: MockGossipServer) -> N
                 raise AssertionError("the block was entered")
 
 
-async def test_heartbeats_are_answered_with_the_players(server: MockGossipServer) -> None:
+async def test_heartbeats_are_answered_with_the_players(server: Server, client: Client) -> None:
     """With the players who are signed in."""
-    async with open_client(server) as client:
-        await client.sign_in("Bob")
-        await client.sign_in("Ann")
-        await client.sign_out("Bob")
-        await server.heartbeat()
-        heartbeat = await server.expect("heartbeat")
-        assert heartbeat["payload"] == {"players": ["Ann"]}
-        assert client.players == ("Ann",)
+    await client.sign_in("Bob")
+    await client.sign_in("Ann")
+    await client.sign_out("Bob")
+    await server.heartbeat()
+    heartbeat = await server.expect("heartbeat")
+    assert heartbeat["payload"] == {"players": ["Ann"]}
+    assert client.players == ("Ann",)
 
 
-async def test_the_callback_players(server: MockGossipServer) -> None:
+async def test_the_callback_players(server: Server) -> None:
     """It replaces the list of signed-in players in heartbeats."""
 
     class Own(Recorder):
@@ -135,33 +133,31 @@ async def test_the_callback_players(server: MockGossipServer) -> None:
         assert (await server.expect("heartbeat"))["payload"] == {"players": ["Cid", "Dee"]}
 
 
-async def test_subscribe_and_unsubscribe(server: MockGossipServer) -> None:
+async def test_subscribe_and_unsubscribe(server: Server, client: Client) -> None:
     """With a UUID as ref; the calls return after the confirmation."""
-    async with open_client(server) as client:
-        await client.subscribe("testing")
-        event = await server.expect("channels/subscribe")
-        assert event["payload"] == {"channel": "testing"}
-        assert uuid.UUID(event["ref"]).version == 4
-        assert list(client.channels) == ["gossip", "testing"]
-        assert server.online()[0].channels == ["gossip", "testing"]
-        await client.unsubscribe("gossip")
-        event = await server.expect("channels/unsubscribe")
-        assert event["payload"] == {"channel": "gossip"}
-        assert client.channels == ("testing",)
-        assert server.online()[0].channels == ["testing"]
+    await client.subscribe("testing")
+    event = await server.expect("channels/subscribe")
+    assert event["payload"] == {"channel": "testing"}
+    assert uuid.UUID(event["ref"]).version == 4
+    assert list(client.channels) == ["gossip", "testing"]
+    assert server.online()[0].channels == ["gossip", "testing"]
+    await client.unsubscribe("gossip")
+    event = await server.expect("channels/unsubscribe")
+    assert event["payload"] == {"channel": "gossip"}
+    assert client.channels == ("testing",)
+    assert server.online()[0].channels == ["testing"]
 
 
-async def test_a_refused_channel(server: MockGossipServer) -> None:
+async def test_a_refused_channel(server: Server, client: Client) -> None:
     """RequestFailed with the reason of the server; the channel is forgotten."""
-    async with open_client(server) as client:
-        server.fail("channels/subscribe", "Could not subscribe to 'secret'")
-        with pytest.raises(gossip.RequestFailed, match="Could not subscribe to 'secret'"):
-            await client.subscribe("secret")
-        assert client.channels == ("gossip",)
+    server.fail("channels/subscribe", "Could not subscribe to 'secret'")
+    with pytest.raises(gossip.RequestFailed, match="Could not subscribe to 'secret'"):
+        await client.subscribe("secret")
+    assert client.channels == ("gossip",)
 
 
 @pytest.mark.parametrize("name", ["ab", "a" * 16, "a b", "a1b", "", "grün", "a\n", None, 3])
-async def test_channel_names_are_checked(name: Any, server: MockGossipServer) -> None:
+async def test_channel_names_are_checked(name: Any, server: Server) -> None:
     """Invalid names raise InvalidOption before anything is sent."""
     async with open_client(server, flags=()) as client:
         for call in (client.subscribe, client.unsubscribe):
@@ -171,59 +167,57 @@ async def test_channel_names_are_checked(name: Any, server: MockGossipServer) ->
         await client.subscribe("a_B-c")
 
 
-async def test_messages_go_to_subscribed_channels_only(server: MockGossipServer) -> None:
+async def test_messages_go_to_subscribed_channels_only(server: Server, client: Client) -> None:
     """channels/send has three fields; other channels raise NotSubscribed."""
-    async with open_client(server) as client:
-        await client.broadcast("gossip", "Bob", "Hello!")
-        event = await server.expect("channels/send")
-        assert event["payload"] == {"channel": "gossip", "name": "Bob", "message": "Hello!"}
-        with pytest.raises(gossip.NotSubscribed, match="'testing'"):
-            await client.broadcast("testing", "Bob", "Hello?")
+    await client.broadcast("gossip", "Bob", "Hello!")
+    event = await server.expect("channels/send")
+    assert event["payload"] == {"channel": "gossip", "name": "Bob", "message": "Hello!"}
+    with pytest.raises(gossip.NotSubscribed, match="'testing'"):
+        await client.broadcast("testing", "Bob", "Hello?")
 
 
-async def test_broadcasts_reach_the_callback(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_broadcasts_reach_the_callback(
+    server: Server, recorder: Recorder, client: Client
+) -> None:
     """As a ChannelMessage."""
-    async with open_client(server, recorder):
-        await server.broadcast("gossip", "ExVenture", "Eric", "Hello, ☕!")
-        _, message = await recorder.expect("message")
-        assert message == gossip.ChannelMessage(
-            channel="gossip", game="ExVenture", name="Eric", message="Hello, ☕!"
-        )
+    await server.broadcast("gossip", "ExVenture", "Eric", "Hello, ☕!")
+    _, message = await recorder.expect("message")
+    assert message == gossip.ChannelMessage(
+        channel="gossip", game="ExVenture", name="Eric", message="Hello, ☕!"
+    )
 
 
 # players
 
 
-async def test_own_sign_ins(server: MockGossipServer) -> None:
+async def test_own_sign_ins(server: Server, client: Client) -> None:
     """players/sign-in and players/sign-out, once for each change."""
-    async with open_client(server) as client:
-        await client.sign_in("Bob")
-        await client.sign_in("Bob")
-        await client.sign_out("Bob")
-        await client.sign_out("Bob")
-        assert (await server.expect("players/sign-in"))["payload"] == {"name": "Bob"}
-        assert (await server.expect("players/sign-out"))["payload"] == {"name": "Bob"}
-        await client.subscribe("testing")
-        signs = [e for e in server.received if e["event"].startswith("players/sign")]
-        assert len(signs) == 2
+    await client.sign_in("Bob")
+    await client.sign_in("Bob")
+    await client.sign_out("Bob")
+    await client.sign_out("Bob")
+    assert (await server.expect("players/sign-in"))["payload"] == {"name": "Bob"}
+    assert (await server.expect("players/sign-out"))["payload"] == {"name": "Bob"}
+    await client.subscribe("testing")
+    signs = [e for e in server.received if e["event"].startswith("players/sign")]
+    assert len(signs) == 2
 
 
-async def test_sign_ins_of_other_games(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_sign_ins_of_other_games(server: Server, recorder: Recorder, client: Client) -> None:
     """They reach the callbacks and update who()."""
-    async with open_client(server, recorder) as client:
-        await recorder.expect("players", "ExVenture", ("Eric",))
-        await server.sign_in("ExVenture", "Zoe")
-        await recorder.expect("signed in", "ExVenture", "Zoe")
-        await server.sign_in("Other", "Kim")
-        await recorder.expect("signed in", "Other", "Kim")
-        assert client.who() == {"ExVenture": ("Eric", "Zoe"), "Other": ("Kim",)}
-        await server.sign_out("ExVenture", "Eric")
-        await recorder.expect("signed out", "ExVenture", "Eric")
-        assert client.who() == {"ExVenture": ("Zoe",), "Other": ("Kim",)}
+    await recorder.expect("players", "ExVenture", ("Eric",))
+    await server.sign_in("ExVenture", "Zoe")
+    await recorder.expect("signed in", "ExVenture", "Zoe")
+    await server.sign_in("Other", "Kim")
+    await recorder.expect("signed in", "Other", "Kim")
+    assert client.who() == {"ExVenture": ("Eric", "Zoe"), "Other": ("Kim",)}
+    await server.sign_out("ExVenture", "Eric")
+    await recorder.expect("signed out", "ExVenture", "Eric")
+    assert client.who() == {"ExVenture": ("Zoe",), "Other": ("Kim",)}
 
 
 async def test_the_players_are_requested_after_authentication(
-    server: MockGossipServer, recorder: Recorder
+    server: Server, recorder: Recorder
 ) -> None:
     """players/status with a ref and no payload; one answer for each game."""
     server.games["Other"] = MockGossipGame(name="Other", players=["Kim"])
@@ -236,20 +230,19 @@ async def test_the_players_are_requested_after_authentication(
         assert client.who() == {"ExVenture": ("Eric",), "Other": ("Kim",)}
 
 
-async def test_the_players_of_one_game(server: MockGossipServer) -> None:
+async def test_the_players_of_one_game(server: Server, client: Client) -> None:
     """fetch_players waits for the answer; an unknown game raises RequestFailed."""
-    async with open_client(server) as client:
-        assert await client.fetch_players("ExVenture") == ("Eric",)
-        with pytest.raises(gossip.RequestFailed, match="unknown game"):
-            await client.fetch_players("Atlantis")
-        asked = [e["payload"] for e in server.received if e.get("payload", {}).get("game")]
-        assert asked == [{"game": "ExVenture"}, {"game": "Atlantis"}]
+    assert await client.fetch_players("ExVenture") == ("Eric",)
+    with pytest.raises(gossip.RequestFailed, match="unknown game"):
+        await client.fetch_players("Atlantis")
+    asked = [e["payload"] for e in server.received if e.get("payload", {}).get("game")]
+    assert asked == [{"game": "ExVenture"}, {"game": "Atlantis"}]
 
 
 # tells
 
 
-async def test_send_a_tell(server: MockGossipServer) -> None:
+async def test_send_a_tell(server: Server) -> None:
     """tells/send has five fields; the time is in UTC with Z and no fraction."""
     east = timezone(timedelta(hours=2))
     async with open_client(server) as client:
@@ -273,7 +266,7 @@ async def test_send_a_tell(server: MockGossipServer) -> None:
         assert timedelta(0) <= ago < timedelta(minutes=1)
 
 
-async def test_failed_tells(server: MockGossipServer) -> None:
+async def test_failed_tells(server: Server) -> None:
     """RequestFailed with the reason of the server."""
     server.games["Deaf"] = MockGossipGame(name="Deaf", players=["Kim"], supports=["channels"])
     async with open_client(server) as client:
@@ -293,34 +286,34 @@ async def test_failed_tells(server: MockGossipServer) -> None:
             await client.tell("Bob", "ExVenture", "Eric", "psst")
 
 
-async def test_receive_a_tell(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_receive_a_tell(server: Server, recorder: Recorder, client: Client) -> None:
     """As a Tell with five fields."""
-    async with open_client(server, recorder):
-        await server.tell("ExVenture", "Eric", "Bob", "hello", "2018-07-17T13:12:28Z")
-        _, tell = await recorder.expect("tell")
-        assert tell == gossip.Tell(
-            from_game="ExVenture",
-            from_name="Eric",
-            to_name="Bob",
-            sent_at="2018-07-17T13:12:28Z",
-            message="hello",
-        )
+    await server.tell("ExVenture", "Eric", "Bob", "hello", "2018-07-17T13:12:28Z")
+    _, tell = await recorder.expect("tell")
+    assert tell == gossip.Tell(
+        from_game="ExVenture",
+        from_name="Eric",
+        to_name="Bob",
+        sent_at="2018-07-17T13:12:28Z",
+        message="hello",
+    )
 
 
 # games
 
 
-async def test_games_connect_and_disconnect(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_games_connect_and_disconnect(
+    server: Server, recorder: Recorder, client: Client
+) -> None:
     """The callbacks are called, games() is updated, and players leave with their game."""
-    async with open_client(server, recorder) as client:
-        await recorder.expect("game")
-        await server.add_game(MockGossipGame(name="New"))
-        await recorder.expect("game connected", "New")
-        assert sorted(client.games()) == ["ExVenture", "New"]
-        await server.remove_game("ExVenture")
-        await recorder.expect("game disconnected", "ExVenture")
-        assert sorted(client.games()) == ["New"]
-        assert "ExVenture" not in client.who()
+    await recorder.expect("game")
+    await server.add_game(MockGossipGame(name="New"))
+    await recorder.expect("game connected", "New")
+    assert sorted(client.games()) == ["ExVenture", "New"]
+    await server.remove_game("ExVenture")
+    await recorder.expect("game disconnected", "ExVenture")
+    assert sorted(client.games()) == ["New"]
+    assert "ExVenture" not in client.who()
 
 
 EXVENTURE = gossip.Game(
@@ -337,56 +330,53 @@ EXVENTURE = gossip.Game(
 
 
 async def test_the_games_are_requested_after_authentication(
-    server: MockGossipServer, recorder: Recorder
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """games/status with a ref and no payload; all fields are kept."""
-    async with open_client(server, recorder) as client:
-        event = await server.expect("games/status")
-        assert uuid.UUID(event["ref"]).version == 4
-        assert not event.get("payload")
-        await recorder.expect("game", EXVENTURE)
-        assert client.games() == {"ExVenture": EXVENTURE}
+    event = await server.expect("games/status")
+    assert uuid.UUID(event["ref"]).version == 4
+    assert not event.get("payload")
+    await recorder.expect("game", EXVENTURE)
+    assert client.games() == {"ExVenture": EXVENTURE}
 
 
-async def test_fetch_game(server: MockGossipServer) -> None:
+async def test_fetch_game(client: Client) -> None:
     """It waits for the answer; an unknown game raises RequestFailed."""
-    async with open_client(server) as client:
-        assert await client.fetch_game("ExVenture") == EXVENTURE
-        with pytest.raises(gossip.RequestFailed, match="unknown game"):
-            await client.fetch_game("Atlantis")
+    assert await client.fetch_game("ExVenture") == EXVENTURE
+    with pytest.raises(gossip.RequestFailed, match="unknown game"):
+        await client.fetch_game("Atlantis")
 
 
 # achievements
 
 
 async def test_create_update_and_delete_achievements(
-    server: MockGossipServer, recorder: Recorder
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """The server assigns the key; each event has a ref."""
-    async with open_client(server, recorder) as client:
-        await recorder.expect("achievements", ())
-        new = gossip.Achievement(title="First!", points=10, description="Be the first")
-        created = await client.create_achievement(new)
-        assert created.key
-        assert created.title == "First!"
-        event = await server.expect("achievements/create")
-        assert uuid.UUID(event["ref"]).version == 4
-        assert event["payload"] == {
-            "title": "First!",
-            "description": "Be the first",
-            "points": 10,
-            "display": True,
-            "partial_progress": False,
-            "total_progress": None,
-        }
-        changed = gossip.Achievement(key=created.key, title="Second!", points=5)
-        assert await client.update_achievement(changed) == changed
-        assert await client.sync_achievements() == (changed,)
-        await client.delete_achievement(created.key)
-        assert await client.sync_achievements() == ()
+    await recorder.expect("achievements", ())
+    new = gossip.Achievement(title="First!", points=10, description="Be the first")
+    created = await client.create_achievement(new)
+    assert created.key
+    assert created.title == "First!"
+    event = await server.expect("achievements/create")
+    assert uuid.UUID(event["ref"]).version == 4
+    assert event["payload"] == {
+        "title": "First!",
+        "description": "Be the first",
+        "points": 10,
+        "display": True,
+        "partial_progress": False,
+        "total_progress": None,
+    }
+    changed = gossip.Achievement(key=created.key, title="Second!", points=5)
+    assert await client.update_achievement(changed) == changed
+    assert await client.sync_achievements() == (changed,)
+    await client.delete_achievement(created.key)
+    assert await client.sync_achievements() == ()
 
 
-async def test_achievements_come_in_batches(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_achievements_come_in_batches(server: Server, recorder: Recorder) -> None:
     """sync_achievements() returns after the last batch."""
     server.achievements = {
         str(n): {"key": str(n), "title": f"No {n}", "points": n} for n in range(25)
@@ -397,60 +387,60 @@ async def test_achievements_come_in_batches(server: MockGossipServer, recorder: 
         assert (await recorder.expect("achievements"))[1] == have
 
 
-async def test_invalid_achievements(server: MockGossipServer) -> None:
+async def test_invalid_achievements(client: Client) -> None:
     """RequestFailed has the problems of each field."""
-    async with open_client(server) as client:
-        with pytest.raises(gossip.RequestFailed, match=r"title: \[\"can't be blank\"\]") as caught:
-            await client.create_achievement(gossip.Achievement(title=""))
-        assert caught.value.errors == {"title": ["can't be blank"]}
-        missing = gossip.Achievement(key="no such", title="x")
-        for call in (
-            lambda: client.update_achievement(missing),
-            lambda: client.delete_achievement("no such"),
-        ):
-            with pytest.raises(gossip.RequestFailed, match="not found"):
-                await call()
+    with pytest.raises(gossip.RequestFailed, match=r"title: \[\"can't be blank\"\]") as caught:
+        await client.create_achievement(gossip.Achievement(title=""))
+    assert caught.value.errors == {"title": ["can't be blank"]}
+    missing = gossip.Achievement(key="no such", title="x")
+    for call in (
+        lambda: client.update_achievement(missing),
+        lambda: client.delete_achievement("no such"),
+    ):
+        with pytest.raises(gossip.RequestFailed, match="not found"):
+            await call()
 
 
 # failures
 
 
-async def test_failures_without_an_event(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_failures_without_an_event(
+    server: Server, recorder: Recorder, client: Client
+) -> None:
     """They reach refused() and change nothing else."""
-    async with open_client(server, recorder) as client:
-        await server.send_text('{"status": "failure", "error": "unknown"}')
-        await recorder.expect("refused", "", "unknown")
-        await server.send_text('{"status": "failure", "error": "unauthenticated"}')
-        await recorder.expect("refused", "", "unauthenticated")
-        await client.subscribe("testing")
-        assert client.invalid == 0
+    await server.send_text('{"status": "failure", "error": "unknown"}')
+    await recorder.expect("refused", "", "unknown")
+    await server.send_text('{"status": "failure", "error": "unauthenticated"}')
+    await recorder.expect("refused", "", "unauthenticated")
+    await client.subscribe("testing")
+    assert client.invalid == 0
 
 
-async def test_the_rate_limit_of_the_server(server: MockGossipServer, recorder: Recorder) -> None:
+async def test_the_rate_limit_of_the_server(
+    server: Server, recorder: Recorder, client: Client
+) -> None:
     """It reaches refused(), or raises RequestFailed; the channel is kept for the next link."""
-    async with open_client(server, recorder) as client:
-        await server.send_text('{"status": "failure", "error": "rate limit exceeded"}')
-        await recorder.expect("refused", "", "rate limit exceeded")
-        server.fail("channels/subscribe", "rate limit exceeded")
-        with pytest.raises(gossip.RequestFailed):
-            await client.subscribe("testing")
-        assert "testing" in client.channels
+    await server.send_text('{"status": "failure", "error": "rate limit exceeded"}')
+    await recorder.expect("refused", "", "rate limit exceeded")
+    server.fail("channels/subscribe", "rate limit exceeded")
+    with pytest.raises(gossip.RequestFailed):
+        await client.subscribe("testing")
+    assert "testing" in client.channels
 
 
 async def test_reconnect_after_abuse_of_the_rate_limit(
-    server: MockGossipServer, recorder: Recorder
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """A close with 4000 is not final after a successful authentication."""
-    async with open_client(server, recorder):
-        await recorder.expect("authenticated")
-        await server.send_text('{"status": "failure", "error": "rate limit exceeded, goodbye"}')
-        await server.close(4000)
-        assert (await recorder.expect("disconnected"))[1].code == 4000
-        await recorder.expect("authenticated")
+    await recorder.expect("authenticated")
+    await server.send_text('{"status": "failure", "error": "rate limit exceeded, goodbye"}')
+    await server.close(4000)
+    assert (await recorder.expect("disconnected"))[1].code == 4000
+    await recorder.expect("authenticated")
 
 
 async def test_reconnect_after_abuse_before_authentication(
-    server: MockGossipServer, recorder: Recorder
+    server: Server, recorder: Recorder
 ) -> None:
     """The close code is the same as for wrong credentials."""
     server.ignore("authenticate")
@@ -471,40 +461,38 @@ async def test_reconnect_after_abuse_before_authentication(
 
 @pytest.mark.parametrize("code", [1000, 1001, 1012, 4001])
 async def test_reconnect_after_a_close(
-    code: int, server: MockGossipServer, recorder: Recorder
+    code: int, server: Server, recorder: Recorder, client: Client
 ) -> None:
     """After every close code."""
-    async with open_client(server, recorder):
-        await recorder.expect("authenticated")
-        await server.close(code)
-        assert (await recorder.expect("disconnected"))[1].code == code
-        await recorder.expect("authenticated")
+    await recorder.expect("authenticated")
+    await server.close(code)
+    assert (await recorder.expect("disconnected"))[1].code == code
+    await recorder.expect("authenticated")
 
 
 async def test_the_state_is_restored_after_a_loss(
-    server: MockGossipServer, recorder: Recorder
+    server: Server, recorder: Recorder, client: Client
 ) -> None:
     """Credentials, present channels, games and players, and own players at the next heartbeat."""
-    async with open_client(server, recorder) as client:
-        await recorder.expect("authenticated")
-        await client.subscribe("testing")
-        await client.unsubscribe("gossip")
-        await client.sign_in("Bob")
-        await server.expect("players/sign-in")
-        await server.abort()
-        await recorder.expect("disconnected")
-        server.games["New"] = MockGossipGame(name="New", players=["Kim"])
-        await recorder.expect("authenticated")
-        await server.expect("authenticate")
-        again = await server.expect("authenticate")
-        assert again["payload"]["channels"] == ["testing"]
-        await recorder.expect("players", "New", ("Kim",))
-        await server.heartbeat()
-        assert (await server.expect("heartbeat"))["payload"] == {"players": ["Bob"]}
-        await client.tell("Bob", "New", "Kim", "I am back")
+    await recorder.expect("authenticated")
+    await client.subscribe("testing")
+    await client.unsubscribe("gossip")
+    await client.sign_in("Bob")
+    await server.expect("players/sign-in")
+    await server.abort()
+    await recorder.expect("disconnected")
+    server.games["New"] = MockGossipGame(name="New", players=["Kim"])
+    await recorder.expect("authenticated")
+    await server.expect("authenticate")
+    again = await server.expect("authenticate")
+    assert again["payload"]["channels"] == ["testing"]
+    await recorder.expect("players", "New", ("Kim",))
+    await server.heartbeat()
+    assert (await server.expect("heartbeat"))["payload"] == {"players": ["Bob"]}
+    await client.tell("Bob", "New", "Kim", "I am back")
 
 
-async def test_leaving_the_block_closes_with_1000(server: MockGossipServer) -> None:
+async def test_leaving_the_block_closes_with_1000(server: Server) -> None:
     """With a closing handshake."""
     async with open_client(server):
         peer = server.server.peers[0]

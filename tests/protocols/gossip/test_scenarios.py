@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
 
+from tests.protocols.clock import MOCK_CLOCK
 from tests.protocols.gossip.helpers import SHORT_BACKOFF, Recorder, open_client
 from tests.routing.streams import FaultyStream
 from trioglock import Backoff, HeartbeatTimeout
@@ -16,10 +16,12 @@ from trioglock.protocols import gossip
 from trioglock.routing import RequestTimeout
 from trioglock.testing import MockGossipGame, MockGossipServer
 
+pytestmark = MOCK_CLOCK
+
 SHORTEST_BACKOFF = Backoff(initial=0.001, multiplier=1, jitter="none", max_attempts=None)
 
 
-async def test_24_timers_belong_to_one_link(autojump_clock: MockClock) -> None:
+async def test_24_timers_belong_to_one_link() -> None:
     """Each link has ten seconds to authenticate."""
     async with MockGossipServer(memory=True, heartbeat_interval=None) as server:
         server.ignore("authenticate", 2)
@@ -34,9 +36,7 @@ async def test_24_timers_belong_to_one_link(autojump_clock: MockClock) -> None:
             assert len(server.server.peers) == 3
 
 
-async def test_25_a_dead_link_is_aborted(
-    autojump_clock: MockClock,
-) -> None:
+async def test_25_a_dead_link_is_aborted() -> None:
     """The request ends when the heartbeat expires, and the client reconnects."""
     streams: list[FaultyStream] = []
     recorder = Recorder()
@@ -60,7 +60,7 @@ async def test_25_a_dead_link_is_aborted(
             assert trio.current_time() - began <= 25.1
 
 
-async def test_26_reconnect_after_missed_heartbeats(autojump_clock: MockClock) -> None:
+async def test_26_reconnect_after_missed_heartbeats() -> None:
     """The server closes with 4001; the function for the URL is called again."""
     asked: list[str] = []
     recorder = Recorder()
@@ -86,7 +86,7 @@ async def test_26_reconnect_after_missed_heartbeats(autojump_clock: MockClock) -
         assert [peer.path for peer in server.server.peers] == ["/?token=0", "/?token=1"]
 
 
-async def test_27_no_attempt_after_the_end(autojump_clock: MockClock) -> None:
+async def test_27_no_attempt_after_the_end() -> None:
     """Neither after leaving the block during an outage nor after a successful attempt."""
     async with MockGossipServer(memory=True) as server:
         opened = 0
@@ -108,9 +108,7 @@ async def test_27_no_attempt_after_the_end(autojump_clock: MockClock) -> None:
         assert opened == 2
 
 
-async def test_29_answers_to_an_old_link_are_ignored(
-    autojump_clock: MockClock,
-) -> None:
+async def test_29_answers_to_an_old_link_are_ignored() -> None:
     """A ref of an old link resolves no request."""
     recorder = Recorder()
     async with MockGossipServer(memory=True) as server, open_client(server, recorder) as client:
@@ -142,7 +140,7 @@ async def test_29_answers_to_an_old_link_are_ignored(
         await recorder.expect("refused", "games/status", "no")
 
 
-async def test_30_unsubscribe_after_subscribe(autojump_clock: MockClock) -> None:
+async def test_30_unsubscribe_after_subscribe() -> None:
     """Also while offline: the channel is not subscribed to again."""
     async with MockGossipServer(memory=True) as server, open_client(server) as client:
         await client.subscribe("testing")
@@ -160,7 +158,7 @@ async def test_30_unsubscribe_after_subscribe(autojump_clock: MockClock) -> None
         assert sent[-1]["payload"]["channels"] == ["gossip"]
 
 
-async def test_31_an_answer_just_before_the_timeout(autojump_clock: MockClock) -> None:
+async def test_31_an_answer_just_before_the_timeout() -> None:
     """It is returned; each request is sent once, with its own ref."""
     async with MockGossipServer(memory=True) as server, open_client(server) as client:
         await trio.sleep(1)
@@ -180,7 +178,7 @@ async def test_31_an_answer_just_before_the_timeout(autojump_clock: MockClock) -
 
 
 @pytest.mark.slow
-async def test_32_failures_do_not_leak(autojump_clock: MockClock) -> None:
+async def test_32_failures_do_not_leak() -> None:
     """The number of objects stays the same after many failed attempts and requests."""
     async with (
         MockGossipServer(memory=True, heartbeat_interval=None) as server,
@@ -220,7 +218,7 @@ async def test_32_failures_do_not_leak(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-async def test_exit_in_a_callback(error: BaseException, autojump_clock: MockClock) -> None:
+async def test_exit_in_a_callback(error: BaseException) -> None:
     """KeyboardInterrupt and SystemExit come out without a group, as Python expects them."""
 
     class Leaver(Recorder):
@@ -232,7 +230,7 @@ async def test_exit_in_a_callback(error: BaseException, autojump_clock: MockCloc
             await trio.sleep_forever()
 
 
-async def test_sign_in_while_the_link_ends(autojump_clock: MockClock) -> None:
+async def test_sign_in_while_the_link_ends() -> None:
     """It never raises Offline, and the next heartbeat has the players."""
     recorder = Recorder()
     async with MockGossipServer(memory=True) as server, open_client(server, recorder) as client:

@@ -30,7 +30,7 @@ from trioglock.protocols.gossip.state import (
     authenticated,
     decide,
     disconnect,
-    player_signed_in,
+    player_signed_in_or_out,
     players_status,
     refuse,
 )
@@ -199,7 +199,7 @@ class GossipMachine(RuleBasedStateMachine):
 
 
 GossipMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-TestGossipMachine = GossipMachine.TestCase
+TestGossipMachine = pytest.mark.slow(GossipMachine.TestCase)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,8 @@ def test_caches_are_bounded() -> None:
     players = tuple(str(number) for number in range(MAX_ENTRIES))
     status = {"payload": {"game": "A", "players": list(players)}}
     _, state = players_status(status, online())
-    _, state = player_signed_in({"payload": {"game": "A", "name": "another"}}, state)
+    another = {"event": "players/sign-in", "payload": {"game": "A", "name": "another"}}
+    _, state = player_signed_in_or_out(another, state)
     assert state.remote_players.entries["A"] == players
 
 

@@ -100,3 +100,12 @@ def scripted_server(kind: str) -> Scripted:
                     assert not remaining, "an expected connection was not made"
 
     return connect
+
+
+@asynccontextmanager
+async def joined(
+    scripted: Scripted, script: Sequence[Step], **options: Any
+) -> AsyncIterator[tuple[phoenix.PhoenixSocket, phoenix.Channel]]:
+    """A socket that has joined ``room:1``, and whose server then follows a script."""
+    async with scripted([*JOIN, *JOINED, *script], **options) as socket:
+        yield socket, await socket.join("room:1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import MockClock
 
+from tests.protocols.clock import MOCK_CLOCK, REAL_CLOCK
 from tests.protocols.phoenix.helpers import KINDS, transport_of
 from trioglock import (
     BadHookResult,
@@ -21,6 +22,7 @@ from trioglock import (
     EncodeError,
     HandshakeFailed,
     InvalidOption,
+    MemoryTransport,
     OpenTimeout,
     RemoteClose,
     Stop,
@@ -29,6 +31,7 @@ from trioglock import (
 from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import (
     AlreadyJoined,
+    BufferFull,
     ChannelClient,
     ClientHandle,
     Connect,
@@ -36,6 +39,8 @@ from trioglock.protocols.phoenix import (
     NotJoined,
 )
 from trioglock.testing import MockPhoenixServer
+
+pytestmark = MOCK_CLOCK
 
 Log = list[tuple[Any, ...]]
 
@@ -101,6 +106,14 @@ async def until(handle: ClientHandle[Any], what: str, times: int = 1) -> None:
         await trio.sleep(0.01)
 
 
+async def join(handle: ClientHandle[Any]) -> None:
+    """Connect, and join ``room:1``."""
+    await until(handle, "connected")
+    await handle.call(lambda t: t.join("room:1"))
+    await until(handle, "joined")
+
+
+@REAL_CLOCK
 @pytest.mark.parametrize("kind", KINDS)
 async def test_events_call_the_callbacks_in_order(kind: str) -> None:
     """Text and binary messages, over each transport."""
@@ -133,7 +146,7 @@ async def test_events_call_the_callbacks_in_order(kind: str) -> None:
     ]
 
 
-async def test_connect_false_waits_for_connect(autojump_clock: MockClock) -> None:
+async def test_connect_false_waits_for_connect() -> None:
     """A cast or the handle connects; a second Connect() has no effect."""
     async with (
         MockPhoenixServer(memory=True) as server,
@@ -153,7 +166,7 @@ async def test_connect_false_waits_for_connect(autojump_clock: MockClock) -> Non
         assert handle.state == [("cast",), ("connected",)]
 
 
-async def test_invalid_calls_raise_immediately(autojump_clock: MockClock) -> None:
+async def test_invalid_calls_raise_immediately() -> None:
     """Nothing is sent."""
     cases: list[tuple[Callable[[Any], Any], type[Exception]]] = [
         (lambda t: t.push("room:2", "x"), NotJoined),
@@ -167,9 +180,7 @@ async def test_invalid_calls_raise_immediately(autojump_clock: MockClock) -> Non
         (lambda t: (t.join("room:3"), t.push("room:3", "x")), NotJoined),
     ]
     async with MockPhoenixServer(memory=True) as server, running(server) as handle:
-        await until(handle, "connected")
-        await handle.call(lambda t: t.join("room:1"))
-        await until(handle, "joined")
+        await join(handle)
         for call, error in cases:
             with pytest.raises(error):
                 await handle.call(call)
@@ -178,9 +189,7 @@ async def test_invalid_calls_raise_immediately(autojump_clock: MockClock) -> Non
         assert {m.event for m in client.received} == {"phx_join"}
 
 
-async def test_closed_channels_can_be_joined_again(
-    autojump_clock: MockClock,
-) -> None:
+async def test_closed_channels_can_be_joined_again() -> None:
     """They are not joined again automatically."""
     async with MockPhoenixServer(memory=True) as server, running(server) as handle:
         await until(handle, "connected")
@@ -197,12 +206,10 @@ async def test_closed_channels_can_be_joined_again(
         ]
 
 
-async def test_a_push_without_a_reply_times_out(autojump_clock: MockClock) -> None:
+async def test_a_push_without_a_reply_times_out() -> None:
     """A later reply is ignored."""
     async with MockPhoenixServer(memory=True) as server, running(server, timeout=5) as handle:
-        await until(handle, "connected")
-        await handle.call(lambda t: t.join("room:1"))
-        await until(handle, "joined")
+        await join(handle)
         ref = await handle.call(lambda t: t.push("room:1", "silent"))
         await until(handle, "timeout")
         assert trio.current_time() >= 5
@@ -213,9 +220,7 @@ async def test_a_push_without_a_reply_times_out(autojump_clock: MockClock) -> No
         assert handle.ignored == 1
 
 
-async def test_a_lost_connection_is_reported_once(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_lost_connection_is_reported_once() -> None:
     """No callback is called for its channels and pushes; topics must be joined again."""
 
     class Back(Recorder):
@@ -223,9 +228,7 @@ async def test_a_lost_connection_is_reported_once(
             return Connect(delay=3), [*state, ("disconnected", type(reason))]
 
     async with MockPhoenixServer(memory=True) as server, running(server, Back()) as handle:
-        await until(handle, "connected")
-        await handle.call(lambda t: t.join("room:1"))
-        await until(handle, "joined")
+        await join(handle)
         await handle.call(lambda t: t.push("room:1", "silent"))
         began = trio.current_time()
         await server.kill()
@@ -242,7 +245,7 @@ async def test_a_lost_connection_is_reported_once(
         assert reasons == [ConnectionLost, RemoteClose]
 
 
-async def test_a_failed_attempt_is_reported(autojump_clock: MockClock) -> None:
+async def test_a_failed_attempt_is_reported() -> None:
     """The reason contains the error, and Connect(params=...) changes the params."""
     reasons: list[Any] = []
 
@@ -270,9 +273,7 @@ async def test_a_failed_attempt_is_reported(autojump_clock: MockClock) -> None:
     assert issubclass(ConnectFailed, OSError)
 
 
-async def test_stop_closes_the_connection_and_run_returns_the_state(
-    autojump_clock: MockClock,
-) -> None:
+async def test_stop_closes_the_connection_and_run_returns_the_state() -> None:
 
     class Once(ChannelClient[int]):
         def init(self) -> int:
@@ -293,9 +294,7 @@ async def test_stop_closes_the_connection_and_run_returns_the_state(
         assert closed.code == 1000
 
 
-async def test_an_exception_of_a_callback_ends_the_client(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_exception_of_a_callback_ends_the_client() -> None:
     """It is not wrapped in a group; the Close code is 1011; pending calls raise Disconnected."""
 
     class Broken(Recorder):
@@ -328,7 +327,7 @@ async def test_an_exception_of_a_callback_ends_the_client(
 
 
 @pytest.mark.parametrize("returned", [None, "x", (1, 2), (None,), (Connect, [])])
-async def test_invalid_results_are_rejected(autojump_clock: MockClock, returned: Any) -> None:
+async def test_invalid_results_are_rejected(returned: Any) -> None:
     """The error lists the allowed results."""
 
     class Wrong(Recorder):
@@ -340,7 +339,7 @@ async def test_invalid_results_are_rejected(autojump_clock: MockClock, returned:
             await phoenix.run(server.url, Wrong(), stream=server.open_stream)
 
 
-async def test_invalid_calls_and_casts(autojump_clock: MockClock) -> None:
+async def test_invalid_calls_and_casts() -> None:
     """Without a callback, inside one, too slow, and invalid options."""
 
     class Selfish(Recorder):
@@ -384,9 +383,7 @@ async def test_invalid_calls_and_casts(autojump_clock: MockClock) -> None:
         Connect(delay=-1)
 
 
-async def test_an_exception_of_a_params_function_ends_the_client(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_exception_of_a_params_function_ends_the_client() -> None:
 
     def params() -> Any:
         raise KeyError("no params")
@@ -396,7 +393,7 @@ async def test_an_exception_of_a_params_function_ends_the_client(
             await phoenix.run(server.url, Recorder(), params=params, stream=server.open_stream)
 
 
-async def test_cancelling_leaves_nothing_behind(autojump_clock: MockClock) -> None:
+async def test_cancelling_leaves_nothing_behind() -> None:
     async with MockPhoenixServer(memory=True) as server:
         with trio.move_on_after(5) as scope:
             await phoenix.run(server.url, Recorder(), stream=server.open_stream)
@@ -405,7 +402,7 @@ async def test_cancelling_leaves_nothing_behind(autojump_clock: MockClock) -> No
         assert server.clients == []
 
 
-async def test_all_callbacks_have_defaults(autojump_clock: MockClock) -> None:
+async def test_all_callbacks_have_defaults() -> None:
     """Malformed messages are counted and reach no callback."""
 
     class Silent(ChannelClient[None]):
@@ -435,9 +432,7 @@ async def test_all_callbacks_have_defaults(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-async def test_keyboard_interrupt_is_not_wrapped(
-    error: BaseException, autojump_clock: MockClock
-) -> None:
+async def test_keyboard_interrupt_is_not_wrapped(error: BaseException) -> None:
     """Python does not recognize it inside a group."""
 
     class Leaver(phoenix.ChannelClient[None]):
@@ -449,8 +444,9 @@ async def test_keyboard_interrupt_is_not_wrapped(
             await phoenix.run(server.url, Leaver(), stream=server.open_stream)
 
 
-async def test_stop_works_with_a_full_mailbox(autojump_clock: MockClock) -> None:
+async def test_stop_works_with_a_full_mailbox(monkeypatch: pytest.MonkeyPatch) -> None:
     """The waiting casts are discarded."""
+    monkeypatch.setattr("trioglock.connection.actor.MAX_PENDING", 1000)
 
     class Counter(phoenix.ChannelClient[int]):
         def init(self) -> int:
@@ -475,7 +471,7 @@ async def test_stop_works_with_a_full_mailbox(autojump_clock: MockClock) -> None
     assert ended[0] <= 1
 
 
-async def test_a_push_before_stop_is_sent(autojump_clock: MockClock) -> None:
+async def test_a_push_before_stop_is_sent() -> None:
     class LastWords(ChannelClient[None]):
         def handle_connected(self, transport: Any, state: None) -> Any:
             transport.join("room:1")
@@ -491,9 +487,7 @@ async def test_a_push_before_stop_is_sent(autojump_clock: MockClock) -> None:
         assert [m.payload for m in server.past_clients[0].received] == [{}, "last"]
 
 
-async def test_open_timeout_limits_the_attempt_and_not_the_wait_for_it(
-    autojump_clock: MockClock,
-) -> None:
+async def test_open_timeout_limits_the_attempt_and_not_the_wait_for_it() -> None:
     reasons: list[Any] = []
 
     class Waiting(Recorder):
@@ -523,7 +517,7 @@ async def test_open_timeout_limits_the_attempt_and_not_the_wait_for_it(
             assert trio.current_time() >= began + 115
 
 
-async def test_stop_does_not_wait_for_a_hanging_callback(autojump_clock: MockClock) -> None:
+async def test_stop_does_not_wait_for_a_hanging_callback() -> None:
     """At most for ``close_timeout``."""
 
     class Hanging(Recorder):
@@ -536,3 +530,69 @@ async def test_stop_does_not_wait_for_a_hanging_callback(autojump_clock: MockClo
             await server.client()
             await trio.sleep(1)
         assert trio.current_time() - began <= 1 + 3 + 3
+
+
+async def test_a_server_that_does_not_read_does_not_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Casts are refused, calls wait, and a callback cannot send without limit."""
+
+    def push(transport: Any) -> None:
+        transport.push("room:1", "x", "x" * 1000)
+
+    def push_without_end(transport: Any) -> None:
+        while True:
+            push(transport)
+
+    transport = MemoryTransport(capacity=1)
+    async with trio.open_nursery() as nursery:
+        run = partial(phoenix.run, "ws://memory.test/", Recorder(), transport=transport)
+        handle: ClientHandle[Any] = await nursery.start(run)
+        server = await transport.accept()
+        await until(handle, "connected")
+        await handle.call(lambda t: t.join("room:1"))
+        await server.receive()
+        await server.write(['["1","1","room:1","phx_reply",{"response":{},"status":"ok"}]'])
+        await until(handle, "joined")
+
+        casts = 0
+        with pytest.raises(trio.WouldBlock):
+            while True:
+                handle.cast(push)
+                casts += 1
+                await trio.testing.wait_all_tasks_blocked()
+        queue = handle._hooks.send_queue
+        size = queue.size
+        assert casts < 80
+        assert 2**16 <= size < 2**16 + 1100
+        with pytest.raises(CallTimeout):
+            await handle.call(push, timeout=1)
+        assert queue.size == size
+
+        done: list[Any] = []
+
+        async def call() -> None:
+            done.append(await handle.call(lambda t: t.push("room:1", "x")))
+
+        nursery.start_soon(call)
+        await trio.sleep(1)
+        assert not done
+        while not done:
+            await server.receive()
+        await server.aclose()
+        await until(handle, "disconnected")
+
+        handle.connect()
+        server = await transport.accept()
+        await until(handle, "connected", 2)
+        await handle.call(lambda t: t.join("room:1"))
+        joins: Any = await server.receive()
+        ref = json.loads(joins[0][0])[1]
+        reply = {"response": {}, "status": "ok"}
+        await server.write([json.dumps([ref, ref, "room:1", "phx_reply", reply])])
+        await until(handle, "joined", 2)
+        monkeypatch.setattr("trioglock.protocols.phoenix.callbacks.MAX_UNSENT", 500)
+        with pytest.raises(BufferFull, match="500 messages already wait"):
+            await handle.call(push_without_end)
+        assert 400 < len(queue) <= 500  # the rest is being written
+        handle.stop()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import MockClock
 
+from tests.protocols.clock import MOCK_CLOCK
 from tests.protocols.phoenix.helpers import connected
 from trioglock import ConnectionClosedError, EncodeError, InvalidOption
 from trioglock.protocols import phoenix
@@ -25,15 +25,15 @@ from trioglock.protocols.phoenix import (
     PushReply,
 )
 
+pytestmark = MOCK_CLOCK
+
 # The queue.
 
 
 @pytest.mark.parametrize(
     ("overflow", "kept"), [("drop_oldest", [2, 3, 4]), ("drop_newest", [0, 1, 2])]
 )
-async def test_a_full_queue_drops_messages(
-    autojump_clock: MockClock, overflow: Any, kept: list[int]
-) -> None:
+async def test_a_full_queue_drops_messages(overflow: Any, kept: list[int]) -> None:
     """Each channel has its own limit and counts its dropped messages."""
     async with connected() as (server, socket):
         full = await socket.join("room:1", max_queue=3, overflow=overflow)
@@ -48,7 +48,7 @@ async def test_a_full_queue_drops_messages(
         assert [await other.receive() for _ in range(6)][-1] == ("n", 4)
 
 
-async def test_by_default_a_full_queue_leaves_the_topic(autojump_clock: MockClock) -> None:
+async def test_by_default_a_full_queue_leaves_the_topic() -> None:
     """The error follows the waiting messages; other channels are not affected."""
     async with connected() as (server, socket):
         full = await socket.join("room:1", max_queue=2)
@@ -69,7 +69,7 @@ async def test_by_default_a_full_queue_leaves_the_topic(autojump_clock: MockCloc
         assert (await other.push("echo")).ok
 
 
-async def test_a_cancelled_receive_loses_nothing(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_receive_loses_nothing() -> None:
     """Several tasks may receive: each message goes to one of them."""
     async with connected() as (server, socket):
         channel = await socket.join("room:1")
@@ -93,7 +93,7 @@ async def test_a_cancelled_receive_loses_nothing(autojump_clock: MockClock) -> N
 # The end.
 
 
-async def test_a_left_channel(autojump_clock: MockClock) -> None:
+async def test_a_left_channel() -> None:
     """Pushing and receiving raise, iteration ends, leaving again has no effect."""
     async with connected() as (_server, socket):
         channel = await socket.join("room:1")
@@ -113,9 +113,7 @@ async def test_a_left_channel(autojump_clock: MockClock) -> None:
         assert "closed" in repr(channel)
 
 
-async def test_iteration_raises_when_the_connection_is_lost(
-    autojump_clock: MockClock,
-) -> None:
+async def test_iteration_raises_when_the_connection_is_lost() -> None:
     """Like the iteration of a connection."""
     async with connected(reconnect=False) as (server, socket):
         channel = await socket.join("room:1")
@@ -128,9 +126,7 @@ async def test_iteration_raises_when_the_connection_is_lost(
             await channel.push("x")
 
 
-async def test_without_rejoin_delays_channels_end(
-    autojump_clock: MockClock,
-) -> None:
+async def test_without_rejoin_delays_channels_end() -> None:
     """After a crash, and when the connection is lost."""
     async with connected(rejoin_delays=()) as (server, socket):
         first = await socket.join("room:1")
@@ -152,9 +148,7 @@ async def test_without_rejoin_delays_channels_end(
 # Payloads of joins.
 
 
-async def test_an_exception_of_a_payload_function(
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_exception_of_a_payload_function() -> None:
     """The first join raises it; on a later join, it ends the channel."""
     works: list[dict[str, Any]] = [{}, {}]
 
@@ -186,7 +180,7 @@ async def test_an_exception_of_a_payload_function(
 # Invalid calls.
 
 
-async def test_invalid_arguments(autojump_clock: MockClock) -> None:
+async def test_invalid_arguments() -> None:
     """They raise immediately and change nothing."""
     async with connected(max_buffer=1) as (_server, socket):
         channel = await socket.join("room:1")
@@ -228,7 +222,7 @@ async def test_invalid_arguments(autojump_clock: MockClock) -> None:
                 await waiting.push("x")
 
 
-async def test_a_cancelled_push_is_withdrawn(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_push_is_withdrawn() -> None:
     """A waiting push is never sent; the reply to a sent one is ignored."""
     async with connected() as (server, socket):
         channel = await socket.join_soon("room:1", lambda: trio.sleep(5))
@@ -246,7 +240,7 @@ async def test_a_cancelled_push_is_withdrawn(autojump_clock: MockClock) -> None:
 # Serializers.
 
 
-async def test_a_custom_serializer(autojump_clock: MockClock) -> None:
+async def test_a_custom_serializer() -> None:
     seen: list[PhoenixMessage] = []
 
     class Watching(phoenix.V2Serializer):
@@ -260,7 +254,8 @@ async def test_a_custom_serializer(autojump_clock: MockClock) -> None:
     assert PhoenixMessage("1", "2", "room:1", "echo", 1) in seen
 
 
-async def test_cancellation_at_every_checkpoint(autojump_clock: MockClock) -> None:
+@pytest.mark.slow
+async def test_cancellation_at_every_checkpoint() -> None:
     """Nothing is left behind, and everything works again."""
     finished = 0
     async with connected() as (server, socket):
@@ -294,9 +289,7 @@ def channel_of(socket: phoenix.PhoenixSocket) -> bool:
     return socket.statistics().channels > 0
 
 
-async def test_a_hanging_payload_function_is_cancelled(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_hanging_payload_function_is_cancelled() -> None:
     """By the next attempt, and by leaving."""
     running, most = 0, 0
     hangs = False
@@ -336,7 +329,7 @@ async def test_invalid_options(option: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("event", ["phx_join", "phx_leave", "phx_close", "phx_error", "phx_reply"])
-async def test_reserved_events_cannot_be_pushed(event: str, autojump_clock: MockClock) -> None:
+async def test_reserved_events_cannot_be_pushed(event: str) -> None:
     async with connected() as (_server, socket):
         channel = await socket.join("room:1")
         with pytest.raises(InvalidOption, match=event):

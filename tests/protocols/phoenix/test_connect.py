@@ -94,9 +94,7 @@ async def test_leaving_the_block_wakes_waiting_tasks(
 # Heartbeats.
 
 
-async def test_a_missing_heartbeat_answer_reconnects(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_missing_heartbeat_answer_reconnects(autojump_clock: MockClock) -> None:
     """The heartbeat is sent every 30 s and answered within 30 s."""
     async with MockPhoenixServer(memory=True) as server:
         server.answers_heartbeats = False
@@ -109,9 +107,7 @@ async def test_a_missing_heartbeat_answer_reconnects(
             assert [m.event for m in server.past_clients[0].received] == ["phx_join", "heartbeat"]
 
 
-async def test_without_reconnect_a_heartbeat_timeout_is_an_error(
-    autojump_clock: MockClock,
-) -> None:
+async def test_without_reconnect_a_heartbeat_timeout_is_an_error(autojump_clock: MockClock) -> None:
     async with MockPhoenixServer(memory=True) as server:
         server.answers_heartbeats = False
         async with phoenix.connect(

@@ -68,6 +68,7 @@ def node() -> str:
     return found
 
 
+@pytest.mark.slow
 async def test_the_official_client_works_with_the_mock_server(node: str) -> None:
     """Joins, replies, binary messages, refusals, crashes, presence, heartbeats, reconnecting."""
     tokens = []

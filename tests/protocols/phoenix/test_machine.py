@@ -85,25 +85,11 @@ class Driven:
         return self
 
 
-Script = Callable[[], Driven]
+Step = Callable[[Driven], None]
 
+Reach = Callable[[Driven, ChannelPhase], Driven]
 
-def first(phase: ChannelPhase, step: Callable[[Driven], None]) -> Script:
-    def run() -> Driven:
-        driven = Driven().bring_to(phase)
-        step(driven)
-        return driven
-
-    return run
-
-
-def again(phase: ChannelPhase, step: Callable[[Driven], None]) -> Script:
-    def run() -> Driven:
-        driven = Driven().bring_back_to(phase)
-        step(driven)
-        return driven
-
-    return run
+first, again = Driven.bring_to, Driven.bring_back_to
 
 
 def refuse(driven: Driven) -> None:
@@ -114,42 +100,42 @@ def crash(driven: Driven) -> None:
     driven.receive("phx_error")
 
 
-SCRIPTS: dict[tuple[ChannelPhase, ChannelPhase], list[Script]] = {
-    (WAITING, ASKING): [first(WAITING, Driven.connect)],
+SCRIPTS: dict[tuple[ChannelPhase, ChannelPhase], list[tuple[Reach, Step]]] = {
+    (WAITING, ASKING): [(first, Driven.connect)],
     (WAITING, ENDED): [
-        first(WAITING, Driven.leave),
-        first(WAITING, Driven.wait),
+        (first, Driven.leave),
+        (first, Driven.wait),
     ],
-    (ASKING, JOINING): [first(ASKING, Driven.give_payload)],
-    (ASKING, WAITING): [first(ASKING, Driven.lose)],
-    (ASKING, PAUSED): [again(ASKING, Driven.wait)],
+    (ASKING, JOINING): [(first, Driven.give_payload)],
+    (ASKING, WAITING): [(first, Driven.lose)],
+    (ASKING, PAUSED): [(again, Driven.wait)],
     (ASKING, ENDED): [
-        first(ASKING, Driven.leave),
-        first(ASKING, Driven.wait),
-        first(ASKING, Driven.fail),
+        (first, Driven.leave),
+        (first, Driven.wait),
+        (first, Driven.fail),
     ],
-    (JOINING, JOINED): [first(JOINING, lambda driven: driven.answer("ok"))],
-    (JOINING, WAITING): [first(JOINING, Driven.lose)],
+    (JOINING, JOINED): [(first, lambda driven: driven.answer("ok"))],
+    (JOINING, WAITING): [(first, Driven.lose)],
     (JOINING, PAUSED): [
-        again(JOINING, refuse),
-        again(JOINING, crash),
-        again(JOINING, Driven.wait),
+        (again, refuse),
+        (again, crash),
+        (again, Driven.wait),
     ],
     (JOINING, ENDED): [
-        first(JOINING, Driven.leave),
-        first(JOINING, refuse),
-        first(JOINING, crash),
-        first(JOINING, Driven.wait),
+        (first, Driven.leave),
+        (first, refuse),
+        (first, crash),
+        (first, Driven.wait),
     ],
-    (JOINED, WAITING): [first(JOINED, Driven.lose)],
-    (JOINED, PAUSED): [first(JOINED, crash)],
+    (JOINED, WAITING): [(first, Driven.lose)],
+    (JOINED, PAUSED): [(first, crash)],
     (JOINED, ENDED): [
-        first(JOINED, Driven.leave),
-        first(JOINED, lambda driven: driven.receive("phx_close")),
+        (first, Driven.leave),
+        (first, lambda driven: driven.receive("phx_close")),
     ],
-    (PAUSED, ASKING): [first(PAUSED, Driven.wait)],
-    (PAUSED, WAITING): [first(PAUSED, Driven.lose)],
-    (PAUSED, ENDED): [first(PAUSED, Driven.leave)],
+    (PAUSED, ASKING): [(first, Driven.wait)],
+    (PAUSED, WAITING): [(first, Driven.lose)],
+    (PAUSED, ENDED): [(first, Driven.leave)],
 }
 
 
@@ -160,15 +146,15 @@ def test_every_transition_has_a_script() -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "script"),
-    [
-        pytest.param(after, script, id=f"{before.value}-{after.value}-{number}")
-        for (before, after), scripts in SCRIPTS.items()
-        for number, script in enumerate(scripts)
-    ],
+    ("before", "after", "reach", "step"),
+    [(*change, *script) for change, scripts in SCRIPTS.items() for script in scripts],
 )
-def test_every_transition_happens(after: ChannelPhase, script: Script) -> None:
-    assert script().phase is after
+def test_every_transition_happens(
+    before: ChannelPhase, after: ChannelPhase, reach: Reach, step: Step
+) -> None:
+    driven = reach(Driven(), before)
+    step(driven)
+    assert driven.phase is after
 
 
 # Heartbeats.

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
 
+from tests.protocols.clock import MOCK_CLOCK, REAL_CLOCK
 from trioglock import Connection, ConnectionClosedError, HandshakeRefused, connect
 from trioglock.protocols import phoenix
 from trioglock.testing import MockPhoenixServer
+
+pytestmark = MOCK_CLOCK
 
 UNMATCHED = '{"response":{"reason":"unmatched topic"},"status":"error"}'
 
@@ -43,9 +45,7 @@ async def join(conn: Connection[None], ref: str = "1", topic: str = "room:1") ->
     )
 
 
-async def test_joining_twice_closes_the_old_channel(
-    autojump_clock: MockClock,
-) -> None:
+async def test_joining_twice_closes_the_old_channel() -> None:
     """After the reply to the second join, and before the new channel's first push."""
     async with raw() as conn:
         await join(conn)
@@ -58,7 +58,7 @@ async def test_joining_twice_closes_the_old_channel(
         )
 
 
-async def test_topics_that_are_not_joined_are_unmatched(autojump_clock: MockClock) -> None:
+async def test_topics_that_are_not_joined_are_unmatched() -> None:
     """The reply has no join_ref, and is text even if the push was binary."""
     async with raw() as conn:
         answer = f'[null,"3","room:e","phx_reply",{UNMATCHED}]'
@@ -71,7 +71,7 @@ async def test_topics_that_are_not_joined_are_unmatched(autojump_clock: MockCloc
         )
 
 
-async def test_joins_that_crash_or_exceed_the_limit(autojump_clock: MockClock) -> None:
+async def test_joins_that_crash_or_exceed_the_limit() -> None:
     async with raw(max_channels=1) as conn:
         await exchange(
             conn,
@@ -88,7 +88,7 @@ async def test_joins_that_crash_or_exceed_the_limit(autojump_clock: MockClock) -
         )
 
 
-async def test_leaving_is_answered(autojump_clock: MockClock) -> None:
+async def test_leaving_is_answered() -> None:
     """Also if there was nothing to leave."""
     async with raw() as conn:
         await join(conn)
@@ -107,9 +107,7 @@ async def test_leaving_is_answered(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("join_ref", ['"0"', "null"])
 @pytest.mark.parametrize("version", ["1.7", "1.8"])
-async def test_a_stale_or_absent_join_ref(
-    autojump_clock: MockClock, version: Any, join_ref: str
-) -> None:
+async def test_a_stale_or_absent_join_ref(version: Any, join_ref: str) -> None:
     """Phoenix 1.7 delivers the push, 1.8 drops it silently."""
     answer = '["1","9","room:1","phx_reply",{"response":{},"status":"ok"}]'
     async with raw(version=version) as conn:
@@ -123,9 +121,7 @@ async def test_a_stale_or_absent_join_ref(
 @pytest.mark.parametrize(
     ("version", "payload"), [("1.7", "{}"), ("1.8", '{"reason":"channel_crash"}')]
 )
-async def test_a_crash_has_a_reason_since_1_8(
-    autojump_clock: MockClock, version: Any, payload: str
-) -> None:
+async def test_a_crash_has_a_reason_since_1_8(version: Any, payload: str) -> None:
     async with raw(version=version) as conn:
         await join(conn)
         await exchange(
@@ -134,7 +130,7 @@ async def test_a_crash_has_a_reason_since_1_8(
 
 
 @pytest.mark.parametrize("frame", ["{", "[]", "7", b"", b"\x01\x00", b"\x00\xff\x00\x00\x00"])
-async def test_malformed_messages_close_with_1011(autojump_clock: MockClock, frame: Any) -> None:
+async def test_malformed_messages_close_with_1011(frame: Any) -> None:
     async with raw() as conn:
         await conn.send(frame)
         with pytest.raises(ConnectionClosedError) as caught:
@@ -146,7 +142,7 @@ async def test_malformed_messages_close_with_1011(autojump_clock: MockClock, fra
     ("path", "status"),
     [("/websocket", 403), ("/websocket?vsn=1.0.0", 403), ("?vsn=2.0.0", 404)],
 )
-async def test_refused_handshakes(autojump_clock: MockClock, path: str, status: int) -> None:
+async def test_refused_handshakes(path: str, status: int) -> None:
     """An unsupported version or an unknown path; the body is empty."""
     async with MockPhoenixServer(memory=True) as server:
         with pytest.raises(HandshakeRefused) as caught:
@@ -155,6 +151,7 @@ async def test_refused_handshakes(autojump_clock: MockClock, path: str, status: 
         assert (caught.value.status, caught.value.body) == (status, b"")
 
 
+@REAL_CLOCK
 async def test_the_fixture_of_the_plugin(mock_phoenix_server: MockPhoenixServer) -> None:
     with trio.fail_after(5):
         async with phoenix.connect(mock_phoenix_server.url) as socket:

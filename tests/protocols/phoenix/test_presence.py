@@ -85,9 +85,7 @@ async def test_malformed_presence_is_counted(autojump_clock: MockClock, payload:
         assert socket.statistics().invalid == 3
 
 
-async def test_a_value_error_of_a_presence_callback_is_raised(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_value_error_of_a_presence_callback_is_raised(autojump_clock: MockClock) -> None:
     """It is not mistaken for a malformed message."""
 
     def fails(*args: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
 from trioglock.protocols.phoenix.pushes import Timers
@@ -18,6 +19,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(STEPS)
 def test_timers_agree_with_a_dict_of_deadlines(steps: list[tuple[str, int, float]]) -> None:
     timers: Timers[int] = Timers()

@@ -10,9 +10,18 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from trio.testing import MockClock
 
-from tests.protocols.phoenix.helpers import JOIN, JOINED, Scripted, Step, connected, recv, sent
+from tests.protocols.clock import MOCK_CLOCK, REAL_CLOCK
+from tests.protocols.phoenix.helpers import (
+    JOIN,
+    JOINED,
+    Scripted,
+    Step,
+    connected,
+    joined,
+    recv,
+    sent,
+)
 from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import (
     ChannelClosed,
@@ -25,6 +34,8 @@ from trioglock.protocols.phoenix import (
 )
 from trioglock.testing import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
 
+pytestmark = MOCK_CLOCK
+
 
 def reply(ref: str, join_ref: str = '"1"', topic: str = "room:1") -> str:
     return f'[{join_ref},"{ref}","{topic}","phx_reply",{{"response":{{}},"status":"ok"}}]'
@@ -33,9 +44,7 @@ def reply(ref: str, join_ref: str = '"1"', topic: str = "room:1") -> str:
 # Heartbeats.
 
 
-async def test_24_heartbeats_of_the_old_connection_do_not_affect_the_new_one(
-    autojump_clock: MockClock,
-) -> None:
+async def test_24_heartbeats_of_the_old_connection_do_not_affect_the_new_one() -> None:
     """Neither a missing answer, nor a late one, nor a timer."""
     async with connected() as (server, socket):
         channel = await socket.join("room:1")
@@ -55,9 +64,7 @@ async def test_24_heartbeats_of_the_old_connection_do_not_affect_the_new_one(
         assert late.ref not in beats
 
 
-async def test_25_a_dead_link_is_dropped_without_a_closing_handshake(
-    autojump_clock: MockClock,
-) -> None:
+async def test_25_a_dead_link_is_dropped_without_a_closing_handshake() -> None:
     async with MockPhoenixServer(memory=True) as server:
         server.answers_heartbeats = False
         async with phoenix.connect(
@@ -71,9 +78,7 @@ async def test_25_a_dead_link_is_dropped_without_a_closing_handshake(
             socket.connection.abort()
 
 
-async def test_26_reconnecting_after_a_heartbeat_timeout_uses_a_new_url(
-    autojump_clock: MockClock,
-) -> None:
+async def test_26_reconnecting_after_a_heartbeat_timeout_uses_a_new_url() -> None:
     fresh = itertools.count(1)
     async with MockPhoenixServer(memory=True) as server:
         server.answers_heartbeats = False
@@ -87,9 +92,7 @@ async def test_26_reconnecting_after_a_heartbeat_timeout_uses_a_new_url(
             assert [client.params["n"] for client in clients] == ["1", "2", "3"]
 
 
-async def test_27_no_attempts_after_success_or_after_the_end(
-    autojump_clock: MockClock,
-) -> None:
+async def test_27_no_attempts_after_success_or_after_the_end() -> None:
     async with MockPhoenixServer(memory=True) as server:
         async with phoenix.connect(server.url, stream=server.open_stream) as socket:
             await socket.join("room:1")
@@ -100,9 +103,8 @@ async def test_27_no_attempts_after_success_or_after_the_end(
         assert len(server.peers) == 2
 
 
-async def test_28_ordinary_traffic_does_not_postpone_the_heartbeat(
-    autojump_clock: MockClock,
-) -> None:
+@pytest.mark.slow
+async def test_28_ordinary_traffic_does_not_postpone_the_heartbeat() -> None:
     """Servers disconnect after a minute without a heartbeat."""
     async with connected() as (server, socket):
         channel = await socket.join("room:1")
@@ -118,26 +120,21 @@ async def test_28_ordinary_traffic_does_not_postpone_the_heartbeat(
 
 
 @pytest.mark.parametrize("event", ["phx_close", "phx_error"])
-async def test_29_a_late_end_of_an_old_join_is_ignored(scripted: Scripted, event: str) -> None:
+async def test_29_a_late_end_of_an_old_join_is_ignored(in_memory: Scripted, event: str) -> None:
     script: list[Step] = [
-        *JOIN,
-        *JOINED,
         *recv('["1","1","room:1","phx_error",{}]'),
         *sent('["2","2","room:1","phx_join",{}]'),
         *recv(reply("2", '"2"'), f'["1","1","room:1","{event}",{{}}]'),
         *recv('["2",null,"room:1","hello",{}]'),
     ]
-    async with scripted(script, rejoin_delays=(0.01,)) as socket:
-        channel = await socket.join("room:1")
+    async with joined(in_memory, script, rejoin_delays=(0.01,)) as (socket, channel):
         assert await channel.receive() == ("hello", {})
         assert channel.joined
         assert channel.join_count == 2
         assert socket.statistics().ignored == 1
 
 
-async def test_30_joining_and_leaving_immediately(
-    in_memory: Scripted, autojump_clock: MockClock
-) -> None:
+async def test_30_joining_and_leaving_immediately(in_memory: Scripted) -> None:
     """One join and one leave are sent, and nothing after that."""
     script = [
         *JOIN,
@@ -156,7 +153,7 @@ async def test_30_joining_and_leaving_immediately(
         )
 
 
-async def test_30_a_join_during_an_outage_waits(autojump_clock: MockClock) -> None:
+async def test_30_a_join_during_an_outage_waits() -> None:
     """It is sent once, after reconnecting."""
     async with connected() as (server, socket):
         server.reject(503, times=6)
@@ -168,7 +165,8 @@ async def test_30_a_join_during_an_outage_waits(autojump_clock: MockClock) -> No
         assert [m.event for m in client.received] == ["phx_join"]
 
 
-async def test_a_join_during_a_long_outage_times_out(autojump_clock: MockClock) -> None:
+@pytest.mark.slow
+async def test_a_join_during_a_long_outage_times_out() -> None:
     """It is not sent after reconnecting."""
     async with connected() as (server, socket):
         server.reject(503, times=100)
@@ -184,9 +182,7 @@ async def test_a_join_during_a_long_outage_times_out(autojump_clock: MockClock) 
         assert {m.event for m in client.received} == {"heartbeat"}
 
 
-async def test_a_cancelled_join_leaves_the_topic(
-    in_memory: Scripted, autojump_clock: MockClock
-) -> None:
+async def test_a_cancelled_join_leaves_the_topic(in_memory: Scripted) -> None:
     script = [
         *JOIN,
         *sent('["1","2","room:1","phx_leave",{}]'),
@@ -204,9 +200,7 @@ async def test_a_cancelled_join_leaves_the_topic(
 # Replies.
 
 
-async def test_31_a_buffered_push_gets_one_ref_when_it_is_sent(
-    in_memory: Scripted,
-) -> None:
+async def test_31_a_buffered_push_gets_one_ref_when_it_is_sent(in_memory: Scripted) -> None:
     """Pushes before the reply to the join are sent in order, once each."""
     script = [
         *JOIN,
@@ -230,7 +224,7 @@ async def test_31_a_buffered_push_gets_one_ref_when_it_is_sent(
     assert sorted(order) == ["a", "b", "c"]
 
 
-async def test_31_a_reply_in_time_is_no_timeout(autojump_clock: MockClock) -> None:
+async def test_31_a_reply_in_time_is_no_timeout() -> None:
     """A late one is ignored and does not affect the next push."""
 
     class Slow(MockPhoenixChannel):
@@ -251,8 +245,6 @@ async def test_31_a_reply_in_time_is_no_timeout(autojump_clock: MockClock) -> No
 async def test_late_duplicate_reordered_and_unknown_replies(in_memory: Scripted) -> None:
     """Each push gets its own reply."""
     script = [
-        *JOIN,
-        *JOINED,
         *JOINED,
         *recv(reply("77"), reply("0"), reply("2", topic="room:2"), reply("2", '"99"')),
         *recv('["1",null,"room:1","phx_reply",{"response":{},"status":"ok"}]'),
@@ -263,8 +255,7 @@ async def test_late_duplicate_reordered_and_unknown_replies(in_memory: Scripted)
         *sent('["1","4","room:1","last",{}]'),
         *recv(reply("4")),
     ]
-    async with in_memory(script) as socket:
-        channel = await socket.join("room:1")
+    async with joined(in_memory, script) as (socket, channel):
         async with trio.open_nursery() as nursery:
             for event in ("a", "b"):
                 nursery.start_soon(channel.push, event)
@@ -273,10 +264,7 @@ async def test_late_duplicate_reordered_and_unknown_replies(in_memory: Scripted)
         assert socket.statistics().ignored == 11
 
 
-async def test_an_answer_after_the_timeout_of_a_join_is_ignored(
-    in_memory: Scripted,
-    autojump_clock: MockClock,
-) -> None:
+async def test_an_answer_after_the_timeout_of_a_join_is_ignored(in_memory: Scripted) -> None:
     script = [
         *JOIN,
         *sent('["1","2","room:1","phx_leave",{}]'),
@@ -294,9 +282,7 @@ async def test_an_answer_after_the_timeout_of_a_join_is_ignored(
             channel.receive_nowait()
 
 
-async def test_rejoin_delays(
-    autojump_clock: MockClock,
-) -> None:
+async def test_rejoin_delays() -> None:
     """1, 2, 5, then 10 seconds."""
     times: list[float] = []
 
@@ -322,9 +308,7 @@ async def test_rejoin_delays(
         assert channel.join_count == 3  # the delays start over
 
 
-async def test_a_push_during_an_outage_is_sent_after_the_rejoin(
-    autojump_clock: MockClock,
-) -> None:
+async def test_a_push_during_an_outage_is_sent_after_the_rejoin() -> None:
     """Unless its timeout has passed."""
     async with connected() as (server, socket):
         channel = await socket.join("room:1")
@@ -345,7 +329,7 @@ async def test_a_push_during_an_outage_is_sent_after_the_rejoin(
 
 
 @pytest.mark.slow
-def test_32_memory_is_constant_over_10000_failed_joins() -> None:
+async def test_32_memory_is_constant_over_10000_failed_joins() -> None:
     """Refused, left, or timed out."""
     machine = Machine()
     machine.connect(0)
@@ -382,6 +366,7 @@ def test_32_memory_is_constant_over_10000_failed_joins() -> None:
     assert grown < 20_000
 
 
+@REAL_CLOCK
 @pytest.mark.slow
 async def test_32_10000_refused_joins_over_a_socket() -> None:
     with trio.fail_after(60):
@@ -394,6 +379,7 @@ async def test_32_10000_refused_joins_over_a_socket() -> None:
             )
 
 
+@REAL_CLOCK
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", [True, False])
 async def test_1000_topics_on_one_socket(memory: bool) -> None:
@@ -424,6 +410,6 @@ async def test_1000_topics_on_one_socket(memory: bool) -> None:
                 assert replies == [True] * 1000
 
 
-def test_the_default_channel_of_the_mock_server() -> None:
+async def test_the_default_channel_of_the_mock_server() -> None:
     assert MockPhoenixServer().kind_of("room:1") is MockTopic
     assert MockPhoenixServer().kind_of("nope:1") is None

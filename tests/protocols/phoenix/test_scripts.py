@@ -13,6 +13,7 @@ from trioglock.testing import MockPhoenixServer
 CHAT = ROOT / "examples" / "phoenix_chat.py"
 
 
+@pytest.mark.slow
 async def test_the_chat_connects_to_a_given_server() -> None:
     """With --url it starts no server of its own."""
     lobby = runpy.run_path(str(CHAT))["Lobby"]
@@ -23,6 +24,7 @@ async def test_the_chat_connects_to_a_given_server() -> None:
         assert len(server.peers) == 2
 
 
+@pytest.mark.slow
 async def test_the_benchmark_reports_each_size() -> None:
     """An echo, a push, the difference, and whether it is within the limit."""
     for needed in ("picows", "uvloop"):

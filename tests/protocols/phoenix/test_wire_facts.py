@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.protocols.phoenix.helpers import JOIN, JOINED, Scripted, Step, recv, sent
+from tests.protocols.phoenix.helpers import JOIN, JOINED, Scripted, Step, joined, recv, sent
 from trioglock.protocols.phoenix import (
     ChannelClosed,
     ChannelCrashed,
@@ -64,17 +64,14 @@ async def test_a_refused_join_raises_the_response(
 @pytest.mark.parametrize(
     ("status", "response"), [("ok", {"a": 1}), ("ok", {}), ("error", {}), ("other", [1, None])]
 )
-async def test_a_push_and_its_reply(scripted: Scripted, status: str, response: Any) -> None:
+async def test_a_push_and_its_reply(in_memory: Scripted, status: str, response: Any) -> None:
     """With every status and response."""
     text = str(response).replace("'", '"').replace("None", "null")
     script = [
-        *JOIN,
-        *JOINED,
         *sent('["1","2","room:1","echo",{"a":1}]'),
         *recv(f'["1","2","room:1","phx_reply",{{"response":{text},"status":"{status}"}}]'),
     ]
-    async with scripted(script) as socket:
-        channel = await socket.join("room:1")
+    async with joined(in_memory, script) as (_socket, channel):
         reply = await channel.push("echo", {"a": 1})
         assert reply == PushReply(status, response)
         assert reply.ok is (status == "ok")
@@ -83,12 +80,9 @@ async def test_a_push_and_its_reply(scripted: Scripted, status: str, response: A
 async def test_broadcasts_and_intercepted_messages(in_memory: Scripted) -> None:
     """A broadcast has no refs, an intercepted message has the join_ref."""
     script = [
-        *JOIN,
-        *JOINED,
         *recv('[null,null,"room:1","shout",{"m":"hi"}]', '["1",null,"room:1","intercepted",{}]'),
     ]
-    async with in_memory(script) as socket:
-        channel = await socket.join("room:1")
+    async with joined(in_memory, script) as (_socket, channel):
         assert await channel.receive() == ("shout", {"m": "hi"})
         assert await channel.receive() == ("intercepted", {})
 
@@ -111,16 +105,13 @@ async def test_the_heartbeat_is_a_message_on_the_topic_phoenix(scripted: Scripte
 async def test_a_crashed_channel_is_joined_again(in_memory: Scripted, payload: str) -> None:
     """With a new ref; messages of the old join are ignored."""
     script = [
-        *JOIN,
-        *JOINED,
         *sent('["1","2","room:1","no such event",{}]'),
         *recv(f'["1","1","room:1","phx_error",{payload}]'),
         *sent('["3","3","room:1","phx_join",{}]'),
         *recv('["3","3","room:1","phx_reply",{"response":{"again":true},"status":"ok"}]'),
         *recv('["1",null,"room:1","late",{}]', '["3",null,"room:1","hello",{}]'),
     ]
-    async with in_memory(script, rejoin_delays=(0.05,)) as socket:
-        channel = await socket.join("room:1")
+    async with joined(in_memory, script, rejoin_delays=(0.05,)) as (_socket, channel):
         with pytest.raises(ChannelCrashed):
             await channel.push("no such event")
         assert isinstance(channel.last_error, ChannelCrashed)
@@ -133,13 +124,10 @@ async def test_a_crashed_channel_is_joined_again(in_memory: Scripted, payload: s
 async def test_phx_close_ends_a_channel_and_its_pushes(in_memory: Scripted) -> None:
     """It is not joined again."""
     script = [
-        *JOIN,
-        *JOINED,
         *sent('["1","2","room:1","stop",{}]'),
         *recv('["1",null,"room:1","last",{}]', '["1","1","room:1","phx_close",{}]'),
     ]
-    async with in_memory(script) as socket:
-        channel = await socket.join("room:1")
+    async with joined(in_memory, script) as (_socket, channel):
         with pytest.raises(ChannelClosed):
             await channel.push("stop")
         assert [event async for event, _ in channel] == ["last"]
@@ -149,16 +137,13 @@ async def test_phx_close_ends_a_channel_and_its_pushes(in_memory: Scripted) -> N
 async def test_a_leave_and_its_reply(in_memory: Scripted) -> None:
     """The phx_close after the reply is ignored."""
     script = [
-        *JOIN,
-        *JOINED,
         *sent('["1","2","room:1","phx_leave",{}]'),
         *recv('["1","2","room:1","phx_reply",{"response":{},"status":"ok"}]'),
         *recv('["1","1","room:1","phx_close",{}]'),
         *sent('["3","3","room:1","phx_join",{}]'),
         *recv('["3","3","room:1","phx_reply",{"response":{},"status":"ok"}]'),
     ]
-    async with in_memory(script) as socket:
-        channel = await socket.join("room:1")
+    async with joined(in_memory, script) as (socket, channel):
         await channel.leave()
         assert channel.closed
         assert (await socket.join("room:1")).joined
@@ -170,9 +155,8 @@ async def test_an_unmatched_topic(in_memory: Scripted, payload: Any) -> None:
     """The reply has no join_ref, and is text even if the push was binary."""
     push = '["1","2","room:1","x",{}]' if payload == {} else b"\x00\x01\x01\x06\x0112room:1x\x01"
     unmatched = '{"response":{"reason":"unmatched topic"},"status":"error"}'
-    script = [*JOIN, *JOINED, *sent(push), *recv(f'[null,"2","room:1","phx_reply",{unmatched}]')]
-    async with in_memory(script) as socket:
-        channel = await socket.join("room:1")
+    script = [*sent(push), *recv(f'[null,"2","room:1","phx_reply",{unmatched}]')]
+    async with joined(in_memory, script) as (_socket, channel):
         assert await channel.push("x", payload) == PushReply("error", {"reason": "unmatched topic"})
 
 
@@ -219,16 +203,13 @@ async def test_a_binary_push_and_its_reply(scripted: Scripted) -> None:
 async def test_binary_pushes_and_broadcasts(in_memory: Scripted) -> None:
     """A push has no ref, a broadcast has no join_ref either."""
     script = [
-        *JOIN,
-        *JOINED,
         *recv(bytes.fromhex("0001060d") + b"1room:1binary_pushed\xaa\xbb"),
         *recv(bytes.fromhex("02060c") + b"room:1shout_binary\xcc"),
         *recv(bytes.fromhex("020605") + b"room:1empty"),
         *recv(bytes.fromhex("00010604") + b"9room:1late\xdd"),
         *recv(bytes.fromhex("00000604") + b"room:1none\xee"),
     ]
-    async with in_memory(script) as socket:
-        channel = await socket.join("room:1")
+    async with joined(in_memory, script) as (socket, channel):
         got = [await channel.receive() for _ in range(4)]
         assert got == [
             ("binary_pushed", b"\xaa\xbb"),
@@ -239,16 +220,13 @@ async def test_binary_pushes_and_broadcasts(in_memory: Scripted) -> None:
         assert socket.statistics().ignored == 1
 
 
-async def test_an_empty_binary_payload(scripted: Scripted) -> None:
+async def test_an_empty_binary_payload(in_memory: Scripted) -> None:
     """In both directions; an error reply may be binary as well."""
     script = [
-        *JOIN,
-        *JOINED,
         *sent(b"\x00\x01\x01\x06\x0112room:1e"),
         *recv(b"\x01\x01\x01\x06\x0512room:1error"),
     ]
-    async with scripted(script) as socket:
-        channel = await socket.join("room:1")
+    async with joined(in_memory, script) as (_socket, channel):
         assert await channel.push("e", b"") == PushReply("error", b"")
 
 
@@ -267,8 +245,7 @@ async def test_malformed_messages_are_counted(in_memory: Scripted) -> None:
         b"\x02\x06\xff" + b"room:1",
         b"\x02\x01\x01\xff\xfe",
     ]
-    script = [*JOIN, *JOINED, *recv(*nonsense, '["1",null,"room:1","x",{}]')]
-    async with in_memory(script) as socket:
-        channel = await socket.join("room:1")
+    script = [*recv(*nonsense, '["1",null,"room:1","x",{}]')]
+    async with joined(in_memory, script) as (socket, channel):
         assert await channel.receive() == ("x", {})
         assert socket.statistics().invalid == len(nonsense)

@@ -162,11 +162,6 @@ def test_corrupt_compression_is_1002(data: bytes) -> None:
     assert decode(single_bytes(before + data), deflate=True) == expected
 
 
-def test_compression_that_was_not_agreed_on_is_1002() -> None:
-    """RSV1 is a reserved bit without the extension."""
-    assert decode([compressed(HELLO)]) == [violation(1002)]
-
-
 def test_text_is_validated_after_inflation() -> None:
     """1007 for bad UTF-8, at the first fragment that shows it, or at the end where it is cut."""
     assert decode([compressed(packed(b"ok\xff")[0])], deflate=True) == [violation(1007)]

@@ -174,12 +174,7 @@ class SystemCallbacks:
 
 
 class CallbackQueue:
-    """Calls the callbacks in a task; when its queue is full, the oldest call is dropped.
-
-    Args:
-        callbacks: the object for each flag; other flags are ignored.
-        limit: the maximum number of waiting calls.
-    """
+    """Calls the callbacks in a task; when its queue is full, the oldest call is dropped."""
 
     def __init__(self, callbacks: Mapping[str, object], limit: int) -> None:
         self.dropped: int = 0

@@ -353,7 +353,7 @@ class Client:
     async def _send(self, event: str, payload: Mapping[str, Any], timeout: float | None) -> None:
         check_seconds("timeout", timeout)
         with trio.move_on_after(math.inf if timeout is None else timeout):
-            await self._socket.send_event(event, payload)
+            await self._socket.send_messages([{"event": event, "payload": payload}])
             return
         assert timeout is not None
         raise RequestTimeout(event, timeout)

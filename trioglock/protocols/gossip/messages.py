@@ -27,6 +27,7 @@ __all__ = [
     "get_objects",
     "get_payload",
     "get_text",
+    "get_texts",
     "parse_achievement",
     "parse_game",
 ]
@@ -169,6 +170,12 @@ def get_text(payload: Payload, name: str, default: str | None = None) -> str:
     if not isinstance(value, str):
         raise DecodeError(f"{name} must be a string, not {value!r:.100}")
     return value
+
+
+def get_texts(event: Event, *names: str) -> dict[str, str]:
+    """Return several strings of the payload of an event by name."""
+    payload = get_payload(event)
+    return {name: get_text(payload, name) for name in names}
 
 
 def get_names(payload: Payload, name: str) -> tuple[str, ...]:

@@ -48,12 +48,7 @@ INCOMPLETE: Any = object()
 
 
 class GossipSocket(EventSocket[None]):
-    """The hooks of a client. The state outlives the links, and no method that changes it waits.
-
-    Args:
-        state: the first state.
-        callbacks: calls the callbacks of the game.
-    """
+    """The hooks of a client. The state outlives the links, and no method that changes it waits."""
 
     def __init__(self, state: ClientState, callbacks: CallbackQueue) -> None:
         # handle_event finds the answers itself: some requests have several.
@@ -190,17 +185,8 @@ class GossipSocket(EventSocket[None]):
             lost = status is ClientStatus.ONLINE
             raise Offline("the link was lost" if lost else f"the client is {status.value}")
 
-    async def send_event(self, event: str, payload: Any = None) -> None:
-        """Send an event without an answer over the current link, or not at all.
-
-        Raises:
-            Offline: the link has ended.
-        """
-        message = {"event": event} if payload is None else {"event": event, "payload": payload}
-        await self.send_messages([message])
-
     async def send_messages(self, messages: list[dict[str, Any]]) -> None:
-        """Send messages over the current link.
+        """Send messages over the current link, or not at all.
 
         Raises:
             Offline: the link has ended.

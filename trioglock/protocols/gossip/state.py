@@ -27,6 +27,7 @@ from .messages import (
     get_number,
     get_payload,
     get_text,
+    get_texts,
     parse_game,
 )
 
@@ -282,44 +283,27 @@ def restart(event: Event, state: ClientState) -> Transition:
 
 @ROUTER.on("channels/broadcast")
 def channel_broadcast(event: Event, state: ClientState) -> Transition:
-    payload = get_payload(event)
-    message = ChannelMessage(
-        channel=get_text(payload, "channel"),
-        game=get_text(payload, "game"),
-        name=get_text(payload, "name"),
-        message=get_text(payload, "message"),
-    )
+    message = ChannelMessage(**get_texts(event, "channel", "game", "name", "message"))
     return (Notify("channels", "message_broadcast", (message,)),), state
 
 
 @ROUTER.on("players/sign-in")
-def player_signed_in(event: Event, state: ClientState) -> Transition:
-    if _is_confirmation(event):
-        return (), state
-    payload = get_payload(event)
-    game, name = get_text(payload, "game"), get_text(payload, "name")
-    players = state.remote_players.entries.get(game, ())
-    if name not in players and len(players) < MAX_ENTRIES:
-        players = (*players, name)
-    state = replace(state, remote_players=state.remote_players.add(game, players))
-    return (Notify("players", "player_signed_in", (game, name)),), state
-
-
 @ROUTER.on("players/sign-out")
-def player_signed_out(event: Event, state: ClientState) -> Transition:
-    if _is_confirmation(event):
-        return (), state
+def player_signed_in_or_out(event: Event, state: ClientState) -> Transition:
+    if event.get("status") == "success" and not event.get("payload"):
+        return (), state  # the server confirms an announcement of the client itself
     payload = get_payload(event)
     game, name = get_text(payload, "game"), get_text(payload, "name")
     players = state.remote_players.entries.get(game, ())
-    left = tuple(other for other in players if other != name)
-    state = replace(state, remote_players=state.remote_players.add(game, left))
-    return (Notify("players", "player_signed_out", (game, name)),), state
-
-
-def _is_confirmation(event: Event) -> bool:
-    """Whether an event only confirms the client's own sign-in or sign-out."""
-    return event.get("status") == "success" and not event.get("payload")
+    if event["event"] == "players/sign-out":
+        callback = "player_signed_out"
+        players = tuple(other for other in players if other != name)
+    else:
+        callback = "player_signed_in"
+        if name not in players and len(players) < MAX_ENTRIES:
+            players = (*players, name)
+    state = replace(state, remote_players=state.remote_players.add(game, players))
+    return (Notify("players", callback, (game, name)),), state
 
 
 @ROUTER.on("players/status")
@@ -332,14 +316,8 @@ def players_status(event: Event, state: ClientState) -> Transition:
 
 @ROUTER.on("tells/receive")
 def tell_received(event: Event, state: ClientState) -> Transition:
-    payload = get_payload(event)
-    tell = Tell(
-        from_game=get_text(payload, "from_game"),
-        from_name=get_text(payload, "from_name"),
-        to_name=get_text(payload, "to_name"),
-        sent_at=get_text(payload, "sent_at", ""),
-        message=get_text(payload, "message"),
-    )
+    texts = get_texts(event, "from_game", "from_name", "to_name", "message")
+    tell = Tell(**texts, sent_at=get_text(get_payload(event), "sent_at", ""))
     return (Notify("tells", "tell_received", (tell,)),), state
 
 

@@ -7,7 +7,6 @@ your callbacks decide when to connect, which topics to join, and whether to rejo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
@@ -16,21 +15,21 @@ import trio
 from ..._redact import HIDDEN, redact_url
 from ...disconnect import Disconnect
 from ...errors import UsageError
+from ...hooks import MaybeAwaitable as Maybe
 from ...hooks import Stop
 from ...options import check_seconds
 from .connect import Params, Source
-from .errors import NotJoined
+from .errors import BufferFull, NotJoined
 from .hooks import PhoenixHooks
 from .message import JOIN, PushReply, check_event, check_topic
 from .state import Effect, GetPayload, SendMessage
 
-__all__ = ["ChannelClient", "ChannelTransport", "Connect", "PendingEffects", "Result"]
+__all__ = ["ChannelClient", "ChannelTransport", "Connect", "Result"]
+
+MAX_UNSENT = 2**16
+"""Maximum number of messages that callbacks may send before the server reads one."""
 
 StateT = TypeVar("StateT")
-ValueT = TypeVar("ValueT")
-
-Maybe: TypeAlias = ValueT | Awaitable[ValueT]
-"""The result of a callback, which may be ``def`` or ``async def``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -68,37 +67,27 @@ Result: TypeAlias = Connect | Stop | None
 """The result of a callback: what to do next."""
 
 
-class PendingEffects:
-    """Effects to run after the current callback, and the meanings of the machine's numbers."""
-
-    def __init__(self) -> None:
-        self.effects: deque[Effect] = deque()
-        self.topics: dict[int, str] = {}
-        """The topics of channels."""
-        self.pushes: dict[int, tuple[str, str]] = {}
-        """The topics and refs of pushes without an outcome."""
-        self.leaves: dict[int, str] = {}
-        """The topics of leaves without an answer."""
-
-    def clear(self) -> None:
-        """Forget everything: the connection was lost."""
-        for table in (self.effects, self.topics, self.pushes, self.leaves):
-            table.clear()
-
-
 class ChannelTransport:
     """Joins, leaves and pushes inside callbacks, without waiting.
 
     Args:
         hooks: the hooks of the connection.
-        pending: records the operations in progress.
+        effects: receives the effects to run after the callback.
+        pushes: receives the topic and ref of each push, by its number; the ref of a leave is "".
         timeout: seconds for joins, pushes and leaves.
     """
 
-    def __init__(self, hooks: PhoenixHooks, pending: PendingEffects, timeout: float) -> None:
+    def __init__(
+        self,
+        hooks: PhoenixHooks,
+        effects: deque[Effect],
+        pushes: dict[int, tuple[str, str]],
+        timeout: float,
+    ) -> None:
         self._hooks = hooks
         self._machine = hooks.machine
-        self._pending = pending
+        self._effects = effects
+        self._pushes = pushes
         self._timeout = timeout
 
     @property
@@ -116,16 +105,16 @@ class ChannelTransport:
         Raises:
             Disconnected: there is no connection.
             AlreadyJoined: the topic is joined, or being joined.
+            BufferFull: 65,536 messages wait because the server does not read.
             InvalidMessage, EncodeError, InvalidOption: an argument is invalid.
         """
         check_topic(topic)
         payload = {} if payload is None else payload
         self._hooks.check(topic, JOIN, payload)
-        channel, effects = self._machine.join(topic, self._timeout, self._deadline(), offline=False)
-        self._pending.topics[channel] = topic
-        for effect in effects:
-            assert isinstance(effect, GetPayload)
-            self._pending.effects.extend(self._machine.payload(channel, effect.attempt, payload))
+        deadline = self._new_deadline()
+        channel, [ask] = self._machine.join(topic, self._timeout, deadline, offline=False)
+        assert isinstance(ask, GetPayload)
+        self._effects.extend(self._machine.payload(channel, ask.attempt, payload))
 
     def leave(self, topic: str) -> None:
         """Leave a topic; ``handle_channel_closed`` receives the answer.
@@ -136,10 +125,11 @@ class ChannelTransport:
         Raises:
             Disconnected: there is no connection.
             NotJoined: the topic is not joined.
+            BufferFull: 65,536 messages wait because the server does not read.
         """
-        leave, effects = self._machine.leave(self._channel(topic), self._deadline())
-        self._pending.leaves[leave] = topic
-        self._pending.effects.extend(effects)
+        leave, effects = self._machine.leave(self._channel(topic), self._new_deadline())
+        self._pushes[leave] = (topic, "")
+        self._effects.extend(effects)
 
     def push(self, topic: str, event: str, payload: Any = None) -> str:
         """Push an event; ``handle_reply`` or ``handle_timeout`` receives the outcome.
@@ -155,20 +145,24 @@ class ChannelTransport:
         Raises:
             Disconnected: there is no connection.
             NotJoined: the topic is not joined.
+            BufferFull: 65,536 messages wait because the server does not read.
             InvalidMessage, EncodeError, InvalidOption: an argument is invalid.
         """
         check_event(event)
         payload = {} if payload is None else payload
         channel = self._channel(topic)
         self._hooks.check(topic, event, payload)
-        push, [send] = self._machine.push(channel, event, payload, self._deadline(), buffered=False)
+        deadline = self._new_deadline()
+        push, [send] = self._machine.push(channel, event, payload, deadline, buffered=False)
         assert isinstance(send, SendMessage)
         assert send.message.ref is not None
-        self._pending.pushes[push] = (topic, send.message.ref)
-        self._pending.effects.append(send)
+        self._pushes[push] = (topic, send.message.ref)
+        self._effects.append(send)
         return send.message.ref
 
-    def _deadline(self) -> float:
+    def _new_deadline(self) -> float:
+        if len(self._effects) + len(self._hooks.send_queue) >= MAX_UNSENT:
+            raise BufferFull(f"{MAX_UNSENT} messages already wait for the server to read")
         return trio.current_time() + self._timeout
 
     def _channel(self, topic: str) -> int:

@@ -27,18 +27,7 @@ Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
 
 
 class ChannelQueue:
-    """The received messages of a channel, its presence, and the result of its joins.
-
-    Args:
-        topic: the topic, for error messages.
-        payload: the payload of every join, or a function that returns it.
-        max_queue: the number of messages that may wait to be received.
-        overflow: the policy when the queue is full.
-        presence: handles presence messages, which are not queued.
-
-    Raises:
-        InvalidOption: ``max_queue`` or ``overflow`` is invalid.
-    """
+    """The received messages of a channel, its presence, and the result of its joins."""
 
     def __init__(
         self,

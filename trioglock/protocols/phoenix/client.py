@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from ...frames import Close, Data
 from ...hooks import ConnectionInfo, Reconnect, Reply, Stop
 from ...options import DialOptions, check_seconds
 from ...transports import Link
-from .callbacks import ChannelClient, ChannelTransport, Connect, PendingEffects, Result
+from .callbacks import ChannelClient, ChannelTransport, Connect, Result
 from .connect import (
     EndpointTransport,
     Params,
@@ -116,8 +117,11 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
         self.client: ChannelClient[StateT] = client
         self.endpoint: _OnDemandTransport = endpoint
         self.stopped: bool = False
-        self.pending: PendingEffects = PendingEffects()
-        self.transport: ChannelTransport = ChannelTransport(self, self.pending, timeout)
+        self.effects: deque[Effect] = deque()
+        """Effects to run after the current callback."""
+        self.pushes: dict[int, tuple[str, str]] = {}
+        """The topic and ref of each push without an outcome; a leave has the ref ""."""
+        self.transport = ChannelTransport(self, self.effects, self.pushes, timeout)
 
     def _attach(self, connection: Connection[Any]) -> None:
         super()._attach(connection)
@@ -132,15 +136,18 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
 
     async def handle_receive(self, frame: Data, state: None) -> tuple[Any, None]:
         if not self.stopped:
-            self.pending.effects.extend(self.received(frame))
+            self.effects.extend(self.received(frame))
         return await self._run_effects(), state
+
+    def handle_send(self, message: None, state: None) -> tuple[None, None]:
+        return None, state  # ClientHandle.call() only waits for space
 
     async def handle_cast(self, message: Any, state: None) -> tuple[Any, None]:
         if not self.stopped:
             effects = message()
             if inspect.isawaitable(effects):
                 effects = await effects
-            self.pending.effects.extend(effects or ())
+            self.effects.extend(effects or ())
         return await self._run_effects(), state
 
     async def handle_call(self, request: Any, state: None) -> tuple[Any, Any, None]:
@@ -164,7 +171,8 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
     async def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[Any, None]:
         self.machine.disconnect()
         self.connection.discard_unsent()
-        self.pending.clear()
+        self.effects.clear()
+        self.pushes.clear()
         self.endpoint.reset()
         if not self.stopped:
             if isinstance(reason, HandshakeFailed) and not isinstance(
@@ -200,7 +208,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
     async def _run_effects(self) -> Reply | Close | None:
         """Run effects until none is left; return the frames to send."""
         frames: list[Data | Close] = []
-        effects = self.pending.effects
+        effects = self.effects
         while effects:
             effect = effects.popleft()
             if isinstance(effect, SendMessage):
@@ -215,14 +223,13 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
     async def _run_effect(self, effect: Effect) -> None:
         transport, client = self.transport, self.client
         match effect:
-            case ChannelJoined(channel, response):
-                topic = self.pending.topics[channel]
+            case ChannelJoined(topic=topic, response=response):
                 await self.invoke(client.handle_joined, topic, response, transport)
             case DeliverMessage(_, message):
                 arguments = (message.topic, message.event, message.payload)
                 await self.invoke(client.handle_message, *arguments, transport)
-            case ChannelEnded(channel, cause, payload):
-                await self._channel_ended(self.pending.topics.pop(channel), cause, payload)
+            case ChannelEnded(_, cause, payload, topic):
+                await self._channel_ended(topic, cause, payload)
             case ResolvePush(number, outcome):
                 await self._push_resolved(number, outcome)
 
@@ -238,12 +245,10 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
 
     async def _push_resolved(self, number: int, outcome: PushReply | Exception) -> None:
         transport, client = self.transport, self.client
-        if number in self.pending.leaves:
-            topic = self.pending.leaves.pop(number)
+        topic, ref = self.pushes.pop(number)
+        if not ref:
             await self.invoke(client.handle_channel_closed, topic, {}, transport)
-            return
-        topic, ref = self.pending.pushes.pop(number)
-        if isinstance(outcome, PushReply):
+        elif isinstance(outcome, PushReply):
             await self.invoke(client.handle_reply, topic, ref, outcome, transport)
         elif isinstance(outcome, PushTimeout):
             await self.invoke(client.handle_timeout, topic, ref, transport)
@@ -292,16 +297,21 @@ class ClientHandle(Generic[StateT]):
 
         Raises:
             UsageError: the client has no ``handle_cast``.
-            trio.WouldBlock: 65,536 casts and calls are already waiting.
+            trio.WouldBlock: 65,536 casts and calls are already waiting, or the send queue is full
+                because the server does not read.
             Disconnected: the client has ended.
         """
         hooks = self._hooks
         if type(hooks.client).handle_cast is ChannelClient.handle_cast:
             raise UsageError(f"{type(hooks.client).__name__} has no handle_cast")
+        if hooks.send_queue.full and not hooks.stopped:
+            raise trio.WouldBlock
         self._cast(partial(hooks.invoke, hooks.client.handle_cast, message, hooks.transport))
 
     async def call(self, request: Any, timeout: float | None = None) -> Any:
         """Pass ``request`` to ``handle_call`` and wait for its reply.
+
+        Waits also while the send queue is full because the server does not read.
 
         Args:
             request: the argument of ``handle_call``.
@@ -313,17 +323,22 @@ class ClientHandle(Generic[StateT]):
             UsageError: called inside a callback, or there is no ``handle_call``.
             Exception: an exception raised by ``handle_call``.
         """
-        if self._hooks.stopped:
+        hooks = self._hooks
+        if hooks.stopped:
             raise _ended()
-        try:
-            reply = await self._hooks.connection.call(request, timeout)
-        except CallTimeout:
-            raise CallTimeout(f"handle_call took longer than {timeout} seconds") from None
-        except ConnectionClosed:
-            raise _ended() from None
-        if isinstance(reply, _Failure):
-            raise reply.error
-        return reply
+        check_seconds("timeout", timeout)
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            if hooks.send_queue.full:
+                with suppress(ConnectionClosed):
+                    await hooks.connection.send(None)
+            try:
+                reply = await hooks.connection.call(request)
+            except ConnectionClosed:
+                raise _ended() from None
+            if isinstance(reply, _Failure):
+                raise reply.error
+            return reply
+        raise CallTimeout(f"handle_call took longer than {timeout} seconds")
 
     def connect(self, connect: Connect | None = None) -> None:
         """Connect, as if a callback had returned ``Connect()``.

@@ -149,14 +149,7 @@ def _message_heartbeat(heartbeat: PhoenixHeartbeat, hooks: PhoenixHooks) -> Mess
 
 
 class EndpointTransport(Transport):
-    """A transport that resolves the URL, params and token before every attempt.
-
-    Args:
-        url: the URL of the socket.
-        params: the params of the URL.
-        auth_token: sent in the subprotocols of the opening handshake.
-        options: for the transport that opens the links.
-    """
+    """A transport that resolves the URL, params and token before every attempt."""
 
     def __init__(
         self,
@@ -207,16 +200,7 @@ async def _get(source: Source[T]) -> T:
 
 
 def socket_url(url: str, params: Params | None) -> str:
-    """Return the URL to connect to: ``<socket path>/websocket?vsn=2.0.0&<params>``.
-
-    Args:
-        url: the socket's URL, such as ``wss://example.org/socket``, with or without ``/websocket``.
-        params: the params of the server's ``connect/3``.
-
-    Raises:
-        InvalidURL: ``url`` is not a URL.
-        InvalidOption: ``url`` requires another version of the protocol, or a param cannot be sent.
-    """
+    """Return the URL to connect to: ``<socket path>/websocket?vsn=2.0.0&<params>``."""
     if not isinstance(url, str):
         kind = type(url).__name__
         raise InvalidOption(f"url must be a str, or a function that returns one, not {kind}")
@@ -271,11 +255,7 @@ def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def token_subprotocols(token: str) -> tuple[str, str]:
-    """Return the subprotocols that carry ``auth_token`` (Phoenix 1.8).
-
-    Raises:
-        InvalidOption: it is not a str, or cannot be sent in a header.
-    """
+    """Return the subprotocols that carry ``auth_token`` (Phoenix 1.8)."""
     if not isinstance(token, str) or not token:
         raise InvalidOption("auth_token must be a non-empty str, or a function that returns one")
     try:

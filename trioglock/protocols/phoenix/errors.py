@@ -6,7 +6,7 @@
     ├── AlreadyJoined (RuntimeError)      your code joined a topic twice
     ├── NotJoined (RuntimeError)          your code used a topic that is not joined
     ├── InvalidMessage (ValueError)       not a message of this protocol
-    ├── BufferFull                        too many pushes are waiting for the join
+    ├── BufferFull                        too many pushes are waiting to be sent
     ├── JoinRefused                       the server refused a join
     ├── JoinTimeout (TimeoutError)        the server did not answer a join in time
     ├── PushTimeout (TimeoutError)        the server did not answer a push in time
@@ -59,7 +59,7 @@ class InvalidMessage(PhoenixError, ValueError):
 
 
 class BufferFull(PhoenixError):
-    """``max_buffer`` pushes are already waiting for the channel to be joined.
+    """Too many pushes are waiting for the join, or for the server to read.
 
     Wait for one of them, or for the channel, before you push again.
     """

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import trio
 
 from ...connection import Connection
+from ...connection.send_queue import SendQueue
 from ...disconnect import Disconnect
 from ...errors import ConnectionClosed
 from ...frames import Data
@@ -45,10 +46,6 @@ class PhoenixHooks(Socket[None]):
 
     Most deadlines are cancelled before they pass, and new ones are later than earlier ones. The
     task that waits for the next deadline is therefore rarely woken, and a push starts no timer.
-
-    Args:
-        machine: the state machine to run.
-        serializer: the serializer for all frames.
     """
 
     connection: Connection[Any]
@@ -81,6 +78,11 @@ class PhoenixHooks(Socket[None]):
             self.invalid.note(error, frame)
             return []
         return self.machine.received(message, trio.current_time())
+
+    @property
+    def send_queue(self) -> SendQueue:
+        """The send queue of the connection."""
+        return self.connection._send_queue  # noqa: SLF001 - a layer of the same package
 
     def cast(self, message: Any) -> bool:
         """Queue a message for ``handle_cast``; return False if the connection has ended."""
@@ -151,12 +153,7 @@ class _PushWaiter:
 
 
 class ChannelHooks(PhoenixHooks):
-    """The hooks of :class:`PhoenixSocket`, and the requests of its channels.
-
-    Args:
-        machine: the state machine to run.
-        serializer: the serializer for all frames.
-    """
+    """The hooks of :class:`PhoenixSocket`, and the requests of its channels."""
 
     def __init__(self, machine: Machine, serializer: Serializer) -> None:
         super().__init__(machine, serializer)
@@ -314,12 +311,12 @@ class ChannelHooks(PhoenixHooks):
                     self._deliver(channel, message, queue)
                 case GetPayload(channel, attempt):
                     queue.extendleft(reversed(self._get_payload(channel, attempt)))
-                case ChannelJoined(channel, response, _):
+                case ChannelJoined(channel, response):
                     self.queues[channel].on_joined(response)
                 case ChannelInterrupted(channel, cause):
                     self._cancel_payload(channel)
                     self.queues[channel].last_error = cause
-                case ChannelEnded(channel, cause, _):
+                case ChannelEnded(channel, cause):
                     self._cancel_payload(channel)
                     self.queues.pop(channel).on_ended(cause)
         self.update_timer()

@@ -35,7 +35,7 @@ from .message import (
     PhoenixMessage,
     PushReply,
 )
-from .pushes import Pushes, Timers
+from .pushes import LEFT, Pushes, Timers
 from .state import (
     ChannelEnded,
     ChannelInterrupted,
@@ -212,13 +212,11 @@ class Machine:
             NotJoined: the channel has ended.
         """
         channel = self._get(number)
-        join_ref = channel.join_ref
-        leave = next(self._ids)
+        leave = Push(next(self._ids), LEAVE, {}, wants_reply=True, membership=channel)
         effects = self._end(channel, None, "the channel was left")
-        if not self.connected or join_ref is None:
-            return leave, [*effects, ResolvePush(leave, PushReply("ok", {}))]
-        send = self._pushes.leave(leave, channel.topic, join_ref, deadline)
-        return leave, [*effects, send]
+        if channel.join_ref is None:
+            return leave.id, [*effects, ResolvePush(leave.id, LEFT)]
+        return leave.id, [*effects, *self._pushes.leave(leave, deadline)]
 
     # Pushing.
 
@@ -351,7 +349,8 @@ class Machine:
         channel.enter(ChannelPhase.JOINED)
         channel.joined_once, channel.failed_rejoins = True, 0
         self._timers.cancel(channel.id)
-        return [ChannelJoined(channel.id, reply.response, again), *self._pushes.flush(channel)]
+        joined = ChannelJoined(channel.id, reply.response, again, channel.topic)
+        return [joined, *self._pushes.flush(channel)]
 
     def _join_expired(self, number: int, now: float) -> list[Effect]:
         channel = self._channels[number]
@@ -390,4 +389,4 @@ class Machine:
         channel.enter(ChannelPhase.ENDED)
         del self._topics[channel.topic], self._channels[channel.id]
         self._timers.cancel(channel.id)
-        return [*effects, ChannelEnded(channel.id, cause, payload)]
+        return [*effects, ChannelEnded(channel.id, cause, payload, channel.topic)]

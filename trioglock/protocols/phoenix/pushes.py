@@ -10,9 +10,9 @@ from typing import Generic, TypeVar
 
 from .errors import BufferFull, ChannelClosed, PushTimeout
 from .message import LEAVE, PhoenixMessage, PushReply
-from .state import Effect, Leave, Membership, Push, ResolvePush, SendMessage
+from .state import Effect, Membership, Push, ResolvePush, SendMessage
 
-__all__ = ["Pushes", "Timers"]
+__all__ = ["LEFT", "Pushes", "Timers"]
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 
@@ -20,6 +20,9 @@ SPARE_ENTRIES = 64
 
 SENT = PushReply("sent", None)
 """The outcome of a push that wants no reply."""
+
+LEFT = PushReply("ok", {})
+"""The outcome of a leave that the server does not have to answer."""
 
 
 class Timers(Generic[KeyT]):
@@ -87,11 +90,10 @@ class Pushes:
         self._new_ref = new_ref
         self._max_buffer = max_buffer
         self._pushes: dict[int, Push] = {}
-        self._leaves: dict[int, Leave] = {}
-        self._leave_refs: dict[str, Leave] = {}
+        self._leaves: dict[str, Push] = {}
 
     def __len__(self) -> int:
-        return len(self._pushes) + len(self._leaves)
+        return len(self._pushes)
 
     # Pushes.
 
@@ -147,73 +149,62 @@ class Pushes:
     def replied(self, channel: Membership, ref: str, reply: PushReply) -> list[Effect]:
         """Resolve the push that ``ref`` belongs to; no effects if there is none."""
         push = channel.sent.get(ref)
-        if push is None:
-            return []
-        self._forget(push)
-        return [ResolvePush(push.id, reply)]
+        return [] if push is None else [self._resolve(push, reply)]
 
     # Leaves.
 
-    def leave(self, number: int, topic: str, join_ref: str, deadline: float) -> SendMessage:
+    def leave(self, leave: Push, deadline: float) -> list[Effect]:
         """Send a leave, which is resolved like a push."""
-        ref = self._new_ref()
-        self._leaves[number] = self._leave_refs[ref] = Leave(number, topic, join_ref, ref)
-        self._timers.set(number, deadline)
-        return SendMessage(PhoenixMessage(join_ref, ref, topic, LEAVE, {}), number)
+        effects = self.send(leave, deadline)
+        assert leave.ref is not None
+        self._leaves[leave.ref] = leave
+        return effects
 
-    def left(self, topic: str, ref: str | None, reply: PushReply) -> list[Effect]:
+    def left(self, topic: str, ref: str, reply: PushReply) -> list[Effect]:
         """Resolve the leave that ``ref`` belongs to; no effects if there is none."""
-        leave = None if ref is None else self._leave_refs.get(ref)
-        return [] if leave is None or leave.topic != topic else self._resolve(leave, reply)
+        leave = self._leaves.get(ref)
+        if leave is None or leave.membership.topic != topic:
+            return []
+        return [self._resolve(leave, reply)]
 
     def closed(self, topic: str, join_ref: str | None) -> list[Effect]:
         """Resolve the leave that a ``phx_close`` with this ``join_ref`` confirms, if any."""
         for leave in self._leaves.values():
-            if (leave.topic, leave.join_ref) == (topic, join_ref):
-                return self._resolve(leave, PushReply("ok", {}))
+            if (leave.membership.topic, leave.membership.join_ref) == (topic, join_ref):
+                return [self._resolve(leave, LEFT)]
         return []
 
     def disconnected(self) -> list[Effect]:
         """Resolve all leaves: the server keeps no channel of a lost connection."""
-        effects: list[Effect] = []
-        for leave in list(self._leaves.values()):
-            effects += self._resolve(leave, PushReply("ok", {}))
-        return effects
-
-    def _resolve(self, leave: Leave, outcome: PushReply | Exception) -> list[Effect]:
-        del self._leaves[leave.id], self._leave_refs[leave.ref]
-        self._timers.cancel(leave.id)
-        return [ResolvePush(leave.id, outcome)]
+        return [self._resolve(leave, LEFT) for leave in list(self._leaves.values())]
 
     # Failures.
 
     def expired(self, number: int) -> list[Effect] | None:
         """Resolve a push or leave whose deadline has passed; None if it is neither."""
         push = self._pushes.get(number)
-        if push is not None:
-            self._forget(push)
-            what = "no reply to" if push.ref else "the channel was not joined in time for"
-            return [ResolvePush(number, PushTimeout(f"{what} {push.event!r}"))]
-        leave = self._leaves.get(number)
-        if leave is not None:
-            return self._resolve(leave, PushTimeout(f"no answer to leaving {leave.topic!r}"))
-        return None
+        if push is None:
+            return None
+        if push.event == LEAVE:
+            text = f"no answer to leaving {push.membership.topic!r}"
+        elif push.ref:
+            text = f"no reply to {push.event!r}"
+        else:
+            text = f"the channel was not joined in time for {push.event!r}"
+        return [self._resolve(push, PushTimeout(text))]
 
     def lose(self, channel: Membership, kind: type[Exception], text: str) -> list[Effect]:
         """Fail all pushes of a channel that were sent; those in the buffer keep waiting."""
-        effects: list[Effect] = []
-        for push in list(channel.sent.values()):
-            self._forget(push)
-            effects.append(ResolvePush(push.id, kind(text)))
-        return effects
+        return [self._resolve(push, kind(text)) for push in list(channel.sent.values())]
 
     def end(self, channel: Membership, text: str) -> list[Effect]:
         """Fail all pushes of a channel."""
-        effects = self.lose(channel, ChannelClosed, text)
-        for push in list(channel.buffer.values()):
-            self._forget(push)
-            effects.append(ResolvePush(push.id, ChannelClosed(text)))
-        return effects
+        waiting = [*channel.sent.values(), *channel.buffer.values()]
+        return [self._resolve(push, ChannelClosed(text)) for push in waiting]
+
+    def _resolve(self, push: Push, outcome: PushReply | Exception) -> ResolvePush:
+        self._forget(push)
+        return ResolvePush(push.id, outcome)
 
     def _forget(self, push: Push) -> None:
         self._pushes.pop(push.id, None)
@@ -221,3 +212,4 @@ class Pushes:
         push.membership.buffer.pop(push.id, None)
         if push.ref is not None:
             push.membership.sent.pop(push.ref, None)
+            self._leaves.pop(push.ref, None)

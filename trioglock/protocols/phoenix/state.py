@@ -18,7 +18,6 @@ __all__ = [
     "DeliverMessage",
     "Effect",
     "GetPayload",
-    "Leave",
     "Membership",
     "Push",
     "ResolvePush",
@@ -82,7 +81,7 @@ TRANSITIONS: Mapping[ChannelPhase, Mapping[ChannelPhase, str]] = {
 
 @dataclass(slots=True, eq=False)
 class Push:
-    """A push without an outcome. It has no ref while it waits to be sent."""
+    """A push or leave without an outcome. It has no ref while it waits to be sent."""
 
     id: int
     event: str
@@ -90,16 +89,6 @@ class Push:
     wants_reply: bool
     membership: Membership
     ref: str | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Leave:
-    """A ``phx_leave`` without an answer."""
-
-    id: int
-    topic: str
-    join_ref: str
-    ref: str
 
 
 @dataclass(slots=True, eq=False)
@@ -155,6 +144,7 @@ class ChannelJoined:
     channel: int
     response: Any
     again: bool
+    topic: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +161,8 @@ class ChannelEnded:
 
     channel: int
     cause: Exception | None
-    payload: Any = None
+    payload: Any
+    topic: str
 
 
 @dataclass(frozen=True, slots=True)
