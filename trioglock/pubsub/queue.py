@@ -44,12 +44,15 @@ class MessageQueue:
         if len(self._events) >= self.limit:
             if self.overflow == "close":
                 return False
-            self.dropped += 1
+            self._count_drop()
             if self.overflow == "drop_newest":
                 return True
             self._events.popleft()
         self._events.append(event)
         return True
+
+    def _count_drop(self) -> None:  # an assignment in a subclass would declare ``dropped`` again
+        self.dropped += 1
 
     def pop(self) -> Event:
         """Remove and return the oldest event; there must be one."""
@@ -75,9 +78,9 @@ class LatestQueue(MessageQueue):
     def push(self, event: Event) -> bool:
         channel = event.channel if isinstance(event, Message) else None
         if channel in self._latest:
-            self.dropped += 1
+            self._count_drop()
         elif len(self._latest) >= self.limit:
-            self.dropped += 1
+            self._count_drop()
             self._latest.popitem(last=False)
         self._latest[channel] = event
         return True
