@@ -23,11 +23,10 @@ ROOT = Path(__file__).parent.parent
 # The longest job is to open 10,000 connections and to watch them.
 JOB_SECONDS = 300
 
-# Busy at the lowest priority, until whoever started it is gone.
+# Busy at the lowest priority, until the process that started it has ended.
 SPINNER = """
-import os
-parent = os.getppid()
-while os.getppid() == parent:
+import os, sys
+while os.getppid() == int(sys.argv[1]):
     for _ in range(10**6):
         pass
 """
@@ -159,7 +158,7 @@ def spinners() -> Iterator[None]:
     """Keep every core awake: an idle one of a virtual machine takes long to wake up."""
     nice = shutil.which("nice")
     count = (os.cpu_count() or 1) if nice else 0
-    command = [str(nice), "-n", "19", sys.executable, "-c", SPINNER]
+    command = [str(nice), "-n", "19", sys.executable, "-c", SPINNER, str(os.getpid())]
     running = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield
