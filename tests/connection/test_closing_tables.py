@@ -182,7 +182,7 @@ def rows(number: int) -> list[list[str]]:
     page = Page("docs/closing.md")
     if number == 0:
         return page.rows("Reasons and exceptions")
-    section = page.text.split("\n## How it ended\n", 1)[1].split("\n## ", 1)[0]
+    section = page.text.split("\n## Reasons and exceptions\n", 1)[1].split("\n## ", 1)[0]
     table = section.rsplit("\n\n|", 1)[1].split("\n\n", 1)[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.split("\n")[2:]]
 
