@@ -167,7 +167,7 @@ async def test_plain_http_is_told_what_this_is() -> None:
     async with running(WebSocketApp(Counting)) as where:
         answer = await get(where)
         assert answer.startswith(b"HTTP/1.1 426")
-        assert b"WebSocket only" in answer
+        assert b"only accepts WebSocket" in answer
 
 
 # Without a network: a server with unusual events.

@@ -1,12 +1,14 @@
-"""A Redis server, and signals, for all tests of the command line."""
+"""A Redis server, a terminal, and signals, for all tests of the command line."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.cli.terminal import Terminal, terminal
 from tests.pubsub.redis_server import RealRedis, real_redis
 
 
@@ -15,6 +17,19 @@ def redis() -> Iterator[RealRedis]:
     """A real server, for one test."""
     with real_redis() as server:
         yield server
+
+
+@pytest.fixture
+async def window(tmp_path: Path) -> AsyncIterator[Terminal]:
+    """A real terminal, for one test."""
+    async with terminal(tmp_path) as window:
+        yield window
+
+
+@pytest.fixture
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the time for which commands in this process wait at the end of their input."""
+    monkeypatch.setattr("trioglock.cli.conversation.QUIET_TIME", 0.25)
 
 
 @pytest.fixture(autouse=True)

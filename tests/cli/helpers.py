@@ -131,27 +131,6 @@ def _no_signals(*_: int) -> Iterator[AsyncIterator[int]]:
     yield wait()
 
 
-async def trioglock(
-    *arguments: str | Path,
-    stdin: str | bytes = "",
-    env: Mapping[str, str] | None = None,
-    seconds: float = SECONDS,
-) -> Finished:
-    """Run a command to its end in its own process."""
-    given = stdin.encode() if isinstance(stdin, str) else stdin
-    with trio.fail_after(seconds):
-        done = await trio.run_process(
-            [*COMMAND, *map(str, arguments)],
-            stdin=given,
-            cwd=ROOT,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env=environment(**(env or {})),
-        )
-    return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
 class Running:
     """A running command.
 
@@ -252,3 +231,10 @@ async def started(*arguments: str | Path, **env: str) -> AsyncIterator[Running]:
                 await process.wait()
             for stream in (process.stdin, process.stdout, process.stderr):
                 await stream.aclose()
+
+
+async def trioglock(*arguments: str, **env: str) -> Finished:
+    """Run a command without input to its end in its own process."""
+    async with started(*arguments, **env) as running:
+        await running.end_input()
+        return await running.finish()

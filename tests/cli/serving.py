@@ -14,7 +14,7 @@ from tests.cli.helpers import Running, started
 from tests.server.helpers import Site, serving
 from trioglock import Connection, Server, serve
 from trioglock.cli.live import PUBLISH, AccessRules, Endpoints
-from trioglock.cli.live.socket import LIVE
+from trioglock.cli.live.sockets import LIVE
 from trioglock.cli.serve import Settings, open_server
 from trioglock.pubsub import Hub
 

@@ -15,10 +15,9 @@ import trio
 
 from tests.cli.helpers import COMMAND, SECONDS, environment
 from tests.scripts import ROOT
+from trioglock.testing import MockServer
 
-__all__ = ["Terminal", "needs_tmux", "terminal"]
-
-needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+__all__ = ["Terminal", "terminal"]
 
 
 class Terminal:
@@ -41,9 +40,9 @@ class Terminal:
         )
         return done.stdout.decode()
 
-    async def open(self, width: int, height: int) -> None:
+    async def open(self) -> None:
         """Start tmux with a shell."""
-        size = ("-x", str(width), "-y", str(height))
+        size = ("-x", "80", "-y", "24")
         await self._tmux("-f", "/dev/null", "new-session", "-d", *size, "-c", str(ROOT), "sh")
 
     async def run(self, *arguments: str, before: str = "", after: str = "") -> None:
@@ -58,6 +57,16 @@ class Terminal:
         line = f"clear; {before} {words} {after}; echo exit code $?"
         await self._tmux("send-keys", "-l", line)
         await self.press("Enter")
+
+    async def connect(self, server: MockServer, *arguments: str, **more: str) -> None:
+        """Run ``trioglock connect`` and wait until it is connected."""
+        await self.run("connect", server.url, *arguments, **more)
+        await self.shows(f"* connected to {server.url}")
+
+    async def quit(self) -> list[str]:
+        """Press Ctrl-D; the exit code is 0. Return the lines on the screen."""
+        await self.press("C-d")
+        return await self.shows("exit code 0")
 
     async def type(self, text: str) -> None:
         """Type a text and Enter."""
@@ -88,18 +97,24 @@ class Terminal:
                 await trio.sleep(0.05)
         raise AssertionError(f"{wanted!r} did not appear:\n{screen}")
 
+    async def shows_start(self, text: str) -> list[str]:
+        """Wait for a line that starts with a text; return the lines."""
+        return await self.shows(lambda lines: any(line.startswith(text) for line in lines))
+
     async def close(self) -> None:
         """End tmux and the programs in it."""
         await self._tmux("kill-server")
 
 
 @asynccontextmanager
-async def terminal(home: Path, width: int = 80, height: int = 24) -> AsyncIterator[Terminal]:
+async def terminal(home: Path) -> AsyncIterator[Terminal]:
     """Open a terminal during a block."""
+    if shutil.which("tmux") is None:
+        pytest.skip("needs tmux")
     # The path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix="tmux") as folder:
         terminal = Terminal(folder, home)
-        await terminal.open(width, height)
+        await terminal.open()
         try:
             yield terminal
         finally:

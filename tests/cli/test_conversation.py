@@ -92,10 +92,8 @@ async def test_the_longest_default_wait(autojump_clock: MockClock) -> None:
 async def test_wait(seconds: float, autojump_clock: MockClock) -> None:
     """--wait sets the time, whether messages arrive or not."""
     for script in (silent, ticking):
-        assert await conversation(FakeConsole(), script, wait=seconds) == (
-            0,
-            about(seconds),
-        )
+        done = await conversation(FakeConsole(), script, wait=seconds)
+        assert done == (0, about(seconds))
 
 
 async def test_wait_without_limit(autojump_clock: MockClock) -> None:
@@ -118,10 +116,8 @@ async def test_wait_without_limit(autojump_clock: MockClock) -> None:
 async def test_once(has_prompt: bool, autojump_clock: MockClock) -> None:
     """The first message is printed and ends the conversation, however late it is."""
     console = FakeConsole("hi", has_prompt=has_prompt, left_open=has_prompt)
-    assert await conversation(console, partial(late, seconds=205), once=True) == (
-        0,
-        about(205),
-    )
+    done = await conversation(console, partial(late, seconds=205), once=True)
+    assert done == (0, about(205))
     assert console.messages == ["late"]
 
 
@@ -154,20 +150,24 @@ async def test_ctrl_c_closes_with_1000(autojump_clock: MockClock) -> None:
     assert (code, console.events[1:], console.is_reading) == (130, ["* closed: 1000"], False)
 
 
+@pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize(
     ("name", "code", "close"),
     [("SIGINT", 130, 1000), ("SIGTERM", 143, 1001), ("SIGHUP", 129, 1001)],
 )
-async def test_signals_close(name: str, code: int, close: int, autojump_clock: MockClock) -> None:
-    """Each signal has the exit code that shells use."""
+async def test_signals_close(
+    name: str, code: int, close: int, once: bool, autojump_clock: MockClock
+) -> None:
+    """Each signal has the exit code that shells use, and nothing is printed."""
 
     async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
         os.kill(os.getpid(), signal.Signals[name])
         await peer.expect_close(close)
 
-    got, _ = await conversation(FakeConsole("hi", left_open=True), script)
-    assert got == code
+    console = FakeConsole("hi", left_open=True)
+    got, _ = await conversation(console, script, once=once)
+    assert (got, console.events) == (code, [])
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGHUP])

@@ -33,28 +33,10 @@ def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> Non
         assert "Not available" not in listed[name]
 
 
-@pytest.mark.parametrize("name", ["connect", "phoenix", "demo"])
-def test_the_help_of_a_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It has usage, options, exit codes and examples, and fits in 100 columns."""
-    assert main([name, "--help"]) == 0
-    text = capsys.readouterr().out
-    for part in (f"Usage: trioglock {name}", "Options:", "Exit codes:\n", "Examples:\n"):
-        assert part in text
-    assert text.count(f"  trioglock {name}") + text.count(f"| trioglock {name}") >= 2
-    assert max(map(len, text.splitlines())) <= 100
-
-
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     """``trioglock --version`` prints it."""
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"trioglock {__version__}\n"
-
-
-@pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["demo", "too", "much"]])
-def test_an_invalid_command_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """The exit code is 2, with an error message."""
-    assert main(arguments) == 2
-    assert "Error: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("library", ["click", "rich", "prompt_toolkit"])
@@ -75,6 +57,7 @@ def test_a_missing_library(
     ],
     ids=["module", "script"],
 )
+@pytest.mark.slow
 async def test_without_the_extra(start: str) -> None:
     """The entry points import none of its libraries."""
     done = await run_python("-c", WITHOUT_LIBRARIES + start)
@@ -96,6 +79,7 @@ def test_a_command_that_cannot_be_imported(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 async def test_only_the_used_command_is_imported() -> None:
     """``--version`` loads no terminal library."""
     program = (

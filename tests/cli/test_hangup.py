@@ -18,6 +18,8 @@ from trioglock.testing import MockPeer, MockServer
 if sys.platform == "win32":
     pytest.skip("Windows has no such terminals", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
+
 OWN_TERMINAL = """
 import fcntl, os, sys, termios
 os.setsid()

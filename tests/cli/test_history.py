@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prompt_toolkit.history import InMemoryHistory
 
-from trioglock.cli.history import open_history, state_folder
+from trioglock.cli.prompt import open_history, state_folder
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import pytest
 from websockets.sync.client import connect as connect_browser
 
 from tests.cli.helpers import started
-from tests.cli.serving import serve_in_process, serve_in_thread, target_in_thread
+from tests.cli.serving import serve_in_thread, target_in_thread
 from tests.pubsub.redis_server import RealRedis, real_redis
+from tests.server.helpers import echo
 from trioglock import Connection, Request, Response, connect
 from trioglock.cli import main
 from trioglock.pubsub import Hub
@@ -53,33 +54,26 @@ def test_channels(publish: Publish) -> None:
         assert publish("empty", "x", *to) == (0, "published on empty: no subscribers\n", "")
 
 
+@pytest.mark.slow
 async def test_lines() -> None:
-    """Each line is published when it arrives."""
-    async with (
-        serve_in_process() as (_, at),
-        connect(f"ws://{at}/log") as log,
-        started("publish", "log", "-", "--to", f"ws://{at}") as publisher,
-    ):
-        for line in ("one", "", '{"two": 2}'):
-            await publisher.type(line)
-            assert await log.receive() == line
-        await publisher.end_input()
-        done = await publisher.finish()
-        assert (done.code, done.stdout, done.stderr) == (0, "published 3 messages on log\n", "")
-
-
-async def test_ctrl_c() -> None:
-    """Exit code 130, and no output."""
-    async with (
-        serve_in_process() as (_, at),
-        connect(f"ws://{at}/log") as log,
-        started("publish", "log", "-", "--to", f"ws://{at}") as publisher,
-    ):
-        await publisher.type("one")
-        await log.receive()
-        publisher.interrupt()
-        done = await publisher.finish()
-        assert (done.code, done.stdout, done.stderr) == (130, "", "")
+    """Each line is published when it arrives. Ctrl-C ends with exit code 130 and no output."""
+    with serve_in_thread() as at:
+        arguments = ("publish", "log", "-", "--to", f"ws://{at}")
+        async with connect(f"ws://{at}/log") as log:
+            async with started(*arguments) as publisher:
+                for line in ("one", "", '{"two": 2}'):
+                    await publisher.type(line)
+                    assert await log.receive() == line
+                await publisher.end_input()
+                done = await publisher.finish()
+                output = "published 3 messages on log\n"
+                assert (done.code, done.stdout, done.stderr) == (0, output, "")
+            async with started(*arguments) as publisher:
+                await publisher.type("one")
+                await log.receive()
+                publisher.interrupt()
+                done = await publisher.finish()
+                assert (done.code, done.stdout, done.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize(
@@ -107,6 +101,7 @@ def test_invalid_line(
     assert error.endswith("; published before: 1\n")
 
 
+@pytest.mark.slow
 @pytest.mark.redis
 def test_redis(publish: Publish, redis: RealRedis) -> None:
     """A message reaches the browsers of every server with this Redis."""
@@ -124,6 +119,7 @@ def test_redis(publish: Publish, redis: RealRedis) -> None:
 
 
 @pytest.mark.redis
+@pytest.mark.slow
 async def test_history_in_redis(redis: RealRedis) -> None:
     """Hubs receive the messages, and the history contains them."""
     async with Hub("app", RedisBroker(redis.url, history=10)) as hub:
@@ -138,6 +134,7 @@ async def test_history_in_redis(redis: RealRedis) -> None:
         assert [message.data for message in hub.history.messages] == ["one", "two"]
 
 
+@pytest.mark.slow
 @pytest.mark.redis
 def test_unavailable_redis(publish: Publish) -> None:
     """One line without the password."""
@@ -193,11 +190,6 @@ def test_no_server(publish: Publish) -> None:
     assert error.count("\n") == 1
 
 
-async def echo(conn: Connection[None]) -> None:
-    async for message in conn:
-        await conn.send(message)
-
-
 async def discard(conn: Connection[None]) -> None:
     async for _ in conn:
         pass
@@ -222,7 +214,7 @@ async def close(conn: Connection[None]) -> None:
     ("handler", "reason"),
     [
         (echo, "the server gave no reason"),
-        (discard, "no response within 0.5 seconds"),
+        (discard, "no response within 0.3 seconds"),
         (send_invalid_json, "the response of the server is not from trioglock"),
         (forge_a_line, "no\\n\\x1b[2Jroot: all is well"),
         (close, "closed by the peer: 1011 out of\\x1bpaper"),
@@ -233,7 +225,7 @@ def test_server_with_wrong_responses(
 ) -> None:
     """One line, without control characters from the server."""
     with target_in_thread(handler, subprotocols=["trioglock.publish"]) as url:
-        code, output, error = publish("x", "y", "--to", url, "--timeout", "0.5")
+        code, output, error = publish("x", "y", "--to", url, "--timeout", "0.3")
     assert (code, output) == (1, "")
     assert reason in error
     assert error.count("\n") == 1
@@ -265,35 +257,3 @@ def test_refusal_with_a_page(publish: Publish) -> None:
     assert code == 1
     assert "503" in error
     assert "later" not in error
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        ([], "Missing argument 'CHANNEL'"),
-        (["x"], "Missing argument 'MESSAGE'"),
-        (["/x", "y"], "must not start with a slash"),
-        (["a\nb", "y"], "must not contain control characters"),
-        (["x" * 1025, "y"], "at most 1,024 characters"),
-        (["x", "\udcff"], "must be valid UTF-8"),
-        (["x", "y", "--to", "ws://h", "--redis", "redis://h"], "cannot be combined"),
-        (["x", "y", "--to", "http://localhost"], "scheme isn't ws or wss"),
-        (["x", "y", "--redis", "http://localhost"], "Redis URL"),
-        (["x", "y", "--redis", "redis://h", "--name", "a b"], "a b"),
-        (["x", "y", "--history", "5"], "--history requires --redis"),
-        (["x", "y", "--publish-token", "a b"], "visible ASCII"),
-        (["x", "y", "--timeout", "0"], "more than 0"),
-    ],
-)
-def test_invalid_arguments(arguments: list[str], error: str, publish: Publish) -> None:
-    """An error and exit code 2."""
-    code, output, printed = publish(*arguments)
-    assert (code, output) == (2, "")
-    assert error in printed
-
-
-def test_help(publish: Publish) -> None:
-    """Options, exit codes and examples."""
-    output = publish("--help")[1]
-    for text in ("--to", "--redis", VARIABLE, "Exit codes:", "Examples:", "trioglock publish news"):
-        assert text in output

@@ -16,7 +16,7 @@ from websockets.sync.client import connect as connect_browser
 
 from tests.cli.helpers import COMMAND, environment
 from tests.cli.serving import serve_in_process, serve_in_thread
-from tests.cli.terminal import needs_tmux, terminal
+from tests.cli.terminal import Terminal
 from tests.server.helpers import Answer, plain_request
 from trioglock import InvalidOption
 from trioglock.cli import main
@@ -55,18 +55,17 @@ def test_echo() -> None:
 
 @pytest.mark.slow
 @pytest.mark.terminal
-@needs_tmux
-async def test_terminal(tmp_path: Path) -> None:
+async def test_terminal(window: Terminal) -> None:
     """The output has the URL and how to stop; the shell's prompt starts on a line of its own."""
-    async with terminal(tmp_path) as window:
-        await window.run("serve", "echo", "--port", "0")
-        lines = await window.shows("Press Ctrl-C to stop.")
-        assert re.fullmatch(r"echo server at ws://127\.0\.0\.1:\d+/", lines[0])
-        await window.press("C-c")
-        lines = await window.shows("exit code 0")
-        assert lines[2:4] == ["^C", "exit code 0"]
+    await window.run("serve", "echo", "--port", "0")
+    lines = await window.shows("Press Ctrl-C to stop.")
+    assert re.fullmatch(r"echo server at ws://127\.0\.0\.1:\d+/", lines[0])
+    await window.press("C-c")
+    lines = await window.shows("exit code 0")
+    assert lines[2:4] == ["^C", "exit code 0"]
 
 
+@pytest.mark.slow
 async def test_process() -> None:
     """The output has the address and that of the page; SIGTERM ends it with exit code 0."""
     async with serve_in_process() as (process, at):
@@ -163,6 +162,7 @@ def test_page_of_a_socket(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("def\n", "cannot import broken:x: invalid syntax ("),
         ("import not_there\n", "cannot import broken:x: No module named 'not_there'"),
         ("y = 1\n", "broken has no attribute x"),
+        ("x = 1\n", "target must be a Socket class or an async handler, not 1"),
     ],
 )
 def test_module_that_fails(
@@ -203,35 +203,6 @@ def test_invalid_token(capsys: pytest.CaptureFixture[str]) -> None:
     assert "se cret" not in error
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        (["--port", "x"], "--port"),
-        (["--port", "99999"], "--port"),
-        (["--workers", "0"], "--workers must be at least 1"),
-        (["--workers", "2"], "requires --redis"),
-        (["--drain=-3"], "--drain"),
-        (["--drain", "nan"], "--drain"),
-        (["--history", "0"], "--history"),
-        (["--history", "5"], "--history requires --redis"),
-        (["--name", "a b"], "a b"),
-        (["--redis", "http://"], "Redis URL"),
-        (["--no-such-option"], "--no-such-option"),
-        (["a:b", "c:d"], "c:d"),
-        (["a:b", "--redis", "redis://"], "pass them to your target"),
-        (["invalid"], "TARGET must be echo or module:name, not invalid"),
-    ],
-)
-def test_invalid_arguments(
-    arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An error and exit code 2."""
-    assert main(["serve", *arguments]) == 2
-    printed = capsys.readouterr().err
-    assert "Error:" in printed
-    assert error in printed
-
-
 def test_settings_raise() -> None:
     """Also without the command line."""
     with pytest.raises(InvalidOption, match="--history requires"):
@@ -245,15 +216,7 @@ def test_worker_without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         assert main(["serve", "--worker"]) == 1
 
 
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Options, signals, exit codes and examples, without the internal option."""
-    assert main(["serve", "--help"]) == 0
-    output = capsys.readouterr().out
-    for text in ("TARGET", "--no-page", "--publish-token", "SIGHUP", "Exit codes:", "Examples:"):
-        assert text in output
-    assert not re.search(r"--worker\b", output)
-
-
+@pytest.mark.slow
 def test_imports() -> None:
     """A server does not import libraries for terminals."""
     program = (

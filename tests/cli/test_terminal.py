@@ -9,17 +9,16 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.cli.terminal import needs_tmux, terminal
+from tests.cli.terminal import Terminal
 from trioglock.testing import MockServer, echo
 
-pytestmark = [needs_tmux, pytest.mark.terminal, pytest.mark.slow]
+pytestmark = [pytest.mark.terminal, pytest.mark.slow]
 
 
-async def test_a_session(tmp_path: Path) -> None:
+async def test_a_session(window: Terminal) -> None:
     """Messages, commands, the history, and Ctrl-D."""
-    async with MockServer(echo) as server, terminal(tmp_path) as window:
-        await window.run("connect", server.url)
-        await window.shows(f"* connected to {server.url}")
+    async with MockServer(echo) as server:
+        await window.connect(server)
         await window.type("hello")
         await window.shows(lambda lines: lines[1:] == ["> hello", "< hello", ">"])
         await window.type("/ping")
@@ -34,48 +33,52 @@ async def test_a_session(tmp_path: Path) -> None:
         await window.type("/binary 00 ff")
         await window.shows("< binary:00ff")
         await window.type("/nonsense")
-        await window.shows(
-            lambda lines: any(line.startswith("! there is no command") for line in lines)
-        )
-        await window.press("C-d")
-        lines = await window.shows("exit code 0")
+        await window.shows_start("! there is no command")
+        lines = await window.quit()
         assert "* closed: 1000" in lines
         assert server.peers[0].received == ["hello", "hello again", "/slash", b"\x00\xff"]
 
 
-async def test_help_and_status(tmp_path: Path) -> None:
-    """They fit the screen."""
-    async with MockServer(echo, subprotocol="chat") as server, terminal(tmp_path) as window:
-        await window.run("connect", server.url, "-s", "chat")
-        await window.shows(f"* connected to {server.url}")
+async def test_help_status_and_tab(window: Terminal) -> None:
+    """The tables fit the screen; Tab completes a command, or lists the commands that match."""
+    async with MockServer(echo, subprotocol="chat") as server:
+        await window.connect(server, "-s", "chat")
         await window.type("/help")
         await window.shows("/ping                   measure the round-trip time of a ping")
         await window.type("/status")
         await window.shows(lambda lines: "subprotocol        chat" in lines)
-        await window.press("C-d")
+        await window.press("-l", "/tr")
+        await window.press("Tab")
+        await window.shows("> /trace")
+        await window.press("C-c")
+        await window.press("-l", "/")
+        await window.shows("> /")
+        await window.press("Tab")
+        await window.shows(
+            lambda lines: any(line.split()[:2] == ["/ping", "/close"] for line in lines)
+        )
+        await window.type("quit")
         await window.shows("exit code 0")
 
 
-async def test_secrets_stay_secret(tmp_path: Path) -> None:
+async def test_secrets_stay_secret(window: Terminal, tmp_path: Path) -> None:
     """Neither the screen nor the history contains credentials of the URL."""
-    async with MockServer(echo) as server, terminal(tmp_path) as window:
+    async with MockServer(echo) as server:
         host = server.url.removeprefix("ws://")
         await window.run("connect", f"ws://al:s3cret@{host}?token=s3cret", "--trace")
         await window.shows(f"* connected to {server.url}?token=[hidden]")
         await window.type("/status")
-        await window.shows(lambda lines: any(line.startswith("latency") for line in lines))
+        await window.shows_start("latency")
         assert "s3cret" not in await window.screen()
-        await window.press("C-d")
-        await window.shows("exit code 0")
+        await window.quit()
         assert "s3cret" not in await window.screen()
         assert "s3cret" not in (tmp_path / "trioglock" / "connect_history").read_text()
 
 
-async def test_messages_above_the_prompt(tmp_path: Path) -> None:
+async def test_messages_above_the_prompt(window: Terminal) -> None:
     """Messages do not disturb the line that is edited."""
-    async with MockServer() as server, terminal(tmp_path) as window:
-        await window.run("connect", server.url)
-        await window.shows(f"* connected to {server.url}")
+    async with MockServer() as server:
+        await window.connect(server)
         peer = await server.accept()
         await window.press("-l", "half a ")
         await window.shows(lambda lines: lines[-1] == "> half a")
@@ -89,15 +92,13 @@ async def test_messages_above_the_prompt(tmp_path: Path) -> None:
         await window.press("End")
         await window.type("line")
         await peer.expect("not half a line")
-        await window.press("C-d")
-        await window.shows("exit code 0")
+        await window.quit()
 
 
-async def test_the_peer_closes(tmp_path: Path) -> None:
+async def test_the_peer_closes(window: Terminal) -> None:
     """The command prints code and reason and ends, also while a line is edited."""
-    async with MockServer() as server, terminal(tmp_path) as window:
-        await window.run("connect", server.url)
-        await window.shows(f"* connected to {server.url}")
+    async with MockServer() as server:
+        await window.connect(server)
         peer = await server.accept()
         await window.press("-l", "half a line")
         await window.shows("> half a line")
@@ -111,11 +112,10 @@ async def test_the_peer_closes(tmp_path: Path) -> None:
         await window.shows("still here")
 
 
-async def test_ctrl_c(tmp_path: Path) -> None:
+async def test_ctrl_c(window: Terminal) -> None:
     """It clears the line; on an empty line it closes with 1000; again, it drops the connection."""
-    async with MockServer() as server, terminal(tmp_path) as window:
-        await window.run("connect", server.url)
-        await window.shows(f"* connected to {server.url}")
+    async with MockServer() as server:
+        await window.connect(server)
         peer = await server.accept()
         await window.press("-l", "half")
         await window.shows("> half")
@@ -137,28 +137,9 @@ async def test_ctrl_c(tmp_path: Path) -> None:
         assert "^C! aborted without a closing handshake" in lines
 
 
-async def test_tab(tmp_path: Path) -> None:
-    """It completes a command, or lists the commands that match."""
-    async with MockServer(echo) as server, terminal(tmp_path) as window:
-        await window.run("connect", server.url)
-        await window.shows(f"* connected to {server.url}")
-        await window.press("-l", "/tr")
-        await window.press("Tab")
-        await window.shows("> /trace")
-        await window.press("C-c")
-        await window.press("-l", "/")
-        await window.shows("> /")
-        await window.press("Tab")
-        await window.shows(
-            lambda lines: any(line.split()[:2] == ["/ping", "/close"] for line in lines)
-        )
-        await window.type("quit")
-        await window.shows("exit code 0")
-
-
-async def test_the_prompt_before_the_connection(tmp_path: Path) -> None:
+async def test_the_prompt_before_the_connection(window: Terminal) -> None:
     """With --reconnect, lines are queued until the connection is open."""
-    async with MockServer() as server, terminal(tmp_path) as window:
+    async with MockServer() as server:
         server.reject(503, times=3)
         await window.run("connect", server.url, "--reconnect")
         await window.shows(
@@ -168,15 +149,13 @@ async def test_the_prompt_before_the_connection(tmp_path: Path) -> None:
         peer = await server.accept()
         await peer.expect("hello")
         await window.shows(f"* connected to {server.url}")
-        await window.press("C-d")
-        await window.shows("exit code 0")
+        await window.quit()
 
 
-async def test_ctrl_z(tmp_path: Path) -> None:
+async def test_ctrl_z(window: Terminal) -> None:
     """It stops the process; the line is shown again afterwards."""
-    async with MockServer() as server, terminal(tmp_path) as window:
-        await window.run("connect", server.url)
-        await window.shows(f"* connected to {server.url}")
+    async with MockServer() as server:
+        await window.connect(server)
         peer = await server.accept()
         typed = ""
         for text in ("half", " and", " half"):
@@ -197,11 +176,10 @@ async def test_ctrl_z(tmp_path: Path) -> None:
         await window.shows(lambda lines: "* closed: 1000" in lines)
 
 
-async def test_an_outage(tmp_path: Path) -> None:
+async def test_an_outage(window: Terminal) -> None:
     """With --reconnect the prompt and the edited line stay."""
-    async with MockServer() as server, terminal(tmp_path) as window:
-        await window.run("connect", server.url, "--reconnect")
-        await window.shows(f"* connected to {server.url}")
+    async with MockServer() as server:
+        await window.connect(server, "--reconnect")
         peer = await server.accept()
         server.reject(503, times=2)
         await window.press("-l", "half")
@@ -215,17 +193,15 @@ async def test_an_outage(tmp_path: Path) -> None:
         assert any(map(lost.match, lines))
         sent = "> half and half"  # typed before the loss was detected, or after it
         assert sent in lines or f"{sent} (queued until connected)" in lines
-        await window.press("C-d")
-        await window.shows("exit code 0")
+        await window.quit()
 
 
-async def test_the_history(tmp_path: Path) -> None:
+async def test_the_history(window: Terminal, tmp_path: Path) -> None:
     """It is saved in a private file; --no-history neither loads nor saves it."""
     file = tmp_path / "trioglock" / "connect_history"
-    async with MockServer(echo) as server, terminal(tmp_path) as window:
+    async with MockServer(echo) as server:
         for text in ("first", "ü€"):
-            await window.run("connect", server.url)
-            await window.shows(f"* connected to {server.url}")
+            await window.connect(server)
             await window.type(text)
             await window.shows(f"< {text}")
             await window.press("C-d")
@@ -234,8 +210,7 @@ async def test_the_history(tmp_path: Path) -> None:
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
         saved = file.read_text()
 
-        await window.run("connect", server.url)
-        await window.shows(f"* connected to {server.url}")
+        await window.connect(server)
         await window.press("Up", "Up")
         await window.shows("> first")
         await window.press("C-c")
@@ -243,8 +218,7 @@ async def test_the_history(tmp_path: Path) -> None:
         await window.press("C-c")
         await window.shows("exit code 130")
 
-        await window.run("connect", server.url, "--no-history")
-        await window.shows(f"* connected to {server.url}")
+        await window.connect(server, "--no-history")
         await window.type("secret")
         await window.shows("< secret")
         await window.press("Up", "Up", "Up")
@@ -256,43 +230,39 @@ async def test_the_history(tmp_path: Path) -> None:
         assert file.read_text() == saved
 
 
-async def test_a_history_that_cannot_be_saved(tmp_path: Path) -> None:
+async def test_a_history_that_cannot_be_saved(window: Terminal, tmp_path: Path) -> None:
     """An error is printed, and the prompt works."""
     (tmp_path / "trioglock").write_text("in the way")
-    async with MockServer(echo) as server, terminal(tmp_path) as window:
+    async with MockServer(echo) as server:
         await window.run("connect", server.url)
         await window.shows("! the history cannot be saved: File exists")
         await window.type("hello")
         await window.shows("< hello")
-        await window.press("C-d")
-        await window.shows("exit code 0")
+        await window.quit()
 
 
 @pytest.mark.parametrize(
     ("before", "coloured"), [("", True), ("NO_COLOR=1", False)], ids=["colours", "NO_COLOR"]
 )
-async def test_colours(before: str, coloured: bool, tmp_path: Path) -> None:
+async def test_colours(before: str, coloured: bool, window: Terminal) -> None:
     """Marks and indented JSON are coloured unless NO_COLOR is set."""
-    async with MockServer(echo) as server, terminal(tmp_path) as window:
-        await window.run("connect", server.url, "--json", before=before)
-        await window.shows(f"* connected to {server.url}")
+    async with MockServer(echo) as server:
+        await window.connect(server, "--json", before=before)
         await window.type('{"a": [1, null]}')
         shown = ["< {", '    "a": [', "      1,", "      null", "    ]", "  }", ">"]
         await window.shows(lambda lines: lines[2:] == shown)
         await window.type("{")
-        await window.shows(
-            lambda lines: any(line.startswith("! not sent, invalid JSON") for line in lines)
-        )
+        await window.shows_start("! not sent, invalid JSON")
         screen = await window.screen(colours=True)
         assert ("\x1b[32m<" in screen) is coloured
         assert ("\x1b[1;34m" in screen or "\x1b[1m\x1b[34m" in screen) is coloured
-        await window.press("C-d")
-        await window.shows("exit code 0")
+        await window.quit()
 
 
-async def test_a_narrow_terminal(tmp_path: Path) -> None:
+async def test_a_narrow_terminal(window: Terminal) -> None:
     """Long lines wrap, also after the window has become narrower."""
-    async with MockServer(echo) as server, terminal(tmp_path, 24, 20) as window:
+    async with MockServer(echo) as server:
+        await window.resize(24, 20)
         await window.run("connect", server.url)
         await window.shows(">")
         text = "abcdefghij" * 5
@@ -305,55 +275,41 @@ async def test_a_narrow_terminal(tmp_path: Path) -> None:
         await window.shows(lambda lines: lines[-3:] == ["< 0123456789", "abc", ">"])
         await window.type("/status")
         await window.shows(lambda lines: lines[-1] == ">" and any("lat" in line for line in lines))
-        await window.press("C-d")
-        await window.shows("exit code 0")
+        await window.quit()
 
 
-async def test_messages_into_a_pipe(tmp_path: Path) -> None:
+async def test_messages_into_a_pipe(window: Terminal, tmp_path: Path) -> None:
     """If stdout is redirected, the prompt is on stderr and stdout gets messages only."""
     file = tmp_path / "messages"
-    async with MockServer(echo) as server, terminal(tmp_path) as window:
-        await window.run("connect", server.url, after=f"> {file}")
-        await window.shows(f"* connected to {server.url}")
+    async with MockServer(echo) as server:
+        await window.connect(server, after=f"> {file}")
         await window.type("hello")
         await window.shows(lambda lines: lines[1:] == ["> hello", ">"])
         await window.type("/binary ff")
         await window.shows(lambda lines: lines[-2:] == ["> binary:ff", ">"])
-        await window.press("C-d")
-        await window.shows("exit code 0")
+        await window.quit()
         assert file.read_text() == "hello\nbinary:ff\n"
 
 
-async def test_raw_bytes_to_a_terminal(tmp_path: Path) -> None:
-    """They are refused."""
-    async with terminal(tmp_path) as window:
-        await window.run("connect", "ws://127.0.0.1/", "--raw")
-        lines = await window.shows("exit code 2")
-        assert "Error: --raw writes bytes unchanged: redirect stdout to a file or a pipe" in lines
-
-
-async def test_a_pipe_into_a_terminal(tmp_path: Path) -> None:
-    """Without a prompt messages have no marks, but control characters are escaped."""
-    async with MockServer(echo) as server, terminal(tmp_path) as window:
+async def test_output_to_a_terminal(window: Terminal) -> None:
+    """Raw bytes are refused. Without a prompt messages have no marks, but are escaped."""
+    await window.run("connect", "ws://127.0.0.1/", "--raw")
+    lines = await window.shows("exit code 2")
+    assert "Error: --raw writes bytes unchanged: redirect stdout to a file or a pipe" in lines
+    async with MockServer(echo) as server:
         await window.run("connect", server.url, "--once", before="printf 'a\\033[2Jb' |")
         await window.shows(lambda lines: lines[:2] == ["a\\x1b[2Jb", "exit code 0"])
-
-
-async def test_one_message(tmp_path: Path) -> None:
-    """--once at a prompt ends after the first answer."""
-    async with MockServer(echo) as server, terminal(tmp_path) as window:
-        await window.run("connect", server.url, "--once")
-        await window.shows(f"* connected to {server.url}")
+        # --once at a prompt ends after the first answer.
+        await window.connect(server, "--once")
         await window.type("hello")
         lines = await window.shows("exit code 0")
         assert lines[1:4] == ["> hello", "< hello", "* closed: 1000"]
 
 
-async def test_the_trace(tmp_path: Path) -> None:
+async def test_the_trace(window: Terminal) -> None:
     """/trace switches it on and off; it is printed above the prompt."""
-    async with MockServer(echo) as server, terminal(tmp_path) as window:
-        await window.run("connect", server.url)
-        await window.shows(f"* connected to {server.url}")
+    async with MockServer(echo) as server:
+        await window.connect(server)
         await window.type("/trace on")
         await window.shows("~ trace on")
         await window.type("hello")
@@ -364,23 +320,15 @@ async def test_the_trace(tmp_path: Path) -> None:
         await window.type("bye")
         lines = await window.shows("< bye")
         assert not any("received frame: 'bye'" in line for line in lines)
-        await window.press("C-d")
-        await window.shows("exit code 0")
+        await window.quit()
 
 
-async def test_a_simple_terminal(tmp_path: Path) -> None:
+async def test_a_simple_terminal(window: Terminal) -> None:
     """A terminal that cannot move its cursor has no prompt; lines are messages."""
-    async with MockServer(echo) as server, terminal(tmp_path) as window:
+    async with MockServer(echo) as server:
         await window.run("connect", server.url, "--wait", "0", before="TERM=dumb")
-        await server_has_peer(server)
-        await window.type("/hello")
-        await window.shows(lambda lines: lines == ["/hello", "/hello"])
-        await window.press("C-d")
-        await window.shows("exit code 0")
-
-
-async def server_has_peer(server: MockServer) -> None:
-    """Wait for a connection."""
-    with trio.fail_after(20):
         while not server.peers:
             await trio.sleep(0.02)
+        await window.type("/hello")
+        await window.shows(lambda lines: lines == ["/hello", "/hello"])
+        await window.quit()

@@ -135,7 +135,7 @@ def test_typed_json() -> None:
 
 def test_invalid_options_raise() -> None:
     """Unknown libraries and types raise InvalidOption in the constructor."""
-    with pytest.raises(InvalidOption, match="'msgspec', 'orjson', 'json'"):
+    with pytest.raises(InvalidOption, match="'msgspec', 'orjson' or 'json'"):
         JSON(library="simplejson")  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="needs library='msgspec'"):
         JSON(Point, library="json")

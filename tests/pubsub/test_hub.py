@@ -345,7 +345,7 @@ async def test_usage_errors_of_a_closed_and_an_open_hub() -> None:
         ({"max_queue": 0}, "max_queue must be at least 1"),
         (
             {"overflow": "wait"},
-            "one of 'drop_oldest', 'drop_newest', 'keep_latest', 'close', not 'wait'",
+            "must be 'drop_oldest', 'drop_newest', 'keep_latest' or 'close', not 'wait'",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 import random
@@ -22,7 +23,7 @@ import trio
 from hdrh.histogram import HdrHistogram
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from .._redact import printable, redact_url, shorten
@@ -35,7 +36,7 @@ from ..headers import Headers
 from ..hooks import ConnectionInfo, Reply, Socket
 from ..options import DialOptions
 from ..transports import check_url
-from .options import CarefulCommand, headers, seconds
+from .options import CarefulCommand, header_option, seconds
 
 __all__ = ["command"]
 
@@ -43,7 +44,7 @@ MAX_IN_FLIGHT = 2**30  # bytes; every message in flight is kept to compare it wi
 MAX_RESPONSE = 2**20  # bytes; a longer response to a shorter message is not shown
 MAX_CONNECTING = 64  # opening handshakes at the same time
 CLOSE_TIMEOUT = 2  # seconds
-MAX_TIME = 2**48 - 1  # nanoseconds, about three days
+MAX_TIME = 2**48 - 1  # nanoseconds, about three days; longer times are not recorded
 BUSY = 0.9  # share of a CPU core above which the client itself may limit the results
 COLOURS = (("p90", "cyan"), ("p99", "yellow"), ("max", "red"))  # of latencies up to each of these
 BRAILLE_TO_ASCII = {0x2800 + dots: " ..:::###"[dots.bit_count()] for dots in range(256)}
@@ -73,7 +74,6 @@ Examples:
     type=click.IntRange(1, 100_000),
     default=10,
     metavar="N",
-    show_default=True,
     help="Number of concurrent connections.",
 )
 @click.option(
@@ -81,7 +81,6 @@ Examples:
     type=click.IntRange(0, 2**26),
     default=64,
     metavar="BYTES",
-    show_default=True,
     help="Size of a message.",
 )
 @click.option(
@@ -89,38 +88,17 @@ Examples:
     type=click.IntRange(1, 100_000),
     default=1,
     metavar="N",
-    show_default=True,
     help="Messages in flight on each connection.",
 )
-@click.option("--seconds", callback=seconds(), metavar="SECONDS", help="Duration.  [default: 5]")
+@seconds("--seconds", help="Duration.  [default: 5]")
 @click.option(
     "--messages", type=click.IntRange(1), metavar="N", help="Total number, instead of a duration."
 )
-@click.option(
-    "--warm-up",
-    callback=seconds(zero=True),
-    metavar="SECONDS",
-    help="Traffic before the measurement starts.  [default: 1]",
-)
-@click.option(
-    "--timeout",
-    callback=seconds(),
-    default="10",
-    metavar="SECONDS",
-    show_default=True,
-    help="Timeout of an opening handshake and of an echo.",
-)
+@seconds("--warm-up", zero=True, help="Traffic before the measurement starts.  [default: 1]")
+@seconds("--timeout", default="10", help="Timeout of an opening handshake and of an echo.")
 @click.option("--binary", is_flag=True, help="Send binary messages instead of text.")
 @click.option("--no-compression", is_flag=True, help="Do not offer permessage-deflate.")
-@click.option(
-    "--header",
-    "-H",
-    "headers",
-    multiple=True,
-    metavar="'NAME: VALUE'",
-    callback=headers,
-    help="Send a header with the opening handshake. Can be repeated.",
-)
+@header_option("headers")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as a JSON object.")
 def command(url: str | None, *, as_json: bool, **options: Any) -> int:
     """Measure messages per second and latencies of an echo server.
@@ -181,9 +159,7 @@ def _raise_file_limit(connections: int) -> None:
     import resource  # noqa: PLC0415 - not available on every system
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + 100
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
+    wanted = connections + 100 if hard == resource.RLIM_INFINITY else min(connections + 100, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -194,38 +170,21 @@ def embedded_server() -> Iterator[str]:
 
     The server ends when its standard input is closed, even if this process is killed. It has its
     own session, so that Ctrl-C at the terminal does not end it first.
-
-    Raises:
-        ConnectFailed: the server did not start.
     """
     command = [sys.executable, "-m", "trioglock.cli.echo"]
     with subprocess.Popen(  # noqa: S603 - our own
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
-        assert process.stdin is not None
         assert process.stdout is not None
-        try:
-            port = process.stdout.readline().strip().decode()
-            if not port:
-                raise ConnectFailed("the embedded echo server did not start")
-            yield f"ws://127.0.0.1:{port}/"
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        port = process.stdout.readline().strip().decode()
+        if not port:
+            raise ConnectFailed("the embedded echo server did not start")
+        yield f"ws://127.0.0.1:{port}/"
 
 
 @dataclass(kw_only=True)
 class Benchmark:
-    """Opens connections, runs the traffic, and records times and failures; usable once.
-
-    The arguments are the options of the command.
-
-    Raises:
-        InvalidOption: the options are mutually exclusive, or need too much memory.
-    """
+    """Opens connections, runs the traffic, and records times and failures; usable once."""
 
     url: str | None = field(repr=False)
     connections: int
@@ -274,17 +233,15 @@ class Benchmark:
         """
         noise = random.Random(20).randbytes(self.size)  # noqa: S311 - not a secret
         text = base64.b64encode(noise).decode()
-        number = 0
-        while True:
-            number += 1
-            prefix = f"{number:x} "
-            if len(prefix) > self.size:
-                prefix = f"{number:0{self.size}x}"[-self.size :] if self.size else ""
+        for number in itertools.count(1):
+            digits = f"{number:x}"
+            start = max(len(digits) - self.size, 0)  # the last digits differ most
+            prefix = f"{digits} "[start : start + self.size]
             rest = slice(len(prefix), self.size)
             yield prefix.encode() + noise[rest] if self.binary else prefix + text[rest]
 
     def next_message(self) -> Data | None:
-        """The next message to send; None at the end."""
+        """Return the next message to send; None at the end."""
         if self._remaining <= 0:
             return None
         self._remaining -= 1
@@ -310,8 +267,6 @@ class Benchmark:
     def interrupt(self) -> None:
         """Drop all connections; the results so far remain."""
         self.interrupted = True
-        for client in self.clients:
-            client.done.set()  # so that it does not count as a failure
         self._scope.cancel()
 
     async def run(self) -> None:
@@ -376,7 +331,7 @@ class Benchmark:
                         write_limit=2 * MAX_IN_FLIGHT,
                     )
                     conn = await stack.enter_async_context(opening)
-                self.connect_times.record_value(min(time.perf_counter_ns() - started, MAX_TIME))
+                self.connect_times.record_value(time.perf_counter_ns() - started)
                 self.clients.append(client)
                 task_status.started()
                 await self._start.wait()
@@ -391,11 +346,8 @@ class Benchmark:
     def results(self) -> dict[str, Any]:
         """The results, with times in seconds and sizes in bytes."""
         assert self.url is not None
-        elapsed, messages = self.elapsed, self.latencies.total_count
-
-        def per_second(amount: float) -> float:
-            return amount / elapsed if elapsed else 0.0
-
+        messages, elapsed = self.latencies.total_count, self.elapsed
+        per_second = 1 / elapsed if elapsed else 0.0
         return {
             "url": redact_url(self.url),
             "opened": len(self.clients),
@@ -403,12 +355,12 @@ class Benchmark:
             "compressed": not self.no_compression,
             "seconds": elapsed,
             "messages": messages,
-            "messages_per_second": per_second(messages),
-            "bytes_sent_per_second": per_second(self.sent * self.size),
-            "bytes_received_per_second": per_second(messages * self.size),
+            "messages_per_second": messages * per_second,
+            "bytes_sent_per_second": self.sent * self.size * per_second,
+            "bytes_received_per_second": messages * self.size * per_second,
             "latency_seconds": _summarize(self.latencies),
             "connect_seconds": _summarize(self.connect_times),
-            "client_load": self._cpu / elapsed if elapsed else 0.0,
+            "client_load": self._cpu * per_second,
             "errors": list(self.failures.values()),
             "interrupted": self.interrupted,
         }
@@ -451,7 +403,7 @@ class EchoClient(Socket[None]):
             return None, state
         self._in_flight.popleft()
         if self._benchmark.is_recording:
-            self._benchmark.latencies.record_value(min(now - sent, MAX_TIME))
+            self._benchmark.latencies.record_value(now - sent)
         message = None if self.done.is_set() else self._benchmark.next_message()
         if message is None:
             self._check_done()
@@ -471,7 +423,7 @@ class EchoClient(Socket[None]):
 
     def fail(self, what: str, detail: str) -> None:
         """Record the first failure and drop the connection."""
-        if self.done.is_set():
+        if self.done.is_set() or self._benchmark.interrupted:
             return
         self._benchmark.record_failure(what, detail)
         self._in_flight.clear()
@@ -489,12 +441,20 @@ def _summarize(histogram: Any) -> dict[str, float] | None:
     if not histogram.total_count:
         return None
     low, high = histogram.min_value, histogram.max_value
-    found = {"min": low, "mean": histogram.get_mean_value()}
-    for percentile in (50.0, 90.0, 99.0, 99.9):
-        found[f"p{percentile:g}"] = histogram.get_value_at_percentile(percentile)
+    percentiles = histogram.get_percentile_to_value_dict([50.0, 90.0, 99.0, 99.9])
+    mean = sum(value * count for value, count in _recorded(histogram)) / histogram.total_count
+    found = {"min": low, "mean": mean}
+    found |= {f"p{percentile:g}": value for percentile, value in percentiles.items()}
     found["max"] = high
     # Means and percentiles are computed from buckets, which may be wider than the extremes.
     return {name: min(max(value, low), high) / 1e9 for name, value in found.items()}
+
+
+def _recorded(histogram: Any) -> Iterator[tuple[int, int]]:
+    """Yield each recorded value and its count; the iterators of hdrhistogram are much slower."""
+    for index, count in enumerate(histogram.counts):
+        if count:
+            yield histogram.get_value_from_index(index), count
 
 
 async def _show_progress(benchmark: Benchmark, console: Console) -> None:
@@ -509,22 +469,18 @@ async def _show_progress(benchmark: Benchmark, console: Console) -> None:
         transient=True,
         expand=True,
     ) as progress:
-        task = progress.add_task("connecting", total=None, info="")
-        phase, phase_started = "", 0.0
+        task = progress.add_task("", total=None, info="")
         while True:
-            if benchmark.phase != phase:
-                phase, phase_started = benchmark.phase, time.monotonic()
-                progress.reset(task)
-            completed, total, info = _progress(benchmark, time.monotonic() - phase_started)
-            if total is not None and math.isinf(total):
-                total = None
-            progress.update(task, description=phase, completed=completed, total=total, info=info)
-            progress.refresh()
+            if progress.tasks[0].description != benchmark.phase:
+                progress.reset(task, description=benchmark.phase)
+            done, total, info = _progress(benchmark, progress.tasks[0].elapsed or 0.0)
+            total = None if total == math.inf else total
+            progress.update(task, completed=done, total=total, info=info, refresh=True)
             await trio.sleep(0.1)
 
 
 def _progress(benchmark: Benchmark, seconds: float) -> tuple[float, float | None, str]:
-    """The progress of this phase, its total, and a text."""
+    """Return the progress of this phase, its total, and a text."""
     if benchmark.phase == "connecting":
         opened = len(benchmark.clients)
         return opened, benchmark.connections, f"{opened:,} open"
@@ -538,15 +494,13 @@ def _progress(benchmark: Benchmark, seconds: float) -> tuple[float, float | None
 
 
 def _print_results(console: Console, benchmark: Benchmark, results: dict[str, Any]) -> None:
-    encoding = console.encoding
-    is_unicode = encoding.lower().replace("-", "").startswith("utf")
+    encoding, is_unicode = console.encoding, not console.options.ascii_only
     headline = _headline(results).encode(encoding, "backslashreplace").decode(encoding)
     console.print(Text(headline, style="bold"))
     if results["messages"]:
-        rates = Table.grid(padding=(0, 2))
-        rates.add_column(style="cyan")
-        rates.add_column(justify="right")
-        rates.add_column(style="dim")
+        rates = Table.grid(
+            Column(style="cyan"), Column(justify="right"), Column(style="dim"), padding=(0, 2)
+        )
         total = f"{results['messages']:,} in total"
         rates.add_row("messages", f"{results['messages_per_second']:,.0f}/s", total)
         for name in ("sent", "received"):
@@ -555,10 +509,7 @@ def _print_results(console: Console, benchmark: Benchmark, results: dict[str, An
         console.print(Text(), rates, sep="\n")
     summaries = {name: results[f"{name}_seconds"] for name in ("latency", "connect")}
     summaries = {name: summary for name, summary in summaries.items() if summary}
-    times = Table()
-    times.add_column("", style="cyan")
-    for name in summaries:
-        times.add_column(name, justify="right")
+    times = Table(Column(style="cyan"), *(Column(name, justify="right") for name in summaries))
     for row in summaries["connect"]:
         cells = [_duration(summary[row], is_unicode) for summary in summaries.values()]
         times.add_row(row, *cells)
@@ -571,13 +522,13 @@ def _print_results(console: Console, benchmark: Benchmark, results: dict[str, An
 
 
 def _headline(results: dict[str, Any]) -> str:
-    opened = f"{results['opened']:,} connection{'s' * (results['opened'] != 1)}"
+    count = f"{results['opened']:,}"
     if results["opened"] < results["connections"]:
-        opened = f"{results['opened']:,} of {results['connections']:,} connections"
+        count += f" of {results['connections']:,}"
     kind = "binary" if results["binary"] else "text"
     return (
-        f"{results['url']}\n{opened}, {results['in_flight']} x {results['size']:,} bytes of {kind} "
-        f"in flight on each, {results['seconds']:.1f} s"
+        f"{results['url']}\n{count} connection{'s' * (count != '1')}, {results['in_flight']} x "
+        f"{results['size']:,} bytes of {kind} in flight on each, {results['seconds']:.1f} s"
     )
 
 
@@ -590,10 +541,10 @@ def _print_plot(
     left = math.log10(max(summary["min"], 1e-9) / 1.05)
     right = math.log10(max(summary["max"], 1e-9) * 1.05)
     shares = [0.0] * columns
-    for step in latencies.get_recorded_iterator():
-        position = math.log10(max(step.value_iterated_to, 1) / 1e9) - left
+    for value, count in _recorded(latencies):
+        position = math.log10(max(value, 1) / 1e9) - left
         column = min(max(int(position / (right - left) * columns), 0), columns - 1)
-        shares[column] += step.count_added_in_this_iter_step / latencies.total_count
+        shares[column] += count / latencies.total_count
     figure = plotille.Figure()
     figure.width, figure.height = width, 10
     figure.color_mode = "names"

@@ -1,24 +1,25 @@
-"""The slash commands of the prompt."""
+"""Lines of a conversation: the interface of modes, and the slash commands of the prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import fields
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
-from .._redact import redact_url
+from .._redact import redact_text, redact_url
 from ..connection import Connection
 from ..disconnect import LocalClose
-from ..errors import ConnectionClosed
-from ..frames import Close
+from ..errors import ConnectionClosed, TrioglockError
+from ..frames import Close, Data
 from .console import Console
-from .mode import Command, InvalidLine
-from .output import Mark
+from .options import FAILED
+from .output import Mark, describe_end, end_code
 
-__all__ = ["PromptCommands", "is_command"]
+__all__ = ["Command", "InvalidLine", "Mode", "PromptCommands", "is_command"]
 
 KEYS = (
     ("//text", "send /text"),
@@ -35,6 +36,61 @@ MARKS = (
     (Mark.PROBLEM, "an error"),
     (Mark.TRACE, "a step of the trace"),
 )
+
+
+class InvalidLine(Exception):
+    """A line cannot be sent or is not a valid command; the message is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the prompt, such as ``/ping``; it is not listed if its help is empty.
+
+    ``run`` is called with the arguments as one string and may raise :class:`InvalidLine`.
+    """
+
+    usage: str
+    help: str
+    run: Callable[[str], Awaitable[None]]
+
+
+class Mode(ABC):
+    """How lines become messages, and messages lines, on one open connection."""
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        self.connection: Connection[Any] = connection
+        self.failed: bool = False
+        """Whether an error was printed that must change the exit code."""
+
+    @property
+    def commands(self) -> Mapping[str, Command]:
+        """Additional commands of the prompt, by name."""
+        return {}
+
+    @abstractmethod
+    async def send(self, line: str) -> None:
+        """Send a line; raises :exc:`InvalidLine`, or TrioglockError if it cannot be sent now."""
+
+    @abstractmethod
+    async def receive(self) -> Sequence[Data]:
+        """Wait for at least one message to print.
+
+        Raises:
+            ConnectionClosed: the connection has ended.
+            TrioglockError: the conversation has ended; the connection may still be open.
+        """
+
+    async def drain(self) -> None:
+        """Wait until every line has been sent."""
+        await self.connection.flush()
+
+    def describe_end(self, error: TrioglockError) -> tuple[int, str]:
+        """Return the exit code and a description for an error of :meth:`receive`."""
+        if not isinstance(error, ConnectionClosed):
+            return FAILED, redact_text(str(error))
+        code, text = end_code(error), describe_end(error)
+        dropped = self.connection.statistics().dropped
+        return (FAILED, f"{text}; {dropped} messages were dropped") if dropped else (code, text)
 
 
 def is_command(line: str) -> bool:
@@ -85,11 +141,7 @@ class PromptCommands:
         self._console.completions = [f"/{name}" for name in self._table]
 
     async def run(self, line: str) -> None:
-        """Run ``/name arguments``.
-
-        Raises:
-            InvalidLine: there is no such command, or its arguments are invalid.
-        """
+        """Run ``/name arguments``."""
         name, _, arguments = line.removeprefix("/").partition(" ")
         command = self._table.get(name)
         if command is None:
@@ -108,16 +160,12 @@ class PromptCommands:
 
     async def _measure(self, connection: Connection[Any]) -> None:
         try:
-            seconds = await connection.ping()
+            mark, text = Mark.CONTROL, f"pong after {await connection.ping() * 1000:.1f} ms"
         except ConnectionClosed as error:
+            mark, text = Mark.PROBLEM, "no pong: not connected"
             if isinstance(error.cause, LocalClose):
-                text = "no pong: the connection was closed first"
-                await self._console.print_event(Mark.STATUS, text)
-            else:
-                await self._console.print_event(Mark.PROBLEM, "no pong: not connected")
-        else:
-            text = f"pong after {seconds * 1000:.1f} ms"
-            await self._console.print_event(Mark.CONTROL, text)
+                mark, text = Mark.STATUS, "no pong: the connection was closed first"
+        await self._console.print_event(mark, text)
 
     async def _quit(self, _: str) -> None:
         self._request_close(Close(1000))
@@ -155,18 +203,14 @@ class PromptCommands:
         for name, command in self._table.items():
             if command.help:
                 table.add_row(f"/{name} {command.usage}".strip(), command.help)
-        for key, text in KEYS:
+        for key, text in (*KEYS, *((f"{mark.sign} ...", text) for mark, text in MARKS)):
             table.add_row(key, text)
-        for mark, text in MARKS:
-            table.add_row(f"{mark.sign} ...", text)
         await self._console.print_table(table)
 
 
 def _grid() -> Table:
-    table = Table.grid(padding=(0, 2))
-    for _ in range(2):
-        table.add_column(overflow="fold")  # neither wraps nor truncates
-    return table
+    # Long cells wrap; nothing is cut.
+    return Table.grid(Column(overflow="fold"), Column(overflow="fold"), padding=(0, 2))
 
 
 def _add_status(table: Table, connection: Connection[Any]) -> None:

@@ -11,9 +11,9 @@ import click
 from ..client import ConnectOptions, connect
 from ..connection import Connection
 from ..frames import Data
+from .commands import Command, InvalidLine, Mode
 from .console import Console, open_console
 from .conversation import ConversationPlan, run_conversation
-from .mode import Command, InvalidLine, Mode
 from .options import EXIT_CODES, CarefulCommand, connect_arguments, session_options
 from .output import Mark, MessageFormat, format_binary, json_problem
 
@@ -81,13 +81,7 @@ def command(
 
 
 class MessageMode(Mode):
-    """A line is a text message; binary messages are hexadecimal digits.
-
-    Args:
-        connection: an open connection.
-        console: shows sent binary messages.
-        json: whether to refuse to send anything except JSON.
-    """
+    """A line is a text message; with ``json`` it must be JSON."""
 
     def __init__(self, connection: Connection[None], console: Console, *, json: bool) -> None:
         super().__init__(connection)
@@ -124,15 +118,7 @@ def open_messages(
 ) -> AbstractAsyncContextManager[MessageMode]:
     """Open a connection for text and binary messages.
 
-    Args:
-        url: the server's address.
-        console: shows sent binary messages.
-        json: whether to refuse to send anything except JSON.
-        options: the options of :func:`trioglock.connect`.
-
-    Raises:
-        InvalidURL, InvalidOption: raised immediately, by this call.
-        ConnectError: on entering the block.
+    InvalidURL and InvalidOption are raised at this call, ConnectError on entering the block.
     """
     options.setdefault("max_queue", MAX_QUEUE)
     opening = connect(url, **options)

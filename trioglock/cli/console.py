@@ -23,7 +23,6 @@ from ..telemetry import (
     ReconnectScheduled,
     listen,
 )
-from .history import open_history
 from .output import (
     Mark,
     MessageFormat,
@@ -34,7 +33,7 @@ from .output import (
     describe_failure,
 )
 from .pipe import LineReader
-from .prompt import Prompt
+from .prompt import Prompt, open_history
 
 __all__ = ["Console", "open_console", "print_reconnects", "print_trace"]
 
@@ -92,24 +91,13 @@ class Console:
             await self._prompt.end()
 
     async def next_line(self) -> str:
-        """Return the next line of the input.
-
-        Raises:
-            EndOfInput: there are no more lines.
-            PromptInterrupted: Ctrl-C was typed.
-            UnreadableInput: the input cannot be read.
-        """
+        """Return the next line of the input; see the errors of the prompt and of LineReader."""
         if self._prompt is not None:
             return await self._prompt.next_line()
         return await self._input.next_line()
 
     async def print_messages(self, messages: Sequence[Data]) -> None:
-        """Print received messages.
-
-        Raises:
-            OutputClosed: the reader of the output is gone.
-            OutputFailed: the output cannot be written.
-        """
+        """Print received messages; raises the errors of :meth:`.OutputStream.write`."""
         if self._messages_above_prompt:
             texts = map(self._renderer.message, messages)
             await self._print("".join(self._renderer.event(Mark.RECEIVED, text) for text in texts))
@@ -142,15 +130,7 @@ class Console:
 
 
 def open_console(message_format: MessageFormat, history: str | None) -> Console:
-    """Return a console with a prompt if input and output are a terminal that can show one.
-
-    Args:
-        message_format: the format of received messages.
-        history: the name of the prompt's history file; None saves nothing.
-
-    Raises:
-        click.UsageError: raw bytes would be written to a terminal.
-    """
+    """Return a console with a prompt if input and output are a terminal that can show one."""
     terminals = [stream for stream in (sys.stdout, sys.stderr) if _is_terminal(stream)]
     if message_format.raw and sys.stdout in terminals:
         raise click.UsageError("--raw writes bytes unchanged: redirect stdout to a file or a pipe")
@@ -158,9 +138,8 @@ def open_console(message_format: MessageFormat, history: str | None) -> Console:
     return Console(message_format, terminals[0] if has_prompt else None, history)
 
 
-def _is_terminal(stream: object) -> bool:
-    isatty = getattr(stream, "isatty", None)
-    return isatty is not None and bool(isatty())
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 class _TraceHandler(logging.Handler):
@@ -174,11 +153,7 @@ class _TraceHandler(logging.Handler):
 
 @contextmanager
 def print_trace(console: Console, file: str | None) -> Iterator[None]:
-    """Print the trace of connections on a console, or write it to a file, during a block.
-
-    Raises:
-        click.UsageError: the file cannot be written.
-    """
+    """Print the trace of connections on a console, or write it to a file, during a block."""
     handler: logging.Handler
     if file is None:
         handler = _TraceHandler(console)

@@ -22,9 +22,8 @@ from .._scope import open_scope
 from ..connection import Status
 from ..errors import ConnectError, ConnectionClosed, InvalidOption, InvalidURL, TrioglockError
 from ..frames import Close, Data
-from .commands import PromptCommands, is_command
+from .commands import InvalidLine, Mode, PromptCommands, is_command
 from .console import Console, print_reconnects, print_trace
-from .mode import InvalidLine, Mode
 from .options import FAILED, NOT_CONNECTED, OK
 from .output import Mark, OutputClosed, OutputFailed, describe_failure, describe_unsent
 from .pipe import EndOfInput, UnreadableInput
@@ -69,12 +68,7 @@ class ConversationPlan:
 
 
 class Conversation:
-    """Connects a console to a peer.
-
-    Args:
-        console: for input and output.
-        plan: how the conversation begins and when it ends.
-    """
+    """Connects a console to a peer."""
 
     def __init__(self, console: Console, plan: ConversationPlan) -> None:
         self._console = console
@@ -115,22 +109,18 @@ class Conversation:
                 if not prompt_first:
                     await stack.enter_async_context(self._console.open_input())
                 async with open_scope() as self._tasks:
-                    end = await self._talk(mode, nursery, is_reading=prompt_first)
+                    self._commands.set_connection(mode.connection, mode.commands)
+                    await self._tasks.start(self._send_queued, mode)
+                    if not prompt_first:
+                        nursery.start_soon(self._read)
+                    end = await self._print_received(mode)
+                    self._closing = True
+                    self._reading.cancel()
                 await self._print_end(mode, end)
         except ConnectError as error:
             await self._fail(describe_failure(error), NOT_CONNECTED)
         except TrioglockError as error:
             await self._fail(redact_text(str(error)), FAILED)
-
-    async def _talk(self, mode: Mode, nursery: trio.Nursery, *, is_reading: bool) -> TrioglockError:
-        self._commands.set_connection(mode.connection, mode.commands)
-        await self._tasks.start(self._send_queued, mode)
-        if not is_reading:
-            nursery.start_soon(self._read)
-        end = await self._print_received(mode)
-        self._closing = True
-        self._reading.cancel()
-        return end
 
     def _start_soon(self, fn: Callable[[], Awaitable[None]]) -> None:
         self._tasks.start_soon(fn)
@@ -159,11 +149,9 @@ class Conversation:
             return
         try:
             await self._console.print_messages(messages)
-        except OutputClosed:
-            self._muted = True
-            self.close(Close(1000))
-        except OutputFailed as error:
-            await self._fail(f"cannot write to stdout: {error}", FAILED)
+        except (OutputClosed, OutputFailed) as error:
+            if isinstance(error, OutputFailed):
+                await self._fail(f"cannot write to stdout: {error}", FAILED)
             self._muted = True
             self.close(Close(1000))
         self._answered.set()
@@ -346,12 +334,6 @@ def run_conversation(
     trace_file: str | None,
 ) -> int:
     """Run a conversation and return the exit code.
-
-    Args:
-        console: for input and output.
-        plan: how the conversation begins and when it ends.
-        open_mode: called inside trio; opens the connection.
-        trace_file: for the trace, if it is not printed.
 
     Raises:
         click.UsageError: an option is invalid.

@@ -63,12 +63,7 @@ Examples:
     "demo", epilog=EXAMPLES, short_help="Exchange JSON messages with a local echo server."
 )
 @click.option(
-    "--messages",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="The number of messages.",
+    "--messages", type=click.IntRange(1), default=1000, metavar="N", help="The number of messages."
 )
 def command(messages: int) -> int:
     """Exchange JSON messages with a local echo server, and count them in hooks.
@@ -100,11 +95,8 @@ async def _send(conn: Connection[Count], messages: int) -> None:
 
 
 async def _receive(conn: Connection[Count], messages: int) -> None:
-    terminal = Console()
-    if terminal.is_terminal:
-        with Progress(
-            *Progress.get_default_columns(), MofNCompleteColumn(), console=terminal
-        ) as bar:
+    if Console().is_terminal:
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
             task = bar.add_task("messages", total=messages)
             async for number in _count(conn, messages):
                 bar.update(task, completed=number)

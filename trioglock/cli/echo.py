@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 import trio
@@ -22,11 +21,7 @@ class Echo(Socket[None]):
 
 
 async def main() -> None:
-    """Print the port of an echo server on 127.0.0.1, and serve until stdin ends.
-
-    SIGINT is ignored: Ctrl-C in a terminal is for the process that started this one.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Print the port of an echo server on 127.0.0.1, and serve until stdin ends."""
     async with serve(Echo, "127.0.0.1", 0, max_size=None, shutdown_timeout=1) as server:
         print(server.port, flush=True)
         await trio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)

@@ -21,6 +21,9 @@ COMMANDS = ("connect", "serve", "publish", "phoenix", "bench", "demo")
 """Modules of this package, each with a ``command``, in the order of the help."""
 
 
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "show_default": True}
+
+
 class LazyGroup(click.Group):
     """A group that imports only the command that is used."""
 
@@ -60,7 +63,7 @@ def _unavailable(name: str, why: str) -> click.Command:
     )
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="trioglock", message="%(prog)s %(version)s")
 def group() -> None:
     """WebSocket clients and servers on the command line.

@@ -10,7 +10,7 @@ import math
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import click
 
@@ -27,17 +27,13 @@ __all__ = [
     "OK",
     "CarefulCommand",
     "connect_arguments",
-    "connect_options",
-    "headers",
+    "header_option",
     "json_value",
     "pairs",
     "seconds",
     "session_options",
-    "subprotocols",
     "topic_name",
 ]
-
-CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 OK = 0
 FAILED = 1
@@ -59,16 +55,18 @@ PROMPT_BACKOFF = Backoff(maximum=5, max_attempts=None)
 
 # Checks of values.
 
-Check: TypeAlias = Callable[[click.Context, click.Parameter, Any], Any]
-"""The callback of a click option."""
+Option: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""A decorator that adds an option to a command."""
 
 
-def seconds(*, zero: bool = False, none: bool = False) -> Check:
-    """Return a callback that checks a number of seconds.
+def seconds(*names: str, zero: bool = False, none: bool = False, **settings: Any) -> Option:
+    """Return an option for a number of seconds.
 
     Args:
+        names: the names of the option and of its parameter.
         zero: allow 0.
         none: allow the word ``none``, which becomes None: no limit.
+        settings: further arguments of :func:`click.option`.
     """
     allowed = f"a number of seconds, {'0 or more' if zero else 'more than 0'}"
     if none:
@@ -85,10 +83,10 @@ def seconds(*, zero: bool = False, none: bool = False) -> Check:
             raise click.BadParameter(f"{text!r} is not {allowed}.")
         return number
 
-    return check
+    return click.option(*names, metavar="SECONDS", callback=check, **settings)
 
 
-def headers(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> list[tuple[str, str]]:
+def _headers(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> list[tuple[str, str]]:
     """Split ``Name: value`` into pairs and check them."""
     found = []
     for text in texts:
@@ -109,7 +107,7 @@ def headers(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> list
     return found
 
 
-def subprotocols(_: click.Context, __: click.Parameter, names: Sequence[str]) -> Sequence[str]:
+def _subprotocols(_: click.Context, __: click.Parameter, names: Sequence[str]) -> Sequence[str]:
     """Check the names of subprotocols."""
     try:
         return check_subprotocols(names)
@@ -151,35 +149,39 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def _timeout(option: str, name: str, text: str) -> Callable[[CommandT], CommandT]:
+def _timeout(option: str, name: str, text: str) -> Option:
+    return seconds(option, name, help=text, none=True, default=str(_DEFAULTS[name]))
+
+
+def header_option(name: str) -> Option:
+    """Return the option ``--header`` for a parameter of this name."""
     return click.option(
-        option,
+        "--header",
+        "-H",
         name,
-        default=str(_DEFAULTS[name]),
-        show_default=True,
-        metavar="SECONDS",
-        callback=seconds(none=True),
-        help=text,
+        multiple=True,
+        metavar="'NAME: VALUE'",
+        callback=_headers,
+        help="Send a header with the opening handshake. Repeatable.",
     )
 
 
-_CONNECT_OPTIONS = (
-    click.option(
-        "--header",
-        "-H",
-        "additional_headers",
-        multiple=True,
-        metavar="'NAME: VALUE'",
-        callback=headers,
-        help="Send a header with the opening handshake. Repeatable.",
+_SESSION_OPTIONS = (
+    seconds(
+        "--wait",
+        zero=True,
+        help="How long to listen after the end of the input; inf for no limit. By default until "
+        "no message has arrived for a second, at most 10 seconds.",
     ),
+    click.option("--no-history", is_flag=True, help="Neither load nor save the input history."),
+    header_option("additional_headers"),
     click.option(
         "--subprotocol",
         "-s",
         "subprotocols",
         multiple=True,
         metavar="NAME",
-        callback=subprotocols,
+        callback=_subprotocols,
         help="Offer a subprotocol, the preferred one first. Repeatable.",
     ),
     click.option("--origin", metavar="ORIGIN", help="Send this Origin header."),
@@ -207,7 +209,6 @@ _CONNECT_OPTIONS = (
         "--max-size",
         type=click.IntRange(min=1),
         default=_DEFAULTS["max_size"],
-        show_default=True,
         metavar="BYTES",
         help="Maximum size of a received message in bytes.",
     ),
@@ -220,32 +221,12 @@ _CONNECT_OPTIONS = (
     ),
 )
 
-_SESSION_OPTIONS = (
-    click.option(
-        "--wait",
-        metavar="SECONDS",
-        callback=seconds(zero=True),
-        help="How long to listen after the end of the input; inf for no limit. By default until "
-        "no message has arrived for a second, at most 10 seconds.",
-    ),
-    click.option("--no-history", is_flag=True, help="Neither load nor save the input history."),
-)
 
-
-def _add(options: Sequence[Callable[[CommandT], CommandT]], command: CommandT) -> CommandT:
-    for option in reversed(options):
+def session_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands with a prompt, and those of :func:`trioglock.connect`."""
+    for option in reversed(_SESSION_OPTIONS):
         command = option(command)
     return command
-
-
-def connect_options(command: CommandT) -> CommandT:
-    """Add the options of :func:`trioglock.connect` to a command."""
-    return _add(_CONNECT_OPTIONS, command)
-
-
-def session_options(command: CommandT) -> CommandT:
-    """Add the options of commands with a prompt, and those of :func:`connect_options`."""
-    return _add((*_SESSION_OPTIONS, *_CONNECT_OPTIONS), command)
 
 
 def connect_arguments(url: str, given: dict[str, Any], *, has_prompt: bool) -> ConnectOptions:
@@ -253,7 +234,7 @@ def connect_arguments(url: str, given: dict[str, Any], *, has_prompt: bool) -> C
 
     Args:
         url: the server's address.
-        given: the values of :func:`connect_options`.
+        given: the values of :func:`session_options`.
         has_prompt: whether there is a prompt.
 
     Raises:

@@ -69,15 +69,9 @@ class Mark(Enum):
     PROBLEM = ("!", "bold red")
     TRACE = (":", "bright_black")
 
-    @property
-    def sign(self) -> str:
-        """One character."""
-        return self.value[0]
-
-    @property
-    def style(self) -> str:
-        """A style of rich."""
-        return self.value[1]
+    def __init__(self, sign: str, style: str) -> None:
+        self.sign: str = sign
+        self.style: str = style
 
 
 BINARY = "binary:"
@@ -91,17 +85,11 @@ def format_binary(payload: bytes) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageFormat:
-    """How received messages are printed.
+    """How received messages are printed."""
 
-    Args:
-        json: indent messages that are JSON.
-        highlight: color JSON in a terminal.
-        raw: write binary messages unchanged.
-    """
-
-    json: bool = False
-    highlight: bool = False
-    raw: bool = False
+    json: bool = False  # indent messages that are JSON
+    highlight: bool = False  # color JSON in a terminal
+    raw: bool = False  # write binary messages unchanged
 
     def to_text(self, message: Data) -> str:
         """Return the text of a message."""
@@ -124,10 +112,7 @@ class MessageFormat:
 class Renderer:
     """Renders text for one stream, in color if it is a terminal that supports colors.
 
-    Args:
-        stream: ``sys.stdout`` or ``sys.stderr``; None if the process has none. ``NO_COLOR`` is
-            respected. The stream is not written to, because a stopped terminal would block.
-        message_format: the format of received messages.
+    ``NO_COLOR`` is respected. The stream is not written to, because a stopped terminal would block.
     """
 
     def __init__(self, stream: TextIO | None, message_format: MessageFormat) -> None:
@@ -171,11 +156,8 @@ def _escape(text: str) -> str:
 class OutputStream:
     """Writes to a standard stream in a thread, so that a slow reader blocks only its writers.
 
-    Python's buffers are bypassed: an abandoned thread must not hold their locks.
-
-    Args:
-        stream: ``sys.stdout`` or ``sys.stderr``; None if the process has none. An object without
-            a descriptor is written to as text.
+    Python's buffers are bypassed: an abandoned thread must not hold their locks. A stream without
+    a descriptor is written to as text.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -215,10 +197,8 @@ class OutputStream:
 
 def descriptor_of(stream: TextIO | None) -> int | None:
     """Return the descriptor of a standard stream; None if it has none."""
-    if stream is None:
-        return None
     try:
-        return stream.fileno()
+        return None if stream is None else stream.fileno()
     except (OSError, ValueError):
         return None
 
@@ -245,14 +225,11 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def end_code(error: ConnectionClosed) -> int:
     """Return the exit code for the end of a connection."""
-    match error.cause:
-        case LocalClose(clean=clean):
-            ok = clean
-        case RemoteClose(code=code):
-            ok = code in NORMAL
-        case _:
-            ok = False
-    return OK if ok and not error.unsent and error.__cause__ is None else FAILED
+    cause = error.cause
+    clean = (isinstance(cause, LocalClose) and cause.clean) or (
+        isinstance(cause, RemoteClose) and cause.code in NORMAL
+    )
+    return OK if clean and not error.unsent and error.__cause__ is None else FAILED
 
 
 def describe_end(error: ConnectionClosed) -> str:

@@ -16,9 +16,9 @@ from ..client import ConnectOptions
 from ..errors import ConnectionClosed, TrioglockError
 from ..frames import Data
 from ..protocols import phoenix
+from .commands import Command, InvalidLine, Mode
 from .console import Console, open_console
 from .conversation import ConversationPlan, run_conversation
-from .mode import Command, InvalidLine, Mode
 from .options import (
     EXIT_CODES,
     OK,
@@ -81,14 +81,7 @@ Examples:
     metavar="'EVENT JSON'",
     help="Push this before the input. Repeatable.",
 )
-@click.option(
-    "--timeout",
-    default="10",
-    show_default=True,
-    metavar="SECONDS",
-    callback=seconds(),
-    help="Timeout of the join, and of each reply.",
-)
+@seconds("--timeout", default="10", help="Timeout of the join, and of each reply.")
 @session_options
 def command(
     url: str,
@@ -124,12 +117,7 @@ def command(
 
 
 class ChannelObserver(phoenix.V2Serializer):
-    """Prints when the channel crashes and when it is rejoined.
-
-    Args:
-        topic: the topic of the channel.
-        console: prints the messages.
-    """
+    """Prints when the channel of a topic crashes and when it is rejoined."""
 
     def __init__(self, topic: str, console: Console) -> None:
         super().__init__()
@@ -138,7 +126,7 @@ class ChannelObserver(phoenix.V2Serializer):
         self._join_ref: str | None = None
 
     def decode(self, frame: Data) -> phoenix.PhoenixMessage:
-        """Decode a frame; one frame may be decoded twice."""
+        # One frame may be decoded twice.
         message = super().decode(frame)
         if message.topic != self._topic:
             return message
@@ -159,11 +147,7 @@ class ChannelObserver(phoenix.V2Serializer):
 class PhoenixMode(Mode):
     """Pushes lines, and receives events and replies as lines in the same format.
 
-    Args:
-        socket: a connected socket.
-        channel: a joined channel.
-        console: prints everything except received lines.
-        nursery: for the tasks of the channel and of each push.
+    The nursery runs the tasks of the channel and of each push.
     """
 
     def __init__(
@@ -274,11 +258,6 @@ class PhoenixMode(Mode):
 
 
 def _parse_push(line: str) -> tuple[str, Any]:
-    """Return the event and the payload of a line.
-
-    Raises:
-        InvalidLine: the line has no event.
-    """
     event, _, text = line.strip().partition(" ")
     text = text.strip()
     if not event:
@@ -305,9 +284,8 @@ def _format_payload(payload: Any) -> str:
 
 def _format_presence(sign: str, name: str, entry: Mapping[str, Any]) -> str:
     metas = ({key: meta[key] for key in meta if key != "phx_ref"} for meta in entry["metas"])
-    return " ".join(
-        filter(None, ["presence", sign, name, *map(_format_payload, filter(None, metas))])
-    )
+    words = ("presence", sign, name, *map(_format_payload, filter(None, metas)))
+    return " ".join(filter(None, words))
 
 
 def open_channel(
@@ -320,6 +298,8 @@ def open_channel(
 ) -> AbstractAsyncContextManager[PhoenixMode]:
     """Open a connection with one channel.
 
+    InvalidURL and InvalidOption are raised at this call, other errors on entering the block.
+
     Args:
         url: the URL of the socket.
         topic: the topic of the channel.
@@ -327,10 +307,6 @@ def open_channel(
         console: prints events of the channel.
         socket_options: ``params``, ``auth_token`` and ``timeout`` of ``phoenix.connect``.
         options: the options of :func:`trioglock.connect`.
-
-    Raises:
-        InvalidURL, InvalidOption: raised immediately, by this call.
-        ConnectError, PhoenixError: on entering the block.
     """
     reconnect = options["reconnect"]
     opening = phoenix.connect(

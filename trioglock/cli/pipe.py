@@ -27,20 +27,15 @@ class UnreadableInput(Exception):
 
 
 class LineReader:
-    """Reads lines from a file, a pipe or a terminal.
+    """Reads lines from a file, a pipe or a terminal; a stream without a descriptor has none.
 
     A thread reads the descriptor and bypasses Python's buffers: a terminal must not become
     non-blocking for all processes that share it, and an abandoned thread must not hold a lock.
-
-    Args:
-        stream: ``sys.stdin``; None if the process has none. An object without a descriptor has no
-            lines.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._descriptor = descriptor_of(stream)
-        self._complete: list[bytes] = []  # in reverse order
-        self._partial: list[bytes] = []
+        self._buffer = bytearray()
         self._ended = self._descriptor is None
         self.number: int = 0
         """The number of the latest line, counted from 1."""
@@ -52,13 +47,22 @@ class LineReader:
             EndOfInput: there are no more lines.
             UnreadableInput: the line is too long or not UTF-8, or reading failed.
         """
-        while not self._complete:
-            if self._ended:
-                raise EndOfInput
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0 and not self._ended:
+            if len(self._buffer) > MAX_LINE:
+                raise UnreadableInput(f"a line of the input is longer than {MAX_LINE} bytes")
+            searched = len(self._buffer)
             await self._read()
+        if end >= 0:
+            line = self._buffer[:end].removesuffix(b"\r")
+            del self._buffer[: end + 1]
+        elif self._buffer:
+            line, self._buffer = self._buffer, bytearray()
+        else:
+            raise EndOfInput
         self.number += 1
         try:
-            return self._complete.pop().decode()
+            return line.decode()
         except UnicodeDecodeError as error:
             raise UnreadableInput(
                 f"line {self.number} of the input is not UTF-8 at byte {error.start + 1}"
@@ -72,19 +76,8 @@ class LineReader:
             )
         except OSError as error:
             raise UnreadableInput(f"the input cannot be read: {error.strerror}") from None
-        if not chunk:
-            self._ended = True
-            rest = b"".join(self._partial)
-            self._complete = [rest] if rest else []
-            return
-        first, *others = chunk.split(b"\n")
-        self._partial.append(first)
-        if others:
-            *complete, last = [b"".join(self._partial), *others]
-            self._complete = [line.removesuffix(b"\r") for line in reversed(complete)]
-            self._partial = [last]
-        elif sum(map(len, self._partial)) > MAX_LINE:
-            raise UnreadableInput(f"a line of the input is longer than {MAX_LINE} bytes")
+        self._buffer += chunk
+        self._ended = not chunk
 
 
 def _read_chunk(descriptor: int) -> bytes:

@@ -26,8 +26,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import trio
 from prompt_toolkit import PromptSession
@@ -35,7 +36,7 @@ from prompt_toolkit.application import get_app, run_in_terminal
 from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, has_focus
-from prompt_toolkit.history import History
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.output.defaults import create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
@@ -43,13 +44,17 @@ from prompt_toolkit.shortcuts import CompleteStyle
 
 from .pipe import EndOfInput
 
-__all__ = ["Prompt", "PromptInterrupted"]
+__all__ = ["Prompt", "PromptInterrupted", "open_history", "state_folder"]
 
 END_TIMEOUT = 1.0
 """Seconds to wait for the prompt's thread."""
 
 MAX_LINES = 1000
 """The number of lines that wait to be taken; further ones stay in the prompt."""
+
+MAX_HISTORY = 1000
+"""The number of lines of the history that are loaded. The file grows to twice as many before it is
+truncated."""
 
 MAX_CHARACTERS = 2**18
 """The number of characters that wait to be written before :meth:`Prompt.print` waits."""
@@ -147,10 +152,7 @@ class Prompt:
         return self._lines.popleft()
 
     async def print(self, text: str) -> bool:
-        """Print above the prompt; wait while too much text is queued.
-
-        Args:
-            text: rendered lines, with their line ends.
+        """Print rendered lines above the prompt; wait while too much text is queued.
 
         Returns:
             False if the prompt has ended, and nothing was printed.
@@ -243,3 +245,57 @@ class Prompt:
         output.write_raw("".join(texts))
         output.flush()
         self._call_trio(self._changed.unpark_all)
+
+
+class PrivateHistory(FileHistory):
+    """A history file that only its owner can read; created with its folders if necessary."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(path)
+        lines = list(super().load_history_strings())
+        if len(lines) > 2 * MAX_HISTORY:
+            short = path.with_name(f"{path.name}.{os.getpid()}")
+            short.unlink(missing_ok=True)
+            _make_private(short)
+            copy = FileHistory(short)
+            for line in reversed(lines[:MAX_HISTORY]):
+                copy.store_string(line)
+            short.replace(path)
+
+    # Failures after the start are ignored.
+
+    def load_history_strings(self) -> Iterable[str]:
+        try:
+            return list(super().load_history_strings())[:MAX_HISTORY]
+        except OSError:
+            return []
+
+    def store_string(self, string: str) -> None:
+        with suppress(OSError):
+            super().store_string(string)
+
+
+def _make_private(path: Path) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    with suppress(OSError):  # another user's file
+        path.chmod(0o600)
+
+
+def state_folder() -> Path:
+    """Return the folder of trioglock's state (XDG Base Directory Specification)."""
+    given = Path(os.environ.get("XDG_STATE_HOME", ""))
+    base = given if given.is_absolute() else Path.home() / ".local" / "state"
+    return base / "trioglock"
+
+
+def open_history(name: str | None) -> tuple[History, str | None]:
+    """Return the history of a file name, in memory for None; and why it cannot be saved."""
+    if name is None:
+        return InMemoryHistory(), None
+    try:
+        return PrivateHistory(state_folder() / name), None
+    except (OSError, RuntimeError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+        return InMemoryHistory(), f"the history cannot be saved: {problem}"

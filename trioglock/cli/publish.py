@@ -94,14 +94,7 @@ class NotPublished(Exception):
     help=f"Token that the server requires. Prefer {TOKEN_VARIABLE}: other users can see a "
     "command line.",
 )
-@click.option(
-    "--timeout",
-    default="10",
-    show_default=True,
-    metavar="SECONDS",
-    callback=seconds(),
-    help="Timeout for connecting, and for each response.",
-)
+@seconds("--timeout", default="10", help="Timeout for connecting, and for each response.")
 def command(
     channel: str,
     message: str,
@@ -129,7 +122,9 @@ def command(
         message.encode()
         check_token(token)
         if redis is not None:
-            opening = _open_redis(redis, name=name or "trioglock", history=history, timeout=timeout)
+            opening = _open_redis(
+                url=redis, name=name or "trioglock", history=history, timeout=timeout
+            )
         else:
             opening = _open_server(url or SERVER, hub=name, token=token, timeout=timeout)
         return trio.run(_publish, opening, channel, message)
@@ -178,15 +173,11 @@ async def _publish_lines(publisher: Publisher, channel: str) -> int:
 
 
 @asynccontextmanager
-async def _open_redis(
-    url: str, *, name: str, history: int | None, timeout: float
-) -> AsyncIterator[Publisher]:
+async def _open_redis(**options: Any) -> AsyncIterator[Publisher]:
     """Publish through Redis, which does not know the number of subscribers."""
 
     async def publisher(channel: str, message: str) -> None:
-        job = partial(
-            publish, message, channel, name=name, url=url, history=history, timeout=timeout
-        )
+        job = partial(publish, message, channel, **options)
         try:
             await trio.to_thread.run_sync(job, abandon_on_cancel=True)
         except (BrokerUnavailable, BrokerError) as error:
@@ -199,17 +190,7 @@ async def _open_redis(
 async def _open_server(
     url: str, *, hub: str | None, token: str | None, timeout: float
 ) -> AsyncIterator[Publisher]:
-    """Publish through a server; see :mod:`.live.publishing` for the messages.
-
-    Args:
-        url: the URL of the server.
-        hub: the required name of its hub; None for any.
-        token: the token to send; None for none.
-        timeout: seconds for connecting, and for each response.
-
-    Raises:
-        NotPublished: could not connect to the server, or the server does not publish.
-    """
+    """Publish through a server; see :mod:`.live.sockets` for the messages."""
     host = check_url(DialOptions(url=url))
     fields = {} if hub is None else {"hub": hub}
     try:
@@ -239,10 +220,8 @@ async def _open_server(
                     "the server does not support publishing: is it 'trioglock serve' with a hub?"
                 )
             yield publisher
-    except HandshakeRefused as error:
-        raise NotPublished(_describe_refusal(error)) from None
     except ConnectError as error:
-        raise NotPublished(printable(describe_failure(error))) from None
+        raise NotPublished(_describe_failure(error)) from None
     except ConnectionClosed as error:
         raise NotPublished(printable(describe_end(error))) from None
 
@@ -262,9 +241,10 @@ def _parse_response(frame: Any) -> int | None:
     return delivered if isinstance(delivered, int) else None
 
 
-def _describe_refusal(error: HandshakeRefused) -> str:
-    """The text of the response, unless it is a page."""
-    text = error.body.decode(errors="replace").strip()
-    if not text or not error.headers.get("Content-Type", "").startswith("text/plain"):
-        return printable(describe_failure(error))
-    return f"{printable(text[:MAX_REASON])} ({error.status})"
+def _describe_failure(error: ConnectError) -> str:
+    """Return the text of the server's response, unless it is a page."""
+    if isinstance(error, HandshakeRefused):
+        text = error.body.decode(errors="replace").strip()
+        if text and error.headers.get("Content-Type", "").startswith("text/plain"):
+            return f"{printable(text[:MAX_REASON])} ({error.status})"
+    return printable(describe_failure(error))

@@ -53,14 +53,10 @@ Examples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The options of the command, and additional settings of a worker process.
-
-    Args:
-        ready_fd: the file descriptor to which a worker writes once it serves; None if this is
-            not a worker.
+    """The options of the command.
 
     Raises:
-        InvalidOption: the options cannot be combined.
+        InvalidOption: they cannot be combined.
     """
 
     target: str | None = None
@@ -75,6 +71,7 @@ class Settings:
     page_hosts: Sequence[str] = ()
     publish_token: str | None = field(default=None, repr=False)
     ready_fd: int | None = None
+    """The file descriptor to which a worker writes when it serves; None if this is no worker."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -110,20 +107,15 @@ class Settings:
 
 @click.command("serve", short_help="Serve a hub or a target.", epilog=EPILOG)
 @click.argument("target", required=False)
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, metavar="HOST", help="Address to listen on."
-)
+@click.option("--host", default="127.0.0.1", metavar="HOST", help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8020,
-    show_default=True,
     metavar="N",
     help="Port to listen on; 0 for a free one.",
 )
-@click.option(
-    "--workers", type=int, default=1, show_default=True, metavar="N", help="Number of processes."
-)
+@click.option("--workers", type=int, default=1, metavar="N", help="Number of processes.")
 @click.option(
     "--redis",
     metavar="URL",
@@ -132,7 +124,6 @@ class Settings:
 @click.option(
     "--name",
     default="trioglock",
-    show_default=True,
     metavar="NAME",
     help="Name of the new Hub. Hubs with the same name are connected through Redis.",
 )
@@ -142,14 +133,7 @@ class Settings:
     metavar="N",
     help="Number of messages that Redis keeps for the new Hub.",
 )
-@click.option(
-    "--drain",
-    default="30",
-    show_default=True,
-    metavar="SECONDS",
-    callback=seconds(),
-    help="Time for connections to finish at shutdown.",
-)
+@seconds("--drain", default="30", help="Time for connections to finish at shutdown.")
 @click.option(
     "--page/--no-page",
     default=None,
@@ -212,10 +196,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
         OSError: the server cannot listen.
     """
     target = settings.make_hub() if settings.target is None else _import_target(settings.target)
-    options: ServeOptions = {
-        "reuse_port": settings.is_worker,
-        "shutdown_timeout": settings.drain,
-    }
+    options = ServeOptions(reuse_port=settings.is_worker, shutdown_timeout=settings.drain)
     if not isinstance(target, Hub):
         if settings.page:
             raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
@@ -245,22 +226,15 @@ def _import_target(target: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise InvalidOption(f"cannot import {target}: {error}") from error
-    except AttributeError as error:
-        if error.obj is sys.modules.get(module):
-            raise InvalidOption(f"{module} has no attribute {name}") from None
-        raise InvalidOption(_describe_import_error(target, error)) from error
+    except SyntaxError as error:
+        problem = f"{error.msg} ({error.filename}, line {error.lineno})"
+        raise InvalidOption(f"cannot import {target}: {problem}") from error
     except Exception as error:
-        raise InvalidOption(_describe_import_error(target, error)) from error
-
-
-def _describe_import_error(target: str, error: Exception) -> str:
-    """The error raised by a module, with its line in that module."""
-    if isinstance(error, SyntaxError):
-        reason, file, line = error.msg, error.filename, error.lineno
-    else:
+        if isinstance(error, AttributeError) and error.obj is sys.modules.get(module):
+            raise InvalidOption(f"{module} has no attribute {name}") from None
         last = traceback.extract_tb(error.__traceback__)[-1]
-        reason, file, line = f"{type(error).__name__}: {error}", last.filename, last.lineno
-    return f"cannot import {target}: {reason} ({file}, line {line})"
+        problem = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        raise InvalidOption(f"cannot import {target}: {problem}") from error
 
 
 async def _serve_until_signal(settings: Settings) -> None:
@@ -295,7 +269,6 @@ async def _close_with_parent(server: Server) -> None:
 
 
 def _announce(settings: Settings, port: int) -> None:
-    """Print the address of the server."""
     host = "127.0.0.1" if is_wildcard(settings.host) else settings.host
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     is_terminal = sys.stdout.isatty()

@@ -40,12 +40,11 @@ class Worker:
 
     number: int
     process: trio.Process
-    lock: trio.Lock = field(default_factory=trio.Lock)
-    """Held while the process is being replaced."""
+    lock: trio.Lock = field(default_factory=trio.Lock)  # held while the process is being replaced
 
 
 async def run_workers(settings: Settings, announce: Callable[[int], None]) -> int:
-    """Run worker processes until SIGTERM or Ctrl-C.
+    """Run worker processes until SIGTERM or Ctrl-C, and return the exit code.
 
     Each is a process ``trioglock serve`` that listens on the same port (SO_REUSEPORT), so that the
     system distributes the connections. It reads its settings from standard input, a pipe. When
@@ -54,12 +53,6 @@ async def run_workers(settings: Settings, announce: Callable[[int], None]) -> in
     Args:
         settings: the settings of the command.
         announce: called with the port once all workers serve.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        InvalidOption: the system does not support workers.
     """
     if not hasattr(socket, "SO_REUSEPORT"):
         raise InvalidOption("--workers requires a system with SO_REUSEPORT")
@@ -118,38 +111,31 @@ class Workers:
         return 0
 
     async def _start(self) -> trio.Process:
-        """Start a process and wait until it serves.
-
-        Raises:
-            WorkerFailed: the process did not start serving.
-        """
+        """Start a process and wait until it serves, or raise WorkerFailed."""
         ready, ready_fd = os.pipe()
         settings = json.dumps(asdict(replace(self._settings, ready_fd=ready_fd)))
-        try:
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "trioglock", "serve", "--worker"],
-                stdin=subprocess.PIPE,
-                pass_fds=[ready_fd],
-            )
-        except BaseException as error:
-            os.close(ready)
-            if isinstance(error, OSError):
+        async with trio.lowlevel.FdStream(ready) as pipe:
+            try:
+                process = await trio.lowlevel.open_process(
+                    [sys.executable, "-m", "trioglock", "serve", "--worker"],
+                    stdin=subprocess.PIPE,
+                    pass_fds=[ready_fd],
+                )
+            except OSError as error:
                 raise WorkerFailed(f"cannot start a worker process: {error}") from error
-            raise
-        finally:
-            os.close(ready_fd)
-        is_ready = False
-        try:
-            async with trio.lowlevel.FdStream(ready) as pipe:
+            finally:
+                os.close(ready_fd)
+            is_ready = False
+            try:
                 with trio.move_on_after(START_TIMEOUT), suppress(trio.BrokenResourceError):
                     assert process.stdin is not None
                     await process.stdin.send_all(f"{settings}\n".encode())
                     is_ready = bool(await pipe.receive_some())
-        finally:
-            if not is_ready:
-                with trio.CancelScope(shield=True):
-                    process.kill()
-                    await self._stop(process)
+            finally:
+                if not is_ready:
+                    with trio.CancelScope(shield=True):
+                        process.kill()
+                        await self._stop(process)
         if not is_ready:
             raise WorkerFailed(f"a worker could not start, its exit code is {process.returncode}")
         return process

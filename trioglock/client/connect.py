@@ -47,7 +47,7 @@ class ConnectOptions(FlowKeywords, total=False):
         proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
             ``socks4a``); True reads the environment (``https_proxy`` and so on), None uses none.
         ssl_context: for ``wss://``; by default the system's certificates are trusted. A client
-            certificate in it is sent to every server that requests one, also after a redirect to
+            certificate in it is sent to every server that requests one, even after a redirect to
             another origin; prevent that with ``max_redirects=0``.
         server_hostname: the host name that the certificate must match; by default that of the URL.
         stream: an open trio stream to use instead of connecting, such as a Unix socket, or an

@@ -27,7 +27,7 @@ from .cancellable import Cancellable
 __all__ = ["SYNC_HOOK", "Job", "Mailbox", "PendingCall"]
 
 Job: TypeAlias = Callable[[], Awaitable[None]]
-"""Runs a hook. Must not raise anything but Cancelled."""
+"""Runs a hook. Must not raise anything except Cancelled."""
 
 SYNC_HOOK = object()
 """The value of ``active`` while a plain hook runs."""

@@ -51,7 +51,7 @@ MAX_HEADERS = 2**7
 MAX_RESPONSE_HEAD = 2**16
 MAX_PROXY_HEAD = 2**14  # it is read byte by byte
 
-# The body of a refusal explains it. Reading it must not delay or hide the status any longer.
+# The body of a refusal explains it; beyond these limits, reading it must not delay the status.
 BODY_TIMEOUT = 2.0
 MAX_BODY = 2**20
 
@@ -252,8 +252,8 @@ async def send_response(stream: trio.abc.Stream, response: Response, method: str
 async def end_stream(stream: trio.abc.Stream) -> None:
     """End the sending side and wait up to :data:`LINGER` seconds for the client to do the same.
 
-    Closing immediately while received bytes are unread would make TCP discard what the client
-    has not read yet (RFC 9112, section 9.6).
+    Closing immediately while received bytes are unread would make TCP discard data that the
+    client has not read yet (RFC 9112, section 9.6).
     """
     with suppress(*STREAM_ERRORS, trio.BusyResourceError), trio.move_on_after(LINGER):
         if isinstance(stream, trio.SSLStream):

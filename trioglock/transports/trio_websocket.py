@@ -1,6 +1,6 @@
 """The trio-websocket transport: an independent implementation of the interface.
 
-Its :class:`Capabilities` declare what the library cannot do: it answers pings itself and reports
+Its :class:`Capabilities` declare the limits of the library: it answers pings itself and reports
 neither them nor unsolicited pongs, has no compression, and discards messages that arrive after our
 own Close frame.
 """

@@ -25,7 +25,7 @@ from tests.cli.serving import publish_request, serve_in_thread
 from tests.pubsub.redis_server import RealRedis
 from tests.scripts import ROOT
 from trioglock.cli import main
-from trioglock.cli.live import PUBLISH
+from trioglock.cli.live.sockets import LIVE, PUBLISH
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
@@ -186,22 +186,21 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("message", HOSTILE)
-def test_hostile_text(message: str, open_page: OpenPage) -> None:
+def test_hostile_text(open_page: OpenPage) -> None:
     """Neither a payload nor a channel is ever HTML or run as code."""
     with serve_in_thread() as at:
         page = open_page(at)
         elements = "document.querySelectorAll('img, script, b, svg').length"
         before = page.evaluate(elements)
-        publish(message[:300].lstrip("/"), message, "--to", f"ws://{at}")
-        row = page.locator("#log li")
-        playwright.expect(row).to_have_count(1)
-        text = row.locator("pre").inner_text()
-        expected = json.dumps(json.loads(message), indent=2) if message[0] == "{" else message
-        assert text == expected
-        assert row.locator("button").inner_text() == message
-        assert page.evaluate(elements) == before
-        assert page.evaluate("({}).gap") is None
+        for count, message in enumerate(HOSTILE, 1):
+            publish(message, message, "--to", f"ws://{at}")
+            playwright.expect(page.locator("#log li")).to_have_count(count)
+            row = page.locator("#log li").first
+            expected = json.dumps(json.loads(message), indent=2) if message[0] == "{" else message
+            assert row.locator("pre").inner_text() == expected
+            assert row.locator("button").inner_text() == message
+            assert page.evaluate(elements) == before
+            assert page.evaluate("({}).gap") is None
 
 
 def test_invisible_characters(open_page: OpenPage) -> None:
@@ -377,19 +376,18 @@ OPENS = """([url, protocol]) => new Promise(done => {
 })"""
 
 
-@pytest.mark.parametrize("protocol", ["trioglock.publish", "trioglock.live"])
-def test_page_of_another_origin(protocol: str, browser: Any) -> None:
+def test_page_of_another_origin(browser: Any) -> None:
     """Its WebSocket does not open."""
     with serve_in_thread() as at, serve_in_thread() as elsewhere:
         page = browser.new_page()
         page.goto(f"http://{elsewhere}/favicon.ico")
-        assert page.evaluate(OPENS, [f"ws://{at}/", protocol]) == "closed"
-        assert page.evaluate(OPENS, [f"ws://{elsewhere}/", protocol]) == "open"
+        for protocol in (LIVE, PUBLISH):
+            assert page.evaluate(OPENS, [f"ws://{at}/", protocol]) == "closed"
+            assert page.evaluate(OPENS, [f"ws://{elsewhere}/", protocol]) == "open"
         page.close()
 
 
-@pytest.mark.parametrize("protocol", ["trioglock.publish", "trioglock.live"])
-def test_dns_rebinding(protocol: str, browser: Any) -> None:
+def test_dns_rebinding(browser: Any) -> None:
     """The server refuses a page that the browser regards as same-origin."""
     with serve_in_thread() as at:
         rebound = f"{EVIL}:{at.rpartition(':')[2]}"
@@ -397,19 +395,21 @@ def test_dns_rebinding(protocol: str, browser: Any) -> None:
         page.goto(f"http://{rebound}/favicon.ico")
         assert page.evaluate("location.hostname") == EVIL
         assert page.evaluate("fetch('/').then(answer => answer.status)") == 421
-        assert page.evaluate(OPENS, [f"ws://{rebound}/", protocol]) == "closed"
-        assert page.evaluate(OPENS, [f"ws://{at}/", protocol]) == "closed"
+        for protocol in (LIVE, PUBLISH):
+            assert page.evaluate(OPENS, [f"ws://{rebound}/", protocol]) == "closed"
+            assert page.evaluate(OPENS, [f"ws://{at}/", protocol]) == "closed"
         page.close()
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_phone(scheme: str, open_page: OpenPage) -> None:
+def test_phone(open_page: OpenPage) -> None:
     """The page fits on the screen, in dark and light mode."""
     with serve_in_thread() as at:
-        page = open_page(at, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+        size = {"width": 360, "height": 740}
+        pages = [open_page(at, viewport=size, color_scheme=name) for name in ("dark", "light")]
         for channel, message in (*MESSAGES[:3], ("a/long/" + "name/" * 30, "x" * 500)):
             publish(channel, message, "--to", f"ws://{at}")
-        playwright.expect(page.locator("#log li")).to_have_count(4)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, re.findall(r"\d+", colour))) < 382) is (scheme == "dark")
+        for page, is_dark in zip(pages, (True, False), strict=True):
+            playwright.expect(page.locator("#log li")).to_have_count(4)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+            colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(map(int, re.findall(r"\d+", colour))) < 382) is is_dark

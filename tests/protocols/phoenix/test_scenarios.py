@@ -366,7 +366,6 @@ async def test_32_memory_is_constant_over_10000_failed_joins() -> None:
     assert grown < 20_000
 
 
-@REAL_CLOCK
 @pytest.mark.slow
 async def test_32_10000_refused_joins_over_a_socket() -> None:
     with trio.fail_after(60):

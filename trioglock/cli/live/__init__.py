@@ -2,7 +2,7 @@
 
 from .access import AccessRules, check_token, is_loopback, is_wildcard
 from .endpoints import Endpoints
-from .publishing import PUBLISH, check_channel
+from .sockets import PUBLISH, check_channel
 
 __all__ = [
     "PUBLISH",

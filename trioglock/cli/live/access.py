@@ -9,9 +9,9 @@ token, a Host that is neither a loopback address nor a name of this server is re
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import re
 from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from ...errors import InvalidOption
@@ -27,11 +27,7 @@ _split_host = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(\d{0,5}))?", re.ASCI
 
 
 def check_token(token: str | None) -> str | None:
-    """Return the token if it can be sent in a header.
-
-    Raises:
-        InvalidOption: it cannot. The message does not contain the token.
-    """
+    """Return the token, or raise InvalidOption without the token if no header can contain it."""
     if token is not None and not _is_token(token):
         raise InvalidOption(
             "the publish token must consist of visible ASCII characters without spaces"
@@ -111,28 +107,28 @@ class AccessRules:
 
     def _is_own_host(self, host: str) -> bool:
         """Whether this is a host name or address that clients of this server may use."""
-        return is_loopback(host) or host == self._host or (self._any_address and _is_ip(host))
+        if is_loopback(host) or host == self._host:
+            return True
+        return self._any_address and _parse_ip(host) is not None
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is local to this machine (RFC 6761, section 6.3)."""
-    name = host.lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    return _is_ip(name) and ipaddress.ip_address(name).is_loopback
+    ip = _parse_ip(host)
+    return f".{host.lower()}".endswith(".localhost") if ip is None else ip.is_loopback
 
 
 def is_wildcard(host: str) -> bool:
     """Whether this stands for all addresses of the machine."""
-    return not host or (_is_ip(host) and ipaddress.ip_address(host).is_unspecified)
+    ip = _parse_ip(host)
+    return not host if ip is None else ip.is_unspecified
 
 
-def _is_ip(host: str) -> bool:
+def _parse_ip(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        ipaddress.ip_address(host)
+        return ip_address(host)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _host(request: Request) -> str:

@@ -18,8 +18,7 @@ from ...http import Request, Response
 from ...pubsub import Hub
 from ...server import Server
 from .access import AccessRules
-from .publishing import PUBLISH, PublishingSocket
-from .socket import LIVE, PageSocket
+from .sockets import LIVE, PUBLISH, PageSocket, PublishingSocket
 
 __all__ = ["Endpoints", "read_page"]
 

@@ -121,7 +121,9 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
         """Effects to run after the current callback."""
         self.pushes: dict[int, tuple[str, str]] = {}
         """The topic and ref of each push without an outcome; a leave has the ref ""."""
-        self.transport = ChannelTransport(self, self.effects, self.pushes, timeout)
+        self.transport: ChannelTransport = ChannelTransport(
+            self, self.effects, self.pushes, timeout
+        )
 
     def _attach(self, connection: Connection[Any]) -> None:
         super()._attach(connection)

@@ -41,8 +41,8 @@ class RedisBroker(Broker):
             ``unix://[[user]:password@]/path[?db=n]``.
         history: number of messages to keep of each hub, in a Redis stream with the hub's name, for
             subscribers that resume. All messages are then sent through that stream; other programs
-            publish with ``XADD trioglock * channel news data hello``. The stream is 500 messages
-            longer, for hubs that lag behind. None keeps none.
+            publish with ``XADD trioglock * channel news data hello``. The stream keeps 500 more
+            messages, for hubs that lag behind. None keeps none.
         ssl_context: for ``rediss://``; by default the system's certificates are trusted.
         open_timeout: seconds to reach Redis on entering ``async with hub``; None for no limit.
         publish_timeout: seconds that publishing a message may take; None for no limit.

@@ -114,7 +114,7 @@ class RedisConnection:
     def check_reply(self, reply: Any) -> Any:
         """Raise the error in a reply, or return the reply.
 
-        A temporary error, such as that of a server that is starting, counts as a disconnect.
+        A temporary error, such as that of a server that is starting, is treated as a disconnect.
         """
         if isinstance(reply, self._reply_error):
             if str(reply).startswith(_TEMPORARY):

@@ -45,7 +45,7 @@ class RedisReceiver(ReconnectingConnection):
 
     @abstractmethod
     async def _receive(self, connection: RedisConnection) -> Iterable[Message]:
-        """Wait for messages, at most for the time after which a silent server counts as lost."""
+        """Wait for messages, at most until a silent server is considered lost."""
 
     async def use(self, connection: RedisConnection) -> NoReturn:
         with trio.move_on_after(self.timings.health_timeout) as scope:

@@ -23,7 +23,7 @@ CHUNK = 2**16
 class NativeLink(Link):
     """A WebSocket on any trio stream; decoder and encoder determine the role.
 
-    ``rest`` are the bytes that were received behind the handshake.
+    ``rest`` are the bytes that were received after the handshake.
     """
 
     __slots__ = (

@@ -1,4 +1,9 @@
-"""The WebSocket of the page: sends all published messages as JSON frames.
+"""The Sockets of publishers and of pages: both publish requests, and pages show all messages.
+
+A request to publish is ``{"channel": "news", "data": "hello"}``, with ``"base64"`` instead of
+``"data"`` for binary data. It may contain the name of the ``"hub"`` and a ``"token"``. The response
+is ``{"published": true, "delivered": 3}``, with null if the number is unknown, or
+``{"published": false, "error": "..."}``. A page gets all published messages, as JSON frames:
 
 * ``{"hello": {...}}``: once, about the server;
 * ``{"events": [...], "dropped": 0}``: messages and gaps, and the number of discarded messages;
@@ -8,6 +13,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,16 +23,18 @@ from urllib.parse import parse_qs, urlsplit
 import trio
 
 from ...connection import Connection
-from ...errors import ConnectionClosed, InvalidOption, UsageError
+from ...errors import ConnectionClosed, InvalidOption, TrioglockError, UsageError
 from ...frames import Data
-from ...hooks import ConnectionInfo, Reply
+from ...hooks import ConnectionInfo, Reply, Socket
 from ...pubsub import Gap, Hub, Message, Subscription
-from .publishing import InvalidRequest, PublishingSocket
 
-__all__ = ["LIVE", "PageSocket"]
+__all__ = ["LIVE", "PUBLISH", "InvalidRequest", "PageSocket", "PublishingSocket", "check_channel"]
+
+PUBLISH = "trioglock.publish"
+"""The subprotocol of programs that publish, such as ``trioglock publish``."""
 
 LIVE = "trioglock.live"
-"""The subprotocol."""
+"""The subprotocol of pages."""
 
 MAX_QUEUE = 500
 """Maximum number of messages waiting for a page; the oldest are then discarded and counted."""
@@ -50,13 +59,104 @@ MAX_BINARY = 256
 FULL_FRAME = 2**17
 """Characters after which a frame of events is sent."""
 
+MAX_CHANNEL = 1024
+"""Maximum length of a channel name in characters."""
+
+FIELDS = frozenset({"channel", "data", "base64", "hub", "token"})
+
+
+class InvalidRequest(Exception):
+    """A request cannot be published; the message says why."""
+
+
+class PublishingSocket(Socket[None]):
+    """Publishes requests, one per message, and responds to each in turn.
+
+    Args:
+        hub: an open hub.
+        counts: whether all subscribers of the hub are in this process, so that it can count them.
+    """
+
+    def __init__(self, hub: Hub, *, counts: bool) -> None:
+        self._hub = hub
+        self._counts = counts
+
+    async def handle_receive(self, frame: Data, state: None) -> tuple[Reply, None]:
+        return Reply(json.dumps(await self.respond(frame))), state
+
+    async def respond(self, frame: Data) -> dict[str, object]:
+        """Publish the request in a frame, and return the response."""
+        try:
+            channel, data = await self._parse(frame)
+            before = self._hub.statistics()
+            await self._hub.publish(data, channel)
+        except (InvalidRequest, TrioglockError) as error:
+            return {"published": False, "error": str(error)}
+        after = self._hub.statistics()
+        # Messages that others publish at the same time cannot be told apart.
+        is_known = self._counts and after.received == before.received + 1
+        delivered = after.delivered - before.delivered if is_known else None
+        return {"published": True, "delivered": delivered}
+
+    async def check_token(self, token: object) -> None:
+        """Raise InvalidRequest if a request with this token may not be published."""
+
+    async def _parse(self, frame: Data) -> tuple[str, Data]:
+        try:
+            request = json.loads(frame) if isinstance(frame, str) else None
+        except (ValueError, RecursionError):
+            request = None
+        if not isinstance(request, dict):
+            raise InvalidRequest("a request must be a JSON object")
+        await self.check_token(request.get("token"))
+        unknown = sorted(request.keys() - FIELDS)
+        if unknown:
+            raise InvalidRequest(f"unknown field {unknown[0]!r:.40}")
+        hub = request.get("hub", self._hub.name)
+        if hub != self._hub.name:
+            raise InvalidRequest(f"the hub is named {self._hub.name}, not {hub!r:.80}")
+        channel = request.get("channel")
+        problem = check_channel(channel)
+        if problem is not None:
+            raise InvalidRequest(problem)
+        return str(channel), _parse_data(request)
+
+
+def _parse_data(request: dict[str, Any]) -> Data:
+    values = [request[name] for name in ("data", "base64") if name in request]
+    if len(values) != 1 or not isinstance(values[0], str):
+        raise InvalidRequest("a request must contain either data or base64, as a string")
+    if "data" in request:
+        return str(values[0])
+    try:
+        return base64.b64decode(values[0], validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest("the value of base64 is not valid base64") from None
+
+
+def check_channel(channel: object) -> str | None:
+    """The reason why this is not a valid channel to publish on; None if it is."""
+    if not isinstance(channel, str):
+        return "a channel must be a string"
+    if len(channel) > MAX_CHANNEL:
+        return f"a channel has at most {MAX_CHANNEL:,} characters, not {len(channel):,}"
+    if channel.startswith("/"):
+        return "a channel must not start with a slash"
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in channel):
+        return "a channel must not contain control characters"
+    try:
+        channel.encode()
+    except UnicodeEncodeError:
+        return "a channel must be valid Unicode"
+    return None
+
 
 class PageSocket(PublishingSocket):
     """The connection of one page.
 
     Args:
         hub: an open hub.
-        counts: whether all subscribers of the hub are in this process.
+        counts: see :class:`PublishingSocket`.
         may_publish: whether a request with this token may be published.
         hello: information for the page about the server.
         count_browsers: returns the number of connections, without those of pages.
@@ -152,16 +252,14 @@ class PageSocket(PublishingSocket):
 
 def _encode_events(events: Iterable[Message | Gap], dropped: int) -> Iterator[str]:
     """Encode events in frames that are not much longer than FULL_FRAME."""
-    parts: list[str] = []
-    size = 0
+    text = ""
     for event in events:
-        parts.append(json.dumps(_shorten(event)))
-        size += len(parts[-1])
-        if size >= FULL_FRAME:
-            yield f'{{"events": [{", ".join(parts)}], "dropped": {dropped}}}'
-            parts, size = [], 0
-    if parts:
-        yield f'{{"events": [{", ".join(parts)}], "dropped": {dropped}}}'
+        text += f"{', ' if text else ''}{json.dumps(_shorten(event))}"
+        if len(text) >= FULL_FRAME:
+            yield f'{{"events": [{text}], "dropped": {dropped}}}'
+            text = ""
+    if text:
+        yield f'{{"events": [{text}], "dropped": {dropped}}}'
 
 
 def _shorten(event: Message | Gap) -> dict[str, object]:

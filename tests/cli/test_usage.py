@@ -1,0 +1,142 @@
+"""Help and invalid command lines of every command."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from trioglock.cli import main
+
+INVALID: dict[str, list[tuple[list[str], str]]] = {
+    "connect": [
+        ([], "Missing argument 'URL'"),
+        (["http://host/"], "scheme isn't ws or wss"),
+        (["ws://host:99999/"], "the host or port is malformed"),
+        (["ws://host/", "and", "more"], "2 extra arguments. Quote a header"),
+        (["ws://host/", "more"], "1 extra argument. Quote a header"),
+        (["ws://host/", "--nonsense"], "No such option"),
+        (["ws://host/", "-H", "no colon"], "write a header as 'Name: value'"),
+        (["ws://host/", "-H", "a b: c"], "write a header as 'Name: value'"),
+        (["ws://host/", "-H", "a: b\nc"], "write a header as 'Name: value'"),
+        (["ws://host/", "-H", "Upgrade: x"], "Upgrade is set by the opening handshake."),
+        (["ws://host/", "-s", "a b"], "'a b' is not the name of a subprotocol"),
+        (["ws://host/", "-s", "a", "-s", "a"], "subprotocols must be unique"),
+        (["ws://host/", "--origin", "a\nb"], "origin: "),
+        (["ws://host/", "--wait", "-1"], "'-1' is not a number of seconds, 0 or more."),
+        (["ws://host/", "--wait", "nan"], "'nan' is not a number of seconds, 0 or more."),
+        (["ws://host/", "--wait", "none"], "'none' is not a number of seconds, 0 or more."),
+        (["ws://host/", "--connect-timeout", "0"], "not a number of seconds, more than 0, or none"),
+        (
+            ["ws://host/", "--close-timeout", "soon"],
+            "not a number of seconds, more than 0, or none",
+        ),
+        (["ws://host/", "--ping-interval", "-3"], "not a number of seconds, more than 0, or none"),
+        (["ws://host/", "--max-size", "0"], "0 is not in the range x>=1"),
+        (["ws://host/", "--max-size", "1 MB"], "'1 MB' is not a valid integer"),
+        (["ws://host/", "--insecure"], "require a wss:// URL"),
+        (["ws://host/", "--ca", __file__], "require a wss:// URL"),
+        (["wss://host/", "--ca", "/nowhere"], "'/nowhere' does not exist"),
+        (["wss://host/", "--ca", __file__], "contains no certificate (PEM)"),
+        (["wss://host/", "--ca", __file__, "--insecure"], "cannot be combined"),
+        (["ws://host/", "--trace-file", "/nowhere/at/all"], "No such file or directory"),
+        (["ws://host/", "--trace-file", "/"], "is a directory"),
+    ],
+    "phoenix": [
+        (["ws://host/"], "Missing argument 'join'"),
+        (["ws://host/", "leave", "room:1"], "'leave' is not 'join'"),
+        (["ws://host/", "join"], "Missing argument 'TOPIC'"),
+        (["ws://host/", "join", "phoenix"], "'phoenix' is not a topic such as room:1"),
+        (["http://host/", "join", "room:1"], "scheme isn't ws or wss"),
+        (["ws://host/", "join", "room:1", "--param", "s3cret"], "write a parameter as name=value."),
+        (["ws://host/", "join", "room:1", "--params", '{"s3cret"'], "invalid JSON: Expecting ':'"),
+        (["ws://host/?vsn=1.0.0", "join", "room:1"], "vsn must be 2.0.0"),
+        (["ws://host/", "join", "room:1", "--timeout", "0"], "a number of seconds, more than 0"),
+        (["ws://host/", "join", "a", "-s", "x", "--token", "t"], "subprotocols cannot be combined"),
+    ],
+    "serve": [
+        (["--port", "x"], "--port"),
+        (["--port", "99999"], "--port"),
+        (["--workers", "0"], "--workers must be at least 1"),
+        (["--workers", "2"], "requires --redis"),
+        (["--drain=-3"], "--drain"),
+        (["--drain", "nan"], "--drain"),
+        (["--history", "0"], "--history"),
+        (["--history", "5"], "--history requires --redis"),
+        (["--name", "a b"], "a b"),
+        (["--redis", "http://"], "Redis URL"),
+        (["--no-such-option"], "--no-such-option"),
+        (["a:b", "c:d"], "c:d"),
+        (["a:b", "--redis", "redis://"], "pass them to your target"),
+        (["invalid"], "TARGET must be echo or module:name, not invalid"),
+    ],
+    "publish": [
+        ([], "Missing argument 'CHANNEL'"),
+        (["x"], "Missing argument 'MESSAGE'"),
+        (["/x", "y"], "must not start with a slash"),
+        (["a\nb", "y"], "must not contain control characters"),
+        (["x" * 1025, "y"], "at most 1,024 characters"),
+        (["x", "\udcff"], "must be valid UTF-8"),
+        (["x", "y", "--to", "ws://h", "--redis", "redis://h"], "cannot be combined"),
+        (["x", "y", "--to", "http://localhost"], "scheme isn't ws or wss"),
+        (["x", "y", "--redis", "http://localhost"], "Redis URL"),
+        (["x", "y", "--redis", "redis://h", "--name", "a b"], "a b"),
+        (["x", "y", "--history", "5"], "--history requires --redis"),
+        (["x", "y", "--publish-token", "a b"], "visible ASCII"),
+        (["x", "y", "--timeout", "0"], "more than 0"),
+    ],
+    "bench": [
+        (["http://localhost"], "scheme isn't ws or wss"),
+        (["--seconds", "1", "--messages", "1"], "--messages cannot be combined with --seconds"),
+        (["--seconds", "nan"], "'nan' is not a number of seconds"),
+        (["--connections", "0"], "--connections"),
+        (["-H", "s3cret"], "'Name: value'"),
+        (
+            ["--connections", "10000", "--in-flight", "1000", "--size", "1000"],
+            "10,000,000,000 bytes in flight",
+        ),
+    ],
+    "demo": [
+        (["too", "much"], "unexpected extra arguments (too much)"),
+        (["--messages", "0"], "Invalid value for '--messages'"),
+        (["--messages", "many"], "Invalid value for '--messages'"),
+    ],
+    "nonsense": [([], "No such command 'nonsense'")],
+    "--nonsense": [([], "No such option")],
+}
+CASES = [(name, *case) for name, cases in INVALID.items() for case in cases]
+
+
+@pytest.mark.parametrize(("name", "arguments", "message"), CASES)
+def test_invalid_command_line(
+    name: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A usage error describes what is allowed and shows no secret; the exit code is 2."""
+    assert main([name, *arguments]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.startswith("Usage: trioglock ")
+    assert message in " ".join(streams.err.split())
+    assert "s3cret" not in streams.err
+
+
+HELP = {
+    "connect": ("Usage: trioglock connect [OPTIONS] URL\n",),
+    "phoenix": ("Usage: trioglock phoenix [OPTIONS] URL join TOPIC\n",),
+    "demo": (),
+    "serve": ("TARGET", "--no-page", "--publish-token", "SIGHUP"),
+    "publish": ("--to", "--redis", "TRIOGLOCK_PUBLISH_TOKEN"),
+    "bench": ("--in-flight", "--json", "130"),
+}
+
+
+@pytest.mark.parametrize(("name", "texts"), HELP.items())
+def test_help(name: str, texts: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """It has usage, options, exit codes and examples, fits, and hides internal options."""
+    assert main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    for part in (f"Usage: trioglock {name}", "Options:", "Exit codes:\n", "Examples:\n", *texts):
+        assert part in text
+    assert text.count(f"  trioglock {name}") + text.count(f"| trioglock {name}") >= 2
+    assert max(map(len, text.splitlines())) <= 100
+    assert not re.search(r"--worker\b", text)
