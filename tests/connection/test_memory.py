@@ -175,7 +175,7 @@ async def test_casts_calls_and_cancelled_waits_leave_nothing_behind(
     async with raw_connection(Everything()) as (conn, _):
 
         async def work() -> None:
-            for number in range(300):
+            for number in range(500):
                 conn.cast(number)
                 conn.cast_after(100, number).cancel()
                 assert await conn.call(number) == number
