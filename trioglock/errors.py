@@ -8,12 +8,12 @@
     ├── InvalidFrame (ValueError)            your code: a frame that cannot be sent
     ├── EncodeError (TypeError)              your code: a message that the codec cannot encode
     ├── DecodeError (ValueError)             the peer: a frame that cannot be decoded
-    ├── UsageError (RuntimeError)            your code: a call that is not possible there
+    ├── UsageError (RuntimeError)            your code: a call that is not allowed in this context
     ├── BadHookResult (TypeError)            your code: a hook returned the wrong type
     ├── CallTimeout (TimeoutError)           your code: handle_call took too long
     ├── BrokerUnavailable (TimeoutError)     pub/sub: the broker could not be reached in time
     ├── BrokerError                          pub/sub: the broker returned an error
-    ├── SlowConsumer                         pub/sub: too many messages wait for a subscriber
+    ├── SlowConsumer                         pub/sub: too many messages are waiting for a subscriber
     ├── RestartLimit                         supervise(): services failed too often
     ├── ServiceReturned                      supervise(): a permanent service returned
     ├── ConnectError                         could not connect
@@ -29,7 +29,7 @@
         ├── ConnectionClosedOK               with 1000 or 1001
         └── ConnectionClosedError            with another code, or without a closing handshake
 
-The exception of another library, such as that of a socket, is the ``__cause__``.
+If another library or the operating system raised the original exception, it is the ``__cause__``.
 """
 
 from __future__ import annotations
@@ -71,8 +71,12 @@ __all__ = [
 ]
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class TrioglockError(Exception):
-    """The base class of all exceptions of trioglock.
+    """The base class of all trioglock exceptions.
 
     Messages may quote data from a peer. Each is therefore a single line of at most 1000 characters,
     with secrets hidden.
@@ -112,14 +116,14 @@ class DecodeError(TrioglockError, ValueError):
 
 
 class UsageError(TrioglockError, RuntimeError):
-    """The call is not possible in this place, such as ``send`` inside a hook.
+    """The call is not allowed in this context, such as ``send`` inside a hook.
 
     The message describes what to do instead.
     """
 
 
 class BadHookResult(TrioglockError, TypeError):
-    """A hook of your Socket returned a wrong value. The message names the hook and the value."""
+    """A hook of your Socket returned an invalid value. The message names the hook and the value."""
 
 
 class CallTimeout(TrioglockError, TimeoutError):
@@ -146,7 +150,7 @@ class BrokerError(TrioglockError):
 
 
 class SlowConsumer(TrioglockError):
-    """Too many messages wait for a subscriber whose overflow policy is ``"close"``.
+    """Too many messages are waiting for a subscriber whose overflow policy is ``"close"``.
 
     Receive them faster, or choose a policy that drops messages.
     """
@@ -160,7 +164,7 @@ class RestartLimit(TrioglockError):
 
     Args:
         causes: the exceptions of the services within the period, oldest first, followed by those of
-            the other services that failed at the same time or while they were stopped.
+            the other services that failed at the same time or while they were being stopped.
         within: the period in seconds.
     """
 
@@ -171,7 +175,8 @@ class RestartLimit(TrioglockError):
 
     def __str__(self) -> str:
         last = f", the last: {safe_repr(self.causes[-1])}" if self.causes else ""
-        return redact_line(f"{len(self.causes)} failures within {self.within} seconds{last}")
+        failures = _count(len(self.causes), "failure")
+        return redact_line(f"{failures} within {self.within} seconds{last}")
 
 
 class ServiceReturned(TrioglockError):
@@ -189,7 +194,7 @@ class ConnectError(TrioglockError):
 class ConnectFailed(ConnectError, OSError):
     """The network failed: the name does not resolve, or the host or port cannot be reached.
 
-    Retrying later may help. ``__cause__`` is the error of the operating system.
+    Retrying later may help. ``__cause__`` is the operating system's error.
     """
 
 
@@ -214,8 +219,8 @@ class ProxyFailed(ConnectError):
 class HandshakeRefused(ConnectError):
     """The server answered the opening handshake with a status other than 101.
 
-    For a 4xx status, check the credentials, the path and the origin. A 5xx status is an error of
-    the server; retry later.
+    For a 4xx status, check the credentials, the path and the origin. A 5xx status is a server
+    error; retry later.
 
     Args:
         status: the HTTP status (RFC 9110, section 15).
@@ -272,7 +277,7 @@ class ReconnectFailed(ConnectError):
     """All attempts to reconnect failed.
 
     Args:
-        attempts: the reason of each failed attempt, oldest first.
+        attempts: the reason for each failed attempt, oldest first.
     """
 
     def __init__(self, attempts: Sequence[Disconnect]) -> None:
@@ -281,7 +286,7 @@ class ReconnectFailed(ConnectError):
 
     def __str__(self) -> str:
         last = f"; {self.attempts[-1]}" if self.attempts else ""
-        return redact_line(f"gave up after {len(self.attempts)} attempts{last}")
+        return redact_line(f"gave up after {_count(len(self.attempts), 'attempt')}{last}")
 
 
 class ConnectionClosed(TrioglockError):
@@ -332,8 +337,10 @@ class ConnectionClosed(TrioglockError):
             close = self.received or self.sent
             status = "" if close is None else f": {close.code} {close.reason}".rstrip()
             text = redact_line(f"the connection is closing{status}")
-        unsent = len(self.unsent)
-        return f"{text}; {unsent} messages were not sent" if unsent else text
+        if not self.unsent:
+            return text
+        verb = "was" if len(self.unsent) == 1 else "were"
+        return f"{text}; {_count(len(self.unsent), 'message')} {verb} not sent"
 
 
 class ConnectionClosedOK(ConnectionClosed):
@@ -343,7 +350,7 @@ class ConnectionClosedOK(ConnectionClosed):
 class ConnectionClosedError(ConnectionClosed):
     """The connection closed with another code, or was lost without a closing handshake.
 
-    ``code`` and ``cause`` describe why: 1006 is a failure of the network; with 1002, 1007 and 1009
-    one side sent data that the other cannot accept; 1011 is an internal error of the peer; 3000 and
-    above are defined by the application.
+    ``code`` and ``cause`` describe why: 1006 is a network failure; with 1002, 1007 and 1009 one
+    side sent data that the other cannot accept; 1011 is an internal error on the peer's side; 3000
+    and above are defined by the application.
     """

@@ -167,7 +167,7 @@ class Socket(Generic[StateT]):
             info: the result of the handshake.
 
         Returns:
-            The first state. Default: ``None``.
+            The initial state. Default: ``None``.
         """
         return cast("StateT", None)
 
@@ -193,9 +193,9 @@ class Socket(Generic[StateT]):
             state: the current state.
 
         Returns:
-            ``(frame, state)``: a ``str`` is sent as text and bytes-like as binary. A tuple or list
-            sends several frames, ``None`` sends nothing, ``Close(...)`` closes. Default: the
-            message itself.
+            ``(frame, state)``: a ``str`` is sent as text and a bytes-like object as binary. A
+            tuple or list sends several frames, ``None`` sends nothing, and ``Close(...)`` starts
+            the closing handshake. Default: the message itself.
         """
         return message, state
 
@@ -265,7 +265,7 @@ class Socket(Generic[StateT]):
     def handle_disconnect(
         self, reason: Disconnect, state: StateT
     ) -> MaybeAwaitable[tuple[Reconnect | Stop | None, StateT]]:
-        """Called after the connection was closed, lost or refused.
+        """Called after the connection is closed, lost or refused.
 
         It is not called after ``abort()`` or an exception in a hook. Until it returns, the status
         is ``RECONNECTING`` if the policy reconnects, and ``DECIDING`` if it does not.

@@ -43,7 +43,7 @@ async def test_a_handshake_that_never_ends_is_dropped_at_open_timeout(
                 assert trio.current_time() - began == pytest.approx(7)
                 nursery.cancel_scope.cancel()
             await client.stream.aclose()
-    assert logged(caplog) == ["a client: timeout of the opening handshake"] * 2
+    assert logged(caplog) == ["a client: the opening handshake timed out"] * 2
 
 
 async def test_a_refused_client_that_stays_is_logged_once(
@@ -152,7 +152,10 @@ async def test_too_many_handshakes_drop_the_one_that_began_first(
             await conn.ping()
         for client in clients:
             await client.stream.aclose()
-    assert logged(caplog) == ["a client: dropped, too many concurrent opening handshakes"] * 2
+    assert (
+        logged(caplog)
+        == ["a client: dropped because of too many concurrent opening handshakes"] * 2
+    )
 
 
 @on_both

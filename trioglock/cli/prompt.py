@@ -2,7 +2,7 @@
 
 prompt_toolkit runs on asyncio and trioglock on trio, so the prompt has its own thread and event
 loop. Trio keeps the main thread and the signals, and a slow terminal blocks only the prompt's
-thread. One application runs for the whole conversation: it does not end with each line, so the
+thread. One application runs for the whole session: it does not end with each line, so the
 terminal never leaves raw mode and no key is lost or echoed twice.
 
 The threads communicate in three ways:
@@ -11,8 +11,8 @@ The threads communicate in three ways:
 * Text to print is queued under a lock; ``call_soon_threadsafe`` wakes the loop, which erases the
   prompt, writes the whole queue and draws the prompt again. ``patch_stdout`` is not used: its queue
   has no limit, and closing it waits for a terminal that may be stopped.
-* Either thread may end the prompt. Its thread then writes the rest of the queue; only after that
-  may others write to the terminal.
+* Either thread may end the prompt. The prompt's thread then writes the rest of the queue. Other
+  code must not write to the terminal before that.
 
 Trio never waits for the thread without a deadline, because the terminal may be gone.
 """
@@ -50,14 +50,14 @@ END_TIMEOUT = 1.0
 """Seconds to wait for the prompt's thread."""
 
 MAX_LINES = 1000
-"""The number of lines that wait to be taken; further ones stay in the prompt."""
+"""Maximum number of typed lines waiting to be read; further lines stay in the prompt."""
 
 MAX_HISTORY = 1000
-"""The number of lines of the history that are loaded. The file grows to twice as many before it is
+"""Maximum number of history lines to load. The file may grow to twice this number before it is
 truncated."""
 
 MAX_CHARACTERS = 2**18
-"""The number of characters that wait to be written before :meth:`Prompt.print` waits."""
+"""Maximum number of characters waiting to be written before :meth:`Prompt.print` waits."""
 
 
 class PromptInterrupted(Exception):
@@ -284,14 +284,18 @@ def _make_private(path: Path) -> None:
 
 
 def state_folder() -> Path:
-    """Return the folder of trioglock's state (XDG Base Directory Specification)."""
+    """Return the folder for trioglock's state (XDG Base Directory Specification)."""
     given = Path(os.environ.get("XDG_STATE_HOME", ""))
     base = given if given.is_absolute() else Path.home() / ".local" / "state"
     return base / "trioglock"
 
 
 def open_history(name: str | None) -> tuple[History, str | None]:
-    """Return the history of a file name, in memory for None; and why it cannot be saved."""
+    """Open the history file of this name; for None, keep the history in memory.
+
+    Returns:
+        The history, and the reason why it cannot be saved, or None.
+    """
     if name is None:
         return InMemoryHistory(), None
     try:

@@ -43,7 +43,7 @@ class ConnectOptions(FlowKeywords, total=False):
         subprotocols: in order of preference (RFC 6455, section 1.9).
         origin: the ``Origin`` header (RFC 6454).
         user_agent_header: the ``User-Agent`` header, or None to send none.
-        compression: ``"deflate"`` offers permessage-deflate (RFC 7692), None does not.
+        compression: ``"deflate"`` offers permessage-deflate (RFC 7692); None disables compression.
         proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
             ``socks4a``); True reads the environment (``https_proxy`` and so on), None uses none.
         ssl_context: for ``wss://``; by default the system's certificates are trusted. A client
@@ -56,8 +56,9 @@ class ConnectOptions(FlowKeywords, total=False):
             Credentials in the URL and in headers are not sent to another origin.
         open_timeout: seconds for connecting and the opening handshake; None for no limit.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
-        reconnect: True or a :class:`Backoff` reconnects after a loss or a failed attempt,
-            including the first one. State, receive queue and queued messages survive.
+        reconnect: True or a :class:`Backoff` reconnects after the connection is lost or an attempt
+            fails, including the first one. The state, the receive queue and the queued messages
+            are kept.
         transport: opens links; by default :class:`NativeTransport`.
         name: the name of the connection in logs; by default the host and a number.
         trace: write a line for each step to the logger ``trioglock.trace``.
@@ -83,7 +84,7 @@ class ConnectOptions(FlowKeywords, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
-    """Options of a client beyond one attempt: keyword arguments of :func:`connect`."""
+    """Client options that apply to all attempts: keyword arguments of :func:`connect`."""
 
     additional_headers: HeadersSource = None
     reconnect: bool | Backoff = False
@@ -138,12 +139,12 @@ def connect(
                 ...
 
     The body runs once the connection is open and ``init_stream`` and ``handle_connect`` have
-    returned. Leaving the block closes with 1000; an exception closes with 1011; cancellation
-    drops the connection immediately. No task or socket is left behind.
+    returned. Leaving the block closes the connection with 1000, or with 1011 after an
+    exception. Cancellation drops the connection immediately. No task or socket is left behind.
 
     Args:
-        url: ``ws://`` or ``wss://``; user and password in it become basic authentication
-            (RFC 7617). Or a function, plain or async, called before every attempt.
+        url: ``ws://`` or ``wss://``; a user name and password in it are sent as basic
+            authentication (RFC 7617). Or a function, plain or async, called before every attempt.
         socket: the hooks; by default messages are sent and delivered unchanged.
         options: the keys of :class:`ConnectOptions`.
 
@@ -151,7 +152,7 @@ def connect(
         An async context manager that returns the :class:`Connection`.
 
     Raises:
-        InvalidURL, InvalidOption: immediately, at this call.
+        InvalidURL, InvalidOption: immediately, by the call itself.
         TypeError: an option does not exist; also immediately.
         ConnectError: on entering the block; one of its subclasses.
         BadHookResult, Exception: on leaving the block; raised by a hook or a background task.

@@ -189,7 +189,7 @@ class Connection(Generic[StateT]):
             send_queue.put(frame)
 
     async def flush(self) -> None:
-        """Wait until everything queued so far was passed to the operating system.
+        """Wait until everything queued so far has been passed to the operating system.
 
         Raises:
             ConnectionClosed: the connection ended first, or the link broke during a write, so that
@@ -206,7 +206,7 @@ class Connection(Generic[StateT]):
         """Remove all queued messages that are not being written. Allowed in hooks.
 
         Call it in ``handle_disconnect`` if messages must not be sent late, such as orders after an
-        outage. A ``flush()`` that waits for them raises.
+        outage. A ``flush()`` that is waiting for them raises ConnectionClosed.
 
         Returns:
             The removed messages, oldest first.
@@ -247,7 +247,7 @@ class Connection(Generic[StateT]):
         return item
 
     async def receive_batch(self) -> list[Any]:
-        """Return all available messages, at least one. Waits for the first.
+        """Wait for at least one message, and return all available messages.
 
         Raises:
             ConnectionClosed: the connection has closed and no messages are left.
@@ -354,8 +354,8 @@ class Connection(Generic[StateT]):
         """Send a ping and wait for its pong (RFC 6455, section 5.5.2).
 
         Returns:
-            The round-trip time in seconds. It includes the time that unread messages keep the
-            reader from reading the pong.
+            The round-trip time in seconds. It includes the time during which unread messages
+            prevent the reader from reading the pong.
 
         Raises:
             ConnectionClosed: the connection is not open, or the link ended first.

@@ -2,7 +2,7 @@
 
 Any received byte counts as a sign of life. While backpressure pauses the reader task, silence is
 not counted, and the timeout restarts when the reader resumes. One task checks both directions and
-sleeps between the checks; messages need no timers.
+sleeps between the checks, so there are no timers for individual messages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_UNANSWERED = 1000
 
 
 class Pings:
-    """The pings without a pong; measures round-trip times on trio's clock.
+    """Keeps track of unanswered pings and measures round-trip times on trio's clock.
 
     A pong also answers all earlier pings, because a peer may answer only the last one (RFC 6455,
     section 5.5.3). Payloads are unique, so a pong from an old link cannot answer a later ping.
@@ -45,7 +45,7 @@ class Pings:
         self._waiters = Waiters()
 
     def new_payload(self) -> bytes:
-        """Create the payload of a ping that is sent now."""
+        """Create the payload for a ping that is about to be sent."""
         payload = next(self._count).to_bytes(8)
         self._sent[payload] = trio.current_time()
         if len(self._sent) > MAX_UNANSWERED:
@@ -56,7 +56,7 @@ class Pings:
         return payload
 
     def start_message(self) -> None:
-        """Record that a heartbeat message is sent now."""
+        """Record that a heartbeat message is about to be sent."""
         self._message_sent_at = trio.current_time()
 
     def message_answered(self) -> None:
@@ -102,7 +102,7 @@ class Pings:
 
 
 class ReadPause:
-    """Whether backpressure pauses the reader task, and how often it has resumed.
+    """Whether backpressure pauses the reader task, and how many times it has resumed.
 
     Args:
         on_change: called with True at the start of each pause and with False at its end.
@@ -130,10 +130,10 @@ class ReadPause:
 
 
 class LinkHeartbeat:
-    """Pings the peer of one link and detects its death.
+    """Pings the peer of one link and detects when it no longer responds.
 
     Args:
-        owner: called when the peer is dead, or when a user's function raised.
+        owner: called when the peer is dead, or when a user's function raises an exception.
         link: provides the byte counters.
         read_pause: the pauses of the reader task.
         pings: records when pings were sent.
@@ -250,7 +250,7 @@ class LinkHeartbeat:
             # The timeout starts when the ping has been written.
             self._silence_deadline = pings_written_at + self._ping_timeout
         elif self._link.bytes_sent != self._bytes_sent_at_ping:
-            # The ping waits behind a large write that makes progress.
+            # The ping is waiting behind a large write that is making progress.
             self._silence_deadline = now + self._ping_timeout
             self._bytes_sent_at_ping = self._link.bytes_sent
         if now < self._silence_deadline:

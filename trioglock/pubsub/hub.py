@@ -83,8 +83,8 @@ class Hub:
     A client that opens ``ws://.../model_created`` receives the messages on that channel; the
     messages it sends are published on the channel ``incoming``.
 
-    A *pattern* is the name of a channel, in which ``*`` stands for any characters, ``?`` for one
-    character and ``[ae]`` for one of these, as in Redis. A message without a channel is a
+    A *pattern* is a channel name in which ``*`` stands for any characters, ``?`` for one character
+    and ``[ae]`` for an ``a`` or an ``e``, as in Redis. A message without a channel is a
     broadcast: every subscriber receives it.
 
     Args:
@@ -264,7 +264,7 @@ class Hub:
 
     @property
     def history(self) -> History:
-        """The latest messages of the broker.
+        """The most recent messages kept by the broker.
 
         Raises:
             UsageError: the hub is not open, or its broker keeps no history.

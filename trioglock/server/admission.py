@@ -74,7 +74,7 @@ class _Rejection(NamedTuple):
 
 
 class HandshakeHandler:
-    """Does the opening handshakes of one server, any number of them concurrently."""
+    """Performs the opening handshakes of one server, any number of them concurrently."""
 
     def __init__(
         self, transport: ServerTransport, upgrades: UpgradeOptions, options: HandshakeOptions
@@ -88,7 +88,7 @@ class HandshakeHandler:
         self._closed = False
 
     async def run(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> Link | None:
-        """Do one opening handshake. Call :meth:`release` when the link has ended.
+        """Perform one opening handshake. Call :meth:`release` when the link has ended.
 
         Returns:
             The link, or None if the handshake failed. Only cancellation is raised.
@@ -134,11 +134,11 @@ class HandshakeHandler:
         self, peer: str, scope: trio.CancelScope, rejection: _Rejection | None
     ) -> None:
         if rejection is not None:
-            _logger.debug("%s: timeout while sending the response", peer)
+            _logger.debug("%s: timed out while sending the response", peer)
         elif trio.current_time() < scope.deadline:
-            _logger.info("%s: dropped, too many concurrent opening handshakes", peer)
+            _logger.info("%s: dropped because of too many concurrent opening handshakes", peer)
         else:
-            _logger.info("%s: timeout of the opening handshake", peer)
+            _logger.info("%s: the opening handshake timed out", peer)
 
     async def _accept(
         self, stream: trio.abc.Stream, peer: str, nursery: trio.Nursery

@@ -1,6 +1,6 @@
 """The opening handshake of a server: negotiating an upgrade, and the transport that performs it.
 
-Negotiating (RFC 6455, section 4.2) is the same for all transports. A :class:`ServerTransport` then
+Negotiation (RFC 6455, section 4.2) is the same for all transports. A :class:`ServerTransport` then
 responds with 101 and speaks WebSocket on the stream.
 """
 
@@ -47,14 +47,16 @@ Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
 SelectSubprotocol: TypeAlias = Callable[[Request, Sequence[str]], str | None]
 """Called with the request and the offered subprotocols; returns one of these, or None."""
 
-# At level DEBUG the library logs whole headers, credentials among them.
-SILENT = logging.Logger("trioglock.handshake")  # noqa: LOG001 - in no hierarchy, on purpose
+# At level DEBUG the library logs complete headers, including credentials.
+SILENT = logging.Logger("trioglock.handshake")  # noqa: LOG001 - deliberately has no parent
 SILENT.disabled = True
 
-# RFC 3986, section 3.2.2, and a port: nothing that could become another part of a URL.
+# RFC 3986, section 3.2.2, and a port. Excludes all characters that could start another part of a
+# URL.
 _is_host = re.compile(r"([\w.~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(:\d{0,5})?", re.ASCII).fullmatch
 
-# The origin-form (RFC 9112, section 3.2.1) without characters that could forge a log or a header.
+# The origin-form (RFC 9112, section 3.2.1), without characters that could be used to forge log
+# lines or headers.
 _is_target = re.compile(r"/[\x21-\x7e]*").fullmatch
 
 
@@ -88,7 +90,7 @@ class UpgradeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upgrade:
-    """The negotiated result of a request; no response has been sent yet.
+    """The result of negotiating a request; no response has been sent yet.
 
     Args:
         received: the request, and the bytes after it.

@@ -1,4 +1,4 @@
-"""A joined topic: push to it, iterate it, leave it."""
+"""A joined topic: push to it, iterate over it, leave it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Payload: TypeAlias = Any
 """A JSON value, or bytes-like for a binary message."""
 
 Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
-"""The policy of a full queue. It cannot wait, because all channels share one connection."""
+"""The policy for a full queue. It cannot wait, because all channels share one connection."""
 
 
 class ChannelQueue:
@@ -77,7 +77,7 @@ class ChannelQueue:
         return True
 
     def get_payload(self) -> Any:
-        """Return the payload of the next join, or an awaitable of it."""
+        """Return the payload of the next join, or an awaitable that returns it."""
         return self._payload() if callable(self._payload) else self._payload
 
     def on_joined(self, response: Any) -> None:
@@ -87,7 +87,7 @@ class ChannelQueue:
         self._answered.set()
 
     def on_ended(self, cause: Exception | None) -> None:
-        """Record the end and wake every task that waits."""
+        """Record the end and wake every waiting task."""
         self.ended, self.cause = True, cause
         self._answered.set()
         self._receivers.unpark_all()
@@ -153,7 +153,7 @@ class Channel:
 
     @property
     def closed(self) -> bool:
-        """Whether the channel has ended. Messages received before can still be read."""
+        """Whether the channel has ended. Messages received before then can still be read."""
         return self._queue.ended
 
     @property
@@ -173,7 +173,7 @@ class Channel:
 
     @property
     def dropped(self) -> int:
-        """The number of messages that a full queue has dropped."""
+        """The number of messages dropped because the queue was full."""
         return self._queue.dropped
 
     # Sending.
@@ -188,7 +188,7 @@ class Channel:
             JoinRefused, JoinTimeout, ChannelCrashed: the join failed.
             ChannelClosed: the channel was left or closed first.
             Disconnected: the connection has ended.
-            Exception: an exception raised by your function for the payload.
+            Exception: an exception raised by your payload function.
         """
         return await self._queue.wait_joined()
 
@@ -262,12 +262,12 @@ class Channel:
     # Receiving.
 
     async def receive(self) -> tuple[str, Any]:
-        """Return the next message: its event and its payload. Cancelling it loses no message.
+        """Return the event and payload of the next message. A cancelled call loses no message.
 
         Raises:
             ChannelClosed: the channel has ended and no messages are left.
             ConnectionClosed: the connection has ended and no messages are left.
-            Exception: an exception raised by your function for the payload of a later join.
+            Exception: an exception raised by your payload function for a later join.
         """
         if await self._queue.wait():
             return self._items.popleft()
