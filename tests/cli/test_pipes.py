@@ -15,7 +15,7 @@ from trio_websocket import ConnectionClosed
 
 from tests.cli.helpers import COMMAND, SECONDS, environment, opened, run_command, started
 from trioglock.cli.connect import MAX_QUEUE
-from trioglock.cli.pipe import MAX_LINE
+from trioglock.cli.line_reader import MAX_LINE
 from trioglock.testing import MockPeer, MockServer, echo
 
 pytestmark = pytest.mark.usefixtures("short_wait")

@@ -23,6 +23,7 @@ from ..telemetry import (
     ReconnectScheduled,
     listen,
 )
+from .line_reader import LineReader
 from .output import (
     Mark,
     MessageFormat,
@@ -32,7 +33,6 @@ from .output import (
     Renderer,
     describe_failure,
 )
-from .pipe import LineReader
 from .prompt import Prompt, open_history
 
 __all__ = ["Console", "open_console", "print_reconnects", "print_trace"]

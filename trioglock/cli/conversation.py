@@ -24,9 +24,9 @@ from ..errors import ConnectError, ConnectionClosed, InvalidOption, InvalidURL, 
 from ..frames import Close, Data
 from .commands import InvalidLine, Mode, PromptCommands, is_command
 from .console import Console, print_reconnects, print_trace
+from .line_reader import EndOfInput, UnreadableInput
 from .options import FAILED, NOT_CONNECTED, OK
 from .output import Mark, OutputClosed, OutputFailed, describe_failure, describe_unsent
-from .pipe import EndOfInput, UnreadableInput
 from .prompt import PromptInterrupted
 
 __all__ = ["Conversation", "ConversationPlan", "run_conversation"]

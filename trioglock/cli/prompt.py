@@ -42,7 +42,7 @@ from prompt_toolkit.output.defaults import create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.shortcuts import CompleteStyle
 
-from .pipe import EndOfInput
+from .line_reader import EndOfInput
 
 __all__ = ["Prompt", "PromptInterrupted", "open_history", "state_folder"]
 

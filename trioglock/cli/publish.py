@@ -26,10 +26,10 @@ from ..errors import (
 from ..options import DialOptions
 from ..pubsub import publish
 from ..transports import check_url
+from .line_reader import EndOfInput, LineReader, UnreadableInput
 from .live import PUBLISH, check_channel, check_token, is_loopback
 from .options import seconds
 from .output import describe_end, describe_failure
-from .pipe import EndOfInput, LineReader, UnreadableInput
 from .serve import TOKEN_VARIABLE
 
 __all__ = ["command"]

@@ -17,7 +17,7 @@ from trioglock import ConnectionLost, HandshakeFailed, LocalClose, RemoteClose, 
 from trioglock.protocols.gossip import ClientStatus, RequestFailed
 from trioglock.protocols.gossip.callbacks import CallbackQueue, ChannelsCallbacks
 from trioglock.protocols.gossip.client import Client
-from trioglock.protocols.gossip.socket import GossipSocket
+from trioglock.protocols.gossip.hooks import GossipSocket
 from trioglock.protocols.gossip.state import (
     MAX_ENTRIES,
     ROUTER,

@@ -15,8 +15,8 @@ from ...errors import InvalidOption
 from ...options import check_seconds
 from ...routing import RequestTimeout
 from .errors import NotSubscribed, NotSupported, Offline, RequestFailed
+from .hooks import GossipSocket
 from .messages import Achievement, Game, check_channel, check_text, format_time
-from .socket import GossipSocket
 from .state import ClientStatus, without_channel
 
 __all__ = ["Client"]

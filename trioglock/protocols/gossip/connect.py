@@ -30,8 +30,8 @@ from .callbacks import (
 )
 from .client import Client
 from .errors import AuthenticationFailed, Offline, RequestFailed
+from .hooks import GossipSocket
 from .messages import check_channel, check_text
-from .socket import GossipSocket
 from .state import ClientSettings, ClientState, ClientStatus, refresh
 
 __all__ = ["BACKOFF", "GRAPEVINE", "connect", "is_retryable"]

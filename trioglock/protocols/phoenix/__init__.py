@@ -2,7 +2,6 @@
 
 from .callbacks import ChannelClient, ChannelTransport, Connect
 from .channel import Channel
-from .client import ClientHandle, run
 from .connect import RECONNECT, connect
 from .errors import (
     AlreadyJoined,
@@ -21,6 +20,7 @@ from .errors import (
 from .machine import Machine
 from .message import PhoenixMessage, PushReply
 from .presence import Presence
+from .run import ClientHandle, run
 from .serializer import Serializer, V2Serializer
 from .socket import PhoenixSocket, PhoenixStatistics
 

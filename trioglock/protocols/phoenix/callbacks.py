@@ -189,7 +189,7 @@ class ChannelClient(Generic[StateT]):
     """
 
     def init(self) -> Maybe[StateT]:
-        """Called once, before everything else; returns the first state. Default: None."""
+        """Called once, before everything else; returns the initial state. Default: None."""
         return cast("StateT", None)
 
     def handle_connected(

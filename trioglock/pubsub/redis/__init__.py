@@ -1,6 +1,6 @@
 """Hubs connected by a Redis server: see :class:`RedisBroker`."""
 
+from .blocking_publish import publish
 from .broker import RedisBroker
-from .publish import publish
 
 __all__ = ["RedisBroker", "publish"]

@@ -16,8 +16,8 @@ from ...retry import Backoff
 from ..broker import Broker, BrokerSession, Deliver
 from ..history import History
 from .address import parse_address
-from .commands import CommandPipeline
 from .connection import RedisTimings
+from .pipeline import CommandPipeline
 from .pubsub import PubSubReceiver, PubSubSession, RedisReceiver
 from .stream import RedisStreamReceiver, RedisStreamSession
 

@@ -13,13 +13,13 @@ from ...frames import Data
 from ..broker import BrokerSession, Deliver
 from ..message import Gap, Message
 from .address import RedisAddress
-from .commands import CommandPipeline
 from .connection import (
     ReconnectingConnection,
     RedisConnection,
     RedisDisconnected,
     RedisTimings,
 )
+from .pipeline import CommandPipeline
 
 __all__ = ["PubSubReceiver", "PubSubSession", "RedisReceiver", "decode_data"]
 

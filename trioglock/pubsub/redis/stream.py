@@ -12,8 +12,8 @@ from ..broker import BrokerSession, Deliver
 from ..history import History, parse_id
 from ..message import Message
 from .address import RedisAddress
-from .commands import CommandPipeline
 from .connection import RedisConnection, RedisDisconnected, RedisTimings
+from .pipeline import CommandPipeline
 from .pubsub import RedisReceiver, decode_data
 
 __all__ = ["EXTRA_ENTRIES", "RedisStreamReceiver", "RedisStreamSession"]
