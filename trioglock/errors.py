@@ -111,12 +111,12 @@ class EncodeError(TrioglockError, TypeError):
 class DecodeError(TrioglockError, ValueError):
     """The peer sent a frame that is malformed or violates the protocol.
 
-    A Socket with a codec counts and logs such frames instead of raising, see ``EventSocket``.
+    A Socket with a codec counts and logs such frames instead of raising; see ``EventSocket``.
     """
 
 
 class UsageError(TrioglockError, RuntimeError):
-    """The call is not allowed in this context, such as ``send`` inside a hook.
+    """The call is not allowed in this context, for example ``send`` inside a hook.
 
     The message describes what to do instead.
     """
@@ -137,13 +137,13 @@ class CallTimeout(TrioglockError, TimeoutError):
 class BrokerUnavailable(TrioglockError, TimeoutError):
     """The broker of a hub could not be reached or did not respond in time.
 
-    The cause is the network or the broker, and the hub keeps reconnecting. A message that was being
-    published may or may not have arrived. ``__cause__`` is the latest failure.
+    The cause is the network or the broker, and the hub keeps trying to reconnect. A message that
+    was being published may or may not have arrived. ``__cause__`` is the latest failure.
     """
 
 
 class BrokerError(TrioglockError):
-    """The broker returned an error, such as a wrong password or a lack of memory.
+    """The broker returned an error, for example because of a wrong password or a lack of memory.
 
     The message quotes that error. Retrying does not help until the cause is fixed.
     """
@@ -250,7 +250,8 @@ class HandshakeRefused(ConnectError):
 class RedirectFailed(HandshakeRefused):
     """The server redirected more than ``max_redirects`` times, or to an invalid location.
 
-    The cause is the server. The attributes of :exc:`HandshakeRefused` describe its last response.
+    The fault lies with the server. The attributes of :exc:`HandshakeRefused` describe its last
+    response.
 
     Args:
         refused: the last response.

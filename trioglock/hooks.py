@@ -110,7 +110,8 @@ class ConnectionInfo:
         request_headers: the headers of the request.
         response_headers: the headers of the response.
         peer: the peer's address, such as ``"127.0.0.1:8765"``; "" if it has none.
-        attempt: the number of this link, counted from 1 over the life of the connection.
+        attempt: the number of this link (network connection), counted from 1 over the life of the
+            connection.
         connection: the connection, to ``cast``, to start background tasks or to ``abort``.
     """
 
@@ -127,7 +128,7 @@ class ConnectionInfo:
 
 
 class Socket(Generic[StateT]):
-    """The hooks of a connection. Override what you need; each may be ``def`` or ``async def``.
+    """The hooks of a connection. Override those you need, with ``def`` or ``async def``.
 
     The hooks of one connection run one at a time and in order. Each hook receives the state that
     the previous one returned. Do not share mutable objects between hooks and other tasks; return a
@@ -158,7 +159,10 @@ class Socket(Generic[StateT]):
                     warnings.warn(text, stacklevel=2)
 
     def _attach(self, connection: Connection[Any]) -> None:
-        """Called before the first attempt, for layers that use the connection while it is down."""
+        """Called before the first attempt.
+
+        For subclasses that need the connection while it is down.
+        """
 
     def init_stream(self, info: ConnectionInfo) -> MaybeAwaitable[StateT]:
         """Called once, after the first opening handshake.
@@ -271,7 +275,7 @@ class Socket(Generic[StateT]):
         is ``RECONNECTING`` if the policy reconnects, and ``DECIDING`` if it does not.
 
         Args:
-            reason: why the link ended, see :mod:`trioglock.disconnect`.
+            reason: why the link ended; see :mod:`trioglock.disconnect`.
             state: the current state; None if no attempt has succeeded, because ``init_stream`` has
                 not run.
 
@@ -288,7 +292,7 @@ class Socket(Generic[StateT]):
         value is ignored. It is not called if ``init_stream`` has not returned a state.
 
         Args:
-            reason: why the connection ended, see :mod:`trioglock.disconnect`.
+            reason: why the connection ended; see :mod:`trioglock.disconnect`.
             state: the current state.
         """
         return None

@@ -1,8 +1,8 @@
 """The options of a connection, checked once, when they are passed.
 
 Every option is written twice: its default and its check are in a dataclass here or in
-:mod:`trioglock.server`, its type and its documentation in a ``TypedDict`` of keyword arguments.
-``accepts_options`` gives the functions that take them a signature and a docstring.
+:mod:`trioglock.server`, and its type and its documentation are in a ``TypedDict`` of keyword
+arguments. ``accepts_options`` gives the functions that take them a signature and a docstring.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ USER_AGENT = f"trioglock/{__version__} Python/{sys.version_info[0]}.{sys.version
 """The default ``User-Agent`` header of the opening handshake."""
 
 Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
-"""What a full receive queue does; see :class:`FlowKeywords`."""
+"""What happens when the receive queue is full; see :class:`FlowKeywords`."""
 
 StreamSource: TypeAlias = trio.abc.Stream | Callable[[], Awaitable[trio.abc.Stream]]
 """An open stream, or an async function that opens one for every attempt."""
@@ -46,7 +46,7 @@ StreamSource: TypeAlias = trio.abc.Stream | Callable[[], Awaitable[trio.abc.Stre
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DialOptions:
-    """Everything that one attempt to connect needs.
+    """The options of one attempt to connect.
 
     ``url`` and ``additional_headers`` are the values for this attempt. The other fields are
     keyword arguments of :func:`trioglock.connect`.
@@ -124,17 +124,18 @@ class FlowKeywords(TypedDict, total=False):
         close_timeout: seconds from the decision to close a connection to its end; None for no
             limit.
         ping_interval: seconds between pings; None sends none.
-        ping_timeout: seconds after a ping without any received byte until the connection is
+        ping_timeout: seconds to wait for any byte from the peer after a ping, before the
+            connection is considered lost; None for no limit.
+        write_timeout: seconds that a write may make no progress before the connection is
             considered lost; None for no limit.
-        write_timeout: seconds that a write may make no progress until the connection is
-            considered lost; None for no limit.
-        heartbeat: messages instead of ping frames, see :class:`MessageHeartbeat`.
+        heartbeat: messages instead of ping frames; see :class:`MessageHeartbeat`.
         max_queue: number of messages that may wait to be received before reading stops; None for
             no limit.
         write_limit: number of bytes that may wait to be written before ``send`` waits and a
             broadcast skips the connection.
         overflow: what happens at ``max_queue``: ``"wait"`` stops reading, ``"drop_oldest"`` and
-            ``"drop_newest"`` discard messages and count them, ``"close"`` closes with 1008.
+            ``"drop_newest"`` discard messages and count them, and ``"close"`` closes with
+            1008.
     """
 
     close_timeout: float | None
@@ -209,7 +210,7 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
         if not isinstance(name, str) or not is_token(name):
             raise InvalidOption(f"{_names(name)} is not the name of a subprotocol")
     if len(set(names)) < len(names):
-        raise InvalidOption(f"subprotocols must be unique in {_names(list(names))}")
+        raise InvalidOption(f"subprotocols must not contain duplicates: {_names(list(names))}")
     return names
 
 
@@ -275,7 +276,7 @@ def check_keywords(call: str, given: Mapping[str, Any], keywords: type) -> dict[
 
 
 def take_options(kind: type[OptionsT], given: dict[str, Any]) -> OptionsT:
-    """Create a dataclass from its fields in keyword arguments, and remove them there."""
+    """Create a ``kind`` from the arguments for its fields, and remove them from ``given``."""
     return kind(**{name: given.pop(name) for name in _fields(kind) if name in given})
 
 
@@ -286,7 +287,7 @@ def accepts_options(
 
     Args:
         keywords: the TypedDict of its options, followed by the TypedDicts that it inherits from.
-        kinds: the dataclasses that have the defaults; the first one with a field counts.
+        kinds: the dataclasses with the defaults; if several have a field, the first one is used.
     """
     known = {name: one for kind in reversed(kinds) for name, one in _fields(kind).items()}
     # Own keys come first: the types of inherited keys may not resolve in this module.

@@ -38,17 +38,18 @@ class ConnectOptions(FlowKeywords, total=False):
     """The keyword arguments of :func:`connect`, for functions that pass them on.
 
     Args:
-        additional_headers: headers sent with the opening handshake; or a function, plain or
-            async, called before every attempt, for fresh tokens.
-        subprotocols: in order of preference (RFC 6455, section 1.9).
+        additional_headers: headers sent with the opening handshake; or a function that returns
+            them, plain or async, called before every attempt, for example to fetch a fresh token.
+        subprotocols: the names to offer, in order of preference (RFC 6455, section 1.9).
         origin: the ``Origin`` header (RFC 6454).
         user_agent_header: the ``User-Agent`` header, or None to send none.
         compression: ``"deflate"`` offers permessage-deflate (RFC 7692); None disables compression.
         proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
-            ``socks4a``); True reads the environment (``https_proxy`` and so on), None uses none.
-        ssl_context: for ``wss://``; by default the system's certificates are trusted. A client
-            certificate in it is sent to every server that requests one, even after a redirect to
-            another origin; prevent that with ``max_redirects=0``.
+            ``socks4a``); True reads the environment (``https_proxy`` and so on); None connects
+            directly.
+        ssl_context: the TLS configuration for ``wss://``; by default the system's certificates are
+            trusted. A client certificate in it is sent to every server that requests one, even
+            after a redirect to another origin; prevent that with ``max_redirects=0``.
         server_hostname: the host name that the certificate must match; by default that of the URL.
         stream: an open trio stream to use instead of connecting, such as a Unix socket, or an
             async function that opens one; its OSError is treated as a network failure.
@@ -59,7 +60,7 @@ class ConnectOptions(FlowKeywords, total=False):
         reconnect: True or a :class:`Backoff` reconnects after the connection is lost or an attempt
             fails, including the first one. The state, the receive queue and the queued messages
             are kept.
-        transport: opens links; by default :class:`NativeTransport`.
+        transport: opens the network connections; by default :class:`NativeTransport`.
         name: the name of the connection in logs; by default the host and a number.
         trace: write a line for each step to the logger ``trioglock.trace``.
     """
@@ -144,7 +145,8 @@ def connect(
 
     Args:
         url: ``ws://`` or ``wss://``; a user name and password in it are sent as basic
-            authentication (RFC 7617). Or a function, plain or async, called before every attempt.
+            authentication (RFC 7617). Or a function that returns the URL, plain or async, called
+            before every attempt.
         socket: the hooks; by default messages are sent and delivered unchanged.
         options: the keys of :class:`ConnectOptions`.
 

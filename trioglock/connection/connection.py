@@ -39,6 +39,9 @@ class Connection(Generic[StateT]):
     The loop ends when the connection closes with 1000 or 1001, and otherwise raises
     ConnectionClosedError. Any number of tasks may send, receive and close concurrently; each
     message goes to one receiver.
+
+    A connection that reconnects uses several network connections one after another. Each of them
+    is called a link.
     """
 
     def __init__(self, session: Session[StateT], url: str) -> None:
@@ -296,7 +299,7 @@ class Connection(Generic[StateT]):
 
         Raises:
             ConnectionClosed: the connection has closed.
-            trio.WouldBlock: 65,536 jobs are already waiting for the hooks.
+            trio.WouldBlock: 65,536 casts, calls and other events are already waiting.
             UsageError: the Socket has no ``handle_cast``.
         """
         if self._mailbox.stopped:
@@ -408,8 +411,8 @@ class Connection(Generic[StateT]):
     async def reconnect(self) -> None:
         """Replace the current link and wait until the new one is open.
 
-        The state and queued messages are kept. If the policy is waiting between two attempts, the
-        next attempt starts immediately.
+        The state and queued messages are kept. If the connection is waiting between two attempts,
+        the next attempt starts immediately.
 
         Raises:
             ConnectionClosed: the connection ended first.

@@ -24,11 +24,11 @@ class SendQueue:
     """A queue bounded in bytes, which the writer empties in batches.
 
     Pings and pongs are sent before data. Only pongs are sent after the Close frame. The queue
-    outlives its links: data that one link did not send is sent over the next.
+    outlives its links: data that was not sent over one link is sent over the next.
 
     Args:
         limit: the high-water mark in bytes of payload. Senders wait while the queue is above it.
-            Replies of hooks are always accepted, and pause the reader task instead.
+            Replies from hooks are always accepted, and pause the reader task instead.
     """
 
     __slots__ = (
@@ -84,7 +84,7 @@ class SendQueue:
         self.in_doubt: tuple[Data, ...] = ()
         """The messages that were being written when the latest link broke."""
         self.urgent_written_at: float | None = None
-        """When the frames of :meth:`track_urgent` were written, on trio's clock, or None."""
+        """When the frames tracked by :meth:`track_urgent` were written (trio's clock), or None."""
         self._urgent_batch = math.inf
         self.link_lost: bool = False
         """Whether the link is broken or has ended."""
@@ -105,14 +105,14 @@ class SendQueue:
         self._close: Close | None = None
         self._close_first = False
         self.close_taken: bool = False
-        """Whether the Close frame was taken by the writer."""
+        """Whether the writer has taken the Close frame."""
         self._data_held = False
         self._writing = 0  # size of the batch being written, in bytes
         self._batch: list[QueuedMessage] = []  # its data frames
         self._queued = 0  # data frames ever queued
         self._dropped = 0  # data frames dropped without being sent
         self._done = 0  # data frames ever written or in doubt
-        self._lost = (0, 0)  # the range of data frames in doubt: after, up to
+        self._lost = (0, 0)  # data frames in doubt: after the first number, up to the second
         self._data_lost = False
         self._space_waiters = Waiters()
         self._flushes = Waiters()
@@ -201,7 +201,7 @@ class SendQueue:
             self._wake()
 
     def put_first(self, frames: Sequence[QueuedFrame]) -> None:
-        """Queue replies of ``handle_connect`` before all data, for the current link only."""
+        """Queue replies from ``handle_connect`` before all data, for the current link only."""
         for frame in frames:
             if isinstance(frame, QueuedMessage):
                 self.size += size_of(frame)
@@ -212,7 +212,10 @@ class SendQueue:
         self._done = self._taken()
 
     def discard(self) -> tuple[Data, ...]:
-        """Remove and return the queued data that is not being written; flushes of it fail."""
+        """Remove and return the queued data that is not being written.
+
+        Flushes waiting for it fail.
+        """
         taken = tuple(map(plain, self._data))
         self.size -= sum(map(size_of, self._data))
         self._data.clear()
@@ -222,11 +225,11 @@ class SendQueue:
         return taken
 
     async def wait_space(self) -> None:
-        """Wait for space; the caller then checks again."""
+        """Wait for space. The caller must then check again."""
         await self._space_waiters.park()
 
     def flush_marks(self) -> tuple[int, int]:
-        """Return the marks with which :meth:`wait_flushed` waits for everything queued now."""
+        """Return the marks that make :meth:`wait_flushed` wait for everything queued now."""
         # put_first() moves _done back; frames already in doubt must not count again.
         return max(self._done, self._lost[1]), self._queued
 
@@ -248,7 +251,7 @@ class SendQueue:
         return self._close is not None
 
     async def wait_close_written(self) -> None:
-        """Wait until the queued Close frame was written or its link has ended."""
+        """Wait until the queued Close frame has been written or its link has ended."""
         while self._close is not None or self.writing:
             await self._flushes.park()
 
@@ -356,7 +359,7 @@ class SendQueue:
             self._lose(since=before)
 
     def _lose(self, *, since: int | None = None) -> None:
-        """Mark the frames taken from the queue but not written as in doubt."""
+        """Mark as in doubt the frames that were taken from the queue but not written."""
         before = self._done if since is None else since
         self._done = self._taken()
         if self._done > before:

@@ -28,7 +28,7 @@ StateT = TypeVar("StateT")
 ResultT = TypeVar("ResultT")
 
 NOT_AN_EVENT = (ValueError, LookupError, TypeError, AttributeError)
-"""The exceptions of codecs, ``key`` and ``ref`` that mean a malformed message."""
+"""The exceptions raised by codecs, ``key`` and ``ref`` that indicate a malformed message."""
 
 
 def event_name(message: Any) -> Any:
@@ -78,13 +78,14 @@ class EventSocket(Socket[StateT]):
         async with connect("wss://example.org/socket", socket) as conn:
             answer = await socket.request("games/status", {"game": "ExVenture"})
 
-    A handler is ``(event, state) -> (result, state)``, plain or async. Its result is that of a
-    receiving hook, or :class:`Emit` to send messages. A handler that raises
+    A handler is ``(event, state) -> (result, state)``, plain or async. Its result is one
+    that ``handle_receive`` may return, or :class:`Emit` to send messages. A handler that raises
     :class:`~trioglock.errors.DecodeError` rejects the event as malformed; any other exception ends
     the connection.
 
-    ``conn.send(message)`` encodes the message; ``conn.send(Close(...))`` closes. An EventSocket
-    belongs to one connection. A second connection raises UsageError while the first one lasts.
+    ``conn.send(message)`` encodes the message; ``conn.send(Close(...))`` closes the connection. An
+    EventSocket belongs to one connection. Using it for a second connection before the first one has
+    closed raises UsageError.
 
     Args:
         router: the handlers. No more can be added afterwards. By default every event that
@@ -119,7 +120,8 @@ class EventSocket(Socket[StateT]):
         self._connection: Connection[StateT] | None = None
         overridden = type(self).handle_receive is not EventSocket.handle_receive
         if not overridden and self._has_async_handlers:
-            # The connection asks once whether a hook is async: plain handlers stay fast.
+            # A connection checks only once whether a hook is async. With plain handlers, the hook
+            # stays plain, which is faster.
             self.handle_receive = self._receive_async  # type: ignore[method-assign]
         # Subclasses may override these hooks without calling super().
         self._run_before("handle_connect", self._link_opened)
@@ -132,8 +134,8 @@ class EventSocket(Socket[StateT]):
         """Send an event and wait for the message that answers it with the same ``ref``.
 
         The decoded answer is returned and not passed to a handler. An answer that arrives after
-        the timeout is handled as an ordinary event. During an outage the request waits for the next
-        link.
+        the timeout is handled as an ordinary event. During an outage the request waits until the
+        connection has been re-established.
 
         Args:
             event: the name of the event.
@@ -142,7 +144,7 @@ class EventSocket(Socket[StateT]):
 
         Raises:
             RequestTimeout: no answer arrived in time.
-            RequestLost: the link ended before the answer arrived.
+            RequestLost: the network connection ended before the answer arrived.
             ConnectionClosed: the connection is closing or closed.
             EncodeError: the codec cannot encode the payload.
             UsageError: the socket is not connected, or the call is made inside one of its own
@@ -228,7 +230,7 @@ class EventSocket(Socket[StateT]):
     def handle_invalid(
         self, error: DecodeError, frame: Any, state: StateT
     ) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for a malformed message: no valid frame, no name, or rejected by its handler.
+        """Called for a frame that is malformed, has no event name or is rejected by its handler.
 
         Args:
             error: the problem with the message.

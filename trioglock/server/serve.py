@@ -46,15 +46,15 @@ class ServeOptions(FlowKeywords, total=False):
         backlog: maximum number of connections that wait to be accepted; None for the system's
             maximum.
         reuse_port: let other processes listen on the same port (SO_REUSEPORT).
-        ssl_context: serve ``wss://``.
-        origins: origins whose pages may connect, such as ``"https://example.org"``: exact ones,
-            compiled patterns, None for clients that send none. Others are rejected with 403. By
-            default any page may connect (RFC 6455, section 10.2).
-        subprotocols: in order of preference; a client that offers none of them is rejected
-            with 400.
-        select_subprotocol: chooses instead, from the request and the offered names; may return
-            None.
-        compression: ``"deflate"`` accepts permessage-deflate (RFC 7692), None disables it.
+        ssl_context: the TLS configuration, to serve ``wss://``; by default ``ws://`` is served.
+        origins: origins whose pages may connect, such as ``"https://example.org"``: strings,
+            compiled patterns, or None for clients that send no origin. Others are rejected with
+            403. By default any page may connect (RFC 6455, section 10.2).
+        subprotocols: the supported names, in order of preference; a client that offers none
+            of them is rejected with 400.
+        select_subprotocol: a function that chooses the subprotocol instead, given the request and
+            the offered names; it may return None.
+        compression: ``"deflate"`` accepts permessage-deflate (RFC 7692); None disables it.
         process_request: a function, plain or async, called with every :class:`Request`. It
             returns a :class:`Response` to answer with plain HTTP, or None to continue.
         max_connections: maximum number of connections; further clients get 503 and Retry-After
@@ -65,11 +65,11 @@ class ServeOptions(FlowKeywords, total=False):
             (RFC 6585, section 5).
         open_timeout: seconds for TLS and the opening handshake, including ``process_request``;
             None for no limit.
-        shutdown_timeout: seconds from closing the server until everything that has not ended is
-            cancelled; None for no limit.
+        shutdown_timeout: seconds from closing the server until all remaining tasks are cancelled;
+            None for no limit.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         transport: :class:`NativeTransport` or :class:`TrioWebsocketTransport`.
-        trace: write a line for each step of every connection, see :mod:`trioglock.telemetry`.
+        trace: write a line for each step of every connection; see :mod:`trioglock.telemetry`.
     """
 
     unix_path: str | os.PathLike[str] | None
@@ -124,22 +124,22 @@ def serve(
             await server.wait_closed()
 
     The server listens while the block runs. Leaving the block, even because of an exception, shuts
-    down like :meth:`Server.close`; cancellation drops all connections immediately. An exception
-    raised by a target is logged by the logger ``trioglock.server`` and ends only its own
+    the server down like :meth:`Server.close`; cancellation drops all connections immediately. An
+    exception raised by a target is logged by the logger ``trioglock.server`` and ends only its own
     connection.
 
     Args:
         target: a :class:`Socket` class, or a function that creates a Socket, called for each
             connection; or ``async def handler(conn)``, whose connection closes when it returns.
         host: an address or name to listen on; None for every interface.
-        port: the port; 0 chooses a free one, see :attr:`Server.port`.
+        port: the port; 0 chooses a free one (see :attr:`Server.port`).
         options: the keys of :class:`ServeOptions`.
 
     Returns:
         An async context manager that returns the :class:`Server`.
 
     Raises:
-        InvalidOption: immediately, at this call.
+        InvalidOption: immediately, by the call itself.
         TypeError: an option does not exist; also immediately.
         OSError: on entering the block; the server cannot listen on the address.
     """
@@ -169,7 +169,7 @@ async def _serving(
     open_listeners: OpenListeners,
     create: Callable[[Sequence[trio.abc.Listener[Any]]], Server],
 ) -> AsyncIterator[Server]:
-    """Run a server around the body. Connections cannot fail it; KeyboardInterrupt can."""
+    """Run a server around the body. No connection can make it fail; KeyboardInterrupt can."""
     server = create(await open_listeners())
 
     async def finish(body_error: BaseException | None) -> None:

@@ -1,9 +1,9 @@
-"""HTTP/1.1 on a byte stream (RFC 9112): requests, responses and bodies of refusals.
+"""HTTP/1.1 over a byte stream (RFC 9112): requests, responses and bodies of refusals.
 
-httptools (llhttp) is the parser. It rejects bare line feeds, folded headers, Content-Length
-together with Transfer-Encoding and illegal characters as soon as they arrive. This module limits
-the size of a head, of each line and of a body, and the number of headers. The parser receives
-exactly the head: bytes after it belong to the WebSocket, or to a body that is read separately.
+httptools (llhttp) is the parser. It rejects bare line feeds, folded headers, illegal characters,
+and Content-Length together with Transfer-Encoding, as soon as they arrive. This module limits the
+size of a head, of each line and of a body, and the number of headers. The parser receives exactly
+the head: bytes after it belong to the WebSocket, or to a body that is read separately.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ async def _read_head(
 
     Raises:
         NotHTTP: the head is invalid, or larger than ``max_size`` bytes.
-        EOFError: the stream ended before the head did; the message has the number of bytes.
+        EOFError: the stream ended before the head did; the message gives the number of bytes.
     """
     received = message.received
     while data := await stream.receive_some(max_bytes):
@@ -213,7 +213,7 @@ async def read_request(stream: trio.abc.Stream, max_size: int) -> ReceivedReques
         raise refuse(414, "the request line is too long")
     sizes = [len(name) + len(value) for name, value in message.headers]
     if len(sizes) > MAX_HEADERS or max(sizes, default=0) > MAX_LINE:
-        raise refuse(431, "too many or too long headers")
+        raise refuse(431, "there are too many headers, or one is too long")
     if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
         raise refuse(400, "a request with a body is not supported")
     request = Request(
@@ -237,7 +237,7 @@ async def _has_request_line(stream: trio.abc.Stream, received: bytearray) -> boo
 
 
 async def send_response(stream: trio.abc.Stream, response: Response, method: str = "GET") -> None:
-    """Send a plain response and end the stream. Errors of the stream are discarded.
+    """Send a plain response and end the stream. Stream errors are ignored.
 
     Args:
         stream: the stream of the client.
@@ -324,7 +324,8 @@ async def read_response(
         await _read_body(stream, parser, message, rest, deadline)
         raise _refused(parser, message)
     headers = Headers(message.headers)
-    # RFC 6455, section 4.1. The WebSocket libraries check it too, but quote it: it may be a token.
+    # RFC 6455, section 4.1. The WebSocket libraries check it too, but quote it, and it may
+    # be a secret token.
     chosen = headers.get("Sec-WebSocket-Protocol")
     if chosen is not None and chosen.strip(" \t") not in offered:
         raise InvalidHandshake(
@@ -366,7 +367,7 @@ async def _read_body(
     rest: bytes,
     deadline: float,
 ) -> None:
-    """Read a body within the limits; any error ends it."""
+    """Read a body within the limits; stop at any error."""
     # Some of the time is reserved, so that the deadline does not hide the status.
     left = 0.9 * (deadline - trio.current_time())
     with (

@@ -2,7 +2,7 @@
 
 It uses RESP2 (https://redis.io/docs/latest/develop/reference/protocol-spec/). The parser is
 ``hiredis``, which does not read the socket itself: unrequested data stays in the socket. A
-client library with its own reader task would queue a burst of messages without a bound.
+client library with its own reader task would queue a burst of messages without any limit.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _TEMPORARY = ("LOADING", "MASTERDOWN", "BUSY", "TRYAGAIN", "READONLY")
 
 
 class RedisDisconnected(TrioglockError):
-    """The connection is lost or silent; ``__cause__`` has the reason. Users never see it."""
+    """The connection is lost or silent; ``__cause__`` is the reason. Users never see it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisTimings:
-    """The arguments of ``RedisBroker`` in seconds."""
+    """The timing arguments of ``RedisBroker``, in seconds."""
 
     open_timeout: float
     publish_timeout: float
@@ -100,11 +100,11 @@ class RedisConnection:
             raise RedisDisconnected("the server does not speak the Redis protocol") from error
         self._partial_size = 0 if replies else self._partial_size + len(chunk)
         if self._partial_size > MAX_REPLY_SIZE:
-            raise RedisDisconnected(f"a reply has more than {MAX_REPLY_SIZE} bytes")
+            raise RedisDisconnected(f"a reply is larger than {MAX_REPLY_SIZE} bytes")
         return replies
 
     async def request(self, *command: Argument) -> Any:
-        """Send a command and return its reply, while no other command is pending."""
+        """Send a command and return its reply. No other command may be pending."""
         await self.write(self.pack(*command))
         replies: list[Any] = []
         while not replies:
@@ -162,7 +162,7 @@ class ReconnectingConnection(ABC):
     """Uses one connection at a time and reconnects whenever it is lost."""
 
     purpose: str = ""
-    """The name in the log."""
+    """What the connection is used for, as shown in the log."""
 
     def __init__(self, address: RedisAddress, timings: RedisTimings) -> None:
         self.address: RedisAddress = address
@@ -214,7 +214,7 @@ class ReconnectingConnection(ABC):
         self._up.unpark_all()
         if self._logged_loss:
             self._logged_loss = False
-            _logger.warning("connected to Redis at %s again for %s", self.address, self.purpose)
+            _logger.warning("reconnected to Redis at %s for %s", self.address, self.purpose)
 
     def mark_down(self) -> None:
         self._is_up = False
