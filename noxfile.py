@@ -25,7 +25,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests with coverage on every installed interpreter."""
     session.install("-e", ".[test]")
     data = {"COVERAGE_FILE": str(Path(session.create_tmp(), "coverage"))}
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=data)
+    session.run("coverage", "run", "-m", "pytest", "-n", "auto", *session.posargs, env=data)
     session.run("coverage", "combine", "--quiet", env=data)
     # Selected tests cover only a part of the code.
     report = ["--fail-under=0"] if session.posargs else []

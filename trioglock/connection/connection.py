@@ -36,7 +36,7 @@ class Connection(Generic[StateT]):
 
         async for message in conn: ...
 
-    The loop ends when the connection closes with 1000, 1001 or without a code, and otherwise raises
+    The loop ends when the connection closes with 1000 or 1001, and otherwise raises
     ConnectionClosedError. Any number of tasks may send, receive and close concurrently; each
     message goes to one receiver.
     """
