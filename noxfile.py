@@ -94,8 +94,8 @@ def fuzz(session: nox.Session) -> None:
     """Run the three fuzzers for 20 minutes each; ``-- 60`` for 60 seconds each."""
     session.install("-e", ".[test]")
     seconds = session.posargs[0] if session.posargs else "1200"
-    for what in ("connection", "codec"):
-        session.run("python", "-m", "tests.machines.run", what, "--seconds", seconds)
+    for properties in ("connection", "codec"):
+        session.run("python", "-m", "tests.machines.run", properties, "--seconds", seconds)
     try:
         session.install("--only-binary", "atheris", "atheris>=3")
     except CommandFailed:

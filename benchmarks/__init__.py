@@ -1,1 +1,1 @@
-"""What a message, a connection and a round trip cost: trioglock beside other clients."""
+"""Benchmarks of messages, connections and round trips, with trioglock and other libraries."""

@@ -20,14 +20,14 @@ from .idle import IDLE, run_idle
 from .processes import servers
 from .report import insert_report, to_json, to_markdown
 from .results import Results
-from .rounds import Effort, Field, run_case
+from .rounds import Effort, Workers, run_case
 
 __all__ = ["main"]
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 
-# The servers run on these, or the figures come from them; any other contender may be absent.
+# The servers and the measurements need these. The libraries of other contenders are optional.
 NEEDED = ("picows", "uvloop", "trustme", "psutil")
 
 IDLE_CONNECTIONS = (1_000, 10_000)
@@ -35,9 +35,11 @@ SPARE_DESCRIPTORS = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for; 1 if a contender failed at something, however slow they are.
+    """Run the selected benchmarks and return the exit code.
 
-    2 if what the servers need is not installed.
+    Returns:
+        0 on success, 1 if a job of a contender failed, 2 if a required package is not installed.
+        Slow results do not change the exit code.
     """
     options = _options(arguments)
     if options.list:
@@ -62,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         insert_report(PAGE, report)
         if charts:
             shutil.copy(charts[0], PAGE.with_suffix(".svg"))
-    for contender, words in results.missing.items():
-        print(f"not installed: {contender} ({words})")
+    for contender, error in results.missing.items():
+        print(f"not installed: {contender} ({error})")
     for failure in results.failures:
         print(f"FAILED {failure}", file=sys.stderr)
     return 1 if results.failures else 0
@@ -72,22 +74,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     add = parser.add_argument
-    add("--rounds", type=int, default=7, help="of each case, everyone in turn (default 7)")
-    add("--quick", action="store_true", help="one round of next to nothing: does it work?")
-    add("--only", action="append", help="a part of a case's name or a pattern; repeatable")
-    add("--contender", action="append", help="the same for whoever takes part; repeatable")
-    add("--list", action="store_true", help="the names of the cases, and nothing more")
-    add("--out", type=Path, default=ROOT / "build" / "bench", help="a folder for the results")
-    add("--write-docs", action="store_true", help="put the report into docs/performance.md")
+    add("--rounds", type=int, default=7, help="rounds of each case (default 7)")
+    add(
+        "--quick",
+        action="store_true",
+        help="run one very short round to check that everything works",
+    )
+    add(
+        "--only",
+        action="append",
+        help="run cases whose name matches this text or pattern; repeatable",
+    )
+    add(
+        "--contender",
+        action="append",
+        help="run contenders whose label matches this text or pattern; repeatable",
+    )
+    add("--list", action="store_true", help="list the names of the cases and exit")
+    add("--out", type=Path, default=ROOT / "build" / "bench", help="folder of the results")
+    add("--write-docs", action="store_true", help="insert the report into docs/performance.md")
     return parser.parse_args(arguments)
 
 
 def _effort(options: argparse.Namespace) -> Effort:
     if options.quick:
-        return Effort(rounds=1, seconds=0.01, most=64, idle=(10,), window=0.1)
+        return Effort(rounds=1, seconds=0.01, max_messages=64, idle=(10,), window=0.1)
     idle = tuple(n for n in IDLE_CONNECTIONS if n + SPARE_DESCRIPTORS < raise_limit())
-    # The longest window in which every connection has sent exactly one ping.
-    return Effort(rounds=options.rounds, seconds=0.15, most=2**21, idle=idle, window=20)
+    # 20 seconds is the longest window in which every connection sends exactly one ping.
+    return Effort(rounds=options.rounds, seconds=0.15, max_messages=2**21, idle=idle, window=20)
 
 
 def _run(options: argparse.Namespace, effort: Effort, results: Results) -> None:
@@ -96,20 +110,20 @@ def _run(options: argparse.Namespace, effort: Effort, results: Results) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         servers(Path(folder)) as running,
-        Field(contenders, results) as field,
+        Workers(contenders, results) as workers,
     ):
         for case in cases:
-            run_case(case, field, running[case.server], effort, results, _say)
+            run_case(case, workers, running[case.server], effort, results, _print_line)
         if _matches(IDLE, options.only):
-            run_idle(running["echo"], effort, results, _say)
+            run_idle(running["echo"], effort, results, _print_line)
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
-    cases = [_chosen(c, options) for c in all_cases() if _matches(c.name, options.only)]
+    cases = [_select_entries(c, options) for c in all_cases() if _matches(c.name, options.only)]
     return [case for case in cases if case.entries]
 
 
-def _chosen(case: Case, options: argparse.Namespace) -> Case:
+def _select_entries(case: Case, options: argparse.Namespace) -> Case:
     entries = tuple(e for e in case.entries if _matches(e.label, options.contender))
     job = case.job
     if options.quick and "connections" in job:
@@ -122,7 +136,7 @@ def _matches(name: str, patterns: Sequence[str] | None) -> bool:
     return not patterns or any(fnmatch(name, f"*{p.lower()}*") for p in patterns)
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)
 
 

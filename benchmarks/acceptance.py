@@ -1,4 +1,7 @@
-"""What the project has promised: limits, and whether a run kept them. It never fails a run."""
+"""The performance goals of the project, compared with the results of a run.
+
+A missed goal is reported but does not change the exit code.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,15 @@ FOR = native("async for").label
 SEND = native("send through handle_send").label
 ECHO = native("send then receive").label
 REPLY = native("Reply from a hook").label
-THEIRS = WEBSOCKETS_TRIO.label
-OLDER = TRIO_WEBSOCKET.label
+WEBSOCKETS = WEBSOCKETS_TRIO.label
+TRIO_WS = TRIO_WEBSOCKET.label
 STREAM = RAW.label
 QUEUE = picows("queue").label
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One promise: how the values of two entries in one column must relate."""
+    """A goal: a limit for the ratio or the difference of two entries in one column."""
 
     what: str
     limit: str
@@ -36,14 +39,14 @@ class Limit:
     ours: str
     theirs: str
     at_least: float | None = None
-    """Times that they must take longer than we."""
+    """The minimum of the time of ``theirs`` divided by that of ``ours``."""
     at_most: float | None = None
-    """Times that we may take longer than they."""
+    """The maximum of the value of ``ours`` divided by that of ``theirs``."""
     more: float | None = None
-    """By how much we may be above them."""
+    """The maximum of the value of ``ours`` minus that of ``theirs``."""
 
     def measured(self, results: Results) -> Spread | None:
-        """What the run gave; None if it has not measured that."""
+        """Return the ratio or the difference, or None if the run has not measured it."""
         column = results.find(self.group, self.column)
         if column is None:
             return None
@@ -54,7 +57,7 @@ class Limit:
         return column.ratio(self.ours, self.theirs)
 
     def is_kept(self, measured: Spread) -> bool:
-        """Whether the median is within the limit."""
+        """Return whether the median is within the limit."""
         if self.at_least is not None:
             return measured.median >= self.at_least
         bound = self.more if self.at_most is None else self.at_most
@@ -62,70 +65,70 @@ class Limit:
         return measured.median <= bound
 
 
-def _faster(what: str, group: str, column: str, ours: str, **least: float) -> Iterator[Limit]:
-    for key, times in least.items():
-        theirs = {"websockets": THEIRS, "trio_websocket": OLDER}[key]
+def _at_least(what: str, group: str, column: str, ours: str, **ratios: float) -> Iterator[Limit]:
+    for key, times in ratios.items():
+        theirs = {"websockets": WEBSOCKETS, "trio_websocket": TRIO_WS}[key]
         limit = f"at least {times:g} x {theirs}"
         yield Limit(what, limit, group, column, ours, theirs, at_least=times)
 
 
-def _near(what: str, group: str, column: str, ours: str, theirs: str, times: float) -> Limit:
+def _at_most(what: str, group: str, column: str, ours: str, theirs: str, times: float) -> Limit:
     limit = f"at most {times:g} x the time of {theirs}"
     return Limit(what, limit, group, column, ours, theirs, at_most=times)
 
 
 def limits() -> Iterator[Limit]:
-    """All promises."""
+    """Yield all goals."""
     what = "receive in a hook that counts"
     at = ("Receive", "64 B", HOOK)
-    yield from _faster(what, *at, websockets=12, trio_websocket=30)
+    yield from _at_least(what, *at, websockets=12, trio_websocket=30)
     yield Limit(what, f"faster than {QUEUE}", *at, QUEUE, at_least=1)
-    yield _near(what, *at, picows("bare callback").label, 2)
+    yield _at_most(what, *at, picows("bare callback").label, 2)
 
     what = "`async for` with the default Socket"
     at = ("Receive", "64 B", FOR)
-    yield from _faster(what, *at, websockets=6, trio_websocket=15)
-    yield _near(what, *at, QUEUE, 1.4)
-    yield _near(what, *at, AIOHTTP.label, 1.4)
+    yield from _at_least(what, *at, websockets=6, trio_websocket=15)
+    yield _at_most(what, *at, QUEUE, 1.4)
+    yield _at_most(what, *at, AIOHTTP.label, 1.4)
 
     what = "`await send` through `handle_send`"
     at = ("Send", "64 B", SEND)
-    yield from _faster(what, *at, websockets=8, trio_websocket=8)
-    yield _near(what, *at, picows("send").label, 1.3)
+    yield from _at_least(what, *at, websockets=8, trio_websocket=8)
+    yield _at_most(what, *at, picows("send").label, 1.3)
 
     what = "echo, `send` then `receive`, cores awake"
     at = ("Echo", "64 B", ECHO)
-    yield from _faster(what, *at, websockets=1.6, trio_websocket=1.8)
-    yield _near(what, *at, STREAM, 1.8)
+    yield from _at_least(what, *at, websockets=1.6, trio_websocket=1.8)
+    yield _at_most(what, *at, STREAM, 1.8)
     what = "echo from `handle_receive` returning `Reply`, cores awake"
-    yield _near(what, "Echo", "64 B", REPLY, STREAM, 1.6)
+    yield _at_most(what, "Echo", "64 B", REPLY, STREAM, 1.6)
 
     what = "{} receive in a hook"
-    yield from _faster(what.format("1 KiB"), "Receive", "1 KiB", HOOK, websockets=5)
-    yield from _faster(what.format("16 KiB"), "Receive", "16 KiB", HOOK, websockets=2.5)
+    yield from _at_least(what.format("1 KiB"), "Receive", "1 KiB", HOOK, websockets=5)
+    yield from _at_least(what.format("16 KiB"), "Receive", "16 KiB", HOOK, websockets=2.5)
     limit = f"at least 0.6 of the bytes per second of {STREAM}"
     what = "1 MiB binary, receive in a hook"
     yield Limit(what, limit, "Receive", "1 MiB", HOOK, STREAM, at_least=0.6)
 
     what = f"{JSON}, "
-    yield from _faster(what + "receive in a hook", JSON, "receive", HOOK, websockets=1)
-    yield from _faster(what + "receive by async for", JSON, "receive", FOR, websockets=1)
-    yield from _faster(what + "send", JSON, "send", SEND, websockets=1)
+    yield from _at_least(what + "receive in a hook", JSON, "receive", HOOK, websockets=1)
+    yield from _at_least(what + "receive by async for", JSON, "receive", FOR, websockets=1)
+    yield from _at_least(what + "send", JSON, "send", SEND, websockets=1)
 
     what = "memory per idle client connection, heartbeat on"
     for many in ("1,000", "10,000"):
-        limit = f"not above {THEIRS} ({many} connections, RSS)"
-        yield Limit(what, limit, IDLE, f"memory, {many}", "trioglock", THEIRS, at_most=1)
+        limit = f"not above {WEBSOCKETS} ({many} connections, RSS)"
+        yield Limit(what, limit, IDLE, f"memory, {many}", "trioglock", WEBSOCKETS, at_most=1)
     what = "1,000 connections x 64 B echo"
-    yield from _faster(what, CONNECTIONS, "1000", ECHO, websockets=1.5)
+    yield from _at_least(what, CONNECTIONS, "1000", ECHO, websockets=1.5)
 
     hooks = native("serve() with hooks").label
     what = "fan-out of 256 B to 1,000 connections"
     at = ("Serving", "256 B to each of 1,000", hooks)
-    yield from _faster(what, *at, websockets=5, trio_websocket=5)
+    yield from _at_least(what, *at, websockets=5, trio_websocket=5)
     what = "echo server, 100 connections"
     at = ("Serving", "echo of 64 B to 100", hooks)
-    yield from _faster(what, *at, websockets=2, trio_websocket=2)
+    yield from _at_least(what, *at, websockets=2, trio_websocket=2)
 
     what = "async hooks that do not block, {}"
     limit = "at most 1 us more than plain ones"
@@ -137,7 +140,7 @@ def limits() -> Iterator[Limit]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A promise and what became of it."""
+    """A goal and the result of a run."""
 
     what: str
     limit: str
@@ -146,7 +149,7 @@ class Verdict:
 
 
 def verdicts(results: Results) -> list[Verdict]:
-    """One for each promise."""
+    """Return the result for each goal."""
     return [_verdict(limit, results) for limit in limits()]
 
 

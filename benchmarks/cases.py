@@ -1,4 +1,4 @@
-"""What is measured: cases, and who takes part in each."""
+"""The cases: what is measured, and with which contenders."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["Case", "Entry", "all_cases", "size_name"]
 SIZES = (16, 64, 1024, 16 * 1024, 1024 * 1024)
 TLS_SIZES = (64, 16 * 1024)
 BATCHES = (1, 4, 16, 64, 256)
-CROWDS = (1, 10, 100, 1000)
-ROUNDS = 50  # of a fan-out, at the least
+CONNECTION_COUNTS = (1, 10, 100, 1000)
+MIN_FANOUT_ROUNDS = 50
 SERVED = (
     ("fanout", "256 B to each of 1,000", 1000, 256),
     ("serve", "echo of 64 B to 100", 100, 64),
@@ -22,26 +22,32 @@ SERVED = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One way of one contender, as the tables name it."""
+    """A variant of a contender: one row of the tables.
+
+    Args:
+        label: the name in the tables.
+        contender: the module in ``benchmarks.contenders``.
+        variant: how the contender does the job; "" is the default.
+    """
 
     label: str
     contender: str
-    way: str = ""
+    variant: str = ""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One column of one table: the same job for every entry.
+    """One column of a table: the same job for every entry.
 
     Args:
         group: the title of the table.
-        column: of the table.
-        server: the role of the server that it needs.
-        awake: whether it is latency that counts, and the cores are kept awake.
-        entries: who takes part.
+        column: the heading of the column.
+        server: the role of the server.
+        awake: keep the cores awake, because the case measures latency.
+        entries: the rows of the column.
         job: fields of the job.
-        tls: over TLS.
-        least: messages of a job, also where fewer would fill the time.
+        tls: use TLS.
+        min_messages: the minimum number of messages of a job.
     """
 
     group: str
@@ -51,11 +57,11 @@ class Case:
     job: dict[str, Any] = field(default_factory=dict)
     awake: bool = False
     tls: bool = False
-    least: int = 0
+    min_messages: int = 0
 
     @property
     def name(self) -> str:
-        """What ``--only`` is matched with."""
+        """The name that ``--only`` is matched against."""
         return f"{self.group}, {self.column}"
 
 
@@ -66,19 +72,21 @@ WEBSOCKETS_UVLOOP = Entry("websockets asyncio + uvloop", "websockets_asyncio")
 AIOHTTP = Entry("aiohttp + uvloop", "aiohttp_uvloop")
 
 
-def native(words: str, way: str = "") -> Entry:
-    """A way of trioglock's."""
-    return Entry(f"trioglock, {words}", "trioglock_native", way)
+def native(label: str, variant: str = "") -> Entry:
+    """Return an entry of trioglock with its own transport."""
+    return Entry(f"trioglock, {label}", "trioglock_native", variant)
 
 
-def plugged(words: str, way: str = "") -> Entry:
-    """A way of trioglock's over the other transport."""
-    return Entry(f"trioglock over trio-websocket, {words}", "trioglock_over_trio_websocket", way)
+def over_trio_websocket(label: str, variant: str = "") -> Entry:
+    """Return an entry of trioglock over trio-websocket."""
+    return Entry(
+        f"trioglock over trio-websocket, {label}", "trioglock_over_trio_websocket", variant
+    )
 
 
-def picows(words: str, way: str = "") -> Entry:
-    """A way of picows'."""
-    return Entry(f"picows + uvloop, {words}", "picows_uvloop", way)
+def picows(label: str, variant: str = "") -> Entry:
+    """Return an entry of picows."""
+    return Entry(f"picows + uvloop, {label}", "picows_uvloop", variant)
 
 
 OTHERS = (WEBSOCKETS_TRIO, TRIO_WEBSOCKET, WEBSOCKETS_UVLOOP, AIOHTTP)
@@ -89,8 +97,8 @@ RECEIVE = (
     native("async hook", "async_hook"),
     native("async for", "for"),
     native("receive_batch", "batch"),
-    plugged("hook", "hook"),
-    plugged("async for", "for"),
+    over_trio_websocket("hook", "hook"),
+    over_trio_websocket("async for", "for"),
     *OTHERS,
     picows("bare callback", "bare"),
     picows("callback that takes the payload", "callback"),
@@ -102,7 +110,7 @@ SEND = (
     native("send through an async handle_send", "async_hook"),
     native("send with the default Socket"),
     native("send_nowait through handle_send", "nowait"),
-    plugged("send"),
+    over_trio_websocket("send"),
     *OTHERS,
     picows("send"),
 )
@@ -110,8 +118,8 @@ ECHO = (
     RAW,
     native("send then receive"),
     native("Reply from a hook", "reply"),
-    plugged("send then receive"),
-    plugged("Reply from a hook", "reply"),
+    over_trio_websocket("send then receive"),
+    over_trio_websocket("Reply from a hook", "reply"),
     *OTHERS,
     picows("callback", "callback"),
     picows("queue"),
@@ -122,7 +130,7 @@ BURST = (
     *OTHERS,
     picows("queue"),
 )
-CROWD = (native("send then receive"), WEBSOCKETS_TRIO, TRIO_WEBSOCKET)
+MANY_CONNECTIONS = (native("send then receive"), WEBSOCKETS_TRIO, TRIO_WEBSOCKET)
 SERVING = (
     native("serve() with hooks", "hook"),
     native("serve() with a handler"),
@@ -130,7 +138,7 @@ SERVING = (
     TRIO_WEBSOCKET,
 )
 
-WORKS = (
+BASIC_WORK = (
     ("Receive", "receive", "flood", RECEIVE, False),
     ("Send", "send", "sink", SEND, False),
     ("Echo", "echo", "echo", ECHO, True),
@@ -138,42 +146,47 @@ WORKS = (
 
 
 def all_cases() -> Iterator[Case]:
-    """Every case, table by table."""
-    for title, work, server, entries, awake in WORKS:
+    """Yield every case, table by table."""
+    for title, work, server, entries, awake in BASIC_WORK:
         for size in SIZES:
             job = {"work": work, "size": size}
             yield Case(title, size_name(size), server, entries, job, awake=awake)
-    for title, work, server, entries, awake in WORKS:
+    for title, work, server, entries, awake in BASIC_WORK:
         for size in TLS_SIZES:
             job = {"work": work, "size": size}
             name = f"{title} over TLS"
             yield Case(name, size_name(size), server, entries, job, awake=awake, tls=True)
-    for title, work, server, entries, _ in WORKS[:2]:
+    for title, work, server, entries, _ in BASIC_WORK[:2]:
         job = {"work": work, "deflate": True}
         deflating = tuple(entry for entry in entries if can_deflate(entry))
         yield Case("1 KiB of JSON, permessage-deflate", title.lower(), server, deflating, job)
     for batch in BATCHES:
         job = {"work": "burst", "batch": batch}
         yield Case("Asking for a batch of 64 B", str(batch), "flood", BURST, job, awake=True)
-    for connections in CROWDS:
+    for connections in CONNECTION_COUNTS:
         job = {"work": "crowd", "connections": connections}
         yield Case(
-            "Echo of 64 B over connections", str(connections), "echo", CROWD, job, awake=True
+            "Echo of 64 B over connections",
+            str(connections),
+            "echo",
+            MANY_CONNECTIONS,
+            job,
+            awake=True,
         )
     for work, column, connections, size in SERVED:
         job = {"work": work, "connections": connections, "size": size}
-        # Long enough that the pauses of the garbage collector are in it.
-        least = ROUNDS * connections if work == "fanout" else 0
-        yield Case("Serving", column, "echo", SERVING, job, least=least)
+        # A long job includes the pauses of the garbage collector.
+        min_messages = MIN_FANOUT_ROUNDS * connections if work == "fanout" else 0
+        yield Case("Serving", column, "echo", SERVING, job, min_messages=min_messages)
 
 
 def can_deflate(entry: Entry) -> bool:
-    """Whether it knows permessage-deflate."""
+    """Return whether the contender supports permessage-deflate."""
     return not any(word in entry.label for word in ("raw", "trio-websocket", "picows"))
 
 
 def size_name(size: int) -> str:
-    """As in the tables."""
+    """Return a size with its unit, as the tables show it."""
     for unit, name in ((2**20, "MiB"), (2**10, "KiB")):
         if size >= unit:
             return f"{size // unit} {name}"

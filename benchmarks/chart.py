@@ -1,4 +1,4 @@
-"""The chart: what a message of 64 bytes costs, one panel for each table."""
+"""The chart: the time per message of 64 bytes, with one panel for each table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ OURS, THEIRS = "#c8501e", "#8a98a8"
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
-    """Draw it as SVG and PNG; no files where matplotlib is not installed, or nothing is to see."""
+    """Write the chart as SVG and PNG, and return the paths.
+
+    Returns an empty list if matplotlib is not installed or there are no results to show.
+    """
     columns = [results.find(panel, "64 B") for panel in PANELS]
     shown = [column for column in columns if column is not None and column.rounds]
     if plt is None or not shown:
@@ -45,8 +48,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
         )
         labels = [label for _, label in bars]
         medians = [spread.median for spread, _ in bars]
-        below = [spread.median - spread.least for spread, _ in bars]
-        above = [spread.most - spread.median for spread, _ in bars]
+        below = [spread.median - spread.minimum for spread, _ in bars]
+        above = [spread.maximum - spread.median for spread, _ in bars]
         colours = [OURS if label.startswith("trioglock,") else THEIRS for label in labels]
         drawn = panel.barh(labels, medians, xerr=(below, above), color=colours, ecolor="#333333")
         panel.bar_label(drawn, [f" {value:.3g}" for value in medians], padding=4, fontsize=8)

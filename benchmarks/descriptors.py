@@ -1,4 +1,4 @@
-"""How many connections a process may hold open."""
+"""The limit of open files, which limits the number of connections of a process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["raise_limit"]
 
 
 def raise_limit() -> int:
-    """Raise the limit of open files as far as allowed; what it is now."""
+    """Raise the limit of open files as far as allowed, at most to 65,536, and return it."""
     if sys.platform == "win32":
         return 512
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -1,6 +1,7 @@
-"""What it costs to open connections and to keep them: each measurement in a fresh process.
+"""The cost of opening connections and keeping them open, each measured in a new process.
 
-The processes of one round start together, because starting takes longer than a short measurement.
+The processes of one round start at the same time, because starting one takes longer than a short
+measurement.
 """
 
 from __future__ import annotations
@@ -9,23 +10,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from .cases import CROWD, SERVING, Entry
+from .cases import MANY_CONNECTIONS, SERVING, Entry
 from .job import Job
 from .processes import Failed, Missing, Server, Worker
 from .results import Results
-from .rounds import Effort, Say
+from .rounds import Effort, Log
 
 __all__ = ["HELD", "IDLE", "run_idle"]
 
 IDLE = "Idle connections with a heartbeat"
 HELD = "Idle connections of a server"
 
-# Thousands of connections take their time, and differ little from round to round.
-MOST_ROUNDS = 3
+# Opening thousands of connections takes long, and the results vary little between rounds.
+MAX_ROUNDS = 3
 
 
-def run_idle(server: Server, effort: Effort, results: Results, say: Say) -> None:
-    """Run all of it, everyone in turn."""
+def run_idle(server: Server, effort: Effort, results: Results, log: Log) -> None:
+    """Measure idle connections of clients and of servers, and print the results."""
     for index, connections in enumerate(effort.idle):
         last = index == len(effort.idle) - 1
         job = Job(
@@ -34,16 +35,16 @@ def run_idle(server: Server, effort: Effort, results: Results, say: Say) -> None
             window=effort.window if last else 0,
             **server.address(tls=False),
         )
-        for _ in range(1 if index else min(MOST_ROUNDS, effort.rounds)):
+        for _ in range(1 if index else min(MAX_ROUNDS, effort.rounds)):
             _measure(job, results)
     traced = Job(work="idle", connections=effort.idle[0], traced=True, **server.address(tls=False))
     _measure(traced, results)
     for connections in effort.idle:
         _hold(Job(work="hold", connections=connections), results)
     for column in (*results.groups().get(IDLE, []), *results.groups().get(HELD, [])):
-        say(f"{column.group}, {column.name} ({column.unit})")
+        log(f"{column.group}, {column.name} ({column.unit})")
         for label in column.rounds:
-            say(f"  {label:56} {column.spread(label) or 'failed'}")
+            log(f"  {label:56} {column.spread(label) or 'failed'}")
 
 
 def _hold(job: Job, results: Results) -> None:
@@ -54,7 +55,7 @@ def _hold(job: Job, results: Results) -> None:
 
 def _measure(job: Job, results: Results) -> None:
     many = f"{job.connections:,}"
-    for entry, cost in _run(CROWD, job, results):
+    for entry, cost in _run(MANY_CONNECTIONS, job, results):
         label = entry.label.partition(",")[0]
         if job.traced:
             column = results.column(IDLE, f"objects, {many}", "KB each, tracemalloc")
@@ -71,7 +72,7 @@ def _measure(job: Job, results: Results) -> None:
 def _run(
     entries: Sequence[Entry], job: Job, results: Results
 ) -> Iterator[tuple[Entry, dict[str, float]]]:
-    """Start a process for each entry, then run the job in one after the other."""
+    """Start a process for each entry, then run the job in one process at a time."""
     with ExitStack() as stack:
         workers = []
         for entry in entries:
@@ -88,7 +89,7 @@ def _run(
                 ready.append((entry, worker))
         for entry, worker in ready:
             try:
-                cost: dict[str, float] = worker.run(replace(job, way=entry.way))[0]
+                cost: dict[str, float] = worker.run(replace(job, way=entry.variant))[0]
             except Failed as failure:
                 results.failures.append(f"{entry.label}: {job.work}: {failure}")
             else:

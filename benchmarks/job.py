@@ -1,4 +1,4 @@
-"""A job: one piece of work for one contender, as it travels to the contender's process."""
+"""A job for one contender, which is sent to the process of the contender as JSON."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from functools import cache
 __all__ = ["BINARY_FROM", "Job", "documents", "payload"]
 
 BINARY_FROM = 2**20
-"""Messages of this size are binary, smaller ones text."""
+"""Messages of at least this size, in bytes, are binary. Smaller ones are text."""
 
 DOCUMENTS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to do.
+    """What a contender does.
 
     Args:
-        work: ``receive``, ``send``, ``echo``, ``burst``, ``crowd`` or ``idle``.
-        way: which of a contender's ways of doing it; "" is the plain one.
-        server: ``ws://`` or ``wss://``, host and port.
-        cafile: of the certificate that signed the server's, for ``wss://``.
-        size: bytes of payload.
-        count: messages, over all connections.
-        batch: messages that a burst brings.
-        connections: how many at the same time.
-        deflate: JSON documents of about 1 KiB, compressed.
-        window: seconds to watch idle connections.
-        traced: ask tracemalloc, too.
+        work: ``receive``, ``send``, ``echo``, ``burst``, ``crowd`` (echo over many connections),
+            ``idle``, or for servers ``fanout``, ``serve`` or ``hold``.
+        way: the variant of the contender; "" is the default.
+        server: the URL of the server, without a path.
+        cafile: the file of the CA certificate that a client must trust, for ``wss://``.
+        size: the payload of a message in bytes.
+        count: the number of messages over all connections.
+        batch: the number of messages in a burst.
+        connections: the number of simultaneous connections.
+        deflate: send compressed JSON documents of about 1 KiB.
+        window: the seconds during which the CPU time of idle connections is measured.
+        traced: measure memory with tracemalloc, too.
     """
 
     work: str
@@ -49,25 +50,25 @@ class Job:
     traced: bool = False
 
     def url(self, *, end: bool = False) -> str:
-        """The address; ``end`` asks the server to hang up after the last message."""
+        """Return the URL; with ``end`` the server closes the connection after the last message."""
         count = self.batch if self.work == "burst" else self.count
         query = f"size={self.size}&count={count}&end={end:d}&deflate={self.deflate:d}"
         return f"{self.server}/{self.work}?{query}"
 
     @property
     def is_text(self) -> bool:
-        """Whether the messages are ``str``."""
+        """Whether the messages are text."""
         return self.deflate or self.size < BINARY_FROM
 
     def messages(self) -> Iterator[str | bytes]:
-        """The ``count`` messages to send."""
+        """Return an iterator over the ``count`` messages to send."""
         if self.deflate:
             return itertools.islice(itertools.cycle(documents()), self.count)
         return itertools.repeat(self.message, self.count)
 
     @property
     def message(self) -> str | bytes:
-        """The message to send, where it is always the same."""
+        """The message to send, if all are the same."""
         data = payload(self.size)
         return data.decode() if self.is_text else data
 
@@ -79,14 +80,14 @@ class Job:
 
 @cache
 def payload(size: int) -> bytes:
-    """Printable ASCII of that length."""
+    """Return printable ASCII of this length."""
     letters = (string.ascii_letters + string.digits).encode()
     return (letters * (size // len(letters) + 1))[:size]
 
 
 @cache
 def documents() -> tuple[str, ...]:
-    """JSON of about 1 KiB each, alike but not the same."""
+    """Return similar JSON documents of about 1 KiB each."""
     return tuple(_document(number) for number in range(DOCUMENTS))
 
 

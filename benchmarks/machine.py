@@ -1,4 +1,4 @@
-"""Where a run took place: the machine, and the versions of all that took part."""
+"""The environment of a run: the machine and the versions of the packages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGES = (
 
 
 def describe_machine() -> dict[str, str]:
-    """What a reader of the numbers wants to know, in words."""
+    """Return the environment as text, by item."""
     return {
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
         "machine": f"{_processor()}, {os.cpu_count()} cores",

@@ -1,4 +1,4 @@
-"""The processes of a run: servers, contenders, and spinners that keep the cores awake."""
+"""The processes of a run: servers, contenders, and busy loops that keep the cores awake."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["Failed", "Missing", "Server", "Worker", "servers", "spinners"]
 
 ROOT = Path(__file__).parent.parent
 
-# The longest job is to open 10,000 connections and to watch them.
+# The longest job opens 10,000 connections and measures them.
 JOB_SECONDS = 300
 
-# Busy at the lowest priority, until the process that started it has ended.
+# A busy loop that ends with its parent process.
 SPINNER = """
 import os, sys
 while os.getppid() == int(sys.argv[1]):
@@ -37,11 +37,11 @@ class Missing(Exception):
 
 
 class Failed(Exception):
-    """The contender could not do the job."""
+    """The job failed."""
 
 
 class Child:
-    """A process of ours that answers with lines of JSON and ends with its standard input."""
+    """A process that writes lines of JSON and ends when its standard input is closed."""
 
     def __init__(self, module: str, *arguments: str) -> None:
         command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
@@ -49,16 +49,20 @@ class Child:
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
 
     def write(self, line: str) -> None:
-        """Send a line."""
+        """Write a line to standard input."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise Failed("the process has ended") from None
+            raise Failed("the process has exited") from None
 
     def read(self, seconds: float = JOB_SECONDS) -> Any:
-        """The next answer."""
+        """Read the next line from standard output and parse it.
+
+        Raises:
+            Failed: the process has exited, or did not answer in time and was killed.
+        """
         assert self._process.stdout is not None
         timer = threading.Timer(seconds, self._process.kill)
         timer.start()
@@ -67,11 +71,12 @@ class Child:
         finally:
             timer.cancel()
         if not line:
-            raise Failed(f"the process ended with {self._process.wait()}, or took too long")
+            code = self._process.wait()
+            raise Failed(f"the process exited with {code}, or did not answer in {seconds:g} s")
         return json.loads(line)
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         with self._process:
             self._process.stdin.close()  # type: ignore[union-attr]
             try:
@@ -82,14 +87,14 @@ class Child:
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server listens."""
+    """The ports of a server and the file of its CA certificate."""
 
     port: int
     tls_port: int
     cafile: str
 
     def address(self, *, tls: bool) -> dict[str, Any]:
-        """The fields of a job that lead to it."""
+        """Return the fields of a job that address the server."""
         if tls:
             return {"server": f"wss://127.0.0.1:{self.tls_port}", "cafile": self.cafile}
         return {"server": f"ws://127.0.0.1:{self.port}"}
@@ -97,7 +102,7 @@ class Server:
 
 @contextmanager
 def servers(folder: Path) -> Iterator[dict[str, Server]]:
-    """Run the servers, by role."""
+    """Run the servers during the block, and yield them by role."""
     cafiles = {role: str(folder / f"{role}.pem") for role in ("echo", "flood", "sink")}
     children = {role: Child("server", role, cafile) for role, cafile in cafiles.items()}
     try:
@@ -113,17 +118,17 @@ def _server(child: Child, cafile: str) -> Server:
 
 
 class Worker:
-    """A contender in its process."""
+    """The process of a contender."""
 
     def __init__(self, contender: str) -> None:
         self._contender = contender
         self._child = Child("worker", contender)
 
     def wait_ready(self) -> None:
-        """Wait until it has been loaded.
+        """Wait until the contender is imported.
 
         Raises:
-            Missing: it is not installed.
+            Missing: the contender is not installed.
         """
         answer = self._child.read()
         if "missing" in answer:
@@ -131,10 +136,10 @@ class Worker:
             raise Missing(answer["missing"])
 
     def run(self, job: Job) -> tuple[Any, float]:
-        """Have a job done; what it measured, and the seconds of CPU that all of it took.
+        """Run a job; return its result and the total CPU time in seconds.
 
         Raises:
-            Failed: it could not; a process that is gone is started again.
+            Failed: the job failed. A process that has exited is replaced.
         """
         try:
             self._child.write(json.dumps(asdict(job)))
@@ -149,13 +154,13 @@ class Worker:
         return answer["result"], answer["cpu"]
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._child.close()
 
 
 @contextmanager
 def spinners() -> Iterator[None]:
-    """Keep every core awake: an idle one of a virtual machine takes long to wake up."""
+    """Keep every core busy during the block: an idle virtual core takes long to wake up."""
     nice = shutil.which("nice")
     count = (os.cpu_count() or 1) if nice else 0
     command = [str(nice), "-n", "19", sys.executable, "-c", SPINNER, str(os.getpid())]

@@ -16,7 +16,7 @@ __all__ = ["insert_report", "to_json", "to_markdown"]
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
-# What the others are compared with, in tables where it takes part.
+# The other entries of a table are compared with the first of these that is in the table.
 REFERENCES = (
     "trioglock, hook",
     "trioglock, send through handle_send",
@@ -27,20 +27,20 @@ REFERENCES = (
 
 
 def to_markdown(results: Results, effort: Effort) -> str:
-    """The whole report."""
+    """Return the report as Markdown."""
     return "\n".join(_lines(results, effort)) + "\n"
 
 
 def _lines(results: Results, effort: Effort) -> Iterator[str]:
-    for name, words in describe_machine().items():
-        yield f"- {name}: {words}"
+    for name, value in describe_machine().items():
+        yield f"- {name}: {value}"
     yield (
         f"- {effort.rounds} rounds, in which the candidates take turns; each value is the median "
         "(minimum to maximum). Ratios are taken within a round. `nice -n 19` spinners keep all "
         "cores awake while latencies are measured."
     )
-    for name, words in results.missing.items():
-        yield f"- not measured: {name} ({words})"
+    for name, error in results.missing.items():
+        yield f"- not measured: {name} ({error})"
     for group, columns in results.groups().items():
         yield from ("", f"### {group}", "")
         yield from _table(columns)
@@ -83,7 +83,7 @@ def _reference(columns: list[Column]) -> str | None:
 
 
 def to_json(results: Results, effort: Effort) -> str:
-    """Every round of everything."""
+    """Return the values of every round as JSON."""
     return json.dumps(
         {
             "machine": describe_machine(),
@@ -107,8 +107,8 @@ def to_json(results: Results, effort: Effort) -> str:
 
 
 def insert_report(page: Path, report: str) -> None:
-    """Put the report between the marks of a page."""
-    marks = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    """Replace the text between the markers of a page by the report."""
+    markers = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
     text = page.read_text(encoding="utf-8")
-    new = marks.sub(lambda _: f"{BEGIN}\n\n{report}\n{END}", text)
+    new = markers.sub(lambda _: f"{BEGIN}\n\n{report}\n{END}", text)
     page.write_text(new, encoding="utf-8")

@@ -1,8 +1,8 @@
-"""The servers: ``python -m benchmarks.server ROLE``, picows on uvloop, each in its own process.
+"""The servers: ``python -m benchmarks.server ROLE CAFILE`` runs one with picows on uvloop.
 
-What the client asks stands in the URL. A flood must cost the server next to nothing, or it is the
-server that is measured: the frames of a chunk of 64 KiB are built once, and written as fast as the
-socket takes them.
+The query of the URL contains the parameters of a job. Sending a flood of messages must cost the
+server very little, because the benchmark measures the client. The server therefore builds the
+frames of a chunk of 64 KiB once, and writes them as fast as the socket accepts them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ CHUNK = 2**16
 DATA = (WSMsgType.TEXT, WSMsgType.BINARY)
 
 
-class Deck:
-    """Ready-made frames in a row, to be written from anywhere up to anywhere."""
+class FrameSequence:
+    """A sequence of encoded frames; any part of it can be written."""
 
     def __init__(self, frames: Sequence[bytes]) -> None:
         self._bytes = memoryview(b"".join(frames))
@@ -43,29 +43,30 @@ class Deck:
         return len(self._offsets) - 1
 
     def part(self, start: int, count: int) -> memoryview:
-        """The bytes of ``count`` frames from ``start`` on."""
+        """Return the bytes of ``count`` frames that begin with frame ``start``."""
         return self._bytes[self._offsets[start] : self._offsets[start + count]]
 
 
 @cache
-def plain_deck(size: int) -> Deck:
-    """About 64 KiB of messages of that size."""
+def plain_frames(size: int) -> FrameSequence:
+    """Return about 64 KiB of messages of this size."""
     frame = _frame(0x82 if size >= BINARY_FROM else 0x81, payload(size))
-    return Deck([frame] * max(1, CHUNK // len(frame)))
+    return FrameSequence([frame] * max(1, CHUNK // len(frame)))
 
 
 @cache
-def deflated_deck() -> Deck:
-    """Documents, compressed in a row with the context kept; it may be written again and again.
+def deflated_frames() -> FrameSequence:
+    """Return all documents, compressed with context takeover.
 
-    A reference reaches back within the row only, so that what stands before it does not matter.
+    The sequence can be written repeatedly: its back-references do not reach beyond its beginning,
+    so the preceding data does not matter.
     """
     compressor = zlib.compressobj(wbits=-12)
     frames = []
     for document in documents():
         data = compressor.compress(document.encode()) + compressor.flush(zlib.Z_SYNC_FLUSH)
         frames.append(_frame(0xC1, data[:-4]))
-    return Deck(frames)
+    return FrameSequence(frames)
 
 
 def _frame(first: int, data: bytes) -> bytes:
@@ -78,78 +79,78 @@ def _frame(first: int, data: bytes) -> bytes:
 
 
 class Listener(WSListener):
-    """One connection: answers Close, and leaves the data to its subclasses."""
+    """One connection. It answers Close frames; subclasses handle the messages."""
 
     def __init__(self, query: dict[str, int]) -> None:
         self.query = query
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Called for each frame; picows has answered a ping already."""
+        """Handle a frame. picows itself answers pings."""
         if frame.msg_type in DATA:
-            self.data(transport, frame)
+            self.handle_message(transport, frame)
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code())
             transport.disconnect()
 
-    def data(self, transport: WSTransport, frame: WSFrame) -> None:
-        """A message has come."""
+    def handle_message(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Handle a message."""
 
 
 class Echo(Listener):
-    """Sends back what it gets."""
+    """Sends every message back."""
 
-    def data(self, transport: WSTransport, frame: WSFrame) -> None:
+    def handle_message(self, transport: WSTransport, frame: WSFrame) -> None:
         transport.send(frame.msg_type, frame.get_payload_as_memoryview())
 
 
 class Sink(Listener):
-    """Counts, and confirms the last message."""
+    """Counts the messages and confirms the last one."""
 
     received = 0
 
-    def data(self, transport: WSTransport, frame: WSFrame) -> None:
+    def handle_message(self, transport: WSTransport, frame: WSFrame) -> None:
         self.received += 1
         if self.received == self.query["count"]:
             transport.send(WSMsgType.TEXT, b"done")
 
 
 class Flood(Listener):
-    """Sends ``count`` messages for each that it gets."""
+    """Sends ``count`` messages for each received message."""
 
     def __init__(self, query: dict[str, int]) -> None:
         super().__init__(query)
-        self._deck = deflated_deck() if query["deflate"] else plain_deck(query["size"])
+        self._frames = deflated_frames() if query["deflate"] else plain_frames(query["size"])
         self._position = 0
-        self._left = 0
+        self._remaining = 0
         self._paused = False
         self._transport: WSTransport | None = None
 
-    def data(self, transport: WSTransport, frame: WSFrame) -> None:
+    def handle_message(self, transport: WSTransport, frame: WSFrame) -> None:
         self._transport = transport
-        self._left += self.query["count"]
-        self._pump()
+        self._remaining += self.query["count"]
+        self._write_remaining()
 
     def pause_writing(self) -> None:
-        """The socket takes no more."""
+        """Stop writing: the buffer of the transport is full."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """Continue to write: the buffer of the transport has been drained."""
         self._paused = False
-        self._pump()
+        self._write_remaining()
 
-    def _pump(self) -> None:
+    def _write_remaining(self) -> None:
         assert self._transport is not None
         write = self._transport.underlying_transport.write
-        deck = self._deck
-        while self._left and not self._paused:
-            count = min(self._left, len(deck) - self._position)
-            part = deck.part(self._position, count)
-            # Before the write, which may pause and resume within itself.
-            self._left -= count
-            self._position = (self._position + count) % len(deck)
+        frames = self._frames
+        while self._remaining and not self._paused:
+            count = min(self._remaining, len(frames) - self._position)
+            part = frames.part(self._position, count)
+            # Update the state first: write() may call pause_writing() and resume_writing().
+            self._remaining -= count
+            self._position = (self._position + count) % len(frames)
             write(part)
-        if not self._left and self.query["end"]:
+        if not self._remaining and self.query["end"]:
             self._transport.disconnect()
 
 
@@ -159,7 +160,7 @@ ROLES = {"echo": Echo, "flood": Flood, "sink": Sink}
 def listen(
     role: type[Listener], request: WSUpgradeRequest
 ) -> Listener | picows.WSUpgradeResponseWithListener:
-    """The listener for a new connection."""
+    """Return the listener for a new connection."""
     fields = parse_qs(urlsplit(request.path.decode()).query)
     query = {name: int(values[0]) for name, values in fields.items()}
     if not query["deflate"]:
@@ -171,7 +172,7 @@ def listen(
 
 
 async def serve(role: type[Listener], cafile: Path) -> None:
-    """Serve with and without TLS, print the ports, and end with standard input."""
+    """Serve with and without TLS and print the ports; return when standard input ends."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(cafile)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -187,7 +188,10 @@ async def serve(role: type[Listener], cafile: Path) -> None:
 
 
 def main() -> None:
-    """Run one server: its role, and where to write the certificate that clients must trust."""
+    """Run one server.
+
+    The arguments are its role and the file to which it writes the CA certificate for clients.
+    """
     role, cafile = sys.argv[1:]
     raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,4 +1,7 @@
-"""A contender's process: ``python -m benchmarks.worker NAME`` does jobs, one line of JSON each."""
+"""The process of a contender: ``python -m benchmarks.worker NAME``.
+
+It reads one job per line from standard input and writes one result per line, both as JSON.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +19,26 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Say whether the contender is installed, then do jobs until standard input ends."""
+    """Report whether the contender is installed, then do jobs until standard input ends."""
     try:
         module = importlib.import_module(f".contenders.{sys.argv[1]}", __package__)
     except ImportError as error:
-        _say({"missing": str(error)})
+        _write({"missing": str(error)})
         return
     raise_limit()
-    _say({"ready": True})
+    _write({"ready": True})
     for line in sys.stdin:
         gc.collect()
         began = time.process_time()
         try:
             result = module.CONTENDER.run(Job(**json.loads(line)))
-            _say({"result": result, "cpu": time.process_time() - began})
+            _write({"result": result, "cpu": time.process_time() - began})
         except Exception:
-            _say({"error": traceback.format_exc()})
+            _write({"error": traceback.format_exc()})
 
 
-def _say(answer: dict[str, object]) -> None:
-    print(json.dumps(answer), flush=True)
+def _write(message: dict[str, object]) -> None:
+    print(json.dumps(message), flush=True)
 
 
 if __name__ == "__main__":

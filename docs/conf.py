@@ -15,11 +15,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs" / "_ext"))
 
-from trioglock._version import __version__  # noqa: E402 - the path comes first
+from trioglock._version import __version__  # noqa: E402 - follows sys.path
 
 project = "trioglock"
 author = "the authors of trioglock"
-copyright = "the authors of trioglock; Apache License 2.0"  # noqa: A001 - Sphinx's word
+copyright = "the authors of trioglock; Apache License 2.0"  # noqa: A001 - required by Sphinx
 release = version = __version__
 
 extensions = [
@@ -40,14 +40,14 @@ exclude_patterns = [
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_inline"]
-# The benchmark report goes below one heading and begins with smaller ones.
+# The headings of the benchmark report skip a level.
 suppress_warnings = ["myst.header"]
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_class_signature = "mixed"
 autodoc_typehints_format = "short"
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("trioglock/**/*.py"))
-# Signatures show a type alias by its name instead of what it stands for; _ext/names.py finds it.
+# Signatures show the name of a type alias, not its value. _ext/names.py resolves the name.
 autodoc_type_aliases = {
     name: f"~alias.{name}" for name in re.findall(r"^(\w+): TypeAlias\b", SOURCE, re.MULTILINE)
 }
@@ -59,7 +59,7 @@ add_module_names = False
 toc_object_entries_show_parents = "hide"
 
 nitpicky = True
-# Other libraries and type variables have no entries here. Every other name must be found.
+# Other libraries and type variables have no entries. Every other name must have one.
 FOREIGN = (
     "AbstractAsyncContextManager|collections|contextlib|datetime|logging|opentelemetry|os|pathlib"
     "|random|re|ssl|trio|typing|websockets"

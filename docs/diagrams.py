@@ -1,7 +1,7 @@
 """Draws the state machines from the tables in the code: ``python docs/diagrams.py``.
 
-Each table has two files in ``docs/images/``: the graph in the language of graphviz, which a test
-compares with the table, and the picture that the program ``dot`` draws from it. The pictures have
+Each table has two files in ``docs/images/``: the graph in the DOT language, which a test compares
+with the table, and the image that the ``dot`` program of graphviz draws from it. The images have
 their own background, so that they are readable in the light and in the dark theme.
 """
 
@@ -35,9 +35,9 @@ class Diagram:
     """The diagram of one table.
 
     Args:
-        name: the name of its files, without suffix.
-        transitions: the table: for each state the states that may follow, with the cause.
-        direction: of the layout, ``"LR"`` or ``"TB"``.
+        name: the name of the files, without suffix.
+        transitions: the possible next states of each state, with the cause of each transition.
+        direction: the direction of the layout, ``"LR"`` or ``"TB"``.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Diagram:
 
     @property
     def dot(self) -> str:
-        """The graph in the language of graphviz."""
+        """The graph in the DOT language."""
         return "\n".join(self._lines()) + "\n"
 
     def _lines(self) -> Iterator[str]:
@@ -63,8 +63,8 @@ class Diagram:
         for state, following in self.transitions.items():
             # Final states have a double border.
             yield f"  {state.name} [peripheries={1 if following else 2}]"
-            for other, why in following.items():
-                label = "\\n".join(f" {line} " for line in textwrap.wrap(why, LABEL_WIDTH))
+            for other, cause in following.items():
+                label = "\\n".join(f" {line} " for line in textwrap.wrap(cause, LABEL_WIDTH))
                 yield f'  {state.name} -> {other.name} [label="{label}"]'
         yield "}"
 
@@ -75,14 +75,14 @@ class Diagram:
         assert self._checksum() in self._file("svg").read_text(encoding="utf-8"), message
 
     def write(self, program: str) -> None:
-        """Write the graph, and the picture with graphviz's ``dot``."""
+        """Write the graph, and the image with the ``dot`` program of graphviz."""
         self._file("dot").write_text(self.dot, encoding="utf-8")
         done = subprocess.run(  # noqa: S603 - our own input
             [program, "-Tsvg"], input=self.dot, capture_output=True, check=True, encoding="utf-8"
         )
         # The comments of graphviz contain its version.
-        picture = re.sub(r"<!--.*?-->\n?", "", done.stdout, flags=re.DOTALL)
-        self._file("svg").write_text(f"{picture}<!-- {self._checksum()} -->\n", encoding="utf-8")
+        image = re.sub(r"<!--.*?-->\n?", "", done.stdout, flags=re.DOTALL)
+        self._file("svg").write_text(f"{image}<!-- {self._checksum()} -->\n", encoding="utf-8")
 
     def _checksum(self) -> str:
         return f"sha256:{hashlib.sha256(self.dot.encode()).hexdigest()}"
@@ -102,7 +102,9 @@ def main() -> int:
     """Write all diagrams; return the exit code."""
     program = shutil.which("dot")
     if program is None:
-        sys.stderr.write("this needs graphviz's program dot: apt-get install graphviz\n")
+        sys.stderr.write(
+            "dot was not found; install graphviz, for example with apt-get install graphviz\n"
+        )
         return 1
     for diagram in DIAGRAMS:
         diagram.write(program)

@@ -1,4 +1,4 @@
-"""The benchmarks work: every server, every contender, every report. What is fast is not asked."""
+"""The benchmarks run with every server, contender and report. The results are not compared."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ CASES = ("Receive, 64 B", "Send, 1 KiB", "Echo over TLS, 64 B", "permessage-defl
 
 
 async def run_benchmarks(*arguments: str | Path) -> str:
-    """What a run prints; it must succeed and be silent about warnings.
+    """Run the benchmarks without errors or warnings; return the output.
 
-    It starts about thirty processes, which takes 20 seconds of CPU and many times as long on a busy
-    machine. The timeout only ends a run that hangs.
+    A run starts about thirty processes, which takes 20 seconds of CPU time. On a busy machine it
+    takes much longer. The timeout only ends a run that hangs.
     """
     done = await run_python("-m", "benchmarks", *arguments, seconds=600)
     assert (done.code, done.stderr) == (0, ""), done.stdout + done.stderr
     return done.stdout
 
 
-async def test_everyone_does_a_little_of_everything(tmp_path: Path) -> None:
-    """A run of the short form measures something positive for every contender, and reports it."""
+async def test_a_quick_run_measures_every_contender(tmp_path: Path) -> None:
+    """A quick run reports a positive value for every contender."""
     only = [word for case in (*CASES, "connections, 1000", "Idle") for word in ("--only", case)]
     await run_benchmarks("--quick", *only, "--out", tmp_path)
     found = json.loads((tmp_path / "performance.json").read_text())
@@ -47,14 +47,14 @@ async def test_everyone_does_a_little_of_everything(tmp_path: Path) -> None:
     assert re.search(r"^\| trioglock, hook \| [\d.]+ ", report, re.MULTILINE)
 
 
-async def test_names_its_cases(tmp_path: Path) -> None:
-    """``--list`` measures nothing, and knows every case of the short run above."""
+async def test_list_prints_the_cases(tmp_path: Path) -> None:
+    """``--list`` prints every case of the quick run above."""
     names = (await run_benchmarks("--list", "--out", tmp_path)).splitlines()
     for case in CASES:
         assert any(case in name for name in names), case
 
 
-def test_the_page_has_its_marks() -> None:
-    """The report has a place in the documents."""
+def test_the_page_has_markers() -> None:
+    """docs/performance.md has the markers between which the report is inserted."""
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     assert re.search("<!-- results -->.*<!-- end of results -->", page, re.DOTALL)

@@ -1,1 +1,4 @@
-"""The clients that are compared, one file each; a file is loaded only in its own process."""
+"""The libraries that are compared, one module each.
+
+A process imports only the module of its own contender.
+"""

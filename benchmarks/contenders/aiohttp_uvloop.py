@@ -1,4 +1,4 @@
-"""aiohttp's client, on asyncio with uvloop."""
+"""The client of aiohttp on asyncio with uvloop."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from contextlib import asynccontextmanager
 from aiohttp import ClientSession, WSMsgType
 
 from ..job import Job
-from .contender import Wire
+from .contender import ClientConnection
 from .on_uvloop import UvloopContender
 
 __all__ = ["CONTENDER"]
 
 
 class Aiohttp(UvloopContender):
-    """aiohttp with its defaults; compressing only where the job is about that."""
+    """aiohttp with its defaults, with compression only for jobs that measure it."""
 
     @asynccontextmanager
-    async def open(self, job: Job) -> AsyncIterator[Wire]:
-        """See :meth:`Contender.open`."""
+    async def open(self, job: Job) -> AsyncIterator[ClientConnection]:
         compress = 15 if job.deflate else 0
         async with (
             ClientSession() as session,
@@ -27,7 +26,7 @@ class Aiohttp(UvloopContender):
         ):
             assert bool(websocket.compress) is job.deflate
             if job.is_text:
-                yield Wire(websocket.send_str, websocket.receive)
+                yield ClientConnection(websocket.send_str, websocket.receive)
                 return
 
             async def send(message: str | bytes) -> None:
@@ -35,7 +34,7 @@ class Aiohttp(UvloopContender):
                 data = message.encode() if isinstance(message, str) else message
                 await websocket.send_frame(data, kind)
 
-            yield Wire(send, websocket.receive)
+            yield ClientConnection(send, websocket.receive)
 
 
 CONTENDER = Aiohttp()

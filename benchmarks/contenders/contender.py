@@ -1,6 +1,6 @@
-"""A contender: a client that can do the jobs, and the loops that all of them run.
+"""The interface of a contender, and the loops that all contenders share.
 
-The loops call the library's own bound methods, so that nothing of ours stands between.
+The loops call bound methods of the library directly, without wrappers that would cost time.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 import trio
 
 from ..job import Job
-from .crowd import crowd, idle
+from .many_connections import echo_over_many, hold_idle
 
-__all__ = ["Contender", "TrioContender", "Wire"]
+__all__ = ["ClientConnection", "Contender", "TrioContender"]
 
 
-class Wire:
-    """An open connection: how to send one message, and how to receive one."""
+class ClientConnection:
+    """The functions of an open connection that send and receive one message."""
 
     __slots__ = ("receive", "send")
 
@@ -32,35 +32,39 @@ class Wire:
 
 
 class Contender(ABC):
-    """One client. A method ``<work>_<way>`` does a job in a way of its own."""
+    """A library that is measured. The method ``<work>_<way>`` implements a variant of a job."""
 
     @abstractmethod
     def run(self, job: Job) -> Any:
-        """Do a job in a fresh event loop; seconds, or what idle connections cost."""
+        """Do a job in a new event loop.
+
+        Returns:
+            The seconds that it took, or the cost of idle connections by item.
+        """
 
     @abstractmethod
-    def open(self, job: Job) -> AbstractAsyncContextManager[Wire]:
-        """A connection to the job's server."""
+    def open(self, job: Job) -> AbstractAsyncContextManager[ClientConnection]:
+        """Open a connection to the server of the job."""
 
     async def measure(self, job: Job) -> Any:
-        """Do a job, in its way."""
+        """Call the method for the job and its variant."""
         name = f"{job.work}_{job.way}" if job.way else job.work
         return await getattr(self, name)(job)
 
     async def receive(self, job: Job) -> float:
-        """Receive one message after the other."""
-        async with self.open(job) as wire:
-            receive = wire.receive
+        """Receive the messages one by one."""
+        async with self.open(job) as connection:
+            receive = connection.receive
             began = time.perf_counter()
-            await wire.send("go")
+            await connection.send("go")
             for _ in range(job.count):
                 await receive()
             return time.perf_counter() - began
 
     async def burst(self, job: Job) -> float:
-        """Ask for a batch and receive it, again and again."""
-        async with self.open(job) as wire:
-            send, receive = wire.send, wire.receive
+        """Repeatedly request a batch and receive it."""
+        async with self.open(job) as connection:
+            send, receive = connection.send, connection.receive
             began = time.perf_counter()
             for _ in range(job.count // job.batch):
                 await send("go")
@@ -69,19 +73,19 @@ class Contender(ABC):
             return time.perf_counter() - began
 
     async def send(self, job: Job) -> float:
-        """Send one message after the other; it is over when the server confirms."""
-        async with self.open(job) as wire:
-            send = wire.send
+        """Send the messages one by one, and wait until the server confirms the last one."""
+        async with self.open(job) as connection:
+            send = connection.send
             began = time.perf_counter()
             for message in job.messages():
                 await send(message)
-            await wire.receive()
+            await connection.receive()
             return time.perf_counter() - began
 
     async def echo(self, job: Job) -> float:
-        """Send a message, wait for it to come back, and so on."""
-        async with self.open(job) as wire:
-            send, receive = wire.send, wire.receive
+        """Repeatedly send a message and wait for its echo."""
+        async with self.open(job) as connection:
+            send, receive = connection.send, connection.receive
             message = job.message
             began = time.perf_counter()
             for _ in range(job.count):
@@ -91,20 +95,19 @@ class Contender(ABC):
 
 
 class TrioContender(Contender):
-    """A client on trio."""
+    """A library on trio."""
 
     def run(self, job: Job) -> Any:
-        """See :meth:`Contender.run`."""
         return trio.run(self.measure, job)
 
     async def crowd(self, job: Job) -> float:
         """Echo over many connections at the same time."""
-        return await crowd(self.open, job)
+        return await echo_over_many(self.open, job)
 
     async def idle(self, job: Job) -> dict[str, float]:
-        """Hold many connections open, with a heartbeat."""
-        return await idle(self.open_beating, job)
+        """Keep many idle connections with a heartbeat open."""
+        return await hold_idle(self.open_with_heartbeat, job)
 
-    def open_beating(self, job: Job) -> AbstractAsyncContextManager[Wire]:
-        """A connection with a heartbeat every 20 seconds: here, the default."""
+    def open_with_heartbeat(self, job: Job) -> AbstractAsyncContextManager[ClientConnection]:
+        """Open a connection that sends a ping every 20 seconds, the default of the library."""
         return self.open(job)

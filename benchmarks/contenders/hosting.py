@@ -1,4 +1,4 @@
-"""Servers on trio, and a swarm of clients that they serve."""
+"""Measures contenders as servers, on trio, with many clients in another process."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import trio
 
+from ..clients import ClientsJob
 from ..job import Job
-from ..swarm import Order
 
 __all__ = ["Host", "TrioHost"]
 
 
 @dataclass(frozen=True)
 class Host:
-    """A running server: where, whom it knows, and how it sends one message to all of them."""
+    """A running server.
+
+    Args:
+        port: the TCP port.
+        count: returns the number of connections.
+        broadcast: sends a message to all connections.
+    """
 
     port: int
     count: Callable[[], int]
@@ -31,17 +37,21 @@ class Host:
 
 
 class TrioHost(ABC):
-    """What a contender adds to be measured as a server."""
+    """The interface of a contender that is measured as a server."""
 
     @abstractmethod
     def host(self, job: Job) -> AbstractAsyncContextManager[Host]:
-        """A server that echoes, by ``job.way``."""
+        """Run an echo server during the block; ``job.way`` is the variant."""
 
     async def fanout(self, job: Job) -> float:
-        """Send ``count`` messages in all, one to every connection at a time; seconds."""
+        """Repeatedly send a message to all connections.
+
+        Returns:
+            The seconds for ``count`` messages over all connections.
+        """
         message = job.message
         assert isinstance(message, str)
-        async with self.host(job) as host, swarm(host, job) as ask:
+        async with self.host(job) as host, run_clients(host, job) as ask:
             while host.count() < job.connections:
                 await trio.sleep(0.01)
             began = trio.current_time()
@@ -53,20 +63,24 @@ class TrioHost(ABC):
         return took * job.count / (rounds * job.connections)
 
     async def serve(self, job: Job) -> float:
-        """Echo ``count`` messages in all, over all connections at the same time; seconds."""
+        """Echo over all connections at the same time.
+
+        Returns:
+            The seconds for ``count`` messages over all connections.
+        """
         rounds = max(1, job.count // job.connections)
-        async with self.host(job) as host, swarm(host, job) as ask:
+        async with self.host(job) as host, run_clients(host, job) as ask:
             took: float = (await ask("go"))["seconds"]
         return took * job.count / (rounds * job.connections)
 
     async def hold(self, job: Job) -> dict[str, float]:
-        """Hold ``connections`` that do nothing; what each takes of memory, in bytes."""
+        """Keep idle connections open; return the memory of each in bytes."""
         process = psutil.Process()
         async with self.host(job) as host:
             gc.collect()
             before = process.memory_info().rss
             began = trio.current_time()
-            async with swarm(host, job):
+            async with run_clients(host, job):
                 took = trio.current_time() - began
                 await trio.sleep(0.1)
                 gc.collect()
@@ -78,16 +92,20 @@ Ask = Callable[[str | None], Awaitable[Any]]
 
 
 @asynccontextmanager
-async def swarm(host: Host, job: Job) -> AsyncIterator[Ask]:
-    """A swarm that is connected; a function that tells it something and takes its answer."""
-    order = Order(
+async def run_clients(host: Host, job: Job) -> AsyncIterator[Ask]:
+    """Run connected clients in another process during the block.
+
+    Yields:
+        A function that sends the process a line, unless it is None, and returns its next line.
+    """
+    clients_job = ClientsJob(
         work=job.work,
         url=f"ws://127.0.0.1:{host.port}/",
         connections=job.connections,
         rounds=max(1, job.count // job.connections),
         size=job.size,
     )
-    command = [sys.executable, "-m", "benchmarks.swarm"]
+    command = [sys.executable, "-m", "benchmarks.clients"]
     pipe = subprocess.PIPE
     async with trio.open_nursery() as nursery:
         process = await nursery.start(_run_process, command, pipe)
@@ -98,7 +116,7 @@ async def swarm(host: Host, job: Job) -> AsyncIterator[Ask]:
                 await process.stdin.send_all(line.encode() + b"\n")
             return json.loads(await anext(answers))
 
-        await ask(json.dumps(asdict(order)))
+        await ask(json.dumps(asdict(clients_job)))
         yield ask
         nursery.cancel_scope.cancel()
 

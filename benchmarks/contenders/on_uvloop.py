@@ -1,4 +1,4 @@
-"""What all clients on asyncio with uvloop have in common."""
+"""The base class of the libraries on asyncio with uvloop."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ __all__ = ["UvloopContender"]
 
 
 class UvloopContender(Contender):
-    """A client on asyncio, with uvloop."""
+    """A library on asyncio with uvloop."""
 
     def run(self, job: Job) -> Any:
-        """See :meth:`Contender.run`."""
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(self.measure(job))

@@ -1,4 +1,4 @@
-"""picows, on asyncio with uvloop: callbacks in C, or a queue behind them."""
+"""picows on asyncio with uvloop, with callbacks or with a queue that a callback fills."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from contextlib import asynccontextmanager
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from ..job import Job
-from .contender import Wire
+from .contender import ClientConnection
 from .on_uvloop import UvloopContender
 
 __all__ = ["CONTENDER"]
 
 
 class Counter(WSListener):
-    """Takes each payload and counts."""
+    """Decodes each payload as text and counts the messages."""
 
     def __init__(self) -> None:
         self.received = 0
-        self.over = asyncio.Event()
+        self.done = asyncio.Event()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         frame.get_payload_as_utf8_text()
         self.received += 1
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.over.set()
+        self.done.set()
 
 
 class BinaryCounter(Counter):
@@ -40,29 +40,29 @@ class BinaryCounter(Counter):
 
 
 class BareCounter(Counter):
-    """Only counts: no payload becomes an object."""
+    """Counts the messages without creating objects for the payloads."""
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         self.received += 1
 
 
 class Echoer(WSListener):
-    """Sends every message back until it has had enough."""
+    """Sends every message back until it has received ``count`` messages."""
 
     def __init__(self, count: int) -> None:
         self.left = count
-        self.over = asyncio.Event()
+        self.done = asyncio.Event()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         self.left -= 1
         if self.left:
             transport.send(frame.msg_type, frame.get_payload_as_bytes())
         else:
-            self.over.set()
+            self.done.set()
 
 
 class Queue(WSListener):
-    """Puts every message into a queue, and knows when the socket takes no more."""
+    """Puts every message into a queue, and records whether writing is paused."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[str | bytes] = asyncio.Queue()
@@ -98,8 +98,8 @@ class Picows(UvloopContender):
             await transport.wait_disconnected()
 
     @asynccontextmanager
-    async def open(self, job: Job) -> AsyncIterator[Wire]:
-        """See :meth:`Contender.open`; the queue has no limit, nothing keeps the peer waiting."""
+    async def open(self, job: Job) -> AsyncIterator[ClientConnection]:
+        """Open a connection whose queue has no limit, so there is no backpressure."""
         listener = Queue()
         async with self._connect(job, listener) as transport:
 
@@ -107,27 +107,27 @@ class Picows(UvloopContender):
                 kind = WSMsgType.TEXT if isinstance(message, str) else WSMsgType.BINARY
                 transport.send(kind, message)
 
-            yield Wire(send, listener.queue.get)
+            yield ClientConnection(send, listener.queue.get)
 
     async def receive_callback(self, job: Job) -> float:
-        """In a callback that takes the payload and counts."""
+        """Receive in a callback that gets the payload and counts."""
         return await self._count(job, Counter() if job.is_text else BinaryCounter())
 
     async def receive_bare(self, job: Job) -> float:
-        """In a callback that counts."""
+        """Receive in a callback that counts."""
         return await self._count(job, BareCounter())
 
     async def _count(self, job: Job, listener: Counter) -> float:
         transport, _ = await ws_connect(lambda: listener, job.url(end=True), ssl_context=job.tls)
         began = time.perf_counter()
         transport.send(WSMsgType.TEXT, "go")
-        await listener.over.wait()
+        await listener.done.wait()
         took = time.perf_counter() - began
         assert listener.received == job.count, listener.received
         return took
 
     async def send(self, job: Job) -> float:
-        """``send`` is no coroutine: wait only where the socket takes no more."""
+        """Send, and wait only while writing is paused, because ``send`` is not a coroutine."""
         listener = Queue()
         async with self._connect(job, listener) as transport:
             send = transport.send
@@ -141,13 +141,13 @@ class Picows(UvloopContender):
             return time.perf_counter() - began
 
     async def echo_callback(self, job: Job) -> float:
-        """From callback to callback."""
+        """Echo in a callback."""
         listener = Echoer(job.count)
         async with self._connect(job, listener) as transport:
             kind = WSMsgType.TEXT if job.is_text else WSMsgType.BINARY
             began = time.perf_counter()
             transport.send(kind, job.message)
-            await listener.over.wait()
+            await listener.done.wait()
             return time.perf_counter() - began
 
 

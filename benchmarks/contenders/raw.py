@@ -1,4 +1,4 @@
-"""A raw trio stream: what the bytes alone cost, every frame ready-made and none looked at."""
+"""A raw trio stream: the cost of the bytes alone, without encoding or decoding of frames."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import trio
 
 from ..job import Job, payload
-from .contender import TrioContender, Wire
+from .contender import ClientConnection, TrioContender
 
 __all__ = ["CONTENDER"]
 
@@ -19,16 +19,16 @@ MASKED = 4
 
 
 class Raw(TrioContender):
-    """Speaks just enough WebSocket for the servers to answer."""
+    """Sends just enough of the WebSocket protocol to get answers from the servers."""
 
     @asynccontextmanager
-    async def open(self, job: Job) -> AsyncIterator[Wire]:
-        """Not used: the loops here know only bytes."""
+    async def open(self, job: Job) -> AsyncIterator[ClientConnection]:
+        """Not used: this contender has its own loops."""
         raise NotImplementedError
         yield
 
     async def receive(self, job: Job) -> float:
-        """Receive as many bytes as the messages have."""
+        """Receive the number of bytes of all messages."""
         async with _stream(job) as stream:
             left = job.count * (_head(job.size) + job.size)
             began = time.perf_counter()
@@ -38,7 +38,7 @@ class Raw(TrioContender):
             return time.perf_counter() - began
 
     async def send(self, job: Job) -> float:
-        """One write for each message."""
+        """Write each message with one call."""
         async with _stream(job) as stream:
             frame = _frame(payload(job.size))
             began = time.perf_counter()
@@ -48,7 +48,7 @@ class Raw(TrioContender):
             return time.perf_counter() - began
 
     async def echo(self, job: Job) -> float:
-        """One write, and as many bytes back."""
+        """Repeatedly write a message and receive the number of bytes of its echo."""
         async with _stream(job) as stream:
             frame = _frame(payload(job.size))
             began = time.perf_counter()
@@ -91,7 +91,7 @@ def _head(size: int) -> int:
 
 
 def _frame(data: bytes) -> bytes:
-    """A client's frame, masked with zeros."""
+    """Encode a frame of a client, masked with zeros."""
     size = len(data)
     if size < 126:
         head = bytes((0x81, 0x80 | size))

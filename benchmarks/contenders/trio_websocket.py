@@ -16,7 +16,7 @@ from trio_websocket import (
 )
 
 from ..job import Job
-from .contender import TrioContender, Wire
+from .contender import ClientConnection, TrioContender
 from .hosting import Host, TrioHost
 
 __all__ = ["CONTENDER"]
@@ -28,22 +28,21 @@ class TrioWebsocket(TrioContender, TrioHost):
     """trio-websocket with its defaults."""
 
     @asynccontextmanager
-    async def open(self, job: Job) -> AsyncIterator[Wire]:
-        """See :meth:`Contender.open`."""
+    async def open(self, job: Job) -> AsyncIterator[ClientConnection]:
         async with open_websocket_url(job.url(), ssl_context=job.tls) as websocket:
-            yield Wire(websocket.send_message, websocket.get_message)
+            yield ClientConnection(websocket.send_message, websocket.get_message)
 
     @asynccontextmanager
-    async def open_beating(self, job: Job) -> AsyncIterator[Wire]:
-        """It has no heartbeat of its own: a task of the program's does it."""
+    async def open_with_heartbeat(self, job: Job) -> AsyncIterator[ClientConnection]:
+        """Run the heartbeat in a task of the benchmark, because trio-websocket has none."""
         async with open_websocket_url(job.url()) as websocket, trio.open_nursery() as nursery:
-            nursery.start_soon(_beat, websocket)
-            yield Wire(websocket.send_message, websocket.get_message)
+            nursery.start_soon(_send_pings, websocket)
+            yield ClientConnection(websocket.send_message, websocket.get_message)
             nursery.cancel_scope.cancel()
 
     @asynccontextmanager
     async def host(self, job: Job) -> AsyncIterator[Host]:
-        """See :meth:`TrioHost.host`; to send to everybody, a task for each as websockets does."""
+        """Run a server that broadcasts with one task per connection, like websockets."""
         connections: set[WebSocketConnection] = set()
 
         async def echo(request: WebSocketRequest) -> None:
@@ -65,7 +64,7 @@ class TrioWebsocket(TrioContender, TrioHost):
             nursery.cancel_scope.cancel()
 
 
-async def _beat(websocket: WebSocketConnection) -> None:
+async def _send_pings(websocket: WebSocketConnection) -> None:
     while True:
         await trio.sleep(INTERVAL)
         with trio.fail_after(TIMEOUT):

@@ -1,4 +1,4 @@
-"""trioglock, over the transport of its own."""
+"""trioglock over its native transport."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import trio
 from trioglock import Connection, ConnectionClosedError, Reply, Socket, Transport, connect, serve
 
 from ..job import Job
-from .contender import TrioContender, Wire
+from .contender import ClientConnection, TrioContender
 from .hosting import Host, TrioHost
 
 __all__ = ["CONTENDER", "Trioglock"]
 
 
 class Counting(Socket[int]):
-    """Counts what comes and goes."""
+    """Counts sent and received messages."""
 
     def init_stream(self, info: Any) -> int:
         return 0
@@ -32,7 +32,7 @@ class Counting(Socket[int]):
 
 
 class AsyncCounting(Socket[int]):
-    """The same in hooks that are async and do not block."""
+    """The same with async hooks that do not block."""
 
     def init_stream(self, info: Any) -> int:
         return 0
@@ -45,7 +45,7 @@ class AsyncCounting(Socket[int]):
 
 
 class Sending(Socket[int]):
-    """Counts what goes, and hands on what comes."""
+    """Counts sent messages and delivers received ones."""
 
     def init_stream(self, info: Any) -> int:
         return 0
@@ -55,7 +55,7 @@ class Sending(Socket[int]):
 
 
 class AsyncSending(Socket[int]):
-    """The same in an async hook."""
+    """The same with an async hook."""
 
     def init_stream(self, info: Any) -> int:
         return 0
@@ -65,11 +65,11 @@ class AsyncSending(Socket[int]):
 
 
 class Echoing(Socket[int]):
-    """Replies to every message until it has had enough."""
+    """Replies to every message until it has received ``count`` messages."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.over = trio.Event()
+        self.done = trio.Event()
 
     def init_stream(self, info: Any) -> int:
         return 0
@@ -77,20 +77,20 @@ class Echoing(Socket[int]):
     def handle_receive(self, frame: Any, state: int) -> tuple[Any, int]:
         state += 1
         if state == self.count:
-            self.over.set()
+            self.done.set()
             return None, state
         return Reply(frame), state
 
 
-class Repeating(Socket[None]):
-    """Echoes, as a server does."""
+class EchoServerSocket(Socket[None]):
+    """Echoes every message on a server."""
 
     def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
         return Reply(frame), None
 
 
-async def repeat(conn: Connection[None]) -> None:
-    """The same in a handler."""
+async def echo_handler(conn: Connection[None]) -> None:
+    """Echo every message in a handler."""
     with suppress(ConnectionClosedError):
         async for message in conn:
             await conn.send(message)
@@ -100,7 +100,7 @@ class Trioglock(TrioContender, TrioHost):
     """trioglock with its defaults.
 
     Args:
-        transport: the plug; None for the native one.
+        transport: the transport; None for the native one.
     """
 
     def __init__(self, transport: Transport | None = None) -> None:
@@ -114,19 +114,19 @@ class Trioglock(TrioContender, TrioHost):
         )
 
     @asynccontextmanager
-    async def open(self, job: Job) -> AsyncIterator[Wire]:
-        """See :meth:`Contender.open`."""
+    async def open(self, job: Job) -> AsyncIterator[ClientConnection]:
         async with self._connect(job) as conn:
-            yield Wire(conn.send, conn.receive)
-
-    # Receiving.
+            yield ClientConnection(conn.send, conn.receive)
 
     async def receive_hook(self, job: Job) -> float:
-        """In a hook that counts; the server's end ends it, so that no message pays for that."""
+        """Receive in a hook that counts.
+
+        The job ends when the server closes the connection, so the hook need not check the count.
+        """
         return await self._count(job, Counting())
 
     async def receive_async_hook(self, job: Job) -> float:
-        """In an async hook."""
+        """Receive in an async hook."""
         return await self._count(job, AsyncCounting())
 
     async def _count(self, job: Job, socket: Socket[int]) -> float:
@@ -139,7 +139,7 @@ class Trioglock(TrioContender, TrioHost):
         return took
 
     async def receive_for(self, job: Job) -> float:
-        """By ``async for``."""
+        """Receive with ``async for``."""
         async with self._connect(job) as conn:
             left = job.count
             began = time.perf_counter()
@@ -151,7 +151,7 @@ class Trioglock(TrioContender, TrioHost):
             return time.perf_counter() - began
 
     async def receive_batch(self, job: Job) -> float:
-        """All that is there at a time."""
+        """Receive all available messages at a time."""
         async with self._connect(job) as conn:
             left = job.count
             began = time.perf_counter()
@@ -161,7 +161,7 @@ class Trioglock(TrioContender, TrioHost):
             return time.perf_counter() - began
 
     async def burst_batch(self, job: Job) -> float:
-        """Bursts, all that is there at a time."""
+        """Request bursts, and receive all available messages at a time."""
         async with self._connect(job) as conn:
             began = time.perf_counter()
             for _ in range(job.count // job.batch):
@@ -171,14 +171,12 @@ class Trioglock(TrioContender, TrioHost):
                     left -= len(await conn.receive_batch())
             return time.perf_counter() - began
 
-    # Sending.
-
     async def send_hook(self, job: Job) -> float:
-        """Through a ``handle_send`` that counts."""
+        """Send through a ``handle_send`` that counts."""
         return await self._send(job, Sending())
 
     async def send_async_hook(self, job: Job) -> float:
-        """Through an async one."""
+        """Send through an async ``handle_send``."""
         return await self._send(job, AsyncSending())
 
     async def _send(self, job: Job, socket: Socket[Any]) -> float:
@@ -191,7 +189,7 @@ class Trioglock(TrioContender, TrioHost):
             return time.perf_counter() - began
 
     async def send_nowait(self, job: Job) -> float:
-        """By ``send_nowait``; what finds no room is sent by ``send``, which waits for it."""
+        """Send with ``send_nowait``, or with ``send`` while the queue is full."""
         async with self._connect(job, Sending()) as conn:
             send_nowait = conn.send_nowait
             began = time.perf_counter()
@@ -203,23 +201,18 @@ class Trioglock(TrioContender, TrioHost):
             await conn.receive()
             return time.perf_counter() - began
 
-    # Both.
-
     async def echo_reply(self, job: Job) -> float:
-        """From hook to hook, by Reply."""
+        """Echo by returning ``Reply`` from the hook."""
         socket = Echoing(job.count)
         async with self._connect(job, socket) as conn:
             began = time.perf_counter()
             await conn.send(job.message)
-            await socket.over.wait()
+            await socket.done.wait()
             return time.perf_counter() - began
-
-    # Serving.
 
     @asynccontextmanager
     async def host(self, job: Job) -> AsyncIterator[Host]:
-        """See :meth:`TrioHost.host`."""
-        target = Repeating if job.way == "hook" else repeat
+        target = EchoServerSocket if job.way == "hook" else echo_handler
         async with serve(target, "127.0.0.1", 0, shutdown_timeout=1) as server:
 
             async def broadcast(message: str) -> None:
@@ -229,15 +222,15 @@ class Trioglock(TrioContender, TrioHost):
             yield Host(server.port, lambda: len(server.connections), broadcast)
 
     async def serve_hook(self, job: Job) -> float:
-        """Echo from a hook."""
+        """Serve with hooks that echo."""
         return await self.serve(job)
 
     async def fanout_hook(self, job: Job) -> float:
-        """Send to everybody, past hooks."""
+        """Broadcast from a server with hooks."""
         return await self.fanout(job)
 
     async def hold_hook(self, job: Job) -> dict[str, float]:
-        """With hooks and no handler."""
+        """Keep idle connections of a server with hooks open."""
         return await self.hold(job)
 
 

@@ -1,4 +1,4 @@
-"""trioglock, over trio-websocket."""
+"""trioglock over trio-websocket."""
 
 from __future__ import annotations
 

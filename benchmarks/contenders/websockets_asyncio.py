@@ -1,4 +1,4 @@
-"""websockets, on asyncio with uvloop."""
+"""websockets on asyncio with uvloop."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from contextlib import asynccontextmanager
 from websockets.asyncio.client import connect
 
 from ..job import Job
-from .contender import Wire
+from .contender import ClientConnection
 from .on_uvloop import UvloopContender
 
 __all__ = ["CONTENDER"]
 
 
 class WebsocketsAsyncio(UvloopContender):
-    """websockets' asyncio client with its defaults."""
+    """The asyncio client of websockets with its defaults."""
 
     @asynccontextmanager
-    async def open(self, job: Job) -> AsyncIterator[Wire]:
-        """See :meth:`Contender.open`."""
+    async def open(self, job: Job) -> AsyncIterator[ClientConnection]:
         async with connect(job.url(), ssl=job.tls, proxy=None) as websocket:
-            yield Wire(websocket.send, websocket.recv)
+            yield ClientConnection(websocket.send, websocket.recv)
 
 
 CONTENDER = WebsocketsAsyncio()

@@ -1,4 +1,4 @@
-"""websockets, on trio."""
+"""websockets on trio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from websockets.trio.client import connect
 from websockets.trio.server import Server, ServerConnection, broadcast, serve
 
 from ..job import Job
-from .contender import TrioContender, Wire
+from .contender import ClientConnection, TrioContender
 from .hosting import Host, TrioHost
 
 __all__ = ["CONTENDER"]
@@ -22,14 +22,12 @@ class WebsocketsTrio(TrioContender, TrioHost):
     """websockets.trio with its defaults."""
 
     @asynccontextmanager
-    async def open(self, job: Job) -> AsyncIterator[Wire]:
-        """See :meth:`Contender.open`."""
+    async def open(self, job: Job) -> AsyncIterator[ClientConnection]:
         async with connect(job.url(), ssl=job.tls, proxy=None) as websocket:
-            yield Wire(websocket.send, websocket.recv)
+            yield ClientConnection(websocket.send, websocket.recv)
 
     @asynccontextmanager
     async def host(self, job: Job) -> AsyncIterator[Host]:
-        """See :meth:`TrioHost.host`."""
         connections: set[ServerConnection] = set()
 
         async def echo(connection: ServerConnection) -> None:

@@ -1,8 +1,9 @@
-"""Resolves references that Sphinx cannot: names as a module of trioglock knows them.
+"""Resolves references to internal names, which Sphinx cannot resolve.
 
-A signature names ``trioglock.client.dialer.URLSource`` or just ``URLSource``; the reference has it
-under one public name. The entry with the same last part is the target, and if there are several,
-the one whose module is nearest. A name without any entry stays a warning, which fails the build.
+A signature contains ``trioglock.client.dialer.URLSource`` or only ``URLSource``, but the reference
+has an entry only for the public name. This extension finds the entries with the same last part, and
+uses the one whose module shares most packages with the name. If there is no such entry, Sphinx
+warns and the build fails.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from sphinx.util.inspect import TypeAliasForwardRef
 
 __all__ = ["setup"]
 
-# Sphinx shows an alias inside of another type by its repr.
+# Sphinx shows an alias inside another type by its repr.
 TypeAliasForwardRef.__repr__ = lambda self: self.name  # type: ignore[method-assign]
 
 
 def resolve(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
 ) -> nodes.Node | None:
-    """Find the entry that a name in a signature or docstring stands for."""
+    """Find the entry for a name in a signature or docstring."""
     if node.get("refdomain") != "py":
         return None
     domain = env.domains.python_domain
@@ -69,14 +70,14 @@ def unlink_folders(app: Sphinx, doctree: nodes.document) -> None:
 def keep_colons(
     app: Sphinx, kind: str, name: str, subject: object, options: object, lines: list[str]
 ) -> None:
-    """Keep napoleon from taking the words before a colon in an attribute's text for its type."""
+    """Prevent napoleon from treating text before a colon as the type of an attribute."""
     if kind in {"attribute", "data", "property"} and lines:
         lines[0] = f": {lines[0]}"
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the handlers with Sphinx."""
-    # The lexer of the name takes commands without a prompt for output.
+    # The default lexer treats commands without a prompt as output.
     app.add_lexer("console", BashLexer)
     app.connect("missing-reference", resolve)
     app.connect("doctree-read", unlink_folders)

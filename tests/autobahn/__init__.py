@@ -1,1 +1,1 @@
-"""Our client and our server against the Autobahn test suite: ``nox -s autobahn``."""
+"""Runs the Autobahn test suite on the client and the server: ``nox -s autobahn``."""

@@ -1,4 +1,4 @@
-"""The client under test: it echoes what the fuzzing server sends, one connection for each case."""
+"""The client under test. It echoes the messages of the fuzzing server, one connection per case."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from trioglock import Connection, ConnectionClosed, connect
 __all__ = ["AGENT", "MAX_SIZE", "run_cases"]
 
 AGENT = "trioglock"
-"""Our name in the reports."""
+"""The name of trioglock in the reports."""
 
 MAX_SIZE = 2**25
-"""The longest messages have 16 MiB."""
+"""Maximum message size in bytes. The longest messages of the suite have 16 MiB."""
 
-# The server itself gives up on a case after 100 seconds at the most.
+# The server ends a case after at most 100 seconds.
 CASE_SECONDS = 150
 
 
 async def run_cases(server: str, progress: Callable[[int, int], None]) -> int:
-    """Run all cases that the server has and let it write its report; how many they were.
+    """Run all cases of the server and let it write its report; return the number of cases.
+
+    A case that hangs does not raise an exception: it fails in the report.
 
     Args:
-        server: its URL, without a path.
-        progress: called before each case with its number, and how many there are.
+        server: the URL of the server, without a path.
+        progress: called before each case with its number and the number of cases.
 
     Raises:
-        trio.TooSlowError, ConnectError: the server is gone. A case that hangs is left alone: what
-            to think of it stands in the report.
+        trio.TooSlowError, ConnectError: the server has exited.
     """
     count = await _case_count(server)
     for number in range(1, count + 1):
         progress(number, count)
         with trio.move_on_after(CASE_SECONDS):
-            await _visit(f"{server}/runCase?case={number}&agent={AGENT}")
+            await _echo_at(f"{server}/runCase?case={number}&agent={AGENT}")
     with trio.fail_after(CASE_SECONDS):
-        await _visit(f"{server}/updateReports?agent={AGENT}")
+        await _echo_at(f"{server}/updateReports?agent={AGENT}")
     return count
 
 
@@ -47,8 +48,8 @@ async def _case_count(server: str) -> int:
             return int(await conn.receive())
 
 
-async def _visit(url: str) -> None:
-    """Echo until the server, or a mistake of the server's, ends the connection."""
+async def _echo_at(url: str) -> None:
+    """Echo until the server closes the connection or violates the protocol."""
     async with connect(url, proxy=None, max_size=MAX_SIZE) as conn:
         await _echo(conn)
 
@@ -58,4 +59,4 @@ async def _echo(conn: Connection[None]) -> None:
         async for message in conn:
             await conn.send(message)
     except ConnectionClosed:
-        pass  # whether rightly so is the report's to say
+        pass  # the report contains whether this is correct

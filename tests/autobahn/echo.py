@@ -1,4 +1,4 @@
-"""The server under test: it echoes what the fuzzing client sends."""
+"""The server under test. It echoes the messages of the fuzzing client."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from tests.autobahn.client import MAX_SIZE
 from trioglock import Connection, ConnectionClosed, serve
 
-__all__ = ["serving_echo"]
+__all__ = ["serve_echo"]
 
 
 @asynccontextmanager
-async def serving_echo() -> AsyncIterator[str]:
-    """The URL of the server, for the time of the block."""
+async def serve_echo() -> AsyncIterator[str]:
+    """Run the server during the block, and yield its URL."""
     async with serve(_echo, "127.0.0.1", 0, max_size=MAX_SIZE) as server:
         yield f"ws://127.0.0.1:{server.port}"
 
@@ -23,4 +23,4 @@ async def _echo(conn: Connection[None]) -> None:
         async for message in conn:
             await conn.send(message)
     except ConnectionClosed:
-        pass  # whether rightly so is the report's to say
+        pass  # the report contains whether this is correct

@@ -1,4 +1,7 @@
-"""Autobahn's environment: the suite runs on Python 2.7 only, which no present tool installs."""
+"""Sets up the environment of the suite, which runs only on Python 2.7.
+
+Current tools can no longer create environments of Python 2.7.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,20 @@ __all__ = ["SUITE_VERSION", "EnvironmentMissing", "python_with_suite"]
 
 SUITE_VERSION = "25.10.1"
 
-# Later ones no longer make environments of Python 2.7.
+# The last version that supports Python 2.7.
 VIRTUALENV = "virtualenv<20.22"
 
 
 class EnvironmentMissing(Exception):
-    """There is no Python 2.7 on this computer."""
+    """Python 2.7 was not found."""
 
 
 def python_with_suite(folder: Path) -> Path:
-    """A Python 2.7 that has the suite, set up in ``folder`` unless it is there already.
+    """Return a Python 2.7 with the suite, and install it in ``folder`` if necessary.
 
     Raises:
         EnvironmentMissing: no Python 2.7 was found.
-        subprocess.CalledProcessError: the suite does not install; it needs a C compiler.
+        subprocess.CalledProcessError: the installation failed; it needs a C compiler.
     """
     python = folder / "python2.7" / "bin" / "python"
     done = folder / f"has-{SUITE_VERSION}"
@@ -38,29 +41,35 @@ def python_with_suite(folder: Path) -> Path:
     _run(sys.executable, "-m", "venv", tools)
     _run(tools / "bin" / "python", "-m", "pip", "install", "--quiet", VIRTUALENV)
     _run(tools / "bin" / "virtualenv", "--quiet", "-p", found, folder / "python2.7")
-    # Its metadata pins all else; no cache, no newer pip: those of virtualenv are the last for 2.7.
+    # Keep the pip of virtualenv, which is the last one for 2.7. The suite pins its dependencies.
     _run(python, "-m", "pip", "install", "--quiet", f"autobahntestsuite=={SUITE_VERSION}")
     done.touch()
     return python
 
 
 def find_python() -> Path:
-    """Python 2.7: pyenv's, or the one on the path."""
+    """Find Python 2.7 in the versions of pyenv or on the PATH.
+
+    Raises:
+        EnvironmentMissing: Python 2.7 was not found.
+    """
     for root in _pyenv_roots():
         for found in sorted(root.glob("versions/2.7*/bin/python2.7"), reverse=True):
             return found
     on_path = shutil.which("python2.7")
     if on_path is None:
-        raise EnvironmentMissing("Autobahn needs python2.7 on the PATH, or pyenv's")
+        raise EnvironmentMissing(
+            "python2.7 was not found; install it with pyenv or put it on the PATH"
+        )
     return Path(on_path)
 
 
 def _pyenv_roots() -> list[Path]:
-    """Where pyenv keeps its versions. Its shim on the PATH works only for the chosen ones."""
+    """Return the folders of pyenv. Its shim on the PATH works only for selected versions."""
     given = os.environ.get("PYENV_ROOT")
     return [Path(given)] if given else [Path.home() / ".pyenv"]
 
 
 def _run(*command: str | Path) -> None:
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONWARNINGS": "ignore"}
-    subprocess.run(command, check=True, env=environment)  # noqa: S603 - ours
+    subprocess.run(command, check=True, env=environment)  # noqa: S603 - our own commands

@@ -1,4 +1,4 @@
-"""Autobahn's report, and what it must say."""
+"""Reads and checks the reports of the Autobahn suite."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 __all__ = ["ALL_CASES", "CLEAN", "Result", "problems", "read_report", "summary"]
 
 ALL_CASES = 517
-"""The cases of the suite; a report with fewer is that of a client that stopped."""
+"""The number of cases in the suite. A report with fewer cases is incomplete."""
 
 CLEAN = frozenset({"OK", "INFORMATIONAL"})
-"""What nobody need look at; a behaviour may also be ``NON-STRICT``: allowed, but not the best."""
+"""Results that are not problems. A behavior may also be ``NON-STRICT``: allowed, but not ideal."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the suite says about one case."""
+    """The result of one case."""
 
     case: str
     behavior: str
@@ -29,7 +29,7 @@ class Result:
 
     @property
     def verdict(self) -> tuple[str, str]:
-        """What must not change from one run to the next."""
+        """The part of the result that must be the same in every run."""
         return self.behavior, self.close
 
     def __str__(self) -> str:
@@ -37,14 +37,14 @@ class Result:
 
 
 def read_report(index: Path, agent: str) -> list[Result]:
-    """The results of ``agent`` in the suite's ``index.json``, in the order of the cases."""
+    """Return the results of ``agent`` in the ``index.json`` of the suite, sorted by case."""
     cases: Mapping[str, Mapping[str, object]]
     cases = json.loads(index.read_text(encoding="utf-8")).get(agent, {})
     return [_result(case, cases[case]) for case in sorted(cases, key=case_key)]
 
 
 def case_key(case: str) -> list[int]:
-    """Sorts cases as the suite numbers them: 2.10 comes behind 2.9."""
+    """Return a sort key that orders cases by number: 2.10 comes after 2.9."""
     return [int(part) for part in case.split(".")]
 
 
@@ -56,12 +56,12 @@ def _result(case: str, found: Mapping[str, object]) -> Result:
 
 
 def problems(results: list[Result], *, cases: int, non_strict: int) -> list[str]:
-    """What is wrong with a report, in words; nothing if all is well.
+    """Return a description of each problem in a report.
 
     Args:
-        results: of all cases that ran.
-        cases: how many they must be.
-        non_strict: at most so many may be NON-STRICT.
+        results: the results of all cases that ran.
+        cases: the expected number of results.
+        non_strict: the maximum number of NON-STRICT results.
     """
     return list(_problems(results, cases, non_strict))
 
@@ -81,7 +81,7 @@ def _problems(results: list[Result], cases: int, non_strict: int) -> Iterator[st
 
 
 def summary(results: list[Result]) -> str:
-    """One line: how often each behaviour, and each kind of close, was seen."""
+    """Return one line with the number of cases for each behavior and each kind of close."""
     behaviors = Counter(result.behavior for result in results)
     closes = Counter(result.close for result in results)
     return f"{len(results)} cases: {_counts(behaviors)}; close: {_counts(closes)}"

@@ -1,4 +1,4 @@
-"""Runs the suite: ``python -m tests.autobahn.run``. Exit code 1 if the report is not clean."""
+"""Runs the suite: ``python -m tests.autobahn.run``. The exit code is 1 if there are problems."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import trio
 
 from tests.autobahn.client import AGENT, run_cases
-from tests.autobahn.echo import serving_echo
+from tests.autobahn.echo import serve_echo
 from tests.autobahn.environment import SUITE_VERSION, EnvironmentMissing, python_with_suite
 from tests.autobahn.report import ALL_CASES, problems, read_report, summary
 from tests.scripts import ROOT
@@ -27,22 +27,22 @@ from tests.scripts import ROOT
 __all__ = ["REPORTS", "main"]
 
 REPORTS = ROOT / ".nox" / "autobahn-reports"
-"""Where the suite's pages go, a folder for each run; those of earlier runs are deleted."""
+"""The folder of the reports, with one folder per run. Reports of earlier runs are deleted."""
 
 SERVER_REPORTS = REPORTS / "server"
-"""The same for runs against our server."""
+"""The folder of the reports about the server."""
 
 STARTER = Path(__file__).with_name("starter.py")
 
-# Python 2.7 loads twisted for the first time.
+# The first start compiles the modules of twisted.
 START_SECONDS = 60
 
-# All cases take ten minutes; some may hang until the suite gives up on them.
+# All cases take ten minutes, or longer if some hang until the suite ends them.
 SUITE_SECONDS = 3600
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the suite as often as asked; the exit code."""
+    """Run the suite once or several times; return the exit code."""
     options = _options(arguments)
     try:
         python = python_with_suite(options.environment)
@@ -63,21 +63,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="autobahn", description=__doc__)
     add = parser.add_argument
-    add("--server", action="store_true", help="test our server; by default our client")
-    add("--runs", type=int, default=1, help="how often, one after the other")
-    add("--cases", action="append", help="a pattern such as '6.*'; all by default; repeatable")
-    add("--non-strict", type=int, default=0, help="how many cases may be NON-STRICT")
-    add("--environment", type=Path, default=ROOT / ".nox" / "autobahn-env", help="of Python 2.7")
-    add("--reports", type=Path, help=f"where the pages go; by default under {REPORTS}")
+    add("--server", action="store_true", help="test the server; by default the client is tested")
+    add("--runs", type=int, default=1, help="number of consecutive runs (default 1)")
+    add("--cases", action="append", help="run cases that match a pattern such as '6.*'; repeatable")
+    add("--non-strict", type=int, default=0, help="maximum number of NON-STRICT cases")
+    add(
+        "--environment",
+        type=Path,
+        default=ROOT / ".nox" / "autobahn-env",
+        help="folder of Python 2.7",
+    )
+    add("--reports", type=Path, help=f"folder of the reports (default: under {REPORTS})")
     return parser.parse_args(arguments)
 
 
 def _run(python: Path, folder: Path, options: argparse.Namespace) -> bool:
-    """Run all cases once; whether the report is clean."""
+    """Run all cases once; return whether there are no problems."""
     folder.mkdir(parents=True)
     begin = time.perf_counter()
-    play = _against_our_server if options.server else _against_our_client
-    count = trio.run(play, python, folder, options.cases or ["*"])
+    test = _test_server if options.server else _test_client
+    count = trio.run(test, python, folder, options.cases or ["*"])
     seconds = time.perf_counter() - begin
     (folder / "facts.json").write_text(json.dumps(_facts(seconds), indent=1), encoding="utf-8")
     results = read_report(folder / "index.json", AGENT)
@@ -90,15 +95,15 @@ def _run(python: Path, folder: Path, options: argparse.Namespace) -> bool:
     return not found
 
 
-async def _against_our_client(python: Path, folder: Path, cases: list[str]) -> int:
-    """How many cases the suite's server had."""
+async def _test_client(python: Path, folder: Path, cases: list[str]) -> int:
+    """Test the client; return the number of cases."""
     async with _fuzzing_server(python, folder, cases) as url:
         return await run_cases(url, _progress)
 
 
-async def _against_our_server(python: Path, folder: Path, cases: list[str]) -> int:
-    """0: the suite's client does not tell how many cases it has."""
-    async with serving_echo() as url:
+async def _test_server(python: Path, folder: Path, cases: list[str]) -> int:
+    """Test the server; return 0, because the suite does not report the number of cases."""
+    async with serve_echo() as url:
         spec = {"servers": [{"agent": AGENT, "url": url}]}
         with trio.fail_after(SUITE_SECONDS):
             await _run_suite("fuzzingclient", python, folder, cases, spec)
@@ -112,7 +117,7 @@ def _progress(number: int, count: int) -> None:
 
 @asynccontextmanager
 async def _fuzzing_server(python: Path, folder: Path, cases: list[str]) -> AsyncIterator[str]:
-    """The suite's server on a free port of 127.0.0.1."""
+    """Run the server of the suite on a free port of 127.0.0.1, and yield its URL."""
     port = _free_port()
     url = f"ws://127.0.0.1:{port}"
     async with trio.open_nursery() as nursery:
@@ -126,20 +131,20 @@ async def _fuzzing_server(python: Path, folder: Path, cases: list[str]) -> Async
 async def _run_suite(
     mode: str, python: Path, folder: Path, cases: list[str], spec: Mapping[str, object]
 ) -> None:
-    """Run ``wstest`` to its end; its words go into ``suite.log``."""
+    """Run ``wstest``; its output goes to ``suite.log``."""
     # Reports are written relative to the working directory.
     common = {"outdir": ".", "cases": cases, "exclude-cases": [], "exclude-agent-cases": {}}
     (folder / "spec.json").write_text(json.dumps({**common, **spec}), encoding="utf-8")
-    # -u 0: no pages on port 8080.
+    # -u 0: do not serve pages on port 8080.
     command = [str(python), str(STARTER), "-m", mode, "-s", "spec.json", "-u", "0"]
     with (folder / "suite.log").open("wb") as log:
         await trio.run_process(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
         return port
 
 
@@ -155,7 +160,7 @@ async def _wait_listening(port: int) -> None:
 
 
 def _facts(seconds: float) -> dict[str, str]:
-    """What the table says about a run."""
+    """Return the facts about a run that the page shows."""
     return {
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "seconds": f"{seconds:.0f}",

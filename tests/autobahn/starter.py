@@ -1,6 +1,6 @@
-"""Starts Autobahn's suite, on 127.0.0.1 alone: by itself its server listens on every interface.
+"""Starts the Autobahn suite on Python 2.7, with the arguments of ``wstest``.
 
-For Python 2.7; the arguments are those of ``wstest``.
+Its server listens only on 127.0.0.1, not on all interfaces as by default.
 """
 
 import autobahntestsuite.choosereactor  # type: ignore[import-not-found]  # noqa: F401 - before twisted's

@@ -1,4 +1,4 @@
-"""Writes the latest reports into docs/conformance.md: ``python -m tests.autobahn.table``."""
+"""Inserts the latest results into docs/conformance.md: ``python -m tests.autobahn.table``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["main", "page_with", "results_section"]
 
 PAGE = ROOT / "docs" / "conformance.md"
 
-MARKS = {
+MARKERS = {
     "client": ("<!-- client -->\n", "<!-- end of client -->\n"),
     "server": ("<!-- server -->\n", "<!-- end of server -->\n"),
 }
-"""Between these stand the results of each role."""
+"""The markers around the results of each role."""
 
 BEHAVIORS = ("OK", "NON-STRICT", "FAILED", "UNIMPLEMENTED", "INFORMATIONAL")
 
@@ -40,7 +40,7 @@ GROUPS = {
     "13": "compression, by parameters",
 }
 
-# The same suite, all cases: behaviours as above, and closes that were not clean.
+# Other libraries, with all cases of the suite: the number of each behavior and of closes not OK.
 OTHERS: Mapping[str, Mapping[str, tuple[int, int, int, int, int, int | str]]] = {
     "client": {
         "websockets 17.4, trio client": (502, 11, 1, 0, 3, 1),
@@ -54,18 +54,18 @@ OTHERS: Mapping[str, Mapping[str, tuple[int, int, int, int, int, int | str]]] = 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Put the figures of all runs in a folder into the page; the exit code."""
+    """Insert the results of all runs in a folder into the page; return the exit code."""
     parser = argparse.ArgumentParser(prog="table", description=__doc__)
-    parser.add_argument("--server", action="store_true", help="the results of our server")
-    parser.add_argument("--reports", type=Path, help="of one run or several")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the document to change")
+    parser.add_argument("--server", action="store_true", help="insert the results of the server")
+    parser.add_argument("--reports", type=Path, help="folder of the reports")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page to change")
     options = parser.parse_args(arguments)
     role = "server" if options.server else "client"
     reports = options.reports or (SERVER_REPORTS if options.server else REPORTS)
     folders = sorted(reports.glob("run[0-9]*"), key=_run_number)
     runs = [read_report(folder / "index.json", AGENT) for folder in folders]
     if not runs or any(len(results) != ALL_CASES for results in runs):
-        print(f"{reports} has no runs of all cases")
+        print(f"{reports} must contain complete runs of all {ALL_CASES} cases")
         return 1
     facts = [json.loads((each / "facts.json").read_text(encoding="utf-8")) for each in folders]
     section = results_section(role, runs, facts[-1] | _fastest(facts))
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fastest(facts: list[dict[str, str]]) -> dict[str, str]:
-    """The time that says most about our side and least about what else the computer did."""
+    """Return the shortest time, which other programs on the machine affected least."""
     return {"seconds": min((each["seconds"] for each in facts), key=int)}
 
 
@@ -84,15 +84,15 @@ def _run_number(folder: Path) -> int:
 
 
 def page_with(role: str, page: str, section: str) -> str:
-    """The page, with ``section`` in the place of the role's present results."""
-    begin, end = MARKS[role]
+    """Return the page with the results of the role replaced by ``section``."""
+    begin, end = MARKERS[role]
     before, _, rest = page.partition(begin)
     _, _, after = rest.partition(end)
     return f"{before}{begin}\n{section}\n\n{end}{after}"
 
 
 def results_section(role: str, runs: list[list[Result]], facts: Mapping[str, str]) -> str:
-    """The tables of the last run, and what was different in those before it."""
+    """Return the tables of the last run, and the differences between the runs."""
     last = runs[-1]
     return "\n".join([*_overview(role, last, facts), "", *_groups(last), "", *_closing(runs)])
 
@@ -104,9 +104,9 @@ def _overview(role: str, results: list[Result], facts: Mapping[str, str]) -> Ite
     yield f"by {suite}; the fastest run took {facts['seconds']} s."
     yield ""
     yield from _head(role)
-    yield _row(f"**trioglock {facts['trioglock']}**", _figures(results))
-    for name, figures in OTHERS[role].items():
-        yield _row(name, figures)
+    yield _row(f"**trioglock {facts['trioglock']}**", _counts(results))
+    for name, counts in OTHERS[role].items():
+        yield _row(name, counts)
 
 
 def _groups(results: list[Result]) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _groups(results: list[Result]) -> Iterator[str]:
     for number, name in GROUPS.items():
         group = [result for result in results if result.case.split(".")[0] == number]
         if group:
-            yield _row(f"{number}.\\* {name}", _figures(group))
+            yield _row(f"{number}.\\* {name}", _counts(group))
 
 
 def _head(first: str) -> Iterator[str]:
@@ -122,18 +122,18 @@ def _head(first: str) -> Iterator[str]:
     yield "|---" * (len(BEHAVIORS) + 2) + "|"
 
 
-def _row(name: str, figures: Iterable[int | str]) -> str:
-    return f"| {name} | {' | '.join(map(str, figures))} |"
+def _row(name: str, counts: Iterable[int | str]) -> str:
+    return f"| {name} | {' | '.join(map(str, counts))} |"
 
 
-def _figures(results: list[Result]) -> Iterator[int]:
+def _counts(results: list[Result]) -> Iterator[int]:
     behaviors = Counter(result.behavior for result in results)
     yield from (behaviors[behavior] for behavior in BEHAVIORS)
     yield sum(result.close not in CLEAN for result in results)
 
 
 def _closing(runs: list[list[Result]]) -> Iterator[str]:
-    """Which cases were not strict, and whether every run said the same."""
+    """Yield the NON-STRICT cases, and whether all runs gave the same results."""
     lenient = [result.case for result in runs[-1] if result.behavior == "NON-STRICT"]
     if lenient:
         yield f"NON-STRICT: {', '.join(lenient)}."

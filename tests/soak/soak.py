@@ -24,7 +24,7 @@ import trio
 from trioglock import Backoff, Connection, ConnectionInfo, ConnectOptions, Socket, connect
 
 KILL_EVERY = 20.0
-LOOK_EVERY = 10.0
+RECORD_EVERY = 10.0
 WARM_UP = 1 / 6
 """The fraction of the run that is warm-up: 5 of 30 minutes."""
 GROWTH = 0.02
@@ -99,8 +99,8 @@ async def serve_and_kill(
                 await process.stdout.aclose()
 
 
-async def talk(url: str, tally: Tally, number: int) -> None:
-    """One connection: a message about every second, of any size up to 4 KiB."""
+async def exchange_messages(url: str, tally: Tally, number: int) -> None:
+    """Send a message of up to 4 KiB about every second on one connection."""
     chance = random.Random(number)
     async with connect(url, Counter(tally), **OPTIONS) as conn:
         tally.connections.append(conn)
@@ -110,10 +110,10 @@ async def talk(url: str, tally: Tally, number: int) -> None:
             tally.sent += 1
 
 
-async def look(tally: Tally) -> None:
+async def record_memory(tally: Tally) -> None:
     """Record the memory usage periodically."""
     while True:
-        await trio.sleep(LOOK_EVERY)
+        await trio.sleep(RECORD_EVERY)
         gc.collect()
         tally.memory.append((trio.current_time(), memory()))
         if len(tally.memory) % 6 == 0:
@@ -134,13 +134,13 @@ async def soak(minutes: float, connections: int) -> int:
     async with trio.open_nursery() as nursery:
         await nursery.start(serve_and_kill, port, tally)
         for number in range(connections):
-            nursery.start_soon(talk, f"ws://127.0.0.1:{port}/", tally, number)
-        nursery.start_soon(look, tally)
+            nursery.start_soon(exchange_messages, f"ws://127.0.0.1:{port}/", tally, number)
+        nursery.start_soon(record_memory, tally)
         await trio.sleep(minutes * 60)
         reconnects = [conn.statistics().reconnects for conn in tally.connections]
         nursery.cancel_scope.cancel()
     gc.collect()
-    problems = judge(tally, started + minutes * 60 * WARM_UP, reconnects, connections)
+    problems = find_problems(tally, started + minutes * 60 * WARM_UP, reconnects, connections)
     left = open_descriptors() - descriptors
     if left:
         problems.append(f"{left} descriptors are left")
@@ -157,7 +157,9 @@ async def soak(minutes: float, connections: int) -> int:
     return 1 if problems else 0
 
 
-def judge(tally: Tally, warm_at: float, reconnects: list[int], connections: int) -> list[str]:
+def find_problems(
+    tally: Tally, warm_at: float, reconnects: list[int], connections: int
+) -> list[str]:
     """Return the failed checks."""
     problems = []
     warm = [rss for at, rss in tally.memory if at >= warm_at]
@@ -168,17 +170,19 @@ def judge(tally: Tally, warm_at: float, reconnects: list[int], connections: int)
     if growth > GROWTH:
         problems.append(f"memory grew by {growth:.2%}, more than {GROWTH:.0%}")
     if len(reconnects) < connections:
-        problems.append(f"only {len(reconnects)} of {connections} ever connected")
+        problems.append(f"only {len(reconnects)} of {connections} connections opened")
     if min(reconnects) < tally.kills - 1:
-        problems.append(f"a connection came back only {min(reconnects)} times")
+        problems.append(f"a connection reconnected only {min(reconnects)} times")
     if tally.received < tally.sent * 0.5:
-        problems.append(f"only {tally.received} of {tally.sent} messages came back")
+        problems.append(f"only {tally.received} of {tally.sent} messages were echoed")
     return problems
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--connections", type=int, default=500)
+    parser.add_argument("--minutes", type=float, default=30, help="duration (default 30)")
+    parser.add_argument(
+        "--connections", type=int, default=500, help="number of connections (default 500)"
+    )
     arguments = parser.parse_args()
     sys.exit(trio.run(soak, arguments.minutes, arguments.connections))

@@ -1,7 +1,7 @@
-"""The public interface as programs use it; checked by ``mypy --strict``, never run.
+"""Uses of the public interface, which ``mypy --strict`` checks. The code is never run.
 
-``assert_type`` says what must be inferred. A wrong use carries the error code that it must get:
-``warn_unused_ignores`` complains when it gets none.
+``assert_type`` checks an inferred type. An incorrect use has a ``type: ignore`` comment with the
+expected error code: ``warn_unused_ignores`` reports it if there is no such error.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from trioglock import (
 
 @dataclass(frozen=True)
 class Count:
-    """A state."""
+    """The state of the hooks."""
 
     sent: int = 0
     received: int = 0
 
 
 class Counter(Socket[Count]):
-    """Plain hooks, every one of them."""
+    """All hooks as plain functions."""
 
     def init_stream(self, info: ConnectionInfo) -> Count:
         assert_type(info.subprotocol, str | None)
@@ -105,7 +105,7 @@ class Counter(Socket[Count]):
 
 
 class AsyncCounter(Socket[Count]):
-    """The same with ``async def``."""
+    """All hooks as async functions."""
 
     async def init_stream(self, info: ConnectionInfo) -> Count:
         return Count()
@@ -130,7 +130,7 @@ class AsyncCounter(Socket[Count]):
 
 
 class Wrong(Socket[Count]):
-    """Hooks that lose the state, or give another one."""
+    """Hooks that return no state or a state of the wrong type."""
 
     def init_stream(self, info: ConnectionInfo) -> int:  # type: ignore[override]
         return 1
@@ -148,7 +148,7 @@ class Wrong(Socket[Count]):
 
 
 async def with_a_socket() -> None:
-    """The state's type is that of the socket."""
+    """The connection has the state type of the socket."""
     async with connect("ws://memory.test/", Counter()) as conn:
         assert_type(conn, Connection[Count])
         assert_type(conn.state, Count)
@@ -160,7 +160,7 @@ async def with_a_socket() -> None:
 
 
 async def with_the_default_socket() -> None:
-    """There is no state."""
+    """A connection without a socket has no state."""
     async with connect("ws://memory.test/") as conn:
         assert_type(conn, Connection[None])
         assert_type(conn.state, None)
@@ -169,7 +169,7 @@ async def with_the_default_socket() -> None:
 
 
 async def all_of_a_connection(conn: Connection[Count]) -> None:
-    """Every method and property."""
+    """The methods and properties of a connection."""
     assert_type(await conn.send({"any": "message"}), None)
     conn.send_nowait("x")
     await conn.send_frame(bytearray(b"x"))
@@ -207,7 +207,7 @@ async def all_of_a_connection(conn: Connection[Count]) -> None:
 
 
 async def programs_of_hooks() -> None:
-    """run() returns the state; nursery.start gives the connection."""
+    """``run()`` returns the state; ``nursery.start`` returns the connection."""
     assert_type(await run("ws://memory.test/", Counter()), Count)
     assert_type(await run("ws://memory.test/", AsyncCounter(), close_timeout=1), Count)
     async with trio.open_nursery() as nursery:
@@ -217,7 +217,7 @@ async def programs_of_hooks() -> None:
 
 
 async def options_passed_on(**options: Any) -> None:
-    """Functions of the program take the same arguments."""
+    """Wrappers accept the same arguments."""
     named: ConnectOptions = {"ping_interval": 5, "subprotocols": ["a"], "overflow": "drop_oldest"}
     async with connect("ws://memory.test/", Counter(), **named):
         pass
@@ -230,7 +230,7 @@ async def options_passed_on(**options: Any) -> None:
 
 
 def wrong_arguments() -> None:
-    """What the call refuses, the type checker refuses before."""
+    """Arguments that raise an exception at run time are also type errors."""
     connect("ws://memory.test/", Counter)  # type: ignore[call-overload]
     connect("ws://memory.test/", overflow="drop")  # type: ignore[call-overload]
     connect("ws://memory.test/", ping_intervall=5)  # type: ignore[call-overload]
@@ -241,7 +241,7 @@ def wrong_arguments() -> None:
 
 
 async def errors() -> None:
-    """What errors carry."""
+    """The attributes of errors."""
     try:
         await run("ws://memory.test/", Counter())
     except ConnectionClosed as error:
@@ -256,5 +256,5 @@ async def errors() -> None:
 
 
 def generic_helper(conn: Connection[Any], socket: Socket[Any]) -> Awaitable[None]:
-    """Programs may be generic over sockets."""
+    """Functions can be generic over sockets."""
     return conn.send(socket)

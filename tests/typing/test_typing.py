@@ -1,4 +1,4 @@
-"""What a type checker makes of programs that use trioglock."""
+"""Type checks of code that uses trioglock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run mypy in the root of the project, where its cache is."""
+    """Run mypy in the root of the project, which contains its cache."""
     return subprocess.run(  # noqa: S603 - our own interpreter, fixed arguments
         [sys.executable, "-m", "mypy", *arguments],
         cwd=HERE.parent.parent,
@@ -26,13 +26,13 @@ def mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_programs_are_fully_typed() -> None:
-    """Each inference and each refusal in api.py holds under ``mypy --strict``."""
+    """``mypy --strict`` infers the types in api.py and reports its expected errors."""
     checked = mypy("--strict", str(HERE / "api.py"))
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_the_check_can_fail(tmp_path: Path) -> None:
-    """The types are seen by other programs at all: a mistake in one is found."""
+    """Type errors in other programs are reported, so trioglock provides its types."""
     program = tmp_path / "program.py"
     program.write_text(
         "from trioglock import Close, Connection\n"

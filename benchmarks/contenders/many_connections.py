@@ -1,4 +1,4 @@
-"""Many connections of one process, on trio."""
+"""Jobs with many connections in one process, on trio."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ import trio
 from ..job import Job
 
 if TYPE_CHECKING:
-    from .contender import Wire
+    from .contender import ClientConnection
 
-__all__ = ["crowd", "idle"]
+__all__ = ["echo_over_many", "hold_idle"]
 
-Open = Callable[[Job], "AbstractAsyncContextManager[Wire]"]
+Open = Callable[[Job], "AbstractAsyncContextManager[ClientConnection]"]
 
-# Connections that are being opened at the same time.
-AT_ONCE = 50
+# The number of connections that are opened at the same time.
+CONCURRENT_CONNECTS = 50
 
 
-async def crowd(open_wire: Open, job: Job) -> float:
-    """Echo over ``connections`` at the same time, ``count`` messages in all; seconds."""
+async def echo_over_many(open_connection: Open, job: Job) -> float:
+    """Echo over all connections at the same time; return the seconds for ``count`` messages."""
     rounds = max(1, job.count // job.connections)
-    go, over = trio.Event(), trio.Event()
+    start, done = trio.Event(), trio.Event()
     finished = 0
 
-    async def member(wire: Wire) -> None:
+    async def use(connection: ClientConnection) -> None:
         nonlocal finished
-        send, receive, message = wire.send, wire.receive, job.message
-        await go.wait()
+        send, receive, message = connection.send, connection.receive, job.message
+        await start.wait()
         for _ in range(rounds):
             await send(message)
             await receive()
         finished += 1
         if finished == job.connections:
-            over.set()
+            done.set()
 
     async with trio.open_nursery() as nursery:
-        await _open_all(nursery, open_wire, job, member)
+        await _open_all(nursery, open_connection, job, use)
         began = time.perf_counter()
-        go.set()
-        await over.wait()
+        start.set()
+        await done.wait()
         took = time.perf_counter() - began
         nursery.cancel_scope.cancel()
-    # Every connection has sent as many, which need not be ``count`` in all.
+    # All connections send the same number of messages, so their total may differ from ``count``.
     return took * job.count / (rounds * job.connections)
 
 
-async def idle(open_wire: Open, job: Job) -> dict[str, float]:
-    """Hold ``connections`` open; what opening and keeping them costs."""
+async def hold_idle(open_connection: Open, job: Job) -> dict[str, float]:
+    """Open connections and keep them open; return the cost of opening and keeping them."""
 
-    async def member(wire: Wire) -> None:
+    async def use(connection: ClientConnection) -> None:
         await trio.sleep_forever()
 
-    # What is loaded and allocated once and for all is not the price of a connection.
-    async with open_wire(job):
+    # Do not measure what is imported and allocated only once.
+    async with open_connection(job):
         pass
     gc.collect()
     process = psutil.Process()
@@ -69,7 +69,7 @@ async def idle(open_wire: Open, job: Job) -> dict[str, float]:
     resident = process.memory_info().rss
     async with trio.open_nursery() as nursery:
         began = time.perf_counter()
-        await _open_all(nursery, open_wire, job, member)
+        await _open_all(nursery, open_connection, job, use)
         took = time.perf_counter() - began
         await trio.sleep(0.1)
         gc.collect()
@@ -89,22 +89,25 @@ async def idle(open_wire: Open, job: Job) -> dict[str, float]:
 
 
 async def _open_all(
-    nursery: trio.Nursery, open_wire: Open, job: Job, member: Callable[[Wire], object]
+    nursery: trio.Nursery,
+    open_connection: Open,
+    job: Job,
+    use: Callable[[ClientConnection], object],
 ) -> None:
-    limiter = trio.Semaphore(AT_ONCE)
-    everyone = trio.Event()
+    limiter = trio.Semaphore(CONCURRENT_CONNECTS)
+    all_open = trio.Event()
     waiting = job.connections
 
     async def hold() -> None:
         nonlocal waiting
         await limiter.acquire()
-        async with open_wire(job) as wire:
+        async with open_connection(job) as connection:
             limiter.release()
             waiting -= 1
             if not waiting:
-                everyone.set()
-            await member(wire)  # type: ignore[misc]
+                all_open.set()
+            await use(connection)  # type: ignore[misc]
 
     for _ in range(job.connections):
         nursery.start_soon(hold)
-    await everyone.wait()
+    await all_open.wait()
