@@ -9,7 +9,7 @@ import pytest
 from tests.scripts import ROOT, assert_lines, run_python
 from trioglock.testing import MockServer
 
-pytestmark = pytest.mark.docs
+pytestmark = [pytest.mark.docs, pytest.mark.slow]
 
 EXAMPLES = ROOT / "examples"
 

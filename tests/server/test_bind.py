@@ -205,5 +205,5 @@ async def test_a_tls_handshake_that_fails_is_logged_once_and_the_others_served(
             await assert_echo(url, ssl_context=client_context())
     lines = logged(caplog)
     assert len(lines) == 3
-    assert sum("timeout" in line for line in lines) == 1
+    assert sum("timed out" in line for line in lines) == 1
     assert sum("connection lost" in line for line in lines) == 2
