@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from ..disconnect import ConnectionLost
-from ..frames import Close, Data, Ping, Pong, Violation
+from ..frames import Close, Data, Event, Ping, Pong, Violation
 from ..options import FlowOptions
 from ..telemetry import EventEmitter, Queue
 from ..transports import Link, LinkBroken
@@ -49,6 +49,7 @@ class Reader:
         "_receive_queue",
         "_results",
         "_send_queue",
+        "_violation",
         "messages",
     )
 
@@ -76,30 +77,39 @@ class Reader:
         self._read_pause = read_pause
         self._emitter = emitter
         self._max_queue = flow.max_queue
+        self._violation: Violation | None = None
         self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
 
     async def read(self) -> ConnectionLost:
         """Read until the stream ends; return how it ended."""
-        receive, send_queue = self._link.receive, self._send_queue
         try:
-            while True:
-                events = await receive()
-                if not events:
-                    return ConnectionLost()
-                send_queue.cork()
-                for event in events:
-                    if event.__class__ is list:
-                        self._handle_messages(event)
-                    elif event.__class__ is Violation:
-                        send_queue.uncork()
-                        await self._handle_violation(event)
-                    else:
-                        self._handle_control(event)  # type: ignore[arg-type]  # a control frame
-                send_queue.uncork()
-                if self._must_wait():
-                    await self._pause()
+            while await self._link.feed(self._handle):
+                await self._wait()
         except LinkBroken as broken:
             return ConnectionLost(error=broken.__cause__ or broken)
+        return ConnectionLost()
+
+    def _handle(self, events: list[Event]) -> bool:
+        """Handle the events of one chunk; return whether reading continues immediately."""
+        send_queue = self._send_queue
+        send_queue.cork()
+        for event in events:
+            if event.__class__ is list:
+                self._handle_messages(event)
+            elif event.__class__ is Violation:
+                self._violation = event  # the last event
+            else:
+                self._handle_control(event)  # type: ignore[arg-type]  # a control frame
+        send_queue.uncork()
+        return self._violation is None and not self._must_wait()
+
+    async def _wait(self) -> None:
+        """Wait for what :meth:`_handle` could not wait for."""
+        if self._violation is not None:
+            violation, self._violation = self._violation, None
+            await self._handle_violation(violation)
+        if self._must_wait():
+            await self._pause()
 
     def _handle_messages(self, run: list[Any]) -> None:
         if self._emitter.emits_frames:

@@ -10,7 +10,7 @@ translate the exceptions of their libraries into the errors of :mod:`trioglock.e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -97,6 +97,25 @@ class Link(ABC):
         Raises:
             LinkBroken: the stream broke.
         """
+
+    async def feed(self, handle: Callable[[list[Event]], bool]) -> bool:
+        """Pass events to ``handle`` as they arrive, until it returns False or the stream ends.
+
+        ``handle`` may run in another task, but in the context (:mod:`contextvars`) of the caller.
+        An exception that it raises is raised here.
+
+        Returns:
+            False if the stream has ended.
+
+        Raises:
+            LinkBroken: the stream broke.
+        """
+        while True:
+            events = await self.receive()
+            if not events:
+                return False
+            if not handle(events):
+                return True
 
     @abstractmethod
     async def write(self, frames: Sequence[Frame]) -> None:
