@@ -35,7 +35,6 @@ class SendQueue:
         "_batch",
         "_close",
         "_close_first",
-        "_corked",
         "_data",
         "_data_held",
         "_data_lost",
@@ -57,6 +56,7 @@ class SendQueue:
         "batches",
         "close_taken",
         "closed",
+        "corked",
         "idle",
         "immediate_allowed",
         "in_doubt",
@@ -90,13 +90,14 @@ class SendQueue:
         """Whether the link is broken or has ended."""
         self.idle: bool = False
         """Whether the writer is idle and must be woken."""
+        self.corked: bool = False
+        """Whether frames are collected until :meth:`uncork`, although the writer is idle."""
         self.immediate_allowed: bool = False
         """Whether the next frame may be written immediately."""
         self._wake: Callable[[], None] = _no_writer
         # Writes a frame immediately; _write_now is None while queued data must go first.
         self._write_now: Callable[[QueuedMessage], bool] | None = None
         self._put_now: Callable[[QueuedMessage], bool] | None = None
-        self._corked = False
         self._limit = limit
         self._first: list[QueuedMessage] = []
         self._data: list[QueuedMessage] = []
@@ -154,19 +155,11 @@ class SendQueue:
         if self.idle:
             self._wake()
 
-    def put_prepared(self, frame: PreparedMessage, *, immediate: bool) -> bool:
-        """Queue a broadcast message unless the queue is full or closed; return True if queued.
-
-        Args:
-            frame: the message.
-            immediate: write it immediately if possible.
-        """
+    def put_prepared(self, frame: PreparedMessage) -> bool:
+        """Queue a message unless the queue is full or closed; return True if queued."""
         if self.closed or self.size >= self._limit:
             return False
         self._queued += 1
-        if self.idle and self._write_now is not None and (immediate or self.immediate_allowed):
-            self._write_through(frame, frame.size)
-            return True
         self.size += frame.size
         self._data.append(frame)
         if self.idle:
@@ -347,7 +340,7 @@ class SendQueue:
         self._close = None
         self._wake = _no_writer
         self._write_now = self._put_now = None
-        self.idle = self._corked = False
+        self.idle = self.corked = False
         self.link_lost = True
         self._space_waiters.unpark_all()
         self._flushes.unpark_all()
@@ -456,14 +449,18 @@ class SendQueue:
         )
 
     def cork(self) -> None:
-        """Collect the frames queued from now on, to send them in one write."""
-        self._corked, self.idle = self.idle, False
+        """Collect the frames queued from now on, to send them in one write.
+
+        A second call changes nothing: the first :meth:`uncork` writes what both have collected.
+        """
+        if self.idle:
+            self.corked, self.idle = True, False
 
     def uncork(self) -> None:
         """Write the collected frames, and allow the next one to be written immediately."""
         self.allow_immediate()
-        if self._corked:
-            self._corked, self.idle = False, True
+        if self.corked:
+            self.corked, self.idle = False, True
             if self.has_work:
                 self._wake()
                 self.allow_immediate()
