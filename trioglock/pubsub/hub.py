@@ -25,7 +25,7 @@ from .listeners import (
 )
 from .message import Event, Gap, Message, check_channel, check_data, check_name
 from .queue import SubscriberOverflow, make_queue
-from .socket import Fanout, HubSocket
+from .socket import EventEncoders, HubSocket
 from .subscribers import (
     Counters,
     LoopSubscriber,
@@ -113,7 +113,7 @@ class Hub:
         self.max_queue: int = max_queue
         self.overflow: SubscriberOverflow = overflow
         self.counters: Counters = Counters()
-        self.fanout: Fanout = Fanout()
+        self.encoders: EventEncoders = EventEncoders()
         self._broker = MemoryBroker() if broker is None else broker
         self._registry = SubscriberRegistry()
         self._listeners: list[HubListener] = []
@@ -194,7 +194,6 @@ class Hub:
         return self._session
 
     def _deliver(self, event: Event) -> None:
-        self.fanout.begin()
         if isinstance(event, Gap):
             self.counters.gaps += 1
             self._registry.deliver_gap(event)

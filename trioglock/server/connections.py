@@ -15,6 +15,7 @@ import trio
 from .._redact import label
 from .._scope import leaves
 from ..connection import Connection, Session, open_connection
+from ..connection.fanout import Fanout
 from ..connection.outgoing import checked_frame
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import ConnectionClosed, InvalidFrame, InvalidOption, UsageError
@@ -32,10 +33,6 @@ ConnectionHandler: TypeAlias = Callable[[Connection[None]], Awaitable[object]]
 ServeTarget: TypeAlias = Callable[[], Socket[Any]] | ConnectionHandler
 """A Socket class, a function that creates a Socket for each connection, or a handler."""
 
-COALESCE = 0.001
-"""A broadcast within this many seconds of the previous one is queued and written together with
-other frames. Other broadcasts are written immediately, which takes half the time."""
-
 _logger = logging.getLogger("trioglock.server")
 
 
@@ -47,7 +44,6 @@ class ConnectionRegistry:
         self._closing: Close | None = None
         self._deadline = math.inf
         self._limited: set[trio.CancelScope] = set()
-        self._last_broadcast = -math.inf
 
     @property
     def connections(self) -> frozenset[Connection[Any]]:
@@ -83,10 +79,8 @@ class ConnectionRegistry:
         # Encoded once for all connections.
         message = PreparedMessage(checked) if isinstance(checked, str | bytes) else checked
         if isinstance(message, PreparedMessage):
-            now = trio.current_time()
-            immediate, self._last_broadcast = now - self._last_broadcast > COALESCE, now
             queues = [session.send_queue for session in self._sessions.values()]
-            return sum([queue.put_prepared(message, immediate=immediate) for queue in queues])
+            return Fanout.current().broadcast(queues, message)
         queued = 0
         for connection in self._sessions:
             with suppress(trio.WouldBlock, ConnectionClosed):
