@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any, NoReturn
 
 import trio
@@ -31,18 +30,21 @@ WRITES_PER_CHECK = 64
 
 
 class Fanout:
-    """Queues messages for many connections, and writes them at the end of the turn.
+    """Writes the messages of fan-outs at the end of the turn; one for each ``trio.run``.
 
-    There is one for each ``trio.run``, see :meth:`current`. Its methods do not raise: a connection
-    never affects the others.
+    The caller queues them with ``SendQueue.put_prepared(message, fanout.corked)``, which does not
+    raise: a connection never affects the others. Afterwards it calls :meth:`schedule`.
     """
 
-    __slots__ = ("_corked", "_started", "_work")
+    __slots__ = ("_is_scheduled", "_work", "corked", "turns")
 
     def __init__(self) -> None:
-        self._corked: list[SendQueue] = []
-        self._work = trio.lowlevel.ParkingLot()
-        self._started = False
+        self.corked: list[SendQueue] = []
+        """The queues to write; always the same list."""
+        self.turns: int = 0
+        """The number of turns of the scheduler at whose end messages were written."""
+        self._is_scheduled = False
+        self._work: trio.lowlevel.ParkingLot | None = None
 
     @classmethod
     def current(cls) -> Fanout:
@@ -57,63 +59,46 @@ class Fanout:
             _current.set(fanout)
         return fanout
 
-    def send(self, queue: SendQueue, message: PreparedMessage) -> bool:
-        """Queue a message for one connection.
-
-        Returns:
-            False if its send queue is full or closed.
-        """
-        if queue.idle:
-            queue.cork()
-            self._corked.append(queue)
-            if len(self._corked) == 1:
-                self._wake()
-        return queue.put_prepared(message) or self._make_space(queue, message)
-
     def broadcast(self, queues: Iterable[SendQueue], message: PreparedMessage) -> int:
         """Queue a message for many connections; return the number of those that took it."""
-        send = self.send
-        return sum([send(queue, message) for queue in queues])
+        corked = self.corked
+        count = sum([queue.put_prepared(message, corked) for queue in queues])
+        self.schedule()
+        return count
 
-    def _make_space(self, queue: SendQueue, message: PreparedMessage) -> bool:
-        # A queue that is full only because of this turn is not slow.
-        if queue.closed or not queue.corked:
-            return False
-        self._uncork(queue)
-        return not queue.full and self.send(queue, message)
-
-    def _wake(self) -> None:
-        if self._started:
+    def schedule(self) -> None:
+        """Write the queued messages at the end of this turn."""
+        if self._is_scheduled or not self.corked:
+            return
+        self._is_scheduled = True
+        if self._work is not None:
             self._work.unpark()
         else:
-            self._started = True
-            trio.lowlevel.spawn_system_task(self._run)
+            self._work = trio.lowlevel.ParkingLot()
+            trio.lowlevel.spawn_system_task(self._run, self._work)
 
-    async def _run(self) -> NoReturn:
+    async def _run(self, work: trio.lowlevel.ParkingLot) -> NoReturn:
         while True:
+            self.turns += 1
             await self._write_corked()
-            if self._corked:
-                await trio.lowlevel.checkpoint()
-            else:
-                await self._work.park()
+            if not self.corked:
+                self._is_scheduled = False
+                await work.park()
 
     async def _write_corked(self) -> None:
-        # The list is replaced: a listener of events may start another fan-out.
-        queues, self._corked = iter(self._corked), []
         began = time.perf_counter()
-        while some := list(islice(queues, WRITES_PER_CHECK)):
-            for queue in some:
-                self._uncork(queue)
+        while self.corked:
+            # A listener of telemetry may start another fan-out meanwhile.
+            queues = self.corked[:WRITES_PER_CHECK]
+            del self.corked[:WRITES_PER_CHECK]
+            for queue in queues:
+                try:
+                    queue.uncork()
+                except Exception:
+                    _logger.exception("the messages of a fan-out cannot be written")
             if time.perf_counter() - began > TURN_SECONDS:
                 await trio.lowlevel.checkpoint()
                 began = time.perf_counter()
-
-    @staticmethod
-    def _uncork(queue: SendQueue) -> None:
-        try:
-            queue.uncork()
-        except Exception:
-            _logger.exception("a message of a fan-out cannot be written")
 
 
 _current: trio.lowlevel.RunVar[Any] = trio.lowlevel.RunVar("trioglock.connection.fanout")

@@ -155,16 +155,32 @@ class SendQueue:
         if self.idle:
             self._wake()
 
-    def put_prepared(self, frame: PreparedMessage) -> bool:
-        """Queue a message unless the queue is full or closed; return True if queued."""
-        if self.closed or self.size >= self._limit:
+    def put_prepared(self, frame: PreparedMessage, corked: list[SendQueue]) -> bool:
+        """Queue a message of a fan-out unless the queue is full or closed; return True if queued.
+
+        Args:
+            frame: the message.
+            corked: if the writer is idle, the queue is corked and added to this list. The caller
+                must uncork it.
+        """
+        if self.closed or (self.size >= self._limit and not self._make_space()):
             return False
+        if self.idle:
+            self.corked, self.idle = True, False
+            corked.append(self)
         self._queued += 1
         self.size += frame.size
         self._data.append(frame)
-        if self.idle:
-            self._wake()
         return True
+
+    def _make_space(self) -> bool:
+        """Write the frames collected since :meth:`cork`; return whether there is space now.
+
+        A queue that is full only because its frames are held back is not slow.
+        """
+        if self.corked:
+            self.uncork()
+        return self.size < self._limit
 
     def _write_through(self, frame: QueuedMessage, size: int) -> None:
         """Write a frame immediately. Call it only if the queue is empty."""
@@ -458,12 +474,18 @@ class SendQueue:
 
     def uncork(self) -> None:
         """Write the collected frames, and allow the next one to be written immediately."""
-        self.allow_immediate()
         if self.corked:
             self.corked, self.idle = False, True
-            if self.has_work:
+            data = self._data
+            if len(data) == 1 and self._write_now is not None and not (self._urgent or self._pongs or self._first):
+                frame = data.pop()
+                size = frame.size if frame.__class__ is PreparedMessage else size_of(frame)
+                self.size -= size
+                self._write_through(frame, size)
+            elif self.has_work:
+                self.immediate_allowed = self._put_now is not None
                 self._wake()
-                self.allow_immediate()
+        self.immediate_allowed = self._put_now is not None
 
     def allow_immediate(self) -> None:
         """Let the next frame be written immediately, if the link supports it."""

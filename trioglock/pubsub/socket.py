@@ -96,7 +96,7 @@ class ClientSubscriber(QueuedSubscriber):
         self.channel: str = channel
         self._connection = connection
         self._send_queue = connection._send_queue  # noqa: SLF001 - part of the same package
-        self._send = Fanout.current().send
+        self._corked = Fanout.current().corked
         self._frame = hub.encoders.json if as_json else hub.encoders.raw
         self._gaps = as_json
         self._busy = False  # events go to the queue
@@ -110,7 +110,7 @@ class ClientSubscriber(QueuedSubscriber):
         if self._busy:
             self._put_later(event)
             return
-        if self._send(self._send_queue, self._frame(event)):
+        if self._send_queue.put_prepared(self._frame(event), self._corked):
             return
         if self._send_queue.closed:
             self._ended = self._busy = True
