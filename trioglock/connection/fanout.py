@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import trio
 
 from ..frames import PreparedMessage
-from .send_queue import SendQueue
+from .writer import Writer
 
 __all__ = ["Fanout"]
 
@@ -32,15 +32,15 @@ WRITES_PER_CHECK = 64
 class Fanout:
     """Writes the messages of fan-outs at the end of the turn; one for each ``trio.run``.
 
-    The caller queues them with ``SendQueue.put_prepared(message, fanout.corked)``, which does not
+    The caller queues them with ``Writer.put_prepared(message, fanout.corked)``, which does not
     raise: a connection never affects the others. Afterwards it calls :meth:`schedule`.
     """
 
     __slots__ = ("_is_scheduled", "_work", "corked", "turns")
 
     def __init__(self) -> None:
-        self.corked: list[SendQueue] = []
-        """The queues to write; always the same list."""
+        self.corked: list[Writer] = []
+        """The writers to uncork; always the same list."""
         self.turns: int = 0
         """The number of turns of the scheduler at whose end messages were written."""
         self._is_scheduled = False
@@ -59,10 +59,10 @@ class Fanout:
             _current.set(fanout)
         return fanout
 
-    def broadcast(self, queues: Iterable[SendQueue], message: PreparedMessage) -> int:
+    def broadcast(self, writers: Iterable[Writer], message: PreparedMessage) -> int:
         """Queue a message for many connections; return the number of those that took it."""
         corked = self.corked
-        count = sum([queue.put_prepared(message, corked) for queue in queues])
+        count = sum([writer.put_prepared(message, corked) for writer in writers])
         self.schedule()
         return count
 
@@ -89,11 +89,11 @@ class Fanout:
         began = time.perf_counter()
         while self.corked:
             # A listener of telemetry may start another fan-out meanwhile.
-            queues = self.corked[:WRITES_PER_CHECK]
+            writers = self.corked[:WRITES_PER_CHECK]
             del self.corked[:WRITES_PER_CHECK]
-            for queue in queues:
+            for writer in writers:
                 try:
-                    queue.uncork()
+                    writer.uncork()
                 except Exception:
                     _logger.exception("the messages of a fan-out cannot be written")
             if time.perf_counter() - began > TURN_SECONDS:

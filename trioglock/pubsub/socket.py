@@ -95,7 +95,7 @@ class ClientSubscriber(QueuedSubscriber):
         super().__init__(make_queue(hub.max_queue, hub.overflow), hub.counters)
         self.channel: str = channel
         self._connection = connection
-        self._send_queue = connection._send_queue  # noqa: SLF001 - part of the same package
+        self._writer = connection._writer  # noqa: SLF001 - part of the same package
         self._corked = Fanout.current().corked
         self._frame = hub.encoders.json if as_json else hub.encoders.raw
         self._gaps = as_json
@@ -110,9 +110,9 @@ class ClientSubscriber(QueuedSubscriber):
         if self._busy:
             self._put_later(event)
             return
-        if self._send_queue.put_prepared(self._frame(event), self._corked):
+        if self._writer.put_prepared(self._frame(event), self._corked):
             return
-        if self._send_queue.closed:
+        if self._writer.closed:
             self._ended = self._busy = True
         else:
             self._put_later(event)

@@ -16,8 +16,8 @@ from .._redact import label
 from .._scope import leaves
 from ..connection import Connection, Session, open_connection
 from ..connection.fanout import Fanout
-from ..connection.outgoing import checked_frame
-from ..connection.send_queue import SendQueue
+from ..connection.send_queue import checked_frame
+from ..connection.writer import Writer
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import ConnectionClosed, InvalidFrame, InvalidOption, UsageError
 from ..frames import Close, Frame, PreparedMessage
@@ -42,7 +42,7 @@ class ConnectionRegistry:
 
     def __init__(self) -> None:
         self._sessions: dict[Connection[Any], Session[Any]] = {}
-        self._send_queues: dict[Connection[Any], SendQueue] = {}  # a broadcast needs no sessions
+        self._writers: dict[Connection[Any], Writer] = {}  # a broadcast needs no sessions
         self._closing: Close | None = None
         self._deadline = math.inf
         self._limited: set[trio.CancelScope] = set()
@@ -56,13 +56,13 @@ class ConnectionRegistry:
     def registered(self, session: Session[Any], connection: Connection[Any]) -> Iterator[None]:
         """Register a connection for the duration of the block."""
         self._sessions[connection] = session
-        self._send_queues[connection] = session.send_queue
+        self._writers[connection] = session.writer
         if self._closing is not None:
             session.close(self._closing)
         try:
             yield
         finally:
-            del self._sessions[connection], self._send_queues[connection]
+            del self._sessions[connection], self._writers[connection]
 
     @contextmanager
     def limited(self) -> Iterator[None]:
@@ -82,7 +82,7 @@ class ConnectionRegistry:
         # Encoded once for all connections.
         message = PreparedMessage(checked) if isinstance(checked, str | bytes) else checked
         if isinstance(message, PreparedMessage):
-            return Fanout.current().broadcast(list(self._send_queues.values()), message)
+            return Fanout.current().broadcast(list(self._writers.values()), message)
         queued = 0
         for connection in self._sessions:
             with suppress(trio.WouldBlock, ConnectionClosed):
