@@ -126,11 +126,11 @@ async def test_a_loop_that_publishes_does_not_overflow_subscriptions(max_queue: 
     with trio.fail_after(SECONDS):
         async with hub, trio.open_nursery() as nursery:
             subscription = hub.subscribe("x")
-            received: list[Any] = []
+            received: list[object] = []
 
             async def read() -> None:
-                async for message in subscription:
-                    received.append(message.data)
+                while True:
+                    received.append((await anext(subscription)).data)
 
             nursery.start_soon(read)
             sent = [str(number) for number in range(1000)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Unpack
 
 import pytest
 import trio
@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.server.helpers import Echo
 from tests.server.writes import CountingClient, counting_clients, counts_writes
-from trioglock import Server, ServeOptions, serve
+from trioglock import ServeOptions, Server, serve
 from trioglock.frames import Frame
 from trioglock.telemetry import FrameSent, listen
 from trioglock.transports.native.link import NativeServerLink
@@ -22,12 +22,13 @@ NUMBERS = [str(number) for number in range(8)]
 
 
 @asynccontextmanager
-async def clients(count: int, **options: Any) -> AsyncIterator[tuple[Server, list[CountingClient]]]:
+async def clients(
+    count: int, **options: Unpack[ServeOptions]
+) -> AsyncIterator[tuple[Server, list[CountingClient]]]:
     """A server on TCP and some clients."""
-    every: ServeOptions = {"ping_interval": None, **options}
     with trio.fail_after(20):
         async with (
-            serve(Echo, "127.0.0.1", 0, **every) as server,
+            serve(Echo, "127.0.0.1", 0, **options) as server,
             counting_clients(server, count) as opened,
         ):
             yield server, opened
@@ -147,7 +148,8 @@ async def test_a_connection_that_fails_does_not_affect_the_others(
 ) -> None:
     """An unexpected exception is logged, and the others receive the burst."""
     async with clients(3) as (server, each):
-        write_now, failed = NativeServerLink.write_now, []
+        write_now = NativeServerLink.write_now
+        failed: list[NativeServerLink] = []
 
         def write(link: NativeServerLink, frames: Sequence[Frame]) -> bool:
             if not failed:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import trio
 
@@ -101,4 +101,4 @@ class Fanout:
                 began = time.perf_counter()
 
 
-_current: trio.lowlevel.RunVar[Any] = trio.lowlevel.RunVar("trioglock.connection.fanout")
+_current: trio.lowlevel.RunVar[Fanout | None] = trio.lowlevel.RunVar("trioglock.connection.fanout")

@@ -121,8 +121,8 @@ class MemorySession(BrokerSession):
             self._count += 1
             message = Message(channel, data, f"{self._started}-{self._count}")
             self.history.add(message)
-        yields = any([deliver(message) for deliver in list(self.members)])
-        if self._turn_is_over() or yields:
+        crowded = [deliver(message) for deliver in list(self.members)]
+        if self._turn_is_over() or any(crowded):
             self._turn = -1
             await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -131,6 +131,4 @@ class MemorySession(BrokerSession):
         if turn != self._turn:
             self._turn, self._publishes, self._turn_began = turn, 0, now
         self._publishes += 1
-        return (
-            self._publishes >= PUBLISHES_PER_TURN or now - self._turn_began > SECONDS_PER_TURN
-        )
+        return self._publishes >= PUBLISHES_PER_TURN or now - self._turn_began > SECONDS_PER_TURN
