@@ -87,10 +87,8 @@ def no_cycles() -> Iterator[None]:
     assert not kinds
 
 
-@pytest.mark.parametrize("talk", [echo, abort, fail, violate, cancel])
-@pytest.mark.parametrize("target", [Hooks, AsyncHooks, handler, lambda: EventSocket(Router())])
-async def test_nothing_is_left_to_the_garbage_collector(target: Any, talk: Talk) -> None:
-    """Neither on the server nor on the client."""
+async def check(target: Any, talk: Talk) -> None:
+    """Connect several times and check what is left."""
 
     async def run(url: str) -> None:
         with suppress(Exception):
@@ -107,3 +105,19 @@ async def test_nothing_is_left_to_the_garbage_collector(target: Any, talk: Talk)
                 while server.connections:
                     await trio.sleep(0.01)
             await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+@pytest.mark.parametrize("talk", [echo, abort, fail, violate, cancel])
+@pytest.mark.parametrize("target", [Hooks, AsyncHooks, handler])
+async def test_nothing_is_left_to_the_garbage_collector(target: Any, talk: Talk) -> None:
+    """Neither on the server nor on the client."""
+    await check(target, talk)
+
+
+async def test_an_event_socket_is_not_left_either() -> None:
+    """Although it wraps its own hooks."""
+
+    async def send(conn: Connection[Any]) -> None:
+        await conn.send('{"event": "x"}')
+
+    await check(lambda: EventSocket(Router()), send)

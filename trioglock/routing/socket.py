@@ -118,7 +118,8 @@ class EventSocket(Socket[StateT]):
                 raise InvalidOption(f"{name} must be a function of the event, not {function!r}")
         self._key = key
         self._ref = ref
-        self._connection: Connection[StateT] | None = None
+        # Weak, because the connection refers to its socket.
+        self._bound: weakref.ref[Connection[StateT]] | None = None
         overridden = type(self).handle_receive is not EventSocket.handle_receive
         if not overridden and self._has_async_handlers:
             # A connection checks only once whether a hook is async. With plain handlers, the hook
@@ -286,6 +287,10 @@ class EventSocket(Socket[StateT]):
     # Links of the connection.
 
     @property
+    def _connection(self) -> Connection[StateT] | None:
+        return None if self._bound is None else self._bound()
+
+    @property
     def _has_async_handlers(self) -> bool:
         hooks = (self.handle_event, self.handle_invalid)
         return self.router.is_async or any(map(is_async, hooks))
@@ -311,7 +316,7 @@ class EventSocket(Socket[StateT]):
                 f"this {type(self).__name__} belongs to {bound!r}: "
                 "create another one for each connection"
             )
-        self._connection = info.connection
+        self._bound = weakref.ref(info.connection)
         self.requests.add_link()
 
     def _link_ended(self, reason: Disconnect) -> None:
