@@ -12,7 +12,7 @@ from ..base import Handshake, Link, LinkBroken
 from ..http1 import end_stream
 from .decoder import Decoder
 from .encoder import Encoder
-from .socket_io import SocketIO, choose_io
+from .socket_io import NonblockingIO, choose_io
 
 __all__ = ["NativeLink", "NativeServerLink"]
 
@@ -103,7 +103,7 @@ class NativeLink(Link):
 
     @property
     def writes_now(self) -> bool:
-        return self._io.__class__ is SocketIO
+        return isinstance(self._io, NonblockingIO)
 
     def write_now(self, frames: Sequence[Frame]) -> bool:
         data = self._encoder.encode(frames)
