@@ -12,13 +12,17 @@ from ..base import Handshake, Link, LinkBroken
 from ..http1 import end_stream
 from .decoder import Decoder
 from .encoder import Encoder
-from .poller import Poller, Progress, poller_of_run
+from .poller import AGAIN, ENDED, LEFT, PAUSED, WAIT, Poller, poller_of_run
 from .socket_io import NonblockingIO, choose_io
 
 __all__ = ["NativeLink", "NativeServerLink"]
 
 # Bytes of one read. A write is split into slices of this size, so that its progress is counted.
 CHUNK = 2**16
+
+# The poller feeds the links of clients from this number of links in one run. With fewer, it gains
+# nothing.
+CLIENTS_TO_POLL = 4
 
 
 class NativeLink(Link):
@@ -34,6 +38,7 @@ class NativeLink(Link):
         "_fd",
         "_first_events",
         "_handle",
+        "_has_backlog",
         "_io",
         "_poller",
         "_rest",
@@ -44,8 +49,7 @@ class NativeLink(Link):
 
     takes_prepared: bool = True
 
-    # With fewer links in the run, each waits for its own socket, which then takes less time.
-    _links_to_poll: int = 4
+    _always_polls: bool = False  # even if it is the only link of the run
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class NativeLink(Link):
         self._broken: OSError | None = None
         self._poller: Poller | None = None  # from the first feed() until aclose()
         self._fd = -1  # the descriptor in the poller
+        self._has_backlog = False  # the decoder has events left for the poller
         self._handle: Callable[[list[Event]], bool] | None = None  # the argument of feed()
 
     async def feed(self, handle: Callable[[list[Event]], bool]) -> bool:
@@ -75,28 +80,25 @@ class NativeLink(Link):
             if self._poller is not None:
                 self._poller.join()
         poller = self._poller
-        self._handle = handle
-        try:
-            while True:
-                if (
-                    polls
-                    and poller is not None
-                    and poller.links >= self._links_to_poll
-                    and not self._has_pending
-                ):
-                    progress = await self._feed_polled(poller)
-                    if progress is not Progress.LEFT:
-                        return progress is Progress.PAUSED
-                    polls = False
-                events = await self.receive()
-                if not events:
-                    return False
-                if not handle(events):
-                    return True
-        finally:
-            self._handle = None
+        while True:
+            if (
+                polls
+                and poller is not None
+                and (self._always_polls or poller.links >= CLIENTS_TO_POLL)
+                and not self._has_pending
+            ):
+                progress = await self._feed_polled(poller, handle)
+                if progress != LEFT:
+                    return progress == PAUSED
+                polls = False
+            events = await self.receive()
+            if not events:
+                return False
+            if not handle(events):
+                return True
 
-    async def _feed_polled(self, poller: Poller) -> Progress:
+    async def _feed_polled(self, poller: Poller, handle: Callable[[list[Event]], bool]) -> int:
+        self._handle, self._has_backlog = handle, False
         self._fd = self._io.fileno()  # type: ignore[union-attr]
         try:
             return await poller.feed(self._fd, self._feed_chunk)
@@ -104,30 +106,30 @@ class NativeLink(Link):
             raise LinkBroken(str(error)) from error
         finally:
             self._fd = -1
+            self._handle = None
 
     @trio.lowlevel.disable_ki_protection
-    def _feed_chunk(self) -> Progress:
+    def _feed_chunk(self) -> int:
         """Read and handle one chunk; called by the poller."""
         io, decoder = self._io, self._decoder
-        chunk = b""
-        if not decoder.backlog:
+        chunk: bytes | None = b""
+        if not self._has_backlog:
             try:
-                data = io.read_now(CHUNK)  # type: ignore[union-attr]
+                chunk = io.read_now(CHUNK)  # type: ignore[union-attr]
             except OSError as error:
                 raise LinkBroken(str(error)) from error
-            if not data:
-                return Progress.WAIT if data is None else Progress.ENDED
-            chunk = data
+            if not chunk:
+                return WAIT if chunk is None else ENDED
             self.bytes_received += len(chunk)
-        events = decoder.feed(chunk)
+        events = decoder.feed(chunk)  # type: ignore[arg-type]
         if events:
             left = events[-1].__class__ is not list and self._ends_with(events[-1])
-            assert self._handle is not None
-            if not self._handle(events):
-                return Progress.PAUSED
+            if not self._handle(events):  # type: ignore[misc]
+                return PAUSED
             if left:
-                return Progress.LEFT
-        return Progress.AGAIN if decoder.backlog or io.pending else Progress.WAIT  # type: ignore[union-attr]
+                return LEFT
+        self._has_backlog = decoder.backlog
+        return AGAIN if self._has_backlog or io.pending else WAIT  # type: ignore[union-attr]
 
     @property
     def _has_pending(self) -> bool:
@@ -226,7 +228,7 @@ class NativeServerLink(NativeLink):
 
     __slots__ = ("_close_sent", "_close_sent_event", "_closing", "_peer_closed", "_stream")
 
-    _links_to_poll = 1
+    _always_polls: bool = True
 
     def __init__(
         self,
