@@ -30,6 +30,7 @@ from ..transports import (
     send_response,
 )
 from ..transports.http1 import MAX_HEADER_SIZE, STREAM_ERRORS, refuse
+from ..transports.native.socket_io import choose_io
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
 
@@ -93,7 +94,8 @@ class HandshakeHandler:
         Returns:
             The link, or None if the handshake failed. Only cancellation is raised.
         """
-        peer = describe_peer(stream) or "a client"
+        address = describe_peer(stream)
+        peer = address or "a client"
         timeout = self._options.open_timeout
         scope = trio.move_on_after(math.inf if timeout is None else timeout)
         self._drop_oldest()
@@ -101,7 +103,7 @@ class HandshakeHandler:
         rejection: _Rejection | None = None
         try:
             with scope:
-                outcome = await self._accept(stream, peer, nursery)
+                outcome = await self._accept(stream, address, nursery)
                 if outcome is None:
                     _logger.debug("%s: sent no request before the server closed", peer)
                 if not isinstance(outcome, _Rejection):
@@ -141,14 +143,15 @@ class HandshakeHandler:
             _logger.info("%s: the opening handshake timed out", peer)
 
     async def _accept(
-        self, stream: trio.abc.Stream, peer: str, nursery: trio.Nursery
+        self, stream: trio.abc.Stream, address: str, nursery: trio.Nursery
     ) -> Link | _Rejection | None:
+        peer = address or "a client"
         context = self._options.ssl_context
         if context is not None:
             stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
         method = "GET"
         try:
-            received = await self._read_request(stream)
+            received = await self._read_request(stream, address)
             if received is None:
                 return None
             method = received.request.method
@@ -160,7 +163,7 @@ class HandshakeHandler:
             decision = refusal.response
         return _Rejection(stream, decision, method)
 
-    async def _read_request(self, stream: trio.abc.Stream) -> ReceivedRequest | None:
+    async def _read_request(self, stream: trio.abc.Stream, address: str) -> ReceivedRequest | None:
         """Read the request; None if the server closes before it is complete."""
         deadline = trio.current_time() + CLOSING_GRACE if self._closed else math.inf
         with trio.CancelScope(deadline=deadline) as scope:
@@ -168,7 +171,12 @@ class HandshakeHandler:
             try:
                 if isinstance(stream, trio.SSLStream):
                     await stream.do_handshake()
-                return await read_request(stream, self._options.max_header_size)
+                return await read_request(
+                    choose_io(stream),
+                    self._options.max_header_size,
+                    peer=address,
+                    secure=self._options.ssl_context is not None,
+                )
             finally:
                 self._reading.remove(scope)
         return None

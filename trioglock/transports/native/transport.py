@@ -28,6 +28,7 @@ from .decoder import Decoder
 from .deflate import Deflate
 from .encoder import Encoder
 from .link import NativeLink, NativeServerLink
+from .socket_io import choose_io
 
 __all__ = ["NativeTransport"]
 
@@ -49,8 +50,9 @@ class NativeTransport(Transport, ServerTransport):
         upgrade: Upgrade,
         nursery: trio.Nursery,  # noqa: ARG002 - the interface
     ) -> Link:
+        io = choose_io(stream)
         try:
-            await stream.send_all(upgrade.response)
+            await io.send_all(upgrade.response)
         except STREAM_ERRORS as error:
             raise LinkBroken(str(error.__cause__ or error)) from error
         decoder = Decoder(masked=True, max_size=upgrade.max_size, deflate=upgrade.deflate)
