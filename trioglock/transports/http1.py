@@ -299,9 +299,7 @@ async def read_status(stream: trio.abc.Stream) -> int:
     return parser.get_status_code()
 
 
-async def read_response(
-    stream: trio.abc.Stream, deadline: float, offered: Sequence[str]
-) -> ResponseHead:
+async def read_response(stream: ByteIO, deadline: float, offered: Sequence[str]) -> ResponseHead:
     """Read the server's response to the opening handshake, which must be a 101.
 
     Args:
@@ -372,7 +370,7 @@ def stream_errors_translated() -> Iterator[None]:
 
 
 async def _read_body(
-    stream: trio.abc.Stream,
+    stream: ByteIO,
     parser: httptools.HttpResponseParser,
     message: _Message,
     rest: bytes,
@@ -388,7 +386,7 @@ async def _read_body(
         _feed(parser, rest)
         received = len(rest)
         while not message.complete and received < MAX_BODY:
-            data = await stream.receive_some()
+            data = await stream.receive_some(CHUNK)
             if not data:
                 return
             _feed(parser, data)

@@ -28,7 +28,7 @@ from websockets.headers import build_extension, parse_extension
 from websockets.http11 import Request as LibraryRequest
 from websockets.http11 import Response as LibraryResponse
 from websockets.server import ServerProtocol
-from websockets.typing import Origin, Subprotocol
+from websockets.typing import ExtensionHeader, Origin, Subprotocol
 from websockets.utils import accept_key
 
 from .._redact import redact_query, redact_subprotocols
@@ -191,7 +191,7 @@ def _accept_usual(received: ReceivedRequest, options: UpgradeOptions) -> _Accept
         and request.method == "GET"
         and received.version == "1.1"
         and get("upgrade", "").lower() == "websocket"
-        and get("connection", "").lower() in _USUAL_CONNECTIONS
+        and get("connection", "").lower() in USUAL_CONNECTIONS
         and get("sec-websocket-version") == "13"
         and _is_key(key)
         and _is_host(get("host", ""))
@@ -227,7 +227,8 @@ def _accept_usual(received: ReceivedRequest, options: UpgradeOptions) -> _Accept
     return _Accepted(checked_headers(headers), subprotocol, extensions)
 
 
-_USUAL_CONNECTIONS = frozenset({"upgrade", "keep-alive, upgrade"})
+USUAL_CONNECTIONS = frozenset({"upgrade", "keep-alive, upgrade"})
+"""The values of the header Connection in nearly all handshakes, in lower case."""
 
 # 16 bytes in base64.
 _is_key = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==").fullmatch
@@ -260,15 +261,23 @@ MAX_CACHED = 100
 _parse_cached = lru_cache(maxsize=32)(parse_extension)
 
 
+def parse_extensions(header: str) -> list[ExtensionHeader]:
+    """Parse the header Sec-WebSocket-Extensions; do not change the result.
+
+    Raises:
+        InvalidHeaderFormat: of websockets; the header is malformed.
+    """
+    return _parse_cached(header) if len(header) <= MAX_CACHED else parse_extension(header)
+
+
 def _accept_extensions(header: str, accepted: list[Extension]) -> str:
     """Add the extensions to ``accepted``; return the header of the response.
 
     Raises:
         LibraryInvalidHandshake: the header is malformed.
     """
-    parse = _parse_cached if len(header) <= MAX_CACHED else parse_extension
     agreed = []
-    for name, parameters in parse(header):
+    for name, parameters in parse_extensions(header):
         for factory in _EXTENSIONS:
             if factory.name == name:
                 # An offer that cannot be accepted is ignored.
