@@ -55,16 +55,15 @@ class ConnectionRegistry:
         """The open connections: ``handle_connect`` has returned, the handler has not."""
         return frozenset(self._sessions)
 
-    @contextmanager
-    def registered(self, session: Session[Any], connection: Connection[Any]) -> Iterator[None]:
-        """Register a connection for the duration of the block."""
+    def add(self, session: Session[Any], connection: Connection[Any]) -> None:
+        """Register an open connection."""
         self._sessions[connection] = session
         if self._closing is not None:
             session.close(self._closing)
-        try:
-            yield
-        finally:
-            del self._sessions[connection]
+
+    def remove(self, connection: Connection[Any]) -> None:
+        """Remove a connection whose handler has returned."""
+        del self._sessions[connection]
 
     @contextmanager
     def limited(self) -> Iterator[None]:
@@ -118,6 +117,7 @@ class ConnectionRunner:
     ) -> None:
         check_target(target)
         self._target = target
+        self._is_handler = is_handler(target)
         self._flow = flow
         self._registry = registry
         self._trace = trace
@@ -145,8 +145,11 @@ class ConnectionRunner:
             terminate.call = partial(self._terminate, terminate.call)
         try:
             async with open_connection(session, connection):
-                with self._registry.registered(session, connection):
+                self._registry.add(session, connection)
+                try:
                     await handler(connection)
+                finally:
+                    self._registry.remove(connection)
         except Exception as error:
             if not _is_end(error, session):
                 _logger.exception("%s: %s failed", name, label(self._target))
@@ -165,7 +168,7 @@ class ConnectionRunner:
 
     def _prepare(self) -> tuple[Socket[Any], ConnectionHandler]:
         """Create the hooks and the handler; if this raises, the connection fails."""
-        if is_handler(self._target):
+        if self._is_handler:
             return Socket(), self._target  # type: ignore[return-value]
         try:
             socket = self._target()  # type: ignore[call-arg]
