@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from ...frames import Close, Frame, Ping, Pong, PreparedMessage
-from .deflate import Deflate
+from .deflate import Deflate, deflate_shared
 from .fast_path import apply_mask
 
 __all__ = ["Encoder"]
@@ -29,14 +29,15 @@ class Encoder:
 
     def __init__(self, *, mask: bool, deflate: Deflate | None) -> None:
         self._mask = mask
-        self._deflate = deflate
+        # zlib cannot compress with a window of 8 bits.
+        self._deflate = deflate if deflate is not None and deflate.send_bits > 8 else None
         self._keys = b""
         self._next_key = 0
 
     def encode(self, frames: Sequence[Frame]) -> bytes:
         """Return the bytes of ``frames``, concatenated for one write."""
         if len(frames) == 1 and frames[0].__class__ is PreparedMessage and not self._mask:
-            return frames[0].wire or self._make_wire(frames[0])
+            return self._wire(frames[0])
         deflate, append = self._deflate, self._append
         parts: list[bytes] = []
         for frame in frames:
@@ -54,7 +55,7 @@ class Encoder:
             if deflate is None:
                 append(parts, FIN | opcode, payload)
             else:
-                append(parts, FIN | RSV1 | opcode, deflate.deflate(opcode, payload))
+                append(parts, FIN | RSV1 | opcode, deflate.deflate(payload))
         return b"".join(parts)
 
     def _append(self, parts: list[bytes], head: int, payload: bytes) -> None:
@@ -78,17 +79,37 @@ class Encoder:
         parts.append(payload)
 
     def _append_prepared(self, parts: list[bytes], frame: PreparedMessage) -> None:
-        """Append an uncompressed message, which RFC 7692, section 6, always allows."""
         if self._mask:
+            # Each connection masks it with its own keys. RFC 7692, section 6, always allows
+            # messages that are not compressed.
             self._append(parts, _head(frame), frame.to_payload())
         else:
-            parts.append(frame.wire or self._make_wire(frame))
+            parts.append(self._wire(frame))
+
+    def _wire(self, frame: PreparedMessage) -> bytes:
+        """Return the unmasked frame that all connections with the same compression share."""
+        deflate = self._deflate
+        if deflate is not None:
+            wire = frame.compressed.get(deflate.send_bits)
+            if wire is None:
+                wire = self._make_compressed(frame, deflate.send_bits)
+            if wire:
+                deflate.forget()
+                return wire
+        return frame.wire or self._make_wire(frame)
 
     def _make_wire(self, frame: PreparedMessage) -> bytes:
         parts: list[bytes] = []
         self._append(parts, _head(frame), frame.to_payload())
         frame.wire = b"".join(parts)
         return frame.wire
+
+    def _make_compressed(self, frame: PreparedMessage, bits: int) -> bytes:
+        parts: list[bytes] = []
+        if payload := deflate_shared(frame.to_payload(), bits):
+            self._append(parts, RSV1 | _head(frame), payload)
+        wire = frame.compressed[bits] = b"".join(parts)
+        return wire
 
 
 def _head(frame: PreparedMessage) -> int:

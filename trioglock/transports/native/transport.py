@@ -9,7 +9,6 @@ import trio
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers as LibraryHeaders
 from websockets.exceptions import InvalidHandshake as LibraryInvalidHandshake
-from websockets.extensions.permessage_deflate import enable_client_permessage_deflate
 from websockets.http11 import Request, Response
 from websockets.typing import Origin, Subprotocol
 
@@ -25,7 +24,7 @@ from ..negotiation import SILENT, ServerTransport, Upgrade
 from ..redirects import follow_redirects
 from ..urls import WebSocketURI
 from .decoder import Decoder
-from .deflate import Deflate
+from .deflate import ClientDeflateFactory, Deflate
 from .encoder import Encoder
 from .link import NativeLink, NativeServerLink
 
@@ -66,7 +65,7 @@ async def _upgrade_client(
     protocol = ClientProtocol(
         uri,
         origin=None if options.origin is None else Origin(options.origin),
-        extensions=enable_client_permessage_deflate(None) if options.compression else None,
+        extensions=[ClientDeflateFactory()] if options.compression else None,
         subprotocols=[Subprotocol(name) for name in options.subprotocols] or None,
         max_size=None,
         logger=SILENT,
