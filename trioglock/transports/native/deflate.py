@@ -31,9 +31,9 @@ class InflateError(Exception):
 
 
 class ClientDeflateFactory(ClientPerMessageDeflateFactory):
-    """The offer of a client. Accepts a window of 8 bits for the client, as RFC 7692, section 7.1.2.2, allows.
+    """The offer of a client; it accepts every answer that RFC 7692, section 7.1.2, allows.
 
-    zlib cannot compress with such a window; the client then sends its messages uncompressed.
+    zlib cannot compress with a window of 8 bits: the client then sends its messages uncompressed.
     """
 
     def process_response_params(
@@ -64,9 +64,9 @@ class Deflate:
     __slots__ = (
         "_compressor",
         "_decompressor",
-        "_recent",
         "_receive_bits",
         "_receive_takeover",
+        "_recent",
         "_send_takeover",
         "rest",
         "send_bits",
