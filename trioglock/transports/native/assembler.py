@@ -9,23 +9,27 @@ from ...frames import Data
 
 __all__ = ["Assembler"]
 
+# So many pieces of text are joined: a str of one character may take 80 bytes.
+_JOINED_PIECES = 1024
+
 
 class Assembler:
     """Joins the pieces of a message as they arrive, and validates text.
 
-    Pieces are copied to one buffer, so a message in a million fragments takes no more memory than
+    Small pieces are joined early, so a message in a million fragments takes hardly more memory than
     one in a single frame, and the time is linear.
 
     Args:
         text: whether the message is text.
     """
 
-    __slots__ = ("_bytes", "_cut", "_is_text", "_text")
+    __slots__ = ("_bytes", "_cut", "_is_text", "_joined", "_texts")
 
     def __init__(self, text: bool) -> None:
         self._is_text = text
         self._bytes: io.BytesIO | None = None
-        self._text: io.StringIO | None = None
+        self._texts: list[str] = []
+        self._joined: list[str] = []
         self._cut = b""  # the beginning of a character whose end has not arrived
 
     def append(self, data: bytes) -> None:
@@ -43,9 +47,10 @@ class Assembler:
         # A surrogate is invalid after two bytes, but the codec waits for the third.
         if b"\xed\xa0" <= self._cut < b"\xee":
             raise UnicodeDecodeError("utf-8", self._cut, 0, 1, "invalid continuation byte")
-        if self._text is None:
-            self._text = io.StringIO()
-        self._text.write(text)
+        self._texts.append(text)
+        if len(self._texts) == _JOINED_PIECES:
+            self._joined.append("".join(self._texts))
+            self._texts.clear()
 
     def finish(self, data: bytes) -> Data:
         """Append the last piece and return the message.
@@ -54,11 +59,7 @@ class Assembler:
             UnicodeDecodeError: the text is invalid.
         """
         if self._is_text:
-            text = self._decode(data, True)
-            if self._text is None:
-                return text
-            self._text.write(text)
-            return self._text.getvalue()
+            return "".join([*self._joined, *self._texts, self._decode(data, True)])
         if self._bytes is None:
             return data
         self._bytes.write(data)

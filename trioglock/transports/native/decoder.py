@@ -77,7 +77,7 @@ class Decoder:
         self._inflated = 0  # bytes of the current call of feed()
         self._waiting = False  # inflation of the open frame was interrupted
         self._packed = b""  # what remains to be inflated then
-        self._bad_text: _Refused | None = None
+        self._bad_text = ""  # why the text of the open frame is invalid
 
     @property
     def backlog(self) -> bool:
@@ -118,7 +118,7 @@ class Decoder:
                 try:
                     at = self._fast_path(chunk, at, self._limit, run)
                 except UnicodeDecodeError as error:
-                    raise _bad_text(error) from None
+                    raise _Refused(1007, _describe(error)) from None
                 finally:
                     if run:
                         events.append(run)
@@ -267,24 +267,25 @@ class Decoder:
         if self._need or not self._fin:
             self._append(data)
         if not self._need:
-            if self._bad_text is not None:
-                raise self._bad_text
+            if self._bad_text:
+                raise _Refused(1007, self._bad_text)
             if self._fin:
                 self._finish(data, events)
 
     def _append(self, data: bytes) -> None:
         """Append to the message. Empty pieces are dropped, so any number of them costs nothing."""
-        if not data or self._bad_text is not None:
+        if not data or self._bad_text:
             return
         if self._pieces is None:
             self._pieces = Assembler(self._opcode == TEXT)
         try:
             self._pieces.append(data)
         except UnicodeDecodeError as error:
+            reason = _describe(error)
             if not self._compressed:
-                raise _bad_text(error) from None
+                raise _Refused(1007, reason) from None
             # If the rest of the frame is corrupt, that is the error, however chunks are split.
-            self._bad_text = _bad_text(error)
+            self._bad_text = reason
 
     def _finish(self, data: bytes, events: list[Event]) -> None:
         message: Data
@@ -295,7 +296,7 @@ class Decoder:
             else:
                 message = data.decode() if self._opcode == TEXT else data
         except UnicodeDecodeError as error:
-            raise _bad_text(error) from None
+            raise _Refused(1007, _describe(error)) from None
         if self._compressed:
             assert self._deflate is not None
             self._deflate.finish()
@@ -307,8 +308,8 @@ class Decoder:
             events.append([message])
 
 
-def _bad_text(error: UnicodeDecodeError) -> _Refused:
-    return _Refused(1007, f"{error.reason} in text")
+def _describe(error: UnicodeDecodeError) -> str:
+    return f"{error.reason} in text"
 
 
 def _unmask(data: bytes, mask: bytes) -> tuple[bytes, bytes]:

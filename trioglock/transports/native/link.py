@@ -91,7 +91,9 @@ class NativeLink(Link):
         self._rest = []
         try:
             if self._broken is not None:
-                raise self._broken
+                # Not kept: its traceback refers to this link.
+                broken, self._broken = self._broken, None
+                raise broken
             for data in buffers:
                 if len(data) <= CHUNK:
                     await self._io.send_all(data)
@@ -128,7 +130,7 @@ class NativeLink(Link):
             try:
                 sent = self._io.send_now(data)  # type: ignore[union-attr]
             except OSError as error:
-                self._broken, sent = error, 0
+                self._broken, sent = error.with_traceback(None), 0
             self.bytes_sent += sent
             if sent < len(data):
                 # A view: the data of a broadcast is shared by all connections that are behind.
