@@ -16,7 +16,9 @@ import trio
 from .._redact import label
 from .._scope import leaves
 from ..connection import Connection, Session, open_connection
+from ..connection.fanout import Fanout
 from ..connection.send_queue import checked_frame
+from ..connection.writer import Writer
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import ConnectionClosed, InvalidFrame, InvalidOption, UsageError
 from ..frames import Close, Frame, PreparedMessage
@@ -33,10 +35,6 @@ ConnectionHandler: TypeAlias = Callable[[Connection[None]], Awaitable[object]]
 ServeTarget: TypeAlias = Callable[[], Socket[Any]] | ConnectionHandler
 """A Socket class, a function that creates a Socket for each connection, or a handler."""
 
-COALESCE = 0.001
-"""A broadcast within this many seconds of the previous one is queued and written together with
-other frames. Other broadcasts are written immediately, which takes half the time."""
-
 _logger = logging.getLogger("trioglock.server")
 
 
@@ -45,10 +43,10 @@ class ConnectionRegistry:
 
     def __init__(self) -> None:
         self._sessions: dict[Connection[Any], Session[Any]] = {}
+        self._writers: dict[Connection[Any], Writer] = {}  # a broadcast needs no sessions
         self._closing: Close | None = None
         self._deadline = math.inf
         self._limited: set[trio.CancelScope] = set()
-        self._last_broadcast = -math.inf
 
     @property
     def connections(self) -> frozenset[Connection[Any]]:
@@ -58,12 +56,13 @@ class ConnectionRegistry:
     def add(self, session: Session[Any], connection: Connection[Any]) -> None:
         """Register an open connection."""
         self._sessions[connection] = session
+        self._writers[connection] = session.writer
         if self._closing is not None:
             session.close(self._closing)
 
     def remove(self, connection: Connection[Any]) -> None:
         """Remove a connection whose handler has returned."""
-        del self._sessions[connection]
+        del self._sessions[connection], self._writers[connection]
 
     @contextmanager
     def limited(self) -> Iterator[None]:
@@ -83,10 +82,7 @@ class ConnectionRegistry:
         # Encoded once for all connections.
         message = PreparedMessage(checked) if isinstance(checked, str | bytes) else checked
         if isinstance(message, PreparedMessage):
-            now = trio.current_time()
-            immediate, self._last_broadcast = now - self._last_broadcast > COALESCE, now
-            writers = [session.writer for session in self._sessions.values()]
-            return sum([writer.put_prepared(message, immediate=immediate) for writer in writers])
+            return Fanout.current().broadcast(list(self._writers.values()), message)
         queued = 0
         for connection in self._sessions:
             with suppress(trio.WouldBlock, ConnectionClosed):
