@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from traceback import clear_frames
 from typing import Any, TypeAlias
 
 import trio
@@ -149,6 +150,8 @@ class ConnectionRunner:
         except Exception as error:
             if not _is_end(error, session):
                 _logger.exception("%s: %s failed", name, label(self._target))
+            # The session keeps the exception of a hook, whose traceback refers to the session.
+            clear_frames(error.__traceback__)
         cause = session.close_state.cause
         if isinstance(cause, ProtocolViolation):
             _logger.info("%s: closed with %d: %s", name, cause.code, cause.reason)
@@ -181,11 +184,13 @@ class SingleLink:
     final_error: Exception | None = None
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self._link: Link | None = link
 
     async def open(self, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the interface
         await trio.lowlevel.checkpoint()
-        return self._link
+        link, self._link = self._link, None
+        assert link is not None
+        return link
 
     def retries(self, reason: Disconnect) -> bool:  # noqa: ARG002 - the interface
         return False
@@ -244,5 +249,6 @@ async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa:
 def _is_end(error: BaseException, session: Session[Any]) -> bool:
     """Whether an exception or group only reports the end of the connection."""
     return all(
-        isinstance(leaf, ConnectionClosed) and leaf.origin is session for leaf in leaves(error)
+        isinstance(leaf, ConnectionClosed) and leaf.origin is session.close_state
+        for leaf in leaves(error)
     )
