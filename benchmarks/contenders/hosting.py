@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -52,6 +52,19 @@ class Host:
     broadcast: Callable[[str], Awaitable[Any]] = _no_broadcast
 
 
+@dataclass(frozen=True)
+class Clients:
+    """Connected clients in another process.
+
+    Args:
+        ask: exchanges values with the process.
+        accepting: the CPU time in seconds that the server took to accept all clients.
+    """
+
+    ask: Ask
+    accepting: float
+
+
 class Hosting(ABC):
     """The interface of a contender that is measured as a server."""
 
@@ -64,7 +77,7 @@ class Hosting(ABC):
         """Run the process of the clients during the block."""
 
     @asynccontextmanager
-    async def clients(self, host: Host, job: Job) -> AsyncIterator[Ask]:
+    async def clients(self, host: Host, job: Job) -> AsyncIterator[Clients]:
         """Keep ``job.connections`` clients connected during the block."""
         clients_job = ClientsJob(
             work=job.work,
@@ -76,13 +89,9 @@ class Hosting(ABC):
         )
         async with self.run_process() as ask:
             await ask(None)
-            self.accepting = time.process_time()
+            busy = time.process_time()
             await ask(asdict(clients_job))
-            self.accepting = time.process_time() - self.accepting
-            yield ask
-
-    accepting = 0.0
-    """The CPU time for accepting the latest clients, in seconds."""
+            yield Clients(ask, accepting=time.process_time() - busy)
 
     async def serve(self, job: Job) -> dict[str, float]:
         """Echo over all connections at the same time.
@@ -91,10 +100,10 @@ class Hosting(ABC):
             The seconds and the CPU time for ``count`` messages over all connections.
         """
         rounds = max(1, job.count // job.connections)
-        async with self.host(job) as host, self.clients(host, job) as ask:
-            await ask(WARM_UP_ROUNDS)
+        async with self.host(job) as host, self.clients(host, job) as clients:
+            await clients.ask(WARM_UP_ROUNDS)
             busy = time.process_time()
-            seconds: float = await ask(rounds)
+            seconds: float = await clients.ask(rounds)
             busy = time.process_time() - busy
         # All connections send the same number of messages, so their total may differ from count.
         scale = job.count / (rounds * job.connections)
@@ -104,16 +113,15 @@ class Hosting(ABC):
         """Keep idle connections open; return the CPU time for accepting and the memory."""
         process = psutil.Process()
         async with self.host(job) as host:
-            few = Job(**{**asdict(job), "connections": min(WARM_UP_CONNECTIONS, job.connections)})
+            few = replace(job, connections=min(WARM_UP_CONNECTIONS, job.connections))
             async with self.clients(host, few):
                 pass
             gc.collect()
             resident = process.memory_info().rss
-            async with self.clients(host, job):
+            async with self.clients(host, job) as clients:
                 gc.collect()
                 resident = process.memory_info().rss - resident
-                accepting = self.accepting
-        return {"cpu": accepting, "resident": resident}
+        return {"cpu": clients.accepting, "resident": resident}
 
 
 class TrioHosting(Hosting):
@@ -128,16 +136,16 @@ class TrioHosting(Hosting):
         message = job.message
         assert isinstance(message, str)
         rounds = max(1, job.count // (job.connections * job.batch))
-        async with self.host(job) as host, self.clients(host, job) as ask:
+        async with self.host(job) as host, self.clients(host, job) as clients:
             while host.count() < job.connections:
                 await trio.sleep(0.01)
             for _ in range(WARM_UP_ROUNDS):
                 await self._broadcast(host, message, job.batch)
-                await ask(None)
+                await clients.ask(None)
             began, busy = time.perf_counter(), time.process_time()
             for _ in range(rounds):
                 await self._broadcast(host, message, job.batch)
-                await ask(None)
+                await clients.ask(None)
             took, busy = time.perf_counter() - began, time.process_time() - busy
         scale = job.count / (rounds * job.connections * job.batch)
         return {"seconds": took * scale, "cpu": busy * scale}
