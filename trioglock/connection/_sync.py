@@ -27,15 +27,13 @@ class Waiters:
             self._lot = trio.lowlevel.ParkingLot()
         return self._lot.park()
 
-    def unpark(self, count: int = 1) -> None:
-        """Wake the first ``count`` tasks."""
-        if self._lot:
-            self._lot.unpark(count=count)
+    def unpark(self, count: int = 1) -> int:
+        """Wake the first ``count`` tasks; return how many were waiting."""
+        return len(self._lot.unpark(count=count)) if self._lot else 0
 
-    def unpark_all(self) -> None:
-        """Wake all tasks."""
-        if self._lot:
-            self._lot.unpark_all()
+    def unpark_all(self) -> int:
+        """Wake all tasks; return how many were waiting."""
+        return len(self._lot.unpark_all()) if self._lot else 0
 
 
 class Latch:

@@ -16,8 +16,8 @@ from ..frames import Close, Data, Frame, Ping
 from ..options import check_seconds
 from ..transports import Handshake
 from .closing import Status
-from .outgoing import checked_frame
 from .report import Statistics, StatusReport, make_report
+from .send_queue import checked_frame
 from .session import Session
 
 __all__ = ["Connection"]
@@ -50,6 +50,7 @@ class Connection(Generic[StateT]):
         self._mailbox = session.actor.mailbox
         self._receive_queue = session.receive_queue
         self._send_queue = session.send_queue
+        self._writer = session.writer
         self._url = url
         self._sends = 0
         self._turn_began = 0.0
@@ -76,7 +77,8 @@ class Connection(Generic[StateT]):
         """
         actor = self._actor
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._send_queue.closed or self._send_queue.full or not actor.idle:
+        send_queue = self._send_queue
+        if send_queue.closed or send_queue.size >= send_queue.threshold or not actor.idle:
             await self._send_in_turn(message)
         elif actor.send_hook.is_async:
             await actor.send_in_caller(message)
@@ -88,20 +90,22 @@ class Connection(Generic[StateT]):
     async def _send_in_turn(self, message: Any) -> None:
         self._mailbox.reject_inside_hook("send")
         await self._wait_space()
-        if not self._actor.idle:
-            await self._actor.send_queued(message)
-        elif self._actor.send_hook.is_async:
-            await self._actor.send_in_caller(message)
-        else:
-            self._actor.send_sync(message)
+        try:
+            if not self._actor.idle:
+                await self._actor.send_queued(message)
+            elif self._actor.send_hook.is_async:
+                await self._actor.send_in_caller(message)
+            else:
+                self._actor.send_sync(message)
+        finally:
+            self._send_queue.end_turn()
 
     async def _wait_space(self) -> None:
         """Wait until the send queue has space, or raise ConnectionClosed."""
         send_queue = self._send_queue
-        if send_queue.full and not send_queue.closed:
+        if send_queue.size >= send_queue.threshold and not send_queue.closed:
             with self._session.emitter.waiting("sender", "send_queue"):
-                while send_queue.full and not send_queue.closed:
-                    await send_queue.wait_space()
+                await send_queue.wait_turn()
         if send_queue.closed:
             raise self._session.closed_error()
 
@@ -163,7 +167,8 @@ class Connection(Generic[StateT]):
         if isinstance(checked, Close):
             self._session.close(checked)
         else:
-            self._send_queue.put(checked)
+            self._writer.put(checked)
+        self._send_queue.end_turn()
 
     def send_frame_nowait(self, frame: Frame, *, immediate: bool = False) -> None:
         """Send a frame without calling ``handle_send`` and without waiting. Allowed in hooks.
@@ -185,11 +190,11 @@ class Connection(Generic[StateT]):
         if send_queue.full:
             raise trio.WouldBlock
         if immediate:
-            send_queue.allow_immediate()
+            self._writer.allow_immediate()
         if frame.__class__ is Close:
             self._session.close(frame)
         else:
-            send_queue.put(frame)
+            self._writer.put(frame)
 
     async def flush(self) -> None:
         """Wait until everything queued so far has been passed to the operating system.
@@ -200,9 +205,9 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         self._mailbox.reject_inside_hook("flush")
-        marks = self._send_queue.flush_marks()
+        barrier = self._send_queue.barrier()
         await trio.lowlevel.checkpoint()
-        if not await self._send_queue.wait_flushed(marks):
+        if not await self._send_queue.wait_written(barrier):
             raise self._session.closed_error()
 
     def discard_unsent(self) -> tuple[Data, ...]:
@@ -370,7 +375,7 @@ class Connection(Generic[StateT]):
             raise self._session.closed_error()
         pings = self._session.pings
         payload = pings.new_payload()
-        self._send_queue.put(Ping(payload))
+        self._writer.put_urgent(Ping(payload))
         seconds = await pings.wait(payload)
         if seconds is None:
             raise self._session.closed_error()

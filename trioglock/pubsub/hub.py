@@ -83,8 +83,8 @@ class Hub:
     A client that opens ``ws://.../model_created`` receives the messages on that channel; the
     messages it sends are published on the channel ``incoming``.
 
-    A *pattern* is a channel name in which ``*`` stands for any characters, ``?`` for one character
-    and ``[ae]`` for an ``a`` or an ``e``, as in Redis. A message without a channel is a
+    A *pattern* is a channel name in which ``*`` stands for any number of characters, ``?`` for any
+    single character and ``[ae]`` for ``a`` or ``e``, as in Redis. A message without a channel is a
     broadcast: every subscriber receives it.
 
     Args:
@@ -92,7 +92,7 @@ class Hub:
         broker: by default a new :class:`MemoryBroker`, which is limited to this process.
         max_queue: maximum number of messages in the queue of one subscriber. For a client this
             is in addition to the send buffer of its connection.
-        overflow: what happens when that queue is full, see :data:`SubscriberOverflow`.
+        overflow: what happens when that queue is full; see :data:`SubscriberOverflow`.
 
     Raises:
         InvalidOption: an argument has the wrong type or value.
@@ -175,7 +175,7 @@ class Hub:
         """Publish a message to all subscribers, in this process and in others.
 
         Args:
-            message: text or binary.
+            message: text or binary data.
             channel: name of the channel; by default the message is a broadcast.
 
         Raises:
@@ -277,12 +277,12 @@ class Hub:
     def on(self, topic: Topic) -> Callable[[FunctionT], FunctionT]:
         """Call a function, plain or async, with every :class:`Message` on a channel.
 
-        Several functions may listen to one channel, and one function to several. A plain function
-        is called immediately and must be quick; an async one has its own task and queue. An
-        exception is logged and counted, and the function is called with the next message.
+        Several functions may listen to one channel, and one function to several channels. A plain
+        function is called immediately and must be quick; an async one has its own task and queue.
+        An exception is logged and counted, and the function is still called for later messages.
 
         Args:
-            topic: a channel, a pattern, or the class :class:`Gap` to be called with gaps.
+            topic: a channel, a pattern, or the class :class:`Gap`, to be called for each gap.
 
         Raises:
             InvalidOption: ``topic`` is none of these.
@@ -304,7 +304,7 @@ class Hub:
             owner: an instance of a class with marked methods.
 
         Raises:
-            InvalidOption: ``owner`` is a class, or has no marked method.
+            InvalidOption: ``owner`` is a class, or has no marked methods.
         """
         for listener in list(find_listeners(owner)):
             self._add_listener(listener)
@@ -343,7 +343,7 @@ class Hub:
         self._registry.add(subscriber, channel, literal=True)
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
-        """Remove a subscriber; does nothing if it has not joined.
+        """Remove a subscriber; do nothing if it has not joined.
 
         Args:
             subscriber: as passed to :meth:`join`.

@@ -91,7 +91,7 @@ class HandshakeHandler:
         """Perform one opening handshake. Call :meth:`release` when the link has ended.
 
         Returns:
-            The link, or None if the handshake failed. Only cancellation is raised.
+            The link, or None if the handshake failed. Cancellation is the only exception raised.
         """
         peer = describe_peer(stream) or "a client"
         timeout = self._options.open_timeout
@@ -161,7 +161,7 @@ class HandshakeHandler:
         return _Rejection(stream, decision, method)
 
     async def _read_request(self, stream: trio.abc.Stream) -> ReceivedRequest | None:
-        """Read the request; None if the server closes before it is complete."""
+        """Read the request; return None if the server closes before the request is complete."""
         deadline = trio.current_time() + CLOSING_GRACE if self._closed else math.inf
         with trio.CancelScope(deadline=deadline) as scope:
             self._reading.add(scope)

@@ -15,7 +15,7 @@ import trio
 from .._redact import label
 from .._scope import leaves
 from ..connection import Connection, Session, open_connection
-from ..connection.outgoing import checked_frame
+from ..connection.send_queue import checked_frame
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import ConnectionClosed, InvalidFrame, InvalidOption, UsageError
 from ..frames import Close, Frame, PreparedMessage
@@ -85,8 +85,8 @@ class ConnectionRegistry:
         if isinstance(message, PreparedMessage):
             now = trio.current_time()
             immediate, self._last_broadcast = now - self._last_broadcast > COALESCE, now
-            queues = [session.send_queue for session in self._sessions.values()]
-            return sum([queue.put_prepared(message, immediate=immediate) for queue in queues])
+            writers = [session.writer for session in self._sessions.values()]
+            return sum([writer.put_prepared(message, immediate=immediate) for writer in writers])
         queued = 0
         for connection in self._sessions:
             with suppress(trio.WouldBlock, ConnectionClosed):
