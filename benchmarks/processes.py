@@ -126,6 +126,7 @@ class Worker:
     """
 
     def __init__(self, contender: str, build: Path | None = None) -> None:
+        self.name = contender
         self._arguments = ("worker", contender, *(() if build is None else (str(build),)))
         self._child = Child(*self._arguments)
 

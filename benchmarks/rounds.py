@@ -44,7 +44,7 @@ class Workers:
     """The processes of the contenders. Only one of them works at a time.
 
     All processes start at the same time, because importing a contender takes longer than a short
-    job.
+    job. None of them works before all have started.
 
     Args:
         entries: the entries that will do jobs.
@@ -63,37 +63,27 @@ class Workers:
     ) -> None:
         self._results = results
         self._fresh = fresh
-        self._starting: dict[object, Worker] = {}
-        self._workers: dict[object, Worker | None] = {}
+        self._workers: dict[object, Worker] = {}
         for entry in entries:
-            key = self._key(entry)
-            if key not in self._starting:
+            if self._key(entry) not in self._workers:
                 build = builds[entry.build] if entry.build else None
-                self._starting[key] = Worker(entry.contender, build)
+                self._workers[self._key(entry)] = Worker(entry.contender, build)
 
     def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        for worker in (*self._starting.values(), *self._workers.values()):
-            if worker is not None:
-                worker.close()
-
-    def _key(self, entry: Entry) -> object:
-        return entry if self._fresh else entry.process
-
-    def _worker(self, entry: Entry) -> Worker | None:
-        key = self._key(entry)
-        if key in self._starting:
-            worker = self._starting.pop(key)
+        for key, worker in list(self._workers.items()):
             try:
                 worker.wait_ready()
             except Missing as missing:
-                self._results.missing[" ".join(filter(None, entry.process))] = str(missing)
-                self._workers[key] = None
-            else:
-                self._workers[key] = worker
-        return self._workers[key]
+                self._results.missing[worker.name] = str(missing)
+                del self._workers[key]
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for worker in self._workers.values():
+            worker.close()
+
+    def _key(self, entry: Entry) -> object:
+        return entry if self._fresh else entry.process
 
     def attempt(self, entry: Entry, job: Job) -> dict[str, float] | None:
         """Run a job.
@@ -102,7 +92,7 @@ class Workers:
             The values by item, with the time as ``seconds`` and the CPU time as ``cpu``. None if
             the contender is not installed or the job failed; a failure is added to the results.
         """
-        worker = self._worker(entry)
+        worker = self._workers.get(self._key(entry))
         if worker is None:
             return None
         try:
