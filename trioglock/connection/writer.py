@@ -16,7 +16,7 @@ import trio
 from ..frames import Close, Frame, Ping, Pong, PreparedMessage
 from ..telemetry import EventEmitter
 from ..transports import Link, LinkBroken
-from ._sync import Waiters
+from ._sync import Waiters, ignore
 from .send_queue import QueuedFrame, QueuedMessage, SendQueue, checked_frame, size_of
 
 __all__ = ["Writer"]
@@ -109,6 +109,10 @@ class Writer:
             self._scope.cancel()
             await self._done.wait()
             self._scope = self._done = None
+
+    def release_session(self) -> None:
+        """Drop the references to the session, which has ended."""
+        self._on_close_written = self._on_failure = ignore
 
     # Frames.
 

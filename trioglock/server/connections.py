@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from traceback import clear_frames
 from typing import Any, TypeAlias
 
 import trio
@@ -52,17 +53,16 @@ class ConnectionRegistry:
         """The open connections: ``handle_connect`` has returned, the handler has not."""
         return frozenset(self._sessions)
 
-    @contextmanager
-    def registered(self, session: Session[Any], connection: Connection[Any]) -> Iterator[None]:
-        """Register a connection for the duration of the block."""
+    def add(self, session: Session[Any], connection: Connection[Any]) -> None:
+        """Register an open connection."""
         self._sessions[connection] = session
         self._writers[connection] = session.writer
         if self._closing is not None:
             session.close(self._closing)
-        try:
-            yield
-        finally:
-            del self._sessions[connection], self._writers[connection]
+
+    def remove(self, connection: Connection[Any]) -> None:
+        """Remove a connection whose handler has returned."""
+        del self._sessions[connection], self._writers[connection]
 
     @contextmanager
     def limited(self) -> Iterator[None]:
@@ -113,6 +113,7 @@ class ConnectionRunner:
     ) -> None:
         check_target(target)
         self._target = target
+        self._is_handler = is_handler(target)
         self._flow = flow
         self._registry = registry
         self._trace = trace
@@ -140,11 +141,16 @@ class ConnectionRunner:
             terminate.call = partial(self._terminate, terminate.call)
         try:
             async with open_connection(session, connection):
-                with self._registry.registered(session, connection):
+                self._registry.add(session, connection)
+                try:
                     await handler(connection)
+                finally:
+                    self._registry.remove(connection)
         except Exception as error:
             if not _is_end(error, session):
                 _logger.exception("%s: %s failed", name, label(self._target))
+            # The session keeps the exception of a hook, whose traceback refers to the session.
+            clear_frames(error.__traceback__)
         cause = session.close_state.cause
         if isinstance(cause, ProtocolViolation):
             _logger.info("%s: closed with %d: %s", name, cause.code, cause.reason)
@@ -158,7 +164,7 @@ class ConnectionRunner:
 
     def _prepare(self) -> tuple[Socket[Any], ConnectionHandler]:
         """Create the hooks and the handler; if this raises, the connection fails."""
-        if is_handler(self._target):
+        if self._is_handler:
             return Socket(), self._target  # type: ignore[return-value]
         try:
             socket = self._target()  # type: ignore[call-arg]
@@ -177,11 +183,13 @@ class SingleLink:
     final_error: Exception | None = None
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self._link: Link | None = link
 
     async def open(self, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the interface
         await trio.lowlevel.checkpoint()
-        return self._link
+        link, self._link = self._link, None
+        assert link is not None
+        return link
 
     def retries(self, reason: Disconnect) -> bool:  # noqa: ARG002 - the interface
         return False
@@ -240,5 +248,6 @@ async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa:
 def _is_end(error: BaseException, session: Session[Any]) -> bool:
     """Whether an exception or group only reports the end of the connection."""
     return all(
-        isinstance(leaf, ConnectionClosed) and leaf.origin is session for leaf in leaves(error)
+        isinstance(leaf, ConnectionClosed) and leaf.origin is session.close_state
+        for leaf in leaves(error)
     )
