@@ -186,8 +186,8 @@ async def test_unsent_after_a_remote_close(autojump_clock: MockClock) -> None:
         assert caught.value.unsent == ("one", "two")
 
 
-async def test_waiting_senders_are_served_in_order(autojump_clock: MockClock) -> None:
-    """A later sender does not overtake those that wait, although the queue has space again."""
+async def test_later_senders_do_not_overtake_waiting_ones(autojump_clock: MockClock) -> None:
+    """Even if the queue has space again when they come."""
     sent: list[str] = []
 
     async with raw_connection(streams=lockstep, write_limit=1000) as (conn, peer):
@@ -205,8 +205,9 @@ async def test_waiting_senders_are_served_in_order(autojump_clock: MockClock) ->
                 nursery.start_soon(send, "z")
             for _ in range(10):
                 await peer.next()
-        assert [name for name in sent if name != "z"] == list("abcdefghij")
-        assert sent.index("j") < 15
+        # Senders that are woken together run in any order.
+        assert set(sent[:8]) <= set("abcdefghij")
+        assert sent.index("j") < 13
 
 
 async def test_a_sender_that_sends_nothing_passes_its_turn_on(autojump_clock: MockClock) -> None:

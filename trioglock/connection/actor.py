@@ -198,23 +198,21 @@ class Actor(Generic[StateT]):
 
     def receive(self, run: Run) -> None:
         """Run ``handle_receive`` for each message. Neither waits nor raises."""
-        if self.mailbox.stopped:
+        mailbox, hook = self.mailbox, self.receive_hook
+        if mailbox.stopped:
             return
-        hook = self.receive_hook
-        if hook.is_async or not self.idle:
+        if mailbox.pending or mailbox.active is not None or hook.is_async:
             self.backlog += len(run)
-            self.mailbox.put(partial(self._receive_queued, run))
+            mailbox.put(partial(self._receive_queued, run))
         elif hook.is_default:
             self._results.receive_queue.extend(run)
         else:
             self._receive_sync(run)
 
     def _receive_sync(self, run: Run) -> None:
-        hook = self.receive_hook
-        call = hook.call
+        """Run a plain ``handle_receive``: the loop that takes nearly all messages."""
+        hook, call, state, deliver = self.receive_hook, self.receive_hook.call, self.state, None
         receive_queue = self._results.receive_queue
-        deliver = receive_queue.open_items().append
-        state = self.state
         self.mailbox.active = SYNC_HOOK
         # stop() empties it, which ends the loop.
         self._current_run = run
@@ -231,6 +229,8 @@ class Actor(Generic[StateT]):
                 if result is None:
                     continue
                 if result.__class__ is Deliver:
+                    if deliver is None:
+                        deliver = receive_queue.open_items().append
                     deliver(result.value)
                 else:
                     self._results.apply(hook, result)
@@ -238,7 +238,7 @@ class Actor(Generic[StateT]):
             self._on_failure(hook.label, error, True)
         finally:
             self.mailbox.active = None
-        if receive_queue.items:
+        if deliver is not None:
             receive_queue.notify()
 
     async def _receive_queued(self, run: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..hooks import NOTHING, Deliver, Reply, Socket
 from ..telemetry import EventEmitter
 from ._sync import ignore
 from .receive_queue import ReceiveQueue
-from .send_queue import checked_frame
+from .send_queue import QueuedFrame, SendQueue, checked_frame
 from .writer import Writer
 
 __all__ = ["Hook", "HookResults", "frames_to_send", "hook_of", "split"]
@@ -123,16 +123,18 @@ class HookResults:
     Args:
         receive_queue: receives the delivered messages.
         writer: sends the replies.
+        send_queue: the queue of the writer.
         close: starts the closing handshake.
         emitter: emits an event for each reply.
     """
 
-    __slots__ = ("_close", "_emitter", "_writer", "receive_queue", "replied")
+    __slots__ = ("_close", "_emitter", "_send_queue", "_writer", "receive_queue", "replied")
 
     def __init__(
         self,
         receive_queue: ReceiveQueue,
         writer: Writer,
+        send_queue: SendQueue,
         close: Callable[[Close], None],
         emitter: EventEmitter,
     ) -> None:
@@ -140,6 +142,7 @@ class HookResults:
         self.replied: bool = False
         """Whether a hook has replied since this was last reset."""
         self._writer = writer
+        self._send_queue = send_queue
         self._close = close
         self._emitter = emitter
 
@@ -150,7 +153,7 @@ class HookResults:
     @property
     def closed(self) -> bool:
         """Whether sends are refused."""
-        return self._writer.closed
+        return self._send_queue.closed
 
     def apply(self, hook: Hook, result: Any, *, first: bool = False) -> None:
         """Apply one result.
@@ -175,6 +178,17 @@ class HookResults:
 
     def _reply(self, hook: Hook, reply: Reply, *, first: bool) -> None:
         self.replied = True
+        if len(reply.frames) == 1 and reply.deliver is NOTHING:
+            frame = reply.frames[0]
+            kind = frame.__class__
+            if (
+                (kind is bytes or (kind is str and frame.isascii()))  # type: ignore[union-attr]
+                and not (first or self._emitter.emits_frames)
+            ):
+                # Nearly all replies.
+                if not self._send_queue.closed:
+                    self._writer.put(frame)
+                return
         try:
             frames = [checked_frame(frame) for frame in reply.frames]
         except InvalidFrame as error:
@@ -188,16 +202,23 @@ class HookResults:
                 close = frame
                 del frames[at:]
                 break
-        if not self._writer.closed:
+        if not self._send_queue.closed:
             if first:
                 self._writer.put_first(frames)
             else:
-                for frame in frames:
-                    self._writer.put(frame)
+                self._put_all(frames)
         if close is not None:
             self._close(close)
         if reply.deliver is not NOTHING:
             self.receive_queue.add(reply.deliver)
+
+    def _put_all(self, frames: Sequence[QueuedFrame]) -> None:
+        """Send frames in one write."""
+        corks = len(frames) > 1 and self._writer.cork()
+        for frame in frames:
+            self._writer.put(frame)
+        if corks:
+            self._writer.uncork()
 
     def send(self, hook: Hook, frame: Any) -> None:
         """Send the frames that ``handle_send`` returned.

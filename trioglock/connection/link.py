@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -49,7 +50,7 @@ class LinkTasks:
         "_heartbeat",
         "_is_answer",
         "_link",
-        "_max_queue",
+        "_max_backlog",
         "_pings",
         "_read_pause",
         "_receive_queue",
@@ -93,7 +94,7 @@ class LinkTasks:
         self._pings = pings
         self._deadlines = deadlines
         self._emitter = emitter
-        self._max_queue = flow.max_queue
+        self._max_backlog = math.inf if flow.max_queue is None else flow.max_queue
         self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
         self._read_pause = ReadPause()
         writer.attach(link)
@@ -172,14 +173,25 @@ class LinkTasks:
     def _handle(self, events: list[Event]) -> bool:
         """Handle the events of one chunk; return whether reading continues immediately."""
         writer = self._writer
-        writer.cork()
-        for event in events:
-            if event.__class__ is list:
-                self._handle_messages(event)
-            else:
-                self._handle_control(event)  # type: ignore[arg-type]  # not a run
-        writer.uncork()
-        return self.end is None and not self._must_wait()
+        if len(events) == 1 and events[0].__class__ is list and len(events[0]) == 1:
+            # One message, whose reply need not be collected with others.
+            writer.allow_immediate()
+            self._handle_messages(events[0])
+            writer.allow_immediate()
+        else:
+            writer.cork()
+            for event in events:
+                if event.__class__ is list:
+                    self._handle_messages(event)
+                else:
+                    self._handle_control(event)  # type: ignore[arg-type]  # not a run
+            writer.uncork()
+        if self._results.replied or self.end is not None:
+            return self.end is None and not self._must_wait()
+        return (
+            len(self._receive_queue.items) < self._receive_queue.pause_at
+            and self._actor.backlog < self._max_backlog
+        ) or not self._must_wait()
 
     def _handle_messages(self, run: list[Any]) -> None:
         if self._emitter.emits_frames:
@@ -232,7 +244,7 @@ class LinkTasks:
         return self._receive_queue.full or results.replied or self._hooks_behind()
 
     def _hooks_behind(self) -> bool:
-        return self._max_queue is not None and self._actor.backlog >= self._max_queue
+        return self._actor.backlog >= self._max_backlog
 
     async def _pause(self) -> None:
         """Pause reading until there is space; TCP then slows the peer down."""

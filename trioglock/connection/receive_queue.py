@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -41,6 +42,7 @@ class ReceiveQueue:
         "dropped",
         "ended",
         "items",
+        "pause_at",
         "reader_waiting",
     )
 
@@ -57,6 +59,8 @@ class ReceiveQueue:
         """Whether the reader task waits for space."""
         self.dropped: int = 0
         self.ended: bool = False
+        self.pause_at: float = limit if limit is not None and overflow == "wait" else math.inf
+        """The number of messages from which the reader pauses."""
         self._limit = limit
         self._low = 0 if limit is None else limit // 4
         self._overflow: Overflow = overflow
@@ -69,9 +73,7 @@ class ReceiveQueue:
     @property
     def full(self) -> bool:
         """Whether the reader task must stop reading."""
-        return (
-            self._limit is not None and len(self.items) >= self._limit and self._overflow == "wait"
-        )
+        return len(self.items) >= self.pause_at
 
     def open_items(self) -> deque[Any]:
         """Return :attr:`items` to add messages to; call :meth:`notify` afterwards."""

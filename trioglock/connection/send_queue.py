@@ -349,20 +349,19 @@ class SendQueue:
             self._fail_barriers(self._done)
         self._finish_batch()
 
-    def take_single(self) -> PreparedMessage | None:
-        """Remove and return the only frame, a prepared message, as if it had not been queued.
+    def take_single(self) -> QueuedMessage | None:
+        """Remove and return the only frame, if it is data, as if it had not been queued.
 
         Return None if there are others, or if a task waits for this one to be written.
         """
         data = self._data
-        if len(data) != 1 or data[0].__class__ is not PreparedMessage or self._barriers:
+        if len(data) != 1 or self._urgent or self._pongs or self._first or self._barriers:
             return None
-        if self._urgent or self._pongs or self._first or self.size >= self._limit:
+        if self.size >= self._limit:
             return None
-        frame: PreparedMessage = data.pop()  # type: ignore[assignment]
-        self.size -= frame.size
+        self.size = 0
         self._queued -= 1
-        return frame
+        return data.pop()
 
     def take(self) -> list[QueuedFrame]:
         """Take the next batch, control frames first; empty if nothing may be written."""
@@ -428,9 +427,10 @@ class SendQueue:
         self.size -= self._writing
         self.writing = False
         self._count_batch()
-        for barrier in self._barriers:
-            if barrier.position <= self._done:
-                barrier.written = True
+        if self._barriers:
+            for barrier in self._barriers:
+                if barrier.position <= self._done:
+                    barrier.written = True
         self._remove_barriers()
         self._wake_senders()
         self._batch = []

@@ -169,7 +169,9 @@ class Session(Generic[StateT]):
             self._write_failed,
             self.background.spawn,
         )
-        self._results = HookResults(self.receive_queue, self.writer, self.close, emitter)
+        self._results = HookResults(
+            self.receive_queue, self.writer, self.send_queue, self.close, emitter
+        )
         self.actor: Actor[StateT] = Actor(
             socket,
             self._results,

@@ -206,21 +206,27 @@ class Writer:
         """Whether sends are refused: the connection is closing or closed."""
         return self._send_queue.closed
 
-    def cork(self) -> None:
+    def cork(self) -> bool:
         """Collect the frames queued from now on, to send them in one write.
 
-        A second call changes nothing: the first :meth:`uncork` writes what both have collected.
+        Returns:
+            Whether this call has corked the writer. A second call changes nothing: the first
+            :meth:`uncork` writes what both have collected.
         """
-        if self._idle:
-            self._corked, self._idle = True, False
+        if not self._idle:
+            return False
+        self._corked, self._idle = True, False
+        return True
 
     def uncork(self) -> None:
         """Write the collected frames, and allow the next one to be written immediately."""
         if self._corked:
             self._corked, self._idle = False, True
-            if self._direct and (frame := self._send_queue.take_single()) is not None:
-                self._write_through(frame, frame.size)
-            elif self._send_queue.has_work:
+            send_queue = self._send_queue
+            size = send_queue.size
+            if self._direct and (frame := send_queue.take_single()) is not None:
+                self._write_through(frame, size)
+            elif send_queue.has_work:
                 self._immediate = self._writes_now
                 self._wake()
         self._immediate = self._writes_now
@@ -233,14 +239,13 @@ class Writer:
 
     def _write_through(self, frame: QueuedMessage, size: int) -> None:
         """Write a data frame immediately. Call it only if the queue is empty."""
-        assert self._link is not None
+        link, send_queue = self._link, self._send_queue
+        assert link is not None
         self._immediate = False
-        send_queue, traced = self._send_queue, self._emitter.emits_frames
+        traced = self._emitter.emits_frames
         if traced:
             self._emit_sent((frame,))
-        done = self._link.write_now(
-            (frame,) if self._link.takes_prepared else _unprepared((frame,))
-        )
+        done = link.write_now((frame,) if link.takes_prepared else _unprepared((frame,)))
         if done and not (traced and send_queue.has_work):
             send_queue.put_written()
             return
