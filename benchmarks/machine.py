@@ -6,14 +6,15 @@ import datetime as dt
 import os
 import platform
 import ssl
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
 from pathlib import Path
+
+from trioglock import version
 
 __all__ = ["describe_machine"]
 
 PACKAGES = (
-    "trioglock",
     "trio",
     "websockets",
     "trio-websocket",
@@ -32,14 +33,9 @@ def describe_machine() -> dict[str, str]:
         "system": platform.platform(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "TLS": ssl.OPENSSL_VERSION,
-        "trioglock": "compiled" if _is_compiled() else "pure Python",
+        "trioglock": version,
         "packages": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
     }
-
-
-def _is_compiled() -> bool:
-    spec = find_spec("trioglock.transports.native.decoder")
-    return spec is not None and not str(spec.origin).endswith(".py")
 
 
 def _processor() -> str:
@@ -53,6 +49,6 @@ def _processor() -> str:
 
 def _version(name: str) -> str:
     try:
-        return version(name)
+        return version_of(name)
     except PackageNotFoundError:
         return "(not installed)"
