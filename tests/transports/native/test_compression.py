@@ -199,7 +199,7 @@ async def test_a_broadcast_is_shared_by_connections_that_are_behind() -> None:
         streams = []
         with trio.fail_after(30):
             for _ in range(count):
-                stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+                stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
                 await stream.send_all(
                     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                     b"Sec-WebSocket-Version: 13\r\n"
@@ -247,7 +247,7 @@ async def test_other_tasks_run_while_bombs_are_inflated(whole: bool) -> None:
 
     with trio.fail_after(30):
         async with serve(Count, "127.0.0.1", 0, max_size=2**26) as server:
-            stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
             await stream.send_all(
                 b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
