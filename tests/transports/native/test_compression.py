@@ -286,7 +286,7 @@ async def test_a_link_that_has_ended_is_freed_at_once(end: str) -> None:
     decoder = Decoder(masked=False, max_size=None, deflate=new_deflate())
     encoder = Encoder(mask=True, deflate=new_deflate())
     link = NativeLink(stream, Handshake(url=""), decoder, encoder)
-    alive = [weakref.ref(link), weakref.ref(decoder), weakref.ref(encoder)]
+    alive: list[weakref.ref[Any]] = [weakref.ref(link), weakref.ref(decoder), weakref.ref(encoder)]
     gc.collect()
     gc.disable()
     try:
