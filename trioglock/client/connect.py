@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 import trio
@@ -20,6 +20,7 @@ from ..options import (
     FlowOptions,
     StreamSource,
     accepts_options,
+    aim,
     check_headers,
     check_keywords,
     take_options,
@@ -168,7 +169,7 @@ def connect(
         raise InvalidOption("to reconnect, stream must be a function that opens a new stream")
     check_proxy(dial.proxy)
     # The URLs that a function returns are checked before each attempt.
-    host = "client" if callable(url) else check_url(replace(dial, url=url))
+    host = "client" if callable(url) else check_url(aim(dial, url, dial.additional_headers))
     shown = "" if callable(url) else without_user_info(url)
     dialer = Dialer(
         client.transport or NativeTransport(), dial, url, client.additional_headers, client.backoff

@@ -1,4 +1,4 @@
-"""Wait lists and one-shot events that allocate nothing until the first task waits."""
+"""Wait lists and one-shot events, which allocate nothing until the first task waits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Any
 
 import trio
 
-__all__ = ["Latch", "Waiters"]
+__all__ = ["Latch", "Waiters", "ignore"]
+
+
+def ignore(*_: object) -> None:
+    """Do nothing. Replaces a callback once the connection has ended, to break reference cycles."""
 
 
 class Waiters:

@@ -18,7 +18,7 @@ from ..disconnect import Disconnect
 from ..errors import BadHookResult
 from ..frames import Run
 from ..hooks import ConnectionInfo, Deliver, Reconnect, Socket, Stop
-from ._sync import Waiters
+from ._sync import Waiters, ignore
 from .hooks import Hook, HookResults, hook_of, split, split_call
 from .mailbox import SYNC_HOOK, Mailbox, PendingCall, run_now
 
@@ -117,6 +117,10 @@ class Actor(Generic[StateT]):
         """Run no more hooks except ``terminate``, and fail all waiting calls."""
         self._current_run.clear()
         self.mailbox.stop()
+
+    def release_session(self) -> None:
+        """Drop the reference to the session, which has ended."""
+        self._on_failure = ignore
 
     # Running hooks.
 

@@ -12,6 +12,7 @@ from ..close_codes import NORMAL
 from ..disconnect import Disconnect
 from ..errors import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 from ..frames import Close, Data
+from .send_queue import SendQueue
 
 __all__ = ["TRANSITIONS", "CloseState", "Deadlines", "Status", "Trigger"]
 
@@ -81,15 +82,26 @@ TRANSITIONS: Mapping[Status, Mapping[Trigger, Status]] = {
 
 
 class CloseState:
-    """The Close frames of both sides, the cause of the end, and the messages that were not sent."""
+    """The Close frames of both sides, the cause of the end, and the messages that were not sent.
 
-    def __init__(self) -> None:
+    Args:
+        send_queue: the send queue of the connection.
+    """
+
+    __slots__ = ("_send_queue", "cause", "final_error", "received", "sent", "unsent")
+
+    def __init__(self, send_queue: SendQueue) -> None:
+        self._send_queue = send_queue
         self.sent: Close | None = None
         self.received: Close | None = None
         self.cause: Disconnect | None = None
         self.unsent: tuple[Data, ...] = ()
-        self.in_doubt: tuple[Data, ...] = ()
         self.final_error: Exception | None = None
+
+    def start_link(self) -> None:
+        """Forget the previous link."""
+        self.sent = self.received = self.cause = None
+        self.unsent = ()
 
     @property
     def clean(self) -> bool:
@@ -100,10 +112,15 @@ class CloseState:
         return bool(codes) and codes <= NORMAL
 
     def error(self) -> ConnectionClosed:
-        """Create the exception that describes the close."""
+        """Create the exception for calls on a connection that is closing or closed.
+
+        Its ``origin`` is this object, which identifies the connection.
+        """
         kind = ConnectionClosedOK if self.clean else ConnectionClosedError
-        error = kind(self.received, self.sent, self.cause, self.unsent, self.in_doubt)
+        in_doubt = self._send_queue.in_doubt
+        error = kind(self.received, self.sent, self.cause, self.unsent, in_doubt)
         error.__cause__ = self.final_error
+        error.origin = self
         return error
 
 

@@ -107,7 +107,7 @@ class Connection(Generic[StateT]):
             with self._session.emitter.waiting("sender", "send_queue"):
                 await send_queue.wait_turn()
         if send_queue.closed:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
 
     def _turn_is_over(self) -> bool:
         """Whether other tasks must run, although the send does not have to wait."""
@@ -144,7 +144,7 @@ class Connection(Generic[StateT]):
     def _refuse_nowait(self) -> None:
         self._mailbox.reject_inside_hook("send_nowait")
         if self._send_queue.closed:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
         if self._actor.send_hook.is_async:
             raise UsageError(f"{self._actor.send_hook.label} is async; use await send()")
         raise trio.WouldBlock
@@ -186,7 +186,7 @@ class Connection(Generic[StateT]):
         """
         send_queue = self._send_queue
         if send_queue.closed:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
         if send_queue.full:
             raise trio.WouldBlock
         if immediate:
@@ -208,7 +208,7 @@ class Connection(Generic[StateT]):
         barrier = self._send_queue.barrier()
         await trio.lowlevel.checkpoint()
         if not await self._send_queue.wait_written(barrier):
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
 
     def discard_unsent(self) -> tuple[Data, ...]:
         """Remove all queued messages that are not being written. Allowed in hooks.
@@ -247,7 +247,7 @@ class Connection(Generic[StateT]):
         self._mailbox.reject_inside_hook("receive_nowait")
         if not self._receive_queue.items:
             if self._receive_queue.ended:
-                raise self._session.closed_error()
+                raise self._session.close_state.error()
             raise trio.WouldBlock
         item = self._receive_queue.items.popleft()
         if self._receive_queue.reader_waiting:
@@ -274,7 +274,7 @@ class Connection(Generic[StateT]):
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._receive_queue.items:
             if self._receive_queue.ended:
-                raise self._session.closed_error()
+                raise self._session.close_state.error()
             await self._receive_queue.wait()
 
     def __aiter__(self) -> Connection[StateT]:
@@ -287,15 +287,17 @@ class Connection(Generic[StateT]):
         receive_queue = self._receive_queue
         while not receive_queue.items:
             if receive_queue.ended:
-                error = self._session.closed_error()
-                if error.code in NORMAL and error.__cause__ is None:
-                    raise StopAsyncIteration
-                raise error
+                raise self._end_of_iteration()
             await receive_queue.wait()
         item = receive_queue.items.popleft()
         if receive_queue.reader_waiting:
             receive_queue.notify_taken()
         return item
+
+    def _end_of_iteration(self) -> Exception:
+        error = self._session.close_state.error()
+        is_normal = error.code in NORMAL and error.__cause__ is None
+        return StopAsyncIteration() if is_normal else error
 
     # The actor's mailbox.
 
@@ -308,7 +310,7 @@ class Connection(Generic[StateT]):
             UsageError: the Socket has no ``handle_cast``.
         """
         if self._mailbox.stopped:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
         self._actor.cast(message)
 
     def cast_after(self, seconds: float, message: Any) -> trio.CancelScope:
@@ -351,7 +353,7 @@ class Connection(Generic[StateT]):
         check_seconds("timeout", timeout)
         await trio.lowlevel.checkpoint()
         if self._mailbox.stopped:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
         with trio.move_on_after(math.inf if timeout is None else timeout):
             return await self._actor.call(request)
         raise CallTimeout(f"{self._actor.call_hook.label} took longer than {timeout} seconds")
@@ -372,13 +374,13 @@ class Connection(Generic[StateT]):
         self._mailbox.reject_inside_hook("ping")
         await trio.lowlevel.checkpoint()
         if self._send_queue.closed or not self._session.is_open:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
         pings = self._session.pings
         payload = pings.new_payload()
         self._writer.put_urgent(Ping(payload))
         seconds = await pings.wait(payload)
         if seconds is None:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
         return seconds
 
     @property

@@ -12,6 +12,7 @@ from ..errors import BadHookResult, InvalidFrame
 from ..frames import Close, Frame
 from ..hooks import NOTHING, Deliver, Reply, Socket
 from ..telemetry import EventEmitter
+from ._sync import ignore
 from .receive_queue import ReceiveQueue
 from .send_queue import checked_frame
 from .writer import Writer
@@ -141,6 +142,10 @@ class HookResults:
         self._writer = writer
         self._close = close
         self._emitter = emitter
+
+    def release_session(self) -> None:
+        """Drop the reference to the session, which has ended."""
+        self._close = ignore
 
     @property
     def closed(self) -> bool:

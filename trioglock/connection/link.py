@@ -141,6 +141,7 @@ class LinkTasks:
     async def stop(self) -> None:
         """Stop the heartbeat and the writer's task."""
         self._heartbeat.stop()
+        del self._heartbeat  # it refers to this object
         with trio.CancelScope(shield=True):
             await self._writer.stop()
 

@@ -150,13 +150,16 @@ class Mailbox:
 
     async def _run(self, jobs: trio.MemoryReceiveChannel[Job]) -> None:
         self._task = trio.lowlevel.current_task()
-        async for job in jobs:
-            await self.wait_idle()
-            try:
-                if not self.stopped:
-                    await job()
-            finally:
-                self.pending -= 1
+        try:
+            async for job in jobs:
+                await self.wait_idle()
+                try:
+                    if not self.stopped:
+                        await job()
+                finally:
+                    self.pending -= 1
+        finally:
+            self._task = None  # it refers to this object
 
     def leave(self) -> None:
         """Record that the hook has returned, and wake the mailbox's task."""

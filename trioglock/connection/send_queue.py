@@ -193,7 +193,9 @@ class SendQueue:
         self._queued += 1
         self._done = self._queued
         self.written += 1
-        self._count_batch()
+        self.batches += 1
+        if self.batches >= self._urgent_batch:
+            self._urgent_written()
 
     def discard(self) -> tuple[Data, ...]:
         """Remove and return the queued data that is not being written.
@@ -347,6 +349,21 @@ class SendQueue:
             self._fail_barriers(self._done)
         self._finish_batch()
 
+    def take_single(self) -> PreparedMessage | None:
+        """Remove and return the only frame, a prepared message, as if it had not been queued.
+
+        Return None if there are others, or if a task waits for this one to be written.
+        """
+        data = self._data
+        if len(data) != 1 or data[0].__class__ is not PreparedMessage or self._barriers:
+            return None
+        if self._urgent or self._pongs or self._first or self.size >= self._limit:
+            return None
+        frame: PreparedMessage = data.pop()  # type: ignore[assignment]
+        self.size -= frame.size
+        self._queued -= 1
+        return frame
+
     def take(self) -> list[QueuedFrame]:
         """Take the next batch, control frames first; empty if nothing may be written."""
         batch: list[QueuedFrame] = []
@@ -422,8 +439,11 @@ class SendQueue:
     def _count_batch(self) -> None:
         self.batches += 1
         if self.batches >= self._urgent_batch:
-            self._urgent_batch = math.inf
-            self.urgent_written_at = trio.current_time()
+            self._urgent_written()
+
+    def _urgent_written(self) -> None:
+        self._urgent_batch = math.inf
+        self.urgent_written_at = trio.current_time()
 
     def track_urgent(self) -> None:
         """Record in :attr:`urgent_written_at` when the control frames queued now are written."""

@@ -146,7 +146,6 @@ class Session(Generic[StateT]):
         self.emitter: EventEmitter = emitter
         self.status: Status = Status.CONNECTING
         self.handshake: Handshake | None = None
-        self.close_state: CloseState = CloseState()
         self.failures: list[BaseException] = []
         self.open_error: Exception | None = None
         self.opened: Latch = Latch()
@@ -159,8 +158,10 @@ class Session(Generic[StateT]):
             flow.max_queue, flow.overflow, self._close_on_overflow, emitter
         )
         self.send_queue: SendQueue = SendQueue(flow.write_limit)
+        self.close_state: CloseState = CloseState(self.send_queue)
+        closed_error = self.close_state.error
         self.pings: Pings = Pings()
-        self.background: Background = Background(self.fail, self.closed_error)
+        self.background: Background = Background(self.fail, closed_error)
         self.writer: Writer = Writer(
             self.send_queue,
             emitter,
@@ -173,7 +174,7 @@ class Session(Generic[StateT]):
             socket,
             self._results,
             on_failure=self._hook_failed,
-            closed_error=self.closed_error,
+            closed_error=closed_error,
             spawn=self.background.start,
         )
         self._flow = flow
@@ -308,7 +309,7 @@ class Session(Generic[StateT]):
 
     def _start_link(self, link: Link) -> LinkTasks:
         """Create the tasks of a new link."""
-        self.close_state = CloseState()
+        self.close_state.start_link()
         self.handshake = link.handshake
         self.upgrades += 1
         self._change(Trigger.UPGRADED)
@@ -380,7 +381,7 @@ class Session(Generic[StateT]):
                     return self._next_delay(reason, decision)
             except Exception as error:
                 # If the hooks were stopped meanwhile, the connection is ending anyway.
-                if not (isinstance(error, ConnectionClosed) and error.origin is self):
+                if not (isinstance(error, ConnectionClosed) and error.origin is self.close_state):
                     self.fail(error)
         return None
 
@@ -531,7 +532,7 @@ class Session(Generic[StateT]):
     async def reconnect(self) -> None:
         """Replace the current link; return when the new one is open."""
         if self._no_reconnect or self.status in (Status.CLOSING, Status.DECIDING, Status.CLOSED):
-            raise self.closed_error()
+            raise self.close_state.error()
         if self._reconnected is None:
             self._reconnected = trio.Event()
             if self.status is Status.OPEN:
@@ -542,7 +543,7 @@ class Session(Generic[StateT]):
         reconnected = self._reconnected
         await reconnected.wait()
         if self._no_reconnect:
-            raise self.closed_error()
+            raise self.close_state.error()
 
     def abort(self) -> None:
         """End the connection immediately, without a closing handshake."""
@@ -601,6 +602,16 @@ class Session(Generic[StateT]):
         finally:
             self.opened.set()
             self.finished.set()
+            # Without reference cycles, memory is freed as soon as the user drops the connection.
+            del self._connection
+            for part in (
+                self.background,
+                self.receive_queue,
+                self.writer,
+                self._results,
+                self.actor,
+            ):
+                part.release_session()
 
     async def _terminate(self, reason: Disconnect) -> None:
         if not self.actor.has_state:
@@ -611,13 +622,6 @@ class Session(Generic[StateT]):
             self._hook_failed(self.actor.terminate_hook.label, error, fatal=False)
             self.failures.append(error)
             self.body.cancel()
-
-    def closed_error(self) -> ConnectionClosed:
-        """Create the exception for calls on a connection that is closing or closed."""
-        self.close_state.in_doubt = self.send_queue.in_doubt
-        error = self.close_state.error()
-        error.origin = self
-        return error
 
     def _change(self, trigger: Trigger) -> None:
         self.status = TRANSITIONS[self.status].get(trigger, self.status)

@@ -16,7 +16,7 @@ import trio
 from ..frames import Close, Frame, Ping, Pong, PreparedMessage
 from ..telemetry import EventEmitter
 from ..transports import Link, LinkBroken
-from ._sync import Waiters
+from ._sync import Waiters, ignore
 from .send_queue import QueuedFrame, QueuedMessage, SendQueue, checked_frame, size_of
 
 __all__ = ["Writer"]
@@ -49,6 +49,7 @@ class Writer:
         "_spawn",
         "_unfinished",
         "_work",
+        "_writes_now",
     )
 
     def __init__(
@@ -67,8 +68,9 @@ class Writer:
         self._link: Link | None = None
         self._idle = False  # neither corked, nor is the task writing
         self._corked = False
+        self._writes_now = False  # the link can write immediately
         self._immediate = False  # the next frame may be written immediately
-        self._direct = False  # the link can write immediately, and no queued data goes first
+        self._direct = False  # it can, and no queued data goes first
         self._unfinished = False  # the link still has to write a part of the last batch
         # Of the task.
         self._work = Waiters()
@@ -80,6 +82,7 @@ class Writer:
     def attach(self, link: Link) -> None:
         """Start to write over a new link; data is held back until :meth:`release`."""
         self._link = link
+        self._writes_now = link.writes_now
         self._idle = True
         self._direct = self._unfinished = False
         self.allow_immediate()
@@ -90,14 +93,14 @@ class Writer:
         send_queue = self._send_queue
         send_queue.data_held = False
         if self._link is not None and not (send_queue.close_pending or send_queue.close_taken):
-            self._direct = self._link.writes_now
+            self._direct = self._writes_now
         if self._idle and send_queue.has_work:
             self._wake()
 
     def detach(self) -> None:
         """Stop to use the link; data that was being written is in doubt."""
         self._link = None
-        self._idle = self._corked = self._immediate = self._direct = False
+        self._idle = self._corked = self._immediate = self._direct = self._writes_now = False
         self._send_queue.end_link()
 
     async def stop(self) -> None:
@@ -106,6 +109,10 @@ class Writer:
             self._scope.cancel()
             await self._done.wait()
             self._scope = self._done = None
+
+    def release_session(self) -> None:
+        """Drop the references to the session, which has ended."""
+        self._on_close_written = self._on_failure = ignore
 
     # Frames.
 
@@ -134,23 +141,33 @@ class Writer:
         if self._idle:
             self._wake()
 
-    def put_prepared(self, frame: PreparedMessage, *, immediate: bool) -> bool:
-        """Write or queue a message unless the queue is full or closed; return whether it was.
+    def put_prepared(self, frame: PreparedMessage, corked: list[Writer]) -> bool:
+        """Queue a message of a fan-out unless the queue is full or closed; return whether it was.
 
         Args:
             frame: the message.
-            immediate: write it immediately if possible.
+            corked: an idle writer corks itself and is added to this list. The caller must uncork
+                it.
         """
         send_queue = self._send_queue
-        if send_queue.closed or send_queue.full:
+        if send_queue.closed:
             return False
-        if self._direct and self._idle and (immediate or self._immediate):
-            self._write_through(frame, frame.size)
-            return True
-        send_queue.put(frame, frame.size)
+        if send_queue.size >= send_queue.threshold and not self._make_space():
+            return False
         if self._idle:
-            self._wake()
+            self._corked, self._idle = True, False
+            corked.append(self)
+        send_queue.put(frame, frame.size)
         return True
+
+    def _make_space(self) -> bool:
+        """Write the frames collected since :meth:`cork`; return whether there is space now.
+
+        A queue that is full only because its frames are held back does not belong to a slow peer.
+        """
+        if self._corked:
+            self.uncork()
+        return not self._send_queue.full
 
     def put_urgent(self, frame: QueuedFrame) -> None:
         """Write or queue a frame before data."""
@@ -190,21 +207,27 @@ class Writer:
         return self._send_queue.closed
 
     def cork(self) -> None:
-        """Collect the frames queued from now on, to send them in one write."""
-        self._corked, self._idle = self._idle, False
+        """Collect the frames queued from now on, to send them in one write.
+
+        A second call changes nothing: the first :meth:`uncork` writes what both have collected.
+        """
+        if self._idle:
+            self._corked, self._idle = True, False
 
     def uncork(self) -> None:
         """Write the collected frames, and allow the next one to be written immediately."""
-        self.allow_immediate()
         if self._corked:
             self._corked, self._idle = False, True
-            if self._send_queue.has_work:
+            if self._direct and (frame := self._send_queue.take_single()) is not None:
+                self._write_through(frame, frame.size)
+            elif self._send_queue.has_work:
+                self._immediate = self._writes_now
                 self._wake()
-                self.allow_immediate()
+        self._immediate = self._writes_now
 
     def allow_immediate(self) -> None:
         """Let the next frame be written immediately, if the link supports it."""
-        self._immediate = self._link is not None and self._link.writes_now
+        self._immediate = self._writes_now
 
     # Writing.
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 import trio
 
 from .._scope import open_scope
+from ..connection.fanout import Fanout
 from ..errors import InvalidOption, UsageError
 from ..frames import BytesLike
 from .broker import Broker, BrokerSession, MemoryBroker
@@ -25,7 +26,7 @@ from .listeners import (
 )
 from .message import Event, Gap, Message, check_channel, check_data, check_name
 from .queue import SubscriberOverflow, make_queue
-from .socket import Fanout, HubSocket
+from .socket import EventEncoders, HubSocket
 from .subscribers import (
     Counters,
     LoopSubscriber,
@@ -113,7 +114,7 @@ class Hub:
         self.max_queue: int = max_queue
         self.overflow: SubscriberOverflow = overflow
         self.counters: Counters = Counters()
-        self.fanout: Fanout = Fanout()
+        self.encoders: EventEncoders = EventEncoders()
         self._broker = MemoryBroker() if broker is None else broker
         self._registry = SubscriberRegistry()
         self._listeners: list[HubListener] = []
@@ -193,14 +194,17 @@ class Hub:
             raise UsageError(f"the hub {self.name!r} is not open: use it inside 'async with hub'")
         return self._session
 
-    def _deliver(self, event: Event) -> None:
-        self.fanout.begin()
+    def _deliver(self, event: Event) -> bool:
+        counters = self.counters
+        nearly_full = counters.nearly_full
         if isinstance(event, Gap):
-            self.counters.gaps += 1
+            counters.gaps += 1
             self._registry.deliver_gap(event)
         else:
-            self.counters.received += 1
-            self.counters.delivered += self._registry.deliver(event)
+            counters.received += 1
+            counters.delivered += self._registry.deliver(event)
+        Fanout.current().schedule()
+        return counters.nearly_full != nearly_full
 
     @overload
     def subscribe(
@@ -353,8 +357,8 @@ class Hub:
 
     def statistics(self) -> HubStatistics:
         """Return the current counters."""
+        counters = asdict(self.counters)
+        del counters["nearly_full"]
         return HubStatistics(
-            subscribers=len(self._registry),
-            channels=self._registry.channels,
-            **asdict(self.counters),
+            subscribers=len(self._registry), channels=self._registry.channels, **counters
         )

@@ -41,6 +41,8 @@ class Counters:
     disconnected: int = 0
     gaps: int = 0
     failures: int = 0
+    nearly_full: int = 0
+    """Number of times that a message filled the queue of a subscription by half or more."""
 
 
 class Subscriber(ABC):
@@ -125,8 +127,11 @@ class LoopSubscriber(QueuedSubscriber):
         if not self.enqueue(event):
             self.too_slow = True
             self.end()
-        elif self.changed:
+            return
+        if self.changed:
             self.changed.unpark()
+        if 2 * len(self.queue) >= self.queue.limit:
+            self.counters.nearly_full += 1
 
     def end(self) -> None:
         self.ended = True

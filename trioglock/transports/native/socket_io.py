@@ -7,17 +7,75 @@ connection runs it once per batch already; more would take a third of an echo's 
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 
 import trio
 
-__all__ = ["ByteIO", "SocketIO", "choose_io"]
+__all__ = ["ByteIO", "NonblockingIO", "SocketIO", "choose_io"]
 
 
-class SocketIO(trio.abc.AsyncResource):
-    """The methods of a stream that a link needs, for a stream that is a socket.
+class NonblockingIO(trio.abc.AsyncResource):
+    """The bytes of a link on a file descriptor, which can be read and written without waiting.
 
-    Every call asks for the descriptor: if the socket was closed meanwhile, an OSError is raised
-    and no other file is touched.
+    Once the descriptor is closed, every method but :meth:`aclose` raises an OSError, and no other
+    file that may have got the same number is touched.
+    """
+
+    __slots__ = ()
+
+    pending: bool = False
+    """Whether received bytes are held in this object, so that the descriptor need not become
+    readable before :meth:`read_now` returns them."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return the descriptor, -1 if it is closed."""
+
+    @abstractmethod
+    def read_now(self, max_bytes: int) -> bytes | None:
+        """Read without waiting.
+
+        Args:
+            max_bytes: size of the read; an implementation may read more while the peer fills that
+                size, so that large messages are rarely split.
+
+        Returns:
+            The next bytes; b"" at the end of the stream; None if there is nothing to read now.
+
+        Raises:
+            OSError: the stream broke.
+        """
+
+    @abstractmethod
+    def send_now(self, data: bytes | memoryview) -> int:
+        """Write without waiting; return the number of bytes written.
+
+        Raises:
+            OSError: the stream broke.
+        """
+
+    @abstractmethod
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """Read the next bytes, b"" at the end of the stream. Always a checkpoint.
+
+        Args:
+            max_bytes: as for :meth:`read_now`.
+
+        Raises:
+            OSError, trio.ClosedResourceError: the stream broke.
+        """
+
+    @abstractmethod
+    async def send_all(self, data: bytes | memoryview) -> None:
+        """Write all bytes; a scheduling point only if the socket buffer is full.
+
+        Raises:
+            OSError, trio.ClosedResourceError: the stream broke.
+        """
+
+
+class SocketIO(NonblockingIO):
+    """A plain socket.
 
     Args:
         stream: the open stream, which only this object uses.
@@ -31,30 +89,31 @@ class SocketIO(trio.abc.AsyncResource):
         self._empty = True  # the last read left nothing in the socket
         self._many = False  # the last read filled its buffer
 
-    async def receive_some(self, max_bytes: int) -> bytes:
-        """Read the next bytes, b"" at the end of the stream. Always a checkpoint.
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
-        Args:
-            max_bytes: size of the read; four times as much while the peer fills that size, so that
-                large messages are rarely split.
-        """
+    def read_now(self, max_bytes: int) -> bytes | None:
         size = 4 * max_bytes if self._many else max_bytes
+        try:
+            data = os.read(self._socket.fileno(), size)
+        except BlockingIOError:
+            self._empty = True
+            return None
+        self._empty = len(data) < size
+        self._many = len(data) >= max_bytes
+        return data
+
+    async def receive_some(self, max_bytes: int) -> bytes:
         while True:
             if self._empty:
                 await trio.lowlevel.wait_readable(self._socket)
             else:
                 await trio.lowlevel.checkpoint()
-            try:
-                data = os.read(self._socket.fileno(), size)
-            except BlockingIOError:
-                self._empty = True
-            else:
-                self._empty = len(data) < size
-                self._many = len(data) >= max_bytes
+            data = self.read_now(max_bytes)
+            if data is not None:
                 return data
 
     async def send_all(self, data: bytes | memoryview) -> None:
-        """Write all bytes; a scheduling point only if the socket buffer is full."""
         await trio.lowlevel.checkpoint_if_cancelled()
         sent = self.send_now(data)
         if sent == len(data):
@@ -66,7 +125,6 @@ class SocketIO(trio.abc.AsyncResource):
                     sent += self.send_now(rest)
 
     def send_now(self, data: bytes | memoryview) -> int:
-        """Write without waiting; return the number of bytes written."""
         try:
             return os.write(self._socket.fileno(), data)
         except BlockingIOError:
@@ -76,7 +134,7 @@ class SocketIO(trio.abc.AsyncResource):
         await self._stream.aclose()
 
 
-ByteIO = trio.abc.Stream | SocketIO
+ByteIO = trio.abc.Stream | NonblockingIO
 """The interface through which a link reads and writes bytes."""
 
 
