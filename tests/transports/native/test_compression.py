@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
+import struct
 import tracemalloc
+import weakref
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -19,6 +23,7 @@ from websockets.sync.client import connect as library_connect
 
 from tests.transports.native.frame_bytes import (
     BINARY,
+    CLOSE,
     CONT,
     FIN,
     RSV1,
@@ -31,7 +36,9 @@ from tests.transports.native.frame_bytes import (
     traced_memory,
 )
 from trioglock import PreparedMessage, Reply, Socket, connect, serve
-from trioglock.transports.native import Decoder, Deflate, Encoder
+from trioglock.frames import Close, Violation
+from trioglock.transports.base import Handshake, LinkBroken
+from trioglock.transports.native import Decoder, Deflate, Encoder, NativeLink
 from trioglock.transports.native.decoder import INFLATE_BUDGET
 
 ORDERS = [f'{{"order": {number}, "price": {number * 1.37:.2f}}} ' * 9 for number in range(12)]
@@ -199,7 +206,7 @@ async def test_a_broadcast_is_shared_by_connections_that_are_behind() -> None:
         streams = []
         with trio.fail_after(30):
             for _ in range(count):
-                stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+                stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
                 await stream.send_all(
                     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                     b"Sec-WebSocket-Version: 13\r\n"
@@ -247,7 +254,7 @@ async def test_other_tasks_run_while_bombs_are_inflated(whole: bool) -> None:
 
     with trio.fail_after(30):
         async with serve(Count, "127.0.0.1", 0, max_size=2**26) as server:
-            stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
             await stream.send_all(
                 b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
@@ -266,3 +273,53 @@ async def test_other_tasks_run_while_bombs_are_inflated(whole: bool) -> None:
     most = max(received.count(turn) for turn in set(received))
     # Of two tasks that are ready, trio may run one at the end of a turn and first in the next.
     assert most <= 2 * (INFLATE_BUDGET // size) + 1
+
+
+# The end of a link.
+
+
+@pytest.mark.parametrize("end", ["closed", "corrupt", "reset", "write fails"])
+async def test_a_link_that_has_ended_is_freed_at_once(end: str) -> None:
+    """No reference cycle is left: it is freed while the collector is off."""
+    near, far = socket.socketpair()
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(near))
+    decoder = Decoder(masked=False, max_size=None, deflate=new_deflate())
+    encoder = Encoder(mask=True, deflate=new_deflate())
+    link = NativeLink(stream, Handshake(url=""), decoder, encoder)
+    alive: list[weakref.ref[Any]] = [weakref.ref(link), weakref.ref(decoder), weakref.ref(encoder)]
+    gc.collect()
+    gc.disable()
+    try:
+        far.sendall(frame(TEXT, packed(b"hello")[0], rsv=RSV1))
+        assert await link.receive() == [["hello"]]
+        await link.write(["hello"])
+        if end == "corrupt":
+            far.sendall(frame(TEXT, packed(b"\xff")[0] + b"\xff", rsv=RSV1))
+            [violation] = await link.receive()
+            assert isinstance(violation, Violation)
+        elif end == "closed":
+            far.sendall(frame(TEXT, b"unfinished", fin=False) + frame(CLOSE))
+            assert await link.receive() == [Close(1005)]
+        if end == "write fails":
+            far.close()
+            while link.write_now(["lost"]):
+                pass
+            assert await _broken(link.write([]))
+        else:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            far.close()
+            if end == "reset":
+                assert await _broken(link.receive())
+        await link.aclose()
+        del link, decoder, encoder
+        assert [ref() for ref in alive] == [None] * 3
+    finally:
+        gc.enable()
+
+
+async def _broken(call: Awaitable[object]) -> bool:
+    try:
+        await call
+    except LinkBroken:
+        return True
+    return False

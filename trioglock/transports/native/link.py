@@ -175,9 +175,7 @@ class NativeLink(Link):
         self._rest = []
         try:
             if self._broken is not None:
-                # Not kept: its traceback refers to this link.
-                broken, self._broken = self._broken, None
-                raise broken
+                raise self._broken
             for data in buffers:
                 if len(data) <= CHUNK:
                     await self._io.send_all(data)
@@ -185,6 +183,7 @@ class NativeLink(Link):
                 else:
                     await self._write_large(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+            self._broken = None  # its traceback refers to this link
             self._check_closed()
             raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
 
