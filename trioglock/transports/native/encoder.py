@@ -52,7 +52,7 @@ class Encoder:
         """Return the bytes of ``frames`` in few buffers, without copying large payloads."""
         if len(frames) == 1 and frames[0].__class__ is PreparedMessage and not self._mask:
             return [self._wire(frames[0])]
-        deflate, append = self._deflate, self._append
+        deflate = self._deflate
         parts: list[bytes] = []
         for frame in frames:
             kind = frame.__class__
@@ -64,12 +64,12 @@ class Encoder:
                 self._append_prepared(parts, frame)  # type: ignore[arg-type]
                 continue
             else:
-                append(parts, FIN | _OPCODES[kind], frame.to_payload())  # type: ignore[union-attr]
+                self._append(parts, FIN | _OPCODES[kind], frame.to_payload())  # type: ignore[union-attr]
                 continue
             if deflate is None:
-                append(parts, FIN | opcode, payload)
+                self._append(parts, FIN | opcode, payload)
             else:
-                append(parts, FIN | RSV1 | opcode, deflate.deflate(payload))
+                self._append(parts, FIN | RSV1 | opcode, deflate.deflate(payload))
         if self._has_large:
             self._has_large = False
             return _split(parts)
