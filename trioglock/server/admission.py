@@ -159,7 +159,7 @@ class HandshakeHandler:
         """Perform one opening handshake. Call :meth:`release` when the link has ended.
 
         Returns:
-            The link, or None if the handshake failed. Only cancellation is raised.
+            The link, or None if the handshake failed. Cancellation is the only exception raised.
         """
         now = trio.current_time()
         timeout = self._options.open_timeout

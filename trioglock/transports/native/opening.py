@@ -15,7 +15,6 @@ from websockets.client import ClientProtocol
 from websockets.datastructures import Headers as LibraryHeaders
 from websockets.exceptions import InvalidHandshake as LibraryInvalidHandshake
 from websockets.extensions import Extension
-from websockets.extensions.permessage_deflate import enable_client_permessage_deflate
 from websockets.headers import (
     build_authorization_basic,
     build_extension,
@@ -31,10 +30,11 @@ from ...headers import Headers, checked_headers
 from ...options import DialOptions
 from ..negotiation import SILENT, USUAL_CONNECTIONS, parse_extensions
 from ..urls import WebSocketURI
+from .deflate import ClientDeflateFactory
 
 __all__ = ["OpeningRequest", "check_response", "make_request"]
 
-_EXTENSIONS = enable_client_permessage_deflate(None)
+_EXTENSIONS = [ClientDeflateFactory()]
 _OFFER = build_extension([(one.name, one.get_request_params()) for one in _EXTENSIONS])
 
 
