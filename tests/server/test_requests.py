@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import socket
 from typing import Any
 
 import pytest
@@ -10,8 +12,8 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.server.helpers import plain_request, request
-from trioglock import Request, Response
+from tests.server.helpers import Echo, plain_request, request
+from trioglock import Request, Response, serve
 from trioglock.transports import Refusal, read_request
 
 LIMIT = 400
@@ -121,3 +123,40 @@ def test_a_response_is_text_or_bytes() -> None:
         b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     )
     assert repr(Response(200, "abc")) == "Response(200, 3 bytes)"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        plain_request(),
+        plain_request("/", "POST"),
+        request(Upgrade="h2c"),
+        request(Sec_WebSocket_Key="!!!!"),
+        request(Sec_WebSocket_Version="8"),
+        request(Host="[1]"),
+        b"garbage\r\n\r\n",
+    ],
+    ids=["plain", "post", "upgrade", "key", "version", "host", "garbage"],
+)
+async def test_a_refused_request_leaves_no_reference_cycle(data: bytes) -> None:
+    """Its memory is free at once: a flood of requests must not wait for the collector."""
+
+    def ask(port: int | None) -> None:
+        with socket.create_connection(("127.0.0.1", port or 0)) as client:
+            client.sendall(data)
+            while client.recv(4096):
+                pass
+
+    async with serve(Echo, "127.0.0.1", 0) as server:
+        await trio.to_thread.run_sync(ask, server.port)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await trio.to_thread.run_sync(ask, server.port)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            left = gc.collect()
+        finally:
+            gc.enable()
+    assert left < 20

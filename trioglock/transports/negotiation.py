@@ -7,6 +7,7 @@ responds with 101 and speaks WebSocket on the stream.
 from __future__ import annotations
 
 import inspect
+import ipaddress
 import logging
 import re
 import time
@@ -61,7 +62,9 @@ SILENT.disabled = True
 
 # RFC 3986, section 3.2.2, and a port. Excludes all characters that could start another part of a
 # URL.
-_is_host = re.compile(r"([\w.~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(:\d{0,5})?", re.ASCII).fullmatch
+_match_host = re.compile(
+    r"(?:[\w.~!$&'()*+,;=%-]+|\[([0-9A-Fa-f:.]+)\])(?::(\d{0,5}))?", re.ASCII
+).fullmatch
 
 # The origin-form (RFC 9112, section 3.2.1), without characters that could be used to forge log
 # lines or headers.
@@ -316,9 +319,17 @@ def _accept_any(received: ReceivedRequest, options: UpgradeOptions) -> _Accepted
     if error is not None and not isinstance(error, LibraryInvalidHandshake):
         raise error
     if error is not None:
+        _break_cycles(error)
         raise Refusal(_plain(response), f"{response.status_code} {_describe(error)}")
     headers = Headers(response.headers.raw_items())
     return _Accepted(headers, protocol.subprotocol, protocol.extensions)
+
+
+def _break_cycles(error: BaseException | None) -> None:
+    """Clear the tracebacks, whose frames refer to objects that refer to the error."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _describe(error: LibraryInvalidHandshake) -> str:
@@ -333,6 +344,16 @@ def _select(select: SelectSubprotocol, request: Request, offered: Sequence[str])
         return chosen
     names = redact_subprotocols(f"{list(offered)!r} or None, not {chosen!r}")
     raise BadHookResult(f"select_subprotocol must return one of {names}")
+
+
+def _is_host(text: str) -> bool:
+    match = _match_host(text)
+    if match is None or int(match[2] or 0) > 65535:
+        return False
+    try:
+        return match[1] is None or bool(ipaddress.IPv6Address(match[1]))
+    except ValueError:
+        return False
 
 
 def _host(request: Request) -> str:
