@@ -29,7 +29,8 @@ from ..transports import (
     read_request,
     send_response,
 )
-from ..transports.http1 import MAX_HEADER_SIZE, STREAM_ERRORS, refuse
+from ..transports.http1 import MAX_HEADER_SIZE, STREAM_ERRORS, end_stream, refuse
+from ..transports.native.tls_io import TLSSocketIO, is_tls_failure, wrap_tls
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
 
@@ -145,7 +146,7 @@ class HandshakeHandler:
     ) -> Link | _Rejection | None:
         context = self._options.ssl_context
         if context is not None:
-            stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+            stream = wrap_tls(stream, context, server_side=True)
         method = "GET"
         try:
             received = await self._read_request(stream)
@@ -166,8 +167,8 @@ class HandshakeHandler:
         with trio.CancelScope(deadline=deadline) as scope:
             self._reading.add(scope)
             try:
-                if isinstance(stream, trio.SSLStream):
-                    await stream.do_handshake()
+                if isinstance(stream, TLSSocketIO | trio.SSLStream):
+                    await _start_tls(stream)
                 return await read_request(stream, self._options.max_header_size)
             finally:
                 self._reading.remove(scope)
@@ -217,3 +218,13 @@ class HandshakeHandler:
 
     def release(self) -> None:
         self._open_connections -= 1
+
+
+async def _start_tls(stream: TLSSocketIO | trio.SSLStream[trio.abc.Stream]) -> None:
+    try:
+        await stream.do_handshake()
+    except ssl.SSLError as error:
+        if is_tls_failure(error) and isinstance(stream, TLSSocketIO):
+            # Closing with unread bytes would discard the alert before the client reads it.
+            await end_stream(stream.transport_stream)
+        raise

@@ -9,7 +9,6 @@ the head: bytes after it belong to the WebSocket, or to a body that is read sepa
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFaile
 from ..headers import Headers, HeadersLike
 from ..http import Request, Response
 from .listeners import describe_peer
+from .native.tls_io import TLSSocketIO, is_tls_failure, peer_certificate
 
 __all__ = [
     "STREAM_ERRORS",
@@ -216,12 +216,15 @@ async def read_request(stream: trio.abc.Stream, max_size: int) -> ReceivedReques
         raise refuse(431, "there are too many headers, or one is too long")
     if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
         raise refuse(400, "a request with a body is not supported")
+    certificate, certificate_der = peer_certificate(stream)
     request = Request(
         target=message.target.decode("latin-1"),
         headers=headers,
         method=parser.get_method().decode("latin-1"),
         peer=describe_peer(stream),
-        secure=isinstance(stream, trio.SSLStream),
+        secure=isinstance(stream, TLSSocketIO | trio.SSLStream),
+        peer_certificate=certificate,
+        peer_certificate_der=certificate_der,
     )
     return ReceivedRequest(request, version, head, rest)
 
@@ -355,7 +358,7 @@ def stream_errors_translated() -> Iterator[None]:
         yield
     except STREAM_ERRORS as error:
         cause = error.__cause__ or error
-        if isinstance(cause, ssl.SSLError):
+        if is_tls_failure(cause):
             raise TLSFailed(f"TLS failed during the handshake: {cause}") from cause
         raise ConnectFailed(f"the connection broke during the handshake: {cause}") from cause
 

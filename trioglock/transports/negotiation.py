@@ -168,6 +168,8 @@ def negotiate(received: ReceivedRequest, options: UpgradeOptions) -> Upgrade:
         request_headers=request.headers,
         response_headers=Headers(response.headers.raw_items()),
         peer=request.peer,
+        peer_certificate=request.peer_certificate,
+        peer_certificate_der=request.peer_certificate_der,
         extensions=tuple(extension.name for extension in protocol.extensions),
     )
     return Upgrade(

@@ -28,6 +28,7 @@ from .decoder import Decoder
 from .deflate import Deflate
 from .encoder import Encoder
 from .link import NativeLink, NativeServerLink
+from .tls_io import TLSSocketIO, peer_certificate
 
 __all__ = ["NativeTransport"]
 
@@ -73,7 +74,7 @@ async def _upgrade_client(
     )
     request = _request(protocol, options)
     with stream_errors_translated():
-        await stream.send_all(request.serialize())
+        await _send_request(stream, request.serialize())
     response = await read_response(stream, trio.current_effective_deadline(), options.subprotocols)
     try:
         protocol.process_response(
@@ -84,17 +85,31 @@ async def _upgrade_client(
         text = str(error) if cause is None else f"{error}: {cause}"
         raise InvalidHandshake(text) from error
     deflate = Deflate(protocol.extensions[0]) if protocol.extensions else None
+    certificate, certificate_der = peer_certificate(stream)
     handshake = Handshake(
         url=without_user_info(options.url),
         subprotocol=protocol.subprotocol,
         request_headers=Headers(request.headers.raw_items()),
         response_headers=response.headers,
         peer=describe_peer(stream),
+        peer_certificate=certificate,
+        peer_certificate_der=certificate_der,
         extensions=tuple(extension.name for extension in protocol.extensions),
     )
     decoder = Decoder(masked=False, max_size=options.max_size, deflate=deflate)
     encoder = Encoder(mask=True, deflate=deflate)
     return NativeLink(stream, handshake, decoder, encoder, response.rest)
+
+
+async def _send_request(stream: trio.abc.Stream, request: bytes) -> None:
+    try:
+        await stream.send_all(request)
+    except OSError:
+        if isinstance(stream, TLSSocketIO):
+            # With TLS 1.3 a server rejects a client's certificate after the handshake. Its alert
+            # may have arrived before it closed the connection.
+            await stream.receive_some(1)
+        raise
 
 
 def _request(protocol: ClientProtocol, options: DialOptions) -> Request:

@@ -1,0 +1,341 @@
+"""TLS on a socket without ``trio.SSLStream``, whose locks and scheduler passes cost more than TLS.
+
+OpenSSL works on two memory buffers, and this module moves bytes between them and the descriptor.
+One read takes all records that have arrived, with one system call; an ``ssl.SSLSocket`` would need
+two for each record. Records are read and decrypted in buffers that all connections share, because
+a large allocation per read would cost as much as decryption does.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import trio
+
+from .socket_io import NonblockingIO
+
+__all__ = ["TLSSocketIO", "is_tls_failure", "peer_certificate", "wrap_tls"]
+
+RECORD = 2**14
+"""Maximum size of the data in one record (RFC 8446, section 5.1)."""
+
+READ = RECORD + 2**8
+"""Bytes of ciphertext of a read: a full record with header, padding and tag."""
+
+CHUNK = 2**16
+"""Bytes that are read in one call while the peer sends much, and encrypted before a write."""
+
+MAX_RESPONSES = 2**18
+"""Unsent bytes beyond which nothing is read: the peer causes responses, such as those to key
+updates (RFC 8446, section 4.6.3), without reading them."""
+
+RETRY = 0.01
+"""Seconds between attempts to write in a renegotiation (TLS 1.2), which the reader continues."""
+
+_END = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+
+# Buffers for ciphertext and plaintext: one pair per thread that is reading at the moment.
+_buffers: list[tuple[memoryview, memoryview]] = []
+
+
+class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
+    """TLS on a socket. Call :meth:`do_handshake` first.
+
+    A stream that ends without ``close_notify`` ends normally, as HTTPS and WebSockets expect.
+
+    Args:
+        stream: the open stream, which only this object uses.
+        context: the settings.
+        server_side: the role.
+        server_hostname: the name for SNI and for checking the server's certificate.
+
+    Raises:
+        ssl.SSLError, ValueError: the settings do not fit the role or the name.
+    """
+
+    __slots__ = (
+        "_encrypted",
+        "_error",
+        "_incoming",
+        "_outgoing",
+        "_read",
+        "_size",
+        "_socket",
+        "_ssl",
+        "_unsent",
+        "_write",
+        "pending",
+        "transport_stream",
+    )
+
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+    ) -> None:
+        self.transport_stream: trio.SocketStream = stream
+        self.pending: bool = False
+        self._socket = stream.socket
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+        )
+        self._read: Callable[[int, memoryview], int] = self._ssl.read  # type: ignore[assignment]
+        self._write = self._ssl.write
+        self._size = READ
+        self._unsent = b""  # ciphertext that the socket has not accepted yet
+        self._encrypted = 0  # bytes of the data to be sent next that are part of it
+        self._error: ssl.SSLError | None = None  # raised once the data before it has been returned
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        """Return the peer's certificate, as ``ssl.SSLSocket.getpeercert`` does."""
+        return self._ssl.getpeercert(binary_form)
+
+    async def do_handshake(self) -> None:
+        """Do the TLS handshake, once. If it fails, an alert is sent to the peer.
+
+        Raises:
+            ssl.SSLError: the handshake failed, or the peer ended the stream.
+            OSError, trio.ClosedResourceError: the stream broke.
+        """
+        while True:
+            complete = True
+            try:
+                self._ssl.do_handshake()
+            except ssl.SSLWantReadError:
+                complete = False
+            except ssl.SSLError:
+                self._try_flush()
+                raise
+            while not self._flush():
+                await trio.lowlevel.wait_writable(self._socket)
+            if complete:
+                # Data may have arrived with the peer's last message.
+                self.pending = self._incoming.pending > 0
+                return
+            await trio.lowlevel.wait_readable(self._socket)
+            self._fill(READ)
+
+    # Reading.
+
+    def _fill(self, size: int) -> bool:
+        """Pass received ciphertext to OpenSSL; return False if there is none."""
+        try:
+            data = os.read(self._socket.fileno(), size)
+        except BlockingIOError:
+            return False
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+        return True
+
+    def read_now(self, max_bytes: int) -> bytes | None:
+        if self._error is not None:
+            raise self._error
+        cipher, plain = _buffers.pop() if _buffers else _new_buffers()
+        try:
+            if not self.pending:
+                try:
+                    size = os.readv(self._socket.fileno(), (cipher[: self._size],))
+                except BlockingIOError:
+                    return None
+                if size:
+                    self._incoming.write(cipher[:size])
+                    # OpenSSL's buffer keeps its size, so it grows only for peers that send much.
+                    self._size = CHUNK if size >= READ else READ
+                else:
+                    self._incoming.write_eof()
+            length = self._decrypt(plain, min(max_bytes, CHUNK))
+            return None if length is None else bytes(plain[:length])
+        finally:
+            _buffers.append((cipher, plain))
+
+    def _decrypt(self, plain: memoryview, limit: int) -> int | None:
+        """Decrypt received records; return the size of the data, None if no record is complete."""
+        read, incoming = self._read, self._incoming
+        size = 0
+        self.pending = True
+        try:
+            size = read(limit, plain)
+            while size < limit and size and incoming.pending:
+                more = read(limit - size, plain[size:])
+                if not more:
+                    return size  # the end, which the next call returns
+                size += more
+            if 0 < size < limit:
+                self.pending = False
+        except ssl.SSLWantReadError:
+            self.pending = False
+            return size or None
+        except _END:
+            pass  # the end: now, or in the next call if there is data
+        except ssl.SSLError as error:
+            self._error = error
+            if not size:
+                raise
+        finally:
+            if self._outgoing.pending:
+                self._respond()
+        return size
+
+    def _respond(self) -> None:
+        """Send what reading has caused: an alert, or the response to a key update."""
+        self._try_flush()
+        if len(self._unsent) > MAX_RESPONSES:
+            raise ConnectionAbortedError("the peer does not read TLS responses")
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while True:
+            if self.pending:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(self._socket)
+            data = self.read_now(CHUNK if max_bytes is None else max_bytes)
+            if data is not None:
+                return data
+
+    # Writing.
+
+    def _flush(self) -> bool:
+        """Write all ciphertext; return False if the socket does not accept it now."""
+        data = self._unsent + self._outgoing.read() if self._unsent else self._outgoing.read()
+        if not data:
+            return True
+        try:
+            sent = os.write(self._socket.fileno(), data)
+        except BlockingIOError:
+            sent = 0
+        self._unsent = data[sent:]
+        return sent == len(data)
+
+    def _try_flush(self) -> None:
+        with suppress(OSError):  # which the next write raises again
+            self._flush()
+
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
+        """Write without waiting; return the number of bytes written.
+
+        If not all are, the next call must begin with the remaining ones, as with OpenSSL: some of
+        them may be encrypted already.
+        """
+        total = len(data)
+        sent = self._encrypted
+        if self._unsent and not self._flush():
+            return 0
+        self._encrypted = 0
+        while sent < total:
+            start = sent
+            try:
+                if not start and total <= RECORD:
+                    sent = self._write(data)
+                else:
+                    with memoryview(data) as view:
+                        while sent < total and sent - start < CHUNK:
+                            sent += self._write(view[sent : sent + RECORD])
+            except ssl.SSLWantReadError:
+                total = sent  # a renegotiation: later
+            if not self._flush():
+                # The last byte is not sent before all of its record is.
+                written = start + max(0, sent - start - 1 - len(self._unsent))
+                self._encrypted = sent - written
+                return written
+        return sent
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        sent = self.send_now(data)
+        if sent == len(data):
+            return
+        with memoryview(data) as view:
+            while sent < len(view):
+                if not self._unsent:
+                    await trio.sleep(RETRY)
+                await trio.lowlevel.wait_writable(self._socket)
+                with view[sent:] as rest:
+                    sent += self.send_now(rest)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.wait_writable(self._socket)
+
+    async def send_eof(self) -> None:
+        """Send ``close_notify``; the peer may still send data."""
+        with suppress(ssl.SSLError):  # usually that the peer has not answered yet
+            self._ssl.unwrap()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._flush():
+            await trio.lowlevel.wait_writable(self._socket)
+
+    async def aclose(self) -> None:
+        await self.transport_stream.aclose()
+
+
+def _new_buffers() -> tuple[memoryview, memoryview]:
+    return memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))
+
+
+def wrap_tls(
+    stream: trio.abc.Stream,
+    context: ssl.SSLContext,
+    *,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+) -> TLSSocketIO | trio.SSLStream[trio.abc.Stream]:
+    """Prepare TLS on an open stream: on the socket if it has one, else with ``trio.SSLStream``.
+
+    Args:
+        stream: the stream.
+        context: the settings.
+        server_side: the role.
+        server_hostname: the name for SNI and for checking the server's certificate.
+
+    Raises:
+        ssl.SSLError, ValueError: the settings do not fit the role or the name.
+    """
+    if os.name == "posix" and stream.__class__ is trio.SocketStream:
+        return TLSSocketIO(
+            stream, context, server_side=server_side, server_hostname=server_hostname
+        )
+    return trio.SSLStream(
+        stream,
+        context,
+        server_side=server_side,
+        server_hostname=server_hostname,
+        https_compatible=True,
+    )
+
+
+def peer_certificate(stream: trio.abc.Stream) -> tuple[dict[str, Any] | None, bytes | None]:
+    """Return the certificate of the peer, decoded and in DER form; None if there is none.
+
+    Args:
+        stream: a stream, after the TLS handshake if it is encrypted.
+    """
+    if not isinstance(stream, TLSSocketIO | trio.SSLStream):
+        return None, None
+    return stream.getpeercert(), stream.getpeercert(True)
+
+
+# An end of the stream, and alerts that do not concern the TLS handshake itself.
+_NO_VERDICT = ("TLSV1_ALERT_INTERNAL_ERROR", "TLSV1_ALERT_USER_CANCELLED")
+
+
+def is_tls_failure(error: BaseException | None) -> bool:
+    """Whether an exception is a verdict of TLS, and not a failure of the network or the peer.
+
+    Args:
+        error: what the stream raised, or its cause.
+    """
+    if not isinstance(error, ssl.SSLError):
+        return isinstance(error, ValueError)
+    return not isinstance(error, _END) and error.reason not in _NO_VERDICT
