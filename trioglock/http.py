@@ -25,8 +25,8 @@ class Request:
         method: the request method; ``"GET"`` for a WebSocket.
         peer: the client's address, such as ``"127.0.0.1:50812"``; "" if unknown.
         secure: whether it was received over TLS.
-        peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it, {} if
-            the context did not verify it. None without TLS, and if the client sent none.
+        peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it, {}
+            if the context did not verify it. None without TLS, and if the client sent none.
         peer_certificate_der: the same certificate in DER form (X.690), such as for a fingerprint.
     """
 
