@@ -27,7 +27,10 @@ READ = RECORD + 2**8
 """Bytes of ciphertext of a read: a full record with header, padding and tag."""
 
 CHUNK = 2**16
-"""Bytes that are read in one call while the peer sends much, and encrypted before a write."""
+"""Bytes that are encrypted before a write, and that OpenSSL gets at once to decrypt."""
+
+MANY = 4 * CHUNK
+"""Bytes of ciphertext of a read while the peer sends much."""
 
 MAX_RESPONSES = 2**18
 """Unsent bytes beyond which nothing is read: the peer causes responses, such as those to key
@@ -38,8 +41,21 @@ RETRY = 0.01
 
 _END = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
-# Buffers for ciphertext and plaintext: one pair per thread that is reading at the moment.
-_buffers: list[tuple[memoryview, memoryview]] = []
+
+class _Buffers:
+    """Memory for one read: ciphertext, which may be read in full or in part, and plaintext."""
+
+    __slots__ = ("all", "cipher", "plain", "start")
+
+    def __init__(self) -> None:
+        self.cipher = memoryview(bytearray(MANY))
+        self.plain = memoryview(bytearray(MANY))
+        self.all = (self.cipher,)
+        self.start = (self.cipher[:READ],)
+
+
+# Those that are not used at the moment: as many as threads have ever read at the same time.
+_buffers: list[_Buffers] = []
 
 
 class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
@@ -59,11 +75,12 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
 
     __slots__ = (
         "_encrypted",
+        "_ended",
         "_error",
         "_incoming",
+        "_many",
         "_outgoing",
         "_read",
-        "_size",
         "_socket",
         "_ssl",
         "_unsent",
@@ -89,10 +106,11 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         )
         self._read: Callable[[int, memoryview], int] = self._ssl.read  # type: ignore[assignment]
         self._write = self._ssl.write
-        self._size = READ
+        self._many = False  # the last read has filled its buffer
+        self._ended = False
         self._unsent = b""  # ciphertext that the socket has not accepted yet
         self._encrypted = 0  # bytes of the data to be sent next that are part of it
-        self._error: ssl.SSLError | None = None  # raised once the data before it has been returned
+        self._error: ssl.SSLError | None = None
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -143,50 +161,67 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
     def read_now(self, max_bytes: int) -> bytes | None:
         if self._error is not None:
             raise self._error
-        cipher, plain = _buffers.pop() if _buffers else _new_buffers()
+        if self._ended:
+            return b""
+        buffers = _buffers.pop() if _buffers else _Buffers()
         try:
+            received = 0
             if not self.pending:
                 try:
-                    size = os.readv(self._socket.fileno(), (cipher[: self._size],))
+                    target = buffers.all if self._many else buffers.start
+                    received = os.readv(self._socket.fileno(), target)
                 except BlockingIOError:
                     return None
-                if size:
-                    self._incoming.write(cipher[:size])
-                    # OpenSSL's buffer keeps its size, so it grows only for peers that send much.
-                    self._size = CHUNK if size >= READ else READ
-                else:
+                if not received:
                     self._incoming.write_eof()
-            length = self._decrypt(plain, min(max_bytes, CHUNK))
-            return None if length is None else bytes(plain[:length])
-        finally:
-            _buffers.append((cipher, plain))
-
-    def _decrypt(self, plain: memoryview, limit: int) -> int | None:
-        """Decrypt received records; return the size of the data, None if no record is complete."""
-        read, incoming = self._read, self._incoming
-        size = 0
-        self.pending = True
-        try:
-            size = read(limit, plain)
-            while size < limit and size and incoming.pending:
-                more = read(limit - size, plain[size:])
-                if not more:
-                    return size  # the end, which the next call returns
-                size += more
-            if 0 < size < limit:
-                self.pending = False
-        except ssl.SSLWantReadError:
-            self.pending = False
-            return size or None
-        except _END:
-            pass  # the end: now, or in the next call if there is data
-        except ssl.SSLError as error:
-            self._error = error
-            if not size:
-                raise
-        finally:
+                self._many = received >= READ
+            size = self._decrypt(buffers, received, MANY if max_bytes >= CHUNK else max_bytes)
             if self._outgoing.pending:
                 self._respond()
+            if size:
+                return bytes(buffers.plain[:size])
+        finally:
+            _buffers.append(buffers)
+        if self._error is not None:
+            raise self._error
+        return b"" if self._ended else None
+
+    def _decrypt(self, buffers: _Buffers, received: int, limit: int) -> int:
+        """Decrypt what has been received, now and before; return the size of the data."""
+        incoming, cipher, plain = self._incoming, buffers.cipher, buffers.plain
+        if received <= CHUNK:
+            if received:
+                incoming.write(cipher[:received])
+            return self._decrypt_records(plain, 0, limit)
+        # OpenSSL's buffer never shrinks, so it gets one part after the other.
+        size = start = 0
+        while start < received:
+            end = min(start + CHUNK, received)
+            incoming.write(cipher[start:end])
+            size = self._decrypt_records(plain, size, limit)
+            start = end
+        return size
+
+    def _decrypt_records(self, plain: memoryview, size: int, limit: int) -> int:
+        """Decrypt complete records into ``plain``, from ``size`` on; return the new size."""
+        read, incoming = self._read, self._incoming
+        self.pending = True
+        try:
+            while size < limit:
+                count = read(limit - size, plain[size:] if size else plain)
+                if not count:
+                    self._ended = True
+                    break
+                size += count
+                if not incoming.pending and size < limit:
+                    self.pending = False
+                    break
+        except ssl.SSLWantReadError:
+            self.pending = False
+        except _END:
+            self._ended = True
+        except ssl.SSLError as error:
+            self._error = error  # raised when the data before it has been returned
         return size
 
     def _respond(self) -> None:
@@ -280,10 +315,6 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         await self.transport_stream.aclose()
 
 
-def _new_buffers() -> tuple[memoryview, memoryview]:
-    return memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))
-
-
 def wrap_tls(
     stream: trio.abc.Stream,
     context: ssl.SSLContext,
@@ -338,4 +369,4 @@ def is_tls_failure(error: BaseException | None) -> bool:
     """
     if not isinstance(error, ssl.SSLError):
         return isinstance(error, ValueError)
-    return not isinstance(error, _END) and error.reason not in _NO_VERDICT
+    return not isinstance(error, _END) and getattr(error, "reason", None) not in _NO_VERDICT
