@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import trio
@@ -12,6 +12,7 @@ from ..base import Handshake, Link, LinkBroken
 from ..http1 import end_stream
 from .decoder import Decoder
 from .encoder import Encoder
+from .poller import Poller, Progress, poller_of_run
 from .socket_io import NonblockingIO, choose_io
 
 __all__ = ["NativeLink", "NativeServerLink"]
@@ -30,8 +31,11 @@ class NativeLink(Link):
         "_broken",
         "_decoder",
         "_encoder",
+        "_fd",
         "_first_events",
+        "_handle",
         "_io",
+        "_poller",
         "_rest",
         "bytes_received",
         "bytes_sent",
@@ -39,6 +43,9 @@ class NativeLink(Link):
     )
 
     takes_prepared: bool = True
+
+    # With fewer links in the run, each waits for its own socket, which then takes less time.
+    _links_to_poll: int = 4
 
     def __init__(
         self,
@@ -57,6 +64,81 @@ class NativeLink(Link):
         self._first_events = decoder.feed(rest)
         self._rest = b""  # bytes that write_now() could not write
         self._broken: OSError | None = None
+        self._poller: Poller | None = None  # from the first feed() until aclose()
+        self._fd = -1  # the descriptor in the poller
+        self._handle: Callable[[list[Event]], bool] | None = None  # the argument of feed()
+
+    async def feed(self, handle: Callable[[list[Event]], bool]) -> bool:
+        polls = isinstance(self._io, NonblockingIO)
+        if polls and self._poller is None:
+            self._poller = poller_of_run()
+            if self._poller is not None:
+                self._poller.join()
+        poller = self._poller
+        self._handle = handle
+        try:
+            while True:
+                if (
+                    polls
+                    and poller is not None
+                    and poller.links >= self._links_to_poll
+                    and not self._has_pending
+                ):
+                    progress = await self._feed_polled(poller)
+                    if progress is not Progress.LEFT:
+                        return progress is Progress.PAUSED
+                    polls = False
+                events = await self.receive()
+                if not events:
+                    return False
+                if not handle(events):
+                    return True
+        finally:
+            self._handle = None
+
+    async def _feed_polled(self, poller: Poller) -> Progress:
+        self._fd = self._io.fileno()  # type: ignore[union-attr]
+        try:
+            return await poller.feed(self._fd, self._feed_chunk)
+        except OSError as error:
+            raise LinkBroken(str(error)) from error
+        finally:
+            self._fd = -1
+
+    @trio.lowlevel.disable_ki_protection
+    def _feed_chunk(self) -> Progress:
+        """Read and handle one chunk; called by the poller."""
+        io, decoder = self._io, self._decoder
+        chunk = b""
+        if not decoder.backlog:
+            try:
+                data = io.read_now(CHUNK)  # type: ignore[union-attr]
+            except OSError as error:
+                raise LinkBroken(str(error)) from error
+            if not data:
+                return Progress.WAIT if data is None else Progress.ENDED
+            chunk = data
+            self.bytes_received += len(chunk)
+        events = decoder.feed(chunk)
+        if events:
+            left = events[-1].__class__ is not list and self._ends_with(events[-1])
+            assert self._handle is not None
+            if not self._handle(events):
+                return Progress.PAUSED
+            if left:
+                return Progress.LEFT
+        return Progress.AGAIN if decoder.backlog or io.pending else Progress.WAIT  # type: ignore[union-attr]
+
+    @property
+    def _has_pending(self) -> bool:
+        """Whether events can be received although the socket may have nothing to read."""
+        return bool(
+            self._first_events or self._decoder.backlog or self._io.pending  # type: ignore[union-attr]
+        )
+
+    def _ends_with(self, event: Event) -> bool:  # noqa: ARG002 - for the subclass
+        """Whether :meth:`receive` does something else than to read after ``event``."""
+        return False
 
     async def receive(self) -> list[Event]:
         if self._first_events:
@@ -67,7 +149,9 @@ class NativeLink(Link):
         try:
             while True:
                 chunk = b""
-                if not decoder.backlog:
+                if decoder.backlog:
+                    await trio.lowlevel.checkpoint()
+                else:
                     data = await receive_some(CHUNK)
                     if not data:
                         return []
@@ -99,6 +183,7 @@ class NativeLink(Link):
                     self.bytes_sent += len(part)
                     await trio.lowlevel.checkpoint()
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
+            self._check_closed()
             raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
 
     @property
@@ -111,13 +196,27 @@ class NativeLink(Link):
             sent = self._io.send_now(data)  # type: ignore[union-attr]
         except OSError as error:
             self._broken, sent = error, 0
+            self._check_closed()
         self.bytes_sent += sent
         if sent == len(data):
             return True
         self._rest = data[sent:]
         return False
 
+    def _check_closed(self) -> None:
+        """Wake the task in :meth:`feed` if other code has closed the socket.
+
+        The poller cannot detect it: the socket silently disappears from the epoll.
+        """
+        if self._poller is not None and self._fd != -1 and self._io.fileno() == -1:  # type: ignore[union-attr]
+            self._poller.closed(self._fd)
+
     async def aclose(self) -> None:
+        poller, self._poller = self._poller, None
+        if poller is not None:
+            if self._fd != -1:
+                poller.closed(self._fd)
+            poller.leave()
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             await trio.aclose_forcefully(self._io)
 
@@ -126,6 +225,8 @@ class NativeServerLink(NativeLink):
     """The server's end: it is the server that ends the stream after a close (RFC 6455, 7.1.1)."""
 
     __slots__ = ("_close_sent", "_close_sent_event", "_closing", "_peer_closed", "_stream")
+
+    _links_to_poll = 1
 
     def __init__(
         self,
@@ -150,9 +251,14 @@ class NativeServerLink(NativeLink):
             await end_stream(self._stream)
             return []
         events = await super().receive()
-        if events and isinstance(events[-1], Close | Violation):
-            self._peer_closed = True
+        if events:
+            self._ends_with(events[-1])
         return events
+
+    def _ends_with(self, event: Event) -> bool:
+        if isinstance(event, Close | Violation):
+            self._peer_closed = True
+        return self._peer_closed
 
     async def write(self, frames: Sequence[Frame]) -> None:
         if frames and frames[-1].__class__ is Close:

@@ -1,0 +1,258 @@
+"""One poller for many sockets, on Linux.
+
+If each link waited for its own socket, every message would cost a system call of trio's I/O manager
+and a switch to the link's task. With many connections, that is half of an echo. Therefore one task
+for each ``trio.run`` waits for an epoll that contains the sockets of all links, and calls the
+functions that read and handle what has arrived. The task of a link is parked meanwhile. It wakes
+when its function has a result or raises, and when it is cancelled.
+
+The function of a link reads one chunk, in the context (:mod:`contextvars`) of the link's task. One
+turn calls the functions of at most :data:`TURN` readable links, each of them once. There is a
+checkpoint between turns, so other tasks run. The epoll is level-triggered: it reports again what a
+turn has left.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from itertools import islice
+from typing import Any, NoReturn
+
+import outcome
+import trio
+
+__all__ = ["Poller", "Progress", "poller_of_run"]
+
+TURN = 128
+"""Maximum number of links of one turn. A list of several hundred events would also start the
+garbage collector each time."""
+
+enabled: bool = sys.platform == "linux"
+"""Whether links use a poller. Tests also run without, as on other systems."""
+
+
+class Progress(IntEnum):
+    """The result of a link's function."""
+
+    WAIT = 0
+    """Call the function again when the descriptor is readable."""
+    AGAIN = 1
+    """Call the function again in the next turn: bytes or events are left inside."""
+    PAUSED = 2
+    """Do not call the function again: its task continues."""
+    ENDED = 3
+    """Like PAUSED, because the stream has ended."""
+    LEFT = 4
+    """Like PAUSED, because the task reads the stream itself from now on."""
+
+
+class _Entry:
+    """A link in the poller: the function to call, and the task that is parked."""
+
+    __slots__ = ("end", "fd", "step", "task")
+
+    def __init__(self, fd: int, step: Callable[[], Progress], task: trio.lowlevel.Task) -> None:
+        self.fd = fd
+        self.step = step
+        self.task = task
+        # Raises what ends the task's wait, if that happened while the function was running.
+        self.end: Callable[[], Any] | None = None
+
+
+class Poller:
+    """Feeds the links of one ``trio.run``.
+
+    The epoll and the task exist from the first :meth:`feed` until the last link has left.
+    """
+
+    __slots__ = ("_again", "_current", "_entries", "_epoll", "_stale", "links")
+
+    def __init__(self) -> None:
+        self.links: int = 0
+        """The number of links that have joined and not left."""
+        self._entries: dict[int, _Entry] = {}
+        self._again: dict[int, _Entry] = {}  # those that do not wait for their descriptor
+        self._current: _Entry | None = None  # the one whose function is running
+        self._epoll: select.epoll | None = None
+        self._stale = False  # the epoll may contain a file that cannot be removed
+
+    def join(self) -> None:
+        """Count a link that may use the poller."""
+        self.links += 1
+
+    def leave(self) -> None:
+        """Stop counting a link."""
+        self.links -= 1
+        if not self.links:
+            self._close()
+
+    async def feed(self, fd: int, step: Callable[[], Progress]) -> Progress:
+        """Call ``step`` whenever ``fd`` is readable, until it has a result or raises.
+
+        Args:
+            fd: an open descriptor, which only the caller reads.
+            step: reads one chunk and handles it, without waiting. It runs in the context of the
+                current task, but in another task.
+
+        Returns:
+            PAUSED, ENDED or LEFT, as ``step`` returned; LEFT if the poller cannot be used.
+
+        Raises:
+            OSError: the descriptor was closed.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        entry = _Entry(fd, step, trio.lowlevel.current_task())
+        if not self._add(entry):
+            return Progress.LEFT
+
+        def abort(raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
+            if entry is self._current:
+                entry.end = raise_cancel
+                return trio.lowlevel.Abort.FAILED
+            self._remove(entry)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        result: Progress = await trio.lowlevel.wait_task_rescheduled(abort)
+        return result
+
+    def closed(self, fd: int) -> None:
+        """Wake the task that waits for ``fd``, if any, because the descriptor was closed."""
+        entry = self._entries.get(fd)
+        if entry is None:
+            return
+        if entry is self._current:
+            entry.end = entry.end or _raise_closed
+        else:
+            self._wake(entry, outcome.capture(_raise_closed))
+
+    def _add(self, entry: _Entry) -> bool:
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            trio.lowlevel.spawn_system_task(self._run, name="trioglock poller")
+        # The number may still belong to a link whose descriptor was closed by other code.
+        self.closed(entry.fd)
+        try:
+            self._epoll.register(entry.fd, select.EPOLLIN)
+        except OSError:
+            return False
+        self._entries[entry.fd] = entry
+        return True
+
+    def _remove(self, entry: _Entry) -> None:
+        del self._entries[entry.fd]
+        self._again.pop(entry.fd, None)
+        if self._epoll is not None:
+            try:
+                self._epoll.unregister(entry.fd)
+            except OSError:
+                # The descriptor is closed. The file is still in the epoll, and readable for ever,
+                # if another process has inherited it.
+                self._stale = True
+
+    def _wake(self, entry: _Entry, result: outcome.Outcome[Progress]) -> None:
+        self._remove(entry)
+        trio.lowlevel.reschedule(entry.task, result)
+
+    def _renew(self) -> select.epoll:
+        """Replace the epoll by one that contains nothing but the links."""
+        if self._epoll is not None:
+            self._epoll.close()
+        self._stale = False
+        self._epoll = select.epoll()
+        for entry in list(self._entries.values()):
+            try:
+                self._epoll.register(entry.fd, select.EPOLLIN)
+            except OSError:
+                self.closed(entry.fd)
+        return self._epoll
+
+    def _close(self) -> None:
+        """Close the epoll, which ends the task."""
+        epoll, self._epoll = self._epoll, None
+        if epoll is not None:
+            trio.lowlevel.notify_closing(epoll)
+            epoll.close()
+
+    # The task.
+
+    async def _run(self) -> None:
+        epoll = self._epoll
+        try:
+            while epoll is not None and epoll is self._epoll:
+                if self._again:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(epoll)
+                if epoll is self._epoll:
+                    if self._stale:
+                        epoll = self._renew()
+                    self._turn(epoll)
+        except (OSError, trio.ClosedResourceError):
+            pass  # the epoll was closed
+        finally:
+            if epoll is self._epoll:
+                # The run ends, or other code has closed the epoll: the tasks wait themselves.
+                self._close()
+                for entry in list(self._entries.values()):
+                    self._wake(entry, outcome.Value(Progress.LEFT))
+
+    def _turn(self, epoll: select.epoll) -> None:
+        """Call the functions of the links that are readable or have something left inside."""
+        ready = epoll.poll(0, TURN)
+        if self._again:
+            ready = self._add_again(ready)
+        entries = self._entries
+        for fd, _ in ready:
+            entry = entries.get(fd)
+            if entry is None:
+                continue  # removed in this turn
+            self._current = entry
+            try:
+                progress = entry.task.context.run(entry.step)
+            except BaseException as error:  # noqa: BLE001 - passed to the task
+                self._current = None
+                self._wake(entry, outcome.Error(error))
+            else:
+                self._current = None
+                if progress or entry.end is not None:
+                    self._finish(entry, progress)
+
+    def _add_again(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Add the links that do not wait for their descriptor, the oldest ones first."""
+        again = list(islice(self._again, TURN))
+        for fd in again:
+            del self._again[fd]
+        fds = dict.fromkeys([*again, *(fd for fd, _ in ready)])
+        return [(fd, 0) for fd in fds]
+
+    def _finish(self, entry: _Entry, progress: Progress) -> None:
+        if progress > Progress.AGAIN:
+            self._wake(entry, outcome.Value(progress))
+        elif entry.end is not None:
+            self._wake(entry, outcome.capture(entry.end))
+        else:
+            self._again[entry.fd] = entry
+
+
+def _raise_closed() -> NoReturn:
+    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+_poller: trio.lowlevel.RunVar[Poller] = trio.lowlevel.RunVar("trioglock poller")
+
+
+def poller_of_run() -> Poller | None:
+    """Return the poller of this ``trio.run``, or None on systems without epoll."""
+    if not enabled:
+        return None
+    try:
+        return _poller.get()
+    except LookupError:
+        poller = Poller()
+        _poller.set(poller)
+        return poller
