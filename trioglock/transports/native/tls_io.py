@@ -269,6 +269,9 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         if self._unsent and not self._flush():
             return 0
         self._encrypted = 0
+        if sent > total:
+            self._encrypted = sent - total
+            return total
         while sent < total:
             start = sent
             try:
