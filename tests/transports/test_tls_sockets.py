@@ -1,113 +1,34 @@
-"""TLS on a socket, against Python's ``ssl`` in threads and the ``openssl`` program."""
+"""Data over TLS on a socket, against Python's ``ssl`` in threads."""
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
 import struct
-import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import trio
 
 from tests.transports.servers import (
-    CLOSE_1000,
-    Request,
-    authority,
-    client_context,
-    failure,
     no_leak,
     server_context,
     text,
     upgrade,
 )
-from trioglock import (
-    Backoff,
-    ConnectFailed,
-    Connection,
-    ConnectionClosedError,
-    Headers,
-    Reply,
-    Response,
-    Socket,
-    TLSFailed,
-    connect,
-    serve,
+from tests.transports.tls_peers import (
+    both_versions,
+    echo,
+    in_thread,
+    over_tls,
+    request_of,
+    to,
 )
-from trioglock.transports.native import Decoder, Encoder
-
-VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
-both_versions = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
-needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
-
-Handler = Callable[[Any], None]
-
-
-def request_of(head: bytes) -> Request:
-    line, *rest = head.decode("latin-1").split("\r\n")
-    return Request(line, Headers(tuple(header.split(": ", 1)) for header in rest if header))  # type: ignore[misc]
-
-
-def accept(tls: ssl.SSLSocket) -> None:
-    """Do the server's opening handshake."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        head += tls.recv(1)
-    tls.sendall(upgrade(request_of(head)))
-
-
-@asynccontextmanager
-async def in_thread(handler: Handler) -> AsyncIterator[int]:
-    """Run ``handler(socket)`` in a thread for one client; returns the port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
-
-        def run() -> None:
-            plain, _ = listener.accept()
-            plain.settimeout(20)
-            with plain, suppress(OSError):
-                handler(plain)
-
-        with trio.fail_after(40):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.to_thread.run_sync, run)
-                yield listener.getsockname()[1]
-
-
-def over_tls(handler: Handler, version: ssl.TLSVersion = VERSIONS[-1]) -> Handler:
-    """A handler of a plain socket that upgrades it and calls ``handler(ssl_socket)``."""
-    context = server_context()
-    context.maximum_version = version
-
-    def run(plain: socket.socket) -> None:
-        with context.wrap_socket(plain, server_side=True) as tls:
-            accept(tls)
-            handler(tls)
-
-    return run
-
-
-def to(port: int, socket: Socket[Any] | None = None, /, **options: Any) -> Any:
-    options = {"ssl_context": client_context(), "compression": None, **options}
-    return connect(f"wss://127.0.0.1:{port}/", socket, **options)
-
-
-def echo(tls: ssl.SSLSocket) -> None:
-    """Echo messages until the client closes."""
-    decoder = Decoder(masked=True, max_size=None, deflate=None)
-    encoder = Encoder(mask=False, deflate=None)
-    while data := tls.recv(2**16):
-        for event in decoder.feed(data):
-            if not isinstance(event, list):
-                tls.sendall(CLOSE_1000)
-                return
-            tls.sendall(encoder.encode(event))
+from trioglock import (
+    ConnectionClosedError,
+)
+from trioglock.transports.native import Decoder
 
 
 @both_versions
@@ -153,16 +74,15 @@ async def test_a_full_socket() -> None:
             received.extend(data)
 
     messages = [bytes([n]) * 100_000 for n in range(100)]
-    async with in_thread(over_tls(late)) as port:
-        async with to(port, write_limit=2**30) as conn:
-            for message in messages:
-                await conn.send(message)
-            with trio.move_on_after(0.2) as scope:
-                await conn.flush()
-            assert scope.cancelled_caught
-            ready.set()
+    async with in_thread(over_tls(late)) as port, to(port, write_limit=2**30) as conn:
+        for message in messages:
+            await conn.send(message)
+        with trio.move_on_after(0.2) as scope:
             await conn.flush()
-            conn.abort()
+        assert scope.cancelled_caught
+        ready.set()
+        await conn.flush()
+        conn.abort()
     decoder = Decoder(masked=True, max_size=None, deflate=None)
     events: list[Any] = []
     with memoryview(received) as view:
@@ -251,289 +171,4 @@ async def test_a_stream_that_ends_without_a_close_frame(
                     seen.set()
                     await conn.receive()
     assert caught.value.received is None
-    assert ("decryption failed" in repr(caught.value.__cause__)) == (end is corrupt)
-
-
-def alert(description: int) -> Handler:
-    def run(plain: socket.socket) -> None:
-        plain.recv(2**16)
-        plain.sendall(bytes((0x15, 3, 3, 0, 2, 2, description)))
-        plain.recv(2**16)
-
-    return run
-
-
-@pytest.mark.parametrize(
-    ("description", "error"), [(40, TLSFailed), (70, TLSFailed), (80, ConnectFailed)]
-)
-async def test_alerts_in_the_handshake(description: int, error: type[Exception]) -> None:
-    """handshake_failure and protocol_version are verdicts; internal_error may be temporary."""
-    async with in_thread(alert(description)) as port:
-        assert type(await failure(f"wss://127.0.0.1:{port}/")) is error
-
-
-def hang_up(plain: socket.socket) -> None:
-    plain.recv(2**16)
-
-
-def hang_up_with_reset(plain: socket.socket) -> None:
-    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    plain.recv(10)
-
-
-@pytest.mark.parametrize("script", [hang_up, hang_up_with_reset])
-async def test_a_handshake_without_a_verdict_is_retried(script: Handler) -> None:
-    """An end inside the TLS handshake is a failure of the network, as behind a load balancer."""
-    listener = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    attempts = 0
-
-    async def handle(stream: trio.SocketStream) -> None:
-        nonlocal attempts
-        attempts += 1
-        plain = stream.socket._sock if False else socket.socket(fileno=stream.socket.detach())  # type: ignore[attr-defined]
-        plain.setblocking(True)
-        with plain:
-            if attempts == 1:
-                await trio.to_thread.run_sync(script, plain)
-            else:
-                with suppress(OSError):
-                    await trio.to_thread.run_sync(over_tls(echo), plain)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, handle, listener)
-        port = listener[0].socket.getsockname()[1]
-        with trio.fail_after(10):
-            async with to(port, reconnect=Backoff(initial=0.01)) as conn:
-                await conn.send("hello")
-                assert await conn.receive() == "hello"
-        nursery.cancel_scope.cancel()
-    assert attempts == 2
-
-
-def asking_for_a_certificate(version: ssl.TLSVersion) -> ssl.SSLContext:
-    context = server_context()
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.maximum_version = version
-    authority().configure_trust(context)
-    return context
-
-
-async def echoing(conn: Connection[Any]) -> None:
-    async for message in conn:
-        await conn.send(message)
-
-
-@both_versions
-async def test_a_server_explains_why_it_rejects_a_client(version: ssl.TLSVersion) -> None:
-    """A client without a certificate receives the alert, and does not retry."""
-
-    def client(port: int) -> str:
-        with (
-            socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
-            pytest.raises(ssl.SSLError) as caught,
-            client_context().wrap_socket(plain, server_hostname="127.0.0.1") as tls,
-        ):
-            tls.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            tls.recv(100)
-        return str(caught.value.reason)
-
-    async with serve(
-        echoing, "127.0.0.1", 0, ssl_context=asking_for_a_certificate(version)
-    ) as server:
-        assert server.port is not None
-        reason = await trio.to_thread.run_sync(client, server.port)
-        assert "ALERT" in reason
-        with pytest.raises(TLSFailed) as caught:
-            async with to(server.port, reconnect=True):
-                pass
-    assert "alert" in str(caught.value)
-
-
-async def test_an_alert_that_precedes_a_reset() -> None:
-    """A server that rejects a certificate (TLS 1.3) and resets the connection is a TLSFailed."""
-    context = asking_for_a_certificate(ssl.TLSVersion.TLSv1_3)
-    token = trio.lowlevel.current_trio_token()
-    closed = trio.Event()
-
-    def run(plain: socket.socket) -> None:
-        try:
-            with pytest.raises(ssl.SSLError):
-                context.wrap_socket(plain, server_side=True)
-        finally:
-            plain.close()
-            trio.from_thread.run_sync(closed.set, trio_token=token)
-
-    class Slow(trio.SocketStream):
-        async def send_all(self, data: Any) -> None:
-            await super().send_all(data)
-
-    async with in_thread(run) as port:
-        assert isinstance(
-            await failure(f"wss://127.0.0.1:{port}/", ssl_context=client_context()), TLSFailed
-        )
-    assert closed.is_set()
-
-
-# Certificates.
-
-
-async def test_the_certificate_of_a_server() -> None:
-    """``handshake`` has the server's certificate, decoded and in DER form, and does not print it."""
-    async with in_thread(over_tls(echo)) as port, to(port) as conn:
-        handshake = conn.handshake
-        assert handshake is not None
-        assert handshake.peer_certificate is not None
-        assert handshake.peer_certificate["subjectAltName"] == (("IP Address", "127.0.0.1"),)
-        der = handshake.peer_certificate_der
-        assert der is not None
-        assert ssl.DER_cert_to_PEM_cert(der).startswith("-----BEGIN CERTIFICATE")
-        assert "certificate" not in repr(handshake)
-        hash(handshake)
-
-
-async def test_a_certificate_that_is_not_verified() -> None:
-    """Without verification only the DER form is known, to compare a fingerprint."""
-    context = client_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    async with in_thread(over_tls(echo)) as port, to(port, ssl_context=context) as conn:
-        assert conn.handshake.peer_certificate == {}
-        assert conn.handshake.peer_certificate_der
-
-
-@pytest.mark.parametrize("has_certificate", [True, False])
-async def test_the_certificate_of_a_client(has_certificate: bool) -> None:
-    """A request and the connection have the client's certificate, which may decide."""
-    seen: list[Any] = []
-
-    def decide(request: Any) -> Response | None:
-        seen.append(request.peer_certificate)
-        assert "certificate" not in repr(request)
-        return None if request.peer_certificate_der else Response(403)
-
-    async def handler(conn: Connection[Any]) -> None:
-        assert conn.handshake is not None
-        seen.append(conn.handshake.peer_certificate)
-        await echoing(conn)
-
-    server = server_context()
-    server.verify_mode = ssl.CERT_OPTIONAL
-    authority().configure_trust(server)
-    context = client_context()
-    if has_certificate:
-        authority().issue_cert("me@example.org").configure_cert(context)
-    async with serve(handler, "127.0.0.1", 0, ssl_context=server, process_request=decide) as served:
-        assert served.port is not None
-        url = f"wss://127.0.0.1:{served.port}/"
-        if not has_certificate:
-            assert "403" in str(await failure(url, ssl_context=context))
-            assert seen == [None]
-            return
-        async with connect(url, ssl_context=context) as conn:
-            await conn.send("x")
-            assert await conn.receive() == "x"
-    assert [found["subjectAltName"] for found in seen] == [(("email", "me@example.org"),)] * 2
-
-
-# The openssl program, which can update keys and renegotiate.
-
-
-class Openssl:
-    """An ``openssl`` process; lines that it receives as input are data or commands."""
-
-    def __init__(self, process: trio.Process) -> None:
-        self._process = process
-        self._output = bytearray()
-
-    async def write(self, data: bytes) -> None:
-        assert self._process.stdin is not None
-        await self._process.stdin.send_all(data)
-
-    async def read_until(self, end: bytes) -> bytes:
-        assert self._process.stdout is not None
-        while end not in self._output:
-            data = await self._process.stdout.receive_some()
-            assert data, self._output
-            self._output += data
-        found, _, rest = bytes(self._output).partition(end)
-        self._output[:] = rest
-        return found + end
-
-
-@asynccontextmanager
-async def openssl(*arguments: str) -> AsyncIterator[Openssl]:
-    pipe = subprocess.PIPE
-    with trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
-            process = await nursery.start(
-                partial(
-                    trio.run_process,
-                    ["openssl", *arguments],
-                    stdin=pipe,
-                    stdout=pipe,
-                    stderr=subprocess.STDOUT,
-                    check=False,
-                )
-            )
-            yield Openssl(process)
-            process.kill()
-
-
-@needs_openssl
-@pytest.mark.parametrize(
-    ("option", "command"),
-    [("-tls1_3", b"k\n"), ("-tls1_3", b"K\n"), ("-tls1_2", b"r\n")],
-    ids=["key update", "key update of both", "renegotiation"],
-)
-async def test_a_server_that_changes_the_keys(tmp_path: Path, option: str, command: bytes) -> None:
-    """Key updates (TLS 1.3) and renegotiation (TLS 1.2) do not disturb the connection."""
-    pem = tmp_path / "server.pem"
-    authority().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    async with openssl("s_server", "-accept", str(port), "-cert", str(pem), option) as server:
-        await server.read_until(b"ACCEPT\n")
-        async with trio.open_nursery() as nursery:
-
-            async def answer() -> None:
-                head = await server.read_until(b"\r\n\r\n")
-                await server.write(upgrade(request_of(head[head.index(b"GET ") :])))
-
-            nursery.start_soon(answer)
-            async with to(port, ping_interval=None) as conn:
-                for number in range(3):
-                    await conn.send_frame("ping")  # masked, so only its length can be seen
-                    await trio.sleep(0.05)
-                    await server.write(command)
-                    await trio.sleep(0.2)
-                    await server.write(text(f"after {number}\n"))
-                    assert await conn.receive() == f"after {number}\n"
-                await conn.send("x" * 100_000)
-                await conn.flush()
-                conn.abort()
-
-
-class Echo(Socket[None]):
-    def handle_receive(self, frame: Any, state: None) -> Any:
-        return Reply(frame), state
-
-
-@needs_openssl
-@pytest.mark.parametrize("command", [b"k\n", b"K\n"], ids=["one", "both"])
-async def test_a_client_that_updates_the_keys(command: bytes) -> None:
-    """A server continues with the new keys in both directions."""
-    key = "dGhlIHNhbXBsZSBub25jZQ=="
-    async with serve(Echo(), "127.0.0.1", 0, ssl_context=server_context()) as server:
-        async with openssl("s_client", "-tls1_3", "-connect", f"127.0.0.1:{server.port}") as client:
-            await client.write(
-                b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-                b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                b"Sec-WebSocket-Key: " + key.encode() + b"\r\n\r\n"
-            )
-            await client.read_until(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
-            for number in range(3):
-                await client.write(command)
-                await client.read_until(b"KEYUPDATE\n")
-                message = f"after {number}".encode()
-                await client.write(bytes((0x81, 0x80 | len(message), 0, 0, 0, 0)) + message)
-                await client.read_until(message)
+    assert ("decryption failed" in repr(caught.value)) == (end is corrupt)

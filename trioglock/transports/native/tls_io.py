@@ -12,7 +12,7 @@ import os
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import trio
 
@@ -38,6 +38,9 @@ updates (RFC 8446, section 4.6.3), without reading them."""
 
 RETRY = 0.01
 """Seconds between attempts to write in a renegotiation (TLS 1.2), which the reader continues."""
+
+Certificate: TypeAlias = tuple[dict[str, Any] | None, bytes | None]
+"""The certificate of a peer as ``ssl.SSLSocket.getpeercert()`` returns it, and in DER form."""
 
 _END = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
@@ -85,6 +88,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         "_ssl",
         "_unsent",
         "_write",
+        "certificate",
         "pending",
         "transport_stream",
     )
@@ -99,6 +103,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
     ) -> None:
         self.transport_stream: trio.SocketStream = stream
         self.pending: bool = False
+        self.certificate: Certificate = None, None
         self._socket = stream.socket
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._ssl = context.wrap_bio(
@@ -114,10 +119,6 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
 
     def fileno(self) -> int:
         return self._socket.fileno()
-
-    def getpeercert(self, binary_form: bool = False) -> Any:
-        """Return the peer's certificate, as ``ssl.SSLSocket.getpeercert`` does."""
-        return self._ssl.getpeercert(binary_form)
 
     async def do_handshake(self) -> None:
         """Do the TLS handshake, once. If it fails, an alert is sent to the peer.
@@ -140,6 +141,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
             if complete:
                 # Data may have arrived with the peer's last message.
                 self.pending = self._incoming.pending > 0
+                self.certificate = self._ssl.getpeercert(), self._ssl.getpeercert(True)
                 return
             await trio.lowlevel.wait_readable(self._socket)
             self._fill(READ)
@@ -349,15 +351,18 @@ def wrap_tls(
     )
 
 
-def peer_certificate(stream: trio.abc.Stream) -> tuple[dict[str, Any] | None, bytes | None]:
+def peer_certificate(stream: trio.abc.Stream) -> Certificate:
     """Return the certificate of the peer, decoded and in DER form; None if there is none.
 
     Args:
         stream: a stream, after the TLS handshake if it is encrypted.
     """
-    if not isinstance(stream, TLSSocketIO | trio.SSLStream):
-        return None, None
-    return stream.getpeercert(), stream.getpeercert(True)
+    if isinstance(stream, TLSSocketIO):
+        return stream.certificate
+    if isinstance(stream, trio.SSLStream):
+        with suppress(ValueError):  # raised after a later failure of TLS
+            return stream.getpeercert(), stream.getpeercert(True)
+    return None, None
 
 
 # An end of the stream, and alerts that do not concern the TLS handshake itself.
