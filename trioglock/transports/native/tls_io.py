@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, TypeAlias
 
 import trio
 
@@ -45,20 +45,25 @@ Certificate: TypeAlias = tuple[dict[str, Any] | None, bytes | None]
 _END = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
-class _Buffers:
-    """Memory for one read: ciphertext, which may be read in full or in part, and plaintext."""
-
-    __slots__ = ("all", "cipher", "plain", "start")
-
-    def __init__(self) -> None:
-        self.cipher = memoryview(bytearray(MANY))
-        self.plain = memoryview(bytearray(MANY))
-        self.all = (self.cipher,)
-        self.start = (self.cipher[:READ],)
+class _Buffers(NamedTuple):
+    cipher: memoryview
+    plain: memoryview
 
 
 # Those that are not used at the moment: as many as threads have ever read at the same time.
 _buffers: list[_Buffers] = []
+
+
+@contextmanager
+def _borrowed_buffers() -> Iterator[_Buffers]:
+    try:
+        buffers = _buffers.pop()
+    except IndexError:
+        buffers = _Buffers(memoryview(bytearray(MANY)), memoryview(bytearray(MANY)))
+    try:
+        yield buffers
+    finally:
+        _buffers.append(buffers)
 
 
 class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
@@ -84,6 +89,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         "_many",
         "_outgoing",
         "_read",
+        "_read_into",
         "_socket",
         "_ssl",
         "_unsent",
@@ -109,7 +115,8 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         self._ssl = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
         )
-        self._read: Callable[[int, memoryview], int] = self._ssl.read  # type: ignore[assignment]
+        self._read = self._ssl.read
+        self._read_into: Callable[[int, memoryview], int] = self._ssl.read  # type: ignore[assignment]
         self._write = self._ssl.write
         self._many = False  # the last read has filled its buffer
         self._ended = False
@@ -161,56 +168,80 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         return True
 
     def read_now(self, max_bytes: int) -> bytes | None:
-        if self._error is not None:
-            raise self._error
-        if self._ended:
-            return b""
-        buffers = _buffers.pop() if _buffers else _Buffers()
+        if self.pending or self._many or max_bytes < RECORD:
+            return self._read_many(max_bytes)
         try:
-            received = 0
-            if not self.pending:
-                try:
-                    target = buffers.all if self._many else buffers.start
-                    received = os.readv(self._socket.fileno(), target)
-                except BlockingIOError:
-                    return None
-                if not received:
-                    self._incoming.write_eof()
-                self._many = received >= READ
-            size = self._decrypt(buffers, received, MANY if max_bytes >= CHUNK else max_bytes)
+            data = os.read(self._socket.fileno(), READ)
+        except BlockingIOError:
+            return None
+        # Mostly, this is exactly one record.
+        incoming = self._incoming
+        if data:
+            incoming.write(data)
+            self._many = len(data) == READ
+        else:
+            incoming.write_eof()
+        self.pending = True
+        data = b""
+        try:
+            data = self._read(RECORD)
+        except ssl.SSLError as error:
+            self._set_end(error)
+        else:
+            if not data:
+                self._ended = True
+            elif not incoming.pending:
+                self.pending = False
+            else:
+                data += self._decrypt_rest()
+        if self._outgoing.pending:
+            self._respond()
+        return data or self._get_end()
+
+    def _read_many(self, max_bytes: int) -> bytes | None:
+        """Read without waiting: bytes that are pending, or as many as possible."""
+        if self._error is None and not self._ended:
+            with _borrowed_buffers() as buffers:
+                received = 0
+                if not self.pending:
+                    try:
+                        received = os.readv(self._socket.fileno(), (buffers.cipher,))
+                    except BlockingIOError:
+                        return None
+                    if not received:
+                        self._incoming.write_eof()
+                    self._many = received >= READ
+                limit = MANY if max_bytes >= CHUNK else max_bytes
+                size = self._decrypt(buffers, received, limit)
+                data = bytes(buffers.plain[:size])
             if self._outgoing.pending:
                 self._respond()
-            if size:
-                return bytes(buffers.plain[:size])
-        finally:
-            _buffers.append(buffers)
-        if self._error is not None:
-            raise self._error
-        return b"" if self._ended else None
+            if data:
+                return data
+        return self._get_end()
 
     def _decrypt(self, buffers: _Buffers, received: int, limit: int) -> int:
         """Decrypt what has been received, now and before; return the size of the data."""
-        incoming, cipher, plain = self._incoming, buffers.cipher, buffers.plain
-        if received <= CHUNK:
-            if received:
-                incoming.write(cipher[:received])
-            return self._decrypt_records(plain, 0, limit)
         # OpenSSL's buffer never shrinks, so it gets one part after the other.
         size = start = 0
         while start < received:
             end = min(start + CHUNK, received)
-            incoming.write(cipher[start:end])
-            size = self._decrypt_records(plain, size, limit)
+            self._incoming.write(buffers.cipher[start:end])
+            size = self._decrypt_records(buffers.plain, size, limit)
             start = end
-        return size
+        return size if received else self._decrypt_records(buffers.plain, 0, limit)
+
+    def _decrypt_rest(self) -> bytes:
+        with _borrowed_buffers() as buffers:
+            return bytes(buffers.plain[: self._decrypt_records(buffers.plain, 0, MANY)])
 
     def _decrypt_records(self, plain: memoryview, size: int, limit: int) -> int:
         """Decrypt complete records into ``plain``, from ``size`` on; return the new size."""
-        read, incoming = self._read, self._incoming
+        read, incoming = self._read_into, self._incoming
         self.pending = True
         try:
             while size < limit:
-                count = read(limit - size, plain[size:] if size else plain)
+                count = read(limit - size, plain[size:])
                 if not count:
                     self._ended = True
                     break
@@ -218,13 +249,23 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
                 if not incoming.pending and size < limit:
                     self.pending = False
                     break
-        except ssl.SSLWantReadError:
-            self.pending = False
-        except _END:
-            self._ended = True
         except ssl.SSLError as error:
-            self._error = error  # raised when the data before it has been returned
+            self._set_end(error)
         return size
+
+    def _set_end(self, error: ssl.SSLError) -> None:
+        """Store why nothing more can be decrypted, for now or for good."""
+        if isinstance(error, ssl.SSLWantReadError):
+            self.pending = False
+        elif isinstance(error, _END):
+            self._ended = True
+        else:
+            self._error = error  # raised when the data before it has been returned
+
+    def _get_end(self) -> bytes | None:
+        if self._error is not None:
+            raise self._error
+        return b"" if self._ended else None
 
     def _respond(self) -> None:
         """Send what reading has caused: an alert, or the response to a key update."""
