@@ -30,7 +30,7 @@ from ..transports import (
     send_response,
 )
 from ..transports.http1 import MAX_HEADER_SIZE, STREAM_ERRORS, end_stream, refuse
-from ..transports.native.tls_io import TLSSocketIO, is_tls_failure, wrap_tls
+from ..transports.tls import TLSSocketIO, is_tls_failure, wrap_tls
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
 

@@ -25,7 +25,7 @@ from .._scope import leaves
 from ..errors import ConnectError, ConnectFailed, InvalidOption, ProxyFailed, TLSFailed
 from ..options import DialOptions, StreamSource
 from .http1 import STREAM_ERRORS, NotHTTP, read_status
-from .native.tls_io import is_tls_failure, wrap_tls
+from .tls import is_tls_failure, wrap_tls
 from .urls import WebSocketURI, check_host, find_url_problem
 
 __all__ = ["check_proxy", "closed_on_failure", "open_stream"]

@@ -21,7 +21,7 @@ from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFaile
 from ..headers import Headers, HeadersLike
 from ..http import Request, Response
 from .listeners import describe_peer
-from .native.tls_io import TLSSocketIO, is_tls_failure, peer_certificate
+from .tls import TLSSocketIO, is_tls_failure, peer_certificate
 
 __all__ = [
     "STREAM_ERRORS",

@@ -28,9 +28,9 @@ from .base import Capabilities, Handshake, Link, LinkBroken, Transport
 from .connecting import closed_on_failure, open_stream
 from .http1 import STREAM_ERRORS, ReceivedRequest, read_response, stream_errors_translated
 from .listeners import describe_peer
-from .native.tls_io import peer_certificate
 from .negotiation import ServerTransport, Upgrade
 from .redirects import follow_redirects
+from .tls import peer_certificate
 from .urls import WebSocketURI
 
 __all__ = ["TrioWebsocketTransport"]

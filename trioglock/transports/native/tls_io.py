@@ -18,7 +18,7 @@ import trio
 
 from .socket_io import NonblockingIO
 
-__all__ = ["TLSSocketIO", "is_tls_failure", "peer_certificate", "wrap_tls"]
+__all__ = ["END_OF_STREAM", "Certificate", "TLSSocketIO"]
 
 RECORD = 2**14
 """Maximum size of the data in one record (RFC 8446, section 5.1)."""
@@ -42,7 +42,8 @@ RETRY = 0.01
 Certificate: TypeAlias = tuple[dict[str, Any] | None, bytes | None]
 """The certificate of a peer as ``ssl.SSLSocket.getpeercert()`` returns it, and in DER form."""
 
-_END = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+END_OF_STREAM = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+"""Exceptions of OpenSSL for an end of the stream, with and without ``close_notify``."""
 
 
 class _Buffers(NamedTuple):
@@ -257,7 +258,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         """Store why nothing more can be decrypted, for now or for good."""
         if isinstance(error, ssl.SSLWantReadError):
             self.pending = False
-        elif isinstance(error, _END):
+        elif isinstance(error, END_OF_STREAM):
             self._ended = True
         else:
             self._error = error  # raised when the data before it has been returned
@@ -359,63 +360,3 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         await self.transport_stream.aclose()
-
-
-def wrap_tls(
-    stream: trio.abc.Stream,
-    context: ssl.SSLContext,
-    *,
-    server_side: bool = False,
-    server_hostname: str | None = None,
-) -> TLSSocketIO | trio.SSLStream[trio.abc.Stream]:
-    """Prepare TLS on an open stream: on the socket if it has one, else with ``trio.SSLStream``.
-
-    Args:
-        stream: the stream.
-        context: the settings.
-        server_side: the role.
-        server_hostname: the name for SNI and for checking the server's certificate.
-
-    Raises:
-        ssl.SSLError, ValueError: the settings do not fit the role or the name.
-    """
-    if os.name == "posix" and stream.__class__ is trio.SocketStream:
-        return TLSSocketIO(
-            stream, context, server_side=server_side, server_hostname=server_hostname
-        )
-    return trio.SSLStream(
-        stream,
-        context,
-        server_side=server_side,
-        server_hostname=server_hostname,
-        https_compatible=True,
-    )
-
-
-def peer_certificate(stream: trio.abc.Stream) -> Certificate:
-    """Return the certificate of the peer, decoded and in DER form; None if there is none.
-
-    Args:
-        stream: a stream, after the TLS handshake if it is encrypted.
-    """
-    if isinstance(stream, TLSSocketIO):
-        return stream.certificate
-    if isinstance(stream, trio.SSLStream):
-        with suppress(ValueError):  # raised after a later failure of TLS
-            return stream.getpeercert(), stream.getpeercert(True)
-    return None, None
-
-
-# An end of the stream, and alerts that do not concern the TLS handshake itself.
-_NO_VERDICT = ("TLSV1_ALERT_INTERNAL_ERROR", "TLSV1_ALERT_USER_CANCELLED")
-
-
-def is_tls_failure(error: BaseException | None) -> bool:
-    """Whether an exception is a verdict of TLS, and not a failure of the network or the peer.
-
-    Args:
-        error: what the stream raised, or its cause.
-    """
-    if not isinstance(error, ssl.SSLError):
-        return isinstance(error, ValueError)
-    return not isinstance(error, _END) and getattr(error, "reason", None) not in _NO_VERDICT

@@ -23,12 +23,12 @@ from ..http1 import STREAM_ERRORS, read_response, stream_errors_translated
 from ..listeners import describe_peer
 from ..negotiation import SILENT, ServerTransport, Upgrade
 from ..redirects import follow_redirects
+from ..tls import TLSSocketIO, peer_certificate
 from ..urls import WebSocketURI
 from .decoder import Decoder
 from .deflate import Deflate
 from .encoder import Encoder
 from .link import NativeLink, NativeServerLink
-from .tls_io import TLSSocketIO, peer_certificate
 
 __all__ = ["NativeTransport"]
 
