@@ -7,6 +7,28 @@ from collections.abc import Iterator
 
 import pytest
 
+from trioglock.transports.native import link, poller
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--poller",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="whether a poller feeds the links, on Linux: auto (the default of the package), "
+        "always (also a single client), never (each waits in its own task, as on other systems)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    use_poller(config.getoption("--poller"))
+
+
+def use_poller(when: str) -> None:
+    """Choose which links are fed by a poller; see the option ``--poller``."""
+    poller.enabled = when != "never" and poller.is_supported
+    link.CLIENTS_TO_POLL = 1 if when == "always" else 4
+
 
 @pytest.fixture(autouse=True)
 def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

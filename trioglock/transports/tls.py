@@ -44,7 +44,7 @@ def wrap_tls(
     )
 
 
-def peer_certificate(stream: trio.abc.Stream) -> Certificate:
+def peer_certificate(stream: object) -> Certificate:
     """Return the certificate of the peer, decoded and in DER form; None if there is none.
 
     Args:

@@ -11,14 +11,22 @@ from ...frames import Close, Event, Frame, Violation
 from ..base import Handshake, Link, LinkBroken
 from ..http1 import end_stream
 from .decoder import Decoder
-from .encoder import Encoder
-from .poller import Poller, Progress, poller_of_run
+from .encoder import Buffer, Encoder
+from .poller import AGAIN, ENDED, LEFT, PAUSED, WAIT, Poller, poller_of_run
 from .socket_io import NonblockingIO, choose_io
 
 __all__ = ["NativeLink", "NativeServerLink"]
 
-# Bytes of one read. A write is split into slices of this size, so that its progress is counted.
+# Bytes of one read. A write that has to wait is split into slices of this size, so that its
+# progress is counted.
 CHUNK = 2**16
+
+# Maximum size of a write that does not wait.
+MAX_WRITE = 2**20
+
+# The poller feeds the links of clients from this number of links in one run. With fewer, it gains
+# nothing.
+CLIENTS_TO_POLL = 4
 
 
 class NativeLink(Link):
@@ -34,6 +42,7 @@ class NativeLink(Link):
         "_fd",
         "_first_events",
         "_handle",
+        "_has_backlog",
         "_io",
         "_poller",
         "_rest",
@@ -44,8 +53,7 @@ class NativeLink(Link):
 
     takes_prepared: bool = True
 
-    # With fewer links in the run, each waits for its own socket, which then takes less time.
-    _links_to_poll: int = 4
+    _always_polls: bool = False  # even if it is the only link of the run
 
     def __init__(
         self,
@@ -62,10 +70,11 @@ class NativeLink(Link):
         self._decoder = decoder
         self._encoder = encoder
         self._first_events = decoder.feed(rest)
-        self._rest = b""  # bytes that write_now() could not write
+        self._rest: list[Buffer] = []  # what write_now() could not write
         self._broken: OSError | None = None
         self._poller: Poller | None = None  # from the first feed() until aclose()
         self._fd = -1  # the descriptor in the poller
+        self._has_backlog = False  # the decoder has events left for the poller
         self._handle: Callable[[list[Event]], bool] | None = None  # the argument of feed()
 
     async def feed(self, handle: Callable[[list[Event]], bool]) -> bool:
@@ -75,28 +84,25 @@ class NativeLink(Link):
             if self._poller is not None:
                 self._poller.join()
         poller = self._poller
-        self._handle = handle
-        try:
-            while True:
-                if (
-                    polls
-                    and poller is not None
-                    and poller.links >= self._links_to_poll
-                    and not self._has_pending
-                ):
-                    progress = await self._feed_polled(poller)
-                    if progress is not Progress.LEFT:
-                        return progress is Progress.PAUSED
-                    polls = False
-                events = await self.receive()
-                if not events:
-                    return False
-                if not handle(events):
-                    return True
-        finally:
-            self._handle = None
+        while True:
+            if (
+                polls
+                and poller is not None
+                and (self._always_polls or poller.links >= CLIENTS_TO_POLL)
+                and not self._has_pending
+            ):
+                progress = await self._feed_polled(poller, handle)
+                if progress != LEFT:
+                    return progress == PAUSED
+                polls = False
+            events = await self.receive()
+            if not events:
+                return False
+            if not handle(events):
+                return True
 
-    async def _feed_polled(self, poller: Poller) -> Progress:
+    async def _feed_polled(self, poller: Poller, handle: Callable[[list[Event]], bool]) -> int:
+        self._handle, self._has_backlog = handle, False
         self._fd = self._io.fileno()  # type: ignore[union-attr]
         try:
             return await poller.feed(self._fd, self._feed_chunk)
@@ -104,30 +110,30 @@ class NativeLink(Link):
             raise LinkBroken(str(error)) from error
         finally:
             self._fd = -1
+            self._handle = None
 
     @trio.lowlevel.disable_ki_protection
-    def _feed_chunk(self) -> Progress:
+    def _feed_chunk(self) -> int:
         """Read and handle one chunk; called by the poller."""
         io, decoder = self._io, self._decoder
-        chunk = b""
-        if not decoder.backlog:
+        chunk: bytes | None = b""
+        if not self._has_backlog:
             try:
-                data = io.read_now(CHUNK)  # type: ignore[union-attr]
+                chunk = io.read_now(CHUNK)  # type: ignore[union-attr]
             except OSError as error:
                 raise LinkBroken(str(error)) from error
-            if not data:
-                return Progress.WAIT if data is None else Progress.ENDED
-            chunk = data
+            if not chunk:
+                return WAIT if chunk is None else ENDED
             self.bytes_received += len(chunk)
-        events = decoder.feed(chunk)
+        events = decoder.feed(chunk)  # type: ignore[arg-type]
         if events:
             left = events[-1].__class__ is not list and self._ends_with(events[-1])
-            assert self._handle is not None
-            if not self._handle(events):
-                return Progress.PAUSED
+            if not self._handle(events):  # type: ignore[misc]
+                return PAUSED
             if left:
-                return Progress.LEFT
-        return Progress.AGAIN if decoder.backlog or io.pending else Progress.WAIT  # type: ignore[union-attr]
+                return LEFT
+        self._has_backlog = decoder.backlog
+        return AGAIN if self._has_backlog or io.pending else WAIT  # type: ignore[union-attr]
 
     @property
     def _has_pending(self) -> bool:
@@ -165,43 +171,58 @@ class NativeLink(Link):
             raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
 
     async def write(self, frames: Sequence[Frame]) -> None:
-        data = self._encoder.encode(frames)
-        if self._rest:
-            data, self._rest = self._rest + data, b""
-        send_all = self._io.send_all
+        buffers = self._rest + self._encoder.encode_buffers(frames)
+        self._rest = []
         try:
             if self._broken is not None:
-                raise self._broken
-            if len(data) <= CHUNK:
-                await send_all(data)
-                self.bytes_sent += len(data)
-                return
-            with memoryview(data) as view:
-                for start in range(0, len(data), CHUNK):
-                    part = view[start : start + CHUNK]
-                    await send_all(part)
-                    self.bytes_sent += len(part)
-                    await trio.lowlevel.checkpoint()
+                # Not kept: its traceback refers to this link.
+                broken, self._broken = self._broken, None
+                raise broken
+            for data in buffers:
+                if len(data) <= CHUNK:
+                    await self._io.send_all(data)
+                    self.bytes_sent += len(data)
+                else:
+                    await self._write_large(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             self._check_closed()
             raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
+
+    async def _write_large(self, data: Buffer) -> None:
+        io = self._io
+        with memoryview(data) as view:
+            sent = 0
+            while sent < len(data):
+                with view[sent : sent + CHUNK] as part:
+                    await io.send_all(part)
+                    self.bytes_sent += len(part)
+                    sent += len(part)
+                if self.writes_now:
+                    # There is space again: fill it, instead of waiting for each slice.
+                    with view[sent : sent + MAX_WRITE] as part:
+                        now = io.send_now(part)  # type: ignore[union-attr]
+                    self.bytes_sent += now
+                    sent += now
+                await trio.lowlevel.checkpoint()
 
     @property
     def writes_now(self) -> bool:
         return isinstance(self._io, NonblockingIO)
 
     def write_now(self, frames: Sequence[Frame]) -> bool:
-        data = self._encoder.encode(frames)
-        try:
-            sent = self._io.send_now(data)  # type: ignore[union-attr]
-        except OSError as error:
-            self._broken, sent = error, 0
-            self._check_closed()
-        self.bytes_sent += sent
-        if sent == len(data):
-            return True
-        self._rest = data[sent:]
-        return False
+        buffers = self._encoder.encode_buffers(frames)
+        for number, data in enumerate(buffers):
+            try:
+                sent = self._io.send_now(data)  # type: ignore[union-attr]
+            except OSError as error:
+                self._broken, sent = error.with_traceback(None), 0
+                self._check_closed()
+            self.bytes_sent += sent
+            if sent < len(data):
+                # A view: the data of a broadcast is shared by all connections that are behind.
+                self._rest = [memoryview(data)[sent:], *buffers[number + 1 :]]
+                return False
+        return True
 
     def _check_closed(self) -> None:
         """Wake the task in :meth:`feed` if other code has closed the socket.
@@ -226,7 +247,7 @@ class NativeServerLink(NativeLink):
 
     __slots__ = ("_close_sent", "_close_sent_event", "_closing", "_peer_closed", "_stream")
 
-    _links_to_poll = 1
+    _always_polls: bool = True
 
     def __init__(
         self,

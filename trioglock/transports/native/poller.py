@@ -19,36 +19,36 @@ import os
 import select
 import sys
 from collections.abc import Callable
-from enum import IntEnum
 from itertools import islice
 from typing import Any, NoReturn
 
 import outcome
 import trio
 
-__all__ = ["Poller", "Progress", "poller_of_run"]
+__all__ = ["AGAIN", "ENDED", "LEFT", "PAUSED", "WAIT", "Poller", "poller_of_run"]
 
 TURN = 128
 """Maximum number of links of one turn. A list of several hundred events would also start the
 garbage collector each time."""
 
-enabled: bool = sys.platform == "linux"
-"""Whether links use a poller. Tests also run without, as on other systems."""
+is_supported: bool = sys.platform == "linux"
+"""Whether this system has epoll."""
+
+enabled: bool = is_supported
+"""Whether links use a poller. Tests set it to False, to run as on other systems."""
 
 
-class Progress(IntEnum):
-    """The result of a link's function."""
-
-    WAIT = 0
-    """Call the function again when the descriptor is readable."""
-    AGAIN = 1
-    """Call the function again in the next turn: bytes or events are left inside."""
-    PAUSED = 2
-    """Do not call the function again: its task continues."""
-    ENDED = 3
-    """Like PAUSED, because the stream has ended."""
-    LEFT = 4
-    """Like PAUSED, because the task reads the stream itself from now on."""
+# The results of a link's function. Plain integers, because an enum is slow for every chunk.
+WAIT = 0
+"""Call the function again when the descriptor is readable."""
+AGAIN = 1
+"""Call the function again in the next turn: bytes or events are left inside."""
+PAUSED = 2
+"""Do not call the function again: its task continues."""
+ENDED = 3
+"""Like PAUSED, because the stream has ended."""
+LEFT = 4
+"""Like PAUSED, because the task reads the stream itself from now on."""
 
 
 class _Entry:
@@ -56,7 +56,7 @@ class _Entry:
 
     __slots__ = ("end", "fd", "step", "task")
 
-    def __init__(self, fd: int, step: Callable[[], Progress], task: trio.lowlevel.Task) -> None:
+    def __init__(self, fd: int, step: Callable[[], int], task: trio.lowlevel.Task) -> None:
         self.fd = fd
         self.step = step
         self.task = task
@@ -91,7 +91,7 @@ class Poller:
         if not self.links:
             self._close()
 
-    async def feed(self, fd: int, step: Callable[[], Progress]) -> Progress:
+    async def feed(self, fd: int, step: Callable[[], int]) -> int:
         """Call ``step`` whenever ``fd`` is readable, until it has a result or raises.
 
         Args:
@@ -108,7 +108,7 @@ class Poller:
         await trio.lowlevel.checkpoint_if_cancelled()
         entry = _Entry(fd, step, trio.lowlevel.current_task())
         if not self._add(entry):
-            return Progress.LEFT
+            return LEFT
 
         def abort(raise_cancel: Callable[[], Any]) -> trio.lowlevel.Abort:
             if entry is self._current:
@@ -117,7 +117,7 @@ class Poller:
             self._remove(entry)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        result: Progress = await trio.lowlevel.wait_task_rescheduled(abort)
+        result: int = await trio.lowlevel.wait_task_rescheduled(abort)
         return result
 
     def closed(self, fd: int) -> None:
@@ -138,7 +138,7 @@ class Poller:
         self.closed(entry.fd)
         try:
             self._epoll.register(entry.fd, select.EPOLLIN)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a closed socket has the number -1
             return False
         self._entries[entry.fd] = entry
         return True
@@ -154,7 +154,7 @@ class Poller:
                 # if another process has inherited it.
                 self._stale = True
 
-    def _wake(self, entry: _Entry, result: outcome.Outcome[Progress]) -> None:
+    def _wake(self, entry: _Entry, result: outcome.Outcome[int]) -> None:
         self._remove(entry)
         trio.lowlevel.reschedule(entry.task, result)
 
@@ -199,7 +199,7 @@ class Poller:
                 # The run ends, or other code has closed the epoll: the tasks wait themselves.
                 self._close()
                 for entry in list(self._entries.values()):
-                    self._wake(entry, outcome.Value(Progress.LEFT))
+                    self._wake(entry, outcome.Value(LEFT))
 
     def _turn(self, epoll: select.epoll) -> None:
         """Call the functions of the links that are readable or have something left inside."""
@@ -230,8 +230,8 @@ class Poller:
         fds = dict.fromkeys([*again, *(fd for fd, _ in ready)])
         return [(fd, 0) for fd in fds]
 
-    def _finish(self, entry: _Entry, progress: Progress) -> None:
-        if progress > Progress.AGAIN:
+    def _finish(self, entry: _Entry, progress: int) -> None:
+        if progress > AGAIN:
             self._wake(entry, outcome.Value(progress))
         elif entry.end is not None:
             self._wake(entry, outcome.capture(entry.end))
