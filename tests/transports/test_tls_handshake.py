@@ -121,6 +121,21 @@ async def test_a_server_explains_why_it_rejects_a_client(version: ssl.TLSVersion
     assert "alert" in str(caught.value)
 
 
+async def test_a_client_without_tls_is_not_reset() -> None:
+    """A failed handshake ends the stream cleanly: a reset could discard the alert."""
+
+    def client(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\n\r\n" * 5000)
+            plain.shutdown(socket.SHUT_WR)
+            while plain.recv(100):
+                pass
+
+    async with serve(echoing, "127.0.0.1", 0, ssl_context=server_context()) as server:
+        assert server.port is not None
+        await trio.to_thread.run_sync(client, server.port)
+
+
 async def test_an_alert_that_precedes_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that rejects a certificate (TLS 1.3) and resets the connection is a TLSFailed."""
     context = asking_for_a_certificate(ssl.TLSVersion.TLSv1_3)

@@ -73,17 +73,25 @@ async def openssl(*arguments: str) -> AsyncIterator[Openssl]:
 
 @needs_openssl
 @pytest.mark.parametrize(
-    ("option", "command"),
-    [("-tls1_3", b"k\n"), ("-tls1_3", b"K\n"), ("-tls1_2", b"r\n")],
+    ("option", "command", "response"),
+    [
+        ("-tls1_3", b"k\n", b""),
+        ("-tls1_3", b"K\n", b""),  # answered by the next message
+        ("-tls1_2", b"r\n", b"<<< TLS 1.2, Handshake"),
+    ],
     ids=["key update", "key update of both", "renegotiation"],
 )
-async def test_a_server_that_changes_the_keys(tmp_path: Path, option: str, command: bytes) -> None:
+async def test_a_server_that_changes_the_keys(
+    tmp_path: Path, option: str, command: bytes, response: bytes
+) -> None:
     """Key updates (TLS 1.3) and renegotiation (TLS 1.2) do not disturb the connection."""
     pem = tmp_path / "server.pem"
     authority().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    async with openssl("s_server", "-accept", str(port), "-cert", str(pem), option) as server:
+    async with openssl(
+        "s_server", "-accept", str(port), "-cert", str(pem), "-msg", option
+    ) as server:
         await server.read_until(b"ACCEPT\n")
         async with trio.open_nursery() as nursery:
 
@@ -97,7 +105,9 @@ async def test_a_server_that_changes_the_keys(tmp_path: Path, option: str, comma
                     await conn.send_frame("ping")  # masked, so only its length can be seen
                     await trio.sleep(0.05)
                     await server.write(command)
-                    await trio.sleep(0.2)
+                    if response:
+                        await server.read_until(response)
+                    await trio.sleep(0.1)
                     await server.write(text(f"after {number}\n"))
                     assert await conn.receive() == f"after {number}\n"
                 await conn.send("x" * 100_000)

@@ -115,6 +115,7 @@ async def test_records_that_arrive_in_bursts_and_in_pieces() -> None:
         for number in range(3000):
             tls.write(text(str(number)))
         plain.sendall(outgoing.read())
+        plain.recv(2**16)  # nothing else arrives before all have been received
         for number in range(20):
             tls.write(text(f"slow {number}"))
         for byte in outgoing.read():
@@ -124,6 +125,7 @@ async def test_records_that_arrive_in_bursts_and_in_pieces() -> None:
     async with in_thread(run) as port, to(port) as conn:
         for number in range(3000):
             assert await conn.receive() == str(number)
+        await conn.send("done")
         for number in range(20):
             assert await conn.receive() == f"slow {number}"
         conn.abort()
