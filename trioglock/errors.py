@@ -210,7 +210,8 @@ class OpenTimeout(ConnectError, TimeoutError):
 class TLSFailed(ConnectError):
     """The TLS handshake failed, often because the certificate is not trusted.
 
-    Correct the server's certificate or your ``ssl_context``. Retrying does not help.
+    Correct the server's certificate or your ``ssl_context``. Retrying does not help. If the network
+    or the server fails during the handshake, :exc:`ConnectFailed` is raised instead.
     """
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any
 
 from ._redact import redact_repr, shorten
 from .headers import Headers, HeadersLike
@@ -24,6 +25,9 @@ class Request:
         method: the request method; ``"GET"`` for a WebSocket.
         peer: the client's address, such as ``"127.0.0.1:50812"``; "" if unknown.
         secure: whether it was received over TLS.
+        peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it, {}
+            if the context did not verify it. None without TLS, and if the client sent none.
+        peer_certificate_der: the same certificate in DER form (X.690), such as for a fingerprint.
     """
 
     target: str
@@ -31,6 +35,8 @@ class Request:
     method: str = "GET"
     peer: str = ""
     secure: bool = False
+    peer_certificate: dict[str, Any] | None = field(default=None, repr=False, hash=False)
+    peer_certificate_der: bytes | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return redact_repr(self)

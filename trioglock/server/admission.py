@@ -29,8 +29,9 @@ from ..transports import (
     read_request,
     send_response,
 )
-from ..transports.http1 import MAX_HEADER_SIZE, STREAM_ERRORS, refuse
+from ..transports.http1 import MAX_HEADER_SIZE, STREAM_ERRORS, end_stream, refuse
 from ..transports.native.socket_io import choose_io
+from ..transports.tls import TLSSocketIO, is_tls_failure, wrap_tls
 from .descriptors import descriptor_limit
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
@@ -237,7 +238,7 @@ class HandshakeHandler:
     ) -> Link | _Rejection:
         context = self._options.ssl_context
         if context is not None:
-            stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+            stream = wrap_tls(stream, context, server_side=True)
         method = "GET"
         try:
             received = await self._read_request(stream, handshake)
@@ -253,8 +254,8 @@ class HandshakeHandler:
     async def _read_request(
         self, stream: trio.abc.Stream, handshake: _Handshake
     ) -> ReceivedRequest:
-        if isinstance(stream, trio.SSLStream):
-            await stream.do_handshake()
+        if isinstance(stream, TLSSocketIO | trio.SSLStream):
+            await _start_tls(stream)
         received = await read_request(
             choose_io(stream),
             self._options.max_header_size,
@@ -314,3 +315,13 @@ class HandshakeHandler:
 
     def release(self) -> None:
         self._open_connections -= 1
+
+
+async def _start_tls(stream: TLSSocketIO | trio.SSLStream[trio.abc.Stream]) -> None:
+    try:
+        await stream.do_handshake()
+    except ssl.SSLError as error:
+        if is_tls_failure(error) and isinstance(stream, TLSSocketIO):
+            # Closing with unread bytes would discard the alert before the client reads it.
+            await end_stream(stream.transport_stream)
+        raise

@@ -17,7 +17,8 @@ from .listeners import (
     port_of,
 )
 from .memory import MemoryLink, MemoryTransport, memory_link_pair
-from .native import NativeLink, NativeTransport
+from .native.link import NativeLink
+from .native.transport import NativeTransport
 from .negotiation import (
     Origins,
     SelectSubprotocol,

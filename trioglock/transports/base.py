@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -63,6 +64,9 @@ class Handshake:
         response_headers: the response headers as received.
         peer: the address of the peer, such as ``"127.0.0.1:8765"``; "" if unknown.
         extensions: names of the negotiated extensions.
+        peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it, {}
+            if the context did not verify it. None without TLS, and if the peer has none.
+        peer_certificate_der: the same certificate in DER form (X.690), such as for a fingerprint.
     """
 
     url: str
@@ -71,6 +75,8 @@ class Handshake:
     response_headers: Headers = Headers()
     peer: str = ""
     extensions: tuple[str, ...] = ()
+    peer_certificate: dict[str, Any] | None = field(default=None, repr=False, hash=False)
+    peer_certificate_der: bytes | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return redact_repr(self)

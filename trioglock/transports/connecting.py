@@ -26,6 +26,7 @@ from .._scope import leaves
 from ..errors import ConnectError, ConnectFailed, InvalidOption, ProxyFailed, TLSFailed
 from ..options import DialOptions, StreamSource
 from .http1 import STREAM_ERRORS, NotHTTP, read_status
+from .tls import is_tls_failure, wrap_tls
 from .urls import WebSocketURI, check_host, find_url_problem
 
 __all__ = ["check_proxy", "closed_on_failure", "open_stream"]
@@ -39,7 +40,7 @@ async def open_stream(uri: WebSocketURI, options: DialOptions) -> trio.abc.Strea
     Raises:
         ConnectFailed: the server or the proxy cannot be reached.
         ProxyFailed: the proxy refuses, or does not respond like a proxy.
-        TLSFailed: the TLS handshake failed.
+        TLSFailed: the TLS handshake failed, and not only the network during it.
         InvalidOption: the proxy cannot be used.
         Exception: raised by the user's ``stream`` function, if not an OSError.
     """
@@ -138,16 +139,18 @@ async def _start_tls(
     """Encrypt an open stream and do the TLS handshake; a failure closes the stream."""
     async with closed_on_failure(stream):
         try:
-            encrypted = trio.SSLStream(
-                stream,
-                context or ssl.create_default_context(),
-                server_hostname=hostname,
-                https_compatible=True,
+            encrypted = wrap_tls(
+                stream, context or ssl.create_default_context(), server_hostname=hostname
             )
             await encrypted.do_handshake()
-        except (trio.BrokenResourceError, ssl.SSLError, OSError, ValueError) as error:
-            cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
-            raise TLSFailed(f"TLS handshake with {hostname}: {cause or error}") from cause
+        except (*STREAM_ERRORS, ValueError) as error:
+            cause = error.__cause__ or error
+            text = f"TLS handshake with {hostname}: {cause}"
+            if is_tls_failure(cause):
+                raise TLSFailed(text) from cause
+            if isinstance(cause, ssl.SSLEOFError):
+                text = f"TLS handshake with {hostname}: the server closed the connection"
+            raise ConnectFailed(text) from cause
         return encrypted
 
 

@@ -9,7 +9,6 @@ the head: bytes after it belong to the WebSocket, or to a body that is read sepa
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,6 +20,7 @@ from .._redact import printable, redact_subprotocols
 from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFailed
 from ..headers import Headers, HeadersLike, checked_headers, decode_header
 from ..http import Request, Response
+from .tls import is_tls_failure, peer_certificate
 
 if TYPE_CHECKING:
     from .native.socket_io import ByteIO
@@ -227,12 +227,15 @@ async def read_request(
         "content-length" in lowered and headers["content-length"] != "0"
     ):
         raise refuse(400, "a request with a body is not supported")
+    certificate, certificate_der = peer_certificate(stream)
     request = Request(
         target=message.target.decode("latin-1"),
         headers=headers,
         method=parser.get_method().decode("latin-1"),
         peer=peer,
         secure=secure,
+        peer_certificate=certificate,
+        peer_certificate_der=certificate_der,
     )
     return ReceivedRequest(request, version, head, rest)
 
@@ -364,7 +367,7 @@ def stream_errors_translated() -> Iterator[None]:
         yield
     except STREAM_ERRORS as error:
         cause = error.__cause__ or error
-        if isinstance(cause, ssl.SSLError):
+        if is_tls_failure(cause):
             raise TLSFailed(f"TLS failed during the handshake: {cause}") from cause
         raise ConnectFailed(f"the connection broke during the handshake: {cause}") from cause
 

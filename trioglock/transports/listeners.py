@@ -18,6 +18,7 @@ from trio.testing import memory_stream_pair
 
 from .._redact import printable
 from ..errors import InvalidOption
+from .native.tls_io import TLSSocketIO
 
 __all__ = [
     "MemoryListener",
@@ -262,7 +263,7 @@ def describe_peer(stream: trio.abc.Stream) -> str:
     Args:
         stream: any stream; the address is "" for unknown kinds.
     """
-    while isinstance(stream, trio.SSLStream):
+    while isinstance(stream, TLSSocketIO | trio.SSLStream):
         stream = stream.transport_stream
     if not isinstance(stream, trio.SocketStream):
         return ""

@@ -159,6 +159,8 @@ def negotiate(received: ReceivedRequest, options: UpgradeOptions) -> Upgrade:
         request_headers=request.headers,
         response_headers=accepted.headers,
         peer=request.peer,
+        peer_certificate=request.peer_certificate,
+        peer_certificate_der=request.peer_certificate_der,
         extensions=tuple([extension.name for extension in accepted.extensions]),
     )
     lines = [f"{name}: {value}\r\n" for name, value in accepted.headers.pairs()]

@@ -30,6 +30,7 @@ from .http1 import STREAM_ERRORS, ReceivedRequest, read_response, stream_errors_
 from .listeners import describe_peer
 from .negotiation import ServerTransport, Upgrade
 from .redirects import follow_redirects
+from .tls import peer_certificate
 from .urls import WebSocketURI
 
 __all__ = ["TrioWebsocketTransport"]
@@ -247,12 +248,15 @@ class _ClientLink(_TrioWebsocketLink):
         if websocket.subprotocol is not None:
             # The library removes the header.
             response.append(("Sec-WebSocket-Protocol", websocket.subprotocol))
+        certificate, certificate_der = peer_certificate(self._stream.inner)
         self.handshake: Handshake = Handshake(
             url=without_user_info(options.url),
             subprotocol=websocket.subprotocol,
             request_headers=headers,
             response_headers=Headers(response),
             peer=describe_peer(self._stream.inner),
+            peer_certificate=certificate,
+            peer_certificate_der=certificate_der,
         )
         return websocket
 

@@ -3,7 +3,5 @@
 from .decoder import Decoder
 from .deflate import Deflate
 from .encoder import Encoder
-from .link import NativeLink
-from .transport import NativeTransport
 
-__all__ = ["Decoder", "Deflate", "Encoder", "NativeLink", "NativeTransport"]
+__all__ = ["Decoder", "Deflate", "Encoder"]

@@ -140,6 +140,8 @@ ByteIO = trio.abc.Stream | NonblockingIO
 
 def choose_io(stream: trio.abc.Stream) -> ByteIO:
     """Return the fastest object to read and write ``stream`` with."""
+    if isinstance(stream, NonblockingIO):
+        return stream
     # A subclass may override anything; and on Windows a socket is not a file.
     if os.name == "posix" and stream.__class__ is trio.SocketStream:
         return SocketIO(stream)

@@ -12,13 +12,14 @@ from ..http1 import STREAM_ERRORS, read_response, stream_errors_translated
 from ..listeners import describe_peer
 from ..negotiation import ServerTransport, Upgrade
 from ..redirects import follow_redirects
+from ..tls import TLSSocketIO, peer_certificate
 from ..urls import WebSocketURI
 from .decoder import Decoder
 from .deflate import Deflate
 from .encoder import Encoder
 from .link import NativeLink, NativeServerLink
 from .opening import check_response, make_request
-from .socket_io import choose_io
+from .socket_io import ByteIO, choose_io
 
 __all__ = ["NativeTransport"]
 
@@ -61,10 +62,11 @@ async def _upgrade_client(
     request = make_request(uri, options)
     io = choose_io(stream)
     with stream_errors_translated():
-        await io.send_all(request.data)
+        await _send_request(io, request.data)
     response = await read_response(io, trio.current_effective_deadline(), options.subprotocols)
     subprotocol, extensions = check_response(request, response.headers, uri, options)
     deflate = Deflate(extensions[0]) if extensions else None
+    certificate, certificate_der = peer_certificate(stream)
     handshake = Handshake(
         url=without_user_info(options.url),
         subprotocol=subprotocol,
@@ -72,7 +74,20 @@ async def _upgrade_client(
         response_headers=response.headers,
         peer=describe_peer(stream),
         extensions=tuple([extension.name for extension in extensions]),
+        peer_certificate=certificate,
+        peer_certificate_der=certificate_der,
     )
     decoder = Decoder(masked=False, max_size=options.max_size, deflate=deflate)
     encoder = Encoder(mask=True, deflate=deflate)
     return NativeLink(stream, handshake, decoder, encoder, response.rest)
+
+
+async def _send_request(io: ByteIO, request: bytes) -> None:
+    try:
+        await io.send_all(request)
+    except OSError:
+        if isinstance(io, TLSSocketIO):
+            # With TLS 1.3 a server rejects a client's certificate after the handshake. Its alert
+            # may have arrived before it closed the connection.
+            await io.receive_some(1)
+        raise
