@@ -514,8 +514,21 @@ async def test_a_client_that_resets_its_connection() -> None:
             await assert_echo(connection)
 
 
-async def test_a_stream_that_its_owner_closes() -> None:
-    """The connections of the same number of descriptors are not confused."""
+async def test_a_closed_stream_is_noticed_by_a_write() -> None:
+    """The connection ends immediately, although the operating system reports nothing."""
+    async with serving(lambda: Hooked(Reply)) as server, clients(server, 5):
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
+        async with client(server, stream=stream, close_timeout=60) as connection:
+            await assert_echo(connection)
+            stream.socket.close()
+            with pytest.raises(ConnectionClosed):
+                await connection.send("x")
+                await connection.receive()
+            await connection.wait_closed()
+
+
+async def test_the_number_of_a_closed_stream_is_used_again() -> None:
+    """The old and the new connection are not confused."""
     async with serving(lambda: Hooked(Reply)) as server, clients(server, 5) as connections:
         for _ in range(3):
             stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
