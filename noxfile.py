@@ -17,7 +17,14 @@ nox.options.sessions = ["lint", "typing", "imports", "tests", "examples", "build
 DOCS = ("docs/conf.py", "docs/diagrams.py", "docs/_ext")
 READ_PAGE = "from trioglock.cli.live.endpoints import read_page; assert read_page()"
 
-CODE = ("trioglock", "tests", "examples", "noxfile.py", *DOCS)
+# The tests, and the files that they read.
+TESTED = (
+    *("tests", "docs", "examples", "benchmarks", "newsfragments"),
+    *("pyproject.toml", "noxfile.py", "hatch_build.py"),
+)
+IS_COMPILED = "import trioglock; assert trioglock.version.endswith('+compiled'), trioglock.version"
+
+CODE = ("trioglock", "tests", "examples", "noxfile.py", "hatch_build.py", *DOCS)
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])
@@ -43,6 +50,29 @@ def poller(session: nox.Session, when: str) -> None:
 
 
 @nox.session
+def compiled(session: nox.Session) -> None:
+    """Compile modules with mypyc, and run the tests on the result. Needs a C compiler.
+
+    docs/performance.md describes how to install one.
+    """
+    session.install(".[test]", env={"TRIOGLOCK_COMPILED": "1"})
+    # A tree without the source of the package, so that all processes import the installed one.
+    tree = Path(session.create_tmp(), "tree")
+    shutil.rmtree(tree, ignore_errors=True)
+    tree.mkdir()
+    for path in (*map(Path, TESTED), *Path().glob("*.md")):
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, tree / path)
+    where = session.run(
+        "python", "-I", "-c", "import trioglock; print(*trioglock.__path__)", silent=True
+    )
+    Path(tree, "trioglock").symlink_to(str(where).strip())
+    with session.chdir(tree):
+        session.run("python", "-c", IS_COMPILED)
+        session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check the code with ruff, including its rules for async code."""
     session.install("ruff>=0.9")
@@ -54,7 +84,13 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Check types with mypy --strict, and that the public types are complete with pyright."""
     session.install(
-        ".[test,docs]", "mypy>=1.13", "pyright", "nox", "types-docutils", "types-Pygments"
+        ".[test,docs]",
+        "hatchling",
+        "mypy>=1.13",
+        "pyright",
+        "nox",
+        "types-docutils",
+        "types-Pygments",
     )
     session.run("mypy", *CODE)
     session.run("pyright", "--verifytypes", "trioglock", "--ignoreexternal")
@@ -128,7 +164,7 @@ def build(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as clean:
         session.run("python", "-m", "venv", clean)
         python = str(Path(clean, "bin", "python"))
-        wheel = next(path for path in artefacts if path.endswith(".whl"))
+        wheel = next(path for path in artefacts if path.endswith("py3-none-any.whl"))
         session.run(python, "-m", "pip", "install", "--quiet", f"{wheel}[cli]", external=True)
         with session.chdir(clean):
             session.run(python, "-m", "trioglock", "demo", external=True)

@@ -13,10 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .acceptance import verdicts
-from .cases import Case, all_cases
+from .case import BASELINE, COMPILED, Case
+from .cases import all_cases, build_entry
 from .chart import draw
 from .descriptors import raise_limit
-from .idle import IDLE, run_idle
 from .processes import servers
 from .report import insert_report, to_json, to_markdown
 from .results import Results
@@ -30,7 +30,6 @@ PAGE = ROOT / "docs" / "performance.md"
 # The servers and the measurements need these. The libraries of other contenders are optional.
 NEEDED = ("picows", "uvloop", "trustme", "psutil")
 
-IDLE_CONNECTIONS = (1_000, 10_000)
 SPARE_DESCRIPTORS = 100
 
 
@@ -43,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _options(arguments)
     if options.list:
-        print(*(case.name for case in _cases(options)), IDLE, sep="\n")
+        print(*(name for case in _cases(options) for name in case.names), sep="\n")
         return 0
     absent = [name for name in NEEDED if find_spec(name) is None]
     if absent:
@@ -74,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     add = parser.add_argument
-    add("--rounds", type=int, default=7, help="rounds of each case (default 7)")
+    add("--rounds", type=int, default=5, help="rounds of each case (default 5)")
     add(
         "--quick",
         action="store_true",
@@ -86,9 +85,25 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="run cases whose name matches this text or pattern; repeatable",
     )
     add(
+        "--group",
+        action="append",
+        choices=("client", "server"),
+        help="run the cases with this side of trioglock; repeatable",
+    )
+    add(
         "--contender",
         action="append",
         help="run contenders whose label matches this text or pattern; repeatable",
+    )
+    add(
+        "--baseline",
+        type=_build,
+        help="directory of an older trioglock that takes part in every case",
+    )
+    add(
+        "--compiled",
+        type=_build,
+        help="directory of a compiled trioglock that takes part in every case",
     )
     add("--list", action="store_true", help="list the names of the cases and exit")
     add("--out", type=Path, default=ROOT / "build" / "bench", help="folder of the results")
@@ -96,39 +111,71 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _build(directory: str) -> Path:
+    path = Path(directory).resolve()
+    if not (path / "trioglock" / "__init__.py").is_file():
+        raise argparse.ArgumentTypeError(f"there is no package trioglock in {directory}")
+    return path
+
+
 def _effort(options: argparse.Namespace) -> Effort:
+    given = {BASELINE: options.baseline, COMPILED: options.compiled}
+    builds = {name: path for name, path in given.items() if path is not None}
     if options.quick:
-        return Effort(rounds=1, seconds=0.01, max_messages=64, idle=(10,), window=0.1)
-    idle = tuple(n for n in IDLE_CONNECTIONS if n + SPARE_DESCRIPTORS < raise_limit())
-    # 20 seconds is the longest window in which every connection sends exactly one ping.
-    return Effort(rounds=options.rounds, seconds=0.15, max_messages=2**21, idle=idle, window=20)
+        return Effort(
+            rounds=1,
+            seconds=0.01,
+            max_messages=64,
+            max_connections=10,
+            max_window=0.1,
+            builds=builds,
+        )
+    return Effort(
+        rounds=options.rounds,
+        seconds=0.15,
+        max_messages=2**21,
+        max_connections=raise_limit() - SPARE_DESCRIPTORS,
+        max_window=60,
+        builds=builds,
+    )
 
 
 def _run(options: argparse.Namespace, effort: Effort, results: Results) -> None:
-    cases = _cases(options)
-    contenders = {entry.contender: None for case in cases for entry in case.entries}
+    cases = [case for case in _cases(options) if options.quick or _has_descriptors(case, effort)]
+    cases = [_with_builds(case, effort) for case in cases]
+    entries = [entry for case in cases if not case.fresh for entry in case.entries]
     with (
         tempfile.TemporaryDirectory() as folder,
         servers(Path(folder)) as running,
-        Workers(contenders, results) as workers,
+        Workers(entries, effort.builds, results) as workers,
     ):
         for case in cases:
             run_case(case, workers, running[case.server], effort, results, _print_line)
-        if _matches(IDLE, options.only):
-            run_idle(running["echo"], effort, results, _print_line)
+
+
+def _has_descriptors(case: Case, effort: Effort) -> bool:
+    return bool(case.job.get("connections", 1) <= effort.max_connections)
+
+
+def _with_builds(case: Case, effort: Effort) -> Case:
+    """Add the entries of the other builds of trioglock."""
+    others = [build_entry(entry, build) for build in effort.builds for entry in case.entries]
+    return replace(case, entries=(*case.entries, *(e for e in others if e is not None)))
 
 
 def _cases(options: argparse.Namespace) -> list[Case]:
-    cases = [_select_entries(c, options) for c in all_cases() if _matches(c.name, options.only)]
+    cases = [
+        _select_entries(case, options)
+        for case in all_cases()
+        if any(_matches(name, options.only) for name in case.names)
+        and (not options.group or case.group in options.group)
+    ]
     return [case for case in cases if case.entries]
 
 
 def _select_entries(case: Case, options: argparse.Namespace) -> Case:
     entries = tuple(e for e in case.entries if _matches(e.label, options.contender))
-    job = case.job
-    if options.quick and "connections" in job:
-        job = {**job, "connections": min(10, job["connections"])}
-    return replace(case, entries=entries, job=job)
+    return replace(case, entries=entries)
 
 
 def _matches(name: str, patterns: Sequence[str] | None) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .cases import AIOHTTP, RAW, TRIO_WEBSOCKET, WEBSOCKETS_TRIO, native, picows
-from .idle import IDLE
+from . import server_cases as server
+from .case import BASELINE, COMPILED, native, picows
+from .cases import AIOHTTP, MANY_TASKS, RAW, TRIO_WEBSOCKET, WEBSOCKETS_TRIO, WEBSOCKETS_UVLOOP
 from .results import Results, Spread
 
 __all__ = ["Verdict", "verdicts"]
@@ -22,26 +23,40 @@ FOR = native("async for").label
 SEND = native("send through handle_send").label
 ECHO = native("send then receive").label
 REPLY = native("Reply from a hook").label
+CONNECT = native("connect()").label
 WEBSOCKETS = WEBSOCKETS_TRIO.label
+ASYNCIO = WEBSOCKETS_UVLOOP.label
 TRIO_WS = TRIO_WEBSOCKET.label
 STREAM = RAW.label
 QUEUE = picows("queue").label
+BARE = picows("bare callback").label
+
+SERVE = server.HOOKS.label
+HANDLER = server.HANDLER.label
+PICOWS = server.PICOWS.label
+LOOP = server.LOOP.label
+BROADCAST = server.BROADCAST.label
+PUBLISH = server.PUBLISH.label
+LISTENER = server.LISTENER.label
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A goal: a limit for the ratio or the difference of two entries in one column."""
+    """A goal: a limit for the ratio or the difference of two entries in one column.
+
+    Without ``theirs``, it is a limit for the value of ``ours``.
+    """
 
     what: str
     limit: str
     group: str
     column: str
     ours: str
-    theirs: str
+    theirs: str = ""
     at_least: float | None = None
     """The minimum of the time of ``theirs`` divided by that of ``ours``."""
     at_most: float | None = None
-    """The maximum of the value of ``ours`` divided by that of ``theirs``."""
+    """The maximum of the value of ``ours``, divided by that of ``theirs`` if there is one."""
     more: float | None = None
     """The maximum of the value of ``ours`` minus that of ``theirs``."""
 
@@ -50,6 +65,8 @@ class Limit:
         column = results.find(self.group, self.column)
         if column is None:
             return None
+        if not self.theirs:
+            return column.spread(self.ours)
         if self.more is not None:
             return column.difference(self.ours, self.theirs)
         if self.at_least is not None:
@@ -66,24 +83,33 @@ class Limit:
 
 
 def _at_least(what: str, group: str, column: str, ours: str, **ratios: float) -> Iterator[Limit]:
+    names = {"websockets": WEBSOCKETS, "trio_websocket": TRIO_WS, "asyncio": ASYNCIO}
     for key, times in ratios.items():
-        theirs = {"websockets": WEBSOCKETS, "trio_websocket": TRIO_WS}[key]
+        theirs = names[key]
         limit = f"at least {times:g} x {theirs}"
         yield Limit(what, limit, group, column, ours, theirs, at_least=times)
 
 
 def _at_most(what: str, group: str, column: str, ours: str, theirs: str, times: float) -> Limit:
-    limit = f"at most {times:g} x the time of {theirs}"
+    limit = f"at most {times:g} x {theirs}"
     return Limit(what, limit, group, column, ours, theirs, at_most=times)
 
 
 def limits() -> Iterator[Limit]:
     """Yield all goals."""
+    yield from _client_limits()
+    yield from _connection_limits()
+    yield from _server_limits()
+
+
+def _client_limits() -> Iterator[Limit]:
     what = "receive in a hook that counts"
     at = ("Receive", "64 B", HOOK)
     yield from _at_least(what, *at, websockets=12, trio_websocket=30)
     yield Limit(what, f"faster than {QUEUE}", *at, QUEUE, at_least=1)
-    yield _at_most(what, *at, picows("bare callback").label, 2)
+    yield _at_most(what, *at, BARE, 2)
+    compiled = f"{COMPILED}: {HOOK}"
+    yield _at_most(f"{what}, compiled", "Receive", "64 B", compiled, BARE, 1)
 
     what = "`async for` with the default Socket"
     at = ("Receive", "64 B", FOR)
@@ -96,12 +122,20 @@ def limits() -> Iterator[Limit]:
     yield from _at_least(what, *at, websockets=8, trio_websocket=8)
     yield _at_most(what, *at, picows("send").label, 1.3)
 
+    what = "async hooks that do not block, {}"
+    limit = "at most 1 us more than plain ones"
+    hooks = native("async hook").label
+    yield Limit(what.format("receive"), limit, "Receive", "64 B", hooks, HOOK, more=1)
+    hooks = native("send through an async handle_send").label
+    yield Limit(what.format("send"), limit, "Send", "64 B", hooks, SEND, more=1)
+
     what = "echo, `send` then `receive`, cores awake"
     at = ("Echo", "64 B", ECHO)
     yield from _at_least(what, *at, websockets=1.6, trio_websocket=1.8)
     yield _at_most(what, *at, STREAM, 1.8)
     what = "echo from `handle_receive` returning `Reply`, cores awake"
     yield _at_most(what, "Echo", "64 B", REPLY, STREAM, 1.6)
+    yield _at_most("echo of 1 MiB", "Echo", "1 MiB", ECHO, ASYNCIO, 1.2)
 
     what = "{} receive in a hook"
     yield from _at_least(what.format("1 KiB"), "Receive", "1 KiB", HOOK, websockets=5)
@@ -110,32 +144,81 @@ def limits() -> Iterator[Limit]:
     what = "1 MiB binary, receive in a hook"
     yield Limit(what, limit, "Receive", "1 MiB", HOOK, STREAM, at_least=0.6)
 
+    what = "TLS, echo of 64 B, `send` then `receive`, cores awake"
+    at = ("Echo over TLS", "64 B", ECHO)
+    yield _at_most(what, *at, STREAM, 0.6)
+    yield _at_most(what, *at, ASYNCIO, 1.3)
+    what = "TLS, 16 KiB receive in a hook"
+    yield _at_most(what, "Receive over TLS", "16 KiB", HOOK, AIOHTTP.label, 1.3)
+
     what = f"{JSON}, "
     yield from _at_least(what + "receive in a hook", JSON, "receive", HOOK, websockets=1)
     yield from _at_least(what + "receive by async for", JSON, "receive", FOR, websockets=1)
     yield from _at_least(what + "send", JSON, "send", SEND, websockets=1)
 
-    what = "memory per idle client connection, heartbeat on"
-    for many in ("1,000", "10,000"):
-        limit = f"not above {WEBSOCKETS} ({many} connections, RSS)"
-        yield Limit(what, limit, IDLE, f"memory, {many}", "trioglock", WEBSOCKETS, at_most=1)
-    what = "1,000 connections x 64 B echo"
-    yield from _at_least(what, CONNECTIONS, "1000", ECHO, websockets=1.5)
 
-    hooks = native("serve() with hooks").label
-    what = "fan-out of 256 B to 1,000 connections"
-    at = ("Serving", "256 B to each of 1,000", hooks)
-    yield from _at_least(what, *at, websockets=5, trio_websocket=5)
-    what = "echo server, 100 connections"
-    at = ("Serving", "echo of 64 B to 100", hooks)
+def _connection_limits() -> Iterator[Limit]:
+    what = "1,000 connections x 64 B echo"
+    yield from _at_least(what, CONNECTIONS, "1,000", ECHO, websockets=1.5)
+    few, many = (entry.label for entry in MANY_TASKS)
+    what = "20,000 tasks that send at once, cost per message"
+    limit = "at most 1.5 x 2,000 tasks"
+    yield Limit(what, limit, "Many tasks, one connection", "64 B", many, few, at_most=1.5)
+
+    what = "connections opened by a client"
+    limit = f"not slower than {WEBSOCKETS}"
+    at = ("Opening connections", "1,000", CONNECT)
+    yield Limit(what, limit, *at, WEBSOCKETS, at_most=1)
+
+    table = "Memory per idle connection"
+    what = "memory per idle client connection, heartbeat on"
+    for column in ("1,000", "10,000"):
+        limit = f"not above {WEBSOCKETS} ({column} connections, RSS)"
+        yield Limit(what, limit, table, column, CONNECT, WEBSOCKETS, at_most=1)
+    yield Limit(what, "at most 16 KB (10,000)", table, "10,000", CONNECT, at_most=16)
+    limit, column = "at most 18 KB (10,000, compression)", "10,000, compression"
+    yield Limit(what, limit, table, column, CONNECT, at_most=18)
+
+
+def _server_limits() -> Iterator[Limit]:
+    for column, times, least in (
+        ("100", 2, {"asyncio": 1.5, "websockets": 4.5}),
+        ("1,000", 2.5, {"asyncio": 1.4}),
+        ("100 over TLS", 2, {"asyncio": 2, "websockets": 4}),
+    ):
+        what = f"server, echo, hook, {column} connections, CPU"
+        at = (server.ECHOING, column, SERVE)
+        yield _at_most(what, *at, PICOWS, times)
+        yield from _at_least(what, *at, **least)
+    what = "server, echo, handler, 100 connections, CPU"
+    yield _at_most(what, server.ECHOING, "100", HANDLER, PICOWS, 2.6)
+    what = "server, echo, hook, 100 connections, time"
+    at = (server.ECHO_TIME, "100", SERVE)
     yield from _at_least(what, *at, websockets=2, trio_websocket=2)
 
-    what = "async hooks that do not block, {}"
-    limit = "at most 1 us more than plain ones"
-    hooks = native("async hook").label
-    yield Limit(what.format("receive"), limit, "Receive", "64 B", hooks, HOOK, more=1)
-    hooks = native("send through an async handle_send").label
-    yield Limit(what.format("send"), limit, "Send", "64 B", hooks, SEND, more=1)
+    what = "fan-out of 256 B to 1,000 connections, {}"
+    at = (server.DELIVERY_TIME, "256 B", BROADCAST)
+    yield from _at_least(what.format("time"), *at, websockets=5, trio_websocket=5)
+    column = "256 B"
+    for label, name in ((BROADCAST, "server.broadcast"), (PUBLISH, "hub.publish")):
+        what = f"fan-out of 256 B to 1,000 connections, {name}, CPU"
+        yield _at_most(what, server.DELIVERING, column, label, LOOP, 1.5)
+    for burst, one in zip(server.BURSTS, (BROADCAST, PUBLISH), strict=True):
+        what = f"fan-out in a burst of {server.BURST}, CPU per delivery"
+        yield _at_most(what, server.DELIVERING, column, burst.label, one, 0.35)
+    what = "listener that republishes to 1,000 connections, CPU"
+    yield _at_most(what, server.DELIVERING, column, LISTENER, BROADCAST, 1.2)
+
+    what = "CPU per accepted connection"
+    at = (server.ACCEPTING, "1,000", SERVE)
+    yield _at_most(what, *at, f"{BASELINE}: {SERVE}", 0.6)
+    yield _at_most(what, *at, WEBSOCKETS, 1)
+
+    what = "memory per idle server connection, heartbeat on"
+    table = server.HOLDING
+    yield Limit(what, "at most 16 KB (10,000)", table, "10,000", SERVE, at_most=16)
+    limit, column = "at most 18 KB (10,000, compression)", "10,000, compression"
+    yield Limit(what, limit, table, column, SERVE, at_most=18)
 
 
 @dataclass(frozen=True)

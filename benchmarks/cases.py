@@ -1,80 +1,39 @@
-"""The cases: what is measured, and with which contenders."""
+"""The cases. To add one, yield a Case from a function of this file or of server_cases.py.
+
+A contender does the job in a method that is named after the ``work`` of the job and the variant of
+the entry, see ``benchmarks.contenders``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
-__all__ = ["Case", "Entry", "all_cases", "size_name"]
+from .case import TIME, Case, Entry, Measure, native, picows, size_name
+from .server_cases import server_cases
 
-SIZES = (16, 64, 1024, 16 * 1024, 1024 * 1024)
+__all__ = ["all_cases", "build_entry"]
+
+SIZES = (64, 1024, 16 * 1024, 1024 * 1024)
 TLS_SIZES = (64, 16 * 1024)
-BATCHES = (1, 4, 16, 64, 256)
-CONNECTION_COUNTS = (1, 10, 100, 1000)
-MIN_FANOUT_ROUNDS = 50
-SERVED = (
-    ("fanout", "256 B to each of 1,000", 1000, 256),
-    ("serve", "echo of 64 B to 100", 100, 64),
-    ("serve", "echo of 64 B to 1,000", 1000, 64),
-)
+BATCHES = (1, 16, 256)
+CONNECTION_COUNTS = (1, 100, 1000)
+IDLE_CONNECTIONS = (1_000, 10_000)
+TASKS = (2_000, 20_000)
 
+OPENING = Measure("seconds", "us per connection", per="connections")
+MEMORY = Measure("resident", "KB per connection, RSS", 1e-3, "connections")
+OBJECTS = Measure("traced", "KB per connection, tracemalloc", 1e-3, "connections")
+BUSY = Measure("busy", "% of a core", 100, None)
 
-@dataclass(frozen=True)
-class Entry:
-    """A variant of a contender: one row of the tables.
-
-    Args:
-        label: the name in the tables.
-        contender: the module in ``benchmarks.contenders``.
-        variant: how the contender does the job; "" is the default.
-    """
-
-    label: str
-    contender: str
-    variant: str = ""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One column of a table: the same job for every entry.
-
-    Args:
-        group: the title of the table.
-        column: the heading of the column.
-        server: the role of the server.
-        awake: keep the cores awake, because the case measures latency.
-        entries: the rows of the column.
-        job: fields of the job.
-        tls: use TLS.
-        min_messages: the minimum number of messages of a job.
-    """
-
-    group: str
-    column: str
-    server: str
-    entries: tuple[Entry, ...]
-    job: dict[str, Any] = field(default_factory=dict)
-    awake: bool = False
-    tls: bool = False
-    min_messages: int = 0
-
-    @property
-    def name(self) -> str:
-        """The name that ``--only`` is matched against."""
-        return f"{self.group}, {self.column}"
-
+# During this time every connection sends exactly one ping.
+HEARTBEAT_WINDOW = 20
 
 RAW = Entry("raw trio stream", "raw")
 WEBSOCKETS_TRIO = Entry("websockets.trio", "websockets_trio")
 TRIO_WEBSOCKET = Entry("trio-websocket", "trio_websocket")
 WEBSOCKETS_UVLOOP = Entry("websockets asyncio + uvloop", "websockets_asyncio")
 AIOHTTP = Entry("aiohttp + uvloop", "aiohttp_uvloop")
-
-
-def native(label: str, variant: str = "") -> Entry:
-    """Return an entry of trioglock with its own transport."""
-    return Entry(f"trioglock, {label}", "trioglock_native", variant)
+OTHERS = (WEBSOCKETS_TRIO, TRIO_WEBSOCKET, WEBSOCKETS_UVLOOP, AIOHTTP)
 
 
 def over_trio_websocket(label: str, variant: str = "") -> Entry:
@@ -84,13 +43,6 @@ def over_trio_websocket(label: str, variant: str = "") -> Entry:
     )
 
 
-def picows(label: str, variant: str = "") -> Entry:
-    """Return an entry of picows."""
-    return Entry(f"picows + uvloop, {label}", "picows_uvloop", variant)
-
-
-OTHERS = (WEBSOCKETS_TRIO, TRIO_WEBSOCKET, WEBSOCKETS_UVLOOP, AIOHTTP)
-
 RECEIVE = (
     RAW,
     native("hook", "hook"),
@@ -98,7 +50,6 @@ RECEIVE = (
     native("async for", "for"),
     native("receive_batch", "batch"),
     over_trio_websocket("hook", "hook"),
-    over_trio_websocket("async for", "for"),
     *OTHERS,
     picows("bare callback", "bare"),
     picows("callback that takes the payload", "callback"),
@@ -119,24 +70,14 @@ ECHO = (
     native("send then receive"),
     native("Reply from a hook", "reply"),
     over_trio_websocket("send then receive"),
-    over_trio_websocket("Reply from a hook", "reply"),
     *OTHERS,
     picows("callback", "callback"),
     picows("queue"),
 )
-BURST = (
-    native("receive"),
-    native("receive_batch", "batch"),
-    *OTHERS,
-    picows("queue"),
-)
+BURST = (native("receive"), native("receive_batch", "batch"), *OTHERS, picows("queue"))
 MANY_CONNECTIONS = (native("send then receive"), WEBSOCKETS_TRIO, TRIO_WEBSOCKET)
-SERVING = (
-    native("serve() with hooks", "hook"),
-    native("serve() with a handler"),
-    WEBSOCKETS_TRIO,
-    TRIO_WEBSOCKET,
-)
+MANY_TASKS = tuple(native(f"{tasks:,} tasks that send at once", batch=tasks) for tasks in TASKS)
+IDLE = (native("connect()"), WEBSOCKETS_TRIO, TRIO_WEBSOCKET)
 
 BASIC_WORK = (
     ("Receive", "receive", "flood", RECEIVE, False),
@@ -147,47 +88,74 @@ BASIC_WORK = (
 
 def all_cases() -> Iterator[Case]:
     """Yield every case, table by table."""
+    yield from _basic_cases()
+    yield from _compression_cases()
+    yield from _concurrency_cases()
+    yield from _idle_cases()
+    yield from server_cases()
+
+
+def _basic_cases() -> Iterator[Case]:
     for title, work, server, entries, awake in BASIC_WORK:
         for size in SIZES:
             job = {"work": work, "size": size}
-            yield Case(title, size_name(size), server, entries, job, awake=awake)
+            yield Case({title: TIME}, size_name(size), entries, job, server, awake=awake)
     for title, work, server, entries, awake in BASIC_WORK:
+        # This transport adds the same to every message, with and without TLS.
+        direct = tuple(e for e in entries if e.contender != "trioglock_over_trio_websocket")
         for size in TLS_SIZES:
             job = {"work": work, "size": size}
-            name = f"{title} over TLS"
-            yield Case(name, size_name(size), server, entries, job, awake=awake, tls=True)
+            tables = {f"{title} over TLS": TIME}
+            yield Case(tables, size_name(size), direct, job, server, tls=True, awake=awake)
+
+
+def _compression_cases() -> Iterator[Case]:
     for title, work, server, entries, _ in BASIC_WORK[:2]:
         job = {"work": work, "deflate": True}
-        deflating = tuple(entry for entry in entries if can_deflate(entry))
-        yield Case("1 KiB of JSON, permessage-deflate", title.lower(), server, deflating, job)
-    for batch in BATCHES:
-        job = {"work": "burst", "batch": batch}
-        yield Case("Asking for a batch of 64 B", str(batch), "flood", BURST, job, awake=True)
-    for connections in CONNECTION_COUNTS:
-        job = {"work": "crowd", "connections": connections}
-        yield Case(
-            "Echo of 64 B over connections",
-            str(connections),
-            "echo",
-            MANY_CONNECTIONS,
-            job,
-            awake=True,
-        )
-    for work, column, connections, size in SERVED:
-        job = {"work": work, "connections": connections, "size": size}
-        # A long job includes the pauses of the garbage collector.
-        min_messages = MIN_FANOUT_ROUNDS * connections if work == "fanout" else 0
-        yield Case("Serving", column, "echo", SERVING, job, min_messages=min_messages)
+        deflating = tuple(entry for entry in entries if _can_deflate(entry))
+        tables = {"1 KiB of JSON, permessage-deflate": TIME}
+        yield Case(tables, title.lower(), deflating, job, server)
 
 
-def can_deflate(entry: Entry) -> bool:
-    """Return whether the contender supports permessage-deflate."""
+def _can_deflate(entry: Entry) -> bool:
     return not any(word in entry.label for word in ("raw", "trio-websocket", "picows"))
 
 
-def size_name(size: int) -> str:
-    """Return a size with its unit, as the tables show it."""
-    for unit, name in ((2**20, "MiB"), (2**10, "KiB")):
-        if size >= unit:
-            return f"{size // unit} {name}"
-    return f"{size} B"
+def _concurrency_cases() -> Iterator[Case]:
+    for batch in BATCHES:
+        tables = {"Asking for a batch of 64 B": TIME}
+        yield Case(
+            tables, str(batch), BURST, {"work": "burst", "batch": batch}, "flood", awake=True
+        )
+    for connections in CONNECTION_COUNTS:
+        job = {"work": "crowd", "connections": connections}
+        tables = {"Echo of 64 B over connections": TIME}
+        yield Case(tables, f"{connections:,}", MANY_CONNECTIONS, job, awake=True)
+    yield Case({"Many tasks, one connection": TIME}, "64 B", MANY_TASKS, {"work": "tasks"}, "sink")
+
+
+def _idle_cases() -> Iterator[Case]:
+    memory, opening = "Memory per idle connection", "Opening connections"
+    for connections in IDLE_CONNECTIONS:
+        column = f"{connections:,}"
+        job = {"work": "idle", "connections": connections}
+        tables = {opening: OPENING, memory: MEMORY}
+        # With 10,000 connections trio-websocket does not show anything new.
+        entries = IDLE if connections == IDLE_CONNECTIONS[0] else IDLE[:2]
+        yield Case(tables, column, entries, job, fresh=True)
+    tables = {memory: MEMORY}
+    yield Case(tables, f"{column}, compression", IDLE[:1], {**job, "deflate": True}, fresh=True)
+    job = {"work": "idle", "connections": IDLE_CONNECTIONS[0], "traced": True}
+    tables = {"Objects of an idle connection": OBJECTS}
+    yield Case(tables, f"{IDLE_CONNECTIONS[0]:,}", IDLE, job, fresh=True, max_rounds=1)
+    job = {"work": "idle", "connections": IDLE_CONNECTIONS[-1], "window": HEARTBEAT_WINDOW}
+    tables = {"CPU time of idle connections": BUSY}
+    yield Case(tables, column, IDLE[:2], job, fresh=True, max_rounds=1)
+
+
+def build_entry(entry: Entry, build: str) -> Entry | None:
+    """Return the entry for another build of trioglock, or None for other contenders."""
+    if entry.contender != "trioglock_native":
+        return None
+    label = f"{build}: {entry.label}"
+    return Entry(label, entry.contender, entry.variant, entry.job, build)

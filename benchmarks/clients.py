@@ -1,15 +1,17 @@
 """Many clients of one server: ``python -m benchmarks.clients``, with picows on uvloop.
 
-The process reads its job from standard input as one line of JSON, and writes a line when all
-clients are connected. For ``fanout`` it writes a line whenever every client has received one more
-message. For ``serve`` it waits for another line, then writes how many seconds the echoes took. It
-ends when its standard input is closed.
+The process exchanges lines of JSON. It writes its process id when it is ready, reads its job, and
+writes the number of connections when all clients are connected. For ``fanout`` it writes a number
+whenever every client has received one more batch of messages. For ``serve`` it reads how many
+messages each client is to echo, and writes how many seconds that took. It ends when its standard
+input is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from .certificates import trusting_context
 from .descriptors import raise_limit
 from .job import payload
 
@@ -24,6 +27,9 @@ __all__ = ["ClientsJob", "main"]
 
 # The number of connections that are opened at the same time.
 CONCURRENT_CONNECTS = 50
+
+# What browsers offer.
+OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,29 +40,34 @@ class ClientsJob:
         work: ``fanout``, ``serve`` or ``hold``.
         url: the URL of the server.
         connections: the number of clients.
-        rounds: the number of echoes of each connection.
+        batch: the number of messages that each client receives at a time in a fan-out.
         size: the size of a message in bytes.
+        deflate: offer compression.
     """
 
     work: str
     url: str
     connections: int
-    rounds: int
+    batch: int
     size: int
+    deflate: bool
 
 
 class Tally:
     """The messages received by all clients."""
 
     def __init__(self, job: ClientsJob) -> None:
-        self.job = job
+        self.expected = job.connections * job.batch
         self.received = 0
-        self.unfinished = job.connections
+        self.rounds = 0
+        """How many messages each client echoes."""
+        self.unfinished = 0
+        """How many clients have messages left to echo."""
         self.finished = asyncio.Event()
 
 
 class CountingListener(WSListener):
-    """Counts the messages, and reports when all clients have received one more."""
+    """Counts the messages, and reports when all clients have received one more batch."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -64,8 +75,8 @@ class CountingListener(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         tally = self._tally
         tally.received += 1
-        if not tally.received % tally.job.connections:
-            _write({"round": tally.received // tally.job.connections})
+        if not tally.received % tally.expected:
+            _write(tally.received // tally.expected)
 
 
 class EchoListener(WSListener):
@@ -73,13 +84,14 @@ class EchoListener(WSListener):
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
-        self._rounds = tally.job.rounds
+        self._received = 0
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        self._rounds -= 1
-        if self._rounds:
+        self._received += 1
+        if self._received < self._tally.rounds:
             transport.send(WSMsgType.TEXT, frame.get_payload_as_bytes())
             return
+        self._received = 0
         self._tally.unfinished -= 1
         if not self._tally.unfinished:
             self._tally.finished.set()
@@ -89,21 +101,37 @@ async def main() -> None:
     """Read the job, connect the clients, and run the job until standard input ends."""
     raise_limit()
     lines = await _standard_input()
+    _write(os.getpid())
     job = ClientsJob(**json.loads(await lines.readline()))
     tally = Tally(job)
-    kind = EchoListener if job.work == "serve" else CountingListener
-    transports: list[WSTransport] = []
-    for start in range(0, job.connections, CONCURRENT_CONNECTS):
-        many = min(CONCURRENT_CONNECTS, job.connections - start)
-        opened = [ws_connect(lambda: kind(tally), job.url) for _ in range(many)]
-        transports += [transport for transport, _ in await asyncio.gather(*opened)]
-    _write({"ready": True})
-    while await lines.readline():
+    transports = await _connect_all(job, tally)
+    _write(len(transports))
+    while line := await lines.readline():
+        tally.rounds, tally.unfinished = json.loads(line), len(transports)
+        tally.finished.clear()
         began = time.perf_counter()
         for transport in transports:
             transport.send(WSMsgType.TEXT, payload(job.size))
         await tally.finished.wait()
-        _write({"seconds": time.perf_counter() - began})
+        _write(time.perf_counter() - began)
+
+
+async def _connect_all(job: ClientsJob, tally: Tally) -> list[WSTransport]:
+    kind = EchoListener if job.work == "serve" else CountingListener
+    context = trusting_context() if job.url.startswith("wss:") else None
+    headers = OFFER if job.deflate else None
+    transports: list[WSTransport] = []
+    for start in range(0, job.connections, CONCURRENT_CONNECTS):
+        many = min(CONCURRENT_CONNECTS, job.connections - start)
+        opening = (
+            ws_connect(lambda: kind(tally), job.url, ssl_context=context, extra_headers=headers)
+            for _ in range(many)
+        )
+        for transport, _ in await asyncio.gather(*opening):
+            agreed = transport.response.headers.get("Sec-WebSocket-Extensions")
+            assert bool(agreed) is job.deflate, agreed
+            transports.append(transport)
+    return transports
 
 
 async def _standard_input() -> asyncio.StreamReader:
@@ -113,8 +141,8 @@ async def _standard_input() -> asyncio.StreamReader:
     return reader
 
 
-def _write(message: dict[str, object]) -> None:
-    print(json.dumps(message), flush=True)
+def _write(value: float) -> None:
+    print(json.dumps(value), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,15 +24,18 @@ class Job:
 
     Args:
         work: ``receive``, ``send``, ``echo``, ``burst``, ``crowd`` (echo over many connections),
-            ``idle``, or for servers ``fanout``, ``serve`` or ``hold``.
+            ``tasks`` (send from many tasks), ``idle``, or for servers ``fanout``, ``serve`` or
+            ``hold``.
         way: the variant of the contender; "" is the default.
         server: the URL of the server, without a path.
         cafile: the file of the CA certificate that a client must trust, for ``wss://``.
         size: the payload of a message in bytes.
         count: the number of messages over all connections.
-        batch: the number of messages in a burst.
+        batch: the number of messages in a burst, or of tasks that send at the same time.
         connections: the number of simultaneous connections.
-        deflate: send compressed JSON documents of about 1 KiB.
+        deflate: send compressed JSON documents of about 1 KiB; for idle connections, negotiate
+            compression.
+        secure: as a server, use TLS.
         window: the seconds during which the CPU time of idle connections is measured.
         traced: measure memory with tracemalloc, too.
     """
@@ -46,6 +49,7 @@ class Job:
     batch: int = 1
     connections: int = 1
     deflate: bool = False
+    secure: bool = False
     window: float = 0
     traced: bool = False
 

@@ -7,6 +7,7 @@ import os
 import platform
 import ssl
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 __all__ = ["describe_machine"]
@@ -31,8 +32,14 @@ def describe_machine() -> dict[str, str]:
         "system": platform.platform(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "TLS": ssl.OPENSSL_VERSION,
+        "trioglock": "compiled" if _is_compiled() else "pure Python",
         "packages": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
     }
+
+
+def _is_compiled() -> bool:
+    spec = find_spec("trioglock.transports.native.decoder")
+    return spec is not None and not str(spec.origin).endswith(".py")
 
 
 def _processor() -> str:

@@ -118,11 +118,17 @@ def _server(child: Child, cafile: str) -> Server:
 
 
 class Worker:
-    """The process of a contender."""
+    """The process of a contender.
 
-    def __init__(self, contender: str) -> None:
-        self._contender = contender
-        self._child = Child("worker", contender)
+    Args:
+        contender: the module in ``benchmarks.contenders``.
+        build: the directory from which the process imports trioglock; by default this one.
+    """
+
+    def __init__(self, contender: str, build: Path | None = None) -> None:
+        self.name = contender
+        self._arguments = ("worker", contender, *(() if build is None else (str(build),)))
+        self._child = Child(*self._arguments)
 
     def wait_ready(self) -> None:
         """Wait until the contender is imported.
@@ -135,8 +141,8 @@ class Worker:
             self._child.close()
             raise Missing(answer["missing"])
 
-    def run(self, job: Job) -> tuple[Any, float]:
-        """Run a job; return its result and the total CPU time in seconds.
+    def run(self, job: Job) -> dict[str, float]:
+        """Run a job; return its values by item, with the CPU time in seconds as ``cpu``.
 
         Raises:
             Failed: the job failed. A process that has exited is replaced.
@@ -146,12 +152,14 @@ class Worker:
             answer = self._child.read()
         except Failed:
             self._child.close()
-            self._child = Child("worker", self._contender)
+            self._child = Child(*self._arguments)
             self.wait_ready()
             raise
         if "error" in answer:
             raise Failed(answer["error"])
-        return answer["result"], answer["cpu"]
+        result = answer["result"]
+        values = result if isinstance(result, dict) else {"seconds": result}
+        return {"cpu": answer["cpu"], **values}
 
     def close(self) -> None:
         """End the process."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .acceptance import verdicts
+from .case import BASELINE
 from .machine import describe_machine
 from .results import Column, Results
 from .rounds import Effort
@@ -22,7 +23,9 @@ REFERENCES = (
     "trioglock, send through handle_send",
     "trioglock, send then receive",
     "trioglock, receive",
-    "trioglock",
+    "trioglock, connect()",
+    "trioglock, serve() with hooks",
+    "trioglock, server.broadcast",
 )
 
 
@@ -48,6 +51,7 @@ def _lines(results: Results, effort: Effort) -> Iterator[str]:
         if reference is not None:
             yield from ("", f"Times the value of *{reference}*:", "")
             yield from _ratios(columns, reference)
+    yield from _compared_with_baseline(results)
     yield from ("", "### Acceptance", "", "| what | limit | measured | kept |", "|---|---|---|---|")
     for verdict in verdicts(results):
         yield f"| {verdict.what} | {verdict.limit} | {verdict.measured} | {verdict.kept} |"
@@ -71,6 +75,23 @@ def _ratios(columns: list[Column], reference: str) -> Iterator[str]:
         if label != reference:
             cells = [str(column.ratio(label, reference) or "-") for column in columns]
             yield f"| {label} | " + " | ".join(cells) + " |"
+
+
+def _compared_with_baseline(results: Results) -> Iterator[str]:
+    rows = list(_baseline_rows(results))
+    if rows:
+        yield from ("", "### Compared with the baseline", "")
+        yield "The value of this version divided by that of the baseline; below 1 is better."
+        yield from ("", "| case | entry | value | CPU time |", "|---|---|---|---|", *rows)
+
+
+def _baseline_rows(results: Results) -> Iterator[str]:
+    for column in results.columns:
+        for label in column.rounds:
+            old = f"{BASELINE}: {label}"
+            ratio, cpu = column.ratio(label, old), column.cpu_ratio(label, old)
+            if ratio is not None:
+                yield f"| {column.group}, {column.name} | {label} | {ratio} | {cpu or '-'} |"
 
 
 def _labels(columns: list[Column]) -> list[str]:

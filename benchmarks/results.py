@@ -33,12 +33,13 @@ class Column:
     name: str
     unit: str = "us per message"
     rounds: dict[str, list[float | None]] = field(default_factory=dict)
-    cpu: dict[str, list[float]] = field(default_factory=dict)
+    cpu: dict[str, list[float | None]] = field(default_factory=dict)
     """CPU time of the contender per message in microseconds, including opening and closing."""
 
-    def add(self, label: str, value: float | None) -> None:
-        """Add the value of the next round of an entry."""
+    def add(self, label: str, value: float | None, cpu: float | None = None) -> None:
+        """Add the value of the next round of an entry, and the CPU time if it is known."""
         self.rounds.setdefault(label, []).append(value)
+        self.cpu.setdefault(label, []).append(cpu)
 
     def spread(self, label: str) -> Spread | None:
         """Return the spread of an entry, or None if it has no values."""
@@ -47,18 +48,32 @@ class Column:
 
     def pairs(self, one: str, other: str) -> list[tuple[float, float]]:
         """Return the values of two entries for each round in which both have one."""
-        both = zip(self.rounds.get(one, []), self.rounds.get(other, []), strict=False)
-        return [(a, b) for a, b in both if a is not None and b is not None]
+        return _pairs(self.rounds, one, other)
 
     def ratio(self, one: str, other: str) -> Spread | None:
         """Return the ratio of ``one`` to ``other``, computed within each round."""
-        ratios = [a / b for a, b in self.pairs(one, other) if b]
-        return Spread.of(ratios) if ratios else None
+        return _ratio(self.pairs(one, other))
+
+    def cpu_ratio(self, one: str, other: str) -> Spread | None:
+        """Return the ratio of their CPU times, computed within each round."""
+        return _ratio(_pairs(self.cpu, one, other))
 
     def difference(self, one: str, other: str) -> Spread | None:
         """Return ``one`` minus ``other``, computed within each round."""
         differences = [a - b for a, b in self.pairs(one, other)]
         return Spread.of(differences) if differences else None
+
+
+def _pairs(
+    values: dict[str, list[float | None]], one: str, other: str
+) -> list[tuple[float, float]]:
+    both = zip(values.get(one, []), values.get(other, []), strict=False)
+    return [(a, b) for a, b in both if a is not None and b is not None]
+
+
+def _ratio(pairs: list[tuple[float, float]]) -> Spread | None:
+    ratios = [a / b for a, b in pairs if b]
+    return Spread.of(ratios) if ratios else None
 
 
 class Results:

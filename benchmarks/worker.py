@@ -1,6 +1,8 @@
-"""The process of a contender: ``python -m benchmarks.worker NAME``.
+"""The process of a contender: ``python -m benchmarks.worker NAME [BUILD]``.
 
-It reads one job per line from standard input and writes one result per line, both as JSON.
+BUILD is a directory with another build of trioglock, whose package is imported instead of the one
+beside the benchmarks. The process reads one job per line from standard input and writes one result
+per line, both as JSON.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import sys
 import time
 import traceback
+from pathlib import Path
 
 from .descriptors import raise_limit
 from .job import Job
@@ -20,8 +23,13 @@ __all__ = ["main"]
 
 def main() -> None:
     """Report whether the contender is installed, then do jobs until standard input ends."""
+    name, *build = sys.argv[1:]
     try:
-        module = importlib.import_module(f".contenders.{sys.argv[1]}", __package__)
+        # The package of the benchmarks is imported already, and stays the same.
+        sys.path[:0] = build
+        module = importlib.import_module(f".contenders.{name}", __package__)
+        for directory in build:
+            _check_origin(directory)
     except ImportError as error:
         _write({"missing": str(error)})
         return
@@ -35,6 +43,12 @@ def main() -> None:
             _write({"result": result, "cpu": time.process_time() - began})
         except Exception:
             _write({"error": traceback.format_exc()})
+
+
+def _check_origin(directory: str) -> None:
+    origin = importlib.import_module("trioglock").__file__
+    if origin is None or not Path(origin).is_relative_to(directory):
+        raise ImportError(f"there is no trioglock in {directory}")
 
 
 def _write(message: dict[str, object]) -> None:

@@ -8,50 +8,131 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.acceptance import limits
+from benchmarks.case import BASELINE, COMPILED, Case
+from benchmarks.cases import all_cases, build_entry
 from tests.scripts import ROOT, run_python
 
-for needed in ("picows", "uvloop", "psutil"):
+for needed in ("picows", "uvloop", "psutil", "trustme"):
     pytest.importorskip(needed, reason="the extra 'bench' is not installed")
 
-pytestmark = pytest.mark.slow
+CASES = (
+    "Receive, 64 B",
+    "Send, 1 KiB",
+    "Echo over TLS, 64 B",
+    "permessage-deflate, receive",
+    "connections, 1,000",
+    "Memory per idle connection, 10,000, compression",
+    "Server: CPU per echo of 64 B, 100",
+    "Server: CPU per delivery",
+    "Server: CPU per accepted connection, 1,000",
+)
 
-CASES = ("Receive, 64 B", "Send, 1 KiB", "Echo over TLS, 64 B", "permessage-deflate, receive")
+
+# A broadcast that takes much longer.
+SLOW_BROADCAST = """
+import time
+from trioglock.server import Server
+broadcast = Server.broadcast
+def slow_broadcast(self, frame):
+    end = time.process_time() + 0.02
+    while time.process_time() < end:
+        pass
+    return broadcast(self, frame)
+Server.broadcast = slow_broadcast
+"""
 
 
 async def run_benchmarks(*arguments: str | Path) -> str:
     """Run the benchmarks without errors or warnings; return the output.
 
-    A run starts about thirty processes, which takes 20 seconds of CPU time. On a busy machine it
+    A run starts dozens of processes, which takes half a minute of CPU time. On a busy machine it
     takes much longer. The timeout only ends a run that hangs.
     """
-    done = await run_python("-m", "benchmarks", *arguments, seconds=600)
+    done = await run_python("-m", "benchmarks", *arguments, seconds=900)
     assert (done.code, done.stderr) == (0, ""), done.stdout + done.stderr
     return done.stdout
 
 
+@pytest.mark.slow
 async def test_a_quick_run_measures_every_contender(tmp_path: Path) -> None:
-    """A quick run reports a positive value for every contender."""
-    only = [word for case in (*CASES, "connections, 1000", "Idle") for word in ("--only", case)]
+    """A quick run reports a value for every contender."""
+    only = [word for case in CASES for word in ("--only", case)]
     await run_benchmarks("--quick", *only, "--out", tmp_path)
     found = json.loads((tmp_path / "performance.json").read_text())
-    assert found["failures"] == []
+    assert (found["failures"], found["missing"]) == ([], {})
     tables = {(column["table"], column["column"]): column for column in found["columns"]}
-    assert ("Receive", "64 B") in tables
-    assert ("Idle connections with a heartbeat", "memory, 10") in tables
+    for table, entry in (
+        ("Receive, 64 B", "trioglock, hook"),
+        ("Memory per idle connection, 10,000, compression", "trioglock, connect()"),
+        ("Server: CPU per echo of 64 B, 100 over TLS", "picows + uvloop, server"),
+        ("Server: CPU per delivery to 1,000 connections, 256 B", "loop of os.write"),
+    ):
+        title, _, column = table.partition(", ")
+        assert entry in tables[title, column]["rounds"], table
     for column in tables.values():
         assert all(None not in values for values in column["rounds"].values()), column
     for label, values in tables["Receive", "64 B"]["rounds"].items():
         assert values[0] > 0, label
     report = (tmp_path / "performance.md").read_text()
     assert "### Acceptance" in report
+    assert "baseline" not in report.partition("### Acceptance")[0]
     assert re.search(r"^\| trioglock, hook \| [\d.]+ ", report, re.MULTILINE)
 
 
-async def test_list_prints_the_cases(tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_a_run_compares_with_a_baseline(tmp_path: Path) -> None:
+    """``--baseline`` imports trioglock from another directory, and reports the ratios."""
+    package = tmp_path / "older" / "trioglock"
+    package.mkdir(parents=True)
+    path = str(ROOT / "trioglock")
+    package.joinpath("__init__.py").write_text(
+        f"__path__ = [{path!r}]\nexec(open({path + '/__init__.py'!r}).read())\n{SLOW_BROADCAST}"
+    )
+    selected = ("--quick", "--only", "CPU per delivery", "--contender", "server.broadcast")
+    await run_benchmarks(*selected, "--baseline", tmp_path / "older", "--out", tmp_path)
+    report = (tmp_path / "performance.md").read_text()
+    rows = report.partition("### Compared with the baseline")[2].partition("### Acc")[0]
+    ratio = re.search(
+        r"CPU per delivery.*, 256 B \| trioglock, server.broadcast \| ([\d.]+) ", rows
+    )
+    assert ratio is not None, report
+    assert float(ratio[1]) < 0.5, rows
+
+
+async def test_a_baseline_must_contain_the_package(tmp_path: Path) -> None:
+    """A directory without the package is refused, not replaced by the installed package."""
+    done = await run_python("-m", "benchmarks", "--baseline", tmp_path, seconds=60)
+    assert done.code == 2
+    assert "there is no package trioglock in" in done.stderr
+
+
+async def test_list_prints_the_cases() -> None:
     """``--list`` prints every case of the quick run above."""
-    names = (await run_benchmarks("--list", "--out", tmp_path)).splitlines()
+    names = (await run_benchmarks("--list")).splitlines()
     for case in CASES:
         assert any(case in name for name in names), case
+    servers = (await run_benchmarks("--list", "--group", "server")).splitlines()
+    assert servers == [name for name in names if name.startswith("Server: ")]
+
+
+def test_limits_refer_to_measured_values() -> None:
+    """Every limit compares entries that a run measures in the same column."""
+    labels = {name: _labels(case) for case in all_cases() for name in case.names}
+    for limit in limits():
+        measured = labels[f"{limit.group}, {limit.column}"]
+        assert {limit.ours, limit.theirs or limit.ours} <= measured, limit
+
+
+def _labels(case: Case) -> set[str]:
+    builds = [build_entry(entry, b) for entry in case.entries for b in (BASELINE, COMPILED)]
+    return {entry.label for entry in (*case.entries, *builds) if entry is not None}
+
+
+def test_the_labels_of_a_column_differ() -> None:
+    """Two cases never fill the same row of the same column."""
+    cells = [(name, e.label) for case in all_cases() for name in case.names for e in case.entries]
+    assert len(cells) == len(set(cells))
 
 
 def test_the_page_has_markers() -> None:

@@ -252,6 +252,7 @@ def test_a_cause_whose_text_raises_is_described(error: TrioglockError) -> None:
         (ConnectionLost(), "connection lost: the stream ended without a Close frame"),
         (ConnectionLost(error=OSError("reset")), "connection lost: reset"),
         (HeartbeatTimeout(silence=20), "connection lost: the peer sent nothing for 20 seconds"),
+        (HeartbeatTimeout(silence=1), "connection lost: the peer sent nothing for 1 second"),
         (HeartbeatTimeout(silence=60, writing=True),
          "connection lost: the peer read nothing for 60 seconds"),
         (HandshakeFailed(error=ConnectError("refused")), "could not connect: refused"),

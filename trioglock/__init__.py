@@ -4,7 +4,7 @@ A connection is an actor: you write hooks that take the state and return the nex
 framework handles the socket, tasks, timeouts and errors. See :func:`connect` and :class:`Socket`.
 """
 
-from ._version import __version__
+from ._version import __version__, version
 from .client import ConnectOptions, Service, connect, run, supervise
 from .connection import Connection, Statistics, Status, StatusReport
 from .disconnect import (
@@ -136,4 +136,5 @@ __all__ = [
     "serve",
     "serve_forever",
     "supervise",
+    "version",
 ]

@@ -4,15 +4,15 @@
 
     Disconnect
     ├── RemoteClose         the peer sent a Close frame
-    ├── ProtocolViolation   the peer violated the protocol or exceeded a limit, so we closed
-    ├── LocalClose          we closed: aclose(), Close(...) from a hook, the end of the block
+    ├── ProtocolViolation   the peer violated the protocol or exceeded a limit; this side closed
+    ├── LocalClose          this side closed: aclose(), Close(...) from a hook, the end of the block
     ├── ConnectionLost      the network or the peer's process failed without a Close frame
     ├── HeartbeatTimeout    the peer stopped responding, or stopped reading
     ├── HandshakeFailed     the connection never opened
-    ├── HookError           a hook or a background task raised
+    ├── HookError           a hook or a background task raised an exception
     └── Aborted             abort(), or the surrounding scope was cancelled
 
-``str()`` of a reason describes it in one line.
+``str(reason)`` is a description in one line.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ProtocolViolation(Disconnect):
     """The peer violated the protocol (1002), sent invalid text (1007) or exceeded a limit (1009).
 
     Args:
-        code: the code of the Close frame we sent (RFC 6455, section 7.4.1).
+        code: the code of the Close frame that this side sent (RFC 6455, section 7.4.1).
         reason: a description of the violation.
     """
 
@@ -82,7 +82,7 @@ class ProtocolViolation(Disconnect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalClose(Disconnect):
-    """We sent a Close frame (RFC 6455, section 7.1.2).
+    """This side sent a Close frame (RFC 6455, section 7.1.2).
 
     Args:
         code: the code of the frame.
@@ -121,7 +121,7 @@ class HeartbeatTimeout(Disconnect):
 
     Args:
         silence: the timeout in seconds.
-        writing: True if the peer read nothing, so that our writes made no progress.
+        writing: True if the peer read nothing, so that writing made no progress.
     """
 
     silence: float
@@ -129,7 +129,8 @@ class HeartbeatTimeout(Disconnect):
 
     def __str__(self) -> str:
         verb = "read" if self.writing else "sent"
-        return f"connection lost: the peer {verb} nothing for {self.silence:g} seconds"
+        unit = "second" if self.silence == 1 else "seconds"
+        return f"connection lost: the peer {verb} nothing for {self.silence:g} {unit}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +150,7 @@ class HandshakeFailed(Disconnect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HookError(Disconnect):
-    """A hook or a background task raised; we closed with 1011.
+    """A hook or a background task raised an exception; the connection closed with 1011.
 
     Args:
         error: the exception.

@@ -163,8 +163,9 @@ class RestartLimit(TrioglockError):
     outer ``supervise()``, or let the program end.
 
     Args:
-        causes: the exceptions of the services within the period, oldest first, followed by those of
-            the other services that failed at the same time or while they were being stopped.
+        causes: the exceptions that services raised within the period, oldest first, followed by
+            those of the other services that failed at the same time or while they were being
+            stopped.
         within: the period in seconds.
     """
 
@@ -174,9 +175,10 @@ class RestartLimit(TrioglockError):
         self.within = within
 
     def __str__(self) -> str:
-        last = f", the last: {safe_repr(self.causes[-1])}" if self.causes else ""
+        last = f"; the last one was {safe_repr(self.causes[-1])}" if self.causes else ""
         failures = _count(len(self.causes), "failure")
-        return redact_line(f"{failures} within {self.within} seconds{last}")
+        period = "1 second" if self.within == 1 else f"{self.within} seconds"
+        return redact_line(f"{failures} within {period}{last}")
 
 
 class ServiceReturned(TrioglockError):
@@ -295,7 +297,7 @@ class ConnectionClosed(TrioglockError):
 
     Args:
         received: the peer's Close frame, or None.
-        sent: our Close frame, or None.
+        sent: the Close frame that this side sent, or None.
         cause: why the connection ended, or None while it is still closing.
         unsent: the messages that were queued but not passed to the operating system.
         in_doubt: the messages that were being written when the link broke, and may or may not have
@@ -317,11 +319,11 @@ class ConnectionClosed(TrioglockError):
         self.unsent: tuple[object, ...] = tuple(unsent)
         self.in_doubt: tuple[object, ...] = tuple(in_doubt)
         self.origin: object = None
-        """Identifies the connection that raised this. An opaque value."""
+        """An opaque value that identifies the connection that raised the exception."""
 
     @property
     def code(self) -> int:
-        """The peer's close code, or ours if it sent none, or 1006 if there is neither."""
+        """The code of ``received``; if that is None, of ``sent``; if both are None, 1006."""
         close = self.received or self.sent
         return 1006 if close is None else close.code
 
@@ -351,7 +353,7 @@ class ConnectionClosedOK(ConnectionClosed):
 class ConnectionClosedError(ConnectionClosed):
     """The connection closed with another code, or was lost without a closing handshake.
 
-    ``code`` and ``cause`` describe why: 1006 is a network failure; with 1002, 1007 and 1009 one
-    side sent data that the other cannot accept; 1011 is an internal error on the peer's side; 3000
-    and above are defined by the application.
+    ``code`` and ``cause`` describe why: 1006 is a network failure; 1002, 1007 and 1009 mean that
+    one side sent data that the other cannot accept; 1011 is an internal error on the peer's side;
+    3000 and above are defined by the application.
     """

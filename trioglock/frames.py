@@ -128,7 +128,11 @@ class Violation:
 
 
 class PreparedMessage:
-    """A data message for many connections, encoded once and sent without compression.
+    """A data message for many connections, encoded once.
+
+    On a server it is also compressed at most once for each size of window that clients have
+    negotiated (RFC 7692), and not at all if that would save little. Clients send it without
+    compression.
 
     Args:
         message: ``str`` for text, bytes-like for binary; the content of a mutable buffer is copied.
@@ -137,7 +141,7 @@ class PreparedMessage:
         ValueError: ``message`` is neither, or is not valid Unicode.
     """
 
-    __slots__ = ("message", "size", "wire")
+    __slots__ = ("compressed", "message", "size", "wire")
 
     def __init__(self, message: str | BytesLike) -> None:
         if not isinstance(message, str | bytes | bytearray | memoryview):
@@ -150,6 +154,9 @@ class PreparedMessage:
         """The size of the payload in bytes."""
         self.wire: bytes = b""
         """The unmasked frame, set by the first connection that sends it."""
+        self.compressed: dict[int, bytes] = {}
+        """The unmasked, compressed frame for each size of window in bits; b"" if compression does
+        not pay. Set like :attr:`wire`."""
 
     def __repr__(self) -> str:
         return f"PreparedMessage({self.message!r:.100})"

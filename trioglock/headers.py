@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from ._redact import redact_header, shorten
 
-__all__ = ["Headers", "HeadersLike"]
+__all__ = ["Headers", "HeadersLike", "checked_headers", "decode_header"]
 
 HeadersLike: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 """Headers as a mapping, or as pairs of name and value."""
@@ -24,6 +23,61 @@ is_token: Callable[[str], re.Match[str] | None] = re.compile(
 _is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
 
+# Names and values that most handshakes have. They are shared, because a server holds the same ones
+# for each of many connections. Other text from a peer is not: interned strings of CPython 3.12.0 to
+# 3.12.6 are never freed.
+_COMMON = (
+    "Accept",
+    "Accept-Encoding",
+    "Accept-Language",
+    "Cache-Control",
+    "Connection",
+    "Content-Length",
+    "Content-Type",
+    "Cookie",
+    "Date",
+    "Host",
+    "Origin",
+    "Pragma",
+    "Sec-Fetch-Dest",
+    "Sec-Fetch-Mode",
+    "Sec-Fetch-Site",
+    "Sec-WebSocket-Accept",
+    "Sec-WebSocket-Extensions",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Version",
+    "Server",
+    "Upgrade",
+    "User-Agent",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+)
+_VALUES = (
+    "13",
+    "gzip, deflate, br",
+    "gzip, deflate, br, zstd",
+    "http",
+    "https",
+    "keep-alive, Upgrade",
+    "no-cache",
+    "permessage-deflate",
+    "permessage-deflate; client_max_window_bits",
+    "Upgrade",
+    "websocket",
+)
+_shared = {
+    text.encode(): text for name in _COMMON for text in (name, name.lower(), name.title())
+} | {text.encode(): text for text in _VALUES}
+
+
+def decode_header(data: bytes) -> str:
+    """Decode the name or the value of a received header."""
+    return _shared.get(data) or data.decode("latin-1")
+
+
 class Headers(Mapping[str, str]):
     """Read-only headers; ``headers[name]`` joins repeated headers with ``", "`` (RFC 9110, 5.3).
 
@@ -34,15 +88,15 @@ class Headers(Mapping[str, str]):
         ValueError: a name or value is not a str, or has characters that cannot be sent.
     """
 
-    __slots__ = ("_pairs",)
+    # Names and values in turn: one object per connection instead of one for each pair.
+    __slots__ = ("_texts",)
 
     def __init__(self, headers: HeadersLike = ()) -> None:
-        pairs: Iterable[tuple[str, str]]
         if isinstance(headers, Headers):
-            pairs = headers.pairs()
-        else:
-            pairs = headers.items() if isinstance(headers, Mapping) else headers
-        self._pairs = tuple(_checked(pair) for pair in pairs)
+            self._texts: tuple[str, ...] = headers._texts  # noqa: SLF001 - of this class
+            return
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        self._texts = tuple([text for pair in pairs for text in _checked(pair)])
 
     def __getitem__(self, name: str) -> str:
         values = self.get_all(name)
@@ -51,10 +105,10 @@ class Headers(Mapping[str, str]):
         return ", ".join(values)
 
     def __iter__(self) -> Iterator[str]:
-        return iter({name.lower(): name for name, _ in self._pairs}.values())
+        return iter({name.lower(): name for name in self._texts[::2]}.values())
 
     def __len__(self) -> int:
-        return len({name.lower() for name, _ in self._pairs})
+        return len({name.lower() for name in self._texts[::2]})
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and bool(self.get_all(name))
@@ -66,11 +120,11 @@ class Headers(Mapping[str, str]):
             name: the name of the header; case-insensitive.
         """
         wanted = name.lower()
-        return [value for key, value in self._pairs if key.lower() == wanted]
+        return [value for key, value in self.pairs() if key.lower() == wanted]
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Return pairs of name and value as passed, including repeated headers."""
-        return self._pairs
+        return tuple(zip(self._texts[::2], self._texts[1::2], strict=True))
 
     def without(self, *names: str) -> Headers:
         """Return a copy without some headers.
@@ -79,21 +133,32 @@ class Headers(Mapping[str, str]):
             names: the names of the headers; case-insensitive.
         """
         dropped = {name.lower() for name in names}
-        return Headers(pair for pair in self._pairs if pair[0].lower() not in dropped)
+        return checked_headers(
+            text for pair in self.pairs() if pair[0].lower() not in dropped for text in pair
+        )
 
     def redacted(self) -> Headers:
         """Return a copy with hidden secrets, safe to show."""
-        return Headers((name, redact_header(name, value)) for name, value in self._pairs)
+        return checked_headers(
+            text for name, value in self.pairs() for text in (name, redact_header(name, value))
+        )
 
     def __eq__(self, other: object) -> bool:
-        return self._pairs == other._pairs if isinstance(other, Headers) else NotImplemented
+        return self._texts == other._texts if isinstance(other, Headers) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._pairs)
+        return hash(self._texts)
 
     def __repr__(self) -> str:
         # Headers end up in logs and tracebacks.
         return f"Headers({list(self.redacted().pairs())!r})"
+
+
+def checked_headers(texts: Iterable[str]) -> Headers:
+    """Create headers from names and values in turn, which have been checked before."""
+    headers = Headers.__new__(Headers)
+    headers._texts = tuple(texts)  # noqa: SLF001 - a second constructor
+    return headers
 
 
 def _checked(pair: tuple[str, str]) -> tuple[str, str]:
@@ -112,9 +177,4 @@ def _checked(pair: tuple[str, str]) -> tuple[str, str]:
         raise ValueError(
             f"the value of header {name} contains a control character or a non-latin-1 character"
         )
-    return _shared(name), _shared(value)
-
-
-def _shared(text: str) -> str:
-    """Share equal strings: a server holds the same headers for each of many connections."""
-    return sys.intern(text) if text.__class__ is str else text
+    return name, value

@@ -34,7 +34,8 @@ class Reply:
 
     Args:
         frames: the frames, in order: ``str``, bytes-like, ``Ping``, ``Pong`` or ``Close``.
-        deliver: a value to deliver as well, as with :class:`Deliver`; by default none.
+        deliver: a value to deliver as well, as with :class:`Deliver`; by default, nothing is
+            delivered.
     """
 
     __slots__ = ("deliver", "frames")
@@ -161,7 +162,7 @@ class Socket(Generic[StateT]):
     def _attach(self, connection: Connection[Any]) -> None:
         """Called before the first attempt.
 
-        For subclasses that need the connection while it is down.
+        Override it to use the connection before a link is open.
         """
 
     def init_stream(self, info: ConnectionInfo) -> MaybeAwaitable[StateT]:
@@ -280,7 +281,7 @@ class Socket(Generic[StateT]):
                 not run.
 
         Returns:
-            ``(decision, state)``: ``None`` follows the policy, ``Reconnect(...)`` and ``Stop()``
+            ``(decision, state)``: ``None`` follows the policy; ``Reconnect(...)`` and ``Stop()``
             override it. Default: ``None``.
         """
         return None, state

@@ -94,6 +94,16 @@ class DialOptions:
         check_whole("max_redirects", self.max_redirects, least=0, none=False)
 
 
+def aim(options: DialOptions, url: str, additional_headers: Headers) -> DialOptions:
+    """Return a copy with the values of one attempt, without checking the other fields again."""
+    copy: DialOptions = object.__new__(DialOptions)
+    for name in DialOptions.__slots__:
+        object.__setattr__(copy, name, getattr(options, name))
+    object.__setattr__(copy, "url", url)
+    object.__setattr__(copy, "additional_headers", additional_headers)
+    return copy
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageHeartbeat:
     """A heartbeat of messages, for servers that expect text instead of ping frames.

@@ -1,4 +1,4 @@
-"""The policy for reconnecting and supervision: which failures to retry, and when.
+"""The retry policy of reconnects and supervision: which failures to retry, and when.
 
 Pure functions: :meth:`Backoff.delays` generates delays without waiting, and :func:`is_transient`
 classifies a reason and can be replaced.
@@ -69,15 +69,16 @@ class Backoff:
 
     Args:
         initial: maximum delay before the second attempt, in seconds.
-        maximum: maximum of any delay, in seconds.
-        multiplier: factor from each delay to the next.
+        maximum: upper limit of all delays, in seconds.
+        multiplier: factor by which the delay grows after each attempt.
         jitter: ``"full"`` draws each delay between 0 and its full length, so that many clients
             do not reconnect at the same time; ``"none"`` uses the full length.
         max_attempts: number of consecutive attempts without a stable connection; None for no
             limit.
-        stable_after: seconds that a connection must last to reset delays and attempts. A server
-            that accepts and closes immediately cannot cause a storm of attempts.
-        retryable: function that decides whether to retry after a reason, by default
+        stable_after: seconds that a connection must last to reset the delay and the number of
+            attempts. A server that accepts connections and closes them immediately cannot cause a
+            storm of attempts.
+        retryable: function that decides, given the reason, whether to retry; by default
             :func:`is_transient`.
 
     Raises:
@@ -121,7 +122,7 @@ class Backoff:
 
 
 def retry_after(reason: Disconnect, now: float | None = None) -> float:
-    """Return the seconds of a refusal's Retry-After header (RFC 9110, section 10.2.3), or 0.
+    """Return the delay in seconds from a Retry-After header (RFC 9110, section 10.2.3), or 0.
 
     Args:
         reason: why the attempt failed.

@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from ..case import SERVER_WORK
 from ..job import Job
 from .many_connections import echo_over_many, hold_idle
 
@@ -32,14 +33,18 @@ class ClientConnection:
 
 
 class Contender(ABC):
-    """A library that is measured. The method ``<work>_<way>`` implements a variant of a job."""
+    """A library that is measured.
+
+    The method ``<work>_<way>`` implements a variant of a job. For the jobs of a server, the method
+    ``host`` chooses the variant.
+    """
 
     @abstractmethod
     def run(self, job: Job) -> Any:
         """Do a job in a new event loop.
 
         Returns:
-            The seconds that it took, or the cost of idle connections by item.
+            The seconds that it took, or the values by item.
         """
 
     @abstractmethod
@@ -48,7 +53,8 @@ class Contender(ABC):
 
     async def measure(self, job: Job) -> Any:
         """Call the method for the job and its variant."""
-        name = f"{job.work}_{job.way}" if job.way else job.work
+        chosen_by_host = not job.way or job.work in SERVER_WORK
+        name = job.work if chosen_by_host else f"{job.work}_{job.way}"
         return await getattr(self, name)(job)
 
     async def receive(self, job: Job) -> float:

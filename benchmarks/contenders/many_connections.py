@@ -54,7 +54,12 @@ async def echo_over_many(open_connection: Open, job: Job) -> float:
 
 
 async def hold_idle(open_connection: Open, job: Job) -> dict[str, float]:
-    """Open connections and keep them open; return the cost of opening and keeping them."""
+    """Open connections and keep them open.
+
+    Returns:
+        The seconds to open all of them, the bytes that they take, and the share of a core that
+        is busy while they are idle.
+    """
 
     async def use(connection: ClientConnection) -> None:
         await trio.sleep_forever()
@@ -80,12 +85,8 @@ async def hold_idle(open_connection: Open, job: Job) -> dict[str, float]:
         busy, watched = time.process_time() - busy, time.perf_counter() - began
         nursery.cancel_scope.cancel()
     tracemalloc.stop()
-    return {
-        "resident": resident / job.connections,
-        "traced": traced / job.connections,
-        "connect": took / job.connections,
-        "busy": busy / watched,
-    }
+    busy_share = busy / watched if job.window else 0
+    return {"seconds": took, "resident": resident, "traced": traced, "busy": busy_share}
 
 
 async def _open_all(

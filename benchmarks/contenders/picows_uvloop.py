@@ -7,10 +7,19 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import (
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    ws_connect,
+    ws_create_server,
+)
 
+from ..certificates import server_context
 from ..job import Job
 from .contender import ClientConnection
+from .hosting import Host, UvloopHosting
 from .on_uvloop import UvloopContender
 
 __all__ = ["CONTENDER"]
@@ -85,7 +94,17 @@ class Queue(WSListener):
         self.writable.set()
 
 
-class Picows(UvloopContender):
+class EchoServerListener(WSListener):
+    """Echoes every message on a server."""
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type is WSMsgType.CLOSE:
+            transport.disconnect()
+        else:
+            transport.send(frame.msg_type, frame.get_payload_as_bytes())
+
+
+class Picows(UvloopContender, UvloopHosting):
     """picows with its defaults."""
 
     @asynccontextmanager
@@ -149,6 +168,17 @@ class Picows(UvloopContender):
             transport.send(kind, job.message)
             await listener.done.wait()
             return time.perf_counter() - began
+
+    @asynccontextmanager
+    async def host(self, job: Job) -> AsyncIterator[Host]:
+        tls = server_context() if job.secure else None
+        server = await ws_create_server(
+            lambda request: EchoServerListener(), "127.0.0.1", 0, ssl=tls, backlog=1024
+        )
+        try:
+            yield Host(server.sockets[0].getsockname()[1])
+        finally:
+            server.close()
 
 
 CONTENDER = Picows()

@@ -1,16 +1,22 @@
-"""A raw trio stream: the cost of the bytes alone, without encoding or decoding of frames."""
+"""Raw trio streams and sockets: the cost of the bytes alone, without WebSocket frames."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import os
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
 import trio
 
 from ..job import Job, payload
 from .contender import ClientConnection, TrioContender
+from .hosting import Host, TrioHosting
 
 __all__ = ["CONTENDER"]
 
@@ -18,7 +24,10 @@ CHUNK = 2**16
 MASKED = 4
 
 
-class Raw(TrioContender):
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class Raw(TrioContender, TrioHosting):
     """Sends just enough of the WebSocket protocol to get answers from the servers."""
 
     @asynccontextmanager
@@ -59,6 +68,32 @@ class Raw(TrioContender):
                     left -= len(await stream.receive_some(CHUNK))
             return time.perf_counter() - began
 
+    @asynccontextmanager
+    async def host(self, job: Job) -> AsyncIterator[Host]:
+        """Run a server that broadcasts with a loop of ``os.write``."""
+        descriptors: set[int] = set()
+
+        async def accept(stream: trio.SocketStream) -> None:
+            await stream.send_all(_response(await _read_head(stream)))
+            descriptor = stream.socket.fileno()
+            descriptors.add(descriptor)
+            while await stream.receive_some(CHUNK):
+                pass
+            descriptors.discard(descriptor)
+
+        async def broadcast(message: str) -> None:
+            frame = _server_frame(message.encode())
+            write = os.write
+            for descriptor in descriptors:
+                write(descriptor, frame)
+
+        async with trio.open_nursery() as nursery:
+            serve = partial(trio.serve_tcp, accept, 0, host="127.0.0.1")
+            listeners = await nursery.start(serve)
+            port = listeners[0].socket.getsockname()[1]
+            yield Host(port, descriptors.__len__, broadcast)
+            nursery.cancel_scope.cancel()
+
 
 @asynccontextmanager
 async def _stream(job: Job) -> AsyncIterator[trio.abc.Stream]:
@@ -78,12 +113,32 @@ async def _stream(job: Job) -> AsyncIterator[trio.abc.Stream]:
     )
     try:
         await stream.send_all(request.encode())
-        answer = b""
-        while not answer.endswith(b"\r\n\r\n"):
-            answer += await stream.receive_some(CHUNK)
+        await _read_head(stream)
         yield stream
     finally:
         await trio.aclose_forcefully(stream)
+
+
+async def _read_head(stream: trio.abc.Stream) -> bytes:
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await stream.receive_some(CHUNK)
+    return head
+
+
+def _response(request: bytes) -> bytes:
+    key = re.search(rb"(?i)^Sec-WebSocket-Key: *(\S+)", request, re.MULTILINE)
+    assert key is not None
+    accept = base64.b64encode(hashlib.sha1(key[1] + GUID).digest())
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+    )
+
+
+def _server_frame(data: bytes) -> bytes:
+    assert 126 <= len(data) < 2**16
+    return b"\x81\x7e" + len(data).to_bytes(2, "big") + data
 
 
 def _head(size: int) -> int:

@@ -15,16 +15,17 @@ from trio_websocket import (
     serve_websocket,
 )
 
+from ..certificates import server_context
 from ..job import Job
 from .contender import ClientConnection, TrioContender
-from .hosting import Host, TrioHost
+from .hosting import Host, TrioHosting
 
 __all__ = ["CONTENDER"]
 
 INTERVAL = TIMEOUT = 20
 
 
-class TrioWebsocket(TrioContender, TrioHost):
+class TrioWebsocket(TrioContender, TrioHosting):
     """trio-websocket with its defaults."""
 
     @asynccontextmanager
@@ -58,7 +59,8 @@ class TrioWebsocket(TrioContender, TrioHost):
                     sending.start_soon(connection.send_message, message)
 
         async with trio.open_nursery() as nursery:
-            start = partial(serve_websocket, echo, "127.0.0.1", 0, ssl_context=None)
+            tls = server_context() if job.secure else None
+            start = partial(serve_websocket, echo, "127.0.0.1", 0, ssl_context=tls)
             server = await nursery.start(start)
             yield Host(server.port, connections.__len__, broadcast)
             nursery.cancel_scope.cancel()

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import trio
 
-from trioglock import Connection, ConnectionClosedError, Reply, Socket, Transport, connect, serve
+from trioglock import (
+    Connection,
+    ConnectionClosedError,
+    Reply,
+    Server,
+    Socket,
+    Transport,
+    connect,
+    serve,
+)
+from trioglock.pubsub import Hub, Message
 
+from ..certificates import server_context
 from ..job import Job
 from .contender import ClientConnection, TrioContender
-from .hosting import Host, TrioHost
+from .hosting import CHANNEL, Host, TrioHosting
 
 __all__ = ["CONTENDER", "Trioglock"]
 
@@ -96,7 +108,7 @@ async def echo_handler(conn: Connection[None]) -> None:
             await conn.send(message)
 
 
-class Trioglock(TrioContender, TrioHost):
+class Trioglock(TrioContender, TrioHosting):
     """trioglock with its defaults.
 
     Args:
@@ -210,28 +222,65 @@ class Trioglock(TrioContender, TrioHost):
             await socket.done.wait()
             return time.perf_counter() - began
 
+    async def tasks(self, job: Job) -> float:
+        """Send from ``batch`` tasks at the same time, one message each, and repeat this."""
+        async with self._connect(job) as conn:
+            send, message = conn.send, job.message
+            took = 0.0
+            for _ in range(job.count // job.batch):
+                async with trio.open_nursery() as nursery:
+                    # The tasks start in the next turn of the scheduler, all of them.
+                    for _ in range(job.batch):
+                        nursery.start_soon(send, message)
+                    began = time.perf_counter()
+                took += time.perf_counter() - began
+            began = time.perf_counter()
+            await conn.receive()
+            return took + time.perf_counter() - began
+
+    def host(self, job: Job) -> AbstractAsyncContextManager[Host]:
+        match job.way:
+            case "hub":
+                return self._host_hub(job, CHANNEL)
+            case "listener":
+                return self._host_hub(job, "source")
+            case "hook":
+                return self._host(job, EchoServerSocket)
+            case _:
+                return self._host(job, echo_handler)
+
     @asynccontextmanager
-    async def host(self, job: Job) -> AsyncIterator[Host]:
-        target = EchoServerSocket if job.way == "hook" else echo_handler
-        async with serve(target, "127.0.0.1", 0, shutdown_timeout=1) as server:
+    async def _host(self, job: Job, target: Any) -> AsyncIterator[Host]:
+        async with self._serve(job, target) as server:
 
             async def broadcast(message: str) -> None:
                 server.broadcast(message)
 
-            assert server.port is not None
-            yield Host(server.port, lambda: len(server.connections), broadcast)
+            yield _describe(server, broadcast)
 
-    async def serve_hook(self, job: Job) -> float:
-        """Serve with hooks that echo."""
-        return await self.serve(job)
+    @asynccontextmanager
+    async def _host_hub(self, job: Job, channel: str) -> AsyncIterator[Host]:
+        """Run a hub to which messages are published on ``channel``.
 
-    async def fanout_hook(self, job: Job) -> float:
-        """Broadcast from a server with hooks."""
-        return await self.fanout(job)
+        Its clients subscribe to CHANNEL. A listener republishes what is published on ``source``.
+        """
+        hub = Hub()
 
-    async def hold_hook(self, job: Job) -> dict[str, float]:
-        """Keep idle connections of a server with hooks open."""
-        return await self.hold(job)
+        @hub.on("source")
+        async def republish(message: Message) -> None:
+            await hub.publish(message.data, channel=CHANNEL)
+
+        async with hub, self._serve(job, hub.socket) as server:
+            yield _describe(server, partial(hub.publish, channel=channel))
+
+    def _serve(self, job: Job, target: Any) -> AbstractAsyncContextManager[Server]:
+        tls = server_context() if job.secure else None
+        return serve(target, "127.0.0.1", 0, ssl_context=tls, shutdown_timeout=1)
+
+
+def _describe(server: Server, broadcast: Callable[[str], Awaitable[None]]) -> Host:
+    assert server.port is not None
+    return Host(server.port, lambda: len(server.connections), broadcast)
 
 
 CONTENDER = Trioglock()

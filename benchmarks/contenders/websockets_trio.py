@@ -11,14 +11,15 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.trio.client import connect
 from websockets.trio.server import Server, ServerConnection, broadcast, serve
 
+from ..certificates import server_context
 from ..job import Job
 from .contender import ClientConnection, TrioContender
-from .hosting import Host, TrioHost
+from .hosting import Host, TrioHosting
 
 __all__ = ["CONTENDER"]
 
 
-class WebsocketsTrio(TrioContender, TrioHost):
+class WebsocketsTrio(TrioContender, TrioHosting):
     """websockets.trio with its defaults."""
 
     @asynccontextmanager
@@ -37,7 +38,9 @@ class WebsocketsTrio(TrioContender, TrioHost):
                     await connection.send(message)
 
         async with trio.open_nursery() as nursery:
-            server: Server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1"))
+            tls = server_context() if job.secure else None
+            start = partial(serve, echo, 0, host="127.0.0.1", ssl=tls)
+            server: Server = await nursery.start(start)
             port = server.listeners[0].socket.getsockname()[1]
             yield Host(port, connections.__len__, partial(broadcast, connections))
             nursery.cancel_scope.cancel()

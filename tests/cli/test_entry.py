@@ -8,7 +8,7 @@ import pytest
 
 import trioglock.cli.group
 from tests.scripts import run_python
-from trioglock import InvalidOption, __version__
+from trioglock import InvalidOption, version
 from trioglock._redact import HIDDEN
 from trioglock.cli import main
 from trioglock.cli.group import COMMANDS
@@ -36,7 +36,7 @@ def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     """``trioglock --version`` prints it."""
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"trioglock {__version__}\n"
+    assert capsys.readouterr().out == f"trioglock {version}\n"
 
 
 @pytest.mark.parametrize("library", ["click", "rich", "prompt_toolkit"])

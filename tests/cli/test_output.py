@@ -92,6 +92,8 @@ def test_giving_up() -> None:
     error.__cause__ = ReconnectFailed(attempts)
     assert end_code(error) == 1
     assert describe_end(error) == "closed by the peer: 1001; gave up after 10 attempts"
+    error.__cause__ = ReconnectFailed(attempts[:1])
+    assert describe_end(error) == "closed by the peer: 1001; gave up after 1 attempt"
     text = describe_failure(ReconnectFailed(attempts))
     assert text.startswith("gave up after 10 attempts; could not connect: refused by ws://host/?")
     assert describe_failure(ReconnectFailed([])) == "gave up after 0 attempts"

@@ -145,7 +145,7 @@ async def test_the_limit_carries_all_causes_in_order(autojump_clock: Clock) -> N
         await supervise(service, max_restarts=2, within=7)
     assert list(caught.value.causes) == errors
     assert caught.value.__cause__ is errors[-1]
-    assert str(caught.value) == "3 failures within 7 seconds, the last: OSError('c')"
+    assert str(caught.value) == "3 failures within 7 seconds; the last one was OSError('c')"
 
 
 @pytest.mark.parametrize(("within", "gives_up"), [(4, False), (4.1, True)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
 import trio.testing
@@ -21,7 +23,7 @@ from tests.connection.raw_server import (
     raw_connection,
     texts,
 )
-from trioglock import ConnectionClosedError, HeartbeatTimeout
+from trioglock import ConnectionClosedError, HeartbeatTimeout, Socket
 
 
 async def test_a_full_send_queue_makes_senders_wait(autojump_clock: MockClock) -> None:
@@ -182,3 +184,64 @@ async def test_unsent_after_a_remote_close(autojump_clock: MockClock) -> None:
         with pytest.raises(ConnectionClosedError) as caught:
             await conn.receive()
         assert caught.value.unsent == ("one", "two")
+
+
+async def test_waiting_senders_are_served_in_order(autojump_clock: MockClock) -> None:
+    """A later sender does not overtake those that wait, although the queue has space again."""
+    sent: list[str] = []
+
+    async with raw_connection(streams=lockstep, write_limit=1000) as (conn, peer):
+
+        async def send(name: str) -> None:
+            await conn.send(name * 300)
+            sent.append(name)
+
+        async with trio.open_nursery() as nursery:
+            for name in "abcdefghij":
+                nursery.start_soon(send, name)
+                await trio.testing.wait_all_tasks_blocked()
+            for _ in range(10):
+                assert (await peer.next()).opcode == TEXT
+                nursery.start_soon(send, "z")
+            for _ in range(10):
+                await peer.next()
+        assert [name for name in sent if name != "z"] == list("abcdefghij")
+        assert sent.index("j") < 15
+
+
+async def test_a_sender_that_sends_nothing_passes_its_turn_on(autojump_clock: MockClock) -> None:
+    """Neither a cancelled sender, nor one whose hook drops the message, blocks those behind it."""
+
+    class Hooks(Socket[None]):
+        def handle_send(self, message: str, state: None) -> tuple[str | None, None]:
+            if message == "raise":
+                raise ValueError(message)
+            return (None if message == "drop" else message), state
+
+    received: list[str] = []
+
+    async with raw_connection(Hooks(), streams=lockstep, write_limit=1000) as (conn, peer):
+
+        async def send(message: str) -> None:
+            with suppress(ValueError):
+                await conn.send(message)
+            received.append(message[:5])
+
+        async with trio.open_nursery() as nursery:
+            await conn.send("x" * 200_000)
+            for _ in range(20):
+                for message in ("drop", "raise", "last" * 10):
+                    nursery.start_soon(send, message)
+            cancelled = trio.CancelScope()
+
+            async def send_cancelled() -> None:
+                with cancelled:
+                    await conn.send("never")
+                    pytest.fail("it was not cancelled")
+
+            nursery.start_soon(send_cancelled)
+            await trio.testing.wait_all_tasks_blocked()
+            cancelled.cancel()
+            for _ in range(21):
+                await peer.next()
+        assert len(received) == 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 from typing import Any
@@ -63,6 +64,18 @@ def test_the_version_has_one_source() -> None:
     assert "`trioglock/_version.py`" in Page("docs/releasing.md").text
 
 
+def test_the_version_shows_whether_modules_are_compiled() -> None:
+    """Either all modules that pyproject.toml lists for it are compiled, or none."""
+    wheel = configuration()["tool"]["hatch"]["build"]["targets"]["wheel"]
+    names = [
+        path.removesuffix(".py").replace("/", ".") for path in wheel["hooks"]["custom"]["modules"]
+    ]
+    compiled = {not str(importlib.import_module(name).__file__).endswith(".py") for name in names}
+    suffix = "+compiled" if True in compiled else ""
+    assert len(compiled) == 1
+    assert trioglock.version == trioglock.__version__ + suffix
+
+
 def test_every_extra_is_listed_with_its_packages() -> None:
     """docs/extras.md lists the extras of pyproject.toml, except for the packages of ``test``."""
     extras = configuration()["project"]["optional-dependencies"]
@@ -76,4 +89,5 @@ def test_every_extra_is_listed_with_its_packages() -> None:
 
 def test_the_source_distribution_has_what_its_tests_read() -> None:
     included = configuration()["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
-    assert {"trioglock", "tests", "examples", "docs", "newsfragments", "*.md"} <= set(included)
+    expected = {"trioglock", "tests", "examples", "docs", "newsfragments", "*.md", "hatch_build.py"}
+    assert expected <= set(included)

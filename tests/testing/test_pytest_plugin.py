@@ -36,4 +36,4 @@ def test_the_fixtures(pytester: pytest.Pytester) -> None:
     )
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines(["*expected 'that', the client sent 'this'*"])
+    result.stdout.fnmatch_lines(["*expected 'that', but the client sent 'this'*"])

@@ -55,7 +55,7 @@ async def test_an_unexpected_message(autojump_clock: MockClock) -> None:
     """The assertion has both messages."""
     async with MockServer(memory=True) as server, linked(server) as (conn, peer):
         await conn.send("this")
-        with pytest.raises(AssertionError, match="expected 'that', the client sent 'this'"):
+        with pytest.raises(AssertionError, match="expected 'that', but the client sent 'this'"):
             await peer.expect("that")
 
 
@@ -146,7 +146,7 @@ async def test_an_exception_of_a_handler_is_raised_by_the_block(autojump_clock: 
     async def strict(peer: MockPeer) -> None:
         await peer.expect("right")
 
-    with pytest.raises(AssertionError, match="expected 'right', the client sent 'wrong'"):
+    with pytest.raises(AssertionError, match="expected 'right', but the client sent 'wrong'"):
         async with (
             MockServer(strict, memory=True) as server,
             connect("ws://memory.test/", stream=server.open_stream) as conn,

@@ -11,7 +11,7 @@ import click
 
 from .._redact import redact_text
 from .._scope import leaves
-from .._version import __version__
+from .._version import version
 from ..errors import TrioglockError
 from .options import FAILED, INTERRUPTED
 
@@ -64,7 +64,7 @@ def _unavailable(name: str, why: str) -> click.Command:
 
 
 @click.group(cls=LazyGroup, context_settings=CONTEXT)
-@click.version_option(__version__, prog_name="trioglock", message="%(prog)s %(version)s")
+@click.version_option(version, prog_name="trioglock", message="%(prog)s %(version)s")
 def group() -> None:
     """WebSocket clients and servers on the command line.
 

@@ -1,7 +1,7 @@
-"""Output: how messages and events look, and how they are written.
+"""Formats messages and events, and writes them to standard streams.
 
-A terminal shows a mark before each line and escapes control characters, so that a peer cannot
-control it. A pipe gets messages as they are.
+On a terminal, each line starts with a mark, and control characters are escaped so that a peer
+cannot control the terminal. In a pipe, messages have no mark and are not escaped.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 _INDENT = "  "
-"""Before the continuation lines of a message, so that none looks like a line with a mark."""
+"""The indentation of continuation lines, so that none of them looks like a line with a mark."""
 
 # The reader, or the terminal, is gone.
 _GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET})
@@ -75,7 +75,7 @@ class Mark(Enum):
 
 
 BINARY = "binary:"
-"""The beginning of a binary message that is printed as text."""
+"""The prefix of a binary message that is printed as text."""
 
 
 def format_binary(payload: bytes) -> str:
@@ -103,7 +103,7 @@ class MessageFormat:
         return message
 
     def to_line(self, message: Data) -> bytes:
-        """Return the bytes to write to a pipe, with the line end."""
+        """Return the bytes to write to a pipe, including the line ending."""
         if self.raw and isinstance(message, bytes):
             return message
         return self.to_text(message).encode() + b"\n"
@@ -112,7 +112,8 @@ class MessageFormat:
 class Renderer:
     """Renders text for one stream, in color if it is a terminal that supports colors.
 
-    ``NO_COLOR`` is respected. The stream is not written to, because a stopped terminal would block.
+    ``NO_COLOR`` is respected. The renderer does not write to the stream, because a stopped terminal
+    would block.
     """
 
     def __init__(self, stream: TextIO | None, message_format: MessageFormat) -> None:
@@ -128,7 +129,7 @@ class Renderer:
         )
 
     def event(self, mark: Mark, content: str | Text) -> str:
-        """Render a line with a mark, with its line end."""
+        """Render a line with a mark, including the line ending."""
         text = Text(_escape(content)) if isinstance(content, str) else content
         text = Text(f"\n{_INDENT}").join(text.split("\n", allow_blank=True))
         return self.plain(Text.assemble((mark.sign, mark.style), " ", text))
@@ -165,7 +166,7 @@ class OutputStream:
         self._lock = trio.Lock()
 
     async def write(self, data: bytes) -> None:
-        """Write all of ``data``; a cancelled call may have written a part.
+        """Write all of ``data``; a cancelled call may have written part of it.
 
         Raises:
             OutputClosed: the reader is gone.
@@ -180,7 +181,7 @@ class OutputStream:
                 raise OutputFailed(error.strerror or str(error)) from None
 
     def write_blocking(self, data: bytes) -> None:
-        """Write in this thread; raises OSError."""
+        """Write all of ``data`` in this thread, or raise OSError."""
         if self._stream is None:
             raise OSError(errno.EBADF, "closed")
         descriptor = descriptor_of(self._stream)
@@ -206,7 +207,7 @@ def descriptor_of(stream: TextIO | None) -> int | None:
 def json_problem(text: str) -> str | None:
     """Return why and where ``text`` is not JSON (RFC 8259); None if it is."""
     try:
-        # Numbers are not converted: Python limits their digits, JSON does not.
+        # Numbers are not converted: Python limits their number of digits, but JSON does not.
         json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if "\n" in text else ""
@@ -236,7 +237,8 @@ def describe_end(error: ConnectionClosed) -> str:
     """Describe the end of a connection in one line."""
     text = "closed" if error.cause is None else str(error.cause)
     if isinstance(error.__cause__, ReconnectFailed):
-        text += f"; gave up after {len(error.__cause__.attempts)} attempts"
+        count = len(error.__cause__.attempts)
+        text += f"; gave up after {count} {'attempt' if count == 1 else 'attempts'}"
     return f"{text}; {describe_unsent(len(error.unsent))}" if error.unsent else text
 
 

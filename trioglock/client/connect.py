@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 import trio
@@ -20,6 +20,7 @@ from ..options import (
     FlowOptions,
     StreamSource,
     accepts_options,
+    aim,
     check_headers,
     check_keywords,
     take_options,
@@ -38,8 +39,9 @@ class ConnectOptions(FlowKeywords, total=False):
     """The keyword arguments of :func:`connect`, for functions that pass them on.
 
     Args:
-        additional_headers: headers sent with the opening handshake; or a function that returns
-            them, plain or async, called before every attempt, for example to fetch a fresh token.
+        additional_headers: headers sent with the opening handshake; or a function, plain or async,
+            that returns them and is called before every attempt, for example to fetch a fresh
+            token.
         subprotocols: the names to offer, in order of preference (RFC 6455, section 1.9).
         origin: the ``Origin`` header (RFC 6454).
         user_agent_header: the ``User-Agent`` header, or None to send none.
@@ -52,7 +54,7 @@ class ConnectOptions(FlowKeywords, total=False):
             after a redirect to another origin; prevent that with ``max_redirects=0``.
         server_hostname: the host name that the certificate must match; by default that of the URL.
         stream: an open trio stream to use instead of connecting, such as a Unix socket, or an
-            async function that opens one; its OSError is treated as a network failure.
+            async function that opens one; an OSError that it raises counts as a network failure.
         max_redirects: number of redirects to follow (RFC 9110, section 15.4); 0 follows none.
             Credentials in the URL and in headers are not sent to another origin.
         open_timeout: seconds for connecting and the opening handshake; None for no limit.
@@ -145,8 +147,8 @@ def connect(
 
     Args:
         url: ``ws://`` or ``wss://``; a user name and password in it are sent as basic
-            authentication (RFC 7617). Or a function that returns the URL, plain or async, called
-            before every attempt.
+            authentication (RFC 7617). Or a function, plain or async, that returns the URL and is
+            called before every attempt.
         socket: the hooks; by default messages are sent and delivered unchanged.
         options: the keys of :class:`ConnectOptions`.
 
@@ -167,7 +169,7 @@ def connect(
         raise InvalidOption("to reconnect, stream must be a function that opens a new stream")
     check_proxy(dial.proxy)
     # The URLs that a function returns are checked before each attempt.
-    host = "client" if callable(url) else check_url(replace(dial, url=url))
+    host = "client" if callable(url) else check_url(aim(dial, url, dial.additional_headers))
     shown = "" if callable(url) else without_user_info(url)
     dialer = Dialer(
         client.transport or NativeTransport(), dial, url, client.additional_headers, client.backoff

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 import trio
@@ -14,7 +13,7 @@ from ..disconnect import Disconnect
 from ..errors import OpenTimeout, ReconnectFailed
 from ..headers import HeadersLike
 from ..hooks import Reconnect, Stop
-from ..options import DialOptions, check_headers
+from ..options import DialOptions, aim, check_headers
 from ..retry import Backoff, retry_after
 from ..transports import Link, Transport, check_url
 
@@ -54,6 +53,7 @@ class Dialer:
         self._transport = transport
         self._options = options
         self._url: URLSource = url
+        self._checked_url = url  # connect() has checked it
         self._headers: HeadersSource = additional_headers
         self._backoff = backoff
         self._policy = backoff or HOOKS_ONLY
@@ -65,8 +65,10 @@ class Dialer:
         with trio.move_on_after(math.inf if timeout is None else timeout):
             url = await _resolve(self._url)
             headers = check_headers("additional_headers", await _resolve(self._headers))
-            options = replace(self._options, url=url, additional_headers=headers)
-            check_url(options)
+            options = aim(self._options, url, headers)
+            if url is not self._checked_url:
+                check_url(options)
+                self._checked_url = url
             return await self._transport.connect(options, nursery)
         raise OpenTimeout(f"timed out after {timeout} seconds")
 

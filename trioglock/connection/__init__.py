@@ -2,10 +2,9 @@
 
 from .closing import Status
 from .connection import Connection
-from .links import LinkSource
 from .report import Statistics, StatusReport
 from .scope import open_connection
-from .session import Session
+from .session import LinkSource, Session
 
 __all__ = [
     "Connection",

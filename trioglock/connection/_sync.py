@@ -1,4 +1,4 @@
-"""Wait lists and one-shot events that allocate nothing until the first task waits."""
+"""Wait lists and one-shot events, which allocate nothing until the first task waits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Any
 
 import trio
 
-__all__ = ["Latch", "Waiters"]
+__all__ = ["Latch", "Waiters", "ignore"]
+
+
+def ignore(*_: object) -> None:
+    """Do nothing. Replaces a callback once the connection has ended, to break reference cycles."""
 
 
 class Waiters:
@@ -27,15 +31,13 @@ class Waiters:
             self._lot = trio.lowlevel.ParkingLot()
         return self._lot.park()
 
-    def unpark(self, count: int = 1) -> None:
-        """Wake the first ``count`` tasks."""
-        if self._lot:
-            self._lot.unpark(count=count)
+    def unpark(self, count: int = 1) -> int:
+        """Wake the first ``count`` tasks; return how many were waiting."""
+        return len(self._lot.unpark(count=count)) if self._lot else 0
 
-    def unpark_all(self) -> None:
-        """Wake all tasks."""
-        if self._lot:
-            self._lot.unpark_all()
+    def unpark_all(self) -> int:
+        """Wake all tasks; return how many were waiting."""
+        return len(self._lot.unpark_all()) if self._lot else 0
 
 
 class Latch:

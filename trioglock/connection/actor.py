@@ -7,7 +7,7 @@ A hook runs immediately if that keeps the order, and otherwise as a job of the m
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -18,9 +18,9 @@ from ..disconnect import Disconnect
 from ..errors import BadHookResult
 from ..frames import Run
 from ..hooks import ConnectionInfo, Deliver, Reconnect, Socket, Stop
-from ._sync import Waiters
-from .hook_results import Hook, HookResults, hook_of, split, split_call
-from .mailbox import SYNC_HOOK, Mailbox, PendingCall
+from ._sync import Waiters, ignore
+from .hooks import Hook, HookResults, hook_of, split, split_call
+from .mailbox import SYNC_HOOK, Mailbox, PendingCall, run_now
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -52,7 +52,7 @@ class Actor(Generic[StateT]):
         socket: Socket[StateT],
         results: HookResults,
         *,
-        on_failure: Callable[[str, Exception, bool], None],
+        on_failure: Callable[[str, BaseException, bool], None],
         closed_error: Callable[[], Exception],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
@@ -105,6 +105,10 @@ class Actor(Generic[StateT]):
         """Wait until the hooks have handled all received messages."""
         await self._backlog_waiters.park()
 
+    def fail(self, error: BaseException) -> None:
+        """End the connection because a user's function raised."""
+        self._on_failure("", error, True)
+
     def release_reader(self) -> None:
         """Let the reader task continue despite the backlog: the connection is closing."""
         self._backlog_waiters.unpark_all()
@@ -114,42 +118,36 @@ class Actor(Generic[StateT]):
         self._current_run.clear()
         self.mailbox.stop()
 
-    # Running one hook.
+    def release_session(self) -> None:
+        """Drop the reference to the session, which has ended."""
+        self._on_failure = ignore
 
-    async def _invoke(self, hook: Hook, *args: Any) -> Any:
-        self.mailbox.enter()
+    # Running hooks.
+
+    def _start(self, job: Callable[[], Coroutine[Any, Any, None]], *hooks: Hook) -> None:
+        """Run a job now if its hooks cannot suspend and no other one is ahead, else queue it."""
+        if self.idle and not any(hook.is_async for hook in hooks):
+            run_now(job())
+        else:
+            self.mailbox.put(job)
+
+    async def _call(self, hook: Hook, *args: Any) -> Any:
+        """Call a hook; return what it returned."""
+        mailbox = self.mailbox
+        mailbox.active = trio.lowlevel.current_task() if hook.is_async else SYNC_HOOK
         try:
             returned = hook.call(*args)
             return await returned if hook.is_async else returned
         finally:
-            self.mailbox.leave()
+            mailbox.leave()
 
-    async def _run_hook(self, hook: Hook, *args: Any) -> None:
-        result, self.state = split(hook, await self._invoke(hook, *args, self.state))
-        self._results.apply(hook, result)
-
-    async def _run_hook_or_fail(self, hook: Hook, *args: Any) -> None:
-        """Run a hook whose exceptions end the connection."""
+    async def _run_hook(self, hook: Hook, argument: Any) -> None:
+        """Run a hook and apply its result; an exception ends the connection."""
         try:
-            await self._run_hook(hook, *args)
+            result, self.state = split(hook, await self._call(hook, argument, self.state))
+            self._results.apply(hook, result)
         except Exception as error:
             self._on_failure(hook.label, error, True)
-
-    def _call_sync(self, hook: Hook, *args: Any) -> Any:
-        mailbox = self.mailbox
-        mailbox.active = SYNC_HOOK
-        try:
-            return hook.call(*args)
-        finally:
-            mailbox.active = None
-
-    def _run_hook_sync(self, hook: Hook, *args: Any) -> None:
-        result, self.state = split(hook, self._call_sync(hook, *args, self.state))
-        self._results.apply(hook, result)
-
-    def _can_run_now(self, hook: Hook) -> bool:
-        mailbox = self.mailbox
-        return not (mailbox.pending or mailbox.active or hook.is_async)
 
     # Events, in the order of a connection's lifecycle.
 
@@ -168,30 +166,20 @@ class Actor(Generic[StateT]):
         """
         if self.mailbox.stopped:
             return
-        if self._can_run_now(self.connect) and (self.has_state or not self.init_stream.is_async):
-            try:
-                if not self.has_state:
-                    self._set_first_state(self._call_sync(self.init_stream, info))
-                if not self.mailbox.stopped:
-                    returned = self._call_sync(self.connect, info, self.state)
-                    self._apply_connect_result(returned, is_current(info))
-                on_done(info)
-            except Exception as error:
-                self._fail_connect(error)
-            return
+        hooks = (self.connect,) if self.has_state else (self.init_stream, self.connect)
 
         async def job() -> None:
             try:
                 if not self.has_state:
-                    self._set_first_state(await self._invoke(self.init_stream, info))
+                    self._set_first_state(await self._call(self.init_stream, info))
                 if not self.mailbox.stopped:
-                    returned = await self._invoke(self.connect, info, self.state)
+                    returned = await self._call(self.connect, info, self.state)
                     self._apply_connect_result(returned, is_current(info))
                 on_done(info)
             except Exception as error:
                 self._fail_connect(error)
 
-        self.mailbox.put(job)
+        self._start(job, *hooks)
 
     def _fail_connect(self, error: Exception) -> None:
         hook = self.connect if self.has_state else self.init_stream
@@ -213,7 +201,7 @@ class Actor(Generic[StateT]):
         if self.mailbox.stopped:
             return
         hook = self.receive_hook
-        if not self._can_run_now(hook):
+        if hook.is_async or not self.idle:
             self.backlog += len(run)
             self.mailbox.put(partial(self._receive_queued, run))
         elif hook.is_default:
@@ -254,28 +242,18 @@ class Actor(Generic[StateT]):
             receive_queue.notify()
 
     async def _receive_queued(self, run: Run) -> None:
-        try:
-            for frame in run:
-                if self.mailbox.stopped:
-                    return
-                await self._run_hook(self.receive_hook, frame)
-                self.backlog -= 1
-                if not self.backlog:
-                    self._backlog_waiters.unpark_all()
-        except Exception as error:
-            self._on_failure(self.receive_hook.label, error, True)
+        for frame in run:
+            if self.mailbox.stopped:
+                return
+            await self._run_hook(self.receive_hook, frame)
+            self.backlog -= 1
+            if not self.backlog:
+                self._backlog_waiters.unpark_all()
 
     def handle_control(self, hook: Hook, payload: bytes) -> None:
         """Run the hook of a ping or pong. Neither waits nor raises."""
-        if hook.is_default or self.mailbox.stopped or self.mailbox.pending >= MAX_PENDING:
-            return
-        if not self._can_run_now(hook):
-            self.mailbox.put(partial(self._run_hook_or_fail, hook, payload))
-            return
-        try:
-            self._run_hook_sync(hook, payload)
-        except Exception as error:
-            self._on_failure(hook.label, error, True)
+        if not (hook.is_default or self.mailbox.stopped or self.mailbox.pending >= MAX_PENDING):
+            self._start(partial(self._run_hook, hook, payload), hook)
 
     def send_sync(self, message: Any) -> None:
         """Run a plain ``handle_send`` and queue its frames. Its exceptions are raised here."""
@@ -319,7 +297,7 @@ class Actor(Generic[StateT]):
 
         async def job(call: PendingCall) -> None:
             try:
-                self._queue_sent(await self._invoke(hook, message, self.state))
+                self._queue_sent(await self._call(hook, message, self.state))
             except Exception as error:
                 self._report_call_failure(hook, error)
                 raise
@@ -344,7 +322,7 @@ class Actor(Generic[StateT]):
         self.check_cast(message)
         if self.mailbox.pending >= MAX_PENDING:
             raise trio.WouldBlock
-        self.mailbox.put(partial(self._run_hook_or_fail, self.cast_hook, message))
+        self.mailbox.put(partial(self._run_hook, self.cast_hook, message))
 
     def check_cast(self, message: Any) -> None:
         """Raise UsageError if the socket has no ``handle_cast``."""
@@ -359,7 +337,7 @@ class Actor(Generic[StateT]):
 
         async def job(call: PendingCall) -> None:
             try:
-                returned = await self._invoke(hook, request, self.state)
+                returned = await self._call(hook, request, self.state)
                 reply, result, state = split_call(hook, returned)
                 self._results.apply(hook, result)
             except Exception as error:
@@ -380,7 +358,7 @@ class Actor(Generic[StateT]):
                 # This happens before the session wakes, so that no other hook runs in between.
                 self._on_failure(self.disconnect.label, error, True)
 
-        if self.mailbox.stopped or not self._can_run_now(self.disconnect):
+        if self.mailbox.stopped or self.disconnect.is_async or not self.idle:
             return await self.mailbox.call(job)
         call = PendingCall()
         await job(call)
@@ -390,7 +368,7 @@ class Actor(Generic[StateT]):
 
     async def _decide(self, reason: Disconnect) -> Reconnect | Stop | None:
         hook = self.disconnect
-        returned = await self._invoke(hook, reason, self.state)
+        returned = await self._call(hook, reason, self.state)
         decision, state = split(hook, returned)
         if not (decision is None or isinstance(decision, Reconnect | Stop)):
             raise BadHookResult(
@@ -403,6 +381,6 @@ class Actor(Generic[StateT]):
     async def terminate(self, reason: Disconnect) -> None:
         """Run ``terminate``. All other tasks of the connection have ended."""
         await self.mailbox.wait_idle()
-        returned = await self._invoke(self.terminate_hook, reason, self.state)
+        returned = await self._call(self.terminate_hook, reason, self.state)
         if inspect.iscoroutine(returned):
             raise self.terminate_hook.bad_result(returned)

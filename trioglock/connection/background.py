@@ -8,6 +8,8 @@ from typing import Any
 
 import trio
 
+from ._sync import ignore
+
 __all__ = ["Background", "Task"]
 
 Task = Callable[[], Awaitable[object]]
@@ -65,6 +67,7 @@ class Background:
                     self._waiting.clear()
                     await trio.sleep_forever()
         finally:
+            self._inner = None  # it refers to this task
             done.set()
 
     async def _run_or_fail(
@@ -78,6 +81,10 @@ class Background:
     def close(self) -> None:
         """Refuse new tasks."""
         self.nursery = None
+
+    def release_session(self) -> None:
+        """Drop the reference to the session, which has ended."""
+        self._on_failure = ignore
 
     async def end(self) -> None:
         """Cancel the running tasks and wait until they have ended."""

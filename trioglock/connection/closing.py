@@ -1,16 +1,25 @@
-"""The statuses of a connection, and how it closes."""
+"""How a connection closes: its statuses, its deadlines, and the result."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from enum import Enum
+
+import trio
 
 from ..close_codes import NORMAL
 from ..disconnect import Disconnect
 from ..errors import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
 from ..frames import Close, Data
+from .send_queue import SendQueue
 
-__all__ = ["TRANSITIONS", "CloseState", "Status"]
+__all__ = ["TRANSITIONS", "CloseState", "Deadlines", "Status", "Trigger"]
+
+
+LINGER = 1.0
+"""Seconds for the peer to end the stream after the closing handshake (RFC 6455, section 7.1.1),
+and for ``handle_disconnect`` to run after the peer has used up the close timeout."""
 
 
 class Status(Enum):
@@ -30,48 +39,69 @@ class Status(Enum):
     """The connection has ended. This status is final."""
 
 
-TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
+class Trigger(Enum):
+    """What changes the status of a connection."""
+
+    UPGRADED = "the opening handshake has succeeded"
+    CLOSE = "either side closes, and no other link is expected"
+    RECONNECT = "reconnect() or a Reconnect decision, or the policy opens another link"
+    LINK_ENDED = "the link or the attempt has ended, and only handle_disconnect may reconnect"
+    END = "no other link follows: a final decision, abort() or a cancellation"
+
+
+TRANSITIONS: Mapping[Status, Mapping[Trigger, Status]] = {
     Status.CONNECTING: {
-        Status.OPEN: "upgraded",
-        Status.RECONNECTING: "attempt failed, policy retries",
-        Status.DECIDING: "attempt failed",
-        Status.CLOSED: "attempt failed, closed or cancelled",
+        Trigger.UPGRADED: Status.OPEN,
+        Trigger.RECONNECT: Status.RECONNECTING,
+        Trigger.LINK_ENDED: Status.DECIDING,
+        Trigger.END: Status.CLOSED,
     },
     Status.OPEN: {
-        Status.CLOSING: "either side closes",
-        Status.RECONNECTING: "lost, closed by the peer or reconnect()",
-        Status.DECIDING: "lost",
-        Status.CLOSED: "lost, abort() or cancelled",
+        Trigger.CLOSE: Status.CLOSING,
+        Trigger.RECONNECT: Status.RECONNECTING,
+        Trigger.LINK_ENDED: Status.DECIDING,
+        Trigger.END: Status.CLOSED,
     },
     Status.CLOSING: {
-        Status.CLOSED: "closing handshake complete or timed out",
-        Status.RECONNECTING: "policy reconnects",
-        Status.DECIDING: "closed by the peer",
+        Trigger.RECONNECT: Status.RECONNECTING,
+        Trigger.LINK_ENDED: Status.DECIDING,
+        Trigger.END: Status.CLOSED,
     },
     Status.RECONNECTING: {
-        Status.OPEN: "upgraded",
-        Status.DECIDING: "last attempt failed",
-        Status.CLOSED: "attempts exhausted, closed or cancelled",
+        Trigger.UPGRADED: Status.OPEN,
+        Trigger.LINK_ENDED: Status.DECIDING,
+        Trigger.END: Status.CLOSED,
     },
     Status.DECIDING: {
-        Status.RECONNECTING: "handle_disconnect returned Reconnect",
-        Status.CLOSED: "no reconnect, closed or cancelled",
+        Trigger.RECONNECT: Status.RECONNECTING,
+        Trigger.END: Status.CLOSED,
     },
     Status.CLOSED: {},
 }
-"""For each status, the statuses that may follow and why."""
+"""For each status, the triggers that change it, and the next status. Others have no effect."""
 
 
 class CloseState:
-    """The Close frames of both sides, the cause of the end, and the messages that were not sent."""
+    """The Close frames of both sides, the cause of the end, and the messages that were not sent.
 
-    def __init__(self) -> None:
+    Args:
+        send_queue: the send queue of the connection.
+    """
+
+    __slots__ = ("_send_queue", "cause", "final_error", "received", "sent", "unsent")
+
+    def __init__(self, send_queue: SendQueue) -> None:
+        self._send_queue = send_queue
         self.sent: Close | None = None
         self.received: Close | None = None
         self.cause: Disconnect | None = None
         self.unsent: tuple[Data, ...] = ()
-        self.in_doubt: tuple[Data, ...] = ()
         self.final_error: Exception | None = None
+
+    def start_link(self) -> None:
+        """Forget the previous link."""
+        self.sent = self.received = self.cause = None
+        self.unsent = ()
 
     @property
     def clean(self) -> bool:
@@ -82,8 +112,75 @@ class CloseState:
         return bool(codes) and codes <= NORMAL
 
     def error(self) -> ConnectionClosed:
-        """Create the exception that describes the close."""
+        """Create the exception for calls on a connection that is closing or closed.
+
+        Its ``origin`` is this object, which identifies the connection.
+        """
         kind = ConnectionClosedOK if self.clean else ConnectionClosedError
-        error = kind(self.received, self.sent, self.cause, self.unsent, self.in_doubt)
+        in_doubt = self._send_queue.in_doubt
+        error = kind(self.received, self.sent, self.cause, self.unsent, in_doubt)
         error.__cause__ = self.final_error
+        error.origin = self
         return error
+
+
+class Deadlines:
+    """The cancel scopes of a connection's current link and of its hooks.
+
+    Each has one deadline for a close, which is never extended.
+
+    Args:
+        close_timeout: seconds from the start of the close to its end; None for no limit.
+    """
+
+    def __init__(self, close_timeout: float | None) -> None:
+        self.link: trio.CancelScope = trio.CancelScope()
+        self._timeout = math.inf if close_timeout is None else close_timeout
+        self._hooks_end = math.inf
+        self._hooks: trio.CancelScope | None = None
+
+    def close_deadline(self) -> float:
+        """Return the time at which a close that starts now must be complete."""
+        return trio.current_time() + self._timeout
+
+    def new_link(self) -> trio.CancelScope:
+        """Create the scope of an attempt, or of the delay before it."""
+        self.link = trio.CancelScope()
+        return self.link
+
+    def limit_link(self) -> None:
+        """Start the close timeout of the link; an earlier deadline stays."""
+        self.link.deadline = min(self.link.deadline, self.close_deadline())
+
+    def lift_link(self) -> None:
+        """Remove the deadline of the link."""
+        self.link.deadline = math.inf
+
+    def linger(self) -> None:
+        """Limit the wait for the peer to end the stream after both Close frames were sent."""
+        self.link.deadline = min(self.link.deadline, trio.current_time() + LINGER)
+
+    def new_hooks(self, *, caught_up: bool) -> trio.CancelScope:
+        """Create the scope in which ``handle_disconnect`` runs.
+
+        Args:
+            caught_up: whether no job waits for the hooks. If so, only the peer can have used up the
+                close timeout, and the hook still gets :data:`LINGER` seconds.
+        """
+        end = self._hooks_end
+        if caught_up:
+            end = max(end, trio.current_time() + LINGER)
+        self._hooks = trio.CancelScope(deadline=end)
+        return self._hooks
+
+    def limit_hooks(self) -> None:
+        """Start the close timeout of the hooks; an earlier deadline stays."""
+        self._hooks_end = min(self._hooks_end, self.close_deadline())
+        if self._hooks is not None:
+            self._hooks.deadline = self._hooks_end
+
+    def cancel(self) -> None:
+        """Cancel both scopes."""
+        self.link.cancel()
+        if self._hooks is not None:
+            self._hooks.cancel()

@@ -16,8 +16,8 @@ from ..frames import Close, Data, Frame, Ping
 from ..options import check_seconds
 from ..transports import Handshake
 from .closing import Status
-from .outgoing import checked_frame
 from .report import Statistics, StatusReport, make_report
+from .send_queue import checked_frame
 from .session import Session
 
 __all__ = ["Connection"]
@@ -50,6 +50,7 @@ class Connection(Generic[StateT]):
         self._mailbox = session.actor.mailbox
         self._receive_queue = session.receive_queue
         self._send_queue = session.send_queue
+        self._writer = session.writer
         self._url = url
         self._sends = 0
         self._turn_began = 0.0
@@ -76,7 +77,8 @@ class Connection(Generic[StateT]):
         """
         actor = self._actor
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._send_queue.closed or self._send_queue.full or not actor.idle:
+        send_queue = self._send_queue
+        if send_queue.closed or send_queue.size >= send_queue.threshold or not actor.idle:
             await self._send_in_turn(message)
         elif actor.send_hook.is_async:
             await actor.send_in_caller(message)
@@ -88,22 +90,24 @@ class Connection(Generic[StateT]):
     async def _send_in_turn(self, message: Any) -> None:
         self._mailbox.reject_inside_hook("send")
         await self._wait_space()
-        if not self._actor.idle:
-            await self._actor.send_queued(message)
-        elif self._actor.send_hook.is_async:
-            await self._actor.send_in_caller(message)
-        else:
-            self._actor.send_sync(message)
+        try:
+            if not self._actor.idle:
+                await self._actor.send_queued(message)
+            elif self._actor.send_hook.is_async:
+                await self._actor.send_in_caller(message)
+            else:
+                self._actor.send_sync(message)
+        finally:
+            self._send_queue.end_turn()
 
     async def _wait_space(self) -> None:
         """Wait until the send queue has space, or raise ConnectionClosed."""
         send_queue = self._send_queue
-        if send_queue.full and not send_queue.closed:
+        if send_queue.size >= send_queue.threshold and not send_queue.closed:
             with self._session.emitter.waiting("sender", "send_queue"):
-                while send_queue.full and not send_queue.closed:
-                    await send_queue.wait_space()
+                await send_queue.wait_turn()
         if send_queue.closed:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
 
     def _turn_is_over(self) -> bool:
         """Whether other tasks must run, although the send does not have to wait."""
@@ -140,7 +144,7 @@ class Connection(Generic[StateT]):
     def _refuse_nowait(self) -> None:
         self._mailbox.reject_inside_hook("send_nowait")
         if self._send_queue.closed:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
         if self._actor.send_hook.is_async:
             raise UsageError(f"{self._actor.send_hook.label} is async; use await send()")
         raise trio.WouldBlock
@@ -163,7 +167,8 @@ class Connection(Generic[StateT]):
         if isinstance(checked, Close):
             self._session.close(checked)
         else:
-            self._send_queue.put(checked)
+            self._writer.put(checked)
+        self._send_queue.end_turn()
 
     def send_frame_nowait(self, frame: Frame, *, immediate: bool = False) -> None:
         """Send a frame without calling ``handle_send`` and without waiting. Allowed in hooks.
@@ -181,15 +186,15 @@ class Connection(Generic[StateT]):
         """
         send_queue = self._send_queue
         if send_queue.closed:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
         if send_queue.full:
             raise trio.WouldBlock
         if immediate:
-            send_queue.allow_immediate()
+            self._writer.allow_immediate()
         if frame.__class__ is Close:
             self._session.close(frame)
         else:
-            send_queue.put(frame)
+            self._writer.put(frame)
 
     async def flush(self) -> None:
         """Wait until everything queued so far has been passed to the operating system.
@@ -200,10 +205,10 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         self._mailbox.reject_inside_hook("flush")
-        marks = self._send_queue.flush_marks()
+        barrier = self._send_queue.barrier()
         await trio.lowlevel.checkpoint()
-        if not await self._send_queue.wait_flushed(marks):
-            raise self._session.closed_error()
+        if not await self._send_queue.wait_written(barrier):
+            raise self._session.close_state.error()
 
     def discard_unsent(self) -> tuple[Data, ...]:
         """Remove all queued messages that are not being written. Allowed in hooks.
@@ -242,7 +247,7 @@ class Connection(Generic[StateT]):
         self._mailbox.reject_inside_hook("receive_nowait")
         if not self._receive_queue.items:
             if self._receive_queue.ended:
-                raise self._session.closed_error()
+                raise self._session.close_state.error()
             raise trio.WouldBlock
         item = self._receive_queue.items.popleft()
         if self._receive_queue.reader_waiting:
@@ -269,7 +274,7 @@ class Connection(Generic[StateT]):
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._receive_queue.items:
             if self._receive_queue.ended:
-                raise self._session.closed_error()
+                raise self._session.close_state.error()
             await self._receive_queue.wait()
 
     def __aiter__(self) -> Connection[StateT]:
@@ -282,15 +287,17 @@ class Connection(Generic[StateT]):
         receive_queue = self._receive_queue
         while not receive_queue.items:
             if receive_queue.ended:
-                error = self._session.closed_error()
-                if error.code in NORMAL and error.__cause__ is None:
-                    raise StopAsyncIteration
-                raise error
+                raise self._end_of_iteration()
             await receive_queue.wait()
         item = receive_queue.items.popleft()
         if receive_queue.reader_waiting:
             receive_queue.notify_taken()
         return item
+
+    def _end_of_iteration(self) -> Exception:
+        error = self._session.close_state.error()
+        is_normal = error.code in NORMAL and error.__cause__ is None
+        return StopAsyncIteration() if is_normal else error
 
     # The actor's mailbox.
 
@@ -303,7 +310,7 @@ class Connection(Generic[StateT]):
             UsageError: the Socket has no ``handle_cast``.
         """
         if self._mailbox.stopped:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
         self._actor.cast(message)
 
     def cast_after(self, seconds: float, message: Any) -> trio.CancelScope:
@@ -346,7 +353,7 @@ class Connection(Generic[StateT]):
         check_seconds("timeout", timeout)
         await trio.lowlevel.checkpoint()
         if self._mailbox.stopped:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
         with trio.move_on_after(math.inf if timeout is None else timeout):
             return await self._actor.call(request)
         raise CallTimeout(f"{self._actor.call_hook.label} took longer than {timeout} seconds")
@@ -367,13 +374,13 @@ class Connection(Generic[StateT]):
         self._mailbox.reject_inside_hook("ping")
         await trio.lowlevel.checkpoint()
         if self._send_queue.closed or not self._session.is_open:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
         pings = self._session.pings
         payload = pings.new_payload()
-        self._send_queue.put(Ping(payload))
+        self._writer.put_urgent(Ping(payload))
         seconds = await pings.wait(payload)
         if seconds is None:
-            raise self._session.closed_error()
+            raise self._session.close_state.error()
         return seconds
 
     @property

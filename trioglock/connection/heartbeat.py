@@ -1,15 +1,22 @@
 """The heartbeat: detects peers that have stopped sending or reading.
 
 Any received byte counts as a sign of life. While backpressure pauses the reader task, silence is
-not counted, and the timeout restarts when the reader resumes. One task checks both directions and
-sleeps between the checks, so there are no timers for individual messages.
+not counted, and the timeout restarts when the reader resumes. One task per ``trio.run`` checks all
+links, see :class:`Timer`.
+
+A program that was blocked or suspended has not read what its peers sent. A peer is therefore
+declared dead only by a second check, after the readers have had as much time as the program has
+lost.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Callable
+from contextvars import Context
+from typing import Any, TypeAlias
 
 import trio
 
@@ -18,14 +25,17 @@ from ..frames import Ping
 from ..options import FlowOptions
 from ..transports import Link
 from ._sync import Waiters
-from .links import LinkOwner
-from .outgoing import checked_frame
-from .send_queue import SendQueue
+from .send_queue import SendQueue, checked_frame
+from .writer import Writer
 
 __all__ = ["LinkHeartbeat", "Pings", "ReadPause"]
 
 MAX_UNANSWERED = 1000
 """Maximum number of pings without a pong; older pings of the heartbeat are then forgotten."""
+
+# Rounds of the scheduler in which readers run before a peer is declared dead. Between the socket
+# and the reader there may be a task of another library.
+GRACE_ROUNDS = 5
 
 
 class Pings:
@@ -35,18 +45,21 @@ class Pings:
     section 5.5.3). Payloads are unique, so a pong from an old link cannot answer a later ping.
     """
 
+    __slots__ = ("_count", "_message_sent_at", "_pending_calls", "_sent", "_waiters", "latency")
+
     def __init__(self) -> None:
         self.latency: float | None = None
         """The latest round-trip time in seconds."""
         self._sent: dict[bytes, float] = {}
         self._pending_calls: dict[bytes, float | None] = {}
         self._message_sent_at: float | None = None
-        self._count = itertools.count()
+        self._count = 0
         self._waiters = Waiters()
 
     def new_payload(self) -> bytes:
         """Create the payload for a ping that is about to be sent."""
-        payload = next(self._count).to_bytes(8)
+        payload = self._count.to_bytes(8)
+        self._count += 1
         self._sent[payload] = trio.current_time()
         if len(self._sent) > MAX_UNANSWERED:
             # Pings that a ping() call waits for are kept.
@@ -102,136 +115,156 @@ class Pings:
 
 
 class ReadPause:
-    """Whether backpressure pauses the reader task, and how many times it has resumed.
+    """Whether backpressure pauses the reader task, and how many times it has resumed."""
 
-    Args:
-        on_change: called with True at the start of each pause and with False at its end.
-    """
+    __slots__ = ("paused", "resumed_count")
 
-    __slots__ = (
-        "_on_change",
-        "paused",
-        "resumed_count",
-    )
-
-    def __init__(self, on_change: Callable[[bool], None]) -> None:
+    def __init__(self) -> None:
         self.paused: bool = False
         self.resumed_count: int = 0
-        self._on_change = on_change
 
     def __enter__(self) -> None:
         self.paused = True
-        self._on_change(True)
 
     def __exit__(self, *_: object) -> None:
         self.paused = False
         self.resumed_count += 1
-        self._on_change(False)
 
 
 class LinkHeartbeat:
     """Pings the peer of one link and detects when it no longer responds.
 
     Args:
-        owner: called when the peer is dead, or when a user's function raises an exception.
         link: provides the byte counters.
         read_pause: the pauses of the reader task.
         pings: records when pings were sent.
-        send_queue: queues the pings and shows the progress of the writer task.
+        send_queue: shows the progress of the writer.
+        writer: sends the pings.
         flow: ``ping_interval``, ``ping_timeout`` and ``write_timeout``.
+        on_timeout: called when the peer is dead.
+        on_failure: called with an exception raised by a user's function.
     """
 
     __slots__ = (
         "_activity_at_ping",
         "_bytes_sent_at_ping",
-        "_interval",
+        "_context",
+        "_entry",
+        "_flow",
         "_link",
-        "_message_heartbeat",
         "_next_ping",
-        "_owner",
-        "_ping_timeout",
+        "_on_failure",
+        "_on_timeout",
         "_pings",
         "_read_pause",
         "_send_queue",
         "_silence_deadline",
-        "_sleep_scope",
-        "_stopped",
         "_write_progress",
         "_write_progress_at",
-        "_write_timeout",
+        "_writer",
+        "is_suspect",
+        "stopped",
     )
 
     def __init__(
         self,
-        owner: LinkOwner,
         link: Link,
         read_pause: ReadPause,
         pings: Pings,
         send_queue: SendQueue,
+        writer: Writer,
         flow: FlowOptions,
+        on_timeout: Callable[[HeartbeatTimeout], None],
+        on_failure: Callable[[BaseException], None],
     ) -> None:
-        self._owner = owner
+        self.stopped: bool = False
+        self.is_suspect: bool = False
+        """Whether the next check decides whether the peer is dead."""
         self._link = link
         self._read_pause = read_pause
         self._pings = pings
         self._send_queue = send_queue
-        self._message_heartbeat = flow.heartbeat
-        self._interval = flow.ping_interval or math.inf
-        self._ping_timeout = flow.ping_timeout or math.inf
-        self._write_timeout = flow.write_timeout or math.inf
+        self._writer = writer
+        self._flow = flow
+        self._on_timeout = on_timeout
+        self._on_failure = on_failure
         now = trio.current_time()
-        self._next_ping = now + self._interval
+        self._next_ping = now + (flow.ping_interval or math.inf)
         self._silence_deadline = math.inf
         self._activity_at_ping = (0, 0)
         self._bytes_sent_at_ping = 0
         self._write_progress: tuple[int, int] | None = None
         self._write_progress_at = now
-        self._sleep_scope = trio.CancelScope()
-        self._stopped = False
+        # User code runs in the context of the connection's task.
+        self._context: Context = trio.lowlevel.current_task().context
+        self._entry: _Entry | None = None
 
-    async def run(self) -> None:
-        """Ping and check until the peer is dead or :meth:`stop` is called."""
-        while not self._stopped:
-            now = trio.current_time()
-            # Checked twice per write_timeout, so detection takes at most 1.5 times as long.
-            until = min(self._next_ping, self._silence_deadline, now + self._write_timeout / 2)
-            with trio.CancelScope(deadline=until) as self._sleep_scope:
-                await trio.sleep_forever()
-            if not self._stopped:
-                self._check(trio.current_time())
-
-    def _check(self, now: float) -> None:
-        timeout = self._check_silence(now) or self._check_writing(now)
-        if timeout is not None:
-            self._stopped = True
-            self._owner.on_heartbeat_timeout(timeout)
-        elif now >= self._next_ping:
-            try:
-                self._ping(now)
-            except Exception as error:
-                # Raised by MessageHeartbeat.message.
-                self._stopped = True
-                self._owner.fail(error)
+    def start(self) -> None:
+        """Start to ping and check."""
+        due = self._next_check(trio.current_time())
+        if due < math.inf:
+            self._entry = _current_timer().add(self, due)
 
     def stop(self) -> None:
-        """Stop :meth:`run`: the link has ended."""
-        self._stopped = True
-        self._sleep_scope.cancel()
+        """Stop: the link has ended."""
+        self.stopped = True
+        if self._entry is not None:
+            entry, self._entry = self._entry, None
+            _current_timer().remove(entry)
+
+    def _next_check(self, now: float) -> float:
+        # Writes are checked twice per write_timeout, so detection takes at most 1.5 times as long.
+        write_check = now + (self._flow.write_timeout or math.inf) / 2
+        return min(self._next_ping, self._silence_deadline, write_check)
+
+    def check(self, now: float, due: float) -> float:
+        """Ping, or detect that the peer is dead.
+
+        Args:
+            now: the current time.
+            due: the time for which the check was scheduled.
+
+        Returns:
+            The time of the next check.
+        """
+        try:
+            timeout = self._check_silence(now) or self._check_writing(now)
+            if timeout is None:
+                self.is_suspect = False
+            elif not self.is_suspect:
+                self.is_suspect = True
+                return now + (now - due)
+            else:
+                self.stop()
+                self._context.run(self._on_timeout, timeout)
+                return math.inf
+            if now >= self._next_ping:
+                self._context.run(self._ping, now)
+        except BaseException as error:
+            # Raised by MessageHeartbeat.message, or a KeyboardInterrupt in a listener.
+            self.stop()
+            self._context.run(self._on_failure, error)
+            return math.inf
+        return self._next_check(now)
 
     def _ping(self, now: float) -> None:
-        self._next_ping = now + self._interval
+        self._next_ping = now + (self._flow.ping_interval or math.inf)
         if self._send_queue.closed:
             return
-        if self._message_heartbeat is None:
-            self._send_queue.put(Ping(self._pings.new_payload()))
+        if self._flow.heartbeat is None:
+            self._writer.put_urgent(Ping(self._pings.new_payload()))
         else:
             self._pings.start_message()
-            self._send_queue.put_urgent(checked_frame(self._message_heartbeat.message()))
+            self._writer.put_urgent(checked_frame(self._flow.heartbeat.message()))
         if self._silence_deadline == math.inf:
             self._silence_deadline = now + self._ping_timeout
             self._activity_at_ping = self._activity()
             self._send_queue.track_urgent()
             self._bytes_sent_at_ping = self._link.bytes_sent
+
+    @property
+    def _ping_timeout(self) -> float:
+        return self._flow.ping_timeout or math.inf
 
     def _activity(self) -> tuple[int, int]:
         return self._link.bytes_received, self._read_pause.resumed_count
@@ -258,12 +291,92 @@ class LinkHeartbeat:
         return HeartbeatTimeout(silence=self._ping_timeout)
 
     def _check_writing(self, now: float) -> HeartbeatTimeout | None:
-        """Return a timeout if the writer task had work but made no progress for too long."""
+        """Return a timeout if the writer had work but made no progress for too long."""
         progress = (
             (self._link.bytes_sent, self._send_queue.batches) if self._send_queue.writing else None
         )
         if progress is None or progress != self._write_progress:
             self._write_progress, self._write_progress_at = progress, now
-        elif now - self._write_progress_at >= self._write_timeout:
+        elif now - self._write_progress_at >= (self._flow.write_timeout or math.inf):
             return HeartbeatTimeout(silence=now - self._write_progress_at, writing=True)
         return None
+
+
+_Entry: TypeAlias = list[Any]
+"""A scheduled check: its time, a unique number, and the heartbeat, or None once it has stopped."""
+
+
+class Timer:
+    """Runs the checks of all heartbeats of one ``trio.run`` in one task, while there are any."""
+
+    def __init__(self) -> None:
+        self._entries: list[_Entry] = []  # a heap
+        self._numbers = itertools.count()
+        self._active = 0
+        self._sleep = trio.CancelScope()
+        self._running = False
+
+    def add(self, heartbeat: LinkHeartbeat, due: float) -> _Entry:
+        """Start the checks of a heartbeat, the first one at ``due``."""
+        entry = [due, next(self._numbers), heartbeat]
+        heapq.heappush(self._entries, entry)
+        self._active += 1
+        if not self._running:
+            self._running = True
+            trio.lowlevel.spawn_system_task(self._run)
+        elif due < self._sleep.deadline:
+            self._sleep.deadline = due
+        return entry
+
+    def remove(self, entry: _Entry) -> None:
+        """Stop the checks of a heartbeat."""
+        entry[2] = None
+        self._active -= 1
+        if not self._active:
+            self._entries.clear()
+            self._sleep.cancel()
+        elif len(self._entries) > 2 * self._active + 64:
+            self._entries = [entry for entry in self._entries if entry[2] is not None]
+            heapq.heapify(self._entries)
+
+    async def _run(self) -> None:
+        try:
+            while self._entries:
+                with trio.CancelScope(deadline=self._entries[0][0]) as self._sleep:
+                    await trio.sleep_forever()
+                await self._check_due(trio.current_time())
+        finally:
+            self._running = False
+
+    async def _check_due(self, now: float) -> None:
+        suspects: list[_Entry] = []
+        while self._entries and self._entries[0][0] <= now:
+            entry = heapq.heappop(self._entries)
+            if entry[2] is not None and entry[2].is_suspect:
+                suspects.append(entry)
+            else:
+                self._check(entry, now)
+        if suspects:
+            for _ in range(GRACE_ROUNDS):
+                await trio.lowlevel.checkpoint()
+            for entry in suspects:
+                self._check(entry, now)
+
+    def _check(self, entry: _Entry, now: float) -> None:
+        heartbeat: LinkHeartbeat | None = entry[2]
+        if heartbeat is not None:
+            entry[0] = heartbeat.check(now, entry[0])
+        if entry[2] is not None:
+            heapq.heappush(self._entries, entry)
+
+
+_timer: trio.lowlevel.RunVar[Timer] = trio.lowlevel.RunVar("trioglock heartbeats")
+
+
+def _current_timer() -> Timer:
+    try:
+        return _timer.get()
+    except LookupError:
+        timer = Timer()
+        _timer.set(timer)
+        return timer

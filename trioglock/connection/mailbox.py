@@ -13,7 +13,7 @@ waits for, are inside the hook.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -22,9 +22,8 @@ import trio
 from .._scope import is_cancelled
 from ..errors import UsageError
 from ._sync import Waiters
-from .cancellable import Cancellable
 
-__all__ = ["SYNC_HOOK", "Job", "Mailbox", "PendingCall"]
+__all__ = ["SYNC_HOOK", "Job", "Mailbox", "PendingCall", "run_now"]
 
 Job: TypeAlias = Callable[[], Awaitable[None]]
 """Runs a hook. Must not raise anything except Cancelled."""
@@ -151,17 +150,16 @@ class Mailbox:
 
     async def _run(self, jobs: trio.MemoryReceiveChannel[Job]) -> None:
         self._task = trio.lowlevel.current_task()
-        async for job in jobs:
-            await self.wait_idle()
-            try:
-                if not self.stopped:
-                    await job()
-            finally:
-                self.pending -= 1
-
-    def enter(self) -> None:
-        """Record that the current task runs a hook."""
-        self.active = trio.lowlevel.current_task()
+        try:
+            async for job in jobs:
+                await self.wait_idle()
+                try:
+                    if not self.stopped:
+                        await job()
+                finally:
+                    self.pending -= 1
+        finally:
+            self._task = None  # it refers to this object
 
     def leave(self) -> None:
         """Record that the hook has returned, and wake the mailbox's task."""
@@ -213,3 +211,82 @@ async def _run_call(
         raise
     except BaseException as error:
         pending_call.fail(error)
+
+
+def run_now(job: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that does not suspend."""
+    try:
+        job.send(None)
+    except StopIteration:
+        return
+    job.close()
+    raise AssertionError("a plain hook cannot suspend")
+
+
+class Cancellable:
+    """Continues a coroutine that was started with ``send(None)`` and is suspended.
+
+    Another task can cancel it, at no cost while it does not block: a ``trio.CancelScope`` around
+    every call of an async hook would take longer than the hook. A scope is entered only while the
+    coroutine is suspended, inside any scopes that the coroutine has opened, and left before it
+    resumes. A nursery waits for its children regardless of such an inner scope, so the nurseries of
+    the coroutine are cancelled separately.
+
+    Args:
+        coroutine: the coroutine, started in the task that awaits this object.
+        request: the value it yielded for trio.
+        nurseries: the number of nurseries that the task had open before the start.
+    """
+
+    __slots__ = (
+        "_cancelled",
+        "_coroutine",
+        "_nurseries",
+        "_request",
+        "_task",
+        "_wait",
+        "interrupted",
+    )
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], request: Any, nurseries: int) -> None:
+        self.interrupted: bool = False
+        """Whether :meth:`interrupt` was called."""
+        self._coroutine = coroutine
+        self._request = request
+        self._task = trio.lowlevel.current_task()
+        self._nurseries = nurseries
+        self._cancelled = False  # whether the coroutine has received Cancelled
+        self._wait = trio.CancelScope()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine, request = self._coroutine, self._request
+        try:
+            while True:
+                try:
+                    # The coroutine's cleanup is not interrupted.
+                    result = (
+                        (yield request) if self._cancelled else (yield from self._waiting(request))
+                    )
+                except BaseException as error:
+                    request = coroutine.throw(error)
+                else:
+                    request = coroutine.send(result)
+        except StopIteration as done:
+            return done.value
+
+    def _waiting(self, request: Any) -> Generator[Any, Any, Any]:
+        with trio.CancelScope() as self._wait:
+            if self.interrupted:
+                self._wait.cancel()
+            result = yield request
+        # trio sends an outcome, which the coroutine unwraps.
+        cancelled = isinstance(getattr(result, "error", None), trio.Cancelled)
+        self._cancelled = self.interrupted and cancelled
+        return result
+
+    def interrupt(self) -> None:
+        """Raise ``trio.Cancelled`` once where the coroutine is suspended, even inside a shield."""
+        self.interrupted = True
+        self._wait.cancel()
+        for nursery in self._task.child_nurseries[self._nurseries :]:
+            nursery.cancel_scope.cancel()

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..options import Overflow
 from ..telemetry import EventEmitter
-from ._sync import Waiters
+from ._sync import Waiters, ignore
 
 __all__ = ["ReceiveQueue"]
 
@@ -138,6 +138,10 @@ class ReceiveQueue:
     def start_link(self) -> None:
         """Let a full queue pause the reader task again, on a new link."""
         self._closing_limit = None
+
+    def release_session(self) -> None:
+        """Drop the reference to the session, which has ended."""
+        self._on_overflow = ignore
 
     def end(self) -> None:
         """Wake all receivers: no more messages will be delivered."""

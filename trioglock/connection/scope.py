@@ -54,6 +54,6 @@ def _is_consequence(session: Session[StateT], error: BaseException) -> bool:
     """Whether the body's exception only reports the end of this connection."""
     return all(
         isinstance(leaf, trio.Cancelled)
-        or (isinstance(leaf, ConnectionClosed) and leaf.origin is session)
+        or (isinstance(leaf, ConnectionClosed) and leaf.origin is session.close_state)
         for leaf in leaves(error)
     )

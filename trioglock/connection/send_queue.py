@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
 import trio
 
+from .._redact import shorten
+from ..errors import InvalidFrame
 from ..frames import Close, Data, Frame, Ping, Pong, PreparedMessage
 from ._sync import Waiters
-from .outgoing import QueuedFrame, QueuedMessage, checked_frame, plain, size_of, urgent_size
 
-__all__ = ["SendQueue"]
+__all__ = ["Barrier", "QueuedFrame", "QueuedMessage", "SendQueue", "checked_frame", "size_of"]
+
+QueuedMessage = Data | PreparedMessage
+QueuedFrame = QueuedMessage | Ping | Pong | Close
 
 # Maximum size of one write in bytes, unless a single frame is larger.
 BATCH = 2**16
 
 # Maximum number of queued pongs; older ones may be skipped (RFC 6455, section 5.5.3).
 MAX_PONGS = 128
+
+
+class Barrier:
+    """A position in the send queue, which waits for the data before it.
+
+    Args:
+        position: the number of data frames up to it.
+    """
+
+    __slots__ = ("position", "written")
+
+    def __init__(self, position: int) -> None:
+        self.position: int = position
+        self.written: bool | None = None
+        """Whether the data before it was written; False if some of it was lost, None before."""
 
 
 class SendQueue:
@@ -32,37 +50,35 @@ class SendQueue:
     """
 
     __slots__ = (
+        "_awake",
+        "_barriers",
         "_batch",
         "_close",
         "_close_first",
-        "_corked",
         "_data",
-        "_data_held",
         "_data_lost",
         "_done",
-        "_dropped",
         "_first",
-        "_flushes",
+        "_first_written",
         "_limit",
-        "_lost",
         "_pongs",
-        "_put_now",
+        "_progress_waiters",
         "_queued",
+        "_senders",
         "_space_waiters",
         "_urgent",
         "_urgent_batch",
-        "_wake",
-        "_write_now",
         "_writing",
         "batches",
         "close_taken",
         "closed",
-        "idle",
-        "immediate_allowed",
+        "closing",
+        "data_held",
         "in_doubt",
         "in_doubt_count",
         "link_lost",
         "size",
+        "threshold",
         "urgent_written_at",
         "writing",
         "written",
@@ -71,8 +87,12 @@ class SendQueue:
     def __init__(self, limit: int) -> None:
         self.size: int = 0
         """The size of the queued and currently written payloads in bytes."""
+        self.threshold: int = limit
+        """The size from which a sender waits: the limit, or 0 while earlier senders wait."""
         self.closed: bool = False
         """Whether sends are refused: the connection is closing or closed."""
+        self.closing: bool = False
+        """Whether a Close frame was queued for the current link."""
         self.writing: bool = False
         """Whether a batch is being written."""
         self.batches: int = 0
@@ -85,18 +105,13 @@ class SendQueue:
         """The messages that were being written when the latest link broke."""
         self.urgent_written_at: float | None = None
         """When the frames tracked by :meth:`track_urgent` were written (trio's clock), or None."""
-        self._urgent_batch = math.inf
+        self.data_held: bool = False
+        """Whether data waits for ``handle_connect`` to return."""
         self.link_lost: bool = False
         """Whether the link is broken or has ended."""
-        self.idle: bool = False
-        """Whether the writer is idle and must be woken."""
-        self.immediate_allowed: bool = False
-        """Whether the next frame may be written immediately."""
-        self._wake: Callable[[], None] = _no_writer
-        # Writes a frame immediately; _write_now is None while queued data must go first.
-        self._write_now: Callable[[QueuedMessage], bool] | None = None
-        self._put_now: Callable[[QueuedMessage], bool] | None = None
-        self._corked = False
+        self.close_taken: bool = False
+        """Whether the writer has taken the Close frame."""
+        self._urgent_batch = math.inf
         self._limit = limit
         self._first: list[QueuedMessage] = []
         self._data: list[QueuedMessage] = []
@@ -104,268 +119,250 @@ class SendQueue:
         self._pongs: list[Pong] = []
         self._close: Close | None = None
         self._close_first = False
-        self.close_taken: bool = False
-        """Whether the writer has taken the Close frame."""
-        self._data_held = False
         self._writing = 0  # size of the batch being written, in bytes
         self._batch: list[QueuedMessage] = []  # its data frames
-        self._queued = 0  # data frames ever queued
-        self._dropped = 0  # data frames dropped without being sent
+        self._first_written = False  # whether they are replies from handle_connect
+        self._queued = 0  # data frames ever queued, except those that were dropped
         self._done = 0  # data frames ever written or in doubt
-        self._lost = (0, 0)  # data frames in doubt: after the first number, up to the second
-        self._data_lost = False
+        self._data_lost = False  # data was dropped because the connection ends
+        self._barriers: list[Barrier] = []
+        self._senders = Waiters()
+        self._awake = 0  # senders that were woken and have not run yet
         self._space_waiters = Waiters()
-        self._flushes = Waiters()
+        self._progress_waiters = Waiters()
 
     def __len__(self) -> int:
         return len(self._data)
 
     @property
     def full(self) -> bool:
-        """Whether senders must wait."""
+        """Whether the limit is reached."""
         return self.size >= self._limit
 
-    # Queueing.
-
-    def put(self, frame: Frame) -> None:
-        """Queue a frame other than Close.
-
-        Raises:
-            InvalidFrame: ``frame`` is not text, bytes-like or a control frame.
-        """
-        kind = frame.__class__
-        if kind is str or kind is bytes:
-            plain = kind is bytes or frame.isascii()  # type: ignore[union-attr]
-            size = len(frame) if plain else size_of(frame)  # type: ignore[arg-type]
-        elif kind is PreparedMessage:
-            size = frame.size  # type: ignore[union-attr]
-        elif kind is Ping or kind is Pong:
-            self.put_urgent(frame)  # type: ignore[arg-type]
-            return
-        else:
-            self.put(checked_frame(frame))
-            return
-        self._queued += 1
-        if self.idle and self.immediate_allowed and self._write_now is not None:
-            self._write_through(frame, size)  # type: ignore[arg-type]
-            return
-        self.size += size
-        self._data.append(frame)  # type: ignore[arg-type]
-        if self.idle:
-            self._wake()
-
-    def put_prepared(self, frame: PreparedMessage, *, immediate: bool) -> bool:
-        """Queue a broadcast message unless the queue is full or closed; return True if queued.
-
-        Args:
-            frame: the message.
-            immediate: write it immediately if possible.
-        """
-        if self.closed or self.size >= self._limit:
-            return False
-        self._queued += 1
-        if self.idle and self._write_now is not None and (immediate or self.immediate_allowed):
-            self._write_through(frame, frame.size)
-            return True
-        self.size += frame.size
-        self._data.append(frame)
-        if self.idle:
-            self._wake()
-        return True
-
-    def _write_through(self, frame: QueuedMessage, size: int) -> None:
-        """Write a frame immediately. Call it only if the queue is empty."""
-        assert self._write_now is not None
-        self.immediate_allowed = False
-        if self._write_now(frame):
-            self.written += 1
-            self._count_batch()
-        else:
-            self.writing = True
-            self._batch, self._writing = [frame], size
-            self.size += size
-            self._wake()
-
-    def put_urgent(self, frame: QueuedFrame) -> None:
-        """Queue a frame that is sent before data."""
-        self.size += urgent_size(frame)
-        self._urgent.append(frame)
-        if self.idle:
-            self._wake()
-
-    def pong(self, frame: Pong) -> None:
-        """Queue a pong."""
-        self._pongs.append(frame)
-        del self._pongs[:-MAX_PONGS]
-        if self.idle:
-            self._wake()
-
-    def put_first(self, frames: Sequence[QueuedFrame]) -> None:
-        """Queue replies from ``handle_connect`` before all data, for the current link only."""
-        for frame in frames:
-            if isinstance(frame, QueuedMessage):
-                self.size += size_of(frame)
-                self._first.append(frame)
-            else:
-                self.put_urgent(frame)
-        # They do not count as queued, so a flush still waits for the data after them.
-        self._done = self._taken()
-
-    def discard(self) -> tuple[Data, ...]:
-        """Remove and return the queued data that is not being written.
-
-        Flushes waiting for it fail.
-        """
-        taken = tuple(map(plain, self._data))
-        self.size -= sum(map(size_of, self._data))
-        self._data.clear()
-        self._lose()
-        if self.size < self._limit:
-            self._space_waiters.unpark_all()
-        return taken
-
-    async def wait_space(self) -> None:
-        """Wait for space. The caller must then check again."""
-        await self._space_waiters.park()
-
-    def flush_marks(self) -> tuple[int, int]:
-        """Return the marks that make :meth:`wait_flushed` wait for everything queued now."""
-        # put_first() moves _done back; frames already in doubt must not count again.
-        return max(self._done, self._lost[1]), self._queued
-
-    async def wait_flushed(self, marks: tuple[int, int]) -> bool:
-        """Wait until the marked frames are written; return False if they were lost."""
-        begin, mark = marks
-        while self._done < mark:
-            if self._data_lost:
-                return False
-            await self._flushes.park()
-        after, up_to = self._lost
-        return not (up_to > begin and after < mark)
-
-    # Closing.
+    @property
+    def has_work(self) -> bool:
+        """Whether any frame is queued."""
+        return bool(
+            self._data or self._first or self._pongs or self._urgent or self._close is not None
+        )
 
     @property
     def close_pending(self) -> bool:
         """Whether a Close frame is queued."""
         return self._close is not None
 
-    async def wait_close_written(self) -> None:
-        """Wait until the queued Close frame has been written or its link has ended."""
-        while self._close is not None or self.writing:
-            await self._flushes.park()
+    # Queueing. The writer calls these methods and then writes, or wakes its task.
 
-    def close(self, frame: Close, *, first: bool = False, last: bool = True) -> None:
-        """Queue the Close frame.
+    def put(self, frame: QueuedMessage, size: int) -> None:
+        """Queue a data frame of ``size`` bytes."""
+        self._queued += 1
+        self.size += size
+        self._data.append(frame)
 
-        Args:
-            frame: the Close frame.
-            first: send it before the queued data, which waits for another link or is dropped.
-            last: refuse further sends: the connection ends with this link.
-        """
-        self.closed = self.closed or last
+    def put_urgent(self, frame: QueuedFrame) -> None:
+        """Queue a frame that is sent before data."""
+        self.size += _urgent_size(frame)
+        self._urgent.append(frame)
+
+    def put_pong(self, frame: Pong) -> None:
+        """Queue a pong."""
+        self._pongs.append(frame)
+        del self._pongs[:-MAX_PONGS]
+
+    def put_first(self, frame: QueuedMessage) -> None:
+        """Queue a reply from ``handle_connect`` before all data, for the current link only."""
+        self.size += size_of(frame)
+        self._first.append(frame)
+
+    def put_close(self, frame: Close, *, first: bool) -> None:
+        """Queue the Close frame; ``first``: before the data, which is not sent over this link."""
         self._close = frame
         self._close_first = first
-        self._write_now = None
-        if self.idle:
-            self._wake()
+        self.closing = True
         self.release_senders()
+
+    def put_writing(self, frame: QueuedMessage, size: int) -> None:
+        """Record that a data frame is being written; the queue was empty."""
+        self._queued += 1
+        self.size += size
+        self.writing = True
+        self._batch, self._writing = [frame], size
+
+    def put_written(self) -> None:
+        """Record that a data frame was written; the queue was empty."""
+        self._queued += 1
+        self._done = self._queued
+        self.written += 1
+        self.batches += 1
+        if self.batches >= self._urgent_batch:
+            self._urgent_written()
+
+    def discard(self) -> tuple[Data, ...]:
+        """Remove and return the queued data that is not being written.
+
+        Flushes waiting for it fail.
+        """
+        taken = tuple(map(_plain, self._data))
+        self.size -= sum(map(size_of, self._data))
+        self._forget_data()
+        self._wake_senders()
+        return taken
+
+    def drop_data(self) -> tuple[Data, ...]:
+        """Remove and return all data that is not being written; it will not be sent."""
+        dropped = tuple(map(_plain, (*self._first, *self._data)))
+        self._data_lost = self._data_lost or bool(self._data)
+        self._first.clear()
+        self._urgent.clear()
+        self._forget_data()
+        self.size = self._writing
+        self.release_senders()
+        return dropped
+
+    def _forget_data(self) -> None:
+        self._queued -= len(self._data)
+        self._data.clear()
+        self._fail_barriers(self._queued)
+
+    # Waiting.
+
+    async def wait_turn(self) -> None:
+        """Wait for space, behind earlier senders. The caller then checks :attr:`closed`.
+
+        It calls :meth:`end_turn` once it has queued its data, or will not queue any.
+        """
+        try:
+            while not self.closed:
+                self.threshold = 0
+                await self._senders.park()
+                self._awake -= 1
+                if self.size < self._limit:
+                    return
+        finally:
+            self._restore_threshold()
+
+    def end_turn(self) -> None:
+        """Wake further senders if there is still space."""
+        if self._senders and not self._awake:
+            self._wake_senders()
+
+    def _restore_threshold(self) -> None:
+        if not (self._senders or self._awake):
+            self.threshold = self._limit
+
+    def _wake_senders(self) -> None:
+        """Wake the reader, and as many senders as probably fit."""
+        space = self._limit - self.size
+        if space <= 0:
+            return
+        self._space_waiters.unpark_all()
+        if self._senders:
+            # Messages of one connection are often of similar size.
+            count = len(self._batch) * space // self._writing if self._writing else 1
+            self._awake += self._senders.unpark(max(1, count))
+
+    async def wait_space(self) -> None:
+        """Wait for space without a turn. The caller must then check again."""
+        await self._space_waiters.park()
 
     def release_senders(self) -> None:
         """Wake all tasks that wait for space: the connection is closing."""
+        self._awake += self._senders.unpark_all()
         self._space_waiters.unpark_all()
+
+    def barrier(self) -> Barrier:
+        """Return a barrier after everything queued now."""
+        barrier = Barrier(self._queued)
+        if self._data_lost:
+            barrier.written = False
+        elif self._done >= self._queued:
+            barrier.written = True
+        else:
+            self._barriers.append(barrier)
+        return barrier
+
+    async def wait_written(self, barrier: Barrier) -> bool:
+        """Wait until the data before a barrier is written; return False if some was lost."""
+        while barrier.written is None:
+            await self._progress_waiters.park()
+        return barrier.written
+
+    async def wait_close_written(self) -> None:
+        """Wait until the queued Close frame has been written or its link has ended."""
+        while self._close is not None or self.writing:
+            await self._progress_waiters.park()
+
+    def _fail_barriers(self, position: int) -> None:
+        """Fail the barriers after ``position``."""
+        for barrier in self._barriers:
+            if barrier.position > position:
+                barrier.written = False
+        self._remove_barriers()
+
+    def _remove_barriers(self) -> None:
+        if self._barriers:
+            self._barriers = [barrier for barrier in self._barriers if barrier.written is None]
+        self._progress_waiters.unpark_all()
+
+    # The end.
 
     def stop_accepting(self) -> None:
         """Refuse further sends; queued data stays."""
         self.closed = True
-        self._space_waiters.unpark_all()
+        self.release_senders()
 
     def resume_accepting(self) -> None:
         """Accept sends again: another link is expected."""
         self.closed = False
 
-    def drop_data(self) -> tuple[Data, ...]:
-        """Remove and return all data that is not being written; it will not be sent."""
-        dropped = tuple(map(plain, (*self._first, *self._data)))
-        self._dropped += len(self._data)
-        self._first.clear()
-        self._data.clear()
-        self._urgent.clear()
-        self.size = self._writing
-        self._data_lost = True
-        self._space_waiters.unpark_all()
-        self._flushes.unpark_all()
-        return dropped
-
     def end(self) -> None:
         """Refuse further sends and wake all waiters: the connection has ended."""
-        self.closed = self._data_lost = True
-        self._space_waiters.unpark_all()
-        self._flushes.unpark_all()
+        self.stop_accepting()
+        self._fail_barriers(self._done)
 
     # The writer's side.
 
-    def attach(
-        self, wake: Callable[[], None], write_now: Callable[[QueuedMessage], bool] | None
-    ) -> None:
-        """Connect a new link; data is held back until :meth:`release`.
-
-        Control frames and replies for the previous link are dropped.
-
-        Args:
-            wake: called when a frame is queued while :attr:`idle`.
-            write_now: writes as much of a frame as possible without waiting and returns whether
-                all of it was written; None if the link does not support this.
-        """
-        self._wake = wake
-        self._put_now = write_now
-        self.allow_immediate()
-        self.idle = True
-        self._data_held = True
-        self.link_lost = False
-        self.close_taken = False
+    def start_link(self) -> None:
+        """Start a link. Control frames and replies for the previous link are dropped."""
+        self.data_held = True
+        self.link_lost = self.closing = self.close_taken = False
         self.in_doubt = ()
         self._pongs.clear()
-        self.size -= sum(map(urgent_size, self._urgent)) + sum(map(size_of, self._first))
+        self.size -= sum(map(_urgent_size, self._urgent)) + sum(map(size_of, self._first))
         self._urgent.clear()
         self._first.clear()
-        self._lose()
         self._close = None
-        if self.size < self._limit:
-            self._space_waiters.unpark_all()
+        self._wake_senders()
 
-    def release(self) -> None:
-        """Allow data to be sent."""
-        self._data_held = False
-        if self._close is None and not self.close_taken:
-            self._write_now = self._put_now
-        if self.idle and self.has_work:
-            self._wake()
-
-    def detach(self) -> None:
-        """Disconnect the link; data that was being written is in doubt."""
+    def end_link(self) -> None:
+        """End the link; data that was being written is in doubt."""
         self._close = None
-        self._wake = _no_writer
-        self._write_now = self._put_now = None
-        self.idle = self._corked = False
         self.link_lost = True
         self._space_waiters.unpark_all()
-        self._flushes.unpark_all()
-        if self.writing:
-            self.in_doubt = tuple(map(plain, self._batch))
-            self.in_doubt_count += len(self._batch)
-            before = self._done
-            self._finish_batch()
-            self._lose(since=before)
+        if not self.writing:
+            self._progress_waiters.unpark_all()
+            return
+        self.in_doubt = tuple(map(_plain, self._batch))
+        self.in_doubt_count += len(self._batch)
+        if self._batch and not self._first_written:
+            # They come first: everything after them waits for them, too.
+            self._fail_barriers(self._done)
+        self._finish_batch()
 
-    def _lose(self, *, since: int | None = None) -> None:
-        """Mark as in doubt the frames that were taken from the queue but not written."""
-        before = self._done if since is None else since
-        self._done = self._taken()
-        if self._done > before:
-            after, up_to = self._lost
-            self._lost = (after if up_to == before else before, self._done)
-            self._flushes.unpark_all()
+    def take_single(self) -> PreparedMessage | None:
+        """Remove and return the only frame, a prepared message, as if it had not been queued.
+
+        Return None if there are others, or if a task waits for this one to be written.
+        """
+        data = self._data
+        if len(data) != 1 or data[0].__class__ is not PreparedMessage or self._barriers:
+            return None
+        if self._urgent or self._pongs or self._first or self.size >= self._limit:
+            return None
+        frame: PreparedMessage = data.pop()  # type: ignore[assignment]
+        self.size -= frame.size
+        self._queued -= 1
+        return frame
 
     def take(self) -> list[QueuedFrame]:
         """Take the next batch, control frames first; empty if nothing may be written."""
@@ -381,9 +378,20 @@ class SendQueue:
         self.writing = bool(batch)
         return batch
 
-    def _take_data(self, batch: list[QueuedFrame]) -> None:
-        if self._data_held or self.close_taken:
+    def _take_urgent(self, batch: list[QueuedFrame]) -> None:
+        batch.extend(self._pongs)
+        self._pongs.clear()
+        if self.close_taken:
+            # Only pongs are sent after the Close frame.
             return
+        batch.extend(self._urgent)
+        self._writing = sum(map(_urgent_size, self._urgent))
+        self._urgent.clear()
+
+    def _take_data(self, batch: list[QueuedFrame]) -> None:
+        if self.data_held or self.close_taken:
+            return
+        self._first_written = bool(self._first)
         if self._first:
             self._batch, self._first = self._first, []
             self._writing += sum(map(size_of, self._batch))
@@ -407,71 +415,87 @@ class SendQueue:
         del self._data[:count]
         self._writing += size
 
-    def _take_urgent(self, batch: list[QueuedFrame]) -> None:
-        batch.extend(self._pongs)
-        self._pongs.clear()
-        if self.close_taken:
-            # Only pongs are sent after the Close frame.
-            return
-        batch.extend(self._urgent)
-        self._writing = sum(map(urgent_size, self._urgent))
-        self._urgent.clear()
-
     def batch_written(self) -> None:
         """Record that the batch was passed to the operating system."""
         self.written += len(self._batch)
         self._finish_batch()
 
     def _finish_batch(self) -> None:
-        self._batch = []
+        if self._first_written:
+            self._first_written = False
+        else:
+            self._done += len(self._batch)
         self.size -= self._writing
-        self._writing = 0
         self.writing = False
         self._count_batch()
-        if self._flushes:
-            self._flushes.unpark_all()
-        if self._space_waiters and self.size < self._limit:
-            self._space_waiters.unpark_all()
+        for barrier in self._barriers:
+            if barrier.position <= self._done:
+                barrier.written = True
+        self._remove_barriers()
+        self._wake_senders()
+        self._batch = []
+        self._writing = 0
 
     def _count_batch(self) -> None:
         self.batches += 1
         if self.batches >= self._urgent_batch:
-            self._urgent_batch = math.inf
-            self.urgent_written_at = trio.current_time()
-        self._done = self._taken()
+            self._urgent_written()
 
-    def _taken(self) -> int:
-        return self._queued - self._dropped - len(self._data) - len(self._first)
+    def _urgent_written(self) -> None:
+        self._urgent_batch = math.inf
+        self.urgent_written_at = trio.current_time()
 
     def track_urgent(self) -> None:
         """Record in :attr:`urgent_written_at` when the control frames queued now are written."""
         self.urgent_written_at = None
         self._urgent_batch = self.batches + (2 if self.writing else 1)
 
-    @property
-    def has_work(self) -> bool:
-        """Whether any frame is queued."""
-        return bool(
-            self._data or self._first or self._pongs or self._urgent or self._close is not None
-        )
 
-    def cork(self) -> None:
-        """Collect the frames queued from now on, to send them in one write."""
-        self._corked, self.idle = self.idle, False
+def checked_frame(frame: Frame) -> QueuedFrame:
+    """Return the frame to queue; the content of a mutable buffer is copied.
 
-    def uncork(self) -> None:
-        """Write the collected frames, and allow the next one to be written immediately."""
-        self.allow_immediate()
-        if self._corked:
-            self._corked, self.idle = False, True
-            if self.has_work:
-                self._wake()
-                self.allow_immediate()
+    Raises:
+        InvalidFrame: ``frame`` is not text, bytes-like or a control frame.
+    """
+    kind = frame.__class__
+    if kind is bytes or (kind is str and frame.isascii()):  # type: ignore[union-attr]
+        return frame  # type: ignore[return-value]
+    if isinstance(frame, str):
+        frame = str(frame)
+        size_of(frame)
+        return frame
+    if isinstance(frame, Ping | Pong | Close | PreparedMessage):
+        return frame
+    if isinstance(frame, bytes | bytearray | memoryview):
+        # The buffer may change before it is written.
+        return bytes(frame)
+    raise InvalidFrame(
+        "a frame must be str, bytes-like, PreparedMessage, Ping, Pong or Close, "
+        f"not {type(frame).__name__}: {shorten(frame)}"
+    )
 
-    def allow_immediate(self) -> None:
-        """Let the next frame be written immediately, if the link supports it."""
-        self.immediate_allowed = self._put_now is not None
+
+def size_of(frame: QueuedMessage) -> int:
+    """Return the size of the payload in bytes.
+
+    Raises:
+        InvalidFrame: the text contains lone surrogates, which UTF-8 cannot encode.
+    """
+    if isinstance(frame, str):
+        if frame.isascii():
+            return len(frame)
+        try:
+            return len(frame.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidFrame(f"the text is not valid Unicode: {error}") from None
+    return frame.size if isinstance(frame, PreparedMessage) else len(frame)
 
 
-def _no_writer() -> None:
-    """Do nothing: there is no link."""
+def _urgent_size(frame: QueuedFrame) -> int:
+    """Return the size of a frame that is sent before data, in bytes with its header."""
+    return 2 + (size_of(frame) if isinstance(frame, QueuedMessage) else len(frame.to_payload()))
+
+
+def _plain(frame: QueuedMessage) -> Data:
+    """Return the plain message of a frame."""
+    return frame.message if isinstance(frame, PreparedMessage) else frame

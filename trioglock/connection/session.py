@@ -1,16 +1,16 @@
 """The session: opens the links of one connection, runs them and closes them.
 
 One session serves one ``async with connect(...)``. Its main task opens a link through its
-:class:`~.links.LinkSource`, reads the link to its end, runs ``handle_disconnect``, and opens the
-next link or ends. Each link also has a writer task and a heartbeat task; the mailbox task exists
-if hooks need it. No exception is raised into the nursery: :attr:`Session.failures` collects them,
-and :attr:`Session.close_state` collects the Close frames.
+:class:`LinkSource`, reads the link to its end, runs ``handle_disconnect``, and opens the next link
+or ends. Other tasks exist only while they are needed: the writer's while the socket is full or
+frames are coalesced, the mailbox's if hooks need it. No exception is raised into the nursery:
+:attr:`Session.failures` collects them, and :attr:`Session.close_state` collects the Close frames.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import trio
 
@@ -34,21 +34,61 @@ from ..transports import Handshake, Link
 from ._sync import Latch
 from .actor import Actor
 from .background import Background
-from .closing import TRANSITIONS, CloseState, Status
-from .deadlines import Deadlines
+from .closing import TRANSITIONS, CloseState, Deadlines, Status, Trigger
 from .heartbeat import Pings
-from .hook_results import HookResults
-from .link_tasks import LinkTasks
-from .links import LinkSource
+from .hooks import HookResults
+from .link import LinkEnd, LinkTasks
 from .receive_queue import ReceiveQueue
 from .send_queue import SendQueue
+from .writer import Writer
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["Session"]
+__all__ = ["LinkSource", "Session"]
 
 StateT = TypeVar("StateT")
+
+
+class LinkSource(Protocol):
+    """Opens the links of a session and decides whether to open another one.
+
+    A client connects and reconnects; a server accepts exactly one link.
+    """
+
+    final_error: Exception | None
+    """Why no other link follows, if the end of the last link does not explain it."""
+
+    async def open(self, nursery: trio.Nursery) -> Link:
+        """Open a link.
+
+        Args:
+            nursery: for background tasks of the link.
+
+        Raises:
+            ConnectError: the link could not be opened.
+            Exception: raised by the user's functions for the URL or the headers.
+        """
+
+    def retries(self, reason: Disconnect) -> bool:
+        """Whether the policy alone opens another link after ``reason``."""
+
+    def next_delay(
+        self,
+        reason: Disconnect,
+        decision: Reconnect | Stop | None,
+        lasted: float,
+        *,
+        immediate: bool,
+    ) -> float | None:
+        """Return the seconds to wait before the next link, or None to end.
+
+        Args:
+            reason: why the last link, or attempt, ended.
+            decision: the decision of ``handle_disconnect``.
+            lasted: seconds that the link was open; 0 for a failed attempt.
+            immediate: the user called ``reconnect()``, which does not count as an attempt.
+        """
 
 
 class Session(Generic[StateT]):
@@ -71,7 +111,6 @@ class Session(Generic[StateT]):
         "_in_backoff",
         "_lasted",
         "_link_ended_by",
-        "_link_error",
         "_link_source",
         "_link_tasks",
         "_no_reconnect",
@@ -94,6 +133,7 @@ class Session(Generic[StateT]):
         "send_queue",
         "status",
         "upgrades",
+        "writer",
     )
 
     def __init__(
@@ -106,7 +146,6 @@ class Session(Generic[StateT]):
         self.emitter: EventEmitter = emitter
         self.status: Status = Status.CONNECTING
         self.handshake: Handshake | None = None
-        self.close_state: CloseState = CloseState()
         self.failures: list[BaseException] = []
         self.open_error: Exception | None = None
         self.opened: Latch = Latch()
@@ -119,14 +158,23 @@ class Session(Generic[StateT]):
             flow.max_queue, flow.overflow, self._close_on_overflow, emitter
         )
         self.send_queue: SendQueue = SendQueue(flow.write_limit)
+        self.close_state: CloseState = CloseState(self.send_queue)
+        closed_error = self.close_state.error
         self.pings: Pings = Pings()
-        self.background: Background = Background(self.fail, self.closed_error)
-        self._results = HookResults(self.receive_queue, self.send_queue, self.close, emitter)
+        self.background: Background = Background(self.fail, closed_error)
+        self.writer: Writer = Writer(
+            self.send_queue,
+            emitter,
+            self._close_written,
+            self._write_failed,
+            self.background.spawn,
+        )
+        self._results = HookResults(self.receive_queue, self.writer, self.close, emitter)
         self.actor: Actor[StateT] = Actor(
             socket,
             self._results,
             on_failure=self._hook_failed,
-            closed_error=self.closed_error,
+            closed_error=closed_error,
             spawn=self.background.start,
         )
         self._flow = flow
@@ -139,7 +187,6 @@ class Session(Generic[StateT]):
         # Why the connection ends, once that is decided, and why the current link ended.
         self._ended_by: Disconnect | None = None
         self._link_ended_by: Disconnect | None = None
-        self._link_error: BaseException | None = None
         self._no_reconnect = False
         # Set by reconnect(): an event for the new link, and whether the next attempt has no delay.
         self._reconnected: trio.Event | None = None
@@ -185,7 +232,7 @@ class Session(Generic[StateT]):
                 if not self.upgrades and isinstance(reason, HandshakeFailed):
                     self.open_error = self._link_source.final_error or reason.error
                 return reason
-            self._set_status(Status.RECONNECTING)
+            self._change(Trigger.RECONNECT)
             self.send_queue.resume_accepting()
             self._in_backoff = True
             with self._deadlines.new_link():
@@ -199,7 +246,7 @@ class Session(Generic[StateT]):
     async def _run_link(self) -> Disconnect:
         """Open one link and run it to its end; return why it ended."""
         self.attempts += 1
-        self._link_ended_by = self._link_error = None
+        self._link_ended_by = None
         self._lasted = 0.0
         link = None
         try:
@@ -211,8 +258,10 @@ class Session(Generic[StateT]):
                     tasks = self._start_link(link)
                     try:
                         self._run_connect_hooks(link.handshake, tasks.began - began)
-                        await tasks.run()
+                        if self._answer(await tasks.run()):
+                            await tasks.drain()
                     finally:
+                        await tasks.stop()
                         self._finish_link(tasks)
                         with trio.CancelScope(shield=True):
                             await link.aclose()
@@ -235,13 +284,13 @@ class Session(Generic[StateT]):
         self.close_state.cause = self.latest_end = reason
         self.pings.fail_all()
         if self._will_reconnect(reason):
-            self._set_status(Status.RECONNECTING)
+            self._change(Trigger.RECONNECT)
             return
         if self._hook_may_reconnect:
-            self._set_status(Status.DECIDING)
+            self._change(Trigger.LINK_ENDED)
             self.send_queue.stop_accepting()
         else:
-            self._set_status(Status.CLOSED)
+            self._change(Trigger.END)
             self._end_send_queue()
         if isinstance(reason, HeartbeatTimeout):
             # Calls fail now, even if a hook is still waiting for the dead peer.
@@ -260,31 +309,29 @@ class Session(Generic[StateT]):
 
     def _start_link(self, link: Link) -> LinkTasks:
         """Create the tasks of a new link."""
-        self.close_state = CloseState()
+        self.close_state.start_link()
         self.handshake = link.handshake
         self.upgrades += 1
-        self._set_status(Status.OPEN)
+        self._change(Trigger.UPGRADED)
         self.receive_queue.start_link()
         self._link_tasks = LinkTasks(
-            self,
             link,
             self.actor,
             self._results,
             self.send_queue,
+            self.writer,
             self.pings,
             self._flow,
             self._deadlines,
             self.emitter,
-            self.background.spawn,
         )
         return self._link_tasks
 
     def _finish_link(self, tasks: LinkTasks) -> None:
         """Record the end of the link's tasks."""
-        self._link_error = tasks.error
         # The end is recorded before waiting tasks are woken.
         self._record_end(self._end_reason())
-        self.send_queue.detach()
+        self.writer.detach()
         self._lasted = trio.current_time() - tasks.began
         self._earlier_counters = self.counters
         self._link_tasks = None
@@ -316,7 +363,7 @@ class Session(Generic[StateT]):
     def _after_connect_hooks(self, info: ConnectionInfo) -> None:
         """Release the queued data after ``handle_connect`` has returned."""
         if self._is_current(info):
-            self.send_queue.release()
+            self.writer.release()
         self.opened.set()
         if self._reconnected is not None and self._is_current(info) and not self._immediate:
             self._reconnected.set()
@@ -334,7 +381,7 @@ class Session(Generic[StateT]):
                     return self._next_delay(reason, decision)
             except Exception as error:
                 # If the hooks were stopped meanwhile, the connection is ending anyway.
-                if not (isinstance(error, ConnectionClosed) and error.origin is self):
+                if not (isinstance(error, ConnectionClosed) and error.origin is self.close_state):
                     self.fail(error)
         return None
 
@@ -358,86 +405,99 @@ class Session(Generic[StateT]):
         return not (self._no_reconnect or self.actor.disconnect.is_default)
 
     def _end_reason(self) -> Disconnect:
-        if self._ended_by is not None:
-            return self._ended_by
-        if self._link_ended_by is not None:
-            return self._link_ended_by
-        sent = self.close_state.sent
-        if sent is not None:
+        """Why the current link has ended: the first reason counts."""
+        tasks = self._link_tasks
+        end = None if tasks is None else tasks.end
+        sent, reason = self.close_state.sent, self._ended_by or self._link_ended_by
+        if reason is None and isinstance(end, HeartbeatTimeout):
+            reason = self._link_ended_by = replace(end, attempt=self.attempts)
+        elif reason is None and sent is not None:
             clean = self.close_state.received is not None
-            return LocalClose(
+            reason = LocalClose(
                 code=sent.code, reason=sent.reason, clean=clean, attempt=self.attempts
             )
-        return ConnectionLost(error=self._link_error, attempt=self.attempts)
+        elif reason is None:
+            error = None if tasks is None else tasks.write_error
+            if isinstance(end, ConnectionLost):
+                error = end.error
+            reason = self._link_ended_by = ConnectionLost(error=error, attempt=self.attempts)
+        return reason
 
-    def _set_link_end(self, reason: Disconnect) -> None:
-        self._link_ended_by = self._link_ended_by or reason
-
-    # Events of the link.
+    # The end of the link.
 
     @property
     def is_open(self) -> bool:
         """Whether neither side has started to close the link."""
         return self.status is Status.OPEN
 
-    @property
-    def has_peer_closed(self) -> bool:
-        """Whether the peer's Close frame was received."""
-        return self.close_state.received is not None
-
-    def on_close_received(self, frame: Close) -> None:
-        """Answer the peer's Close frame, unless it answers ours."""
-        self.close_state.received = frame
-        if self.close_state.sent is None:
-            reason = RemoteClose(code=frame.code, reason=frame.reason, attempt=self.attempts)
-            self._end_link(frame, reason)
-        elif not self.send_queue.close_pending:
-            self._deadlines.linger()
-
-    def on_violation(self, violation: Violation) -> None:
-        """Close the link after a protocol violation by the peer."""
-        if self.close_state.sent is not None:
-            self._deadlines.link.cancel()
-            return
-        code, text = violation.code, violation.reason
-        reason = ProtocolViolation(code=code, reason=text, attempt=self.attempts)
-        self._end_link(Close(code, text[:120]), reason, data_first=True)
-
-    def on_write_failed(self) -> bool:
-        """Stop accepting sends, unless another link is expected; return whether one is."""
-        will_reconnect = self._will_reconnect(ConnectionLost(attempt=self.attempts))
-        if not will_reconnect:
-            self.send_queue.stop_accepting()
-        return will_reconnect
-
-    def on_heartbeat_timeout(self, timeout: HeartbeatTimeout) -> None:
-        """Drop the link of a dead peer."""
-        self._set_link_end(replace(timeout, attempt=self.attempts))
-        self._deadlines.link.cancel()
-        self.emitter.heartbeat_missed(timeout)
+    def _answer(self, end: LinkEnd) -> bool:
+        """Send the Close frame that the end of a link requires; return whether to wait for EOF."""
+        match end:
+            case Close(code, text):
+                self.close_state.received = end
+                if self.close_state.sent is None:
+                    reason = RemoteClose(code=code, reason=text, attempt=self.attempts)
+                    self._end_link(end, reason)
+                elif not self.send_queue.close_pending:
+                    self._deadlines.linger()
+            case Violation(code, text):
+                if self.close_state.sent is not None:
+                    return False
+                violation = ProtocolViolation(code=code, reason=text, attempt=self.attempts)
+                self._end_link(Close(code, text[:120]), violation, data_first=True)
+            case _:
+                return False
+        return True
 
     def _end_link(self, frame: Close, reason: Disconnect, *, data_first: bool = False) -> None:
-        """Send a Close frame; queued data waits for another link or is dropped.
+        """Close the link for ``reason``; another one may follow.
 
         Args:
             frame: the Close frame.
             reason: why the link ends.
             data_first: the peer still reads, so data that is queued is sent before the frame.
         """
-        self._set_link_end(reason)
-        will_reconnect = self._will_reconnect(reason)
-        if self.status is not Status.OPEN:
-            return  # the policy has raised or has closed the connection
+        self._link_ended_by = self._link_ended_by or reason
+        final = not self._will_reconnect(reason)
+        if self.is_open:  # the policy has not closed the connection
+            self._begin_close(frame, data_first=data_first and final, final=final)
+
+    def _begin_close(self, frame: Close, *, data_first: bool, final: bool) -> None:
+        """Start the closing handshake of an open link (RFC 6455, section 7.1.2).
+
+        Args:
+            frame: the Close frame.
+            data_first: send queued data before the frame. Otherwise it waits for another link, or
+                is dropped.
+            final: no other link is expected, unless ``handle_disconnect`` opens one.
+        """
         self.close_state.sent = frame
-        self._set_status(Status.RECONNECTING if will_reconnect else Status.CLOSING)
+        self._change(Trigger.CLOSE if final else Trigger.RECONNECT)
         # Nothing may be decided after this: a listener may close or abort the connection.
-        self.emitter.close_started("remote" if self.has_peer_closed else "local", frame)
-        data_first = data_first and not will_reconnect
-        if not (data_first or will_reconnect or self._hook_may_reconnect):
-            self.close_state.unsent = self.send_queue.drop_data()
-        self.send_queue.close(frame, first=not data_first, last=not will_reconnect)
+        received = self.close_state.received is not None
+        self.emitter.close_started("remote" if received else "local", frame)
+        if final:
+            if not (data_first or self._hook_may_reconnect):
+                self.close_state.unsent = self.send_queue.drop_data()
+            self.send_queue.closed = True
+        self.writer.put_close(frame, first=not data_first)
         self._deadlines.limit_link()
-        self._release_waiters()
+        self.receive_queue.start_closing()
+        self.send_queue.release_senders()
+        self.actor.release_reader()
+
+    def _close_written(self) -> None:
+        if self.close_state.received is not None:
+            self._deadlines.linger()
+
+    def _write_failed(self, error: BaseException) -> None:
+        """Handle a broken stream; data that the peer sent earlier is still read."""
+        self.writer.detach()
+        reconnects = self._will_reconnect(ConnectionLost(attempt=self.attempts))
+        if not reconnects:
+            self.send_queue.stop_accepting()
+        if self._link_tasks is not None:
+            self._link_tasks.write_failed(error, reconnects=reconnects)
 
     # Closing.
 
@@ -461,12 +521,7 @@ class Session(Generic[StateT]):
             self._deadlines.link.cancel()
             self.emitter.close_started("local", frame)
             return
-        self._set_status(Status.CLOSING)
-        self.close_state.sent = frame
-        self.emitter.close_started("local", frame)
-        self.send_queue.close(frame)
-        self._deadlines.limit_link()
-        self._release_waiters()
+        self._begin_close(frame, data_first=True, final=True)
 
     async def aclose(self, frame: Close) -> None:
         """Close and wait for the end, within one deadline for the link and the hooks."""
@@ -477,23 +532,18 @@ class Session(Generic[StateT]):
     async def reconnect(self) -> None:
         """Replace the current link; return when the new one is open."""
         if self._no_reconnect or self.status in (Status.CLOSING, Status.DECIDING, Status.CLOSED):
-            raise self.closed_error()
+            raise self.close_state.error()
         if self._reconnected is None:
             self._reconnected = trio.Event()
             if self.status is Status.OPEN:
                 self._immediate = True
-                self._set_status(Status.RECONNECTING)
-                self.close_state.sent = Close(1000)
-                self.emitter.close_started("local", self.close_state.sent)
-                self.send_queue.close(self.close_state.sent, first=True, last=False)
-                self._deadlines.limit_link()
-                self._release_waiters()
+                self._begin_close(Close(1000), data_first=False, final=False)
             elif self._in_backoff:
                 self._deadlines.link.cancel()
         reconnected = self._reconnected
         await reconnected.wait()
         if self._no_reconnect:
-            raise self.closed_error()
+            raise self.close_state.error()
 
     def abort(self) -> None:
         """End the connection immediately, without a closing handshake."""
@@ -529,11 +579,6 @@ class Session(Generic[StateT]):
         self._deadlines.limit_hooks()
         self.body.cancel()
 
-    def _release_waiters(self) -> None:
-        self.receive_queue.start_closing()
-        self.send_queue.release_senders()
-        self.actor.release_reader()
-
     def _end_send_queue(self) -> None:
         """Drop queued data and wake all senders: there is no other link."""
         self.close_state.unsent += self.send_queue.drop_data()
@@ -543,7 +588,7 @@ class Session(Generic[StateT]):
         self.close_state.cause = self.latest_end = reason
         self.close_state.final_error = self._link_source.final_error
         self._no_reconnect = True
-        self._set_status(Status.CLOSED)
+        self._change(Trigger.END)
         self._end_send_queue()
         self.pings.fail_all()
         self.receive_queue.end()
@@ -557,6 +602,16 @@ class Session(Generic[StateT]):
         finally:
             self.opened.set()
             self.finished.set()
+            # Without reference cycles, memory is freed as soon as the user drops the connection.
+            del self._connection
+            for part in (
+                self.background,
+                self.receive_queue,
+                self.writer,
+                self._results,
+                self.actor,
+            ):
+                part.release_session()
 
     async def _terminate(self, reason: Disconnect) -> None:
         if not self.actor.has_state:
@@ -568,16 +623,8 @@ class Session(Generic[StateT]):
             self.failures.append(error)
             self.body.cancel()
 
-    def closed_error(self) -> ConnectionClosed:
-        """Create the exception for calls on a connection that is closing or closed."""
-        self.close_state.in_doubt = self.send_queue.in_doubt
-        error = self.close_state.error()
-        error.origin = self
-        return error
-
-    def _set_status(self, status: Status) -> None:
-        assert status is self.status or status in TRANSITIONS[self.status]
-        self.status = status
+    def _change(self, trigger: Trigger) -> None:
+        self.status = TRANSITIONS[self.status].get(trigger, self.status)
 
     # Counters.
 

@@ -1,9 +1,9 @@
-"""The writer: the only user of a link's sending side.
+"""The writer: decides when queued frames leave, and is the only user of a link's sending side.
 
-A frame is written in one of two ways. If the writer is idle, the task that queues the frame writes
-it immediately, as far as the socket accepts it without waiting. For an echo, this saves two rounds
-of the scheduler. It happens once for each received chunk. Further frames are left to the writer's
-task, which sends all queued frames in one write. The task is started when it is first needed.
+If the writer is idle, the task that queues a frame writes it immediately, as far as the socket
+accepts it without waiting. For an echo, this saves two rounds of the scheduler. It happens once for
+each received chunk. Further frames are left to the writer's task, which sends all queued frames in
+one write. The task is started when it is first needed.
 """
 
 from __future__ import annotations
@@ -13,92 +13,259 @@ from functools import partial
 
 import trio
 
-from ..frames import Frame, PreparedMessage
+from ..frames import Close, Frame, Ping, Pong, PreparedMessage
 from ..telemetry import EventEmitter
 from ..transports import Link, LinkBroken
-from ._sync import Waiters
-from .outgoing import QueuedFrame
-from .send_queue import SendQueue
+from ._sync import Waiters, ignore
+from .send_queue import QueuedFrame, QueuedMessage, SendQueue, checked_frame, size_of
 
 __all__ = ["Writer"]
 
 
 class Writer:
-    """Writes one link.
+    """Writes the frames of one connection, over one link after another.
 
     Args:
-        link: the open link.
-        send_queue: the frames to send.
+        send_queue: holds the frames that cannot be written immediately.
         emitter: emits an event for each frame.
-        on_close_sent: called after the Close frame was written, and after each later batch of
+        on_close_written: called after the Close frame was written, and after each later batch of
             pongs.
         on_failure: called with the error when a write has failed.
         spawn: starts the task.
     """
 
     __slots__ = (
+        "_corked",
+        "_direct",
         "_done",
         "_emitter",
+        "_idle",
+        "_immediate",
         "_link",
-        "_on_close_sent",
+        "_on_close_written",
         "_on_failure",
         "_scope",
         "_send_queue",
         "_spawn",
         "_unfinished",
         "_work",
+        "_writes_now",
     )
 
     def __init__(
         self,
-        link: Link,
         send_queue: SendQueue,
         emitter: EventEmitter,
-        on_close_sent: Callable[[], None],
+        on_close_written: Callable[[], None],
         on_failure: Callable[[BaseException], None],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
-        self._link = link
         self._send_queue = send_queue
         self._emitter = emitter
-        self._on_close_sent = on_close_sent
+        self._on_close_written = on_close_written
         self._on_failure = on_failure
         self._spawn = spawn
+        self._link: Link | None = None
+        self._idle = False  # neither corked, nor is the task writing
+        self._corked = False
+        self._writes_now = False  # the link can write immediately
+        self._immediate = False  # the next frame may be written immediately
+        self._direct = False  # it can, and no queued data goes first
         self._unfinished = False  # the link still has to write a part of the last batch
         # Of the task.
         self._work = Waiters()
         self._scope: trio.CancelScope | None = None
         self._done: trio.Event | None = None
 
-    def wake(self) -> None:
-        """Write the queued frames immediately, or wake the task."""
-        send_queue = self._send_queue
-        if send_queue.immediate_allowed and not self._unfinished:
-            send_queue.immediate_allowed = False
-            self._write_now()
-            if send_queue.idle and not send_queue.has_work:
-                return
-        send_queue.idle = False
-        if self._done is None:
-            self._scope, self._done = trio.CancelScope(), trio.Event()
-            self._spawn(partial(self._run, self._scope, self._done))
-        else:
-            self._work.unpark()
+    # The link.
 
-    def write_now(self, frame: QueuedFrame) -> bool:
-        """Write as much of one frame as possible without waiting; return whether it was all."""
-        traced = self._emitter.emits_frames
+    def attach(self, link: Link) -> None:
+        """Start to write over a new link; data is held back until :meth:`release`."""
+        self._link = link
+        self._writes_now = link.writes_now
+        self._idle = True
+        self._direct = self._unfinished = False
+        self.allow_immediate()
+        self._send_queue.start_link()
+
+    def release(self) -> None:
+        """Allow data to be sent."""
+        send_queue = self._send_queue
+        send_queue.data_held = False
+        if self._link is not None and not (send_queue.close_pending or send_queue.close_taken):
+            self._direct = self._writes_now
+        if self._idle and send_queue.has_work:
+            self._wake()
+
+    def detach(self) -> None:
+        """Stop to use the link; data that was being written is in doubt."""
+        self._link = None
+        self._idle = self._corked = self._immediate = self._direct = self._writes_now = False
+        self._send_queue.end_link()
+
+    async def stop(self) -> None:
+        """Stop the task and wait until it has ended."""
+        if self._scope is not None and self._done is not None:
+            self._scope.cancel()
+            await self._done.wait()
+            self._scope = self._done = None
+
+    def release_session(self) -> None:
+        """Drop the references to the session, which has ended."""
+        self._on_close_written = self._on_failure = ignore
+
+    # Frames.
+
+    def put(self, frame: Frame) -> None:
+        """Write or queue a frame other than Close.
+
+        Raises:
+            InvalidFrame: ``frame`` is not text, bytes-like or a control frame.
+        """
+        kind = frame.__class__
+        if kind is str or kind is bytes:
+            plain = kind is bytes or frame.isascii()  # type: ignore[union-attr]
+            size = len(frame) if plain else size_of(frame)  # type: ignore[arg-type]
+        elif kind is PreparedMessage:
+            size = frame.size  # type: ignore[union-attr]
+        elif kind is Ping or kind is Pong:
+            self.put_urgent(frame)  # type: ignore[arg-type]
+            return
+        else:
+            self.put(checked_frame(frame))
+            return
+        if self._direct and self._idle and self._immediate:
+            self._write_through(frame, size)  # type: ignore[arg-type]
+            return
+        self._send_queue.put(frame, size)  # type: ignore[arg-type]
+        if self._idle:
+            self._wake()
+
+    def put_prepared(self, frame: PreparedMessage, corked: list[Writer]) -> bool:
+        """Queue a message of a fan-out unless the queue is full or closed; return whether it was.
+
+        Args:
+            frame: the message.
+            corked: an idle writer corks itself and is added to this list. The caller must uncork
+                it.
+        """
+        send_queue = self._send_queue
+        if send_queue.closed:
+            return False
+        if send_queue.size >= send_queue.threshold and not self._make_space():
+            return False
+        if self._idle:
+            self._corked, self._idle = True, False
+            corked.append(self)
+        send_queue.put(frame, frame.size)
+        return True
+
+    def _make_space(self) -> bool:
+        """Write the frames collected since :meth:`cork`; return whether there is space now.
+
+        A queue that is full only because its frames are held back does not belong to a slow peer.
+        """
+        if self._corked:
+            self.uncork()
+        return not self._send_queue.full
+
+    def put_urgent(self, frame: QueuedFrame) -> None:
+        """Write or queue a frame before data."""
+        self._send_queue.put_urgent(frame)
+        if self._idle:
+            self._wake()
+
+    def put_pong(self, frame: Pong) -> None:
+        """Write or queue a pong."""
+        self._send_queue.put_pong(frame)
+        if self._idle:
+            self._wake()
+
+    def put_close(self, frame: Close, *, first: bool) -> None:
+        """Write or queue the Close frame of the link.
+
+        Args:
+            frame: the Close frame.
+            first: send it before the queued data, which waits for another link or is dropped.
+        """
+        self._direct = False
+        self._send_queue.put_close(frame, first=first)
+        if self._idle:
+            self._wake()
+
+    def put_first(self, frames: Sequence[QueuedFrame]) -> None:
+        """Queue replies from ``handle_connect``, which data follows after :meth:`release`."""
+        for frame in frames:
+            if isinstance(frame, QueuedMessage):
+                self._send_queue.put_first(frame)
+            else:
+                self.put_urgent(frame)
+
+    @property
+    def closed(self) -> bool:
+        """Whether sends are refused: the connection is closing or closed."""
+        return self._send_queue.closed
+
+    def cork(self) -> None:
+        """Collect the frames queued from now on, to send them in one write.
+
+        A second call changes nothing: the first :meth:`uncork` writes what both have collected.
+        """
+        if self._idle:
+            self._corked, self._idle = True, False
+
+    def uncork(self) -> None:
+        """Write the collected frames, and allow the next one to be written immediately."""
+        if self._corked:
+            self._corked, self._idle = False, True
+            if self._direct and (frame := self._send_queue.take_single()) is not None:
+                self._write_through(frame, frame.size)
+            elif self._send_queue.has_work:
+                self._immediate = self._writes_now
+                self._wake()
+        self._immediate = self._writes_now
+
+    def allow_immediate(self) -> None:
+        """Let the next frame be written immediately, if the link supports it."""
+        self._immediate = self._writes_now
+
+    # Writing.
+
+    def _write_through(self, frame: QueuedMessage, size: int) -> None:
+        """Write a data frame immediately. Call it only if the queue is empty."""
+        assert self._link is not None
+        self._immediate = False
+        send_queue, traced = self._send_queue, self._emitter.emits_frames
         if traced:
             self._emit_sent((frame,))
         done = self._link.write_now(
             (frame,) if self._link.takes_prepared else _unprepared((frame,))
         )
-        if traced and self._send_queue.has_work:
-            done = False  # queued by a listener; the task writes it
-        self._unfinished = not done
-        return done
+        if done and not (traced and send_queue.has_work):
+            send_queue.put_written()
+            return
+        # Frames that a listener has queued follow it.
+        self._unfinished = True
+        send_queue.put_writing(frame, size)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Write the queued frames immediately, or wake the task."""
+        if self._immediate and not self._unfinished:
+            self._immediate = False
+            self._write_now()
+            if self._idle and not self._send_queue.has_work:
+                return
+        self._idle = False
+        if self._done is None:
+            self._scope, self._done = trio.CancelScope(), trio.Event()
+            assert self._link is not None
+            self._spawn(partial(self._run, self._link, self._scope, self._done))
+        else:
+            self._work.unpark()
 
     def _write_now(self) -> None:
+        assert self._link is not None
         batch = self._send_queue.take()
         if not batch:
             return
@@ -106,36 +273,36 @@ class Writer:
             self._wrote()
         else:
             self._unfinished = True
-            self._send_queue.idle = False
+            self._idle = False
 
     def _prepare(self, batch: list[QueuedFrame]) -> Sequence[Frame]:
         """Emit the events of a batch and convert it for the link."""
+        assert self._link is not None
         if self._emitter.emits_frames:
             self._emit_sent(batch)
         return batch if self._link.takes_prepared else _unprepared(batch)
 
     def _emit_sent(self, batch: Sequence[QueuedFrame]) -> None:
         """Emit ``FrameSent``; frames that a listener sends meanwhile are queued after these."""
-        send_queue = self._send_queue
-        idle, send_queue.idle = send_queue.idle, False
+        idle, self._idle = self._idle, False
         try:
             self._emitter.frames_sent(batch)
         finally:
-            send_queue.idle = idle
+            self._idle = idle and self._link is not None
 
     def _wrote(self) -> None:
         self._send_queue.batch_written()
         if self._send_queue.close_taken:
-            self._on_close_sent()
+            self._on_close_written()
 
-    async def _run(self, scope: trio.CancelScope, done: trio.Event) -> None:
-        send_queue, write = self._send_queue, self._link.write
+    async def _run(self, link: Link, scope: trio.CancelScope, done: trio.Event) -> None:
+        send_queue, write = self._send_queue, link.write
         try:
             with scope:
-                while True:
+                while self._link is link:
                     batch = [] if self._unfinished else send_queue.take()
                     if not (batch or self._unfinished):
-                        send_queue.idle = True
+                        self._idle = True
                         await self._work.park()
                         continue
                     await write(self._prepare(batch))
@@ -145,12 +312,6 @@ class Writer:
             self._on_failure(broken.__cause__ or broken)
         finally:
             done.set()
-
-    async def stop(self) -> None:
-        """Stop the task and wait until it has ended."""
-        if self._scope is not None and self._done is not None:
-            self._scope.cancel()
-            await self._done.wait()
 
 
 def _unprepared(batch: Sequence[QueuedFrame]) -> Sequence[Frame]:

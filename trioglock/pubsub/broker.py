@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import trio
 
+from ..connection.fanout import Fanout
 from ..frames import Data
 from ..options import check_whole
 from .history import History
@@ -17,8 +18,16 @@ from .message import Event, Message
 
 __all__ = ["Broker", "BrokerSession", "Deliver", "MemoryBroker"]
 
-Deliver: TypeAlias = Callable[[Event], None]
-"""Receives each published message and each gap; neither blocks nor raises."""
+Deliver: TypeAlias = Callable[[Event], bool | None]
+"""Receives each published message and each gap; neither blocks nor raises.
+
+It returns True if a subscription that reads slower than messages are published needs a turn.
+"""
+
+PUBLISHES_PER_TURN = 64
+SECONDS_PER_TURN = 0.01
+"""A task that only publishes lets other tasks run after this many messages or seconds. Clients
+receive the messages of one turn in one write."""
 
 
 class BrokerSession(ABC):
@@ -61,6 +70,9 @@ class Broker(ABC):
 class MemoryBroker(Broker):
     """A broker within one process. It delivers every message immediately.
 
+    Publishing to it is not always a checkpoint: other tasks run before the queue of a subscription
+    is full, and at least after every 64 messages or 10 milliseconds.
+
     Hubs that share a MemoryBroker and a name receive each other's messages.
 
     Args:
@@ -96,6 +108,10 @@ class MemorySession(BrokerSession):
         # The ids of one process never overlap with those of an earlier one.
         self._started = time.time_ns() // 1_000_000
         self._count = 0
+        # Of the current turn of the scheduler.
+        self._turn = -1
+        self._publishes = 0
+        self._turn_began = 0.0
 
     async def publish(self, channel: str, data: Data) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -105,6 +121,14 @@ class MemorySession(BrokerSession):
             self._count += 1
             message = Message(channel, data, f"{self._started}-{self._count}")
             self.history.add(message)
-        for deliver in list(self.members):
-            deliver(message)
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        yields = any([deliver(message) for deliver in list(self.members)])
+        if self._turn_is_over() or yields:
+            self._turn = -1
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _turn_is_over(self) -> bool:
+        turn, now = Fanout.current().turns, time.perf_counter()
+        if turn != self._turn:
+            self._turn, self._publishes, self._turn_began = turn, 0, now
+        self._publishes += 1
+        return self._publishes >= PUBLISHES_PER_TURN or now - self._turn_began > SECONDS_PER_TURN

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 import trio
 
 from .._scope import open_scope
+from ..connection.fanout import Fanout
 from ..errors import InvalidOption, UsageError
 from ..frames import BytesLike
 from .broker import Broker, BrokerSession, MemoryBroker
@@ -25,7 +26,7 @@ from .listeners import (
 )
 from .message import Event, Gap, Message, check_channel, check_data, check_name
 from .queue import SubscriberOverflow, make_queue
-from .socket import Fanout, HubSocket
+from .socket import EventEncoders, HubSocket
 from .subscribers import (
     Counters,
     LoopSubscriber,
@@ -83,8 +84,8 @@ class Hub:
     A client that opens ``ws://.../model_created`` receives the messages on that channel; the
     messages it sends are published on the channel ``incoming``.
 
-    A *pattern* is a channel name in which ``*`` stands for any characters, ``?`` for one character
-    and ``[ae]`` for an ``a`` or an ``e``, as in Redis. A message without a channel is a
+    A *pattern* is a channel name in which ``*`` stands for any number of characters, ``?`` for any
+    single character and ``[ae]`` for ``a`` or ``e``, as in Redis. A message without a channel is a
     broadcast: every subscriber receives it.
 
     Args:
@@ -92,7 +93,7 @@ class Hub:
         broker: by default a new :class:`MemoryBroker`, which is limited to this process.
         max_queue: maximum number of messages in the queue of one subscriber. For a client this
             is in addition to the send buffer of its connection.
-        overflow: what happens when that queue is full, see :data:`SubscriberOverflow`.
+        overflow: what happens when that queue is full; see :data:`SubscriberOverflow`.
 
     Raises:
         InvalidOption: an argument has the wrong type or value.
@@ -113,7 +114,7 @@ class Hub:
         self.max_queue: int = max_queue
         self.overflow: SubscriberOverflow = overflow
         self.counters: Counters = Counters()
-        self.fanout: Fanout = Fanout()
+        self.encoders: EventEncoders = EventEncoders()
         self._broker = MemoryBroker() if broker is None else broker
         self._registry = SubscriberRegistry()
         self._listeners: list[HubListener] = []
@@ -175,7 +176,7 @@ class Hub:
         """Publish a message to all subscribers, in this process and in others.
 
         Args:
-            message: text or binary.
+            message: text or binary data.
             channel: name of the channel; by default the message is a broadcast.
 
         Raises:
@@ -193,14 +194,17 @@ class Hub:
             raise UsageError(f"the hub {self.name!r} is not open: use it inside 'async with hub'")
         return self._session
 
-    def _deliver(self, event: Event) -> None:
-        self.fanout.begin()
+    def _deliver(self, event: Event) -> bool:
+        counters = self.counters
+        nearly_full = counters.nearly_full
         if isinstance(event, Gap):
-            self.counters.gaps += 1
+            counters.gaps += 1
             self._registry.deliver_gap(event)
         else:
-            self.counters.received += 1
-            self.counters.delivered += self._registry.deliver(event)
+            counters.received += 1
+            counters.delivered += self._registry.deliver(event)
+        Fanout.current().schedule()
+        return counters.nearly_full != nearly_full
 
     @overload
     def subscribe(
@@ -277,12 +281,12 @@ class Hub:
     def on(self, topic: Topic) -> Callable[[FunctionT], FunctionT]:
         """Call a function, plain or async, with every :class:`Message` on a channel.
 
-        Several functions may listen to one channel, and one function to several. A plain function
-        is called immediately and must be quick; an async one has its own task and queue. An
-        exception is logged and counted, and the function is called with the next message.
+        Several functions may listen to one channel, and one function to several channels. A plain
+        function is called immediately and must be quick; an async one has its own task and queue.
+        An exception is logged and counted, and the function is still called for later messages.
 
         Args:
-            topic: a channel, a pattern, or the class :class:`Gap` to be called with gaps.
+            topic: a channel, a pattern, or the class :class:`Gap`, to be called for each gap.
 
         Raises:
             InvalidOption: ``topic`` is none of these.
@@ -304,7 +308,7 @@ class Hub:
             owner: an instance of a class with marked methods.
 
         Raises:
-            InvalidOption: ``owner`` is a class, or has no marked method.
+            InvalidOption: ``owner`` is a class, or has no marked methods.
         """
         for listener in list(find_listeners(owner)):
             self._add_listener(listener)
@@ -343,7 +347,7 @@ class Hub:
         self._registry.add(subscriber, channel, literal=True)
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
-        """Remove a subscriber; does nothing if it has not joined.
+        """Remove a subscriber; do nothing if it has not joined.
 
         Args:
             subscriber: as passed to :meth:`join`.
@@ -353,8 +357,8 @@ class Hub:
 
     def statistics(self) -> HubStatistics:
         """Return the current counters."""
+        counters = asdict(self.counters)
+        del counters["nearly_full"]
         return HubStatistics(
-            subscribers=len(self._registry),
-            channels=self._registry.channels,
-            **asdict(self.counters),
+            subscribers=len(self._registry), channels=self._registry.channels, **counters
         )

@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import trio
-
 from ..connection import Connection
+from ..connection.fanout import Fanout
 from ..disconnect import Disconnect
 from ..errors import (
     BrokerError,
@@ -31,7 +29,7 @@ from .subscribers import QueuedSubscriber
 if TYPE_CHECKING:
     from .hub import Hub
 
-__all__ = ["INCOMING", "ClientSubscriber", "EventFrames", "Fanout", "HubSocket"]
+__all__ = ["INCOMING", "ClientSubscriber", "EventEncoders", "HubSocket"]
 
 _logger = logging.getLogger("trioglock.pubsub")
 
@@ -40,9 +38,6 @@ INCOMING = "incoming"
 
 TRY_AGAIN_LATER = 1013
 """Registered with IANA for RFC 6455, section 7.4.2."""
-
-BURST_INTERVAL = 0.001
-"""Events within this many seconds of each other are sent in one write, others immediately."""
 
 
 class EventFrames:
@@ -62,21 +57,12 @@ class EventFrames:
         return self._frame
 
 
-class Fanout:
-    """State shared by all clients of a hub: encoded frames, and when to write them."""
+class EventEncoders:
+    """The frames of the current event, shared by all clients of a hub."""
 
     def __init__(self) -> None:
         self.raw: EventFrames = EventFrames(_encode_raw)
         self.json: EventFrames = EventFrames(_encode_json)
-        self.immediate: bool = True
-        """Whether the current event is written immediately."""
-        self._last = 0.0
-
-    def begin(self) -> None:
-        """Begin with another event."""
-        now = time.perf_counter()
-        self.immediate = now - self._last > BURST_INTERVAL
-        self._last = now
 
 
 def _encode_raw(event: Event) -> Data:
@@ -109,9 +95,9 @@ class ClientSubscriber(QueuedSubscriber):
         super().__init__(make_queue(hub.max_queue, hub.overflow), hub.counters)
         self.channel: str = channel
         self._connection = connection
-        self._send = connection.send_frame_nowait
-        self._fanout = hub.fanout
-        self._frame = hub.fanout.json if as_json else hub.fanout.raw
+        self._writer = connection._writer  # noqa: SLF001 - part of the same package
+        self._corked = Fanout.current().corked
+        self._frame = hub.encoders.json if as_json else hub.encoders.raw
         self._gaps = as_json
         self._busy = False  # events go to the queue
         self._ended = False
@@ -124,12 +110,12 @@ class ClientSubscriber(QueuedSubscriber):
         if self._busy:
             self._put_later(event)
             return
-        try:
-            self._send(self._frame(event), immediate=self._fanout.immediate)
-        except trio.WouldBlock:
-            self._put_later(event)
-        except ConnectionClosed:
+        if self._writer.put_prepared(self._frame(event), self._corked):
+            return
+        if self._writer.closed:
             self._ended = self._busy = True
+        else:
+            self._put_later(event)
 
     def _put_later(self, event: Event) -> None:
         if self._ended:

@@ -41,6 +41,8 @@ class Counters:
     disconnected: int = 0
     gaps: int = 0
     failures: int = 0
+    nearly_full: int = 0
+    """Number of times that a message filled the queue of a subscription by half or more."""
 
 
 class Subscriber(ABC):
@@ -52,7 +54,7 @@ class Subscriber(ABC):
 
     @abstractmethod
     def end(self) -> None:
-        """The hub has closed; no more events follow."""
+        """Called when the hub closes; no more events follow."""
 
 
 class QueuedSubscriber(Subscriber):
@@ -69,9 +71,9 @@ class QueuedSubscriber(Subscriber):
         return len(self._missed) + len(self.queue)
 
     def catch_up(self, missed: MissedMessages, wants: Callable[[str], bool], *, gaps: bool) -> None:
-        """Deliver the missed messages on the channels it ``wants`` before new ones.
+        """Deliver the missed messages before new ones, filtered by channel with ``wants``.
 
-        With ``gaps`` a gap precedes them if messages may be missing.
+        With ``gaps``, a gap precedes them if messages may be missing.
         """
         self._missed = [one for one in reversed(missed.messages) if wants(one.channel)]
         if gaps and not missed.complete:
@@ -125,8 +127,11 @@ class LoopSubscriber(QueuedSubscriber):
         if not self.enqueue(event):
             self.too_slow = True
             self.end()
-        elif self.changed:
+            return
+        if self.changed:
             self.changed.unpark()
+        if 2 * len(self.queue) >= self.queue.limit:
+            self.counters.nearly_full += 1
 
     def end(self) -> None:
         self.ended = True
@@ -165,8 +170,8 @@ class Subscription(Generic[EventT]):
         """Wait for the next message.
 
         Raises:
-            SlowConsumer: the queue was full with ``overflow="close"``. The messages in it are
-                returned first.
+            SlowConsumer: a message arrived while the queue was full, with ``overflow="close"``. The
+                queued messages are returned first.
         """
         subscriber = self._subscriber
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -202,7 +207,7 @@ class SubscriberRegistry:
     """The subscribers of a hub, by channel and by pattern."""
 
     def __init__(self) -> None:
-        # Dicts, because their order is that of subscribing.
+        # Dicts, because they keep the order in which subscribers were added.
         self._all: dict[Subscriber, None] = {}
         self._gaps_only: dict[Subscriber, None] = {}
         self._channels: dict[str, dict[Subscriber, None]] = {}
@@ -217,9 +222,9 @@ class SubscriberRegistry:
         return len(self._channels)
 
     def add(self, subscriber: Subscriber, pattern: str | None, *, literal: bool = False) -> None:
-        """Add a subscriber to some channels, or with None to gaps only.
+        """Add a subscriber to the channels that match a pattern; with None, to gaps only.
 
-        A ``literal`` pattern is the name of one channel, even if it has wildcards.
+        A ``literal`` pattern is the name of one channel, even if it contains wildcards.
         """
         if pattern is None:
             self._gaps_only[subscriber] = None
@@ -271,7 +276,7 @@ class SubscriberRegistry:
 def matches(pattern: str, channel: str) -> bool:
     """Whether a subscriber to ``pattern`` receives a message on ``channel``.
 
-    Patterns follow Redis: ``*`` matches any characters including slashes, ``?`` one character,
-    ``[ae]`` one of these.
+    Patterns follow Redis: ``*`` matches any number of characters, including slashes, ``?`` matches
+    one character, and ``[ae]`` matches one of those listed.
     """
     return channel in (EVERYONE, pattern) or fnmatch.fnmatchcase(channel, pattern)

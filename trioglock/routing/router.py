@@ -58,7 +58,7 @@ class Router:
         self.noun: str = noun
         """The prefix of the names; "" for none."""
         self._handlers: dict[str, EventHandler] = {}
-        self._depth = 0  # the most slashes in a pattern "noun/*"
+        self._depth = 0  # the maximum number of slashes in a pattern "noun/*"
         self._used = ""
 
     def __repr__(self) -> str:
@@ -74,7 +74,7 @@ class Router:
                 that noun, with any number of parts; ``"*"`` for all other events of this router.
 
         Raises:
-            DuplicateHandler: the name or pattern has a handler.
+            DuplicateHandler: the name or pattern already has a handler.
             InvalidOption: the name is invalid, or the handler is not callable.
             UsageError: the router is in use.
         """
@@ -99,12 +99,12 @@ class Router:
         return self.on("*")(handler)
 
     def include(self, router: Router) -> None:
-        """Add all handlers of another router, below this router's noun.
+        """Add all handlers of another router, under this router's noun.
 
         No handlers can be added to the other router afterwards.
 
         Raises:
-            DuplicateHandler: both have a handler for the same name or pattern.
+            DuplicateHandler: both routers have a handler for the same name or pattern.
             UsageError: this router is in use.
             InvalidOption: the argument is not a router, or is this router.
         """
@@ -150,7 +150,7 @@ class Router:
     # Finding.
 
     def find(self, name: str) -> EventHandler:
-        """Return the handler of the event ``name``; the fallback if no other matches."""
+        """Return the handler of the event ``name``, or the fallback if no other handler matches."""
         handler = self._handlers.get(name)
         if handler is not None:
             return handler

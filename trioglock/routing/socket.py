@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 import uuid
+import weakref
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import trio
 
@@ -117,16 +118,24 @@ class EventSocket(Socket[StateT]):
                 raise InvalidOption(f"{name} must be a function of the event, not {function!r}")
         self._key = key
         self._ref = ref
-        self._connection: Connection[StateT] | None = None
+        # Weak, because the connection refers to its socket.
+        self._bound: weakref.ref[Connection[StateT]] | None = None
         overridden = type(self).handle_receive is not EventSocket.handle_receive
         if not overridden and self._has_async_handlers:
             # A connection checks only once whether a hook is async. With plain handlers, the hook
             # stays plain, which is faster.
-            self.handle_receive = self._receive_async  # type: ignore[method-assign]
+            this = weakref.ref(self)  # self would be a reference cycle
+
+            async def handle_receive(frame: Any, state: StateT) -> tuple[Any, StateT]:
+                return await EventSocket._receive_async(
+                    cast("EventSocket[StateT]", this()), frame, state
+                )
+
+            self.handle_receive = handle_receive  # type: ignore[method-assign]
         # Subclasses may override these hooks without calling super().
-        self._run_before("handle_connect", self._link_opened)
-        self._run_before("handle_disconnect", self._link_ended)
-        self._run_before("terminate", self._connection_ended)
+        self._run_before("handle_connect", EventSocket._link_opened)
+        self._run_before("handle_disconnect", EventSocket._link_ended)
+        self._run_before("terminate", EventSocket._connection_ended)
 
     # Sending.
 
@@ -278,27 +287,27 @@ class EventSocket(Socket[StateT]):
     # Links of the connection.
 
     @property
+    def _connection(self) -> Connection[StateT] | None:
+        return None if self._bound is None else self._bound()
+
+    @property
     def _has_async_handlers(self) -> bool:
         hooks = (self.handle_event, self.handle_invalid)
         return self.router.is_async or any(map(is_async, hooks))
 
-    def _run_before(self, name: str, action: Callable[[Any], None]) -> None:
-        """Call ``action`` with the first argument of a hook before the hook itself."""
-        hook = getattr(self, name)
-        if is_async(hook):
+    def _run_before(self, name: str, action: Callable[[Any, Any], None]) -> None:
+        """Call ``action(self, argument)`` with the first argument of a hook before the hook."""
+        function = getattr(type(self), name)
+        this = weakref.ref(self)  # self would be a reference cycle
 
-            async def run_async(value: Any, state: StateT) -> Any:
-                action(value)
-                return await hook(value, state)
+        def call(value: Any, state: StateT) -> Any:
+            action(this(), value)
+            return function(this(), value, state)
 
-            setattr(self, name, wraps(hook)(run_async))
-        else:
+        async def call_async(value: Any, state: StateT) -> Any:
+            return await call(value, state)
 
-            def run(value: Any, state: StateT) -> Any:
-                action(value)
-                return hook(value, state)
-
-            setattr(self, name, wraps(hook)(run))
+        setattr(self, name, wraps(function)(call_async if is_async(function) else call))
 
     def _link_opened(self, info: ConnectionInfo) -> None:
         bound = self._connection
@@ -307,7 +316,7 @@ class EventSocket(Socket[StateT]):
                 f"this {type(self).__name__} belongs to {bound!r}: "
                 "create another one for each connection"
             )
-        self._connection = info.connection
+        self._bound = weakref.ref(info.connection)
         self.requests.add_link()
 
     def _link_ended(self, reason: Disconnect) -> None:

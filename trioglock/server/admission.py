@@ -30,6 +30,8 @@ from ..transports import (
     send_response,
 )
 from ..transports.http1 import MAX_HEADER_SIZE, STREAM_ERRORS, refuse
+from ..transports.native.socket_io import choose_io
+from .descriptors import descriptor_limit
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
 
@@ -39,6 +41,15 @@ ProcessRequest: TypeAlias = Callable[[Request], Response | Awaitable[Response | 
 CLOSING_GRACE = 1.0
 """Seconds that clients have to finish a request when the server closes. Browsers open connections
 in advance: a shutdown must not wait for requests that may never come."""
+
+MAX_ACTIVE = 100
+"""Maximum number of opening handshakes in progress, before other clients are accepted."""
+
+PATIENCE = 0.05
+"""Seconds after which a handshake does not count as in progress if its request is incomplete."""
+
+MAX_BATCH = 16
+"""Maximum number of clients that are accepted before other tasks run."""
 
 RETRY_AFTER = 5
 """Seconds after which a client may retry if the server is full."""
@@ -67,10 +78,41 @@ class HandshakeOptions:
         check_whole("max_handshakes", self.max_handshakes, least=1)
 
 
+def _limit_handshakes(wanted: int | None) -> int | None:
+    """Leave half of the process's descriptors to connections and to everything else."""
+    descriptors = descriptor_limit()
+    if descriptors is None:
+        return wanted
+    half = max(1, descriptors // 2)
+    return half if wanted is None else min(wanted, half)
+
+
 class _Rejection(NamedTuple):
     stream: trio.abc.Stream
     response: Response
     method: str
+
+
+class _Handshake:
+    """An opening handshake that has not ended."""
+
+    __slots__ = ("address", "deadline", "name", "rejected", "scope", "waiting")
+
+    def __init__(self, address: str, deadline: float) -> None:
+        self.address = address
+        self.name = address or "a client"  # in the log
+        self.deadline = deadline
+        self.scope = trio.CancelScope(deadline=deadline)
+        self.waiting = True  # for the complete request
+        self.rejected = False
+
+    def hurry(self) -> None:
+        """Limit the time for the rest of the request."""
+        self.scope.deadline = min(self.deadline, trio.current_time() + CLOSING_GRACE)
+
+    def received(self) -> None:
+        self.waiting = False
+        self.scope.deadline = self.deadline
 
 
 class HandshakeHandler:
@@ -82,98 +124,147 @@ class HandshakeHandler:
         self._transport = transport
         self._upgrades = upgrades
         self._options = options
+        self._limit = _limit_handshakes(options.max_handshakes)
         self._open_connections = 0
-        self._handshakes: dict[trio.CancelScope, None] = {}  # oldest first
-        self._reading: set[trio.CancelScope] = set()
+        self._handshakes: dict[_Handshake, None] = {}  # oldest first
+        # Handshakes in progress, and until when they count although nothing is received.
+        self._active: dict[_Handshake, float] = {}
+        self._deciding = 0  # by process_request
+        self._ended = trio.Event()
         self._closed = False
+
+    async def wait_capacity(self) -> int:
+        """Wait while too many handshakes are in progress; other clients wait in the system's queue.
+
+        Otherwise all clients of a rush would advance together, and time out together. Clients that
+        are silent for :data:`PATIENCE` do not count, so they cannot keep others out.
+
+        Returns:
+            How many clients to accept next.
+        """
+        while True:
+            now, until = trio.current_time(), math.inf
+            for handshake, until in tuple(self._active.items()):
+                if until > now:
+                    break
+                del self._active[handshake]
+            free = MAX_ACTIVE - len(self._active) - self._deciding
+            if free > 0:
+                return min(free, MAX_BATCH)
+            self._ended = trio.Event()
+            with trio.CancelScope(deadline=until if self._active else math.inf):
+                await self._ended.wait()
 
     async def run(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> Link | None:
         """Perform one opening handshake. Call :meth:`release` when the link has ended.
 
         Returns:
-            The link, or None if the handshake failed. Only cancellation is raised.
+            The link, or None if the handshake failed. Cancellation is the only exception raised.
         """
-        peer = describe_peer(stream) or "a client"
+        now = trio.current_time()
         timeout = self._options.open_timeout
-        scope = trio.move_on_after(math.inf if timeout is None else timeout)
-        self._drop_oldest()
-        self._handshakes[scope] = None
-        rejection: _Rejection | None = None
+        deadline = math.inf if timeout is None else now + timeout
+        handshake = _Handshake(describe_peer(stream), deadline)
+        name, scope = handshake.name, handshake.scope
+        if self._closed:
+            handshake.hurry()
+        if self._limit is not None and len(self._handshakes) >= self._limit:
+            self._cancel_oldest()
+        self._handshakes[handshake] = None
+        self._active[handshake] = now + PATIENCE
         try:
             with scope:
-                outcome = await self._accept(stream, peer, nursery)
-                if outcome is None:
-                    _logger.debug("%s: sent no request before the server closed", peer)
+                outcome = await self._accept(stream, handshake, nursery)
                 if not isinstance(outcome, _Rejection):
                     return outcome
-                rejection = outcome
-                await send_response(*rejection)
+                handshake.rejected = True
+                handshake.received()
+                self._end_active(handshake)
+                await send_response(*outcome)
             if scope.cancelled_caught:
-                self._log_timeout(peer, scope, rejection)
+                self._log_timeout(handshake)
         except EOFError as error:
-            _logger.debug("%s: closed the connection %s of its request", peer, error)
+            _logger.debug("%s: closed the connection %s of its request", name, error)
         except (*STREAM_ERRORS, LinkBroken) as error:
             _logger.info(
-                "%s: connection lost: %s", peer, redact_line(repr(error.__cause__ or error))
+                "%s: connection lost: %s", name, redact_line(repr(error.__cause__ or error))
             )
         except Exception:
-            _logger.exception("%s: the transport failed", peer)
+            _logger.exception("%s: the transport failed", name)
         finally:
-            del self._handshakes[scope]
+            del self._handshakes[handshake]
+            self._end_active(handshake)
         return None
 
-    def _drop_oldest(self) -> None:
-        """Cancel the oldest handshake, which has had the most time, if there are too many."""
-        limit = self._options.max_handshakes
-        if limit is not None and len(self._handshakes) >= limit:
-            oldest = next((scope for scope in self._handshakes if not scope.cancel_called), None)
-            if oldest is not None:
-                oldest.cancel()
+    def _end_active(self, handshake: _Handshake) -> None:
+        self._active.pop(handshake, None)
+        self._ended.set()
 
-    def _log_timeout(
-        self, peer: str, scope: trio.CancelScope, rejection: _Rejection | None
-    ) -> None:
-        if rejection is not None:
-            _logger.debug("%s: timed out while sending the response", peer)
-        elif trio.current_time() < scope.deadline:
-            _logger.info("%s: dropped because of too many concurrent opening handshakes", peer)
+    async def drop_oldest(self) -> bool:
+        """Drop the oldest handshake to free its descriptor; return whether there was one."""
+        handshake = self._cancel_oldest()
+        if handshake is None:
+            await trio.lowlevel.checkpoint()
+            return False
+        # Its socket is closed after that. A process_request that shields itself takes longer.
+        for _ in range(10):
+            await trio.lowlevel.checkpoint()
+            if handshake not in self._handshakes:
+                break
+        return True
+
+    def _cancel_oldest(self) -> _Handshake | None:
+        """Cancel the oldest handshake, which has had the most time."""
+        for handshake in self._handshakes:
+            if not handshake.scope.cancel_called:
+                handshake.scope.cancel()
+                return handshake
+        return None
+
+    def _log_timeout(self, handshake: _Handshake) -> None:
+        name = handshake.name
+        if handshake.rejected:
+            _logger.debug("%s: timed out while sending the response", name)
+        elif trio.current_time() < handshake.scope.deadline:
+            _logger.info("%s: dropped because of too many concurrent opening handshakes", name)
+        elif handshake.waiting and self._closed:
+            _logger.debug("%s: sent no request before the server closed", name)
         else:
-            _logger.info("%s: the opening handshake timed out", peer)
+            _logger.info("%s: the opening handshake timed out", name)
 
     async def _accept(
-        self, stream: trio.abc.Stream, peer: str, nursery: trio.Nursery
-    ) -> Link | _Rejection | None:
+        self, stream: trio.abc.Stream, handshake: _Handshake, nursery: trio.Nursery
+    ) -> Link | _Rejection:
         context = self._options.ssl_context
         if context is not None:
             stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
         method = "GET"
         try:
-            received = await self._read_request(stream)
-            if received is None:
-                return None
+            received = await self._read_request(stream, handshake)
             method = received.request.method
-            decision = await self._decide(received, peer)
+            decision = await self._decide(received, handshake)
             if isinstance(decision, Upgrade):
                 return await self._upgrade(stream, decision, nursery)
         except Refusal as refusal:
-            _logger.info("%s: refused: %s", peer, redact_line(str(refusal)))
+            _logger.info("%s: refused: %s", handshake.name, redact_line(str(refusal)))
             decision = refusal.response
         return _Rejection(stream, decision, method)
 
-    async def _read_request(self, stream: trio.abc.Stream) -> ReceivedRequest | None:
-        """Read the request; None if the server closes before it is complete."""
-        deadline = trio.current_time() + CLOSING_GRACE if self._closed else math.inf
-        with trio.CancelScope(deadline=deadline) as scope:
-            self._reading.add(scope)
-            try:
-                if isinstance(stream, trio.SSLStream):
-                    await stream.do_handshake()
-                return await read_request(stream, self._options.max_header_size)
-            finally:
-                self._reading.remove(scope)
-        return None
+    async def _read_request(
+        self, stream: trio.abc.Stream, handshake: _Handshake
+    ) -> ReceivedRequest:
+        if isinstance(stream, trio.SSLStream):
+            await stream.do_handshake()
+        received = await read_request(
+            choose_io(stream),
+            self._options.max_header_size,
+            peer=handshake.address,
+            secure=self._options.ssl_context is not None,
+        )
+        handshake.received()
+        return received
 
-    async def _decide(self, received: ReceivedRequest, peer: str) -> Response | Upgrade:
+    async def _decide(self, received: ReceivedRequest, handshake: _Handshake) -> Response | Upgrade:
         """Choose the response. An exception raised by the user's functions is a server error."""
         try:
             response = await self._process(received.request)
@@ -181,7 +272,7 @@ class HandshakeHandler:
         except Refusal:
             raise
         except Exception:
-            _logger.exception("%s: the opening handshake failed", peer)
+            _logger.exception("%s: the opening handshake failed", handshake.name)
             return Response(500, "internal server error\n")
 
     async def _process(self, request: Request) -> Response | None:
@@ -189,7 +280,12 @@ class HandshakeHandler:
             return None
         response = self._options.process_request(request)
         if inspect.isawaitable(response):
-            response = await response
+            self._deciding += 1
+            try:
+                response = await response
+            finally:
+                self._deciding -= 1
+                self._ended.set()
         if response is None or isinstance(response, Response):
             return response
         raise BadHookResult(f"process_request must return a Response or None, not {response!r}")
@@ -212,8 +308,9 @@ class HandshakeHandler:
     def close(self) -> None:
         """Stop accepting connections."""
         self._closed = True
-        for scope in self._reading:
-            scope.deadline = trio.current_time() + CLOSING_GRACE
+        for handshake in self._handshakes:
+            if handshake.waiting:
+                handshake.hurry()
 
     def release(self) -> None:
         self._open_connections -= 1

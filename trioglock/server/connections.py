@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from traceback import clear_frames
 from typing import Any, TypeAlias
 
 import trio
@@ -15,7 +16,9 @@ import trio
 from .._redact import label
 from .._scope import leaves
 from ..connection import Connection, Session, open_connection
-from ..connection.outgoing import checked_frame
+from ..connection.fanout import Fanout
+from ..connection.send_queue import checked_frame
+from ..connection.writer import Writer
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import ConnectionClosed, InvalidFrame, InvalidOption, UsageError
 from ..frames import Close, Frame, PreparedMessage
@@ -32,10 +35,6 @@ ConnectionHandler: TypeAlias = Callable[[Connection[None]], Awaitable[object]]
 ServeTarget: TypeAlias = Callable[[], Socket[Any]] | ConnectionHandler
 """A Socket class, a function that creates a Socket for each connection, or a handler."""
 
-COALESCE = 0.001
-"""A broadcast within this many seconds of the previous one is queued and written together with
-other frames. Other broadcasts are written immediately, which takes half the time."""
-
 _logger = logging.getLogger("trioglock.server")
 
 
@@ -44,26 +43,26 @@ class ConnectionRegistry:
 
     def __init__(self) -> None:
         self._sessions: dict[Connection[Any], Session[Any]] = {}
+        self._writers: dict[Connection[Any], Writer] = {}  # a broadcast needs no sessions
         self._closing: Close | None = None
         self._deadline = math.inf
         self._limited: set[trio.CancelScope] = set()
-        self._last_broadcast = -math.inf
 
     @property
     def connections(self) -> frozenset[Connection[Any]]:
         """The open connections: ``handle_connect`` has returned, the handler has not."""
         return frozenset(self._sessions)
 
-    @contextmanager
-    def registered(self, session: Session[Any], connection: Connection[Any]) -> Iterator[None]:
-        """Register a connection for the duration of the block."""
+    def add(self, session: Session[Any], connection: Connection[Any]) -> None:
+        """Register an open connection."""
         self._sessions[connection] = session
+        self._writers[connection] = session.writer
         if self._closing is not None:
             session.close(self._closing)
-        try:
-            yield
-        finally:
-            del self._sessions[connection]
+
+    def remove(self, connection: Connection[Any]) -> None:
+        """Remove a connection whose handler has returned."""
+        del self._sessions[connection], self._writers[connection]
 
     @contextmanager
     def limited(self) -> Iterator[None]:
@@ -83,10 +82,7 @@ class ConnectionRegistry:
         # Encoded once for all connections.
         message = PreparedMessage(checked) if isinstance(checked, str | bytes) else checked
         if isinstance(message, PreparedMessage):
-            now = trio.current_time()
-            immediate, self._last_broadcast = now - self._last_broadcast > COALESCE, now
-            queues = [session.send_queue for session in self._sessions.values()]
-            return sum([queue.put_prepared(message, immediate=immediate) for queue in queues])
+            return Fanout.current().broadcast(list(self._writers.values()), message)
         queued = 0
         for connection in self._sessions:
             with suppress(trio.WouldBlock, ConnectionClosed):
@@ -117,6 +113,7 @@ class ConnectionRunner:
     ) -> None:
         check_target(target)
         self._target = target
+        self._is_handler = is_handler(target)
         self._flow = flow
         self._registry = registry
         self._trace = trace
@@ -144,11 +141,16 @@ class ConnectionRunner:
             terminate.call = partial(self._terminate, terminate.call)
         try:
             async with open_connection(session, connection):
-                with self._registry.registered(session, connection):
+                self._registry.add(session, connection)
+                try:
                     await handler(connection)
+                finally:
+                    self._registry.remove(connection)
         except Exception as error:
             if not _is_end(error, session):
                 _logger.exception("%s: %s failed", name, label(self._target))
+            # The session keeps the exception of a hook, whose traceback refers to the session.
+            clear_frames(error.__traceback__)
         cause = session.close_state.cause
         if isinstance(cause, ProtocolViolation):
             _logger.info("%s: closed with %d: %s", name, cause.code, cause.reason)
@@ -162,7 +164,7 @@ class ConnectionRunner:
 
     def _prepare(self) -> tuple[Socket[Any], ConnectionHandler]:
         """Create the hooks and the handler; if this raises, the connection fails."""
-        if is_handler(self._target):
+        if self._is_handler:
             return Socket(), self._target  # type: ignore[return-value]
         try:
             socket = self._target()  # type: ignore[call-arg]
@@ -181,11 +183,13 @@ class SingleLink:
     final_error: Exception | None = None
 
     def __init__(self, link: Link) -> None:
-        self._link = link
+        self._link: Link | None = link
 
     async def open(self, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the interface
         await trio.lowlevel.checkpoint()
-        return self._link
+        link, self._link = self._link, None
+        assert link is not None
+        return link
 
     def retries(self, reason: Disconnect) -> bool:  # noqa: ARG002 - the interface
         return False
@@ -244,5 +248,6 @@ async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa:
 def _is_end(error: BaseException, session: Session[Any]) -> bool:
     """Whether an exception or group only reports the end of the connection."""
     return all(
-        isinstance(leaf, ConnectionClosed) and leaf.origin is session for leaf in leaves(error)
+        isinstance(leaf, ConnectionClosed) and leaf.origin is session.close_state
+        for leaf in leaves(error)
     )

@@ -7,7 +7,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, Unpack
 
 import trio
@@ -32,6 +31,7 @@ from ..transports import (
 from .admission import HandshakeHandler, HandshakeOptions, ProcessRequest
 from .bind import BindOptions, OpenListeners, plan_listeners
 from .connections import ConnectionRegistry, ConnectionRunner, ServeTarget
+from .descriptors import raise_descriptor_limit
 from .server import Server
 
 __all__ = ["ServeOptions", "serve", "serve_forever"]
@@ -59,8 +59,9 @@ class ServeOptions(FlowKeywords, total=False):
             returns a :class:`Response` to answer with plain HTTP, or None to continue.
         max_connections: maximum number of connections; further clients get 503 and Retry-After
             (RFC 9110, section 10.2.3). None for no limit.
-        max_handshakes: maximum number of concurrent opening handshakes; beyond it the oldest is
-            dropped. None for no limit.
+        max_handshakes: maximum number of concurrent opening handshakes; above the limit the
+            oldest is dropped. It is at most half of the files that the process may open; None
+            stands for that half.
         max_header_size: maximum size of a request's headers in bytes; larger requests get 431
             (RFC 6585, section 5).
         open_timeout: seconds for TLS and the opening handshake, including ``process_request``;
@@ -124,13 +125,17 @@ def serve(
             await server.wait_closed()
 
     The server listens while the block runs. Leaving the block, even because of an exception, shuts
-    the server down like :meth:`Server.close`; cancellation drops all connections immediately. An
+    the server down as :meth:`Server.close` does; cancellation drops all connections immediately. An
     exception raised by a target is logged by the logger ``trioglock.server`` and ends only its own
     connection.
 
+    Entering the block raises the process's soft limit of open files (RLIMIT_NOFILE) to its hard
+    limit, if the system has such limits, because every connection needs one.
+
     Args:
-        target: a :class:`Socket` class, or a function that creates a Socket, called for each
-            connection; or ``async def handler(conn)``, whose connection closes when it returns.
+        target: a :class:`Socket` class or a function that returns a Socket, either of which is
+            called for each connection; or ``async def handler(conn)``: the connection closes when
+            the handler returns.
         host: an address or name to listen on; None for every interface.
         port: the port; 0 chooses a free one (see :attr:`Server.port`).
         options: the keys of :class:`ServeOptions`.
@@ -154,13 +159,12 @@ def serve(
         upgrades = replace(upgrades, compression=None)
     open_listeners = plan_listeners(host, port, bind)
     registry = ConnectionRegistry()
-    create = partial(
-        Server,
-        handshakes=HandshakeHandler(transport, upgrades, handshakes),
-        runner=ConnectionRunner(target, flow, registry, trace=server.trace),
-        registry=registry,
-        shutdown_timeout=server.shutdown_timeout,
-    )
+    runner = ConnectionRunner(target, flow, registry, trace=server.trace)
+
+    def create(listeners: Sequence[trio.abc.Listener[Any]]) -> Server:
+        handler = HandshakeHandler(transport, upgrades, handshakes)
+        return Server(listeners, handler, runner, registry, server.shutdown_timeout)
+
     return _serving(open_listeners, create)
 
 
@@ -169,7 +173,11 @@ async def _serving(
     open_listeners: OpenListeners,
     create: Callable[[Sequence[trio.abc.Listener[Any]]], Server],
 ) -> AsyncIterator[Server]:
-    """Run a server around the body. No connection can make it fail; KeyboardInterrupt can."""
+    """Run a server while the body runs.
+
+    A failed connection does not end it, but KeyboardInterrupt does.
+    """
+    raise_descriptor_limit()
     server = create(await open_listeners())
 
     async def finish(body_error: BaseException | None) -> None:
@@ -190,7 +198,7 @@ async def serve_forever(
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     **options: Unpack[ServeOptions],
 ) -> None:
-    """Serve as a task, until :meth:`Server.close` is called.
+    """Run a server as a task, until :meth:`Server.close` is called.
 
     ``nursery.start`` returns the :class:`Server` once it is listening::
 

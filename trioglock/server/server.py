@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import trio
 from ..connection import Connection
 from ..errors import InvalidOption
 from ..frames import Close, Frame
-from ..transports import address_of, port_of
+from ..transports import accept_ready, address_of, port_of
 from .admission import HandshakeHandler
 from .connections import ConnectionRegistry, ConnectionRunner
 
@@ -20,6 +21,8 @@ __all__ = ["Server"]
 
 ACCEPT_PAUSE = 0.1
 """Seconds to wait when the system has run out of sockets or memory."""
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 
 _logger = logging.getLogger("trioglock.server")
 
@@ -134,8 +137,11 @@ class Server:
         async with listener:
             while True:
                 try:
-                    stream = await listener.accept()
+                    most = await self._handshakes.wait_capacity()
+                    streams = await accept_ready(listener, most)
                 except OSError as error:
+                    if error.errno in _EXHAUSTED and await self._handshakes.drop_oldest():
+                        continue
                     if not failing:
                         _logger.error("cannot accept connections, retrying: %s", error)  # noqa: TRY400 - the system's failure
                     failing = True
@@ -145,7 +151,8 @@ class Server:
                     return
                 else:
                     failing = False
-                    self._nursery.start_soon(self._serve, stream)
+                    for stream in streams:
+                        self._nursery.start_soon(self._serve, stream)
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         """Serve one client, from the opening handshake to the end."""

@@ -11,13 +11,13 @@
     ├── FrameReceived          a message or control frame was received
     ├── HookReplied            a hook replied with frames, or a ping was answered
     ├── HookFailed             a hook or a background task raised an exception
-    ├── CloseStarted           one side started to close
+    ├── CloseStarted           one side started the closing handshake
     ├── BackpressureStarted    the reader or a sender waits because a queue is full
     ├── BackpressureEnded      the wait ended
     ├── MessageDropped         the overflow policy dropped a message
     ├── HeartbeatMissed        the peer is considered dead
     ├── LinkClosed             a link was closed
-    └── Terminated             the connection has ended; its last event
+    └── Terminated             the connection has ended; this is the last event
 
 See :mod:`trioglock.errors` and :mod:`trioglock.disconnect` for errors and reasons. Frames are not
 redacted, but the repr of an event is.
@@ -68,7 +68,7 @@ class ConnectionId:
     Args:
         id: the number of the connection, unique in the process.
         name: the name of the connection in logs.
-        url: the redacted URL, without user information and the values of the query; "" if it is
+        url: the redacted URL, without user information and query values; "" if it is
             not known.
         side: the side of the connection.
     """
@@ -141,7 +141,7 @@ class Connected(Event):
 
     Args:
         attempt: the number of the attempt.
-        upgrade: the number of the link, counted from 1; above 1 it is a reconnect.
+        upgrade: the number of the link, counted from 1; a number above 1 means a reconnect.
         seconds: the duration of connecting and the opening handshake; 0 on the server side,
             where the connection starts after them.
         url: the redacted URL after redirects.
@@ -181,7 +181,7 @@ class FrameReceived(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HookReplied(Event):
-    """A hook returned ``Reply``, or a ping is answered automatically.
+    """A hook returned ``Reply``, or a ping was answered automatically.
 
     Args:
         hook: the name of the hook, such as ``"handle_receive"``; ``"handle_ping"`` for a pong.
@@ -194,7 +194,7 @@ class HookReplied(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HookFailed(Event):
-    """A hook or a background task raised an exception, or a hook returned a wrong value.
+    """A hook or a background task raised an exception, or a hook returned an invalid value.
 
     This ends the connection, except for ``handle_send`` and ``handle_call``, whose exceptions are
     raised by the call that caused them.
@@ -213,10 +213,10 @@ class HookFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class CloseStarted(Event):
-    """One side started to close (RFC 6455, section 7.1).
+    """One side started the closing handshake (RFC 6455, section 7.1).
 
     Args:
-        side: ``"remote"`` if the peer closes, ``"local"`` if we do, including after a protocol
+        side: ``"remote"`` if the peer closes; ``"local"`` otherwise, including after a protocol
             violation by the peer.
         code: the code of the Close frame.
         reason: the reason of the Close frame.
@@ -256,7 +256,7 @@ class BackpressureEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MessageDropped(Event):
-    """A received message is dropped by the overflow policy, or because the connection closes.
+    """A received message was dropped by the overflow policy, or because the connection closes.
 
     Args:
         message: the message that ``handle_receive`` delivered, or the frame if the hook did not
@@ -272,7 +272,7 @@ class HeartbeatMissed(Event):
 
     Args:
         silence: the timeout in seconds.
-        writing: True if the peer read nothing, so that our writes made no progress.
+        writing: True if the peer read nothing, so that writing made no progress.
     """
 
     silence: float

@@ -29,10 +29,10 @@ from ..headers import Headers, HeadersLike
 __all__ = ["Handler", "MockPeer", "MockServer", "echo"]
 
 MAX_QUEUE = 2**16
-"""Messages that a client may send before the test receives them."""
+"""Maximum number of messages that wait to be received by the test."""
 
 EXPECT_TIMEOUT = 86_400.0
-"""Seconds. Under an ``autojump_clock`` they pass immediately, so a test cannot hang."""
+"""Timeout in seconds. With an ``autojump_clock`` it takes no real time, so a test cannot hang."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class MockPeer:
         for message in messages:
             with expecting(f"message {message!r:.100}"):
                 got = await self.receive()
-            assert got == message, f"expected {message!r}, the client sent {got!r}"
+            assert got == message, f"expected {message!r}, but the client sent {got!r}"
 
     async def expect_close(self, code: int = 1000, reason: str | None = None) -> None:
         """Wait for the client's Close frame and compare it. Earlier messages are recorded.
@@ -126,7 +126,8 @@ class MockPeer:
             reason: the expected reason; None for any.
 
         Raises:
-            AssertionError: code or reason differ, or the stream ended without a Close frame.
+            AssertionError: the code or the reason differs, or the stream ended without a Close
+                frame.
         """
         with suppress(ConnectionClosed), expecting("Close frame"):
             while True:
@@ -271,7 +272,10 @@ class MockServer:
         self._accept_headers = Headers(headers)
 
     async def accept(self) -> MockPeer:
-        """Wait for the next connection, in the order of handshakes; not with a handler."""
+        """Wait for the next connection, in the order of handshakes, and return it.
+
+        It cannot be used if the server has a handler.
+        """
         with expecting("client"):
             self._current = await self._waiting.receive()
         return self._current
@@ -284,7 +288,7 @@ class MockServer:
         return await (await self._peer()).receive()
 
     async def expect(self, *messages: Data) -> None:
-        """Compare messages of the connection accepted last. See :meth:`MockPeer.expect`."""
+        """Compare messages from the connection accepted last. See :meth:`MockPeer.expect`."""
         await (await self._peer()).expect(*messages)
 
     async def send(self, *messages: Data) -> None:
@@ -311,7 +315,7 @@ class MockServer:
                 )
                 await self._answer(request, stream)
         except* (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client has left
+            pass  # the client has disconnected
         finally:
             await trio.aclose_forcefully(stream)
 

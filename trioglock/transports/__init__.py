@@ -9,6 +9,7 @@ from .http1 import ReceivedRequest, Refusal, read_request, send_response
 from .listeners import (
     MemoryListener,
     UnixListener,
+    accept_ready,
     address_of,
     describe_peer,
     open_tcp,
@@ -48,6 +49,7 @@ __all__ = [
     "UnixListener",
     "Upgrade",
     "UpgradeOptions",
+    "accept_ready",
     "address_of",
     "check_proxy",
     "check_url",

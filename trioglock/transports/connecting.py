@@ -9,8 +9,9 @@ import math
 import os
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Literal
 from urllib.parse import urlsplit
@@ -51,10 +52,22 @@ async def open_stream(uri: WebSocketURI, options: DialOptions) -> trio.abc.Strea
 async def _open_plain(uri: WebSocketURI, options: DialOptions) -> trio.abc.Stream:
     if options.stream is not None:
         return await _open_given(options.stream)
-    address = get_proxy(uri) if options.proxy is True else options.proxy
+    address = _find_proxy(uri) if options.proxy is True else options.proxy
     if address is not None:
         return await _open_through_proxy(_parse_proxy(address), uri, options.user_agent_header)
     return await _open_tcp(uri.host, uri.port)
+
+
+def _find_proxy(uri: WebSocketURI) -> str | None:
+    """Return the proxy for a URL that the environment or the system names."""
+    # Reading the environment as urllib does takes longer than connecting.
+    if os.name == "posix" and sys.platform != "darwin" and "_proxy" not in _variable_names():
+        return None
+    return get_proxy(uri)
+
+
+def _variable_names() -> str:
+    return "\n".join(os.environ).lower()
 
 
 async def _open_given(source: StreamSource) -> trio.abc.Stream:
@@ -81,16 +94,39 @@ async def closed_on_failure(stream: trio.abc.Stream) -> AsyncIterator[None]:
 async def _open_tcp(host: str, port: int) -> trio.abc.Stream:
     """Connect to the first address that accepts (RFC 8305, as implemented by trio)."""
     try:
-        return await trio.open_tcp_stream(host, port)
+        family = _address_family(host)
+        if family is None:
+            return await trio.open_tcp_stream(host, port)
+        return await _open_address(family, host, port)
     except OSError as error:
         raise ConnectFailed(f"cannot connect to {host}:{port}: {_describe(error)}") from error
+
+
+def _address_family(host: str) -> socket.AddressFamily | None:
+    """Return the family of an IP address; None for a name, and for an address with a zone."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):
+            socket.inet_pton(family, host)
+            return family
+    return None
+
+
+async def _open_address(family: socket.AddressFamily, host: str, port: int) -> trio.SocketStream:
+    """Connect to one address, without the resolver and the tasks that several ones require."""
+    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        await sock.connect((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)
 
 
 def _describe(error: OSError) -> str:
     # trio's own message, for one or more addresses, omits that of the system.
     texts = [
         os.strerror(leaf.errno)
-        for leaf in leaves(error.__cause__)
+        for leaf in leaves(error.__cause__ or error)
         if isinstance(leaf, OSError) and leaf.errno
     ]
     return ", ".join(dict.fromkeys(texts)) or str(error)

@@ -12,16 +12,18 @@ import re
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import httptools
 import trio
 
 from .._redact import printable, redact_subprotocols
 from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFailed
-from ..headers import Headers, HeadersLike
+from ..headers import Headers, HeadersLike, checked_headers, decode_header
 from ..http import Request, Response
-from .listeners import describe_peer
+
+if TYPE_CHECKING:
+    from .native.socket_io import ByteIO
 
 __all__ = [
     "STREAM_ERRORS",
@@ -112,7 +114,7 @@ class _Message:
         self.received = bytearray()  # the head as it arrives, and what follows it
         self.target = b""
         self.phrase = b""
-        self.headers: list[tuple[str, str]] = []
+        self.headers: list[str] = []  # names and values in turn; the parser checks them
         self.body = bytearray()
         self.head_complete = False
         self.complete = False
@@ -125,7 +127,7 @@ class _Message:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.head_complete:  # otherwise a trailer
-            self.headers.append((name.decode("latin-1"), value.rstrip().decode("latin-1")))
+            self.headers += decode_header(name), decode_header(value.rstrip())
 
     def on_headers_complete(self) -> None:
         self.head_complete = True
@@ -150,7 +152,7 @@ def _feed(parser: _Parser, data: bytes | bytearray) -> None:
 
 
 async def _read_head(
-    stream: trio.abc.Stream,
+    stream: ByteIO,
     parser: _Parser,
     message: _Message,
     max_size: int,
@@ -181,12 +183,16 @@ async def _read_head(
 # Requests.
 
 
-async def read_request(stream: trio.abc.Stream, max_size: int) -> ReceivedRequest:
+async def read_request(
+    stream: ByteIO, max_size: int, *, peer: str = "", secure: bool = False
+) -> ReceivedRequest:
     """Read the head of a request.
 
     Args:
         stream: the stream of a client that has just connected.
         max_size: maximum size of the head in bytes.
+        peer: the address of the client.
+        secure: whether the stream is encrypted.
 
     Raises:
         Refusal: the request is too large, invalid, or has a body.
@@ -205,28 +211,33 @@ async def read_request(stream: trio.abc.Stream, max_size: int) -> ReceivedReques
             # RFC 9110, section 9.1: 405 is for methods that the server implements.
             raise refuse(501, "the request method is not implemented") from None
         raise refuse(400, f"invalid HTTP request: {error}") from None
-    headers = Headers(message.headers)
+    headers = checked_headers(message.headers)
     version = parser.get_http_version()
     if version not in ("1.1", "1.0"):
         raise refuse(400, f"HTTP/{version} is not supported")
     if len(message.target) > MAX_LINE:
         raise refuse(414, "the request line is too long")
-    sizes = [len(name) + len(value) for name, value in message.headers]
-    if len(sizes) > MAX_HEADERS or max(sizes, default=0) > MAX_LINE:
+    names, values = message.headers[::2], message.headers[1::2]
+    if len(names) > MAX_HEADERS or any(
+        len(name) + len(value) > MAX_LINE for name, value in zip(names, values, strict=True)
+    ):
         raise refuse(431, "there are too many headers, or one is too long")
-    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+    lowered = [name.lower() for name in names]
+    if "transfer-encoding" in lowered or (
+        "content-length" in lowered and headers["content-length"] != "0"
+    ):
         raise refuse(400, "a request with a body is not supported")
     request = Request(
         target=message.target.decode("latin-1"),
         headers=headers,
         method=parser.get_method().decode("latin-1"),
-        peer=describe_peer(stream),
-        secure=isinstance(stream, trio.SSLStream),
+        peer=peer,
+        secure=secure,
     )
     return ReceivedRequest(request, version, head, rest)
 
 
-async def _has_request_line(stream: trio.abc.Stream, received: bytearray) -> bool:
+async def _has_request_line(stream: ByteIO, received: bytearray) -> bool:
     """Wait for the rest of the request line; return whether it is valid, whatever its method."""
     while len(received) < MAX_LINE and _begins_request_line(received):
         data = await stream.receive_some(CHUNK)
@@ -288,9 +299,7 @@ async def read_status(stream: trio.abc.Stream) -> int:
     return parser.get_status_code()
 
 
-async def read_response(
-    stream: trio.abc.Stream, deadline: float, offered: Sequence[str]
-) -> ResponseHead:
+async def read_response(stream: ByteIO, deadline: float, offered: Sequence[str]) -> ResponseHead:
     """Read the server's response to the opening handshake, which must be a 101.
 
     Args:
@@ -323,7 +332,7 @@ async def read_response(
     if status != 101:
         await _read_body(stream, parser, message, rest, deadline)
         raise _refused(parser, message)
-    headers = Headers(message.headers)
+    headers = checked_headers(message.headers)
     # RFC 6455, section 4.1. The WebSocket libraries check it too, but quote it, and it may
     # be a secret token.
     chosen = headers.get("Sec-WebSocket-Protocol")
@@ -337,7 +346,7 @@ async def read_response(
 def _refused(parser: httptools.HttpResponseParser, message: _Message) -> HandshakeRefused:
     return HandshakeRefused(
         parser.get_status_code(),
-        Headers(message.headers),
+        checked_headers(message.headers),
         bytes(message.body[:MAX_BODY]),
         printable(message.phrase.decode("latin-1")),
     )
@@ -361,7 +370,7 @@ def stream_errors_translated() -> Iterator[None]:
 
 
 async def _read_body(
-    stream: trio.abc.Stream,
+    stream: ByteIO,
     parser: httptools.HttpResponseParser,
     message: _Message,
     rest: bytes,
@@ -377,7 +386,7 @@ async def _read_body(
         _feed(parser, rest)
         received = len(rest)
         while not message.complete and received < MAX_BODY:
-            data = await stream.receive_some()
+            data = await stream.receive_some(CHUNK)
             if not data:
                 return
             _feed(parser, data)

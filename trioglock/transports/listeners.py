@@ -22,6 +22,7 @@ from ..errors import InvalidOption
 __all__ = [
     "MemoryListener",
     "UnixListener",
+    "accept_ready",
     "address_of",
     "describe_peer",
     "open_tcp",
@@ -105,19 +106,19 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
 
     def __init__(self, listener: trio.SocketListener, path: Path) -> None:
         self.path: Path = path
-        self._listener = listener
+        self.listener = listener
         self._inode = path.stat().st_ino
 
     async def accept(self) -> trio.SocketStream:
         """Wait for the next connection."""
-        return await self._listener.accept()
+        return await self.listener.accept()
 
     async def aclose(self) -> None:
         """Stop listening and remove the file, unless it has been replaced by another one."""
         with suppress(OSError):
             if self.path.stat().st_ino == self._inode:
                 self.path.unlink()
-        await self._listener.aclose()
+        await self.listener.aclose()
 
 
 async def open_unix(path: str | os.PathLike[str], *, backlog: int | None = None) -> UnixListener:
@@ -200,6 +201,45 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
                 await trio.aclose_forcefully(self._accepted.receive_nowait())
         self._accepted.close()
         await trio.lowlevel.checkpoint()
+
+
+async def accept_ready(
+    listener: trio.abc.Listener[trio.abc.Stream], most: int
+) -> list[trio.abc.Stream]:
+    """Wait for clients; return the streams of those that have connected.
+
+    Args:
+        listener: any listener; for sockets, all clients are accepted at once.
+        most: maximum number of streams.
+
+    Raises:
+        OSError, trio.ClosedResourceError: raised by the listener.
+    """
+    streams = [await listener.accept()]
+    if isinstance(listener, UnixListener):
+        listener = listener.listener
+    if most > 1 and listener.__class__ is trio.SocketListener:
+        _accept_more(listener.socket, streams, most)
+    return streams
+
+
+def _accept_more(
+    listening: trio.socket.SocketType, streams: list[trio.abc.Stream], most: int
+) -> None:
+    """Accept without a scheduling point for each client."""
+    # An object for the same descriptor, because trio's has no method that does not wait.
+    same = socket.socket(
+        listening.family, listening.type, listening.proto, fileno=listening.fileno()
+    )
+    try:
+        same.setblocking(False)
+        while len(streams) < most:
+            accepted, _ = same.accept()
+            streams.append(trio.SocketStream(trio.socket.from_stdlib_socket(accepted)))
+    except OSError:
+        pass  # no more clients; a real error occurs again at the next call
+    finally:
+        same.detach()
 
 
 def address_of(listener: trio.abc.Listener[trio.abc.Stream]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from websockets.exceptions import InvalidURI
@@ -12,6 +13,9 @@ from ..errors import InvalidOption, InvalidURL
 from ..options import DialOptions
 
 __all__ = ["WebSocketURI", "check_host", "check_url", "find_url_problem", "parse_url"]
+
+_has_control = re.compile(r"[\0-\x20\x7f]").search
+_has_surrogate = re.compile(r"[\ud800-\udfff]").search
 
 _MALFORMED = "the host or port is malformed"
 
@@ -63,9 +67,9 @@ def parse_url(url: str) -> WebSocketURI:
 
 def find_url_problem(url: str) -> str | None:
     """Describe a problem in a URL that websockets does not reject; None if there is none."""
-    if any(c <= " " or c == "\x7f" for c in url):
+    if _has_control(url):
         return "white space or a control character"
-    if any("\ud800" <= c <= "\udfff" for c in url):
+    if _has_surrogate(url):
         return "text that is not valid Unicode"
     try:
         port = urlsplit(url).port

@@ -81,6 +81,13 @@ def online() -> ClientState:
     return authenticated({"status": "success"}, authenticating())[1]
 
 
+class FakeConnection:
+    status: Status = Status.CONNECTING
+
+    def discard_unsent(self) -> tuple[()]:
+        return ()
+
+
 class GossipMachine(RuleBasedStateMachine):
     """The hooks of a client against a server that may send anything in any order."""
 
@@ -90,7 +97,7 @@ class GossipMachine(RuleBasedStateMachine):
         super().__init__()
         queue = CallbackQueue({"channels": ChannelsCallbacks()}, 10)
         self.socket = GossipSocket(offline(), queue)
-        self.connection: Any = SimpleNamespace(status=Status.CONNECTING, discard_unsent=lambda: ())
+        self.connection: Any = FakeConnection()
         self.info: Any = SimpleNamespace(connection=self.connection)
         self.numbers = itertools.count()
         self.waiting: dict[str, tuple[PendingRequest, ExitStack]] = {}

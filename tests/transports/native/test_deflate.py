@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 
 import pytest
 
@@ -27,7 +28,7 @@ from tests.transports.native.frame_bytes import (
 from trioglock.frames import Close, Ping, Violation
 from trioglock.transports.native import Decoder, Deflate, Encoder
 from trioglock.transports.native.decoder import INFLATE_BUDGET
-from trioglock.transports.native.deflate import InflatedTooBig
+from trioglock.transports.native.deflate import ClientDeflateFactory
 
 HELLO = bytes.fromhex("f248cdc9c90700")  # RFC 7692, section 7.2.3.1
 HELLO_SHARED = bytes.fromhex("f200110000")  # section 7.2.3.2
@@ -261,9 +262,10 @@ def test_what_waits_behind_a_bomb_is_not_lost(rest: bytes, expected: list[object
     big = b"x" * (INFLATE_BUDGET + 1)
     assert decode([bomb + rest], deflate=True, max_size=None) == [big, *expected]
     decoder = inflating(None)
-    assert decoder.feed(bomb + rest) == [[big]]
-    assert decoder.backlog is bool(rest)
-    late = flat(decoder.feed(frame(TEXT, b"cut off")[len(rest) :]))
+    assert decoder.feed(bomb + rest) == []
+    assert decoder.backlog
+    first, *late = flat(decoder.feed(frame(TEXT, b"cut off")[len(rest) :]))
+    assert first == big
     assert not decoder.backlog
     if not expected:
         assert late == ["cut off"]
@@ -279,25 +281,61 @@ def test_a_bomb_between_fragments_waits_too() -> None:
     pieces = packed(b"x" * size, b"y" * size, b"z")
     chunk = frame(TEXT, pieces[0], fin=False, rsv=RSV1) + frame(CONT, pieces[1], fin=False)
     decoder = inflating(None)
-    assert decoder.feed(chunk + frame(CONT, pieces[2])) == []
-    assert decoder.backlog
-    assert decoder.feed(b"") == []
-    assert decoder.backlog
-    assert decoder.feed(b"") == [["x" * size + "y" * size + "z"]]
+    events = decoder.feed(chunk + frame(CONT, pieces[2]))
+    for _ in range(2):
+        assert events == []
+        assert decoder.backlog
+        events = decoder.feed(b"")
+    assert events == [["x" * size + "y" * size + "z"]]
     assert not decoder.backlog
 
 
-# The extension itself.
+# Bytes that other implementations send.
 
 
-def test_inflating_without_a_limit() -> None:
-    """``limit=None`` lets everything out; a limit of nothing lets nothing out."""
-    deflate: Deflate = new_deflate()
-    assert deflate.inflate(TEXT, HELLO, fin=True, limit=None) == b"Hello"
-    assert new_deflate().inflate(TEXT, packed(b"")[0], fin=True, limit=0) == b""
-    for payload in (packed(b"x")[0], packed(b"xy" * 2**22)[0]):
-        with traced_memory() as measure:
-            with pytest.raises(InflatedTooBig):
-                new_deflate().inflate(TEXT, payload, fin=True, limit=0)
-            _, peak = measure()
-        assert peak < 2**20
+@pytest.mark.parametrize("fragments", [1, 3])
+def test_an_empty_message_without_payload_is_empty(fragments: int) -> None:
+    """Some clients leave out the byte that RFC 7692, section 7.2.3.6, requires."""
+    data = frame(TEXT, fin=fragments == 1, rsv=RSV1)
+    for number in range(1, fragments):
+        data += frame(CONT, fin=number == fragments - 1)
+    data = compressed(HELLO) + data + compressed(HELLO_SHARED)
+    assert decode_every_way(data, deflate=True) == ["Hello", "", "Hello"]
+
+
+def test_a_stream_may_end_in_any_fragment() -> None:
+    """A block with BFINAL, and the empty block after it in a fragment of its own."""
+    data = frame(TEXT, HELLO_BFINAL[:-1], fin=False, rsv=RSV1) + frame(CONT, fin=False)
+    data += frame(CONT, HELLO_BFINAL[-1:]) + compressed(HELLO_SHARED)
+    assert decode_every_way(data, deflate=True) == ["Hello", "Hello"]
+
+
+def test_the_window_after_a_final_block_spans_all_pieces_of_the_message() -> None:
+    """The next message refers to the first byte of a long one that came in many chunks."""
+    noise = os.urandom(20_000)
+    compressor = zlib.compressobj(wbits=-15)
+    final = compressor.compress(noise) + compressor.flush() + b"\0"
+    again = zlib.compressobj(wbits=-15, zdict=noise)
+    payload = (again.compress(noise) + again.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    assert len(payload) < 1000
+    data = frame(BINARY, final, rsv=RSV1) + frame(BINARY, payload, rsv=RSV1)
+    for size in (1, 1000, len(data)):
+        chunks = [data[at : at + size] for at in range(0, len(data), size)]
+        assert decode(chunks, deflate=True) == [noise, noise]
+
+
+def test_the_error_of_a_frame_does_not_depend_on_chunks() -> None:
+    """Corrupt data after invalid text is 1002 in one chunk and in many."""
+    bad = packed(b"\xff" * 50, b"")[0] + b"\xff\xff\xff"
+    data = frame(TEXT, bad, rsv=RSV1)
+    assert decode_every_way(data, deflate=True) == [violation(1002)]
+
+
+def test_a_window_of_eight_bits_is_accepted_by_a_client() -> None:
+    """RFC 7692, section 7.1.2.2: zlib cannot compress with it, so messages are sent plain."""
+    factory = ClientDeflateFactory()
+    extension = factory.process_response_params([("client_max_window_bits", "8")], [])
+    encoder = Encoder(mask=False, deflate=Deflate(extension))
+    assert encoder.encode(["x" * 500]) == frame(TEXT, b"x" * 500)
+    decoder = Decoder(masked=False, max_size=None, deflate=Deflate(extension))
+    assert flat(decoder.feed(compressed(HELLO))) == ["Hello"]

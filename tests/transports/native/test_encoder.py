@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -136,8 +137,10 @@ def test_what_is_no_frame_is_a_bug_of_ours(item: object) -> None:
 def test_masking_works_without_the_compiled_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where websockets has no C code, its Python function masks the same."""
     monkeypatch.setitem(sys.modules, "websockets.speedups", None)
+    # The source, also if the imported module is a compiled one.
     spec = importlib.util.spec_from_file_location(
-        "trioglock.transports.native.fast_path_in_python", fast_path.__file__
+        "trioglock.transports.native.fast_path_in_python",
+        Path(fast_path.__file__).with_name("fast_path.py"),
     )
     assert spec is not None
     assert spec.loader is not None

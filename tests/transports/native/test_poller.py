@@ -351,7 +351,7 @@ async def test_a_closed_file_that_lives_on_is_no_busy_loop(
         fd = near.fileno()
         inherited = os.dup(fd)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(expect_closed, poller, near, lambda: 1 // 0)
+            nursery.start_soon(expect_closed, poller, near, reading(near))
             await trio.testing.wait_all_tasks_blocked()
             near.close()
             if used_again:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Channel", "ChannelQueue", "Overflow", "Payload", "copy_payload"]
 
 Payload: TypeAlias = Any
-"""A JSON value, or bytes-like for a binary message."""
+"""A JSON value, or a bytes-like object for a binary message."""
 
 Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
 """The policy for a full queue. It cannot wait, because all channels share one connection."""
@@ -93,7 +93,7 @@ class ChannelQueue:
         self._receivers.unpark_all()
 
     def on_message(self, message: PhoenixMessage, join_ref: str | None) -> Exception | None:
-        """Queue a message; return an error if the queue is full and must end the channel."""
+        """Queue a message; return an error if the queue is full and the channel must end."""
         event, payload = message.event, message.payload
         if self._presence is not None and self._presence.receive(event, payload, join_ref):
             return None
@@ -104,7 +104,7 @@ class ChannelQueue:
             match self._overflow:
                 case "close":
                     return ChannelOverflow(
-                        f"{self._topic!r} was left: {limit} messages are waiting to be received"
+                        f"{self._topic!r} was left: its queue is full (max_queue={limit})"
                     )
                 case "drop_newest":
                     return None
@@ -124,7 +124,7 @@ class Channel:
         async for event, payload in channel: ...
 
     The loop continues across crashes and outages, after which the topic is joined again. It ends
-    when you leave, when the server closes the channel, and when the connection closes with 1000 or
+    when you leave, when the server closes the channel, or when the connection closes with 1000 or
     1001.
     """
 
@@ -133,7 +133,7 @@ class Channel:
     ) -> None:
         self.topic: str = topic
         self.timeout: float = timeout
-        """Default number of seconds for each join, push and leave."""
+        """Default timeout of each join, push and leave request, in seconds."""
         self.id: int = 0
         """The number of the channel in the state machine, unique on its socket."""
         self._hooks = hooks
@@ -168,7 +168,7 @@ class Channel:
 
     @property
     def last_error(self) -> Exception | None:
-        """Why the channel is not joined now: a crash, a refusal, a lost connection."""
+        """Why the channel is not joined now: a crash, a refusal or a lost connection."""
         return self._queue.last_error
 
     @property
@@ -201,7 +201,7 @@ class Channel:
 
         Args:
             event: the name of the event.
-            payload: a JSON value or bytes-like; by default ``{}``.
+            payload: a JSON value or a bytes-like object; by default ``{}``.
             timeout: total seconds to wait; by default the channel's timeout.
 
         Returns:
@@ -247,7 +247,9 @@ class Channel:
         return self.topic, event, {} if payload is None else copy_payload(payload), seconds
 
     async def leave(self, *, timeout: float | None = None) -> None:
-        """Leave the topic and wait for the server's answer; no-op if the channel has ended.
+        """Leave the topic and wait for the server's answer.
+
+        It does nothing if the channel has ended.
 
         Args:
             timeout: seconds to wait; by default the channel's timeout.

@@ -26,8 +26,8 @@ class PhoenixStatistics:
 
     Args:
         channels: channels that have not ended.
-        pending: pushes and leaves without an outcome.
-        ignored: ignored messages: late, duplicate, of an earlier join, or of an unknown topic.
+        pending: pushes and leave requests without an outcome.
+        ignored: ignored messages: late, duplicate, from an earlier join, or for an unknown topic.
         invalid: frames that are not messages of this protocol.
     """
 
@@ -43,7 +43,7 @@ class PhoenixSocket:
     Args:
         connection: the WebSocket connection.
         hooks: the hooks of that connection.
-        timeout: default number of seconds for channels.
+        timeout: default timeout of channels in seconds.
     """
 
     def __init__(self, connection: Connection[None], hooks: ChannelHooks, timeout: float) -> None:
@@ -67,9 +67,9 @@ class PhoenixSocket:
     ) -> Channel:
         """Join a topic and wait for the server's answer.
 
-        During an outage the join waits for the connection. Once joined, the topic is rejoined
-        after every crash and every lost connection, until this succeeds. A call that fails or is
-        cancelled leaves nothing behind.
+        During an outage the join waits for the connection. After every crash and every lost
+        connection, the client rejoins the topic, and repeats the join until it succeeds. A call
+        that fails or is cancelled leaves nothing behind.
 
         Args:
             topic: the topic, such as ``"room:1"``.
@@ -78,14 +78,14 @@ class PhoenixSocket:
                 runs in a background task and is cancelled when its attempt is over.
             timeout: seconds for the join, including outages; also the default for pushes and the
                 limit for each later join.
-            max_queue: the number of messages that may wait to be received; None for no limit.
+            max_queue: maximum number of messages waiting to be received; None for no limit.
             overflow: the policy when the queue is full. ``"close"`` leaves the topic and raises
-                :exc:`ChannelOverflow` after the waiting messages; ``"drop_oldest"`` and
-                ``"drop_newest"`` drop messages and count them.
+                :exc:`ChannelOverflow` after the waiting messages have been received;
+                ``"drop_oldest"`` and ``"drop_newest"`` drop messages and count them.
             presence: the presence to keep in sync; presence messages are not queued.
 
         Raises:
-            AlreadyJoined: the socket has joined this topic.
+            AlreadyJoined: the socket has already joined this topic.
             JoinRefused: the server refused the join.
             JoinTimeout: the server did not answer in time.
             ChannelClosed, ChannelCrashed: the channel ended before it was joined.

@@ -23,8 +23,8 @@ from .pipeline import CommandPipeline
 
 __all__ = ["PubSubReceiver", "PubSubSession", "RedisReceiver", "decode_data"]
 
-TURN_SECONDS = 0.005
-"""How long a burst of messages may keep other tasks from running."""
+TURN_SECONDS = 0.01
+"""How long a burst of messages may keep other tasks from running, before clients receive it."""
 
 
 class RedisReceiver(ReconnectingConnection):

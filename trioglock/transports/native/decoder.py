@@ -12,7 +12,6 @@ read, and text at its first invalid byte, no matter how chunks and fragments spl
 
 from __future__ import annotations
 
-import codecs
 import sys
 
 from ...close_codes import NO_STATUS
@@ -26,7 +25,8 @@ from ...frames import (
     Run,
     Violation,
 )
-from .deflate import Deflate, InflatedTooBig, InflateError
+from .assembler import Assembler
+from .deflate import TAIL, Deflate, InflateError
 from .fast_path import LEAST_LIMIT, apply_mask, cut_masked, cut_plain
 
 __all__ = ["Decoder"]
@@ -34,11 +34,9 @@ __all__ = ["Decoder"]
 FIN, RSV, RSV1, OPCODE, MASKED, LENGTH = 0x80, 0x70, 0x40, 0x0F, 0x80, 0x7F
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
-# A chunk of compressed messages may inflate a thousandfold. After this many bytes, the rest of the
-# chunk waits until the events have been delivered.
-INFLATE_BUDGET = 2**20
-
-_new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+# Compressed data may inflate a thousandfold. After this many bytes, which take less than a
+# millisecond, the rest waits until the events have been delivered and other tasks have run.
+INFLATE_BUDGET = 2**18
 
 
 class _Refused(Exception):
@@ -63,27 +61,28 @@ class Decoder:
         self._fast_path = cut_masked if masked else cut_plain
         self._limit = sys.maxsize if max_size is None else max_size
         self._deflate = deflate
-        self._rest = b""  # an incomplete header or control frame
+        self._rest = b""  # an incomplete header or control frame, or what waits for inflation
         self._refused = False
-        self._inflated = 0
         # The data frame being received.
         self._need = 0  # missing bytes of its payload
-        self._frame_opcode = 0
         self._fin = False
         self._mask = b""
-        self._packed: list[bytes] = []  # its payload, if compressed
         # The message being received; 0 as opcode means none.
         self._opcode = 0
         self._compressed = False
+        self._empty = True  # no byte of its payload has been received
         self._size = 0
-        self._bytes: list[bytes] = []
-        self._texts: list[str] = []
-        self._utf8 = _new_utf8_decoder()
+        self._pieces: Assembler | None = None
+        # Inflation.
+        self._inflated = 0  # bytes of the current call of feed()
+        self._waiting = False  # inflation of the open frame was interrupted
+        self._packed = b""  # what remains to be inflated then
+        self._bad_text = ""  # why the text of the open frame is invalid
 
     @property
     def backlog(self) -> bool:
-        """Whether ``feed(b"")`` returns more events without new bytes."""
-        return self._inflated > INFLATE_BUDGET and bool(self._rest)
+        """Whether ``feed(b"")`` continues without new bytes. Let other tasks run before that."""
+        return self._waiting
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Return the events that ``chunk`` completes, in order; none after a Violation or Close."""
@@ -95,32 +94,38 @@ class Decoder:
             self._decode(chunk, events)
         except _Refused as refused:
             self._refused = True
+            self._waiting = False
+            self._rest = b""
             events.append(refused.violation)
         return events
 
     def _decode(self, chunk: bytes, events: list[Event]) -> None:
         at: int | None = 0
+        if self._rest:
+            chunk, self._rest = self._rest + chunk, b""
+        if self._waiting:
+            packed, self._packed, self._waiting = self._packed, b"", False
+            data = self._inflate(packed)
+            if data is None:
+                self._rest = chunk
+                return
+            self._store(data, events)
         if self._need:
             at = self._payload(chunk, 0, events)
-        elif self._rest:
-            chunk, self._rest = self._rest + chunk, b""
         while at is not None:
             if not self._opcode and self._limit >= LEAST_LIMIT:
                 run: Run = []
                 try:
                     at = self._fast_path(chunk, at, self._limit, run)
                 except UnicodeDecodeError as error:
-                    raise _bad_text(error) from None
+                    raise _Refused(1007, _describe(error)) from None
                 finally:
                     if run:
                         events.append(run)
             begin = at
             at = self._step(chunk, at, events)
-            if at is None:
-                self._rest = b"" if self._need or self._refused else chunk[begin:]
-            elif self._inflated > INFLATE_BUDGET:
-                self._rest = chunk[at:]
-                return
+            if at is None and not (self._need or self._refused or self._waiting):
+                self._rest = chunk[begin:]
 
     def _step(self, chunk: bytes, at: int, events: list[Event]) -> int | None:
         """Process one frame; return where it ends, or None if ``chunk`` ends before it."""
@@ -195,86 +200,116 @@ class Decoder:
             self._refused = True
 
     def _open_frame(self, head: int, length: int, mask: bytes) -> None:
-        self._frame_opcode = head & OPCODE
-        if self._frame_opcode != CONT:
-            self._opcode = self._frame_opcode
+        opcode = head & OPCODE
+        if opcode != CONT:
+            self._opcode = opcode
             self._compressed = bool(head & RSV1)
+            self._empty = True
         self._fin = bool(head & FIN)
         self._need = length
         self._mask = mask
 
     def _payload(self, chunk: bytes, at: int, events: list[Event]) -> int | None:
-        """Process the part of the open frame's payload in ``chunk``; end the frame if complete."""
+        """Process the part of the open frame's payload in ``chunk``.
+
+        Returns:
+            Where the frame ends, or None if there is more of it.
+        """
         data = chunk[at : at + self._need]
         if data:
             self._need -= len(data)
             at += len(data)
             if self._mask:
                 data, self._mask = _unmask(data, self._mask)
-            if self._compressed:
-                self._packed.append(data)
-            else:
-                self._append(data)
-        if self._need:
-            return None
-        if self._compressed:
-            self._append(self._inflate())
-        if self._fin:
-            self._finish(events)
-        return at
+            self._empty = False
+        if not self._compressed:
+            self._size += len(data)
+        elif not self._empty:
+            # A message without any payload is taken for an empty one, though an empty message
+            # should be a byte (RFC 7692, section 7.2.3.6).
+            inflated = self._inflate(data + TAIL if self._fin and not self._need else data)
+            if inflated is None:
+                self._rest = chunk[at:]
+                return None
+            data = inflated
+        self._store(data, events)
+        return None if self._need else at
 
-    def _inflate(self) -> bytes:
-        assert self._deflate is not None  # RSV1 is rejected without it
-        payload, self._packed = b"".join(self._packed), []
-        try:
-            data = self._deflate.inflate(
-                self._frame_opcode, payload, fin=self._fin, limit=self._limit - self._size
-            )
-        except InflatedTooBig:
-            raise _Refused(1009, f"a message of more than {self._limit} bytes") from None
-        except InflateError as error:
-            raise _Refused(1002, str(error)) from None
-        self._inflated += len(data)
-        return data
+    def _inflate(self, packed: bytes) -> bytes | None:
+        """Inflate a part of the message.
+
+        Returns:
+            The last bytes; those before it have been appended. None if the budget was used up.
+        """
+        deflate = self._deflate
+        assert deflate is not None  # RSV1 is rejected without it
+        last = self._fin and not self._need
+        while True:
+            room = min(INFLATE_BUDGET - self._inflated, self._limit - self._size + 1)
+            try:
+                data = deflate.inflate(packed, room, last=last)
+            except InflateError as error:
+                raise _Refused(1002, str(error)) from None
+            packed = deflate.rest
+            self._inflated += len(data)
+            self._size += len(data)
+            if self._size > self._limit:
+                raise _Refused(1009, f"a message of more than {self._limit} bytes")
+            if not packed and len(data) < room:
+                return data
+            self._append(data)
+            if self._inflated >= INFLATE_BUDGET:
+                self._packed, self._waiting = packed, True
+                return None
+
+    def _store(self, data: bytes, events: list[Event]) -> None:
+        """Append ``data`` to the message; end the frame if it is complete."""
+        if self._need or not self._fin:
+            self._append(data)
+        if not self._need:
+            if self._bad_text:
+                raise _Refused(1007, self._bad_text)
+            if self._fin:
+                self._finish(data, events)
 
     def _append(self, data: bytes) -> None:
         """Append to the message. Empty pieces are dropped, so any number of them costs nothing."""
-        if not data:
+        if not data or self._bad_text:
             return
-        self._size += len(data)
-        if self._opcode == BINARY:
-            self._bytes.append(data)
-            return
+        if self._pieces is None:
+            self._pieces = Assembler(self._opcode == TEXT)
         try:
-            self._texts.append(self._utf8.decode(data))
+            self._pieces.append(data)
         except UnicodeDecodeError as error:
-            raise _bad_text(error) from None
-        # A surrogate is invalid after two bytes, but the codec waits for the third.
-        if b"\xed\xa0" <= self._utf8.getstate()[0] < b"\xee":
-            raise _Refused(1007, "invalid continuation byte in text")
+            reason = _describe(error)
+            if not self._compressed:
+                raise _Refused(1007, reason) from None
+            # If the rest of the frame is corrupt, that is the error, however chunks are split.
+            self._bad_text = reason
 
-    def _finish(self, events: list[Event]) -> None:
+    def _finish(self, data: bytes, events: list[Event]) -> None:
         message: Data
-        if self._opcode == BINARY:
-            message = b"".join(self._bytes)
-            self._bytes = []
-        else:
-            try:
-                self._utf8.decode(b"", True)
-            except UnicodeDecodeError as error:
-                raise _bad_text(error) from None
-            message = "".join(self._texts)
-            self._texts = []
+        try:
+            if self._pieces is not None:
+                message = self._pieces.finish(data)
+                self._pieces = None
+            else:
+                message = data.decode() if self._opcode == TEXT else data
+        except UnicodeDecodeError as error:
+            raise _Refused(1007, _describe(error)) from None
+        if self._compressed:
+            assert self._deflate is not None
+            self._deflate.finish()
+            self._compressed = False
         self._opcode = self._size = 0
-        self._compressed = False
         if events and isinstance(events[-1], list):
             events[-1].append(message)
         else:
             events.append([message])
 
 
-def _bad_text(error: UnicodeDecodeError) -> _Refused:
-    return _Refused(1007, f"{error.reason} in text")
+def _describe(error: UnicodeDecodeError) -> str:
+    return f"{error.reason} in text"
 
 
 def _unmask(data: bytes, mask: bytes) -> tuple[bytes, bytes]:

@@ -1,79 +1,187 @@
-"""permessage-deflate (RFC 7692), implemented with the extension of websockets."""
+"""permessage-deflate (RFC 7692), with the parameters that websockets has negotiated."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
-from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions import Extension
-from websockets.frames import Frame, Opcode
+from websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    PerMessageDeflate,
+)
+from websockets.typing import ExtensionParameter
 
-__all__ = ["Deflate", "InflateError", "InflatedTooBig"]
+__all__ = ["TAIL", "ClientDeflateFactory", "Deflate", "InflateError", "deflate_shared"]
+
+# The end of a flushed block, which is not sent (RFC 7692, section 7.2.1).
+TAIL = b"\x00\x00\xff\xff"
+
+# Half the memory of zlib's default, for hardly larger messages.
+MEMORY_LEVEL = 5
+
+# A shared message is compressed if at least one eighth of it is saved. Large messages are tested
+# by a sample, so that images and archives are not compressed in vain.
+SHARED_MIN_SIZE = 128
+SAMPLE_SIZE = 2**14
 
 
 class InflateError(Exception):
     """The compressed data is corrupt."""
 
 
-class InflatedTooBig(Exception):
-    """The inflated data exceeds the limit, at which inflating stopped."""
+class ClientDeflateFactory(ClientPerMessageDeflateFactory):
+    """The offer of a client; it accepts every answer that RFC 7692, section 7.1.2, allows.
+
+    zlib cannot compress with a window of 8 bits: the client then sends its messages uncompressed.
+    """
+
+    def process_response_params(
+        self,
+        params: Sequence[ExtensionParameter],
+        accepted_extensions: Sequence[Extension],
+    ) -> PerMessageDeflate:
+        smallest = ("client_max_window_bits", "8")
+        supported = [
+            (name, "9") if (name, value) == smallest else (name, value) for name, value in params
+        ]
+        extension = super().process_response_params(supported, accepted_extensions)
+        if smallest in params:
+            extension.local_max_window_bits = 8
+        return extension
 
 
 class Deflate:
-    """Deflates and inflates the data frames of one connection.
+    """Deflates and inflates the messages of one connection.
+
+    An idle connection has no compressor and no decompressor: each takes tens of kilobytes and is
+    created for the first compressed message in its direction.
 
     Args:
-        extension: the extension negotiated in the opening handshake.
+        extension: the extension negotiated in the opening handshake; only its parameters are used.
     """
 
-    __slots__ = ("_extension",)
+    __slots__ = (
+        "_compressor",
+        "_decompressor",
+        "_receive_bits",
+        "_receive_takeover",
+        "_recent",
+        "_send_takeover",
+        "rest",
+        "send_bits",
+    )
 
     def __init__(self, extension: Extension) -> None:
-        self._extension = extension
+        assert isinstance(extension, PerMessageDeflate)
+        self.send_bits: int = extension.local_max_window_bits
+        """The size of the window for messages that are sent, as an exponent of 2."""
+        self.rest: bytes = b""
+        """The end of the data passed to :meth:`inflate` that has not been inflated."""
+        self._send_takeover: bool = not extension.local_no_context_takeover
+        self._receive_bits: int = extension.remote_max_window_bits
+        self._receive_takeover: bool = not extension.remote_no_context_takeover
+        self._compressor: zlib._Compress | None = None
+        self._decompressor: zlib._Decompress | None = None
+        self._recent: bytearray | None = None
 
-    def inflate(self, opcode: int, payload: bytes, *, fin: bool, limit: int | None) -> bytes:
-        """Inflate one frame of a compressed message.
+    # Receiving.
+
+    def inflate(self, data: bytes, max_length: int, *, last: bool) -> bytes:
+        """Inflate the next part of a message; the result may be split anywhere.
 
         Args:
-            opcode: 1 or 2 for the first frame of the message, 0 for a later one.
-            payload: the received payload, unmasked.
-            fin: whether this is the last frame of the message.
-            limit: maximum size of the result in bytes; None for no limit.
+            data: a part of the compressed message, not empty unless ``last``.
+            max_length: maximum size of the result in bytes, at least 1. If the result has this
+                size, there may be more: pass :attr:`rest`.
+            last: this is the last part of the message, and :data:`TAIL` follows it in ``data``.
 
         Raises:
-            InflatedTooBig, InflateError: the message must not be used.
+            InflateError: the data is corrupt.
         """
-        first = opcode != Opcode.CONT
-        frame = Frame(Opcode(opcode), payload, fin, rsv1=first)
+        stream = self._decompressor
+        if stream is None:
+            stream = self._decompressor = zlib.decompressobj(-self._receive_bits)
+        if stream.eof:
+            # Only the empty block that a sender appends (RFC 7692, section 7.2.3.4).
+            if data.strip(b"\0") not in ((b"", b"\xff\xff") if last else (b"",)):
+                raise InflateError("data after the end of the compressed stream")
+            self.rest = b""
+            return b""
         try:
-            # To zlib a max_size of 0 means "no limit": allow one byte there, and check below.
-            data = self._extension.decode(frame, max_size=limit or (None if limit is None else 1))
-        except PayloadTooBig:
-            raise InflatedTooBig from None
-        except ProtocolError as error:
-            raise InflateError(str(error)) from None
-        inflated = bytes(data.data)
-        if limit is not None and len(inflated) > limit:
-            raise InflatedTooBig
-        self._continue_after_final_block(inflated, fin=fin)
+            inflated = stream.decompress(data, max_length)
+        except zlib.error:
+            raise InflateError("decompression failed") from None
+        self.rest = stream.unused_data if stream.eof else stream.unconsumed_tail
+        if self._receive_takeover and (
+            stream.eof or not last or len(inflated) == max_length or self._recent is not None
+        ):
+            self._remember(inflated)
         return inflated
 
-    def _continue_after_final_block(self, inflated: bytes, *, fin: bool) -> None:
-        """Start a new stream if a message ended its stream (RFC 7692, section 7.2.3.4).
+    def _remember(self, inflated: bytes) -> None:
+        """Keep the window of a message that may end its stream."""
+        size = 1 << self._receive_bits
+        if self._recent is None:
+            self._recent = bytearray()
+        self._recent += inflated[-size:]
+        if len(self._recent) > 2 * size:
+            del self._recent[:-size]
 
-        zlib would ignore, and keep, everything after it. Only this message's part of the sliding
-        window is known: a reference to older data is an error, not wrong data.
+    def finish(self) -> None:
+        """End the message that has been inflated."""
+        stream = self._decompressor
+        if not self._receive_takeover:
+            self._decompressor = None
+        elif stream is not None and stream.eof:
+            # A message may end its stream (RFC 7692, section 7.2.3.4). Only its own part of the
+            # window is known: a reference to older data is an error, not wrong data.
+            window = bytes(self._recent or b"")[-(1 << self._receive_bits) :]
+            self._decompressor = zlib.decompressobj(-self._receive_bits, zdict=window)
+        self._recent = None
+
+    # Sending.
+
+    def deflate(self, payload: bytes) -> bytes:
+        """Return the compressed payload of one message."""
+        compressor = self._compressor
+        if compressor is None:
+            compressor = _new_compressor(self.send_bits)
+            if self._send_takeover:
+                self._compressor = compressor
+        return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+    def forget(self) -> None:
+        """Compress the next message without references to earlier ones.
+
+        Call it after a message that another compressor has compressed. The peer's window contains
+        that message, but ours does not, so distances into the past would be wrong.
         """
-        decoder = getattr(self._extension, "decoder", None)
-        if decoder is None or not decoder.eof:
-            return
-        if not fin or decoder.unused_data.strip(b"\0") not in (b"", b"\xff\xff"):
-            raise InflateError("data after the end of the compressed stream")
-        bits = self._extension.remote_max_window_bits  # type: ignore[attr-defined]
-        self._extension.decoder = zlib.decompressobj(  # type: ignore[attr-defined]
-            wbits=-bits, zdict=inflated[-(1 << bits) :]
-        )
+        self._compressor = None
 
-    def deflate(self, opcode: int, payload: bytes) -> bytes:
-        """Return the compressed payload of one whole data message."""
-        return bytes(self._extension.encode(Frame(Opcode(opcode), payload)).data)
+
+def deflate_shared(payload: bytes, bits: int) -> bytes:
+    """Return a compressed payload that any peer with a window of ``bits`` can inflate.
+
+    It refers to no earlier message, which is legal with and without context takeover (RFC 7692,
+    section 7.2.1).
+
+    Returns:
+        b"" if compression would save too little.
+    """
+    if len(payload) < SHARED_MIN_SIZE:
+        return b""
+    sample = payload[:SAMPLE_SIZE]
+    data = _deflate_once(sample, bits)
+    if len(data) > len(sample) * 7 // 8:
+        return b""
+    return data if len(sample) == len(payload) else _deflate_once(payload, bits)
+
+
+def _deflate_once(payload: bytes, bits: int) -> bytes:
+    compressor = _new_compressor(bits)
+    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def _new_compressor(bits: int) -> zlib._Compress:
+    return zlib.compressobj(wbits=-bits, memLevel=MEMORY_LEVEL)

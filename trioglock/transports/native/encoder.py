@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from ...frames import Close, Frame, Ping, Pong, PreparedMessage
-from .deflate import Deflate
+from .deflate import Deflate, deflate_shared
 from .fast_path import apply_mask
 
 __all__ = ["Encoder"]
@@ -17,6 +18,14 @@ TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 # Masking keys must come from strong entropy (RFC 6455, section 10.3). One system call fetches
 # enough for this many frames, but no more, because every idle connection keeps its keys.
 _KEYS_PER_CALL = 64
+
+# A payload of this size is not copied to put it behind its header, except for the first bytes,
+# because each buffer is a write.
+LARGE = 2**17
+_FIRST_WRITE = 2**14
+
+Buffer: TypeAlias = bytes | memoryview
+"""A part of the bytes to write."""
 
 
 class Encoder:
@@ -29,14 +38,20 @@ class Encoder:
 
     def __init__(self, *, mask: bool, deflate: Deflate | None) -> None:
         self._mask = mask
-        self._deflate = deflate
+        # zlib cannot compress with a window of 8 bits.
+        self._deflate = deflate if deflate is not None and deflate.send_bits > 8 else None
         self._keys = b""
         self._next_key = 0
+        self._has_large = False  # a part of the current call is not copied
 
     def encode(self, frames: Sequence[Frame]) -> bytes:
-        """Return the bytes of ``frames``, concatenated for one write."""
+        """Return the bytes of ``frames``, concatenated."""
+        return b"".join(self.encode_buffers(frames))
+
+    def encode_buffers(self, frames: Sequence[Frame]) -> list[Buffer]:
+        """Return the bytes of ``frames`` in few buffers, without copying large payloads."""
         if len(frames) == 1 and frames[0].__class__ is PreparedMessage and not self._mask:
-            return frames[0].wire or self._make_wire(frames[0])
+            return [self._wire(frames[0])]
         deflate, append = self._deflate, self._append
         parts: list[bytes] = []
         for frame in frames:
@@ -54,8 +69,11 @@ class Encoder:
             if deflate is None:
                 append(parts, FIN | opcode, payload)
             else:
-                append(parts, FIN | RSV1 | opcode, deflate.deflate(opcode, payload))
-        return b"".join(parts)
+                append(parts, FIN | RSV1 | opcode, deflate.deflate(payload))
+        if self._has_large:
+            self._has_large = False
+            return _split(parts)
+        return [b"".join(parts)]
 
     def _append(self, parts: list[bytes], head: int, payload: bytes) -> None:
         length = len(payload)
@@ -66,6 +84,8 @@ class Encoder:
             parts.append(bytes((head, flag | 126)) + length.to_bytes(2))
         else:
             parts.append(bytes((head, flag | 127)) + length.to_bytes(8))
+            if length >= LARGE:
+                self._has_large = True
         if flag:
             at = self._next_key
             if at == len(self._keys):
@@ -78,17 +98,56 @@ class Encoder:
         parts.append(payload)
 
     def _append_prepared(self, parts: list[bytes], frame: PreparedMessage) -> None:
-        """Append an uncompressed message, which RFC 7692, section 6, always allows."""
         if self._mask:
+            # Each connection masks it with its own keys. RFC 7692, section 6, always allows
+            # messages that are not compressed.
             self._append(parts, _head(frame), frame.to_payload())
         else:
-            parts.append(frame.wire or self._make_wire(frame))
+            wire = self._wire(frame)
+            if len(wire) >= LARGE:
+                self._has_large = True
+            parts.append(wire)
+
+    def _wire(self, frame: PreparedMessage) -> bytes:
+        """Return the unmasked frame that all connections with the same compression share."""
+        deflate = self._deflate
+        if deflate is not None:
+            wire = frame.compressed.get(deflate.send_bits)
+            if wire is None:
+                wire = self._make_compressed(frame, deflate.send_bits)
+            if wire:
+                deflate.forget()
+                return wire
+        return frame.wire or self._make_wire(frame)
 
     def _make_wire(self, frame: PreparedMessage) -> bytes:
         parts: list[bytes] = []
         self._append(parts, _head(frame), frame.to_payload())
         frame.wire = b"".join(parts)
         return frame.wire
+
+    def _make_compressed(self, frame: PreparedMessage, bits: int) -> bytes:
+        parts: list[bytes] = []
+        if payload := deflate_shared(frame.to_payload(), bits):
+            self._append(parts, RSV1 | _head(frame), payload)
+        wire = frame.compressed[bits] = b"".join(parts)
+        return wire
+
+
+def _split(parts: list[bytes]) -> list[Buffer]:
+    buffers: list[Buffer] = []
+    small: list[bytes] = []
+    for part in parts:
+        if len(part) < LARGE:
+            small.append(part)
+        else:
+            small.append(part[:_FIRST_WRITE])
+            buffers.append(b"".join(small))
+            buffers.append(memoryview(part)[_FIRST_WRITE:])
+            small = []
+    if small:
+        buffers.append(b"".join(small))
+    return buffers
 
 
 def _head(frame: PreparedMessage) -> int:

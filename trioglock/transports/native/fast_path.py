@@ -31,7 +31,6 @@ def cut_plain(chunk: bytes, at: int, limit: int, run: Run) -> int:
     Raises:
         UnicodeDecodeError: a text is not UTF-8; ``run`` has the messages before it.
     """
-    append = run.append
     end = len(chunk)
     last = end - 1
     while at < last:
@@ -51,9 +50,9 @@ def cut_plain(chunk: bytes, at: int, limit: int, run: Run) -> int:
         if stop > end:
             break
         if chunk[at] == 0x81:  # FINAL_TEXT; the global name would be slower
-            append(chunk[start:stop].decode())
+            run.append(chunk[start:stop].decode())
         elif chunk[at] == FINAL_BINARY:
-            append(chunk[start:stop])
+            run.append(chunk[start:stop])
         else:
             break
         at = stop
@@ -66,7 +65,6 @@ def cut_masked(chunk: bytes, at: int, limit: int, run: Run) -> int:
     Raises:
         UnicodeDecodeError: a text is not UTF-8; ``run`` has the messages before it.
     """
-    append = run.append
     end = len(chunk)
     last = end - 1
     while at < last:
@@ -85,9 +83,9 @@ def cut_masked(chunk: bytes, at: int, limit: int, run: Run) -> int:
             break
         head = chunk[at]
         if head == FINAL_TEXT:
-            append(apply_mask(chunk[start:stop], chunk[key:start]).decode())
+            run.append(apply_mask(chunk[start:stop], chunk[key:start]).decode())
         elif head == FINAL_BINARY:
-            append(apply_mask(chunk[start:stop], chunk[key:start]))
+            run.append(apply_mask(chunk[start:stop], chunk[key:start]))
         else:
             break
         at = stop

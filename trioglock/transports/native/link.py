@@ -11,14 +11,18 @@ from ...frames import Close, Event, Frame, Violation
 from ..base import Handshake, Link, LinkBroken
 from ..http1 import end_stream
 from .decoder import Decoder
-from .encoder import Encoder
+from .encoder import Buffer, Encoder
 from .poller import AGAIN, ENDED, LEFT, PAUSED, WAIT, Poller, poller_of_run
 from .socket_io import NonblockingIO, choose_io
 
 __all__ = ["NativeLink", "NativeServerLink"]
 
-# Bytes of one read. A write is split into slices of this size, so that its progress is counted.
+# Bytes of one read. A write that has to wait is split into slices of this size, so that its
+# progress is counted.
 CHUNK = 2**16
+
+# Maximum size of a write that does not wait.
+MAX_WRITE = 2**20
 
 # The poller feeds the links of clients from this number of links in one run. With fewer, it gains
 # nothing.
@@ -66,7 +70,7 @@ class NativeLink(Link):
         self._decoder = decoder
         self._encoder = encoder
         self._first_events = decoder.feed(rest)
-        self._rest = b""  # bytes that write_now() could not write
+        self._rest: list[Buffer] = []  # what write_now() could not write
         self._broken: OSError | None = None
         self._poller: Poller | None = None  # from the first feed() until aclose()
         self._fd = -1  # the descriptor in the poller
@@ -167,43 +171,58 @@ class NativeLink(Link):
             raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
 
     async def write(self, frames: Sequence[Frame]) -> None:
-        data = self._encoder.encode(frames)
-        if self._rest:
-            data, self._rest = self._rest + data, b""
-        send_all = self._io.send_all
+        buffers = self._rest + self._encoder.encode_buffers(frames)
+        self._rest = []
         try:
             if self._broken is not None:
-                raise self._broken
-            if len(data) <= CHUNK:
-                await send_all(data)
-                self.bytes_sent += len(data)
-                return
-            with memoryview(data) as view:
-                for start in range(0, len(data), CHUNK):
-                    part = view[start : start + CHUNK]
-                    await send_all(part)
-                    self.bytes_sent += len(part)
-                    await trio.lowlevel.checkpoint()
+                # Not kept: its traceback refers to this link.
+                broken, self._broken = self._broken, None
+                raise broken
+            for data in buffers:
+                if len(data) <= CHUNK:
+                    await self._io.send_all(data)
+                    self.bytes_sent += len(data)
+                else:
+                    await self._write_large(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
             self._check_closed()
             raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
+
+    async def _write_large(self, data: Buffer) -> None:
+        io = self._io
+        with memoryview(data) as view:
+            sent = 0
+            while sent < len(data):
+                with view[sent : sent + CHUNK] as part:
+                    await io.send_all(part)
+                    self.bytes_sent += len(part)
+                    sent += len(part)
+                if self.writes_now:
+                    # There is space again: fill it, instead of waiting for each slice.
+                    with view[sent : sent + MAX_WRITE] as part:
+                        now = io.send_now(part)  # type: ignore[union-attr]
+                    self.bytes_sent += now
+                    sent += now
+                await trio.lowlevel.checkpoint()
 
     @property
     def writes_now(self) -> bool:
         return isinstance(self._io, NonblockingIO)
 
     def write_now(self, frames: Sequence[Frame]) -> bool:
-        data = self._encoder.encode(frames)
-        try:
-            sent = self._io.send_now(data)  # type: ignore[union-attr]
-        except OSError as error:
-            self._broken, sent = error, 0
-            self._check_closed()
-        self.bytes_sent += sent
-        if sent == len(data):
-            return True
-        self._rest = data[sent:]
-        return False
+        buffers = self._encoder.encode_buffers(frames)
+        for number, data in enumerate(buffers):
+            try:
+                sent = self._io.send_now(data)  # type: ignore[union-attr]
+            except OSError as error:
+                self._broken, sent = error.with_traceback(None), 0
+                self._check_closed()
+            self.bytes_sent += sent
+            if sent < len(data):
+                # A view: the data of a broadcast is shared by all connections that are behind.
+                self._rest = [memoryview(data)[sent:], *buffers[number + 1 :]]
+                return False
+        return True
 
     def _check_closed(self) -> None:
         """Wake the task in :meth:`feed` if other code has closed the socket.

@@ -1,33 +1,24 @@
-"""The native transport: the opening handshakes of clients and servers.
-
-websockets' Sans-I/O layer does the handshake (RFC 6455, section 4) and is not used afterwards.
-"""
+"""The native transport: the opening handshakes of clients and servers."""
 
 from __future__ import annotations
 
 import trio
-from websockets.client import ClientProtocol
-from websockets.datastructures import Headers as LibraryHeaders
-from websockets.exceptions import InvalidHandshake as LibraryInvalidHandshake
-from websockets.extensions.permessage_deflate import enable_client_permessage_deflate
-from websockets.http11 import Request, Response
-from websockets.typing import Origin, Subprotocol
 
 from ..._redact import without_user_info
-from ...errors import InvalidHandshake
-from ...headers import Headers
 from ...options import DialOptions
 from ..base import Handshake, Link, LinkBroken, Transport
-from ..connecting import closed_on_failure, open_stream
+from ..connecting import open_stream
 from ..http1 import STREAM_ERRORS, read_response, stream_errors_translated
 from ..listeners import describe_peer
-from ..negotiation import SILENT, ServerTransport, Upgrade
+from ..negotiation import ServerTransport, Upgrade
 from ..redirects import follow_redirects
 from ..urls import WebSocketURI
 from .decoder import Decoder
 from .deflate import Deflate
 from .encoder import Encoder
 from .link import NativeLink, NativeServerLink
+from .opening import check_response, make_request
+from .socket_io import choose_io
 
 __all__ = ["NativeTransport"]
 
@@ -40,8 +31,11 @@ class NativeTransport(Transport, ServerTransport):
 
     async def _attempt(self, uri: WebSocketURI, options: DialOptions) -> Link:
         stream = await open_stream(uri, options)
-        async with closed_on_failure(stream):
+        try:
             return await _upgrade_client(stream, uri, options)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
 
     async def upgrade(
         self,
@@ -49,8 +43,9 @@ class NativeTransport(Transport, ServerTransport):
         upgrade: Upgrade,
         nursery: trio.Nursery,  # noqa: ARG002 - the interface
     ) -> Link:
+        io = choose_io(stream)
         try:
-            await stream.send_all(upgrade.response)
+            await io.send_all(upgrade.response)
         except STREAM_ERRORS as error:
             raise LinkBroken(str(error.__cause__ or error)) from error
         decoder = Decoder(masked=True, max_size=upgrade.max_size, deflate=upgrade.deflate)
@@ -63,47 +58,21 @@ async def _upgrade_client(
     stream: trio.abc.Stream, uri: WebSocketURI, options: DialOptions
 ) -> NativeLink:
     """Do the client's opening handshake (RFC 6455, section 4.1)."""
-    protocol = ClientProtocol(
-        uri,
-        origin=None if options.origin is None else Origin(options.origin),
-        extensions=enable_client_permessage_deflate(None) if options.compression else None,
-        subprotocols=[Subprotocol(name) for name in options.subprotocols] or None,
-        max_size=None,
-        logger=SILENT,
-    )
-    request = _request(protocol, options)
+    request = make_request(uri, options)
+    io = choose_io(stream)
     with stream_errors_translated():
-        await stream.send_all(request.serialize())
-    response = await read_response(stream, trio.current_effective_deadline(), options.subprotocols)
-    try:
-        protocol.process_response(
-            Response(101, "Switching Protocols", LibraryHeaders(response.headers.pairs()))
-        )
-    except LibraryInvalidHandshake as error:
-        cause = error.__cause__
-        text = str(error) if cause is None else f"{error}: {cause}"
-        raise InvalidHandshake(text) from error
-    deflate = Deflate(protocol.extensions[0]) if protocol.extensions else None
+        await io.send_all(request.data)
+    response = await read_response(io, trio.current_effective_deadline(), options.subprotocols)
+    subprotocol, extensions = check_response(request, response.headers, uri, options)
+    deflate = Deflate(extensions[0]) if extensions else None
     handshake = Handshake(
         url=without_user_info(options.url),
-        subprotocol=protocol.subprotocol,
-        request_headers=Headers(request.headers.raw_items()),
+        subprotocol=subprotocol,
+        request_headers=request.headers,
         response_headers=response.headers,
         peer=describe_peer(stream),
-        extensions=tuple(extension.name for extension in protocol.extensions),
+        extensions=tuple([extension.name for extension in extensions]),
     )
     decoder = Decoder(masked=False, max_size=options.max_size, deflate=deflate)
     encoder = Encoder(mask=True, deflate=deflate)
     return NativeLink(stream, handshake, decoder, encoder, response.rest)
-
-
-def _request(protocol: ClientProtocol, options: DialOptions) -> Request:
-    request = protocol.connect()
-    if options.user_agent_header is not None:
-        request.headers["User-Agent"] = options.user_agent_header
-    for name in options.additional_headers:
-        if name in request.headers:
-            del request.headers[name]
-    for name, value in options.additional_headers.pairs():
-        request.headers[name] = value
-    return request

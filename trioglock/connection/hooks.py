@@ -12,9 +12,10 @@ from ..errors import BadHookResult, InvalidFrame
 from ..frames import Close, Frame
 from ..hooks import NOTHING, Deliver, Reply, Socket
 from ..telemetry import EventEmitter
-from .outgoing import checked_frame
+from ._sync import ignore
 from .receive_queue import ReceiveQueue
-from .send_queue import SendQueue
+from .send_queue import checked_frame
+from .writer import Writer
 
 __all__ = ["Hook", "HookResults", "frames_to_send", "hook_of", "split"]
 
@@ -121,31 +122,35 @@ class HookResults:
 
     Args:
         receive_queue: receives the delivered messages.
-        send_queue: receives the replies.
+        writer: sends the replies.
         close: starts the closing handshake.
         emitter: emits an event for each reply.
     """
 
-    __slots__ = ("_close", "_emitter", "_send_queue", "receive_queue", "replied")
+    __slots__ = ("_close", "_emitter", "_writer", "receive_queue", "replied")
 
     def __init__(
         self,
         receive_queue: ReceiveQueue,
-        send_queue: SendQueue,
+        writer: Writer,
         close: Callable[[Close], None],
         emitter: EventEmitter,
     ) -> None:
         self.receive_queue: ReceiveQueue = receive_queue
         self.replied: bool = False
         """Whether a hook has replied since this was last reset."""
-        self._send_queue = send_queue
+        self._writer = writer
         self._close = close
         self._emitter = emitter
 
+    def release_session(self) -> None:
+        """Drop the reference to the session, which has ended."""
+        self._close = ignore
+
     @property
     def closed(self) -> bool:
-        """Whether the send queue is closed."""
-        return self._send_queue.closed
+        """Whether sends are refused."""
+        return self._writer.closed
 
     def apply(self, hook: Hook, result: Any, *, first: bool = False) -> None:
         """Apply one result.
@@ -183,31 +188,30 @@ class HookResults:
                 close = frame
                 del frames[at:]
                 break
-        if not self._send_queue.closed:
+        if not self._writer.closed:
             if first:
-                self._send_queue.put_first(frames)
+                self._writer.put_first(frames)
             else:
                 for frame in frames:
-                    self._send_queue.put(frame)
+                    self._writer.put(frame)
         if close is not None:
             self._close(close)
         if reply.deliver is not NOTHING:
             self.receive_queue.add(reply.deliver)
 
     def send(self, hook: Hook, frame: Any) -> None:
-        """Queue the frames that ``handle_send`` returned.
+        """Send the frames that ``handle_send`` returned.
 
         Raises:
-            BadHookResult, InvalidFrame: one of them is not a frame; then none is queued.
+            BadHookResult, InvalidFrame: one of them is not a frame; then none is sent.
         """
-        send_queue = self._send_queue
         kind = frame.__class__
         if kind is bytes or (kind is str and frame.isascii()):
-            send_queue.put(frame)
+            self._writer.put(frame)
             return
         for checked in frames_to_send(hook, frame):
             if checked.__class__ is Close:
                 # Nothing may follow a Close frame (RFC 6455, section 5.5.1).
                 self._close(checked)
                 return
-            send_queue.put(checked)
+            self._writer.put(checked)

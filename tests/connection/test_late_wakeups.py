@@ -1,0 +1,195 @@
+"""A program that was blocked or suspended does not take its own pause for the peer's silence."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import trio
+import websockets.sync.client
+import websockets.sync.server
+
+from trioglock import (
+    Connection,
+    ConnectionClosedError,
+    HeartbeatTimeout,
+    NativeTransport,
+    TrioWebsocketTransport,
+    connect,
+    serve,
+)
+
+MakeTransport = Callable[[], NativeTransport | TrioWebsocketTransport]
+
+TIMEOUT = 0.2
+PAUSE = 3 * TIMEOUT
+
+real_transports = pytest.mark.parametrize("transport", [NativeTransport, TrioWebsocketTransport])
+
+
+@contextmanager
+def peer_server() -> Iterator[str]:
+    """Run a server of websockets in a thread, which answers pings while this thread is blocked."""
+
+    def handler(peer: websockets.sync.server.ServerConnection) -> None:
+        for message in peer:
+            peer.send(message)
+
+    with websockets.sync.server.serve(handler, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def block_often() -> None:
+    """Block the program from every phase of a ping."""
+    for _ in range(6):
+        await trio.sleep(TIMEOUT * 0.9)
+        time.sleep(PAUSE)
+
+
+async def work_in_chunks() -> None:
+    """Let other tasks run only between long computations."""
+    for _ in range(8):
+        await trio.lowlevel.checkpoint()
+        time.sleep(1.4 * TIMEOUT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pauses", [block_often, work_in_chunks])
+@real_transports
+async def test_a_blocked_client_stays_connected(
+    transport: MakeTransport, pauses: Callable[[], Awaitable[object]]
+) -> None:
+    """The pongs lie unread in the socket meanwhile."""
+    with peer_server() as url:
+        async with connect(
+            url, transport=transport(), ping_interval=TIMEOUT, ping_timeout=TIMEOUT
+        ) as conn:
+            await pauses()
+            await conn.send("alive")
+            with trio.fail_after(5):
+                assert await conn.receive() == "alive"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pauses", [block_often, work_in_chunks])
+@real_transports
+async def test_a_blocked_server_keeps_its_clients(
+    transport: MakeTransport, pauses: Callable[[], Awaitable[object]]
+) -> None:
+    """Each client answers the pings in time."""
+    ended = []
+
+    async def handler(conn: Connection[None]) -> None:
+        try:
+            async for message in conn:
+                await conn.send(message)
+        finally:
+            ended.append(conn)
+
+    async with serve(
+        handler,
+        "127.0.0.1",
+        0,
+        transport=transport(),
+        ping_interval=TIMEOUT,
+        ping_timeout=TIMEOUT,
+    ) as server:
+
+        def be_client(url: str) -> None:
+            with websockets.sync.client.connect(url, ping_interval=None) as peer:
+                peer.recv(timeout=60)
+                peer.send("alive")
+                assert peer.recv(timeout=5) == "alive"
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(
+                    trio.to_thread.run_sync, be_client, f"ws://127.0.0.1:{server.port}"
+                )
+            while len(server.connections) < 5:
+                await trio.sleep(0.01)
+            await pauses()
+            assert not ended
+            server.broadcast("go")
+
+
+SUSPENDED = """
+import sys, trio, trioglock
+
+async def main():
+    async with trioglock.connect(sys.argv[1], ping_interval=0.2, ping_timeout=0.2) as conn:
+        print("connected", flush=True)
+        await trio.to_thread.run_sync(sys.stdin.readline)
+        await conn.send("alive")
+        print(await conn.receive(), flush=True)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals that stop a process")
+def test_a_suspended_process_stays_connected() -> None:
+    """SIGSTOP and SIGCONT are a suspended machine, seen from the process."""
+    with (
+        peer_server() as url,
+        subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", SUSPENDED, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "connected\n"
+        for _ in range(4):
+            time.sleep(0.27)
+            os.kill(process.pid, signal.SIGSTOP)
+            time.sleep(1)
+            os.kill(process.pid, signal.SIGCONT)
+        assert process.poll() is None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "alive\n"
+
+
+@pytest.mark.slow
+async def test_a_dead_peer_is_found_despite_pauses() -> None:
+    """They postpone the detection, but do not prevent it."""
+    stop = threading.Event()
+
+    def handler(peer: websockets.sync.server.ServerConnection) -> None:
+        peer.recv()
+        peer.protocol.receive_data = lambda data: None  # type: ignore[method-assign]
+        stop.wait(30)
+
+    with websockets.sync.server.serve(handler, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        try:
+            with trio.fail_after(30), pytest.raises(ConnectionClosedError) as caught:
+                async with connect(url, ping_interval=TIMEOUT, ping_timeout=TIMEOUT) as conn:
+                    await conn.send("be silent")
+                    await trio.sleep(TIMEOUT / 2)
+                    await block_often()
+                    await conn.receive()
+            assert isinstance(caught.value.cause, HeartbeatTimeout)
+        finally:
+            stop.set()
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,161 @@
+"""Messages of one chunk from a broker, or published in one turn, leave in one write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from tests.pubsub.helpers import SECONDS, joined
+from tests.pubsub.redis_server import RealRedis
+from tests.server.writes import CountingClient, counting_clients, counts_writes
+from trioglock.pubsub import Hub, Message
+from trioglock.server import Server, serve
+
+NUMBERS = [str(number) for number in range(8)]
+
+
+@asynccontextmanager
+async def subscribed(
+    hub: Hub, count: int = 1, **options: Any
+) -> AsyncIterator[tuple[Server, list[CountingClient]]]:
+    """A server of a hub, and some clients of the channel ``x``."""
+    with trio.fail_after(SECONDS):
+        async with (
+            hub,
+            serve(hub.socket, "127.0.0.1", 0, **options) as server,
+            counting_clients(server, count, "/x") as clients,
+        ):
+            yield server, clients
+
+
+async def assert_one_write(clients: list[CountingClient]) -> None:
+    """Each client receives the numbers in one write."""
+    for client in clients:
+        assert await client.texts(8) == NUMBERS
+        assert client.writes() == 1
+
+
+@counts_writes
+async def test_a_loop_that_publishes() -> None:
+    """To a memory broker. The second burst as well, after a pause."""
+    hub = Hub()
+    async with subscribed(hub, 3) as (_, clients):
+        for _ in range(2):
+            for number in NUMBERS:
+                await hub.publish(number, "x")
+            await assert_one_write(clients)
+            await trio.sleep(0.02)
+
+
+@counts_writes
+async def test_tasks_that_publish_in_one_turn() -> None:
+    """Each one a message."""
+    hub = Hub()
+    async with subscribed(hub, 2) as (_, clients), trio.open_nursery() as nursery:
+        for number in NUMBERS:
+            nursery.start_soon(hub.publish, number, "x")
+        for client in clients:
+            assert sorted(await client.texts(8)) == NUMBERS
+            assert client.writes() == 1
+
+
+@counts_writes
+@pytest.mark.parametrize("target", ["broadcast", "publish"])
+async def test_a_listener_that_republishes(target: str) -> None:
+    """An async one and a plain one."""
+    hub = Hub()
+    async with subscribed(hub, 2) as (server, clients):
+        if target == "broadcast":
+
+            @hub.on("in")
+            def plain(message: Message) -> None:
+                server.broadcast(message.data)
+        else:
+
+            @hub.on("in")
+            async def relay(message: Message) -> None:
+                await hub.publish(message.data, "x")
+
+        for number in NUMBERS:
+            await hub.publish(number, "in")
+        await assert_one_write(clients)
+
+
+@counts_writes
+@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.parametrize("history", [None, 100])
+async def test_a_chunk_from_redis(redis: RealRedis, history: int | None, listens: bool) -> None:
+    """With PUBLISH and from a stream, to clients directly and through a listener."""
+    hub = Hub(broker=redis.broker(history=history))
+    async with subscribed(hub, 2) as (server, clients):
+
+        @hub.on("in")
+        async def relay(message: Message) -> None:
+            server.broadcast(message.data)
+
+        channel = "in" if listens else "x"
+        commands = [
+            f"PUBLISH trioglock/{channel} {number}"
+            if history is None
+            else f"XADD trioglock * channel {channel} data {number}"
+            for number in NUMBERS
+        ]
+        redis.send_plainly("MULTI", *commands, "EXEC")
+        await assert_one_write(clients)
+
+
+async def test_a_burst_larger_than_write_limit_is_not_dropped() -> None:
+    """A client that reads is not slow because its messages are held back."""
+    hub = Hub(max_queue=1, overflow="close")
+    async with subscribed(hub, write_limit=1000) as (_, [client]):
+        sent = [f"{number:100}" for number in range(50)]
+        for text in sent:
+            await hub.publish(text, "x")
+        assert await client.texts(50) == sent
+        assert hub.statistics().disconnected == 0
+
+
+@pytest.mark.parametrize("max_queue", [4, 256])
+async def test_a_loop_that_publishes_does_not_overflow_subscriptions(max_queue: int) -> None:
+    """It lets them run before their queues are full."""
+    hub = Hub(max_queue=max_queue)
+    with trio.fail_after(SECONDS):
+        async with hub, trio.open_nursery() as nursery:
+            subscription = hub.subscribe("x")
+            received: list[Any] = []
+
+            async def read() -> None:
+                async for message in subscription:
+                    received.append(message.data)
+
+            nursery.start_soon(read)
+            sent = [str(number) for number in range(1000)]
+            for number in sent:
+                await hub.publish(number, "x")
+            while len(received) + subscription.dropped < 1000:
+                await trio.lowlevel.checkpoint()
+            assert subscription.dropped == 0
+            assert received == sent
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("clients", [0, 1])
+async def test_a_loop_that_only_publishes_lets_other_tasks_run(clients: int) -> None:
+    """With and without clients."""
+    hub = Hub()
+    async with subscribed(hub, clients), trio.open_nursery() as nursery:
+        await joined(hub, clients)
+        others: list[None] = []
+
+        async def other() -> None:
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+            others.append(None)
+
+        nursery.start_soon(other)
+        while not others:
+            await hub.publish("x", "x")

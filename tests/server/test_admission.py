@@ -1,0 +1,231 @@
+"""A rush of clients, silent clients, and servers that may open few files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.scripts import ROOT
+from tests.server.helpers import Echo, RawClient, logged, request, serving
+from trioglock import Request, Response, connect
+
+RUSH = 500
+
+
+# Handshakes in progress.
+
+
+async def test_a_rush_of_clients_is_served_in_turn(autojump_clock: object) -> None:
+    """About 100 are worked on at a time, so the first ones are done while others still wait."""
+    current = most = 0
+
+    async def decide(asked: Request) -> Response | None:
+        nonlocal current, most
+        current += 1
+        most = max(most, current)
+        await trio.sleep(1)
+        current -= 1
+        return None
+
+    async with serving(Echo, process_request=decide, open_timeout=3) as site:
+        clients = [await site.raw() for _ in range(RUSH)]
+        for client in clients:
+            await client.send(request())
+        for client in clients:
+            assert (await client.head()).startswith(b"HTTP/1.1 101 ")
+            await client.stream.aclose()
+    assert 100 <= most < 120
+
+
+async def test_silent_clients_keep_nobody_out(autojump_clock: object) -> None:
+    """Those that connect and send nothing, or half a request, delay others by a moment only."""
+    async with serving(Echo) as site:
+        silent = [await site.raw() for _ in range(RUSH)]
+        for client in silent[::2]:
+            await client.send(request()[:40])
+        began = trio.current_time()
+        async with site.dial() as conn:
+            await conn.ping()
+        assert trio.current_time() - began < 0.5
+        for client in silent:
+            await client.stream.aclose()
+
+
+async def test_slow_readers_of_a_refusal_keep_nobody_out(autojump_clock: object) -> None:
+    """A client that does not hang up after its response is not in progress any more."""
+    async with serving(Echo, process_request=_refuse_some) as site:
+        slow = [await site.raw() for _ in range(RUSH)]
+        for client in slow:
+            await client.send(request("/refused"))
+        began = trio.current_time()
+        async with site.dial("/") as conn:
+            await conn.ping()
+        assert trio.current_time() == began
+        for client in slow:
+            await client.stream.aclose()
+
+
+def _refuse_some(asked: Request) -> Response | None:
+    return Response(403, "no") if asked.path == "/refused" else None
+
+
+async def test_a_silent_client_that_wakes_up_is_served(autojump_clock: object) -> None:
+    """Browsers open connections in advance, and use them later."""
+    async with serving(Echo) as site:
+        client = await site.raw()
+        await trio.sleep(9)
+        await client.send(request())
+        assert (await client.head()).startswith(b"HTTP/1.1 101 ")
+        await client.stream.aclose()
+
+
+async def test_closing_drops_silent_clients_but_not_slow_decisions(
+    autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request that was complete in time gets its response, however long that takes."""
+
+    async def decide(asked: Request) -> Response | None:
+        await trio.sleep(5)
+        return Response(200, "at last")
+
+    caplog.set_level("DEBUG")
+    async with serving(Echo, process_request=decide) as site:
+        silent, asking = await site.raw(), await site.raw()
+        await asking.send(request())
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        site.server.close()
+        assert await silent.everything() == b""
+        assert trio.current_time() - began == pytest.approx(1)
+        assert (await asking.everything()).endswith(b"at last")
+        assert trio.current_time() - began == pytest.approx(5)
+    assert "a client: sent no request before the server closed" in logged(caplog)
+
+
+# Descriptors.
+
+SERVER = """
+import os, resource, sys, trio
+from trioglock import Socket, serve
+
+async def main():
+    async with serve(Socket, "127.0.0.1", 0) as server:
+        print(
+            server.port, os.getpid(), *resource.getrlimit(resource.RLIMIT_NOFILE), flush=True
+        )
+        await trio.sleep_forever()
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
+trio.run(main)
+"""
+
+
+@asynccontextmanager
+async def limited_server(soft: int, hard: int) -> AsyncIterator[tuple[int, ...]]:
+    """A server in a process with these limits; yields its port, its id and its limits."""
+    resource = pytest.importorskip("resource", reason="no limits of open files on this system")
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < max(hard, 4000):
+        pytest.skip("too few files may be open, see ulimit -Hn")
+    ours = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (ours[1], ours[1]))
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", SERVER, str(soft), str(hard)], stdout=subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stdout is not None
+    try:
+        with trio.fail_after(60):
+            line = b""
+            while not line.endswith(b"\n"):
+                line += await process.stdout.receive_some()
+            yield tuple(map(int, line.split()))
+    finally:
+        process.kill()
+        await process.wait()
+        resource.setrlimit(resource.RLIMIT_NOFILE, ours)
+
+
+async def open_many(port: int, count: int, data: bytes = b"") -> list[RawClient]:
+    """Open sockets that send ``data`` and nothing else."""
+    clients = []
+    for _ in range(count):
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        if data:
+            await stream.send_all(data)
+        clients.append(RawClient(stream))
+    return clients
+
+
+async def close_all(clients: Sequence[RawClient]) -> None:
+    for client in clients:
+        await trio.aclose_forcefully(client.stream)
+
+
+async def honest(port: int, count: int) -> None:
+    """Connect one client after the other, and use each."""
+    for _ in range(count):
+        async with connect(f"ws://127.0.0.1:{port}/", proxy=None) as conn:
+            await conn.ping()
+
+
+@pytest.mark.slow
+async def test_a_server_raises_its_limit_of_open_files() -> None:
+    """The soft limit does not bound the connections: the hard limit does."""
+    async with limited_server(256, 3000) as (port, _, soft, hard):
+        assert (soft, hard) == (3000, 3000)
+        clients = await open_many(port, 1200, request())
+        for client in clients:
+            assert (await client.head()).startswith(b"HTTP/1.1 101 ")
+        await honest(port, 3)
+        await close_all(clients)
+
+
+@pytest.mark.slow
+async def test_half_open_sockets_beyond_the_limit_of_files_keep_nobody_out() -> None:
+    """41: one client with 1,224 of them where 1,024 files may be open. They get half of these."""
+    async with limited_server(1024, 1024) as (port, pid, *_):
+        clients = await open_many(port, 1224)
+        await honest(port, 9)
+        if sys.platform == "linux":
+            assert len(list(Path(f"/proc/{pid}/fd").iterdir())) < 600
+        await close_all(clients)
+
+
+@pytest.mark.slow
+async def test_without_descriptors_the_oldest_handshake_is_dropped() -> None:
+    """Established connections use so many files that half of the limit is not left."""
+    async with limited_server(128, 128) as (port, *_):
+        established = await open_many(port, 80, request())
+        for client in established:
+            await client.head()
+        silent = await open_many(port, 100)
+        await honest(port, 9)
+        await established[0].send(b"\x89\x80\0\0\0\0")
+        assert (await established[0].frame())[0] == 0x8A
+        await close_all([*established, *silent])
+
+
+@pytest.mark.parametrize("limits", [(10, 100), (100, 100), (10, -1), (-1, -1), (2**21, 2**21)])
+def test_a_limit_is_only_raised(limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to the hard limit or 1,048,576; a system that refuses is no error."""
+    resource = pytest.importorskip("resource", reason="no limits of open files on this system")
+    from trioglock.server import descriptors  # noqa: PLC0415 - POSIX only
+
+    wanted: list[Any] = []
+
+    def refuse(_: int, new: tuple[int, int]) -> None:
+        wanted.append(new)
+        raise ValueError("not allowed")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    descriptors.raise_descriptor_limit()
+    expected = {(10, 100): [(100, 100)] * 2, (10, -1): [(2**20, -1), (10240, -1)]}
+    assert wanted == expected.get(limits, [])

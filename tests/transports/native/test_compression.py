@@ -1,0 +1,268 @@
+"""Compression on real connections: shared messages, memory of idle ones, and hostile peers."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tracemalloc
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    PerMessageDeflate,
+)
+from websockets.frames import Frame, Opcode
+from websockets.sync.client import connect as library_connect
+
+from tests.transports.native.frame_bytes import (
+    BINARY,
+    CONT,
+    FIN,
+    RSV1,
+    TEXT,
+    drain,
+    flat,
+    frame,
+    new_deflate,
+    packed,
+    traced_memory,
+)
+from trioglock import PreparedMessage, Reply, Socket, connect, serve
+from trioglock.transports.native import Decoder, Deflate, Encoder
+from trioglock.transports.native.decoder import INFLATE_BUDGET
+
+ORDERS = [f'{{"order": {number}, "price": {number * 1.37:.2f}}} ' * 9 for number in range(12)]
+
+
+# Messages shared by connections.
+
+
+def library_inflater(bits: int, *, takeover: bool) -> Any:
+    """A function that inflates a frame as websockets does."""
+    extension = PerMessageDeflate(not takeover, False, bits, 15)
+
+    def inflate(wire: bytes) -> bytes:
+        start = 2 if wire[1] < 126 else 4
+        received = Frame(Opcode(wire[0] & 0xF), wire[start:], True, bool(wire[0] & RSV1))
+        return bytes(extension.decode(received).data)
+
+    return inflate
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("bits", [9, 12, 15])
+def test_shared_and_own_messages_alternate(bits: int, takeover: bool) -> None:
+    """The peer's window has both; what we compress after a shared message refers to neither."""
+    encoder = Encoder(mask=False, deflate=Deflate(PerMessageDeflate(False, not takeover, 15, bits)))
+    inflate = library_inflater(bits, takeover=takeover)
+    ours = Decoder(masked=False, max_size=None, deflate=new_deflate())
+    for number, order in enumerate(ORDERS * 8):
+        sent = PreparedMessage(order) if number * 7 % 5 < 2 else order
+        wire = encoder.encode([sent])
+        assert wire[0] == FIN | RSV1 | TEXT
+        assert inflate(wire) == order.encode()
+        if takeover and bits == 15:
+            assert flat(ours.feed(wire)) == [order]
+
+
+def test_a_shared_message_is_compressed_once_for_each_window() -> None:
+    """Connections with the same window get the same bytes object, masked ones their own."""
+    message = PreparedMessage(ORDERS[0])
+    wires = []
+    for bits in (12, 12, 15):
+        encoder = Encoder(mask=False, deflate=Deflate(PerMessageDeflate(False, False, 15, bits)))
+        [wire] = encoder.encode_buffers([message])
+        assert wire[0] == FIN | RSV1 | TEXT
+        assert len(wire) < message.size // 3
+        wires.append(wire)
+    assert wires[0] is wires[1]
+    assert wires[0] is not wires[2]
+    plain = Encoder(mask=False, deflate=None).encode([message])
+    assert plain == frame(TEXT, ORDERS[0].encode())
+    masked = Encoder(mask=True, deflate=new_deflate()).encode([message])
+    assert flat(Decoder(masked=True, max_size=None, deflate=None).feed(masked)) == [ORDERS[0]]
+
+
+@pytest.mark.parametrize("message", [b"x" * 100, os.urandom(1000), os.urandom(2**17)])
+def test_a_shared_message_that_compresses_badly_is_sent_plain(message: bytes) -> None:
+    """Also next to other frames, and the connection's own window survives it."""
+    encoder = Encoder(mask=False, deflate=new_deflate())
+    encoder.encode([ORDERS[0]])
+    assert encoder.encode([PreparedMessage(message)]) == frame(BINARY, message)
+    assert encoder.encode(["", PreparedMessage(message)]).endswith(frame(BINARY, message))
+    assert len(encoder.encode([ORDERS[0]])) < 20
+
+
+@pytest.mark.parametrize("takeover", [True, False], ids=["context takeover", "no context takeover"])
+async def test_clients_of_another_library_read_broadcasts(takeover: bool) -> None:
+    """A client of websockets gets broadcasts between replies, over one compressed connection."""
+
+    class Echo(Socket[None]):
+        def handle_receive(self, frame: Any, state: None) -> Any:
+            if frame in ORDERS:
+                for order in ORDERS[:6]:
+                    server.broadcast(order)
+            return Reply(frame), state
+
+    def talk() -> list[Any]:
+        extension = ClientPerMessageDeflateFactory(server_no_context_takeover=not takeover)
+        url = f"ws://127.0.0.1:{server.port}/"
+        with library_connect(url, extensions=[extension], compression=None) as client:
+            assert client.protocol.extensions
+            client.send("ready")
+            assert client.recv(timeout=20) == "ready"
+            received = []
+            for order in ORDERS:
+                client.send(order)
+                received += [client.recv(timeout=20) for _ in range(7)]
+        return received
+
+    with trio.fail_after(30):
+        async with serve(Echo, "127.0.0.1", 0) as server:
+            received = await trio.to_thread.run_sync(talk)
+    expected = [text for order in ORDERS for text in (*ORDERS[:6], order)]
+    assert sorted(received) == sorted(expected)
+
+
+# Memory.
+
+
+async def test_compression_costs_an_idle_connection_little() -> None:
+    """At most 2 KiB for both ends together, before the first compressed message."""
+    count = 20
+
+    async def used(compression: Any) -> float:
+        async with (
+            serve(Socket, "127.0.0.1", 0, compression=compression) as server,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def stay(task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+                url = f"ws://127.0.0.1:{server.port}/"
+                async with connect(url, compression=compression) as conn:
+                    await conn.ping()
+                    task_status.started()
+                    await trio.sleep_forever()
+
+            await nursery.start(stay)
+            gc.collect()
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(count):
+                await nursery.start(stay)
+            gc.collect()
+            after = tracemalloc.get_traced_memory()[0]
+            nursery.cancel_scope.cancel()
+        return (after - before) / count
+
+    with trio.fail_after(60):
+        tracemalloc.start()
+        try:
+            await used(None)
+            assert await used("deflate") - await used(None) < 2048
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["text", "binary", "deflate"])
+def test_a_message_in_tiny_pieces_takes_little_memory(kind: str) -> None:
+    """A small factor of the message, however small its fragments or its chunks are."""
+    size = 2  # two bytes are the smallest new object
+    message = os.urandom(2**14).hex().encode()
+    payload = packed(message)[0] if kind == "deflate" else message
+    first = {"text": TEXT, "binary": BINARY, "deflate": TEXT | RSV1}[kind]
+    wire = bytearray()
+    for at in range(0, len(payload), size):
+        head = first if at == 0 else CONT
+        wire += frame(head & 0xF, payload[at : at + size], fin=False, rsv=head & RSV1, masked=True)
+    decoder = Decoder(masked=True, max_size=2**20, deflate=new_deflate())
+    whole = Decoder(masked=True, max_size=2**20, deflate=None)
+    with traced_memory() as measure:
+        for at in range(0, len(wire), 1000):
+            assert drain(decoder, bytes(wire[at : at + 1000])) == []
+        one_frame = frame(BINARY, message, masked=True)
+        for at in range(0, len(one_frame) - 1, size):
+            assert whole.feed(one_frame[at : min(at + size, len(one_frame) - 1)]) == []
+        kept, _ = measure()
+    assert kept < 4 * len(message) + 2**17
+    expected = message if kind == "binary" else message.decode()
+    assert drain(decoder, frame(CONT, masked=True)) == [expected]
+    assert whole.feed(one_frame[-1:]) == [[message]]
+
+
+async def test_a_broadcast_is_shared_by_connections_that_are_behind() -> None:
+    """What their sockets have not accepted is not copied for each of them."""
+    count, size = 10, 2**23
+    async with serve(Socket, "127.0.0.1", 0, compression=None, write_limit=2**24) as server:
+        streams = []
+        with trio.fail_after(30):
+            for _ in range(count):
+                stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+                await stream.send_all(
+                    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                    b"Sec-WebSocket-Version: 13\r\n"
+                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                )
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
+                streams.append(stream)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            tracemalloc.start()
+            try:
+                assert server.broadcast(b"x" * size) == count
+                await trio.sleep(0.1)
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+            assert peak < 4 * size
+            for stream in streams:
+                await trio.aclose_forcefully(stream)
+
+
+# Bombs.
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["many messages", "one message"])
+async def test_other_tasks_run_while_bombs_are_inflated(whole: bool) -> None:
+    """Between two turns of another task, at most two budgets are inflated."""
+    size = 2**25 if whole else 2**16
+    count = 1 if whole else 2**9
+    [payload] = packed(b"x" * size)
+    chunk = frame(BINARY, payload, rsv=RSV1, masked=True) * count
+    assert len(chunk) < 2**16
+    turns = 0
+    received: list[int] = []
+
+    class Count(Socket[None]):
+        def handle_receive(self, frame: Any, state: None) -> Any:
+            received.append(turns)
+            return None, state
+
+    async def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(30):
+        async with serve(Count, "127.0.0.1", 0, max_size=2**26) as server:
+            stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+            await stream.send_all(
+                b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
+                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            assert b"permessage-deflate" in await stream.receive_some()
+            started = turns
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(tick)
+                await stream.send_all(chunk)
+                while len(received) < count:
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            await trio.aclose_forcefully(stream)
+    assert turns - started >= size * count // INFLATE_BUDGET - 1
+    most = max(received.count(turn) for turn in set(received))
+    # Of two tasks that are ready, trio may run one at the end of a turn and first in the next.
+    assert most <= 2 * (INFLATE_BUDGET // size) + 1

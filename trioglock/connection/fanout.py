@@ -1,0 +1,104 @@
+"""Fan-outs: the same messages for many connections, in one write per connection.
+
+A write costs several times as much as everything else that a fan-out does for a connection. So
+messages are queued immediately, in order with everything else that the connection sends, but
+written at the end of the scheduler's turn: all messages of one chunk from a broker, or of several
+calls in a row, leave together. Nothing waits for a timer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import trio
+
+from ..frames import PreparedMessage
+from .writer import Writer
+
+__all__ = ["Fanout"]
+
+_logger = logging.getLogger("trioglock")
+
+TURN_SECONDS = 0.005
+"""How long writing may keep other tasks from running."""
+
+WRITES_PER_CHECK = 64
+"""Number of connections between two looks at the clock."""
+
+
+class Fanout:
+    """Writes the messages of fan-outs at the end of the turn; one for each ``trio.run``.
+
+    The caller queues them with ``Writer.put_prepared(message, fanout.corked)``, which does not
+    raise: a connection never affects the others. Afterwards it calls :meth:`schedule`.
+    """
+
+    __slots__ = ("_is_scheduled", "_work", "corked", "turns")
+
+    def __init__(self) -> None:
+        self.corked: list[Writer] = []
+        """The writers to uncork; always the same list."""
+        self.turns: int = 0
+        """The number of turns of the scheduler at whose end messages were written."""
+        self._is_scheduled = False
+        self._work: trio.lowlevel.ParkingLot | None = None
+
+    @classmethod
+    def current(cls) -> Fanout:
+        """Return the object of the current ``trio.run``.
+
+        Raises:
+            RuntimeError: called outside of ``trio.run``.
+        """
+        fanout = _current.get(None)
+        if fanout is None:
+            fanout = cls()
+            _current.set(fanout)
+        return fanout
+
+    def broadcast(self, writers: Iterable[Writer], message: PreparedMessage) -> int:
+        """Queue a message for many connections; return the number of those that took it."""
+        corked = self.corked
+        count = sum([writer.put_prepared(message, corked) for writer in writers])
+        self.schedule()
+        return count
+
+    def schedule(self) -> None:
+        """Write the queued messages at the end of this turn."""
+        if self._is_scheduled or not self.corked:
+            return
+        self._is_scheduled = True
+        if self._work is not None:
+            self._work.unpark()
+        else:
+            self._work = trio.lowlevel.ParkingLot()
+            trio.lowlevel.spawn_system_task(self._run, self._work)
+
+    async def _run(self, work: trio.lowlevel.ParkingLot) -> NoReturn:
+        while True:
+            self.turns += 1
+            await self._write_corked()
+            if not self.corked:
+                self._is_scheduled = False
+                await work.park()
+
+    async def _write_corked(self) -> None:
+        began = time.perf_counter()
+        while self.corked:
+            # A listener of telemetry may start another fan-out meanwhile.
+            writers = self.corked[:WRITES_PER_CHECK]
+            del self.corked[:WRITES_PER_CHECK]
+            for writer in writers:
+                try:
+                    writer.uncork()
+                except Exception:
+                    _logger.exception("the messages of a fan-out cannot be written")
+            if time.perf_counter() - began > TURN_SECONDS:
+                await trio.lowlevel.checkpoint()
+                began = time.perf_counter()
+
+
+_current: trio.lowlevel.RunVar[Any] = trio.lowlevel.RunVar("trioglock.connection.fanout")

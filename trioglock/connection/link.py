@@ -1,0 +1,262 @@
+"""One link of a connection: passes received frames to the hooks, and detects how the link ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import trio
+
+from ..disconnect import ConnectionLost, HeartbeatTimeout
+from ..frames import Close, Data, Event, Ping, Pong, Violation
+from ..options import FlowOptions
+from ..telemetry import EventEmitter, Queue
+from ..transports import Link, LinkBroken
+from .actor import Actor
+from .closing import Deadlines
+from .heartbeat import LinkHeartbeat, Pings, ReadPause
+from .hooks import HookResults
+from .receive_queue import ReceiveQueue
+from .send_queue import SendQueue
+from .writer import Writer
+
+__all__ = ["LinkEnd", "LinkTasks"]
+
+LinkEnd: TypeAlias = Close | Violation | ConnectionLost | HeartbeatTimeout
+"""How a link ended: the peer's Close frame, its protocol violation, a broken or ended stream, or a
+heartbeat that found the peer dead."""
+
+
+class LinkTasks:
+    """Reads one link in the session's task and runs its heartbeat; the writer outlives the link.
+
+    Args:
+        link: the open link.
+        actor: receives the messages.
+        results: applies the results of hooks.
+        send_queue: the frames to send.
+        writer: writes the frames.
+        pings: the pings without a pong.
+        flow: timeouts and limits.
+        deadlines: the deadlines of the close; :attr:`Deadlines.link` is the scope of the link.
+        emitter: emits an event for each frame and each pause.
+    """
+
+    __slots__ = (
+        "_actor",
+        "_deadlines",
+        "_emitter",
+        "_heartbeat",
+        "_is_answer",
+        "_link",
+        "_max_queue",
+        "_pings",
+        "_read_pause",
+        "_receive_queue",
+        "_results",
+        "_send_queue",
+        "_writer",
+        "began",
+        "end",
+        "messages",
+        "reconnects",
+        "write_error",
+    )
+
+    def __init__(
+        self,
+        link: Link,
+        actor: Actor[Any],
+        results: HookResults,
+        send_queue: SendQueue,
+        writer: Writer,
+        pings: Pings,
+        flow: FlowOptions,
+        deadlines: Deadlines,
+        emitter: EventEmitter,
+    ) -> None:
+        self.began: float = trio.current_time()
+        self.end: LinkEnd | None = None
+        """How the link ended; None while it is open, and if it was cancelled."""
+        self.reconnects: bool = False
+        """Whether another link is expected after a failed write."""
+        self.write_error: BaseException | None = None
+        """The error of a failed write."""
+        self.messages: int = 0
+        """The number of data messages read."""
+        self._link = link
+        self._actor = actor
+        self._results = results
+        self._receive_queue: ReceiveQueue = results.receive_queue
+        self._send_queue = send_queue
+        self._writer = writer
+        self._pings = pings
+        self._deadlines = deadlines
+        self._emitter = emitter
+        self._max_queue = flow.max_queue
+        self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
+        self._read_pause = ReadPause()
+        writer.attach(link)
+        self._heartbeat = LinkHeartbeat(
+            link, self._read_pause, pings, send_queue, writer, flow, self._time_out, actor.fail
+        )
+
+    @property
+    def counters(self) -> tuple[int, int, int]:
+        """Bytes sent, bytes received and messages received."""
+        return self._link.bytes_sent, self._link.bytes_received, self.messages
+
+    # The life of the link.
+
+    async def run(self) -> LinkEnd:
+        """Read until the link ends; return how. Events after a Close frame are not read."""
+        self._heartbeat.start()
+        try:
+            while self.end is None:
+                if not await self._link.feed(self._handle):
+                    self._set_end(ConnectionLost(error=self.write_error))
+                elif self.end is None:
+                    await self._pause()
+        except LinkBroken as broken:
+            self._set_end(ConnectionLost(error=broken.__cause__ or broken))
+        assert self.end is not None
+        if self.end.__class__ is Violation:
+            # The application answers the messages before the violation. In one round of the
+            # scheduler its task may run after this one.
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+        return self.end
+
+    async def drain(self) -> None:
+        """Wait until the peer ends the stream, after a Close frame or a violation."""
+        try:
+            while await self._link.feed(_ignore):
+                pass
+        except LinkBroken:
+            return
+        if self.write_error is None and self.end.__class__ is Close:
+            # A peer that has ended its sending side may still read our Close frame.
+            await self._send_queue.wait_close_written()
+
+    async def stop(self) -> None:
+        """Stop the heartbeat and the writer's task."""
+        self._heartbeat.stop()
+        del self._heartbeat  # it refers to this object
+        with trio.CancelScope(shield=True):
+            await self._writer.stop()
+
+    def _set_end(self, end: LinkEnd) -> None:
+        if self.end is None:
+            self.end = end
+
+    def _time_out(self, timeout: HeartbeatTimeout) -> None:
+        """Drop the link of a dead peer."""
+        self._set_end(timeout)
+        self._deadlines.link.cancel()
+        self._emitter.heartbeat_missed(timeout)
+
+    def write_failed(self, error: BaseException, *, reconnects: bool) -> None:
+        """Handle a broken stream. Data that the peer sent earlier is still read.
+
+        Args:
+            error: the error.
+            reconnects: whether another link is expected.
+        """
+        self.write_error = error
+        self.reconnects = reconnects
+        if reconnects or not self._read_pause.paused:
+            self._deadlines.limit_link()
+
+    # Reading.
+
+    def _handle(self, events: list[Event]) -> bool:
+        """Handle the events of one chunk; return whether reading continues immediately."""
+        writer = self._writer
+        writer.cork()
+        for event in events:
+            if event.__class__ is list:
+                self._handle_messages(event)
+            else:
+                self._handle_control(event)  # type: ignore[arg-type]  # not a run
+        writer.uncork()
+        return self.end is None and not self._must_wait()
+
+    def _handle_messages(self, run: list[Any]) -> None:
+        if self._emitter.emits_frames:
+            self._emitter.frames_received(run)
+        self.messages += len(run)
+        if self._is_answer is not None:
+            run = self._remove_answers(run, self._is_answer)
+        if self._send_queue.closing and self._hooks_behind():
+            self._receive_queue.drop(run)
+        else:
+            self._actor.receive(run)
+
+    def _remove_answers(self, run: list[Any], is_answer: Callable[[Data], bool]) -> list[Any]:
+        """Remove the answers to heartbeat messages."""
+        try:
+            answers = [is_answer(message) for message in run]
+        except Exception as error:
+            self._actor.fail(error)
+            return []
+        if any(answers):
+            self._pings.message_answered()
+        return [message for message, answer in zip(run, answers, strict=True) if not answer]
+
+    def _handle_control(self, event: Ping | Pong | Close | Violation) -> None:
+        if self._emitter.emits_frames and not isinstance(event, Violation):
+            self._emitter.frames_received([event])
+        match event:
+            case Ping(payload):
+                pong = Pong(payload)
+                if self._emitter.emits_frames:
+                    self._emitter.hook_replied(self._actor.ping.name, [pong])
+                self._writer.put_pong(pong)
+                self._actor.handle_control(self._actor.ping, payload)
+            case Pong(payload):
+                self._pings.pong_received(payload)
+                self._actor.handle_control(self._actor.pong, payload)
+            case Close() | Violation():
+                self._set_end(event)
+
+    # Backpressure.
+
+    def _must_wait(self) -> bool:
+        """Whether reading pauses: for space in a queue, or for the hooks."""
+        send_queue, results = self._send_queue, self._results
+        if send_queue.closing:
+            return False
+        # A full send queue pauses the reader only if hooks have replied. If the application's own
+        # sends also paused it, two peers that both send a lot would deadlock.
+        results.replied = results.replied and send_queue.full and not send_queue.link_lost
+        return self._receive_queue.full or results.replied or self._hooks_behind()
+
+    def _hooks_behind(self) -> bool:
+        return self._max_queue is not None and self._actor.backlog >= self._max_queue
+
+    async def _pause(self) -> None:
+        """Pause reading until there is space; TCP then slows the peer down."""
+        if not self._must_wait():
+            return
+        queue: Queue = "send_queue"
+        if self._receive_queue.full:
+            queue = "receive_queue"
+        elif self._hooks_behind():
+            queue = "mailbox"
+        # The end of a broken stream comes after messages that wait to be received.
+        if self.write_error is not None and not self.reconnects:
+            self._deadlines.lift_link()
+        with self._read_pause, self._emitter.waiting("reader", queue):
+            while self._must_wait():
+                if self._receive_queue.full:
+                    await self._receive_queue.wait_space()
+                elif self._hooks_behind():
+                    await self._actor.wait_backlog()
+                else:
+                    await self._send_queue.wait_space()
+        if self.write_error is not None and not self.reconnects:
+            self._deadlines.limit_link()
+
+
+def _ignore(events: list[Event]) -> bool:  # noqa: ARG001 - the handler of feed()
+    return True
