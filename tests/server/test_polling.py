@@ -283,6 +283,22 @@ def test_ctrl_c_interrupts_a_hook() -> None:
     assert not after
 
 
+async def until_ended(connections: list[Connection[Any]], count: int) -> None:
+    """Wait until so many of the connections have ended."""
+    ended = 0
+
+    async def wait(connection: Connection[Any]) -> None:
+        nonlocal ended
+        await connection.wait_closed()
+        ended += 1
+        if ended == count:
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for connection in connections:
+            nursery.start_soon(wait, connection)
+
+
 @pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("how", ["abort", "close", "abort others", "server.abort"])
 async def test_hooks_that_end_connections(how: str) -> None:
@@ -310,18 +326,7 @@ async def test_hooks_that_end_connections(how: str) -> None:
         for connection in connections:
             await connection.send("x")
         # All of them are readable in the same turn.
-        ended = 0
-
-        async def count(connection: Connection[Any]) -> None:
-            nonlocal ended
-            await connection.wait_closed()
-            ended += 1
-            if ended == (5 if how == "abort others" else 6):
-                nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for connection in connections:
-                nursery.start_soon(count, connection)
+        await until_ended(connections, 5 if how == "abort others" else 6)
     if how == "abort others":
         assert len(received) <= 2
     elif how != "server.abort":
