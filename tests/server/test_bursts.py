@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.server.helpers import Echo
 from tests.server.writes import CountingClient, counting_clients, counts_writes
-from trioglock import ServeOptions, Server, serve
+from trioglock import Server, ServeOptions, serve
 from trioglock.frames import Frame
 from trioglock.telemetry import FrameSent, listen
 from trioglock.transports.native.link import NativeServerLink

@@ -131,4 +131,6 @@ class MemorySession(BrokerSession):
         if turn != self._turn:
             self._turn, self._publishes, self._turn_began = turn, 0, now
         self._publishes += 1
-        return self._publishes >= PUBLISHES_PER_TURN or now - self._turn_began > SECONDS_PER_TURN
+        return (
+            self._publishes >= PUBLISHES_PER_TURN or now - self._turn_began > SECONDS_PER_TURN
+        )
