@@ -40,6 +40,16 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("when", ["never", "always"])
+def poller(session: nox.Session, when: str) -> None:
+    """Run the tests of connections with and without the poller that feeds links on Linux."""
+    session.install("-e", ".[test]")
+    parts = ("connection", "server", "client", "hooks", "transports")
+    arguments = session.posargs or [f"tests/{part}" for part in parts]
+    session.run("python", "-m", "pytest", "-n", "auto", "--poller", when, *arguments)
+
+
+@nox.session
 def compiled(session: nox.Session) -> None:
     """Compile modules with mypyc, and run the tests on the result. Needs a C compiler.
 

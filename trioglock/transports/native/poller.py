@@ -105,7 +105,6 @@ class Poller:
         Raises:
             OSError: the descriptor was closed.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         entry = _Entry(fd, step, trio.lowlevel.current_task())
         if not self._add(entry):
             return LEFT
