@@ -258,7 +258,7 @@ async def cancelled(case: Case) -> None:
 
 OUT_OF_THE_BLOCK: dict[str, tuple[dict[str, Any], Run, type[BaseException]]] = {
     "the first attempt failed": ({}, lambda case: refused(case, 1), OSError),
-    "all first attempts failed, with `reconnect=...`": (
+    "all attempts to open the first link failed, with `reconnect=...`": (
         {"reconnect": PAUSE},
         lambda case: refused(case, 3),
         ReconnectFailed,

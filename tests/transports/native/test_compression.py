@@ -38,8 +38,9 @@ from tests.transports.native.frame_bytes import (
 from trioglock import PreparedMessage, Reply, Socket, connect, serve
 from trioglock.frames import Close, Violation
 from trioglock.transports.base import Handshake, LinkBroken
-from trioglock.transports.native import Decoder, Deflate, Encoder, NativeLink
+from trioglock.transports.native import Decoder, Deflate, Encoder
 from trioglock.transports.native.decoder import INFLATE_BUDGET
+from trioglock.transports.native.link import NativeLink
 
 ORDERS = [f'{{"order": {number}, "price": {number * 1.37:.2f}}} ' * 9 for number in range(12)]
 
