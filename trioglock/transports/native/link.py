@@ -37,6 +37,7 @@ class NativeLink(Link):
 
     __slots__ = (
         "_broken",
+        "_closing",
         "_decoder",
         "_encoder",
         "_ended",
@@ -74,6 +75,7 @@ class NativeLink(Link):
         self._rest: list[Buffer] = []  # what write_now() could not write
         self._broken: OSError | None = None
         self._ended = False  # no events follow; a server then ends the stream
+        self._closing = False  # our Close frame is being written; only pongs may follow it
         self._poller: Poller | None = None  # from the first feed() until aclose()
         self._fd = -1  # the descriptor in the poller
         self._has_backlog = False  # the decoder has events left for the poller
@@ -172,6 +174,8 @@ class NativeLink(Link):
     async def write(self, frames: Sequence[Frame]) -> None:
         buffers = self._rest + self._encoder.encode_buffers(frames)
         self._rest = []
+        if frames and frames[-1].__class__ is Close:
+            self._closing = True
         try:
             if self._broken is not None:
                 raise self._broken
@@ -185,6 +189,8 @@ class NativeLink(Link):
             self._broken = None  # its traceback refers to this link
             self._check_closed()
             raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
+        if self._closing:
+            self._set_close_sent()
 
     async def _write_large(self, data: Buffer) -> None:
         io = self._io
@@ -209,9 +215,12 @@ class NativeLink(Link):
 
     def write_now(self, frames: Sequence[Frame]) -> bool:
         buffers = self._encoder.encode_buffers(frames)
+        if frames and frames[-1].__class__ is Close:
+            self._closing = True
+        send_now = self._io.send_now  # type: ignore[union-attr]
         for number, data in enumerate(buffers):
             try:
-                sent = self._io.send_now(data)  # type: ignore[union-attr]
+                sent = send_now(data)
             except OSError as error:
                 self._broken, sent = error.with_traceback(None), 0
                 self._check_closed()
@@ -220,7 +229,12 @@ class NativeLink(Link):
                 # A view: the data of a broadcast is shared by all connections that are behind.
                 self._rest = [memoryview(data)[sent:], *buffers[number + 1 :]]
                 return False
+        if self._closing:
+            self._set_close_sent()
         return True
+
+    def _set_close_sent(self) -> None:
+        """Called when the Close frame, or a pong after it, has been written."""
 
     def _check_closed(self) -> None:
         """Wake the task in :meth:`feed` if other code has closed the socket.
@@ -243,7 +257,7 @@ class NativeLink(Link):
 class NativeServerLink(NativeLink):
     """The server's end: it is the server that ends the stream after a close (RFC 6455, 7.1.1)."""
 
-    __slots__ = ("_close_sent", "_close_sent_event", "_closing", "_stream")
+    __slots__ = ("_close_sent", "_close_sent_event", "_stream")
 
     _always_polls: bool = True
 
@@ -257,7 +271,6 @@ class NativeServerLink(NativeLink):
     ) -> None:
         super().__init__(stream, handshake, decoder, encoder, rest)
         self._stream = stream
-        self._closing = False  # our Close frame is being written; only pongs may follow it
         self._close_sent = False
         self._close_sent_event: trio.Event | None = None
 
@@ -274,23 +287,11 @@ class NativeServerLink(NativeLink):
         return events
 
     async def write(self, frames: Sequence[Frame]) -> None:
-        if frames and frames[-1].__class__ is Close:
-            self._closing = True
         try:
             await super().write(frames)
         except LinkBroken:
             self._set_close_sent()
             raise
-        if self._closing:
-            self._set_close_sent()
-
-    def write_now(self, frames: Sequence[Frame]) -> bool:
-        if frames[-1].__class__ is Close:
-            self._closing = True
-        is_written = NativeLink.write_now(self, frames)
-        if self._closing and is_written:
-            self._set_close_sent()
-        return is_written
 
     def _set_close_sent(self) -> None:
         self._close_sent = True
