@@ -7,9 +7,9 @@ functions that read and handle what has arrived. The task of a link is parked me
 when its function has a result or raises, and when it is cancelled.
 
 The function of a link reads one chunk, in the context (:mod:`contextvars`) of the link's task. One
-turn calls the functions of at most :data:`TURN` readable links, each of them once. There is a
-checkpoint between turns, so other tasks run. The epoll is level-triggered: it reports again what a
-turn has left.
+turn makes at most :data:`TURN` such calls, and polls again only for :data:`TURN_SECONDS`, so a peer
+that sends all the time delays the others little. There is a checkpoint between turns, so other
+tasks run. The epoll is level-triggered: it reports again what a turn has left.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import errno
 import os
 import select
 import sys
+import time
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, NoReturn
@@ -30,6 +31,9 @@ __all__ = ["AGAIN", "ENDED", "LEFT", "PAUSED", "WAIT", "Poller", "poller_of_run"
 TURN = 128
 """Maximum number of links of one turn. A list of several hundred events would also start the
 garbage collector each time."""
+
+TURN_SECONDS = 0.0003
+"""Seconds from the beginning of a turn in which it polls again."""
 
 is_supported: bool = sys.platform == "linux"
 """Whether this system has epoll."""
@@ -205,6 +209,18 @@ class Poller:
         ready = epoll.poll(0, TURN)
         if self._again:
             ready = self._add_again(ready)
+        until = time.perf_counter() + TURN_SECONDS
+        left = TURN
+        while ready:
+            self._feed_ready(ready)
+            # A pass through the scheduler takes longer than several short messages. Some may have
+            # arrived meanwhile.
+            left -= len(ready)
+            if left <= 0 or epoll is not self._epoll or time.perf_counter() > until:
+                return
+            ready = epoll.poll(0, left)
+
+    def _feed_ready(self, ready: list[tuple[int, int]]) -> None:
         entries = self._entries
         for fd, _ in ready:
             entry = entries.get(fd)
