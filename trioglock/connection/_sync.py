@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+from itertools import islice
 
 import trio
 
@@ -15,29 +14,47 @@ def ignore(*_: object) -> None:
 
 
 class Waiters:
-    """A ``trio.lowlevel.ParkingLot``, created when the first task parks."""
+    """Waiting tasks, first come, first served.
 
-    __slots__ = ("_lot",)
+    It does less than ``trio.lowlevel.ParkingLot``, which takes a third of an echo's task switch.
+    """
+
+    __slots__ = ("_tasks",)
 
     def __init__(self) -> None:
-        self._lot: trio.lowlevel.ParkingLot | None = None
+        self._tasks: dict[trio.lowlevel.Task, None] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._lot)
+        return bool(self._tasks)
 
-    def park(self) -> Coroutine[Any, Any, None]:
+    @trio.lowlevel.enable_ki_protection
+    async def park(self) -> None:
         """Wait for a wake-up; the caller then checks its condition again."""
-        if self._lot is None:
-            self._lot = trio.lowlevel.ParkingLot()
-        return self._lot.park()
+        if self._tasks is None:
+            self._tasks = {}
+        tasks, task = self._tasks, trio.lowlevel.current_task()
+        tasks[task] = None
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            del tasks[task]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def unpark(self, count: int = 1) -> int:
         """Wake the first ``count`` tasks; return how many were waiting."""
-        return len(self._lot.unpark(count=count)) if self._lot else 0
+        tasks = self._tasks
+        if not tasks:
+            return 0
+        woken = list(islice(tasks, count))
+        for task in woken:
+            del tasks[task]
+            trio.lowlevel.reschedule(task)
+        return len(woken)
 
     def unpark_all(self) -> int:
         """Wake all tasks; return how many were waiting."""
-        return len(self._lot.unpark_all()) if self._lot else 0
+        return self.unpark(len(self._tasks)) if self._tasks else 0
 
 
 class Latch:
