@@ -210,6 +210,13 @@ class NativeLink(Link):
                 await trio.lowlevel.checkpoint()
 
     @property
+    def defers(self) -> bool:
+        return self._poller is not None and self._poller.defers
+
+    def defer(self, write: Callable[[], None]) -> bool:
+        return self._poller is not None and self._poller.defer(write)
+
+    @property
     def writes_now(self) -> bool:
         return isinstance(self._io, NonblockingIO)
 

@@ -74,7 +74,16 @@ class Poller:
     The epoll and the task exist from the first :meth:`feed` until the last link has left.
     """
 
-    __slots__ = ("_again", "_current", "_entries", "_epoll", "_stale", "links")
+    __slots__ = (
+        "_again",
+        "_current",
+        "_deferred",
+        "_entries",
+        "_epoll",
+        "_stale",
+        "defers",
+        "links",
+    )
 
     def __init__(self) -> None:
         self.links: int = 0
@@ -82,6 +91,9 @@ class Poller:
         self._entries: dict[int, _Entry] = {}
         self._again: dict[int, _Entry] = {}  # those that do not wait for their descriptor
         self._current: _Entry | None = None  # the one whose function is running
+        self._deferred: list[tuple[_Entry, Callable[[], None]]] = []
+        self.defers: bool = False
+        """Whether several links are being fed, so that :meth:`defer` is possible."""
         self._epoll: select.epoll | None = None
         self._stale = False  # the epoll may contain a file that cannot be removed
 
@@ -122,6 +134,13 @@ class Poller:
 
         result: int = await trio.lowlevel.wait_task_rescheduled(abort)
         return result
+
+    def defer(self, write: Callable[[], None]) -> bool:
+        """Call ``write`` after all links that are readable now were fed; see :meth:`Link.defer`."""
+        if not self.defers or self._current is None:
+            return False
+        self._deferred.append((self._current, write))
+        return True
 
     def closed(self, fd: int) -> None:
         """Wake the task that waits for ``fd``, if any, because the descriptor was closed."""
@@ -222,6 +241,7 @@ class Poller:
 
     def _feed_ready(self, ready: list[tuple[int, int]]) -> None:
         entries = self._entries
+        self.defers = len(ready) > 1
         for fd, _ in ready:
             entry = entries.get(fd)
             if entry is None:
@@ -236,6 +256,19 @@ class Poller:
                 self._current = None
                 if progress or entry.end is not None:
                     self._finish(entry, progress)
+        self.defers = False
+        if self._deferred:
+            self._call_deferred()
+
+    def _call_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for entry, write in deferred:
+            try:
+                entry.task.context.run(write)
+            except BaseException as error:
+                if self._entries.get(entry.fd) is not entry:
+                    raise
+                self._wake(entry, outcome.Error(error))
 
     def _add_again(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Add the links that do not wait for their descriptor, the oldest ones first."""
