@@ -17,6 +17,7 @@ from ..frames import Close, Frame, Ping, Pong, PreparedMessage
 from ..telemetry import EventEmitter
 from ..transports import Link, LinkBroken
 from ._sync import Waiters, ignore
+from .fanout import Fanout
 from .send_queue import QueuedFrame, QueuedMessage, SendQueue, checked_frame, size_of
 
 __all__ = ["Writer"]
@@ -39,6 +40,7 @@ class Writer:
         "_direct",
         "_done",
         "_emitter",
+        "_fanout",
         "_idle",
         "_immediate",
         "_link",
@@ -65,6 +67,7 @@ class Writer:
         self._on_close_written = on_close_written
         self._on_failure = on_failure
         self._spawn = spawn
+        self._fanout: Fanout | None = None  # that of the run, from the first link on
         self._link: Link | None = None
         self._idle = False  # neither corked, nor is the task writing
         self._corked = False
@@ -82,6 +85,7 @@ class Writer:
     def attach(self, link: Link) -> None:
         """Start to write over a new link; data is held back until :meth:`release`."""
         self._link = link
+        self._fanout = self._fanout or Fanout.current()
         self._writes_now = link.writes_now
         self._idle = True
         self._direct = self._unfinished = False
@@ -218,8 +222,12 @@ class Writer:
         self._corked, self._idle = True, False
         return True
 
-    def uncork(self) -> None:
-        """Write the collected frames, and allow the next one to be written immediately."""
+    def uncork(self, *, immediate: bool = True) -> None:
+        """Write the collected frames.
+
+        Args:
+            immediate: allow the next frame to be written immediately, not at the end of the turn.
+        """
         if self._corked:
             self._corked, self._idle = False, True
             send_queue = self._send_queue
@@ -229,7 +237,7 @@ class Writer:
             elif send_queue.has_work:
                 self._immediate = self._writes_now
                 self._wake()
-        self._immediate = self._writes_now
+        self._immediate = immediate and self._writes_now
 
     def allow_immediate(self) -> None:
         """Let the next frame be written immediately, if the link supports it."""
@@ -262,6 +270,11 @@ class Writer:
             if self._idle and not self._send_queue.has_work:
                 return
         self._idle = False
+        if self._writes_now and not self._unfinished:
+            assert self._fanout is not None
+            self._corked = True
+            self._fanout.add(self)
+            return
         if self._done is None:
             self._scope, self._done = trio.CancelScope(), trio.Event()
             assert self._link is not None

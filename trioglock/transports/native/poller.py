@@ -231,6 +231,7 @@ class Poller:
         until = time.perf_counter() + TURN_SECONDS
         left = TURN
         while ready:
+            self.defers = left < TURN or len(ready) > 1
             self._feed_ready(ready)
             # A pass through the scheduler takes longer than several short messages. Some may have
             # arrived meanwhile.
@@ -241,7 +242,6 @@ class Poller:
 
     def _feed_ready(self, ready: list[tuple[int, int]]) -> None:
         entries = self._entries
-        self.defers = len(ready) > 1
         for fd, _ in ready:
             entry = entries.get(fd)
             if entry is None:
