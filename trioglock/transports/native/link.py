@@ -275,6 +275,11 @@ class NativeServerLink(NativeLink):
             self._ends_with(events[-1])
         return events
 
+    @property
+    def _has_pending(self) -> bool:
+        # After the peer's Close frame, receive() ends the stream, whoever calls feed() again.
+        return self._peer_closed or super()._has_pending
+
     def _ends_with(self, event: Event) -> bool:
         if isinstance(event, Close | Violation):
             self._peer_closed = True
