@@ -294,7 +294,7 @@ async def test_an_invalid_host_header(
         await trio.lowlevel.checkpoint()
         return events.pop(0)
 
-    async def send(event: dict[str, Any]) -> None:
+    async def send(event: Any) -> None:
         await trio.lowlevel.checkpoint()
 
     scope = {"type": "websocket", "path": "/", "headers": [(b"host", host.encode())]}
