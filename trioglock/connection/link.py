@@ -186,10 +186,11 @@ class LinkTasks:
                     self._handle_messages(event)
                 else:
                     self._handle_control(event)  # type: ignore[arg-type]  # not a run
-            if not (
-                send_queue.has_work and not send_queue.full and self._link.defer(writer.uncork)
-            ):
-                writer.uncork()
+            defers = self._link.defers
+            if defers and send_queue.has_work and not send_queue.full:
+                self._link.defer(writer.uncork)
+            else:
+                writer.uncork(immediate=not defers)
         if self._results.replied or self.end is not None:
             return self.end is None and not self._must_wait()
         return (
