@@ -266,8 +266,8 @@ class Writer:
         """Write the queued frames immediately, or wake the task."""
         if self._immediate and not self._unfinished:
             self._immediate = False
-            self._write_now()
-            if self._idle and not self._send_queue.has_work:
+            is_blocked = not self._write_now()
+            if self._idle and (is_blocked or not self._send_queue.has_work):
                 return
         self._idle = False
         if self._writes_now and not self._unfinished:
@@ -282,16 +282,18 @@ class Writer:
         else:
             self._work.unpark()
 
-    def _write_now(self) -> None:
+    def _write_now(self) -> bool:
+        """Write a batch; return False if no queued frame may be written over this link now."""
         assert self._link is not None
         batch = self._send_queue.take()
         if not batch:
-            return
+            return False
         if self._link.write_now(self._prepare(batch)):
             self._wrote()
         else:
             self._unfinished = True
             self._idle = False
+        return True
 
     def _prepare(self, batch: list[QueuedFrame]) -> Sequence[Frame]:
         """Emit the events of a batch and convert it for the link."""
