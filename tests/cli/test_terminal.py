@@ -167,7 +167,7 @@ async def test_ctrl_z(window: Terminal) -> None:
             await window.press("C-z")
             await window.shows(lambda lines: any("Stopped" in line for line in lines[-4:]))
             await window.type("clear; fg")
-            await window.shows(lambda lines: lines[-1].startswith("> half"))
+            await window.shows(lambda lines: bool(lines) and lines[-1].startswith("> half"))
         await window.press("Enter")
         await peer.expect("half and half")
         lines = await window.shows(lambda lines: lines[-2:] == ["> half and half", ">"])
