@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 import trio
 
 from .._redact import without_user_info
-from ..connection import Connection, Session, open_connection
+from ..connection import Connection, ConnectionScope, Session
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket
 from ..options import (
@@ -176,4 +176,4 @@ def connect(
     )
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
     session = Session(dialer, flow, check_socket(socket), emitter)
-    return open_connection(session, Connection(session, shown))
+    return ConnectionScope(session, Connection(session, shown))

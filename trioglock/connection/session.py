@@ -150,7 +150,7 @@ class Session(Generic[StateT]):
         self.open_error: Exception | None = None
         self.opened: Latch = Latch()
         self.finished: Latch = Latch()
-        self.body: trio.CancelScope = trio.CancelScope()
+        self.body: trio.CancelScope | None = None  # of the body of an async with
         self.attempts: int = 0
         self.upgrades: int = 0
         self.latest_end: Disconnect | None = None
@@ -579,7 +579,11 @@ class Session(Generic[StateT]):
         self.send_queue.stop_accepting()
         self.actor.stop()
         self._deadlines.limit_hooks()
-        self.body.cancel()
+        self._cancel_body()
+
+    def _cancel_body(self) -> None:
+        if self.body is not None:
+            self.body.cancel()
 
     def _end_send_queue(self) -> None:
         """Drop queued data and wake all senders: there is no other link."""
@@ -623,7 +627,7 @@ class Session(Generic[StateT]):
         except Exception as error:
             self._hook_failed(self.actor.terminate_hook.label, error, fatal=False)
             self.failures.append(error)
-            self.body.cancel()
+            self._cancel_body()
 
     def _change(self, trigger: Trigger) -> None:
         self.status = TRANSITIONS[self.status].get(trigger, self.status)

@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 import trio
 
 from .._redact import label
-from .._scope import leaves
-from ..connection import Connection, Session, open_connection
+from .._scope import select_exception
+from ..connection import Connection, ConnectionScope, Session
 from ..connection.fanout import Fanout
+from ..connection.scope import is_end
 from ..connection.send_queue import checked_frame
 from ..connection.writer import Writer
 from ..disconnect import Disconnect, ProtocolViolation
@@ -140,14 +141,14 @@ class ConnectionRunner:
         if terminate.is_async:
             terminate.call = partial(self._terminate, terminate.call)
         try:
-            async with open_connection(session, connection):
+            async with ConnectionScope(session, connection):
                 self._registry.add(session, connection)
                 try:
                     await handler(connection)
                 finally:
                     self._registry.remove(connection)
         except Exception as error:
-            if not _is_end(error, session):
+            if not is_end(error, session):
                 _logger.exception("%s: %s failed", name, label(self._target))
             # The session keeps the exception of a hook, whose traceback refers to the session.
             clear_frames(error.__traceback__)
@@ -243,11 +244,3 @@ async def _discard_messages(connection: Connection[Any]) -> None:
 
 async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa: ARG001 - a handler
     raise error
-
-
-def _is_end(error: BaseException, session: Session[Any]) -> bool:
-    """Whether an exception or group only reports the end of the connection."""
-    return all(
-        isinstance(leaf, ConnectionClosed) and leaf.origin is session.close_state
-        for leaf in leaves(error)
-    )
