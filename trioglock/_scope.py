@@ -28,8 +28,8 @@ __all__ = [
     "leave_nursery",
     "leaves",
     "open_scope",
+    "raise_selected",
     "scope_function",
-    "select_exception",
 ]
 
 T_co = TypeVar("T_co", covariant=True)
@@ -130,7 +130,29 @@ async def leave_nursery(
             await manager.__aexit__(None, None, None)
     except BaseException as error:  # noqa: BLE001 - raised below, without its group
         leaked = error
-    outcome = select_exception(body_error, failures, leaked, is_consequence, message)
+    try:
+        raise_selected(body_error, failures, leaked, is_consequence, message)
+    finally:
+        del body_error, leaked
+
+
+def raise_selected(
+    body_error: BaseException | None,
+    failures: Sequence[BaseException],
+    leaked: BaseException | None,
+    is_consequence: Callable[[BaseException], bool] = is_cancelled,
+    message: str = "several tasks failed",
+) -> None:
+    """Raise the exception with which a scope ends, if any.
+
+    Args:
+        body_error: the exception of the body, or None.
+        failures: as for :func:`open_scope`.
+        leaked: the exception of the nursery, or None.
+        is_consequence: as for :func:`open_scope`.
+        message: as for :func:`open_scope`.
+    """
+    outcome = _select_exception(body_error, failures, leaked, is_consequence, message)
     if outcome is not None:
         context = outcome.__context__
         try:
@@ -142,7 +164,7 @@ async def leave_nursery(
             del outcome, body_error, leaked, context
 
 
-def select_exception(
+def _select_exception(
     body_error: BaseException | None,
     failures: Sequence[BaseException],
     leaked: BaseException | None,

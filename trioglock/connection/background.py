@@ -16,21 +16,27 @@ Task = Callable[[], Awaitable[object]]
 
 
 class Background:
-    """Starts the tasks of a connection.
+    """Starts the tasks of a connection. An exception of one of them ends only this connection.
 
     The nursery of the user's tasks is opened when the first of them starts.
 
     Args:
         on_failure: called with an exception raised by a user's task.
+        on_crash: called with an exception raised by another task, which is an error in a transport
+            or in the package.
         closed_error: creates the exception for a task started after the end.
     """
 
     def __init__(
-        self, on_failure: Callable[[BaseException], None], closed_error: Callable[[], Exception]
+        self,
+        on_failure: Callable[[BaseException], None],
+        on_crash: Callable[[BaseException], None],
+        closed_error: Callable[[], Exception],
     ) -> None:
         self.nursery: trio.Nursery | None = None
         """The connection's nursery; None before the start and after the end."""
         self._on_failure = on_failure
+        self._on_crash = on_crash
         self._closed_error = closed_error
         self._waiting: list[Task] = []
         self._inner: trio.Nursery | None = None
@@ -38,9 +44,15 @@ class Background:
         self._done: trio.Event | None = None
 
     def spawn(self, task: Task) -> None:
-        """Start a task of a link. It must not raise, and must end with the link."""
+        """Start a task of a link, which must end with the link."""
         assert self.nursery is not None
-        self.nursery.start_soon(task)
+        self.nursery.start_soon(self._run_task, task)
+
+    async def _run_task(self, task: Task) -> None:
+        try:
+            await task()
+        except Exception as error:
+            self._on_crash(error)
 
     def start(self, task: Task) -> None:
         """Start a task that :meth:`end` cancels."""
@@ -52,7 +64,7 @@ class Background:
         self._waiting.append(task)
         if self._scope is None:
             self._scope, self._done = trio.CancelScope(), trio.Event()
-            self.nursery.start_soon(self._run_nursery, self._scope, self._done)
+            self.spawn(partial(self._run_nursery, self._scope, self._done))
 
     def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Start a user's task; an exception that it raises ends the connection."""
@@ -84,7 +96,7 @@ class Background:
 
     def release_session(self) -> None:
         """Drop the reference to the session, which has ended."""
-        self._on_failure = ignore
+        self._on_failure = self._on_crash = ignore
 
     async def end(self) -> None:
         """Cancel the running tasks and wait until they have ended."""

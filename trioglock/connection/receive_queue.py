@@ -32,6 +32,7 @@ class ReceiveQueue:
 
     __slots__ = (
         "_closing_limit",
+        "_discards",
         "_emitter",
         "_limit",
         "_low",
@@ -61,6 +62,7 @@ class ReceiveQueue:
         self.ended: bool = False
         self.pause_at: float = limit if limit is not None and overflow == "wait" else math.inf
         """The number of messages from which the reader pauses."""
+        self._discards = False
         self._limit = limit
         self._low = 0 if limit is None else limit // 4
         self._overflow: Overflow = overflow
@@ -74,6 +76,11 @@ class ReceiveQueue:
     def full(self) -> bool:
         """Whether the reader task must stop reading."""
         return len(self.items) >= self.pause_at
+
+    def discard_unread(self) -> None:
+        """Discard messages from now on, unless a task is waiting for them."""
+        self._discards = True
+        self.pause_at = math.inf
 
     def open_items(self) -> deque[Any]:
         """Return :attr:`items` to add messages to; call :meth:`notify` afterwards."""
@@ -96,6 +103,8 @@ class ReceiveQueue:
         items = self.items
         if self._readers:
             self._readers.unpark(count=len(items))
+        elif self._discards:
+            items.clear()
         limit = self._closing_limit if self._overflow == "wait" else self._limit
         if limit is not None and len(items) > limit:
             self._drop(len(items) - limit)

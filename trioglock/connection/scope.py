@@ -55,7 +55,7 @@ class ConnectionScope(Scope[Connection[StateT]]):
             await session.finished.wait()
             if session.open_error is not None:
                 raise session.open_error
-        except BaseException as error:  # noqa: BLE001 - raised by _leave()
+        except BaseException as error:
             await self._leave(error)
         else:
             await self._leave(None)
@@ -72,7 +72,7 @@ class ConnectionScope(Scope[Connection[StateT]]):
         try:
             if body.__exit__(kind, error, traceback):
                 error = None
-        except BaseException as changed:  # noqa: BLE001 - a group without its Cancelled
+        except BaseException as changed:
             error = changed
         try:
             await self._leave(error)

@@ -10,7 +10,7 @@ frames are coalesced, the mailbox's if hooks need it. No exception is raised int
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import trio
 
@@ -91,6 +91,16 @@ class LinkSource(Protocol):
         """
 
 
+class Registry(Protocol):
+    """The open connections of a server."""
+
+    def add(self, session: Session[Any], connection: Connection[Any]) -> None:
+        """Add a connection whose ``handle_connect`` has returned."""
+
+    def remove(self, connection: Connection[Any]) -> None:
+        """Remove a connection that has ended."""
+
+
 class Session(Generic[StateT]):
     """Runs one connection over one or more links.
 
@@ -99,6 +109,8 @@ class Session(Generic[StateT]):
         flow: timeouts and limits.
         socket: the user's hooks.
         emitter: emits the telemetry events.
+        registry: contains the connection while it is open, for a session without the body of an
+            ``async with``. Messages that nothing receives are then discarded.
     """
 
     __slots__ = (
@@ -115,6 +127,7 @@ class Session(Generic[StateT]):
         "_link_tasks",
         "_no_reconnect",
         "_reconnected",
+        "_registry",
         "_results",
         "actor",
         "attempts",
@@ -142,6 +155,7 @@ class Session(Generic[StateT]):
         flow: FlowOptions,
         socket: Socket[StateT],
         emitter: EventEmitter,
+        registry: Registry | None = None,
     ) -> None:
         self.emitter: EventEmitter = emitter
         self.status: Status = Status.CONNECTING
@@ -161,7 +175,7 @@ class Session(Generic[StateT]):
         self.close_state: CloseState = CloseState(self.send_queue)
         closed_error = self.close_state.error
         self.pings: Pings = Pings()
-        self.background: Background = Background(self.fail, closed_error)
+        self.background: Background = Background(self.fail, self._task_failed, closed_error)
         self.writer: Writer = Writer(
             self.send_queue,
             emitter,
@@ -179,6 +193,9 @@ class Session(Generic[StateT]):
             closed_error=closed_error,
             spawn=self.background.start,
         )
+        if registry is not None:
+            self.receive_queue.discard_unread()
+        self._registry = registry
         self._flow = flow
         self._link_source = link_source
         self._connection: Connection[StateT]
@@ -202,7 +219,7 @@ class Session(Generic[StateT]):
 
         Args:
             connection: the connection that hooks receive.
-            nursery: runs the tasks of the connection.
+            nursery: runs the tasks of the connection, which end before this one.
         """
         self._connection = connection
         self.background.nursery = nursery
@@ -366,6 +383,8 @@ class Session(Generic[StateT]):
         """Release the queued data after ``handle_connect`` has returned."""
         if self._is_current(info):
             self.writer.release()
+        if self._registry is not None and not self.failures:
+            self._registry.add(self, self._connection)
         self.opened.set()
         if self._reconnected is not None and self._is_current(info) and not self._immediate:
             self._reconnected.set()
@@ -561,6 +580,11 @@ class Session(Generic[StateT]):
         """End the connection with 1011 and cancel the body, because user code raised."""
         self._hook_failed("", error, fatal=True)
 
+    def _task_failed(self, error: BaseException) -> None:
+        """Drop the connection: the task of the writer or the hooks has failed."""
+        self.fail(error)
+        self.abort()
+
     def _hook_failed(self, hook: str, error: BaseException, fatal: bool) -> None:
         try:
             self.emitter.hook_failed(hook, error, fatal=fatal)
@@ -595,6 +619,8 @@ class Session(Generic[StateT]):
         self.close_state.final_error = self._link_source.final_error
         self._no_reconnect = True
         self._change(Trigger.END)
+        if self._registry is not None:
+            self._registry.remove(self._connection)
         self._end_send_queue()
         self.pings.fail_all()
         self.receive_queue.end()
