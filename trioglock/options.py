@@ -14,6 +14,7 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args, get_type_hints
 
 import trio
@@ -287,7 +288,8 @@ def check_keywords(call: str, given: Mapping[str, Any], keywords: type) -> dict[
 
 def take_options(kind: type[OptionsT], given: dict[str, Any]) -> OptionsT:
     """Create a ``kind`` from the arguments for its fields, and remove them from ``given``."""
-    return kind(**{name: given.pop(name) for name in _fields(kind) if name in given})
+    own = {name: given.pop(name) for name in _fields(kind) if name in given}
+    return kind(**own) if own else _default(kind)
 
 
 def accepts_options(
@@ -331,6 +333,13 @@ def accepts_options(
     return decorate
 
 
+@cache
+def _default(kind: Callable[[], OptionsT]) -> OptionsT:
+    """Return the options that all connections without any share."""
+    return kind()
+
+
+@cache
 def _fields(kind: type) -> dict[str, Field[Any]]:
     return {one.name: one for one in fields(kind)}
 

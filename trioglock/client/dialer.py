@@ -58,7 +58,7 @@ class Dialer:
         self._backoff = backoff
         self._policy = backoff or HOOKS_ONLY
         self._delays: Iterator[float] | None = None
-        self._failures: list[Disconnect] = []
+        self._failures: tuple[Disconnect, ...] = ()
 
     async def open(self, nursery: trio.Nursery) -> Link:
         timeout = self._options.open_timeout
@@ -85,15 +85,14 @@ class Dialer:
     ) -> float | None:
         if lasted >= self._policy.stable_after:
             self._delays = None
-            self._failures.clear()
+            self._failures = ()
         if isinstance(decision, Reconnect):
             self._url = self._url if decision.url is None else decision.url
             if decision.additional_headers is not None:
                 self._headers = decision.additional_headers
         if immediate and not isinstance(decision, Stop):
             return 0.0
-        self._failures.append(reason)
-        del self._failures[:-MAX_FAILURES]
+        self._failures = (*self._failures, reason)[-MAX_FAILURES:]
         if isinstance(decision, Stop):
             return None
         if isinstance(decision, Reconnect):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import islice
-from typing import Any
 
 import trio
 
-__all__ = ["Latch", "Waiters", "ignore"]
+__all__ = ["NO_WAITERS", "Latch", "Waiters", "ignore"]
 
 
 def ignore(*_: object) -> None:
@@ -29,6 +28,10 @@ class Waiters:
 
     def __bool__(self) -> bool:
         return bool(self._tasks)
+
+    def own(self) -> Waiters:
+        """Return a list to park in; the caller keeps it in place of this one."""
+        return self
 
     @trio.lowlevel.enable_ki_protection
     async def park(self) -> None:
@@ -77,9 +80,21 @@ class _Parked:
         self._waiters = waiters
         self._task = task
 
-    def __call__(self, raise_cancel: object) -> trio.lowlevel.Abort:
+    def __call__(self, _: object) -> trio.lowlevel.Abort:
         self._waiters.remove(self._task)
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+class _NoWaiters(Waiters):
+    """Stands for the wait lists that no task has needed yet, because most never are."""
+
+    __slots__ = ()
+
+    def own(self) -> Waiters:
+        return Waiters()
+
+
+NO_WAITERS: Waiters = _NoWaiters()
 
 
 class Latch(Waiters):

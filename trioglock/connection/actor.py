@@ -18,7 +18,7 @@ from ..disconnect import Disconnect
 from ..errors import BadHookResult
 from ..frames import Run
 from ..hooks import ConnectionInfo, Deliver, Reconnect, Socket, Stop
-from ._sync import Waiters, ignore
+from ._sync import NO_WAITERS, ignore
 from .hooks import Hook, HookResults, hook_of, split, split_call
 from .mailbox import SYNC_HOOK, Mailbox, PendingCall, run_now
 
@@ -32,6 +32,8 @@ StateT = TypeVar("StateT")
 MAX_PENDING = 2**16
 """Maximum number of jobs. Beyond it ``cast`` raises WouldBlock, and ping hooks are skipped."""
 
+_NO_RUN: Run = []  # always empty
+
 
 class Actor(Generic[StateT]):
     """Runs the hooks of one socket.
@@ -44,6 +46,29 @@ class Actor(Generic[StateT]):
         closed_error: creates the exception for calls after the end.
         spawn: starts the task of the mailbox.
     """
+
+    __slots__ = (
+        "_backlog_waiters",
+        "_closed_error",
+        "_current_run",
+        "_on_failure",
+        "_results",
+        "_socket",
+        "backlog",
+        "call_hook",
+        "cast_hook",
+        "connect",
+        "disconnect",
+        "has_state",
+        "init_stream",
+        "mailbox",
+        "ping",
+        "pong",
+        "receive_hook",
+        "send_hook",
+        "state",
+        "terminate_hook",
+    )
 
     state: StateT
 
@@ -65,8 +90,8 @@ class Actor(Generic[StateT]):
         self._results = results
         self._on_failure = on_failure
         self._closed_error = closed_error
-        self._current_run: Run = []
-        self._backlog_waiters = Waiters()
+        self._current_run: Run = _NO_RUN
+        self._backlog_waiters = NO_WAITERS
         self.init_stream: Hook = hook_of(socket, "init_stream")
         self.connect: Hook = hook_of(socket, "handle_connect")
         self.send_hook: Hook = hook_of(socket, "handle_send")
@@ -103,6 +128,7 @@ class Actor(Generic[StateT]):
 
     async def wait_backlog(self) -> None:
         """Wait until the hooks have handled all received messages."""
+        self._backlog_waiters = self._backlog_waiters.own()
         await self._backlog_waiters.park()
 
     def fail(self, error: BaseException) -> None:

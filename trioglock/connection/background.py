@@ -21,24 +21,23 @@ class Background:
     The nursery of the user's tasks is opened when the first of them starts.
 
     Args:
-        on_failure: called with an exception raised by a user's task.
-        on_crash: called with an exception raised by another task, which is an error in a transport
-            or in the package.
+        on_failure: called with an exception raised by a task, and whether it is a user's. If not,
+            it is an error in a transport or in the package.
         closed_error: creates the exception for a task started after the end.
     """
 
+    __slots__ = ("_closed_error", "_done", "_inner", "_on_failure", "_scope", "_waiting", "nursery")
+
     def __init__(
         self,
-        on_failure: Callable[[BaseException], None],
-        on_crash: Callable[[BaseException], None],
+        on_failure: Callable[[BaseException, bool], None],
         closed_error: Callable[[], Exception],
     ) -> None:
         self.nursery: trio.Nursery | None = None
         """The connection's nursery; None before the start and after the end."""
         self._on_failure = on_failure
-        self._on_crash = on_crash
         self._closed_error = closed_error
-        self._waiting: list[Task] = []
+        self._waiting: list[Task] | None = None
         self._inner: trio.Nursery | None = None
         self._scope: trio.CancelScope | None = None
         self._done: trio.Event | None = None
@@ -52,7 +51,7 @@ class Background:
         try:
             await task()
         except Exception as error:
-            self._on_crash(error)
+            self._on_failure(error, False)
 
     def start(self, task: Task) -> None:
         """Start a task that :meth:`end` cancels."""
@@ -61,8 +60,10 @@ class Background:
         if self._inner is not None:
             self._inner.start_soon(task)
             return
-        self._waiting.append(task)
-        if self._scope is None:
+        if self._waiting is not None:
+            self._waiting.append(task)
+        elif self._scope is None:
+            self._waiting = [task]
             self._scope, self._done = trio.CancelScope(), trio.Event()
             self.spawn(partial(self._run_nursery, self._scope, self._done))
 
@@ -74,9 +75,9 @@ class Background:
         try:
             with scope:
                 async with trio.open_nursery() as self._inner:
-                    for task in self._waiting:
+                    for task in self._waiting or ():
                         self._inner.start_soon(task)
-                    self._waiting.clear()
+                    self._waiting = None
                     await trio.sleep_forever()
         finally:
             self._inner = None  # it refers to this task
@@ -88,7 +89,7 @@ class Background:
         try:
             await fn(*args)
         except Exception as error:
-            self._on_failure(error)
+            self._on_failure(error, True)
 
     def close(self) -> None:
         """Refuse new tasks."""
@@ -96,7 +97,7 @@ class Background:
 
     def release_session(self) -> None:
         """Drop the reference to the session, which has ended."""
-        self._on_failure = self._on_crash = ignore
+        self._on_failure = ignore
 
     async def end(self) -> None:
         """Cancel the running tasks and wait until they have ended."""

@@ -21,7 +21,7 @@ import trio
 
 from .._scope import is_cancelled
 from ..errors import UsageError
-from ._sync import Waiters
+from ._sync import NO_WAITERS
 
 __all__ = ["SYNC_HOOK", "Job", "Mailbox", "PendingCall", "run_now"]
 
@@ -73,6 +73,19 @@ class Mailbox:
         closed_error: creates the exception for calls after the end.
     """
 
+    __slots__ = (
+        "_closed_error",
+        "_idle_waiters",
+        "_in_caller",
+        "_pending_calls",
+        "_send_channel",
+        "_spawn",
+        "_task",
+        "active",
+        "pending",
+        "stopped",
+    )
+
     def __init__(
         self,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
@@ -86,9 +99,9 @@ class Mailbox:
         self._spawn = spawn
         self._closed_error = closed_error
         self._send_channel: trio.MemorySendChannel[Job] | None = None
-        self._pending_calls: set[PendingCall] = set()
+        self._pending_calls: set[PendingCall] | None = None
         self._task: trio.lowlevel.Task | None = None
-        self._idle_waiters = Waiters()
+        self._idle_waiters = NO_WAITERS
         self._in_caller: Cancellable | None = None
 
     def put(self, job: Job) -> None:
@@ -104,12 +117,13 @@ class Mailbox:
         if self.stopped:
             raise self._closed_error()
         pending_call = PendingCall()
-        self._pending_calls.add(pending_call)
+        pending_calls = self._pending_calls = self._pending_calls or set()
+        pending_calls.add(pending_call)
         try:
             self.put(partial(_run_call, job, pending_call))
             return await pending_call.wait()
         finally:
-            self._pending_calls.discard(pending_call)
+            pending_calls.discard(pending_call)
 
     async def run_in_caller(self, hook: Coroutine[Any, Any, Any]) -> Any:
         """Run an async hook in the current task. Call it only if no job is pending.
@@ -146,6 +160,7 @@ class Mailbox:
     async def wait_idle(self) -> None:
         """Wait until no hook is running."""
         while self.active is not None:
+            self._idle_waiters = self._idle_waiters.own()
             await self._idle_waiters.park()
 
     async def _run(self, jobs: trio.MemoryReceiveChannel[Job]) -> None:
@@ -196,7 +211,7 @@ class Mailbox:
 
     def fail_calls(self) -> None:
         """Fail all waiting calls; jobs that have started continue."""
-        for pending_call in self._pending_calls:
+        for pending_call in self._pending_calls or ():
             pending_call.fail(self._closed_error())
 
 

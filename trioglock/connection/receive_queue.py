@@ -9,7 +9,7 @@ from typing import Any
 
 from ..options import Overflow
 from ..telemetry import EventEmitter
-from ._sync import Waiters, ignore
+from ._sync import NO_WAITERS, ignore
 
 __all__ = ["ReceiveQueue"]
 
@@ -69,8 +69,7 @@ class ReceiveQueue:
         self._on_overflow = on_overflow
         self._emitter = emitter
         self._closing_limit: int | None = None
-        self._readers = Waiters()
-        self._space_waiters = Waiters()
+        self._readers = self._space_waiters = NO_WAITERS
 
     @property
     def full(self) -> bool:
@@ -122,6 +121,7 @@ class ReceiveQueue:
 
     async def wait(self) -> None:
         """Wait for a delivery or the end; the caller then checks again."""
+        self._readers = self._readers.own()
         await self._readers.park()
 
     def notify_taken(self) -> None:
@@ -133,6 +133,7 @@ class ReceiveQueue:
         """Wait until the queue has drained to a quarter of its limit."""
         self.reader_waiting = True
         try:
+            self._space_waiters = self._space_waiters.own()
             await self._space_waiters.park()
         finally:
             self.reader_waiting = False

@@ -31,7 +31,7 @@ from ..hooks import ConnectionInfo, Reconnect, Socket, Stop
 from ..options import FlowOptions
 from ..telemetry import EventEmitter
 from ..transports import Handshake, Link
-from ._sync import Latch
+from ._sync import Latch, ignore
 from .actor import Actor
 from .background import Background
 from .closing import TRANSITIONS, CloseState, Deadlines, Status, Trigger
@@ -169,13 +169,16 @@ class Session(Generic[StateT]):
         self.upgrades: int = 0
         self.latest_end: Disconnect | None = None
         self.receive_queue: ReceiveQueue = ReceiveQueue(
-            flow.max_queue, flow.overflow, self._close_on_overflow, emitter
+            flow.max_queue,
+            flow.overflow,
+            self._close_on_overflow if flow.overflow == "close" else ignore,
+            emitter,
         )
         self.send_queue: SendQueue = SendQueue(flow.write_limit)
         self.close_state: CloseState = CloseState(self.send_queue)
         closed_error = self.close_state.error
         self.pings: Pings = Pings()
-        self.background: Background = Background(self.fail, self._task_failed, closed_error)
+        self.background: Background = Background(self._task_failed, closed_error)
         self.writer: Writer = Writer(
             self.send_queue,
             emitter,
@@ -223,18 +226,21 @@ class Session(Generic[StateT]):
         """
         self._connection = connection
         self.background.nursery = nursery
-        reason: Disconnect = Aborted()
+        reason: Disconnect | None = None
         try:
             try:
                 self.actor.attach(connection)
-                reason = await self._run_links()
+                # Nothing else awaits a link: each coroutine takes 200 bytes of a connection.
+                reason = await self._run_link()
+                while await self._wait_next_link(reason):
+                    reason = await self._run_link()
             finally:
                 self.background.close()
                 self.actor.stop()
                 with trio.CancelScope(shield=True):
                     await self.background.end()
         finally:
-            reason = self._ended_by or reason
+            reason = self._ended_by or (Aborted() if reason is None else reason)
             self._end(reason)
             try:
                 with trio.CancelScope(shield=True, deadline=self._deadlines.close_deadline()):
@@ -242,25 +248,22 @@ class Session(Generic[StateT]):
             finally:
                 self._notify_finished(reason)
 
-    async def _run_links(self) -> Disconnect:
-        """Run links until no other one follows; return why the last one ended."""
-        while True:
-            reason = await self._run_link()
-            delay = await self._decide(reason)
-            if delay is None or self._no_reconnect:
-                if not self.upgrades and isinstance(reason, HandshakeFailed):
-                    self.open_error = self._link_source.final_error or reason.error
-                return reason
-            self._change(Trigger.RECONNECT)
-            self.send_queue.resume_accepting()
-            self._in_backoff = True
-            with self._deadlines.new_link():
-                # Inside the scope, because a listener may close or abort the connection.
-                self.emitter.reconnect_scheduled(self.attempts + 1, delay)
-                await trio.sleep(delay)
-            self._in_backoff = False
-            if self._no_reconnect:
-                return reason
+    async def _wait_next_link(self, reason: Disconnect) -> bool:
+        """Decide whether another link follows one that has ended; wait until it may be opened."""
+        delay = await self._decide(reason)
+        if delay is None or self._no_reconnect:
+            if not self.upgrades and isinstance(reason, HandshakeFailed):
+                self.open_error = self._link_source.final_error or reason.error
+            return False
+        self._change(Trigger.RECONNECT)
+        self.send_queue.resume_accepting()
+        self._in_backoff = True
+        with self._deadlines.new_link():
+            # Inside the scope, because a listener may close or abort the connection.
+            self.emitter.reconnect_scheduled(self.attempts + 1, delay)
+            await trio.sleep(delay)
+        self._in_backoff = False
+        return not self._no_reconnect
 
     async def _run_link(self) -> Disconnect:
         """Open one link and run it to its end; return why it ended."""
@@ -580,10 +583,11 @@ class Session(Generic[StateT]):
         """End the connection with 1011 and cancel the body, because user code raised."""
         self._hook_failed("", error, fatal=True)
 
-    def _task_failed(self, error: BaseException) -> None:
-        """Drop the connection: the task of the writer or the hooks has failed."""
+    def _task_failed(self, error: BaseException, is_users: bool) -> None:
         self.fail(error)
-        self.abort()
+        if not is_users:
+            # Without the task of the writer or the hooks, it cannot close.
+            self.abort()
 
     def _hook_failed(self, hook: str, error: BaseException, fatal: bool) -> None:
         try:
