@@ -610,8 +610,11 @@ class Session(Generic[StateT]):
         self._cancel_body()
 
     def _cancel_body(self) -> None:
+        """Cancel the body, or remove a connection without a body from the open ones."""
         if self.body is not None:
             self.body.cancel()
+        if self._registry is not None:
+            self._registry.remove(self._connection)
 
     def _end_send_queue(self) -> None:
         """Drop queued data and wake all senders: there is no other link."""
