@@ -231,9 +231,10 @@ class Session(Generic[StateT]):
             try:
                 self.actor.attach(connection)
                 # Nothing else awaits a link: each coroutine takes 200 bytes of a connection.
-                reason = await self._run_link()
-                while await self._wait_next_link(reason):
-                    reason = await self._run_link()
+                latest = await self._run_link()
+                while await self._wait_next_link(latest):
+                    latest = await self._run_link()
+                reason = latest
             finally:
                 self.background.close()
                 self.actor.stop()
