@@ -146,11 +146,19 @@ class ConnectionRunner:
         if terminate.is_async:
             terminate.call = partial(self._terminate, terminate.call)
         try:
-            if handler is None:
-                # Without another task and the scopes around a handler, which would take 5 KB.
-                await _run_session(session, connection, nursery)
-            else:
+            if handler is not None:
                 await self._run_handler(handler, session, connection)
+            else:
+                # Without the task and the scopes of a handler, which would take 5 KB.
+                leaked: BaseException | None = None
+                try:
+                    await session.run(connection, nursery)
+                except BaseException as error:
+                    leaked = error
+                try:
+                    raise_selected(None, session.failures, leaked)
+                finally:
+                    del leaked  # it refers to this frame
         except Exception as error:
             if not is_end(error, session):
                 _logger.exception("%s: %s failed", emitter.name, label(self._target))
@@ -249,21 +257,6 @@ def check_target(target: ServeTarget) -> None:
         ) from None
     except ValueError:
         pass  # a callable in C has no signature
-
-
-async def _run_session(
-    session: Session[Any], connection: Connection[Any], nursery: trio.Nursery
-) -> None:
-    """Run a session in this task, and raise the exceptions of its hooks."""
-    leaked: BaseException | None = None
-    try:
-        await session.run(connection, nursery)
-    except BaseException as error:
-        leaked = error
-    try:
-        raise_selected(None, session.failures, leaked)
-    finally:
-        del leaked  # it refers to this frame
 
 
 async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa: ARG001 - a handler
