@@ -40,7 +40,18 @@ class Dialer:
     Without a backoff it connects again only if ``handle_disconnect`` returns Reconnect.
     """
 
-    final_error: Exception | None = None
+    __slots__ = (
+        "_backoff",
+        "_checked_url",
+        "_delays",
+        "_failures",
+        "_headers",
+        "_options",
+        "_policy",
+        "_transport",
+        "_url",
+        "final_error",
+    )
 
     def __init__(
         self,
@@ -50,6 +61,7 @@ class Dialer:
         additional_headers: HeadersSource,
         backoff: Backoff | None,
     ) -> None:
+        self.final_error: Exception | None = None
         self._transport = transport
         self._options = options
         self._url: URLSource = url

@@ -7,7 +7,7 @@ A hook runs immediately if that keeps the order, and otherwise as a job of the m
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -19,6 +19,7 @@ from ..errors import BadHookResult
 from ..frames import Run
 from ..hooks import ConnectionInfo, Deliver, Reconnect, Socket, Stop
 from ._sync import NO_WAITERS, ignore
+from .background import Background
 from .hooks import Hook, HookResults, hook_of, split, split_call
 from .mailbox import SYNC_HOOK, Mailbox, PendingCall, run_now
 
@@ -44,7 +45,7 @@ class Actor(Generic[StateT]):
         on_failure: called with the name of a hook, the exception it raised, and whether it ends
             the connection. An exception raised by a call does not.
         closed_error: creates the exception for calls after the end.
-        spawn: starts the task of the mailbox.
+        background: starts the task of the mailbox.
     """
 
     __slots__ = (
@@ -79,9 +80,9 @@ class Actor(Generic[StateT]):
         *,
         on_failure: Callable[[str, BaseException, bool], None],
         closed_error: Callable[[], Exception],
-        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+        background: Background,
     ) -> None:
-        self.mailbox: Mailbox = Mailbox(spawn, closed_error)
+        self.mailbox: Mailbox = Mailbox(background, closed_error)
         self.has_state: bool = False
         self.state = None  # type: ignore[assignment]  # until init_stream has run
         self.backlog: int = 0

@@ -22,6 +22,7 @@ import trio
 from .._scope import is_cancelled
 from ..errors import UsageError
 from ._sync import NO_WAITERS
+from .background import Background
 
 __all__ = ["SYNC_HOOK", "Job", "Mailbox", "PendingCall", "run_now"]
 
@@ -69,17 +70,17 @@ class Mailbox:
     """The job queue of one actor, with a task that is started for the first queued job.
 
     Args:
-        spawn: starts the task.
+        background: starts the task.
         closed_error: creates the exception for calls after the end.
     """
 
     __slots__ = (
+        "_background",
         "_closed_error",
         "_idle_waiters",
         "_in_caller",
         "_pending_calls",
         "_send_channel",
-        "_spawn",
         "_task",
         "active",
         "pending",
@@ -88,7 +89,7 @@ class Mailbox:
 
     def __init__(
         self,
-        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+        background: Background,
         closed_error: Callable[[], Exception],
     ) -> None:
         self.pending: int = 0
@@ -96,7 +97,7 @@ class Mailbox:
         self.active: object = None
         """None, :data:`SYNC_HOOK`, or the task that runs an async hook."""
         self.stopped: bool = False
-        self._spawn = spawn
+        self._background = background
         self._closed_error = closed_error
         self._send_channel: trio.MemorySendChannel[Job] | None = None
         self._pending_calls: set[PendingCall] | None = None
@@ -108,7 +109,7 @@ class Mailbox:
         """Queue a job."""
         if self._send_channel is None:
             self._send_channel, jobs = trio.open_memory_channel[Job](math.inf)
-            self._spawn(partial(self._run, jobs))
+            self._background.start(partial(self._run, jobs))
         self._send_channel.send_nowait(job)
         self.pending += 1
 

@@ -194,7 +194,7 @@ class Session(Generic[StateT]):
             self._results,
             on_failure=self._hook_failed,
             closed_error=closed_error,
-            spawn=self.background.start,
+            background=self.background,
         )
         if registry is not None:
             self.receive_queue.discard_unread()

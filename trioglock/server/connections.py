@@ -224,6 +224,8 @@ class SingleLink:
 class AcceptedConnection(Connection[Any]):
     """The connection that hooks and handlers of a server receive."""
 
+    __slots__ = ()
+
     async def reconnect(self) -> None:
         raise UsageError(
             "a server cannot reconnect: close the connection, so that its client can reconnect"
