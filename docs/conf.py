@@ -61,8 +61,8 @@ toc_object_entries_show_parents = "hide"
 nitpicky = True
 # Other libraries and type variables have no entries. Every other name must have one.
 FOREIGN = (
-    "AbstractAsyncContextManager|collections|contextlib|datetime|logging|opentelemetry|os|pathlib"
-    "|random|re|ssl|trio|typing|websockets"
+    "AbstractAsyncContextManager|collections|contextlib|contextvars|datetime|logging|opentelemetry"
+    "|os|pathlib|random|re|ssl|trio|typing|websockets"
 )
 TYPE_VARIABLES = "|".join(re.findall(r"^(\w+) = TypeVar\(", SOURCE, re.MULTILINE))
 nitpick_ignore_regex = [

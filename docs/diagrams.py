@@ -91,8 +91,16 @@ class Diagram:
         return IMAGES / f"{self.name}.{suffix}"
 
 
+def _causes(table: Mapping[Any, Mapping[Any, Any]]) -> Mapping[Any, Mapping[Any, str]]:
+    """Convert a table that lists the next state of each trigger; their values are the causes."""
+    return {
+        state: {following: trigger.value for trigger, following in changes.items()}
+        for state, changes in table.items()
+    }
+
+
 DIAGRAMS = (
-    Diagram("connection", closing.TRANSITIONS),
+    Diagram("connection", _causes(closing.TRANSITIONS)),
     Diagram("phoenix_channel", PHOENIX_TRANSITIONS),
     Diagram("gossip_client", GOSSIP_TRANSITIONS, "LR"),
 )

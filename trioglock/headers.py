@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from ._redact import redact_header, shorten
 
-__all__ = ["Headers", "HeadersLike", "checked_headers", "decode_header"]
+__all__ = ["Headers", "HeadersLike"]
 
 HeadersLike: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 """Headers as a mapping, or as pairs of name and value."""

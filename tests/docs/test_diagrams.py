@@ -28,10 +28,19 @@ def test_the_committed_files_are_up_to_date(name: str) -> None:
 
 
 def test_a_changed_table_is_detected() -> None:
-    rows: Mapping[Any, Any] = {**closing.TRANSITIONS, Status.CLOSED: {Status.OPEN: "impossible"}}
-    changed = replace(DIAGRAMS["connection"], transitions=rows)
+    diagram = DIAGRAMS["connection"]
+    rows: Mapping[Any, Any] = {**diagram.transitions, Status.CLOSED: {Status.OPEN: "impossible"}}
+    changed = replace(diagram, transitions=rows)
     with pytest.raises(AssertionError, match=r"run python docs/diagrams\.py"):
         changed.check()
+
+
+def test_every_change_of_the_status_is_drawn() -> None:
+    """Also if two triggers lead to the same status, of which a diagram could show only one."""
+    drawn = DIAGRAMS["connection"].transitions
+    for status, changes in closing.TRANSITIONS.items():
+        causes = [drawn[status][following] for following in changes.values()]
+        assert causes == [trigger.value for trigger in changes]
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)

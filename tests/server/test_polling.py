@@ -33,6 +33,7 @@ from trioglock import (
     connect,
     serve,
 )
+from trioglock.telemetry import LinkClosed, listen
 from trioglock.transports.native import link, poller
 
 name: contextvars.ContextVar[str] = contextvars.ContextVar("name")
@@ -501,6 +502,22 @@ async def test_connections_come_and_go() -> None:
     async with serving(lambda: Hooked(Reply)) as server, trio.open_nursery() as nursery:
         for at in range(10):
             nursery.start_soon(visit, at)
+
+
+@pytest.mark.usefixtures("each_way")
+@pytest.mark.parametrize("closing", ["the client", "the server"])
+async def test_the_server_ends_the_stream_after_a_close(closing: str) -> None:
+    """Immediately, although the client waits for it (RFC 6455, section 7.1.1)."""
+    ended: list[Any] = []
+    async with serving(lambda: Hooked(lambda _: Close(1000))) as server:
+        with listen(ended.append, LinkClosed):
+            async with client(server) as connection:
+                if closing == "the server":
+                    await connection.send("close")
+                    await connection.wait_closed()
+            while len(ended) < 2:
+                await trio.sleep(0.01)
+    assert [event.forced for event in ended] == [False, False]
 
 
 @pytest.mark.usefixtures("each_way")

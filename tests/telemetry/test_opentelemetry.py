@@ -30,6 +30,7 @@ from trioglock import (
     connect,
     serve,
 )
+from trioglock.asgi import WebSocketApp
 from trioglock.telemetry.opentelemetry import Instrumentation, instrument
 from trioglock.testing import MockServer, echo
 
@@ -249,27 +250,81 @@ async def test_every_link_ends(end: str, collected: Collected, autojump_clock: M
     assert len(collected.spans) == 3
 
 
-@pytest.mark.parametrize("host", ["h:99999", "[::::]", "[1.2.3]", "h:", "h", f"{'x' * 300}:1"])
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("h:99999", 400),
+        ("[::::]", 400),
+        ("[1.2.3]", 400),
+        ("h:", 101),
+        ("h", 101),
+        (f"{'x' * 300}:1", 101),
+    ],
+)
+async def test_an_unusual_host_header(
+    host: str,
+    status: int,
+    collected: Collected,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It does not stop the listener, and does not create a time series."""
+    listener = MemoryListener()
+    with collected.instrument(frames=True):
+        async with serve(wait_closed, listeners=[listener]):
+            assert await opening_status(listener, host) == status
+            assert await opening_status(listener, "other") == 101
+    assert not [record for record in caplog.records if record.name == "trioglock.telemetry"]
+    accepted = 2 if status == 101 else 1
+    assert [span.name for span in collected.spans] == ["websocket"] * accepted
+    check_no_addresses(collected)
+
+
+@pytest.mark.parametrize("host", ["h:99999", "[::::]", "[1.2.3]"])
 async def test_an_invalid_host_header(
     host: str, collected: Collected, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It does not stop the listener, and does not create a time series."""
+    """A URL that cannot be parsed, which an ASGI server may pass on, is not recorded."""
+    events: list[dict[str, Any]] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.disconnect", "code": 1000},
+    ]
 
-    async def handler(conn: Connection[Any]) -> None:
-        await conn.wait_closed()
+    async def receive() -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return events.pop(0)
 
-    listener = MemoryListener()
+    async def send(event: Any) -> None:
+        await trio.lowlevel.checkpoint()
+
+    scope = {"type": "websocket", "path": "/", "headers": [(b"host", host.encode())]}
     with collected.instrument(frames=True):
-        async with serve(handler, listeners=[listener]):
-            stream = await listener.open_stream()
-            head = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-            request = f"GET / HTTP/1.1\r\nHost: {host}\r\n{head}{key}\r\n"
-            await stream.send_all(request.encode())
-            assert b" 101 " in await stream.receive_some()
-            await stream.aclose()
+        await WebSocketApp(wait_closed)({**scope, "subprotocols": []}, receive, send)
     assert not [record for record in caplog.records if record.name == "trioglock.telemetry"]
-    assert [span.name for span in collected.spans] == ["websocket"]
+    [span] = collected.spans
+    assert span.name == "websocket"
+    assert "server.address" not in (span.attributes or {})
+    check_no_addresses(collected)
+
+
+async def wait_closed(conn: Connection[Any]) -> None:
+    """A handler."""
+    await conn.wait_closed()
+
+
+async def opening_status(listener: MemoryListener, host: str) -> int:
+    """The status of the response to an opening handshake with this Host header."""
+    stream = await listener.open_stream()
+    head = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    await stream.send_all(f"GET / HTTP/1.1\r\nHost: {host}\r\n{head}{key}\r\n".encode())
+    status = int((await stream.receive_some()).split()[1])
+    await stream.aclose()
+    return status
+
+
+def check_no_addresses(collected: Collected) -> None:
+    """No time series has the Host header of a client, and no connection is counted as open."""
     found = collected.metrics()
     [point] = found["http.server.active_requests"]
     assert point.value == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from itertools import islice
 
 import trio
@@ -19,12 +20,16 @@ _MAX_SMALL = 8
 
 
 class Waiters:
-    """A fair wait list, like ``trio.lowlevel.ParkingLot``, which takes a third of the memory."""
+    """Waiting tasks, first come, first served.
+
+    It does less than ``trio.lowlevel.ParkingLot``, which takes a third of an echo's task switch and
+    three times the memory.
+    """
 
     __slots__ = ("_tasks",)
 
     def __init__(self) -> None:
-        self._tasks: dict[trio.lowlevel.Task, None] | None = None  # in order
+        self._tasks: dict[trio.lowlevel.Task, None] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._tasks)
@@ -36,53 +41,39 @@ class Waiters:
     @trio.lowlevel.enable_ki_protection
     async def park(self) -> None:
         """Wait for a wake-up; the caller then checks its condition again."""
-        task = trio.lowlevel.current_task()
         if self._tasks is None:
             self._tasks = {}
         elif len(self._tasks) == _MAX_SMALL:
             self._tasks = OrderedDict(self._tasks)
+        task = trio.lowlevel.current_task()
         self._tasks[task] = None
-        await trio.lowlevel.wait_task_rescheduled(_Parked(self, task))
+        # Smaller than a closure.
+        await trio.lowlevel.wait_task_rescheduled(partial(_abort, self, task))
 
     def remove(self, task: trio.lowlevel.Task) -> None:
-        """Remove a task that was cancelled."""
+        """Remove a task that is cancelled."""
         assert self._tasks is not None
         del self._tasks[task]
-        if not self._tasks:
-            self._tasks = None
 
     def unpark(self, count: int = 1) -> int:
         """Wake the first ``count`` tasks; return how many were waiting."""
-        return self._wake(count) if self._tasks else 0
+        tasks = self._tasks
+        if not tasks:
+            return 0
+        woken = list(islice(tasks, count))
+        for task in woken:
+            del tasks[task]
+            trio.lowlevel.reschedule(task)
+        return len(woken)
 
     def unpark_all(self) -> int:
         """Wake all tasks; return how many were waiting."""
-        return self._wake(len(self._tasks)) if self._tasks else 0
-
-    @trio.lowlevel.enable_ki_protection
-    def _wake(self, count: int) -> int:
-        assert self._tasks is not None
-        woken = list(islice(self._tasks, count))
-        for task in woken:
-            del self._tasks[task]
-            trio.lowlevel.reschedule(task)
-        if not self._tasks:
-            self._tasks = None
-        return len(woken)
+        return self.unpark(len(self._tasks)) if self._tasks else 0
 
 
-class _Parked:
-    """Removes a task from a wait list when it is cancelled; smaller than a closure."""
-
-    __slots__ = ("_task", "_waiters")
-
-    def __init__(self, waiters: Waiters, task: trio.lowlevel.Task) -> None:
-        self._waiters = waiters
-        self._task = task
-
-    def __call__(self, _: object) -> trio.lowlevel.Abort:
-        self._waiters.remove(self._task)
-        return trio.lowlevel.Abort.SUCCEEDED
+def _abort(waiters: Waiters, task: trio.lowlevel.Task, _: object) -> trio.lowlevel.Abort:
+    waiters.remove(task)
+    return trio.lowlevel.Abort.SUCCEEDED
 
 
 class _NoWaiters(Waiters):
@@ -110,6 +101,7 @@ class Latch(Waiters):
         """Set the event and wake all tasks."""
         self.is_set = True
         self.unpark_all()
+        self._tasks = None  # not needed any more
 
     async def wait(self) -> None:
         """Wait until the event is set."""

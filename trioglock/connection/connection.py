@@ -286,11 +286,13 @@ class Connection(Generic[StateT]):
     async def _wait_items(self, call: str) -> None:
         if self._mailbox.active is not None:
             self._mailbox.reject_inside_hook(call)
-        await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._receive_queue.items:
-            if self._receive_queue.ended:
+        receive_queue = self._receive_queue
+        if receive_queue.items or receive_queue.ended:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        while not receive_queue.items:
+            if receive_queue.ended:
                 raise self._session.close_state.error()
-            await self._receive_queue.wait()
+            await receive_queue.wait()
 
     def __aiter__(self) -> Connection[StateT]:
         return self
@@ -298,8 +300,9 @@ class Connection(Generic[StateT]):
     async def __anext__(self) -> Any:
         if self._mailbox.active is not None:
             self._mailbox.reject_inside_hook("receive")
-        await trio.lowlevel.checkpoint_if_cancelled()
         receive_queue = self._receive_queue
+        if receive_queue.items or receive_queue.ended:
+            await trio.lowlevel.checkpoint_if_cancelled()
         while not receive_queue.items:
             if receive_queue.ended:
                 raise self._end_of_iteration()

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
 from ..frames import PreparedMessage
-from .writer import Writer
+
+if TYPE_CHECKING:
+    from .writer import Writer
 
 __all__ = ["Fanout"]
 
@@ -65,6 +67,11 @@ class Fanout:
         count = sum([writer.put_prepared(message, corked) for writer in writers])
         self.schedule()
         return count
+
+    def add(self, writer: Writer) -> None:
+        """Uncork a writer at the end of this turn."""
+        self.corked.append(writer)
+        self.schedule()
 
     def schedule(self) -> None:
         """Write the queued messages at the end of this turn."""

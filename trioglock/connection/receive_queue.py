@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from ..options import Overflow
@@ -119,10 +119,10 @@ class ReceiveQueue:
         self.dropped += len(messages)
         self._emitter.messages_dropped(messages)
 
-    async def wait(self) -> None:
+    def wait(self) -> Awaitable[None]:
         """Wait for a delivery or the end; the caller then checks again."""
         self._readers = self._readers.own()
-        await self._readers.park()
+        return self._readers.park()
 
     def notify_taken(self) -> None:
         """Wake the reader task if enough messages were taken. Call it if :attr:`reader_waiting`."""

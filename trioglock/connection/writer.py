@@ -17,6 +17,7 @@ from ..frames import Close, Frame, Ping, Pong, PreparedMessage
 from ..telemetry import EventEmitter
 from ..transports import Link, LinkBroken
 from ._sync import Waiters, ignore
+from .fanout import Fanout
 from .send_queue import QueuedFrame, QueuedMessage, SendQueue, checked_frame, size_of
 
 __all__ = ["Writer"]
@@ -39,6 +40,7 @@ class Writer:
         "_direct",
         "_done",
         "_emitter",
+        "_fanout",
         "_idle",
         "_immediate",
         "_link",
@@ -65,6 +67,7 @@ class Writer:
         self._on_close_written = on_close_written
         self._on_failure = on_failure
         self._spawn = spawn
+        self._fanout: Fanout | None = None  # that of the run, from the first link on
         self._link: Link | None = None
         self._idle = False  # neither corked, nor is the task writing
         self._corked = False
@@ -82,6 +85,7 @@ class Writer:
     def attach(self, link: Link) -> None:
         """Start to write over a new link; data is held back until :meth:`release`."""
         self._link = link
+        self._fanout = self._fanout or Fanout.current()
         self._writes_now = link.writes_now
         self._idle = True
         self._direct = self._unfinished = False
@@ -218,8 +222,12 @@ class Writer:
         self._corked, self._idle = True, False
         return True
 
-    def uncork(self) -> None:
-        """Write the collected frames, and allow the next one to be written immediately."""
+    def uncork(self, *, immediate: bool = True) -> None:
+        """Write the collected frames.
+
+        Args:
+            immediate: allow the next frame to be written immediately, not at the end of the turn.
+        """
         if self._corked:
             self._corked, self._idle = False, True
             send_queue = self._send_queue
@@ -229,7 +237,7 @@ class Writer:
             elif send_queue.has_work:
                 self._immediate = self._writes_now
                 self._wake()
-        self._immediate = self._writes_now
+        self._immediate = immediate and self._writes_now
 
     def allow_immediate(self) -> None:
         """Let the next frame be written immediately, if the link supports it."""
@@ -258,10 +266,15 @@ class Writer:
         """Write the queued frames immediately, or wake the task."""
         if self._immediate and not self._unfinished:
             self._immediate = False
-            self._write_now()
-            if self._idle and not self._send_queue.has_work:
+            is_blocked = not self._write_now()
+            if self._idle and (is_blocked or not self._send_queue.has_work):
                 return
         self._idle = False
+        if self._writes_now and not self._unfinished:
+            assert self._fanout is not None
+            self._corked = True
+            self._fanout.add(self)
+            return
         if self._done is None:
             self._scope, self._done = trio.CancelScope(), trio.Event()
             assert self._link is not None
@@ -269,16 +282,18 @@ class Writer:
         else:
             self._work.unpark()
 
-    def _write_now(self) -> None:
+    def _write_now(self) -> bool:
+        """Write a batch; return False if no queued frame may be written over this link now."""
         assert self._link is not None
         batch = self._send_queue.take()
         if not batch:
-            return
+            return False
         if self._link.write_now(self._prepare(batch)):
             self._wrote()
         else:
             self._unfinished = True
             self._idle = False
+        return True
 
     def _prepare(self, batch: list[QueuedFrame]) -> Sequence[Frame]:
         """Emit the events of a batch and convert it for the link."""

@@ -13,7 +13,8 @@ import trio
 from ..connection import Connection
 from ..errors import InvalidOption
 from ..frames import Close, Frame
-from ..transports import accept_ready, address_of, port_of
+from ..transports import address_of, port_of
+from ..transports.listeners import accept_ready
 from .admission import HandshakeHandler
 from .connections import ConnectionRegistry, ConnectionRunner
 

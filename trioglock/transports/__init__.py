@@ -9,7 +9,6 @@ from .http1 import ReceivedRequest, Refusal, read_request, send_response
 from .listeners import (
     MemoryListener,
     UnixListener,
-    accept_ready,
     address_of,
     describe_peer,
     open_tcp,
@@ -50,7 +49,6 @@ __all__ = [
     "UnixListener",
     "Upgrade",
     "UpgradeOptions",
-    "accept_ready",
     "address_of",
     "check_proxy",
     "check_url",

@@ -133,6 +133,22 @@ class Link(ABC):
             LinkBroken: the stream broke.
         """
 
+    @property
+    def defers(self) -> bool:
+        """Whether :meth:`defer` returns True."""
+        return False
+
+    def defer(self, write: Callable[[], None]) -> bool:  # noqa: ARG002 - the interface
+        """Call ``write`` when all links that are readable now have been read, if that is possible.
+
+        Writes in a row cost less than writes between reads: the peers do not go to sleep after
+        each of them. Call it only in the ``handle`` of :meth:`feed`.
+
+        Returns:
+            Whether it will be called; otherwise, call it now.
+        """
+        return False
+
     takes_prepared: bool = False
     """Whether ``write`` accepts :class:`PreparedMessage`; if not, it gets the plain message."""
 

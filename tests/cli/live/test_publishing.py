@@ -114,6 +114,8 @@ async def test_number_of_subscribers() -> None:
 async def test_number_of_subscribers_is_unknown_while_others_publish() -> None:
     """The response has no number rather than a wrong one."""
     async with open_hub() as server, server.publisher() as conn, trio.open_nursery() as nursery:
+        # Each message fills its queue, so other tasks run before a publish returns.
+        slow = server.hub.subscribe("news", max_queue=1, overflow="drop_oldest")
 
         async def others() -> None:
             while True:
@@ -124,6 +126,7 @@ async def test_number_of_subscribers_is_unknown_while_others_publish() -> None:
             nursery.start_soon(others)
         assert await ask(conn, publish_request()) == {"published": True, "delivered": None}
         nursery.cancel_scope.cancel()
+        slow.close()
 
 
 async def test_unavailable_broker() -> None:

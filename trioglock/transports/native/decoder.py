@@ -112,7 +112,7 @@ class Decoder:
             self._store(data, events)
         if self._need:
             at = self._payload(chunk, 0, events)
-        while at is not None:
+        while at is not None and at < len(chunk):
             if not self._opcode and self._limit >= LEAST_LIMIT:
                 run: Run = []
                 try:
@@ -122,6 +122,8 @@ class Decoder:
                 finally:
                     if run:
                         events.append(run)
+                if at == len(chunk):
+                    return
             begin = at
             at = self._step(chunk, at, events)
             if at is None and not (self._need or self._refused or self._waiting):

@@ -50,8 +50,10 @@ class Encoder:
 
     def encode_buffers(self, frames: Sequence[Frame]) -> list[Buffer]:
         """Return the bytes of ``frames`` in few buffers, without copying large payloads."""
-        if len(frames) == 1 and frames[0].__class__ is PreparedMessage and not self._mask:
-            return [self._wire(frames[0])]
+        if len(frames) == 1 and not self._mask:
+            single = self._encode_single(frames[0])
+            if single:
+                return [single]
         deflate = self._deflate
         parts: list[bytes] = []
         for frame in frames:
@@ -74,6 +76,22 @@ class Encoder:
             self._has_large = False
             return _split(parts)
         return [b"".join(parts)]
+
+    def _encode_single(self, frame: Frame) -> bytes:
+        """Return the bytes of a shared or a short message of a server; b"" for other frames."""
+        kind = frame.__class__
+        if kind is PreparedMessage:
+            return self._wire(frame)  # type: ignore[arg-type]
+        if self._deflate is not None:
+            return b""
+        if kind is str:
+            head, payload = FIN | TEXT, frame.encode()  # type: ignore[union-attr]
+        elif kind is bytes:
+            head, payload = FIN | BINARY, frame
+        else:
+            return b""
+        length = len(payload)
+        return bytes((head, length)) + payload if length < 126 else b""
 
     def _append(self, parts: list[bytes], head: int, payload: bytes) -> None:
         length = len(payload)

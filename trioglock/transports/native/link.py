@@ -37,8 +37,10 @@ class NativeLink(Link):
 
     __slots__ = (
         "_broken",
+        "_closing",
         "_decoder",
         "_encoder",
+        "_ended",
         "_fd",
         "_first_events",
         "_handle",
@@ -72,6 +74,8 @@ class NativeLink(Link):
         self._first_events = decoder.feed(rest)
         self._rest: list[Buffer] = []  # what write_now() could not write
         self._broken: OSError | None = None
+        self._ended = False  # no events follow; a server then ends the stream
+        self._closing = False  # our Close frame is being written; only pongs may follow it
         self._poller: Poller | None = None  # from the first feed() until aclose()
         self._fd = -1  # the descriptor in the poller
         self._has_backlog = False  # the decoder has events left for the poller
@@ -89,7 +93,7 @@ class NativeLink(Link):
                 polls
                 and poller is not None
                 and (self._always_polls or poller.links >= CLIENTS_TO_POLL)
-                and not self._has_pending
+                and not (self._ended or self._has_pending)
             ):
                 progress = await self._feed_polled(poller, handle)
                 if progress != LEFT:
@@ -127,10 +131,11 @@ class NativeLink(Link):
             self.bytes_received += len(chunk)
         events = decoder.feed(chunk)  # type: ignore[arg-type]
         if events:
-            left = events[-1].__class__ is not list and self._ends_with(events[-1])
+            if events[-1].__class__ is not list:
+                self._ended = isinstance(events[-1], Close | Violation)
             if not self._handle(events):  # type: ignore[misc]
                 return PAUSED
-            if left:
+            if self._ended:
                 return LEFT
         self._has_backlog = decoder.backlog
         return AGAIN if self._has_backlog or io.pending else WAIT  # type: ignore[union-attr]
@@ -141,10 +146,6 @@ class NativeLink(Link):
         return bool(
             self._first_events or self._decoder.backlog or self._io.pending  # type: ignore[union-attr]
         )
-
-    def _ends_with(self, event: Event) -> bool:  # noqa: ARG002 - for the subclass
-        """Whether :meth:`receive` does something else than to read after ``event``."""
-        return False
 
     async def receive(self) -> list[Event]:
         if self._first_events:
@@ -173,6 +174,8 @@ class NativeLink(Link):
     async def write(self, frames: Sequence[Frame]) -> None:
         buffers = self._rest + self._encoder.encode_buffers(frames)
         self._rest = []
+        if frames and frames[-1].__class__ is Close:
+            self._closing = True
         try:
             if self._broken is not None:
                 raise self._broken
@@ -186,6 +189,8 @@ class NativeLink(Link):
             self._broken = None  # its traceback refers to this link
             self._check_closed()
             raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
+        if self._closing:
+            self._set_close_sent()
 
     async def _write_large(self, data: Buffer) -> None:
         io = self._io
@@ -205,14 +210,24 @@ class NativeLink(Link):
                 await trio.lowlevel.checkpoint()
 
     @property
+    def defers(self) -> bool:
+        return self._poller is not None and self._poller.defers
+
+    def defer(self, write: Callable[[], None]) -> bool:
+        return self._poller is not None and self._poller.defer(write)
+
+    @property
     def writes_now(self) -> bool:
         return isinstance(self._io, NonblockingIO)
 
     def write_now(self, frames: Sequence[Frame]) -> bool:
         buffers = self._encoder.encode_buffers(frames)
+        if frames and frames[-1].__class__ is Close:
+            self._closing = True
+        send_now = self._io.send_now  # type: ignore[union-attr]
         for number, data in enumerate(buffers):
             try:
-                sent = self._io.send_now(data)  # type: ignore[union-attr]
+                sent = send_now(data)
             except OSError as error:
                 self._broken, sent = error.with_traceback(None), 0
                 self._check_closed()
@@ -221,7 +236,12 @@ class NativeLink(Link):
                 # A view: the data of a broadcast is shared by all connections that are behind.
                 self._rest = [memoryview(data)[sent:], *buffers[number + 1 :]]
                 return False
+        if self._closing:
+            self._set_close_sent()
         return True
+
+    def _set_close_sent(self) -> None:
+        """Called when the Close frame, or a pong after it, has been written."""
 
     def _check_closed(self) -> None:
         """Wake the task in :meth:`feed` if other code has closed the socket.
@@ -244,7 +264,7 @@ class NativeLink(Link):
 class NativeServerLink(NativeLink):
     """The server's end: it is the server that ends the stream after a close (RFC 6455, 7.1.1)."""
 
-    __slots__ = ("_close_sent", "_close_sent_event", "_closing", "_peer_closed", "_stream")
+    __slots__ = ("_close_sent", "_close_sent_event", "_stream")
 
     _always_polls: bool = True
 
@@ -258,13 +278,11 @@ class NativeServerLink(NativeLink):
     ) -> None:
         super().__init__(stream, handshake, decoder, encoder, rest)
         self._stream = stream
-        self._peer_closed = False  # data from the peer is ignored from now on
-        self._closing = False  # our Close frame is being written; only pongs may follow it
         self._close_sent = False
         self._close_sent_event: trio.Event | None = None
 
     async def receive(self) -> list[Event]:
-        if self._peer_closed:
+        if self._ended:
             if not self._close_sent:
                 self._close_sent_event = trio.Event()
                 await self._close_sent_event.wait()
@@ -272,32 +290,15 @@ class NativeServerLink(NativeLink):
             return []
         events = await super().receive()
         if events:
-            self._ends_with(events[-1])
+            self._ended = isinstance(events[-1], Close | Violation)
         return events
 
-    def _ends_with(self, event: Event) -> bool:
-        if isinstance(event, Close | Violation):
-            self._peer_closed = True
-        return self._peer_closed
-
     async def write(self, frames: Sequence[Frame]) -> None:
-        if frames and frames[-1].__class__ is Close:
-            self._closing = True
         try:
             await super().write(frames)
         except LinkBroken:
             self._set_close_sent()
             raise
-        if self._closing:
-            self._set_close_sent()
-
-    def write_now(self, frames: Sequence[Frame]) -> bool:
-        if frames[-1].__class__ is Close:
-            self._closing = True
-        is_written = NativeLink.write_now(self, frames)
-        if self._closing and is_written:
-            self._set_close_sent()
-        return is_written
 
     def _set_close_sent(self) -> None:
         self._close_sent = True

@@ -7,9 +7,9 @@ functions that read and handle what has arrived. The task of a link is parked me
 when its function has a result or raises, and when it is cancelled.
 
 The function of a link reads one chunk, in the context (:mod:`contextvars`) of the link's task. One
-turn calls the functions of at most :data:`TURN` readable links, each of them once. There is a
-checkpoint between turns, so other tasks run. The epoll is level-triggered: it reports again what a
-turn has left.
+turn makes at most :data:`TURN` such calls, and polls again only for :data:`TURN_SECONDS`, so a peer
+that sends all the time delays the others little. There is a checkpoint between turns, so other
+tasks run. The epoll is level-triggered: it reports again what a turn has left.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import errno
 import os
 import select
 import sys
+import time
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, NoReturn
@@ -30,6 +31,9 @@ __all__ = ["AGAIN", "ENDED", "LEFT", "PAUSED", "WAIT", "Poller", "poller_of_run"
 TURN = 128
 """Maximum number of links of one turn. A list of several hundred events would also start the
 garbage collector each time."""
+
+TURN_SECONDS = 0.0003
+"""Seconds from the beginning of a turn in which it polls again."""
 
 is_supported: bool = sys.platform == "linux"
 """Whether this system has epoll."""
@@ -70,7 +74,16 @@ class Poller:
     The epoll and the task exist from the first :meth:`feed` until the last link has left.
     """
 
-    __slots__ = ("_again", "_current", "_entries", "_epoll", "_stale", "links")
+    __slots__ = (
+        "_again",
+        "_current",
+        "_deferred",
+        "_entries",
+        "_epoll",
+        "_stale",
+        "defers",
+        "links",
+    )
 
     def __init__(self) -> None:
         self.links: int = 0
@@ -78,6 +91,9 @@ class Poller:
         self._entries: dict[int, _Entry] = {}
         self._again: dict[int, _Entry] = {}  # those that do not wait for their descriptor
         self._current: _Entry | None = None  # the one whose function is running
+        self._deferred: list[tuple[_Entry, Callable[[], None]]] = []
+        self.defers: bool = False
+        """Whether several links are being fed, so that :meth:`defer` is possible."""
         self._epoll: select.epoll | None = None
         self._stale = False  # the epoll may contain a file that cannot be removed
 
@@ -118,6 +134,13 @@ class Poller:
 
         result: int = await trio.lowlevel.wait_task_rescheduled(abort)
         return result
+
+    def defer(self, write: Callable[[], None]) -> bool:
+        """Call ``write`` after all links that are readable now were fed; see :meth:`Link.defer`."""
+        if not self.defers or self._current is None:
+            return False
+        self._deferred.append((self._current, write))
+        return True
 
     def closed(self, fd: int) -> None:
         """Wake the task that waits for ``fd``, if any, because the descriptor was closed."""
@@ -205,6 +228,19 @@ class Poller:
         ready = epoll.poll(0, TURN)
         if self._again:
             ready = self._add_again(ready)
+        until = time.perf_counter() + TURN_SECONDS
+        left = TURN
+        while ready:
+            self.defers = left < TURN or len(ready) > 1
+            self._feed_ready(ready)
+            # A pass through the scheduler takes longer than several short messages. Some may have
+            # arrived meanwhile.
+            left -= len(ready)
+            if left <= 0 or epoll is not self._epoll or time.perf_counter() > until:
+                return
+            ready = epoll.poll(0, left)
+
+    def _feed_ready(self, ready: list[tuple[int, int]]) -> None:
         entries = self._entries
         for fd, _ in ready:
             entry = entries.get(fd)
@@ -220,6 +256,19 @@ class Poller:
                 self._current = None
                 if progress or entry.end is not None:
                     self._finish(entry, progress)
+        self.defers = False
+        if self._deferred:
+            self._call_deferred()
+
+    def _call_deferred(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for entry, write in deferred:
+            try:
+                entry.task.context.run(write)
+            except BaseException as error:
+                if self._entries.get(entry.fd) is not entry:
+                    raise
+                self._wake(entry, outcome.Error(error))
 
     def _add_again(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Add the links that do not wait for their descriptor, the oldest ones first."""

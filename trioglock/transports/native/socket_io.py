@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from typing import TypeAlias
 
 import trio
 
@@ -134,8 +135,8 @@ class SocketIO(NonblockingIO):
         await self._stream.aclose()
 
 
-ByteIO = trio.abc.Stream | NonblockingIO
-"""The interface through which a link reads and writes bytes."""
+ByteIO: TypeAlias = trio.abc.Stream | NonblockingIO
+"""A trio stream, or an object of this package that reads and writes a socket without waiting."""
 
 
 def choose_io(stream: trio.abc.Stream) -> ByteIO:
