@@ -103,7 +103,8 @@ def without_user_info(url: str) -> str:
     """Remove user and password from a URL, which may be malformed. The query stays."""
     start, rest = _split(url)
     authority = _AUTHORITY.match(rest)
-    return start + rest[0 if authority is None else authority[0].rfind("@") + 1 :]
+    skipped = 0 if authority is None else authority[0].rfind("@") + 1
+    return start + rest[skipped:] if skipped else str.__str__(url)
 
 
 def without_secrets(url: str) -> str:

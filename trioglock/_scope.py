@@ -10,6 +10,7 @@ the body. ``connect()``, ``serve()`` and the other context managers of this pack
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
@@ -20,7 +21,16 @@ import trio
 
 from .errors import UsageError
 
-__all__ = ["is_cancelled", "is_graceful", "leaves", "open_scope", "scope_function"]
+__all__ = [
+    "Scope",
+    "is_cancelled",
+    "is_graceful",
+    "leave_nursery",
+    "leaves",
+    "open_scope",
+    "raise_selected",
+    "scope_function",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
@@ -63,19 +73,85 @@ async def open_scope(
             task, and is therefore ignored.
         message: the message of a group of two exceptions.
     """
+    manager = trio.open_nursery()
+    nursery = await manager.__aenter__()
     body_error: BaseException | None = None
+    try:
+        yield nursery
+    except BaseException as error:  # noqa: BLE001 - raised below, outside the nursery
+        body_error = error
+    try:
+        await leave_nursery(
+            manager,
+            nursery,
+            body_error,
+            finish=finish,
+            failures=failures,
+            is_consequence=is_consequence,
+            message=message,
+        )
+    finally:
+        del body_error  # it refers to this frame
+
+
+async def leave_nursery(
+    manager: AbstractAsyncContextManager[trio.Nursery],
+    nursery: trio.Nursery,
+    body_error: BaseException | None,
+    *,
+    finish: Callable[[BaseException | None], Awaitable[object]] | None = None,
+    failures: Sequence[BaseException] = (),
+    is_consequence: Callable[[BaseException], bool] = is_cancelled,
+    message: str = "the body and a task both failed",
+) -> None:
+    """End the tasks of a nursery, and raise an exception as :func:`open_scope` does.
+
+    It is for context managers that many connections keep open: a generator takes more memory.
+
+    Args:
+        manager: the context manager of the nursery, which has been entered.
+        nursery: the nursery.
+        body_error: the exception of the body, or None.
+        finish: as for :func:`open_scope`.
+        failures: as for :func:`open_scope`.
+        is_consequence: as for :func:`open_scope`.
+        message: as for :func:`open_scope`.
+    """
     leaked: BaseException | None = None
     try:
-        async with trio.open_nursery() as nursery:
-            try:
-                yield nursery
-            except BaseException as error:  # noqa: BLE001 - raised below, outside the nursery
-                body_error = error
+        try:
             if finish is not None:
                 await finish(body_error)
             nursery.cancel_scope.cancel()
+        except BaseException as error:
+            if not await manager.__aexit__(type(error), error, error.__traceback__):
+                raise
+        else:
+            await manager.__aexit__(None, None, None)
     except BaseException as error:  # noqa: BLE001 - raised below, without its group
         leaked = error
+    try:
+        raise_selected(body_error, failures, leaked, is_consequence, message)
+    finally:
+        del body_error, leaked
+
+
+def raise_selected(
+    body_error: BaseException | None,
+    failures: Sequence[BaseException],
+    leaked: BaseException | None,
+    is_consequence: Callable[[BaseException], bool] = is_cancelled,
+    message: str = "several tasks failed",
+) -> None:
+    """Raise the exception with which a scope ends, if any.
+
+    Args:
+        body_error: the exception of the body, or None.
+        failures: as for :func:`open_scope`.
+        leaked: the exception of the nursery, or None.
+        is_consequence: as for :func:`open_scope`.
+        message: as for :func:`open_scope`.
+    """
     outcome = _select_exception(body_error, failures, leaked, is_consequence, message)
     if outcome is not None:
         context = outcome.__context__
@@ -115,16 +191,13 @@ def _select_exception(
 class Scope(AbstractAsyncContextManager[T_co]):
     """An async context manager that raises a helpful error if it is misused.
 
-    Args:
-        inner: the context manager to enter.
-        call: the call that returned it, such as ``"connect(...)"``.
+    Subclasses implement ``_enter`` and ``_exit``.
     """
 
-    __slots__ = ("_call", "_inner")
+    __slots__ = ()
 
-    def __init__(self, inner: AbstractAsyncContextManager[T_co], call: str) -> None:
-        self._inner = inner
-        self._call = call
+    _call: str
+    """The call that returned it, such as ``"connect(...)"``."""
 
     def __repr__(self) -> str:
         return f"<{self._call}, not entered; use async with>"
@@ -135,7 +208,7 @@ class Scope(AbstractAsyncContextManager[T_co]):
                 f"{self._call} needs trio: start the program with trio.run(main), "
                 "not with asyncio.run(main())"
             )
-        return await self._inner.__aenter__()
+        return await self._enter()
 
     async def __aexit__(
         self,
@@ -143,7 +216,18 @@ class Scope(AbstractAsyncContextManager[T_co]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return await self._inner.__aexit__(kind, error, traceback)
+        return await self._exit(kind, error, traceback)
+
+    @abstractmethod
+    async def _enter(self) -> T_co: ...
+
+    @abstractmethod
+    async def _exit(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None: ...
 
     def _refuse(self) -> NoReturn:
         raise UsageError(f"use: async with {self._call} as ...:")
@@ -161,6 +245,27 @@ class Scope(AbstractAsyncContextManager[T_co]):
         """Do nothing; required so that ``__enter__`` can raise its error."""
 
 
+class _FunctionScope(Scope[T_co]):
+    """The scope of a function decorated with :func:`scope_function`."""
+
+    __slots__ = ("_call", "_inner")
+
+    def __init__(self, inner: AbstractAsyncContextManager[T_co], call: str) -> None:
+        self._inner = inner
+        self._call = call
+
+    async def _enter(self) -> T_co:
+        return await self._inner.__aenter__()
+
+    async def _exit(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, traceback)
+
+
 def scope_function(
     call: str,
 ) -> Callable[[Callable[P, AsyncIterator[T_co]]], Callable[P, Scope[T_co]]]:
@@ -175,7 +280,7 @@ def scope_function(
 
         @wraps(function)
         def make(*args: P.args, **kwargs: P.kwargs) -> Scope[T_co]:
-            return Scope(manager(*args, **kwargs), call)
+            return _FunctionScope(manager(*args, **kwargs), call)
 
         return make
 

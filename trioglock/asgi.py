@@ -16,6 +16,7 @@ from urllib.parse import quote
 import trio
 
 from ._redact import redact_line
+from ._scope import open_scope
 from .close_codes import NO_STATUS
 from .errors import UsageError
 from .frames import Close, Event, Frame, Ping, Pong, PreparedMessage
@@ -122,7 +123,9 @@ class WebSocketApp:
             await send({"type": "websocket.close", "code": 1008})
             return
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        await self._runner.run(_ASGILink(_handshake(scope, headers, subprotocol), receive, send))
+        link = _ASGILink(_handshake(scope, headers, subprotocol), receive, send)
+        async with open_scope() as nursery:
+            await self._runner.run(link, nursery)
 
     def _choose(self, offered: Sequence[str]) -> str | None:
         return next((name for name in self._upgrades.subprotocols or () if name in offered), None)

@@ -14,7 +14,8 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args, get_type_hints
+from functools import cache
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, cast, get_args, get_type_hints
 
 import trio
 
@@ -287,7 +288,9 @@ def check_keywords(call: str, given: Mapping[str, Any], keywords: type) -> dict[
 
 def take_options(kind: type[OptionsT], given: dict[str, Any]) -> OptionsT:
     """Create a ``kind`` from the arguments for its fields, and remove them from ``given``."""
-    return kind(**{name: given.pop(name) for name in _fields(kind) if name in given})
+    key: Any = kind  # mypy: a type variable is not hashable
+    own = {name: given.pop(name) for name in _fields(key) if name in given}
+    return kind(**own) if own else cast("OptionsT", _default(key))
 
 
 def accepts_options(
@@ -331,6 +334,13 @@ def accepts_options(
     return decorate
 
 
+@cache
+def _default(kind: type) -> object:
+    """Return the options shared by all connections for which none are given."""
+    return kind()
+
+
+@cache
 def _fields(kind: type) -> dict[str, Field[Any]]:
     return {one.name: one for one in fields(kind)}
 

@@ -112,6 +112,25 @@ async def test_many_receivers_share_the_messages(autojump_clock: MockClock) -> N
     assert sorted(got) == [f"{number:02}" for number in range(50)]
 
 
+async def test_receivers_are_served_in_turn(autojump_clock: MockClock) -> None:
+    """The one that has waited longest comes first; cancelled ones are skipped."""
+    got: list[tuple[int, Any]] = []
+
+    async def receiver(conn: Connection[None], number: int, patience: float) -> None:
+        with trio.move_on_after(patience):
+            got.append((number, await conn.receive()))
+
+    async with linked() as (conn, far), trio.open_nursery() as nursery:
+        for number in range(30):
+            nursery.start_soon(receiver, conn, number, 1 if number % 3 else 100)
+            await trio.sleep(0.001)
+        await trio.sleep(2)
+        for number in range(0, 30, 3):
+            await far.write([f"{number}"])
+            await trio.sleep(0.001)
+    assert got == [(number, f"{number}") for number in range(0, 30, 3)]
+
+
 @pytest.mark.parametrize("code", [1000, 1001])
 async def test_the_loop_ends_on_a_normal_close(code: int, autojump_clock: MockClock) -> None:
     """1000 and 1001 end ``async for``; ``receive`` raises ConnectionClosedOK."""

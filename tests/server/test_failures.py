@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from trioglock import (
     Request,
     Socket,
 )
+from trioglock.frames import Event, Frame
 from trioglock.transports import Link
 
 
@@ -286,3 +288,46 @@ async def test_another_connections_end_is_a_failure(caplog: pytest.LogCaptureFix
                 await conn.receive()
         assert caught.value.code == 1011
     assert len(logged(caplog, "ERROR")) == 1
+
+
+class FaultyLink(Link):
+    """A link whose ``write`` has a bug."""
+
+    def __init__(self, link: Link) -> None:
+        self.handshake = link.handshake
+        self._link = link
+
+    async def receive(self) -> list[Event]:
+        return await self._link.receive()
+
+    async def write(self, frames: Sequence[Frame]) -> None:
+        raise Oops
+
+    async def aclose(self) -> None:
+        await self._link.aclose()
+
+
+class FaultyTransport(NativeTransport):
+    async def upgrade(self, *args: Any) -> Link:
+        return FaultyLink(await super().upgrade(*args))
+
+
+async def echo_handler(conn: Connection[None]) -> None:
+    async for message in conn:
+        await conn.send(message)
+
+
+@pytest.mark.parametrize("target", [Echo, echo_handler])
+async def test_a_bug_of_a_transport_ends_its_connection_alone(
+    target: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task that writes belongs to the server; its exception is logged."""
+    async with serving(target, transport=FaultyTransport()) as site:
+        for _ in range(2):
+            with pytest.raises(ConnectionClosedError):
+                async with site.dial() as conn:
+                    await conn.send("x")
+                    await conn.receive()
+        assert site.server.connections == frozenset()
+    assert len(logged(caplog, "ERROR")) == 2
+    assert "raise Oops" in caplog.text

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 import trio
 
 from .._redact import without_user_info
-from ..connection import Connection, Session, open_connection
+from ..connection import Connection, ConnectionScope, Session
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket
 from ..options import (
@@ -113,6 +113,8 @@ class ClientOptions:
         return self.reconnect if isinstance(self.reconnect, Backoff) else _BACKOFFS[self.reconnect]
 
 
+_NATIVE = NativeTransport()  # has no state
+
 _BACKOFFS = {True: Backoff(), False: None}
 
 
@@ -172,8 +174,8 @@ def connect(
     host = "client" if callable(url) else check_url(aim(dial, url, dial.additional_headers))
     shown = "" if callable(url) else without_user_info(url)
     dialer = Dialer(
-        client.transport or NativeTransport(), dial, url, client.additional_headers, client.backoff
+        client.transport or _NATIVE, dial, url, client.additional_headers, client.backoff
     )
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
     session = Session(dialer, flow, check_socket(socket), emitter)
-    return open_connection(session, Connection(session, shown))
+    return ConnectionScope(session, Connection(session, shown))

@@ -40,7 +40,18 @@ class Dialer:
     Without a backoff it connects again only if ``handle_disconnect`` returns Reconnect.
     """
 
-    final_error: Exception | None = None
+    __slots__ = (
+        "_backoff",
+        "_checked_url",
+        "_delays",
+        "_failures",
+        "_headers",
+        "_options",
+        "_policy",
+        "_transport",
+        "_url",
+        "final_error",
+    )
 
     def __init__(
         self,
@@ -50,6 +61,7 @@ class Dialer:
         additional_headers: HeadersSource,
         backoff: Backoff | None,
     ) -> None:
+        self.final_error: Exception | None = None
         self._transport = transport
         self._options = options
         self._url: URLSource = url
@@ -58,7 +70,7 @@ class Dialer:
         self._backoff = backoff
         self._policy = backoff or HOOKS_ONLY
         self._delays: Iterator[float] | None = None
-        self._failures: list[Disconnect] = []
+        self._failures: tuple[Disconnect, ...] = ()
 
     async def open(self, nursery: trio.Nursery) -> Link:
         timeout = self._options.open_timeout
@@ -85,15 +97,14 @@ class Dialer:
     ) -> float | None:
         if lasted >= self._policy.stable_after:
             self._delays = None
-            self._failures.clear()
+            self._failures = ()
         if isinstance(decision, Reconnect):
             self._url = self._url if decision.url is None else decision.url
             if decision.additional_headers is not None:
                 self._headers = decision.additional_headers
         if immediate and not isinstance(decision, Stop):
             return 0.0
-        self._failures.append(reason)
-        del self._failures[:-MAX_FAILURES]
+        self._failures = (*self._failures, reason)[-MAX_FAILURES:]
         if isinstance(decision, Stop):
             return None
         if isinstance(decision, Reconnect):

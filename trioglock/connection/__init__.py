@@ -3,15 +3,15 @@
 from .closing import Status
 from .connection import Connection
 from .report import Statistics, StatusReport
-from .scope import open_connection
+from .scope import ConnectionScope
 from .session import LinkSource, Session
 
 __all__ = [
     "Connection",
+    "ConnectionScope",
     "LinkSource",
     "Session",
     "Statistics",
     "Status",
     "StatusReport",
-    "open_connection",
 ]

@@ -7,7 +7,7 @@ A hook runs immediately if that keeps the order, and otherwise as a job of the m
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -18,7 +18,8 @@ from ..disconnect import Disconnect
 from ..errors import BadHookResult
 from ..frames import Run
 from ..hooks import ConnectionInfo, Deliver, Reconnect, Socket, Stop
-from ._sync import Waiters, ignore
+from ._sync import NO_WAITERS, ignore
+from .background import Background
 from .hooks import Hook, HookResults, hook_of, split, split_call
 from .mailbox import SYNC_HOOK, Mailbox, PendingCall, run_now
 
@@ -32,6 +33,8 @@ StateT = TypeVar("StateT")
 MAX_PENDING = 2**16
 """Maximum number of jobs. Beyond it ``cast`` raises WouldBlock, and ping hooks are skipped."""
 
+_NO_RUN: Run = []  # always empty
+
 
 class Actor(Generic[StateT]):
     """Runs the hooks of one socket.
@@ -42,8 +45,31 @@ class Actor(Generic[StateT]):
         on_failure: called with the name of a hook, the exception it raised, and whether it ends
             the connection. An exception raised by a call does not.
         closed_error: creates the exception for calls after the end.
-        spawn: starts the task of the mailbox.
+        background: starts the task of the mailbox.
     """
+
+    __slots__ = (
+        "_backlog_waiters",
+        "_closed_error",
+        "_current_run",
+        "_on_failure",
+        "_results",
+        "_socket",
+        "backlog",
+        "call_hook",
+        "cast_hook",
+        "connect",
+        "disconnect",
+        "has_state",
+        "init_stream",
+        "mailbox",
+        "ping",
+        "pong",
+        "receive_hook",
+        "send_hook",
+        "state",
+        "terminate_hook",
+    )
 
     state: StateT
 
@@ -54,9 +80,9 @@ class Actor(Generic[StateT]):
         *,
         on_failure: Callable[[str, BaseException, bool], None],
         closed_error: Callable[[], Exception],
-        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+        background: Background,
     ) -> None:
-        self.mailbox: Mailbox = Mailbox(spawn, closed_error)
+        self.mailbox: Mailbox = Mailbox(background, closed_error)
         self.has_state: bool = False
         self.state = None  # type: ignore[assignment]  # until init_stream has run
         self.backlog: int = 0
@@ -65,8 +91,8 @@ class Actor(Generic[StateT]):
         self._results = results
         self._on_failure = on_failure
         self._closed_error = closed_error
-        self._current_run: Run = []
-        self._backlog_waiters = Waiters()
+        self._current_run: Run = _NO_RUN
+        self._backlog_waiters = NO_WAITERS
         self.init_stream: Hook = hook_of(socket, "init_stream")
         self.connect: Hook = hook_of(socket, "handle_connect")
         self.send_hook: Hook = hook_of(socket, "handle_send")
@@ -103,6 +129,7 @@ class Actor(Generic[StateT]):
 
     async def wait_backlog(self) -> None:
         """Wait until the hooks have handled all received messages."""
+        self._backlog_waiters = self._backlog_waiters.own()
         await self._backlog_waiters.park()
 
     def fail(self, error: BaseException) -> None:

@@ -16,31 +16,42 @@ Task = Callable[[], Awaitable[object]]
 
 
 class Background:
-    """Starts the tasks of a connection.
+    """Starts the tasks of a connection. An exception of one of them ends only this connection.
 
     The nursery of the user's tasks is opened when the first of them starts.
 
     Args:
-        on_failure: called with an exception raised by a user's task.
+        on_failure: called with an exception raised by a task, and whether it is a user's. If not,
+            it is an error in a transport or in the package.
         closed_error: creates the exception for a task started after the end.
     """
 
+    __slots__ = ("_closed_error", "_done", "_inner", "_on_failure", "_scope", "_waiting", "nursery")
+
     def __init__(
-        self, on_failure: Callable[[BaseException], None], closed_error: Callable[[], Exception]
+        self,
+        on_failure: Callable[[BaseException, bool], None],
+        closed_error: Callable[[], Exception],
     ) -> None:
         self.nursery: trio.Nursery | None = None
         """The connection's nursery; None before the start and after the end."""
         self._on_failure = on_failure
         self._closed_error = closed_error
-        self._waiting: list[Task] = []
+        self._waiting: list[Task] | None = None
         self._inner: trio.Nursery | None = None
         self._scope: trio.CancelScope | None = None
         self._done: trio.Event | None = None
 
     def spawn(self, task: Task) -> None:
-        """Start a task of a link. It must not raise, and must end with the link."""
+        """Start a task of a link, which must end with the link."""
         assert self.nursery is not None
-        self.nursery.start_soon(task)
+        self.nursery.start_soon(self._run_task, task)
+
+    async def _run_task(self, task: Task) -> None:
+        try:
+            await task()
+        except Exception as error:
+            self._on_failure(error, False)
 
     def start(self, task: Task) -> None:
         """Start a task that :meth:`end` cancels."""
@@ -49,10 +60,12 @@ class Background:
         if self._inner is not None:
             self._inner.start_soon(task)
             return
-        self._waiting.append(task)
-        if self._scope is None:
+        if self._waiting is not None:
+            self._waiting.append(task)
+        elif self._scope is None:
+            self._waiting = [task]
             self._scope, self._done = trio.CancelScope(), trio.Event()
-            self.nursery.start_soon(self._run_nursery, self._scope, self._done)
+            self.spawn(partial(self._run_nursery, self._scope, self._done))
 
     def start_soon(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Start a user's task; an exception that it raises ends the connection."""
@@ -62,9 +75,9 @@ class Background:
         try:
             with scope:
                 async with trio.open_nursery() as self._inner:
-                    for task in self._waiting:
+                    for task in self._waiting or ():
                         self._inner.start_soon(task)
-                    self._waiting.clear()
+                    self._waiting = None
                     await trio.sleep_forever()
         finally:
             self._inner = None  # it refers to this task
@@ -76,7 +89,7 @@ class Background:
         try:
             await fn(*args)
         except Exception as error:
-            self._on_failure(error)
+            self._on_failure(error, True)
 
     def close(self) -> None:
         """Refuse new tasks."""

@@ -133,6 +133,8 @@ class Deadlines:
         close_timeout: seconds from the start of the close to its end; None for no limit.
     """
 
+    __slots__ = ("_hooks", "_hooks_end", "_timeout", "link")
+
     def __init__(self, close_timeout: float | None) -> None:
         self.link: trio.CancelScope = trio.CancelScope()
         self._timeout = math.inf if close_timeout is None else close_timeout

@@ -44,6 +44,21 @@ class Connection(Generic[StateT]):
     is called a link.
     """
 
+    # The __dict__ is for attributes that users set.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_actor",
+        "_mailbox",
+        "_receive_queue",
+        "_send_queue",
+        "_sends",
+        "_session",
+        "_turn_began",
+        "_url",
+        "_writer",
+    )
+
     def __init__(self, session: Session[StateT], url: str) -> None:
         self._session = session
         self._actor = session.actor

@@ -24,7 +24,7 @@ from ..disconnect import HeartbeatTimeout
 from ..frames import Ping
 from ..options import FlowOptions
 from ..transports import Link
-from ._sync import Waiters
+from ._sync import NO_WAITERS
 from .send_queue import SendQueue, checked_frame
 from .writer import Writer
 
@@ -50,20 +50,22 @@ class Pings:
     def __init__(self) -> None:
         self.latency: float | None = None
         """The latest round-trip time in seconds."""
-        self._sent: dict[bytes, float] = {}
-        self._pending_calls: dict[bytes, float | None] = {}
+        self._sent: dict[bytes, float] | None = None  # while there are any
+        self._pending_calls: dict[bytes, float | None] | None = None  # from the first wait()
         self._message_sent_at: float | None = None
         self._count = 0
-        self._waiters = Waiters()
+        self._waiters = NO_WAITERS
 
     def new_payload(self) -> bytes:
         """Create the payload for a ping that is about to be sent."""
         payload = self._count.to_bytes(8)
         self._count += 1
-        self._sent[payload] = trio.current_time()
-        if len(self._sent) > MAX_UNANSWERED:
+        sent = self._sent = self._sent or {}
+        sent[payload] = trio.current_time()
+        if len(sent) > MAX_UNANSWERED:
             # Pings that a ping() call waits for are kept.
-            oldest = next((old for old in self._sent if old not in self._pending_calls), payload)
+            waiting = self._pending_calls or ()
+            oldest = next((old for old in sent if old not in waiting), payload)
             if oldest != payload:
                 self.forget(oldest)
         return payload
@@ -80,36 +82,41 @@ class Pings:
 
     def pong_received(self, payload: bytes) -> None:
         """Record a pong."""
-        if payload not in self._sent:
+        sent, waiting = self._sent, self._pending_calls
+        if sent is None or payload not in sent:
             return
         now = trio.current_time()
-        self.latency = now - self._sent[payload]
-        for earlier in list(self._sent):
-            sent = self._sent.pop(earlier)
-            if earlier in self._pending_calls:
-                self._pending_calls[earlier] = now - sent
+        self.latency = now - sent[payload]
+        for earlier in list(sent):
+            seconds = now - sent.pop(earlier)
+            if waiting is not None and earlier in waiting:
+                waiting[earlier] = seconds
             if earlier == payload:
                 break
+        self._sent = sent or None
         self._waiters.unpark_all()
 
     async def wait(self, payload: bytes) -> float | None:
         """Wait for a pong; return the round-trip time in seconds, or None if the link ended."""
-        self._pending_calls[payload] = None
+        waiting = self._pending_calls = self._pending_calls or {}
+        waiting[payload] = None
+        self._waiters = self._waiters.own()
         try:
-            while payload in self._sent:
+            while self._sent is not None and payload in self._sent:
                 await self._waiters.park()
-            return self._pending_calls[payload]
+            return waiting[payload]
         finally:
-            del self._pending_calls[payload]
+            del waiting[payload]
             self.forget(payload)
 
     def forget(self, payload: bytes) -> None:
         """Remove a ping."""
-        self._sent.pop(payload, None)
+        if self._sent is not None:
+            self._sent.pop(payload, None)
 
     def fail_all(self) -> None:
         """Forget all pings and wake their waiters: the link has ended."""
-        self._sent.clear()
+        self._sent = None
         self._message_sent_at = None
         self._waiters.unpark_all()
 

@@ -21,7 +21,8 @@ import trio
 
 from .._scope import is_cancelled
 from ..errors import UsageError
-from ._sync import Waiters
+from ._sync import NO_WAITERS
+from .background import Background
 
 __all__ = ["SYNC_HOOK", "Job", "Mailbox", "PendingCall", "run_now"]
 
@@ -69,13 +70,26 @@ class Mailbox:
     """The job queue of one actor, with a task that is started for the first queued job.
 
     Args:
-        spawn: starts the task.
+        background: starts the task.
         closed_error: creates the exception for calls after the end.
     """
 
+    __slots__ = (
+        "_background",
+        "_closed_error",
+        "_idle_waiters",
+        "_in_caller",
+        "_pending_calls",
+        "_send_channel",
+        "_task",
+        "active",
+        "pending",
+        "stopped",
+    )
+
     def __init__(
         self,
-        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+        background: Background,
         closed_error: Callable[[], Exception],
     ) -> None:
         self.pending: int = 0
@@ -83,19 +97,19 @@ class Mailbox:
         self.active: object = None
         """None, :data:`SYNC_HOOK`, or the task that runs an async hook."""
         self.stopped: bool = False
-        self._spawn = spawn
+        self._background = background
         self._closed_error = closed_error
         self._send_channel: trio.MemorySendChannel[Job] | None = None
-        self._pending_calls: set[PendingCall] = set()
+        self._pending_calls: set[PendingCall] | None = None
         self._task: trio.lowlevel.Task | None = None
-        self._idle_waiters = Waiters()
+        self._idle_waiters = NO_WAITERS
         self._in_caller: Cancellable | None = None
 
     def put(self, job: Job) -> None:
         """Queue a job."""
         if self._send_channel is None:
             self._send_channel, jobs = trio.open_memory_channel[Job](math.inf)
-            self._spawn(partial(self._run, jobs))
+            self._background.start(partial(self._run, jobs))
         self._send_channel.send_nowait(job)
         self.pending += 1
 
@@ -104,12 +118,13 @@ class Mailbox:
         if self.stopped:
             raise self._closed_error()
         pending_call = PendingCall()
-        self._pending_calls.add(pending_call)
+        pending_calls = self._pending_calls = self._pending_calls or set()
+        pending_calls.add(pending_call)
         try:
             self.put(partial(_run_call, job, pending_call))
             return await pending_call.wait()
         finally:
-            self._pending_calls.discard(pending_call)
+            pending_calls.discard(pending_call)
 
     async def run_in_caller(self, hook: Coroutine[Any, Any, Any]) -> Any:
         """Run an async hook in the current task. Call it only if no job is pending.
@@ -146,6 +161,7 @@ class Mailbox:
     async def wait_idle(self) -> None:
         """Wait until no hook is running."""
         while self.active is not None:
+            self._idle_waiters = self._idle_waiters.own()
             await self._idle_waiters.park()
 
     async def _run(self, jobs: trio.MemoryReceiveChannel[Job]) -> None:
@@ -196,7 +212,7 @@ class Mailbox:
 
     def fail_calls(self) -> None:
         """Fail all waiting calls; jobs that have started continue."""
-        for pending_call in self._pending_calls:
+        for pending_call in self._pending_calls or ():
             pending_call.fail(self._closed_error())
 
 

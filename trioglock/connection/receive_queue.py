@@ -9,7 +9,7 @@ from typing import Any
 
 from ..options import Overflow
 from ..telemetry import EventEmitter
-from ._sync import Waiters, ignore
+from ._sync import NO_WAITERS, ignore
 
 __all__ = ["ReceiveQueue"]
 
@@ -32,6 +32,7 @@ class ReceiveQueue:
 
     __slots__ = (
         "_closing_limit",
+        "_discards",
         "_emitter",
         "_limit",
         "_low",
@@ -61,19 +62,24 @@ class ReceiveQueue:
         self.ended: bool = False
         self.pause_at: float = limit if limit is not None and overflow == "wait" else math.inf
         """The number of messages from which the reader pauses."""
+        self._discards = False
         self._limit = limit
         self._low = 0 if limit is None else limit // 4
         self._overflow: Overflow = overflow
         self._on_overflow = on_overflow
         self._emitter = emitter
         self._closing_limit: int | None = None
-        self._readers = Waiters()
-        self._space_waiters = Waiters()
+        self._readers = self._space_waiters = NO_WAITERS
 
     @property
     def full(self) -> bool:
         """Whether the reader task must stop reading."""
         return len(self.items) >= self.pause_at
+
+    def discard_unread(self) -> None:
+        """Discard messages from now on, unless a task is waiting for them."""
+        self._discards = True
+        self.pause_at = math.inf
 
     def open_items(self) -> deque[Any]:
         """Return :attr:`items` to add messages to; call :meth:`notify` afterwards."""
@@ -96,6 +102,8 @@ class ReceiveQueue:
         items = self.items
         if self._readers:
             self._readers.unpark(count=len(items))
+        elif self._discards:
+            items.clear()
         limit = self._closing_limit if self._overflow == "wait" else self._limit
         if limit is not None and len(items) > limit:
             self._drop(len(items) - limit)
@@ -113,6 +121,7 @@ class ReceiveQueue:
 
     def wait(self) -> Awaitable[None]:
         """Wait for a delivery or the end; the caller then checks again."""
+        self._readers = self._readers.own()
         return self._readers.park()
 
     def notify_taken(self) -> None:
@@ -124,6 +133,7 @@ class ReceiveQueue:
         """Wait until the queue has drained to a quarter of its limit."""
         self.reader_waiting = True
         try:
+            self._space_waiters = self._space_waiters.own()
             await self._space_waiters.park()
         finally:
             self.reader_waiting = False

@@ -10,7 +10,7 @@ frames are coalesced, the mailbox's if hooks need it. No exception is raised int
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import trio
 
@@ -31,7 +31,7 @@ from ..hooks import ConnectionInfo, Reconnect, Socket, Stop
 from ..options import FlowOptions
 from ..telemetry import EventEmitter
 from ..transports import Handshake, Link
-from ._sync import Latch
+from ._sync import Latch, ignore
 from .actor import Actor
 from .background import Background
 from .closing import TRANSITIONS, CloseState, Deadlines, Status, Trigger
@@ -91,6 +91,16 @@ class LinkSource(Protocol):
         """
 
 
+class Registry(Protocol):
+    """The open connections of a server."""
+
+    def add(self, session: Session[Any], connection: Connection[Any]) -> None:
+        """Add a connection whose ``handle_connect`` has returned."""
+
+    def remove(self, connection: Connection[Any]) -> None:
+        """Remove a connection that has ended."""
+
+
 class Session(Generic[StateT]):
     """Runs one connection over one or more links.
 
@@ -99,6 +109,8 @@ class Session(Generic[StateT]):
         flow: timeouts and limits.
         socket: the user's hooks.
         emitter: emits the telemetry events.
+        registry: contains the connection while it is open, for a session without the body of an
+            ``async with``. Messages that nothing receives are then discarded.
     """
 
     __slots__ = (
@@ -115,6 +127,7 @@ class Session(Generic[StateT]):
         "_link_tasks",
         "_no_reconnect",
         "_reconnected",
+        "_registry",
         "_results",
         "actor",
         "attempts",
@@ -142,6 +155,7 @@ class Session(Generic[StateT]):
         flow: FlowOptions,
         socket: Socket[StateT],
         emitter: EventEmitter,
+        registry: Registry | None = None,
     ) -> None:
         self.emitter: EventEmitter = emitter
         self.status: Status = Status.CONNECTING
@@ -150,18 +164,21 @@ class Session(Generic[StateT]):
         self.open_error: Exception | None = None
         self.opened: Latch = Latch()
         self.finished: Latch = Latch()
-        self.body: trio.CancelScope = trio.CancelScope()
+        self.body: trio.CancelScope | None = None  # of the body of an async with
         self.attempts: int = 0
         self.upgrades: int = 0
         self.latest_end: Disconnect | None = None
         self.receive_queue: ReceiveQueue = ReceiveQueue(
-            flow.max_queue, flow.overflow, self._close_on_overflow, emitter
+            flow.max_queue,
+            flow.overflow,
+            self._close_on_overflow if flow.overflow == "close" else ignore,
+            emitter,
         )
         self.send_queue: SendQueue = SendQueue(flow.write_limit)
         self.close_state: CloseState = CloseState(self.send_queue)
         closed_error = self.close_state.error
         self.pings: Pings = Pings()
-        self.background: Background = Background(self.fail, closed_error)
+        self.background: Background = Background(self._task_failed, closed_error)
         self.writer: Writer = Writer(
             self.send_queue,
             emitter,
@@ -177,8 +194,11 @@ class Session(Generic[StateT]):
             self._results,
             on_failure=self._hook_failed,
             closed_error=closed_error,
-            spawn=self.background.start,
+            background=self.background,
         )
+        if registry is not None:
+            self.receive_queue.discard_unread()
+        self._registry = registry
         self._flow = flow
         self._link_source = link_source
         self._connection: Connection[StateT]
@@ -202,22 +222,26 @@ class Session(Generic[StateT]):
 
         Args:
             connection: the connection that hooks receive.
-            nursery: runs the tasks of the connection.
+            nursery: runs the tasks of the connection, which end before this one.
         """
         self._connection = connection
         self.background.nursery = nursery
-        reason: Disconnect = Aborted()
+        reason: Disconnect | None = None
         try:
             try:
                 self.actor.attach(connection)
-                reason = await self._run_links()
+                # Nothing else awaits a link: each coroutine takes 200 bytes of a connection.
+                latest = await self._run_link()
+                while await self._wait_next_link(latest):
+                    latest = await self._run_link()
+                reason = latest
             finally:
                 self.background.close()
                 self.actor.stop()
                 with trio.CancelScope(shield=True):
                     await self.background.end()
         finally:
-            reason = self._ended_by or reason
+            reason = self._ended_by or (Aborted() if reason is None else reason)
             self._end(reason)
             try:
                 with trio.CancelScope(shield=True, deadline=self._deadlines.close_deadline()):
@@ -225,25 +249,22 @@ class Session(Generic[StateT]):
             finally:
                 self._notify_finished(reason)
 
-    async def _run_links(self) -> Disconnect:
-        """Run links until no other one follows; return why the last one ended."""
-        while True:
-            reason = await self._run_link()
-            delay = await self._decide(reason)
-            if delay is None or self._no_reconnect:
-                if not self.upgrades and isinstance(reason, HandshakeFailed):
-                    self.open_error = self._link_source.final_error or reason.error
-                return reason
-            self._change(Trigger.RECONNECT)
-            self.send_queue.resume_accepting()
-            self._in_backoff = True
-            with self._deadlines.new_link():
-                # Inside the scope, because a listener may close or abort the connection.
-                self.emitter.reconnect_scheduled(self.attempts + 1, delay)
-                await trio.sleep(delay)
-            self._in_backoff = False
-            if self._no_reconnect:
-                return reason
+    async def _wait_next_link(self, reason: Disconnect) -> bool:
+        """Decide whether another link follows one that has ended; wait until it may be opened."""
+        delay = await self._decide(reason)
+        if delay is None or self._no_reconnect:
+            if not self.upgrades and isinstance(reason, HandshakeFailed):
+                self.open_error = self._link_source.final_error or reason.error
+            return False
+        self._change(Trigger.RECONNECT)
+        self.send_queue.resume_accepting()
+        self._in_backoff = True
+        with self._deadlines.new_link():
+            # Inside the scope, because a listener may close or abort the connection.
+            self.emitter.reconnect_scheduled(self.attempts + 1, delay)
+            await trio.sleep(delay)
+        self._in_backoff = False
+        return not self._no_reconnect
 
     async def _run_link(self) -> Disconnect:
         """Open one link and run it to its end; return why it ended."""
@@ -366,6 +387,8 @@ class Session(Generic[StateT]):
         """Release the queued data after ``handle_connect`` has returned."""
         if self._is_current(info):
             self.writer.release()
+        if self._registry is not None and not self.failures:
+            self._registry.add(self, self._connection)
         self.opened.set()
         if self._reconnected is not None and self._is_current(info) and not self._immediate:
             self._reconnected.set()
@@ -561,6 +584,12 @@ class Session(Generic[StateT]):
         """End the connection with 1011 and cancel the body, because user code raised."""
         self._hook_failed("", error, fatal=True)
 
+    def _task_failed(self, error: BaseException, is_users: bool) -> None:
+        self.fail(error)
+        if not is_users:
+            # Without the task of the writer or the hooks, it cannot close.
+            self.abort()
+
     def _hook_failed(self, hook: str, error: BaseException, fatal: bool) -> None:
         try:
             self.emitter.hook_failed(hook, error, fatal=fatal)
@@ -579,7 +608,14 @@ class Session(Generic[StateT]):
         self.send_queue.stop_accepting()
         self.actor.stop()
         self._deadlines.limit_hooks()
-        self.body.cancel()
+        self._cancel_body()
+
+    def _cancel_body(self) -> None:
+        """Cancel the body, or remove a connection without a body from the open ones."""
+        if self.body is not None:
+            self.body.cancel()
+        if self._registry is not None:
+            self._registry.remove(self._connection)
 
     def _end_send_queue(self) -> None:
         """Drop queued data and wake all senders: there is no other link."""
@@ -591,6 +627,8 @@ class Session(Generic[StateT]):
         self.close_state.final_error = self._link_source.final_error
         self._no_reconnect = True
         self._change(Trigger.END)
+        if self._registry is not None:
+            self._registry.remove(self._connection)
         self._end_send_queue()
         self.pings.fail_all()
         self.receive_queue.end()
@@ -623,7 +661,7 @@ class Session(Generic[StateT]):
         except Exception as error:
             self._hook_failed(self.actor.terminate_hook.label, error, fatal=False)
             self.failures.append(error)
-            self.body.cancel()
+            self._cancel_body()
 
     def _change(self, trigger: Trigger) -> None:
         self.status = TRANSITIONS[self.status].get(trigger, self.status)

@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 import trio
 
 from .._redact import label
-from .._scope import leaves
-from ..connection import Connection, Session, open_connection
+from .._scope import raise_selected
+from ..connection import Connection, ConnectionScope, Session
 from ..connection.fanout import Fanout
+from ..connection.scope import is_end
 from ..connection.send_queue import checked_frame
 from ..connection.writer import Writer
 from ..disconnect import Disconnect, ProtocolViolation
@@ -61,8 +62,9 @@ class ConnectionRegistry:
             session.close(self._closing)
 
     def remove(self, connection: Connection[Any]) -> None:
-        """Remove a connection whose handler has returned."""
-        del self._sessions[connection], self._writers[connection]
+        """Remove a connection that has ended, or whose handler has returned."""
+        self._sessions.pop(connection, None)
+        self._writers.pop(connection, None)
 
     @contextmanager
     def limited(self) -> Iterator[None]:
@@ -118,11 +120,15 @@ class ConnectionRunner:
         self._registry = registry
         self._trace = trace
 
-    async def run(self, link: Link) -> None:
+    async def run(self, link: Link, nursery: trio.Nursery) -> None:
         """Run the target until its connection has ended.
 
         An exception raised by the target is logged, and its client receives 1011. It does not
         affect other connections.
+
+        Args:
+            link: the link.
+            nursery: runs the tasks of the connection, which end before this one.
         """
         handshake = link.handshake
         emitter = EventEmitter(
@@ -132,28 +138,45 @@ class ConnectionRunner:
             side="server",
             traced=self._trace,
         )
-        name = emitter.name
         socket, handler = self._prepare()
-        session = Session(SingleLink(link), self._flow, socket, emitter)
+        registry = self._registry if handler is None else None
+        session = Session(SingleLink(link), self._flow, socket, emitter, registry)
         connection = AcceptedConnection(session, handshake.url)
         terminate = session.actor.terminate_hook
         if terminate.is_async:
             terminate.call = partial(self._terminate, terminate.call)
         try:
-            async with open_connection(session, connection):
-                self._registry.add(session, connection)
+            if handler is not None:
+                await self._run_handler(handler, session, connection)
+            else:
+                # Without the task and the scopes of a handler, which would take 5 KB.
+                leaked: BaseException | None = None
                 try:
-                    await handler(connection)
+                    await session.run(connection, nursery)
+                except BaseException as error:
+                    leaked = error
+                try:
+                    raise_selected(None, session.failures, leaked)
                 finally:
-                    self._registry.remove(connection)
+                    del leaked  # it refers to this frame
         except Exception as error:
-            if not _is_end(error, session):
-                _logger.exception("%s: %s failed", name, label(self._target))
+            if not is_end(error, session):
+                _logger.exception("%s: %s failed", emitter.name, label(self._target))
             # The session keeps the exception of a hook, whose traceback refers to the session.
             clear_frames(error.__traceback__)
         cause = session.close_state.cause
         if isinstance(cause, ProtocolViolation):
-            _logger.info("%s: closed with %d: %s", name, cause.code, cause.reason)
+            _logger.info("%s: closed with %d: %s", emitter.name, cause.code, cause.reason)
+
+    async def _run_handler(
+        self, handler: ConnectionHandler, session: Session[Any], connection: Connection[Any]
+    ) -> None:
+        async with ConnectionScope(session, connection):
+            self._registry.add(session, connection)
+            try:
+                await handler(connection)
+            finally:
+                self._registry.remove(connection)
 
     async def _terminate(
         self, hook: Callable[..., Awaitable[object]], reason: Disconnect, state: object
@@ -162,8 +185,8 @@ class ConnectionRunner:
         with self._registry.limited():
             await hook(reason, state)
 
-    def _prepare(self) -> tuple[Socket[Any], ConnectionHandler]:
-        """Create the hooks and the handler; if this raises, the connection fails."""
+    def _prepare(self) -> tuple[Socket[Any], ConnectionHandler | None]:
+        """Create the hooks, and the handler if any; if this raises, the connection fails."""
         if self._is_handler:
             return Socket(), self._target  # type: ignore[return-value]
         try:
@@ -172,7 +195,7 @@ class ConnectionRunner:
                 raise InvalidOption(f"{label(self._target)} must return a Socket, not {socket!r}")
         except Exception as error:
             return Socket(), partial(_fail, error)
-        return socket, _discard_messages
+        return socket, None
 
 
 class SingleLink:
@@ -200,6 +223,8 @@ class SingleLink:
 
 class AcceptedConnection(Connection[Any]):
     """The connection that hooks and handlers of a server receive."""
+
+    __slots__ = ()
 
     async def reconnect(self) -> None:
         raise UsageError(
@@ -236,18 +261,5 @@ def check_target(target: ServeTarget) -> None:
         pass  # a callable in C has no signature
 
 
-async def _discard_messages(connection: Connection[Any]) -> None:
-    async for _ in connection:
-        pass
-
-
 async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa: ARG001 - a handler
     raise error
-
-
-def _is_end(error: BaseException, session: Session[Any]) -> bool:
-    """Whether an exception or group only reports the end of the connection."""
-    return all(
-        isinstance(leaf, ConnectionClosed) and leaf.origin is session.close_state
-        for leaf in leaves(error)
-    )

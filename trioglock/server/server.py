@@ -161,7 +161,7 @@ class Server:
             link = await self._handshakes.run(stream, self._nursery)
             if link is not None:
                 try:
-                    await self._runner.run(link)
+                    await self._runner.run(link, self._nursery)
                 finally:
                     self._handshakes.release()
         finally:

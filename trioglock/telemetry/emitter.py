@@ -72,7 +72,17 @@ class EventEmitter(EmitterBase):
     """
 
     # The __dict__ is for an instance attribute emits_frames, which few emitters have.
-    __slots__ = ("__dict__", "_connection", "_side", "_url", "_waits", "id", "name", "traced")
+    __slots__ = (
+        "__dict__",
+        "_connection",
+        "_name",
+        "_of",
+        "_side",
+        "_url",
+        "_waits",
+        "id",
+        "traced",
+    )
 
     def __init__(
         self,
@@ -85,8 +95,8 @@ class EventEmitter(EmitterBase):
     ) -> None:
         self.id: int = next(_numbers)
         """The number of the connection, unique in the process."""
-        self.name: str = name or f"{of}#{self.id}"
-        """The name of the connection in logs."""
+        self._name = name
+        self._of = of
         self._url = url
         self._side: Literal["client", "server"] = side
         self._connection: ConnectionId | None = None
@@ -95,6 +105,11 @@ class EventEmitter(EmitterBase):
         self._waits: dict[_Wait, None] | None = None  # created at the first wait
         if traced:
             self.trace(on=True)
+
+    @property
+    def name(self) -> str:
+        """The name of the connection in logs."""
+        return self._name or f"{self._of}#{self.id}"
 
     @property
     def connection(self) -> ConnectionId:
