@@ -1,4 +1,4 @@
-"""The retry policy of reconnects and supervision: which failures to retry, and when.
+"""The retry policy for reconnecting and supervision: which failures to retry, and when.
 
 Pure functions: :meth:`Backoff.delays` generates delays without waiting, and :func:`is_transient`
 classifies a reason and can be replaced.

@@ -60,8 +60,8 @@ class ServeOptions(FlowKeywords, total=False):
         max_connections: maximum number of connections; further clients get 503 and Retry-After
             (RFC 9110, section 10.2.3). None for no limit.
         max_handshakes: maximum number of concurrent opening handshakes; above the limit the
-            oldest is dropped. It is at most half of the files that the process may open; None
-            stands for that half.
+            oldest is dropped. It cannot exceed half the number of files that the process may open,
+            which is also the limit if it is None.
         max_header_size: maximum size of a request's headers in bytes; larger requests get 431
             (RFC 6585, section 5).
         open_timeout: seconds for TLS and the opening handshake, including ``process_request``;
@@ -129,8 +129,8 @@ def serve(
     exception raised by a target is logged by the logger ``trioglock.server`` and ends only its own
     connection.
 
-    Entering the block raises the process's soft limit of open files (RLIMIT_NOFILE) to its hard
-    limit, if the system has such limits, because every connection needs one.
+    Every connection needs a file descriptor, so entering the block raises the process's soft limit
+    on open files (RLIMIT_NOFILE) to its hard limit, if the system has such limits.
 
     Args:
         target: a :class:`Socket` class or a function that returns a Socket, either of which is

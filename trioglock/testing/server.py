@@ -37,7 +37,7 @@ EXPECT_TIMEOUT = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A response to the opening handshake other than 101."""
+    """A response other than 101 to the opening handshake."""
 
     status: int
     headers: Headers
@@ -105,7 +105,7 @@ class MockPeer:
             raise AssertionError(f"the client closed instead of sending: {error!r}") from None
 
     async def expect(self, *messages: Data) -> None:
-        """Receive one message for each argument and compare it.
+        """Receive one message for each argument and check that they are equal.
 
         Args:
             messages: ``str`` for text, ``bytes`` for binary.
@@ -119,7 +119,7 @@ class MockPeer:
             assert got == message, f"expected {message!r}, but the client sent {got!r}"
 
     async def expect_close(self, code: int = 1000, reason: str | None = None) -> None:
-        """Wait for the client's Close frame and compare it. Earlier messages are recorded.
+        """Wait for the client's Close frame and check it. Earlier messages are recorded.
 
         Args:
             code: the expected code.
@@ -288,7 +288,7 @@ class MockServer:
         return await (await self._peer()).receive()
 
     async def expect(self, *messages: Data) -> None:
-        """Compare messages from the connection accepted last. See :meth:`MockPeer.expect`."""
+        """Check the next messages from the connection that was accepted last. See :meth:`MockPeer.expect`."""
         await (await self._peer()).expect(*messages)
 
     async def send(self, *messages: Data) -> None:

@@ -23,7 +23,7 @@ Payload: TypeAlias = Any
 """A JSON value, or a bytes-like object for a binary message."""
 
 Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
-"""The policy for a full queue. It cannot wait, because all channels share one connection."""
+"""What happens when the queue is full. Waiting is impossible: channels share a connection."""
 
 
 class ChannelQueue:
