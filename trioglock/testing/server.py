@@ -288,7 +288,7 @@ class MockServer:
         return await (await self._peer()).receive()
 
     async def expect(self, *messages: Data) -> None:
-        """Check the next messages from the connection that was accepted last. See :meth:`MockPeer.expect`."""
+        """Check the next messages from the latest connection. See :meth:`MockPeer.expect`."""
         await (await self._peer()).expect(*messages)
 
     async def send(self, *messages: Data) -> None:
