@@ -105,6 +105,55 @@ def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(link, "CLIENTS_TO_POLL", 4)
 
 
+# The order of reads and writes.
+
+
+@pytest.mark.skipif(not poller.is_supported, reason="needs epoll")
+async def test_replies_of_one_turn_are_written_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All readable links are read before the first reply is written."""
+    monkeypatch.setattr(poller, "enabled", True)
+    sent: list[int] = []
+
+    def hook(frame: Any) -> Reply:
+        sent.append(sum(conn.statistics().messages_sent for conn in server.connections))
+        return Reply(frame)
+
+    async with serving(lambda: Hooked(hook)) as server, clients(server, 3) as connections:
+        for connection in connections:
+            await assert_echo(connection)
+        del sent[:]
+        # No await in between: all three are readable when the poller runs.
+        for connection in connections:
+            connection.send_frame_nowait("together", immediate=True)
+        for connection in connections:
+            assert await connection.receive() == "together"
+    assert sent == [3, 3, 3]
+
+
+@pytest.mark.skipif(not poller.is_supported, reason="needs epoll")
+async def test_answers_of_handlers_are_written_at_the_end_of_the_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also in a row, if several connections received messages in the same turn."""
+    monkeypatch.setattr(poller, "enabled", True)
+    sent: list[int] = []
+
+    async def handler(conn: Connection[None]) -> None:
+        async for message in conn:
+            await conn.send(message)
+            sent.append(sum(one.statistics().messages_sent for one in server.connections))
+
+    async with serving(handler) as server, clients(server, 3) as connections:
+        for connection in connections:
+            await assert_echo(connection)
+        del sent[:]
+        for connection in connections:
+            connection.send_frame_nowait("together", immediate=True)
+        for connection in connections:
+            assert await connection.receive() == "together"
+    assert sent == [3, 3, 3]
+
+
 # Fairness.
 
 
