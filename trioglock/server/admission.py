@@ -44,10 +44,10 @@ CLOSING_GRACE = 1.0
 in advance: a shutdown must not wait for requests that may never come."""
 
 MAX_ACTIVE = 100
-"""Maximum number of opening handshakes in progress, before other clients are accepted."""
+"""Maximum number of opening handshakes in progress; other clients wait until one of them ends."""
 
 PATIENCE = 0.05
-"""Seconds after which a handshake does not count as in progress if its request is incomplete."""
+"""Seconds after which a handshake whose request is incomplete no longer counts as in progress."""
 
 MAX_BATCH = 16
 """Maximum number of clients that are accepted before other tasks run."""
@@ -128,16 +128,16 @@ class HandshakeHandler:
         self._limit = _limit_handshakes(options.max_handshakes)
         self._open_connections = 0
         self._handshakes: dict[_Handshake, None] = {}  # oldest first
-        # Handshakes in progress, and until when they count although nothing is received.
+        # Handshakes in progress, each with the time until which it counts if nothing is received.
         self._active: dict[_Handshake, float] = {}
-        self._deciding = 0  # by process_request
+        self._deciding = 0  # handshakes that wait for an async process_request
         self._ended = trio.Event()
         self._closed = False
 
     async def wait_capacity(self) -> int:
         """Wait while too many handshakes are in progress; other clients wait in the system's queue.
 
-        Otherwise all clients of a rush would advance together, and time out together. Clients that
+        Otherwise all clients in a rush would advance together and time out together. Clients that
         are silent for :data:`PATIENCE` do not count, so they cannot keep others out.
 
         Returns:
@@ -207,7 +207,8 @@ class HandshakeHandler:
         if handshake is None:
             await trio.lowlevel.checkpoint()
             return False
-        # Its socket is closed after that. A process_request that shields itself takes longer.
+        # A cancelled handshake closes its socket within a few checkpoints, unless its
+        # process_request shields itself.
         for _ in range(10):
             await trio.lowlevel.checkpoint()
             if handshake not in self._handshakes:

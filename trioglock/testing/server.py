@@ -272,7 +272,7 @@ class MockServer:
         self._accept_headers = Headers(headers)
 
     async def accept(self) -> MockPeer:
-        """Wait for the next connection, in the order of handshakes, and return it.
+        """Wait for the next connection and return it, in the order in which handshakes complete.
 
         It cannot be used if the server has a handler.
         """

@@ -104,7 +104,7 @@ class ChannelQueue:
             match self._overflow:
                 case "close":
                     return ChannelOverflow(
-                        f"{self._topic!r} was left: its queue is full (max_queue={limit})"
+                        f"left {self._topic!r} because its queue was full (max_queue={limit})"
                     )
                 case "drop_newest":
                     return None
@@ -117,7 +117,7 @@ class ChannelQueue:
 
 
 class Channel:
-    """A topic of a socket, returned by :meth:`PhoenixSocket.join`.
+    """A topic joined on a socket, as returned by :meth:`PhoenixSocket.join`.
 
     Iterate over it to receive pushes and broadcasts from the server::
 
