@@ -104,7 +104,10 @@ class Connection(Generic[StateT]):
 
     async def _send_in_turn(self, message: Any) -> None:
         self._mailbox.reject_inside_hook("send")
-        await self._wait_space()
+        if self._send_queue.size >= self._send_queue.threshold:
+            await self._wait_turn()
+        if self._send_queue.closed:
+            raise self._session.close_state.error()
         try:
             if not self._actor.idle:
                 await self._actor.send_queued(message)
@@ -115,14 +118,16 @@ class Connection(Generic[StateT]):
         finally:
             self._send_queue.end_turn()
 
-    async def _wait_space(self) -> None:
-        """Wait until the send queue has space, or raise ConnectionClosed."""
-        send_queue = self._send_queue
-        if send_queue.size >= send_queue.threshold and not send_queue.closed:
-            with self._session.emitter.waiting("sender", "send_queue"):
-                await send_queue.wait_turn()
-        if send_queue.closed:
-            raise self._session.close_state.error()
+    def _wait_turn(self) -> Awaitable[None]:
+        """Wait for space in the send queue, or for its end."""
+        # Tens of thousands of tasks may wait here: each coroutine less counts.
+        if self._session.emitter.emits_waits:
+            return self._wait_turn_reported()
+        return self._send_queue.wait_turn()
+
+    async def _wait_turn_reported(self) -> None:
+        with self._session.emitter.waiting("sender", "send_queue"):
+            await self._send_queue.wait_turn()
 
     def _turn_is_over(self) -> bool:
         """Whether other tasks must run, although the send does not have to wait."""
@@ -178,7 +183,10 @@ class Connection(Generic[StateT]):
         self._mailbox.reject_inside_hook("send_frame")
         checked = checked_frame(frame)
         await trio.lowlevel.checkpoint()
-        await self._wait_space()
+        if self._send_queue.size >= self._send_queue.threshold:
+            await self._wait_turn()
+        if self._send_queue.closed:
+            raise self._session.close_state.error()
         if isinstance(checked, Close):
             self._session.close(checked)
         else:

@@ -259,7 +259,9 @@ class SendQueue:
         if self._senders:
             # Messages of one connection are often of similar size.
             count = len(self._batch) * space // self._writing if self._writing else 1
-            self._awake += self._senders.unpark(max(1, count))
+            count = max(1, count) - self._awake
+            if count > 0:
+                self._awake += self._senders.unpark(count)
 
     async def wait_space(self) -> None:
         """Wait for space without a turn. The caller must then check again."""

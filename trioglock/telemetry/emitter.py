@@ -245,6 +245,11 @@ class EventEmitter(EmitterBase):
             for message in messages:
                 self._emit(MessageDropped(connection=self.connection, message=message))
 
+    @property
+    def emits_waits(self) -> bool:
+        """Whether events of backpressure are wanted; otherwise :meth:`waiting` has no effect."""
+        return self._wants(BackpressureStarted) or self._wants(BackpressureEnded)
+
     @contextmanager
     def waiting(self, waiter: Waiter, queue: Queue) -> Iterator[None]:
         """Emit ``BackpressureStarted`` and ``BackpressureEnded`` around the block."""
