@@ -327,8 +327,13 @@ def test_ctrl_c_interrupts_a_hook() -> None:
             await connection.send("x")
             await trio.sleep_forever()
 
-    with pytest.raises(BaseException) as caught:
-        trio.run(main)
+    # A shell starts its background jobs with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(BaseException) as caught:
+            trio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(caught.value))
     assert not after
 
