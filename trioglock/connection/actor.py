@@ -269,10 +269,24 @@ class Actor(Generic[StateT]):
             receive_queue.notify()
 
     async def _receive_queued(self, run: Run) -> None:
+        # Like _run_hook() for each message, without two coroutines for each.
+        mailbox, hook = self.mailbox, self.receive_hook
+        active = trio.lowlevel.current_task() if hook.is_async else SYNC_HOOK
         for frame in run:
-            if self.mailbox.stopped:
+            if mailbox.stopped:
                 return
-            await self._run_hook(self.receive_hook, frame)
+            mailbox.active = active
+            try:
+                try:
+                    returned = hook.call(frame, self.state)
+                    if hook.is_async:
+                        returned = await returned
+                finally:
+                    mailbox.leave()
+                result, self.state = split(hook, returned)
+                self._results.apply(hook, result)
+            except Exception as error:
+                self._on_failure(hook.label, error, True)
             self.backlog -= 1
             if not self.backlog:
                 self._backlog_waiters.unpark_all()
