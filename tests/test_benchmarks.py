@@ -100,6 +100,7 @@ async def test_a_run_compares_with_a_baseline(tmp_path: Path) -> None:
     assert float(ratio[1]) < 0.5, rows
 
 
+@pytest.mark.slow
 async def test_a_baseline_must_contain_the_package(tmp_path: Path) -> None:
     """A directory without the package is refused, not replaced by the installed package."""
     done = await run_python("-m", "benchmarks", "--baseline", tmp_path, seconds=60)
@@ -107,6 +108,7 @@ async def test_a_baseline_must_contain_the_package(tmp_path: Path) -> None:
     assert "there is no package trioglock in" in done.stderr
 
 
+@pytest.mark.slow
 async def test_list_prints_the_cases() -> None:
     """``--list`` prints every case of the quick run above."""
     names = (await run_benchmarks("--list")).splitlines()

@@ -174,6 +174,7 @@ async def test_compression_costs_an_idle_connection_little() -> None:
             tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "binary", "deflate"])
 def test_a_message_in_tiny_pieces_takes_little_memory(kind: str) -> None:
     """A small factor of the message, however small its fragments or its chunks are."""
