@@ -28,7 +28,7 @@ from trioglock import (
 
 MakeTransport = Callable[[], NativeTransport | TrioWebsocketTransport]
 
-TIMEOUT = 0.2
+TIMEOUT = 0.3
 PAUSE = 3 * TIMEOUT
 
 real_transports = pytest.mark.parametrize("transport", [NativeTransport, TrioWebsocketTransport])
