@@ -121,7 +121,7 @@ async def test_replies_of_one_turn_are_written_in_a_row(monkeypatch: pytest.Monk
     async with serving(lambda: Hooked(hook)) as server, clients(server, 3) as connections:
         for connection in connections:
             await assert_echo(connection)
-        attempts = []
+        attempts: list[list[int]] = []
         # On a busy machine, the kernel may report one of the messages later than the others.
         while [3, 3, 3] not in attempts and len(attempts) < 20:
             before = sum(one.statistics().messages_sent for one in server.connections)
@@ -150,7 +150,7 @@ async def test_answers_of_handlers_are_written_at_the_end_of_the_turn(
     async with serving(handler) as server, clients(server, 3) as connections:
         for connection in connections:
             await assert_echo(connection)
-        attempts = []
+        attempts: list[list[int]] = []
         # On a busy machine, the kernel may report one of the messages later than the others.
         while [3, 3, 3] not in attempts and len(attempts) < 20:
             before = sum(one.statistics().messages_sent for one in server.connections)
