@@ -135,19 +135,16 @@ class Link(ABC):
 
     @property
     def defers(self) -> bool:
-        """Whether :meth:`defer` returns True."""
+        """Whether :meth:`defer` may be called: several links are being read in this turn."""
         return False
 
-    def defer(self, write: Callable[[], None]) -> bool:  # noqa: ARG002 - the interface
-        """Call ``write`` when all links that are readable now have been read, if that is possible.
+    def defer(self, write: Callable[[], None]) -> None:
+        """Call ``write`` when all links that are readable now have been read.
 
         Writes in a row cost less than writes between reads: the peers do not go to sleep after
-        each of them. Call it only in the ``handle`` of :meth:`feed`.
-
-        Returns:
-            Whether it will be called; otherwise, call it now.
+        each of them. Call it only in the ``handle`` of :meth:`feed`, and if :attr:`defers`.
         """
-        return False
+        raise NotImplementedError
 
     takes_prepared: bool = False
     """Whether ``write`` accepts :class:`PreparedMessage`; if not, it gets the plain message."""

@@ -213,8 +213,9 @@ class NativeLink(Link):
     def defers(self) -> bool:
         return self._poller is not None and self._poller.defers
 
-    def defer(self, write: Callable[[], None]) -> bool:
-        return self._poller is not None and self._poller.defer(write)
+    def defer(self, write: Callable[[], None]) -> None:
+        assert self._poller is not None  # it defers
+        self._poller.defer(write)
 
     @property
     def writes_now(self) -> bool:

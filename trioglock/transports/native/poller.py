@@ -15,6 +15,7 @@ tasks run. The epoll is level-triggered: it reports again what a turn has left.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import select
 import sys
@@ -27,6 +28,8 @@ import outcome
 import trio
 
 __all__ = ["AGAIN", "ENDED", "LEFT", "PAUSED", "WAIT", "Poller", "poller_of_run"]
+
+_logger = logging.getLogger("trioglock")
 
 TURN = 128
 """Maximum number of links of one turn. A list of several hundred events would also start the
@@ -93,7 +96,7 @@ class Poller:
         self._current: _Entry | None = None  # the one whose function is running
         self._deferred: list[tuple[_Entry, Callable[[], None]]] = []
         self.defers: bool = False
-        """Whether several links are being fed, so that :meth:`defer` is possible."""
+        """Whether several links are being fed, so that :meth:`defer` may be called."""
         self._epoll: select.epoll | None = None
         self._stale = False  # the epoll may contain a file that cannot be removed
 
@@ -135,12 +138,10 @@ class Poller:
         result: int = await trio.lowlevel.wait_task_rescheduled(abort)
         return result
 
-    def defer(self, write: Callable[[], None]) -> bool:
+    def defer(self, write: Callable[[], None]) -> None:
         """Call ``write`` after all links that are readable now were fed; see :meth:`Link.defer`."""
-        if not self.defers or self._current is None:
-            return False
+        assert self._current is not None
         self._deferred.append((self._current, write))
-        return True
 
     def closed(self, fd: int) -> None:
         """Wake the task that waits for ``fd``, if any, because the descriptor was closed."""
@@ -266,9 +267,11 @@ class Poller:
             try:
                 entry.task.context.run(write)
             except BaseException as error:
-                if self._entries.get(entry.fd) is not entry:
-                    raise
-                self._wake(entry, outcome.Error(error))
+                if self._entries.get(entry.fd) is entry:
+                    self._wake(entry, outcome.Error(error))
+                else:
+                    # Its task was woken in this turn, and this one must not end.
+                    _logger.exception("the replies of a connection cannot be written")
 
     def _add_again(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Add the links that do not wait for their descriptor, the oldest ones first."""
