@@ -1,4 +1,4 @@
-"""Fan-outs: the same messages for many connections, in one write per connection.
+"""Writes at the end of the scheduler's turn: fan-outs, and what else is not written immediately.
 
 A write costs several times as much as everything else that a fan-out does for a connection. So
 messages are queued immediately, in order with everything else that the connection sends, but

@@ -2,8 +2,9 @@
 
 If the writer is idle, the task that queues a frame writes it immediately, as far as the socket
 accepts it without waiting. For an echo, this saves two rounds of the scheduler. It happens once for
-each received chunk. Further frames are left to the writer's task, which sends all queued frames in
-one write. The task is started when it is first needed.
+each received chunk. Further frames are written at the end of the scheduler's turn, all in one
+write, see :mod:`.fanout`. The writer's task continues what the socket does not accept immediately,
+and writes to links that cannot write without waiting. It is started when it is first needed.
 """
 
 from __future__ import annotations
