@@ -159,7 +159,9 @@ class _TrioWebsocketLink(Link):
                     case str() | bytes():
                         await self._websocket.send_message(frame)
                     case Ping(payload):
-                        self._nursery.start_soon(self._ping, payload)
+                        written = self._stream.written = trio.Event()
+                        self._nursery.start_soon(self._ping, payload, written)
+                        await written.wait()
                     case Pong(payload):
                         await self._websocket.pong(payload)
                     case Close(code, reason):
@@ -167,13 +169,15 @@ class _TrioWebsocketLink(Link):
         except (LibraryClosed, LibraryProtocolError, *STREAM_ERRORS) as error:
             raise LinkBroken(str(error)) from error
 
-    async def _ping(self, payload: bytes) -> None:
-        # The library reports a pong only to the caller of ping().
+    async def _ping(self, payload: bytes, written: trio.Event) -> None:
+        # The library reports a pong only to the caller of ping(), which therefore has a task.
         try:
             await self._websocket.ping(payload)
             await self._events.send(Pong(payload))
         except (LibraryClosed, ValueError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+        finally:
+            written.set()
 
     async def _close(self, code: int, reason: str) -> None:
         done = self._local_close = trio.Event()
@@ -192,6 +196,8 @@ class _CountingStream:
         self.inner = inner
         self.bytes_received: int = 0
         self.bytes_sent: int = 0
+        self.written: trio.Event | None = None
+        """Set after the next write."""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         data = await self.inner.receive_some(max_bytes)
@@ -201,6 +207,9 @@ class _CountingStream:
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self.inner.send_all(data)
         self.bytes_sent += len(data)
+        if self.written is not None:
+            self.written.set()
+            self.written = None
 
     async def aclose(self) -> None:
         await self.inner.aclose()
