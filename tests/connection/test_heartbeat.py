@@ -21,7 +21,14 @@ from tests.connection.raw_server import (
     raw_connection,
     texts,
 )
-from trioglock import ConnectionClosed, ConnectionClosedError, HeartbeatTimeout, Status
+from trioglock import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    HeartbeatTimeout,
+    MemoryTransport,
+    Status,
+    connect,
+)
 
 
 @every_transport
@@ -253,3 +260,17 @@ async def test_no_timeout_while_slow_hooks_pause_reading(autojump_clock: MockClo
         assert [await conn.receive() for _ in range(12)] == numbered(12)
         assert conn.status is Status.OPEN
         nursery.cancel_scope.cancel()
+
+
+async def test_later_messages_do_not_postpone_the_timeout(autojump_clock: MockClock) -> None:
+    """The timeout starts when the ping was written, which may be immediately."""
+    net = MemoryTransport()
+    with pytest.raises(ConnectionClosedError):
+        async with connect(
+            "ws://memory.test/", transport=net, ping_interval=10, ping_timeout=10
+        ) as conn:
+            await net.accept()
+            await trio.sleep(15)
+            await conn.send("late")
+            await conn.receive()
+    assert trio.current_time() == pytest.approx(20)

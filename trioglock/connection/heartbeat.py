@@ -258,16 +258,17 @@ class LinkHeartbeat:
         self._next_ping = now + (self._flow.ping_interval or math.inf)
         if self._send_queue.closed:
             return
-        if self._flow.heartbeat is None:
-            self._writer.put_urgent(Ping(self._pings.new_payload()))
-        else:
-            self._pings.start_message()
-            self._writer.put_urgent(checked_frame(self._flow.heartbeat.message()))
+        # Before the ping, which may be written immediately.
         if self._silence_deadline == math.inf:
             self._silence_deadline = now + self._ping_timeout
             self._activity_at_ping = self._activity()
             self._send_queue.track_urgent()
             self._bytes_sent_at_ping = self._link.bytes_sent
+        if self._flow.heartbeat is None:
+            self._writer.put_urgent(Ping(self._pings.new_payload()))
+        else:
+            self._pings.start_message()
+            self._writer.put_urgent(checked_frame(self._flow.heartbeat.message()))
 
     @property
     def _ping_timeout(self) -> float:
