@@ -428,7 +428,7 @@ async def test_hooks_that_cancel_their_own_client() -> None:
 
 @pytest.mark.usefixtures("each_way")
 async def test_backpressure_pauses_and_resumes() -> None:
-    """With room for one message, nothing is lost or reordered, and the others go on."""
+    """With space for one message, nothing is lost or reordered, and the others go on."""
 
     async def handler(connection: Connection[Any]) -> None:
         async for message in connection:

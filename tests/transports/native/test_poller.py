@@ -144,7 +144,7 @@ async def test_links_with_more_to_read_starve_no_others(poller: Poller, busy: in
     counts = dict.fromkeys(range(300), 0)
     for at in order:
         counts[at] += 1
-        # A turn has room for 128 readable links, and for as many that have something left.
+        # A turn feeds at most 128 readable links, and for as many that have something left.
         assert counts[at] <= 3 * min(counts.values()) + 3
 
 
@@ -346,7 +346,7 @@ class Steps(trio.abc.Instrument):
 async def test_a_closed_file_that_lives_on_is_no_busy_loop(
     poller: Poller, used_again: bool
 ) -> None:
-    """A child process that inherited the file keeps it in the epoll, readable for ever."""
+    """A child process that inherited the file keeps it in the epoll, always readable."""
     with sockets(2) as [(near, far), (other, other_far)], trio.fail_after(10):
         fd = near.fileno()
         inherited = os.dup(fd)
@@ -360,7 +360,7 @@ async def test_a_closed_file_that_lives_on_is_no_busy_loop(
             else:
                 again = other
                 poller.closed(fd)
-            far.send(b"readable for ever")
+            far.send(b"always readable")
             nursery.start_soon(poller.feed, again.fileno(), reading(again, PAUSED))
             steps = Steps()
             trio.lowlevel.add_instrument(steps)

@@ -173,7 +173,7 @@ class Poller:
             try:
                 self._epoll.unregister(entry.fd)
             except OSError:
-                # The descriptor is closed. The file is still in the epoll, and readable for ever,
+                # The descriptor is closed. The file is still in the epoll, and always readable,
                 # if another process has inherited it.
                 self._stale = True
 
