@@ -107,6 +107,14 @@ class RealRedis:
                     pass
 
 
+    def ask(self, command: str) -> str:
+        """Send a command and return the reply, and any other replies, without parsing them."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as plain:
+            plain.sendall(f"{command}\r\nQUIT\r\n".encode())
+            with plain.makefile("rb") as replies:
+                return replies.read().decode()
+
+
 @contextmanager
 def real_redis(*options: str) -> Iterator[RealRedis]:
     """Run a server for the duration of a block."""

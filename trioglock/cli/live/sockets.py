@@ -23,10 +23,19 @@ from urllib.parse import parse_qs, urlsplit
 import trio
 
 from ...connection import Connection
-from ...errors import ConnectionClosed, InvalidOption, TrioglockError, UsageError
+from ...errors import (
+    BrokerError,
+    BrokerUnavailable,
+    ConnectionClosed,
+    InvalidOption,
+    TrioglockError,
+    UsageError,
+)
 from ...frames import Data
 from ...hooks import ConnectionInfo, Reply, Socket
 from ...pubsub import Gap, Hub, Message, Subscription
+from ...pubsub.history import parse_id
+from ...pubsub.patterns import ChannelFilter
 
 __all__ = ["LIVE", "PUBLISH", "InvalidRequest", "PageSocket", "PublishingSocket", "check_channel"]
 
@@ -176,17 +185,24 @@ class PageSocket(PublishingSocket):
         self._hello = hello
         self._count_browsers = count_browsers
         self._resumed = False
+        self._start: str | None = None  # id of the newest message when the page subscribed
 
     def init_stream(self, info: ConnectionInfo) -> None:
         """Subscribe to every channel."""
         conn = info.connection
         after = parse_qs(urlsplit(info.url).query).get("after", [""])[-1]
-        earlier, events = self._subscribe(after)
-        conn.start_soon(self._send_events, conn, earlier, events)
+        try:
+            self._start = self._hub.history.last
+        except UsageError:
+            self._start = None  # there is no history
+        conn.start_soon(self._send_events, conn, self._subscribe(after))
         conn.start_soon(self._send_numbers, conn)
 
     def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Reply, None]:
-        return Reply(json.dumps({"hello": {**self._hello, "resumed": self._resumed}})), state
+        hello = {**self._hello, "resumed": self._resumed}
+        if self._start is not None and not self._resumed:
+            hello["id"] = self._start
+        return Reply(json.dumps({"hello": hello})), state
 
     async def handle_receive(self, frame: Data, state: None) -> tuple[Reply, None]:
         """Publish the request of the page's form."""
@@ -197,34 +213,43 @@ class PageSocket(PublishingSocket):
             await trio.sleep(WRONG_TOKEN_DELAY)
             raise InvalidRequest("the publish token is wrong")
 
-    def _subscribe(self, after: str) -> tuple[list[Message], Subscription[Message | Gap]]:
-        """The latest messages of the history, and a subscription to all that follow.
+    def _subscribe(self, after: str) -> Subscription[Message | Gap]:
+        """Subscribe to all messages.
 
         Args:
             after: id of the last message that the page has; empty if it has none.
         """
-        try:
-            history = self._hub.history
-            if after:
+        if after:
+            try:
                 events = self._subscribe_to_all(after)
+            except (InvalidOption, UsageError):
+                pass  # there is no history, or this is no id
+            else:
                 self._resumed = True
-                return [], events
-            earlier = list(history.messages)[-HISTORY:]
-        except (InvalidOption, UsageError):
-            earlier = []  # there is no history, or it does not contain this id
-        return earlier, self._subscribe_to_all()
+                return events
+        return self._subscribe_to_all()
 
     def _subscribe_to_all(self, after: str | None = None) -> Subscription[Message | Gap]:
         return self._hub.subscribe(
             "*", gaps=True, after=after, max_queue=MAX_QUEUE, overflow="drop_oldest"
         )
 
+    async def _read_latest(self) -> list[Message]:
+        """The latest messages of the history, until the subscription began."""
+        if self._resumed or self._start is None:
+            return []
+        try:
+            latest = await self._hub.history.latest(ChannelFilter("*"), HISTORY)
+        except (BrokerUnavailable, BrokerError, UsageError):
+            return []
+        return [one for one in latest if one.id and parse_id(one.id) <= parse_id(self._start)]
+
     async def _send_events(
-        self, conn: Connection[Any], earlier: list[Message], events: Subscription[Message | Gap]
+        self, conn: Connection[Any], events: Subscription[Message | Gap]
     ) -> None:
         try:
             with events:
-                for frame in _encode_events(earlier, 0):
+                for frame in _encode_events(await self._read_latest(), 0):
                     await conn.send_frame(frame)
                 async for event in events:
                     waiting = [event, *[await anext(events) for _ in range(len(events))]]
@@ -265,7 +290,7 @@ def _encode_events(events: Iterable[Message | Gap], dropped: int) -> Iterator[st
 def _shorten(event: Message | Gap) -> dict[str, object]:
     """An event as JSON, with as much of its payload as a page shows."""
     if isinstance(event, Gap):
-        return {"gap": event.seconds}
+        return {"gap": event.seconds} | ({"id": event.id} if event.id else {})
     content: dict[str, object] = {"channel": event.channel}
     if event.id is not None:
         content["id"] = event.id
