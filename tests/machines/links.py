@@ -134,12 +134,16 @@ class Peer:
         self.unanswered: list[Ping] = []
 
     async def run(self) -> None:
-        """Write the queued frames, and read unless the peer is silent, until the link has ended."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write)
-            if self._behavior != "silent":
-                while await self.read():
-                    pass
+        """Write the queued frames, and read unless the peer is silent, until it is cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                if self._behavior != "silent":
+                    while await self.read():
+                        pass
+                await trio.sleep_forever()
+        finally:
+            await self.link.aclose()
 
     async def _write(self) -> None:
         while True:
