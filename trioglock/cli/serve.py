@@ -76,7 +76,8 @@ class Settings:
     page_hosts: Sequence[str] = ()
     publish_token: str | None = field(default=None, repr=False)
     ready_fd: int | None = None
-    """The file descriptor to which a worker writes when it serves; None if this is no worker."""
+    """The file descriptor to which a worker writes once it is serving; None in
+    other processes."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -157,15 +158,15 @@ class Settings:
     metavar="TOKEN",
     envvar=TOKEN_VARIABLE,
     help="Token that 'trioglock publish' has to send. Without a token, publishing is possible on "
-    f"a loopback address only. Prefer {TOKEN_VARIABLE}: other users can see a command line.",
+    f"a loopback address only. Prefer {TOKEN_VARIABLE}: other users can see the command line.",
 )
 @click.option("--worker", is_flag=True, hidden=True)
 def command(*, worker: bool, **options: Any) -> int:
     """Serve a hub: browsers subscribe to the channel in the path of their URL.
 
-    TARGET is module:name of a Hub, a Socket class, a function that returns a Socket, or an async
-    handler. 'echo' is an echo server. Without TARGET, the command serves a new Hub. A hub has a
-    page at / that shows the messages of all channels live.
+    TARGET is the module:name of a Hub, a Socket class, a function that returns a Socket, or an
+    async handler. 'echo' is an echo server. Without TARGET, the command serves a new Hub. A hub
+    has a page at / that shows the messages of all channels live.
     """
     try:
         if worker:  # started by run_workers(), which writes the settings to standard input
