@@ -24,7 +24,7 @@ from ..errors import InvalidOption, TrioglockError
 from ..pubsub import Hub, MemoryBroker, RedisBroker
 from ..server import ServeOptions, Server, serve
 from .echo import Echo
-from .live import AccessRules, Endpoints, check_token, is_wildcard
+from .live import AccessRules, Endpoints, check_origins, check_token, is_wildcard
 from .options import seconds
 from .streams import print_line
 from .workers import READY, end_line, run_workers
@@ -74,6 +74,7 @@ class Settings:
     drain: float = 30
     page: bool | None = None
     page_hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
     publish_token: str | None = field(default=None, repr=False)
     ready_fd: int | None = None
     """The file descriptor to which a worker writes once it is serving; None in
@@ -95,6 +96,7 @@ class Settings:
         elif self.target != "echo" and not all(self.target.partition(":")):
             raise InvalidOption(f"TARGET must be echo or module:name, not {self.target}")
         check_token(self.publish_token)
+        check_origins(self.origins)
 
     @property
     def is_worker(self) -> bool:
@@ -103,7 +105,11 @@ class Settings:
     @property
     def access_rules(self) -> AccessRules:
         return AccessRules(
-            self.host, token=self.publish_token, page=self.page, page_hosts=self.page_hosts
+            self.host,
+            token=self.publish_token,
+            page=self.page,
+            page_hosts=self.page_hosts,
+            origins=self.origins,
         )
 
     def make_hub(self) -> Hub:
@@ -138,6 +144,15 @@ class Settings:
     type=click.IntRange(1),
     metavar="N",
     help="Number of messages that Redis keeps for the new Hub.",
+)
+@click.option(
+    "--origin",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Allow pages of this origin to connect, such as https://example.org, or '*' for all "
+    "pages. Can be repeated. The default on a loopback address is to allow pages of this machine "
+    "only, and all pages on other addresses.",
 )
 @seconds("--drain", default="30", help="Time for connections to finish at shutdown.")
 @click.option(
@@ -240,10 +255,12 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
         OSError: the server cannot listen.
     """
     target = settings.make_hub() if settings.target is None else _import_target(settings.target)
+    rules = settings.access_rules
     options = ServeOptions(reuse_port=settings.is_worker, shutdown_timeout=settings.drain)
     if not isinstance(target, Hub):
         if settings.page:
             raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
+        options["process_request"] = rules.refuse_client
         async with serve(target, settings.host, settings.port, **options) as server:
             yield server
         return
@@ -255,9 +272,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
     async with target as hub:
         # A user's Hub may have subscribers in other processes.
         counts = settings.target is None and settings.redis is None
-        endpoints = Endpoints(
-            hub, settings.access_rules, is_worker=settings.is_worker, counts=counts
-        )
+        endpoints = Endpoints(hub, rules, is_worker=settings.is_worker, counts=counts)
         options["process_request"] = endpoints.process_request
         options["select_subprotocol"] = endpoints.select_subprotocol
         async with serve(
