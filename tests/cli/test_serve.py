@@ -119,13 +119,18 @@ def test_page(settings: dict[str, Any], status: int) -> None:
 def test_fault_44_foreign_pages_are_refused(target: str | None) -> None:
     """For every kind of target, unless --origin allows them."""
     options: dict[str, Any] = {"proxy": None, "origin": "https://shop.example"}
-    with serve_in_thread(target=target) as at, pytest.raises(InvalidStatus, match="403"):
-        with connect_browser(f"ws://{at}/", **options):
-            pass
-    allowed = ["https://shop.example"]
-    with serve_in_thread(target=target, origins=allowed) as at:
-        with connect_browser(f"ws://{at}/", **options):
-            pass
+    allowed = [options["origin"]]
+    with (
+        serve_in_thread(target=target) as at,
+        pytest.raises(InvalidStatus, match="403"),
+        connect_browser(f"ws://{at}/", **options),
+    ):
+        pass
+    with (
+        serve_in_thread(target=target, origins=allowed) as at,
+        connect_browser(f"ws://{at}/", **options),
+    ):
+        pass
 
 
 def test_fault_44_an_invalid_origin(capsys: pytest.CaptureFixture[str]) -> None:
