@@ -61,7 +61,8 @@ REFUSED = ConnectFailed("refused by ws://al:pw@host/?token=abc")
 )
 def test_ends(reason: Disconnect | None, code: int, text: str) -> None:
     """The code is 0 if the peer closes with 1000 or 1001, or confirms our close."""
-    error = ConnectionClosed(None, None, reason)
+    sent = Close(reason.code) if isinstance(reason, LocalClose) else None
+    error = ConnectionClosed(None, sent, reason)
     assert end_code(error) == code
     assert describe_end(error).startswith(text)
     assert "abc" not in describe_end(error)
