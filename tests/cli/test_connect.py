@@ -211,6 +211,16 @@ async def test_the_trace(tmp_path: Path) -> None:
     assert all(re.match(stamp, line) for line in text.splitlines())
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_fault_48_a_trace_that_cannot_be_written_is_one_line() -> None:
+    """The conversation goes on without it."""
+    async with MockServer(echo) as server:
+        options = ("--trace-file", "/dev/full", "--once")
+        done = await run_command("connect", server.url, *options, stdin="hi")
+    assert (done.code, done.stdout) == (0, "hi\n")
+    assert done.stderr == "! cannot write the trace to /dev/full: No space left on device\n"
+
+
 async def test_an_outage() -> None:
     """With --reconnect the loss, the delay and the reconnect are printed; no line is lost."""
     async with MockServer() as server, opened("connect", server.url, "--reconnect") as running:

@@ -1,4 +1,4 @@
-"""Formats messages and events, and writes them to standard streams.
+"""Formats messages and events for standard streams.
 
 On a terminal, each line starts with a mark, and control characters are escaped so that a peer
 cannot control the terminal. In a pipe, messages have no mark and are not escaped.
@@ -6,16 +6,12 @@ cannot control the terminal. In a pipe, messages have no mark and are not escape
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import os
-import select
 from dataclasses import dataclass
 from enum import Enum
 from typing import NoReturn, TextIO
 
-import trio
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
 from rich.highlighter import JSONHighlighter
@@ -31,14 +27,10 @@ __all__ = [
     "BINARY",
     "Mark",
     "MessageFormat",
-    "OutputClosed",
-    "OutputFailed",
-    "OutputStream",
     "Renderer",
     "describe_end",
     "describe_failure",
     "describe_unsent",
-    "descriptor_of",
     "end_code",
     "format_binary",
     "json_problem",
@@ -46,17 +38,6 @@ __all__ = [
 
 _INDENT = "  "
 """The indentation of continuation lines, so that none of them looks like a line with a mark."""
-
-# The reader, or the terminal, is gone.
-_GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET})
-
-
-class OutputClosed(Exception):
-    """The reader of the output is gone."""
-
-
-class OutputFailed(Exception):
-    """The output cannot be written; the message is the system's error."""
 
 
 class Mark(Enum):
@@ -152,56 +133,6 @@ def _escape(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
-
-
-class OutputStream:
-    """Writes to a standard stream in a thread, so that a slow reader blocks only its writers.
-
-    Python's buffers are bypassed: an abandoned thread must not hold their locks. A stream without
-    a descriptor is written to as text.
-    """
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-        self._lock = trio.Lock()
-
-    async def write(self, data: bytes) -> None:
-        """Write all of ``data``; a cancelled call may have written part of it.
-
-        Raises:
-            OutputClosed: the reader is gone.
-            OutputFailed: the output cannot be written, for example because the disk is full.
-        """
-        async with self._lock:
-            try:
-                await trio.to_thread.run_sync(self.write_blocking, data, abandon_on_cancel=True)
-            except OSError as error:
-                if error.errno in _GONE:
-                    raise OutputClosed from None
-                raise OutputFailed(error.strerror or str(error)) from None
-
-    def write_blocking(self, data: bytes) -> None:
-        """Write all of ``data`` in this thread, or raise OSError."""
-        if self._stream is None:
-            raise OSError(errno.EBADF, "closed")
-        descriptor = descriptor_of(self._stream)
-        if descriptor is None:
-            self._stream.write(data.decode(errors="replace"))
-            return
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:  # another process has made it non-blocking
-                select.select([], [descriptor], [])
-
-
-def descriptor_of(stream: TextIO | None) -> int | None:
-    """Return the descriptor of a standard stream; None if it has none."""
-    try:
-        return None if stream is None else stream.fileno()
-    except (OSError, ValueError):
-        return None
 
 
 def json_problem(text: str) -> str | None:
