@@ -106,7 +106,6 @@ class RealRedis:
                 while replies.readline() != b"over\r\n":
                     pass
 
-
     def ask(self, command: str) -> str:
         """Send a command and return the reply, and any other replies, without parsing them."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as plain:

@@ -19,7 +19,6 @@ from trioglock import (
     connect,
 )
 from trioglock.pubsub import Broker, BrokerSession, Hub, HubSocket, Message
-from trioglock.pubsub.history import MissedMessages
 from trioglock.pubsub.socket import ClientSubscriber
 from trioglock.server import serve
 from trioglock.testing import MockServer
@@ -228,7 +227,7 @@ async def test_a_lost_connection_is_ignored(autojump_clock: MockClock) -> None:
         async with connect(server.url, stream=server.open_stream) as conn:
             client, waiting = (ClientSubscriber(hub, conn, "x", as_json=True) for _ in range(2))
         message = Message("x", "late")
-        waiting.catch_up(MissedMessages((message,), complete=False), "x".__eq__, gaps=True)
+        waiting.enqueue(message)
         waiting.start_sending()
         for subscriber in (client, waiting):
             subscriber.put(message)

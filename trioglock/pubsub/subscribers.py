@@ -22,7 +22,7 @@ class Counters:
     gaps: int = 0
     failures: int = 0
     nearly_full: int = 0
-    """Number of times that a message filled the queue of a subscription by half or more."""
+    """Number of times that a message left the queue of a subscription at least half full."""
 
 
 class Subscriber(ABC):

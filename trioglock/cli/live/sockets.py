@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -195,7 +196,9 @@ class PageSocket(PublishingSocket):
             self._start = self._hub.history.last
         except UsageError:
             self._start = None  # there is no history
-        conn.start_soon(self._send_events, conn, self._subscribe(after))
+        waiting = WaitingEvents()
+        conn.start_soon(self._collect_events, self._subscribe(after), waiting)
+        conn.start_soon(self._send_events, conn, waiting)
         conn.start_soon(self._send_numbers, conn)
 
     def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Reply, None]:
@@ -244,18 +247,22 @@ class PageSocket(PublishingSocket):
             return []
         return [one for one in latest if one.id and parse_id(one.id) <= parse_id(self._start)]
 
-    async def _send_events(
-        self, conn: Connection[Any], events: Subscription[Message | Gap]
+    async def _collect_events(
+        self, events: Subscription[Message | Gap], waiting: WaitingEvents
     ) -> None:
+        with events:
+            for message in await self._read_latest():
+                waiting.add(message, 0)
+            async for event in events:
+                waiting.add(event, events.dropped)
+        waiting.end()
+
+    async def _send_events(self, conn: Connection[Any], waiting: WaitingEvents) -> None:
         try:
-            with events:
-                for frame in _encode_events(await self._read_latest(), 0):
+            while contents := await waiting.take():
+                for frame in _encode_events(contents, waiting.dropped):
                     await conn.send_frame(frame)
-                async for event in events:
-                    waiting = [event, *[await anext(events) for _ in range(len(events))]]
-                    for frame in _encode_events(waiting, events.dropped):
-                        await conn.send_frame(frame)
-                    await trio.sleep(EVENTS_INTERVAL)
+                await trio.sleep(EVENTS_INTERVAL)
             await conn.aclose(1001, "the hub has closed")
         except ConnectionClosed:
             pass
@@ -275,11 +282,56 @@ class PageSocket(PublishingSocket):
             pass
 
 
-def _encode_events(events: Iterable[Message | Gap], dropped: int) -> Iterator[str]:
+class WaitingEvents:
+    """The events that wait for a page, in the form in which it gets them.
+
+    Events are shortened when they arrive: a page that reads slowly does not keep long messages in
+    memory.
+    """
+
+    def __init__(self) -> None:
+        self._contents: deque[dict[str, object]] = deque(maxlen=MAX_QUEUE)
+        self._dropped = 0
+        self._dropped_before = 0
+        self._ended = False
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def add(self, event: Message | Gap, dropped_before: int) -> None:
+        """Add an event.
+
+        Args:
+            event: the event.
+            dropped_before: number of events that were dropped before they could be added.
+        """
+        self._dropped += len(self._contents) == MAX_QUEUE
+        self._dropped_before = dropped_before
+        self._contents.append(_shorten(event))
+        self._changed.unpark()
+
+    def end(self) -> None:
+        """Called when no more events follow."""
+        self._ended = True
+        self._changed.unpark()
+
+    @property
+    def dropped(self) -> int:
+        """The number of events that were dropped so far."""
+        return self._dropped + self._dropped_before
+
+    async def take(self) -> list[dict[str, object]]:
+        """Wait for events and return all that are waiting; an empty list after the last one."""
+        while not (self._contents or self._ended):
+            await self._changed.park()
+        contents = list(self._contents)
+        self._contents.clear()
+        return contents
+
+
+def _encode_events(contents: Iterable[dict[str, object]], dropped: int) -> Iterator[str]:
     """Encode events in frames that are not much longer than FULL_FRAME."""
     text = ""
-    for event in events:
-        text += f"{', ' if text else ''}{json.dumps(_shorten(event))}"
+    for content in contents:
+        text += f"{', ' if text else ''}{json.dumps(content)}"
         if len(text) >= FULL_FRAME:
             yield f'{{"events": [{text}], "dropped": {dropped}}}'
             text = ""
