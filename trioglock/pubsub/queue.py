@@ -71,7 +71,7 @@ class MessageQueue:
             self.dropped += 1
             if self.overflow == "drop_newest":
                 if self.gaps:
-                    self.push(Gap(0.0, event.id))
+                    self.push(_join(event))
                 return True
             self._drop_oldest()
         events.append(event)
