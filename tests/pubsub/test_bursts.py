@@ -98,10 +98,11 @@ async def test_a_chunk_from_redis(redis: RealRedis, history: int | None, listens
             server.broadcast(message.data)
 
         channel = "in" if listens else "x"
+        born = hub.history.last if history else ""
         commands = [
             f"PUBLISH trioglock/{channel} {number}"
             if history is None
-            else f'PUBLISH {{trioglock}}/{channel} "1-{number} {number}"'
+            else f'PUBLISH {{trioglock}}/{channel} "1-{number} {born} {number}"'
             for number in NUMBERS
         ]
         redis.send_plainly("MULTI", *commands, "EXEC")

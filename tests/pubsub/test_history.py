@@ -221,7 +221,7 @@ async def test_fault_56_an_id_from_the_future_is_a_gap(broker: Maker) -> None:
 async def test_fault_57_many_clients_resume_quickly(broker: Maker) -> None:
     """The effort depends on what they missed, not on the length of the history."""
     async with opened(broker(10_000)) as hub, trio.open_nursery() as nursery:
-        for batch in range(10):
+        for batch in range(3):
             async with trio.open_nursery() as publishers:
                 for number in range(1000):
                     publishers.start_soon(hub.publish, f"{batch} {number}", "x")
@@ -341,7 +341,10 @@ async def test_a_redis_that_lost_its_history_is_a_gap(redis: RealRedis) -> None:
         assert isinstance(await deleted.__anext__(), Gap)
         await hub.publish("new", channel="x")
         for one in (subscription, deleted):
-            assert await read(one, 1) == ["new"]
+            got = await read(one, 1)
+            while got[-1] != "new":
+                got += await read(one, 1)
+            assert all(isinstance(event, Gap) for event in got[:-1])
 
 
 async def test_other_programs_publish_with_a_history(redis: RealRedis) -> None:
@@ -364,6 +367,7 @@ async def test_publishers_with_and_without_a_history(
         subscriptions = [hub.subscribe("x"), other.subscribe("x")]
         for text in ("one", "two"):
             redis.publish_plainly("trioglock/x", text.encode())
+        redis.publish_plainly("{trioglock}/x", b"not from this package")
         await hub.publish("three", channel="x")
         for subscription in subscriptions:
             assert await read(subscription, 3) == ["one", "two", "three"]
@@ -437,7 +441,8 @@ async def test_a_client_of_a_hub_that_is_ahead_receives_no_duplicates(redis: Rea
     """This hub skips messages that the client received from the other hub."""
     hub = Hub(broker=redis.broker(history=100))
     async with served(hub) as url:
-        ahead = parse_id(hub.history.last)[0] + 1_000_000
+        born = hub.history.last
+        ahead = parse_id(born)[0] + 1_000_000
         for number in range(1, 5):  # in the history, but this hub has not received them yet
             redis.send_plainly(f"XADD {{trioglock}}/x {ahead}-{number} data {number}")
         redis.send_plainly(f"HSET {{trioglock}} last {ahead}-4")
@@ -447,7 +452,8 @@ async def test_a_client_of_a_hub_that_is_ahead_receives_no_duplicates(redis: Rea
             assert await read(subscription, 2) == ["3", "4"]
             assert [one.get("data") for one in await receive_json(client, 3)] == [None, "3", "4"]
             for number in range(1, 6):
-                redis.publish_plainly("{trioglock}/x", f"{ahead}-{number} {number}".encode())
+                payload = f"{ahead}-{number} {born} {number}"
+                redis.publish_plainly("{trioglock}/x", payload.encode())
             assert await read(subscription, 1) == ["5"]
             assert (await receive_json(client))[0]["data"] == "5"
 

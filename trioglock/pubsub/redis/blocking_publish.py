@@ -19,6 +19,7 @@ from ..history import check_history
 from ..message import INCOMING, check_channel, check_data, check_name
 from .address import import_redis, parse_address
 from .scripts import PUBLISH, HubKeys, publish_arguments
+from .server_info import mode_of, refusal
 
 __all__ = ["publish"]
 
@@ -87,6 +88,10 @@ def publish(
         unreachable = isinstance(error, errors.ConnectionError | errors.TimeoutError)
         if unreachable and not isinstance(error, errors.AuthenticationError):
             raise BrokerUnavailable(f"could not reach Redis: {text}") from error.__cause__
+        if (
+            reason := _ask_for_reason(client, address, errors, history=history is not None)
+        ) is not None:
+            raise reason from None
         raise BrokerError(f"Redis returned an error: {text}") from None
 
 
@@ -102,12 +107,25 @@ def _publish_plainly(client: Any, channel: str, data: Data) -> None:
         raise errors.ReadOnlyError("the server is a replica")
 
 
+def _ask_for_reason(
+    client: Any, address: object, errors: Any, *, history: bool
+) -> BrokerError | None:
+    """The reason why the server refuses everything, if it tells its mode."""
+    try:
+        return refusal(mode_of(client.info()), address, history=history)
+    except errors.RedisError:
+        return None
+
+
 def _send_to_master(client: Any, send: Callable[[], object], errors: Any, deadline: float) -> None:
     """Send, on new connections while the server is a replica: the address may change its server."""
     while True:
         try:
             send()
-        except errors.ReadOnlyError as error:
+        except errors.ResponseError as error:
+            # Before Redis 7, the error of a script contains that of its command.
+            if not (isinstance(error, errors.ReadOnlyError) or "-READONLY " in str(error)):
+                raise
             client.connection_pool.disconnect(inuse_connections=False)
             if time.monotonic() + RETRY_DELAY >= deadline:
                 raise errors.ConnectionError(f"the server is not a master: {error}") from None

@@ -115,10 +115,10 @@ class RedisBroker(Broker):
 
     async def _wait_subscribed(self, receiver: PubSubReceiver) -> None:
         with trio.move_on_after(self._timings.open_timeout):
-            await receiver.attempted.wait()
-            if not receiver.subscribed.is_set() and isinstance(receiver.failure, BrokerError):
-                raise receiver.failure
-            await receiver.subscribed.wait()
+            while not receiver.subscribed.is_set():
+                await receiver.attempted.park()
+                if isinstance(receiver.failure, BrokerError):
+                    raise receiver.failure
         if not receiver.subscribed.is_set():
             raise BrokerUnavailable(
                 f"could not reach Redis at {self._address} within "

@@ -187,7 +187,7 @@ async def _check_server(
     with suppress(BrokerError):  # the user may not call INFO
         connection.info = parse_info(await connection.request("INFO"))
     info = connection.info
-    if (error := refusal(info, address, history=history_key is not None)) is not None:
+    if (error := refusal(info.mode, address, history=history_key is not None)) is not None:
         raise error
     # In a cluster, messages published on a replica reach everyone.
     if info.master is not None and info.mode != "cluster":
@@ -215,8 +215,8 @@ class ReconnectingConnection(ABC):
         self.timings: RedisTimings = timings
         self.failure: Exception | None = None
         """Why the latest connection or attempt failed."""
-        self.attempted: trio.Event = trio.Event()
-        """Set after the first attempt."""
+        self.attempted: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        """Unparked after each attempt, whether successful or not."""
         self.partner: ReconnectingConnection | None = None
         """Another connection, which must lead to the same server."""
         self._history_key = history_key
@@ -246,7 +246,7 @@ class ReconnectingConnection(ABC):
                 await self._connect()
             except (RedisDisconnected, BrokerError) as error:
                 self.failure = error
-                self.attempted.set()
+                self.attempted.unpark_all()
                 if not self._logged_loss:  # once per outage, not per attempt
                     self._logged_loss = True
                     _logger.warning(
@@ -287,7 +287,7 @@ class ReconnectingConnection(ABC):
 
     def mark_up(self) -> None:
         self.failure = None
-        self.attempted.set()
+        self.attempted.unpark_all()
         self._is_up = True
         self._up.unpark_all()
         if self._logged_loss:

@@ -38,12 +38,13 @@ class RedisHistory(History):
         self._commands = commands
         self._keys = keys
 
-    async def read_last(self) -> str:
-        """Return the newest id of any channel, while no messages are received."""
+    async def read_ids(self) -> tuple[str, str]:
+        """Return the newest id of any channel, and the one with which the history began."""
         [ids] = await self._commands.request_all(
-            [("HMGET", self._keys.ids, "last")], waits_for_partner=False
+            [("HMGET", self._keys.ids, "last", "born")], waits_for_partner=False
         )
-        return ids[0].decode() if ids[0] else "0-0"
+        last, born = (one.decode() if one else "0-0" for one in ids)
+        return last, born
 
     async def after(
         self,

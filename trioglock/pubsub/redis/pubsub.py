@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Iterable
 from typing import Any, NoReturn, TypeVar
@@ -31,6 +32,8 @@ T = TypeVar("T")
 _logger = logging.getLogger("trioglock.pubsub")
 
 EVERYTHING = ChannelFilter("*")
+
+_with_id = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ([0-9]{1,20}-[0-9]{1,20}) ").match
 
 TURN_SECONDS = 0.01
 """How long a burst of messages may keep other tasks from running, before clients receive it."""
@@ -73,6 +76,7 @@ class PubSubReceiver(ReconnectingConnection):
         self._prefix = keys.prefix.encode()
         self._last_alive = 0.0
         self._skip_until: Position | None = None  # already read from the history
+        self._born = b""  # the id with which the history began
         self._has_plain = False  # messages without a history have arrived
 
     async def use(self, connection: RedisConnection) -> NoReturn:
@@ -80,10 +84,12 @@ class PubSubReceiver(ReconnectingConnection):
             early = await self._subscribe(connection)
         if scope.cancelled_caught:
             raise RedisDisconnected("Redis did not confirm the subscription")
-        if not self.subscribed.is_set():
-            if self._history is not None:
-                self._history.last = await self._ask(self._history.read_last())
-        else:
+        if self._history is not None:
+            last, born = await self._ask(self._history.read_ids())
+            self._born = born.encode()
+            if not self.subscribed.is_set():
+                self._history.last = last
+        if self.subscribed.is_set():
             await self._catch_up()
         self.mark_up()
         self.subscribed.set()
@@ -145,18 +151,24 @@ class PubSubReceiver(ReconnectingConnection):
             channel, payload = reply[2], reply[3]
             if channel.startswith(self._prefix):
                 name = channel[len(self._prefix) :].decode(errors="replace")
-                message_id, _, data = payload.partition(b" ")
-                if (message := self._with_id(name, message_id.decode(), data)) is not None:
+                message = self._parse_with_id(name, payload)
+                if message is not None:
                     yield message
             elif channel.startswith(self._plain_prefix):
                 name = channel[len(self._plain_prefix) :].decode(errors="replace")
                 self._check_plain(name)
                 yield Message(name, decode_data(payload))
 
-    def _with_id(self, channel: str, message_id: str, data: bytes) -> Message | None:
+    def _parse_with_id(self, channel: str, payload: bytes) -> Message | None:
         """The message of a publisher with a history; None if it has been delivered already."""
+        match = _with_id(payload)
+        if match is None:
+            return None  # not published by this package
+        message_id, born, data = match[1].decode(), match[2], payload[match.end() :]
         if self._history is None:
             return Message(channel, decode_data(data))
+        if born != self._born:
+            raise RedisDisconnected("the history began again, maybe on another server")
         if self._skip_until is not None:
             if parse_id(message_id) <= self._skip_until:
                 return None

@@ -1,9 +1,10 @@
 """The keys of a hub in Redis, and the scripts that write to them.
 
 The messages of the channel ``news`` of the hub ``trioglock`` are in the stream
-``{trioglock}/news``. The hash ``{trioglock}`` contains the ids that all channels have in common,
-and the sorted set ``{trioglock}:channels`` the time of the latest message of each channel. The
-braces put all keys of a hub into one hash slot, and no name of a hub contains them.
+``{trioglock}/news``. The hash ``{trioglock}`` contains the newest id of any channel and the one
+with which the history began, and the sorted set ``{trioglock}:channels`` the time of the latest
+message of each channel. The braces put all keys of a hub into one hash slot, and no name of a hub
+contains them.
 """
 
 from __future__ import annotations
@@ -32,14 +33,16 @@ PUBLISH = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ms, number = now, 1
-local last = redis.call('HGET', KEYS[1], 'last')
-if last then
-  local last_ms, last_number = string.match(last, '^(%d+)-(%d+)$')
+local known = redis.call('HMGET', KEYS[1], 'last', 'born')
+local born = known[2]
+if known[1] then
+  local last_ms, last_number = string.match(known[1], '^(%d+)-(%d+)$')
   if tonumber(last_ms) >= ms then
     ms, number = tonumber(last_ms), tonumber(last_number) + 1
   end
 else
-  redis.call('HSET', KEYS[1], 'born', string.format('%.0f-0', ms))
+  born = string.format('%.0f-0', ms)
+  redis.call('HSET', KEYS[1], 'born', born)
 end
 local id = string.format('%.0f-%.0f', ms, number)
 redis.call('HSET', KEYS[1], 'last', id)
@@ -52,11 +55,12 @@ if kept > 0 then
   redis.call('PEXPIRE', KEYS[3], ARGV[4])
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. oldest)
 end
-redis.call('PUBLISH', KEYS[3], id .. ' ' .. ARGV[2])
+redis.call('PUBLISH', KEYS[3], id .. ' ' .. born .. ' ' .. ARGV[2])
 return id
 """
 """Adds a message to the history of its channel and sends it to the hubs, with an id that is greater
-than that of every earlier message of any channel."""
+than that of every earlier message of any channel. The id with which the history began tells a hub
+that is still connected to an earlier master, which relays the message."""
 
 
 class HubKeys:

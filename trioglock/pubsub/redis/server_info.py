@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import BrokerError
 
-__all__ = ["ServerInfo", "parse_info", "refusal"]
+__all__ = ["ServerInfo", "mode_of", "parse_info", "refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +33,28 @@ def parse_info(reply: Any) -> ServerInfo:
         return ServerInfo()
     lines = reply.decode(errors="replace").splitlines()
     fields = dict(line.partition(":")[::2] for line in lines)
-    mode = fields.get("redis_mode") or fields.get("server_mode", "standalone")
-    mode = "cluster" if fields.get("cluster_enabled") == "1" else mode
     identity = f"{fields['run_id']}/{fields.get('master_replid')}" if "run_id" in fields else ""
     master = None
     if fields.get("role") == "slave":
         master = f"{fields.get('master_host')}:{fields.get('master_port')}"
-    return ServerInfo(identity, master, mode)
+    return ServerInfo(identity, master, mode_of(fields))
 
 
-def refusal(info: ServerInfo, address: object, *, history: bool) -> BrokerError | None:
-    """Return why the server can never be used, if so."""
-    if info.mode == "sentinel":
+def mode_of(fields: Mapping[str, object]) -> str:
+    """Return the mode in the fields of the reply to INFO."""
+    if str(fields.get("cluster_enabled")) == "1":
+        return "cluster"
+    return str(fields.get("redis_mode") or fields.get("server_mode", "standalone"))
+
+
+def refusal(mode: str, address: object, *, history: bool) -> BrokerError | None:
+    """Return why a server in this mode can never be used, if so."""
+    if mode == "sentinel":
         return BrokerError(
             f"{address} is a Redis Sentinel, which is not supported: "
             "use the address of the master, or one that always leads to it"
         )
-    if info.mode == "cluster" and history:
+    if mode == "cluster" and history:
         return BrokerError(
             f"{address} belongs to a Redis Cluster, which is not supported with a history: "
             "use a single server, or omit history"
