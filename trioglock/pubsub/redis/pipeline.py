@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -25,6 +25,9 @@ __all__ = ["CommandPipeline"]
 MAX_PENDING = 1024
 """Maximum number of pending requests; further ones wait."""
 
+MAX_JOINED = 2**16
+"""Maximum number of bytes that are copied to be sent in one write."""
+
 RETRY_DELAY = 0.02
 """Seconds."""
 
@@ -40,6 +43,19 @@ class PendingRequest:
     sent_at: float = 0.0
     replies: list[Any] = field(default_factory=list)
     failure: RedisDisconnected | None = None
+
+
+def _join(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Join short parts. A long one is not copied."""
+    joined: list[bytes] = []
+    size = 0
+    for part in parts:
+        if size + len(part) > MAX_JOINED:
+            yield b"".join(joined)
+            joined, size = [], 0
+        joined.append(part)
+        size += len(part)
+    yield b"".join(joined)
 
 
 @functools.cache
@@ -175,7 +191,8 @@ class CommandPipeline(ReconnectingConnection):
                 for pending in batch:
                     pending.sent_at = trio.current_time()
                 self._sent.extend(batch)
-                await connection.write(b"".join([pending.packed for pending in batch]))
+                for part in _join([pending.packed for pending in batch]):
+                    await connection.write(part)
         except RedisDisconnected:
             scope.cancel()
 
