@@ -8,10 +8,11 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
+from ._hints import describe_value
 from ._redact import redact_repr
 from .disconnect import Disconnect
 from .errors import InvalidOption, UsageError
-from .frames import Frame
+from .frames import Close, Frame
 from .headers import Headers, HeadersLike
 from .options import check_headers, check_seconds
 
@@ -128,6 +129,10 @@ class ConnectionInfo:
         return redact_repr(self)
 
 
+NOT_STATES: set[type] = {Close, Deliver, Reconnect, Reply, Stop}
+"""The classes of results. As a state they show that a hook returned ``(state, result)``."""
+
+
 class Socket(Generic[StateT]):
     """The hooks of a connection. Override those you need, with ``def`` or ``async def``.
 
@@ -164,6 +169,9 @@ class Socket(Generic[StateT]):
 
         Override it to use the connection before a link is open.
         """
+
+    def _check(self) -> None:
+        """Called before a connection uses the socket; raises if it cannot be used."""
 
     def init_stream(self, info: ConnectionInfo) -> MaybeAwaitable[StateT]:
         """Called once, after the first opening handshake.
@@ -321,8 +329,7 @@ def check_socket(socket: Socket[StateT] | None) -> Socket[StateT]:
     """
     if socket is None:
         return Socket()
-    if isinstance(socket, type) and issubclass(socket, Socket):
-        raise InvalidOption(f"socket must be an instance, not a class: write {socket.__name__}()")
     if not isinstance(socket, Socket):
-        raise InvalidOption(f"socket must be a trioglock.Socket, not {socket!r}")
+        raise InvalidOption(f"socket must be a trioglock.Socket, not {describe_value(socket)}")
+    socket._check()  # noqa: SLF001 - a hook of the package's own layers
     return socket

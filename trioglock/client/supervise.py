@@ -17,7 +17,8 @@ from typing import Literal, TypeAlias, get_args
 
 import trio
 
-from .._scope import open_scope
+from .._hints import checks_keywords, describe_value
+from .._scope import open_scope, require_trio
 from ..errors import InvalidOption, RestartLimit, ServiceReturned
 from ..options import check_choice, check_seconds, check_whole
 from ..retry import Backoff
@@ -36,6 +37,7 @@ Strategy: TypeAlias = Literal["one_for_one", "one_for_all"]
 _logger = logging.getLogger("trioglock.supervise")
 
 
+@checks_keywords("supervise")
 async def supervise(
     *services: Service,
     max_restarts: int | None = 3,
@@ -77,6 +79,7 @@ async def supervise(
         BaseException: raised by a service, if it is not an Exception; raised unchanged.
     """
     _check(services, max_restarts, within, strategy, restart, backoff)
+    require_trio("supervise(...)")
     endless = None if backoff is None else replace(backoff, max_attempts=None)
     supervisor = _Supervisor(name, max_restarts, within, restart, endless)
     labels = [f"{_name(service)}#{number}" for number, service in enumerate(services, 1)]
@@ -237,4 +240,4 @@ def _check(
             "strategy='one_for_all' restarts all services, but restart='temporary' restarts none"
         )
     if not (backoff is None or isinstance(backoff, Backoff)):
-        raise InvalidOption(f"backoff must be a Backoff or None, not {backoff!r}")
+        raise InvalidOption(f"backoff must be a Backoff or None, not {describe_value(backoff)}")

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
+from .._hints import METHODS, OtherName
 from .._redact import redact_url
 from ..close_codes import NORMAL
 from ..errors import CallTimeout, InvalidOption, UsageError
@@ -566,3 +567,7 @@ class Connection(Generic[StateT]):
             ConnectionClosed: the connection has ended.
         """
         self._session.background.start_soon(fn, *args)
+
+
+for _name, _use in METHODS.items():
+    setattr(Connection, _name, OtherName(_name, _use))

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from .._scope import open_scope
+from .._scope import open_scope, require_trio
 from ..errors import InvalidOption, UsageError
 from ..options import check_whole
 from ..transports.http1 import STREAM_ERRORS
@@ -366,6 +366,7 @@ class FaultProxy(Faults):
         self._nursery: trio.Nursery | None = None
 
     async def __aenter__(self) -> FaultProxy:
+        require_trio("FaultProxy(...)")
         if self._nursery is not None:
             raise UsageError("this proxy is already running; create another one")
         # A mock server has its address only once it runs.

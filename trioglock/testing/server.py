@@ -21,7 +21,7 @@ from trio_websocket import (
     wrap_server_stream,
 )
 
-from .._scope import open_scope
+from .._scope import open_scope, require_trio
 from ..close_codes import ABNORMAL
 from ..frames import Close, Data
 from ..headers import Headers, HeadersLike
@@ -227,6 +227,7 @@ class MockServer:
         self._current: MockPeer | None = None
 
     async def __aenter__(self) -> MockServer:
+        require_trio(f"{type(self).__name__}(...)")
         async with AsyncExitStack() as stack:
             self._nursery = await stack.enter_async_context(open_scope())
             if not self._memory:

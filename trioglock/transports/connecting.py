@@ -21,6 +21,7 @@ from websockets.exceptions import InvalidProxy
 from websockets.headers import build_authorization_basic, build_host
 from websockets.proxy import Proxy, get_proxy, parse_proxy
 
+from .._hints import network_hint, tls_hint
 from .._redact import redact_query, without_secrets
 from .._scope import leaves
 from ..errors import ConnectError, ConnectFailed, InvalidOption, ProxyFailed, TLSFailed
@@ -32,6 +33,9 @@ from .urls import WebSocketURI, check_host, find_url_problem
 __all__ = ["check_proxy", "closed_on_failure", "open_stream"]
 
 _SOCKS_PORT = 1080
+
+MEMORY_HOST = "memory.test"
+"""The host in the URLs of servers in memory; a name that no resolver knows (RFC 6761)."""
 
 
 async def open_stream(uri: WebSocketURI, options: DialOptions) -> trio.abc.Stream:
@@ -56,6 +60,8 @@ async def _open_plain(uri: WebSocketURI, options: DialOptions) -> trio.abc.Strea
     address = _find_proxy(uri) if options.proxy is True else options.proxy
     if address is not None:
         return await _open_through_proxy(_parse_proxy(address), uri, options.user_agent_header)
+    if uri.host == MEMORY_HOST:
+        raise InvalidOption("a server in memory has no address: pass stream=server.open_stream")
     return await _open_tcp(uri.host, uri.port)
 
 
@@ -100,7 +106,9 @@ async def _open_tcp(host: str, port: int) -> trio.abc.Stream:
             return await trio.open_tcp_stream(host, port)
         return await _open_address(family, host, port)
     except OSError as error:
-        raise ConnectFailed(f"cannot connect to {host}:{port}: {_describe(error)}") from error
+        failures = _failures(error)
+        text = ", ".join(dict.fromkeys(map(_describe, failures)))
+        raise ConnectFailed(f"cannot connect to {host}:{port}: {text}") from failures[0]
 
 
 def _address_family(host: str) -> socket.AddressFamily | None:
@@ -123,14 +131,18 @@ async def _open_address(family: socket.AddressFamily, host: str, port: int) -> t
     return trio.SocketStream(sock)
 
 
+def _failures(error: OSError) -> list[OSError]:
+    """Return the error of the system for each address; trio's own message omits them."""
+    errors = [leaf for leaf in leaves(error.__cause__ or error) if isinstance(leaf, OSError)]
+    return [one for one in errors if one.errno] or [error]
+
+
 def _describe(error: OSError) -> str:
-    # trio's own message, for one or more addresses, omits that of the system.
-    texts = [
-        os.strerror(leaf.errno)
-        for leaf in leaves(error.__cause__ or error)
-        if isinstance(leaf, OSError) and leaf.errno
-    ]
-    return ", ".join(dict.fromkeys(texts)) or str(error)
+    if isinstance(error, socket.gaierror) or not error.errno:
+        text = error.strerror or str(error)
+    else:
+        text = os.strerror(error.errno)  # trio puts the address before it
+    return text + network_hint(error)
 
 
 async def _start_tls(
@@ -145,7 +157,7 @@ async def _start_tls(
             await encrypted.do_handshake()
         except (*STREAM_ERRORS, ValueError) as error:
             cause = error.__cause__ or error
-            text = f"TLS handshake with {hostname}: {cause}"
+            text = f"TLS handshake with {hostname}: {cause}{tls_hint(cause)}"
             if is_tls_failure(cause):
                 raise TLSFailed(text) from cause
             if isinstance(cause, ssl.SSLEOFError):
