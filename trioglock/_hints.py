@@ -16,7 +16,9 @@ from functools import wraps
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
-from .errors import ConnectError, InvalidOption
+import trio
+
+from .errors import ConnectError, InvalidOption, UsageError
 
 __all__ = [
     "METHODS",
@@ -25,6 +27,7 @@ __all__ = [
     "describe_value",
     "hide_frames",
     "network_hint",
+    "require_trio",
     "tls_hint",
     "unknown_option",
 ]
@@ -134,7 +137,7 @@ def unknown_option(call: str, name: str, known: Iterable[str]) -> TypeError:
 
 
 def checks_keywords(call: str, keywords: type | None = None) -> Callable[[FunctionT], FunctionT]:
-    """Raise the exception of :func:`unknown_option` before a function is called.
+    """Check the calls of a public function: its keywords and, if it is async, that trio runs it.
 
     Args:
         call: the function, as users write it.
@@ -162,6 +165,7 @@ def checks_keywords(call: str, keywords: type | None = None) -> Callable[[Functi
         @wraps(function)
         async def checked_async(*args: Any, **given: Any) -> Any:
             check(given)
+            require_trio(f"{call}(...)")
             try:
                 return await function(*args, **given)
             except (ConnectError, InvalidOption) as error:
@@ -181,6 +185,19 @@ def describe_value(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}: write {value.__name__}()"
     return repr(value)
+
+
+def require_trio(call: str) -> None:
+    """Raise UsageError unless trio runs the current task.
+
+    Args:
+        call: the call as users write it.
+    """
+    if not trio.lowlevel.in_trio_run():
+        raise UsageError(
+            f"{call} needs trio: start the program with trio.run(main), "
+            "not with asyncio.run(main())"
+        )
 
 
 # Failures to connect.

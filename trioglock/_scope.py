@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import trio
 
-from ._hints import hide_frames
+from ._hints import hide_frames, require_trio
 from .errors import ConnectError, InvalidOption, UsageError
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "leaves",
     "open_scope",
     "raise_selected",
-    "require_trio",
     "scope_function",
 ]
 
@@ -188,19 +187,6 @@ def _select_exception(
     if real:
         return real[0]
     return next(iter(raised), None) if body_error is None else body_error
-
-
-def require_trio(call: str) -> None:
-    """Raise UsageError unless trio runs the current task.
-
-    Args:
-        call: the call as users write it.
-    """
-    if not trio.lowlevel.in_trio_run():
-        raise UsageError(
-            f"{call} needs trio: start the program with trio.run(main), "
-            "not with asyncio.run(main())"
-        )
 
 
 class Scope(AbstractAsyncContextManager[T_co]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ssl
 import warnings
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from .disconnect import Disconnect
 from .errors import InvalidOption, UsageError
 from .frames import Close, Frame
 from .headers import Headers, HeadersLike
-from .options import check_headers, check_seconds
+from .options import check_headers, check_seconds, check_ssl_context
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -74,6 +75,9 @@ class Reconnect:
         url: the URL for this and later attempts; by default unchanged.
         additional_headers: the headers for this and later attempts; by default unchanged.
         delay: seconds before the attempt; by default the delay of the policy.
+        ssl_context: the TLS configuration for this and later attempts; by default unchanged.
+        open_timeout: seconds for this and each later attempt; by default unchanged, ``math.inf``
+            for no limit.
 
     Raises:
         InvalidOption: an argument has the wrong type or is out of range.
@@ -82,12 +86,16 @@ class Reconnect:
     url: str | None = None
     additional_headers: HeadersLike | None = None
     delay: float | None = None
+    ssl_context: ssl.SSLContext | None = None
+    open_timeout: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.url is None or isinstance(self.url, str)):
             raise InvalidOption(f"url must be a str, not {type(self.url).__name__}")
         if self.delay:
             check_seconds("delay", self.delay)
+        check_ssl_context(self.ssl_context)
+        check_seconds("open_timeout", self.open_timeout)
         if self.additional_headers is not None:
             checked = check_headers("additional_headers", self.additional_headers)
             # The repr of Headers hides secrets.

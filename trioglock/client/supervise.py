@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias, get_args
 import trio
 
 from .._hints import checks_keywords, describe_value
-from .._scope import open_scope, require_trio
+from .._scope import open_scope
 from ..errors import InvalidOption, RestartLimit, ServiceReturned
 from ..options import check_choice, check_seconds, check_whole
 from ..retry import Backoff
@@ -79,7 +79,6 @@ async def supervise(
         BaseException: raised by a service, if it is not an Exception; raised unchanged.
     """
     _check(services, max_restarts, within, strategy, restart, backoff)
-    require_trio("supervise(...)")
     endless = None if backoff is None else replace(backoff, max_attempts=None)
     supervisor = _Supervisor(name, max_restarts, within, restart, endless)
     labels = [f"{_name(service)}#{number}" for number, service in enumerate(services, 1)]

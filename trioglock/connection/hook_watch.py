@@ -96,10 +96,11 @@ def _report(hook: FrameType) -> None:
     code = hook.f_code
     name = code.co_qualname.rpartition("<locals>.")[2]
     _logger.warning(
-        "%s blocks all connections for more than %g second, at %s:%d: "
+        "%s blocks all connections for more than %g %s, at %s:%d: "
         "call slow functions with await trio.to_thread.run_sync(function)",
         name,
         INTERVAL,
+        "second" if INTERVAL == 1 else "seconds",
         code.co_filename,
         hook.f_lineno,
     )

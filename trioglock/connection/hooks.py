@@ -100,7 +100,7 @@ def split_call(hook: Hook, returned: Any) -> tuple[Any, Any, Any]:
             raise hook.bad_state(returned[-1])
         if len(returned) == 2:
             return returned[0], None, returned[1]
-        return returned  # type: ignore[return-value]
+        return returned
     raise hook.bad_result(returned)
 
 

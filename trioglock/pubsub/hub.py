@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar, overload
 
 import trio
 
-from .._hints import describe_value
-from .._scope import open_scope, require_trio
+from .._hints import describe_value, require_trio
+from .._scope import open_scope
 from ..connection.fanout import Fanout
 from ..errors import InvalidOption, UsageError
 from ..frames import BytesLike

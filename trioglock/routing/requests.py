@@ -92,7 +92,7 @@ class Requests:
         """Return the pending request with the reference ``ref``, or None."""
         # In Python, True is the number 1.
         known = isinstance(ref, str | int) and not isinstance(ref, bool)
-        return self._pending.get(ref) if known else None  # type: ignore[call-overload,no-any-return]
+        return self._pending.get(ref) if known else None  # type: ignore[call-overload]
 
     @contextmanager
     def open(self, ref: str | int, event: str, *, has_link: bool) -> Iterator[PendingRequest]:

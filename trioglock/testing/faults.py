@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-from .._scope import open_scope, require_trio
+from .._hints import require_trio
+from .._scope import open_scope
 from ..errors import InvalidOption, UsageError
 from ..options import check_whole
 from ..transports.http1 import STREAM_ERRORS

@@ -21,7 +21,8 @@ from trio_websocket import (
     wrap_server_stream,
 )
 
-from .._scope import open_scope, require_trio
+from .._hints import require_trio
+from .._scope import open_scope
 from ..close_codes import ABNORMAL
 from ..frames import Close, Data
 from ..headers import Headers, HeadersLike

@@ -218,7 +218,7 @@ class _CountingStream:
 def _closing_event(reason: CloseReason) -> Close | Violation:
     text = reason.reason or ""
     if reason.code == 1009 and text.startswith("Exceeded maximum message size"):
-        return Violation(1009, text)
+        return Violation(1009, f"{text} (max_size)")
     # The library rejects codes that must not be sent with 1002; its codes are members of an enum.
     return Close(int(reason.code), text)
 

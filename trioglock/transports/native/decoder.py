@@ -144,7 +144,7 @@ class Decoder:
             length = int.from_bytes(chunk[at : at + wide])
             at += wide
         if not head & 0x8 and self._size + length > self._packed_limit(head):
-            raise _Refused(1009, f"a message of more than {self._limit} bytes")
+            raise _Refused(1009, f"a message of more than {self._limit} bytes (max_size)")
         mask = b""
         if self._masked:
             if len(chunk) - at < 4:
@@ -256,7 +256,7 @@ class Decoder:
             self._inflated += len(data)
             self._size += len(data)
             if self._size > self._limit:
-                raise _Refused(1009, f"a message of more than {self._limit} bytes")
+                raise _Refused(1009, f"a message of more than {self._limit} bytes (max_size)")
             if not packed and len(data) < room:
                 return data
             self._append(data)
