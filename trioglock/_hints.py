@@ -86,7 +86,7 @@ METHODS: dict[str, str] = {
         "handshake.peer": "remote_address remote",
         "handshake.request_headers": "request_headers",
         "handshake.response_headers": "response_headers",
-        "nothing: pongs are sent automatically": "pong",
+        "await send_frame(Pong()); pings are answered automatically": "pong",
     }.items()
     for other in others.split()
 }
