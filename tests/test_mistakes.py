@@ -6,11 +6,8 @@ import asyncio
 import datetime as dt
 import functools
 import inspect
-import logging
 import re
 import ssl
-import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,7 +30,6 @@ from trioglock import (
 )
 from trioglock.asgi import WebSocketApp
 from trioglock.codecs import JSON
-from trioglock.connection import hook_watch
 from trioglock.protocols import gossip, phoenix
 from trioglock.pubsub import Hub, MemoryBroker
 from trioglock.routing import EventSocket, Router
@@ -114,10 +110,10 @@ for function, partial in FUNCTIONS.items():
         calls(
             f"{function}({option}=)",
             f"{function}() got an unexpected option '{option}'; {hint.replace('CALL', function)}",
-            lambda partial=partial, option=option: partial(**{option: 1}),
+            functools.partial(partial, **{option: 1}),
         )
 
-for function, partial, option, hint in [
+MORE_OPTIONS: list[tuple[str, Any, str, str]] = [
     ("serve", functools.partial(serve, handler), "max_clients", "max_connections"),
     ("serve", functools.partial(serve, handler), "ssl", "ssl_context"),
     ("serve", functools.partial(serve, handler), "sock", "listeners"),
@@ -126,11 +122,13 @@ for function, partial, option, hint in [
     ("supervise", supervise, "max_restart", "max_restarts"),
     ("supervise", supervise, "period", "within"),
     ("phoenix.connect", functools.partial(phoenix.connect, URL), "parms", "params"),
-]:
+]
+
+for function, partial, option, hint in MORE_OPTIONS:
     calls(
         f"{function}({option}=)",
         f"{function}() got an unexpected option '{option}'; did you mean '{hint}'?",
-        lambda partial=partial, option=option: partial(**{option: 1}),
+        functools.partial(partial, **{option: 1}),
     )
 
 calls(
@@ -141,43 +139,38 @@ calls(
 
 # A class in place of an instance, and an instance in place of a class.
 
-INSTANCE = "not the class {0}: write {0}()"
+CLASSES: list[tuple[str, type, Callable[[Any], object]]] = [
+    ("socket must be a trioglock.Socket", EventSocket, lambda kind: connect(URL, kind)),
+    (
+        "reconnect must be True, False or a Backoff",
+        Backoff,
+        lambda kind: connect(URL, reconnect=kind),
+    ),
+    (
+        "transport must be a trioglock Transport",
+        NativeTransport,
+        lambda kind: connect(URL, transport=kind),
+    ),
+    ("codec must be an object with encode and decode", JSON, lambda kind: EventSocket(codec=kind)),
+    ("router must be a Router", Router, EventSocket),
+    (
+        "broker must be a Broker such as RedisBroker(url)",
+        MemoryBroker,
+        lambda kind: Hub(broker=kind),
+    ),
+    (
+        "channels must be a gossip.ChannelsCallbacks",
+        gossip.ChannelsCallbacks,
+        lambda kind: gossip.connect(client_id="i", client_secret="s", channels=kind),
+    ),
+]
 
-for name, text, call in [
-    ("socket", "a trioglock.Socket", lambda: connect(URL, EventSocket)),  # type: ignore[call-overload]
-    ("reconnect", "True, False or a Backoff", lambda: connect(URL, reconnect=Backoff)),  # type: ignore[call-overload]
-    (
-        "transport",
-        "a trioglock Transport",
-        lambda: connect(URL, transport=NativeTransport),  # type: ignore[call-overload]
-    ),
-    ("codec", "an object with encode and decode", lambda: EventSocket(codec=JSON)),  # type: ignore[arg-type]
-    ("router", "a Router", lambda: EventSocket(Router)),  # type: ignore[arg-type]
-    (
-        "broker",
-        "a Broker such as RedisBroker(url)",
-        lambda: Hub(broker=MemoryBroker),  # type: ignore[arg-type]
-    ),
-    (
-        "channels",
-        "a gossip.ChannelsCallbacks",
-        lambda: gossip.connect(
-            client_id="i",
-            client_secret="s",
-            channels=gossip.ChannelsCallbacks,  # type: ignore[arg-type]
-        ),
-    ),
-]:
-    kinds = {
-        "socket": "EventSocket",
-        "reconnect": "Backoff",
-        "transport": "NativeTransport",
-        "codec": "JSON",
-        "router": "Router",
-        "broker": "MemoryBroker",
-        "channels": "ChannelsCallbacks",
-    }
-    calls(f"{name}=class", f"{name} must be {text}, {INSTANCE.format(kinds[name])}", call)
+for text, kind, create in CLASSES:
+    calls(
+        f"the class {kind.__name__}",
+        f"{text}, not the class {kind.__name__}: write {kind.__name__}()",
+        functools.partial(create, kind),
+    )
 
 calls(
     "serve(instance)",
@@ -470,95 +463,3 @@ def test_fault_33_a_block_needs_trio(name: str) -> None:
 def test_fault_33_a_call_needs_trio(name: str) -> None:
     with pytest.raises(Exception, match=rf"{name}\(\.\.\.\) needs trio"):
         asyncio.run(CALLED[name]())  # type: ignore[arg-type]
-
-
-# Tracebacks.
-
-REFUSED: dict[str, Code] = {
-    "connect": lambda: enter(connect("ws://127.0.0.1:1")),
-    "a name with several addresses": lambda: enter(connect("ws://localhost:1")),
-    "run": lambda: run("ws://127.0.0.1:1", Socket()),
-    "phoenix": lambda: enter(phoenix.connect("ws://127.0.0.1:1", reconnect=False)),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_fault_36_a_refused_connect_has_a_short_traceback(name: str) -> None:
-    """At most 15 lines of trio, this test and the cause; no frame of the package is left."""
-
-    async def main() -> None:
-        await REFUSED[name]()
-
-    with pytest.raises(OSError, match="Connection refused") as caught:
-        trio.run(main)
-    text = "".join(traceback.format_exception(caught.value))
-    assert "/trioglock/" not in text.replace(__file__, "")
-    assert len(text.splitlines()) <= 20
-    assert __file__ in text
-    assert "ConnectionRefusedError" in text
-
-
-def test_fault_36_frames_of_the_user_stay() -> None:
-    """A function of the user that fails is part of the traceback."""
-
-    async def open_stream() -> trio.abc.Stream:
-        raise OSError("no tunnel")
-
-    async def main() -> None:
-        await enter(connect("ws://h/", stream=open_stream))
-
-    with pytest.raises(OSError, match="no tunnel") as caught:
-        trio.run(main)
-    assert "in open_stream" in "".join(traceback.format_exception(caught.value))
-
-
-# Hooks that block.
-
-
-class Blocking(Socket[None]):
-    def handle_receive(self, frame: Any, state: None) -> Any:
-        time.sleep(float(frame))
-        return None, state
-
-    async def handle_cast(self, message: float, state: None) -> Any:
-        await trio.sleep(0.01)
-        time.sleep(message)
-        return None, state
-
-
-def slow_handler(event: Any, state: Any) -> Any:
-    time.sleep(event["seconds"])
-    return None, state
-
-
-@pytest.mark.slow
-async def test_a_hook_that_blocks_is_named(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Plain and async hooks and handlers, with the line; each call once. Short calls are not."""
-    caplog.set_level(logging.WARNING, "trioglock.connection")
-    monkeypatch.setattr(hook_watch, "INTERVAL", 0.4)
-    router = Router()
-    router.on("slow")(slow_handler)
-    async with (
-        MockServer(memory=True) as server,
-        connect(server.url, Blocking(), stream=server.open_stream) as conn,
-    ):
-        await trio.sleep(1)  # the thread sleeps for the old interval
-        await server.send(*["0.1"] * 10)
-        await trio.sleep(0.1)
-        await server.send("1.2")
-        await trio.sleep(0.1)
-        conn.cast(1.2)
-        await trio.sleep(0.1)
-    async with (
-        MockServer(memory=True) as server,
-        connect(server.url, EventSocket(router), stream=server.open_stream),
-    ):
-        await server.send('{"event": "slow", "seconds": 1.2}')
-        await trio.sleep(0.1)
-    names = [record.getMessage().partition(f", at {__file__}:")[0] for record in caplog.records]
-    assert names == [
-        f"{name} blocks all connections for more than 0.4 seconds"
-        for name in ("Blocking.handle_receive", "Blocking.handle_cast", "slow_handler")
-    ]

@@ -99,6 +99,7 @@ class OtherName:
     ``__getattr__`` would make every access to the existing attributes slower.
 
     Args:
+        name: the name of the attribute.
         use: what to use instead.
     """
 

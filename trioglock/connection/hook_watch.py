@@ -27,9 +27,6 @@ _lock = threading.Lock()
 _threads: set[int] = set()
 _watcher: threading.Thread | None = None
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.clear)
-
 
 def watch_hooks() -> None:
     """Warn from now on if a hook blocks the current thread, until the thread ends."""
@@ -48,23 +45,40 @@ def _start(thread: int) -> None:
                 _watcher.start()
 
 
+def _reset() -> None:
+    """Start again in a forked process, which has only the thread that forked."""
+    global _lock  # noqa: PLW0603 - another thread may have held it
+    _lock = threading.Lock()
+    _threads.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset)
+
+
 def _watch() -> None:
+    # Only until the next look, because a frame keeps its variables alive.
     seen: dict[int, FrameType] = {}
-    reported: dict[int, FrameType] = {}
+    blocked: dict[int, FrameType] = {}
     while _has_threads():
         looked_at = time.monotonic()
         time.sleep(INTERVAL)
         if time.monotonic() - looked_at > 3 * INTERVAL:
             seen.clear()  # the process was suspended
         running = _running_hooks()
-        for thread, hook in running.items():
-            if seen.get(thread) is hook and reported.get(thread) is not hook:
-                reported[thread] = hook
-                _report(hook)
-        # Only until the next look: the frames keep their variables alive.
+        blocked = _report_blocked(running, seen, blocked)
         seen = running
-        reported = {one: hook for one, hook in reported.items() if running.get(one) is hook}
-        del running
+
+
+def _report_blocked(
+    running: dict[int, FrameType], seen: dict[int, FrameType], reported: dict[int, FrameType]
+) -> dict[int, FrameType]:
+    """Report the hooks that were already running at the last look, each once; return them."""
+    blocked = {thread: hook for thread, hook in running.items() if seen.get(thread) is hook}
+    for thread, hook in blocked.items():
+        if reported.get(thread) is not hook:
+            _report(hook)
+    return blocked
 
 
 def _has_threads() -> bool:
@@ -74,9 +88,15 @@ def _has_threads() -> bool:
 
 
 def _running_hooks() -> dict[int, FrameType]:
-    frames = sys._current_frames()  # noqa: SLF001 - documented
-    found = {thread: _find_hook(frames.get(thread)) for thread in tuple(_threads)}
-    return {thread: hook for thread, hook in found.items() if hook is not None}
+    found = {}
+    for thread, frame in sys._current_frames().items():  # noqa: SLF001 - documented
+        if thread in _threads:
+            hook = _find_hook(frame)
+            if hook is not None:
+                found[thread] = hook
+    # The last one may be the frame of this call: a reference cycle.
+    del frame
+    return found
 
 
 def _find_hook(frame: FrameType | None) -> FrameType | None:

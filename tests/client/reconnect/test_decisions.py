@@ -140,7 +140,7 @@ async def test_fault_65_reconnect_changes_tls_and_the_timeout(autojump_clock: Cl
     assert used == [(first, 5), (second, 5), (second, 3), (second, 3)]
     for wrong in ({"ssl_context": True}, {"open_timeout": 0}):
         with pytest.raises(InvalidOption, match=f"{next(iter(wrong))} must be"):
-            Reconnect(**wrong)  # type: ignore[arg-type]
+            Reconnect(**wrong)
     net = MemoryTransport()
     async with joined(net, Decides(Reconnect(ssl_context=second))) as conn:
         await drop(await net.accept())
