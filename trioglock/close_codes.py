@@ -22,11 +22,12 @@ CLOSE_CODES: Mapping[int, str] = {
 }
 """The registered codes that a Close frame may carry, with their meanings."""
 
-NORMAL = frozenset({1000, 1001})
-"""Codes of a normal end: :exc:`trioglock.ConnectionClosedOK`."""
-
 NO_STATUS = 1005
 """Represents a Close frame without a code. It is not sent."""
+
+NORMAL = frozenset({1000, 1001, NO_STATUS})
+"""Codes of a normal end: :exc:`trioglock.ConnectionClosedOK`. ``close()`` in a browser sends a
+Close frame without a code."""
 
 ABNORMAL = 1006
 """Represents an end without a Close frame. It is not sent."""

@@ -40,8 +40,8 @@ _TRANSIENT_4XX = frozenset({408, 425, 429})
 def is_transient(reason: Disconnect) -> bool:
     """Whether another attempt may succeed: the default of ``Backoff.retryable``.
 
-    These reasons are final: a remote close with 1000, a local close, ``abort()``, an exception
-    raised by a hook, refusals with a 4xx status other than 408, 425 and 429, TLS failures,
+    These reasons are final: a remote close with 1000 (but not one without a code), a local close,
+    ``abort()``, an exception raised by a hook, refusals with a 4xx status other than 408, 425 and 429, TLS failures,
     redirects that must not be followed, responses that are not a WebSocket handshake, and
     exceptions raised by your own functions, except OSError.
 

@@ -44,7 +44,7 @@ REFUSED = ConnectFailed("refused by ws://al:pw@host/?token=abc")
     [
         (RemoteClose(code=1000, reason="bye"), 0, "closed by the peer: 1000 bye"),
         (RemoteClose(code=1001), 0, "closed by the peer: 1001"),
-        (RemoteClose(code=1005), 1, "closed by the peer without a code"),
+        (RemoteClose(code=1005), 0, "closed by the peer without a code"),
         (RemoteClose(code=4000), 1, "closed by the peer: 4000"),
         (LocalClose(), 0, "closed: 1000"),
         (LocalClose(code=4000, reason="so"), 0, "closed: 4000 so"),
@@ -69,7 +69,7 @@ REFUSED = ConnectFailed("refused by ws://al:pw@host/?token=abc")
     ],
 )
 def test_ends(reason: Disconnect | None, code: int, text: str) -> None:
-    """The code is 0 if the peer closes with 1000 or 1001, or confirms our close."""
+    """The code is 0 if the peer closes with 1000, 1001 or no code, or confirms our close."""
     error = ConnectionClosed(None, None, reason)
     assert end_code(error) == code
     assert describe_end(error).startswith(text)

@@ -305,6 +305,8 @@ class Session(Generic[StateT]):
     def _record_end(self, reason: Disconnect) -> None:
         """Record the end of a link or an attempt, and wake tasks that cannot wait for another."""
         self.close_state.cause = self.latest_end = reason
+        if isinstance(reason, HandshakeFailed):
+            self.close_state.attempt_failed()
         self.pings.fail_all()
         if self._will_reconnect(reason):
             self._change(Trigger.RECONNECT)
@@ -326,6 +328,9 @@ class Session(Generic[StateT]):
         try:
             return await self._link_source.open(self.background.nursery)
         except Exception as error:
+            # Without the frames of this method and of open(), which refer to the exception.
+            traceback = error.__traceback__ and error.__traceback__.tb_next
+            error.__traceback__ = traceback and traceback.tb_next
             self._link_ended_by = HandshakeFailed(error=error, attempt=self.attempts)
             self.emitter.connect_failed(self.attempts, error, trio.current_time() - began)
             return None
@@ -625,6 +630,8 @@ class Session(Generic[StateT]):
     def _end(self, reason: Disconnect) -> None:
         self.close_state.cause = self.latest_end = reason
         self.close_state.final_error = self._link_source.final_error
+        if isinstance(reason, HandshakeFailed):
+            self.close_state.final_error = self.close_state.final_error or reason.error
         self._no_reconnect = True
         self._change(Trigger.END)
         if self._registry is not None:
