@@ -83,7 +83,7 @@ class ConnectionScope(Scope[Connection[StateT]]):
                 return False
             raise
         finally:
-            del error
+            del error, traceback
         return True
 
     async def _leave(self, error: BaseException | None) -> None:
