@@ -52,7 +52,7 @@ REFUSED = ConnectFailed("refused by ws://al:pw@host/?token=abc")
         (
             ProtocolViolation(code=1009, reason="too big"),
             1,
-            "protocol violation by the peer: 1009",
+            "limit exceeded by the peer: 1009",
         ),
         (ConnectionLost(), 1, "connection lost: the stream ended without a Close frame"),
         (ConnectionLost(error=OSError("reset")), 1, "connection lost: reset"),

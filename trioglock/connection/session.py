@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import trio
 
+from ..close_codes import NORMAL
 from ..disconnect import (
     Aborted,
     ConnectionLost,
@@ -255,16 +256,24 @@ class Session(Generic[StateT]):
         if delay is None or self._no_reconnect:
             if not self.upgrades and isinstance(reason, HandshakeFailed):
                 self.open_error = self._link_source.final_error or reason.error
+            self._log_failure(reason)
             return False
         self._change(Trigger.RECONNECT)
         self.send_queue.resume_accepting()
         self._in_backoff = True
         with self._deadlines.new_link():
             # Inside the scope, because a listener may close or abort the connection.
-            self.emitter.reconnect_scheduled(self.attempts + 1, delay)
+            self.emitter.reconnect_scheduled(reason, self.attempts + 1, delay)
             await trio.sleep(delay)
         self._in_backoff = False
         return not self._no_reconnect
+
+    def _log_failure(self, reason: Disconnect) -> None:
+        """Log a loss or a failed attempt after which no other link follows."""
+        given_up = self._link_source.final_error
+        normal = isinstance(reason, RemoteClose) and reason.code in NORMAL
+        if given_up or not (normal or isinstance(reason, LocalClose | HookError | Aborted)):
+            self.emitter.connection_failed(given_up or reason)
 
     async def _run_link(self) -> Disconnect:
         """Open one link and run it to its end; return why it ended."""
