@@ -44,7 +44,7 @@ class Trigger(Enum):
 
     UPGRADED = "the opening handshake has succeeded"
     CLOSE = "either side closes, and no other link is expected"
-    RECONNECT = "reconnect() or a Reconnect decision, or the policy opens another link"
+    RECONNECT = "reconnect(), a Reconnect decision or the policy opens another link"
     LINK_ENDED = "the link or the attempt has ended, and only handle_disconnect may reconnect"
     END = "no other link follows: a final decision, abort() or a cancellation"
 
