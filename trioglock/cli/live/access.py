@@ -12,10 +12,15 @@ import hmac
 import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from urllib.parse import urlsplit
 
 from ...errors import InvalidOption
 from ...http import Request, Response
+from ...transports.urls import (
+    is_host_header,
+    normalize_origin,
+    parse_host_header,
+    server_name,
+)
 
 __all__ = ["AccessRules", "check_token", "is_loopback", "is_wildcard"]
 
@@ -23,7 +28,6 @@ FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "V
 """Headers added by proxies. Behind a proxy, a loopback address does not identify the client."""
 
 _is_token = re.compile(r"[\x21-\x7e]+").fullmatch
-_split_host = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(\d{0,5}))?", re.ASCII).fullmatch
 
 
 def check_token(token: str | None) -> str | None:
@@ -57,9 +61,9 @@ class AccessRules:
         self.needs_token: bool = token is not None
         self.allows_publishing: bool = self.needs_token or is_loopback(host)
         self._token = (token or "").encode()
-        self._host = host.lower()
+        self._host = _normalize(host)
         self._any_address = is_wildcard(host)
-        self._page_hosts = frozenset(name.lower() for name in page_hosts)
+        self._page_hosts = frozenset(map(_normalize, page_hosts))
 
     def refuse_page(self, request: Request) -> Response | None:
         """The response to a request that may not open the page or watch; None if it may."""
@@ -124,6 +128,14 @@ def is_wildcard(host: str) -> bool:
     return not host if ip is None else ip.is_unspecified
 
 
+def _normalize(host: str) -> str:
+    """Normalize a name or an address, which may have brackets, as :func:`_host` does."""
+    try:
+        return server_name(host.removeprefix("[").removesuffix("]")) if host else ""
+    except ValueError as error:
+        raise InvalidOption(f"{host!r} is not the name of a host: {error}") from None
+
+
 def _parse_ip(host: str) -> IPv4Address | IPv6Address | None:
     try:
         return ip_address(host)
@@ -134,8 +146,8 @@ def _parse_ip(host: str) -> IPv4Address | IPv6Address | None:
 def _host(request: Request) -> str:
     """The Host of a request without its port; empty if it is missing, repeated or malformed."""
     values = request.headers.get_all("Host")
-    match = _split_host(values[0]) if len(values) == 1 else None
-    return match[1].strip("[]").lower() if match else ""
+    authority = parse_host_header(values[0]) if len(values) == 1 else None
+    return server_name(authority.host) if authority else ""
 
 
 def _refuse_origin(request: Request) -> Response | None:
@@ -147,14 +159,10 @@ def _refuse_origin(request: Request) -> Response | None:
 
 
 def _is_same_origin(origin: str, request: Request) -> bool:
+    scheme, host = origin.partition("://")[0], request.headers.get("Host", "")
+    if scheme not in ("http", "https") or not is_host_header(host):
+        return False
     try:
-        parts = urlsplit(origin)
-        port = parts.port
+        return normalize_origin(origin) == normalize_origin(f"{scheme}://{host}")
     except ValueError:
         return False
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    match = _split_host(request.headers.get("Host", ""))
-    if default is None or match is None or origin != f"{parts.scheme}://{parts.netloc}":
-        return False
-    host = match[1].strip("[]").lower()
-    return (parts.hostname, port or default) == (host, int(match[2] or default))
