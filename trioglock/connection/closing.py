@@ -44,7 +44,7 @@ class Trigger(Enum):
 
     UPGRADED = "the opening handshake has succeeded"
     CLOSE = "either side closes, and no other link is expected"
-    RECONNECT = "reconnect() or a Reconnect decision, or the policy opens another link"
+    RECONNECT = "reconnect(), a Reconnect decision or the policy opens another link"
     LINK_ENDED = "the link or the attempt has ended, and only handle_disconnect may reconnect"
     END = "no other link follows: a final decision, abort() or a cancellation"
 
@@ -105,7 +105,7 @@ class CloseState:
 
     @property
     def clean(self) -> bool:
-        """Whether a Close frame was exchanged and all codes are 1000 or 1001."""
+        """Whether at least one Close frame was sent or received, and all codes are 1000 or 1001."""
         codes = {close.code for close in (self.sent, self.received) if close is not None}
         if self.final_error is not None or (self.cause is not None and self.received is None):
             return False

@@ -120,7 +120,7 @@ class Connection(Generic[StateT]):
 
     def _wait_turn(self) -> Awaitable[None]:
         """Wait for space in the send queue, or for its end."""
-        # Tens of thousands of tasks may wait here: each coroutine less counts.
+        # Tens of thousands of tasks may wait here: so every coroutine saved counts.
         if self._session.emitter.emits_waits:
             return self._wait_turn_reported()
         return self._send_queue.wait_turn()
