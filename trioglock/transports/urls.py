@@ -366,7 +366,9 @@ def normalize_origin(origin: str) -> str:
         return origin
     scheme, authority, path, query, fragment = split_url(origin)
     if find_url_problem(origin) or not (scheme and authority) or path or query or fragment:
-        raise ValueError("an origin is a scheme, a host and perhaps a port: 'https://example.org'")
+        raise ValueError(
+            "it must have a scheme, a host and nothing after the port: write it as 'https://example.org'"
+        )
     scheme = scheme.lower()
     if "*" in authority:
         raise ValueError("wildcards are not supported; use a compiled regular expression")

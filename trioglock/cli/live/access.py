@@ -173,7 +173,11 @@ class AccessRules:
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is local to this machine (RFC 6761, section 6.3)."""
     ip = _parse_ip(host)
-    return f".{host.lower()}".endswith(".localhost") if ip is None else ip.is_loopback
+    return (
+        f".{host.lower().removesuffix('.')}".endswith(".localhost")
+        if ip is None
+        else ip.is_loopback
+    )
 
 
 def is_wildcard(host: str) -> bool:
