@@ -19,7 +19,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import trio
 
@@ -28,6 +28,7 @@ from ...errors import ConnectionClosed, InvalidOption, TrioglockError, UsageErro
 from ...frames import Data
 from ...hooks import ConnectionInfo, Reply, Socket
 from ...pubsub import Gap, Hub, Message, Subscription
+from ...transports.urls import split_url
 
 __all__ = ["LIVE", "PUBLISH", "InvalidRequest", "PageSocket", "PublishingSocket", "check_channel"]
 
@@ -181,7 +182,7 @@ class PageSocket(PublishingSocket):
     def init_stream(self, info: ConnectionInfo) -> None:
         """Subscribe to every channel."""
         conn = info.connection
-        after = parse_qs(urlsplit(info.url).query).get("after", [""])[-1]
+        after = parse_qs(split_url(info.url).query or "").get("after", [""])[-1]
         earlier, events = self._subscribe(after)
         waiting = WaitingEvents(earlier)
         conn.start_soon(self._collect_events, events, waiting)
