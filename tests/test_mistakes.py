@@ -376,7 +376,7 @@ async def ws_with_tls() -> None:
         pass
 
 
-@says("protocol violation by the peer: 1009 a message of more than 10 bytes (max_size)")
+@says("limit exceeded by the peer: 1009 a message is larger than max_size (10 bytes)")
 async def max_size() -> None:
     async with (
         MockServer(memory=True) as server,

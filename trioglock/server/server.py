@@ -57,7 +57,7 @@ class Server:
 
     @property
     def connections(self) -> frozenset[Connection[Any]]:
-        """The open connections: upgraded, and ``handle_connect`` has returned."""
+        """The open connections: those whose ``handle_connect`` has returned."""
         return self._registry.connections
 
     @property
