@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.serving import HOST, open_hub
 from tests.server.helpers import Answer, plain_request, request
+from trioglock import Headers, Request
 from trioglock.cli.live import AccessRules, check_token, is_loopback
 from trioglock.errors import InvalidOption
 
@@ -43,6 +44,12 @@ FROM_A_PAGE: dict[str, tuple[dict[str, str | None], int]] = {
         {"Host": "localhost:8020", "Origin": "http://localhost:8020"},
         101,
     ),
+    "a final dot and upper case": (
+        {"Host": "LOCALHOST.:8020", "Origin": "http://localhost.:8020"},
+        101,
+    ),
+    "another form of an address": ({"Host": "[0:0::1]:8020", "Origin": "http://[::1]:8020"}, 101),
+    "a default port": ({"Host": "localhost:80", "Origin": "http://localhost"}, 101),
     "IPv6": ({"Host": "[::1]:8020", "Origin": "http://[::1]:8020"}, 101),
     "a name below localhost": ({"Host": "app.localhost:8020"}, 101),
     "a foreign page": ({"Origin": EVIL}, 403),
@@ -61,6 +68,16 @@ FROM_A_PAGE: dict[str, tuple[dict[str, str | None], int]] = {
     "a host that breaks out of a policy": ({"Host": "x;script-src *.localhost"}, 421),
     "two hosts": ({"Host": f"{HOST}\r\nHost: evil.example"}, 421),
 }
+
+
+@pytest.mark.parametrize("host", ["Fa\u00df.Test", "xn--fa-hia.test.", "XN--FA-HIA.test"])
+def test_fault_11_the_hosts_of_the_page_are_normalized(host: str) -> None:
+    """They are compared with the form in which browsers send them."""
+    rules = AccessRules("127.0.0.1", page_hosts=[host])
+    asked = Request(target="/", headers=Headers({"Host": "xn--fa-hia.test:8020"}))
+    assert rules.refuse_page(asked) is None
+    with pytest.raises(InvalidOption, match="is not the name of a host"):
+        AccessRules("127.0.0.1", page_hosts=["live.example.org/x"])
 
 
 @pytest.mark.parametrize("kind", ["publish", "live"])

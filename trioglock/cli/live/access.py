@@ -15,12 +15,17 @@ import logging
 import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from urllib.parse import urlsplit
 
 from ..._redact import redact_line
 from ...errors import InvalidOption
 from ...http import Request, Response
 from ...transports import UpgradeOptions
+from ...transports.urls import (
+    is_host_header,
+    normalize_origin,
+    parse_host_header,
+    server_name,
+)
 
 __all__ = [
     "ANY_ORIGIN",
@@ -42,10 +47,7 @@ MAX_REPORTED = 20
 FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 """Headers added by proxies. Behind a proxy, a loopback address does not identify the client."""
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
 _is_token = re.compile(r"[\x21-\x7e]+").fullmatch
-_split_host = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(\d{0,5}))?", re.ASCII).fullmatch
 
 
 def check_token(token: str | None) -> str | None:
@@ -92,9 +94,9 @@ class AccessRules:
         self.needs_token: bool = token is not None
         self.allows_publishing: bool = self.needs_token or is_loopback(host)
         self._token = (token or "").encode()
-        self._host = host.lower()
+        self._host = _normalize(host)
         self._any_address = is_wildcard(host)
-        self._page_hosts = frozenset(name.lower() for name in page_hosts)
+        self._page_hosts = frozenset(map(_normalize, page_hosts))
 
     def refuse_client(self, request: Request) -> Response | None:
         """The response to a request that may not connect because of its Origin; None if it may."""
@@ -171,13 +173,25 @@ class AccessRules:
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is local to this machine (RFC 6761, section 6.3)."""
     ip = _parse_ip(host)
-    return f".{host.lower()}".endswith(".localhost") if ip is None else ip.is_loopback
+    return (
+        f".{host.lower().removesuffix('.')}".endswith(".localhost")
+        if ip is None
+        else ip.is_loopback
+    )
 
 
 def is_wildcard(host: str) -> bool:
     """Whether this stands for all addresses of the machine."""
     ip = _parse_ip(host)
     return not host if ip is None else ip.is_unspecified
+
+
+def _normalize(host: str) -> str:
+    """Normalize a name or an address, which may have brackets, as :func:`_host` does."""
+    try:
+        return server_name(host.removeprefix("[").removesuffix("]")) if host else ""
+    except ValueError as error:
+        raise InvalidOption(f"{host!r} is not the name of a host: {error}") from None
 
 
 def _parse_ip(host: str) -> IPv4Address | IPv6Address | None:
@@ -190,8 +204,8 @@ def _parse_ip(host: str) -> IPv4Address | IPv6Address | None:
 def _host(request: Request) -> str:
     """The Host of a request without its port; empty if it is missing, repeated or malformed."""
     values = request.headers.get_all("Host")
-    match = _split_host(values[0]) if len(values) == 1 else None
-    return match[1].strip("[]").lower() if match else ""
+    authority = parse_host_header(values[0]) if len(values) == 1 else None
+    return server_name(authority.host) if authority else ""
 
 
 def _refuse_origin(request: Request) -> Response | None:
@@ -203,30 +217,17 @@ def _refuse_origin(request: Request) -> Response | None:
 
 
 def _is_same_origin(origin: str, request: Request) -> bool:
-    page = _split_origin(origin)
-    match = _split_host(request.headers.get("Host", ""))
-    if page is None or match is None:
+    scheme, host = origin.partition("://")[0], request.headers.get("Host", "")
+    if scheme not in ("http", "https") or not is_host_header(host):
         return False
-    scheme, host, port = page
-    default = _DEFAULT_PORTS[scheme]
-    return (host, port) == (match[1].strip("[]").lower(), int(match[2] or default))
+    try:
+        return normalize_origin(origin) == normalize_origin(f"{scheme}://{host}")
+    except ValueError:
+        return False
 
 
 def _is_local_origin(origin: str) -> bool:
     """Whether a page comes from a server on this machine."""
-    page = _split_origin(origin)
-    return page is not None and is_loopback(page[1])
-
-
-def _split_origin(origin: str) -> tuple[str, str, int] | None:
-    """Return the scheme, host and port of an HTTP origin (RFC 6454); None if it is another one."""
-    try:
-        parts = urlsplit(origin)
-        port = parts.port
-    except ValueError:
-        return None
-    if parts.scheme not in _DEFAULT_PORTS or origin != f"{parts.scheme}://{parts.netloc}":
-        return None
-    if not parts.hostname or "@" in parts.netloc:
-        return None
-    return parts.scheme, parts.hostname, _DEFAULT_PORTS[parts.scheme] if port is None else port
+    scheme, _, host = origin.partition("://")
+    authority = parse_host_header(host)
+    return scheme in ("http", "https") and authority is not None and is_loopback(authority.host)

@@ -19,7 +19,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import trio
 
@@ -37,6 +37,7 @@ from ...hooks import ConnectionInfo, Reply, Socket
 from ...pubsub import Gap, Hub, Message, Subscription
 from ...pubsub.history import parse_id
 from ...pubsub.patterns import ChannelFilter
+from ...transports.urls import split_url
 
 __all__ = ["LIVE", "PUBLISH", "InvalidRequest", "PageSocket", "PublishingSocket", "check_channel"]
 
@@ -191,7 +192,7 @@ class PageSocket(PublishingSocket):
     def init_stream(self, info: ConnectionInfo) -> None:
         """Subscribe to every channel."""
         conn = info.connection
-        after = parse_qs(urlsplit(info.url).query).get("after", [""])[-1]
+        after = parse_qs(split_url(info.url).query or "").get("after", [""])[-1]
         try:
             self._start = self._hub.history.last
         except UsageError:
