@@ -122,7 +122,6 @@ class WebSocketApp:
         if not self._is_allowed(headers.get("Origin")) or (wanted and subprotocol is None):
             await send({"type": "websocket.close", "code": 1008})
             return
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
         link = _ASGILink(_handshake(scope, headers, subprotocol), receive, send)
         async with open_scope() as nursery:
             await self._runner.run(link, nursery)
@@ -183,6 +182,7 @@ class _ASGILink(Link):
     """One accepted connection of an ASGI server."""
 
     takes_prepared: bool = True
+    unanswered: bool = True
 
     def __init__(self, handshake: Handshake, receive: Receive, send: Send) -> None:
         self.handshake: Handshake = handshake
@@ -220,6 +220,10 @@ class _ASGILink(Link):
 
     async def write(self, frames: Sequence[Frame]) -> None:
         try:
+            if self.unanswered:
+                self.unanswered = False
+                accept = {"type": "websocket.accept", "subprotocol": self.handshake.subprotocol}
+                await self._send(accept)
             for frame in frames:
                 await self._write(frame)
         except STREAM_ERRORS as error:

@@ -181,6 +181,7 @@ class Actor(Generic[StateT]):
     def run_connect_hooks(
         self,
         info: ConnectionInfo,
+        on_state: Callable[[], None],
         on_done: Callable[[ConnectionInfo], None],
         is_current: Callable[[ConnectionInfo], bool],
     ) -> None:
@@ -188,6 +189,7 @@ class Actor(Generic[StateT]):
 
         Args:
             info: the argument of the hooks.
+            on_state: called between the two.
             on_done: called when they have returned.
             is_current: whether their link is still open; otherwise the result is discarded.
         """
@@ -199,6 +201,7 @@ class Actor(Generic[StateT]):
             try:
                 if not self.has_state:
                     self._set_first_state(await self._call(self.init_stream, info))
+                on_state()
                 if not self.mailbox.stopped:
                     returned = await self._call(self.connect, info, self.state)
                     self._apply_connect_result(returned, is_current(info))

@@ -95,7 +95,7 @@ class Registry(Protocol):
     """The open connections of a server."""
 
     def add(self, session: Session[Any], connection: Connection[Any]) -> None:
-        """Add a connection whose ``handle_connect`` has returned."""
+        """Add a connection whose ``init_stream`` has returned."""
 
     def remove(self, connection: Connection[Any]) -> None:
         """Remove a connection that has ended."""
@@ -109,8 +109,8 @@ class Session(Generic[StateT]):
         flow: timeouts and limits.
         socket: the user's hooks.
         emitter: emits the telemetry events.
-        registry: contains the connection while it is open, for a session without the body of an
-            ``async with``. Messages that nothing receives are then discarded.
+        registry: contains the connection while it is open. Without the body of an ``async with``,
+            nothing receives messages, and they are discarded.
     """
 
     __slots__ = (
@@ -196,8 +196,6 @@ class Session(Generic[StateT]):
             closed_error=closed_error,
             background=self.background,
         )
-        if registry is not None:
-            self.receive_queue.discard_unread()
         self._registry = registry
         self._flow = flow
         self._link_source = link_source
@@ -226,6 +224,8 @@ class Session(Generic[StateT]):
         """
         self._connection = connection
         self.background.nursery = nursery
+        if self._registry is not None and self.body is None:
+            self.receive_queue.discard_unread()
         reason: Disconnect | None = None
         try:
             try:
@@ -378,17 +378,23 @@ class Session(Generic[StateT]):
             attempt=self.upgrades,
             connection=self._connection,
         )
-        self.actor.run_connect_hooks(info, self._after_connect_hooks, self._is_current)
+        self.actor.run_connect_hooks(
+            info, self._before_connect_hook, self._after_connect_hooks, self._is_current
+        )
 
     def _is_current(self, info: ConnectionInfo) -> bool:
         return info.attempt == self.upgrades and self._link_tasks is not None
+
+    def _before_connect_hook(self) -> None:
+        """Register the connection of a server, then let its client know that it is open."""
+        if self._registry is not None and not self.failures:
+            self._registry.add(self, self._connection)
+        self.writer.respond()
 
     def _after_connect_hooks(self, info: ConnectionInfo) -> None:
         """Release the queued data after ``handle_connect`` has returned."""
         if self._is_current(info):
             self.writer.release()
-        if self._registry is not None and not self.failures:
-            self._registry.add(self, self._connection)
         self.opened.set()
         if self._reconnected is not None and self._is_current(info) and not self._immediate:
             self._reconnected.set()
@@ -614,7 +620,10 @@ class Session(Generic[StateT]):
         """Cancel the body, or remove a connection without a body from the open ones."""
         if self.body is not None:
             self.body.cancel()
-        if self._registry is not None:
+        self._unregister()
+
+    def _unregister(self) -> None:
+        if self._registry is not None and self.body is None:
             self._registry.remove(self._connection)
 
     def _end_send_queue(self) -> None:
@@ -627,8 +636,7 @@ class Session(Generic[StateT]):
         self.close_state.final_error = self._link_source.final_error
         self._no_reconnect = True
         self._change(Trigger.END)
-        if self._registry is not None:
-            self._registry.remove(self._connection)
+        self._unregister()
         self._end_send_queue()
         self.pings.fail_all()
         self.receive_queue.end()

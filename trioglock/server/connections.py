@@ -51,7 +51,7 @@ class ConnectionRegistry:
 
     @property
     def connections(self) -> frozenset[Connection[Any]]:
-        """The open connections: ``handle_connect`` has returned, the handler has not."""
+        """The open connections: ``init_stream`` has returned, the handler has not."""
         return frozenset(self._sessions)
 
     def add(self, session: Session[Any], connection: Connection[Any]) -> None:
@@ -139,8 +139,7 @@ class ConnectionRunner:
             traced=self._trace,
         )
         socket, handler = self._prepare()
-        registry = self._registry if handler is None else None
-        session = Session(SingleLink(link), self._flow, socket, emitter, registry)
+        session = Session(SingleLink(link), self._flow, socket, emitter, self._registry)
         connection = AcceptedConnection(session, handshake.url)
         terminate = session.actor.terminate_hook
         if terminate.is_async:
@@ -171,12 +170,14 @@ class ConnectionRunner:
     async def _run_handler(
         self, handler: ConnectionHandler, session: Session[Any], connection: Connection[Any]
     ) -> None:
-        async with ConnectionScope(session, connection):
-            self._registry.add(session, connection)
-            try:
-                await handler(connection)
-            finally:
-                self._registry.remove(connection)
+        try:
+            async with ConnectionScope(session, connection):
+                try:
+                    await handler(connection)
+                finally:
+                    self._registry.remove(connection)
+        finally:
+            self._registry.remove(connection)  # the scope may raise before the handler has run
 
     async def _terminate(
         self, hook: Callable[..., Awaitable[object]], reason: Disconnect, state: object

@@ -328,7 +328,27 @@ class _ServerLink(_TrioWebsocketLink):
         self._server_stream = _ServerStream(stream, upgrade.received)
         super().__init__(self._server_stream)
         self._max_size = upgrade.max_size
+        self._responding = trio.Event()
+        self._ended = False
         self.handshake: Handshake = upgrade.handshake
+
+    @property
+    def unanswered(self) -> bool:
+        return not self._responding.is_set()
+
+    async def write(self, frames: Sequence[Frame]) -> None:
+        self._responding.set()
+        await self._server_stream.accepted.wait()
+        if self._ended:
+            raise LinkBroken("trio-websocket has ended the connection")
+        await super().write(frames)
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            self._ended = True
+            self._server_stream.accepted.set()
 
     async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection:
         request = await wrap_server_stream(
@@ -337,6 +357,8 @@ class _ServerLink(_TrioWebsocketLink):
             max_message_size=NO_LIMIT if self._max_size is None else self._max_size,
             receive_buffer_size=2**16,
         )
+        self._opened.set()
+        await self._responding.wait()
         websocket = await request.accept(subprotocol=self.handshake.subprotocol)
         self._server_stream.accepted.set()
         return websocket
