@@ -182,7 +182,6 @@ class _ASGILink(Link):
     """One accepted connection of an ASGI server."""
 
     takes_prepared: bool = True
-    unanswered: bool = True
 
     def __init__(self, handshake: Handshake, receive: Receive, send: Send) -> None:
         self.handshake: Handshake = handshake
@@ -193,6 +192,14 @@ class _ASGILink(Link):
         self._ended = False
         self._confirmed: Close | None = None
         self._waiting = trio.CancelScope()
+
+    async def respond(self) -> None:
+        try:
+            await self._send(
+                {"type": "websocket.accept", "subprotocol": self.handshake.subprotocol}
+            )
+        except STREAM_ERRORS as error:
+            raise LinkBroken("the client of the ASGI server is gone") from error
 
     async def receive(self) -> list[Event]:
         if self._ended:
@@ -220,10 +227,6 @@ class _ASGILink(Link):
 
     async def write(self, frames: Sequence[Frame]) -> None:
         try:
-            if self.unanswered:
-                self.unanswered = False
-                accept = {"type": "websocket.accept", "subprotocol": self.handshake.subprotocol}
-                await self._send(accept)
             for frame in frames:
                 await self._write(frame)
         except STREAM_ERRORS as error:

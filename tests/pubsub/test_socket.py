@@ -15,6 +15,7 @@ from trioglock import (
     BrokerUnavailable,
     ConnectionClosedError,
     ConnectionClosedOK,
+    MemoryListener,
     Reply,
     connect,
 )
@@ -58,6 +59,28 @@ async def test_messages_of_clients_are_published_on_incoming() -> None:
         while len(received) < 3:
             await trio.sleep(0.001)
     assert received == [Message("incoming", data) for data in ("one", b"two", "three")]
+
+
+async def test_fault_05_a_client_is_subscribed_before_it_knows_that_it_is_open() -> None:
+    """What is published right after ``connect()`` reaches it."""
+    hub = Hub()
+    async with served(hub) as url:
+        for _ in range(20):
+            async with connect(url + "news") as conn:
+                await hub.publish("text", channel="news")
+                assert await conn.receive() == "text"
+
+
+async def test_fault_05_in_memory_with_a_clock(autojump_clock: MockClock) -> None:
+    """Nothing hangs: nothing was published too early."""
+    hub, listener = Hub(), MemoryListener()
+    async with (
+        hub,
+        serve(hub.socket, listeners=[listener]),
+        connect("ws://memory.test/news", stream=listener.open_stream) as conn,
+    ):
+        await hub.publish("text", channel="news")
+        assert await conn.receive() == "text"
 
 
 @pytest.mark.parametrize("path", ["incoming", "%2Fx", "/x"])

@@ -147,11 +147,6 @@ class SendQueue:
         )
 
     @property
-    def has_control(self) -> bool:
-        """Whether a control frame is queued."""
-        return bool(self._pongs or self._urgent or self._close is not None)
-
-    @property
     def close_pending(self) -> bool:
         """Whether a Close frame is queued."""
         return self._close is not None

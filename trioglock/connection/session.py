@@ -97,6 +97,9 @@ class Registry(Protocol):
     def add(self, session: Session[Any], connection: Connection[Any]) -> None:
         """Add a connection whose ``init_stream`` has returned."""
 
+    def opened(self, session: Session[Any]) -> None:
+        """Called when the ``handle_connect`` of a connection has returned."""
+
     def remove(self, connection: Connection[Any]) -> None:
         """Remove a connection that has ended."""
 
@@ -109,8 +112,8 @@ class Session(Generic[StateT]):
         flow: timeouts and limits.
         socket: the user's hooks.
         emitter: emits the telemetry events.
-        registry: contains the connection while it is open. Without the body of an ``async with``,
-            nothing receives messages, and they are discarded.
+        registry: on a server, contains the connection while it is open. Without the body of an
+            ``async with``, nothing receives messages, and they are discarded.
     """
 
     __slots__ = (
@@ -280,7 +283,12 @@ class Session(Generic[StateT]):
                     # Inlined to save the memory of a coroutine for each connection.
                     tasks = self._start_link(link)
                     try:
-                        self._run_connect_hooks(link.handshake, tasks.began - began)
+                        info = self._describe_link(link.handshake, tasks.began - began)
+                        if self._registry is not None:
+                            await self._respond(tasks, info)
+                        elif not self.actor.has_state:
+                            self.actor.run_init(info, ignore)
+                        self.actor.run_connect(info, self._after_connect, self._is_current)
                         if self._answer(await tasks.run()):
                             await tasks.drain()
                     finally:
@@ -337,6 +345,7 @@ class Session(Generic[StateT]):
         self.upgrades += 1
         self._change(Trigger.UPGRADED)
         self.receive_queue.start_link()
+        self.writer.attach(link, held=self._registry is not None)
         self._link_tasks = LinkTasks(
             link,
             self.actor,
@@ -359,8 +368,8 @@ class Session(Generic[StateT]):
         self._earlier_counters = self.counters
         self._link_tasks = None
 
-    def _run_connect_hooks(self, handshake: Handshake, seconds: float) -> None:
-        """Emit ``Connected`` and run ``init_stream`` and ``handle_connect``."""
+    def _describe_link(self, handshake: Handshake, seconds: float) -> ConnectionInfo:
+        """Emit ``Connected``; return the argument of ``init_stream`` and ``handle_connect``."""
         self.emitter.connected(
             self.attempts,
             self.upgrades,
@@ -369,7 +378,7 @@ class Session(Generic[StateT]):
             peer=handshake.peer,
             subprotocol=handshake.subprotocol,
         )
-        info = ConnectionInfo(
+        return ConnectionInfo(
             url=handshake.url,
             subprotocol=handshake.subprotocol,
             request_headers=handshake.request_headers,
@@ -378,24 +387,32 @@ class Session(Generic[StateT]):
             attempt=self.upgrades,
             connection=self._connection,
         )
-        self.actor.run_connect_hooks(
-            info, self._before_connect_hook, self._after_connect_hooks, self._is_current
-        )
+
+    async def _respond(self, tasks: LinkTasks, info: ConnectionInfo) -> None:
+        """Run ``init_stream``, then let the client know that the connection is open.
+
+        What the client does next must find it registered and subscribed.
+        """
+        assert self._registry is not None
+        initialized = trio.Event()
+        self.actor.run_init(info, initialized.set)
+        if not initialized.is_set():
+            await initialized.wait()
+        if not self.failures:
+            self._registry.add(self, self._connection)
+        await tasks.respond(self._flow.write_timeout)
+        self.writer.resume()
 
     def _is_current(self, info: ConnectionInfo) -> bool:
         return info.attempt == self.upgrades and self._link_tasks is not None
 
-    def _before_connect_hook(self) -> None:
-        """Register the connection of a server, then let its client know that it is open."""
-        if self._registry is not None and not self.failures:
-            self._registry.add(self, self._connection)
-        self.writer.respond()
-
-    def _after_connect_hooks(self, info: ConnectionInfo) -> None:
+    def _after_connect(self, info: ConnectionInfo) -> None:
         """Release the queued data after ``handle_connect`` has returned."""
         if self._is_current(info):
             self.writer.release()
         self.opened.set()
+        if self._registry is not None:
+            self._registry.opened(self)
         if self._reconnected is not None and self._is_current(info) and not self._immediate:
             self._reconnected.set()
             self._reconnected = None

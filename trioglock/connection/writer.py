@@ -83,26 +83,27 @@ class Writer:
 
     # The link.
 
-    def attach(self, link: Link) -> None:
-        """Start to write over a new link; data is held back until :meth:`release`."""
+    def attach(self, link: Link, *, held: bool) -> None:
+        """Start to write over a new link; data is held back until :meth:`release`.
+
+        Args:
+            link: the link.
+            held: write nothing until :meth:`resume`.
+        """
         self._link = link
         self._fanout = self._fanout or Fanout.current()
         self._writes_now = link.writes_now
-        self._idle = True
-        self._direct, self._unfinished = False, link.unanswered
+        self._idle = not held
+        self._direct = self._unfinished = False
         self.allow_immediate()
         self._send_queue.start_link()
 
-    def respond(self) -> None:
-        """Write the response to the opening handshake, unless that has been done."""
-        link = self._link
-        if link is None or not link.unanswered or not (self._idle or self._corked):
-            return
-        self._idle, self._corked = True, False
-        if self._writes_now and link.respond_now():
-            self._unfinished = False
-        else:
-            self._start_task()
+    def resume(self) -> None:
+        """Allow control frames to be sent."""
+        if self._link is not None:
+            self._idle = True
+            if self._send_queue.has_work:
+                self._wake()
 
     def release(self) -> None:
         """Allow data to be sent."""
@@ -281,21 +282,12 @@ class Writer:
             is_blocked = not self._write_now()
             if self._idle and (is_blocked or not self._send_queue.has_work):
                 return
-        elif self._unfinished and not self._send_queue.has_control:
-            assert self._link is not None
-            if self._link.unanswered:  # data waits for respond()
-                return
         self._idle = False
         if self._writes_now and not self._unfinished:
             assert self._fanout is not None
             self._corked = True
             self._fanout.add(self)
             return
-        self._start_task()
-
-    def _start_task(self) -> None:
-        """Start or wake the task."""
-        self._idle = False
         if self._done is None:
             self._scope, self._done = trio.CancelScope(), trio.Event()
             assert self._link is not None

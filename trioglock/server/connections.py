@@ -58,6 +58,9 @@ class ConnectionRegistry:
         """Register an open connection."""
         self._sessions[connection] = session
         self._writers[connection] = session.writer
+
+    def opened(self, session: Session[Any]) -> None:
+        """Close a connection that has opened after :meth:`close`."""
         if self._closing is not None:
             session.close(self._closing)
 
@@ -93,13 +96,14 @@ class ConnectionRegistry:
         return queued
 
     def close(self, frame: Close, deadline: float) -> None:
-        """Begin to close all connections, including those that are registered later."""
+        """Begin to close all connections, including those that open later."""
         self._closing = frame
         self._deadline = deadline
         for scope in self._limited:
             scope.deadline = deadline
         for session in tuple(self._sessions.values()):
-            session.close(frame)
+            if session.opened.is_set:
+                session.close(frame)
 
 
 class ConnectionRunner:

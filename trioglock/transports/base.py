@@ -91,13 +91,15 @@ class Link(ABC):
     bytes_sent: int = 0
     """Grows as bytes are passed to the operating system: evidence that a write progresses."""
 
-    @property
-    def unanswered(self) -> bool:
-        """Whether a server has not yet written its response to the opening handshake.
+    async def respond(self) -> None:  # noqa: B027 - only links of servers respond
+        """Write the response to the opening handshake, on a server.
 
-        It is then written ahead of the first frames, by :meth:`write` or :meth:`respond_now`.
+        Called once, before all other methods except :meth:`aclose`. A cancelled call may leave
+        half a response behind.
+
+        Raises:
+            LinkBroken: the stream broke.
         """
-        return False
 
     @abstractmethod
     async def receive(self) -> list[Event]:
@@ -168,14 +170,6 @@ class Link(ABC):
         Returns:
             Whether everything was written. If not, or if the stream broke, the remaining bytes
             are written ahead of the next :meth:`write`, which must follow, with or without frames.
-        """
-        raise NotImplementedError
-
-    def respond_now(self) -> bool:
-        """Write the response to the opening handshake without waiting, if :attr:`writes_now`.
-
-        Returns:
-            Whether it was written. If not, :meth:`write` must follow, with or without frames.
         """
         raise NotImplementedError
 

@@ -328,27 +328,21 @@ class _ServerLink(_TrioWebsocketLink):
         self._server_stream = _ServerStream(stream, upgrade.received)
         super().__init__(self._server_stream)
         self._max_size = upgrade.max_size
-        self._responding = trio.Event()
-        self._ended = False
+        self._responding = trio.Event()  # respond() was called
+        self._responded = trio.Event()  # or the link has ended
         self.handshake: Handshake = upgrade.handshake
 
-    @property
-    def unanswered(self) -> bool:
-        return not self._responding.is_set()
-
-    async def write(self, frames: Sequence[Frame]) -> None:
+    async def respond(self) -> None:
         self._responding.set()
-        await self._server_stream.accepted.wait()
-        if self._ended:
+        await self._responded.wait()
+        if not self._server_stream.accepted.is_set():
             raise LinkBroken("trio-websocket has ended the connection")
-        await super().write(frames)
 
     async def run(self) -> None:
         try:
             await super().run()
         finally:
-            self._ended = True
-            self._server_stream.accepted.set()
+            self._responded.set()
 
     async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection:
         request = await wrap_server_stream(
@@ -361,6 +355,7 @@ class _ServerLink(_TrioWebsocketLink):
         await self._responding.wait()
         websocket = await request.accept(subprotocol=self.handshake.subprotocol)
         self._server_stream.accepted.set()
+        self._responded.set()
         return websocket
 
     def _translate(self, error: BaseException) -> Exception:

@@ -265,7 +265,7 @@ class NativeLink(Link):
 class NativeServerLink(NativeLink):
     """The server's end: it is the server that ends the stream after a close (RFC 6455, 7.1.1).
 
-    ``response`` is the response to the opening handshake, which is still to be written.
+    ``response`` is the response to the opening handshake, which :meth:`respond` writes.
     """
 
     __slots__ = ("_close_sent", "_close_sent_event", "_response", "_stream")
@@ -279,11 +279,12 @@ class NativeServerLink(NativeLink):
         decoder: Decoder,
         encoder: Encoder,
         rest: bytes = b"",
+        *,
         response: bytes = b"",
     ) -> None:
         super().__init__(stream, handshake, decoder, encoder, rest)
-        self._stream = stream
         self._response = response
+        self._stream = stream
         self._close_sent = False
         self._close_sent_event: trio.Event | None = None
 
@@ -299,33 +300,19 @@ class NativeServerLink(NativeLink):
             self._ended = isinstance(events[-1], Close | Violation)
         return events
 
-    @property
-    def unanswered(self) -> bool:
-        return bool(self._response)
-
-    def respond_now(self) -> bool:
-        try:
-            sent = self._io.send_now(self._response)  # type: ignore[union-attr]
-        except OSError:
-            return False  # write() raises it again
-        self._response = self._response[sent:]
-        return not self._response
-
-    async def write(self, frames: Sequence[Frame]) -> None:
-        try:
-            if self._response:
-                await self._respond()
-            await super().write(frames)
-        except LinkBroken:
-            self._set_close_sent()
-            raise
-
-    async def _respond(self) -> None:
+    async def respond(self) -> None:
         response, self._response = self._response, b""
         try:
             await self._io.send_all(response)
         except STREAM_ERRORS as error:
             raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
+
+    async def write(self, frames: Sequence[Frame]) -> None:
+        try:
+            await super().write(frames)
+        except LinkBroken:
+            self._set_close_sent()
+            raise
 
     def _set_close_sent(self) -> None:
         self._close_sent = True

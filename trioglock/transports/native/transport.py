@@ -47,9 +47,13 @@ class NativeTransport(Transport, ServerTransport):
         await trio.lowlevel.checkpoint_if_cancelled()
         decoder = Decoder(masked=True, max_size=upgrade.max_size, deflate=upgrade.deflate)
         encoder = Encoder(mask=False, deflate=upgrade.deflate)
-        rest = upgrade.received.rest
         return NativeServerLink(
-            stream, upgrade.handshake, decoder, encoder, rest, upgrade.response
+            stream,
+            upgrade.handshake,
+            decoder,
+            encoder,
+            upgrade.received.rest,
+            response=upgrade.response,
         )
 
 
