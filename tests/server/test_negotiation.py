@@ -88,9 +88,14 @@ def library(data: bytes, subprotocols: list[Any]) -> tuple[int, list[tuple[str, 
 async def test_the_response_is_that_of_websockets(
     headers: dict[str, Any], subprotocols: list[str]
 ) -> None:
-    """The same status; the same headers in the same order, if it accepts."""
+    """The same status; the same headers in the same order, if it accepts.
+
+    Other versions get 426 instead of 400.
+    """
     data = request(**headers)
     status, expected = library(data, subprotocols)
+    if headers.get("Sec_WebSocket_Version"):
+        status = 426
     async with serving(Echo, subprotocols=subprotocols) as site:
         client = await site.raw()
         await client.send(data)

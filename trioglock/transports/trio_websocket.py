@@ -26,7 +26,13 @@ from ..headers import Headers
 from ..options import DialOptions
 from .base import Capabilities, Handshake, Link, LinkBroken, Transport
 from .connecting import closed_on_failure, open_stream
-from .http1 import STREAM_ERRORS, ReceivedRequest, read_response, stream_errors_translated
+from .http1 import (
+    STREAM_ERRORS,
+    ReceivedRequest,
+    read_response,
+    stream_errors_translated,
+    without_empty_lines,
+)
 from .listeners import describe_peer
 from .negotiation import ServerTransport, Upgrade
 from .redirects import follow_redirects
@@ -229,7 +235,7 @@ class _ClientLink(_TrioWebsocketLink):
     def __init__(self, stream: trio.abc.Stream, uri: WebSocketURI, options: DialOptions) -> None:
         # The library's tasks run outside the timeouts of the caller.
         deadline = trio.current_effective_deadline()
-        super().__init__(_ClientStream(stream, deadline, options.subprotocols))
+        super().__init__(_ClientStream(stream, deadline, options))
         self._uri = uri
         self._options = options
 
@@ -288,18 +294,21 @@ class _ClientStream(_CountingStream):
     Our errors propagate through its tasks.
     """
 
-    def __init__(self, inner: trio.abc.Stream, deadline: float, offered: Sequence[str]) -> None:
+    def __init__(self, inner: trio.abc.Stream, deadline: float, options: DialOptions) -> None:
         super().__init__(inner)
         self._deadline = deadline
-        self._offered = offered
+        self._offered = options.subprotocols
+        self._max_header_size = options.max_header_size
         self._is_upgraded = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self._is_upgraded:
             return await super().receive_some(max_bytes)
-        response = await read_response(self.inner, self._deadline, self._offered)
+        response = await read_response(
+            self.inner, self._deadline, self._offered, self._max_header_size
+        )
         self._is_upgraded = True
-        data = response.head + response.rest
+        data = without_empty_lines(response.head) + response.rest
         self.bytes_received += len(data)
         return data
 
@@ -375,7 +384,7 @@ class _ServerStream(_CountingStream):
 
     def __init__(self, inner: trio.abc.Stream, received: ReceivedRequest) -> None:
         super().__init__(inner)
-        self._head = received.head
+        self._head = without_empty_lines(received.head)
         self._rest = received.rest
         self.accepted = trio.Event()
 

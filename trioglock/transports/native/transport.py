@@ -65,7 +65,8 @@ async def _upgrade_client(
     io = choose_io(stream)
     with stream_errors_translated():
         await _send_request(io, request.data)
-    response = await read_response(io, trio.current_effective_deadline(), options.subprotocols)
+    deadline = trio.current_effective_deadline()
+    response = await read_response(io, deadline, options.subprotocols, options.max_header_size)
     subprotocol, extensions = check_response(request, response.headers, uri, options)
     deflate = Deflate(extensions[0]) if extensions else None
     certificate, certificate_der = peer_certificate(stream)
