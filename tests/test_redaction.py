@@ -34,6 +34,8 @@ from trioglock.options import DialOptions
         ("wss://example.org/feed", "wss://example.org/feed"),
         ("wss://al:pw@example.org/feed", "wss://example.org/feed"),
         ("wss://example.org/?token=s3cret&room=7", "wss://example.org/?token=[hidden]&room=[hidden]"),
+        ("ws://h/?vsn=2.0.0&a=1", "ws://h/?vsn=2.0.0&a=[hidden]"),
+        ("ws://h/?vsn=s3cret&vsn=2.0.0x", "ws://h/?vsn=[hidden]&vsn=[hidden]"),
         ("wss://al:pw@h/?s3cret#frag", "wss://h/?[hidden]#"),
         ("wss://h/?a=b=c&&d=", "wss://h/?a=[hidden]&&[hidden]="),
         ("wss://h/?", "wss://h/?"),

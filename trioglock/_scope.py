@@ -133,7 +133,7 @@ async def leave_nursery(
     try:
         raise_selected(body_error, failures, leaked, is_consequence, message)
     finally:
-        del body_error, leaked
+        del body_error, leaked, failures
 
 
 def raise_selected(
@@ -161,7 +161,7 @@ def raise_selected(
             # Restore the context, which would be the Cancelled, and break the reference cycle
             # between the exception and this frame.
             outcome.__context__ = context
-            del outcome, body_error, leaked, context
+            del outcome, body_error, leaked, context, failures
 
 
 def _select_exception(
@@ -216,7 +216,11 @@ class Scope(AbstractAsyncContextManager[T_co]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return await self._exit(kind, error, traceback)
+        try:
+            return await self._exit(kind, error, traceback)
+        finally:
+            # A Cancelled refers to the frames of its cause, and another exception to this frame.
+            del error, traceback
 
     @abstractmethod
     async def _enter(self) -> T_co: ...
@@ -263,7 +267,10 @@ class _FunctionScope(Scope[T_co]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return await self._inner.__aexit__(kind, error, traceback)
+        try:
+            return await self._inner.__aexit__(kind, error, traceback)
+        finally:
+            del error, traceback
 
 
 def scope_function(

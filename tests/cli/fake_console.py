@@ -12,8 +12,9 @@ from trioglock.cli.connect import open_messages
 from trioglock.cli.console import Console
 from trioglock.cli.conversation import Conversation, ConversationPlan
 from trioglock.cli.line_reader import EndOfInput
-from trioglock.cli.output import Mark, MessageFormat, OutputClosed
+from trioglock.cli.output import Mark, MessageFormat
 from trioglock.cli.prompt import PromptInterrupted
+from trioglock.cli.streams import OutputClosed
 from trioglock.frames import Data
 from trioglock.testing import MockServer
 

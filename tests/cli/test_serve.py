@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as connect_browser
 
 from tests.cli.helpers import COMMAND, environment
@@ -112,6 +113,30 @@ def test_page(settings: dict[str, Any], status: int) -> None:
         assert b"<!doctype html>" in answer.body
         own = answer.body.replace(b"http://www.w3.org/2000/svg", b"")
         assert b"://" not in own.replace(b"${scheme}://", b"")
+
+
+@pytest.mark.parametrize("target", [None, "echo"])
+def test_fault_44_foreign_pages_are_refused(target: str | None) -> None:
+    """For every kind of target, unless --origin allows them."""
+    options: dict[str, Any] = {"proxy": None, "origin": "https://shop.example"}
+    allowed = [options["origin"]]
+    with (
+        serve_in_thread(target=target) as at,
+        pytest.raises(InvalidStatus, match="403"),
+        connect_browser(f"ws://{at}/", **options),
+    ):
+        pass
+    with (
+        serve_in_thread(target=target, origins=allowed) as at,
+        connect_browser(f"ws://{at}/", **options),
+    ):
+        pass
+
+
+def test_fault_44_an_invalid_origin(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is an error of the command line."""
+    assert main(["serve", "--origin", "shop.example"]) == 2
+    assert "write it as 'https://example.org'" in capsys.readouterr().err
 
 
 def test_ipv6(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from tests.cli.helpers import Running, trioglock
+from tests.cli.helpers import COMMAND, SECONDS, Running, environment, started, trioglock
 from tests.cli.serving import serve_in_process
 from tests.pubsub.redis_server import RealRedis
+from tests.scripts import ROOT
 from trioglock import ConnectionClosedOK, connect
 
 pytestmark = pytest.mark.slow
@@ -55,6 +57,34 @@ async def get_pid(url: str) -> int:
     """The process that serves a new connection."""
     async with connect(url, open_timeout=5) as conn:
         return int(await conn.receive())
+
+
+@asynccontextmanager
+async def start_with_full_disk(
+    *arguments: str, **env: str
+) -> AsyncIterator[tuple[trio.Process, str]]:
+    """``trioglock serve`` whose stderr cannot be written, and its URL."""
+    with Path("/dev/full").open("wb") as full:
+        process = await trio.lowlevel.open_process(
+            [*COMMAND, "serve", "--port", "0", *arguments],
+            cwd=ROOT,
+            env=environment(**env),
+            stdout=subprocess.PIPE,
+            stderr=full,
+        )
+    assert process.stdout is not None
+    try:
+        with trio.fail_after(SECONDS):
+            async with process.stdout as output:
+                line = b""
+                while not line.endswith(b"\n"):
+                    line += await output.receive_some()
+            yield process, f"ws://{line.split()[2].decode()}/"
+    finally:
+        with trio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 @pytest.mark.redis
@@ -104,7 +134,7 @@ async def test_restart_and_replacement(env: dict[str, str]) -> None:
             process.process.send_signal(signal.SIGHUP)
             with pytest.raises(ConnectionClosedOK, match="1001"):
                 await conn.receive()
-        assert await process.line() == "all workers replaced"
+        await process.read_errors(b"all workers replaced")
         third = {await get_pid(url) for _ in range(30)}
         assert len(third) == 2
         assert not third & old
@@ -130,8 +160,7 @@ async def test_replacement_during_another(env: dict[str, str]) -> None:
                 process.process.send_signal(signal.SIGHUP)
                 await first_closed.wait()
                 process.process.send_signal(signal.SIGHUP)
-        for _ in range(2):
-            assert await process.line() == "all workers replaced"
+        await process.read_errors(b"all workers replaced", 2)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
@@ -159,16 +188,85 @@ async def test_workers_end_with_their_parent(env: dict[str, str]) -> None:
 
 
 async def test_invalid_target(env: dict[str, str]) -> None:
-    """The error is printed, and the exit code is 1."""
+    """The error is printed once, and the exit code is 1."""
     done = await trioglock("serve", "--port", "0", "--workers", "2", "app:broken", **env)
     assert done.code == 1
-    assert "target must be a Socket class or an async handler, not 1" in done.stderr
+    text = "trioglock serve: target must be a Socket class or an async handler, not 1"
+    assert done.stderr.startswith(text)
+    assert done.stderr.count("\n") == 1
 
 
-async def test_token(env: dict[str, str]) -> None:
+async def test_fault_33_workers_refuse_a_hub_in_memory(env: dict[str, str]) -> None:
+    """Each worker would have subscribers of its own, without the messages of the others."""
+    done = await trioglock("serve", "--port", "0", "--workers", "2", "app:hub", **env)
+    assert done.code == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "trioglock serve: app:hub connects only the subscribers of one process: give it a broker, "
+        "such as Hub(broker=RedisBroker(url)), or use --workers 1\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_fault_40_unwritable_output_ends_no_server(env: dict[str, str]) -> None:
+    """Workers are restarted and replaced, and the exit code is 0."""
+    async with start_with_full_disk("app:SendPid", "--workers", "2", **env) as (process, url):
+        first = {await get_pid(url)}
+        while len(first) < 2:
+            first.add(await get_pid(url))
+        os.kill(first.pop(), signal.SIGKILL)
+        process.send_signal(signal.SIGHUP)
+        later: set[int] = set()
+        while len(later - first) < 2:  # both are new processes
+            with suppress(Exception):
+                later.add(await get_pid(url))
+            await trio.sleep(0.02)
+        process.terminate()
+        assert await process.wait() == 0
+
+
+@asynccontextmanager
+async def start_slowly(
+    folder: Path, seconds: float, env: dict[str, str]
+) -> AsyncIterator[tuple[Running, list[int]]]:
+    """Two workers that are starting, all at the same time, and their process ids."""
+    source = f"open({str(folder)!r} + f'/pid.{{os.getpid()}}', 'w')\ntime.sleep({seconds})\n"
+    (folder / "slow.py").write_text(f"import os, time\n{source}from app import SendPid\n")
+    arguments = ("slow:SendPid", "--port", "0", "--workers", "2")
+    async with started("serve", *arguments, **env) as running:
+        while len(files := list(folder.glob("pid.*"))) < 2:
+            await trio.sleep(0.02)
+        yield running, [int(path.suffix[1:]) for path in files]
+
+
+async def test_fault_48_sigterm_ends_a_start(env: dict[str, str], tmp_path: Path) -> None:
+    """It does not wait for workers whose start takes long; none is left behind."""
+    async with start_slowly(tmp_path, 60, env) as (running, pids):
+        running.process.terminate()
+        with trio.fail_after(10):
+            assert (await running.finish()).code == 0
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+async def test_fault_48_sighup_during_a_start_replaces_the_workers(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    """It is neither lost nor the end of the server."""
+    async with start_slowly(tmp_path, 0.5, env) as (running, _):
+        running.process.send_signal(signal.SIGHUP)
+        assert (await running.line()).startswith("serving on")
+        await running.read_errors(b"all workers replaced")
+        running.process.terminate()
+        assert (await running.finish()).code == 0
+
+
+@pytest.mark.redis
+async def test_token(redis: RealRedis) -> None:
     """Each worker requires it, and has it neither in its arguments nor in its environment."""
-    options = ("app:hub", "--workers", "2", "--publish-token", TOKEN)
-    async with serve_in_process(*options, **env) as (process, at):
+    options = ("--redis", redis.url, "--workers", "2", "--publish-token", TOKEN)
+    async with serve_in_process(*options) as (process, at):
         for token, code in ((TOKEN, 0), ("guess", 1)):
             arguments = ("x", "y", "--to", f"ws://{at}", "--publish-token", token)
             assert (await trioglock("publish", *arguments)).code == code

@@ -181,11 +181,16 @@ async def test_failures_of_all_services_count_together(autojump_clock: Clock) ->
     assert one.ended == [1, 2]
 
 
-async def test_any_number_of_restarts(autojump_clock: Clock) -> None:
-    """``max_restarts=None`` has no limit."""
+@pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
+async def test_fault_48_restarts_without_a_limit_are_delayed(
+    autojump_clock: Clock, strategy: Any
+) -> None:
+    """By the default backoff, if there is no other."""
     service = Scripted(*[failing()] * 500, at_once)
-    await supervise(service, max_restarts=None)
+    await supervise(service, max_restarts=None, strategy=strategy)
     assert len(service.began) == 501
+    assert service.began[50] > 10 * Backoff().initial
+    assert service.began[-1] > 100 * Backoff().maximum
 
 
 async def test_giving_up_cancels_the_siblings(autojump_clock: Clock) -> None:

@@ -1,37 +1,35 @@
-"""A memory transport whose links record their frames, and its peers."""
+"""A transport whose links record their frames, and its peers, in memory or on sockets."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
 from tests.machines.record import Record, frame_of, label_of
 from tests.machines.scenarios import Setup
+from tests.machines.wires import RESET, VIOLATION, Far, Wire, memory_wire, socket_wire
 from trioglock import Close, ConnectFailed, HandshakeRefused, Headers, Ping, Pong
-from trioglock.frames import Event, Frame, Violation
+from trioglock.frames import Event, Frame
 from trioglock.options import DialOptions
-from trioglock.testing import MemoryLink
 from trioglock.transports import Handshake, Link, LinkBroken, Transport
 
-__all__ = ["Peer", "RecordingLink", "RecordingTransport"]
+__all__ = ["RESET", "VIOLATION", "Peer", "RecordingLink", "RecordingTransport"]
 
-VIOLATION = "!violation"
-RESET = "!reset"
 BEAT, BEAT_ANSWER = "message_heartbeat", "beat!"
 
 
-class RecordingLink(MemoryLink):
+class RecordingLink(Link):
     """The link of the connection, which records all frames.
 
-    The message VIOLATION is received as a violation of the protocol; RESET breaks the stream.
+    Args:
+        wire: the links of both ends.
+        writes_now: whether the link can also write without waiting.
     """
 
-    record: Record
-
-    def start(self, record: Record, *, writes_now: bool) -> None:
-        """Start to record; with ``writes_now`` the link can also write without waiting."""
+    def __init__(self, wire: Wire, record: Record, *, writes_now: bool) -> None:
+        self.handshake = wire.near.handshake
         self.record = record
         self.written: list[str] = []
         """Labels of the data frames that were written."""
@@ -39,8 +37,8 @@ class RecordingLink(MemoryLink):
         """Labels of the data frames whose write was cancelled or failed."""
         self.closes = 0
         self.closed = False
-        self._violated = False
-        self._reset = False
+        self._wire = wire
+        self._near = wire.near
         self._cut = False
         self._busy = False
         self._writes_now = writes_now
@@ -49,8 +47,15 @@ class RecordingLink(MemoryLink):
     @property
     def unread(self) -> bool:
         """Whether there are frames that the connection has not read."""
-        statistics = self._incoming.statistics()
-        return bool(statistics.current_buffer_used or statistics.tasks_waiting_send)
+        return not self.closed and self._wire.has_unread()
+
+    @property
+    def bytes_received(self) -> int:  # type: ignore[override]
+        return self._near.bytes_received
+
+    @property
+    def bytes_sent(self) -> int:  # type: ignore[override]
+        return self._near.bytes_sent
 
     async def write(self, frames: Sequence[Frame]) -> None:
         kept, self._kept = self._kept, []
@@ -58,7 +63,7 @@ class RecordingLink(MemoryLink):
         del self.in_doubt[len(self.in_doubt) - len(kept) :]
         self._busy = self._cut = True
         try:
-            await super().write(frames)
+            await self._near.write(frames)
             self._cut = False
         finally:
             self._busy = False
@@ -66,16 +71,23 @@ class RecordingLink(MemoryLink):
 
     @property
     def writes_now(self) -> bool:
-        return self._writes_now
+        return self._writes_now and self._near.writes_now
 
     def write_now(self, frames: Sequence[Frame]) -> bool:
         labels = self._check(frames)
         if self._kept:
             self.record.fail("an immediate write before the rest of the previous one")
-        done = super().write_now(frames)
+        done = self._near.write_now(frames)
         (self.written if done else self.in_doubt).extend(labels)
         self._kept = [] if done else labels
         return done
+
+    @property
+    def defers(self) -> bool:
+        return self._near.defers
+
+    def defer(self, write: Callable[[], None]) -> None:
+        self._near.defer(write)
 
     def _check(self, frames: Sequence[Frame]) -> list[str]:
         """Check that the write is allowed, and return the labels of the data frames."""
@@ -92,51 +104,27 @@ class RecordingLink(MemoryLink):
         return [label for label in labels if label != BEAT]
 
     async def receive(self) -> list[Event]:
-        while not (self._violated or self._reset):
-            received = await super().receive()
-            events = self._translate(received)
-            if events or not received:
-                return events
-        if self._reset:
-            await trio.lowlevel.checkpoint()
-            raise LinkBroken("reset by the scenario") from ConnectionResetError()
-        # After a violation only the end of the stream is read.
-        while await super().receive():
-            pass
-        return []
+        raise NotImplementedError  # a connection calls only feed()
 
-    def _translate(self, received: list[Event]) -> list[Event]:
-        events: list[Event] = []
-        for event in received:
-            for message in event if isinstance(event, list) else ():
-                if message == RESET:
-                    self._reset = True
-                    return events
-                if message == VIOLATION:
-                    self._violated = True
-                    return [*events, Violation(1002, "caused by the scenario")]
-                if message != BEAT_ANSWER:
-                    self.record.read.append(label_of(message))
-                self._add(events, message)
-            if not isinstance(event, list):
-                events.append(event)
-        return events
+    async def feed(self, handle: Callable[[list[Event]], bool]) -> bool:
+        def record_and_handle(events: list[Event]) -> bool:
+            for event in events:
+                for message in event if isinstance(event, list) else ():
+                    if message != BEAT_ANSWER:
+                        self.record.read.append(label_of(message))
+            return handle(events)
 
-    def _add(self, events: list[Event], message: str | bytes) -> None:
-        if events and isinstance(events[-1], list):
-            events[-1].append(message)
-        else:
-            events.append([message])
+        return await self._near.feed(record_and_handle)
 
     async def aclose(self) -> None:
         self.closed = True
-        await super().aclose()
+        await self._near.aclose()
 
 
 class Peer:
     """The far end of one link. It follows the protocol unless a step violates it."""
 
-    def __init__(self, link: MemoryLink, behavior: str, record: Record) -> None:
+    def __init__(self, link: Far, behavior: str, record: Record) -> None:
         self.link = link
         self._behavior = behavior
         self._record = record
@@ -146,12 +134,16 @@ class Peer:
         self.unanswered: list[Ping] = []
 
     async def run(self) -> None:
-        """Write the queued frames, and read unless the peer is silent, until the link has ended."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write)
-            if self._behavior != "silent":
-                while await self.read():
-                    pass
+        """Write the queued frames, and read unless the peer is silent, until it is cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                if self._behavior != "silent":
+                    while await self.read():
+                        pass
+                await trio.sleep_forever()
+        finally:
+            await self.link.aclose()
 
     async def _write(self) -> None:
         while True:
@@ -226,12 +218,15 @@ class RecordingTransport(Transport):
                 await trio.sleep_forever()
             case "async_hooks":
                 await trio.sleep(2)
-        to_far, from_near = trio.open_memory_channel[Frame](self._setup.capacity)
-        to_near, from_far = trio.open_memory_channel[Frame](self._setup.capacity)
         handshake = Handshake(url=options.url)
-        near = RecordingLink(handshake, to_far, from_far)
-        near.start(self._record, writes_now=self._setup.writes_now)
-        peer = Peer(MemoryLink(handshake, to_near, from_near), self._setup.peer, self._record)
+        if self._setup.wire == "memory":
+            wire = memory_wire(handshake, self._setup.capacity)
+        else:
+            wire = await socket_wire(
+                handshake, self._setup.capacity, encrypted=self._setup.wire == "tls"
+            )
+        near = RecordingLink(wire, self._record, writes_now=self._setup.writes_now)
+        peer = Peer(wire.far, self._setup.peer, self._record)
         self.links.append(near)
         self.peers.append(peer)
         self._record.links += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,6 +31,7 @@ from trioglock import (
     connect,
 )
 from trioglock.telemetry import events, listen
+from trioglock.transports.native import link as native_link
 
 __all__ = ["TOTALS", "Machine", "run"]
 
@@ -47,10 +49,21 @@ TOTALS: Counter[str] = Counter()
 def run(scenario: Scenario) -> Record:
     """Run a scenario. Raises AssertionError if the connection violates a guarantee."""
     machine = Machine(scenario)
-    trio.run(machine.main, clock=trio.testing.MockClock(autojump_threshold=0))
+    with _polling(scenario.setup.polled):
+        trio.run(machine.main, clock=trio.testing.MockClock(autojump_threshold=0))
     TOTALS.update(scenarios=1, steps=machine.record.steps, hooks=machine.record.hooks)
     check_run(machine)
     return machine.record
+
+
+@contextmanager
+def _polling(polled: bool) -> Iterator[None]:
+    before = native_link.CLIENTS_TO_POLL
+    native_link.CLIENTS_TO_POLL = 1 if polled else sys.maxsize
+    try:
+        yield
+    finally:
+        native_link.CLIENTS_TO_POLL = before
 
 
 class Machine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,10 @@ class Setup:
         last: the action of ``terminate``.
         attempts: the results of successive attempts to connect; later ones succeed.
         peer: ``"polite"`` reads and answers, ``"reads"`` only reads, ``"silent"`` reads on demand.
-        capacity: the number of frames that fit into each direction of the link.
+        wire: ``"memory"``, or a pair of sockets: ``"socket"``, ``"tls"``.
+        polled: whether a poller feeds a link on sockets, where there is one.
+        capacity: the number of frames that fit into each direction of the link. Sockets have small
+            buffers unless it is infinite.
         writes_now: whether links can write without waiting.
         backoff: the arguments of the policy, or None.
         options: further options of the connection.
@@ -48,6 +52,8 @@ class Setup:
     last: str = "none"
     attempts: tuple[str, ...] = ()
     peer: str = "polite"
+    wire: str = "memory"
+    polled: bool = False
     capacity: float = math.inf
     writes_now: bool = False
     backoff: tuple[tuple[str, Any], ...] | None = None
@@ -191,6 +197,9 @@ def options(draw: st.DrawFn) -> tuple[tuple[str, Any], ...]:
     )
 
 
+# Pairs of sockets behave as the scenarios expect only where they are local and immediate.
+WIRES = ("memory", "socket", "tls") if sys.platform == "linux" else ("memory",)
+
 dial_words = st.sampled_from(("ok", "ok", "ok", "early", "async_hooks", "refuse", "forbid", "hang"))
 
 setups = st.builds(
@@ -206,6 +215,8 @@ setups = st.builds(
     last=actions(("none", "none", "nap", "sleep"), ("raise", "long", "inside")),
     attempts=st.lists(dial_words, max_size=3).map(tuple),
     peer=st.sampled_from(("polite", "polite", "reads", "silent")),
+    wire=st.sampled_from(WIRES),
+    polled=st.booleans(),
     capacity=st.sampled_from((math.inf, math.inf, 3, 1, 0)),
     writes_now=st.booleans(),
     backoff=backoffs,

@@ -14,6 +14,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 from rich.console import RenderableType
 
 from ..frames import Data
+from ..retry import describe_delay
 from ..telemetry import (
     ConnectAttemptFailed,
     Connected,
@@ -24,21 +25,11 @@ from ..telemetry import (
     listen,
 )
 from .line_reader import LineReader
-from .output import (
-    Mark,
-    MessageFormat,
-    OutputClosed,
-    OutputFailed,
-    OutputStream,
-    Renderer,
-    describe_failure,
-)
+from .output import Mark, MessageFormat, Renderer, describe_failure
 from .prompt import Prompt, open_history
+from .streams import OutputClosed, OutputFailed, OutputStream
 
 __all__ = ["Console", "open_console", "print_reconnects", "print_trace"]
-
-_SHOWN_DELAY = 0.05
-"""The shortest delay in seconds that a reconnect message mentions."""
 
 
 class Console:
@@ -151,6 +142,36 @@ class _TraceHandler(logging.Handler):
         self._console.print_event_nowait(Mark.TRACE, self.format(record))
 
 
+class _TraceFileHandler(logging.FileHandler):
+    """Writes the trace to a file, up to the first error, which is printed."""
+
+    def __init__(self, console: Console, file: str) -> None:
+        super().__init__(file, mode="w", encoding="utf-8", errors="backslashreplace")
+        self._console = console
+        self._failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._failed:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - of the base class
+        self._fail(sys.exception())
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException | None) -> None:
+        if self._failed:
+            return
+        self._failed = True
+        reason = getattr(error, "strerror", None) or str(error)
+        text = f"cannot write the trace to {self.baseFilename}: {reason}"
+        self._console.print_event_nowait(Mark.PROBLEM, text)
+
+
 @contextmanager
 def print_trace(console: Console, file: str | None) -> Iterator[None]:
     """Print the trace of connections on a console, or write it to a file, during a block."""
@@ -161,7 +182,7 @@ def print_trace(console: Console, file: str | None) -> Iterator[None]:
         try:
             # The file contains messages, which other users must not read.
             Path(file).touch(mode=0o600)
-            handler = logging.FileHandler(file, mode="w", encoding="utf-8")
+            handler = _TraceFileHandler(console, file)
         except OSError as error:
             raise click.UsageError(f"--trace-file: {file}: {error.strerror}.") from None
         line = "%(asctime)s.%(msecs)03d %(message)s"
@@ -189,8 +210,7 @@ def print_reconnects(console: Console) -> EventListener:
             case LinkClosed():
                 reason = str(event.reason)
             case ReconnectScheduled(delay=delay):
-                soon = delay < _SHOWN_DELAY
-                when = "reconnecting now" if soon else f"next attempt in {delay:.1f} s"
+                when = describe_delay(delay)
                 text = f"{reason}; {when}" if reason else when
                 console.print_event_nowait(Mark.STATUS, text)
             case Connected(upgrade=upgrade) if upgrade > 1:

@@ -26,8 +26,9 @@ from .commands import InvalidLine, Mode, PromptCommands, is_command
 from .console import Console, print_reconnects, print_trace
 from .line_reader import EndOfInput, UnreadableInput
 from .options import FAILED, NOT_CONNECTED, OK
-from .output import Mark, OutputClosed, OutputFailed, describe_failure, describe_unsent
+from .output import Mark, describe_failure, describe_unsent
 from .prompt import PromptInterrupted
+from .streams import OutputClosed, OutputFailed
 
 __all__ = ["Conversation", "ConversationPlan", "run_conversation"]
 
@@ -212,6 +213,8 @@ class Conversation:
             if self._console.has_prompt:
                 url = redact_url(mode.connection.url)
                 await self._console.print_event(Mark.STATUS, f"connected to {url}")
+                if mode.greeting is not None:
+                    await self._console.print_event(Mark.STATUS, mode.greeting)
             for line in self._queued:
                 await self._attempt(self._send, line)
 

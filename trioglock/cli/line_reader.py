@@ -8,7 +8,7 @@ from typing import TextIO
 
 import trio
 
-from .output import descriptor_of
+from .streams import descriptor_of
 
 __all__ = ["EndOfInput", "LineReader", "UnreadableInput"]
 

@@ -1,4 +1,4 @@
-"""Formats messages and events, and writes them to standard streams.
+"""Formats messages and events for standard streams.
 
 On a terminal, each line starts with a mark, and control characters are escaped so that a peer
 cannot control the terminal. In a pipe, messages have no mark and are not escaped.
@@ -6,16 +6,12 @@ cannot control the terminal. In a pipe, messages have no mark and are not escape
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import os
-import select
 from dataclasses import dataclass
 from enum import Enum
 from typing import NoReturn, TextIO
 
-import trio
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
 from rich.highlighter import JSONHighlighter
@@ -31,14 +27,10 @@ __all__ = [
     "BINARY",
     "Mark",
     "MessageFormat",
-    "OutputClosed",
-    "OutputFailed",
-    "OutputStream",
     "Renderer",
     "describe_end",
     "describe_failure",
     "describe_unsent",
-    "descriptor_of",
     "end_code",
     "format_binary",
     "json_problem",
@@ -46,17 +38,6 @@ __all__ = [
 
 _INDENT = "  "
 """The indentation of continuation lines, so that none of them looks like a line with a mark."""
-
-# The reader, or the terminal, is gone.
-_GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET})
-
-
-class OutputClosed(Exception):
-    """The reader of the output is gone."""
-
-
-class OutputFailed(Exception):
-    """The output cannot be written; the message is the system's error."""
 
 
 class Mark(Enum):
@@ -87,12 +68,12 @@ def format_binary(payload: bytes) -> str:
 class MessageFormat:
     """How received messages are printed."""
 
-    json: bool = False  # indent messages that are JSON
+    json: bool = False  # indent messages that are JSON; in a pipe, print each on one line
     highlight: bool = False  # color JSON in a terminal
     raw: bool = False  # write binary messages unchanged
 
     def to_text(self, message: Data) -> str:
-        """Return the text of a message."""
+        """Return the text of a message for a terminal."""
         if not isinstance(message, str):
             return format_binary(message)
         if self.json:
@@ -104,9 +85,12 @@ class MessageFormat:
 
     def to_line(self, message: Data) -> bytes:
         """Return the bytes to write to a pipe, including the line ending."""
-        if self.raw and isinstance(message, bytes):
-            return message
-        return self.to_text(message).encode() + b"\n"
+        if isinstance(message, bytes):
+            return message if self.raw else format_binary(message).encode() + b"\n"
+        if self.json and "\n" in message and json_problem(message) is None:
+            # Strings contain no line breaks. A parser could change numbers and repeated keys.
+            message = " ".join(line.strip(" \t\r") for line in message.split("\n"))
+        return message.encode() + b"\n"
 
 
 class Renderer:
@@ -154,56 +138,6 @@ def _escape(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
-class OutputStream:
-    """Writes to a standard stream in a thread, so that a slow reader blocks only its writers.
-
-    Python's buffers are bypassed: an abandoned thread must not hold their locks. A stream without
-    a descriptor is written to as text.
-    """
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-        self._lock = trio.Lock()
-
-    async def write(self, data: bytes) -> None:
-        """Write all of ``data``; a cancelled call may have written part of it.
-
-        Raises:
-            OutputClosed: the reader is gone.
-            OutputFailed: the output cannot be written, for example because the disk is full.
-        """
-        async with self._lock:
-            try:
-                await trio.to_thread.run_sync(self.write_blocking, data, abandon_on_cancel=True)
-            except OSError as error:
-                if error.errno in _GONE:
-                    raise OutputClosed from None
-                raise OutputFailed(error.strerror or str(error)) from None
-
-    def write_blocking(self, data: bytes) -> None:
-        """Write all of ``data`` in this thread, or raise OSError."""
-        if self._stream is None:
-            raise OSError(errno.EBADF, "closed")
-        descriptor = descriptor_of(self._stream)
-        if descriptor is None:
-            self._stream.write(data.decode(errors="replace"))
-            return
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:  # another process has made it non-blocking
-                select.select([], [descriptor], [])
-
-
-def descriptor_of(stream: TextIO | None) -> int | None:
-    """Return the descriptor of a standard stream; None if it has none."""
-    try:
-        return None if stream is None else stream.fileno()
-    except (OSError, ValueError):
-        return None
-
-
 def json_problem(text: str) -> str | None:
     """Return why and where ``text`` is not JSON (RFC 8259); None if it is."""
     try:
@@ -236,6 +170,8 @@ def end_code(error: ConnectionClosed) -> int:
 def describe_end(error: ConnectionClosed) -> str:
     """Describe the end of a connection in one line."""
     text = "closed" if error.cause is None else str(error.cause)
+    if isinstance(error.cause, LocalClose) and error.sent is None:
+        text = "not connected"  # closed between two attempts to reconnect
     if isinstance(error.__cause__, ReconnectFailed):
         count = len(error.__cause__.attempts)
         text += f"; gave up after {count} {'attempt' if count == 1 else 'attempts'}"

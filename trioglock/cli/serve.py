@@ -7,11 +7,13 @@ import importlib
 import json
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from typing import Any
 
 import click
@@ -19,16 +21,19 @@ import trio
 
 from .._scope import open_scope
 from ..errors import InvalidOption, TrioglockError
-from ..pubsub import Hub, RedisBroker
+from ..pubsub import Hub, MemoryBroker, RedisBroker
 from ..server import ServeOptions, Server, serve
 from .echo import Echo
-from .live import AccessRules, Endpoints, check_token, is_wildcard
+from .live import AccessRules, Endpoints, check_origins, check_token, is_wildcard
 from .options import seconds
-from .workers import end_line, run_workers
+from .streams import print_line
+from .workers import READY, end_line, run_workers
 
 __all__ = ["Settings", "command", "open_server"]
 
 TOKEN_VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"  # noqa: S105 - the name of a variable
+
+LISTENING_ERRORS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
 
 EPILOG = """
 \b
@@ -69,9 +74,11 @@ class Settings:
     drain: float = 30
     page: bool | None = None
     page_hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
     publish_token: str | None = field(default=None, repr=False)
     ready_fd: int | None = None
-    """The file descriptor to which a worker writes when it serves; None if this is no worker."""
+    """The file descriptor to which a worker writes once it is serving; None in
+    other processes."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -89,6 +96,7 @@ class Settings:
         elif self.target != "echo" and not all(self.target.partition(":")):
             raise InvalidOption(f"TARGET must be echo or module:name, not {self.target}")
         check_token(self.publish_token)
+        check_origins(self.origins)
 
     @property
     def is_worker(self) -> bool:
@@ -97,7 +105,11 @@ class Settings:
     @property
     def access_rules(self) -> AccessRules:
         return AccessRules(
-            self.host, token=self.publish_token, page=self.page, page_hosts=self.page_hosts
+            self.host,
+            token=self.publish_token,
+            page=self.page,
+            page_hosts=self.page_hosts,
+            origins=self.origins,
         )
 
     def make_hub(self) -> Hub:
@@ -133,6 +145,15 @@ class Settings:
     metavar="N",
     help="Number of messages that Redis keeps for the new Hub.",
 )
+@click.option(
+    "--origin",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Allow pages of this origin to connect, such as https://example.org, or '*' for all "
+    "pages. Can be repeated. The default on a loopback address is to allow pages of this machine "
+    "only, and all pages on other addresses.",
+)
 @seconds("--drain", default="30", help="Time for connections to finish at shutdown.")
 @click.option(
     "--page/--no-page",
@@ -152,15 +173,15 @@ class Settings:
     metavar="TOKEN",
     envvar=TOKEN_VARIABLE,
     help="Token that 'trioglock publish' has to send. Without a token, publishing is possible on "
-    f"a loopback address only. Prefer {TOKEN_VARIABLE}: other users can see a command line.",
+    f"a loopback address only. Prefer {TOKEN_VARIABLE}: other users can see the command line.",
 )
 @click.option("--worker", is_flag=True, hidden=True)
 def command(*, worker: bool, **options: Any) -> int:
     """Serve a hub: browsers subscribe to the channel in the path of their URL.
 
-    TARGET is module:name of a Hub, a Socket class, a function that returns a Socket, or an async
-    handler. 'echo' is an echo server. Without TARGET, the command serves a new Hub. A hub has a
-    page at / that shows the messages of all channels live.
+    TARGET is the module:name of a Hub, a Socket class, a function that returns a Socket, or an
+    async handler. 'echo' is an echo server. Without TARGET, the command serves a new Hub. A hub
+    has a page at / that shows the messages of all channels live.
     """
     try:
         if worker:  # started by run_workers(), which writes the settings to standard input
@@ -171,20 +192,58 @@ def command(*, worker: bool, **options: Any) -> int:
         settings = Settings(**options)
     except InvalidOption as error:
         raise click.UsageError(str(error)) from None
+    report = StartReport(settings)
     try:
         if settings.workers > 1 and not settings.is_worker:
-            return trio.run(run_workers, settings, lambda port: _announce(settings, port))
-        trio.run(_serve_until_signal, settings)
+            return trio.run(run_workers, settings, report.serving)
+        trio.run(_serve_until_signal, settings, report)
     except TrioglockError as error:
-        print(f"trioglock serve: {error}", file=sys.stderr)
+        report.failed(str(error))
         return 1
     except OSError as error:
-        reason = error.strerror or str(error)
-        hint = "; --port 0 selects a free port" if error.errno == errno.EADDRINUSE else ""
-        address = f"{settings.host}:{settings.port}"
-        print(f"trioglock serve: cannot listen on {address}: {reason}{hint}", file=sys.stderr)
+        report.failed(_describe_listening_error(error, settings))
         return 1
     return 0
+
+
+class StartReport:
+    """Reports once whether the server could start: a worker to its parent, others to the user."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._parent: FileIO | None = None
+        if settings.ready_fd is not None:
+            self._parent = FileIO(settings.ready_fd, "w")
+
+    def serving(self, port: int) -> None:
+        """Report that the server listens on this port."""
+        if self._parent is None:
+            _announce(self._settings, port)
+        else:
+            self._tell_parent(READY)
+
+    def failed(self, reason: str) -> None:
+        """Report why the server has ended."""
+        if self._parent is None or self._parent.closed:
+            print_line(f"trioglock serve: {reason}", sys.stderr)
+        else:
+            self._tell_parent(reason.encode(errors="replace"))
+
+    def _tell_parent(self, text: bytes) -> None:
+        assert self._parent is not None
+        with self._parent, suppress(OSError):  # the parent may be gone
+            self._parent.write(text)
+
+
+def _describe_listening_error(error: OSError, settings: Settings) -> str:
+    """Describe why the server cannot listen; raise other errors, such as those of the target."""
+    reason = error.strerror or str(error)
+    if not reason.startswith("cannot listen"):
+        if not (isinstance(error, socket.gaierror) or error.errno in LISTENING_ERRORS):
+            raise error
+        reason = f"cannot listen on {settings.host}:{settings.port}: {reason}"
+    hint = "; --port 0 selects a free port" if error.errno == errno.EADDRINUSE else ""
+    return reason + hint
 
 
 @asynccontextmanager
@@ -196,19 +255,24 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
         OSError: the server cannot listen.
     """
     target = settings.make_hub() if settings.target is None else _import_target(settings.target)
+    rules = settings.access_rules
     options = ServeOptions(reuse_port=settings.is_worker, shutdown_timeout=settings.drain)
     if not isinstance(target, Hub):
         if settings.page:
             raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
+        options["process_request"] = rules.refuse_client
         async with serve(target, settings.host, settings.port, **options) as server:
             yield server
         return
+    if settings.is_worker and isinstance(target.broker, MemoryBroker):
+        raise InvalidOption(
+            f"{settings.target} connects only the subscribers of one process: give it a broker, "
+            "such as Hub(broker=RedisBroker(url)), or use --workers 1"
+        )
     async with target as hub:
         # A user's Hub may have subscribers in other processes.
         counts = settings.target is None and settings.redis is None
-        endpoints = Endpoints(
-            hub, settings.access_rules, is_worker=settings.is_worker, counts=counts
-        )
+        endpoints = Endpoints(hub, rules, is_worker=settings.is_worker, counts=counts)
         options["process_request"] = endpoints.process_request
         options["select_subprotocol"] = endpoints.select_subprotocol
         async with serve(
@@ -237,19 +301,16 @@ def _import_target(target: str) -> Any:
         raise InvalidOption(f"cannot import {target}: {problem}") from error
 
 
-async def _serve_until_signal(settings: Settings) -> None:
+async def _serve_until_signal(settings: Settings, report: StartReport) -> None:
     """Serve until SIGTERM, SIGHUP, Ctrl-C, or the end of the process that started this worker."""
     numbers = {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
     with trio.open_signal_receiver(*numbers) as signals:
         async with open_server(settings) as server, open_scope() as tasks:
             tasks.start_soon(_close_on_signal, server, signals)
-            if settings.ready_fd is not None:
+            if settings.is_worker:
                 tasks.start_soon(_close_with_parent, server)
-                os.write(settings.ready_fd, b"1")
-                os.close(settings.ready_fd)
-            else:
-                assert server.port is not None
-                _announce(settings, server.port)
+            assert server.port is not None
+            report.serving(server.port)
             await server.wait_closed()
 
 
@@ -273,12 +334,12 @@ def _announce(settings: Settings, port: int) -> None:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     is_terminal = sys.stdout.isatty()
     if is_terminal and settings.target == "echo":
-        print(f"echo server at ws://{address}/")
+        print_line(f"echo server at ws://{address}/")
     else:
-        print(f"serving on {settings.host}:{port}", flush=True)
+        print_line(f"serving on {settings.host}:{port}")
     if settings.target is None and settings.access_rules.has_page:
-        print(f"live page: http://{address}/", flush=True)
+        print_line(f"live page: http://{address}/")
     elif settings.target is None and settings.page is None:
-        print(f"no live page: {settings.host} is not a loopback address, see --page", flush=True)
+        print_line(f"no live page: {settings.host} is not a loopback address, see --page")
     if is_terminal:
-        print("Press Ctrl-C to stop.", flush=True)
+        print_line("Press Ctrl-C to stop.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -17,21 +18,28 @@ import trio
 
 from ..errors import InvalidOption
 from ..retry import Backoff
+from .streams import LineHandler, print_line
 
 if TYPE_CHECKING:
     from .serve import Settings
 
-__all__ = ["end_line", "run_workers"]
+__all__ = ["READY", "end_line", "run_workers"]
 
 START_TIMEOUT = 30
+READY = b"ready"
+"""What a worker writes to its parent once it serves; any other text is the reason of a failure."""
+
 KILL_TIMEOUT = 5
 """Seconds after ``--drain`` until a worker is killed."""
 
 BACKOFF = Backoff(initial=0.5, maximum=30, max_attempts=None, stable_after=10)
 
 
-class WorkerFailed(InvalidOption):
-    """A worker could not start."""
+_logger = logging.getLogger("trioglock.serve")
+
+
+class WorkerFailed(Exception):
+    """A worker could not start; the message is the reason."""
 
 
 @dataclass(slots=True)
@@ -57,11 +65,27 @@ async def run_workers(settings: Settings, announce: Callable[[int], None]) -> in
     if not hasattr(socket, "SO_REUSEPORT"):
         raise InvalidOption("--workers requires a system with SO_REUSEPORT")
     with (
+        _print_log(),
         _reserve_port(settings) as port,
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
     ):
         workers = Workers(replace(settings, port=port))
         return await workers.run(signals, lambda: announce(port))
+
+
+@contextmanager
+def _print_log() -> Iterator[None]:
+    """Print what happens to the workers to stderr."""
+    handler, level = LineHandler(), _logger.level
+    _logger.addHandler(handler)
+    _logger.setLevel(logging.INFO)
+    _logger.propagate = False
+    try:
+        yield
+    finally:
+        _logger.removeHandler(handler)
+        _logger.setLevel(level)
+        _logger.propagate = True
 
 
 @contextmanager
@@ -86,58 +110,76 @@ class Workers:
     async def run(self, signals: AsyncIterator[int], announce: Callable[[], None]) -> int:
         # Capacity 1: a request during a replacement leads to another replacement.
         send_request, requests = trio.open_memory_channel[None](1)
-        try:
-            for number in range(1, self._settings.workers + 1):
-                self._workers.append(Worker(number, await self._start()))
-        except WorkerFailed as error:
-            print(f"trioglock serve: {error}", file=sys.stderr)
-            await self._stop_all()
-            return 1
-        announce()
+        code = 0
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._replace_on_request, requests)
-            for worker in self._workers:
-                nursery.start_soon(self._supervise, worker)
-            async for number in signals:
-                if number == signal.SIGHUP:
-                    with suppress(trio.WouldBlock):
-                        send_request.send_nowait(None)
-                    continue
-                if number == signal.SIGINT:
-                    end_line()
+            nursery.start_soon(_watch_signals, signals, send_request, nursery.cancel_scope)
+            try:
+                await self._start_all()
+            except WorkerFailed as error:
+                print_line(f"trioglock serve: {error}", sys.stderr)
+                code = 1
                 nursery.cancel_scope.cancel()
-                break
+            else:
+                announce()
+                nursery.start_soon(self._replace_on_request, requests)
+                for worker in self._workers:
+                    nursery.start_soon(self._supervise, worker)
         await self._stop_all()
-        return 0
+        return code
+
+    async def _start_all(self) -> None:
+        """Start the workers, all at the same time, or raise WorkerFailed for the first failure."""
+        failures: list[WorkerFailed] = []
+
+        async def start(number: int) -> None:
+            try:
+                self._workers.append(Worker(number, await self._start()))
+            except WorkerFailed as error:
+                failures.append(error)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for number in range(1, self._settings.workers + 1):
+                nursery.start_soon(start, number)
+        if failures:
+            raise failures[0]
 
     async def _start(self) -> trio.Process:
         """Start a process and wait until it serves, or raise WorkerFailed."""
-        ready, ready_fd = os.pipe()
-        settings = json.dumps(asdict(replace(self._settings, ready_fd=ready_fd)))
-        async with trio.lowlevel.FdStream(ready) as pipe:
-            try:
-                process = await trio.lowlevel.open_process(
-                    [sys.executable, "-m", "trioglock", "serve", "--worker"],
-                    stdin=subprocess.PIPE,
-                    pass_fds=[ready_fd],
-                )
-            except OSError as error:
-                raise WorkerFailed(f"cannot start a worker process: {error}") from error
-            finally:
-                os.close(ready_fd)
-            is_ready = False
-            try:
-                with trio.move_on_after(START_TIMEOUT), suppress(trio.BrokenResourceError):
-                    assert process.stdin is not None
-                    await process.stdin.send_all(f"{settings}\n".encode())
-                    is_ready = bool(await pipe.receive_some())
-            finally:
-                if not is_ready:
-                    with trio.CancelScope(shield=True):
-                        process.kill()
-                        await self._stop(process)
-        if not is_ready:
-            raise WorkerFailed(f"a worker could not start, its exit code is {process.returncode}")
+        try:
+            ready, ready_fd = os.pipe()
+        except OSError as error:
+            raise WorkerFailed(f"cannot start a worker: {error}") from error
+        try:
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "trioglock", "serve", "--worker"],
+                stdin=subprocess.PIPE,
+                pass_fds=[ready_fd],
+            )
+        except BaseException as error:
+            os.close(ready)
+            if isinstance(error, OSError):
+                raise WorkerFailed(f"cannot start a worker: {error}") from error
+            raise
+        finally:
+            os.close(ready_fd)
+        answer = b""
+        pipe = trio.lowlevel.FdStream(ready)
+        try:
+            with trio.move_on_after(START_TIMEOUT), suppress(trio.BrokenResourceError):
+                settings = json.dumps(asdict(replace(self._settings, ready_fd=ready_fd)))
+                assert process.stdin is not None
+                await process.stdin.send_all(f"{settings}\n".encode())
+                answer = await pipe.receive_some()
+        finally:
+            with trio.CancelScope(shield=True):
+                await pipe.aclose()
+                if answer != READY:
+                    process.kill()
+                    await self._stop(process)
+        if answer != READY:
+            reason = f"a worker could not start, its exit code is {process.returncode}"
+            raise WorkerFailed(answer.decode(errors="replace") or reason)
         return process
 
     async def _supervise(self, worker: Worker) -> None:
@@ -150,7 +192,7 @@ class Workers:
                 delays = BACKOFF.delays()
             async with worker.lock:
                 if worker.process is process:
-                    print(f"worker {worker.number} exited with code {code}", file=sys.stderr)
+                    _logger.warning("worker %d exited with code %d", worker.number, code)
                     await self._stop(process)
                     await self._restart(worker, delays)
 
@@ -160,7 +202,7 @@ class Workers:
             try:
                 worker.process = await self._start()
             except WorkerFailed as error:
-                print(f"worker {worker.number}: {error}", file=sys.stderr)
+                _logger.warning("worker %d: %s", worker.number, error)
             else:
                 return
 
@@ -174,9 +216,9 @@ class Workers:
                         self._draining.add(old)
                     await self._stop(old)
                     self._draining.discard(old)
-                print("all workers replaced", flush=True)
+                _logger.info("all workers replaced")
             except WorkerFailed as error:
-                print(f"keeping the old workers: {error}", file=sys.stderr)
+                _logger.warning("keeping the old workers: %s", error)
 
     async def _stop_all(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -196,7 +238,24 @@ class Workers:
         await process.stdin.aclose()
 
 
+async def _watch_signals(
+    signals: AsyncIterator[int],
+    requests: trio.MemorySendChannel[None],
+    scope: trio.CancelScope,
+) -> None:
+    """Request a replacement at SIGHUP, and cancel the scope at SIGTERM or Ctrl-C."""
+    async for number in signals:
+        if number == signal.SIGHUP:
+            with suppress(trio.WouldBlock):
+                requests.send_nowait(None)
+            continue
+        if number == signal.SIGINT:
+            end_line()
+        scope.cancel()
+        return
+
+
 def end_line() -> None:
     """Start a new line after the ``^C`` that a terminal shows."""
     if sys.stdout.isatty():
-        print(flush=True)
+        print_line("")

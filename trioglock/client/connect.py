@@ -47,7 +47,9 @@ class ConnectOptions(FlowKeywords, total=False):
         user_agent_header: the ``User-Agent`` header, or None to send none.
         compression: ``"deflate"`` offers permessage-deflate (RFC 7692); None disables compression.
         proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
-            ``socks4a``); True reads the environment (``https_proxy`` and so on); None connects
+            ``socks4a``); True uses the first of the variables ``ws_proxy`` or ``wss_proxy``,
+            ``socks_proxy``, ``https_proxy``, ``http_proxy`` (only for ``ws://``) and ``all_proxy``
+            unless ``no_proxy`` excludes the host, or else the settings of the system. None connects
             directly.
         ssl_context: the TLS configuration for ``wss://``; by default the system's certificates are
             trusted. A client certificate in it is sent to every server that requests one, even
@@ -56,7 +58,8 @@ class ConnectOptions(FlowKeywords, total=False):
         stream: an open trio stream to use instead of connecting, such as a Unix socket, or an
             async function that opens one; an OSError that it raises counts as a network failure.
         max_redirects: number of redirects to follow (RFC 9110, section 15.4); 0 follows none.
-            Credentials in the URL and in headers are not sent to another origin.
+            Credentials in the URL, in headers and among the subprotocols are not sent to another
+            origin.
         open_timeout: seconds for connecting and the opening handshake; None for no limit.
         max_header_size: maximum size of a response's headers in bytes, and of those of a proxy.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
@@ -151,7 +154,8 @@ def connect(
 
     Args:
         url: ``ws://`` or ``wss://``; a user name and password in it are sent as basic
-            authentication (RFC 7617). Or a function, plain or async, that returns the URL and is
+            authentication (RFC 7617). Characters outside of ASCII are encoded, in the host as in
+            IDNA 2008 (RFC 5891). Or a function, plain or async, that returns the URL and is
             called before every attempt.
         socket: the hooks; by default messages are sent and delivered unchanged.
         options: the keys of :class:`ConnectOptions`.

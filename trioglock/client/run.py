@@ -43,7 +43,7 @@ async def run(
 
     Raises:
         ConnectionClosedError: the connection was lost, or the peer closed it with a code other
-            than 1000 and 1001.
+            than 1000, 1001 and 1005 (no code).
         Exception: as for :func:`connect`.
     """
     async with connect(url, socket, **options) as connection:

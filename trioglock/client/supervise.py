@@ -58,7 +58,7 @@ async def supervise(
     Args:
         services: async functions without arguments.
         max_restarts: number of restarts of all services together within the period; None for no
-            limit.
+            limit, which requires delays: without ``backoff``, those of ``Backoff()``.
         within: seconds of the sliding period.
         strategy: ``"one_for_one"`` restarts only the failed service. ``"one_for_all"`` cancels
             the others first and restarts all, including those that had returned.
@@ -66,7 +66,8 @@ async def supervise(
             that returns, and counts that as a failure. ``"temporary"`` never restarts: a failure
             is logged, and the other services continue.
         backoff: delays between a failure and the restart, for each service. They start over once
-            the service has run for ``stable_after`` seconds. None restarts immediately.
+            the service has run for ``stable_after`` seconds. None restarts immediately, unless
+            ``max_restarts`` is None as well.
             ``max_attempts`` and ``retryable`` apply to connections and are ignored here.
         name: the name of this supervisor in logs.
         task_status: passed by ``nursery.start``, which returns as soon as all services are started.
@@ -77,6 +78,9 @@ async def supervise(
         BaseException: raised by a service, if it is not an Exception; raised unchanged.
     """
     _check(services, max_restarts, within, strategy, restart, backoff)
+    if backoff is None and max_restarts is None:
+        # A service that fails at once would otherwise be restarted 100,000 times per second.
+        backoff = Backoff()
     endless = None if backoff is None else replace(backoff, max_attempts=None)
     supervisor = _Supervisor(name, max_restarts, within, restart, endless)
     labels = [f"{_name(service)}#{number}" for number, service in enumerate(services, 1)]

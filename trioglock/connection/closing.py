@@ -44,7 +44,7 @@ class Trigger(Enum):
 
     UPGRADED = "the opening handshake has succeeded"
     CLOSE = "either side closes, and no other link is expected"
-    RECONNECT = "reconnect() or a Reconnect decision, or the policy opens another link"
+    RECONNECT = "reconnect(), a Reconnect decision or the policy opens another link"
     LINK_ENDED = "the link or the attempt has ended, and only handle_disconnect may reconnect"
     END = "no other link follows: a final decision, abort() or a cancellation"
 
@@ -103,13 +103,20 @@ class CloseState:
         self.sent = self.received = self.cause = None
         self.unsent = ()
 
+    def attempt_failed(self) -> None:
+        """Forget the Close frames of an earlier link, which do not explain the end any more."""
+        self.sent = self.received = None
+
+    @property
+    def normal(self) -> bool:
+        """Whether Close frames were sent, all with 1000, 1001 or 1005 (no code), and no error."""
+        codes = {close.code for close in (self.sent, self.received) if close is not None}
+        return self.final_error is None and bool(codes) and codes <= NORMAL
+
     @property
     def clean(self) -> bool:
-        """Whether a Close frame was exchanged and all codes are 1000 or 1001."""
-        codes = {close.code for close in (self.sent, self.received) if close is not None}
-        if self.final_error is not None or (self.cause is not None and self.received is None):
-            return False
-        return bool(codes) and codes <= NORMAL
+        """Whether the connection closes normally, and the peer has confirmed it at the end."""
+        return self.normal and (self.cause is None or self.received is not None)
 
     def error(self) -> ConnectionClosed:
         """Create the exception for calls on a connection that is closing or closed.

@@ -125,6 +125,11 @@ class Hub:
     def __repr__(self) -> str:
         return f"<Hub {self.name}, {len(self._registry)} subscribers>"
 
+    @property
+    def broker(self) -> Broker:
+        """The broker that connects this hub to others."""
+        return self._broker
+
     async def __aenter__(self) -> Hub:
         """Connect to the broker and start the listeners.
 

@@ -42,7 +42,7 @@ class Counters:
     gaps: int = 0
     failures: int = 0
     nearly_full: int = 0
-    """Number of times that a message filled the queue of a subscription by half or more."""
+    """Number of times that a message left the queue of a subscription at least half full."""
 
 
 class Subscriber(ABC):
@@ -71,7 +71,7 @@ class QueuedSubscriber(Subscriber):
         return len(self._missed) + len(self.queue)
 
     def catch_up(self, missed: MissedMessages, wants: Callable[[str], bool], *, gaps: bool) -> None:
-        """Deliver the missed messages before new ones, filtered by channel with ``wants``.
+        """Deliver the missed messages, filtered by channel with ``wants``, before new ones.
 
         With ``gaps``, a gap precedes them if messages may be missing.
         """

@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from traceback import clear_frames
 from typing import Any, TypeAlias
@@ -16,13 +16,12 @@ import trio
 from .._redact import label
 from .._scope import raise_selected
 from ..connection import Connection, ConnectionScope, Session
-from ..connection.fanout import Fanout
+from ..connection.broadcast import broadcast_frame
 from ..connection.scope import is_end
-from ..connection.send_queue import checked_frame
 from ..connection.writer import Writer
 from ..disconnect import Disconnect, ProtocolViolation
-from ..errors import ConnectionClosed, InvalidFrame, InvalidOption, UsageError
-from ..frames import Close, Frame, PreparedMessage
+from ..errors import InvalidOption, UsageError
+from ..frames import Close, Frame
 from ..hooks import Socket
 from ..options import FlowOptions
 from ..telemetry import EventEmitter
@@ -81,19 +80,7 @@ class ConnectionRegistry:
 
     def broadcast(self, frame: Frame) -> int:
         """See :meth:`Server.broadcast`."""
-        checked = checked_frame(frame)
-        if isinstance(checked, Close):
-            raise InvalidFrame("a Close frame cannot be broadcast: use close()")
-        # Encoded once for all connections.
-        message = PreparedMessage(checked) if isinstance(checked, str | bytes) else checked
-        if isinstance(message, PreparedMessage):
-            return Fanout.current().broadcast(list(self._writers.values()), message)
-        queued = 0
-        for connection in self._sessions:
-            with suppress(trio.WouldBlock, ConnectionClosed):
-                connection.send_frame_nowait(message)
-                queued += 1
-        return queued
+        return broadcast_frame(list(self._writers.values()), frame)
 
     def close(self, frame: Close, deadline: float) -> None:
         """Begin to close all connections, including those that open later."""

@@ -48,8 +48,9 @@ class ServeOptions(FlowKeywords, total=False):
         reuse_port: let other processes listen on the same port (SO_REUSEPORT).
         ssl_context: the TLS configuration, to serve ``wss://``; by default ``ws://`` is served.
         origins: origins whose pages may connect, such as ``"https://example.org"``: strings,
-            compiled patterns, or None for clients that send no origin. Others are rejected with
-            403. By default any page may connect (RFC 6455, section 10.2).
+            compiled patterns, or None for clients that send no origin. Strings are normalized to
+            the form in which browsers send them. Others are rejected with 403. By default any page
+            may connect (RFC 6455, section 10.2).
         subprotocols: the supported names, in order of preference; a client that offers none
             of them is rejected with 400.
         select_subprotocol: a function that chooses the subprotocol instead, given the request and

@@ -20,7 +20,6 @@ from .._redact import printable, redact_subprotocols
 from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFailed
 from ..headers import Headers, HeadersLike, checked_headers, decode_header
 from ..http import Request, Response
-from ..options import MAX_HEADER_SIZE
 from .tls import is_tls_failure, peer_certificate
 
 if TYPE_CHECKING:
@@ -356,7 +355,7 @@ class _ResponseReader:
         raise NotHTTP(f"there are more than {MAX_INTERIM} interim responses")
 
 
-async def read_status(stream: trio.abc.Stream, max_size: int = MAX_HEADER_SIZE) -> int:
+async def read_status(stream: trio.abc.Stream, max_size: int) -> int:
     """Read a head byte by byte, because another protocol follows; return the status."""
     reader = _ResponseReader()
     await reader.read(stream, max_size, 1)

@@ -1,15 +1,16 @@
 """One poller for many sockets, on Linux.
 
 If each link waited for its own socket, every message would cost a system call of trio's I/O manager
-and a switch to the link's task. With many connections, that is half of an echo. Therefore one task
-for each ``trio.run`` waits for an epoll that contains the sockets of all links, and calls the
-functions that read and handle what has arrived. The task of a link is parked meanwhile. It wakes
+and a switch to the link's task. With many connections, that is half of the cost of echoing a
+message. Therefore one task for each ``trio.run`` waits on an epoll that contains the sockets of all
+links, and calls the functions that read and handle what has arrived. The task of a link is parked
+meanwhile. It wakes
 when its function has a result or raises, and when it is cancelled.
 
 The function of a link reads one chunk, in the context (:mod:`contextvars`) of the link's task. One
-turn makes at most :data:`TURN` such calls, and polls again only for :data:`TURN_SECONDS`, so a peer
-that sends all the time delays the others little. There is a checkpoint between turns, so other
-tasks run. The epoll is level-triggered: it reports again what a turn has left.
+turn makes at most :data:`TURN` such calls and stops polling again after :data:`TURN_SECONDS`, so
+a peer that sends continuously delays the others only slightly. There is a checkpoint between turns,
+so other tasks run. The epoll is level-triggered: whatever a turn leaves unread is reported again.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ __all__ = ["AGAIN", "ENDED", "LEFT", "PAUSED", "WAIT", "Poller", "poller_of_run"
 _logger = logging.getLogger("trioglock")
 
 TURN = 128
-"""Maximum number of links of one turn. A list of several hundred events would also start the
-garbage collector each time."""
+"""Maximum number of links handled in one turn. A list of several hundred events would also start
+the garbage collector each time."""
 
 TURN_SECONDS = 0.0003
-"""Seconds from the beginning of a turn in which it polls again."""
+"""Seconds after the beginning of a turn during which the turn may poll again."""
 
 is_supported: bool = sys.platform == "linux"
 """Whether this system has epoll."""
@@ -45,17 +46,17 @@ enabled: bool = is_supported
 """Whether links use a poller. Tests set it to False, to run as on other systems."""
 
 
-# The results of a link's function. Plain integers, because an enum is slow for every chunk.
+# The results of a link's function. Plain integers, because an enum would slow down every chunk.
 WAIT = 0
 """Call the function again when the descriptor is readable."""
 AGAIN = 1
-"""Call the function again in the next turn: bytes or events are left inside."""
+"""Call the function again in the next turn: bytes or events are still buffered in the link."""
 PAUSED = 2
 """Do not call the function again: its task continues."""
 ENDED = 3
-"""Like PAUSED, because the stream has ended."""
+"""Like PAUSED, but because the stream has ended."""
 LEFT = 4
-"""Like PAUSED, because the task reads the stream itself from now on."""
+"""Like PAUSED, but because the task reads from the stream itself from now on."""
 
 
 class _Entry:
@@ -67,7 +68,8 @@ class _Entry:
         self.fd = fd
         self.step = step
         self.task = task
-        # Raises what ends the task's wait, if that happened while the function was running.
+        # Raises the exception that ends the task's wait, if this happened while the
+        # function was running.
         self.end: Callable[[], Any] | None = None
 
 
@@ -119,7 +121,7 @@ class Poller:
                 current task, but in another task.
 
         Returns:
-            PAUSED, ENDED or LEFT, as ``step`` returned; LEFT if the poller cannot be used.
+            PAUSED, ENDED or LEFT, as returned by ``step``; LEFT if the poller cannot be used.
 
         Raises:
             OSError: the descriptor was closed.
@@ -139,7 +141,7 @@ class Poller:
         return result
 
     def defer(self, write: Callable[[], None]) -> None:
-        """Call ``write`` after all links that are readable now were fed; see :meth:`Link.defer`."""
+        """Call ``write`` when all links that are readable now have been fed: :meth:`Link.defer`."""
         assert self._current is not None
         self._deferred.append((self._current, write))
 
@@ -182,7 +184,7 @@ class Poller:
         trio.lowlevel.reschedule(entry.task, result)
 
     def _renew(self) -> select.epoll:
-        """Replace the epoll by one that contains nothing but the links."""
+        """Replace the epoll with one that contains nothing but the links."""
         if self._epoll is not None:
             self._epoll.close()
         self._stale = False
@@ -219,7 +221,8 @@ class Poller:
             pass  # the epoll was closed
         finally:
             if epoll is self._epoll:
-                # The run ends, or other code has closed the epoll: the tasks wait themselves.
+                # The run is ending, or other code has closed the epoll: from now on
+                # each task waits for its own socket.
                 self._close()
                 for entry in list(self._entries.values()):
                     self._wake(entry, outcome.Value(LEFT))
@@ -234,8 +237,8 @@ class Poller:
         while ready:
             self.defers = left < TURN or len(ready) > 1
             self._feed_ready(ready)
-            # A pass through the scheduler takes longer than several short messages. Some may have
-            # arrived meanwhile.
+            # A pass through the scheduler takes longer than handling several short messages, and
+            # more may have arrived in the meantime.
             left -= len(ready)
             if left <= 0 or epoll is not self._epoll or time.perf_counter() > until:
                 return
@@ -270,7 +273,7 @@ class Poller:
                 if self._entries.get(entry.fd) is entry:
                     self._wake(entry, outcome.Error(error))
                 else:
-                    # Its task was woken in this turn, and this one must not end.
+                    # Its task was already woken in this turn, and the poller's task must not end.
                     _logger.exception("the replies of a connection cannot be written")
 
     def _add_again(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import trio
 
-__all__ = ["ByteIO", "NonblockingIO", "SocketIO", "choose_io"]
+__all__ = ["ByteIO", "NonblockingIO", "SocketIO", "choose_io", "open_fd"]
 
 
 class NonblockingIO(trio.abc.AsyncResource):
@@ -107,7 +107,7 @@ class SocketIO(NonblockingIO):
     async def receive_some(self, max_bytes: int) -> bytes:
         while True:
             if self._empty:
-                await trio.lowlevel.wait_readable(self._socket)
+                await trio.lowlevel.wait_readable(open_fd(self._socket))
             else:
                 await trio.lowlevel.checkpoint()
             data = self.read_now(max_bytes)
@@ -121,7 +121,7 @@ class SocketIO(NonblockingIO):
             return
         with memoryview(data) as view:
             while sent < len(view):
-                await trio.lowlevel.wait_writable(self._socket)
+                await trio.lowlevel.wait_writable(open_fd(self._socket))
                 with view[sent:] as rest:
                     sent += self.send_now(rest)
 
@@ -133,6 +133,18 @@ class SocketIO(NonblockingIO):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def open_fd(sock: trio.socket.SocketType) -> int:
+    """Return the descriptor of a socket, for trio's waits, which fail strangely if it is closed.
+
+    Raises:
+        trio.ClosedResourceError: the socket is closed.
+    """
+    fd = sock.fileno()
+    if fd == -1:
+        raise trio.ClosedResourceError("the socket was closed")
+    return fd
 
 
 ByteIO: TypeAlias = trio.abc.Stream | NonblockingIO

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import trio
 
-from .socket_io import NonblockingIO
+from .socket_io import NonblockingIO, open_fd
 
 __all__ = ["END_OF_STREAM", "Certificate", "TLSSocketIO"]
 
@@ -145,13 +145,13 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
                 self._try_flush()
                 raise
             while not self._flush():
-                await trio.lowlevel.wait_writable(self._socket)
+                await trio.lowlevel.wait_writable(open_fd(self._socket))
             if complete:
                 # Data may have arrived with the peer's last message.
                 self.pending = self._incoming.pending > 0
                 self.certificate = self._ssl.getpeercert(), self._ssl.getpeercert(True)
                 return
-            await trio.lowlevel.wait_readable(self._socket)
+            await trio.lowlevel.wait_readable(open_fd(self._socket))
             self._fill(READ)
 
     # Reading.
@@ -279,7 +279,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
             if self.pending:
                 await trio.lowlevel.checkpoint()
             else:
-                await trio.lowlevel.wait_readable(self._socket)
+                await trio.lowlevel.wait_readable(open_fd(self._socket))
             data = self.read_now(CHUNK if max_bytes is None else max_bytes)
             if data is not None:
                 return data
@@ -343,12 +343,12 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
             while sent < len(view):
                 if not self._unsent:
                     await trio.sleep(RETRY)
-                await trio.lowlevel.wait_writable(self._socket)
+                await trio.lowlevel.wait_writable(open_fd(self._socket))
                 with view[sent:] as rest:
                     sent += self.send_now(rest)
 
     async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.wait_writable(self._socket)
+        await trio.lowlevel.wait_writable(open_fd(self._socket))
 
     async def send_eof(self) -> None:
         """Send ``close_notify``; the peer may still send data."""
@@ -356,7 +356,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
             self._ssl.unwrap()
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._flush():
-            await trio.lowlevel.wait_writable(self._socket)
+            await trio.lowlevel.wait_writable(open_fd(self._socket))
 
     async def aclose(self) -> None:
         await self.transport_stream.aclose()

@@ -1,0 +1,109 @@
+"""Writes to standard streams, past Python's buffers."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+import trio
+
+__all__ = [
+    "LineHandler",
+    "OutputClosed",
+    "OutputFailed",
+    "OutputStream",
+    "descriptor_of",
+    "print_line",
+]
+
+# The reader, or the terminal, is gone.
+_GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET})
+
+
+class OutputClosed(Exception):
+    """The reader of the output is gone."""
+
+
+class OutputFailed(Exception):
+    """The output cannot be written; the message is the system's error."""
+
+
+class OutputStream:
+    """Writes to a standard stream in a thread, so that a slow reader blocks only its writers.
+
+    Python's buffers are bypassed: an abandoned thread must not hold their locks. A stream without
+    a descriptor is written to as text.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._lock = trio.Lock()
+
+    async def write(self, data: bytes) -> None:
+        """Write all of ``data``; a cancelled call may have written part of it.
+
+        Raises:
+            OutputClosed: the reader is gone.
+            OutputFailed: the output cannot be written, for example because the disk is full.
+        """
+        async with self._lock:
+            try:
+                await trio.to_thread.run_sync(self.write_blocking, data, abandon_on_cancel=True)
+            except OSError as error:
+                if error.errno in _GONE:
+                    raise OutputClosed from None
+                raise OutputFailed(error.strerror or str(error)) from None
+
+    def write_blocking(self, data: bytes) -> None:
+        """Write all of ``data`` in this thread, or raise OSError."""
+        if self._stream is None:
+            raise OSError(errno.EBADF, "closed")
+        descriptor = descriptor_of(self._stream)
+        if descriptor is None:
+            self._stream.write(data.decode(errors="replace"))
+            return
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:  # another process has made it non-blocking
+                select.select([], [descriptor], [])
+
+
+def descriptor_of(stream: TextIO | None) -> int | None:
+    """Return the descriptor of a standard stream; None if it has none."""
+    try:
+        return None if stream is None else stream.fileno()
+    except (OSError, ValueError):
+        return None
+
+
+def print_line(text: str, stream: TextIO | None = None) -> None:
+    """Print a line to stdout, or to another stream, if that is possible without waiting.
+
+    A server must not end because its output cannot be written, nor stop because nothing reads it.
+    """
+    stream = sys.stdout if stream is None else stream
+    with suppress(OSError, ValueError):
+        descriptor = descriptor_of(stream)
+        if descriptor is not None and sys.platform != "win32":
+            # A pipe is writable if it has space for a line (POSIX: PIPE_BUF bytes).
+            if not select.select([], [descriptor], [], 0)[1]:
+                return
+        OutputStream(stream).write_blocking(f"{text}\n".encode(errors="backslashreplace"))
+
+
+class LineHandler(logging.Handler):
+    """Prints log records to stderr, as :func:`print_line` does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:  # noqa: BLE001 - a wrong format must not end a server
+            text = str(record.msg)
+        print_line(text, sys.stderr)
