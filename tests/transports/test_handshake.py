@@ -160,6 +160,35 @@ async def test_fault_17_what_is_empty_in_a_response_is_read_as_absent(
             assert conn.handshake.extensions == ()
 
 
+@pytest.mark.parametrize("more", ["", "; server_no_context_takeover", "; x"])
+async def test_fault_18_a_window_of_eight_bits_is_accepted(
+    more: str, autojump_clock: MockClock
+) -> None:
+    """The offer allows any (RFC 7692, section 7.1.2.2); messages are then sent uncompressed."""
+    received = b""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        nonlocal received
+        agreed = f"permessage-deflate; client_max_window_bits=8{more}"
+        request = await read_request(stream)
+        await stream.send_all(upgrade(request, f"Sec-WebSocket-Extensions: {agreed}"))
+        received = bytes(await stream.receive_some())
+        # "Hello", compressed (RFC 7692, section 7.2.3.1).
+        await stream.send_all(b"\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00")
+        await close(stream)
+
+    if more == "; x":
+        error, _ = await connect_error(script)
+        assert isinstance(error, InvalidHandshake)
+        return
+    async with memory_server(script) as stream, connect(URL, stream=stream) as conn:
+        assert conn.handshake is not None
+        assert conn.handshake.extensions == ("permessage-deflate",)
+        await conn.send("x" * 100)
+        assert await conn.receive() == "Hello"
+    assert received[:2] == b"\x81\xe4"  # without RSV1
+
+
 # The request.
 
 

@@ -384,7 +384,8 @@ async def read_response(
             head, rest = await reader.read(stream, max_size)
     except EOFError:
         raise ConnectFailed(
-            "the server closed the connection instead of answering the handshake"
+            "the server closed the connection instead of answering the handshake; "
+            "check the URL, and whether it must begin with wss://"
         ) from None
     except NotHTTP as error:
         if (reader.message.phrase or reader.message.headers) and reader.status >= 200:
