@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 import trio
 
 from .._redact import without_user_info
+from .._text import as_text
 from ..connection import Connection, ConnectionScope, Session
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket
@@ -109,6 +110,8 @@ class ClientOptions:
             raise InvalidOption(f"transport must be a trioglock Transport, not {self.transport!r}")
         if not (self.name is None or isinstance(self.name, str)):
             raise InvalidOption(f"name must be a str, not {self.name!r}")
+        if self.name is not None:
+            object.__setattr__(self, "name", as_text(self.name))
 
     @property
     def backoff(self) -> Backoff | None:
