@@ -130,6 +130,11 @@ class Violation:
     reason: str
 
 
+def too_large(max_size: int) -> str:
+    """Return the reason of the :class:`Violation` by a message of more than ``max_size`` bytes."""
+    return f"a message is larger than max_size ({max_size} bytes)"
+
+
 class PreparedMessage:
     """A data message for many connections, encoded once.
 

@@ -145,7 +145,8 @@ async def test_a_server_of_websockets() -> None:
         more = ("-s", "chat", "--no-compression", "--max-size", "10")
         done = await run_command("connect", url, *more, stdin="12345\n123456\n")
         assert (done.code, done.stdout) == (1, "1234512345\n")
-        assert done.stderr.startswith("! protocol violation by the peer: 1009 ")
+        expected = "! limit exceeded by the peer: 1009 a message is larger than max_size ("
+        assert done.stderr.startswith(expected)
         nursery.cancel_scope.cancel()
     assert seen == [("chat", True), ("chat", False)]
 

@@ -147,7 +147,8 @@ def _use_msgspec(into: Any) -> tuple[Encoder, Decoder]:
     def encode_typed(message: Any) -> str:
         text: str = dump(message).decode()
         if "null" in text:
-            is_plain(msgspec.to_builtins(message, str_keys=True, enc_hook=convert_text))  # raises for NaN
+            # Raises for NaN.
+            is_plain(msgspec.to_builtins(message, str_keys=True, enc_hook=convert_text))
         return text
 
     if into is not Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import trio
 
+from ..close_codes import NORMAL
 from ..disconnect import (
     Aborted,
     ConnectionLost,
@@ -255,16 +256,24 @@ class Session(Generic[StateT]):
         if delay is None or self._no_reconnect:
             if not self.upgrades and isinstance(reason, HandshakeFailed):
                 self.open_error = self._link_source.final_error or reason.error
+            self._log_failure(reason)
             return False
         self._change(Trigger.RECONNECT)
         self.send_queue.resume_accepting()
         self._in_backoff = True
         with self._deadlines.new_link():
             # Inside the scope, because a listener may close or abort the connection.
-            self.emitter.reconnect_scheduled(self.attempts + 1, delay)
+            self.emitter.reconnect_scheduled(reason, self.attempts + 1, delay)
             await trio.sleep(delay)
         self._in_backoff = False
         return not self._no_reconnect
+
+    def _log_failure(self, reason: Disconnect) -> None:
+        """Log a loss or a failed attempt after which no other link follows."""
+        given_up = self._link_source.final_error
+        normal = isinstance(reason, RemoteClose) and reason.code in NORMAL
+        if given_up or not (normal or isinstance(reason, LocalClose | HookError | Aborted)):
+            self.emitter.connection_failed(given_up or reason)
 
     async def _run_link(self) -> Disconnect:
         """Open one link and run it to its end; return why it ended."""
@@ -305,6 +314,8 @@ class Session(Generic[StateT]):
     def _record_end(self, reason: Disconnect) -> None:
         """Record the end of a link or an attempt, and wake tasks that cannot wait for another."""
         self.close_state.cause = self.latest_end = reason
+        if isinstance(reason, HandshakeFailed):
+            self.close_state.attempt_failed()
         self.pings.fail_all()
         if self._will_reconnect(reason):
             self._change(Trigger.RECONNECT)
@@ -326,6 +337,9 @@ class Session(Generic[StateT]):
         try:
             return await self._link_source.open(self.background.nursery)
         except Exception as error:
+            # Without the frames of this method and of open(), which refer to the exception.
+            traceback = error.__traceback__ and error.__traceback__.tb_next
+            error.__traceback__ = traceback and traceback.tb_next
             self._link_ended_by = HandshakeFailed(error=error, attempt=self.attempts)
             self.emitter.connect_failed(self.attempts, error, trio.current_time() - began)
             return None
@@ -625,6 +639,8 @@ class Session(Generic[StateT]):
     def _end(self, reason: Disconnect) -> None:
         self.close_state.cause = self.latest_end = reason
         self.close_state.final_error = self._link_source.final_error
+        if isinstance(reason, HandshakeFailed):
+            self.close_state.final_error = self.close_state.final_error or reason.error
         self._no_reconnect = True
         self._change(Trigger.END)
         if self._registry is not None:

@@ -211,6 +211,12 @@ class Writer:
         """Whether sends are refused: the connection is closing or closed."""
         return self._send_queue.closed
 
+    @property
+    def has_space(self) -> bool:
+        """Whether a frame can be queued without waiting."""
+        send_queue = self._send_queue
+        return not send_queue.closed and (not send_queue.full or self._make_space())
+
     def cork(self) -> bool:
         """Collect the frames queued from now on, to send them in one write.
 

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
+from .._hints import describe_value
 from .._redact import label
 from .._text import as_text
 from ..errors import InvalidOption, UsageError
@@ -110,7 +111,7 @@ class Router:
             InvalidOption: the argument is not a router, or is this router.
         """
         if not isinstance(router, Router) or router is self:
-            raise InvalidOption(f"include() takes another Router, not {router!r}")
+            raise InvalidOption(f"include() takes another Router, not {describe_value(router)}")
         for pattern, handler in router.patterns():
             self._check(self._full_name(pattern), handler)
         for pattern, handler in router.patterns():

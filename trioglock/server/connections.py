@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from traceback import clear_frames
 from typing import Any, TypeAlias
@@ -16,14 +16,13 @@ import trio
 from .._redact import label
 from .._scope import raise_selected
 from ..connection import Connection, ConnectionScope, Session
-from ..connection.fanout import Fanout
+from ..connection.broadcast import broadcast_frame
 from ..connection.scope import is_end
-from ..connection.send_queue import checked_frame
 from ..connection.writer import Writer
 from ..disconnect import Disconnect, ProtocolViolation
-from ..errors import ConnectionClosed, InvalidFrame, InvalidOption, UsageError
-from ..frames import Close, Frame, PreparedMessage
-from ..hooks import Socket
+from ..errors import InvalidOption, UsageError
+from ..frames import Close, Frame
+from ..hooks import Socket, check_socket
 from ..options import FlowOptions
 from ..telemetry import EventEmitter
 from ..transports import Link
@@ -78,19 +77,7 @@ class ConnectionRegistry:
 
     def broadcast(self, frame: Frame) -> int:
         """See :meth:`Server.broadcast`."""
-        checked = checked_frame(frame)
-        if isinstance(checked, Close):
-            raise InvalidFrame("a Close frame cannot be broadcast: use close()")
-        # Encoded once for all connections.
-        message = PreparedMessage(checked) if isinstance(checked, str | bytes) else checked
-        if isinstance(message, PreparedMessage):
-            return Fanout.current().broadcast(list(self._writers.values()), message)
-        queued = 0
-        for connection in self._sessions:
-            with suppress(trio.WouldBlock, ConnectionClosed):
-                connection.send_frame_nowait(message)
-                queued += 1
-        return queued
+        return broadcast_frame(list(self._writers.values()), frame)
 
     def close(self, frame: Close, deadline: float) -> None:
         """Begin to close all connections, including those that are registered later."""
@@ -193,6 +180,7 @@ class ConnectionRunner:
             socket = self._target()  # type: ignore[call-arg]
             if not isinstance(socket, Socket):
                 raise InvalidOption(f"{label(self._target)} must return a Socket, not {socket!r}")
+            check_socket(socket)
         except Exception as error:
             return Socket(), partial(_fail, error)
         return socket, None
@@ -248,7 +236,11 @@ def check_target(target: ServeTarget) -> None:
             f"or a function that creates one, such as lambda: {kind}(...)"
         )
     if not callable(target) or (isinstance(target, type) and not issubclass(target, Socket)):
-        raise InvalidOption(f"target must be a Socket class or an async handler, not {target!r}")
+        # A Hub has a method that creates Sockets.
+        hint = "; pass its method, as in hub.socket" if hasattr(target, "socket") else ""
+        raise InvalidOption(
+            f"target must be a Socket class or an async handler, not {target!r}{hint}"
+        )
     arguments = (object(),) if is_handler(target) else ()
     try:
         inspect.signature(target).bind(*arguments)

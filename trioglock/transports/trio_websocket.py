@@ -21,7 +21,7 @@ from .._redact import without_user_info
 from .._scope import leaves
 from ..close_codes import NO_STATUS
 from ..errors import ConnectError, InvalidHandshake
-from ..frames import Close, Event, Frame, Ping, Pong, Violation
+from ..frames import Close, Event, Frame, Ping, Pong, Violation, too_large
 from ..headers import Headers
 from ..options import DialOptions
 from .base import Capabilities, Handshake, Link, LinkBroken, Transport
@@ -218,7 +218,7 @@ class _CountingStream:
 def _closing_event(reason: CloseReason) -> Close | Violation:
     text = reason.reason or ""
     if reason.code == 1009 and text.startswith("Exceeded maximum message size"):
-        return Violation(1009, text)
+        return Violation(1009, too_large(int(text.split()[-2])))
     # The library rejects codes that must not be sent with 1002; its codes are members of an enum.
     return Close(int(reason.code), text)
 

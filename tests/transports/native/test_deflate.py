@@ -206,7 +206,7 @@ def test_a_bomb_is_not_inflated() -> None:
     with traced_memory() as measure:
         events = decoder.feed(bomb)
         _, peak = measure()
-    assert events == [Violation(1009, f"a message of more than {2**16} bytes")]
+    assert events == [Violation(1009, f"a message is larger than max_size ({2**16} bytes)")]
     assert peak < 2**20
 
 

@@ -124,8 +124,8 @@ class Channel:
         async for event, payload in channel: ...
 
     The loop continues across crashes and outages, after which the topic is joined again. It ends
-    when you leave, when the server closes the channel, or when the connection closes with 1000 or
-    1001.
+    when you leave, when the server closes the channel, or when the connection closes with 1000,
+    1001 or no code.
     """
 
     def __init__(
