@@ -15,13 +15,14 @@ from urllib.parse import quote
 
 import trio
 
+from ._hints import checks_keywords
 from ._redact import redact_line
 from ._scope import open_scope
 from .close_codes import NO_STATUS
 from .errors import UsageError
 from .frames import Close, Event, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
-from .options import FlowOptions, Overflow, check_keywords, take_options
+from .options import FlowOptions, Overflow, take_options
 from .server import ConnectionRegistry, ConnectionRunner, ServeTarget
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
 from .transports.http1 import STREAM_ERRORS
@@ -84,8 +85,9 @@ class WebSocketApp:
         TypeError: an option does not exist.
     """
 
+    @checks_keywords("WebSocketApp", ASGIOptions)
     def __init__(self, target: ServeTarget, **options: Unpack[ASGIOptions]) -> None:
-        given = check_keywords("WebSocketApp", options, ASGIOptions)
+        given: dict[str, Any] = {**options}
         trace = given.pop("trace", False)
         self._upgrades = take_options(UpgradeOptions, given)
         # The ASGI server sends pings.

@@ -17,9 +17,10 @@ from .._redact import shorten
 from ..disconnect import Disconnect
 from ..errors import BadHookResult
 from ..frames import Run
-from ..hooks import ConnectionInfo, Deliver, Reconnect, Socket, Stop
+from ..hooks import NOT_STATES, ConnectionInfo, Deliver, Reconnect, Socket, Stop
 from ._sync import NO_WAITERS, ignore
 from .background import Background
+from .hook_watch import watch_hooks
 from .hooks import Hook, HookResults, hook_of, split, split_call
 from .mailbox import SYNC_HOOK, Mailbox, PendingCall, run_now
 
@@ -107,6 +108,8 @@ class Actor(Generic[StateT]):
     def attach(self, connection: Connection[StateT]) -> None:
         """Pass the connection to the socket, before the first attempt."""
         self._socket._attach(connection)  # noqa: SLF001 - a hook of the package's own layers
+        if type(self._socket) is not Socket:
+            watch_hooks()
 
     @property
     def socket_name(self) -> str:
@@ -215,6 +218,8 @@ class Actor(Generic[StateT]):
     def _set_first_state(self, state: StateT) -> None:
         if inspect.iscoroutine(state):
             raise self.init_stream.bad_result(state)
+        if state.__class__ in NOT_STATES:
+            raise self.init_stream.bad_state(state)
         self.state = state
         self.has_state = True
 
@@ -261,7 +266,13 @@ class Actor(Generic[StateT]):
                     deliver(result.value)
                 else:
                     self._results.apply(hook, result)
+            # Once for the run: a result that was returned as the state remains the state.
+            if state.__class__ in NOT_STATES:
+                raise hook.bad_state(state)
         except Exception as error:
+            if state.__class__ in NOT_STATES and not isinstance(error, BadHookResult):
+                swapped = hook.bad_state(state)
+                swapped.__cause__, error = error, swapped
             self._on_failure(hook.label, error, True)
         finally:
             self.mailbox.active = None

@@ -22,7 +22,7 @@ from ..connection.writer import Writer
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import InvalidOption, UsageError
 from ..frames import Close, Frame
-from ..hooks import Socket
+from ..hooks import Socket, check_socket
 from ..options import FlowOptions
 from ..telemetry import EventEmitter
 from ..transports import Link
@@ -180,6 +180,7 @@ class ConnectionRunner:
             socket = self._target()  # type: ignore[call-arg]
             if not isinstance(socket, Socket):
                 raise InvalidOption(f"{label(self._target)} must return a Socket, not {socket!r}")
+            check_socket(socket)
         except Exception as error:
             return Socket(), partial(_fail, error)
         return socket, None
@@ -235,7 +236,11 @@ def check_target(target: ServeTarget) -> None:
             f"or a function that creates one, such as lambda: {kind}(...)"
         )
     if not callable(target) or (isinstance(target, type) and not issubclass(target, Socket)):
-        raise InvalidOption(f"target must be a Socket class or an async handler, not {target!r}")
+        # A Hub has a method that creates Sockets.
+        hint = "; pass its method, as in hub.socket" if hasattr(target, "socket") else ""
+        raise InvalidOption(
+            f"target must be a Socket class or an async handler, not {target!r}{hint}"
+        )
     arguments = (object(),) if is_handler(target) else ()
     try:
         inspect.signature(target).bind(*arguments)

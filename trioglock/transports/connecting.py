@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 import trio
 from websockets.headers import build_authorization_basic
 
+from .._hints import network_hint, tls_hint
 from .._scope import leaves
 from ..errors import ConnectError, ConnectFailed, InvalidOption, ProxyFailed, TLSFailed
 from ..options import DialOptions, StreamSource
@@ -24,6 +25,9 @@ from .tls import is_tls_failure, wrap_tls
 from .urls import WebSocketURL, server_name
 
 __all__ = ["closed_on_failure", "open_stream"]
+
+MEMORY_HOST = "memory.test"
+"""The host in the URLs of servers in memory; a name that no resolver knows (RFC 6761)."""
 
 
 async def open_stream(url: WebSocketURL, options: DialOptions) -> trio.abc.Stream:
@@ -51,6 +55,8 @@ async def _open_plain(url: WebSocketURL, options: DialOptions) -> trio.abc.Strea
         proxy = parse_proxy(proxy)
     if proxy is not None:
         return await _open_through_proxy(proxy, url, options.user_agent_header)
+    if url.host == MEMORY_HOST:
+        raise InvalidOption("a server in memory has no address: pass stream=server.open_stream")
     return await _open_tcp(url.host, url.port)
 
 
@@ -83,7 +89,9 @@ async def _open_tcp(host: str, port: int) -> trio.abc.Stream:
             return await trio.open_tcp_stream(host, port)
         return await _open_address(family, host, port)
     except OSError as error:
-        raise ConnectFailed(f"cannot connect to {host}:{port}: {_describe(error)}") from error
+        failures = _failures(error)
+        text = ", ".join(dict.fromkeys(map(_describe, failures)))
+        raise ConnectFailed(f"cannot connect to {host}:{port}: {text}") from failures[0]
 
 
 def _address_family(host: str) -> socket.AddressFamily | None:
@@ -106,14 +114,18 @@ async def _open_address(family: socket.AddressFamily, host: str, port: int) -> t
     return trio.SocketStream(sock)
 
 
+def _failures(error: OSError) -> list[OSError]:
+    """Return the error of the system for each address; trio's own message omits them."""
+    errors = [leaf for leaf in leaves(error.__cause__ or error) if isinstance(leaf, OSError)]
+    return [one for one in errors if one.errno] or [error]
+
+
 def _describe(error: OSError) -> str:
-    # trio's own message, for one or more addresses, omits that of the system.
-    texts = [
-        os.strerror(leaf.errno)
-        for leaf in leaves(error.__cause__ or error)
-        if isinstance(leaf, OSError) and leaf.errno
-    ]
-    return ", ".join(dict.fromkeys(texts)) or str(error)
+    if isinstance(error, socket.gaierror) or not error.errno:
+        text = error.strerror or str(error)
+    else:
+        text = os.strerror(error.errno)  # trio puts the address before it
+    return text + network_hint(error)
 
 
 async def _start_tls(
@@ -128,7 +140,7 @@ async def _start_tls(
             await encrypted.do_handshake()
         except (*STREAM_ERRORS, ValueError) as error:
             cause = error.__cause__ or error
-            text = f"TLS handshake with {hostname}: {cause}"
+            text = f"TLS handshake with {hostname}: {cause}{tls_hint(cause)}"
             if is_tls_failure(cause):
                 raise TLSFailed(text) from cause
             if isinstance(cause, ssl.SSLEOFError):

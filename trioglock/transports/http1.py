@@ -322,7 +322,8 @@ async def read_response(stream: ByteIO, deadline: float, offered: Sequence[str])
             head, rest = await _read_head(stream, parser, message, MAX_RESPONSE_HEAD)
     except EOFError:
         raise ConnectFailed(
-            "the server closed the connection instead of answering the handshake"
+            "the server closed the connection instead of answering the handshake; "
+            "check the URL, and whether it must begin with wss://"
         ) from None
     except NotHTTP as error:
         if (message.phrase or message.headers) and parser.get_status_code() > 101:
