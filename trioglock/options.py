@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, cast, get_args, 
 import trio
 
 from ._redact import redact_repr, redact_subprotocols
+from ._text import as_text
 from ._version import __version__
 from .errors import InvalidOption
 from .frames import BytesLike, Data
@@ -82,6 +83,7 @@ class DialOptions:
         for name in ("origin", "user_agent_header"):
             if (value := getattr(self, name)) is not None:
                 check_headers(name, [(name, value)])
+                object.__setattr__(self, name, as_text(value))
         if self.server_hostname is not None and not isinstance(self.server_hostname, str):
             raise InvalidOption(f"server_hostname must be a str, not {self.server_hostname!r}")
         check_choice("compression", self.compression, ("deflate", None))
@@ -105,7 +107,7 @@ def aim(options: DialOptions, url: str, additional_headers: Headers) -> DialOpti
     copy: DialOptions = object.__new__(DialOptions)
     for name in DialOptions.__slots__:
         object.__setattr__(copy, name, getattr(options, name))
-    object.__setattr__(copy, "url", url)
+    object.__setattr__(copy, "url", as_text(url) if isinstance(url, str) else url)
     object.__setattr__(copy, "additional_headers", additional_headers)
     return copy
 
@@ -226,6 +228,7 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or not is_token(name):
             raise InvalidOption(f"{_names(name)} is not the name of a subprotocol")
+    names = tuple(map(as_text, names))
     if len(set(names)) < len(names):
         raise InvalidOption(f"subprotocols must not contain duplicates: {_names(list(names))}")
     return names

@@ -12,6 +12,7 @@ import trio
 
 from .._hints import checks_keywords, describe_value
 from .._redact import without_user_info
+from .._text import as_text
 from ..connection import Connection, ConnectionScope, Session
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket
@@ -113,6 +114,8 @@ class ClientOptions:
             )
         if not (self.name is None or isinstance(self.name, str)):
             raise InvalidOption(f"name must be a str, not {self.name!r}")
+        if self.name is not None:
+            object.__setattr__(self, "name", as_text(self.name))
 
     @property
     def backoff(self) -> Backoff | None:

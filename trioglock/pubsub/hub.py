@@ -261,7 +261,7 @@ class Hub:
             UsageError: the hub is not open, or ``after`` is given and there is no history.
         """
         self._open_session()
-        check_channel(pattern)
+        pattern = check_channel(pattern)
         queue = make_queue(
             self.max_queue if max_queue is None else max_queue,
             self.overflow if overflow is None else overflow,

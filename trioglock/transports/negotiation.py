@@ -341,7 +341,7 @@ def _describe(error: LibraryInvalidHandshake) -> str:
 def _select(select: SelectSubprotocol, request: Request, offered: Sequence[str]) -> str | None:
     chosen = select(request, tuple(offered))
     if chosen is None or chosen in offered:
-        return chosen
+        return None if chosen is None else as_text(chosen)
     names = redact_subprotocols(f"{list(offered)!r} or None, not {chosen!r}")
     raise BadHookResult(f"select_subprotocol must return one of {names}")
 
