@@ -64,8 +64,7 @@ def publish(
         UsageError: called in a trio task: use ``await hub.publish()`` there.
     """
     data = check_data(message)
-    check_name(name)
-    check_channel(channel)
+    name, channel = check_name(name), check_channel(channel)
     check_seconds("timeout", timeout)
     check_history(history, history_seconds)
     if trio.lowlevel.in_trio_task():
@@ -137,4 +136,15 @@ def _send_to_master(client: Any, send: Callable[[], object], errors: Any, deadli
 @functools.lru_cache(maxsize=16)
 def _client(url: str, timeout: float | None) -> Any:
     redis, _ = import_redis()
-    return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
+    address = parse_address(url)
+    return redis.Redis(
+        host=address.host,
+        port=address.port,
+        unix_socket_path=address.path,
+        ssl=address.ssl_context is not None,
+        username=address.username,
+        password=address.password,
+        db=address.db,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+    )
