@@ -121,7 +121,7 @@ async def test_fault_20_a_window_that_zlib_does_not_have_is_no_error(
             await client.send(request(Sec_WebSocket_Extensions=offered))
             head = await client.head()
             assert head.startswith(b"HTTP/1.1 101 ")
-            assert b"server_max_window_bits" not in head
+            assert b"server_max_window_bits=8" not in head
             await client.stream.aclose()
 
 
@@ -131,12 +131,14 @@ async def test_fault_63_a_compressed_message_without_payload_is_empty() -> None:
         client = await site.raw()
         await client.send(request(Sec_WebSocket_Extensions=BROWSER))
         assert b"permessage-deflate" in await client.head()
+        inflater = zlib.decompressobj(wbits=-15)
         hello = b"\xf2\x48\xcd\xc9\xc9\x07\x00"
         for payload, expected in ((hello, b"Hello"), (b"", b""), (hello, b"Hello")):
             await client.send(frame(0xC1, payload))
-            _, echoed = await client.frame()
-            inflater = zlib.decompressobj(wbits=-15)
-            assert (inflater.decompress(echoed + b"\0\0\xff\xff") or echoed) == expected
+            head, echoed = await client.frame()
+            if head & 0x40:
+                echoed = inflater.decompress(echoed + b"\0\0\xff\xff")
+            assert echoed == expected
         await client.stream.aclose()
 
 
