@@ -84,14 +84,12 @@ def publish(
     except errors.RedisError as error:
         # Not chained to redis-py's exception, which may quote the password.
         text = address.hide_credentials(str(error))
-        unreachable = isinstance(error, errors.ConnectionError | errors.TimeoutError)
-        if unreachable and not isinstance(error, errors.AuthenticationError):
+        if isinstance(error, errors.AuthenticationError):
+            raise BrokerError(f"Redis returned an error: {text}") from None
+        if isinstance(error, errors.ConnectionError | errors.TimeoutError):
             raise BrokerUnavailable(f"could not reach Redis: {text}") from error.__cause__
-        if (
-            reason := _ask_for_reason(client, address, errors, history=history is not None)
-        ) is not None:
-            raise reason from None
-        raise BrokerError(f"Redis returned an error: {text}") from None
+        reason = _ask_for_reason(client, address, errors, history=history is not None)
+        raise reason or BrokerError(f"Redis returned an error: {text}") from None
 
 
 def _publish_plainly(client: Any, channel: str, data: Data) -> None:
@@ -147,4 +145,6 @@ def _client(url: str, timeout: float | None) -> Any:
         db=address.db,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
+        # By default it tries again for several seconds, even with a wrong password.
+        retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
     )

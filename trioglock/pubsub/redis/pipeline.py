@@ -33,7 +33,7 @@ RETRY_DELAY = 0.02
 
 
 @dataclass(slots=True, eq=False)
-class PendingRequest:
+class RedisRequest:
     """Commands without all replies yet."""
 
     packed: bytes
@@ -79,9 +79,9 @@ class CommandPipeline(ReconnectingConnection):
         self._connection: RedisConnection | None = None
         self._is_closed = False
         self._has_role = True  # whether the server tells its role
-        self._unsent: deque[PendingRequest] = deque()
-        self._sent: deque[PendingRequest] = deque()
-        self._unconfirmed: list[PendingRequest] = []
+        self._unsent: deque[RedisRequest] = deque()
+        self._sent: deque[RedisRequest] = deque()
+        self._unconfirmed: list[RedisRequest] = []
         self._work = trio.lowlevel.ParkingLot()
         self._limit = trio.Semaphore(MAX_PENDING)
 
@@ -135,7 +135,7 @@ class CommandPipeline(ReconnectingConnection):
     ) -> list[Any]:
         connection = await self._wait_connection(waits_for_partner)
         packed = b"".join([connection.pack(*command) for command in commands])
-        pending = PendingRequest(packed, len(commands))
+        pending = RedisRequest(packed, len(commands))
         self._unsent.append(pending)
         self._work.unpark()
         try:
@@ -187,7 +187,7 @@ class CommandPipeline(ReconnectingConnection):
                 batch = list(self._unsent)
                 self._unsent.clear()
                 if self._has_role or not batch:
-                    batch.append(PendingRequest(role if self._has_role else ping, is_check=True))
+                    batch.append(RedisRequest(role if self._has_role else ping, is_check=True))
                 for pending in batch:
                     pending.sent_at = trio.current_time()
                 self._sent.extend(batch)
