@@ -26,6 +26,7 @@ from .frames import BytesLike, Data
 from .headers import Headers, HeadersLike, is_token
 
 __all__ = [
+    "MAX_HEADER_SIZE",
     "USER_AGENT",
     "DialOptions",
     "FlowKeywords",
@@ -40,6 +41,9 @@ USER_AGENT = f"trioglock/{__version__} Python/{sys.version_info[0]}.{sys.version
 
 Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
 """What happens when the receive queue is full; see :class:`FlowKeywords`."""
+
+MAX_HEADER_SIZE = 2**15
+"""Default of ``max_header_size`` in both roles."""
 
 StreamSource: TypeAlias = trio.abc.Stream | Callable[[], Awaitable[trio.abc.Stream]]
 """An open stream, or an async function that opens one for every attempt."""
@@ -68,6 +72,7 @@ class DialOptions:
     stream: StreamSource | None = None
     max_redirects: int = 10
     open_timeout: float | None = 10
+    max_header_size: int = MAX_HEADER_SIZE
     max_size: int | None = 2**20
 
     def __repr__(self) -> str:
@@ -94,6 +99,7 @@ class DialOptions:
         check_seconds("open_timeout", self.open_timeout)
         check_whole("max_size", self.max_size, least=1)
         check_whole("max_redirects", self.max_redirects, least=0, none=False)
+        check_whole("max_header_size", self.max_header_size, least=256, none=False)
 
 
 def aim(options: DialOptions, url: str, additional_headers: Headers) -> DialOptions:

@@ -97,6 +97,28 @@ async def test_messages_of_clients_are_published_on_incoming() -> None:
     assert received == [Message("incoming", data) for data in ("one", b"two", "three")]
 
 
+async def test_fault_05_a_client_is_subscribed_before_it_knows_that_it_is_open() -> None:
+    """What is published right after ``connect()`` reaches it."""
+    hub = Hub()
+    async with served(hub) as url:
+        for _ in range(20):
+            async with connect(url + "news") as conn:
+                await hub.publish("text", channel="news")
+                assert await conn.receive() == "text"
+
+
+async def test_fault_05_in_memory_with_a_clock(autojump_clock: MockClock) -> None:
+    """Nothing hangs: nothing was published too early."""
+    hub, listener = Hub(), MemoryListener()
+    async with (
+        hub,
+        serve(hub.socket, listeners=[listener]),
+        connect("ws://memory.test/news", stream=listener.open_stream) as conn,
+    ):
+        await hub.publish("text", channel="news")
+        assert await conn.receive() == "text"
+
+
 @pytest.mark.parametrize("path", ["incoming", "%2Fx", "/x"])
 async def test_an_invalid_channel_is_refused(path: str) -> None:
     """The close code is 1008, with a reason."""

@@ -62,6 +62,7 @@ class ConnectOptions(FlowKeywords, total=False):
             Credentials in the URL, in headers and among the subprotocols are not sent to another
             origin.
         open_timeout: seconds for connecting and the opening handshake; None for no limit.
+        max_header_size: maximum size of a response's headers in bytes, and of those of a proxy.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         reconnect: True or a :class:`Backoff` reconnects after the connection is lost or an attempt
             fails, including the first one. The state, the receive queue and the queued messages
@@ -82,6 +83,7 @@ class ConnectOptions(FlowKeywords, total=False):
     stream: StreamSource | None
     max_redirects: int
     open_timeout: float | None
+    max_header_size: int
     max_size: int | None
     reconnect: bool | Backoff
     transport: Transport | None
