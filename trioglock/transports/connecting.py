@@ -200,7 +200,8 @@ async def _open_through_socks(proxy: Proxy, url: WebSocketURL) -> trio.abc.Strea
         from python_socks.async_.trio import Proxy as SocksProxy  # noqa: PLC0415
     except ImportError:
         raise InvalidOption(
-            f"{proxy.source}: a SOCKS proxy requires an extra: pip install 'trioglock[socks]'"
+            f"{proxy.source}: a SOCKS proxy requires an extra: pip install 'trioglock[socks]'; "
+            "proxy=None connects directly"
         ) from None
     kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
     # With socks5h and socks4a the proxy resolves the name.
