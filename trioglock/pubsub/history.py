@@ -70,6 +70,14 @@ class History(ABC):
     """The id of the newest message that the hub has received, of any channel. A subscriber that
     has received all messages up to now resumes after this id, even if it has received none."""
 
+    def advance(self, message_id: str) -> None:
+        """Set :attr:`last`; called by the broker.
+
+        Args:
+            message_id: the id.
+        """
+        self.last = message_id
+
     @abstractmethod
     async def after(self, message_id: str, channels: ChannelFilter, count: int) -> MissedMessages:
         """Return the first messages that were published after the one with an id.
@@ -142,7 +150,7 @@ class MemoryHistory(History):
         # The channel that has been quiet for the longest time comes first.
         self._logs: OrderedDict[str, ChannelLog] = OrderedDict()
         self._forgotten = 0  # number of the newest message of channels without messages
-        self.last = self._id(0)
+        self.advance(self._id(0))
 
     def _id(self, number: int) -> str:
         return format_id((self._started, number))
@@ -150,8 +158,8 @@ class MemoryHistory(History):
     def add(self, channel: str, data: Data) -> Message:
         """Append a message and return it with its id."""
         self._count += 1
-        self.last = self._id(self._count)
-        message = Message(channel, data, self.last)
+        message = Message(channel, data, self._id(self._count))
+        self.advance(self._id(self._count))
         log = self._logs.get(channel)
         if log is None:
             log = self._logs[channel] = ChannelLog(self._limit)

@@ -68,7 +68,7 @@ class MessageQueue:
         if self._messages >= self.limit:
             if self.overflow == "close":
                 return False
-            self.dropped += 1
+            self._count_drop()
             if self.overflow == "drop_newest":
                 if self.gaps:
                     self.push(_join(event))
@@ -77,6 +77,9 @@ class MessageQueue:
         events.append(event)
         self._messages += 1
         return True
+
+    def _count_drop(self) -> None:  # an assignment in a subclass would declare ``dropped`` again
+        self.dropped += 1
 
     def _drop_oldest(self) -> None:
         events = self._events
@@ -159,9 +162,6 @@ class LatestQueue(MessageQueue):
 
     def _gap(self, *dropped: Event | None) -> Gap | None:
         return _join(*dropped) if self.gaps else None
-
-    def _count_drop(self) -> None:  # an assignment in a subclass would declare ``dropped`` again
-        self.dropped += 1
 
     def pop(self) -> Event:
         channel = next(iter(self._latest))

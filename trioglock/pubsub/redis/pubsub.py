@@ -88,7 +88,7 @@ class PubSubReceiver(ReconnectingConnection):
             last, born = await self._ask(self._history.read_ids())
             self._born = born.encode()
             if not self.subscribed.is_set():
-                self._history.last = last
+                self._history.advance(last)
         if self.subscribed.is_set():
             await self._catch_up()
         self.mark_up()
@@ -123,7 +123,7 @@ class PubSubReceiver(ReconnectingConnection):
             )
             if not missed.complete:
                 gaps = [Gap(seconds, missed.start)]
-            history.last = missed.last
+            history.advance(missed.last)
             await self._deliver_all([*gaps, *missed.messages])
             gaps = []
         self._skip_until = parse_id(missed.last)
@@ -173,7 +173,7 @@ class PubSubReceiver(ReconnectingConnection):
             if parse_id(message_id) <= self._skip_until:
                 return None
             self._skip_until = None
-        self._history.last = message_id
+        self._history.advance(message_id)
         return Message(channel, decode_data(data), message_id)
 
     def _check_plain(self, channel: str) -> None:
