@@ -212,6 +212,24 @@ async def test_passwords() -> None:
                 await trio.to_thread.run_sync(partial(publish, "x", url=url))
 
 
+async def test_permissions_for_the_channels_of_one_hub() -> None:
+    """They suffice without a history; the documented ones suffice with it."""
+    user = "--user default on nopass resetchannels +@all -@admin -@dangerous &trioglock*"
+    with real_redis(*user.split()) as redis:
+        async with opened(redis.broker()) as hub:
+            loop = hub.subscribe("x")
+            await hub.publish("x", channel="x")
+            assert (await loop.__anext__()).data == "x"
+        with pytest.raises(BrokerError, match="NOPERM"):
+            async with opened(redis.broker(history=5)):
+                pass
+    with real_redis(*user.split(), "&{trioglock}*", "~{trioglock}*") as redis:
+        async with opened(redis.broker(history=5)) as hub:
+            loop = hub.subscribe("x")
+            await hub.publish("x", channel="x")
+            assert (await loop.__anext__()).data == "x"
+
+
 NO_PUBLISH = ("--user", "default", "on", "nopass", "+@all", "-publish", "allchannels")
 
 

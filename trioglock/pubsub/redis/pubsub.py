@@ -99,13 +99,19 @@ class PubSubReceiver(ReconnectingConnection):
             await self._deliver_all(self._parse(await self._receive(connection)))
 
     async def _subscribe(self, connection: RedisConnection) -> list[Any]:
-        """Subscribe, and return the replies that have arrived after the confirmations."""
-        patterns = self._keys.patterns
-        await connection.write(connection.pack("PSUBSCRIBE", *patterns))
-        replies: list[Any] = []
-        while len(replies) < len(patterns):
-            replies += [connection.check_reply(one) for one in await connection.receive()]
-        return replies
+        """Subscribe, and return the messages that have arrived meanwhile."""
+        plain, with_ids = (connection.pack("PSUBSCRIBE", one) for one in self._keys.patterns)
+        await connection.write(plain + with_ids)
+        confirmed, early = 0, list[Any]()
+        while confirmed < 2:
+            for reply in await connection.receive():
+                if isinstance(reply, list) and reply[0] == b"pmessage":
+                    early.append(reply)
+                    continue
+                if confirmed == 0 or self._history is not None:
+                    connection.check_reply(reply)
+                confirmed += 1  # without a history, the user may lack permission for the second
+        return early
 
     async def _catch_up(self) -> None:
         """Deliver what has been missed during an interruption, and a gap if that is not all."""
