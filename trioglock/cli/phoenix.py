@@ -158,7 +158,7 @@ class PhoenixMode(Mode):
         nursery: trio.Nursery,
     ) -> None:
         super().__init__(socket.connection)
-        self.greeting = f"joined {channel.topic}: {_format_payload(channel.response)}"
+        self.greeting: str | None = f"joined {channel.topic}: {_format_payload(channel.response)}"
         self._channel = channel
         self._console = console
         self._nursery = nursery

@@ -32,6 +32,7 @@ from .events import (
     HookReplied,
     LinkClosed,
     MessageDropped,
+    ProtocolEvent,
     Queue,
     ReconnectScheduled,
     Terminated,
@@ -258,6 +259,21 @@ class EventEmitter(EmitterBase):
         if self._wants(MessageDropped):
             for message in messages:
                 self._emit(MessageDropped(connection=self.connection, message=message))
+
+    def protocol_event(
+        self, protocol: str, direction: Literal["sent", "received"], name: str, status: str | None
+    ) -> None:
+        """An event of an application protocol was sent or received."""
+        if has_listeners(ProtocolEvent):  # the trace shows its frame
+            emit(
+                ProtocolEvent(
+                    connection=self.connection,
+                    protocol=protocol,
+                    direction=direction,
+                    name=name,
+                    status=status,
+                )
+            )
 
     @property
     def emits_waits(self) -> bool:
