@@ -218,6 +218,28 @@ async def test_fault_49_an_alert_that_precedes_a_reset(monkeypatch: pytest.Monke
     assert closed.is_set()
 
 
+@both_versions
+async def test_fault_49_a_proxy_that_misses_a_client_certificate(
+    version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a TLSFailed here too, not a proxy that hangs up."""
+    context = asking_for_a_certificate(version)
+
+    def run(plain: socket.socket) -> None:
+        tls = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        with tls:
+            with pytest.raises(ssl.SSLError):
+                tls.do_handshake()
+            while socket.socket.recv(tls, 2**16):
+                pass  # a reset could discard the alert
+
+    with authority().cert_pem.tempfile() as path:
+        monkeypatch.setenv("SSL_CERT_FILE", path)
+        async with in_thread(run) as port:
+            error = await failure("ws://example.org/", proxy=f"https://127.0.0.1:{port}")
+    assert type(error) is TLSFailed
+
+
 async def test_the_certificate_of_a_server() -> None:
     """``handshake`` has the server's certificate, decoded and in DER form; its repr does not."""
     async with in_thread(over_tls(echo)) as port, to(port) as conn:
