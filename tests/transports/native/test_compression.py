@@ -43,12 +43,18 @@ from tests.transports.servers import (
     serving,
     upgrade,
 )
-from trioglock import PreparedMessage, Reply, Socket, connect, serve
+from trioglock import PreparedMessage, Reply, Socket, broadcast, connect, serve
 from trioglock.frames import Close, Violation
 from trioglock.transports.base import Handshake, LinkBroken
 from trioglock.transports.native import Decoder, Deflate, Encoder
 from trioglock.transports.native.decoder import INFLATE_BUDGET
 from trioglock.transports.native.link import NativeLink
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 ORDERS = [f'{{"order": {number}, "price": {number * 1.37:.2f}}} ' * 9 for number in range(12)]
 
@@ -209,25 +215,36 @@ def test_fault_38_a_message_in_tiny_pieces_takes_little_memory(kind: str) -> Non
     assert whole.feed(one_frame[-1:]) == [[message]]
 
 
-async def test_fault_45_a_broadcast_is_shared_by_connections_that_are_behind() -> None:
+@pytest.mark.parametrize("how", ["server.broadcast()", "broadcast()", "TLS", "deflate"])
+async def test_fault_45_a_broadcast_is_shared_by_connections_that_are_behind(how: str) -> None:
     """What their sockets have not accepted is not copied for each of them."""
-    count, size = 10, 2**23
-    async with serve(Socket, "127.0.0.1", 0, compression=None, write_limit=2**24) as server:
-        streams = []
+    count, size = 10, 2**22
+    async with serve(
+        Socket,
+        "127.0.0.1",
+        0,
+        compression="deflate" if how == "deflate" else None,
+        ssl_context=server_context() if how == "TLS" else None,
+        write_limit=2**24,
+    ) as server:
+        streams: list[trio.abc.Stream] = []
         with trio.fail_after(30):
             for _ in range(count):
+                stream: trio.abc.Stream
                 stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
-                await stream.send_all(
-                    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                    b"Sec-WebSocket-Version: 13\r\n"
-                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-                )
+                if how == "TLS":
+                    stream = trio.SSLStream(stream, client_context(), server_hostname="127.0.0.1")
+                await stream.send_all(REQUEST)
                 assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
                 streams.append(stream)
             await trio.testing.wait_all_tasks_blocked(0.05)
+            message = os.urandom(size // 2).hex()
             tracemalloc.start()
             try:
-                assert server.broadcast(b"x" * size) == count
+                if how == "broadcast()":
+                    assert broadcast(server.connections, message) == (count, 0, 0)
+                else:
+                    assert server.broadcast(message) == count
                 await trio.sleep(0.1)
                 peak = tracemalloc.get_traced_memory()[1]
             finally:
@@ -238,13 +255,6 @@ async def test_fault_45_a_broadcast_is_shared_by_connections_that_are_behind() -
 
 
 # Bombs.
-
-
-REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 
 
 class Turns(Socket[None]):
