@@ -208,10 +208,16 @@ class Machine:
     def payload_failed(
         self, number: int, attempt: int, error: Exception, now: float
     ) -> list[Effect]:
-        """Handle an ``error`` raised in place of the result of :class:`GetPayload`, at ``now``.
+        """Handle an exception raised in place of the result of :class:`GetPayload`.
 
         Like the same error of a function for the URL, an OSError is temporary: a rejoin is
         repeated later. Otherwise, and in the first join, the channel ends.
+
+        Args:
+            number: the number of the channel.
+            attempt: the attempt of :class:`GetPayload`; one that is over is ignored.
+            error: the exception.
+            now: the time in seconds.
         """
         channel = self._asking(number, attempt)
         if channel is None:
