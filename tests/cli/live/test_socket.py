@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from tests.cli.serving import open_hub, publish_request
 from trioglock import ConnectionClosedOK
 from trioglock.cli.live import PUBLISH
 from trioglock.pubsub import Gap, Hub, MemoryBroker
+from trioglock.pubsub.history import id_before
 
 
 async def test_all_channels_in_one_frame(autojump_clock: MockClock) -> None:
@@ -59,6 +62,26 @@ async def test_burst(autojump_clock: MockClock) -> None:
         assert page.dropped == 2000 - len(shown) >= 1000
 
 
+async def test_fault_45_a_stalled_page_keeps_no_long_messages(autojump_clock: MockClock) -> None:
+    """It keeps the beginnings that it shows, and not the messages."""
+    async with open_hub() as server, server.page() as page:
+        await page.next("hello")
+        tracemalloc.start()
+        try:
+            for number in range(200):
+                await server.hub.publish(f"{number} {'x' * 2**20}", "news")
+            await trio.testing.wait_all_tasks_blocked()
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept < 10 * 2**20
+        while len(page.events) < 200:
+            await page.next("events")
+        shown = [int(event["data"].partition(" ")[0]) for event in page.events]
+        assert shown == list(range(200))
+        assert page.dropped == 0
+
+
 async def test_long_messages_are_truncated(autojump_clock: MockClock) -> None:
     """A page gets as much as it shows, binary as hexadecimal; frames stay small."""
     async with open_hub() as server, server.page() as page:
@@ -97,7 +120,7 @@ async def test_history(autojump_clock: MockClock) -> None:
         async with server.page("1-1") as page:
             assert (await page.next("hello"))["resumed"] is True
             await page.next("numbers")
-            assert page.events[0] == {"gap": 0}
+            assert page.events[0] == {"gap": 0, "id": id_before(page.events[1]["id"])}
         for invalid in ("x", "1-1-1", "%00"):
             async with server.page(invalid) as page:
                 assert (await page.next("hello"))["resumed"] is False

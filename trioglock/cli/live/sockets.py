@@ -16,17 +16,28 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import trio
 
 from ...connection import Connection
-from ...errors import ConnectionClosed, InvalidOption, TrioglockError, UsageError
+from ...errors import (
+    BrokerError,
+    BrokerUnavailable,
+    ConnectionClosed,
+    InvalidOption,
+    TrioglockError,
+    UsageError,
+)
 from ...frames import Data
 from ...hooks import ConnectionInfo, Reply, Socket
 from ...pubsub import Gap, Hub, Message, Subscription
+from ...pubsub.history import parse_id
+from ...pubsub.patterns import ChannelFilter
+from ...transports.urls import split_url
 
 __all__ = ["LIVE", "PUBLISH", "InvalidRequest", "PageSocket", "PublishingSocket", "check_channel"]
 
@@ -176,17 +187,26 @@ class PageSocket(PublishingSocket):
         self._hello = hello
         self._count_browsers = count_browsers
         self._resumed = False
+        self._start: str | None = None  # id of the newest message when the page subscribed
 
     def init_stream(self, info: ConnectionInfo) -> None:
         """Subscribe to every channel."""
         conn = info.connection
-        after = parse_qs(urlsplit(info.url).query).get("after", [""])[-1]
-        earlier, events = self._subscribe(after)
-        conn.start_soon(self._send_events, conn, earlier, events)
+        after = parse_qs(split_url(info.url).query or "").get("after", [""])[-1]
+        try:
+            self._start = self._hub.history.last
+        except UsageError:
+            self._start = None  # there is no history
+        waiting = WaitingEvents()
+        conn.start_soon(self._collect_events, self._subscribe(after), waiting)
+        conn.start_soon(self._send_events, conn, waiting)
         conn.start_soon(self._send_numbers, conn)
 
     def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Reply, None]:
-        return Reply(json.dumps({"hello": {**self._hello, "resumed": self._resumed}})), state
+        hello = {**self._hello, "resumed": self._resumed}
+        if self._start is not None and not self._resumed:
+            hello["id"] = self._start
+        return Reply(json.dumps({"hello": hello})), state
 
     async def handle_receive(self, frame: Data, state: None) -> tuple[Reply, None]:
         """Publish the request of the page's form."""
@@ -197,40 +217,53 @@ class PageSocket(PublishingSocket):
             await trio.sleep(WRONG_TOKEN_DELAY)
             raise InvalidRequest("the publish token is wrong")
 
-    def _subscribe(self, after: str) -> tuple[list[Message], Subscription[Message | Gap]]:
-        """The latest messages of the history, and a subscription to all that follow.
+    def _subscribe(self, after: str) -> Subscription[Message | Gap]:
+        """Subscribe to all messages.
 
         Args:
             after: id of the last message that the page has; empty if it has none.
         """
-        try:
-            history = self._hub.history
-            if after:
+        if after:
+            try:
                 events = self._subscribe_to_all(after)
+            except (InvalidOption, UsageError):
+                pass  # there is no history, or this is no id
+            else:
                 self._resumed = True
-                return [], events
-            earlier = list(history.messages)[-HISTORY:]
-        except (InvalidOption, UsageError):
-            earlier = []  # there is no history, or it does not contain this id
-        return earlier, self._subscribe_to_all()
+                return events
+        return self._subscribe_to_all()
 
     def _subscribe_to_all(self, after: str | None = None) -> Subscription[Message | Gap]:
         return self._hub.subscribe(
             "*", gaps=True, after=after, max_queue=MAX_QUEUE, overflow="drop_oldest"
         )
 
-    async def _send_events(
-        self, conn: Connection[Any], earlier: list[Message], events: Subscription[Message | Gap]
-    ) -> None:
+    async def _read_latest(self) -> list[Message]:
+        """The latest messages of the history, until the subscription began."""
+        if self._resumed or self._start is None:
+            return []
         try:
-            with events:
-                for frame in _encode_events(earlier, 0):
+            latest = await self._hub.history.latest(ChannelFilter("*"), HISTORY)
+        except (BrokerUnavailable, BrokerError, UsageError):
+            return []
+        return [one for one in latest if one.id and parse_id(one.id) <= parse_id(self._start)]
+
+    async def _collect_events(
+        self, events: Subscription[Message | Gap], waiting: WaitingEvents
+    ) -> None:
+        with events:
+            for message in await self._read_latest():
+                waiting.add(message, 0)
+            async for event in events:
+                waiting.add(event, events.dropped)
+        waiting.end()
+
+    async def _send_events(self, conn: Connection[Any], waiting: WaitingEvents) -> None:
+        try:
+            while contents := await waiting.take():
+                for frame in _encode_events(contents, waiting.dropped):
                     await conn.send_frame(frame)
-                async for event in events:
-                    waiting = [event, *[await anext(events) for _ in range(len(events))]]
-                    for frame in _encode_events(waiting, events.dropped):
-                        await conn.send_frame(frame)
-                    await trio.sleep(EVENTS_INTERVAL)
+                await trio.sleep(EVENTS_INTERVAL)
             await conn.aclose(1001, "the hub has closed")
         except ConnectionClosed:
             pass
@@ -250,11 +283,56 @@ class PageSocket(PublishingSocket):
             pass
 
 
-def _encode_events(events: Iterable[Message | Gap], dropped: int) -> Iterator[str]:
+class WaitingEvents:
+    """The events that wait for a page, in the form in which it gets them.
+
+    Events are shortened when they arrive: a page that reads slowly does not keep long messages in
+    memory.
+    """
+
+    def __init__(self) -> None:
+        self._contents: deque[dict[str, object]] = deque(maxlen=MAX_QUEUE)
+        self._dropped = 0
+        self._dropped_before = 0
+        self._ended = False
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def add(self, event: Message | Gap, dropped_before: int) -> None:
+        """Add an event.
+
+        Args:
+            event: the event.
+            dropped_before: number of events that were dropped before they could be added.
+        """
+        self._dropped += len(self._contents) == MAX_QUEUE
+        self._dropped_before = dropped_before
+        self._contents.append(_shorten(event))
+        self._changed.unpark()
+
+    def end(self) -> None:
+        """Called when no more events follow."""
+        self._ended = True
+        self._changed.unpark()
+
+    @property
+    def dropped(self) -> int:
+        """The number of events that were dropped so far."""
+        return self._dropped + self._dropped_before
+
+    async def take(self) -> list[dict[str, object]]:
+        """Wait for events and return all that are waiting; an empty list after the last one."""
+        while not (self._contents or self._ended):
+            await self._changed.park()
+        contents = list(self._contents)
+        self._contents.clear()
+        return contents
+
+
+def _encode_events(contents: Iterable[dict[str, object]], dropped: int) -> Iterator[str]:
     """Encode events in frames that are not much longer than FULL_FRAME."""
     text = ""
-    for event in events:
-        text += f"{', ' if text else ''}{json.dumps(_shorten(event))}"
+    for content in contents:
+        text += f"{', ' if text else ''}{json.dumps(content)}"
         if len(text) >= FULL_FRAME:
             yield f'{{"events": [{text}], "dropped": {dropped}}}'
             text = ""
@@ -265,7 +343,7 @@ def _encode_events(events: Iterable[Message | Gap], dropped: int) -> Iterator[st
 def _shorten(event: Message | Gap) -> dict[str, object]:
     """An event as JSON, with as much of its payload as a page shows."""
     if isinstance(event, Gap):
-        return {"gap": event.seconds}
+        return {"gap": event.seconds} | ({"id": event.id} if event.id else {})
     content: dict[str, object] = {"channel": event.channel}
     if event.id is not None:
         content["id"] = event.id
