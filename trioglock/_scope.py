@@ -15,11 +15,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Seque
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from types import TracebackType
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import trio
 
-from .errors import UsageError
+from ._hints import hide_frames, require_trio
+from .errors import ConnectError, InvalidOption, UsageError
 
 __all__ = [
     "Scope",
@@ -203,12 +204,12 @@ class Scope(AbstractAsyncContextManager[T_co]):
         return f"<{self._call}, not entered; use async with>"
 
     async def __aenter__(self) -> T_co:
-        if not trio.lowlevel.in_trio_run():
-            raise UsageError(
-                f"{self._call} needs trio: start the program with trio.run(main), "
-                "not with asyncio.run(main())"
-            )
-        return await self._enter()
+        require_trio(self._call)
+        try:
+            return await self._enter()
+        except (ConnectError, InvalidOption) as error:
+            hide_frames(error)
+            raise
 
     async def __aexit__(
         self,
@@ -247,6 +248,11 @@ class Scope(AbstractAsyncContextManager[T_co]):
 
     def __exit__(self, *_: object) -> None:
         """Do nothing; required so that ``__enter__`` can raise its error."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(f"{name!r} needs the block: use async with {self._call} as ...:")
 
 
 class _FunctionScope(Scope[T_co]):

@@ -15,13 +15,14 @@ from urllib.parse import quote
 
 import trio
 
+from ._hints import checks_keywords
 from ._redact import redact_line
 from ._scope import open_scope
 from .close_codes import NO_STATUS
 from .errors import UsageError
 from .frames import Close, Event, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
-from .options import FlowOptions, Overflow, check_keywords, take_options
+from .options import FlowOptions, Overflow, take_options
 from .server import ConnectionRegistry, ConnectionRunner, ServeTarget
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
 from .transports.http1 import STREAM_ERRORS
@@ -84,8 +85,9 @@ class WebSocketApp:
         TypeError: an option does not exist.
     """
 
+    @checks_keywords("WebSocketApp", ASGIOptions)
     def __init__(self, target: ServeTarget, **options: Unpack[ASGIOptions]) -> None:
-        given = check_keywords("WebSocketApp", options, ASGIOptions)
+        given: dict[str, Any] = {**options}
         trace = given.pop("trace", False)
         self._upgrades = take_options(UpgradeOptions, given)
         # The ASGI server sends pings.
@@ -120,7 +122,6 @@ class WebSocketApp:
         if not self._is_allowed(headers.get("Origin")) or (wanted and subprotocol is None):
             await send({"type": "websocket.close", "code": 1008})
             return
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
         link = _ASGILink(_handshake(scope, headers, subprotocol), receive, send)
         async with open_scope() as nursery:
             await self._runner.run(link, nursery)
@@ -201,6 +202,14 @@ class _ASGILink(Link):
         self._ended = False
         self._confirmed: Close | None = None
         self._waiting = trio.CancelScope()
+
+    async def respond(self) -> None:
+        try:
+            await self._send(
+                {"type": "websocket.accept", "subprotocol": self.handshake.subprotocol}
+            )
+        except STREAM_ERRORS as error:
+            raise LinkBroken("the client of the ASGI server is gone") from error
 
     async def receive(self) -> list[Event]:
         if self._ended:

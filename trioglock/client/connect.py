@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 import trio
 
+from .._hints import checks_keywords, describe_value
 from .._redact import without_user_info
+from .._text import as_text
 from ..connection import Connection, ConnectionScope, Session
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket
@@ -22,7 +24,6 @@ from ..options import (
     accepts_options,
     aim,
     check_headers,
-    check_keywords,
     take_options,
 )
 from ..retry import Backoff
@@ -61,6 +62,7 @@ class ConnectOptions(FlowKeywords, total=False):
             Credentials in the URL, in headers and among the subprotocols are not sent to another
             origin.
         open_timeout: seconds for connecting and the opening handshake; None for no limit.
+        max_header_size: maximum size of a response's headers in bytes, and of those of a proxy.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         reconnect: True or a :class:`Backoff` reconnects after the connection is lost or an attempt
             fails, including the first one. The state, the receive queue and the queued messages
@@ -81,6 +83,7 @@ class ConnectOptions(FlowKeywords, total=False):
     stream: StreamSource | None
     max_redirects: int
     open_timeout: float | None
+    max_header_size: int
     max_size: int | None
     reconnect: bool | Backoff
     transport: Transport | None
@@ -103,12 +106,16 @@ class ClientOptions:
             check_headers("additional_headers", self.additional_headers)
         if not isinstance(self.reconnect, bool | Backoff):
             raise InvalidOption(
-                f"reconnect must be True, False or a Backoff, not {self.reconnect!r}"
+                f"reconnect must be True, False or a Backoff, not {describe_value(self.reconnect)}"
             )
         if self.transport is not None and not isinstance(self.transport, Transport):
-            raise InvalidOption(f"transport must be a trioglock Transport, not {self.transport!r}")
+            raise InvalidOption(
+                f"transport must be a trioglock Transport, not {describe_value(self.transport)}"
+            )
         if not (self.name is None or isinstance(self.name, str)):
             raise InvalidOption(f"name must be a str, not {self.name!r}")
+        if self.name is not None:
+            object.__setattr__(self, "name", as_text(self.name))
 
     @property
     def backoff(self) -> Backoff | None:
@@ -133,6 +140,7 @@ def connect(
 ) -> AbstractAsyncContextManager[Connection[StateT]]: ...
 
 
+@checks_keywords("connect")
 @accepts_options([ConnectOptions, FlowKeywords], [ClientOptions, DialOptions, FlowOptions])
 def connect(
     url: URLSource, socket: Socket[Any] | None = None, **options: Unpack[ConnectOptions]
@@ -167,7 +175,7 @@ def connect(
         ConnectError: on entering the block; one of its subclasses.
         BadHookResult, Exception: on leaving the block; raised by a hook or a background task.
     """
-    given = check_keywords("connect", options, ConnectOptions)
+    given: dict[str, Any] = {**options}
     client = take_options(ClientOptions, given)
     dial = take_options(DialOptions, given)
     flow = take_options(FlowOptions, given)

@@ -6,6 +6,7 @@ from typing import TypeVar, Unpack
 
 import trio
 
+from .._hints import checks_keywords
 from ..connection import Connection
 from ..disconnect import LocalClose
 from ..errors import ConnectionClosedError
@@ -18,6 +19,7 @@ __all__ = ["run"]
 StateT = TypeVar("StateT")
 
 
+@checks_keywords("run", ConnectOptions)
 async def run(
     url: URLSource,
     socket: Socket[StateT],

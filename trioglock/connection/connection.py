@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
+from .._hints import METHODS, OtherName
 from .._redact import redact_url
 from ..errors import CallTimeout, InvalidOption, UsageError
 from ..frames import Close, Data, Frame, Ping
@@ -564,3 +565,7 @@ class Connection(Generic[StateT]):
             ConnectionClosed: the connection has ended.
         """
         self._session.background.start_soon(fn, *args)
+
+
+for _name, _use in METHODS.items():
+    setattr(Connection, _name, OtherName(_name, _use))

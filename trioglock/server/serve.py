@@ -11,13 +11,13 @@ from typing import Any, Literal, Unpack
 
 import trio
 
+from .._hints import checks_keywords, describe_value
 from .._scope import is_graceful, open_scope, scope_function
 from ..errors import InvalidOption
 from ..options import (
     FlowKeywords,
     FlowOptions,
     accepts_options,
-    check_keywords,
     check_seconds,
     take_options,
 )
@@ -105,9 +105,12 @@ class ServerOptions:
     def __post_init__(self) -> None:
         check_seconds("shutdown_timeout", self.shutdown_timeout)
         if self.transport is not None and not isinstance(self.transport, ServerTransport):
-            raise InvalidOption(f"transport must be a ServerTransport, not {self.transport!r}")
+            raise InvalidOption(
+                f"transport must be a ServerTransport, not {describe_value(self.transport)}"
+            )
 
 
+@checks_keywords("serve")
 @accepts_options(
     [ServeOptions, FlowKeywords],
     [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, FlowOptions],
@@ -149,7 +152,7 @@ def serve(
         TypeError: an option does not exist; also immediately.
         OSError: on entering the block; the server cannot listen on the address.
     """
-    given = check_keywords("serve", options, ServeOptions)
+    given: dict[str, Any] = {**options}
     server = take_options(ServerOptions, given)
     bind = take_options(BindOptions, given)
     handshakes = take_options(HandshakeOptions, given)
@@ -191,6 +194,7 @@ async def _serving(
         yield server
 
 
+@checks_keywords("serve_forever", ServeOptions)
 async def serve_forever(
     target: ServeTarget,
     host: str | None = None,

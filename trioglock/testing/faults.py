@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import trio
 
+from .._hints import require_trio
 from .._scope import open_scope
 from ..errors import InvalidOption, UsageError
 from ..options import check_whole
@@ -365,6 +366,7 @@ class FaultProxy(Faults):
         self._nursery: trio.Nursery | None = None
 
     async def __aenter__(self) -> FaultProxy:
+        require_trio("FaultProxy(...)")
         if self._nursery is not None:
             raise UsageError("this proxy is already running; create another one")
         # A mock server has its address only once it runs.

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 import trio
 from websockets.headers import build_authorization_basic
 
+from .._hints import network_hint, tls_hint
 from .._scope import leaves
 from ..errors import ConnectError, ConnectFailed, InvalidOption, ProxyFailed, TLSFailed
 from ..options import DialOptions, StreamSource
@@ -24,6 +25,9 @@ from .tls import is_tls_failure, wrap_tls
 from .urls import WebSocketURL, server_name
 
 __all__ = ["closed_on_failure", "open_stream"]
+
+MEMORY_HOST = "memory.test"
+"""The host in the URLs of servers in memory; a name that no resolver knows (RFC 6761)."""
 
 
 async def open_stream(url: WebSocketURL, options: DialOptions) -> trio.abc.Stream:
@@ -50,7 +54,9 @@ async def _open_plain(url: WebSocketURL, options: DialOptions) -> trio.abc.Strea
     if isinstance(proxy, str):
         proxy = parse_proxy(proxy)
     if proxy is not None:
-        return await _open_through_proxy(proxy, url, options.user_agent_header)
+        return await _open_through_proxy(proxy, url, options)
+    if url.host == MEMORY_HOST:
+        raise InvalidOption("a server in memory has no address: pass stream=server.open_stream")
     return await _open_tcp(url.host, url.port)
 
 
@@ -83,7 +89,9 @@ async def _open_tcp(host: str, port: int) -> trio.abc.Stream:
             return await trio.open_tcp_stream(host, port)
         return await _open_address(family, host, port)
     except OSError as error:
-        raise ConnectFailed(f"cannot connect to {host}:{port}: {_describe(error)}") from error
+        failures = _failures(error)
+        text = ", ".join(dict.fromkeys(map(_describe, failures)))
+        raise ConnectFailed(f"cannot connect to {host}:{port}: {text}") from failures[0]
 
 
 def _address_family(host: str) -> socket.AddressFamily | None:
@@ -106,14 +114,18 @@ async def _open_address(family: socket.AddressFamily, host: str, port: int) -> t
     return trio.SocketStream(sock)
 
 
+def _failures(error: OSError) -> list[OSError]:
+    """Return the error of the system for each address; trio's own message omits them."""
+    errors = [leaf for leaf in leaves(error.__cause__ or error) if isinstance(leaf, OSError)]
+    return [one for one in errors if one.errno] or [error]
+
+
 def _describe(error: OSError) -> str:
-    # trio's own message, for one or more addresses, omits that of the system.
-    texts = [
-        os.strerror(leaf.errno)
-        for leaf in leaves(error.__cause__ or error)
-        if isinstance(leaf, OSError) and leaf.errno
-    ]
-    return ", ".join(dict.fromkeys(texts)) or str(error)
+    if isinstance(error, socket.gaierror) or not error.errno:
+        text = error.strerror or str(error)
+    else:
+        text = os.strerror(error.errno)  # trio puts the address before it
+    return text + network_hint(error)
 
 
 async def _start_tls(
@@ -128,7 +140,7 @@ async def _start_tls(
             await encrypted.do_handshake()
         except (*STREAM_ERRORS, ValueError) as error:
             cause = error.__cause__ or error
-            text = f"TLS handshake with {hostname}: {cause}"
+            text = f"TLS handshake with {hostname}: {cause}{tls_hint(cause)}"
             if is_tls_failure(cause):
                 raise TLSFailed(text) from cause
             if isinstance(cause, ssl.SSLEOFError):
@@ -141,7 +153,7 @@ async def _start_tls(
 
 
 async def _open_through_proxy(
-    proxy: Proxy, url: WebSocketURL, user_agent: str | None
+    proxy: Proxy, url: WebSocketURL, options: DialOptions
 ) -> trio.abc.Stream:
     """Open a stream to the server's host and port that runs through the proxy."""
     if proxy.scheme.startswith("socks"):
@@ -150,7 +162,8 @@ async def _open_through_proxy(
     if proxy.scheme == "https":
         stream = await _start_tls(stream, None, server_name(proxy.host))
     async with closed_on_failure(stream):
-        status = await _request_tunnel(stream, _connect_request(proxy, url, user_agent))
+        request = _connect_request(proxy, url, options.user_agent_header)
+        status = await _request_tunnel(stream, request, options.max_header_size)
         if not 200 <= status < 300:
             raise ProxyFailed(f"the HTTP proxy refused to connect: status {status}")
         return stream
@@ -167,18 +180,18 @@ def _connect_request(proxy: Proxy, url: WebSocketURL, user_agent: str | None) ->
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-async def _request_tunnel(stream: trio.abc.Stream, request: bytes) -> int:
+async def _request_tunnel(stream: trio.abc.Stream, request: bytes, max_header_size: int) -> int:
     """Send a CONNECT request; return the status of the response."""
     try:
         await stream.send_all(request)
-        return await read_status(stream)
+        return await read_status(stream, max_header_size)
     except (EOFError, *STREAM_ERRORS) as error:
         cause = error.__cause__ or error
         if is_tls_failure(cause):  # with TLS 1.3, a client certificate is rejected this late
             raise TLSFailed(f"TLS failed with the HTTP proxy: {cause}") from cause
         raise ProxyFailed("the HTTP proxy closed the connection") from cause
     except NotHTTP as error:
-        raise ProxyFailed(f"the HTTP proxy's response is not HTTP: {error}") from None
+        raise ProxyFailed(f"the HTTP proxy's response cannot be read: {error}") from None
 
 
 async def _open_through_socks(proxy: Proxy, url: WebSocketURL) -> trio.abc.Stream:
@@ -190,7 +203,8 @@ async def _open_through_socks(proxy: Proxy, url: WebSocketURL) -> trio.abc.Strea
         from python_socks.async_.trio import Proxy as SocksProxy  # noqa: PLC0415
     except ImportError:
         raise InvalidOption(
-            f"{proxy.source}: a SOCKS proxy requires an extra: pip install 'trioglock[socks]'"
+            f"{proxy.source}: a SOCKS proxy requires an extra: pip install 'trioglock[socks]'; "
+            "proxy=None connects directly"
         ) from None
     kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
     # With socks5h and socks4a the proxy resolves the name.

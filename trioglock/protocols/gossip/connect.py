@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 import trio
 
+from ..._hints import checks_keywords, describe_value
 from ..._scope import is_cancelled, is_graceful, open_scope, scope_function
 from ...client import ConnectOptions
 from ...client import connect as client_connect
@@ -62,6 +63,7 @@ BACKOFF: Backoff = Backoff(
 """The default: 15 seconds after a loss, then doubled up to 120 seconds, without a limit."""
 
 
+@checks_keywords("gossip.connect", ConnectOptions)
 def connect(
     url: URLSource = GRAPEVINE,
     *,
@@ -128,7 +130,9 @@ def connect(
     }
     for name, (callbacks, kind) in flags.items():
         if not (isinstance(callbacks, kind) or (callbacks is None and name != "channels")):
-            raise InvalidOption(f"{name} must be a gossip.{kind.__name__}, not {callbacks!r}")
+            raise InvalidOption(
+                f"{name} must be a gossip.{kind.__name__}, not {describe_value(callbacks)}"
+            )
     given = {name: callbacks for name, (callbacks, _) in flags.items() if callbacks is not None}
     check_seconds("refresh_interval", refresh_interval)
     check_whole("max_callbacks", max_callbacks, least=1, none=False)
@@ -156,7 +160,9 @@ def _backoff(reconnect: bool | Backoff) -> Backoff | None:
             return replace(reconnect, retryable=is_retryable)
         return reconnect
     if not isinstance(reconnect, bool):
-        raise InvalidOption(f"reconnect must be True, False or a Backoff, not {reconnect!r}")
+        raise InvalidOption(
+            f"reconnect must be True, False or a Backoff, not {describe_value(reconnect)}"
+        )
     return BACKOFF if reconnect else None
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar, Unpack
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import trio
 
 from ... import client
+from ..._hints import checks_keywords, describe_value
+from ..._scope import scope_function
 from ..._text import as_text
 from ...client import ConnectOptions
 from ...connection import Connection
@@ -58,6 +60,7 @@ TOKEN_PREFIX = "base64url.bearer.phx."  # noqa: S105 - the name of a subprotocol
 PLACEHOLDER_URL = "ws://endpoint.invalid/"
 
 
+@checks_keywords("phoenix.connect", ConnectOptions)
 def connect(
     url: Source[str],
     *,
@@ -115,7 +118,7 @@ def connect(
     return _open_socket(open_connection(endpoint, hooks, options), hooks, timeout)
 
 
-@asynccontextmanager
+@scope_function("phoenix.connect(...)")
 async def _open_socket(
     opening: AbstractAsyncContextManager[Connection[None]], hooks: ChannelHooks, timeout: float
 ) -> AsyncIterator[PhoenixSocket]:
@@ -162,7 +165,9 @@ class EndpointTransport(Transport):
     ) -> None:
         inner = options.get("transport")
         if not isinstance(inner, Transport | None):
-            raise InvalidOption(f"transport must be a trioglock Transport, not {inner!r}")
+            raise InvalidOption(
+                f"transport must be a trioglock Transport, not {describe_value(inner)}"
+            )
         if auth_token is not None:
             if options.get("subprotocols"):
                 raise InvalidOption("subprotocols cannot be combined with auth_token")
@@ -210,15 +215,17 @@ def socket_url(url: str, params: Params | None) -> str:
     path = parts.path.rstrip("/")
     if not path.endswith("/websocket"):
         path += "/websocket"
-    pairs = [*parse_qsl(parts.query or "", keep_blank_values=True), *_flatten(params)]
-    if any(name == "vsn" and value != VERSION for name, value in pairs):
-        raise InvalidOption(f"vsn must be {VERSION}: other versions are not supported")
-    query = [("vsn", VERSION), *(pair for pair in pairs if pair[0] != "vsn")]
     try:
-        encoded = urlencode(query, quote_via=quote)
+        encoded = urlencode([*_flatten(params)], quote_via=quote)
     except UnicodeEncodeError:
         raise InvalidOption("a param of the URL is not valid Unicode") from None
-    return parts._replace(path=path, query=encoded).join()
+    # The query of the URL stays as it is written.
+    pairs = [pair for pair in f"{parts.query or ''}&{encoded}".split("&") if pair]
+    versions = [pair for pair in pairs if unquote(pair.partition("=")[0]) == "vsn"]
+    if any(unquote(pair) != f"vsn={VERSION}" for pair in versions):
+        raise InvalidOption(f"vsn must be {VERSION}: other versions are not supported")
+    query = "&".join([f"vsn={VERSION}", *(pair for pair in pairs if pair not in versions)])
+    return parts._replace(path=path, query=query).join()
 
 
 def _flatten(params: Params | None) -> Iterator[tuple[str, str]]:
@@ -287,7 +294,7 @@ def check_serializer(serializer: Serializer | None) -> Serializer:
     methods = (getattr(serializer, name, None) for name in ("encode", "decode"))
     if isinstance(serializer, type) or not all(map(callable, methods)):
         raise InvalidOption(
-            f"serializer must have the methods encode and decode; {serializer!r} does not"
+            f"serializer must be an object with encode and decode, not {describe_value(serializer)}"
         )
     return serializer
 
