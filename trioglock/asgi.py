@@ -122,7 +122,6 @@ class WebSocketApp:
         if not self._is_allowed(headers.get("Origin")) or (wanted and subprotocol is None):
             await send({"type": "websocket.close", "code": 1008})
             return
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
         link = _ASGILink(_handshake(scope, headers, subprotocol), receive, send)
         async with open_scope() as nursery:
             await self._runner.run(link, nursery)
@@ -203,6 +202,14 @@ class _ASGILink(Link):
         self._ended = False
         self._confirmed: Close | None = None
         self._waiting = trio.CancelScope()
+
+    async def respond(self) -> None:
+        try:
+            await self._send(
+                {"type": "websocket.accept", "subprotocol": self.handshake.subprotocol}
+            )
+        except STREAM_ERRORS as error:
+            raise LinkBroken("the client of the ASGI server is gone") from error
 
     async def receive(self) -> list[Event]:
         if self._ended:

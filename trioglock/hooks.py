@@ -184,6 +184,8 @@ class Socket(Generic[StateT]):
     def init_stream(self, info: ConnectionInfo) -> MaybeAwaitable[StateT]:
         """Called once, after the first opening handshake.
 
+        On a server, the client receives its response to the handshake when this has returned.
+
         Args:
             info: the result of the handshake.
 

@@ -19,12 +19,14 @@ from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, cast, get_args, 
 import trio
 
 from ._redact import redact_repr, redact_subprotocols
+from ._text import as_text
 from ._version import __version__
 from .errors import InvalidOption
 from .frames import BytesLike, Data
 from .headers import Headers, HeadersLike, is_token
 
 __all__ = [
+    "MAX_HEADER_SIZE",
     "USER_AGENT",
     "DialOptions",
     "FlowKeywords",
@@ -39,6 +41,9 @@ USER_AGENT = f"trioglock/{__version__} Python/{sys.version_info[0]}.{sys.version
 
 Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
 """What happens when the receive queue is full; see :class:`FlowKeywords`."""
+
+MAX_HEADER_SIZE = 2**15
+"""Default of ``max_header_size`` in both roles."""
 
 StreamSource: TypeAlias = trio.abc.Stream | Callable[[], Awaitable[trio.abc.Stream]]
 """An open stream, or an async function that opens one for every attempt."""
@@ -67,6 +72,7 @@ class DialOptions:
     stream: StreamSource | None = None
     max_redirects: int = 10
     open_timeout: float | None = 10
+    max_header_size: int = MAX_HEADER_SIZE
     max_size: int | None = 2**20
 
     def __repr__(self) -> str:
@@ -77,6 +83,7 @@ class DialOptions:
         for name in ("origin", "user_agent_header"):
             if (value := getattr(self, name)) is not None:
                 check_headers(name, [(name, value)])
+                object.__setattr__(self, name, as_text(value))
         if self.server_hostname is not None and not isinstance(self.server_hostname, str):
             raise InvalidOption(f"server_hostname must be a str, not {self.server_hostname!r}")
         check_choice("compression", self.compression, ("deflate", None))
@@ -92,6 +99,7 @@ class DialOptions:
         check_seconds("open_timeout", self.open_timeout)
         check_whole("max_size", self.max_size, least=1)
         check_whole("max_redirects", self.max_redirects, least=0, none=False)
+        check_whole("max_header_size", self.max_header_size, least=256, none=False)
 
 
 def aim(options: DialOptions, url: str, additional_headers: Headers) -> DialOptions:
@@ -99,7 +107,7 @@ def aim(options: DialOptions, url: str, additional_headers: Headers) -> DialOpti
     copy: DialOptions = object.__new__(DialOptions)
     for name in DialOptions.__slots__:
         object.__setattr__(copy, name, getattr(options, name))
-    object.__setattr__(copy, "url", url)
+    object.__setattr__(copy, "url", as_text(url) if isinstance(url, str) else url)
     object.__setattr__(copy, "additional_headers", additional_headers)
     return copy
 
@@ -220,6 +228,7 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or not is_token(name):
             raise InvalidOption(f"{_names(name)} is not the name of a subprotocol")
+    names = tuple(map(as_text, names))
     if len(set(names)) < len(names):
         raise InvalidOption(f"subprotocols must not contain duplicates: {_names(list(names))}")
     return names

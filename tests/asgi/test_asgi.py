@@ -91,6 +91,16 @@ async def page(request: Request) -> PlainTextResponse:
     return PlainTextResponse("the page")
 
 
+async def test_fault_05_a_client_is_subscribed_before_it_knows_that_it_is_open() -> None:
+    """The ASGI server accepts it after ``init_stream``."""
+    hub = Hub()
+    async with hub, running(WebSocketApp(hub.socket)) as where:
+        for _ in range(10):
+            async with connect(f"ws://{where}/news") as conn:
+                await hub.publish("text", channel="news")
+                assert await conn.receive() == "text"
+
+
 async def test_beside_the_routes_of_starlette() -> None:
     """A page, a Socket, a handler and a hub in one application."""
     hub = Hub()

@@ -203,14 +203,22 @@ def test_module_that_fails(
     assert "(" not in reason or "broken.py, line" in output.err
 
 
-def test_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("options", [(), ("--workers", "2", "--redis", "redis://localhost")])
+def test_fault_35_a_port_in_use_is_named_once(
+    options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     """One line and exit code 1."""
     with serve_in_thread() as at:
-        assert main(["serve", "--port", at.rpartition(":")[2]]) == 1
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert f"cannot listen on {at}: Address already in use; --port 0 selects" in output.err
-    assert output.err.count("\n") == 1
+        assert main(["serve", "--port", at.rpartition(":")[2], *options]) == 1
+    problem = f"cannot listen on {at}: Address already in use; --port 0 selects a free port"
+    assert capsys.readouterr() == ("", f"trioglock serve: {problem}\n")
+
+
+def test_an_unknown_host(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line with the name."""
+    assert main(["serve", "--host", "not.a.name.invalid"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("trioglock serve: cannot listen on not.a.name.invalid:8020: ")
 
 
 def test_secrets_are_not_in_a_repr() -> None:

@@ -17,6 +17,7 @@ import trustme
 
 from tests.pubsub.helpers import SECONDS, joined, opened, served
 from tests.pubsub.redis_server import RealRedis, real_redis
+from tests.texts import Kind, Loud
 from trioglock import (
     BrokerError,
     BrokerUnavailable,
@@ -66,6 +67,17 @@ async def test_a_plain_subscriber_receives_messages_of_hubs(redis: RealRedis) ->
                 got += await stream.receive_some()
             assert b"$7\r\napp/a/b\r\n$5\r\nhello\r\n" in got
             assert b"$4\r\napp/\r\n$1\r\n\xff\r\n" in got
+
+
+async def test_fault_06_texts_of_other_types(redis: RealRedis) -> None:
+    """Names, channels and messages are sent as their characters, also by ``publish``."""
+    async with opened(redis.broker(), Loud("app")) as hub:
+        subscription = hub.subscribe(Kind.NEWS)
+        await hub.publish(Kind.UMLAUT, channel=Loud("news"))
+        options: Any = {"name": Loud("app"), "url": Loud(redis.url)}
+        await trio.to_thread.run_sync(partial(publish, Loud("x"), Kind.NEWS, **options))
+        assert await subscription.__anext__() == Message("news", "\u00fcber")
+        assert await subscription.__anext__() == Message("news", "x")
 
 
 async def test_hubs_whose_names_have_a_common_prefix(redis: RealRedis) -> None:

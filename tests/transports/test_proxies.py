@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ssl
+from functools import partial
 from typing import Any
 
 import pytest
@@ -47,6 +48,27 @@ async def test_an_http_proxy(transport: MakeTransport) -> None:
     assert requests[0].line == "GET /path HTTP/1.1"
     assert requests[0].headers["Host"] == "feed.test:8080"
     assert "Proxy-Authorization" not in requests[0].headers
+
+
+async def test_fault_13_a_proxy_may_send_interim_responses() -> None:
+    """The bytes after its response belong to the server."""
+    status = b"100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK"
+    async with (
+        proxied(partial(HTTPProxy, status=status)) as (_, address, requests),
+        connect("ws://feed.test/", proxy=f"http://{address}"),
+    ):
+        assert len(requests) == 1
+
+
+async def test_fault_16_the_head_of_a_proxy_has_the_same_limit() -> None:
+    """``max_header_size``."""
+    status = b"200 OK\r\nX: " + b"x" * 20_000
+    async with proxied(partial(HTTPProxy, status=status)) as (_, address, requests):
+        async with connect("ws://feed.test/", proxy=f"http://{address}"):
+            assert len(requests) == 1
+        error = await failure("ws://feed.test/", proxy=f"http://{address}", max_header_size=1000)
+    assert isinstance(error, ProxyFailed)
+    assert "larger than 1000 bytes; max_header_size allows more" in str(error)
 
 
 @pytest.mark.parametrize("host", ["feed.test", "[::1]"])

@@ -103,7 +103,7 @@ def test_fault_08_user_info_that_basic_authentication_forbids(user_info: str, pr
     with pytest.raises(InvalidURL, match=problem) as caught:
         connect(f"ws://{user_info}@h.test/")
     assert "secret" not in str(caught.value)
-    for scheme in ("http", "https"):
+    for scheme in ("http", "https", *(["socks4"] if problem != "colon" else [])):
         with pytest.raises(InvalidOption, match=problem) as refused:
             connect("ws://h.test/", proxy=f"{scheme}://{user_info}@h.test/")
         assert "secret" not in str(refused.value)

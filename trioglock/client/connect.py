@@ -12,6 +12,7 @@ import trio
 
 from .._hints import checks_keywords, describe_value
 from .._redact import without_user_info
+from .._text import as_text
 from ..connection import Connection, ConnectionScope, Session
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket
@@ -61,6 +62,7 @@ class ConnectOptions(FlowKeywords, total=False):
             Credentials in the URL, in headers and among the subprotocols are not sent to another
             origin.
         open_timeout: seconds for connecting and the opening handshake; None for no limit.
+        max_header_size: maximum size of a response's headers in bytes, and of those of a proxy.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         reconnect: True or a :class:`Backoff` reconnects after the connection is lost or an attempt
             fails, including the first one. The state, the receive queue and the queued messages
@@ -81,6 +83,7 @@ class ConnectOptions(FlowKeywords, total=False):
     stream: StreamSource | None
     max_redirects: int
     open_timeout: float | None
+    max_header_size: int
     max_size: int | None
     reconnect: bool | Backoff
     transport: Transport | None
@@ -111,6 +114,8 @@ class ClientOptions:
             )
         if not (self.name is None or isinstance(self.name, str)):
             raise InvalidOption(f"name must be a str, not {self.name!r}")
+        if self.name is not None:
+            object.__setattr__(self, "name", as_text(self.name))
 
     @property
     def backoff(self) -> Backoff | None:

@@ -15,6 +15,7 @@ from enum import Enum
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol, TypeAlias
 
+from .._text import as_text
 from ..errors import DecodeError, EncodeError, InvalidOption
 from ..frames import Data
 from ..options import check_choice
@@ -123,10 +124,17 @@ def import_library(name: str, purpose: str) -> Any:
         raise InvalidOption(f"{purpose} needs {name}: pip install 'trioglock[codecs]'") from None
 
 
+def convert_text(value: object) -> str:
+    """Convert what msgspec does not encode by itself: instances of subclasses of ``str``."""
+    if isinstance(value, str):
+        return as_text(value)
+    raise TypeError(f"objects of type {type(value).__name__} are not supported")
+
+
 def _use_msgspec(into: Any) -> tuple[Encoder, Decoder]:
     purpose = "library='msgspec'" if into is Any else "into"
     msgspec = import_library("msgspec", purpose)
-    dump = msgspec.json.Encoder().encode
+    dump = msgspec.json.Encoder(enc_hook=convert_text).encode
     try:
         decoder = msgspec.json.Decoder(into)
     except TypeError as error:
@@ -139,7 +147,8 @@ def _use_msgspec(into: Any) -> tuple[Encoder, Decoder]:
     def encode_typed(message: Any) -> str:
         text: str = dump(message).decode()
         if "null" in text:
-            is_plain(msgspec.to_builtins(message, str_keys=True))  # raises for NaN
+            # Raises for NaN.
+            is_plain(msgspec.to_builtins(message, str_keys=True, enc_hook=convert_text))
         return text
 
     if into is not Any:

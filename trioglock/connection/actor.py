@@ -181,39 +181,48 @@ class Actor(Generic[StateT]):
 
     # Events, in the order of a connection's lifecycle.
 
-    def run_connect_hooks(
+    def run_init(self, info: ConnectionInfo, on_done: Callable[[], None]) -> None:
+        """Run ``init_stream``. Neither waits nor raises.
+
+        Args:
+            info: the argument of the hook.
+            on_done: called when it has returned or raised.
+        """
+
+        async def job() -> None:
+            try:
+                self._set_first_state(await self._call(self.init_stream, info))
+            except Exception as error:
+                self._on_failure(self.init_stream.label, error, True)
+            on_done()
+
+        if not self.mailbox.stopped:
+            self._start(job, self.init_stream)
+
+    def run_connect(
         self,
         info: ConnectionInfo,
         on_done: Callable[[ConnectionInfo], None],
         is_current: Callable[[ConnectionInfo], bool],
     ) -> None:
-        """Run ``init_stream`` (once) and ``handle_connect``. Neither waits nor raises.
+        """Run ``handle_connect``, after ``init_stream``. Neither waits nor raises.
 
         Args:
-            info: the argument of the hooks.
-            on_done: called when they have returned.
-            is_current: whether their link is still open; otherwise the result is discarded.
+            info: the argument of the hook.
+            on_done: called when it has returned.
+            is_current: whether its link is still open; otherwise the result is discarded.
         """
-        if self.mailbox.stopped:
-            return
-        hooks = (self.connect,) if self.has_state else (self.init_stream, self.connect)
 
         async def job() -> None:
             try:
-                if not self.has_state:
-                    self._set_first_state(await self._call(self.init_stream, info))
-                if not self.mailbox.stopped:
-                    returned = await self._call(self.connect, info, self.state)
-                    self._apply_connect_result(returned, is_current(info))
+                returned = await self._call(self.connect, info, self.state)
+                self._apply_connect_result(returned, is_current(info))
                 on_done(info)
             except Exception as error:
-                self._fail_connect(error)
+                self._on_failure(self.connect.label, error, True)
 
-        self._start(job, *hooks)
-
-    def _fail_connect(self, error: Exception) -> None:
-        hook = self.connect if self.has_state else self.init_stream
-        self._on_failure(hook.label, error, True)
+        if not self.mailbox.stopped:
+            self._start(job, self.connect)
 
     def _set_first_state(self, state: StateT) -> None:
         if inspect.iscoroutine(state):

@@ -96,7 +96,10 @@ class Registry(Protocol):
     """The open connections of a server."""
 
     def add(self, session: Session[Any], connection: Connection[Any]) -> None:
-        """Add a connection whose ``handle_connect`` has returned."""
+        """Add a connection whose ``init_stream`` has returned."""
+
+    def opened(self, session: Session[Any]) -> None:
+        """Called when the ``handle_connect`` of a connection has returned."""
 
     def remove(self, connection: Connection[Any]) -> None:
         """Remove a connection that has ended."""
@@ -110,8 +113,8 @@ class Session(Generic[StateT]):
         flow: timeouts and limits.
         socket: the user's hooks.
         emitter: emits the telemetry events.
-        registry: contains the connection while it is open, for a session without the body of an
-            ``async with``. Messages that nothing receives are then discarded.
+        registry: on a server, contains the connection while it is open. Without the body of an
+            ``async with``, nothing receives messages, and they are discarded.
     """
 
     __slots__ = (
@@ -197,8 +200,6 @@ class Session(Generic[StateT]):
             closed_error=closed_error,
             background=self.background,
         )
-        if registry is not None:
-            self.receive_queue.discard_unread()
         self._registry = registry
         self._flow = flow
         self._link_source = link_source
@@ -227,6 +228,8 @@ class Session(Generic[StateT]):
         """
         self._connection = connection
         self.background.nursery = nursery
+        if self._registry is not None and self.body is None:
+            self.receive_queue.discard_unread()
         reason: Disconnect | None = None
         try:
             try:
@@ -289,7 +292,12 @@ class Session(Generic[StateT]):
                     # Inlined to save the memory of a coroutine for each connection.
                     tasks = self._start_link(link)
                     try:
-                        self._run_connect_hooks(link.handshake, tasks.began - began)
+                        info = self._describe_link(link.handshake, tasks.began - began)
+                        if self._registry is not None:
+                            await self._respond(tasks, info)
+                        elif not self.actor.has_state:
+                            self.actor.run_init(info, ignore)
+                        self.actor.run_connect(info, self._after_connect, self._is_current)
                         if self._answer(await tasks.run()):
                             await tasks.drain()
                     finally:
@@ -351,6 +359,7 @@ class Session(Generic[StateT]):
         self.upgrades += 1
         self._change(Trigger.UPGRADED)
         self.receive_queue.start_link()
+        self.writer.attach(link, held=self._registry is not None)
         self._link_tasks = LinkTasks(
             link,
             self.actor,
@@ -373,8 +382,8 @@ class Session(Generic[StateT]):
         self._earlier_counters = self.counters
         self._link_tasks = None
 
-    def _run_connect_hooks(self, handshake: Handshake, seconds: float) -> None:
-        """Emit ``Connected`` and run ``init_stream`` and ``handle_connect``."""
+    def _describe_link(self, handshake: Handshake, seconds: float) -> ConnectionInfo:
+        """Emit ``Connected``; return the argument of ``init_stream`` and ``handle_connect``."""
         self.emitter.connected(
             self.attempts,
             self.upgrades,
@@ -383,7 +392,7 @@ class Session(Generic[StateT]):
             peer=handshake.peer,
             subprotocol=handshake.subprotocol,
         )
-        info = ConnectionInfo(
+        return ConnectionInfo(
             url=handshake.url,
             subprotocol=handshake.subprotocol,
             request_headers=handshake.request_headers,
@@ -392,18 +401,32 @@ class Session(Generic[StateT]):
             attempt=self.upgrades,
             connection=self._connection,
         )
-        self.actor.run_connect_hooks(info, self._after_connect_hooks, self._is_current)
+
+    async def _respond(self, tasks: LinkTasks, info: ConnectionInfo) -> None:
+        """Run ``init_stream``, then let the client know that the connection is open.
+
+        What the client does next must find it registered and subscribed.
+        """
+        assert self._registry is not None
+        initialized = trio.Event()
+        self.actor.run_init(info, initialized.set)
+        if not initialized.is_set():
+            await initialized.wait()
+        if not self.failures:
+            self._registry.add(self, self._connection)
+        await tasks.respond(self._flow.write_timeout)
+        self.writer.resume()
 
     def _is_current(self, info: ConnectionInfo) -> bool:
         return info.attempt == self.upgrades and self._link_tasks is not None
 
-    def _after_connect_hooks(self, info: ConnectionInfo) -> None:
+    def _after_connect(self, info: ConnectionInfo) -> None:
         """Release the queued data after ``handle_connect`` has returned."""
         if self._is_current(info):
             self.writer.release()
-        if self._registry is not None and not self.failures:
-            self._registry.add(self, self._connection)
         self.opened.set()
+        if self._registry is not None:
+            self._registry.opened(self)
         if self._reconnected is not None and self._is_current(info) and not self._immediate:
             self._reconnected.set()
             self._reconnected = None
@@ -628,7 +651,10 @@ class Session(Generic[StateT]):
         """Cancel the body, or remove a connection without a body from the open ones."""
         if self.body is not None:
             self.body.cancel()
-        if self._registry is not None:
+        self._unregister()
+
+    def _unregister(self) -> None:
+        if self._registry is not None and self.body is None:
             self._registry.remove(self._connection)
 
     def _end_send_queue(self) -> None:
@@ -643,8 +669,7 @@ class Session(Generic[StateT]):
             self.close_state.final_error = self.close_state.final_error or reason.error
         self._no_reconnect = True
         self._change(Trigger.END)
-        if self._registry is not None:
-            self._registry.remove(self._connection)
+        self._unregister()
         self._end_send_queue()
         self.pings.fail_all()
         self.receive_queue.end()

@@ -83,15 +83,27 @@ class Writer:
 
     # The link.
 
-    def attach(self, link: Link) -> None:
-        """Start to write over a new link; data is held back until :meth:`release`."""
+    def attach(self, link: Link, *, held: bool) -> None:
+        """Start to write over a new link; data is held back until :meth:`release`.
+
+        Args:
+            link: the link.
+            held: write nothing until :meth:`resume`.
+        """
         self._link = link
         self._fanout = self._fanout or Fanout.current()
         self._writes_now = link.writes_now
-        self._idle = True
+        self._idle = not held
         self._direct = self._unfinished = False
         self.allow_immediate()
         self._send_queue.start_link()
+
+    def resume(self) -> None:
+        """Allow control frames to be sent."""
+        if self._link is not None:
+            self._idle = True
+            if self._send_queue.has_work:
+                self._wake()
 
     def release(self) -> None:
         """Allow data to be sent."""

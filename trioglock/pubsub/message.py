@@ -5,13 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .._text import as_text
 from ..errors import InvalidFrame, InvalidOption
 from ..frames import Data
 
-__all__ = ["EVERYONE", "Event", "Gap", "Message", "check_channel", "check_data", "check_name"]
+__all__ = [
+    "EVERYONE",
+    "INCOMING",
+    "Event",
+    "Gap",
+    "Message",
+    "check_channel",
+    "check_data",
+    "check_name",
+]
 
 EVERYONE = ""
 """The channel of a broadcast: every subscriber receives it, whatever its channel."""
+
+INCOMING = "incoming"
+"""The channel of messages from clients. No client may subscribe to it, and it has no history."""
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
 
@@ -33,14 +46,19 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages may be missing here, because the connection to the broker was interrupted.
+    """Messages may be missing here: the broker was away, or a queue or the history was too short.
 
     Args:
-        seconds: time between the last data from the broker and the new subscription; 0.0 if
-            the history is too short to resume.
+        seconds: time between the last data from the broker and the new subscription; 0.0 for any
+            other reason.
+        id: position in the broker's history: what is missing comes before it, and a subscriber
+            that resumes after it continues here. None without a history.
+        channel: the only channel of which messages may be missing; None for all.
     """
 
     seconds: float
+    id: str | None = None
+    channel: str | None = None
 
 
 Event: TypeAlias = Message | Gap
@@ -54,7 +72,7 @@ def check_data(message: object) -> Data:
             message.encode()
         except UnicodeEncodeError as error:
             raise InvalidFrame(f"text that is not valid Unicode: {error}") from None
-        return message
+        return as_text(message)
     if isinstance(message, bytes | bytearray | memoryview):
         return bytes(message)
     raise InvalidFrame(
@@ -67,6 +85,7 @@ def check_channel(channel: object) -> str:
     """Return a valid name of a channel."""
     if not isinstance(channel, str):
         raise InvalidOption(f"channel must be a str, not {channel!r}")
+    channel = as_text(channel)
     if channel.startswith("/"):
         raise InvalidOption(f"channel must not begin with a slash: use {channel.lstrip('/')!r}")
     try:
@@ -83,4 +102,4 @@ def check_name(name: object) -> str:
     """
     if not isinstance(name, str) or not name or not _NAME.issuperset(name):
         raise InvalidOption(f"a hub's name must consist of letters, digits and -_.:, not {name!r}")
-    return name
+    return as_text(name)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar, cast
 import trio
 
 from .._hints import describe_value
+from .._text import as_text
 from ..codecs import JSON, Codec
 from ..connection import Connection, Status
 from ..disconnect import Disconnect
@@ -173,6 +174,7 @@ class EventSocket(Socket[StateT]):
         """
         if not isinstance(event, str) or not event:
             raise InvalidOption(f"event must be a name, not {event!r}")
+        event = as_text(event)
         check_seconds("timeout", timeout)
         connection = self._connection
         if connection is None:

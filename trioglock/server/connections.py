@@ -50,13 +50,16 @@ class ConnectionRegistry:
 
     @property
     def connections(self) -> frozenset[Connection[Any]]:
-        """The open connections: ``handle_connect`` has returned, the handler has not."""
+        """The open connections: ``init_stream`` has returned, the handler has not."""
         return frozenset(self._sessions)
 
     def add(self, session: Session[Any], connection: Connection[Any]) -> None:
         """Register an open connection."""
         self._sessions[connection] = session
         self._writers[connection] = session.writer
+
+    def opened(self, session: Session[Any]) -> None:
+        """Close a connection that has opened after :meth:`close`."""
         if self._closing is not None:
             session.close(self._closing)
 
@@ -80,13 +83,14 @@ class ConnectionRegistry:
         return broadcast_frame(list(self._writers.values()), frame)
 
     def close(self, frame: Close, deadline: float) -> None:
-        """Begin to close all connections, including those that are registered later."""
+        """Begin to close all connections, including those that open later."""
         self._closing = frame
         self._deadline = deadline
         for scope in self._limited:
             scope.deadline = deadline
         for session in tuple(self._sessions.values()):
-            session.close(frame)
+            if session.opened.is_set:
+                session.close(frame)
 
 
 class ConnectionRunner:
@@ -126,8 +130,7 @@ class ConnectionRunner:
             traced=self._trace,
         )
         socket, handler = self._prepare()
-        registry = self._registry if handler is None else None
-        session = Session(SingleLink(link), self._flow, socket, emitter, registry)
+        session = Session(SingleLink(link), self._flow, socket, emitter, self._registry)
         connection = AcceptedConnection(session, handshake.url)
         terminate = session.actor.terminate_hook
         if terminate.is_async:
@@ -158,12 +161,14 @@ class ConnectionRunner:
     async def _run_handler(
         self, handler: ConnectionHandler, session: Session[Any], connection: Connection[Any]
     ) -> None:
-        async with ConnectionScope(session, connection):
-            self._registry.add(session, connection)
-            try:
-                await handler(connection)
-            finally:
-                self._registry.remove(connection)
+        try:
+            async with ConnectionScope(session, connection):
+                try:
+                    await handler(connection)
+                finally:
+                    self._registry.remove(connection)
+        finally:
+            self._registry.remove(connection)  # the scope may raise before the handler has run
 
     async def _terminate(
         self, hook: Callable[..., Awaitable[object]], reason: Disconnect, state: object

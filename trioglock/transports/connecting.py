@@ -54,7 +54,7 @@ async def _open_plain(url: WebSocketURL, options: DialOptions) -> trio.abc.Strea
     if isinstance(proxy, str):
         proxy = parse_proxy(proxy)
     if proxy is not None:
-        return await _open_through_proxy(proxy, url, options.user_agent_header)
+        return await _open_through_proxy(proxy, url, options)
     if url.host == MEMORY_HOST:
         raise InvalidOption("a server in memory has no address: pass stream=server.open_stream")
     return await _open_tcp(url.host, url.port)
@@ -153,7 +153,7 @@ async def _start_tls(
 
 
 async def _open_through_proxy(
-    proxy: Proxy, url: WebSocketURL, user_agent: str | None
+    proxy: Proxy, url: WebSocketURL, options: DialOptions
 ) -> trio.abc.Stream:
     """Open a stream to the server's host and port that runs through the proxy."""
     if proxy.scheme.startswith("socks"):
@@ -162,7 +162,8 @@ async def _open_through_proxy(
     if proxy.scheme == "https":
         stream = await _start_tls(stream, None, server_name(proxy.host))
     async with closed_on_failure(stream):
-        status = await _request_tunnel(stream, _connect_request(proxy, url, user_agent))
+        request = _connect_request(proxy, url, options.user_agent_header)
+        status = await _request_tunnel(stream, request, options.max_header_size)
         if not 200 <= status < 300:
             raise ProxyFailed(f"the HTTP proxy refused to connect: status {status}")
         return stream
@@ -179,15 +180,15 @@ def _connect_request(proxy: Proxy, url: WebSocketURL, user_agent: str | None) ->
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-async def _request_tunnel(stream: trio.abc.Stream, request: bytes) -> int:
+async def _request_tunnel(stream: trio.abc.Stream, request: bytes, max_header_size: int) -> int:
     """Send a CONNECT request; return the status of the response."""
     try:
         await stream.send_all(request)
-        return await read_status(stream)
+        return await read_status(stream, max_header_size)
     except (EOFError, *STREAM_ERRORS) as error:
         raise ProxyFailed("the HTTP proxy closed the connection") from (error.__cause__ or error)
     except NotHTTP as error:
-        raise ProxyFailed(f"the HTTP proxy's response is not HTTP: {error}") from None
+        raise ProxyFailed(f"the HTTP proxy's response cannot be read: {error}") from None
 
 
 async def _open_through_socks(proxy: Proxy, url: WebSocketURL) -> trio.abc.Stream:
@@ -199,7 +200,8 @@ async def _open_through_socks(proxy: Proxy, url: WebSocketURL) -> trio.abc.Strea
         from python_socks.async_.trio import Proxy as SocksProxy  # noqa: PLC0415
     except ImportError:
         raise InvalidOption(
-            f"{proxy.source}: a SOCKS proxy requires an extra: pip install 'trioglock[socks]'"
+            f"{proxy.source}: a SOCKS proxy requires an extra: pip install 'trioglock[socks]'; "
+            "proxy=None connects directly"
         ) from None
     kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
     # With socks5h and socks4a the proxy resolves the name.

@@ -1,7 +1,7 @@
 """The opening handshake of a server: negotiating an upgrade, and the transport that performs it.
 
 Negotiation (RFC 6455, section 4.2) is the same for all transports. A :class:`ServerTransport` then
-responds with 101 and speaks WebSocket on the stream.
+creates a link, which responds with 101 and speaks WebSocket on the stream.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class ServerTransport(ABC):
     async def upgrade(
         self, stream: trio.abc.Stream, upgrade: Upgrade, nursery: trio.Nursery
     ) -> Link:
-        """Respond with 101 and create a link on the stream.
+        """Create a link on the stream, whose :meth:`Link.respond` responds with 101.
 
         Args:
             stream: the stream of the client, which the link then owns.
@@ -317,6 +317,9 @@ def _accept_any(received: ReceivedRequest, options: UpgradeOptions) -> _Accepted
         raise error
     if error is not None:
         _break_cycles(error)
+        versions = request.headers.get_all("Sec-WebSocket-Version")
+        if response.status_code == _BAD_REQUEST and versions and set(versions) != {"13"}:
+            raise refuse(426, "only version 13 of WebSocket is supported", _OTHER_PROTOCOL)
         raise Refusal(_plain(response), f"{response.status_code} {_describe(error)}")
     headers = Headers(response.headers.raw_items())
     return _Accepted(headers, protocol.subprotocol, protocol.extensions)
@@ -338,7 +341,7 @@ def _describe(error: LibraryInvalidHandshake) -> str:
 def _select(select: SelectSubprotocol, request: Request, offered: Sequence[str]) -> str | None:
     chosen = select(request, tuple(offered))
     if chosen is None or chosen in offered:
-        return chosen
+        return None if chosen is None else as_text(chosen)
     names = redact_subprotocols(f"{list(offered)!r} or None, not {chosen!r}")
     raise BadHookResult(f"select_subprotocol must return one of {names}")
 
@@ -357,9 +360,17 @@ def _target(request: Request) -> str:
     return request.target
 
 
+_BAD_REQUEST = 400
+
+# In responses with status 426 (RFC 6455, section 4.2.2).
+_OTHER_PROTOCOL = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+
+
 def _plain(response: LibraryResponse) -> Response:
-    kept = ("allow", "content-type", "date", "upgrade")
+    kept = ("allow", "content-type", "date")
     headers = [pair for pair in response.headers.raw_items() if pair[0].lower() in kept]
+    if "upgrade" in response.headers:
+        headers += _OTHER_PROTOCOL.items()
     return Response(response.status_code, bytes(response.body), headers)
 
 

@@ -26,7 +26,13 @@ from ..headers import Headers
 from ..options import DialOptions
 from .base import Capabilities, Handshake, Link, LinkBroken, Transport
 from .connecting import closed_on_failure, open_stream
-from .http1 import STREAM_ERRORS, ReceivedRequest, read_response, stream_errors_translated
+from .http1 import (
+    STREAM_ERRORS,
+    ReceivedRequest,
+    read_response,
+    stream_errors_translated,
+    without_empty_lines,
+)
 from .listeners import describe_peer
 from .negotiation import ServerTransport, Upgrade
 from .redirects import follow_redirects
@@ -229,7 +235,7 @@ class _ClientLink(_TrioWebsocketLink):
     def __init__(self, stream: trio.abc.Stream, url: WebSocketURL, options: DialOptions) -> None:
         # The library's tasks run outside the timeouts of the caller.
         deadline = trio.current_effective_deadline()
-        super().__init__(_ClientStream(stream, deadline, options.subprotocols))
+        super().__init__(_ClientStream(stream, deadline, options))
         self._url = url
         self._options = options
 
@@ -288,18 +294,21 @@ class _ClientStream(_CountingStream):
     Our errors propagate through its tasks.
     """
 
-    def __init__(self, inner: trio.abc.Stream, deadline: float, offered: Sequence[str]) -> None:
+    def __init__(self, inner: trio.abc.Stream, deadline: float, options: DialOptions) -> None:
         super().__init__(inner)
         self._deadline = deadline
-        self._offered = offered
+        self._offered = options.subprotocols
+        self._max_header_size = options.max_header_size
         self._is_upgraded = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self._is_upgraded:
             return await super().receive_some(max_bytes)
-        response = await read_response(self.inner, self._deadline, self._offered)
+        response = await read_response(
+            self.inner, self._deadline, self._offered, self._max_header_size
+        )
         self._is_upgraded = True
-        data = response.head + response.rest
+        data = without_empty_lines(response.head) + response.rest
         self.bytes_received += len(data)
         return data
 
@@ -328,7 +337,21 @@ class _ServerLink(_TrioWebsocketLink):
         self._server_stream = _ServerStream(stream, upgrade.received)
         super().__init__(self._server_stream)
         self._max_size = upgrade.max_size
+        self._responding = trio.Event()  # respond() was called
+        self._responded = trio.Event()  # or the link has ended
         self.handshake: Handshake = upgrade.handshake
+
+    async def respond(self) -> None:
+        self._responding.set()
+        await self._responded.wait()
+        if not self._server_stream.accepted.is_set():
+            raise LinkBroken("trio-websocket has ended the connection")
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            self._responded.set()
 
     async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection:
         request = await wrap_server_stream(
@@ -337,8 +360,11 @@ class _ServerLink(_TrioWebsocketLink):
             max_message_size=NO_LIMIT if self._max_size is None else self._max_size,
             receive_buffer_size=2**16,
         )
+        self._opened.set()
+        await self._responding.wait()
         websocket = await request.accept(subprotocol=self.handshake.subprotocol)
         self._server_stream.accepted.set()
+        self._responded.set()
         return websocket
 
     def _translate(self, error: BaseException) -> Exception:
@@ -358,7 +384,7 @@ class _ServerStream(_CountingStream):
 
     def __init__(self, inner: trio.abc.Stream, received: ReceivedRequest) -> None:
         super().__init__(inner)
-        self._head = received.head
+        self._head = without_empty_lines(received.head)
         self._rest = received.rest
         self.accepted = trio.Event()
 

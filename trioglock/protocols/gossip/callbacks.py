@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import trio
 
+from ..._text import as_text
 from ...disconnect import Disconnect
 from ...errors import BadHookResult, InvalidOption
 from .messages import (
@@ -270,4 +271,4 @@ class CallbackQueue:
             raise BadHookResult(
                 f"{type(channels).__name__}.players must return a list of names, not {names!r}"
             )
-        return list(names)
+        return list(map(as_text, names))

@@ -59,7 +59,7 @@ class Client:
                 ``rate limit exceeded`` it subscribes with the next authentication.
             Offline, RequestTimeout: the client subscribes with the next authentication.
         """
-        check_channel(channel)
+        channel = check_channel(channel)
         check_seconds("timeout", timeout)
         channels = self.channels
         if channel not in channels:
@@ -82,7 +82,7 @@ class Client:
             InvalidOption: the name is not 3 to 15 letters, ``_`` or ``-``.
             Offline, RequestTimeout, RequestFailed: the server did not confirm it.
         """
-        check_channel(channel)
+        channel = check_channel(channel)
         check_seconds("timeout", timeout)
         self._forget_channel(channel)
         await self._request_if_online("channels/unsubscribe", {"channel": channel}, timeout)
@@ -104,9 +104,9 @@ class Client:
             Offline: the message was not sent.
             RequestTimeout: the send queue stayed full.
         """
-        check_channel(channel)
-        check_text("name", name)
-        check_text("message", message)
+        channel = check_channel(channel)
+        name = check_text("name", name)
+        message = check_text("message", message)
         if channel not in self.channels:
             raise NotSubscribed(f"subscribe to {channel!r} before sending to it")
         payload = {"channel": channel, "name": name, "message": message}
@@ -136,7 +136,7 @@ class Client:
             InvalidOption: the name is empty or not a str.
             RequestTimeout: the send queue stayed full.
         """
-        check_text("name", name)
+        name = check_text("name", name)
         check_seconds("timeout", timeout)
         await trio.lowlevel.checkpoint_if_cancelled()
         if name not in self.players:
@@ -155,7 +155,7 @@ class Client:
             InvalidOption: the name is empty or not a str.
             RequestTimeout: the send queue stayed full.
         """
-        check_text("name", name)
+        name = check_text("name", name)
         check_seconds("timeout", timeout)
         await trio.lowlevel.checkpoint_if_cancelled()
         if name in self.players:

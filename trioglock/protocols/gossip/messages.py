@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
+from ..._text import as_text
 from ...errors import DecodeError, InvalidOption
 
 __all__ = [
@@ -252,14 +253,14 @@ def parse_achievement(payload: Payload) -> Achievement:
 def check_channel(channel: object) -> str:
     """Return the name of a channel: 3 to 15 letters, ``_`` or ``-``."""
     if isinstance(channel, str) and _is_channel(channel):
-        return channel
+        return as_text(channel)
     raise InvalidOption(f"a channel must be 3 to 15 letters, '_' or '-', not {channel!r}")
 
 
 def check_text(name: str, text: object) -> str:
     """Return a string that must not be empty."""
     if isinstance(text, str) and text:
-        return text
+        return as_text(text)
     # The value itself is not shown: client_secret is one of the arguments.
     kind = "''" if text == "" else type(text).__name__
     raise InvalidOption(f"{name} must be a str that is not empty, not {kind}")

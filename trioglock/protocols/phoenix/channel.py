@@ -241,7 +241,7 @@ class Channel:
     def _check_push(
         self, event: str, payload: Payload, timeout: float | None
     ) -> tuple[str, str, Payload, float]:
-        check_event(event)
+        event = check_event(event)
         seconds = self.timeout if timeout is None else timeout
         check_seconds("timeout", seconds)
         return self.topic, event, {} if payload is None else copy_payload(payload), seconds

@@ -125,7 +125,7 @@ class PhoenixSocket:
         You can push immediately; pushes wait until the channel is joined, as does
         :meth:`Channel.wait_joined`.
         """
-        check_topic(topic)
+        topic = check_topic(topic)
         if not (presence is None or isinstance(presence, Presence)):
             raise InvalidOption(
                 f"presence must be a Presence or None, not {describe_value(presence)}"
