@@ -202,10 +202,12 @@ class NoSuper(EventSocket[None]):
 
 async def test_fault_36_a_server_logs_a_forgotten_super(caplog: pytest.LogCaptureFixture) -> None:
     """It does not reach the hooks; the client receives 1011."""
-    async with serve(NoSuper, "127.0.0.1", 0) as server:
-        async with connect(f"ws://127.0.0.1:{server.port}/") as conn:
-            await conn.wait_closed()
-            assert conn.close_code == 1011
+    async with (
+        serve(NoSuper, "127.0.0.1", 0) as server,
+        connect(f"ws://127.0.0.1:{server.port}/") as conn,
+    ):
+        await conn.wait_closed()
+        assert conn.close_code == 1011
     assert "NoSuper.__init__() must call super().__init__() first" in caplog.text
 
 
