@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from tests.server.helpers import MakeTransport, serving
 from tests.server.helpers import on_both as on_both_servers
-from tests.texts import Kind, Loud
+from tests.texts import Kind, Level, Loud
 from tests.transports import servers
 from trioglock import (
     Close,
@@ -222,12 +222,15 @@ async def test_fault_06_phoenix(autojump_clock: MockClock) -> None:
         MockPhoenixServer({"news": MockTopic}, authorize=authorize, memory=True) as server,
         phoenix.connect(
             Loud(server.url),
-            params={Kind.NEWS: Kind.OTHER, Loud("a"): {Kind.NOUN: [Loud("b")]}},
+            params={
+                Kind.NEWS: Kind.OTHER,
+                Loud("a"): {Kind.NOUN: [Loud("b")], Loud("c"): Level.ONE},
+            },
             auth_token=Kind.SECRET,
             stream=server.open_stream,
         ) as socket,
     ):
-        assert seen == [({"news": "other", "a[noun][]": "b"}, "secret")]
+        assert seen == [({"news": "other", "a[noun][]": "b", "a[c]": "1"}, "secret")]
         channel = await socket.join(Kind.NEWS)
         assert f"{channel.topic}" == "news"
         reply = await channel.push(Loud("echo"), {Kind.NEWS: Kind.OTHER})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Kind", "Loud"]
+__all__ = ["Kind", "Level", "Loud"]
 
 
 class Kind(str, Enum):  # noqa: UP042 - the str() of a StrEnum is its value
@@ -15,6 +15,12 @@ class Kind(str, Enum):  # noqa: UP042 - the str() of a StrEnum is its value
     NOUN = "noun"
     SECRET = "secret"
     UMLAUT = "\u00fcber"
+
+
+class Level(int, Enum):
+    """Its ``str()`` is not its number."""
+
+    ONE = 1
 
 
 class Loud(str):

@@ -250,8 +250,10 @@ async def test_fault_46_another_origin_gets_no_token(
     assert other.requests[0].headers.get(name) == sent
 
 
-@pytest.mark.parametrize("location", ["/there", "ws://127.0.0.1:{port}/there"])
-async def test_the_same_origin_keeps_credentials(location: str) -> None:
+@pytest.mark.parametrize(
+    "location", ["/there", "ws://127.0.0.1:{port}/there", "HTTP://127.0.0.%31:0{port}/there"]
+)
+async def test_fault_11_the_same_origin_keeps_credentials(location: str) -> None:
     """Within one origin all headers and the URL's user are sent again, however it is written."""
     site = Site()
     async with serving(site) as port:

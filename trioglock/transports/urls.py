@@ -137,7 +137,9 @@ def check_url(options: DialOptions) -> str:
         try:
             server_name(options.server_hostname)
         except ValueError as error:
-            raise InvalidOption(f"server_hostname={options.server_hostname!r}: {error}") from None
+            raise InvalidOption(
+                f"server_hostname {options.server_hostname!r} is not the name of a host: {error}"
+            ) from None
     return url.host
 
 
@@ -240,7 +242,10 @@ def parse_authority(text: str) -> Authority:
     if user_info is None:
         return Authority(None, None, host, port)
     user, colon, password = user_info.partition(":")
-    return Authority(_unquote(user), _unquote(password) if colon else None, host, port)
+    user, password = _unquote(user), _unquote(password)
+    if _has_line_control(user + password):
+        raise ValueError("a control character in the user name or the password")
+    return Authority(user, password if colon else None, host, port)
 
 
 def check_basic_credentials(authority: Authority) -> tuple[str, str] | None:
@@ -256,8 +261,6 @@ def check_basic_credentials(authority: Authority) -> tuple[str, str] | None:
         raise ValueError("a user name without a password: write user:password@host")
     if ":" in user:
         raise ValueError("basic authentication allows no colon (%3A) in the user name (RFC 7617)")
-    if _has_line_control(user + password):
-        raise ValueError("a control character in the user name or the password")
     return user, password
 
 

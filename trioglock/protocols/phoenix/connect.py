@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar, Unpack
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import trio
 
@@ -215,15 +215,17 @@ def socket_url(url: str, params: Params | None) -> str:
     path = parts.path.rstrip("/")
     if not path.endswith("/websocket"):
         path += "/websocket"
-    pairs = [*parse_qsl(parts.query or "", keep_blank_values=True), *_flatten(params)]
-    if any(name == "vsn" and value != VERSION for name, value in pairs):
-        raise InvalidOption(f"vsn must be {VERSION}: other versions are not supported")
-    query = [("vsn", VERSION), *(pair for pair in pairs if pair[0] != "vsn")]
     try:
-        encoded = urlencode(query, quote_via=quote)
+        encoded = urlencode([*_flatten(params)], quote_via=quote)
     except UnicodeEncodeError:
         raise InvalidOption("a param of the URL is not valid Unicode") from None
-    return parts._replace(path=path, query=encoded).join()
+    # The query of the URL stays as it is written.
+    pairs = [pair for pair in f"{parts.query or ''}&{encoded}".split("&") if pair]
+    versions = [pair for pair in pairs if unquote(pair.partition("=")[0]) == "vsn"]
+    if any(unquote(pair) != f"vsn={VERSION}" for pair in versions):
+        raise InvalidOption(f"vsn must be {VERSION}: other versions are not supported")
+    query = "&".join([f"vsn={VERSION}", *(pair for pair in pairs if pair not in versions)])
+    return parts._replace(path=path, query=query).join()
 
 
 def _flatten(params: Params | None) -> Iterator[tuple[str, str]]:
