@@ -80,7 +80,7 @@ class ChannelQueue:
         self._receivers = trio.lowlevel.ParkingLot()
         self.changes: int = 0
         """The number of changes of the status."""
-        self.watchers = trio.lowlevel.ParkingLot()
+        self.watchers: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
     def status(self) -> ChannelStatus:
         """Return the current status."""
