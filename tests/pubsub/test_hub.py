@@ -167,6 +167,55 @@ async def test_close_on_overflow(autojump_clock: MockClock) -> None:
             await slow.__anext__()
 
 
+LONG = "x" * 1000
+
+LIMITED: dict[SubscriberOverflow, tuple[list[str], int]] = {
+    "resume": (["3", "4", "5"], 3),
+    "drop_oldest": (["3", "4", "5"], 3),
+    "drop_newest": (["0", "1", "2"], 3),
+    "close": (["0", "1", "2"], 0),
+}
+
+
+@pytest.mark.parametrize("overflow", LIMITED)
+async def test_fault_45_a_queue_is_bounded_in_bytes(
+    overflow: SubscriberOverflow, autojump_clock: MockClock
+) -> None:
+    """It is full at that size as well; one message fits, however long it is."""
+    kept, dropped = LIMITED[overflow]
+    async with Hub(max_queue_bytes=2500, overflow=overflow) as hub:
+        slow = hub.subscribe("x")
+        for number in range(6):
+            await hub.publish(f"{number}{LONG}", channel="x")
+        assert [text[0] for text in await read(slow, len(slow))] == kept
+        assert slow.dropped == dropped
+        if overflow == "close":
+            with pytest.raises(SlowConsumer, match="max_queue_bytes=2500"):
+                await slow.__anext__()
+            return
+        for text in ("short", "y" * 10_000):
+            await hub.publish(text, channel="x")
+        assert await read(slow, 2) == ["short", "y" * 10_000]
+
+
+async def test_fault_45_the_latest_messages_are_bounded_in_bytes(
+    autojump_clock: MockClock,
+) -> None:
+    """The newest message of a channel is kept; what it replaces no longer counts."""
+    async with Hub(max_queue_bytes=2500, overflow="keep_latest") as hub:
+        slow = hub.subscribe("*")
+        for _ in range(10):
+            for channel in "ab":
+                await hub.publish(f"{channel}{LONG}", channel=channel)
+        assert slow.dropped == 18
+        await hub.publish(f"A{LONG * 3}", channel="a")
+        assert [text[0] for text in await read(slow, 1)] == ["A"]
+        assert len(slow) == 0
+        for channel in "abc":
+            await hub.publish(f"{channel}{LONG}", channel=channel)
+        assert [text[0] for text in await read(slow, 2)] == ["b", "c"]
+
+
 GAP = Gap(0.0, channel="x")
 
 DROPPING: dict[SubscriberOverflow, list[object]] = {

@@ -325,9 +325,9 @@ async def test_a_server_that_is_not_redis() -> None:
     ("arguments", "message"),
     [
         ({"url": "http://localhost"}, "begins with redis://, rediss:// or unix://, not http"),
-        ({"url": "redis://localhost:port"}, "not a Redis URL"),
-        ({"url": "redis://" + "a" * 70}, "needs a valid host, not 'aaa"),
-        ({"url": "redis://a..b"}, r"needs a valid host, not 'a\.\.b'"),
+        ({"url": "redis://localhost:port"}, "needs a valid host and port"),
+        ({"url": "redis://" + "a" * 70}, "needs a valid host and port: 'redis://aaa"),
+        ({"url": "redis://a..b"}, r"needs a valid host and port: 'redis://a\.\.b'"),
         ({"url": "unix://"}, "needs a path"),
         ({"url": "redis://localhost?ssl_cert_reqs=none"}, "ssl_context"),
         ({"url": 6379}, "must be a str"),
@@ -358,7 +358,7 @@ ADDRESSES = {
 async def test_fault_11_the_host_of_a_redis_server(
     url: str, expected: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is normalized like that of any other URL, and so is the name for TLS."""
+    """It is normalized like that of any other URL."""
     opened: list[object] = []
 
     async def open_tcp_stream(*address: object) -> None:
@@ -370,6 +370,20 @@ async def test_fault_11_the_host_of_a_redis_server(
     with pytest.raises(OSError):
         await parse_address(url).open_stream()
     assert opened == [expected]
+
+
+def test_fault_10_publish_uses_idna_2008(monkeypatch: pytest.MonkeyPatch) -> None:
+    """redis-py would encode the name by IDNA 2003."""
+    asked: list[object] = []
+
+    def getaddrinfo(host: object, *_: object) -> list[object]:
+        asked.append(host)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(BrokerUnavailable):
+        publish("x", url="redis://fa\u00df.test", timeout=0.1)
+    assert set(asked) == {"xn--fa-hia.test"}
 
 
 @pytest.mark.parametrize("url", ["redis://h:0", "redis://h:99999", "redis://[1]", "redis://\u2603"])

@@ -184,6 +184,20 @@ async def test_a_slow_client_does_not_delay_others() -> None:
         assert await slow.receive() == "quick again"
 
 
+async def test_fault_45_long_messages_for_a_slow_client_are_bounded_in_bytes() -> None:
+    """Its queue is full long before it holds ``max_queue`` messages."""
+    hub = Hub(max_queue_bytes=2**22)
+    async with served(hub) as url, connect(url + "x", max_queue=1, compression=None) as slow:
+        await joined(hub, 1)
+        for number in range(64):
+            await hub.publish(f"{number:<{2**20 - 100}}", channel="x")
+        assert hub.statistics().dropped > 32
+        seen = [int(await slow.receive())]
+        while seen[-1] < 63:
+            seen.append(int(await slow.receive()))
+        assert len(seen) == 64 - hub.statistics().dropped
+
+
 @pytest.mark.parametrize("history", [None, 500, 100])
 async def test_fault_29_a_slow_client_learns_of_every_dropped_message(history: int | None) -> None:
     """It gets a gap, or reads them from the history, as far as that goes back."""

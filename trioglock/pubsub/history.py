@@ -25,12 +25,18 @@ __all__ = [
     "History",
     "MemoryHistory",
     "MissedMessages",
+    "PageSize",
     "Position",
     "check_history",
     "format_id",
     "id_before",
     "parse_id",
 ]
+
+MAX_PAGE = 256
+"""Maximum number of messages that are read at a time."""
+
+PAGE_BYTES = 2**20
 
 _is_id = re.compile(r"[0-9]{1,20}(-[0-9]{0,20})?").fullmatch
 
@@ -61,6 +67,23 @@ class MissedMessages:
             return self.last
         assert self.messages[0].id is not None
         return id_before(self.messages[0].id)
+
+
+class PageSize:
+    """The number of messages to read at a time, so that they are about ``PAGE_BYTES`` bytes."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count: int = 16
+
+    def adapt(self, messages: Iterable[Message]) -> None:
+        """Choose the next size by that of the messages just read."""
+        size = sum(len(message.data) for message in messages)
+        if size > PAGE_BYTES:
+            self.count = max(1, self.count // 4)
+        elif 2 * size <= PAGE_BYTES:
+            self.count = min(2 * self.count, MAX_PAGE)
 
 
 class History(ABC):

@@ -93,6 +93,7 @@ class Hub:
         broker: by default a new :class:`MemoryBroker`, which is limited to this process.
         max_queue: maximum number of messages in the queue of one subscriber. For a client this
             is in addition to the send buffer of its connection.
+        max_queue_bytes: size of these messages in bytes from which the queue is full as well.
         overflow: what happens when that queue is full; see :data:`SubscriberOverflow`.
 
     Raises:
@@ -105,15 +106,17 @@ class Hub:
         broker: Broker | None = None,
         *,
         max_queue: int = 256,
+        max_queue_bytes: int = 2**24,
         overflow: SubscriberOverflow = "resume",
     ) -> None:
         if not (broker is None or isinstance(broker, Broker)):
             raise InvalidOption(
                 f"broker must be a Broker such as RedisBroker(url), not {describe_value(broker)}"
             )
-        make_queue(max_queue, overflow)
+        make_queue(max_queue, overflow, max_bytes=max_queue_bytes)
         self.name: str = check_name(name)
         self.max_queue: int = max_queue
+        self.max_queue_bytes: int = max_queue_bytes
         self.overflow: SubscriberOverflow = overflow
         self.counters: Counters = Counters()
         self.encoders: EventEncoders = EventEncoders()
@@ -265,6 +268,7 @@ class Hub:
         queue = make_queue(
             self.max_queue if max_queue is None else max_queue,
             self.overflow if overflow is None else overflow,
+            max_bytes=self.max_queue_bytes,
             gaps=gaps,
         )
         subscriber = LoopSubscriber(channels, queue, self.counters, session.history)
@@ -335,7 +339,12 @@ class Hub:
             return
         channels = listener.channels
         if listener.is_async:
-            queue = make_queue(self.max_queue, "resume", gaps=channels is None)
+            queue = make_queue(
+                self.max_queue,
+                "resume",
+                max_bytes=self.max_queue_bytes,
+                gaps=channels is None,
+            )
             history = self._open_session().history
             subscriber = LoopSubscriber(
                 channels or ChannelFilter(EVERYONE), queue, self.counters, history

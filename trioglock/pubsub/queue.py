@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import replace
+from sys import getsizeof
 from typing import Literal, TypeAlias, get_args
 
 from ..options import check_choice, check_whole
@@ -37,10 +38,22 @@ class MessageQueue:
     Gaps are not limited: they do not count as messages, and two in a row become one.
     """
 
-    __slots__ = ("_events", "_messages", "dropped", "gaps", "limit", "overflow")
+    __slots__ = (
+        "_bytes",
+        "_events",
+        "_messages",
+        "dropped",
+        "gaps",
+        "limit",
+        "max_bytes",
+        "overflow",
+    )
 
-    def __init__(self, limit: int, overflow: SubscriberOverflow, *, gaps: bool = False) -> None:
+    def __init__(
+        self, limit: int, overflow: SubscriberOverflow, *, max_bytes: int, gaps: bool = False
+    ) -> None:
         self.limit: int = limit
+        self.max_bytes: int = max_bytes
         self.overflow: SubscriberOverflow = overflow
         self.gaps: bool = gaps
         """Whether a gap takes the position of dropped messages."""
@@ -48,14 +61,20 @@ class MessageQueue:
         """Number of messages dropped because the queue was full."""
         self._events: deque[Event] = deque()
         self._messages = 0
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._events)
 
     @property
     def full(self) -> bool:
-        """Whether the queue holds ``limit`` messages."""
-        return self._messages >= self.limit
+        """Whether the queue holds ``limit`` messages, or ``max_bytes`` bytes."""
+        return self._messages >= self.limit or self._bytes >= self.max_bytes
+
+    @property
+    def half_full(self) -> bool:
+        """Whether the queue holds half of that."""
+        return 2 * len(self) >= self.limit or 2 * self._bytes >= self.max_bytes
 
     def push(self, event: Event) -> bool:
         """Add an event; return False if the subscriber must be closed instead."""
@@ -65,7 +84,7 @@ class MessageQueue:
                 event = _join(events.pop(), event)
             events.append(event)
             return True
-        if self._messages >= self.limit:
+        while self.full:
             if self.overflow == "close":
                 return False
             self._count_drop()
@@ -75,8 +94,14 @@ class MessageQueue:
                 return True
             self._drop_oldest()
         events.append(event)
-        self._messages += 1
+        self._count(event)
         return True
+
+    def _count(self, event: Event, number: int = 1) -> None:
+        """Count a message that was added, or removed if ``number`` is -1."""
+        if isinstance(event, Message):
+            self._messages += number
+            self._bytes += number * getsizeof(event.data)
 
     def _count_drop(self) -> None:  # an assignment in a subclass would declare ``dropped`` again
         self.dropped += 1
@@ -85,8 +110,11 @@ class MessageQueue:
         events = self._events
         dropped = events.popleft()
         if isinstance(dropped, Gap):
-            dropped = _join(dropped, events.popleft())
-        self._messages -= 1
+            gap, dropped = dropped, events.popleft()
+            self._count(dropped, -1)
+            dropped = _join(gap, dropped)
+        else:
+            self._count(dropped, -1)
         if self.gaps:
             events.appendleft(_join(dropped, events.popleft() if self._follows_gap() else None))
 
@@ -96,8 +124,7 @@ class MessageQueue:
     def pop(self) -> Event:
         """Remove and return the oldest event; there must be one."""
         event = self._events.popleft()
-        if event.__class__ is not Gap:
-            self._messages -= 1
+        self._count(event, -1)
         return event
 
     def discard(self, until: Position | None) -> None:
@@ -115,7 +142,7 @@ class MessageQueue:
     def clear(self) -> None:
         """Discard all events without counting them as dropped."""
         self._events.clear()
-        self._messages = 0
+        self._messages = self._bytes = 0
 
 
 class LatestQueue(MessageQueue):
@@ -127,8 +154,10 @@ class LatestQueue(MessageQueue):
 
     __slots__ = ("_first_gap", "_latest", "_replaced")
 
-    def __init__(self, limit: int, overflow: SubscriberOverflow, *, gaps: bool = False) -> None:
-        super().__init__(limit, overflow, gaps=gaps)
+    def __init__(
+        self, limit: int, overflow: SubscriberOverflow, *, max_bytes: int, gaps: bool = False
+    ) -> None:
+        super().__init__(limit, overflow, max_bytes=max_bytes, gaps=gaps)
         self._latest: OrderedDict[str | None, Event] = OrderedDict()
         self._replaced: dict[str | None, Gap] = {}  # gaps before the messages of these channels
         self._first_gap: Gap | None = None
@@ -153,12 +182,22 @@ class LatestQueue(MessageQueue):
         elif replaced is not None:
             event = _join(replaced, event)
         elif len(self._latest) >= self.limit:
-            self._count_drop()
-            oldest, dropped = self._latest.popitem(last=False)
-            self._replaced.pop(oldest, None)
-            self._first_gap = self._gap(dropped, self._first_gap)
+            self._drop_oldest_but(channel)
+        if replaced is not None:
+            self._count(replaced, -1)
         self._latest[channel] = event
+        self._count(event)
+        while self._bytes > self.max_bytes and len(self._latest) > 1:
+            self._drop_oldest_but(channel)
         return True
+
+    def _drop_oldest_but(self, kept: str | None) -> None:
+        self._count_drop()
+        oldest = next(channel for channel in self._latest if channel != kept)
+        dropped = self._latest.pop(oldest)
+        self._count(dropped, -1)
+        self._replaced.pop(oldest, None)
+        self._first_gap = self._gap(dropped, self._first_gap)
 
     def _gap(self, *dropped: Event | None) -> Gap | None:
         return _join(*dropped) if self.gaps else None
@@ -172,7 +211,9 @@ class LatestQueue(MessageQueue):
             return gap if following is None else replace(gap, id=id_before(following))
         if (replaced := self._replaced.pop(channel, None)) is not None:
             return replaced
-        return self._latest.popitem(last=False)[1]
+        event = self._latest.popitem(last=False)[1]
+        self._count(event, -1)
+        return event
 
     def discard(self, until: Position | None) -> None:
         for channel, event in list(self._latest.items()):
@@ -180,9 +221,11 @@ class LatestQueue(MessageQueue):
                 continue
             if until is None or parse_id(event.id) <= until:
                 del self._latest[channel]
+                self._count(event, -1)
                 self._replaced.pop(channel, None)
 
     def clear(self) -> None:
+        super().clear()
         self._latest.clear()
         self._replaced.clear()
         self._first_gap = None
@@ -198,8 +241,12 @@ def _join(*events: Event | None) -> Gap:
     return Gap(seconds, max(ids, key=parse_id, default=None), channel or None)
 
 
-def make_queue(limit: int, overflow: SubscriberOverflow, *, gaps: bool = False) -> MessageQueue:
+def make_queue(
+    limit: int, overflow: SubscriberOverflow, *, max_bytes: int, gaps: bool = False
+) -> MessageQueue:
     """Return an empty queue; raise InvalidOption if an argument is invalid."""
     check_whole("max_queue", limit, least=1, none=False)
+    check_whole("max_queue_bytes", max_bytes, least=1, none=False)
     check_choice("overflow", overflow, get_args(SubscriberOverflow))
-    return (LatestQueue if overflow == "keep_latest" else MessageQueue)(limit, overflow, gaps=gaps)
+    kind = LatestQueue if overflow == "keep_latest" else MessageQueue
+    return kind(limit, overflow, max_bytes=max_bytes, gaps=gaps)

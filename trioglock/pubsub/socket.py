@@ -94,7 +94,7 @@ class ClientSubscriber(QueuedSubscriber):
         history = _history_of(hub)
         super().__init__(
             ChannelFilter(channel, literal=True),
-            make_queue(hub.max_queue, hub.overflow, gaps=as_json),
+            make_queue(hub.max_queue, hub.overflow, max_bytes=hub.max_queue_bytes, gaps=as_json),
             hub.counters,
             history,
         )

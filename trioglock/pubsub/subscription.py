@@ -51,7 +51,7 @@ class LoopSubscriber(QueuedSubscriber):
             return
         if self.changed:
             self.changed.unpark()
-        if 2 * len(self.queue) >= self.queue.limit:
+        if self.queue.half_full:
             self.counters.nearly_full += 1
 
     def end(self) -> None:
@@ -103,8 +103,9 @@ class Subscription(Generic[EventT]):
                 continue
             if subscriber.too_slow:
                 raise SlowConsumer(
-                    "the subscription was closed: a message arrived while its queue held "
-                    f"max_queue={subscriber.queue.limit} messages"
+                    "the subscription was closed: a message arrived while its queue was full, with "
+                    f"max_queue={subscriber.queue.limit} messages or "
+                    f"max_queue_bytes={subscriber.queue.max_bytes} bytes"
                 )
             if subscriber.ended and not subscriber.is_behind:
                 raise StopAsyncIteration

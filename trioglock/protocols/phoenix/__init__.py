@@ -1,7 +1,7 @@
 """Phoenix Channels, protocol 2.0.0, with an awaitable and a callback interface."""
 
 from .callbacks import ChannelClient, ChannelTransport, Connect
-from .channel import Channel
+from .channel import Channel, ChannelStatus
 from .connect import RECONNECT, connect
 from .errors import (
     AlreadyJoined,
@@ -33,6 +33,7 @@ __all__ = [
     "ChannelClosed",
     "ChannelCrashed",
     "ChannelOverflow",
+    "ChannelStatus",
     "ChannelTransport",
     "ClientHandle",
     "Connect",

@@ -172,7 +172,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
         return reply, await self._run_effects(), state
 
     async def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[Any, None]:
-        self.machine.disconnect()
+        self.machine.disconnect(reason)
         self.connection.discard_unsent()
         self.effects.clear()
         self.pushes.clear()

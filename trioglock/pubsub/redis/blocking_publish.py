@@ -17,7 +17,7 @@ from ...options import check_seconds
 from ..broker import HISTORY_SECONDS
 from ..history import check_history
 from ..message import INCOMING, check_channel, check_data, check_name
-from .address import import_redis, parse_address
+from .address import import_redis, normalize_redis_url, parse_address
 from .scripts import PUBLISH, HubKeys, publish_arguments
 from .server_info import mode_of, refusal
 
@@ -134,17 +134,6 @@ def _send_to_master(client: Any, send: Callable[[], object], errors: Any, deadli
 @functools.lru_cache(maxsize=16)
 def _client(url: str, timeout: float | None) -> Any:
     redis, _ = import_redis()
-    address = parse_address(url)
-    return redis.Redis(
-        host=address.host,
-        port=address.port,
-        unix_socket_path=address.path,
-        ssl=address.ssl_context is not None,
-        username=address.username,
-        password=address.password,
-        db=address.db,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        # By default it tries again for several seconds, even with a wrong password.
-        retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
-    )
+    # redis-py would encode international names by IDNA 2003.
+    url = normalize_redis_url(url)
+    return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)

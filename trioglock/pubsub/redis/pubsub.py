@@ -12,7 +12,7 @@ import trio
 
 from ...errors import BrokerUnavailable
 from ..broker import Deliver
-from ..history import MissedMessages, Position, parse_id
+from ..history import MissedMessages, PageSize, Position, parse_id
 from ..message import INCOMING, Event, Gap, Message
 from ..patterns import ChannelFilter
 from .address import RedisAddress
@@ -37,9 +37,6 @@ _with_id = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ([0-9]{1,20}-[0-9]{1,20}) ").
 
 TURN_SECONDS = 0.01
 """How long a burst of messages may keep other tasks from running, before clients receive it."""
-
-PAGE_SIZE = 500
-"""Maximum number of messages that are read from the history at a time."""
 
 
 class PubSubReceiver(ReconnectingConnection):
@@ -123,12 +120,14 @@ class PubSubReceiver(ReconnectingConnection):
         # What has no history may always be missing.
         gaps = [Gap(seconds, history.last, None if self._has_plain else INCOMING)]
         missed = MissedMessages((), complete=True, last=history.last, more=True)
+        page = PageSize()
         while missed.more:
             missed = await self._ask(
-                history.after(missed.last, EVERYTHING, PAGE_SIZE, waits_for_partner=False)
+                history.after(missed.last, EVERYTHING, page.count, waits_for_partner=False)
             )
             if not missed.complete:
                 gaps = [Gap(seconds, missed.start)]
+            page.adapt(missed.messages)
             history.advance(missed.last)
             await self._deliver_all([*gaps, *missed.messages])
             gaps = []
