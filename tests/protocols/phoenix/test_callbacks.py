@@ -341,6 +341,19 @@ async def test_invalid_results_are_rejected(returned: Any) -> None:
             await phoenix.run(server.url, Wrong(), stream=server.open_stream)
 
 
+@pytest.mark.parametrize("result", [Connect(), Stop()])
+async def test_fault_33_a_result_in_place_of_the_state(result: Any) -> None:
+    """The error shows the order, even if the state is None."""
+
+    class Wrong(phoenix.ChannelClient[Any]):
+        def handle_connected(self, transport: Any, state: Any) -> Any:
+            return state, result
+
+    async with MockPhoenixServer(memory=True) as server:
+        with pytest.raises(BadHookResult, match=r"a tuple \(result, state\), in this order"):
+            await phoenix.run(server.url, Wrong(), stream=server.open_stream)
+
+
 async def test_invalid_calls_and_casts() -> None:
     """Without a callback, inside one, too slow, and invalid options."""
 

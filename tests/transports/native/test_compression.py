@@ -108,7 +108,11 @@ def test_a_shared_message_is_compressed_once_for_each_window() -> None:
     assert flat(Decoder(masked=True, max_size=None, deflate=None).feed(masked)) == [ORDERS[0]]
 
 
-@pytest.mark.parametrize("message", [b"x" * 100, os.urandom(1000), os.urandom(2**17)])
+@pytest.mark.parametrize(
+    "message",
+    [b"x" * 100, os.urandom(1000), os.urandom(2**17)],
+    ids=["too short", "noise", "much noise"],
+)
 def test_a_shared_message_that_compresses_badly_is_sent_plain(message: bytes) -> None:
     """Also next to other frames, and the connection's own window survives it."""
     encoder = Encoder(mask=False, deflate=new_deflate())
