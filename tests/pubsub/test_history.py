@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -229,7 +230,7 @@ async def test_fault_57_many_clients_resume_quickly(broker: Maker) -> None:
         start = hub.history.last
         await hub.publish("missed", channel="x")
         await delivered(hub)
-        began = trio.current_time()
+        began = time.process_time()
         subscriptions = [hub.subscribe("x", after=start, gaps=True) for _ in range(1000)]
 
         async def read_one(subscription: Any) -> None:
@@ -238,7 +239,7 @@ async def test_fault_57_many_clients_resume_quickly(broker: Maker) -> None:
         async with trio.open_nursery() as readers:
             for subscription in subscriptions:
                 readers.start_soon(read_one, subscription)
-        assert trio.current_time() - began < 3
+        assert time.process_time() - began < 2
         nursery.cancel_scope.cancel()
 
 

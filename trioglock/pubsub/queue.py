@@ -87,7 +87,7 @@ class MessageQueue:
         while self.full:
             if self.overflow == "close":
                 return False
-            self.dropped += 1
+            self._count_drop()
             if self.overflow == "drop_newest":
                 if self.gaps:
                     self.push(_join(event))
@@ -102,6 +102,9 @@ class MessageQueue:
         if isinstance(event, Message):
             self._messages += number
             self._bytes += number * getsizeof(event.data)
+
+    def _count_drop(self) -> None:  # an assignment in a subclass would declare ``dropped`` again
+        self.dropped += 1
 
     def _drop_oldest(self) -> None:
         events = self._events
@@ -198,9 +201,6 @@ class LatestQueue(MessageQueue):
 
     def _gap(self, *dropped: Event | None) -> Gap | None:
         return _join(*dropped) if self.gaps else None
-
-    def _count_drop(self) -> None:  # an assignment in a subclass would declare ``dropped`` again
-        self.dropped += 1
 
     def pop(self) -> Event:
         channel = next(iter(self._latest))

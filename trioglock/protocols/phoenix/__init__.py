@@ -1,6 +1,6 @@
 """Phoenix Channels, protocol 2.0.0, with an awaitable and a callback interface."""
 
-from .callbacks import ChannelClient, ChannelTransport, Connect
+from .callbacks import ChannelClient, ChannelTransport, Connect, DeferredReply
 from .channel import Channel, ChannelStatus
 from .connect import RECONNECT, connect
 from .errors import (
@@ -37,6 +37,7 @@ __all__ = [
     "ChannelTransport",
     "ClientHandle",
     "Connect",
+    "DeferredReply",
     "Disconnected",
     "InvalidMessage",
     "JoinRefused",
