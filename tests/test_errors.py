@@ -248,7 +248,7 @@ def test_a_cause_whose_text_raises_is_described(error: TrioglockError) -> None:
         (LocalClose(code=4000, reason="off", clean=False),
          "closed: 4000 off; the peer did not answer"),
         (ProtocolViolation(code=1009, reason="too much"),
-         "protocol violation by the peer: 1009 too much"),
+         "limit exceeded by the peer: 1009 too much"),
         (ConnectionLost(), "connection lost: the stream ended without a Close frame"),
         (ConnectionLost(error=OSError("reset")), "connection lost: reset"),
         (HeartbeatTimeout(silence=20), "connection lost: the peer sent nothing for 20 seconds"),

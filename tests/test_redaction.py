@@ -34,6 +34,8 @@ from trioglock.options import DialOptions
         ("wss://example.org/feed", "wss://example.org/feed"),
         ("wss://al:pw@example.org/feed", "wss://example.org/feed"),
         ("wss://example.org/?token=s3cret&room=7", "wss://example.org/?token=[hidden]&room=[hidden]"),
+        ("ws://h/?vsn=2.0.0&a=1", "ws://h/?vsn=2.0.0&a=[hidden]"),
+        ("ws://h/?vsn=s3cret&vsn=2.0.0x", "ws://h/?vsn=[hidden]&vsn=[hidden]"),
         ("wss://al:pw@h/?s3cret#frag", "wss://h/?[hidden]#"),
         ("wss://h/?a=b=c&&d=", "wss://h/?a=[hidden]&&[hidden]="),
         ("wss://h/?", "wss://h/?"),
@@ -272,3 +274,17 @@ def test_redaction_is_idempotent(before: str, behind: str) -> None:
     text = f"{before} wss://al:s3cret@h/?token=s3cret {{'password': 's3cret'}} {behind}"
     once = redact_text(text)
     assert redact_text(once) == once
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "connected to ws://h/socket/websocket?vsn=2.0.0",
+        "joined secret:lobby: {}",
+        'the server refused to join \'secret:1\': {"reason": "full"}',
+        '["3","3","token:1","shout",{}]',
+    ],
+)
+def test_fault_35_what_is_public_is_shown(text: str) -> None:
+    """The version of the Phoenix protocol, and topics whose names look like those of secrets."""
+    assert redact_text(text) == text

@@ -6,7 +6,14 @@ framework handles the socket, tasks, timeouts and errors. See :func:`connect` an
 
 from ._version import __version__, version
 from .client import ConnectOptions, Service, connect, run, supervise
-from .connection import Connection, Statistics, Status, StatusReport
+from .connection import (
+    BroadcastResult,
+    Connection,
+    Statistics,
+    Status,
+    StatusReport,
+    broadcast,
+)
 from .disconnect import (
     Aborted,
     ConnectionLost,
@@ -67,6 +74,7 @@ __all__ = [
     "Aborted",
     "Backoff",
     "BadHookResult",
+    "BroadcastResult",
     "BrokerError",
     "BrokerUnavailable",
     "CallTimeout",
@@ -130,6 +138,7 @@ __all__ = [
     "TrioglockError",
     "UsageError",
     "__version__",
+    "broadcast",
     "connect",
     "is_transient",
     "run",

@@ -61,6 +61,8 @@ _URL_START = re.compile(r"(?:[a-z0-9+.-]*+:)?/++", re.IGNORECASE)
 _AUTHORITY = re.compile(r"[^/?#]*+")
 _HOST_AND_PORT = re.compile(r"(?:\[[^\]]*+\]|[^:]*+)(?::[0-9]*+)?+\Z")
 
+_PUBLIC_PAIR = re.compile(r"vsn=[0-9.]{1,8}\Z")  # the version of the Phoenix protocol
+
 # URLs, request targets and credentials in a text.
 _URL = re.compile(r"(?<![a-z0-9+.-])[a-z0-9+.-]++:/++[^\s'\"<>]++", re.IGNORECASE)
 _TARGET = re.compile(r"(?<![^\s'\"<>])/[^\s'\"<>?]*+\?[^\s'\"<>]++")
@@ -121,6 +123,8 @@ def redact_query(target: str) -> str:
 
 
 def _redact_pair(pair: str) -> str:
+    if _PUBLIC_PAIR.match(pair):
+        return pair
     name, equals, value = pair.partition("=")
     # A name without a value may be the token itself.
     return f"{name}={HIDDEN}" if value else f"{HIDDEN}{equals}" if name else ""

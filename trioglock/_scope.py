@@ -15,11 +15,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Seque
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from types import TracebackType
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import trio
 
-from .errors import UsageError
+from ._hints import hide_frames, require_trio
+from .errors import ConnectError, InvalidOption, UsageError
 
 __all__ = [
     "Scope",
@@ -133,7 +134,7 @@ async def leave_nursery(
     try:
         raise_selected(body_error, failures, leaked, is_consequence, message)
     finally:
-        del body_error, leaked
+        del body_error, leaked, failures
 
 
 def raise_selected(
@@ -161,7 +162,7 @@ def raise_selected(
             # Restore the context, which would be the Cancelled, and break the reference cycle
             # between the exception and this frame.
             outcome.__context__ = context
-            del outcome, body_error, leaked, context
+            del outcome, body_error, leaked, context, failures
 
 
 def _select_exception(
@@ -203,12 +204,12 @@ class Scope(AbstractAsyncContextManager[T_co]):
         return f"<{self._call}, not entered; use async with>"
 
     async def __aenter__(self) -> T_co:
-        if not trio.lowlevel.in_trio_run():
-            raise UsageError(
-                f"{self._call} needs trio: start the program with trio.run(main), "
-                "not with asyncio.run(main())"
-            )
-        return await self._enter()
+        require_trio(self._call)
+        try:
+            return await self._enter()
+        except (ConnectError, InvalidOption) as error:
+            hide_frames(error)
+            raise
 
     async def __aexit__(
         self,
@@ -216,7 +217,11 @@ class Scope(AbstractAsyncContextManager[T_co]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return await self._exit(kind, error, traceback)
+        try:
+            return await self._exit(kind, error, traceback)
+        finally:
+            # A Cancelled refers to the frames of its cause, and another exception to this frame.
+            del error, traceback
 
     @abstractmethod
     async def _enter(self) -> T_co: ...
@@ -244,6 +249,11 @@ class Scope(AbstractAsyncContextManager[T_co]):
     def __exit__(self, *_: object) -> None:
         """Do nothing; required so that ``__enter__`` can raise its error."""
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(f"{name!r} needs the block: use async with {self._call} as ...:")
+
 
 class _FunctionScope(Scope[T_co]):
     """The scope of a function decorated with :func:`scope_function`."""
@@ -263,7 +273,10 @@ class _FunctionScope(Scope[T_co]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return await self._inner.__aexit__(kind, error, traceback)
+        try:
+            return await self._inner.__aexit__(kind, error, traceback)
+        finally:
+            del error, traceback
 
 
 def scope_function(

@@ -15,16 +15,18 @@ from urllib.parse import quote
 
 import trio
 
+from ._hints import checks_keywords
 from ._redact import redact_line
 from ._scope import open_scope
 from .close_codes import NO_STATUS
 from .errors import UsageError
 from .frames import Close, Event, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
-from .options import FlowOptions, Overflow, check_keywords, take_options
+from .options import FlowOptions, Overflow, take_options
 from .server import ConnectionRegistry, ConnectionRunner, ServeTarget
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
 from .transports.http1 import STREAM_ERRORS
+from .transports.urls import is_host_header
 
 __all__ = ["ASGIOptions", "WebSocketApp"]
 
@@ -34,9 +36,6 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 CLOSE_TIMEOUT = 1.0
 """Seconds to send a Close frame when a link is dropped."""
-
-# Not every ASGI server checks it: with a slash or a question mark the URL would have another path.
-_is_host = re.compile(r"[^\s/?#@\\\[\]]+|\[[0-9A-Fa-f:.]+\](:\d+)?").fullmatch
 
 
 class ASGIOptions(TypedDict, total=False):
@@ -86,8 +85,9 @@ class WebSocketApp:
         TypeError: an option does not exist.
     """
 
+    @checks_keywords("WebSocketApp", ASGIOptions)
     def __init__(self, target: ServeTarget, **options: Unpack[ASGIOptions]) -> None:
-        given = check_keywords("WebSocketApp", options, ASGIOptions)
+        given: dict[str, Any] = {**options}
         trace = given.pop("trace", False)
         self._upgrades = take_options(UpgradeOptions, given)
         # The ASGI server sends pings.
@@ -122,7 +122,6 @@ class WebSocketApp:
         if not self._is_allowed(headers.get("Origin")) or (wanted and subprotocol is None):
             await send({"type": "websocket.close", "code": 1008})
             return
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
         link = _ASGILink(_handshake(scope, headers, subprotocol), receive, send)
         async with open_scope() as nursery:
             await self._runner.run(link, nursery)
@@ -151,17 +150,27 @@ def _handshake(scope: Scope, headers: Headers, subprotocol: str | None) -> Hands
     path = quote(scope["path"]) if raw is None else raw.decode("latin-1").partition("?")[0]
     query = scope.get("query_string", b"").decode("latin-1")
     client: Sequence[Any] | None = scope.get("client")
-    server: Sequence[Any] = scope.get("server") or ("", 0)
     host = headers.get("Host") or ""
-    if not _is_host(host):
-        host = f"{server[0]}:{server[1]}"
+    # Not every ASGI server checks it, and with a slash the URL would have another path.
+    if not is_host_header(host):
+        host = _server_address(scope.get("server"))
+    # Some servers pass on the scheme of HTTP.
+    secure = scope.get("scheme", "ws") in ("wss", "https")
+    scheme = "wss" if secure else "ws"
     return Handshake(
-        url=f"{scope.get('scheme', 'ws')}://{host}{path}{'?' if query else ''}{query}",
+        url=f"{scheme}://{host}{path}{'?' if query else ''}{query}",
         subprotocol=subprotocol,
         request_headers=headers,
         # Headers added by proxies are not used: a client could have sent them itself.
         peer="" if client is None else redact_line(f"{client[0]}:{client[1]}"),
     )
+
+
+def _server_address(server: Sequence[Any] | None) -> str:
+    """Return the address of the server; that of a Unix socket has no port."""
+    if server is None or server[1] is None:
+        return "localhost"
+    return f"[{server[0]}]:{server[1]}" if ":" in server[0] else f"{server[0]}:{server[1]}"
 
 
 async def _answer_lifespan(receive: Receive, send: Send) -> None:
@@ -193,6 +202,14 @@ class _ASGILink(Link):
         self._ended = False
         self._confirmed: Close | None = None
         self._waiting = trio.CancelScope()
+
+    async def respond(self) -> None:
+        try:
+            await self._send(
+                {"type": "websocket.accept", "subprotocol": self.handshake.subprotocol}
+            )
+        except STREAM_ERRORS as error:
+            raise LinkBroken("the client of the ASGI server is gone") from error
 
     async def receive(self) -> list[Event]:
         if self._ended:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ABNORMAL", "CLOSE_CODES", "NORMAL", "NO_STATUS", "is_sendable"]
+__all__ = ["ABNORMAL", "CLOSE_CODES", "NORMAL", "NO_STATUS", "TOO_LARGE", "is_sendable"]
 
 CLOSE_CODES: Mapping[int, str] = {
     1000: "normal closure",
@@ -22,11 +22,15 @@ CLOSE_CODES: Mapping[int, str] = {
 }
 """The registered codes that a Close frame may carry, with their meanings."""
 
-NORMAL = frozenset({1000, 1001})
-"""Codes of a normal end: :exc:`trioglock.ConnectionClosedOK`."""
-
 NO_STATUS = 1005
 """Represents a Close frame without a code. It is not sent."""
+
+NORMAL = frozenset({1000, 1001, NO_STATUS})
+"""Codes of a normal end: :exc:`trioglock.ConnectionClosedOK`. ``close()`` in a browser sends a
+Close frame without a code."""
+
+TOO_LARGE = 1009
+"""A message exceeds a limit of its receiver."""
 
 ABNORMAL = 1006
 """Represents an end without a Close frame. It is not sent."""

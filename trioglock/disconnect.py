@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ._redact import redact_line, safe_str
-from .close_codes import NO_STATUS
+from .close_codes import NO_STATUS, TOO_LARGE
 
 __all__ = [
     "Aborted",
@@ -77,7 +77,8 @@ class ProtocolViolation(Disconnect):
     reason: str = ""
 
     def __str__(self) -> str:
-        return redact_line(f"protocol violation by the peer: {self.code} {self.reason}".rstrip())
+        what = "limit exceeded" if self.code == TOO_LARGE else "protocol violation"
+        return redact_line(f"{what} by the peer: {self.code} {self.reason}".rstrip())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@
     │   ├── InvalidHandshake                 the server's response is not a WebSocket handshake
     │   └── ReconnectFailed                  all attempts to reconnect failed
     └── ConnectionClosed                     the connection is closing or closed
-        ├── ConnectionClosedOK               with 1000 or 1001
+        ├── ConnectionClosedOK               with 1000, 1001 or no code
         └── ConnectionClosedError            with another code, or without a closing handshake
 
 If another library or the operating system raised the original exception, it is the ``__cause__``.
@@ -348,7 +348,7 @@ class ConnectionClosed(TrioglockError):
 
 
 class ConnectionClosedOK(ConnectionClosed):
-    """The connection closed normally, with 1000 or 1001."""
+    """The connection closed normally, with 1000, 1001 or a Close frame without a code (1005)."""
 
 
 class ConnectionClosedError(ConnectionClosed):

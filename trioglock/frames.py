@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ._text import as_text
 from .close_codes import NO_STATUS, is_sendable
 
 __all__ = [
@@ -96,6 +97,8 @@ class Close:
             raise ValueError(f"a close code must be an int, not {type(code).__name__}")
         if not isinstance(self.reason, str):
             raise ValueError(f"a close reason must be a str, not {type(self.reason).__name__}")
+        object.__setattr__(self, "code", int(code))
+        object.__setattr__(self, "reason", as_text(self.reason))
         if code == NO_STATUS:
             if self.reason:
                 raise ValueError("a Close frame without a code (1005) cannot have a reason")
@@ -127,6 +130,11 @@ class Violation:
     reason: str
 
 
+def too_large(max_size: int) -> str:
+    """Return the reason of the :class:`Violation` by a message of more than ``max_size`` bytes."""
+    return f"a message is larger than max_size ({max_size} bytes)"
+
+
 class PreparedMessage:
     """A data message for many connections, encoded once.
 
@@ -148,7 +156,7 @@ class PreparedMessage:
             raise ValueError(
                 f"a data message must be str or bytes-like, not {type(message).__name__}"
             )
-        self.message: Data = str(message) if isinstance(message, str) else bytes(message)
+        self.message: Data = as_text(message) if isinstance(message, str) else bytes(message)
         """The message."""
         self.size: int = len(self.to_payload())
         """The size of the payload in bytes."""

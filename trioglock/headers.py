@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from ._redact import redact_header, shorten
+from ._text import as_text
 
 __all__ = ["Headers", "HeadersLike"]
 
@@ -169,6 +170,7 @@ def _checked(pair: tuple[str, str]) -> tuple[str, str]:
         raise ValueError("a header must be a pair of name and value") from None
     if not isinstance(name, str) or not is_token(name):
         raise ValueError(f"{shorten(name)} is not a valid header name")
+    name = as_text(name)
     if not isinstance(value, str):
         raise ValueError(f"the value of header {name} must be a str, not {type(value).__name__}")
     if not _is_value(value):
@@ -177,4 +179,4 @@ def _checked(pair: tuple[str, str]) -> tuple[str, str]:
         raise ValueError(
             f"the value of header {name} contains a control character or a non-latin-1 character"
         )
-    return name, value
+    return name, as_text(value)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import ssl
 import warnings
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
+from ._hints import describe_value
 from ._redact import redact_repr
 from .disconnect import Disconnect
 from .errors import InvalidOption, UsageError
-from .frames import Frame
+from .frames import Close, Frame
 from .headers import Headers, HeadersLike
-from .options import check_headers, check_seconds
+from .options import check_headers, check_seconds, check_ssl_context
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -73,6 +75,9 @@ class Reconnect:
         url: the URL for this and later attempts; by default unchanged.
         additional_headers: the headers for this and later attempts; by default unchanged.
         delay: seconds before the attempt; by default the delay of the policy.
+        ssl_context: the TLS configuration for this and later attempts; by default unchanged.
+        open_timeout: seconds for this and each later attempt; by default unchanged, ``math.inf``
+            for no limit.
 
     Raises:
         InvalidOption: an argument has the wrong type or is out of range.
@@ -81,12 +86,16 @@ class Reconnect:
     url: str | None = None
     additional_headers: HeadersLike | None = None
     delay: float | None = None
+    ssl_context: ssl.SSLContext | None = None
+    open_timeout: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.url is None or isinstance(self.url, str)):
             raise InvalidOption(f"url must be a str, not {type(self.url).__name__}")
         if self.delay:
             check_seconds("delay", self.delay)
+        check_ssl_context(self.ssl_context)
+        check_seconds("open_timeout", self.open_timeout)
         if self.additional_headers is not None:
             checked = check_headers("additional_headers", self.additional_headers)
             # The repr of Headers hides secrets.
@@ -128,6 +137,10 @@ class ConnectionInfo:
         return redact_repr(self)
 
 
+NOT_STATES: set[type] = {Close, Deliver, Reconnect, Reply, Stop}
+"""The classes of results. As a state they show that a hook returned ``(state, result)``."""
+
+
 class Socket(Generic[StateT]):
     """The hooks of a connection. Override those you need, with ``def`` or ``async def``.
 
@@ -165,8 +178,13 @@ class Socket(Generic[StateT]):
         Override it to use the connection before a link is open.
         """
 
+    def _check(self) -> None:
+        """Called before a connection uses the socket; raises if it cannot be used."""
+
     def init_stream(self, info: ConnectionInfo) -> MaybeAwaitable[StateT]:
         """Called once, after the first opening handshake.
+
+        On a server, the client receives its response to the handshake when this has returned.
 
         Args:
             info: the result of the handshake.
@@ -321,8 +339,7 @@ def check_socket(socket: Socket[StateT] | None) -> Socket[StateT]:
     """
     if socket is None:
         return Socket()
-    if isinstance(socket, type) and issubclass(socket, Socket):
-        raise InvalidOption(f"socket must be an instance, not a class: write {socket.__name__}()")
     if not isinstance(socket, Socket):
-        raise InvalidOption(f"socket must be a trioglock.Socket, not {socket!r}")
+        raise InvalidOption(f"socket must be a trioglock.Socket, not {describe_value(socket)}")
+    socket._check()  # noqa: SLF001 - a hook of the package's own layers
     return socket

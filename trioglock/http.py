@@ -20,7 +20,8 @@ class Request:
     """A request from a client (RFC 9112, section 3).
 
     Args:
-        target: the path and query as received, such as ``"/chat?room=7"``.
+        target: the path and query as received, such as ``"/chat?room=7"``, without a host before
+            it (RFC 9112, section 3.2.2).
         headers: the headers as received.
         method: the request method; ``"GET"`` for a WebSocket.
         peer: the client's address, such as ``"127.0.0.1:50812"``; "" if unknown.
@@ -44,11 +45,7 @@ class Request:
     @property
     def path(self) -> str:
         """The target without its query, still percent-encoded."""
-        path = self._url.partition("?")[0]
-        # Two leading slashes also begin a path (RFC 9112, section 3.2.1), not a host.
-        if path.startswith("/") or "://" not in path:
-            return path
-        return "/" + path.partition("://")[2].partition("/")[2]
+        return self._url.partition("?")[0]
 
     @property
     def query(self) -> str:
@@ -107,7 +104,9 @@ class Response:
             phrase = HTTPStatus(self.status).phrase
         except ValueError:
             phrase = ""
-        pairs = [*self.headers.pairs(), ("Connection", "close")]
+        # RFC 9110, section 7.8.
+        connection = "close, Upgrade" if "upgrade" in self.headers else "close"
+        pairs = [*self.headers.pairs(), ("Connection", connection)]
         if self.status not in _BODILESS:
             pairs.append(("Content-Length", str(len(self.body))))
         lines = [f"HTTP/1.1 {self.status} {phrase}", *(f"{name}: {value}" for name, value in pairs)]

@@ -7,12 +7,11 @@ arguments. ``accepts_options`` gives the functions that take them a signature an
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, cast, get_args, get_type_hints
@@ -20,12 +19,14 @@ from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, cast, get_args, 
 import trio
 
 from ._redact import redact_repr, redact_subprotocols
+from ._text import as_text
 from ._version import __version__
 from .errors import InvalidOption
 from .frames import BytesLike, Data
 from .headers import Headers, HeadersLike, is_token
 
 __all__ = [
+    "MAX_HEADER_SIZE",
     "USER_AGENT",
     "DialOptions",
     "FlowKeywords",
@@ -40,6 +41,9 @@ USER_AGENT = f"trioglock/{__version__} Python/{sys.version_info[0]}.{sys.version
 
 Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
 """What happens when the receive queue is full; see :class:`FlowKeywords`."""
+
+MAX_HEADER_SIZE = 2**15
+"""Default of ``max_header_size`` in both roles."""
 
 StreamSource: TypeAlias = trio.abc.Stream | Callable[[], Awaitable[trio.abc.Stream]]
 """An open stream, or an async function that opens one for every attempt."""
@@ -68,6 +72,7 @@ class DialOptions:
     stream: StreamSource | None = None
     max_redirects: int = 10
     open_timeout: float | None = 10
+    max_header_size: int = MAX_HEADER_SIZE
     max_size: int | None = 2**20
 
     def __repr__(self) -> str:
@@ -78,6 +83,7 @@ class DialOptions:
         for name in ("origin", "user_agent_header"):
             if (value := getattr(self, name)) is not None:
                 check_headers(name, [(name, value)])
+                object.__setattr__(self, name, as_text(value))
         if self.server_hostname is not None and not isinstance(self.server_hostname, str):
             raise InvalidOption(f"server_hostname must be a str, not {self.server_hostname!r}")
         check_choice("compression", self.compression, ("deflate", None))
@@ -93,6 +99,7 @@ class DialOptions:
         check_seconds("open_timeout", self.open_timeout)
         check_whole("max_size", self.max_size, least=1)
         check_whole("max_redirects", self.max_redirects, least=0, none=False)
+        check_whole("max_header_size", self.max_header_size, least=256, none=False)
 
 
 def aim(options: DialOptions, url: str, additional_headers: Headers) -> DialOptions:
@@ -100,7 +107,7 @@ def aim(options: DialOptions, url: str, additional_headers: Headers) -> DialOpti
     copy: DialOptions = object.__new__(DialOptions)
     for name in DialOptions.__slots__:
         object.__setattr__(copy, name, getattr(options, name))
-    object.__setattr__(copy, "url", url)
+    object.__setattr__(copy, "url", as_text(url) if isinstance(url, str) else url)
     object.__setattr__(copy, "additional_headers", additional_headers)
     return copy
 
@@ -184,7 +191,8 @@ class FlowOptions:
         check_choice("overflow", self.overflow, get_args(Overflow))
         if self.heartbeat is not None and not isinstance(self.heartbeat, MessageHeartbeat):
             raise InvalidOption(
-                f"heartbeat must be a MessageHeartbeat or None, not {self.heartbeat!r}"
+                f"heartbeat must be a MessageHeartbeat or None, not {self.heartbeat!r}; "
+                "for ping frames use ping_interval"
             )
         if self.max_queue is None and self.overflow != "wait":
             raise InvalidOption(f"overflow={self.overflow!r} requires a max_queue")
@@ -220,6 +228,7 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or not is_token(name):
             raise InvalidOption(f"{_names(name)} is not the name of a subprotocol")
+    names = tuple(map(as_text, names))
     if len(set(names)) < len(names):
         raise InvalidOption(f"subprotocols must not contain duplicates: {_names(list(names))}")
     return names
@@ -267,23 +276,13 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
 def check_ssl_context(value: ssl.SSLContext | None) -> None:
     """Raise InvalidOption unless ``value`` is an SSL context or None."""
     if value is not None and not isinstance(value, ssl.SSLContext):
-        raise InvalidOption(f"ssl_context must be an ssl.SSLContext, not {value!r}")
+        raise InvalidOption(f"ssl_context must be an ssl.SSLContext or None, not {value!r}")
 
 
 # From keyword arguments to dataclasses.
 
 OptionsT = TypeVar("OptionsT")
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-def check_keywords(call: str, given: Mapping[str, Any], keywords: type) -> dict[str, Any]:
-    """Return a copy of keyword arguments; a TypeError for a wrong name suggests the closest."""
-    for name in given:
-        if name not in keywords.__annotations__:
-            close = difflib.get_close_matches(name, keywords.__annotations__, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise TypeError(f"{call}() got an unexpected option {name!r}{hint}")
-    return {**given}
 
 
 def take_options(kind: type[OptionsT], given: dict[str, Any]) -> OptionsT:

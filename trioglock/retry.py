@@ -40,10 +40,10 @@ _TRANSIENT_4XX = frozenset({408, 425, 429})
 def is_transient(reason: Disconnect) -> bool:
     """Whether another attempt may succeed: the default of ``Backoff.retryable``.
 
-    These reasons are final: a remote close with 1000, a local close, ``abort()``, an exception
-    raised by a hook, refusals with a 4xx status other than 408, 425 and 429, TLS failures,
-    redirects that must not be followed, responses that are not a WebSocket handshake, and
-    exceptions raised by your own functions, except OSError.
+    These reasons are final: a remote close with 1000 (but not one without a code), a local close,
+    ``abort()``, an exception raised by a hook, refusals with a 4xx status other than 408, 425 and
+    429, TLS failures, redirects that must not be followed, responses that are not a WebSocket
+    handshake, and exceptions raised by your own functions, except OSError.
 
     Args:
         reason: why the connection ended or could not be opened.
@@ -119,6 +119,15 @@ class Backoff:
             yield draw(0, length) if self.jitter == "full" else length
             length *= self.multiplier
             attempt += 1
+
+
+_SHOWN_DELAY = 0.05
+"""The shortest delay in seconds that a text mentions."""
+
+
+def describe_delay(delay: float) -> str:
+    """Describe when the next attempt follows, for logs and the command line."""
+    return "reconnecting now" if delay < _SHOWN_DELAY else f"next attempt in {delay:.1f} s"
 
 
 def retry_after(reason: Disconnect, now: float | None = None) -> float:

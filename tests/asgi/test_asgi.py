@@ -91,6 +91,16 @@ async def page(request: Request) -> PlainTextResponse:
     return PlainTextResponse("the page")
 
 
+async def test_fault_05_a_client_is_subscribed_before_it_knows_that_it_is_open() -> None:
+    """The ASGI server accepts it after ``init_stream``."""
+    hub = Hub()
+    async with hub, running(WebSocketApp(hub.socket)) as where:
+        for _ in range(10):
+            async with connect(f"ws://{where}/news") as conn:
+                await hub.publish("text", channel="news")
+                assert await conn.receive() == "text"
+
+
 async def test_beside_the_routes_of_starlette() -> None:
     """A page, a Socket, a handler and a hub in one application."""
     hub = Hub()
@@ -217,8 +227,34 @@ async def test_the_client_closes(code: int, expected: int, autojump_clock: MockC
     assert server.sent == [{"type": "websocket.accept", "subprotocol": None}]
 
 
-@pytest.mark.parametrize("host", ["x/private?", "x#", "[x", "a@b", ""])
-async def test_a_host_cannot_change_the_path(host: str, autojump_clock: MockClock) -> None:
+SERVERS = [
+    ("https", ("a.example", 80), "wss://a.example:80/x"),
+    ("wss", ("a.example", 80), "wss://a.example:80/x"),
+    ("http", ("::1", 80), "ws://[::1]:80/x"),
+    ("ws", ("/run/app.sock", None), "ws://localhost/x"),
+    (None, None, "ws://localhost/x"),
+]
+
+
+@pytest.mark.parametrize(("scheme", "server", "url"), SERVERS)
+async def test_fault_19_the_url_is_that_of_a_websocket(
+    scheme: str | None, server: Any, url: str, autojump_clock: MockClock
+) -> None:
+    """Also if the scope has the scheme of HTTP."""
+    urls: list[str] = []
+
+    async def handler(conn: Connection[None]) -> None:
+        urls.append(conn.url)
+
+    scope = {"path": "/x", "headers": [], "server": server}
+    if scheme is not None:
+        scope["scheme"] = scheme
+    await Server(**scope).run(WebSocketApp(handler))
+    assert urls == [url]
+
+
+@pytest.mark.parametrize("host", ["x/private?", "x#", "[x", "a@b", "", "[1]", "x:99999"])
+async def test_fault_09_a_host_cannot_change_the_path(host: str, autojump_clock: MockClock) -> None:
     """With an invalid Host header, the URL has the address of the server."""
     urls: list[str] = []
 

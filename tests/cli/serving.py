@@ -15,7 +15,7 @@ from tests.server.helpers import Site, serving
 from trioglock import Connection, Server, serve
 from trioglock.cli.live import PUBLISH, AccessRules, Endpoints
 from trioglock.cli.live.sockets import LIVE
-from trioglock.cli.serve import Settings, open_server
+from trioglock.cli.serve import Settings, load_target, open_server
 from trioglock.pubsub import Hub
 
 __all__ = [
@@ -135,7 +135,7 @@ def target_in_thread(target: Any, **options: Any) -> Iterator[str]:
 def serve_in_thread(**settings: Any) -> Iterator[str]:
     """Serve as ``trioglock serve`` with these settings; the address, ``"127.0.0.1:50812"``."""
     chosen = Settings(**{"port": 0, "drain": 1, **settings})
-    with _in_thread(lambda: open_server(chosen)) as port:
+    with _in_thread(lambda: open_server(chosen, load_target(chosen))) as port:
         host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
         yield f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
 

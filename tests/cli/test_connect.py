@@ -145,7 +145,8 @@ async def test_a_server_of_websockets() -> None:
         more = ("-s", "chat", "--no-compression", "--max-size", "10")
         done = await run_command("connect", url, *more, stdin="12345\n123456\n")
         assert (done.code, done.stdout) == (1, "1234512345\n")
-        assert done.stderr.startswith("! protocol violation by the peer: 1009 ")
+        expected = "! limit exceeded by the peer: 1009 a message is larger than max_size ("
+        assert done.stderr.startswith(expected)
         nursery.cancel_scope.cancel()
     assert seen == [("chat", True), ("chat", False)]
 
@@ -242,15 +243,27 @@ async def test_an_outage() -> None:
 # JSON.
 
 
+async def test_fault_35_json_in_a_pipe_is_one_message_a_line() -> None:
+    """Line breaks are removed, and nothing else changes: neither numbers nor repeated keys."""
+    laid_out = '{\n  "a": [1.10,\r\n\t1e999],\n  "a": "\u2028\\n"\n}\n'
+
+    async def script(peer: MockPeer) -> None:
+        await peer.send(laid_out, "two\nlines")
+        await peer.expect_close(1000)
+
+    async with MockServer(script) as server:
+        done = await run_command("connect", server.url, "--json")
+    assert done.stdout == '{ "a": [1.10, 1e999], "a": "\u2028\\n" } \ntwo\nlines\n'
+
+
 async def test_json() -> None:
-    """Received JSON is indented; a line that is not JSON is not sent."""
+    """A line that is not JSON is not sent."""
     lines = ['{"a": [1, "ü"]}', '{"a": }', "", "NaN", "[" * 100_000, "1" * 5000, "true"]
     async with MockServer(echo) as server:
         done = await run_command("connect", server.url, "--json", stdin="\n".join(lines))
         sent = server.peers[0].received
     assert sent == [lines[0], lines[5], lines[6]]
-    indented = '{\n  "a": [\n    1,\n    "ü"\n  ]\n}\n'
-    assert done.stdout == f"{indented}{lines[5]}\ntrue\n"
+    assert done.stdout == f"{lines[0]}\n{lines[5]}\ntrue\n"
     problem = "not sent, invalid JSON:"
     assert done.stderr.splitlines() == [
         f"! line 2: {problem} Expecting value at column 7",

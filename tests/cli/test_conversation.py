@@ -15,7 +15,8 @@ from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
 from tests.cli.fake_console import CTRL_C, FakeConsole, talk
-from trioglock.cli.connect import MessageMode
+from trioglock.cli.connect import MessageMode, open_messages
+from trioglock.cli.conversation import Conversation, ConversationPlan
 from trioglock.testing import MockPeer, MockServer, echo
 
 Script = Callable[[MockPeer], Awaitable[None]]
@@ -277,14 +278,14 @@ async def test_dropped_messages(autojump_clock: MockClock) -> None:
 
         send_all = peer.stream.send_all
         peer.stream.send_all = hold  # type: ignore[method-assign, assignment]
-        await peer.send(*["x"] * 1200)
+        await peer.send(*["x"] * 400)
         peer.stream.send_all = release  # type: ignore[method-assign, assignment]
         await peer.expect_close(1000)
 
     console = FakeConsole("hi")
     code, _ = await conversation(console, script, wait=1)
-    assert (code, len(console.messages)) == (1, 1000)
-    assert console.events == ["! closed: 1000; 200 messages were dropped"]
+    assert (code, len(console.messages)) == (1, 256)
+    assert console.events == ["! closed: 1000; 144 messages were dropped"]
 
 
 async def test_a_closed_output(autojump_clock: MockClock) -> None:
@@ -424,6 +425,42 @@ async def test_leaving_before_the_connection(
     assert not console.is_reading
     printed = [] if code == 130 else ["* not connected; 1 message was not sent"]
     assert console.events[1:] == printed
+
+
+@pytest.mark.parametrize(("line", "code"), [(None, 1), ("/quit", 1), (CTRL_C, 130)])
+async def test_fault_35_leaving_while_reconnecting(
+    line: str | None, code: int, autojump_clock: MockClock
+) -> None:
+    """There is no peer that could answer a close."""
+    console = FakeConsole(has_prompt=True, left_open=True)
+    async with MockServer(memory=True) as server:
+        gone = False
+
+        async def dial() -> trio.abc.Stream:
+            if gone:
+                await trio.sleep_forever()
+            return await server.open_stream()
+
+        async def go_away() -> None:
+            nonlocal gone
+            peer = await server.accept()
+            gone = True
+            await peer.abort()
+            await trio.sleep(1)
+            console.type("later")
+            await trio.sleep(1)
+            console.type(line) if line else console.end_input()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(go_away)
+            opening = open_messages(server.url, console, json=False, stream=dial, reconnect=True)
+            plan = ConversationPlan(url=server.url, reconnect=True)
+            assert await Conversation(console, plan).run(opening) == code
+    assert console.events == [
+        "* connected to ws://memory.test/",
+        "> later (queued until connected)",
+        "! not connected; 1 message was not sent",
+    ]
 
 
 async def test_a_peer_that_does_not_answer_a_close(autojump_clock: MockClock) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
+from rich.progress import Progress
 
 from tests.cli.helpers import run_command
 from tests.cli.terminal import Terminal
 from tests.scripts import assert_lines
+from trioglock import Connection
+from trioglock.cli.demo import Count, _receive
 
 
 async def test_plain_lines() -> None:
@@ -25,6 +30,25 @@ async def test_plain_lines() -> None:
             r"200 messages sent and received in \d+\.\d\d s: [\d,]+/s",
         ],
     )
+
+
+async def test_fault_35_the_bar_moves_with_every_thousand_messages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also if there are many: 5 % of two million would take seconds."""
+    numbers: list[int] = []
+
+    class Endless:
+        async def receive(self) -> None:
+            pass
+
+    def update(_: Progress, __: object, *, completed: int) -> None:
+        numbers.append(completed)
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(Progress, "update", update)
+    await _receive(cast("Connection[Count]", Endless()), 200_000)
+    assert numbers == list(range(1000, 200_001, 1000))
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ REFUSED = ConnectFailed("refused by ws://al:pw@host/?token=abc")
     [
         (RemoteClose(code=1000, reason="bye"), 0, "closed by the peer: 1000 bye"),
         (RemoteClose(code=1001), 0, "closed by the peer: 1001"),
-        (RemoteClose(code=1005), 1, "closed by the peer without a code"),
+        (RemoteClose(code=1005), 0, "closed by the peer without a code"),
         (RemoteClose(code=4000), 1, "closed by the peer: 4000"),
         (LocalClose(), 0, "closed: 1000"),
         (LocalClose(code=4000, reason="so"), 0, "closed: 4000 so"),
@@ -43,7 +43,7 @@ REFUSED = ConnectFailed("refused by ws://al:pw@host/?token=abc")
         (
             ProtocolViolation(code=1009, reason="too big"),
             1,
-            "protocol violation by the peer: 1009",
+            "limit exceeded by the peer: 1009",
         ),
         (ConnectionLost(), 1, "connection lost: the stream ended without a Close frame"),
         (ConnectionLost(error=OSError("reset")), 1, "connection lost: reset"),
@@ -60,8 +60,9 @@ REFUSED = ConnectFailed("refused by ws://al:pw@host/?token=abc")
     ],
 )
 def test_ends(reason: Disconnect | None, code: int, text: str) -> None:
-    """The code is 0 if the peer closes with 1000 or 1001, or confirms our close."""
-    error = ConnectionClosed(None, None, reason)
+    """The code is 0 if the peer closes with 1000, 1001 or no code, or confirms our close."""
+    sent = Close(reason.code) if isinstance(reason, LocalClose) else None
+    error = ConnectionClosed(None, sent, reason)
     assert end_code(error) == code
     assert describe_end(error).startswith(text)
     assert "abc" not in describe_end(error)

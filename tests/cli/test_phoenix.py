@@ -265,12 +265,14 @@ async def test_an_event_with_the_name_of_presence() -> None:
 
 @pytest.mark.slow
 @pytest.mark.terminal
-async def test_a_session(window: Terminal, tmp_path: Path) -> None:
-    """It has the prompt of ``trioglock connect`` and a command of its own."""
+async def test_fault_35_a_session(window: Terminal, tmp_path: Path) -> None:
+    """It connects, joins, and has the prompt of ``trioglock connect`` and its own command."""
     arguments = ("join", "room:1", "--params", '{"name": "al"}')
     async with MockPhoenixServer({"room:*": Lobby}) as server:
         await window.run("phoenix", server.url, *arguments)
-        await window.shows("* joined room:1: {}")
+        lines = await window.shows("* joined room:1: {}")
+        connected = lines[lines.index("* joined room:1: {}") - 1]
+        assert connected == f"* connected to {server.url}/websocket?vsn=2.0.0"
         await window.shows('< presence + al {"device": "phone"}')
         await window.type('echo {"a": 1}')
         await window.shows('< echo ok {"a": 1}')

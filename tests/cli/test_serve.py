@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as connect_browser
 
 from tests.cli.helpers import COMMAND, environment
@@ -114,6 +115,30 @@ def test_page(settings: dict[str, Any], status: int) -> None:
         assert b"://" not in own.replace(b"${scheme}://", b"")
 
 
+@pytest.mark.parametrize("target", [None, "echo"])
+def test_fault_44_foreign_pages_are_refused(target: str | None) -> None:
+    """For every kind of target, unless --origin allows them."""
+    options: dict[str, Any] = {"proxy": None, "origin": "https://shop.example"}
+    allowed = [options["origin"]]
+    with (
+        serve_in_thread(target=target) as at,
+        pytest.raises(InvalidStatus, match="403"),
+        connect_browser(f"ws://{at}/", **options),
+    ):
+        pass
+    with (
+        serve_in_thread(target=target, origins=allowed) as at,
+        connect_browser(f"ws://{at}/", **options),
+    ):
+        pass
+
+
+def test_fault_44_an_invalid_origin(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is an error of the command line."""
+    assert main(["serve", "--origin", "shop.example"]) == 2
+    assert "write it as 'https://example.org'" in capsys.readouterr().err
+
+
 def test_ipv6(capsys: pytest.CaptureFixture[str]) -> None:
     """The page and publishers accept the address as host name."""
     try:
@@ -178,14 +203,22 @@ def test_module_that_fails(
     assert "(" not in reason or "broken.py, line" in output.err
 
 
-def test_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("options", [(), ("--workers", "2", "--redis", "redis://localhost")])
+def test_fault_35_a_port_in_use_is_named_once(
+    options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     """One line and exit code 1."""
     with serve_in_thread() as at:
-        assert main(["serve", "--port", at.rpartition(":")[2]]) == 1
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert f"cannot listen on {at}: Address already in use; --port 0 selects" in output.err
-    assert output.err.count("\n") == 1
+        assert main(["serve", "--port", at.rpartition(":")[2], *options]) == 1
+    problem = f"cannot listen on {at}: Address already in use; --port 0 selects a free port"
+    assert capsys.readouterr() == ("", f"trioglock serve: {problem}\n")
+
+
+def test_an_unknown_host(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line with the name."""
+    assert main(["serve", "--host", "not.a.name.invalid"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("trioglock serve: cannot listen on not.a.name.invalid:8020: ")
 
 
 def test_secrets_are_not_in_a_repr() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,26 @@ async def test_fault_48_sigterm_ends_a_start(env: dict[str, str], tmp_path: Path
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_fault_48_sigterm_while_the_broker_is_unreachable() -> None:
+    """It ends a server that has not started because Redis does not answer."""
+    asked = trio.Event()
+
+    async def ignore(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        asked.set()
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, ignore, 0, host="127.0.0.1"))
+        url = f"redis://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        async with started("serve", "--port", "0", "--redis", url) as running:
+            await asked.wait()
+            running.process.terminate()
+            with trio.fail_after(10):
+                assert (await running.finish()).code == 0
+        nursery.cancel_scope.cancel()
 
 
 async def test_fault_48_sighup_during_a_start_replaces_the_workers(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import datetime as dt
+import decimal
+import enum
 import importlib.util
 import subprocess
 import sys
-from typing import Any, Literal
+import uuid
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -14,8 +19,6 @@ import pytest
 from trioglock import DecodeError, EncodeError, InvalidOption
 from trioglock.codecs import JSON, Codec, Msgpack
 from trioglock.codecs.json import LIBRARIES
-
-Library = Literal["msgspec", "orjson", "json"]
 
 EVENT = {
     "event": "channels/send",
@@ -32,6 +35,33 @@ class Broadcast(msgspec.Struct, frozen=True):
 class Point:
     x: int
     y: int = 0
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Number(float):
+    pass
+
+
+class Plain(str, enum.Enum):  # noqa: UP042 - its str() is not its value
+    SUBSCRIBE = "subscribe"
+
+
+class Level(enum.IntEnum):
+    ONE = 1
+
+
+class Wrapped(enum.Enum):
+    TEXT = "text"
+    LIST = ("x",)
+    SET = frozenset({1})
+
+
+class Pair(NamedTuple):
+    a: int
+    b: str
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -63,39 +93,147 @@ def test_json_round_trip(json_codec: JSON) -> None:
         b"\xff\xfe{}",
         b"\xc3",
         "[" * 100_000,
+        '"\\ud800"',
+        '["\\ude00\\ud83d"]',
+        '{"a\\\\\\ud800":1}',
+        '{"a":"\\udfff","a":1}',
+        '"\ud800"',
+        b'"\xed\xa0\x80"',
+        b"\xef\xbb\xbf{}",
+        "1" * 5000,
+        '"\x01"',
+        "[" * 201 + "]" * 201,
+        '[{"a":' * 101 + "1" + "}]" * 101,
+        '"[",' + "[" * 201 + "]" * 201,
     ],
 )
-def test_invalid_json_raises(json_codec: JSON, frame: str | bytes) -> None:
-    """DecodeError with its cause for malformed text, invalid UTF-8 and very deep nesting."""
+def test_fault_47_every_library_rejects_the_same_text(json_codec: JSON, frame: str | bytes) -> None:
+    """DecodeError with its cause: malformed text, half of a surrogate pair, deep nesting."""
     with pytest.raises(DecodeError, match="invalid JSON") as caught:
         json_codec.decode(frame)
     assert caught.value.__cause__ is not None
 
 
-@pytest.mark.parametrize("message", [object(), {1j: 2}, {"a": object()}])
-def test_inexpressible_messages_raise(json_codec: JSON, message: Any) -> None:
-    """EncodeError instead of the exception of the library."""
-    with pytest.raises(EncodeError, match="not expressible as JSON"):
-        json_codec.encode(message)
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ('"\\ud83d\\ude00 \\\\ud800 \\u0000"', "\N{GRINNING FACE} \\ud800 \0"),
+        ("[18446744073709551616,-9223372036854775809]", [2**64, -(2**63) - 1]),
+        ("1" * 4000, int("1" * 4000)),
+        ('{"a":1,"a":2}', {"a": 2}),
+        ("[1e-999,-0.0,1E+2]", [0.0, -0.0, 100.0]),
+        ('["' + "[" * 300 + '\\"' + "{" * 300 + '"]', ["[" * 300 + '"' + "{" * 300]),
+        ("[" + "[[]]," * 300 + "1]", [[[]]] * 300 + [1]),
+    ],
+)
+def test_fault_47_every_library_decodes_the_same_text(
+    json_codec: JSON, frame: str, message: Any
+) -> None:
+    """Including integers of any size, escapes, duplicate keys, and brackets in strings."""
+    assert json_codec.decode(frame) == message
+    assert json_codec.decode(frame.encode()) == message
+    assert [repr(json_codec.decode(frame))] == [repr(message)]
 
 
-def test_circular_messages_raise(json_codec: JSON) -> None:
-    """A list that contains itself raises EncodeError instead of exhausting the stack."""
+def nested(levels: int, innermost: Any) -> Any:
+    for _ in range(levels):
+        innermost = {"a": innermost}
+    return innermost
+
+
+def circular() -> Any:
     endless: list[Any] = []
-    endless.append(endless)
-    with pytest.raises(EncodeError):
-        json_codec.encode(endless)
+    endless += [endless, endless]
+    return endless
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_nan_is_never_sent(library: Library) -> None:
-    """NaN and Infinity raise EncodeError or are written as null, depending on the library."""
-    codec = JSON(library=library)
-    try:
-        frame = codec.encode([float("nan"), float("inf")])
-    except EncodeError:
-        return
-    assert frame == "[null,null]"
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        {1j: 2},
+        "\ud800",
+        {"\udfff": 1},
+        float("nan"),
+        [None, float("-inf")],
+        {1},
+        frozenset(),
+        b"a",
+        bytearray(b"a"),
+        memoryview(b"a"),
+        {1: 2},
+        {None: 2},
+        {True: 2},
+        {1.5: 2},
+        decimal.Decimal(1),
+        dt.date(2026, 1, 1),
+        Point(1),
+        Broadcast("a", {}),
+        Wrapped.SET,
+        iter(()),
+        [10**5000],
+        nested(200, []),
+        circular(),
+    ],
+)
+def test_fault_22_every_library_refuses_the_same_values(json_codec: JSON, value: Any) -> None:
+    """EncodeError instead of the exception of the library, wherever in the message the value is."""
+    for message in (value, [value], {"a": ("b", value, None)}):
+        with pytest.raises(EncodeError, match="not expressible as JSON"):
+            json_codec.encode(message)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("grüß\0\x7f\N{GRINNING FACE}", '"grüß\\u0000\x7f\N{GRINNING FACE}"'),
+        (2**64, str(2**64)),
+        (-(10**4000), str(-(10**4000))),
+        (Text("a"), '"a"'),
+        ({Text("a"): 1}, '{"a":1}'),
+        (Number(1.5), "1.5"),
+        (Wrapped.TEXT, '"text"'),
+        (Wrapped.LIST, '["x"]'),
+        (Plain.SUBSCRIBE, '"subscribe"'),
+        ({Plain.SUBSCRIBE: Plain.SUBSCRIBE}, '{"subscribe":"subscribe"}'),
+        (Level.ONE, "1"),
+        (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
+        (collections.OrderedDict(a=1), '{"a":1}'),
+        (Pair(1, "b"), '[1,"b"]'),
+        ((1, True, None, -0.0), "[1,true,null,-0.0]"),
+        (nested(199, [1]), '{"a":' * 199 + "[1]" + "}" * 199),
+    ],
+)
+def test_fault_22_every_library_encodes_the_same_values(
+    json_codec: JSON, value: Any, text: str
+) -> None:
+    """Including subclasses, enumerations and integers of any size."""
+    assert json_codec.encode(value) == text
+
+
+def test_fault_22_msgspec_without_orjson(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library msgspec encodes sets and bytes itself, so they are refused before."""
+    monkeypatch.setattr("trioglock.codecs.json.find_spec", lambda _name: None)
+    codec = JSON(library="msgspec")
+    assert codec.encode(EVENT) == JSON(library="json").encode(EVENT)
+    assert codec.encode({Text("a"): Number(1)}) == '{"a":1.0}'
+    for value in ({1}, b"a", {1: 2}, float("nan"), Point(1), "\ud800", nested(201, 1)):
+        with pytest.raises(EncodeError, match="not expressible as JSON"):
+            codec.encode(["a", {"b": value}])
+
+
+def test_fault_22_typed_messages_have_no_nan() -> None:
+    """With a type, msgspec encodes what it supports; NaN would become null."""
+
+    @dataclasses.dataclass
+    class Price:
+        value: float | None
+        tags: set[str]
+
+    codec = JSON(Price)
+    assert codec.encode(Price(None, {"a"})) == '{"value":null,"tags":["a"]}'
+    with pytest.raises(EncodeError, match="nan"):
+        codec.encode(Price(float("nan"), set()))
 
 
 @pytest.mark.slow

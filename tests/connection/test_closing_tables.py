@@ -20,6 +20,8 @@ from trioglock import (
     Connection,
     ConnectionClosed,
     Disconnect,
+    HandshakeRefused,
+    Headers,
     MemoryTransport,
     ReconnectFailed,
     Socket,
@@ -143,6 +145,17 @@ async def lost_for_good(case: Case) -> None:
     await case.run_alone(transport, act)
 
 
+async def refused_later(case: Case) -> None:
+    transport = MemoryTransport()
+
+    async def act(_: Case) -> None:
+        far = await transport.accept()
+        transport.refuse_next(HandshakeRefused(403, Headers()))
+        await far.aclose()
+
+    await case.run_alone(transport, act)
+
+
 # The text of a row: options, and what is done.
 MET_IN_A_CALL: dict[str, tuple[dict[str, Any], Run]] = {
     "the block ended, or `aclose()`": ({}, with_peer(lambda case: case.conn.aclose())),
@@ -158,7 +171,10 @@ MET_IN_A_CALL: dict[str, tuple[dict[str, Any], Run]] = {
         {},
         with_peer(lambda case: case.peer.close(4000)),
     ),
-    "the peer closed without a code": ({}, with_peer(peer_says(b"\x88\x00"))),
+    "the peer closed without a code, as `close()` in a browser does": (
+        {},
+        with_peer(peer_says(b"\x88\x00")),
+    ),
     "the stream ended or broke": ({}, with_peer(lambda case: case.peer.abort())),
     "the peer stopped sending": ({}, alone(nothing)),
     "the peer stopped reading": ({"ping_interval": None}, alone(flood, capacity=0)),
@@ -173,6 +189,10 @@ MET_IN_A_CALL: dict[str, tuple[dict[str, Any], Run]] = {
         with_peer(lambda case: case.peer.send("one", "two")),
     ),
     "`abort()`": ({}, with_peer(aborted)),
+    "an attempt to reconnect failed for good, for example with 403": (
+        {"reconnect": PAUSE},
+        refused_later,
+    ),
     "all attempts to reconnect failed": ({"reconnect": PAUSE}, lost_for_good),
 }
 

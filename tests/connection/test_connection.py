@@ -131,9 +131,11 @@ async def test_receivers_are_served_in_turn(autojump_clock: MockClock) -> None:
     assert got == [(number, f"{number}") for number in range(0, 30, 3)]
 
 
-@pytest.mark.parametrize("code", [1000, 1001])
-async def test_the_loop_ends_on_a_normal_close(code: int, autojump_clock: MockClock) -> None:
-    """1000 and 1001 end ``async for``; ``receive`` raises ConnectionClosedOK."""
+@pytest.mark.parametrize("code", [1000, 1001, 1005])
+async def test_fault_32_the_loop_ends_on_a_normal_close(
+    code: int, autojump_clock: MockClock
+) -> None:
+    """1000, 1001 and no code end ``async for``; ``receive`` raises ConnectionClosedOK."""
     async with linked() as (conn, far):
         await far.write(["a"])
         await close_from_peer(far, code)
@@ -145,20 +147,39 @@ async def test_the_loop_ends_on_a_normal_close(code: int, autojump_clock: MockCl
             conn.receive_nowait()
 
 
-@pytest.mark.parametrize("code", [1002, 1005, 1011, 3000, 4999])
+@pytest.mark.parametrize("code", [1002, 1011, 3000, 4999])
 async def test_the_loop_raises_on_any_other_close(code: int, autojump_clock: MockClock) -> None:
     """Earlier messages are received first; the exception has the code and reason."""
     async with linked() as (conn, far):
         await far.write(["a"])
-        reason = "" if code == 1005 else "why"
-        await close_from_peer(far, code, reason)
+        await close_from_peer(far, code, "why")
         assert await conn.receive() == "a"
         with pytest.raises(ConnectionClosedError) as caught:
             async for _ in conn:
                 raise AssertionError("there was one message only")
-        assert (caught.value.code, caught.value.reason) == (code, reason)
-        assert caught.value.received == Close(code, reason)
-        assert caught.value.cause == RemoteClose(code=code, reason=reason)
+        assert (caught.value.code, caught.value.reason) == (code, "why")
+        assert caught.value.received == Close(code, "why")
+        assert caught.value.cause == RemoteClose(code=code, reason="why")
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(1000, 1005), (1000, 1001), (4000, 1005)])
+async def test_fault_32_the_codes_of_both_sides_decide(
+    ours: int, theirs: int, autojump_clock: MockClock
+) -> None:
+    """The loop ends and ``receive`` raises ConnectionClosedOK if both are normal."""
+    async with linked() as (conn, far):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(conn.aclose, ours)
+            await trio.testing.wait_all_tasks_blocked()
+            await close_from_peer(far, theirs)
+        if ours == 1000:
+            assert [message async for message in conn] == []
+        else:
+            with pytest.raises(ConnectionClosedError):
+                await conn.__anext__()
+        expected = ConnectionClosedOK if ours == 1000 else ConnectionClosedError
+        with pytest.raises(expected):
+            await conn.receive()
 
 
 async def test_ping_on_a_connection_that_ends_raises(autojump_clock: MockClock) -> None:

@@ -9,8 +9,20 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
-from trioglock import Connection, Reply, Socket, connect, serve
+from tests.transports.servers import client_context, server_context
+from trioglock import (
+    Backoff,
+    Close,
+    Connection,
+    Reply,
+    Response,
+    Socket,
+    TrioWebsocketTransport,
+    connect,
+    serve,
+)
 from trioglock.routing import EventSocket, Router
 
 Talk = Callable[[Connection[Any]], Awaitable[object]]
@@ -71,8 +83,12 @@ async def cancel(conn: Connection[Any]) -> None:
 
 
 @contextmanager
-def no_cycles() -> Iterator[None]:
-    """Check that the block leaves no object of the package to the garbage collector."""
+def no_cycles(*only: str) -> Iterator[None]:
+    """Check that the block leaves no object of the package, or of these classes, to the collector.
+
+    Args:
+        only: the names of classes.
+    """
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
@@ -80,6 +96,7 @@ def no_cycles() -> Iterator[None]:
         yield
         gc.collect()
         kinds = {type(one) for one in gc.garbage if type(one).__module__.startswith("trioglock")}
+        kinds = {kind for kind in kinds if not only or kind.__name__ in only}
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
@@ -87,16 +104,28 @@ def no_cycles() -> Iterator[None]:
     assert not kinds
 
 
-async def check(target: Any, talk: Talk) -> None:
+async def check(
+    target: Any,
+    talk: Talk,
+    *,
+    tls: bool = False,
+    **options: Any,
+) -> None:
     """Connect several times and check what is left."""
 
     async def run(url: str) -> None:
         with suppress(Exception):
-            async with connect(url) as conn:
+            async with connect(url, **options) as conn:
                 await talk(conn)
 
-    async with serve(target, "127.0.0.1", 0, max_size=1000) as server:
-        url = f"ws://127.0.0.1:{server.port}"
+    context = None
+    if tls:
+        context, options["ssl_context"] = server_context(), client_context()
+    transport = options.get("transport")
+    async with serve(
+        target, "127.0.0.1", 0, max_size=1000, ssl_context=context, transport=transport
+    ) as server:
+        url = f"{'wss' if tls else 'ws'}://127.0.0.1:{server.port}"
         await run(url)  # creates what is shared
         with no_cycles():
             for _ in range(3):
@@ -109,12 +138,87 @@ async def check(target: Any, talk: Talk) -> None:
 
 @pytest.mark.parametrize("talk", [echo, abort, fail, violate, cancel])
 @pytest.mark.parametrize("target", [Hooks, AsyncHooks, handler])
-async def test_nothing_is_left_to_the_garbage_collector(target: Any, talk: Talk) -> None:
+async def test_fault_39_nothing_is_left_to_the_garbage_collector(target: Any, talk: Talk) -> None:
     """Neither on the server nor on the client."""
     await check(target, talk)
 
 
-async def test_an_event_socket_is_not_left_either() -> None:
+@pytest.mark.parametrize("talk", [echo, abort, fail, violate, cancel])
+@pytest.mark.parametrize("kind", ["TLS", "TrioWebsocketTransport"])
+async def test_fault_39_nothing_is_left_with(kind: str, talk: Talk) -> None:
+    """Also with TLS, and with the other transport."""
+    if kind == "TLS":
+        await check(Hooks, talk, tls=True)
+    else:
+        await check(Hooks, talk, transport=TrioWebsocketTransport())
+
+
+@pytest.mark.parametrize("hooks", [Hooks, AsyncHooks])
+async def test_fault_39_a_client_whose_hook_fails(hooks: type[Hooks]) -> None:
+    """The exception that leaves the block keeps frames, but not the session."""
+
+    async def provoke(conn: Connection[Any]) -> None:
+        await conn.send("fail")
+        await conn.wait_closed()
+
+    async def run(url: str) -> None:
+        # The traceback would keep a variable for the connection.
+        with suppress(ValueError):
+            async with connect(url, hooks()):
+                await trio.sleep(5)
+
+    async with serve(provoke, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.port}"
+        await run(url)
+        with no_cycles("Session"):
+            await run(url)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+class Refusing(Socket[None]):
+    """Makes the server end at once with 1001, so that its client reconnects."""
+
+    def handle_connect(self, info: object, state: None) -> tuple[Any, None]:
+        return Close(1001), state
+
+
+@pytest.mark.parametrize("end", ["refused", "unreachable", "raises", "gives up"])
+async def test_fault_39_attempts_that_fail(end: str) -> None:
+    """Neither the first attempt nor a later one leaves anything."""
+    calls = 0
+    unreachable = "ws://127.0.0.1:1/"
+
+    async def run(url: str) -> None:
+        def target() -> str:
+            nonlocal calls
+            calls += 1
+            if calls % 2 == 0 and end == "raises":
+                raise KeyError("token")
+            return unreachable if end == "unreachable" or (calls % 2 == 0) else url
+
+        once = Backoff(initial=0.001, max_attempts=2)
+        with suppress(Exception):
+            async with connect(target, reconnect=end != "refused" and once) as conn:
+                async for _ in conn:
+                    pass
+
+    def refuse(_: object) -> Response | None:
+        return Response(503) if end == "refused" else None
+
+    async with serve(Refusing, "127.0.0.1", 0, process_request=refuse) as server:
+        url = f"ws://127.0.0.1:{server.port}"
+        await run(url)
+        with no_cycles():
+            for _ in range(3):
+                calls = 0
+                await run(url)
+            with trio.fail_after(5):
+                while server.connections:
+                    await trio.sleep(0.01)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def test_fault_39_an_event_socket_is_not_left_either() -> None:
     """Although it wraps its own hooks."""
 
     async def send(conn: Connection[Any]) -> None:

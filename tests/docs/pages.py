@@ -101,7 +101,7 @@ class Page:
     def rows(self, heading: str) -> list[list[str]]:
         """The cells of the first table below a heading, without the table's head."""
         table = re.search(
-            rf"\n## {re.escape(heading)}\n.*?\n((?:\|[^\n]*\n)+)", self.text, re.DOTALL
+            rf"\n##+ {re.escape(heading)}\n.*?\n((?:\|[^\n]*\n)+)", self.text, re.DOTALL
         )
         assert table, f"{self.name} has no table below {heading!r}"
         lines = table[1].splitlines()[2:]

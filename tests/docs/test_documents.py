@@ -28,7 +28,7 @@ from trioglock import (
     pubsub,
     serve,
 )
-from trioglock.protocols import phoenix
+from trioglock.protocols import gossip, phoenix
 from trioglock.transports import Capabilities
 
 pytestmark = pytest.mark.docs
@@ -147,13 +147,34 @@ def test_every_capability_is_explained() -> None:
 def test_options_in_the_migration_guide_exist() -> None:
     """Each ``option=`` in the right columns of docs/coming-from.md is a parameter of ours."""
     calls: list[Any] = [connect, serve, Backoff, Reconnect, phoenix.connect, phoenix.run]
-    calls += [phoenix.Connect, pubsub.Hub, pubsub.publish]
+    calls += [phoenix.Connect, pubsub.Hub, pubsub.publish, gossip.connect]
     known = {option for call in calls for option in inspect.signature(call).parameters}
     text = Page("docs/coming-from.md").text
     cells = re.findall(r"^\|.*?(?<!\\)\| (.*) \|$", text, re.MULTILINE)
     named = {option for cell in cells for option in re.findall(r"\b(\w+)=", cell)}
     assert len(named) > 20
     assert named <= known
+
+
+GLOCK = """
+use Glock.Socket Glock.Stream Feed.stream opts start_link host port path headers
+init_stream conn protocols handle_push handle_send handle_receive push push_async frame state
+ok close text binary data message connect_opts connect_timeout retry retry_timeout transport tls
+ws_opts compress closing_timeout keepalive handler_init_args true
+"""
+"""The names of Glock 0.1.1, the latest release, that the guide mentions."""
+
+
+def test_fault_66_the_migration_guide_names_what_glock_has() -> None:
+    """Its development version has more, which nobody can install from Hex."""
+    cells = " ".join(row[0] for row in Page("docs/coming-from.md").rows("Glock: equivalents"))
+    named = {
+        word
+        for code in re.findall(r"`(.*?)`", cells)
+        for word in re.findall(r"[A-Za-z][\w.]*", code)
+    }
+    assert len(named) > 20
+    assert named <= set(GLOCK.split())
 
 
 def test_architecture_names_what_exists() -> None:

@@ -115,7 +115,8 @@ def documented() -> Iterator[tuple[str, Any, str]]:
             constructor = "__init__" in vars(value) or dataclasses.is_dataclass(value)
             yield name, value if constructor else None, text
         for member in {member for base in bases for member in vars(base)}:
-            method = inspect.unwrap(getattr(value, member))
+            method: Any = getattr(value, member, None)
+            method = inspect.unwrap(method)
             if member.startswith(("_", "test_")) or entry.hides(member):
                 continue
             if inspect.isroutine(method):

@@ -17,6 +17,7 @@ import trustme
 
 from tests.pubsub.helpers import SECONDS, joined, opened, served
 from tests.pubsub.redis_server import RealRedis, real_redis
+from tests.texts import Kind, Loud
 from trioglock import (
     BrokerError,
     BrokerUnavailable,
@@ -26,6 +27,7 @@ from trioglock import (
     connect,
 )
 from trioglock.pubsub import Hub, Message, RedisBroker, publish
+from trioglock.pubsub.redis.address import parse_address
 
 
 async def test_hubs_of_one_name_receive_each_others_messages(redis: RealRedis) -> None:
@@ -65,6 +67,17 @@ async def test_a_plain_subscriber_receives_messages_of_hubs(redis: RealRedis) ->
                 got += await stream.receive_some()
             assert b"$7\r\napp/a/b\r\n$5\r\nhello\r\n" in got
             assert b"$4\r\napp/\r\n$1\r\n\xff\r\n" in got
+
+
+async def test_fault_06_texts_of_other_types(redis: RealRedis) -> None:
+    """Names, channels and messages are sent as their characters, also by ``publish``."""
+    async with opened(redis.broker(), Loud("app")) as hub:
+        subscription = hub.subscribe(Kind.NEWS)
+        await hub.publish(Kind.UMLAUT, channel=Loud("news"))
+        options: Any = {"name": Loud("app"), "url": Loud(redis.url)}
+        await trio.to_thread.run_sync(partial(publish, Loud("x"), Kind.NEWS, **options))
+        assert await subscription.__anext__() == Message("news", "\u00fcber")
+        assert await subscription.__anext__() == Message("news", "x")
 
 
 async def test_hubs_whose_names_have_a_common_prefix(redis: RealRedis) -> None:
@@ -298,6 +311,41 @@ async def test_a_server_that_is_not_redis() -> None:
 def test_invalid_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         RedisBroker(**arguments)
+
+
+ADDRESSES = {
+    "REDIS://DB.Example.:06380/3": ("db.example.", 6380),
+    "redis://fa\u00df.test": ("xn--fa-hia.test", 6379),
+    "redis://ann:p%40w@[2001:DB8:0::A]:1": ("2001:db8::a", 1),
+    "redis://[fe80::1%25eth0]": ("fe80::1%eth0", 6379),
+    "redis://:secret@": ("localhost", 6379),
+    "redis://:7": ("localhost", 7),
+}
+
+
+@pytest.mark.parametrize(("url", "expected"), ADDRESSES.items())
+async def test_fault_11_the_host_of_a_redis_server(
+    url: str, expected: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is normalized like that of any other URL, and so is the name for TLS."""
+    opened: list[object] = []
+
+    async def open_tcp_stream(*address: object) -> None:
+        await trio.lowlevel.checkpoint()
+        opened.append(address)
+        raise OSError
+
+    monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
+    with pytest.raises(OSError):
+        await parse_address(url).open_stream()
+    assert opened == [expected]
+
+
+@pytest.mark.parametrize("url", ["redis://h:0", "redis://h:99999", "redis://[1]", "redis://\u2603"])
+def test_fault_11_an_invalid_host_of_a_redis_server(url: str) -> None:
+    """It is refused at the call."""
+    with pytest.raises(InvalidOption, match=r"host|Redis URL"):
+        RedisBroker(url)
 
 
 def test_passwords_are_not_shown() -> None:

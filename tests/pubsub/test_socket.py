@@ -11,10 +11,12 @@ import trio
 from trio.testing import MockClock
 
 from tests.pubsub.helpers import SECONDS, joined, served
+from tests.server.helpers import request
 from trioglock import (
     BrokerUnavailable,
     ConnectionClosedError,
     ConnectionClosedOK,
+    MemoryListener,
     Reply,
     connect,
 )
@@ -47,6 +49,41 @@ async def test_the_path_is_the_channel() -> None:
         assert hub.statistics().delivered == 5
 
 
+@pytest.mark.parametrize(
+    "host", ["[1]", "[::1", "[]", "a]", "[::1]x", "[fe80::1%25lo]", "a@b", "x:1:2"]
+)
+async def test_fault_09_a_malformed_host(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It gets 400 and one line in the log; the next client is served."""
+    caplog.set_level("INFO")
+    hub, listener = Hub(), MemoryListener()
+    with trio.fail_after(SECONDS):
+        async with hub, serve(hub.socket, listeners=[listener]):
+            stream = await listener.open_stream()
+            await stream.send_all(request("/news", Host=host))
+            answer = b"".join([part async for part in stream])
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            [record] = caplog.records
+            assert record.levelname == "INFO"
+            assert "refused: 400 invalid Host header" in record.getMessage()
+            async with connect("ws://memory.test/", stream=listener.open_stream) as conn:
+                await conn.ping()
+
+
+@pytest.mark.parametrize(
+    "target", ["//[1]/x", "//a@[::1", "/[", "/%zz%ff?after=%ff&[;=&&", "/?#[1]"]
+)
+async def test_fault_09_a_strange_target(target: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is a channel like any other."""
+    hub, listener = Hub(), MemoryListener()
+    with trio.fail_after(SECONDS):
+        async with hub, serve(hub.socket, listeners=[listener]):
+            stream = await listener.open_stream()
+            await stream.send_all(request(target))
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
+            await stream.aclose()
+    assert not caplog.records
+
+
 async def test_messages_of_clients_are_published_on_incoming() -> None:
     """Text and binary, in order."""
     hub = Hub()
@@ -58,6 +95,28 @@ async def test_messages_of_clients_are_published_on_incoming() -> None:
         while len(received) < 3:
             await trio.sleep(0.001)
     assert received == [Message("incoming", data) for data in ("one", b"two", "three")]
+
+
+async def test_fault_05_a_client_is_subscribed_before_it_knows_that_it_is_open() -> None:
+    """What is published right after ``connect()`` reaches it."""
+    hub = Hub()
+    async with served(hub) as url:
+        for _ in range(20):
+            async with connect(url + "news") as conn:
+                await hub.publish("text", channel="news")
+                assert await conn.receive() == "text"
+
+
+async def test_fault_05_in_memory_with_a_clock(autojump_clock: MockClock) -> None:
+    """Nothing hangs: nothing was published too early."""
+    hub, listener = Hub(), MemoryListener()
+    async with (
+        hub,
+        serve(hub.socket, listeners=[listener]),
+        connect("ws://memory.test/news", stream=listener.open_stream) as conn,
+    ):
+        await hub.publish("text", channel="news")
+        assert await conn.receive() == "text"
 
 
 @pytest.mark.parametrize("path", ["incoming", "%2Fx", "/x"])

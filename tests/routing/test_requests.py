@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -59,6 +60,56 @@ async def test_each_request_gets_its_own_answer(
         "a": "A", "b": "B", "c": "C",
     }  # fmt: skip
     assert not socket.requests
+
+
+class JSONRPC(EventSocket[Any]):
+    """Numbers its requests. Neither answers have a method, nor notifications an id."""
+
+    def __init__(self, router: Router | None = None) -> None:
+        super().__init__(router, key=lambda m: m["method"], ref=lambda m: m["id"])
+        self.numbers = itertools.count(1)
+
+    def make_ref(self) -> int:
+        return next(self.numbers)
+
+    def make_request(self, event: str, payload: Any, ref: str | int) -> Any:
+        return {"id": ref, "method": event, "params": payload}
+
+
+@pytest.mark.parametrize("style", ["plain", "async"])
+async def test_fault_28_an_answer_needs_no_name(autojump_clock: MockClock, style: str) -> None:
+    """As in JSON-RPC: requests end by their number, and events without one are events."""
+    router = Router()
+
+    if style == "async":
+
+        @router.on("news")
+        async def later(event: Any, state: Any) -> Any:
+            await trio.sleep(0.1)
+            return event, state
+
+    else:
+        router.on("news")(lambda event, state: (event, state))
+    socket = JSONRPC(router)
+    answers: dict[str, Any] = {}
+
+    async def ask(method: str) -> None:
+        answers[method] = await socket.request(method)
+
+    async with pair(socket) as (conn, peer, _), trio.open_nursery() as nursery:
+        nursery.start_soon(ask, "a")
+        nursery.start_soon(ask, "b")
+        requests = [await next_request(peer) for _ in range(2)]
+        assert {request["id"] for request in requests} == {1, 2}
+        await peer.send('{"method": "news"}')
+        for ref in ("true", "null", '"1"', "[1]", "1.5"):
+            await peer.send(f'{{"method": "news", "id": {ref}}}')
+        for request in requests:
+            await peer.send(json.dumps({"id": request["id"], "result": request["method"]}))
+        news = [await conn.receive() for _ in range(6)]
+        assert [event.get("id") for event in news] == [None, True, None, "1", [1], 1.5]
+    assert {method: answer["result"] for method, answer in answers.items()} == {"a": "a", "b": "b"}
+    assert socket.invalid.count == 0
 
 
 async def test_timeout(autojump_clock: MockClock, socket: EventSocket[Any]) -> None:

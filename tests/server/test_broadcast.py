@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
 
 from tests.server.helpers import Echo, LockstepListener, MakeTransport, frame, on_both, serving
-from trioglock import Close, ConnectionInfo, InvalidFrame, Ping, Reply, Socket, connect, serve
+from trioglock import (
+    Close,
+    Connection,
+    ConnectionInfo,
+    InvalidFrame,
+    MemoryListener,
+    Ping,
+    Reply,
+    Socket,
+    connect,
+    serve,
+)
 
 
 @on_both
@@ -30,6 +43,60 @@ async def test_every_connection_gets_a_frame_as_it_is(transport: MakeTransport) 
         for conn in (one, two):
             assert await conn.receive() == "news"
             assert await conn.receive() == b"bytes"
+
+
+async def stay(conn: Connection[None]) -> None:
+    """A handler."""
+    await conn.wait_closed()
+
+
+@on_both
+@pytest.mark.parametrize("target", [Echo, stay])
+async def test_fault_05_a_connection_is_registered_before_its_client_knows_that_it_is_open(
+    target: Any, transport: MakeTransport
+) -> None:
+    """A broadcast right after ``connect()`` reaches it, over TCP and in memory."""
+    memory = MemoryListener()
+    [tcp] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    with trio.fail_after(20):
+        async with serve(target, listeners=[memory, tcp], transport=transport()) as server:
+            for number in range(20):
+                stream: trio.abc.Stream
+                if number % 2:
+                    stream = await memory.open_stream()
+                else:
+                    stream = await trio.testing.open_stream_to_socket_listener(tcp)
+                async with connect("ws://memory.test/", stream=stream) as conn:
+                    assert len(server.connections) == 1
+                    assert server.broadcast("news") == 1
+                    assert await conn.receive() == "news"
+                while server.connections:
+                    await trio.sleep(0.001)
+
+
+@on_both
+async def test_fault_05_the_response_waits_for_an_async_init_stream(
+    transport: MakeTransport, autojump_clock: object
+) -> None:
+    """It may subscribe the client somewhere; if it raises, the client gets 1011."""
+    initialized = False
+
+    class Slow(Socket[int]):
+        async def init_stream(self, info: ConnectionInfo) -> int:
+            nonlocal initialized
+            await trio.sleep(2)
+            initialized = True
+            if info.url.endswith("fail"):
+                raise ValueError
+            return 1
+
+    async with serving(Slow, transport=transport()) as site:
+        async with site.dial():
+            assert initialized
+            assert site.server.broadcast("news") == 1
+        async with site.dial("/fail") as conn:
+            await conn.wait_closed()
+            assert conn.close_code == 1011
 
 
 async def test_many_broadcasts_in_a_row_stay_in_order() -> None:
@@ -80,7 +147,7 @@ async def test_scenario_23_a_slow_client_holds_nobody_up() -> None:
 
 
 async def test_a_broadcast_comes_behind_the_greeting(autojump_clock: object) -> None:
-    """A connection is included once ``handle_connect`` has returned."""
+    """A connection is included at once, and gets its greeting first."""
 
     class Polite(Socket[None]):
         async def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[object, None]:
@@ -88,11 +155,8 @@ async def test_a_broadcast_comes_behind_the_greeting(autojump_clock: object) -> 
             return Reply("welcome"), state
 
     async with serving(Polite) as site, site.dial() as conn:
-        await trio.testing.wait_all_tasks_blocked()
-        assert site.server.broadcast("too early") == 0
-        assert await conn.receive() == "welcome"
-        assert site.server.broadcast("in time") == 1
-        assert await conn.receive() == "in time"
+        assert site.server.broadcast("early") == 1
+        assert [await conn.receive() for _ in range(2)] == ["welcome", "early"]
 
 
 async def test_one_that_is_closing_is_passed_over(autojump_clock: object) -> None:

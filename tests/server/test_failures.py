@@ -300,6 +300,9 @@ class FaultyLink(Link):
     async def receive(self) -> list[Event]:
         return await self._link.receive()
 
+    async def respond(self) -> None:
+        await self._link.respond()
+
     async def write(self, frames: Sequence[Frame]) -> None:
         raise Oops
 

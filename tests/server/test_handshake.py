@@ -73,6 +73,34 @@ async def test_a_page_of_ours_is_let_in(origin: str) -> None:
         assert await conn.receive() == "in"
 
 
+SENT = {
+    "https://example.org": [
+        "HTTPS://Example.ORG",
+        "https://example.org:443",
+        "https://example.org:",
+    ],
+    "http://example.org:443": ["http://example.org:0443"],
+    "http://xn--fa-hia.test": ["http://fa\u00df.test:80"],
+    "http://[2001:db8::a]:8020": ["http://[2001:DB8:0::A]:8020"],
+    "https://example.org.": ["https://example.org."],
+    "chrome-extension://abcdef": ["Chrome-Extension://abcdef"],
+    "file://": ["file://"],
+    "null": ["null"],
+}
+
+
+@pytest.mark.parametrize(("sent", "written"), SENT.items())
+async def test_fault_11_origins_are_normalized(sent: str, written: list[str]) -> None:
+    """They match the form in which browsers send them (RFC 6454, section 6.2)."""
+    for origin in written:
+        async with serving(Echo, origins=[origin]) as site:
+            async with site.dial(origin=sent) as conn:
+                await conn.ping()
+            with pytest.raises(HandshakeRefused):
+                async with site.dial(origin="https://evil.example"):
+                    raise AssertionError
+
+
 async def test_none_among_the_origins_lets_in_clients_that_are_no_browsers() -> None:
     """Such clients send no Origin header."""
     async with serving(Echo, origins=[*ORIGINS, None]) as site, site.dial() as conn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from websockets.extensions.permessage_deflate import enable_server_permessage_de
 from websockets.http11 import Request as LibraryRequest
 from websockets.server import ServerProtocol
 
-from tests.server.helpers import Echo, echo, request, serving
+from tests.server.helpers import Echo, MakeTransport, echo, frame, on_both, request, serving
 from trioglock import serve
 
 OFFER = "Sec_WebSocket_Extensions"
@@ -88,9 +89,14 @@ def library(data: bytes, subprotocols: list[Any]) -> tuple[int, list[tuple[str, 
 async def test_the_response_is_that_of_websockets(
     headers: dict[str, Any], subprotocols: list[str]
 ) -> None:
-    """The same status; the same headers in the same order, if it accepts."""
+    """The same status; the same headers in the same order, if it accepts.
+
+    Other versions get 426 instead of 400.
+    """
     data = request(**headers)
     status, expected = library(data, subprotocols)
+    if headers.get("Sec_WebSocket_Version"):
+        status = 426
     async with serving(Echo, subprotocols=subprotocols) as site:
         client = await site.raw()
         await client.send(data)
@@ -101,6 +107,39 @@ async def test_the_response_is_that_of_websockets(
         pairs = [tuple(line.split(": ", 1)) for line in lines]
         assert pairs[0][0] == "Date"
         assert pairs[1:] == expected
+
+
+@on_both
+async def test_fault_20_a_window_that_zlib_does_not_have_is_no_error(
+    transport: MakeTransport,
+) -> None:
+    """An offer that cannot be accepted is ignored: no 500, as with websockets before 17.2."""
+    offers = "permessage-deflate; server_max_window_bits=8"
+    async with serving(Echo, transport=transport()) as site:
+        for offered in (offers, f"{offers}, {BROWSER}"):
+            client = await site.raw()
+            await client.send(request(Sec_WebSocket_Extensions=offered))
+            head = await client.head()
+            assert head.startswith(b"HTTP/1.1 101 ")
+            assert b"server_max_window_bits=8" not in head
+            await client.stream.aclose()
+
+
+async def test_fault_63_a_compressed_message_without_payload_is_empty() -> None:
+    """And the next message is inflated as usual."""
+    async with serving(Echo) as site:
+        client = await site.raw()
+        await client.send(request(Sec_WebSocket_Extensions=BROWSER))
+        assert b"permessage-deflate" in await client.head()
+        inflater = zlib.decompressobj(wbits=-15)
+        hello = b"\xf2\x48\xcd\xc9\xc9\x07\x00"
+        for payload, expected in ((hello, b"Hello"), (b"", b""), (hello, b"Hello")):
+            await client.send(frame(0xC1, payload))
+            head, echoed = await client.frame()
+            if head & 0x40:
+                echoed = inflater.decompress(echoed + b"\0\0\xff\xff")
+            assert echoed == expected
+        await client.stream.aclose()
 
 
 @pytest.mark.parametrize("name", ["Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"])

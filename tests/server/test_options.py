@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -66,6 +67,32 @@ BAD_OPTIONS: dict[str, dict[str, Any]] = {
     "overflow must be": {"overflow": "burst"},
     "transport must be a ServerTransport": {"transport": object()},
 }
+
+
+NEVER_SENT = [
+    "https://example.org/",
+    "https://example.org/app",
+    "https://user@example.org",
+    "https://*.example.org",
+    "*",
+    "wss://example.org",
+    "https://",
+    "https://exam ple.org",
+    "https://[::1",
+    "https://example.org:99999",
+    "https://127.1",
+    "https://a..b",
+    "NULL",
+    "",
+    re.compile(rb"https://.*"),
+]
+
+
+@pytest.mark.parametrize("origin", NEVER_SENT)
+def test_fault_11_an_origin_that_no_browser_sends(origin: Any) -> None:
+    """It is refused, because it would be silently dead."""
+    with pytest.raises(InvalidOption, match=r"origin that browsers send|an origin must be"):
+        serve(Echo, "127.0.0.1", 0, origins=[origin])
 
 
 @pytest.mark.parametrize("words", BAD_OPTIONS)

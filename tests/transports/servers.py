@@ -12,7 +12,7 @@ import hashlib
 import socket
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -229,6 +229,19 @@ class Deaf(trio.abc.SocketFactory):
         plain = trio.socket.from_stdlib_socket(socket.socket(family, type, proto))
         if family in self.families:
             plain.connect = lambda address: trio.sleep_forever()  # type: ignore[method-assign]
+        return plain
+
+
+class Unconnected(trio.abc.SocketFactory):
+    """Makes sockets that connect with a function, whatever the family of the address."""
+
+    def __init__(self, connect: Callable[[Any], Coroutine[Any, Any, None]] | None = None) -> None:
+        self.connect = connect
+
+    def socket(self, family: int = -1, type: int = -1, proto: int = -1) -> Any:  # noqa: A002
+        plain: Any = trio.socket.from_stdlib_socket(socket.socket(socket.AF_INET, type, 0))
+        to_loopback = plain.connect
+        plain.connect = self.connect or (lambda address: to_loopback(("127.0.0.1", address[1])))
         return plain
 
 

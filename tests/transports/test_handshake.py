@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Unpack
 
 import pytest
@@ -14,15 +15,25 @@ from tests.transports.servers import (
     URL,
     MakeTransport,
     Request,
+    answering,
     close,
+    connect_error,
+    hold,
     memory_server,
     on_both,
     read_request,
+    response,
     text,
     upgrade,
     upgrading,
 )
-from trioglock import ConnectOptions, NativeTransport, connect
+from trioglock import (
+    ConnectOptions,
+    HandshakeRefused,
+    InvalidHandshake,
+    NativeTransport,
+    connect,
+)
 
 
 async def asked(transport: MakeTransport, /, **options: Unpack[ConnectOptions]) -> Request:
@@ -34,6 +45,148 @@ async def asked(transport: MakeTransport, /, **options: Unpack[ConnectOptions]) 
         async with connect(url, **options):
             pass
     return requests[0]
+
+
+# The response.
+
+EARLY_HINTS = response("103 Early Hints", "Link: </style.css>; rel=preload")
+NO_REASON = (b"101 Switching Protocols", b"101")
+
+
+@on_both
+@pytest.mark.parametrize(
+    "interim",
+    [
+        response("100 Continue"),
+        response("102 Processing") + EARLY_HINTS,
+        EARLY_HINTS * 16,
+        response("199"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 10, 10_000])
+async def test_fault_13_interim_responses_are_skipped(
+    interim: bytes, size: int, transport: MakeTransport, autojump_clock: MockClock
+) -> None:
+    """RFC 9110, section 15.2; in one chunk with the response, or in pieces."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        data = interim + upgrade(await read_request(stream)) + text("hello")
+        for start in range(0, len(data), size):
+            await stream.send_all(data[start : start + size])
+        await close(stream)
+
+    async with (
+        memory_server(script) as stream,
+        connect(URL, stream=stream, transport=transport()) as conn,
+    ):
+        assert conn.handshake is not None
+        assert "Link" not in conn.handshake.response_headers
+        assert await conn.receive() == "hello"
+
+
+async def test_fault_13_before_a_refusal(autojump_clock: MockClock) -> None:
+    """The status and the headers are those of the last response."""
+    script = answering(EARLY_HINTS + response("401 Who?", "X: y", "Content-Length: 2", body=b"no"))
+    error, _ = await connect_error(script)
+    assert isinstance(error, HandshakeRefused)
+    assert (error.status, error.body, error.headers["X"]) == (401, b"no", "y")
+
+
+@on_both
+@pytest.mark.parametrize(
+    "interim",
+    [EARLY_HINTS * 17, response("103 Hints", f"Link: {'x' * 9_000}") * 5, b"HTTP/1.1 103"],
+    ids=["too many", "too large", "incomplete"],
+)
+async def test_fault_13_interim_responses_are_limited(
+    interim: bytes, transport: MakeTransport, autojump_clock: MockClock
+) -> None:
+    """In number, and in size together with the response."""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        data = upgrade(await read_request(stream))
+        await stream.send_all(interim + data)
+        await hold(stream)
+
+    error, seconds = await connect_error(script, transport)
+    assert isinstance(error, InvalidHandshake)
+    assert seconds < 1
+
+
+@on_both
+@pytest.mark.parametrize(
+    "headers",
+    [("Set-Cookie: " + "x" * 30_000,), [f"X-{n}: y" for n in range(1000)]],
+    ids=["one long header", "many headers"],
+)
+async def test_fault_16_only_the_whole_head_of_a_response_is_limited(
+    headers: Sequence[str], transport: MakeTransport, autojump_clock: MockClock
+) -> None:
+    """By ``max_header_size``, in a 101 as well as in a refusal."""
+    requests: list[Request] = []
+    async with (
+        memory_server(upgrading(requests, *headers)) as stream,
+        connect(URL, stream=stream, transport=transport()) as conn,
+    ):
+        assert conn.handshake is not None
+        assert len(conn.handshake.response_headers) >= len(headers)
+    error, _ = await connect_error(answering(response("401 No", *headers)), transport)
+    assert isinstance(error, HandshakeRefused)
+    script = answering(response("101 Switching Protocols", *headers))
+    error, _ = await connect_error(script, transport, max_header_size=5_000)
+    assert isinstance(error, InvalidHandshake)
+    assert "larger than 5000 bytes; max_header_size allows more" in str(error)
+
+
+@on_both
+@pytest.mark.parametrize("value", ["", " ", "\t "])
+async def test_fault_17_what_is_empty_in_a_response_is_read_as_absent(
+    value: str, transport: MakeTransport, autojump_clock: MockClock
+) -> None:
+    """Lists without an element, and the reason."""
+    headers = (f"Sec-WebSocket-Protocol:{value}", f"sec-websocket-extensions:{value}")
+
+    async def script(stream: trio.abc.Stream) -> None:
+        await stream.send_all(upgrade(await read_request(stream), *headers).replace(*NO_REASON))
+        await close(stream)
+
+    for offered in ([], ["a"]):
+        async with (
+            memory_server(script) as stream,
+            connect(URL, stream=stream, transport=transport(), subprotocols=offered) as conn,
+        ):
+            assert conn.subprotocol is None
+            assert conn.handshake is not None
+            assert conn.handshake.extensions == ()
+
+
+@pytest.mark.parametrize("more", ["", "; server_no_context_takeover", "; x"])
+async def test_fault_18_a_window_of_eight_bits_is_accepted(
+    more: str, autojump_clock: MockClock
+) -> None:
+    """The offer allows any (RFC 7692, section 7.1.2.2); messages are then sent uncompressed."""
+    received = b""
+
+    async def script(stream: trio.abc.Stream) -> None:
+        nonlocal received
+        agreed = f"permessage-deflate; client_max_window_bits=8{more}"
+        request = await read_request(stream)
+        await stream.send_all(upgrade(request, f"Sec-WebSocket-Extensions: {agreed}"))
+        received = bytes(await stream.receive_some())
+        # "Hello", compressed (RFC 7692, section 7.2.3.1).
+        await stream.send_all(b"\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00")
+        await close(stream)
+
+    if more == "; x":
+        error, _ = await connect_error(script)
+        assert isinstance(error, InvalidHandshake)
+        return
+    async with memory_server(script) as stream, connect(URL, stream=stream) as conn:
+        assert conn.handshake is not None
+        assert conn.handshake.extensions == ("permessage-deflate",)
+        await conn.send("x" * 100)
+        assert await conn.receive() == "Hello"
+    assert received[:2] == b"\x81\xe4"  # without RSV1
 
 
 # The request.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ssl
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.transports.proxies import HTTPProxy, proxied
 from tests.transports.servers import (
     MakeTransport,
     Script,
+    Unconnected,
     answering,
     authority,
     client_context,
@@ -20,6 +22,7 @@ from tests.transports.servers import (
     hold,
     no_leak,
     on_both,
+    resolve_to,
     server_context,
     serving,
     upgrading,
@@ -45,6 +48,27 @@ async def test_an_http_proxy(transport: MakeTransport) -> None:
     assert requests[0].line == "GET /path HTTP/1.1"
     assert requests[0].headers["Host"] == "feed.test:8080"
     assert "Proxy-Authorization" not in requests[0].headers
+
+
+async def test_fault_13_a_proxy_may_send_interim_responses() -> None:
+    """The bytes after its response belong to the server."""
+    status = b"100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK"
+    async with (
+        proxied(partial(HTTPProxy, status=status)) as (_, address, requests),
+        connect("ws://feed.test/", proxy=f"http://{address}"),
+    ):
+        assert len(requests) == 1
+
+
+async def test_fault_16_the_head_of_a_proxy_has_the_same_limit() -> None:
+    """``max_header_size``."""
+    status = b"200 OK\r\nX: " + b"x" * 20_000
+    async with proxied(partial(HTTPProxy, status=status)) as (_, address, requests):
+        async with connect("ws://feed.test/", proxy=f"http://{address}"):
+            assert len(requests) == 1
+        error = await failure("ws://feed.test/", proxy=f"http://{address}", max_header_size=1000)
+    assert isinstance(error, ProxyFailed)
+    assert "larger than 1000 bytes; max_header_size allows more" in str(error)
 
 
 @pytest.mark.parametrize("host", ["feed.test", "[::1]"])
@@ -194,6 +218,8 @@ def test_a_bad_proxy_address_raises_at_the_call(proxy: Any) -> None:
 @pytest.mark.parametrize(
     ("scheme", "variable"),
     [
+        ("ws", "all_proxy"),
+        ("wss", "ALL_PROXY"),
         ("ws", "http_proxy"),
         ("ws", "HTTPS_PROXY"),
         ("wss", "https_proxy"),
@@ -224,6 +250,67 @@ async def test_http_proxy_is_not_for_wss(monkeypatch: pytest.MonkeyPatch) -> Non
         pass
 
 
+# An excluded URL, and entries of no_proxy. Those of the second list do not exclude it.
+EXCLUSIONS: list[tuple[str, list[str], list[str]]] = [
+    (
+        "ws://10.1.2.3:8020/",
+        [
+            "10.0.0.0/8",
+            "10.1.2.3",
+            "10.1.2.3:8020",
+            "a.test,10.1.0.0/16",
+            "10.9.9.9/8",
+            "*",
+            "x, *",
+        ],
+        ["10.1.2.0/25:80", "10.1.2.3:80", "11.0.0.0/8", "3", "2.3", "::/0", "10.1.2.4"],
+    ),
+    (
+        "ws://[2001:db8::5]/",
+        ["2001:db8::/32", "[2001:DB8:0::5]", "2001:db8::5", "[2001:db8::5]:80", "[2001:db8::]/32"],
+        ["[2001:db8::5]:443", "2001:db9::/32", "0.0.0.0/0"],
+    ),
+    (
+        "wss://Feed.Example.test./",
+        [
+            "example.test",
+            ".example.test",
+            "*.example.test",
+            "EXAMPLE.test.",
+            "feed.example.test:443",
+            "x example.test",
+            "x,\texample.test ",
+        ],
+        ["ample.test", "feed.example.test:80", "a.feed.example.test", "example"],
+    ),
+    ("ws://fa\u00df.test/", ["fa\u00df.test", "xn--fa-hia.test"], ["fass.test"]),
+    ("ws://[fe80::1%25lo]/", ["fe80::/10", "fe80::1"], ["fe80::1:0/112"]),
+]
+
+
+@pytest.mark.parametrize(("url", "excluding", "others"), EXCLUSIONS)
+async def test_fault_12_no_proxy_as_curl_reads_it(
+    url: str, excluding: list[str], others: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Domains with their subdomains, addresses and networks, all of them perhaps with a port."""
+    resolve_to("127.0.0.1")
+    reached: list[tuple[str, int]] = []
+
+    async def connect_to(address: tuple[str, int]) -> None:
+        await trio.lowlevel.checkpoint()
+        reached.append(address[:2])
+        raise ConnectionRefusedError
+
+    monkeypatch.setenv("ALL_PROXY", "http://192.0.2.1:3128")
+    trio.socket.set_custom_socket_factory(Unconnected(connect_to))
+    for no_proxy in (*excluding, *others):
+        monkeypatch.setenv("no_proxy", no_proxy)
+        reached.clear()
+        assert isinstance(await failure(url), ConnectFailed)
+        direct = reached != [("192.0.2.1", 3128)]
+        assert direct is (no_proxy in excluding), no_proxy
+
+
 @pytest.mark.parametrize("exempt", ["127.0.0.1", "*", "example.org,127.0.0.1", "127.0.0.1:{port}"])
 async def test_no_proxy(exempt: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """``no_proxy`` exempts hosts, hosts with a port, or all."""
@@ -241,10 +328,53 @@ async def test_none_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         pass
 
 
-async def test_a_bad_address_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An invalid proxy in the environment is an InvalidOption without secrets."""
-    monkeypatch.setenv("http_proxy", "ftp://user:secret@127.0.0.1/")
-    error = await failure("ws://feed.test/", proxy=True)
-    assert isinstance(error, InvalidOption)
-    assert "ftp://127.0.0.1" in str(error)
-    assert "secret" not in str(error)
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "all_proxy", "ALL_PROXY"])
+async def test_fault_12_a_proxy_without_a_scheme(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the environment ``host:port`` is an HTTP proxy, as for curl."""
+    async with proxied(HTTPProxy) as (proxy, address, _):
+        monkeypatch.setenv(variable, address)
+        async with connect("ws://feed.test/"):
+            pass
+    assert proxy.requests[0].target == "feed.test:80"
+
+
+UNREADABLE = [
+    ("http_proxy", "ftp://user:secret@127.0.0.1/"),
+    ("HTTPS_PROXY", "http://user:x/secret@127.0.0.1:1"),
+    ("all_proxy", "http://te%3Anant:secret@127.0.0.1:1"),
+    ("ws_proxy", "127.0.0.1:secret"),
+    ("no_proxy", "feed.test, 10.0.0.0/99"),
+    ("NO_PROXY", "[::1]x"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value"), UNREADABLE)
+async def test_fault_12_a_variable_that_cannot_be_read(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged once, with its name and without secrets, and ignored."""
+    monkeypatch.setenv("socks_proxy", "")
+    monkeypatch.setenv(variable, value)
+    async with serving(upgrading([])) as port:
+        for _ in range(2):
+            async with connect(f"ws://127.0.0.1:{port}/"):
+                pass
+    [record] = caplog.records
+    assert (record.levelname, record.name) == ("WARNING", "trioglock.client")
+    assert variable.lower() in record.getMessage().lower()
+    assert "secret" not in record.getMessage()
+
+
+async def test_fault_12_the_next_variable_is_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A variable that cannot be read does not hide the others."""
+    async with proxied(HTTPProxy) as (proxy, address, _):
+        monkeypatch.setenv("http_proxy", "gopher://x")
+        monkeypatch.setenv("all_proxy", f"http://{address}")
+        async with connect("ws://feed.test/"):
+            pass
+    assert proxy.requests[0].target == "feed.test:80"
+    assert "http_proxy" in caplog.text

@@ -108,6 +108,7 @@ async def test_every_status_is_followed(status: int) -> None:
         ("http://127.0.0.1:{port}/there", "/there"),
         ("HTTP://127.0.0.1:{port}/there", "/there"),
         ("/there#part", "/there"),
+        ("WS://127.0.0.1:0{port}/there", "/there"),
     ],
 )
 async def test_every_form_of_location(location: str, target: str) -> None:
@@ -118,6 +119,30 @@ async def test_every_form_of_location(location: str, target: str) -> None:
         async with connect(f"ws://127.0.0.1:{port}/"):
             pass
     assert site.targets == ["/", target]
+
+
+LOCATIONS = [
+    ("/a%20b/\u00fc?q=\u20ac", "/a%20b/%C3%BC?q=%E2%82%AC"),
+    ("\u00fc", "/%C3%BC"),
+    ("/%C3%BC?q=%2F", "/%C3%BC?q=%2F"),
+]
+
+
+@pytest.mark.parametrize(("location", "target"), LOCATIONS)
+async def test_fault_07_a_location_is_encoded_once(location: str, target: str) -> None:
+    """Also a Location of raw UTF-8."""
+    site = Site(location.encode().decode("latin-1"))
+    async with serving(site) as port, connect(f"ws://127.0.0.1:{port}/"):
+        pass
+    assert site.targets == ["/", target]
+
+
+async def test_fault_07_a_location_that_is_not_utf_8() -> None:
+    """Its bytes are percent-encoded as they are."""
+    site = Site("/\xfc")  # sent as latin-1
+    async with serving(site) as port, connect(f"ws://127.0.0.1:{port}/"):
+        pass
+    assert site.targets == ["/", "/%FC"]
 
 
 async def test_https_means_wss(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +224,36 @@ async def test_scenario_38_another_origin_learns_nothing(transport: MakeTranspor
         assert request.headers.get_all("Host") == [f"127.0.0.1:{other_port}"]
 
 
-@pytest.mark.parametrize("location", ["/there", "ws://127.0.0.1:{port}/there"])
-async def test_the_same_origin_keeps_credentials(location: str) -> None:
+@on_both
+@pytest.mark.parametrize(
+    ("offered", "sent"),
+    [
+        (["chat", "access_token", "abc-secret"], "chat, access_token"),
+        (["phoenix", "base64url.bearer.phx.c2VjcmV0"], "phoenix"),
+        (["base64url.bearer.authorization.k8s.io.c2VjcmV0"], None),
+        (["eyJhbGciOiJIUzI1NiJ9.e30.c2VjcmV0", "graphql-transport-ws"], "graphql-transport-ws"),
+    ],
+)
+async def test_fault_46_another_origin_gets_no_token(
+    offered: list[str], sent: str | None, transport: MakeTransport
+) -> None:
+    """Tokens among the subprotocols stay with the first origin, as other credentials do."""
+    name = "Sec-WebSocket-Protocol"
+    other, first = Site(), Site()
+    async with serving(other) as other_port, serving(first) as port:
+        for location in ("/there", f"ws://127.0.0.1:{other_port}/there"):
+            first.location = location
+            url = f"ws://127.0.0.1:{port}/"
+            async with connect(url, subprotocols=offered, transport=transport()):
+                pass
+    assert [request.headers[name] for request in first.requests] == [", ".join(offered)] * 3
+    assert other.requests[0].headers.get(name) == sent
+
+
+@pytest.mark.parametrize(
+    "location", ["/there", "ws://127.0.0.1:{port}/there", "HTTP://127.0.0.%31:0{port}/there"]
+)
+async def test_fault_11_the_same_origin_keeps_credentials(location: str) -> None:
     """Within one origin all headers and the URL's user are sent again, however it is written."""
     site = Site()
     async with serving(site) as port:

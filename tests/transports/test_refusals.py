@@ -251,7 +251,7 @@ REFUSALS: dict[str, tuple[Script, int, bytes]] = {
     },
     **{
         f"{status}, the server stays": (staying(response(f"{status} So")), status, b"")
-        for status in (103, 204, 304)
+        for status in (204, 304)
     },
 }
 

@@ -61,6 +61,8 @@ class Mode(ABC):
         self.connection: Connection[Any] = connection
         self.failed: bool = False
         """Whether an error was printed that must change the exit code."""
+        self.greeting: str | None = None
+        """A line that follows the one about the connection at a prompt."""
 
     @property
     def commands(self) -> Mapping[str, Command]:

@@ -23,6 +23,9 @@ MAX_QUEUE = 1000
 """The number of messages that wait to be printed. While a connection closes, reading does not stop,
 and further messages are dropped."""
 
+MAX_QUEUED_BYTES = 2**28
+"""The size of these messages: if they may be long, fewer of them wait."""
+
 EXAMPLES = """\b
 Examples:
   trioglock connect wss://example.org/feed
@@ -44,7 +47,8 @@ Examples:
     "--json",
     "as_json",
     is_flag=True,
-    help="Indent received JSON, colored in a terminal, and refuse to send anything else.",
+    help="Indent received JSON in a terminal, print it on one line in a pipe, and refuse to send "
+    "anything else.",
 )
 @click.option("--raw", is_flag=True, help="Write binary messages unchanged, not as digits.")
 @session_options
@@ -120,7 +124,8 @@ def open_messages(
 
     InvalidURL and InvalidOption are raised at this call, ConnectError on entering the block.
     """
-    options.setdefault("max_queue", MAX_QUEUE)
+    fitting = MAX_QUEUED_BYTES // (options.get("max_size") or 2**20)
+    options.setdefault("max_queue", max(1, min(MAX_QUEUE, fitting)))
     opening = connect(url, **options)
 
     @asynccontextmanager

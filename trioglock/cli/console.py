@@ -14,6 +14,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 from rich.console import RenderableType
 
 from ..frames import Data
+from ..retry import describe_delay
 from ..telemetry import (
     ConnectAttemptFailed,
     Connected,
@@ -29,9 +30,6 @@ from .prompt import Prompt, open_history
 from .streams import OutputClosed, OutputFailed, OutputStream
 
 __all__ = ["Console", "open_console", "print_reconnects", "print_trace"]
-
-_SHOWN_DELAY = 0.05
-"""The shortest delay in seconds that a reconnect message mentions."""
 
 
 class Console:
@@ -212,8 +210,7 @@ def print_reconnects(console: Console) -> EventListener:
             case LinkClosed():
                 reason = str(event.reason)
             case ReconnectScheduled(delay=delay):
-                soon = delay < _SHOWN_DELAY
-                when = "reconnecting now" if soon else f"next attempt in {delay:.1f} s"
+                when = describe_delay(delay)
                 text = f"{reason}; {when}" if reason else when
                 console.print_event_nowait(Mark.STATUS, text)
             case Connected(upgrade=upgrade) if upgrade > 1:

@@ -213,6 +213,8 @@ class Conversation:
             if self._console.has_prompt:
                 url = redact_url(mode.connection.url)
                 await self._console.print_event(Mark.STATUS, f"connected to {url}")
+                if mode.greeting is not None:
+                    await self._console.print_event(Mark.STATUS, mode.greeting)
             for line in self._queued:
                 await self._attempt(self._send, line)
 

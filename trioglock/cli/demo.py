@@ -98,17 +98,17 @@ async def _receive(conn: Connection[Count], messages: int) -> None:
     if Console().is_terminal:
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
             task = bar.add_task("messages", total=messages)
-            async for number in _count(conn, messages):
+            async for number in _count(conn, messages, max(STEPS, messages // 1000)):
                 bar.update(task, completed=number)
     else:
-        async for number in _count(conn, messages):
+        async for number in _count(conn, messages, STEPS):
             done = number * STEPS // messages
             print(f"[{'#' * done}{'.' * (STEPS - done)}] {number} of {messages}", flush=True)
 
 
-async def _count(conn: Connection[Count], messages: int) -> AsyncIterator[int]:
-    """Receive messages; yield their number at each step of the progress bar."""
+async def _count(conn: Connection[Count], messages: int, steps: int) -> AsyncIterator[int]:
+    """Receive messages; yield their number at each of the steps."""
     for number in range(1, messages + 1):
         await conn.receive()
-        if number * STEPS % messages < STEPS:
+        if number * steps % messages < steps:
             yield number

@@ -42,7 +42,7 @@ INTERRUPTED = 130
 
 EXIT_CODES = """\b
 Exit codes:
-  0    closed cleanly: by the peer with 1000 or 1001, or by you
+  0    closed cleanly: by the peer with 1000, 1001 or no code, or by you
   1    closed by the peer with another code, or lost; a piped line could not be sent
   2    invalid command line
   3    could not connect: refused, unknown host, TLS error or timeout

@@ -68,12 +68,12 @@ def format_binary(payload: bytes) -> str:
 class MessageFormat:
     """How received messages are printed."""
 
-    json: bool = False  # indent messages that are JSON
+    json: bool = False  # indent messages that are JSON; in a pipe, print each on one line
     highlight: bool = False  # color JSON in a terminal
     raw: bool = False  # write binary messages unchanged
 
     def to_text(self, message: Data) -> str:
-        """Return the text of a message."""
+        """Return the text of a message for a terminal."""
         if not isinstance(message, str):
             return format_binary(message)
         if self.json:
@@ -85,9 +85,12 @@ class MessageFormat:
 
     def to_line(self, message: Data) -> bytes:
         """Return the bytes to write to a pipe, including the line ending."""
-        if self.raw and isinstance(message, bytes):
-            return message
-        return self.to_text(message).encode() + b"\n"
+        if isinstance(message, bytes):
+            return message if self.raw else format_binary(message).encode() + b"\n"
+        if self.json and "\n" in message and json_problem(message) is None:
+            # Strings contain no line breaks. A parser could change numbers and repeated keys.
+            message = " ".join(line.strip(" \t\r") for line in message.split("\n"))
+        return message.encode() + b"\n"
 
 
 class Renderer:
@@ -167,6 +170,8 @@ def end_code(error: ConnectionClosed) -> int:
 def describe_end(error: ConnectionClosed) -> str:
     """Describe the end of a connection in one line."""
     text = "closed" if error.cause is None else str(error.cause)
+    if isinstance(error.cause, LocalClose) and error.sent is None:
+        text = "not connected"  # closed between two attempts to reconnect
     if isinstance(error.__cause__, ReconnectFailed):
         count = len(error.__cause__.attempts)
         text += f"; gave up after {count} {'attempt' if count == 1 else 'attempts'}"

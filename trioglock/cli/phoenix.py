@@ -158,6 +158,7 @@ class PhoenixMode(Mode):
         nursery: trio.Nursery,
     ) -> None:
         super().__init__(socket.connection)
+        self.greeting: str | None = f"joined {channel.topic}: {_format_payload(channel.response)}"
         self._channel = channel
         self._console = console
         self._nursery = nursery
@@ -326,9 +327,6 @@ def open_channel(
             except phoenix.PhoenixError:
                 await socket.aclose()
                 raise
-            if console.has_prompt:
-                response = _format_payload(channel.response)
-                await console.print_event(Mark.STATUS, f"joined {topic}: {response}")
             async with open_scope() as nursery:
                 yield PhoenixMode(socket, channel, console, nursery)
 

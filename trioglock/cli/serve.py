@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from io import FileIO
@@ -24,12 +24,12 @@ from ..errors import InvalidOption, TrioglockError
 from ..pubsub import Hub, MemoryBroker, RedisBroker
 from ..server import ServeOptions, Server, serve
 from .echo import Echo
-from .live import AccessRules, Endpoints, check_token, is_wildcard
+from .live import AccessRules, Endpoints, check_origins, check_token, is_wildcard
 from .options import seconds
 from .streams import print_line
 from .workers import READY, end_line, run_workers
 
-__all__ = ["Settings", "command", "open_server"]
+__all__ = ["Settings", "command", "load_target", "open_server"]
 
 TOKEN_VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -74,6 +74,7 @@ class Settings:
     drain: float = 30
     page: bool | None = None
     page_hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
     publish_token: str | None = field(default=None, repr=False)
     ready_fd: int | None = None
     """The file descriptor to which a worker writes once it is serving; None in
@@ -95,6 +96,7 @@ class Settings:
         elif self.target != "echo" and not all(self.target.partition(":")):
             raise InvalidOption(f"TARGET must be echo or module:name, not {self.target}")
         check_token(self.publish_token)
+        check_origins(self.origins)
 
     @property
     def is_worker(self) -> bool:
@@ -103,7 +105,11 @@ class Settings:
     @property
     def access_rules(self) -> AccessRules:
         return AccessRules(
-            self.host, token=self.publish_token, page=self.page, page_hosts=self.page_hosts
+            self.host,
+            token=self.publish_token,
+            page=self.page,
+            page_hosts=self.page_hosts,
+            origins=self.origins,
         )
 
     def make_hub(self) -> Hub:
@@ -138,6 +144,15 @@ class Settings:
     type=click.IntRange(1),
     metavar="N",
     help="Number of messages that Redis keeps for the new Hub.",
+)
+@click.option(
+    "--origin",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Allow pages of this origin to connect, such as https://example.org, or '*' for all "
+    "pages. Can be repeated. The default on a loopback address is to allow pages of this machine "
+    "only, and all pages on other addresses.",
 )
 @seconds("--drain", default="30", help="Time for connections to finish at shutdown.")
 @click.option(
@@ -181,7 +196,9 @@ def command(*, worker: bool, **options: Any) -> int:
     try:
         if settings.workers > 1 and not settings.is_worker:
             return trio.run(run_workers, settings, report.serving)
-        trio.run(_serve_until_signal, settings, report)
+        # Before any signal is handled: Ctrl-C and SIGTERM end an import that takes long.
+        target = load_target(settings)
+        trio.run(_serve_until_signal, settings, target, report)
     except TrioglockError as error:
         report.failed(str(error))
         return 1
@@ -231,19 +248,29 @@ def _describe_listening_error(error: OSError, settings: Settings) -> str:
     return reason + hint
 
 
-@asynccontextmanager
-async def open_server(settings: Settings) -> AsyncIterator[Server]:
-    """Serve the target of these settings.
+def load_target(settings: Settings) -> Any:
+    """Return a new Hub, or import the target of these settings.
 
     Raises:
-        InvalidOption: the target cannot be imported, or has no page.
+        InvalidOption: the target cannot be imported.
+    """
+    return settings.make_hub() if settings.target is None else _import_target(settings.target)
+
+
+@asynccontextmanager
+async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
+    """Serve a target.
+
+    Raises:
+        InvalidOption: the target has no page, or cannot be served by several workers.
         OSError: the server cannot listen.
     """
-    target = settings.make_hub() if settings.target is None else _import_target(settings.target)
+    rules = settings.access_rules
     options = ServeOptions(reuse_port=settings.is_worker, shutdown_timeout=settings.drain)
     if not isinstance(target, Hub):
         if settings.page:
             raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
+        options["process_request"] = rules.refuse_client
         async with serve(target, settings.host, settings.port, **options) as server:
             yield server
         return
@@ -255,9 +282,7 @@ async def open_server(settings: Settings) -> AsyncIterator[Server]:
     async with target as hub:
         # A user's Hub may have subscribers in other processes.
         counts = settings.target is None and settings.redis is None
-        endpoints = Endpoints(
-            hub, settings.access_rules, is_worker=settings.is_worker, counts=counts
-        )
+        endpoints = Endpoints(hub, rules, is_worker=settings.is_worker, counts=counts)
         options["process_request"] = endpoints.process_request
         options["select_subprotocol"] = endpoints.select_subprotocol
         async with serve(
@@ -286,32 +311,41 @@ def _import_target(target: str) -> Any:
         raise InvalidOption(f"cannot import {target}: {problem}") from error
 
 
-async def _serve_until_signal(settings: Settings, report: StartReport) -> None:
+async def _serve_until_signal(settings: Settings, target: Any, report: StartReport) -> None:
     """Serve until SIGTERM, SIGHUP, Ctrl-C, or the end of the process that started this worker."""
     numbers = {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
-    with trio.open_signal_receiver(*numbers) as signals:
-        async with open_server(settings) as server, open_scope() as tasks:
-            tasks.start_soon(_close_on_signal, server, signals)
+    server: Server | None = None
+
+    def close() -> None:
+        if server is None:
+            opening.cancel()  # a broker may be unreachable
+        else:
+            server.close(1001, "going away")
+
+    with trio.open_signal_receiver(*numbers) as signals, trio.CancelScope() as opening:
+        async with open_scope() as tasks:
+            tasks.start_soon(_close_on_signal, close, signals)
             if settings.is_worker:
-                tasks.start_soon(_close_with_parent, server)
-            assert server.port is not None
-            report.serving(server.port)
-            await server.wait_closed()
+                tasks.start_soon(_close_with_parent, close)
+            async with open_server(settings, target) as server:
+                assert server.port is not None
+                report.serving(server.port)
+                await server.wait_closed()
 
 
-async def _close_on_signal(server: Server, signals: AsyncIterator[int]) -> None:
+async def _close_on_signal(close: Callable[[], None], signals: AsyncIterator[int]) -> None:
     async for number in signals:
         if number == signal.SIGINT:
             end_line()
-        server.close(1001, "going away")
+        close()
 
 
-async def _close_with_parent(server: Server) -> None:
+async def _close_with_parent(close: Callable[[], None]) -> None:
     """Close when standard input ends: the process that started this worker is gone."""
     async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
         while await stdin.receive_some():
             pass
-    server.close(1001, "going away")
+    close()
 
 
 def _announce(settings: Settings, port: int) -> None:

@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 import trio
 
+from .._hints import checks_keywords, describe_value
 from .._redact import without_user_info
+from .._text import as_text
 from ..connection import Connection, ConnectionScope, Session
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket
@@ -22,7 +24,6 @@ from ..options import (
     accepts_options,
     aim,
     check_headers,
-    check_keywords,
     take_options,
 )
 from ..retry import Backoff
@@ -47,7 +48,9 @@ class ConnectOptions(FlowKeywords, total=False):
         user_agent_header: the ``User-Agent`` header, or None to send none.
         compression: ``"deflate"`` offers permessage-deflate (RFC 7692); None disables compression.
         proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
-            ``socks4a``); True reads the environment (``https_proxy`` and so on); None connects
+            ``socks4a``); True uses the first of the variables ``ws_proxy`` or ``wss_proxy``,
+            ``socks_proxy``, ``https_proxy``, ``http_proxy`` (only for ``ws://``) and ``all_proxy``
+            unless ``no_proxy`` excludes the host, or else the settings of the system. None connects
             directly.
         ssl_context: the TLS configuration for ``wss://``; by default the system's certificates are
             trusted. A client certificate in it is sent to every server that requests one, even
@@ -56,8 +59,10 @@ class ConnectOptions(FlowKeywords, total=False):
         stream: an open trio stream to use instead of connecting, such as a Unix socket, or an
             async function that opens one; an OSError that it raises counts as a network failure.
         max_redirects: number of redirects to follow (RFC 9110, section 15.4); 0 follows none.
-            Credentials in the URL and in headers are not sent to another origin.
+            Credentials in the URL, in headers and among the subprotocols are not sent to another
+            origin.
         open_timeout: seconds for connecting and the opening handshake; None for no limit.
+        max_header_size: maximum size of a response's headers in bytes, and of those of a proxy.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         reconnect: True or a :class:`Backoff` reconnects after the connection is lost or an attempt
             fails, including the first one. The state, the receive queue and the queued messages
@@ -78,6 +83,7 @@ class ConnectOptions(FlowKeywords, total=False):
     stream: StreamSource | None
     max_redirects: int
     open_timeout: float | None
+    max_header_size: int
     max_size: int | None
     reconnect: bool | Backoff
     transport: Transport | None
@@ -100,12 +106,16 @@ class ClientOptions:
             check_headers("additional_headers", self.additional_headers)
         if not isinstance(self.reconnect, bool | Backoff):
             raise InvalidOption(
-                f"reconnect must be True, False or a Backoff, not {self.reconnect!r}"
+                f"reconnect must be True, False or a Backoff, not {describe_value(self.reconnect)}"
             )
         if self.transport is not None and not isinstance(self.transport, Transport):
-            raise InvalidOption(f"transport must be a trioglock Transport, not {self.transport!r}")
+            raise InvalidOption(
+                f"transport must be a trioglock Transport, not {describe_value(self.transport)}"
+            )
         if not (self.name is None or isinstance(self.name, str)):
             raise InvalidOption(f"name must be a str, not {self.name!r}")
+        if self.name is not None:
+            object.__setattr__(self, "name", as_text(self.name))
 
     @property
     def backoff(self) -> Backoff | None:
@@ -130,6 +140,7 @@ def connect(
 ) -> AbstractAsyncContextManager[Connection[StateT]]: ...
 
 
+@checks_keywords("connect")
 @accepts_options([ConnectOptions, FlowKeywords], [ClientOptions, DialOptions, FlowOptions])
 def connect(
     url: URLSource, socket: Socket[Any] | None = None, **options: Unpack[ConnectOptions]
@@ -149,7 +160,8 @@ def connect(
 
     Args:
         url: ``ws://`` or ``wss://``; a user name and password in it are sent as basic
-            authentication (RFC 7617). Or a function, plain or async, that returns the URL and is
+            authentication (RFC 7617). Characters outside of ASCII are encoded, in the host as in
+            IDNA 2008 (RFC 5891). Or a function, plain or async, that returns the URL and is
             called before every attempt.
         socket: the hooks; by default messages are sent and delivered unchanged.
         options: the keys of :class:`ConnectOptions`.
@@ -163,7 +175,7 @@ def connect(
         ConnectError: on entering the block; one of its subclasses.
         BadHookResult, Exception: on leaving the block; raised by a hook or a background task.
     """
-    given = check_keywords("connect", options, ConnectOptions)
+    given: dict[str, Any] = {**options}
     client = take_options(ClientOptions, given)
     dial = take_options(DialOptions, given)
     flow = take_options(FlowOptions, given)

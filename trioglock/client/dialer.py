@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 import trio
@@ -102,6 +103,14 @@ class Dialer:
             self._url = self._url if decision.url is None else decision.url
             if decision.additional_headers is not None:
                 self._headers = decision.additional_headers
+            changed = {
+                name: value
+                for name in ("ssl_context", "open_timeout")
+                if (value := getattr(decision, name)) is not None
+            }
+            if changed:
+                self._options = replace(self._options, **changed)
+                self._checked_url = ""  # the context may not fit the URL
         if immediate and not isinstance(decision, Stop):
             return 0.0
         self._failures = (*self._failures, reason)[-MAX_FAILURES:]

@@ -6,6 +6,7 @@ from typing import TypeVar, Unpack
 
 import trio
 
+from .._hints import checks_keywords
 from ..connection import Connection
 from ..disconnect import LocalClose
 from ..errors import ConnectionClosedError
@@ -18,6 +19,7 @@ __all__ = ["run"]
 StateT = TypeVar("StateT")
 
 
+@checks_keywords("run", ConnectOptions)
 async def run(
     url: URLSource,
     socket: Socket[StateT],
@@ -43,7 +45,7 @@ async def run(
 
     Raises:
         ConnectionClosedError: the connection was lost, or the peer closed it with a code other
-            than 1000 and 1001.
+            than 1000, 1001 and 1005 (no code).
         Exception: as for :func:`connect`.
     """
     async with connect(url, socket, **options) as connection:

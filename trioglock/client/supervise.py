@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias, get_args
 
 import trio
 
+from .._hints import checks_keywords, describe_value
 from .._scope import open_scope
 from ..errors import InvalidOption, RestartLimit, ServiceReturned
 from ..options import check_choice, check_seconds, check_whole
@@ -36,6 +37,7 @@ Strategy: TypeAlias = Literal["one_for_one", "one_for_all"]
 _logger = logging.getLogger("trioglock.supervise")
 
 
+@checks_keywords("supervise")
 async def supervise(
     *services: Service,
     max_restarts: int | None = 3,
@@ -241,4 +243,4 @@ def _check(
             "strategy='one_for_all' restarts all services, but restart='temporary' restarts none"
         )
     if not (backoff is None or isinstance(backoff, Backoff)):
-        raise InvalidOption(f"backoff must be a Backoff or None, not {backoff!r}")
+        raise InvalidOption(f"backoff must be a Backoff or None, not {describe_value(backoff)}")

@@ -1,27 +1,35 @@
 """JSON (RFC 8259), using the fastest installed library, and the interface of every codec.
 
-To support another JSON library, write a function that returns its encoder and decoder and add it
-to :data:`LIBRARIES`.
+All libraries accept and reject the same values, see :mod:`.json_rules`. To support another JSON
+library, write a function that returns its encoder and decoder and add it to :data:`LIBRARIES`.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import json
 import math
 from collections.abc import Callable, Mapping
+from enum import Enum
+from importlib.util import find_spec
 from typing import Any, Literal, Protocol, TypeAlias
 
+from .._text import as_text
 from ..errors import DecodeError, EncodeError, InvalidOption
 from ..frames import Data
 from ..options import check_choice
+from .json_rules import check_depth, check_surrogates, is_plain
 
 __all__ = ["JSON", "LIBRARIES", "Codec", "import_library"]
 
 Encoder: TypeAlias = Callable[[Any], str]
 Decoder: TypeAlias = Callable[[str | bytes], Any]
+
+LONG_NUMBER = b"0" * 19
+"""The shortest integers that may need more than 64 bits, after the translation by ``_DIGITS``."""
+
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 
 
 class Codec(Protocol):
@@ -50,16 +58,19 @@ class Codec(Protocol):
 class JSON(Codec):
     """A :class:`Codec` for JSON in text frames; a binary frame is decoded as UTF-8.
 
-    ``NaN``, ``Infinity`` and numbers too large for a float are not JSON: decoding them raises
-    DecodeError. Encoding them raises EncodeError with ``json``; ``msgspec`` and ``orjson`` write
-    ``null``.
+    All libraries accept and reject the same values. These can be encoded: dicts with ``str`` keys,
+    lists and tuples, nested up to 200 levels, ``str``, ``int``, finite ``float``, ``bool``, None,
+    instances of their subclasses, ``UUID`` and ``Enum``. Everything else raises EncodeError: sets,
+    bytes, NaN, dates, dataclasses, other keys, and half of a surrogate pair. Decoding raises
+    DecodeError for NaN, for half of a surrogate pair, for deeper nesting, and for numbers that are
+    out of range. Of duplicate keys the last one counts.
 
     Args:
         into: the type to decode into: a ``msgspec.Struct``, a dataclass, a ``TypedDict``, a union
-            of tagged types, or anything else that ``msgspec`` converts to. By default dicts,
-            lists, strings, numbers, booleans and None.
+            of tagged types, or anything else that ``msgspec`` converts to. It then encodes all
+            types that ``msgspec`` supports. By default dicts, lists, strings, numbers, booleans
+            and None.
         library: ``"msgspec"``, ``"orjson"`` or ``"json"``; by default the first one installed.
-            Each encodes some types beyond JSON's own: see its documentation.
 
     Raises:
         InvalidOption: the library is unknown or not installed, or cannot decode into ``into``.
@@ -91,6 +102,7 @@ class JSON(Codec):
 
     def decode(self, frame: Data, /) -> Any:
         try:
+            check_depth(frame)
             return self._decode(frame)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"invalid JSON: {error}") from error
@@ -112,34 +124,87 @@ def import_library(name: str, purpose: str) -> Any:
         raise InvalidOption(f"{purpose} needs {name}: pip install 'trioglock[codecs]'") from None
 
 
+def convert_text(value: object) -> str:
+    """Convert what msgspec does not encode by itself: instances of subclasses of ``str``."""
+    if isinstance(value, str):
+        return as_text(value)
+    raise TypeError(f"objects of type {type(value).__name__} are not supported")
+
+
 def _use_msgspec(into: Any) -> tuple[Encoder, Decoder]:
     purpose = "library='msgspec'" if into is Any else "into"
-    module = import_library("msgspec", purpose).json
-    encode = module.Encoder().encode
+    msgspec = import_library("msgspec", purpose)
+    dump = msgspec.json.Encoder(enc_hook=convert_text).encode
     try:
-        decoder = module.Decoder(into)
+        decoder = msgspec.json.Decoder(into)
     except TypeError as error:
         raise InvalidOption(f"into: {error}") from None
-    return lambda message: encode(message).decode(), decoder.decode
+
+    def encode(message: Any) -> str:
+        # msgspec also encodes sets, bytes and more, so every message is checked.
+        return dump(message).decode() if is_plain(message) else _write(message)
+
+    def encode_typed(message: Any) -> str:
+        text: str = dump(message).decode()
+        if "null" in text:
+            # Raises for NaN.
+            is_plain(msgspec.to_builtins(message, str_keys=True, enc_hook=convert_text))
+        return text
+
+    if into is not Any:
+        return encode_typed, decoder.decode
+    return encode if find_spec("orjson") is None else _orjson_encoder(), decoder.decode
 
 
 def _use_orjson(_into: Any) -> tuple[Encoder, Decoder]:
+    loads = import_library("orjson", "library='orjson'").loads
+
+    def decode(frame: str | bytes) -> Any:
+        data = frame.encode() if isinstance(frame, str) else frame
+        # orjson reads integers of more than 64 bits as floats.
+        return _read(frame) if LONG_NUMBER in data.translate(_DIGITS) else loads(data)
+
+    return _orjson_encoder(), decode
+
+
+def _orjson_encoder() -> Encoder:
     orjson = import_library("orjson", "library='orjson'")
     dumps = orjson.dumps
-    return lambda message: dumps(message).decode(), orjson.loads
+    options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+
+    def encode(message: Any) -> str:
+        try:
+            text: str = dumps(message, None, options).decode()
+        except TypeError:
+            return _write(message)  # such as large integers, or an error
+        if "null" in text:
+            is_plain(message)  # raises for NaN and Infinity, which were written as null
+        check_depth(text)
+        return text
+
+    return encode
 
 
 def _use_standard_library(_into: Any) -> tuple[Encoder, Decoder]:
-    encoder = json.JSONEncoder(
-        ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
-    )
-    read = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_finite).decode
+    return _write, _read
 
-    def decode(frame: str | bytes) -> Any:
-        # JSON between systems is UTF-8 (RFC 8259, section 8.1); the library would guess it.
-        return read(frame if isinstance(frame, str) else frame.decode())
 
-    return encoder.encode, decode
+# The standard library also encodes and decodes what the others would treat differently.
+
+
+def _write(message: Any) -> str:
+    is_plain(message)
+    text = _dump(message)
+    if not text.isascii():
+        text.encode()  # raises for half of a surrogate pair
+    return text
+
+
+def _read(frame: str | bytes) -> Any:
+    # JSON between systems is UTF-8 (RFC 8259, section 8.1); the library would guess it.
+    text = frame if isinstance(frame, str) else frame.decode()
+    check_surrogates(text)
+    return _load(text)
 
 
 LIBRARIES: Mapping[str, Callable[[Any], tuple[Encoder, Decoder]]] = {
@@ -152,7 +217,7 @@ LIBRARIES: Mapping[str, Callable[[Any], tuple[Encoder, Decoder]]] = {
 
 @functools.cache
 def _preferred() -> str:
-    return next(name for name in LIBRARIES if importlib.util.find_spec(name) is not None)
+    return next(name for name in LIBRARIES if find_spec(name) is not None)
 
 
 def _parse_finite(text: str) -> float:
@@ -164,3 +229,13 @@ def _parse_finite(text: str) -> float:
 
 def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _convert(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else str(value)  # or a UUID
+
+
+_dump = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, separators=(",", ":"), default=_convert
+).encode
+_load = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_finite).decode

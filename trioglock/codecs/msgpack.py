@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import DecodeError, EncodeError, InvalidOption
 from ..frames import Data
-from .json import Codec, import_library
+from .json import Codec, convert_text, import_library
 
 __all__ = ["Msgpack"]
 
@@ -23,7 +23,7 @@ class Msgpack(Codec):
 
     def __init__(self, into: Any = Any) -> None:
         module = import_library("msgspec", "Msgpack").msgpack
-        self._encode = module.Encoder().encode
+        self._encode = module.Encoder(enc_hook=convert_text).encode
         try:
             self._decode = module.Decoder(into).decode
         except TypeError as error:

@@ -1,5 +1,6 @@
 """A live connection: its actor, queues, tasks and closing."""
 
+from .broadcast import BroadcastResult, broadcast
 from .closing import Status
 from .connection import Connection
 from .report import Statistics, StatusReport
@@ -7,6 +8,7 @@ from .scope import ConnectionScope
 from .session import LinkSource, Session
 
 __all__ = [
+    "BroadcastResult",
     "Connection",
     "ConnectionScope",
     "LinkSource",
@@ -14,4 +16,5 @@ __all__ = [
     "Statistics",
     "Status",
     "StatusReport",
+    "broadcast",
 ]

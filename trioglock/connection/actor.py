@@ -17,9 +17,10 @@ from .._redact import shorten
 from ..disconnect import Disconnect
 from ..errors import BadHookResult
 from ..frames import Run
-from ..hooks import ConnectionInfo, Deliver, Reconnect, Socket, Stop
+from ..hooks import NOT_STATES, ConnectionInfo, Deliver, Reconnect, Socket, Stop
 from ._sync import NO_WAITERS, ignore
 from .background import Background
+from .hook_watch import watch_hooks
 from .hooks import Hook, HookResults, hook_of, split, split_call
 from .mailbox import SYNC_HOOK, Mailbox, PendingCall, run_now
 
@@ -107,6 +108,8 @@ class Actor(Generic[StateT]):
     def attach(self, connection: Connection[StateT]) -> None:
         """Pass the connection to the socket, before the first attempt."""
         self._socket._attach(connection)  # noqa: SLF001 - a hook of the package's own layers
+        if type(self._socket) is not Socket:
+            watch_hooks()
 
     @property
     def socket_name(self) -> str:
@@ -178,43 +181,54 @@ class Actor(Generic[StateT]):
 
     # Events, in the order of a connection's lifecycle.
 
-    def run_connect_hooks(
+    def run_init(self, info: ConnectionInfo, on_done: Callable[[], None]) -> None:
+        """Run ``init_stream``. Neither waits nor raises.
+
+        Args:
+            info: the argument of the hook.
+            on_done: called when it has returned or raised.
+        """
+
+        async def job() -> None:
+            try:
+                self._set_first_state(await self._call(self.init_stream, info))
+            except Exception as error:
+                self._on_failure(self.init_stream.label, error, True)
+            on_done()
+
+        if not self.mailbox.stopped:
+            self._start(job, self.init_stream)
+
+    def run_connect(
         self,
         info: ConnectionInfo,
         on_done: Callable[[ConnectionInfo], None],
         is_current: Callable[[ConnectionInfo], bool],
     ) -> None:
-        """Run ``init_stream`` (once) and ``handle_connect``. Neither waits nor raises.
+        """Run ``handle_connect``, after ``init_stream``. Neither waits nor raises.
 
         Args:
-            info: the argument of the hooks.
-            on_done: called when they have returned.
-            is_current: whether their link is still open; otherwise the result is discarded.
+            info: the argument of the hook.
+            on_done: called when it has returned.
+            is_current: whether its link is still open; otherwise the result is discarded.
         """
-        if self.mailbox.stopped:
-            return
-        hooks = (self.connect,) if self.has_state else (self.init_stream, self.connect)
 
         async def job() -> None:
             try:
-                if not self.has_state:
-                    self._set_first_state(await self._call(self.init_stream, info))
-                if not self.mailbox.stopped:
-                    returned = await self._call(self.connect, info, self.state)
-                    self._apply_connect_result(returned, is_current(info))
+                returned = await self._call(self.connect, info, self.state)
+                self._apply_connect_result(returned, is_current(info))
                 on_done(info)
             except Exception as error:
-                self._fail_connect(error)
+                self._on_failure(self.connect.label, error, True)
 
-        self._start(job, *hooks)
-
-    def _fail_connect(self, error: Exception) -> None:
-        hook = self.connect if self.has_state else self.init_stream
-        self._on_failure(hook.label, error, True)
+        if not self.mailbox.stopped:
+            self._start(job, self.connect)
 
     def _set_first_state(self, state: StateT) -> None:
         if inspect.iscoroutine(state):
             raise self.init_stream.bad_result(state)
+        if state.__class__ in NOT_STATES:
+            raise self.init_stream.bad_state(state)
         self.state = state
         self.has_state = True
 
@@ -261,7 +275,13 @@ class Actor(Generic[StateT]):
                     deliver(result.value)
                 else:
                     self._results.apply(hook, result)
+            # Once for the run: a result that was returned as the state remains the state.
+            if state.__class__ in NOT_STATES:
+                raise hook.bad_state(state)
         except Exception as error:
+            if state.__class__ in NOT_STATES and not isinstance(error, BadHookResult):
+                swapped = hook.bad_state(state)
+                swapped.__cause__, error = error, swapped
             self._on_failure(hook.label, error, True)
         finally:
             self.mailbox.active = None

@@ -103,13 +103,20 @@ class CloseState:
         self.sent = self.received = self.cause = None
         self.unsent = ()
 
+    def attempt_failed(self) -> None:
+        """Forget the Close frames of an earlier link, which do not explain the end any more."""
+        self.sent = self.received = None
+
+    @property
+    def normal(self) -> bool:
+        """Whether Close frames were sent, all with 1000, 1001 or 1005 (no code), and no error."""
+        codes = {close.code for close in (self.sent, self.received) if close is not None}
+        return self.final_error is None and bool(codes) and codes <= NORMAL
+
     @property
     def clean(self) -> bool:
-        """Whether at least one Close frame was sent or received, and all codes are 1000 or 1001."""
-        codes = {close.code for close in (self.sent, self.received) if close is not None}
-        if self.final_error is not None or (self.cause is not None and self.received is None):
-            return False
-        return bool(codes) and codes <= NORMAL
+        """Whether the connection closes normally, and the peer has confirmed it at the end."""
+        return self.normal and (self.cause is None or self.received is not None)
 
     def error(self) -> ConnectionClosed:
         """Create the exception for calls on a connection that is closing or closed.

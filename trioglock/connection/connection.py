@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
+from .._hints import METHODS, OtherName
 from .._redact import redact_url
-from ..close_codes import NORMAL
 from ..errors import CallTimeout, InvalidOption, UsageError
 from ..frames import Close, Data, Frame, Ping
 from ..options import check_seconds
@@ -36,7 +36,7 @@ class Connection(Generic[StateT]):
 
         async for message in conn: ...
 
-    The loop ends when the connection closes with 1000 or 1001, and otherwise raises
+    The loop ends when the connection closes with 1000, 1001 or no code, and otherwise raises
     ConnectionClosedError. Any number of tasks may send, receive and close concurrently; each
     message goes to one receiver.
 
@@ -321,9 +321,8 @@ class Connection(Generic[StateT]):
         return item
 
     def _end_of_iteration(self) -> Exception:
-        error = self._session.close_state.error()
-        is_normal = error.code in NORMAL and error.__cause__ is None
-        return StopAsyncIteration() if is_normal else error
+        close_state = self._session.close_state
+        return StopAsyncIteration() if close_state.normal else close_state.error()
 
     # The actor's mailbox.
 
@@ -566,3 +565,7 @@ class Connection(Generic[StateT]):
             ConnectionClosed: the connection has ended.
         """
         self._session.background.start_soon(fn, *args)
+
+
+for _name, _use in METHODS.items():
+    setattr(Connection, _name, OtherName(_name, _use))

@@ -10,7 +10,7 @@ from typing import Any
 from .._redact import shorten
 from ..errors import BadHookResult, InvalidFrame
 from ..frames import Close, Frame
-from ..hooks import NOTHING, Deliver, Reply, Socket
+from ..hooks import NOT_STATES, NOTHING, Deliver, Reply, Socket
 from ..telemetry import EventEmitter
 from ._sync import ignore
 from .receive_queue import ReceiveQueue
@@ -24,6 +24,7 @@ PAIR = "a tuple (result, state)"
 _SHAPES = {
     "handle_send": "a tuple (frame, state)",
     "handle_call": "a tuple (reply, state) or (reply, result, state)",
+    "init_stream": "the state",
     "handle_disconnect": "a tuple (decision, state)",
 }
 
@@ -46,6 +47,13 @@ class Hook:
         self.is_default: bool = getattr(self.call, "__func__", None) is getattr(Socket, name)
         if inspect.isasyncgenfunction(self.call) or inspect.isgeneratorfunction(self.call):
             raise BadHookResult(f"{self.label} is a generator; a hook must return its result")
+
+    def bad_state(self, state: object) -> BadHookResult:
+        """Create the exception for a state that is a result, so that the two were swapped."""
+        wanted = _SHAPES.get(self.name, PAIR)
+        return BadHookResult(
+            f"{self.label} must return {wanted}, in this order: {shorten(state)} is not a state"
+        )
 
     def bad_result(self, returned: object) -> BadHookResult:
         """Create the exception for a return value of the wrong shape."""
@@ -75,6 +83,8 @@ def split(hook: Hook, returned: Any) -> tuple[Any, Any]:
         BadHookResult: it is not a pair.
     """
     if isinstance(returned, tuple) and len(returned) == 2:
+        if returned[1].__class__ in NOT_STATES:
+            raise hook.bad_state(returned[1])
         return returned
     raise hook.bad_result(returned)
 
@@ -85,11 +95,12 @@ def split_call(hook: Hook, returned: Any) -> tuple[Any, Any, Any]:
     Raises:
         BadHookResult: it returned anything else.
     """
-    if isinstance(returned, tuple):
+    if isinstance(returned, tuple) and len(returned) in (2, 3):
+        if returned[-1].__class__ in NOT_STATES:
+            raise hook.bad_state(returned[-1])
         if len(returned) == 2:
             return returned[0], None, returned[1]
-        if len(returned) == 3:
-            return returned
+        return returned
     raise hook.bad_result(returned)
 
 
@@ -106,15 +117,18 @@ def frames_to_send(hook: Hook, frame: Any) -> list[Frame]:
         return [checked_frame(one) for one in frames]
     except InvalidFrame as error:
         if hook.is_default:
-            raise InvalidFrame(f"{error}; override handle_send to encode messages") from None
+            raise InvalidFrame(f"{error}; {_ENCODE}, or override handle_send") from None
         hint = "" if hook.name != "handle_send" else f"; {_hint(frame)}"
         raise BadHookResult(f"{hook.label}: {error}{hint}") from None
+
+
+_ENCODE = "encode it, for example with json.dumps()"
 
 
 def _hint(frame: object) -> str:
     if isinstance(frame, Reply | Deliver):
         return "handle_send must return the frame itself"
-    return "encode it, for example with json.dumps()"
+    return _ENCODE
 
 
 class HookResults:

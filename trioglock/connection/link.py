@@ -97,7 +97,6 @@ class LinkTasks:
         self._max_backlog = math.inf if flow.max_queue is None else flow.max_queue
         self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
         self._read_pause = ReadPause()
-        writer.attach(link)
         self._heartbeat = LinkHeartbeat(
             link, self._read_pause, pings, send_queue, writer, flow, self._time_out, actor.fail
         )
@@ -108,6 +107,14 @@ class LinkTasks:
         return self._link.bytes_sent, self._link.bytes_received, self.messages
 
     # The life of the link.
+
+    async def respond(self, timeout: float | None) -> None:
+        """Write the response to the opening handshake, within ``timeout`` seconds."""
+        try:
+            with trio.fail_after(math.inf if timeout is None else timeout):
+                await self._link.respond()
+        except (LinkBroken, trio.TooSlowError) as error:
+            self._set_end(ConnectionLost(error=error.__cause__ or error))
 
     async def run(self) -> LinkEnd:
         """Read until the link ends; return how. Events after a Close frame are not read."""

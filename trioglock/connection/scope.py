@@ -56,8 +56,10 @@ class ConnectionScope(Scope[Connection[StateT]]):
             if session.open_error is not None:
                 raise session.open_error
         except BaseException as error:
+            del session, connection  # they refer to the exception
             await self._leave(error)
         else:
+            del session, connection
             await self._leave(None)
         raise AssertionError("an exception of a hook must be raised")
 
@@ -81,7 +83,7 @@ class ConnectionScope(Scope[Connection[StateT]]):
                 return False
             raise
         finally:
-            del error
+            del error, traceback
         return True
 
     async def _leave(self, error: BaseException | None) -> None:
@@ -97,7 +99,8 @@ class ConnectionScope(Scope[Connection[StateT]]):
                 message="the body and the connection both failed",
             )
         finally:
-            del error  # it refers to this frame
+            # The exception refers to this frame and this object.
+            del error, self._session, self._connection, self._nursery
 
     async def _finish(self, body_error: BaseException | None) -> None:
         session = self._session

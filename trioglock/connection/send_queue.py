@@ -8,6 +8,7 @@ from typing import TypeVar
 import trio
 
 from .._redact import shorten
+from .._text import as_text
 from ..errors import InvalidFrame
 from ..frames import Close, Data, Frame, Ping, Pong, PreparedMessage
 from ._sync import Waiters
@@ -468,9 +469,9 @@ def checked_frame(frame: Frame) -> QueuedFrame:
     if kind is bytes or (kind is str and frame.isascii()):  # type: ignore[union-attr]
         return frame  # type: ignore[return-value]
     if isinstance(frame, str):
-        frame = str(frame)
-        size_of(frame)
-        return frame
+        text = as_text(frame)
+        size_of(text)
+        return text
     if isinstance(frame, Ping | Pong | Close | PreparedMessage):
         return frame
     if isinstance(frame, bytes | bytearray | memoryview):

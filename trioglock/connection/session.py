@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import trio
 
+from ..close_codes import NORMAL
 from ..disconnect import (
     Aborted,
     ConnectionLost,
@@ -95,7 +96,10 @@ class Registry(Protocol):
     """The open connections of a server."""
 
     def add(self, session: Session[Any], connection: Connection[Any]) -> None:
-        """Add a connection whose ``handle_connect`` has returned."""
+        """Add a connection whose ``init_stream`` has returned."""
+
+    def opened(self, session: Session[Any]) -> None:
+        """Called when the ``handle_connect`` of a connection has returned."""
 
     def remove(self, connection: Connection[Any]) -> None:
         """Remove a connection that has ended."""
@@ -109,8 +113,8 @@ class Session(Generic[StateT]):
         flow: timeouts and limits.
         socket: the user's hooks.
         emitter: emits the telemetry events.
-        registry: contains the connection while it is open, for a session without the body of an
-            ``async with``. Messages that nothing receives are then discarded.
+        registry: on a server, contains the connection while it is open. Without the body of an
+            ``async with``, nothing receives messages, and they are discarded.
     """
 
     __slots__ = (
@@ -196,8 +200,6 @@ class Session(Generic[StateT]):
             closed_error=closed_error,
             background=self.background,
         )
-        if registry is not None:
-            self.receive_queue.discard_unread()
         self._registry = registry
         self._flow = flow
         self._link_source = link_source
@@ -226,6 +228,8 @@ class Session(Generic[StateT]):
         """
         self._connection = connection
         self.background.nursery = nursery
+        if self._registry is not None and self.body is None:
+            self.receive_queue.discard_unread()
         reason: Disconnect | None = None
         try:
             try:
@@ -255,16 +259,24 @@ class Session(Generic[StateT]):
         if delay is None or self._no_reconnect:
             if not self.upgrades and isinstance(reason, HandshakeFailed):
                 self.open_error = self._link_source.final_error or reason.error
+            self._log_failure(reason)
             return False
         self._change(Trigger.RECONNECT)
         self.send_queue.resume_accepting()
         self._in_backoff = True
         with self._deadlines.new_link():
             # Inside the scope, because a listener may close or abort the connection.
-            self.emitter.reconnect_scheduled(self.attempts + 1, delay)
+            self.emitter.reconnect_scheduled(reason, self.attempts + 1, delay)
             await trio.sleep(delay)
         self._in_backoff = False
         return not self._no_reconnect
+
+    def _log_failure(self, reason: Disconnect) -> None:
+        """Log a loss or a failed attempt after which no other link follows."""
+        given_up = self._link_source.final_error
+        normal = isinstance(reason, RemoteClose) and reason.code in NORMAL
+        if given_up or not (normal or isinstance(reason, LocalClose | HookError | Aborted)):
+            self.emitter.connection_failed(given_up or reason)
 
     async def _run_link(self) -> Disconnect:
         """Open one link and run it to its end; return why it ended."""
@@ -280,7 +292,12 @@ class Session(Generic[StateT]):
                     # Inlined to save the memory of a coroutine for each connection.
                     tasks = self._start_link(link)
                     try:
-                        self._run_connect_hooks(link.handshake, tasks.began - began)
+                        info = self._describe_link(link.handshake, tasks.began - began)
+                        if self._registry is not None:
+                            await self._respond(tasks, info)
+                        elif not self.actor.has_state:
+                            self.actor.run_init(info, ignore)
+                        self.actor.run_connect(info, self._after_connect, self._is_current)
                         if self._answer(await tasks.run()):
                             await tasks.drain()
                     finally:
@@ -305,6 +322,8 @@ class Session(Generic[StateT]):
     def _record_end(self, reason: Disconnect) -> None:
         """Record the end of a link or an attempt, and wake tasks that cannot wait for another."""
         self.close_state.cause = self.latest_end = reason
+        if isinstance(reason, HandshakeFailed):
+            self.close_state.attempt_failed()
         self.pings.fail_all()
         if self._will_reconnect(reason):
             self._change(Trigger.RECONNECT)
@@ -326,6 +345,9 @@ class Session(Generic[StateT]):
         try:
             return await self._link_source.open(self.background.nursery)
         except Exception as error:
+            # Without the frames of this method and of open(), which refer to the exception.
+            traceback = error.__traceback__ and error.__traceback__.tb_next
+            error.__traceback__ = traceback and traceback.tb_next
             self._link_ended_by = HandshakeFailed(error=error, attempt=self.attempts)
             self.emitter.connect_failed(self.attempts, error, trio.current_time() - began)
             return None
@@ -337,6 +359,7 @@ class Session(Generic[StateT]):
         self.upgrades += 1
         self._change(Trigger.UPGRADED)
         self.receive_queue.start_link()
+        self.writer.attach(link, held=self._registry is not None)
         self._link_tasks = LinkTasks(
             link,
             self.actor,
@@ -359,8 +382,8 @@ class Session(Generic[StateT]):
         self._earlier_counters = self.counters
         self._link_tasks = None
 
-    def _run_connect_hooks(self, handshake: Handshake, seconds: float) -> None:
-        """Emit ``Connected`` and run ``init_stream`` and ``handle_connect``."""
+    def _describe_link(self, handshake: Handshake, seconds: float) -> ConnectionInfo:
+        """Emit ``Connected``; return the argument of ``init_stream`` and ``handle_connect``."""
         self.emitter.connected(
             self.attempts,
             self.upgrades,
@@ -369,7 +392,7 @@ class Session(Generic[StateT]):
             peer=handshake.peer,
             subprotocol=handshake.subprotocol,
         )
-        info = ConnectionInfo(
+        return ConnectionInfo(
             url=handshake.url,
             subprotocol=handshake.subprotocol,
             request_headers=handshake.request_headers,
@@ -378,18 +401,32 @@ class Session(Generic[StateT]):
             attempt=self.upgrades,
             connection=self._connection,
         )
-        self.actor.run_connect_hooks(info, self._after_connect_hooks, self._is_current)
+
+    async def _respond(self, tasks: LinkTasks, info: ConnectionInfo) -> None:
+        """Run ``init_stream``, then let the client know that the connection is open.
+
+        What the client does next must find it registered and subscribed.
+        """
+        assert self._registry is not None
+        initialized = trio.Event()
+        self.actor.run_init(info, initialized.set)
+        if not initialized.is_set():
+            await initialized.wait()
+        if not self.failures:
+            self._registry.add(self, self._connection)
+        await tasks.respond(self._flow.write_timeout)
+        self.writer.resume()
 
     def _is_current(self, info: ConnectionInfo) -> bool:
         return info.attempt == self.upgrades and self._link_tasks is not None
 
-    def _after_connect_hooks(self, info: ConnectionInfo) -> None:
+    def _after_connect(self, info: ConnectionInfo) -> None:
         """Release the queued data after ``handle_connect`` has returned."""
         if self._is_current(info):
             self.writer.release()
-        if self._registry is not None and not self.failures:
-            self._registry.add(self, self._connection)
         self.opened.set()
+        if self._registry is not None:
+            self._registry.opened(self)
         if self._reconnected is not None and self._is_current(info) and not self._immediate:
             self._reconnected.set()
             self._reconnected = None
@@ -614,7 +651,10 @@ class Session(Generic[StateT]):
         """Cancel the body, or remove a connection without a body from the open ones."""
         if self.body is not None:
             self.body.cancel()
-        if self._registry is not None:
+        self._unregister()
+
+    def _unregister(self) -> None:
+        if self._registry is not None and self.body is None:
             self._registry.remove(self._connection)
 
     def _end_send_queue(self) -> None:
@@ -625,10 +665,11 @@ class Session(Generic[StateT]):
     def _end(self, reason: Disconnect) -> None:
         self.close_state.cause = self.latest_end = reason
         self.close_state.final_error = self._link_source.final_error
+        if isinstance(reason, HandshakeFailed):
+            self.close_state.final_error = self.close_state.final_error or reason.error
         self._no_reconnect = True
         self._change(Trigger.END)
-        if self._registry is not None:
-            self._registry.remove(self._connection)
+        self._unregister()
         self._end_send_queue()
         self.pings.fail_all()
         self.receive_queue.end()

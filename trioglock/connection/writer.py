@@ -85,15 +85,27 @@ class Writer:
 
     # The link.
 
-    def attach(self, link: Link) -> None:
-        """Start to write over a new link; data is held back until :meth:`release`."""
+    def attach(self, link: Link, *, held: bool) -> None:
+        """Start to write over a new link; data is held back until :meth:`release`.
+
+        Args:
+            link: the link.
+            held: write nothing until :meth:`resume`.
+        """
         self._link = link
         self._fanout = self._fanout or Fanout.current()
         self._writes_now = link.writes_now
-        self._idle = True
+        self._idle = not held
         self._direct = self._unfinished = False
         self.allow_immediate()
         self._send_queue.start_link()
+
+    def resume(self) -> None:
+        """Allow control frames to be sent."""
+        if self._link is not None:
+            self._idle = True
+            if self._send_queue.has_work:
+                self._wake()
 
     def release(self) -> None:
         """Allow data to be sent."""
@@ -212,6 +224,12 @@ class Writer:
     def closed(self) -> bool:
         """Whether sends are refused: the connection is closing or closed."""
         return self._send_queue.closed
+
+    @property
+    def has_space(self) -> bool:
+        """Whether a frame can be queued without waiting."""
+        send_queue = self._send_queue
+        return not send_queue.closed and (not send_queue.full or self._make_space())
 
     def cork(self) -> bool:
         """Collect the frames queued from now on, to send them in one write.

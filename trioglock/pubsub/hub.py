@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import trio
 
+from .._hints import describe_value, require_trio
 from .._scope import open_scope
 from ..connection.fanout import Fanout
 from ..errors import InvalidOption, UsageError
@@ -108,7 +109,9 @@ class Hub:
         overflow: SubscriberOverflow = "drop_oldest",
     ) -> None:
         if not (broker is None or isinstance(broker, Broker)):
-            raise InvalidOption(f"broker must be a Broker such as RedisBroker(url), not {broker!r}")
+            raise InvalidOption(
+                f"broker must be a Broker such as RedisBroker(url), not {describe_value(broker)}"
+            )
         make_queue(max_queue, overflow)
         self.name: str = check_name(name)
         self.max_queue: int = max_queue
@@ -134,10 +137,11 @@ class Hub:
         """Connect to the broker and start the listeners.
 
         Raises:
-            UsageError: the hub is already open.
+            UsageError: the hub is already open, or trio does not run the task.
             BrokerUnavailable: the broker could not be reached in time.
             BrokerError: the broker returned an error, such as a wrong password.
         """
+        require_trio("Hub(...)")
         if self._context is not None:
             raise UsageError(f"the hub {self.name!r} is already open")
         self._context = self._open()
@@ -257,7 +261,7 @@ class Hub:
             UsageError: the hub is not open, or ``after`` is given and there is no history.
         """
         self._open_session()
-        check_channel(pattern)
+        pattern = check_channel(pattern)
         queue = make_queue(
             self.max_queue if max_queue is None else max_queue,
             self.overflow if overflow is None else overflow,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .._text import as_text
 from ..errors import InvalidFrame, InvalidOption
 from ..frames import Data
 
@@ -54,7 +55,7 @@ def check_data(message: object) -> Data:
             message.encode()
         except UnicodeEncodeError as error:
             raise InvalidFrame(f"text that is not valid Unicode: {error}") from None
-        return message
+        return as_text(message)
     if isinstance(message, bytes | bytearray | memoryview):
         return bytes(message)
     raise InvalidFrame(
@@ -67,6 +68,7 @@ def check_channel(channel: object) -> str:
     """Return a valid name of a channel."""
     if not isinstance(channel, str):
         raise InvalidOption(f"channel must be a str, not {channel!r}")
+    channel = as_text(channel)
     if channel.startswith("/"):
         raise InvalidOption(f"channel must not begin with a slash: use {channel.lstrip('/')!r}")
     try:
@@ -83,4 +85,4 @@ def check_name(name: object) -> str:
     """
     if not isinstance(name, str) or not name or not _NAME.issuperset(name):
         raise InvalidOption(f"a hub's name must consist of letters, digits and -_.:, not {name!r}")
-    return name
+    return as_text(name)

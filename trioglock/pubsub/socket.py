@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from ..connection import Connection
 from ..connection.fanout import Fanout
@@ -21,6 +21,7 @@ from ..errors import (
 )
 from ..frames import Close, Data, PreparedMessage
 from ..hooks import ConnectionInfo, MaybeAwaitable, Socket
+from ..transports.urls import split_url
 from .history import MissedMessages
 from .message import EVERYONE, Event, Gap, Message, check_channel
 from .queue import make_queue
@@ -188,7 +189,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
             InvalidOption: the client may not subscribe to the channel. It is closed with code 1008
                 and the message of the exception.
         """
-        channel = check_channel(unquote(urlsplit(info.url).path)[1:])
+        channel = check_channel(unquote(split_url(info.url).path)[1:])
         if channel == INCOMING:
             raise InvalidOption(f"clients cannot subscribe to {INCOMING!r}")
         return channel
@@ -197,7 +198,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
         """Subscribe the client; None if :meth:`handle_connect` has to refuse it."""
         try:
             channel = self.channel_of(info)
-            after = parse_qs(urlsplit(info.url).query, keep_blank_values=True).get("after")
+            after = parse_qs(split_url(info.url).query or "", keep_blank_values=True).get("after")
             client = ClientSubscriber(self.hub, info.connection, channel, as_json=after is not None)
             if after is not None and after[-1]:
                 wanted = frozenset((EVERYONE, channel))

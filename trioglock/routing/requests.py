@@ -83,17 +83,19 @@ class Requests:
     """The requests of one connection that wait for an answer, by their ``ref``."""
 
     def __init__(self) -> None:
-        self._pending: dict[str, PendingRequest] = {}
+        self._pending: dict[str | int, PendingRequest] = {}
 
     def __len__(self) -> int:
         return len(self._pending)
 
     def get(self, ref: object) -> PendingRequest | None:
         """Return the pending request with the reference ``ref``, or None."""
-        return self._pending.get(ref) if isinstance(ref, str) else None
+        # In Python, True is the number 1.
+        known = isinstance(ref, str | int) and not isinstance(ref, bool)
+        return self._pending.get(ref) if known else None  # type: ignore[call-overload]
 
     @contextmanager
-    def open(self, ref: str, event: str, *, has_link: bool) -> Iterator[PendingRequest]:
+    def open(self, ref: str | int, event: str, *, has_link: bool) -> Iterator[PendingRequest]:
         """Register a request for the body of a ``with`` statement.
 
         Args:
@@ -121,8 +123,7 @@ class Requests:
         request = self.get(ref)
         if request is None:
             return False
-        assert isinstance(ref, str)
-        del self._pending[ref]
+        del self._pending[ref]  # type: ignore[arg-type]
         request.resolve(answer, error)
         return True
 

@@ -12,7 +12,9 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
+from .._hints import describe_value
 from .._redact import label
+from .._text import as_text
 from ..errors import InvalidOption, UsageError
 from .errors import DuplicateHandler
 
@@ -55,7 +57,7 @@ class Router:
     def __init__(self, noun: str = "") -> None:
         if not isinstance(noun, str) or "*" in noun or (noun and not all(noun.split("/"))):
             raise InvalidOption(f"noun must be a name such as 'players', not {noun!r}")
-        self.noun: str = noun
+        self.noun: str = as_text(noun)
         """The prefix of the names; "" for none."""
         self._handlers: dict[str, EventHandler] = {}
         self._depth = 0  # the maximum number of slashes in a pattern "noun/*"
@@ -109,7 +111,7 @@ class Router:
             InvalidOption: the argument is not a router, or is this router.
         """
         if not isinstance(router, Router) or router is self:
-            raise InvalidOption(f"include() takes another Router, not {router!r}")
+            raise InvalidOption(f"include() takes another Router, not {describe_value(router)}")
         for pattern, handler in router.patterns():
             self._check(self._full_name(pattern), handler)
         for pattern, handler in router.patterns():
@@ -130,7 +132,7 @@ class Router:
             raise InvalidOption(f"an event must be 'noun/verb', 'noun/*' or '*', not {name!r}")
         if "*" in parts[-1] and parts[-1] != "*":
             raise InvalidOption(f"a star must be a whole part, as in 'noun/*', not {name!r}")
-        return f"{self.noun}/{name}" if self.noun else name
+        return f"{self.noun}/{as_text(name)}" if self.noun else as_text(name)
 
     def _define(self, pattern: str, handler: EventHandler) -> None:
         self._check(pattern, handler)

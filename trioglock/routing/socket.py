@@ -12,12 +12,14 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import trio
 
+from .._hints import describe_value
+from .._text import as_text
 from ..codecs import JSON, Codec
 from ..connection import Connection, Status
 from ..disconnect import Disconnect
 from ..errors import BadHookResult, DecodeError, InvalidOption, UsageError
 from ..frames import Close
-from ..hooks import NOTHING, ConnectionInfo, Deliver, MaybeAwaitable, Reply, Socket
+from ..hooks import NOT_STATES, NOTHING, ConnectionInfo, Deliver, MaybeAwaitable, Reply, Socket
 from ..options import check_seconds
 from .errors import InvalidMessages, RequestTimeout
 from .requests import Requests
@@ -70,6 +72,9 @@ class Emit:
     __hash__: ClassVar[None]  # type: ignore[assignment]
 
 
+NOT_STATES.add(Emit)
+
+
 class EventSocket(Socket[StateT]):
     """A Socket for protocols whose messages are events with a name.
 
@@ -92,8 +97,10 @@ class EventSocket(Socket[StateT]):
         router: the handlers. No more can be added afterwards. By default every event that
             answers no request is delivered.
         codec: by default :class:`~trioglock.codecs.JSON`.
-        key: returns the name of a decoded event; by default ``event["event"]``.
-        ref: returns the reference of an answer; by default ``event["ref"]``.
+        key: returns the name of a decoded event; by default ``event["event"]``. It is not called
+            for the answer to a request.
+        ref: returns the reference of an answer; by default ``event["ref"]``. If it raises
+            LookupError, the event answers no request.
 
     Raises:
         InvalidOption: an argument has the wrong type.
@@ -137,6 +144,11 @@ class EventSocket(Socket[StateT]):
         self._run_before("handle_disconnect", EventSocket._link_ended)
         self._run_before("terminate", EventSocket._connection_ended)
 
+    def _check(self) -> None:
+        if not hasattr(self, "_bound"):
+            name = type(self).__name__
+            raise UsageError(f"{name}.__init__() must call super().__init__() first")
+
     # Sending.
 
     async def request(self, event: str, payload: Any = None, *, timeout: float | None = 10) -> Any:
@@ -162,13 +174,14 @@ class EventSocket(Socket[StateT]):
         """
         if not isinstance(event, str) or not event:
             raise InvalidOption(f"event must be a name, not {event!r}")
+        event = as_text(event)
         check_seconds("timeout", timeout)
         connection = self._connection
         if connection is None:
             raise UsageError(
                 "the socket is not connected: use request() inside connect(url, socket)"
             )
-        ref = str(uuid.uuid4())
+        ref = self.make_ref()
         message = self.make_request(event, payload, ref)
         has_link = connection.status is Status.OPEN
         with (
@@ -180,7 +193,14 @@ class EventSocket(Socket[StateT]):
         assert timeout is not None
         raise RequestTimeout(event, timeout)
 
-    def make_request(self, event: str, payload: Any, ref: str) -> Any:
+    def make_ref(self) -> str | int:
+        """Return the reference of the next request, by default a new UUID.
+
+        Override it for servers that require numbers. A reference must not be used twice.
+        """
+        return str(uuid.uuid4())
+
+    def make_request(self, event: str, payload: Any, ref: str | int) -> Any:
         """Return the message of a request: ``{"event": ..., "ref": ..., "payload": ...}``.
 
         Override it to send requests in another format. ``payload`` is omitted if it is None.
@@ -257,16 +277,25 @@ class EventSocket(Socket[StateT]):
         """Return the name and the event, or None for the answer to a request."""
         try:
             event = self.codec.decode(frame)
+            # First, because in JSON-RPC and others an answer has no name.
+            if self.requests and self._resolve_request(event):
+                return None
             name = self._key(event)
             if not isinstance(name, str):
                 raise DecodeError(f"the name of an event must be a str, not {name!r:.100}")
-            if self.requests and self.requests.resolve(self._ref(event), event):
-                return None
         except DecodeError:
             raise
         except NOT_AN_EVENT as error:
             raise DecodeError(f"not an event: {error!r:.200}") from error
         return name, event
+
+    def _resolve_request(self, event: Any) -> bool:
+        """End the request that an event answers; return whether there is one."""
+        try:
+            ref = self._ref(event)
+        except NOT_AN_EVENT:
+            return False
+        return self.requests.resolve(ref, event)
 
     def _result(self, name: str, returned: Any) -> tuple[Any, StateT]:
         if returned.__class__ is tuple and len(returned) == 2:
@@ -334,7 +363,7 @@ def _check_router(router: Router | None) -> Router:
         router = Router()
         router.fallback(_deliver)
     if not isinstance(router, Router):
-        raise InvalidOption(f"router must be a Router, not {router!r}")
+        raise InvalidOption(f"router must be a Router, not {describe_value(router)}")
     router.freeze()
     return router
 
@@ -345,7 +374,9 @@ def _check_codec(codec: Codec | None) -> Codec:
     methods = (getattr(codec, name, None) for name in ("encode", "decode"))
     if isinstance(codec, type) or not all(map(callable, methods)):
         # With the class instead of an instance, every message would count as malformed.
-        raise InvalidOption(f"codec must be an object with encode and decode, not {codec!r}")
+        raise InvalidOption(
+            f"codec must be an object with encode and decode, not {describe_value(codec)}"
+        )
     return codec
 
 

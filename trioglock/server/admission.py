@@ -15,7 +15,7 @@ import trio
 from .._redact import redact_line
 from ..errors import BadHookResult, InvalidOption
 from ..http import Request, Response
-from ..options import check_seconds, check_ssl_context, check_whole
+from ..options import MAX_HEADER_SIZE, check_seconds, check_ssl_context, check_whole
 from ..transports import (
     Link,
     LinkBroken,
@@ -29,7 +29,7 @@ from ..transports import (
     read_request,
     send_response,
 )
-from ..transports.http1 import MAX_HEADER_SIZE, STREAM_ERRORS, end_stream, refuse
+from ..transports.http1 import STREAM_ERRORS, end_stream, refuse
 from ..transports.native.socket_io import choose_io
 from ..transports.tls import TLSSocketIO, is_tls_failure, wrap_tls
 from .descriptors import descriptor_limit

@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from traceback import clear_frames
 from typing import Any, TypeAlias
@@ -16,14 +16,13 @@ import trio
 from .._redact import label
 from .._scope import raise_selected
 from ..connection import Connection, ConnectionScope, Session
-from ..connection.fanout import Fanout
+from ..connection.broadcast import broadcast_frame
 from ..connection.scope import is_end
-from ..connection.send_queue import checked_frame
 from ..connection.writer import Writer
 from ..disconnect import Disconnect, ProtocolViolation
-from ..errors import ConnectionClosed, InvalidFrame, InvalidOption, UsageError
-from ..frames import Close, Frame, PreparedMessage
-from ..hooks import Socket
+from ..errors import InvalidOption, UsageError
+from ..frames import Close, Frame
+from ..hooks import Socket, check_socket
 from ..options import FlowOptions
 from ..telemetry import EventEmitter
 from ..transports import Link
@@ -51,13 +50,16 @@ class ConnectionRegistry:
 
     @property
     def connections(self) -> frozenset[Connection[Any]]:
-        """The open connections: ``handle_connect`` has returned, the handler has not."""
+        """The open connections: ``init_stream`` has returned, the handler has not."""
         return frozenset(self._sessions)
 
     def add(self, session: Session[Any], connection: Connection[Any]) -> None:
         """Register an open connection."""
         self._sessions[connection] = session
         self._writers[connection] = session.writer
+
+    def opened(self, session: Session[Any]) -> None:
+        """Close a connection that has opened after :meth:`close`."""
         if self._closing is not None:
             session.close(self._closing)
 
@@ -78,28 +80,17 @@ class ConnectionRegistry:
 
     def broadcast(self, frame: Frame) -> int:
         """See :meth:`Server.broadcast`."""
-        checked = checked_frame(frame)
-        if isinstance(checked, Close):
-            raise InvalidFrame("a Close frame cannot be broadcast: use close()")
-        # Encoded once for all connections.
-        message = PreparedMessage(checked) if isinstance(checked, str | bytes) else checked
-        if isinstance(message, PreparedMessage):
-            return Fanout.current().broadcast(list(self._writers.values()), message)
-        queued = 0
-        for connection in self._sessions:
-            with suppress(trio.WouldBlock, ConnectionClosed):
-                connection.send_frame_nowait(message)
-                queued += 1
-        return queued
+        return broadcast_frame(list(self._writers.values()), frame)
 
     def close(self, frame: Close, deadline: float) -> None:
-        """Begin to close all connections, including those that are registered later."""
+        """Begin to close all connections, including those that open later."""
         self._closing = frame
         self._deadline = deadline
         for scope in self._limited:
             scope.deadline = deadline
         for session in tuple(self._sessions.values()):
-            session.close(frame)
+            if session.opened.is_set:
+                session.close(frame)
 
 
 class ConnectionRunner:
@@ -139,8 +130,7 @@ class ConnectionRunner:
             traced=self._trace,
         )
         socket, handler = self._prepare()
-        registry = self._registry if handler is None else None
-        session = Session(SingleLink(link), self._flow, socket, emitter, registry)
+        session = Session(SingleLink(link), self._flow, socket, emitter, self._registry)
         connection = AcceptedConnection(session, handshake.url)
         terminate = session.actor.terminate_hook
         if terminate.is_async:
@@ -171,12 +161,14 @@ class ConnectionRunner:
     async def _run_handler(
         self, handler: ConnectionHandler, session: Session[Any], connection: Connection[Any]
     ) -> None:
-        async with ConnectionScope(session, connection):
-            self._registry.add(session, connection)
-            try:
-                await handler(connection)
-            finally:
-                self._registry.remove(connection)
+        try:
+            async with ConnectionScope(session, connection):
+                try:
+                    await handler(connection)
+                finally:
+                    self._registry.remove(connection)
+        finally:
+            self._registry.remove(connection)  # the scope may raise before the handler has run
 
     async def _terminate(
         self, hook: Callable[..., Awaitable[object]], reason: Disconnect, state: object
@@ -193,6 +185,7 @@ class ConnectionRunner:
             socket = self._target()  # type: ignore[call-arg]
             if not isinstance(socket, Socket):
                 raise InvalidOption(f"{label(self._target)} must return a Socket, not {socket!r}")
+            check_socket(socket)
         except Exception as error:
             return Socket(), partial(_fail, error)
         return socket, None
@@ -248,7 +241,11 @@ def check_target(target: ServeTarget) -> None:
             f"or a function that creates one, such as lambda: {kind}(...)"
         )
     if not callable(target) or (isinstance(target, type) and not issubclass(target, Socket)):
-        raise InvalidOption(f"target must be a Socket class or an async handler, not {target!r}")
+        # A Hub has a method that creates Sockets.
+        hint = "; pass its method, as in hub.socket" if hasattr(target, "socket") else ""
+        raise InvalidOption(
+            f"target must be a Socket class or an async handler, not {target!r}{hint}"
+        )
     arguments = (object(),) if is_handler(target) else ()
     try:
         inspect.signature(target).bind(*arguments)

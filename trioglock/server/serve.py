@@ -11,13 +11,13 @@ from typing import Any, Literal, Unpack
 
 import trio
 
+from .._hints import checks_keywords, describe_value
 from .._scope import is_graceful, open_scope, scope_function
 from ..errors import InvalidOption
 from ..options import (
     FlowKeywords,
     FlowOptions,
     accepts_options,
-    check_keywords,
     check_seconds,
     take_options,
 )
@@ -48,8 +48,9 @@ class ServeOptions(FlowKeywords, total=False):
         reuse_port: let other processes listen on the same port (SO_REUSEPORT).
         ssl_context: the TLS configuration, to serve ``wss://``; by default ``ws://`` is served.
         origins: origins whose pages may connect, such as ``"https://example.org"``: strings,
-            compiled patterns, or None for clients that send no origin. Others are rejected with
-            403. By default any page may connect (RFC 6455, section 10.2).
+            compiled patterns, or None for clients that send no origin. Strings are normalized to
+            the form in which browsers send them. Others are rejected with 403. By default any page
+            may connect (RFC 6455, section 10.2).
         subprotocols: the supported names, in order of preference; a client that offers none
             of them is rejected with 400.
         select_subprotocol: a function that chooses the subprotocol instead, given the request and
@@ -104,9 +105,12 @@ class ServerOptions:
     def __post_init__(self) -> None:
         check_seconds("shutdown_timeout", self.shutdown_timeout)
         if self.transport is not None and not isinstance(self.transport, ServerTransport):
-            raise InvalidOption(f"transport must be a ServerTransport, not {self.transport!r}")
+            raise InvalidOption(
+                f"transport must be a ServerTransport, not {describe_value(self.transport)}"
+            )
 
 
+@checks_keywords("serve")
 @accepts_options(
     [ServeOptions, FlowKeywords],
     [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, FlowOptions],
@@ -148,7 +152,7 @@ def serve(
         TypeError: an option does not exist; also immediately.
         OSError: on entering the block; the server cannot listen on the address.
     """
-    given = check_keywords("serve", options, ServeOptions)
+    given: dict[str, Any] = {**options}
     server = take_options(ServerOptions, given)
     bind = take_options(BindOptions, given)
     handshakes = take_options(HandshakeOptions, given)
@@ -190,6 +194,7 @@ async def _serving(
         yield server
 
 
+@checks_keywords("serve_forever", ServeOptions)
 async def serve_forever(
     target: ServeTarget,
     host: str | None = None,

@@ -57,7 +57,10 @@ class Server:
 
     @property
     def connections(self) -> frozenset[Connection[Any]]:
-        """The open connections: those whose ``handle_connect`` has returned."""
+        """The open connections: ``init_stream`` has returned, the handler has not.
+
+        A connection is one of them before its client learns that it is open.
+        """
         return self._registry.connections
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import trio
 from .._redact import redact_subprotocols, redact_url
 from ..disconnect import Disconnect, HeartbeatTimeout
 from ..frames import Close, Frame, PreparedMessage
+from ..retry import describe_delay
 from . import trace
 from .events import (
     BackpressureEnded,
@@ -30,6 +32,7 @@ from .events import (
     HookReplied,
     LinkClosed,
     MessageDropped,
+    ProtocolEvent,
     Queue,
     ReconnectScheduled,
     Terminated,
@@ -38,6 +41,8 @@ from .events import (
 from .listeners import EmitterBase, emit, has_listeners
 
 __all__ = ["EventEmitter"]
+
+_logger = logging.getLogger("trioglock.client")
 
 _numbers = itertools.count(1)
 
@@ -59,6 +64,8 @@ class _Wait:
 
 class EventEmitter(EmitterBase):
     """Passes the events of one connection to its trace and to all listeners.
+
+    It also logs the losses and reconnects of a client.
 
     There is one method for each event; it creates the event only if there is a listener. For
     events of frames, the caller checks ``emits_frames`` first.
@@ -163,7 +170,9 @@ class EventEmitter(EmitterBase):
         peer: str,
         subprotocol: str | None,
     ) -> None:
-        """Emit ``Connected``."""
+        """Emit ``Connected``, and log it if it is not the first attempt."""
+        if attempt > 1:
+            _logger.info("%s: %s", self.name, "connected" if upgrade == 1 else "reconnected")
         if self._wants(Connected):
             event = Connected(
                 connection=self.connection,
@@ -200,11 +209,17 @@ class EventEmitter(EmitterBase):
             )
             self._emit(event)
 
-    def reconnect_scheduled(self, attempt: int, delay: float) -> None:
-        """Emit ``ReconnectScheduled``."""
+    def reconnect_scheduled(self, reason: Disconnect, attempt: int, delay: float) -> None:
+        """Log a loss or a failed attempt, and emit ``ReconnectScheduled``."""
+        _logger.info("%s: %s; %s", self.name, reason, describe_delay(delay))
         if self._wants(ReconnectScheduled):
             event = ReconnectScheduled(connection=self.connection, delay=delay, attempt=attempt)
             self._emit(event)
+
+    def connection_failed(self, end: Disconnect | Exception) -> None:
+        """Log the end of a client's connection that does not reconnect."""
+        if self._side == "client":
+            _logger.info("%s: %s", self.name, end)
 
     def terminated(self, reason: Disconnect) -> None:
         """End all waits and emit ``Terminated``."""
@@ -244,6 +259,21 @@ class EventEmitter(EmitterBase):
         if self._wants(MessageDropped):
             for message in messages:
                 self._emit(MessageDropped(connection=self.connection, message=message))
+
+    def protocol_event(
+        self, protocol: str, direction: Literal["sent", "received"], name: str, status: str | None
+    ) -> None:
+        """An event of an application protocol was sent or received."""
+        if has_listeners(ProtocolEvent):  # the trace shows its frame
+            emit(
+                ProtocolEvent(
+                    connection=self.connection,
+                    protocol=protocol,
+                    direction=direction,
+                    name=name,
+                    status=status,
+                )
+            )
 
     @property
     def emits_waits(self) -> bool:

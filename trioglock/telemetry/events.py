@@ -16,6 +16,7 @@
     ├── BackpressureEnded      the wait ended
     ├── MessageDropped         the overflow policy dropped a message
     ├── HeartbeatMissed        the peer is considered dead
+    ├── ProtocolEvent          an event of an application protocol was sent or received
     ├── LinkClosed             a link was closed
     └── Terminated             the connection has ended; this is the last event
 
@@ -48,6 +49,7 @@ __all__ = [
     "HookReplied",
     "LinkClosed",
     "MessageDropped",
+    "ProtocolEvent",
     "Queue",
     "ReconnectScheduled",
     "Terminated",
@@ -277,6 +279,24 @@ class HeartbeatMissed(Event):
 
     silence: float
     writing: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ProtocolEvent(Event):
+    """An event of an application protocol is sent, or was received. The Gossip client emits it.
+
+    Args:
+        protocol: the protocol: ``"gossip"``.
+        direction: whether this side sends or received it.
+        name: the name of the event, such as ``"channels/broadcast"``; "" for a failure for which
+            the peer names no event.
+        status: ``"success"`` or ``"failure"`` in an answer; None in all other events.
+    """
+
+    protocol: str
+    direction: Literal["sent", "received"]
+    name: str
+    status: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

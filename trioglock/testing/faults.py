@@ -13,15 +13,15 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
-from urllib.parse import urlsplit
 
 import trio
 
+from .._hints import require_trio
 from .._scope import open_scope
 from ..errors import InvalidOption, UsageError
 from ..options import check_whole
 from ..transports.http1 import STREAM_ERRORS
-from ..transports.urls import parse_url
+from ..transports.urls import parse_url, split_url
 from .pipes import CHUNK_SIZE, MemorySocket, Pipe, PipeFaults, Transform, memory_socket_pair
 from .server import MockServer
 
@@ -366,6 +366,7 @@ class FaultProxy(Faults):
         self._nursery: trio.Nursery | None = None
 
     async def __aenter__(self) -> FaultProxy:
+        require_trio("FaultProxy(...)")
         if self._nursery is not None:
             raise UsageError("this proxy is already running; create another one")
         # A mock server has its address only once it runs.
@@ -536,15 +537,15 @@ def resolve_target(target: ProxyTarget) -> tuple[str, OpenStream]:
                 "target must be a MockServer, a ws:// or wss:// URL, a (host, port) or a function "
                 f"that opens a stream, not {target!r}"
             )
-    uri = parse_url(url)
-    return url, partial(trio.open_tcp_stream, uri.host, uri.port)
+    parsed = parse_url(url)
+    return url, partial(trio.open_tcp_stream, parsed.host, parsed.port)
 
 
 def local_url(url: str, port: int) -> str:
     """Return the URL with host and port replaced by a local port."""
-    parts = urlsplit(url)
-    user, at, _ = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user}{at}127.0.0.1:{port}").geturl()
+    parts = split_url(url)
+    user, at, _ = (parts.authority or "").rpartition("@")
+    return parts._replace(authority=f"{user}{at}127.0.0.1:{port}").join()
 
 
 def reset_on_close(stream: trio.abc.Stream) -> None:

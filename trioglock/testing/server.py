@@ -21,6 +21,7 @@ from trio_websocket import (
     wrap_server_stream,
 )
 
+from .._hints import require_trio
 from .._scope import open_scope
 from ..close_codes import ABNORMAL
 from ..frames import Close, Data
@@ -227,6 +228,7 @@ class MockServer:
         self._current: MockPeer | None = None
 
     async def __aenter__(self) -> MockServer:
+        require_trio(f"{type(self).__name__}(...)")
         async with AsyncExitStack() as stack:
             self._nursery = await stack.enter_async_context(open_scope())
             if not self._memory:

@@ -4,7 +4,6 @@ Implement :class:`Transport` and :class:`Link`, or :class:`ServerTransport`, to 
 """
 
 from .base import Capabilities, Handshake, Link, LinkBroken, Transport
-from .connecting import check_proxy
 from .http1 import ReceivedRequest, Refusal, read_request, send_response
 from .listeners import (
     MemoryListener,
@@ -26,6 +25,7 @@ from .negotiation import (
     UpgradeOptions,
     negotiate,
 )
+from .proxies import check_proxy
 from .trio_websocket import TrioWebsocketTransport
 from .urls import check_url
 

@@ -91,6 +91,16 @@ class Link(ABC):
     bytes_sent: int = 0
     """Grows as bytes are passed to the operating system: evidence that a write progresses."""
 
+    async def respond(self) -> None:  # noqa: B027 - only links of servers respond
+        """Write the response to the opening handshake, on a server.
+
+        Called once, before all other methods except :meth:`aclose`. A cancelled call may leave
+        half a response behind.
+
+        Raises:
+            LinkBroken: the stream broke.
+        """
+
     @abstractmethod
     async def receive(self) -> list[Event]:
         """Wait for the next events.

@@ -9,32 +9,28 @@ import math
 import os
 import socket
 import ssl
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
-from typing import Literal
-from urllib.parse import urlsplit
 
 import trio
-from websockets.exceptions import InvalidProxy
-from websockets.headers import build_authorization_basic, build_host
-from websockets.proxy import Proxy, get_proxy, parse_proxy
+from websockets.headers import build_authorization_basic
 
-from .._redact import redact_query, without_secrets
+from .._hints import network_hint, tls_hint
 from .._scope import leaves
 from ..errors import ConnectError, ConnectFailed, InvalidOption, ProxyFailed, TLSFailed
 from ..options import DialOptions, StreamSource
 from .http1 import STREAM_ERRORS, NotHTTP, read_status
+from .proxies import Proxy, find_proxy, parse_proxy
 from .tls import is_tls_failure, wrap_tls
-from .urls import WebSocketURI, check_host, find_url_problem
+from .urls import WebSocketURL, server_name
 
-__all__ = ["check_proxy", "closed_on_failure", "open_stream"]
+__all__ = ["closed_on_failure", "open_stream"]
 
-_SOCKS_PORT = 1080
+MEMORY_HOST = "memory.test"
+"""The host in the URLs of servers in memory; a name that no resolver knows (RFC 6761)."""
 
 
-async def open_stream(uri: WebSocketURI, options: DialOptions) -> trio.abc.Stream:
+async def open_stream(url: WebSocketURL, options: DialOptions) -> trio.abc.Stream:
     """Open a stream to the server, encrypted if the URL is ``wss://``.
 
     Raises:
@@ -44,31 +40,24 @@ async def open_stream(uri: WebSocketURI, options: DialOptions) -> trio.abc.Strea
         InvalidOption: the proxy cannot be used.
         Exception: raised by the user's ``stream`` function, if not an OSError.
     """
-    stream = await _open_plain(uri, options)
-    if not uri.secure:
+    stream = await _open_plain(url, options)
+    if not url.secure:
         return stream
-    return await _start_tls(stream, options.ssl_context, options.server_hostname or uri.host)
+    name = server_name(options.server_hostname or url.host)
+    return await _start_tls(stream, options.ssl_context, name)
 
 
-async def _open_plain(uri: WebSocketURI, options: DialOptions) -> trio.abc.Stream:
+async def _open_plain(url: WebSocketURL, options: DialOptions) -> trio.abc.Stream:
     if options.stream is not None:
         return await _open_given(options.stream)
-    address = _find_proxy(uri) if options.proxy is True else options.proxy
-    if address is not None:
-        return await _open_through_proxy(_parse_proxy(address), uri, options.user_agent_header)
-    return await _open_tcp(uri.host, uri.port)
-
-
-def _find_proxy(uri: WebSocketURI) -> str | None:
-    """Return the proxy for a URL that the environment or the system names."""
-    # Reading the environment as urllib does takes longer than connecting.
-    if os.name == "posix" and sys.platform != "darwin" and "_proxy" not in _variable_names():
-        return None
-    return get_proxy(uri)
-
-
-def _variable_names() -> str:
-    return "\n".join(os.environ).lower()
+    proxy = find_proxy(url) if options.proxy is True else options.proxy
+    if isinstance(proxy, str):
+        proxy = parse_proxy(proxy)
+    if proxy is not None:
+        return await _open_through_proxy(proxy, url, options)
+    if url.host == MEMORY_HOST:
+        raise InvalidOption("a server in memory has no address: pass stream=server.open_stream")
+    return await _open_tcp(url.host, url.port)
 
 
 async def _open_given(source: StreamSource) -> trio.abc.Stream:
@@ -100,7 +89,9 @@ async def _open_tcp(host: str, port: int) -> trio.abc.Stream:
             return await trio.open_tcp_stream(host, port)
         return await _open_address(family, host, port)
     except OSError as error:
-        raise ConnectFailed(f"cannot connect to {host}:{port}: {_describe(error)}") from error
+        failures = _failures(error)
+        text = ", ".join(dict.fromkeys(map(_describe, failures)))
+        raise ConnectFailed(f"cannot connect to {host}:{port}: {text}") from failures[0]
 
 
 def _address_family(host: str) -> socket.AddressFamily | None:
@@ -123,14 +114,18 @@ async def _open_address(family: socket.AddressFamily, host: str, port: int) -> t
     return trio.SocketStream(sock)
 
 
+def _failures(error: OSError) -> list[OSError]:
+    """Return the error of the system for each address; trio's own message omits them."""
+    errors = [leaf for leaf in leaves(error.__cause__ or error) if isinstance(leaf, OSError)]
+    return [one for one in errors if one.errno] or [error]
+
+
 def _describe(error: OSError) -> str:
-    # trio's own message, for one or more addresses, omits that of the system.
-    texts = [
-        os.strerror(leaf.errno)
-        for leaf in leaves(error.__cause__ or error)
-        if isinstance(leaf, OSError) and leaf.errno
-    ]
-    return ", ".join(dict.fromkeys(texts)) or str(error)
+    if isinstance(error, socket.gaierror) or not error.errno:
+        text = error.strerror or str(error)
+    else:
+        text = os.strerror(error.errno)  # trio puts the address before it
+    return text + network_hint(error)
 
 
 async def _start_tls(
@@ -145,7 +140,7 @@ async def _start_tls(
             await encrypted.do_handshake()
         except (*STREAM_ERRORS, ValueError) as error:
             cause = error.__cause__ or error
-            text = f"TLS handshake with {hostname}: {cause}"
+            text = f"TLS handshake with {hostname}: {cause}{tls_hint(cause)}"
             if is_tls_failure(cause):
                 raise TLSFailed(text) from cause
             if isinstance(cause, ssl.SSLEOFError):
@@ -157,57 +152,26 @@ async def _start_tls(
 # Proxies.
 
 
-def check_proxy(proxy: str | Literal[True] | None) -> None:
-    """Check the URL of a proxy, if one is given.
-
-    Args:
-        proxy: the ``proxy`` option.
-
-    Raises:
-        InvalidOption: ``proxy`` is not the URL of a proxy.
-    """
-    if isinstance(proxy, str):
-        _parse_proxy(proxy)
-
-
-def _parse_proxy(address: str) -> Proxy:
-    try:
-        if find_url_problem(address) is not None:
-            raise ValueError
-        proxy = parse_proxy(address)
-        check_host(proxy.host)
-    except (InvalidProxy, ValueError):
-        # The library's message quotes the address, including the password.
-        shown = redact_query(without_secrets(address))
-        raise InvalidOption(
-            f"proxy {shown!r} is not scheme://user:password@host:port, "
-            "with an optional user and password and the scheme "
-            "http, https, socks5, socks5h, socks4 or socks4a"
-        ) from None
-    if proxy.scheme.startswith("socks") and urlsplit(address).port is None:
-        return replace(proxy, port=_SOCKS_PORT)
-    return proxy
-
-
 async def _open_through_proxy(
-    proxy: Proxy, uri: WebSocketURI, user_agent: str | None
+    proxy: Proxy, url: WebSocketURL, options: DialOptions
 ) -> trio.abc.Stream:
     """Open a stream to the server's host and port that runs through the proxy."""
     if proxy.scheme.startswith("socks"):
-        return await _open_through_socks(proxy, uri)
+        return await _open_through_socks(proxy, url)
     stream = await _open_tcp(proxy.host, proxy.port)
     if proxy.scheme == "https":
-        stream = await _start_tls(stream, None, proxy.host)
+        stream = await _start_tls(stream, None, server_name(proxy.host))
     async with closed_on_failure(stream):
-        status = await _request_tunnel(stream, _connect_request(proxy, uri, user_agent))
+        request = _connect_request(proxy, url, options.user_agent_header)
+        status = await _request_tunnel(stream, request, options.max_header_size)
         if not 200 <= status < 300:
             raise ProxyFailed(f"the HTTP proxy refused to connect: status {status}")
         return stream
 
 
-def _connect_request(proxy: Proxy, uri: WebSocketURI, user_agent: str | None) -> bytes:
+def _connect_request(proxy: Proxy, url: WebSocketURL, user_agent: str | None) -> bytes:
     # Both the target and the Host header name the port (RFC 9112, sections 3.2 and 3.2.3).
-    target = build_host(uri.host, uri.port, uri.secure, always_include_port=True)
+    target = url.host_and_port
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if user_agent is not None:
         lines.append(f"User-Agent: {user_agent}")
@@ -216,18 +180,18 @@ def _connect_request(proxy: Proxy, uri: WebSocketURI, user_agent: str | None) ->
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-async def _request_tunnel(stream: trio.abc.Stream, request: bytes) -> int:
+async def _request_tunnel(stream: trio.abc.Stream, request: bytes, max_header_size: int) -> int:
     """Send a CONNECT request; return the status of the response."""
     try:
         await stream.send_all(request)
-        return await read_status(stream)
+        return await read_status(stream, max_header_size)
     except (EOFError, *STREAM_ERRORS) as error:
         raise ProxyFailed("the HTTP proxy closed the connection") from (error.__cause__ or error)
     except NotHTTP as error:
-        raise ProxyFailed(f"the HTTP proxy's response is not HTTP: {error}") from None
+        raise ProxyFailed(f"the HTTP proxy's response cannot be read: {error}") from None
 
 
-async def _open_through_socks(proxy: Proxy, uri: WebSocketURI) -> trio.abc.Stream:
+async def _open_through_socks(proxy: Proxy, url: WebSocketURL) -> trio.abc.Stream:
     try:
         from python_socks import (  # noqa: PLC0415 - an extra: pip install trioglock[socks]
             ProxyConnectionError,
@@ -236,21 +200,23 @@ async def _open_through_socks(proxy: Proxy, uri: WebSocketURI) -> trio.abc.Strea
         from python_socks.async_.trio import Proxy as SocksProxy  # noqa: PLC0415
     except ImportError:
         raise InvalidOption(
-            "a SOCKS proxy requires an extra: pip install 'trioglock[socks]'"
+            f"{proxy.source}: a SOCKS proxy requires an extra: pip install 'trioglock[socks]'; "
+            "proxy=None connects directly"
         ) from None
     kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
     # With socks5h and socks4a the proxy resolves the name.
     remote_names = proxy.scheme in {"socks5h", "socks4a"}
-    client = SocksProxy(kind, proxy.host, proxy.port, proxy.username, proxy.password, remote_names)
+    user, password = proxy.user_info or (None, None)
+    client = SocksProxy(kind, proxy.host, proxy.port, user, password, remote_names)
     try:
         # open_timeout limits the time.
-        sock = await client.connect(uri.host, uri.port, timeout=math.inf)
+        sock = await client.connect(url.host, url.port, timeout=math.inf)
     except ProxyConnectionError as error:
         cause = error.__cause__ or error
         text = f"cannot connect to the proxy {proxy.host}:{proxy.port}: {cause}"
         raise ConnectFailed(text) from cause
     except socket.gaierror as error:
-        raise ConnectFailed(f"cannot resolve {uri.host}: {error}") from error
+        raise ConnectFailed(f"cannot resolve {url.host}: {error}") from error
     except Exception as error:
         raise ProxyFailed(f"the SOCKS proxy refused to connect: {error}") from error
     return trio.SocketStream(sock)

@@ -2,8 +2,8 @@
 
 httptools (llhttp) is the parser. It rejects bare line feeds, folded headers, illegal characters,
 and Content-Length together with Transfer-Encoding, as soon as they arrive. This module limits the
-size of a head, of each line and of a body, and the number of headers. The parser receives exactly
-the head: bytes after it belong to the WebSocket, or to a body that is read separately.
+size of a head and of a body. The parser receives exactly the head: bytes after it belong to the
+WebSocket, or to a body that is read separately.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ __all__ = [
     "refuse",
     "send_response",
     "stream_errors_translated",
+    "without_empty_lines",
 ]
 
 STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
@@ -45,13 +46,16 @@ STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 CHUNK = 2**12
 
-MAX_HEADER_SIZE = 2**15
-"""Default of ``serve(max_header_size=...)``, for the head of a request in bytes."""
+_SWITCHING_PROTOCOLS = 101
 
-MAX_LINE = 2**13
-MAX_HEADERS = 2**7
-MAX_RESPONSE_HEAD = 2**16
-MAX_PROXY_HEAD = 2**14  # it is read byte by byte
+MAX_INTERIM = 16
+"""Maximum number of interim responses (1xx) before a response."""
+
+# The rules of lists (RFC 9110, section 5.6.1) allow to send these without a value.
+_EMPTY_IS_ABSENT = frozenset({b"sec-websocket-protocol", b"sec-websocket-extensions"})
+_empty_lines = re.compile(
+    rb"\r\n(?:%s):[ \t]*(?=\r\n)" % b"|".join(sorted(_EMPTY_IS_ABSENT)), re.IGNORECASE
+)
 
 # The body of a refusal explains it; beyond these limits, reading it must not delay the status.
 BODY_TIMEOUT = 2.0
@@ -59,6 +63,9 @@ MAX_BODY = 2**20
 
 # Seconds for a client to read a response before the stream is closed.
 LINGER = 1.0
+
+# The absolute form of a target: the host, and the path with the query.
+_split_absolute = re.compile(r"(?:https?|wss?)://([^/?#]*)([^#]*)", re.IGNORECASE).fullmatch
 
 # A request line with any method (RFC 9112, section 3), and its beginning.
 _METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -126,8 +133,11 @@ class _Message:
         self.phrase += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.head_complete:  # otherwise a trailer
-            self.headers += decode_header(name), decode_header(value.rstrip())
+        if self.head_complete:  # a trailer
+            return
+        value = value.rstrip()
+        if value or name.lower() not in _EMPTY_IS_ABSENT:
+            self.headers += decode_header(name), decode_header(value)
 
     def on_headers_complete(self) -> None:
         self.head_complete = True
@@ -157,15 +167,18 @@ async def _read_head(
     message: _Message,
     max_size: int,
     max_bytes: int = CHUNK,
+    data: bytes | bytearray = b"",
 ) -> tuple[bytes, bytes]:
     """Feed the head of a message to ``parser``; return its bytes and those received after it.
+
+    ``data`` are bytes that have already been received.
 
     Raises:
         NotHTTP: the head is invalid, or larger than ``max_size`` bytes.
         EOFError: the stream ended before the head did; the message gives the number of bytes.
     """
     received = message.received
-    while data := await stream.receive_some(max_bytes):
+    while data := data or await stream.receive_some(max_bytes):
         start = len(received)
         received += data
         end = received.find(b"\r\n\r\n", max(0, start - 3)) + 4
@@ -177,7 +190,13 @@ async def _read_head(
             return bytes(received[:stop]), bytes(received[stop:])
         if end > 3:
             raise NotHTTP("the head is malformed")
+        data = b""
     raise EOFError(f"after {len(received)} bytes")
+
+
+def without_empty_lines(head: bytes) -> bytes:
+    """Return a head without the headers that are ignored because they are empty."""
+    return _empty_lines.sub(b"", head)
 
 
 # Requests.
@@ -204,10 +223,12 @@ async def read_request(
     try:
         head, rest = await _read_head(stream, parser, message, max_size)
     except _TooLarge as error:
+        if b"\r\n" not in message.received[:max_size]:
+            raise refuse(414, "the request line is too long") from None
         raise refuse(431, str(error)) from None
     except NotHTTP as error:
         unknown_method = str(error).startswith("Invalid method")
-        if unknown_method and await _has_request_line(stream, message.received):
+        if unknown_method and await _has_request_line(stream, message.received, max_size):
             # RFC 9110, section 9.1: 405 is for methods that the server implements.
             raise refuse(501, "the request method is not implemented") from None
         raise refuse(400, f"invalid HTTP request: {error}") from None
@@ -215,21 +236,14 @@ async def read_request(
     version = parser.get_http_version()
     if version not in ("1.1", "1.0"):
         raise refuse(400, f"HTTP/{version} is not supported")
-    if len(message.target) > MAX_LINE:
-        raise refuse(414, "the request line is too long")
-    names, values = message.headers[::2], message.headers[1::2]
-    if len(names) > MAX_HEADERS or any(
-        len(name) + len(value) > MAX_LINE for name, value in zip(names, values, strict=True)
-    ):
-        raise refuse(431, "there are too many headers, or one is too long")
-    lowered = [name.lower() for name in names]
+    lowered = [name.lower() for name in message.headers[::2]]
     if "transfer-encoding" in lowered or (
         "content-length" in lowered and headers["content-length"] != "0"
     ):
         raise refuse(400, "a request with a body is not supported")
     certificate, certificate_der = peer_certificate(stream)
     request = Request(
-        target=message.target.decode("latin-1"),
+        target=_origin_form(message.target.decode("latin-1"), headers),
         headers=headers,
         method=parser.get_method().decode("latin-1"),
         peer=peer,
@@ -240,14 +254,26 @@ async def read_request(
     return ReceivedRequest(request, version, head, rest)
 
 
-async def _has_request_line(stream: ByteIO, received: bytearray) -> bool:
+def _origin_form(target: str, headers: Headers) -> str:
+    """Return the path and query of a target in absolute form (RFC 9112, section 3.2.2)."""
+    match = _split_absolute(target)
+    if match is None:
+        return target
+    hosts = headers.get_all("Host")
+    # What the target names must be what all other code reads from the header (section 3.2).
+    if [match[1].lower()] != [host.lower() for host in hosts]:
+        raise refuse(400, "the target and the Host header name different hosts")
+    return match[2] if match[2].startswith("/") else f"/{match[2]}"
+
+
+async def _has_request_line(stream: ByteIO, received: bytearray, max_size: int) -> bool:
     """Wait for the rest of the request line; return whether it is valid, whatever its method."""
-    while len(received) < MAX_LINE and _begins_request_line(received):
+    while len(received) < max_size and _begins_request_line(received):
         data = await stream.receive_some(CHUNK)
         if not data:
             raise EOFError(f"after {len(received)} bytes")
         received += data
-    return _is_request_line(received, 0, MAX_LINE) is not None
+    return _is_request_line(received, 0, max_size) is not None
 
 
 async def send_response(stream: trio.abc.Stream, response: Response, method: str = "GET") -> None:
@@ -294,45 +320,84 @@ class ResponseHead(NamedTuple):
     """The bytes that were received after the head."""
 
 
-async def read_status(stream: trio.abc.Stream) -> int:
+class _ResponseReader:
+    """Reads the head of a response, and skips interim responses (RFC 9110, section 15.2)."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self.message = _Message()
+        self.parser = httptools.HttpResponseParser(self.message)
+
+    @property
+    def status(self) -> int:
+        return self.parser.get_status_code()
+
+    async def read(
+        self, stream: ByteIO, max_size: int, max_bytes: int = CHUNK
+    ) -> tuple[bytes, bytes]:
+        """Return the bytes of the head and those received after it, as :func:`_read_head` does."""
+        rest, left = b"", max_size
+        for _ in range(MAX_INTERIM + 1):
+            try:
+                head, rest = await _read_head(
+                    stream, self.parser, self.message, left, max_bytes, rest
+                )
+            except _TooLarge:
+                raise NotHTTP(
+                    f"the head is larger than {max_size} bytes; max_header_size allows more"
+                ) from None
+            if not 100 <= self.status < 200 or self.status == _SWITCHING_PROTOCOLS:
+                return head, rest
+            left -= len(head)
+            self._start()
+        raise NotHTTP(f"there are more than {MAX_INTERIM} interim responses")
+
+
+async def read_status(stream: trio.abc.Stream, max_size: int) -> int:
     """Read a head byte by byte, because another protocol follows; return the status."""
-    message = _Message()
-    parser = httptools.HttpResponseParser(message)
-    await _read_head(stream, parser, message, MAX_PROXY_HEAD, 1)
-    return parser.get_status_code()
+    reader = _ResponseReader()
+    await reader.read(stream, max_size, 1)
+    return reader.status
 
 
-async def read_response(stream: ByteIO, deadline: float, offered: Sequence[str]) -> ResponseHead:
+async def read_response(
+    stream: ByteIO, deadline: float, offered: Sequence[str], max_size: int
+) -> ResponseHead:
     """Read the server's response to the opening handshake, which must be a 101.
 
     Args:
         stream: the stream to the server.
         deadline: the deadline of the attempt; reading the body of a refusal ends before it.
         offered: the subprotocols that the server may choose from.
+        max_size: maximum size of the head in bytes, including interim responses.
 
     Raises:
         HandshakeRefused: the response has another status.
         InvalidHandshake: it is not HTTP/1.1, or chooses a subprotocol that was not offered.
         ConnectFailed, TLSFailed: the stream ended or broke before the response was complete.
     """
-    message = _Message()
-    parser = httptools.HttpResponseParser(message)
+    reader = _ResponseReader()
     try:
         with stream_errors_translated():
-            head, rest = await _read_head(stream, parser, message, MAX_RESPONSE_HEAD)
+            head, rest = await reader.read(stream, max_size)
     except EOFError:
         raise ConnectFailed(
-            "the server closed the connection instead of answering the handshake"
+            "the server closed the connection instead of answering the handshake; "
+            "check the URL, and whether it must begin with wss://"
         ) from None
     except NotHTTP as error:
-        if (message.phrase or message.headers) and parser.get_status_code() > 101:
+        if (reader.message.phrase or reader.message.headers) and reader.status >= 200:
             # The status is known, though the framing is invalid.
-            raise _refused(parser, message) from error
+            raise _refused(reader.parser, reader.message) from error
         raise InvalidHandshake(f"the response cannot be read: {error}") from None
-    status = parser.get_status_code()
-    if status < 100 or (status == 101 and parser.get_http_version() != "1.1"):
+    parser, message = reader.parser, reader.message
+    status = reader.status
+    switches = status == _SWITCHING_PROTOCOLS
+    if status < 100 or (switches and parser.get_http_version() != "1.1"):
         raise InvalidHandshake("the response is not HTTP/1.1")
-    if status != 101:
+    if not switches:
         await _read_body(stream, parser, message, rest, deadline)
         raise _refused(parser, message)
     headers = checked_headers(message.headers)

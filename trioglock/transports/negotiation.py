@@ -1,13 +1,12 @@
 """The opening handshake of a server: negotiating an upgrade, and the transport that performs it.
 
 Negotiation (RFC 6455, section 4.2) is the same for all transports. A :class:`ServerTransport` then
-responds with 101 and speaks WebSocket on the stream.
+creates a link, which responds with 101 and speaks WebSocket on the stream.
 """
 
 from __future__ import annotations
 
 import inspect
-import ipaddress
 import logging
 import re
 import time
@@ -33,6 +32,7 @@ from websockets.typing import ExtensionHeader, Origin, Subprotocol
 from websockets.utils import accept_key
 
 from .._redact import redact_query, redact_subprotocols
+from .._text import as_text
 from ..errors import BadHookResult, InvalidOption
 from ..headers import Headers, checked_headers, is_token
 from ..http import Request, Response
@@ -40,6 +40,7 @@ from ..options import check_choice, check_subprotocols, check_whole
 from .base import Handshake, Link
 from .http1 import ReceivedRequest, Refusal, refuse
 from .native.deflate import Deflate
+from .urls import is_host_header, normalize_origin
 
 __all__ = [
     "Origins",
@@ -59,12 +60,6 @@ SelectSubprotocol: TypeAlias = Callable[[Request, Sequence[str]], str | None]
 # At level DEBUG the library logs complete headers, including credentials.
 SILENT = logging.Logger("trioglock.handshake")  # noqa: LOG001 - deliberately has no parent
 SILENT.disabled = True
-
-# RFC 3986, section 3.2.2, and a port. Excludes all characters that could start another part of a
-# URL.
-_match_host = re.compile(
-    r"(?:[\w.~!$&'()*+,;=%-]+|\[([0-9A-Fa-f:.]+)\])(?::(\d{0,5}))?", re.ASCII
-).fullmatch
 
 # The origin-form (RFC 9112, section 3.2.1), without characters that could be used to forge log
 # lines or headers.
@@ -128,7 +123,7 @@ class ServerTransport(ABC):
     async def upgrade(
         self, stream: trio.abc.Stream, upgrade: Upgrade, nursery: trio.Nursery
     ) -> Link:
-        """Respond with 101 and create a link on the stream.
+        """Create a link on the stream, whose :meth:`Link.respond` responds with 101.
 
         Args:
             stream: the stream of the client, which the link then owns.
@@ -199,7 +194,7 @@ def _accept_usual(received: ReceivedRequest, options: UpgradeOptions) -> _Accept
         and get("connection", "").lower() in USUAL_CONNECTIONS
         and get("sec-websocket-version") == "13"
         and _is_key(key)
-        and _is_host(get("host", ""))
+        and is_host_header(get("host", ""))
         and _is_target(request.target)
         and (options.origins is None or _is_allowed(get("origin"), options.origins))
         and offered is not None
@@ -322,6 +317,9 @@ def _accept_any(received: ReceivedRequest, options: UpgradeOptions) -> _Accepted
         raise error
     if error is not None:
         _break_cycles(error)
+        versions = request.headers.get_all("Sec-WebSocket-Version")
+        if response.status_code == _BAD_REQUEST and versions and set(versions) != {"13"}:
+            raise refuse(426, "only version 13 of WebSocket is supported", _OTHER_PROTOCOL)
         raise Refusal(_plain(response), f"{response.status_code} {_describe(error)}")
     headers = Headers(response.headers.raw_items())
     return _Accepted(headers, protocol.subprotocol, protocol.extensions)
@@ -343,25 +341,15 @@ def _describe(error: LibraryInvalidHandshake) -> str:
 def _select(select: SelectSubprotocol, request: Request, offered: Sequence[str]) -> str | None:
     chosen = select(request, tuple(offered))
     if chosen is None or chosen in offered:
-        return chosen
+        return None if chosen is None else as_text(chosen)
     names = redact_subprotocols(f"{list(offered)!r} or None, not {chosen!r}")
     raise BadHookResult(f"select_subprotocol must return one of {names}")
-
-
-def _is_host(text: str) -> bool:
-    match = _match_host(text)
-    if match is None or int(match[2] or 0) > 65535:
-        return False
-    try:
-        return match[1] is None or bool(ipaddress.IPv6Address(match[1]))
-    except ValueError:
-        return False
 
 
 def _host(request: Request) -> str:
     """Return the Host header, of which there must be exactly one (RFC 9112, section 3.2)."""
     hosts = request.headers.get_all("Host")
-    if len(hosts) != 1 or not _is_host(hosts[0]):
+    if len(hosts) != 1 or not is_host_header(hosts[0]):
         raise refuse(400, f"invalid Host header: {hosts!r:.200}")
     return hosts[0]
 
@@ -372,21 +360,34 @@ def _target(request: Request) -> str:
     return request.target
 
 
+_BAD_REQUEST = 400
+
+# In responses with status 426 (RFC 6455, section 4.2.2).
+_OTHER_PROTOCOL = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+
+
 def _plain(response: LibraryResponse) -> Response:
-    kept = ("allow", "content-type", "date", "upgrade")
+    kept = ("allow", "content-type", "date")
     headers = [pair for pair in response.headers.raw_items() if pair[0].lower() in kept]
+    if "upgrade" in response.headers:
+        headers += _OTHER_PROTOCOL.items()
     return Response(response.status_code, bytes(response.body), headers)
 
 
 def _check_origins(origins: Origins) -> Origins:
     if isinstance(origins, str) or not isinstance(origins, Iterable):
         raise InvalidOption(f"origins must be a list of origins, not {origins!r}")
-    checked = tuple(origins)
-    for origin in checked:
-        if not (origin is None or isinstance(origin, str | re.Pattern)):
-            raise InvalidOption(
-                f"an origin must be a str, a compiled pattern or None, not {origin!r}"
-            )
-        if isinstance(origin, str) and not re.fullmatch(r"[^/\s]+://[^/\s]+|null", origin):
-            raise InvalidOption(f"{origin!r} is not an origin: write it as 'https://example.org'")
-    return checked
+    return tuple(map(_check_origin, origins))
+
+
+def _check_origin(origin: object) -> str | re.Pattern[str] | None:
+    if origin is None or (isinstance(origin, re.Pattern) and isinstance(origin.pattern, str)):
+        return origin
+    if not isinstance(origin, str):
+        raise InvalidOption(f"an origin must be a str, a compiled pattern or None, not {origin!r}")
+    try:
+        return normalize_origin(as_text(origin))
+    except ValueError as error:
+        raise InvalidOption(
+            f"{as_text(origin)!r} is not an origin that browsers send: {error}"
+        ) from None

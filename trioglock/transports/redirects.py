@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import trio
 
-from .._redact import is_secret, redact_url
+from .._redact import is_secret, redact_subprotocols, redact_url
 from ..errors import HandshakeRefused, InvalidURL, RedirectFailed
 from ..options import DialOptions
 from .base import Link
-from .urls import WebSocketURI, parse_url
+from .urls import WebSocketURL, parse_url, resolve_location, split_url
 
 __all__ = ["follow_redirects"]
 
@@ -20,7 +19,7 @@ _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
 
 
 async def follow_redirects(
-    options: DialOptions, attempt: Callable[[WebSocketURI, DialOptions], Awaitable[Link]]
+    options: DialOptions, attempt: Callable[[WebSocketURL, DialOptions], Awaitable[Link]]
 ) -> Link:
     """Attempt to connect, following at most ``max_redirects`` redirects.
 
@@ -28,11 +27,11 @@ async def follow_redirects(
         RedirectFailed: too many redirects, or one that must not be followed.
         ConnectError: raised by ``attempt``.
     """
-    uri = parse_url(options.url)
+    url = parse_url(options.url)
     left = options.max_redirects
     while True:
         try:
-            return await attempt(uri, options)
+            return await attempt(url, options)
         except HandshakeRefused as refused:
             is_redirect = refused.status in _REDIRECTS and "Location" in refused.headers
             if not options.max_redirects or not is_redirect:
@@ -42,14 +41,14 @@ async def follow_redirects(
                     refused, f"more than {options.max_redirects} redirects"
                 ) from None
             left -= 1
-            uri, options = _redirected(uri, options, refused)
+            url, options = _redirected(url, options, refused)
 
 
 def _redirected(
-    old: WebSocketURI, options: DialOptions, refused: HandshakeRefused
-) -> tuple[WebSocketURI, DialOptions]:
+    old: WebSocketURL, options: DialOptions, refused: HandshakeRefused
+) -> tuple[WebSocketURL, DialOptions]:
     try:
-        url = _resolve(options.url, refused.headers["Location"])
+        url = resolve_location(options.url, refused.headers["Location"])
         new = parse_url(url)
     except InvalidURL as error:
         raise RedirectFailed(refused, f"a redirect to an invalid URL: {error}") from None
@@ -67,26 +66,23 @@ def _redirected(
     # check whether the ssl_context holds a client certificate.
     headers = options.additional_headers
     secret = [name for name in headers if is_secret(name)]
+    names = options.subprotocols
+    shown_names = redact_subprotocols(",".join(names)).split(",")
     return new, replace(
         options,
         url=url,
         additional_headers=headers.without("host", *secret),
+        subprotocols=[name for name in names if name in shown_names],
         server_hostname=None,
         ssl_context=options.ssl_context if new.secure else None,
     )
 
 
-def _resolve(url: str, location: str) -> str:
-    """Resolve a Location relative to ``url``; a ValueError if it is malformed."""
-    parts = urlsplit(urljoin(url, location))
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    return urlunsplit(parts._replace(scheme=scheme, fragment=""))
-
-
 def _with_user_info_of(old: str, new: str) -> str:
     """Return ``new`` with the user and password of ``old``, unless it has its own."""
-    user_info, at, _ = urlsplit(old).netloc.rpartition("@")
-    parts = urlsplit(new)
-    if "@" in parts.netloc:
+    user_info, at, _ = (split_url(old).authority or "").rpartition("@")
+    parts = split_url(new)
+    authority = parts.authority or ""
+    if "@" in authority:
         return new
-    return urlunsplit(parts._replace(netloc=f"{user_info}{at}{parts.netloc}"))
+    return parts._replace(authority=f"{user_info}{at}{authority}").join()

@@ -14,24 +14,30 @@ from contextlib import nullcontext
 import trio
 from trio_websocket import CloseReason, WebSocketConnection, wrap_client_stream, wrap_server_stream
 from trio_websocket import ConnectionClosed as LibraryClosed
-from websockets.headers import build_authorization_basic, build_host
+from websockets.headers import build_authorization_basic
 from wsproto.utilities import ProtocolError as LibraryProtocolError
 
 from .._redact import without_user_info
 from .._scope import leaves
 from ..close_codes import NO_STATUS
 from ..errors import ConnectError, InvalidHandshake
-from ..frames import Close, Event, Frame, Ping, Pong, Violation
+from ..frames import Close, Event, Frame, Ping, Pong, Violation, too_large
 from ..headers import Headers
 from ..options import DialOptions
 from .base import Capabilities, Handshake, Link, LinkBroken, Transport
 from .connecting import closed_on_failure, open_stream
-from .http1 import STREAM_ERRORS, ReceivedRequest, read_response, stream_errors_translated
+from .http1 import (
+    STREAM_ERRORS,
+    ReceivedRequest,
+    read_response,
+    stream_errors_translated,
+    without_empty_lines,
+)
 from .listeners import describe_peer
 from .negotiation import ServerTransport, Upgrade
 from .redirects import follow_redirects
 from .tls import peer_certificate
-from .urls import WebSocketURI
+from .urls import WebSocketURL
 
 __all__ = ["TrioWebsocketTransport"]
 
@@ -55,10 +61,10 @@ class TrioWebsocketTransport(Transport, ServerTransport):
     compresses: bool = False
 
     async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:
-        async def attempt(uri: WebSocketURI, options: DialOptions) -> Link:
-            stream = await open_stream(uri, options)
+        async def attempt(url: WebSocketURL, options: DialOptions) -> Link:
+            stream = await open_stream(url, options)
             async with closed_on_failure(stream):
-                link = _ClientLink(stream, uri, options)
+                link = _ClientLink(stream, url, options)
                 nursery.start_soon(link.run)
                 await link.wait_open()
                 return link
@@ -218,7 +224,7 @@ class _CountingStream:
 def _closing_event(reason: CloseReason) -> Close | Violation:
     text = reason.reason or ""
     if reason.code == 1009 and text.startswith("Exceeded maximum message size"):
-        return Violation(1009, text)
+        return Violation(1009, too_large(int(text.split()[-2])))
     # The library rejects codes that must not be sent with 1002; its codes are members of an enum.
     return Close(int(reason.code), text)
 
@@ -226,21 +232,21 @@ def _closing_event(reason: CloseReason) -> Close | Violation:
 class _ClientLink(_TrioWebsocketLink):
     """The client's end of a connection."""
 
-    def __init__(self, stream: trio.abc.Stream, uri: WebSocketURI, options: DialOptions) -> None:
+    def __init__(self, stream: trio.abc.Stream, url: WebSocketURL, options: DialOptions) -> None:
         # The library's tasks run outside the timeouts of the caller.
         deadline = trio.current_effective_deadline()
-        super().__init__(_ClientStream(stream, deadline, options.subprotocols))
-        self._uri = uri
+        super().__init__(_ClientStream(stream, deadline, options))
+        self._url = url
         self._options = options
 
     async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection:
-        uri, options = self._uri, self._options
-        headers = _request_headers(uri, options)
+        url, options = self._url, self._options
+        headers = _request_headers(url, options)
         websocket = await wrap_client_stream(
             nursery,
             self._stream,  # type: ignore[arg-type]
-            options.additional_headers.get("Host", build_host(uri.host, uri.port, uri.secure)),
-            uri.resource_name,
+            options.additional_headers.get("Host", url.host_header),
+            url.target,
             subprotocols=options.subprotocols,
             extra_headers=[
                 # The library rejects white space around a value, and quotes the value.
@@ -288,18 +294,21 @@ class _ClientStream(_CountingStream):
     Our errors propagate through its tasks.
     """
 
-    def __init__(self, inner: trio.abc.Stream, deadline: float, offered: Sequence[str]) -> None:
+    def __init__(self, inner: trio.abc.Stream, deadline: float, options: DialOptions) -> None:
         super().__init__(inner)
         self._deadline = deadline
-        self._offered = offered
+        self._offered = options.subprotocols
+        self._max_header_size = options.max_header_size
         self._is_upgraded = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self._is_upgraded:
             return await super().receive_some(max_bytes)
-        response = await read_response(self.inner, self._deadline, self._offered)
+        response = await read_response(
+            self.inner, self._deadline, self._offered, self._max_header_size
+        )
         self._is_upgraded = True
-        data = response.head + response.rest
+        data = without_empty_lines(response.head) + response.rest
         self.bytes_received += len(data)
         return data
 
@@ -308,11 +317,11 @@ class _ClientStream(_CountingStream):
             await super().send_all(data)
 
 
-def _request_headers(uri: WebSocketURI, options: DialOptions) -> Headers:
+def _request_headers(url: WebSocketURL, options: DialOptions) -> Headers:
     headers = options.additional_headers
     extra: list[tuple[str, str]] = []
-    if uri.user_info is not None and "authorization" not in headers:
-        extra.append(("Authorization", build_authorization_basic(*uri.user_info)))
+    if url.user_info is not None and "authorization" not in headers:
+        extra.append(("Authorization", build_authorization_basic(*url.user_info)))
     if options.origin is not None:
         extra.append(("Origin", options.origin))
     if options.user_agent_header is not None and "user-agent" not in headers:
@@ -328,7 +337,21 @@ class _ServerLink(_TrioWebsocketLink):
         self._server_stream = _ServerStream(stream, upgrade.received)
         super().__init__(self._server_stream)
         self._max_size = upgrade.max_size
+        self._responding = trio.Event()  # respond() was called
+        self._responded = trio.Event()  # or the link has ended
         self.handshake: Handshake = upgrade.handshake
+
+    async def respond(self) -> None:
+        self._responding.set()
+        await self._responded.wait()
+        if not self._server_stream.accepted.is_set():
+            raise LinkBroken("trio-websocket has ended the connection")
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            self._responded.set()
 
     async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection:
         request = await wrap_server_stream(
@@ -337,8 +360,11 @@ class _ServerLink(_TrioWebsocketLink):
             max_message_size=NO_LIMIT if self._max_size is None else self._max_size,
             receive_buffer_size=2**16,
         )
+        self._opened.set()
+        await self._responding.wait()
         websocket = await request.accept(subprotocol=self.handshake.subprotocol)
         self._server_stream.accepted.set()
+        self._responded.set()
         return websocket
 
     def _translate(self, error: BaseException) -> Exception:
@@ -358,7 +384,7 @@ class _ServerStream(_CountingStream):
 
     def __init__(self, inner: trio.abc.Stream, received: ReceivedRequest) -> None:
         super().__init__(inner)
-        self._head = received.head
+        self._head = without_empty_lines(received.head)
         self._rest = received.rest
         self.accepted = trio.Event()
 

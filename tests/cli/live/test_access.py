@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.serving import HOST, open_hub
 from tests.server.helpers import Answer, plain_request, request
+from trioglock import Headers, Request
 from trioglock.cli.live import AccessRules, check_token, is_loopback
 from trioglock.errors import InvalidOption
 
@@ -43,6 +44,12 @@ FROM_A_PAGE: dict[str, tuple[dict[str, str | None], int]] = {
         {"Host": "localhost:8020", "Origin": "http://localhost:8020"},
         101,
     ),
+    "a final dot and upper case": (
+        {"Host": "LOCALHOST.:8020", "Origin": "http://localhost.:8020"},
+        101,
+    ),
+    "another form of an address": ({"Host": "[0:0::1]:8020", "Origin": "http://[::1]:8020"}, 101),
+    "a default port": ({"Host": "localhost:80", "Origin": "http://localhost"}, 101),
     "IPv6": ({"Host": "[::1]:8020", "Origin": "http://[::1]:8020"}, 101),
     "a name below localhost": ({"Host": "app.localhost:8020"}, 101),
     "a foreign page": ({"Origin": EVIL}, 403),
@@ -61,6 +68,16 @@ FROM_A_PAGE: dict[str, tuple[dict[str, str | None], int]] = {
     "a host that breaks out of a policy": ({"Host": "x;script-src *.localhost"}, 421),
     "two hosts": ({"Host": f"{HOST}\r\nHost: evil.example"}, 421),
 }
+
+
+@pytest.mark.parametrize("host", ["Fa\u00df.Test", "xn--fa-hia.test.", "XN--FA-HIA.test"])
+def test_fault_11_the_hosts_of_the_page_are_normalized(host: str) -> None:
+    """They are compared with the form in which browsers send them."""
+    rules = AccessRules("127.0.0.1", page_hosts=[host])
+    asked = Request(target="/", headers=Headers({"Host": "xn--fa-hia.test:8020"}))
+    assert rules.refuse_page(asked) is None
+    with pytest.raises(InvalidOption, match="is not the name of a host"):
+        AccessRules("127.0.0.1", page_hosts=["live.example.org/x"])
 
 
 @pytest.mark.parametrize("kind", ["publish", "live"])
@@ -123,11 +140,73 @@ async def test_a_subprotocol_cannot_be_smuggled_in() -> None:
         assert "sec-websocket-protocol" not in answer.headers
 
 
-async def test_browsers_of_other_origins_are_accepted() -> None:
-    """Pages of other servers may subscribe to the hub."""
-    assert await status_of(request("/news", Host="live.example.org", Origin=EVIL)) == 101
-    offering = request(Sec_WebSocket_Protocol="chat", Host="live.example.org", Origin=EVIL)
-    answer = await answer_to(offering)
+SHOP = "https://shop.example"
+
+# The address that the server listens on, the origins that it allows, an origin, and the status.
+ORIGINS: dict[str, tuple[str, tuple[str, ...], str | None, int]] = {
+    "a program": ("127.0.0.1", (), None, 101),
+    "a program, with a list": ("0.0.0.0", (SHOP,), None, 101),
+    "a page of this server": ("127.0.0.1", (), f"http://{HOST}", 101),
+    "a page of another port": ("127.0.0.1", (), "http://localhost:3000", 101),
+    "a page below localhost": ("localhost", (), "https://app.localhost", 101),
+    "IPv6": ("::1", (), "http://[::1]:3000", 101),
+    "a foreign page": ("127.0.0.1", (), EVIL, 403),
+    "rebinding": ("127.0.0.1", (), "http://live.example.org:8020", 403),
+    "an address of the network": ("127.0.0.1", (), "http://192.168.1.5:8020", 403),
+    "a name like localhost": ("127.0.0.1", (), "http://localhost.evil.example", 403),
+    "an address in a name": ("127.0.0.1", (), "http://127.0.0.1.evil.example", 403),
+    "a user like an address": ("127.0.0.1", (), "http://evil.example@127.0.0.1", 403),
+    "a sandbox": ("127.0.0.1", (), "null", 403),
+    "an extension": ("127.0.0.1", (), "chrome-extension://localhost", 403),
+    "an empty one": ("127.0.0.1", (), "", 403),
+    "no URL": ("127.0.0.1", (), "http://[", 403),
+    "two": ("127.0.0.1", (SHOP,), f"{SHOP}\r\nOrigin: {EVIL}", 403),
+    "allowed": ("127.0.0.1", (SHOP,), SHOP, 101),
+    "allowed, local": ("127.0.0.1", (SHOP,), "http://localhost:3000", 101),
+    "another one": ("127.0.0.1", (SHOP,), EVIL, 403),
+    "a sandbox, allowed": ("127.0.0.1", ("null",), "null", 101),
+    "all": ("127.0.0.1", ("*",), EVIL, 101),
+    "the network": ("0.0.0.0", (), EVIL, 101),
+    "the network, allowed": ("0.0.0.0", (SHOP, "https://b.example"), "https://b.example", 101),
+    "the network, another one": ("0.0.0.0", (SHOP,), EVIL, 403),
+    "the network, a page of its machine": ("0.0.0.0", (SHOP,), "http://localhost:3000", 403),
+}
+
+
+@pytest.mark.parametrize(
+    ("host", "origins", "origin", "status"), ORIGINS.values(), ids=list(ORIGINS)
+)
+async def test_fault_44_pages_of_other_origins(
+    host: str, origins: tuple[str, ...], origin: str | None, status: int
+) -> None:
+    """On a loopback address, only allowed pages and those of this machine may subscribe."""
+    given = request("/orders", Host="live.example.org:8020", Origin=origin)
+    assert await status_of(given, host, origins=origins) == status
+
+
+async def test_fault_44_a_refused_page_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A browser does not show the response: the log names the option."""
+    async with open_hub() as server:
+        for origin in (EVIL, EVIL, *(f"http://{number}.example" for number in range(50))):
+            client = await server.site.raw()
+            await client.send(request("/", Origin=origin))
+            await client.head()
+            await client.stream.aclose()
+    texts = [record.getMessage() for record in caplog.records if record.name == "trioglock.serve"]
+    assert texts[0] == f"refused a page of {EVIL}: allow it with --origin"
+    assert len(texts) == len(set(texts)) == 20
+
+
+async def test_the_page_may_connect_without_being_listed() -> None:
+    """With a list of origins, the server's own page is allowed as well."""
+    headers: dict[str, str | None] = {"Host": "192.168.1.5:80", "Origin": "http://192.168.1.5"}
+    for data in (request("/news", **headers), handshake("live", **headers)):
+        assert await status_of(data, "0.0.0.0", page=True, origins=(SHOP,)) == 101
+
+
+async def test_an_unknown_subprotocol_is_not_selected() -> None:
+    """The connection is accepted without one."""
+    answer = await answer_to(request(Sec_WebSocket_Protocol="chat", Host=HOST))
     assert answer.status == 101
     assert "sec-websocket-protocol" not in answer.headers
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from tests.cli.serving import open_hub, publish_request
@@ -57,6 +59,26 @@ async def test_burst(autojump_clock: MockClock) -> None:
         shown = [int(event["data"]) for event in page.events]
         assert shown[-500:] == list(range(1500, 2000))
         assert page.dropped == 2000 - len(shown) >= 1000
+
+
+async def test_fault_45_a_stalled_page_keeps_no_long_messages(autojump_clock: MockClock) -> None:
+    """It keeps the beginnings that it shows, and not the messages."""
+    async with open_hub() as server, server.page() as page:
+        await page.next("hello")
+        tracemalloc.start()
+        try:
+            for number in range(200):
+                await server.hub.publish(f"{number} {'x' * 2**20}", "news")
+            await trio.testing.wait_all_tasks_blocked()
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept < 10 * 2**20
+        while len(page.events) < 200:
+            await page.next("events")
+        shown = [int(event["data"].partition(" ")[0]) for event in page.events]
+        assert shown == list(range(200))
+        assert page.dropped == 0
 
 
 async def test_long_messages_are_truncated(autojump_clock: MockClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -124,6 +125,28 @@ async def test_reconnect_follows_the_policys_delays(autojump_clock: Clock) -> No
     decides = Decides(Reconnect(), Reconnect(delay=10), Reconnect(delay=0), Reconnect())
     async with joined(net, decides):
         assert trio.current_time() == 1 + 10 + 0 + 2
+
+
+async def test_fault_65_reconnect_changes_tls_and_the_timeout(autojump_clock: Clock) -> None:
+    """For the next attempt and later ones; what is not given stays as it was."""
+    first, second = ssl.create_default_context(), ssl.create_default_context()
+    net, url = MemoryTransport(), "wss://memory.test/"
+    decides = Decides(Reconnect(ssl_context=second), Reconnect(open_timeout=3), Reconnect(delay=0))
+    async with joined(net, decides, url=url, reconnect=NEVER, ssl_context=first, open_timeout=5):
+        for _ in range(3):
+            await drop(await net.accept())
+        await net.accept()
+    used = [(options.ssl_context, options.open_timeout) for options in net.dialed]
+    assert used == [(first, 5), (second, 5), (second, 3), (second, 3)]
+    for wrong in ({"ssl_context": True}, {"open_timeout": 0}):
+        with pytest.raises(InvalidOption, match=f"{next(iter(wrong))} must be"):
+            Reconnect(**wrong)
+    net = MemoryTransport()
+    async with joined(net, Decides(Reconnect(ssl_context=second))) as conn:
+        await drop(await net.accept())
+        await conn.wait_closed()
+        with pytest.raises(ConnectionClosedError, match="need a wss:// URL"):
+            await conn.receive()
 
 
 async def test_reconnect_honours_a_retry_after(autojump_clock: Clock) -> None:

@@ -5,17 +5,29 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.client.reconnect.helpers import Clock, Notes, drop, joined, policy, refusal, remote_close
+from tests.client.reconnect.helpers import (
+    URL,
+    Clock,
+    Notes,
+    drop,
+    joined,
+    policy,
+    refusal,
+    remote_close,
+)
 from trioglock import (
     ConnectionClosedError,
     ConnectionClosedOK,
     ConnectionLost,
     Disconnect,
     HandshakeFailed,
+    HandshakeRefused,
+    InvalidURL,
     MemoryTransport,
     ReconnectFailed,
     RemoteClose,
     Status,
+    is_transient,
 )
 
 
@@ -81,7 +93,7 @@ async def test_giving_up_on_a_server_that_went_away_is_an_error(
 
 
 async def test_a_final_refusal_later_closes_the_connection(autojump_clock: Clock) -> None:
-    """The error has the reason, without ReconnectFailed."""
+    """The error has the reason, and its exception as ``__cause__``."""
     net = MemoryTransport()
     async with joined(net) as conn:
         far = await net.accept()
@@ -90,8 +102,48 @@ async def test_a_final_refusal_later_closes_the_connection(autojump_clock: Clock
         with pytest.raises(ConnectionClosedError) as caught:
             await conn.receive()
     assert isinstance(caught.value.cause, HandshakeFailed)
-    assert caught.value.__cause__ is None
+    assert caught.value.__cause__ is caught.value.cause.error
     assert len(net.dialed) == 2
+
+
+@pytest.mark.parametrize("use", ["loop", "receive"])
+@pytest.mark.parametrize("code", [1000, 1001, 1005])
+@pytest.mark.parametrize("error", [refusal(403), KeyError("token"), InvalidURL("bad")])
+async def test_fault_03_the_latest_failure_decides(
+    error: Exception, code: int, use: str, autojump_clock: Clock
+) -> None:
+    """A normal close of the link before is not the end of the connection."""
+    net = MemoryTransport()
+    failing = False
+
+    def url() -> str:
+        if failing and not isinstance(error, HandshakeRefused):
+            raise error
+        return URL
+
+    async def close_for_good() -> None:
+        nonlocal failing
+        far = await net.accept()
+        failing = True
+        if isinstance(error, HandshakeRefused):
+            net.refuse_next(error)
+        await remote_close(far, code)
+
+    def retryable(reason: Disconnect) -> bool:
+        return is_transient(reason) or isinstance(reason, RemoteClose)
+
+    notes = Notes()
+    reconnect = policy(retryable=retryable)
+    with pytest.raises(ConnectionClosedError) as caught, trio.fail_after(1000):
+        async with joined(net, notes, url=url, reconnect=reconnect) as conn:
+            await close_for_good()
+            if use == "receive":
+                await conn.receive()
+            async for _ in conn:
+                pass
+    assert caught.value.__cause__ is error
+    assert caught.value.cause == notes.ends[-1] == HandshakeFailed(error=error, attempt=2)
+    assert (caught.value.code, caught.value.received) == (1006, None)
 
 
 async def test_a_remote_close_with_1000_is_final(autojump_clock: Clock) -> None:
@@ -107,7 +159,7 @@ async def test_a_remote_close_with_1000_is_final(autojump_clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("code", [1001, 1005, 1008, 1011, 1012, 4000])
-async def test_any_other_remote_close_is_not(code: int, autojump_clock: Clock) -> None:
+async def test_fault_32_any_other_remote_close_is_not(code: int, autojump_clock: Clock) -> None:
     """It is confirmed, and the next connection comes after the delay."""
     net = MemoryTransport()
     async with joined(net):

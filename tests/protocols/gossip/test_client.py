@@ -23,6 +23,7 @@ from trioglock import (
 from trioglock.protocols import gossip
 from trioglock.protocols.gossip import Client
 from trioglock.routing import RequestTimeout
+from trioglock.telemetry import ProtocolEvent, listen
 from trioglock.testing import MockGossipGame
 
 pytestmark = MOCK_CLOCK
@@ -154,7 +155,7 @@ async def test_the_status_is_requested_every_minute(server: Server) -> None:
         await after(30)
         assert sorted(client.games()) == ["A", "B"]
         await after(30)
-        assert client.who() == {"A": ("a", "aa"), "B": (), "C": ("c",)}
+        assert client.who() == {"A": ("a", "aa"), "C": ("c",)}
         await after(60)
         assert client.who() == {"A": ("a", "aa"), "C": ("c",)}
         assert sorted(client.games()) == ["A", "C"]
@@ -336,7 +337,7 @@ MALFORMED = [
     '{"event":"players/sign-in","payload":{"game":"a"}}', '{"event":"players/sign-out"}',
     '{"event":"players/status","payload":{"game":"a","players":[1]}}',
     '{"event":"tells/receive","payload":{"from_game":"a"}}', '{"event":"games/connect"}',
-    '{"event":"games/disconnect","payload":{"game":null}}', '{"event":"games/status","payload":{}}',
+    '{"event":"games/disconnect","payload":{"game":null}}',
     '{"event":"restart"}', '{"event":"restart","payload":{"downtime":"soon"}}',
     '{"event":"restart","payload":{"downtime":true}}',
     '{"event":"games/status","payload":{"game":"a","supports":"all"}}',
@@ -408,6 +409,7 @@ async def test_callbacks_may_use_the_client(server: Server) -> None:
         client: Client
 
         async def message_broadcast(self, message: gossip.ChannelMessage) -> None:
+            assert message.game is not None
             answers.append(await self.client.fetch_game(message.game))
             await self.client.broadcast(message.channel, "Bot", message.message.upper())
 
@@ -418,6 +420,102 @@ async def test_callbacks_may_use_the_client(server: Server) -> None:
         message = await server.expect("channels/send")
         assert message["payload"] == {"channel": "gossip", "name": "Bot", "message": "HI"}
         assert answers[0].game == "A"
+
+
+async def test_fault_60_an_unknown_event_can_be_answered(server: Server) -> None:
+    """The result of the callback is sent, also of an async one; nothing else is accepted."""
+
+    class Weather(Recorder):
+        def event_received(self, event: Any) -> Any:
+            if event["event"] == "weather/wrong":
+                return "rain"
+            answer = {"event": "weather/report", "payload": {"mm": event["payload"]["mm"] * 2}}
+            return answer if event["payload"]["mm"] < 9 else self.report(answer)
+
+        async def report(self, answer: Any) -> Any:
+            await trio.sleep(1)
+            return answer
+
+    with pytest.raises(BadHookResult, match=r"Weather\.event_received: an event must be a dict"):
+        async with open_client(server, Weather(), reconnect=True):
+            for mm in (3, 9):
+                await server.send("weather/rain", {"mm": mm})
+                answer = await server.expect("weather/report")
+                assert answer["payload"] == {"mm": mm * 2}
+            await server.send("weather/rain", {"mm": 10})
+            await server.abort()  # this answer is dropped
+            await after(30)
+            await server.send("weather/wrong")
+            await trio.sleep_forever()
+    reports = [event for event in server.received if event["event"] == "weather/report"]
+    assert len(reports) == 2
+
+
+async def test_fault_60_attributes_are_read_at_each_authentication(server: Server) -> None:
+    """Channels that were added or removed change the subscriptions; the others stay."""
+
+    class Changing(Recorder):
+        versions = 0
+
+        @property
+        def user_agent(self) -> str:  # type: ignore[override]
+            self.versions += 1
+            return f"Game {self.versions}"
+
+    game = Changing()
+    game.channels = ("gossip", "one", "two")  # type: ignore[assignment]
+    async with open_client(server, game) as client:
+        await server.expect("authenticate")
+        await client.subscribe("extra")
+        await client.unsubscribe("two")
+        game.channels = ("gossip", "two", "three")  # type: ignore[assignment]
+        await server.abort()
+        payload = (await server.expect("authenticate"))["payload"]
+        assert payload["channels"] == ["gossip", "extra", "three"]
+        assert payload["user_agent"] == f"Game {game.versions}"
+        assert game.versions == 3
+    game.channels = "gossip"  # type: ignore[assignment]
+    with pytest.raises(InvalidOption, match="channels must be a list"):
+        open_client(server, game)
+
+
+async def test_fault_60_an_attribute_that_became_invalid(server: Server) -> None:
+    """Comes out of the block."""
+    game = Recorder()
+    with pytest.raises(InvalidOption, match="a channel must be"):
+        async with open_client(server, game):
+            game.channels = ("no spaces",)
+            await server.abort()
+            await trio.sleep_forever()
+
+
+async def test_fault_60_telemetry_of_every_event(server: Server, recorder: Recorder) -> None:
+    """Sign-ins, heartbeats, restarts and all others, in both directions, without any secret."""
+    seen: list[ProtocolEvent] = []
+    with listen(seen.append, ProtocolEvent):
+        async with open_client(server, recorder, flags=("players", "system")) as client:
+            await client.sign_in("Bob")
+            with pytest.raises(gossip.RequestFailed):
+                await client.fetch_players("Atlantis")
+            await server.heartbeat()
+            await server.expect("heartbeat")
+            await server.send_text("no json", '{"status": "failure", "error": "unknown"}')
+            await server.restart(5)
+            await recorder.expect("restarting", 5)
+            await after(1)
+    assert {(event.direction, event.name, event.status) for event in seen} == {
+        ("sent", "authenticate", None),
+        ("received", "authenticate", "success"),
+        ("sent", "players/sign-in", None),
+        ("sent", "players/status", None),
+        ("received", "players/status", "failure"),
+        ("received", "heartbeat", None),
+        ("sent", "heartbeat", None),
+        ("received", "restart", None),
+        ("received", "", "failure"),
+    }
+    assert {event.protocol for event in seen} == {"gossip"}
+    assert "secret" not in repr(seen)
 
 
 async def test_exceptions_of_callbacks_come_out(server: Server) -> None:

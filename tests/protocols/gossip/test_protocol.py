@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.protocols.gossip.helpers import Recorder, Server, open_client
-from trioglock import InvalidOption, TrioWebsocketTransport
+from trioglock import EncodeError, InvalidOption, TrioWebsocketTransport
 from trioglock.protocols import gossip
 from trioglock.protocols.gossip import Client
 from trioglock.testing import MockGossipGame, MockGossipServer
@@ -190,6 +190,54 @@ async def test_broadcasts_reach_the_callback(
 # players
 
 
+@pytest.mark.parametrize("sender", [{}, {"game": None, "name": None}, {"game": "A"}])
+async def test_fault_61_a_broadcast_without_a_sender(
+    sender: dict[str, Any], server: Server, recorder: Recorder, client: Client
+) -> None:
+    """The network, or a peer, may leave out who sent it."""
+    await server.send("channels/broadcast", {"channel": "gossip", "message": "hi", **sender})
+    _, message = await recorder.expect("message")
+    expected = gossip.ChannelMessage(
+        channel="gossip", game=sender.get("game"), name=None, message="hi"
+    )
+    assert message == expected
+    tell = {"to_name": "Bob", "message": "psst", "from_game": sender.get("game")}
+    await server.send("tells/receive", tell)
+    _, received = await recorder.expect("tell")
+    assert (received.from_game, received.from_name) == (sender.get("game"), None)
+    assert client.invalid == 0
+
+
+async def test_fault_61_a_status_without_a_payload(
+    server: Server, recorder: Recorder, client: Client
+) -> None:
+    """It names no game, as when none is online: nothing changes, and it is not malformed."""
+    await recorder.expect("players", "ExVenture")
+    await trio.testing.wait_all_tasks_blocked()
+    recorder.calls.clear()
+    for event in ("players/status", "games/status"):
+        fields: dict[str, Any]
+        for fields in ({}, {"payload": None}, {"payload": {}}, {"status": "success"}):
+            await server.peers[0].send_message({"event": event, "ref": "r", **fields})
+    await client.subscribe("testing")
+    assert (recorder.calls, client.invalid) == ([], 0)
+    assert client.who() == {"ExVenture": ("Eric",)}
+
+
+async def test_fault_61_who_is_sorted_and_has_no_empty_games(
+    server: Server, recorder: Recorder, client: Client
+) -> None:
+    """A game whose last player has signed out is not listed; names and games are sorted."""
+    for game, name in (("Zork", "Zoe"), ("Zork", "Al"), ("Adventure", "Kim")):
+        await server.sign_in(game, name)
+        await recorder.expect("signed in", game, name)
+    players = {"Adventure": ("Kim",), "ExVenture": ("Eric",), "Zork": ("Al", "Zoe")}
+    assert list(client.who().items()) == list(players.items())
+    await server.sign_out("Adventure", "Kim")
+    await recorder.expect("signed out", "Adventure", "Kim")
+    assert list(client.who()) == ["ExVenture", "Zork"]
+
+
 async def test_own_sign_ins(server: Server, client: Client) -> None:
     """players/sign-in and players/sign-out, once for each change."""
     await client.sign_in("Bob")
@@ -237,6 +285,48 @@ async def test_the_players_of_one_game(server: Server, client: Client) -> None:
         await client.fetch_players("Atlantis")
     asked = [e["payload"] for e in server.received if e.get("payload", {}).get("game")]
     assert asked == [{"game": "ExVenture"}, {"game": "Atlantis"}]
+
+
+async def test_fault_60_the_status_of_all_games_on_request(
+    server: Server, recorder: Recorder, client: Client
+) -> None:
+    """fetch_players() and fetch_games() do not wait for the next interval, and drop no entry."""
+    await recorder.expect("players", "ExVenture")
+    server.games["New"] = MockGossipGame(name="New", players=["Kim"])
+    assert not client.game_online("New")
+    for _ in range(3):
+        await client.fetch_players()
+        await client.fetch_games()
+    assert client.who() == {"ExVenture": ("Eric",)}
+    await recorder.expect("players", "New", ("Kim",))
+    await client.subscribe("testing")
+    assert client.game_online("New")
+    assert client.who() == {"ExVenture": ("Eric",), "New": ("Kim",)}
+    async with open_client(server, flags=()) as other:
+        with pytest.raises(gossip.NotSupported):
+            await other.fetch_players()
+        with pytest.raises(gossip.NotSupported):
+            await other.fetch_games()
+
+
+async def test_fault_60_any_event_can_be_sent(
+    server: Server, recorder: Recorder, client: Client
+) -> None:
+    """Unchanged; an answer is an ordinary event."""
+    event = {"event": "weather/ask", "ref": "r", "more": [1], "payload": {"where": "here"}}
+    await client.send(event)
+    assert await server.expect("weather/ask") == event
+    await recorder.expect("refused")  # the mock does not know it
+    wrong: Any
+    for wrong in ("text", {}, {"event": ""}, {"event": 3}, [event]):
+        with pytest.raises(InvalidOption, match="an event must be a dict"):
+            await client.send(wrong)
+    with pytest.raises(EncodeError):
+        await client.send({"event": "x", "payload": {1, 2}})
+    await server.close(1000)
+    await client.wait_offline()
+    with pytest.raises(gossip.Offline):
+        await client.send(event)
 
 
 # tells

@@ -162,6 +162,25 @@ async def test_the_url_contains_path_version_and_params(kind: str) -> None:
                 await socket.join("room:1")
 
 
+async def test_fault_07_path_and_query_are_encoded_once(autojump_clock: MockClock) -> None:
+    """What is encoded in the URL stays as it is; only the params are encoded."""
+    async with MockPhoenixServer(memory=True) as server:
+        for url, query in (
+            (
+                "%20\u00fc/socket?sig=%FF&a=b+c&flag&x=%zz\u20ac",
+                "sig=%FF&a=b+c&flag&x=%zz%E2%82%AC",
+            ),
+            ("%20\u00fc/socket/websocket/?%76sn=2.0.0&a=%26", "a=%26"),
+        ):
+            base = server.url.removesuffix("socket")
+            async with phoenix.connect(
+                f"{base}{url}", params={"p": "%26"}, stream=server.open_stream
+            ):
+                pass
+            path = f"/%20%C3%BC/socket/websocket?vsn=2.0.0&{query}&p=%2526"
+            assert server.past_clients[-1].peer.path == path
+
+
 @pytest.mark.parametrize("kind", KINDS[1:])
 @pytest.mark.parametrize("version", ["1.7", "1.8"])
 async def test_the_token_is_sent_as_a_subprotocol(kind: str, version: Any) -> None:

@@ -175,7 +175,7 @@ def test_a_frame_too_large_is_refused_for_its_header(length: int) -> None:
     head = header(FIN | BINARY, length)
     decoder = plain(max_size=10)
     assert decode(single_bytes(head[:-1]), max_size=10) == []
-    assert decoder.feed(head) == [Violation(1009, "a message of more than 10 bytes")]
+    assert decoder.feed(head) == [Violation(1009, "a message is larger than max_size (10 bytes)")]
     fragment = frame(TEXT, b"x" * 9, fin=False) + header(CONT, 2)
     assert decode([fragment], max_size=10) == [violation(1009)]
 

@@ -1,6 +1,6 @@
 """The additions of ``trioglock serve`` to a hub: a page with live traffic, and publishing."""
 
-from .access import AccessRules, check_token, is_loopback, is_wildcard
+from .access import AccessRules, check_origins, check_token, is_loopback, is_wildcard
 from .endpoints import Endpoints
 from .sockets import PUBLISH, check_channel
 
@@ -9,6 +9,7 @@ __all__ = [
     "AccessRules",
     "Endpoints",
     "check_channel",
+    "check_origins",
     "check_token",
     "is_loopback",
     "is_wildcard",

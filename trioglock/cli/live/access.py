@@ -1,29 +1,53 @@
-"""Access rules: who may open the page, watch, and publish.
+"""Access rules: who may connect, open the page, watch, and publish.
 
 Any page on the internet may open a WebSocket to a server on the user's own machine, and the page's
 host name may resolve to that machine (DNS rebinding). Browsers reveal both: ``Origin`` names the
-page, ``Host`` the name in the address bar. A foreign Origin is therefore always refused. Without a
-token, a Host that is neither a loopback address nor a name of this server is refused as well.
+page, ``Host`` the name in the address bar. On a loopback address, pages from elsewhere may connect
+only if their Origin is allowed. To open the page, watch or publish, a foreign Origin is always
+refused. Without a token, a Host that is neither a loopback address nor a name of this server is
+refused as well.
 """
 
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from urllib.parse import urlsplit
 
+from ..._redact import redact_line
 from ...errors import InvalidOption
 from ...http import Request, Response
+from ...transports import UpgradeOptions
+from ...transports.urls import (
+    is_host_header,
+    normalize_origin,
+    parse_host_header,
+    server_name,
+)
 
-__all__ = ["AccessRules", "check_token", "is_loopback", "is_wildcard"]
+__all__ = [
+    "ANY_ORIGIN",
+    "AccessRules",
+    "check_origins",
+    "check_token",
+    "is_loopback",
+    "is_wildcard",
+]
+
+_logger = logging.getLogger("trioglock.serve")
+
+ANY_ORIGIN = "*"
+"""Allows all pages."""
+
+MAX_REPORTED = 20
+"""Number of refused origins that are logged."""
 
 FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 """Headers added by proxies. Behind a proxy, a loopback address does not identify the client."""
 
 _is_token = re.compile(r"[\x21-\x7e]+").fullmatch
-_split_host = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(\d{0,5}))?", re.ASCII).fullmatch
 
 
 def check_token(token: str | None) -> str | None:
@@ -35,11 +59,20 @@ def check_token(token: str | None) -> str | None:
     return token
 
 
+def check_origins(origins: Sequence[str]) -> Sequence[str]:
+    """Return the origins in the form in which browsers send them, or raise InvalidOption."""
+    if ANY_ORIGIN in origins:
+        return (ANY_ORIGIN,)
+    return [str(origin) for origin in UpgradeOptions(origins=origins).origins or ()]
+
+
 class AccessRules:
     """The access rules of one server.
 
     Args:
         host: the address or name that the server listens on.
+        origins: the origins whose pages may connect; :data:`ANY_ORIGIN` for all. If there are none,
+            all pages may connect, or on a loopback address those of this machine.
         token: the token of publishers; None if they need none.
         page: whether there is a page; None for a page on a loopback address only.
         page_hosts: further host names under which browsers may open the page.
@@ -52,21 +85,43 @@ class AccessRules:
         token: str | None = None,
         page: bool | None = None,
         page_hosts: Sequence[str] = (),
+        origins: Sequence[str] = (),
     ) -> None:
+        self._is_local = is_loopback(host)
+        self._origins = frozenset(check_origins(origins))
+        self._reported: set[str] = set()
         self.has_page: bool = is_loopback(host) if page is None else page
         self.needs_token: bool = token is not None
         self.allows_publishing: bool = self.needs_token or is_loopback(host)
         self._token = (token or "").encode()
-        self._host = host.lower()
+        self._host = _normalize(host)
         self._any_address = is_wildcard(host)
-        self._page_hosts = frozenset(name.lower() for name in page_hosts)
+        self._page_hosts = frozenset(map(_normalize, page_hosts))
+
+    def refuse_client(self, request: Request) -> Response | None:
+        """The response to a request that may not connect because of its Origin; None if it may."""
+        values = request.headers.get_all("Origin")
+        if not values or ANY_ORIGIN in self._origins or not (self._is_local or self._origins):
+            return None
+        origin = values[0]
+        if len(values) == 1 and (
+            origin in self._origins
+            or (self._is_local and _is_local_origin(origin))
+            or (self._is_page_host(_host(request)) and _is_same_origin(origin, request))
+        ):
+            return None
+        if origin not in self._reported and len(self._reported) < MAX_REPORTED:
+            self._reported.add(origin)
+            _logger.warning(
+                "refused a page of %s: allow it with --origin", redact_line(origin, 100)
+            )
+        return Response(403, "pages of this origin are refused, see --origin\n")
 
     def refuse_page(self, request: Request) -> Response | None:
         """The response to a request that may not open the page or watch; None if it may."""
         if not self.has_page:
             return Response(404, "this server has no page\n")
-        host = _host(request)
-        if not self._is_own_host(host) and host not in self._page_hosts:
+        if not self._is_page_host(_host(request)):
             return Response(421, "the page is not served for this host, see --page-host\n")
         return _refuse_origin(request)
 
@@ -105,6 +160,9 @@ class AccessRules:
             return Response(421, "publishing without a token requires a loopback address\n")
         return None
 
+    def _is_page_host(self, host: str) -> bool:
+        return self._is_own_host(host) or host in self._page_hosts
+
     def _is_own_host(self, host: str) -> bool:
         """Whether this is a host name or address that clients of this server may use."""
         if is_loopback(host) or host == self._host:
@@ -115,13 +173,25 @@ class AccessRules:
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is local to this machine (RFC 6761, section 6.3)."""
     ip = _parse_ip(host)
-    return f".{host.lower()}".endswith(".localhost") if ip is None else ip.is_loopback
+    return (
+        f".{host.lower().removesuffix('.')}".endswith(".localhost")
+        if ip is None
+        else ip.is_loopback
+    )
 
 
 def is_wildcard(host: str) -> bool:
     """Whether this stands for all addresses of the machine."""
     ip = _parse_ip(host)
     return not host if ip is None else ip.is_unspecified
+
+
+def _normalize(host: str) -> str:
+    """Normalize a name or an address, which may have brackets, as :func:`_host` does."""
+    try:
+        return server_name(host.removeprefix("[").removesuffix("]")) if host else ""
+    except ValueError as error:
+        raise InvalidOption(f"{host!r} is not the name of a host: {error}") from None
 
 
 def _parse_ip(host: str) -> IPv4Address | IPv6Address | None:
@@ -134,8 +204,8 @@ def _parse_ip(host: str) -> IPv4Address | IPv6Address | None:
 def _host(request: Request) -> str:
     """The Host of a request without its port; empty if it is missing, repeated or malformed."""
     values = request.headers.get_all("Host")
-    match = _split_host(values[0]) if len(values) == 1 else None
-    return match[1].strip("[]").lower() if match else ""
+    authority = parse_host_header(values[0]) if len(values) == 1 else None
+    return server_name(authority.host) if authority else ""
 
 
 def _refuse_origin(request: Request) -> Response | None:
@@ -147,14 +217,17 @@ def _refuse_origin(request: Request) -> Response | None:
 
 
 def _is_same_origin(origin: str, request: Request) -> bool:
+    scheme, host = origin.partition("://")[0], request.headers.get("Host", "")
+    if scheme not in ("http", "https") or not is_host_header(host):
+        return False
     try:
-        parts = urlsplit(origin)
-        port = parts.port
+        return normalize_origin(origin) == normalize_origin(f"{scheme}://{host}")
     except ValueError:
         return False
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    match = _split_host(request.headers.get("Host", ""))
-    if default is None or match is None or origin != f"{parts.scheme}://{parts.netloc}":
-        return False
-    host = match[1].strip("[]").lower()
-    return (parts.hostname, port or default) == (host, int(match[2] or default))
+
+
+def _is_local_origin(origin: str) -> bool:
+    """Whether a page comes from a server on this machine."""
+    scheme, _, host = origin.partition("://")
+    authority = parse_host_header(host)
+    return scheme in ("http", "https") and authority is not None and is_loopback(authority.host)

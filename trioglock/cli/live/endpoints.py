@@ -86,7 +86,7 @@ class Endpoints:
             return self._rules.refuse_page(request)
         if PUBLISH in offered:
             return self._rules.refuse_publisher(request)
-        return None
+        return self._rules.refuse_client(request)
 
     def make_socket(self) -> Socket[Any]:
         """Create the Socket of the client that this task has accepted."""

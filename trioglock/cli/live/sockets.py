@@ -16,9 +16,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import trio
 
@@ -27,6 +28,7 @@ from ...errors import ConnectionClosed, InvalidOption, TrioglockError, UsageErro
 from ...frames import Data
 from ...hooks import ConnectionInfo, Reply, Socket
 from ...pubsub import Gap, Hub, Message, Subscription
+from ...transports.urls import split_url
 
 __all__ = ["LIVE", "PUBLISH", "InvalidRequest", "PageSocket", "PublishingSocket", "check_channel"]
 
@@ -180,9 +182,11 @@ class PageSocket(PublishingSocket):
     def init_stream(self, info: ConnectionInfo) -> None:
         """Subscribe to every channel."""
         conn = info.connection
-        after = parse_qs(urlsplit(info.url).query).get("after", [""])[-1]
+        after = parse_qs(split_url(info.url).query or "").get("after", [""])[-1]
         earlier, events = self._subscribe(after)
-        conn.start_soon(self._send_events, conn, earlier, events)
+        waiting = WaitingEvents(earlier)
+        conn.start_soon(self._collect_events, events, waiting)
+        conn.start_soon(self._send_events, conn, waiting)
         conn.start_soon(self._send_numbers, conn)
 
     def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Reply, None]:
@@ -219,18 +223,20 @@ class PageSocket(PublishingSocket):
             "*", gaps=True, after=after, max_queue=MAX_QUEUE, overflow="drop_oldest"
         )
 
-    async def _send_events(
-        self, conn: Connection[Any], earlier: list[Message], events: Subscription[Message | Gap]
+    async def _collect_events(
+        self, events: Subscription[Message | Gap], waiting: WaitingEvents
     ) -> None:
+        with events:
+            async for event in events:
+                waiting.add(event, events.dropped)
+        waiting.end()
+
+    async def _send_events(self, conn: Connection[Any], waiting: WaitingEvents) -> None:
         try:
-            with events:
-                for frame in _encode_events(earlier, 0):
+            while contents := await waiting.take():
+                for frame in _encode_events(contents, waiting.dropped):
                     await conn.send_frame(frame)
-                async for event in events:
-                    waiting = [event, *[await anext(events) for _ in range(len(events))]]
-                    for frame in _encode_events(waiting, events.dropped):
-                        await conn.send_frame(frame)
-                    await trio.sleep(EVENTS_INTERVAL)
+                await trio.sleep(EVENTS_INTERVAL)
             await conn.aclose(1001, "the hub has closed")
         except ConnectionClosed:
             pass
@@ -250,11 +256,56 @@ class PageSocket(PublishingSocket):
             pass
 
 
-def _encode_events(events: Iterable[Message | Gap], dropped: int) -> Iterator[str]:
+class WaitingEvents:
+    """The events that wait for a page, in the form in which it gets them.
+
+    Events are shortened when they arrive: a page that reads slowly does not keep long messages in
+    memory.
+    """
+
+    def __init__(self, earlier: Iterable[Message]) -> None:
+        self._contents = deque(map(_shorten, earlier), maxlen=MAX_QUEUE)
+        self._dropped = 0
+        self._dropped_before = 0
+        self._ended = False
+        self._changed = trio.lowlevel.ParkingLot()
+
+    def add(self, event: Message | Gap, dropped_before: int) -> None:
+        """Add an event.
+
+        Args:
+            event: the event.
+            dropped_before: number of events that were dropped before they could be added.
+        """
+        self._dropped += len(self._contents) == MAX_QUEUE
+        self._dropped_before = dropped_before
+        self._contents.append(_shorten(event))
+        self._changed.unpark()
+
+    def end(self) -> None:
+        """Called when no more events follow."""
+        self._ended = True
+        self._changed.unpark()
+
+    @property
+    def dropped(self) -> int:
+        """The number of events that were dropped so far."""
+        return self._dropped + self._dropped_before
+
+    async def take(self) -> list[dict[str, object]]:
+        """Wait for events and return all that are waiting; an empty list after the last one."""
+        while not (self._contents or self._ended):
+            await self._changed.park()
+        contents = list(self._contents)
+        self._contents.clear()
+        return contents
+
+
+def _encode_events(contents: Iterable[dict[str, object]], dropped: int) -> Iterator[str]:
     """Encode events in frames that are not much longer than FULL_FRAME."""
     text = ""
-    for event in events:
-        text += f"{', ' if text else ''}{json.dumps(_shorten(event))}"
+    for content in contents:
+        text += f"{', ' if text else ''}{json.dumps(content)}"
         if len(text) >= FULL_FRAME:
             yield f'{{"events": [{text}], "dropped": {dropped}}}'
             text = ""

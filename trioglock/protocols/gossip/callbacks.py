@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import trio
 
+from ..._text import as_text
 from ...disconnect import Disconnect
-from ...errors import BadHookResult
-from .messages import Achievement, ChannelMessage, Game, Tell
+from ...errors import BadHookResult, InvalidOption
+from .messages import (
+    Achievement,
+    ChannelMessage,
+    Game,
+    Tell,
+    check_channel,
+    check_event,
+    check_text,
+)
 from .state import Notify
 
 __all__ = [
@@ -24,6 +33,7 @@ __all__ = [
     "CallbackQueue",
     "CallbackResult",
     "ChannelsCallbacks",
+    "EventReply",
     "GamesCallbacks",
     "PlayersCallbacks",
     "SystemCallbacks",
@@ -33,14 +43,22 @@ __all__ = [
 CallbackResult: TypeAlias = Awaitable[object] | object
 """Every callback may be ``def`` or ``async def``; its return value is ignored."""
 
+EventReply: TypeAlias = Mapping[str, Any] | None
+"""An event to send, such as ``{"event": "noun/verb", "payload": {...}}``; None for none."""
+
 
 class ChannelsCallbacks:
-    """The flag ``channels``, which every game has."""
+    """The flag ``channels``, which every game has.
+
+    The two attributes are read at each authentication; they may be properties.
+    """
 
     user_agent: str = "trioglock"
     """The name and version of the game's software, such as ``"ExVenture 0.27"``."""
     channels: Sequence[str] = ()
-    """The channels to subscribe to from the start: 3 to 15 letters, ``_`` or ``-``."""
+    """The channels to subscribe to: 3 to 15 letters, ``_`` or ``-``. At an authentication, names
+    that were added or removed since the last one are added to or removed from the current
+    subscriptions."""
 
     def players(self) -> Sequence[str] | None:
         """Called at each heartbeat of the server. It must be a fast, plain function.
@@ -165,12 +183,16 @@ class SystemCallbacks:
             error: the server's text.
         """
 
-    def event_received(self, event: Mapping[str, Any]) -> CallbackResult:
+    def event_received(self, event: Mapping[str, Any]) -> Awaitable[EventReply] | EventReply:
         """Called for an event that the protocol does not define.
 
         Args:
             event: the decoded object.
+
+        Returns:
+            An event to send, or None. It is not sent while the client is offline.
         """
+        return None
 
 
 class CallbackQueue:
@@ -194,8 +216,12 @@ class CallbackQueue:
         self._waiting.append(notify)
         self._added.unpark()
 
-    async def run(self) -> None:
-        """Call the callbacks one at a time; raise their exceptions."""
+    async def run(self, send: Callable[[Mapping[str, Any]], Awaitable[object]]) -> None:
+        """Call the callbacks one at a time; raise their exceptions.
+
+        Args:
+            send: sends the event that a callback returns.
+        """
         while True:
             while not self._waiting:
                 await self._added.park()
@@ -203,9 +229,31 @@ class CallbackQueue:
             callback = getattr(self._callbacks[notify.flag], notify.callback)
             result = callback(*notify.arguments)
             if inspect.isawaitable(result):
-                await result
+                result = await result
             else:
                 await trio.lowlevel.checkpoint()
+            if notify.callback == "event_received" and result is not None:
+                await send(self._check_reply(result))
+
+    def _check_reply(self, reply: object) -> dict[str, Any]:
+        try:
+            return check_event(reply)
+        except InvalidOption as error:
+            name = type(self._callbacks["system"]).__name__
+            raise BadHookResult(f"{name}.event_received: {error}") from None
+
+    def declared(self) -> tuple[str, tuple[str, ...]]:
+        """Return the user agent and the channels of the callbacks.
+
+        Raises:
+            InvalidOption: one of them is invalid.
+        """
+        channels = self._callbacks["channels"]
+        assert isinstance(channels, ChannelsCallbacks)
+        names = channels.channels
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise InvalidOption(f"channels must be a list of names, not {names!r}")
+        return check_text("user_agent", channels.user_agent), tuple(map(check_channel, names))
 
     def players_online(self) -> list[str] | None:
         """Return the result of the callback ``players``.
@@ -223,4 +271,4 @@ class CallbackQueue:
             raise BadHookResult(
                 f"{type(channels).__name__}.players must return a list of names, not {names!r}"
             )
-        return list(names)
+        return list(map(as_text, names))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 
 import trio
 
@@ -16,7 +17,7 @@ from ...options import check_seconds
 from ...routing import RequestTimeout
 from .errors import NotSubscribed, NotSupported, Offline, RequestFailed
 from .hooks import GossipSocket
-from .messages import Achievement, Game, check_channel, check_text, format_time
+from .messages import Achievement, Game, check_channel, check_event, check_text, format_time
 from .state import ClientStatus, without_channel
 
 __all__ = ["Client"]
@@ -58,7 +59,7 @@ class Client:
                 ``rate limit exceeded`` it subscribes with the next authentication.
             Offline, RequestTimeout: the client subscribes with the next authentication.
         """
-        check_channel(channel)
+        channel = check_channel(channel)
         check_seconds("timeout", timeout)
         channels = self.channels
         if channel not in channels:
@@ -81,7 +82,7 @@ class Client:
             InvalidOption: the name is not 3 to 15 letters, ``_`` or ``-``.
             Offline, RequestTimeout, RequestFailed: the server did not confirm it.
         """
-        check_channel(channel)
+        channel = check_channel(channel)
         check_seconds("timeout", timeout)
         self._forget_channel(channel)
         await self._request_if_online("channels/unsubscribe", {"channel": channel}, timeout)
@@ -103,9 +104,9 @@ class Client:
             Offline: the message was not sent.
             RequestTimeout: the send queue stayed full.
         """
-        check_channel(channel)
-        check_text("name", name)
-        check_text("message", message)
+        channel = check_channel(channel)
+        name = check_text("name", name)
+        message = check_text("message", message)
         if channel not in self.channels:
             raise NotSubscribed(f"subscribe to {channel!r} before sending to it")
         payload = {"channel": channel, "name": name, "message": message}
@@ -135,7 +136,7 @@ class Client:
             InvalidOption: the name is empty or not a str.
             RequestTimeout: the send queue stayed full.
         """
-        check_text("name", name)
+        name = check_text("name", name)
         check_seconds("timeout", timeout)
         await trio.lowlevel.checkpoint_if_cancelled()
         if name not in self.players:
@@ -154,7 +155,7 @@ class Client:
             InvalidOption: the name is empty or not a str.
             RequestTimeout: the send queue stayed full.
         """
-        check_text("name", name)
+        name = check_text("name", name)
         check_seconds("timeout", timeout)
         await trio.lowlevel.checkpoint_if_cancelled()
         if name in self.players:
@@ -173,14 +174,29 @@ class Client:
         return self._socket.state.players
 
     def who(self) -> dict[str, tuple[str, ...]]:
-        """Return the players of each other game, as last known; needs the flag ``players``."""
-        return dict(self._socket.state.remote_players.entries)
+        """Return the players of each other game, as last known; needs the flag ``players``.
 
-    async def fetch_players(self, game: str, *, timeout: float | None = 10) -> tuple[str, ...]:
-        """Request the players of one game.
+        Games and names are sorted; games without players are omitted.
+        """
+        entries = self._socket.state.remote_players.entries
+        return {game: tuple(sorted(entries[game])) for game in sorted(entries) if entries[game]}
+
+    @overload
+    async def fetch_players(self, *, timeout: float | None = 10) -> None: ...
+
+    @overload
+    async def fetch_players(self, game: str, *, timeout: float | None = 10) -> tuple[str, ...]: ...
+
+    async def fetch_players(
+        self, game: str | None = None, *, timeout: float | None = 10
+    ) -> tuple[str, ...] | None:
+        """Request the players of one game, or of all games.
 
         Args:
-            game: the short name of the game.
+            game: the short name of the game. Without it, the players of all games are requested
+                now and not only at the next ``refresh_interval``. Nothing is returned, because the
+                server does not mark the last answer: :meth:`who` and the callback
+                ``players_updated`` get them.
             timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
@@ -188,6 +204,9 @@ class Client:
             RequestFailed: the game is not online: ``unknown game``.
             Offline, RequestTimeout: there was no answer.
         """
+        if game is None:
+            await self._refresh("players", timeout)
+            return None
         payload = {"game": check_text("game", game)}
         players: tuple[str, ...] = await self._request("players", "status", payload, timeout)
         return players
@@ -235,6 +254,30 @@ class Client:
     def games(self) -> dict[str, Game]:
         """Return the other games by short name, as last known; needs the flag ``games``."""
         return dict(self._socket.state.games.entries)
+
+    def game_online(self, game: str) -> bool:
+        """Return whether a game is online, as last known; needs the flag ``games``.
+
+        Args:
+            game: the short name of the game.
+        """
+        return game in self._socket.state.games.entries
+
+    async def fetch_games(self, *, timeout: float | None = 10) -> None:
+        """Request the details of all games now and not only at the next ``refresh_interval``.
+
+        Nothing is returned, because the server does not mark the last answer: :meth:`games` and the
+        callback ``game_updated`` get them.
+
+        Args:
+            timeout: seconds to wait for space in the send queue; None for no limit.
+
+        Raises:
+            NotSupported: the flag ``games`` is not supported.
+            Offline: the request was not sent.
+            RequestTimeout: the send queue stayed full.
+        """
+        await self._refresh("games", timeout)
 
     async def fetch_game(self, game: str, *, timeout: float | None = 10) -> Game:
         """Request the details of one game.
@@ -323,6 +366,26 @@ class Client:
         payload = {"key": check_text("key", key)}
         await self._request("achievements", "delete", payload, timeout)
 
+    # Other events.
+
+    async def send(self, event: Mapping[str, Any], *, timeout: float | None = 10) -> None:
+        """Send an event for which there is no method. It does not change this client's state.
+
+        An answer is handled like any other event of the server: it changes the state or calls a
+        callback, for example ``event_received``, or ``refused`` for a failure.
+
+        Args:
+            event: the event, such as ``{"event": "noun/verb", "ref": ..., "payload": {...}}``.
+            timeout: seconds to wait for space in the send queue; None for no limit.
+
+        Raises:
+            InvalidOption: it is not a mapping with the name of the event.
+            EncodeError: it cannot be encoded as JSON.
+            Offline: it was not sent.
+            RequestTimeout: the send queue stayed full.
+        """
+        await self._send_event(check_event(event), timeout)
+
     # The client itself.
 
     @property
@@ -351,18 +414,28 @@ class Client:
         return self._socket.callbacks.dropped
 
     async def _send(self, event: str, payload: Mapping[str, Any], timeout: float | None) -> None:
+        await self._send_event({"event": event, "payload": payload}, timeout)
+
+    async def _refresh(self, flag: str, timeout: float | None) -> None:
+        self._check_support(flag)
+        await self._send_event({"event": f"{flag}/status", "ref": str(uuid.uuid4())}, timeout)
+
+    async def _send_event(self, event: dict[str, Any], timeout: float | None) -> None:
         check_seconds("timeout", timeout)
         with trio.move_on_after(math.inf if timeout is None else timeout):
-            await self._socket.send_messages([{"event": event, "payload": payload}])
+            await self._socket.send_messages([event])
             return
         assert timeout is not None
-        raise RequestTimeout(event, timeout)
+        raise RequestTimeout(event["event"], timeout)
+
+    def _check_support(self, flag: str) -> None:
+        if flag not in self._socket.state.settings.supports:
+            raise NotSupported(f"pass callbacks for {flag!r} to connect() to use it")
 
     async def _request(
         self, flag: str, action: str, payload: Mapping[str, Any] | None, timeout: float | None
     ) -> Any:
-        if flag not in self._socket.state.settings.supports:
-            raise NotSupported(f"pass callbacks for {flag!r} to connect() to use it")
+        self._check_support(flag)
         return await self._socket.request_online(f"{flag}/{action}", payload, timeout=timeout)
 
     async def _request_if_online(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 import trio
 
+from ..._hints import checks_keywords, describe_value
 from ..._scope import is_cancelled, is_graceful, open_scope, scope_function
 from ...client import ConnectOptions
 from ...client import connect as client_connect
@@ -31,7 +32,7 @@ from .callbacks import (
 from .client import Client
 from .errors import AuthenticationFailed, Offline, RequestFailed
 from .hooks import GossipSocket
-from .messages import check_channel, check_text
+from .messages import check_text
 from .state import ClientSettings, ClientState, ClientStatus, refresh
 
 __all__ = ["BACKOFF", "GRAPEVINE", "connect", "is_retryable"]
@@ -62,6 +63,7 @@ BACKOFF: Backoff = Backoff(
 """The default: 15 seconds after a loss, then doubled up to 120 seconds, without a limit."""
 
 
+@checks_keywords("gossip.connect", ConnectOptions)
 def connect(
     url: URLSource = GRAPEVINE,
     *,
@@ -111,7 +113,8 @@ def connect(
         An async context manager whose value is the :class:`Client`.
 
     Raises:
-        InvalidURL, InvalidOption: raised immediately, by this call.
+        InvalidURL, InvalidOption: raised immediately, by this call; by the block if an attribute of
+            the callbacks has become invalid.
         AuthenticationFailed: raised by the block; the server refused the credentials.
         RequestTimeout: raised by the block, with ``reconnect=False``; the server did not answer.
         ConnectError, ConnectionClosed: raised by the block; ``reconnect`` does not retry.
@@ -127,25 +130,26 @@ def connect(
     }
     for name, (callbacks, kind) in flags.items():
         if not (isinstance(callbacks, kind) or (callbacks is None and name != "channels")):
-            raise InvalidOption(f"{name} must be a gossip.{kind.__name__}, not {callbacks!r}")
+            raise InvalidOption(
+                f"{name} must be a gossip.{kind.__name__}, not {describe_value(callbacks)}"
+            )
     given = {name: callbacks for name, (callbacks, _) in flags.items() if callbacks is not None}
-    if isinstance(channels.channels, str):
-        raise InvalidOption(f"channels must be a list of names, not {channels.channels!r}")
     check_seconds("refresh_interval", refresh_interval)
     check_whole("max_callbacks", max_callbacks, least=1, none=False)
+    calls = CallbackQueue(given, max_callbacks)
+    user_agent, subscribed = calls.declared()
     backoff = _backoff(options.get("reconnect", True))
     options["reconnect"] = backoff or False
     settings = ClientSettings(
         client_id=check_text("client_id", client_id),
         client_secret=check_text("client_secret", client_secret),
         supports=tuple(name for name in given if name != "system"),
-        user_agent=check_text("user_agent", channels.user_agent),
+        user_agent=user_agent,
         version=check_text("version", version),
         reconnects=backoff is not None,
     )
-    subscribed = tuple(map(check_channel, channels.channels))
-    state = ClientState(settings=settings, channels=subscribed)
-    socket = GossipSocket(state, CallbackQueue(given, max_callbacks))
+    state = ClientState(settings=settings, channels=subscribed, declared=subscribed)
+    socket = GossipSocket(state, calls)
     connection = client_connect(url, socket, **options)
     return _open(_Tasks(connection, socket, refresh_interval), wait)
 
@@ -156,7 +160,9 @@ def _backoff(reconnect: bool | Backoff) -> Backoff | None:
             return replace(reconnect, retryable=is_retryable)
         return reconnect
     if not isinstance(reconnect, bool):
-        raise InvalidOption(f"reconnect must be True, False or a Backoff, not {reconnect!r}")
+        raise InvalidOption(
+            f"reconnect must be True, False or a Backoff, not {describe_value(reconnect)}"
+        )
     return BACKOFF if reconnect else None
 
 
@@ -200,7 +206,7 @@ class _Tasks:
     def all(self) -> list[Callable[[], Awaitable[None]]]:
         tasks: list[Callable[[], Awaitable[None]]] = [
             self.connect,
-            self._socket.callbacks.run,
+            self.call_callbacks,
             self.refresh,
             self.watch_authentication,
         ]
@@ -226,6 +232,15 @@ class _Tasks:
             if refusal is not None:
                 raise AuthenticationFailed(f"refused by the server: {refusal}")
             await connection.receive()  # raises the reason for closing: nothing is ever delivered
+
+    async def call_callbacks(self) -> None:
+        """Call the callbacks, and send the events that they return."""
+
+        async def send(event: Mapping[str, Any]) -> None:
+            with suppress(Offline):
+                await self.client.send(event, timeout=None)
+
+        await self._socket.callbacks.run(send)
 
     async def refresh(self) -> None:
         """Request the status of all games periodically."""

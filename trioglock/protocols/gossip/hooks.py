@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import trio
 
@@ -35,6 +35,7 @@ from .state import (
     Transition,
     authenticate,
     decide,
+    declare,
     disconnect,
     refuse,
 )
@@ -83,16 +84,21 @@ class GossipSocket(EventSocket[None]):
     # Hooks.
 
     def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Reply, None]:
-        messages = self.apply(authenticate(self.state))
+        self.state = declare(*self.callbacks.declared(), self.state)
+        messages = self._sent(self.apply(authenticate(self.state)))
         return Reply(*map(self.codec.encode, messages)), None
 
     def handle_send(self, message: Any, state: None) -> tuple[Any, None]:
         # The link may have ended while the caller waited for the send queue.
         self.check_online()
-        return self.codec.encode(message), None
+        encoded = self.codec.encode(message)
+        self._sent([message])
+        return encoded, None
 
     def handle_event(self, name: str, event: Any, state: None) -> tuple[Emit | None, None]:
         request = self.requests.get(event.get("ref"))
+        own_name = request.event if request is not None and not name else name
+        self._emit("received", own_name, event.get("status"))
         if request is not None and name in ("", request.event):
             self._answer(request, event)
             return None, None
@@ -102,7 +108,7 @@ class GossipSocket(EventSocket[None]):
             return self._heartbeat(), None
         else:
             transition = ROUTER.find(name)(event, self.state)
-        return Emit(*self.apply(transition)), None
+        return Emit(*self._sent(self.apply(transition))), None
 
     def handle_disconnect(
         self, reason: Disconnect, state: None
@@ -122,7 +128,22 @@ class GossipSocket(EventSocket[None]):
         players = self.callbacks.players_online()
         if players is None:
             players = list(self.state.players)
-        return Emit({"event": "heartbeat", "payload": {"players": players}})
+        return Emit(*self._sent([{"event": "heartbeat", "payload": {"players": players}}]))
+
+    # Telemetry.
+
+    def _sent(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for message in messages:
+            self._emit("sent", message["event"])
+        return messages
+
+    def _emit(
+        self, direction: Literal["sent", "received"], name: str, status: object = None
+    ) -> None:
+        status = status if isinstance(status, str) else None
+        if self._connection is not None:
+            emitter = self._connection._session.emitter  # noqa: SLF001 - part of the same package
+            emitter.protocol_event("gossip", direction, name, status)
 
     def _answer(self, request: PendingRequest, event: dict[str, Any]) -> None:
         ref, answer, error = event["ref"], None, None

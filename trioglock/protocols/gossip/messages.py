@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
+from ..._text import as_text
 from ...errors import DecodeError, InvalidOption
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Payload",
     "Tell",
     "check_channel",
+    "check_event",
     "check_text",
     "event_name",
     "failure_reason",
@@ -25,6 +27,7 @@ __all__ = [
     "get_names",
     "get_number",
     "get_objects",
+    "get_optional_text",
     "get_payload",
     "get_text",
     "get_texts",
@@ -46,14 +49,14 @@ class ChannelMessage:
 
     Args:
         channel: the name of the channel.
-        game: the short name of the sender's game.
-        name: the player who sent it.
+        game: the short name of the sender's game; None if the network does not name it.
+        name: the player who sent it; None if the network does not name it.
         message: the text.
     """
 
     channel: str
-    game: str
-    name: str
+    game: str | None
+    name: str | None
     message: str
 
 
@@ -62,15 +65,15 @@ class Tell:
     """A private message from a player of another game.
 
     Args:
-        from_game: the short name of the sender's game.
-        from_name: the player who sent it.
+        from_game: the short name of the sender's game; None if the network does not name it.
+        from_name: the player who sent it; None if the network does not name it.
         to_name: the player of this game who receives it.
         sent_at: the time in ISO 8601, as the sender's game wrote it; "" if it is missing.
         message: the text.
     """
 
-    from_game: str
-    from_name: str
+    from_game: str | None
+    from_name: str | None
     to_name: str
     sent_at: str
     message: str
@@ -178,6 +181,11 @@ def get_texts(event: Event, *names: str) -> dict[str, str]:
     return {name: get_text(payload, name) for name in names}
 
 
+def get_optional_text(payload: Payload, name: str) -> str | None:
+    """Return a string; None if it is missing."""
+    return None if payload.get(name) is None else get_text(payload, name)
+
+
 def get_names(payload: Payload, name: str) -> tuple[str, ...]:
     """Return a list of strings; empty if it is missing."""
     value = payload.get(name)
@@ -245,17 +253,28 @@ def parse_achievement(payload: Payload) -> Achievement:
 def check_channel(channel: object) -> str:
     """Return the name of a channel: 3 to 15 letters, ``_`` or ``-``."""
     if isinstance(channel, str) and _is_channel(channel):
-        return channel
+        return as_text(channel)
     raise InvalidOption(f"a channel must be 3 to 15 letters, '_' or '-', not {channel!r}")
 
 
 def check_text(name: str, text: object) -> str:
     """Return a string that must not be empty."""
     if isinstance(text, str) and text:
-        return text
+        return as_text(text)
     # The value itself is not shown: client_secret is one of the arguments.
     kind = "''" if text == "" else type(text).__name__
     raise InvalidOption(f"{name} must be a str that is not empty, not {kind}")
+
+
+def check_event(event: object) -> dict[str, Any]:
+    """Return an event to send: a mapping with the name of the event."""
+    name = event.get("event") if isinstance(event, Mapping) else None
+    if not isinstance(event, Mapping) or not isinstance(name, str) or not name:
+        raise InvalidOption(
+            "an event must be a dict such as {'event': 'noun/verb', 'payload': {...}}, "
+            f"not {event!r:.100}"
+        )
+    return dict(event)
 
 
 def format_time(when: datetime) -> str:

@@ -25,6 +25,7 @@ from .messages import (
     failure_reason,
     get_names,
     get_number,
+    get_optional_text,
     get_payload,
     get_text,
     get_texts,
@@ -42,6 +43,7 @@ __all__ = [
     "Transition",
     "authenticate",
     "decide",
+    "declare",
     "disconnect",
     "refresh",
     "refuse",
@@ -147,6 +149,7 @@ class ClientState:
         settings: the settings passed to ``connect()``.
         status: the status of the client.
         channels: the channels subscribed to, now or at the next authentication.
+        declared: the channels that the callbacks named at the last authentication.
         players: the players of this game who are signed in.
         remote_players: the players of the other games.
         games: the other games.
@@ -158,6 +161,7 @@ class ClientState:
     settings: ClientSettings
     status: ClientStatus = ClientStatus.OFFLINE
     channels: tuple[str, ...] = ()
+    declared: tuple[str, ...] = ()
     players: tuple[str, ...] = ()
     remote_players: GameCache[tuple[str, ...]] = field(default_factory=GameCache)
     games: GameCache[Game] = field(default_factory=GameCache)
@@ -185,6 +189,22 @@ def _enter(status: ClientStatus, state: ClientState, **changes: Any) -> ClientSt
 
 
 # The link.
+
+
+def declare(user_agent: str, channels: tuple[str, ...], state: ClientState) -> ClientState:
+    """Apply what the callbacks name before an authentication.
+
+    Changes of their list are applied to the current subscriptions, so that those by
+    ``subscribe()`` and ``unsubscribe()`` remain.
+    """
+    kept = [name for name in state.channels if name in channels or name not in state.declared]
+    added = [name for name in channels if name not in state.declared and name not in kept]
+    return replace(
+        state,
+        settings=replace(state.settings, user_agent=user_agent),
+        channels=(*kept, *added),
+        declared=channels,
+    )
 
 
 def authenticate(state: ClientState) -> Transition:
@@ -283,7 +303,12 @@ def restart(event: Event, state: ClientState) -> Transition:
 
 @ROUTER.on("channels/broadcast")
 def channel_broadcast(event: Event, state: ClientState) -> Transition:
-    message = ChannelMessage(**get_texts(event, "channel", "game", "name", "message"))
+    payload = get_payload(event)
+    message = ChannelMessage(
+        **get_texts(event, "channel", "message"),
+        game=get_optional_text(payload, "game"),
+        name=get_optional_text(payload, "name"),
+    )
     return (Notify("channels", "message_broadcast", (message,)),), state
 
 
@@ -308,6 +333,8 @@ def player_signed_in_or_out(event: Event, state: ClientState) -> Transition:
 
 @ROUTER.on("players/status")
 def players_status(event: Event, state: ClientState) -> Transition:
+    if not event.get("payload"):
+        return (), state  # no game is online
     payload = get_payload(event)
     game, players = get_text(payload, "game"), get_names(payload, "players")
     state = replace(state, remote_players=state.remote_players.add(game, players))
@@ -316,8 +343,13 @@ def players_status(event: Event, state: ClientState) -> Transition:
 
 @ROUTER.on("tells/receive")
 def tell_received(event: Event, state: ClientState) -> Transition:
-    texts = get_texts(event, "from_game", "from_name", "to_name", "message")
-    tell = Tell(**texts, sent_at=get_text(get_payload(event), "sent_at", ""))
+    payload = get_payload(event)
+    tell = Tell(
+        **get_texts(event, "to_name", "message"),
+        from_game=get_optional_text(payload, "from_game"),
+        from_name=get_optional_text(payload, "from_name"),
+        sent_at=get_text(payload, "sent_at", ""),
+    )
     return (Notify("tells", "tell_received", (tell,)),), state
 
 
@@ -339,6 +371,8 @@ def game_disconnected(event: Event, state: ClientState) -> Transition:
 
 @ROUTER.on("games/status")
 def game_status(event: Event, state: ClientState) -> Transition:
+    if not event.get("payload"):
+        return (), state  # no game is online
     game = parse_game(get_payload(event))
     state = replace(state, games=state.games.add(game.game, game))
     return (Notify("games", "game_updated", (game,)),), state

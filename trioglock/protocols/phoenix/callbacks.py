@@ -108,7 +108,7 @@ class ChannelTransport:
             BufferFull: 65,536 messages wait because the server does not read.
             InvalidMessage, EncodeError, InvalidOption: an argument is invalid.
         """
-        check_topic(topic)
+        topic = check_topic(topic)
         payload = {} if payload is None else payload
         self._hooks.check(topic, JOIN, payload)
         deadline = self._new_deadline()
@@ -148,7 +148,7 @@ class ChannelTransport:
             BufferFull: 65,536 messages wait because the server does not read.
             InvalidMessage, EncodeError, InvalidOption: an argument is invalid.
         """
-        check_event(event)
+        event = check_event(event)
         payload = {} if payload is None else payload
         channel = self._channel(topic)
         self._hooks.check(topic, event, payload)

@@ -124,8 +124,8 @@ class Channel:
         async for event, payload in channel: ...
 
     The loop continues across crashes and outages, after which the topic is joined again. It ends
-    when you leave, when the server closes the channel, or when the connection closes with 1000 or
-    1001.
+    when you leave, when the server closes the channel, or when the connection closes with 1000,
+    1001 or no code.
     """
 
     def __init__(
@@ -241,7 +241,7 @@ class Channel:
     def _check_push(
         self, event: str, payload: Payload, timeout: float | None
     ) -> tuple[str, str, Payload, float]:
-        check_event(event)
+        event = check_event(event)
         seconds = self.timeout if timeout is None else timeout
         check_seconds("timeout", seconds)
         return self.topic, event, {} if payload is None else copy_payload(payload), seconds

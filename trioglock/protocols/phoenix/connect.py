@@ -5,21 +5,25 @@ from __future__ import annotations
 import base64
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar, Unpack
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlencode
 
 import trio
 
 from ... import client
+from ..._hints import checks_keywords, describe_value
+from ..._scope import scope_function
+from ..._text import as_text
 from ...client import ConnectOptions
 from ...connection import Connection
-from ...errors import InvalidOption, InvalidURL
+from ...errors import InvalidOption
 from ...frames import Data
 from ...options import DialOptions, MessageHeartbeat, check_seconds, check_whole
 from ...retry import Backoff
 from ...transports import Capabilities, Link, NativeTransport, Transport, check_url
+from ...transports.urls import split_url
 from .hooks import ChannelHooks, PhoenixHooks
 from .machine import REJOIN_DELAYS, Machine
 from .message import VERSION, PhoenixHeartbeat
@@ -56,6 +60,7 @@ TOKEN_PREFIX = "base64url.bearer.phx."  # noqa: S105 - the name of a subprotocol
 PLACEHOLDER_URL = "ws://endpoint.invalid/"
 
 
+@checks_keywords("phoenix.connect", ConnectOptions)
 def connect(
     url: Source[str],
     *,
@@ -113,7 +118,7 @@ def connect(
     return _open_socket(open_connection(endpoint, hooks, options), hooks, timeout)
 
 
-@asynccontextmanager
+@scope_function("phoenix.connect(...)")
 async def _open_socket(
     opening: AbstractAsyncContextManager[Connection[None]], hooks: ChannelHooks, timeout: float
 ) -> AsyncIterator[PhoenixSocket]:
@@ -160,7 +165,9 @@ class EndpointTransport(Transport):
     ) -> None:
         inner = options.get("transport")
         if not isinstance(inner, Transport | None):
-            raise InvalidOption(f"transport must be a trioglock Transport, not {inner!r}")
+            raise InvalidOption(
+                f"transport must be a trioglock Transport, not {describe_value(inner)}"
+            )
         if auth_token is not None:
             if options.get("subprotocols"):
                 raise InvalidOption("subprotocols cannot be combined with auth_token")
@@ -204,23 +211,21 @@ def socket_url(url: str, params: Params | None) -> str:
     if not isinstance(url, str):
         kind = type(url).__name__
         raise InvalidOption(f"url must be a str, or a function that returns one, not {kind}")
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        # The library's error quotes the URL, including the password.
-        raise InvalidURL("not a URL: the host or port is malformed") from None
+    parts = split_url(as_text(url))
     path = parts.path.rstrip("/")
     if not path.endswith("/websocket"):
         path += "/websocket"
-    pairs = [*parse_qsl(parts.query, keep_blank_values=True), *_flatten(params)]
-    if any(name == "vsn" and value != VERSION for name, value in pairs):
-        raise InvalidOption(f"vsn must be {VERSION}: other versions are not supported")
-    query = [("vsn", VERSION), *(pair for pair in pairs if pair[0] != "vsn")]
     try:
-        encoded = urlencode(query, quote_via=quote)
+        encoded = urlencode([*_flatten(params)], quote_via=quote)
     except UnicodeEncodeError:
         raise InvalidOption("a param of the URL is not valid Unicode") from None
-    return urlunsplit(parts._replace(path=path, query=encoded))
+    # The query of the URL stays as it is written.
+    pairs = [pair for pair in f"{parts.query or ''}&{encoded}".split("&") if pair]
+    versions = [pair for pair in pairs if unquote(pair.partition("=")[0]) == "vsn"]
+    if any(unquote(pair) != f"vsn={VERSION}" for pair in versions):
+        raise InvalidOption(f"vsn must be {VERSION}: other versions are not supported")
+    query = "&".join([f"vsn={VERSION}", *(pair for pair in pairs if pair not in versions)])
+    return parts._replace(path=path, query=query).join()
 
 
 def _flatten(params: Params | None) -> Iterator[tuple[str, str]]:
@@ -232,26 +237,33 @@ def _flatten(params: Params | None) -> Iterator[tuple[str, str]]:
     for name, value in params.items():
         if not isinstance(name, str):
             raise InvalidOption(f"the name of a param must be a str, not {name!r}")
-        yield from _pairs(name, value)
+        yield from _pairs(as_text(name), value)
 
 
 def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """Yield nested values as ``user[name]=al&ids[]=1``, the format of Plug."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _pairs(f"{name}[{key}]", inner)
+            yield from _pairs(f"{name}[{_key(key)}]", inner)
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _pairs(f"{name}[]", inner)
     elif value is None or isinstance(value, bool):
         yield name, {None: "", True: "true", False: "false"}[value]
-    elif isinstance(value, str | int | float):
-        yield name, str(value)
+    elif isinstance(value, str):
+        yield name, as_text(value)
+    elif isinstance(value, int | float):
+        # As JSON does: members of an enum and other subclasses stand for their number.
+        yield name, (int if isinstance(value, int) else float).__repr__(value)
     else:
         kind = type(value).__name__
         raise InvalidOption(
             f"the param {name!r} must be a str, a number, or a mapping or list of these, not {kind}"
         )
+
+
+def _key(key: object) -> object:
+    return as_text(key) if isinstance(key, str) else key
 
 
 def token_subprotocols(token: str) -> tuple[str, str]:
@@ -282,7 +294,7 @@ def check_serializer(serializer: Serializer | None) -> Serializer:
     methods = (getattr(serializer, name, None) for name in ("encode", "decode"))
     if isinstance(serializer, type) or not all(map(callable, methods)):
         raise InvalidOption(
-            f"serializer must have the methods encode and decode; {serializer!r} does not"
+            f"serializer must be an object with encode and decode, not {describe_value(serializer)}"
         )
     return serializer
 

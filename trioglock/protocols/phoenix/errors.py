@@ -79,7 +79,10 @@ class JoinRefused(PhoenixError):
         self.response = response
 
     def __str__(self) -> str:
-        return redact_line(f"the server refused to join {self.topic!r}: {safe_repr(self.response)}")
+        return redact_line(
+            f"the server refused to join {self.topic!r}: {safe_repr(self.response)}; "
+            "check the topic and the payload of the join"
+        )
 
 
 class JoinTimeout(PhoenixError, TimeoutError):

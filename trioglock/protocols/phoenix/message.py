@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..._text import as_text
 from ...errors import InvalidOption
 
 __all__ = [
@@ -116,14 +117,15 @@ class PhoenixHeartbeat:
         self._ref = None
 
 
-def check_topic(topic: object) -> None:
-    """Raise InvalidOption unless ``topic`` can be joined."""
+def check_topic(topic: object) -> str:
+    """Return a topic; raise InvalidOption unless it can be joined."""
     if not isinstance(topic, str) or topic in ("", PHOENIX):
         raise InvalidOption(f"topic must be a str such as 'room:1', not {topic!r}")
+    return as_text(topic)
 
 
-def check_event(event: object) -> None:
-    """Raise InvalidOption unless ``event`` can be pushed.
+def check_event(event: object) -> str:
+    """Return the name of an event; raise InvalidOption unless it can be pushed.
 
     The events reserved by Phoenix cannot: a join or leave sent as a push ends the channel.
     """
@@ -131,3 +133,4 @@ def check_event(event: object) -> None:
         raise InvalidOption(
             f"event must be a str such as 'shout' that Phoenix does not reserve, not {event!r}"
         )
+    return as_text(event)

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar, Unpack
 
 import trio
 
+from ..._hints import checks_keywords, describe_value
 from ...client import ConnectOptions
 from ...connection import Connection
 from ...disconnect import Disconnect, HandshakeFailed
@@ -193,6 +194,8 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
         returned = await _await(callback(*args, self.state))
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise _bad_result(callback, "a tuple (result, state)", returned)
+        if isinstance(returned[1], Connect | Stop):
+            raise _bad_result(callback, "a tuple (result, state), in this order", returned)
         self.apply(returned[0])
         self.state = returned[1]
 
@@ -366,6 +369,7 @@ class ClientHandle(Generic[StateT]):
             raise _ended()
 
 
+@checks_keywords("phoenix.run", ConnectOptions)
 async def run(
     url: Source[str],
     client: ChannelClient[StateT],
@@ -425,7 +429,5 @@ async def run(
 
 
 def _check_client(client: object) -> None:
-    if isinstance(client, type) and issubclass(client, ChannelClient):
-        raise InvalidOption(f"client must be an instance, not a class: write {client.__name__}()")
     if not isinstance(client, ChannelClient):
-        raise InvalidOption(f"client must be a ChannelClient, not {client!r}")
+        raise InvalidOption(f"client must be a ChannelClient, not {describe_value(client)}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
+from ..._hints import describe_value
 from ...connection import Connection
 from ...errors import InvalidOption
 from ...options import check_seconds
@@ -124,9 +125,11 @@ class PhoenixSocket:
         You can push immediately; pushes wait until the channel is joined, as does
         :meth:`Channel.wait_joined`.
         """
-        check_topic(topic)
+        topic = check_topic(topic)
         if not (presence is None or isinstance(presence, Presence)):
-            raise InvalidOption(f"presence must be a Presence or None, not {presence!r}")
+            raise InvalidOption(
+                f"presence must be a Presence or None, not {describe_value(presence)}"
+            )
         check_seconds("timeout", timeout)
         seconds = self._timeout if timeout is None else timeout
         deadline = trio.current_time() + seconds

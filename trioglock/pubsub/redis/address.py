@@ -9,8 +9,10 @@ from typing import Any
 import trio
 
 from ..._redact import HIDDEN, redact_query, without_secrets
+from ..._text import as_text
 from ...errors import InvalidOption
 from ...transports.connecting import closed_on_failure
+from ...transports.urls import parse_authority, server_name, split_url
 
 __all__ = ["RedisAddress", "import_redis", "parse_address"]
 
@@ -44,7 +46,7 @@ class RedisAddress:
         tcp = await trio.open_tcp_stream(self.host, self.port)
         if self.ssl_context is None:
             return tcp
-        tls = trio.SSLStream(tcp, self.ssl_context, server_hostname=self.host)
+        tls = trio.SSLStream(tcp, self.ssl_context, server_hostname=server_name(self.host))
         async with closed_on_failure(tls):
             await tls.do_handshake()
         return tls
@@ -74,14 +76,16 @@ def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> Red
     redis, _ = import_redis()
     if not isinstance(url, str):
         raise InvalidOption(f"a Redis URL must be a str, not {type(url).__name__}")
-    scheme, slashes, _ = url.partition("://")
+    url = as_text(url)
+    scheme, slashes, rest = url.partition("://")
+    scheme = scheme.lower()
     if scheme not in ("redis", "rediss", "unix") or not slashes:
         # Without a scheme, a password may be anywhere: quote nothing.
         found = f"not {scheme}://" if slashes and scheme.isalnum() else "and this one does not"
         raise InvalidOption(f"a Redis URL begins with redis://, rediss:// or unix://, {found}")
     try:
         url.encode()
-        parts: dict[str, Any] = redis.connection.parse_url(url)
+        parts: dict[str, Any] = redis.connection.parse_url(f"{scheme}://{rest}")
     except ValueError:
         # redis-py's own message quotes the URL, including the password.
         shown = redact_query(without_secrets(url))
@@ -89,10 +93,8 @@ def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> Red
     parts.pop("connection_class", None)
     if scheme == "unix" and not parts.get("path"):
         raise InvalidOption("a Redis URL with unix:// needs a path: unix:///run/redis.sock")
-    try:
-        str(parts.get("host", "")).encode("idna")
-    except UnicodeError:
-        raise InvalidOption(f"a Redis URL needs a valid host, not {parts['host']!r:.60}") from None
+    if scheme != "unix":
+        parts |= _host_and_port(split_url(url).authority or "")
     known = set(RedisAddress.__dataclass_fields__) - {"ssl_context"}
     if unknown := sorted(set(parts) - known):
         raise InvalidOption(
@@ -101,3 +103,16 @@ def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> Red
     if scheme == "rediss":
         parts["ssl_context"] = ssl_context or ssl.create_default_context()
     return RedisAddress(**parts)
+
+
+def _host_and_port(authority: str) -> dict[str, Any]:
+    address = authority.rpartition("@")[2]
+    if not address or address.startswith(":"):
+        address = f"localhost{address}"
+    try:
+        _, _, host, port = parse_authority(address)
+    except ValueError as error:
+        raise InvalidOption(
+            f"a Redis URL needs a valid host, not {address!r:.60}: {error}"
+        ) from None
+    return {"host": host} if port is None else {"host": host, "port": port}

@@ -52,8 +52,7 @@ def publish(
         UsageError: called in a trio task: use ``await hub.publish()`` there.
     """
     data = check_data(message)
-    check_name(name)
-    check_channel(channel)
+    name, channel = check_name(name), check_channel(channel)
     check_seconds("timeout", timeout)
     check_whole("history", history, least=1)
     if trio.lowlevel.in_trio_task():
@@ -79,4 +78,15 @@ def publish(
 @functools.lru_cache(maxsize=16)
 def _client(url: str, timeout: float | None) -> Any:
     redis, _ = import_redis()
-    return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
+    address = parse_address(url)
+    return redis.Redis(
+        host=address.host,
+        port=address.port,
+        unix_socket_path=address.path,
+        ssl=address.ssl_context is not None,
+        username=address.username,
+        password=address.password,
+        db=address.db,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+    )

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from ..._hints import describe_value
 from ..._scope import open_scope
 from ...errors import BrokerError, BrokerUnavailable, InvalidOption
 from ...options import check_seconds, check_whole
@@ -73,7 +74,7 @@ class RedisBroker(Broker):
         check_seconds("health_interval", health_interval, none=False)
         check_seconds("health_timeout", health_timeout, none=False)
         if not (backoff is None or isinstance(backoff, Backoff)):
-            raise InvalidOption(f"backoff must be a Backoff, not {backoff!r}")
+            raise InvalidOption(f"backoff must be a Backoff, not {describe_value(backoff)}")
         self._address = parse_address(url, ssl_context)
         self._history = history
         self._timings = RedisTimings(

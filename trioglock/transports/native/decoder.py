@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 
-from ...close_codes import NO_STATUS
+from ...close_codes import NO_STATUS, TOO_LARGE
 from ...frames import (
     MAX_CONTROL_PAYLOAD,
     Close,
@@ -24,6 +24,7 @@ from ...frames import (
     Pong,
     Run,
     Violation,
+    too_large,
 )
 from .assembler import Assembler
 from .deflate import TAIL, Deflate, InflateError
@@ -144,7 +145,7 @@ class Decoder:
             length = int.from_bytes(chunk[at : at + wide])
             at += wide
         if not head & 0x8 and self._size + length > self._packed_limit(head):
-            raise _Refused(1009, f"a message of more than {self._limit} bytes")
+            raise _Refused(TOO_LARGE, too_large(self._limit))
         mask = b""
         if self._masked:
             if len(chunk) - at < 4:
@@ -256,7 +257,7 @@ class Decoder:
             self._inflated += len(data)
             self._size += len(data)
             if self._size > self._limit:
-                raise _Refused(1009, f"a message of more than {self._limit} bytes")
+                raise _Refused(TOO_LARGE, too_large(self._limit))
             if not packed and len(data) < room:
                 return data
             self._append(data)

@@ -9,7 +9,7 @@ import trio
 
 from ...frames import Close, Event, Frame, Violation
 from ..base import Handshake, Link, LinkBroken
-from ..http1 import end_stream
+from ..http1 import STREAM_ERRORS, end_stream
 from .decoder import Decoder
 from .encoder import Buffer, Encoder
 from .poller import AGAIN, ENDED, LEFT, PAUSED, WAIT, Poller, poller_of_run
@@ -282,9 +282,12 @@ class NativeLink(Link):
 
 
 class NativeServerLink(NativeLink):
-    """The server's end: it is the server that ends the stream after a close (RFC 6455, 7.1.1)."""
+    """The server's end: it is the server that ends the stream after a close (RFC 6455, 7.1.1).
 
-    __slots__ = ("_close_sent", "_close_sent_event", "_stream")
+    ``response`` is the response to the opening handshake, which :meth:`respond` writes.
+    """
+
+    __slots__ = ("_close_sent", "_close_sent_event", "_response", "_stream")
 
     _always_polls: bool = True
 
@@ -295,8 +298,11 @@ class NativeServerLink(NativeLink):
         decoder: Decoder,
         encoder: Encoder,
         rest: bytes = b"",
+        *,
+        response: bytes = b"",
     ) -> None:
         super().__init__(stream, handshake, decoder, encoder, rest)
+        self._response = response
         self._stream = stream
         self._close_sent = False
         self._close_sent_event: trio.Event | None = None
@@ -312,6 +318,13 @@ class NativeServerLink(NativeLink):
         if events:
             self._ended = isinstance(events[-1], Close | Violation)
         return events
+
+    async def respond(self) -> None:
+        response, self._response = self._response, b""
+        try:
+            await self._io.send_all(response)
+        except STREAM_ERRORS as error:
+            raise LinkBroken(str(error.__cause__ or error)) from (error.__cause__ or error)
 
     async def write(self, frames: Sequence[Frame]) -> None:
         try:

@@ -18,18 +18,18 @@ from websockets.extensions import Extension
 from websockets.headers import (
     build_authorization_basic,
     build_extension,
-    build_host,
     build_subprotocol,
 )
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
+from websockets.uri import WebSocketURI
 from websockets.utils import accept_key
 
 from ...errors import InvalidHandshake
 from ...headers import Headers, checked_headers
 from ...options import DialOptions
 from ..negotiation import SILENT, USUAL_CONNECTIONS, parse_extensions
-from ..urls import WebSocketURI
+from ..urls import WebSocketURL
 from .deflate import ClientDeflateFactory
 
 __all__ = ["OpeningRequest", "check_response", "make_request"]
@@ -48,12 +48,12 @@ class OpeningRequest(NamedTuple):
     """The request as bytes."""
 
 
-def make_request(uri: WebSocketURI, options: DialOptions) -> OpeningRequest:
+def make_request(url: WebSocketURL, options: DialOptions) -> OpeningRequest:
     """Create the request; explicit headers replace those of the handshake and of other options."""
     key = b64encode(secrets.token_bytes(16)).decode()
-    texts = ["Host", build_host(uri.host, uri.port, uri.secure)]
-    if uri.user_info is not None:
-        texts += "Authorization", build_authorization_basic(*uri.user_info)
+    texts = ["Host", url.host_header]
+    if url.user_info is not None:
+        texts += "Authorization", build_authorization_basic(*url.user_info)
     if options.origin is not None:
         texts += "Origin", options.origin
     texts += "Upgrade", "websocket", "Connection", "Upgrade"
@@ -73,7 +73,7 @@ def make_request(uri: WebSocketURI, options: DialOptions) -> OpeningRequest:
             for text in pair
         )
     lines = [f"{name}: {value}\r\n" for name, value in headers.pairs()]
-    request_line = f"GET {uri.resource_name} HTTP/1.1\r\n".encode("ascii")
+    request_line = f"GET {url.target} HTTP/1.1\r\n".encode("ascii")
     return OpeningRequest(key, headers, request_line + f"{''.join(lines)}\r\n".encode("latin-1"))
 
 
@@ -85,7 +85,7 @@ class OpeningResult(NamedTuple):
 
 
 def check_response(
-    request: OpeningRequest, response: Headers, uri: WebSocketURI, options: DialOptions
+    request: OpeningRequest, response: Headers, url: WebSocketURL, options: DialOptions
 ) -> OpeningResult:
     """Check the headers of a 101 response.
 
@@ -93,7 +93,7 @@ def check_response(
         InvalidHandshake: the server violates RFC 6455 or did not agree to what was offered.
     """
     return _check_usual(request.key, response, options) or _check_any(
-        request.key, response, uri, options
+        request.key, response, url, options
     )
 
 
@@ -127,10 +127,10 @@ def _check_usual(key: str, response: Headers, options: DialOptions) -> OpeningRe
 
 
 def _check_any(
-    key: str, response: Headers, uri: WebSocketURI, options: DialOptions
+    key: str, response: Headers, url: WebSocketURL, options: DialOptions
 ) -> OpeningResult:
     protocol = ClientProtocol(
-        uri,
+        WebSocketURI(url.secure, url.host, url.port, url.target, ""),
         extensions=_EXTENSIONS if options.compression else None,
         subprotocols=[Subprotocol(name) for name in options.subprotocols] or None,
         max_size=None,

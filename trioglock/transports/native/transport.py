@@ -6,14 +6,14 @@ import trio
 
 from ..._redact import without_user_info
 from ...options import DialOptions
-from ..base import Handshake, Link, LinkBroken, Transport
+from ..base import Handshake, Link, Transport
 from ..connecting import open_stream
-from ..http1 import STREAM_ERRORS, read_response, stream_errors_translated
+from ..http1 import read_response, stream_errors_translated
 from ..listeners import describe_peer
 from ..negotiation import ServerTransport, Upgrade
 from ..redirects import follow_redirects
 from ..tls import TLSSocketIO, peer_certificate
-from ..urls import WebSocketURI
+from ..urls import WebSocketURL
 from .decoder import Decoder
 from .deflate import Deflate
 from .encoder import Encoder
@@ -30,10 +30,10 @@ class NativeTransport(Transport, ServerTransport):
     async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the interface
         return await follow_redirects(options, self._attempt)
 
-    async def _attempt(self, uri: WebSocketURI, options: DialOptions) -> Link:
-        stream = await open_stream(uri, options)
+    async def _attempt(self, url: WebSocketURL, options: DialOptions) -> Link:
+        stream = await open_stream(url, options)
         try:
-            return await _upgrade_client(stream, uri, options)
+            return await _upgrade_client(stream, url, options)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
@@ -44,27 +44,30 @@ class NativeTransport(Transport, ServerTransport):
         upgrade: Upgrade,
         nursery: trio.Nursery,  # noqa: ARG002 - the interface
     ) -> Link:
-        io = choose_io(stream)
-        try:
-            await io.send_all(upgrade.response)
-        except STREAM_ERRORS as error:
-            raise LinkBroken(str(error.__cause__ or error)) from error
+        await trio.lowlevel.checkpoint_if_cancelled()
         decoder = Decoder(masked=True, max_size=upgrade.max_size, deflate=upgrade.deflate)
         encoder = Encoder(mask=False, deflate=upgrade.deflate)
-        rest = upgrade.received.rest
-        return NativeServerLink(stream, upgrade.handshake, decoder, encoder, rest)
+        return NativeServerLink(
+            stream,
+            upgrade.handshake,
+            decoder,
+            encoder,
+            upgrade.received.rest,
+            response=upgrade.response,
+        )
 
 
 async def _upgrade_client(
-    stream: trio.abc.Stream, uri: WebSocketURI, options: DialOptions
+    stream: trio.abc.Stream, url: WebSocketURL, options: DialOptions
 ) -> NativeLink:
     """Do the client's opening handshake (RFC 6455, section 4.1)."""
-    request = make_request(uri, options)
+    request = make_request(url, options)
     io = choose_io(stream)
     with stream_errors_translated():
         await _send_request(io, request.data)
-    response = await read_response(io, trio.current_effective_deadline(), options.subprotocols)
-    subprotocol, extensions = check_response(request, response.headers, uri, options)
+    deadline = trio.current_effective_deadline()
+    response = await read_response(io, deadline, options.subprotocols, options.max_header_size)
+    subprotocol, extensions = check_response(request, response.headers, url, options)
     deflate = Deflate(extensions[0]) if extensions else None
     certificate, certificate_der = peer_certificate(stream)
     handshake = Handshake(

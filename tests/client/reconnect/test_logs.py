@@ -1,0 +1,190 @@
+"""The logger ``trioglock.client``: one INFO line for each loss, attempt and comeback."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import trio
+
+from tests.client.reconnect.helpers import (
+    Clock,
+    Notes,
+    drop,
+    joined,
+    policy,
+    refusal,
+    remote_close,
+)
+from trioglock import (
+    ConnectError,
+    ConnectFailed,
+    ConnectionClosed,
+    Disconnect,
+    MemoryTransport,
+    NativeTransport,
+    Reconnect,
+    TrioWebsocketTransport,
+    connect,
+    serve,
+)
+
+
+@pytest.fixture(autouse=True)
+def level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    assert {(one.name, one.levelname) for one in caplog.records} <= {("trioglock.client", "INFO")}
+    return [one.getMessage() for one in caplog.records]
+
+
+async def test_fault_34_a_client_logs_losses_attempts_and_comebacks(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the words of the command line."""
+    net = MemoryTransport()
+    async with joined(net, name="feed") as conn:
+        far = await net.accept()
+        net.refuse_next(refusal(503))
+        await remote_close(far, 1012, "restart")
+        far = await net.accept()
+        await conn.reconnect()
+        await net.accept()
+    assert logged(caplog) == [
+        "feed: closed by the peer: 1012 restart; next attempt in 1.0 s",
+        "feed: could not connect: the server refused the handshake: 503; next attempt in 2.0 s",
+        "feed: reconnected",
+        "feed: closed: 1000; the peer did not answer; reconnecting now",
+        "feed: reconnected",
+    ]
+
+
+async def test_fault_34_the_first_connection(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may need several attempts, or fail."""
+    net = MemoryTransport()
+    net.refuse_next(ConnectFailed("cannot connect"))
+    async with joined(net, name="feed"):
+        pass
+    assert logged(caplog) == [
+        "feed: could not connect: cannot connect; next attempt in 1.0 s",
+        "feed: connected",
+    ]
+    caplog.clear()
+    for _ in range(2):
+        net.refuse_next(refusal(503))
+    with pytest.raises(ConnectError):
+        async with joined(net, name="feed", reconnect=policy(max_attempts=2)):
+            pass
+    failed = "could not connect: the server refused the handshake: 503"
+    assert logged(caplog) == [
+        f"feed: {failed}; next attempt in 1.0 s",
+        f"feed: gave up after 2 attempts; {failed}",
+    ]
+
+
+@pytest.mark.parametrize("policy_or_hook", ["policy", "hook", "neither"])
+async def test_fault_34_a_loss_is_logged_once(
+    policy_or_hook: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also without a policy; an end that is normal is not logged."""
+
+    class Hook(Notes):
+        def handle_disconnect(self, reason: Disconnect, state: int) -> Any:
+            return Reconnect() if len(net.dialed) == 1 else None, state
+
+    net = MemoryTransport()
+    socket = Hook() if policy_or_hook == "hook" else Notes()
+    reconnect = policy() if policy_or_hook == "policy" else False
+    async with joined(net, socket, name="feed", reconnect=reconnect) as conn:
+        await drop(await net.accept())
+        if policy_or_hook == "neither":
+            await conn.wait_closed()
+        else:
+            await remote_close(await net.accept(), 1000)
+    lost = "feed: connection lost: the stream ended without a Close frame"
+    if policy_or_hook == "neither":
+        assert logged(caplog) == [lost]
+    else:
+        [first, second] = logged(caplog)
+        assert first.startswith(f"{lost}; ")
+        assert second == "feed: reconnected"
+
+
+async def test_fault_34_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither of the URL nor of a header."""
+    with trio.fail_after(20), pytest.raises(ConnectError):
+        async with connect(
+            "ws://al:hunter2@127.0.0.1:1/private?token=hunter2",
+            additional_headers={"Authorization": "Bearer hunter2"},
+            subprotocols=["bearer.hunter2"],
+            reconnect=policy(initial=0.001, max_attempts=3),
+        ):
+            pass
+    lines = logged(caplog)
+    assert len(lines) == 3
+    assert all("127.0.0.1" in line for line in lines)
+    assert "hunter2" not in "".join(lines)
+
+
+@pytest.mark.parametrize("transport", [NativeTransport, TrioWebsocketTransport])
+async def test_fault_04_a_message_over_the_limit_says_so(
+    transport: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each attempt backs off, and error, reason, report and log name ``max_size``."""
+    joins = 0
+
+    async def handler(conn: Any) -> None:
+        nonlocal joins
+        joins += 1
+        await conn.send("x" * 2000)
+        await conn.wait_closed()
+
+    notes = Notes()
+    backoff = policy(initial=0.01, multiplier=3, max_attempts=4)
+    with trio.fail_after(20):
+        async with serve(handler, "127.0.0.1", 0) as server:
+            began = trio.current_time()
+            async with connect(
+                f"ws://127.0.0.1:{server.port}/",
+                notes,
+                transport=transport(),
+                max_size=1000,
+                reconnect=backoff,
+                name="feed",
+            ) as conn:
+                with pytest.raises(ConnectionClosed) as caught:
+                    async for _ in conn:
+                        pass
+                latest = str(conn.status_report().latest_end)
+    assert trio.current_time() - began >= 0.01 + 0.03 + 0.09
+    assert joins == 4
+    text = "limit exceeded by the peer: 1009 a message is larger than max_size (1000 bytes)"
+    assert str(caught.value) == str(notes.losses[0]) == latest == text
+    assert caught.value.code == 1009
+    assert str(caught.value.__cause__) == f"gave up after 4 attempts; {text}"
+    assert [line for line in logged(caplog) if line != "feed: reconnected"] == [
+        f"feed: {text}; reconnecting now",
+        f"feed: {text}; reconnecting now",
+        f"feed: {text}; next attempt in 0.1 s",
+        f"feed: gave up after 4 attempts; {text}",
+    ]
+
+
+async def test_fault_04_the_peer_learns_the_reason() -> None:
+    """Our Close frame has it too."""
+    async with (
+        serve(Notes, "127.0.0.1", 0, max_size=1000) as server,
+        connect(f"ws://127.0.0.1:{server.port}/") as conn,
+    ):
+        await conn.send("x" * 2000)
+        with pytest.raises(ConnectionClosed) as caught:
+            await conn.receive()
+    assert (caught.value.code, caught.value.reason) == (
+        1009,
+        "a message is larger than max_size (1000 bytes)",
+    )

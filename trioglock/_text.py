@@ -1,0 +1,14 @@
+"""Conversion of text-like values to text."""
+
+from __future__ import annotations
+
+__all__ = ["as_text"]
+
+
+def as_text(value: str) -> str:
+    """Return the characters of a ``str`` as a plain ``str``.
+
+    ``str(value)`` and f-strings use the ``__str__`` and ``__format__`` of a subclass, which may
+    return another text: that of a ``class Op(str, Enum)`` returns ``"Op.SUBSCRIBE"``.
+    """
+    return value if value.__class__ is str else str.__str__(value)
