@@ -36,6 +36,8 @@ class Encoder:
         deflate: the negotiated compression, if any.
     """
 
+    __slots__ = ("_deflate", "_has_large", "_keys", "_mask", "_next_key")
+
     def __init__(self, *, mask: bool, deflate: Deflate | None) -> None:
         self._mask = mask
         # zlib cannot compress with a window of 8 bits.
