@@ -39,6 +39,17 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "report", *report, env=data)
 
 
+@nox.session(python="3.11")
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest versions of all dependencies that pyproject.toml allows."""
+    session.install("uv")
+    environment = session.virtualenv.location
+    extras = ".[test,cli,codecs,opentelemetry,redis,socks]"
+    lowest = ("--python", environment, "--resolution", "lowest-direct")
+    session.run("uv", "pip", "install", *lowest, "-e", extras)
+    session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
+
+
 @nox.session
 @nox.parametrize("when", ["never", "always"])
 def poller(session: nox.Session, when: str) -> None:

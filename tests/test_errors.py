@@ -256,6 +256,8 @@ def test_a_cause_whose_text_raises_is_described(error: TrioglockError) -> None:
         (HeartbeatTimeout(silence=60, writing=True),
          "connection lost: the peer read nothing for 60 seconds"),
         (HandshakeFailed(error=ConnectError("refused")), "could not connect: refused"),
+        (HandshakeFailed(error=OSError("refused")), "could not connect: refused"),
+        (HandshakeFailed(error=KeyError("token")), "could not connect: KeyError: 'token'"),
         (HandshakeFailed(error=errors.OpenTimeout("timed out after 3 seconds")),
          "could not connect: timed out after 3 seconds"),
         (HookError(error=KeyError("x")), "a hook or task failed: KeyError: 'x'"),

@@ -413,7 +413,7 @@ VARYING = [
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-async def test_the_first_line_says_what_to_do(mistake: str) -> None:
+async def test_fault_36_the_first_line_says_what_to_do(mistake: str) -> None:
     code, text = MISTAKES[mistake]
     with trio.fail_after(20), pytest.raises(Exception) as caught:
         await code()

@@ -229,7 +229,9 @@ class _ASGILink(Link):
             self.bytes_received += len(message) + 2
             return [[message]]
         self._ended = True
-        code = event.get("code", NO_STATUS)
+        code = event.get("code")
+        if code is None:
+            code = NO_STATUS  # the default of the ASGI specification
         try:
             return [Close(code, event.get("reason") or "" if code != NO_STATUS else "")]
         except ValueError:

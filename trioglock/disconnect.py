@@ -146,7 +146,10 @@ class HandshakeFailed(Disconnect):
     error: Exception
 
     def __str__(self) -> str:
-        return redact_line(f"could not connect: {safe_str(self.error)}")
+        error = self.error
+        is_clear = isinstance(error, OSError) or type(error).__module__.startswith("trioglock.")
+        text = safe_str(error) if is_clear else _name_and_text(error)
+        return redact_line(f"could not connect: {text}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +163,7 @@ class HookError(Disconnect):
     error: BaseException
 
     def __str__(self) -> str:
-        text = f"{type(self.error).__name__}: {safe_str(self.error)}".rstrip(": ")
-        return redact_line(f"a hook or task failed: {text}")
+        return redact_line(f"a hook or task failed: {_name_and_text(self.error)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,3 +172,7 @@ class Aborted(Disconnect):
 
     def __str__(self) -> str:
         return "aborted without a closing handshake"
+
+
+def _name_and_text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {safe_str(error)}".rstrip(": ")

@@ -26,7 +26,6 @@ from .frames import BytesLike, Data
 from .headers import Headers, HeadersLike, is_token
 
 __all__ = [
-    "MAX_HEADER_SIZE",
     "USER_AGENT",
     "DialOptions",
     "FlowKeywords",

@@ -69,7 +69,8 @@ class Backoff:
 
     Args:
         initial: maximum delay before the second attempt, in seconds.
-        maximum: upper limit of all delays, in seconds.
+        maximum: upper limit of all delays, in seconds, including those that a server asks for with
+            Retry-After. Only the ``delay`` of a ``Reconnect`` may be longer.
         multiplier: factor by which the delay grows after each attempt.
         jitter: ``"full"`` draws each delay between 0 and its full length, so that many clients
             do not reconnect at the same time; ``"none"`` uses the full length.

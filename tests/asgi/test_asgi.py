@@ -21,6 +21,7 @@ from trio.testing import MockClock
 from trioglock import (
     Close,
     Connection,
+    ConnectionClosed,
     ConnectionClosedError,
     ConnectionClosedOK,
     ConnectionInfo,
@@ -251,6 +252,30 @@ async def test_fault_19_the_url_is_that_of_a_websocket(
         scope["scheme"] = scheme
     await Server(**scope).run(WebSocketApp(handler))
     assert urls == [url]
+
+
+@pytest.mark.parametrize(
+    "code", [{"code": 1000}, {"code": 1005}, {"code": None}, {}, {"code": 1006}]
+)
+async def test_fault_32_the_loop_of_a_handler(
+    code: dict[str, int | None], autojump_clock: MockClock
+) -> None:
+    """It ends with a normal close, also without a code; 1006 is a lost connection."""
+    ends: list[type[BaseException] | None] = []
+
+    async def handler(conn: Connection[None]) -> None:
+        try:
+            async for _ in conn:
+                pass
+        except ConnectionClosed as error:
+            ends.append(type(error))
+        else:
+            ends.append(None)
+
+    server = Server()
+    server.post.send_nowait({"type": "websocket.disconnect", **code})
+    await server.run(WebSocketApp(handler))
+    assert ends == [ConnectionClosedError if code.get("code") == 1006 else None]
 
 
 @pytest.mark.parametrize("host", ["x/private?", "x#", "[x", "a@b", "", "[1]", "x:99999"])

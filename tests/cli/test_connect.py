@@ -40,7 +40,10 @@ async def test_connection_refused() -> None:
         await socket.bind(("127.0.0.1", 0))
         port = socket.getsockname()[1]
         done = await run_command("connect", f"ws://127.0.0.1:{port}/")
-    stderr = f"! could not connect: cannot connect to 127.0.0.1:{port}: Connection refused\n"
+    stderr = (
+        f"! could not connect: cannot connect to 127.0.0.1:{port}: Connection refused; "
+        "is the server running, and on this port?\n"
+    )
     assert (done.code, done.stdout, done.stderr) == (3, "", stderr)
 
 

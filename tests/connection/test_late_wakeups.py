@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import trio
 import websockets.sync.client
 import websockets.sync.server
 
+from tests.transports.servers import client_context, server_context
 from trioglock import (
     Connection,
     ConnectionClosedError,
@@ -31,22 +33,31 @@ MakeTransport = Callable[[], NativeTransport | TrioWebsocketTransport]
 TIMEOUT = 0.3
 PAUSE = 3 * TIMEOUT
 
-real_transports = pytest.mark.parametrize("transport", [NativeTransport, TrioWebsocketTransport])
+every_way = pytest.mark.parametrize(
+    ("transport", "tls", "pauses"),
+    [
+        (NativeTransport, False, "block_often"),
+        (NativeTransport, False, "work_in_chunks"),
+        (NativeTransport, True, "block_often"),
+        (TrioWebsocketTransport, False, "block_often"),
+        (TrioWebsocketTransport, False, "work_in_chunks"),
+    ],
+)
 
 
 @contextmanager
-def peer_server() -> Iterator[str]:
+def peer_server(context: ssl.SSLContext | None = None) -> Iterator[str]:
     """Run a server of websockets in a thread, which answers pings while this thread is blocked."""
 
     def handler(peer: websockets.sync.server.ServerConnection) -> None:
         for message in peer:
             peer.send(message)
 
-    with websockets.sync.server.serve(handler, "127.0.0.1", 0) as server:
+    with websockets.sync.server.serve(handler, "127.0.0.1", 0, ssl=context) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+            yield f"{'ws' if context is None else 'wss'}://127.0.0.1:{server.socket.getsockname()[1]}"
         finally:
             server.shutdown()
             thread.join()
@@ -66,28 +77,36 @@ async def work_in_chunks() -> None:
         time.sleep(1.4 * TIMEOUT)
 
 
+PAUSES: dict[str, Callable[[], Awaitable[object]]] = {
+    "block_often": block_often,
+    "work_in_chunks": work_in_chunks,
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("pauses", [block_often, work_in_chunks])
-@real_transports
-async def test_a_blocked_client_stays_connected(
-    transport: MakeTransport, pauses: Callable[[], Awaitable[object]]
+@every_way
+async def test_fault_01_a_blocked_client_stays_connected(
+    transport: MakeTransport, tls: bool, pauses: str
 ) -> None:
     """The pongs lie unread in the socket meanwhile."""
-    with peer_server() as url:
+    with peer_server(server_context() if tls else None) as url:
         async with connect(
-            url, transport=transport(), ping_interval=TIMEOUT, ping_timeout=TIMEOUT
+            url,
+            transport=transport(),
+            ssl_context=client_context() if tls else None,
+            ping_interval=TIMEOUT,
+            ping_timeout=TIMEOUT,
         ) as conn:
-            await pauses()
+            await PAUSES[pauses]()
             await conn.send("alive")
             with trio.fail_after(5):
                 assert await conn.receive() == "alive"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pauses", [block_often, work_in_chunks])
-@real_transports
-async def test_a_blocked_server_keeps_its_clients(
-    transport: MakeTransport, pauses: Callable[[], Awaitable[object]]
+@every_way
+async def test_fault_01_a_blocked_server_keeps_its_clients(
+    transport: MakeTransport, tls: bool, pauses: str
 ) -> None:
     """Each client answers the pings in time."""
     ended = []
@@ -104,24 +123,25 @@ async def test_a_blocked_server_keeps_its_clients(
         "127.0.0.1",
         0,
         transport=transport(),
+        ssl_context=server_context() if tls else None,
         ping_interval=TIMEOUT,
         ping_timeout=TIMEOUT,
     ) as server:
+        url = f"{'wss' if tls else 'ws'}://127.0.0.1:{server.port}"
+        context = client_context() if tls else None
 
-        def be_client(url: str) -> None:
-            with websockets.sync.client.connect(url, ping_interval=None) as peer:
+        def be_client() -> None:
+            with websockets.sync.client.connect(url, ping_interval=None, ssl=context) as peer:
                 peer.recv(timeout=60)
                 peer.send("alive")
                 assert peer.recv(timeout=5) == "alive"
 
         async with trio.open_nursery() as nursery:
             for _ in range(5):
-                nursery.start_soon(
-                    trio.to_thread.run_sync, be_client, f"ws://127.0.0.1:{server.port}"
-                )
+                nursery.start_soon(trio.to_thread.run_sync, be_client)
             while len(server.connections) < 5:
                 await trio.sleep(0.01)
-            await pauses()
+            await PAUSES[pauses]()
             assert not ended
             server.broadcast("go")
 
@@ -142,7 +162,7 @@ trio.run(main)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals that stop a process")
-def test_a_suspended_process_stays_connected() -> None:
+def test_fault_01_a_suspended_process_stays_connected() -> None:
     """SIGSTOP and SIGCONT are a suspended machine, seen from the process."""
     with (
         peer_server() as url,
@@ -168,7 +188,7 @@ def test_a_suspended_process_stays_connected() -> None:
 
 
 @pytest.mark.slow
-async def test_a_dead_peer_is_found_despite_pauses() -> None:
+async def test_fault_01_a_dead_peer_is_found_despite_pauses() -> None:
     """They postpone the detection, but do not prevent it."""
     stop = threading.Event()
 

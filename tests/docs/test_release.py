@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import tomllib
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -25,6 +26,18 @@ def configuration() -> dict[str, Any]:
 def kinds() -> list[dict[str, Any]]:
     types: list[dict[str, Any]] = configuration()["tool"]["towncrier"]["type"]
     return types
+
+
+def test_fault_51_a_package_has_one_lowest_version() -> None:
+    """``nox -s lowest`` runs the tests with the versions that the extras and the tests name."""
+    project = configuration()["project"]
+    extras = project["optional-dependencies"]
+    lowest: dict[str, set[str]] = {}
+    for requirement in [*project["dependencies"], *chain(*extras.values())]:
+        name, _, version = requirement.partition(";")[0].strip().partition(">=")
+        assert version, f"{requirement} has no lowest version"
+        lowest.setdefault(name.partition("[")[0], set()).add(version)
+    assert {name: found for name, found in lowest.items() if len(found) > 1} == {}
 
 
 def test_fragments_have_valid_names() -> None:

@@ -9,6 +9,7 @@ from trio.testing import MockClock
 
 from tests.hooks.helpers import (
     RECEIVING,
+    Raw,
     Scripted,
     both_styles,
     delivered,
@@ -18,7 +19,20 @@ from tests.hooks.helpers import (
     trigger,
     wait_for_hooks,
 )
-from trioglock import Close, Connection, Deliver, InvalidFrame, Ping, Pong, Reply, Socket
+from trioglock import (
+    BadHookResult,
+    Close,
+    Connection,
+    Deliver,
+    InvalidFrame,
+    Ping,
+    Pong,
+    Reply,
+    Socket,
+    Stop,
+    connect,
+)
+from trioglock.testing import MockServer
 
 
 class Outcome(NamedTuple):
@@ -72,6 +86,45 @@ async def test_results_of_every_hook(
         assert await read_frames(far) == pong_for_us + outcome.frames
         assert await delivered(conn) == outcome.messages
         assert conn.state == (1 if hook == "handle_connect" else 2)
+
+
+@both_styles
+@pytest.mark.parametrize("hook", [*RECEIVING, "handle_disconnect", "init_stream"])
+async def test_fault_33_a_result_in_place_of_the_state(
+    hook: str, style: str, autojump_clock: MockClock
+) -> None:
+    """The error names the hook and shows the order."""
+    result = Stop() if hook == "handle_disconnect" else Reply("x")
+    returned = result if hook == "init_stream" else (0, result)
+    socket = styled(Scripted, style, **{hook: Raw(lambda: returned)})
+    with pytest.raises(BadHookResult, match=rf"\.{hook} must return .*, in this order: .* state$"):
+        async with linked(socket) as (conn, far):
+            await trigger(hook, conn, far)
+            await conn.wait_closed()
+
+
+async def test_fault_33_the_cause_is_found_in_a_run_of_messages(autojump_clock: MockClock) -> None:
+    """The next call fails because of the wrong state; the error names the first mistake."""
+
+    class Swaps(Socket[int]):
+        def init_stream(self, info: Any) -> int:
+            return 0
+
+        def handle_receive(self, frame: Any, state: int) -> Any:
+            return (state, Reply("x")) if frame == "swap" else (None, state + 1)
+
+        def terminate(self, reason: Any, state: int) -> None:
+            assert state == 0
+
+    with pytest.raises(BadHookResult, match=r"Reply\('x'\) is not a state") as caught:
+        async with (
+            MockServer(memory=True) as server,
+            connect(server.url, Swaps(), stream=server.open_stream) as conn,
+        ):
+            peer = await server.accept()
+            await peer.stream.send_all(b"\x81\x01a\x81\x04swap\x81\x01b")
+            await conn.wait_closed()
+    assert isinstance(caught.value.__cause__, TypeError)
 
 
 @both_styles

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,18 +40,23 @@ def find_redis() -> str:
 class RealRedis:
     """A server that can be killed, frozen and started again."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, configuration: Path | None = None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         self.url: str = f"redis://127.0.0.1:{self.port}"
-        self._command = [find_redis(), "--port", str(self.port), "--bind", "127.0.0.1"]
-        self._command += ["--save", "", "--appendonly", "no", *options]
+        command = [find_redis(), *([str(configuration)] if configuration else [])]
+        self._command = [*command, "--port", str(self.port), "--bind", "127.0.0.1", *options]
+        if configuration is None:
+            self._command += ["--save", "", "--appendonly", "no"]
+        self._folder = tempfile.TemporaryDirectory()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the server and wait until it listens."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)  # noqa: S603
+        self._process = subprocess.Popen(  # noqa: S603
+            self._command, stdout=subprocess.DEVNULL, cwd=self._folder.name
+        )
         deadline = time.monotonic() + SECONDS
         while True:
             try:
@@ -68,6 +74,10 @@ class RealRedis:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def remove_files(self) -> None:
+        """Remove what the server has written, such as the copy of a master's data."""
+        self._folder.cleanup()
 
     def freeze(self) -> None:
         """Stop the process: its connections stay open but it does not respond."""
@@ -106,13 +116,33 @@ class RealRedis:
                 while replies.readline() != b"over\r\n":
                     pass
 
+    def follow(self, master: RealRedis) -> None:
+        """Become a replica, as after a failover, and wait until it is connected."""
+        self.send_plainly(f"REPLICAOF 127.0.0.1 {master.port}")
+        deadline = time.monotonic() + SECONDS
+        while "master_link_status:up" not in self.ask("INFO replication"):
+            assert time.monotonic() < deadline, "the replica does not connect"
+            time.sleep(0.02)
+
+    def promote(self) -> None:
+        """Become a master."""
+        self.send_plainly("REPLICAOF NO ONE")
+
+    def ask(self, command: str) -> str:
+        """Send a command and return the reply, and any other replies, without parsing them."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as plain:
+            plain.sendall(f"{command}\r\nQUIT\r\n".encode())
+            with plain.makefile("rb") as replies:
+                return replies.read().decode()
+
 
 @contextmanager
-def real_redis(*options: str) -> Iterator[RealRedis]:
+def real_redis(*options: str, configuration: Path | None = None) -> Iterator[RealRedis]:
     """Run a server for the duration of a block."""
-    redis = RealRedis(*options)
+    redis = RealRedis(*options, configuration=configuration)
     redis.start()
     try:
         yield redis
     finally:
         redis.kill()
+        redis.remove_files()

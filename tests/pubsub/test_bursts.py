@@ -89,7 +89,7 @@ async def test_a_listener_that_republishes(target: str) -> None:
 @pytest.mark.parametrize("listens", [False, True])
 @pytest.mark.parametrize("history", [None, 100])
 async def test_a_chunk_from_redis(redis: RealRedis, history: int | None, listens: bool) -> None:
-    """With PUBLISH and from a stream, to clients directly and through a listener."""
+    """With and without a history, to clients directly and through a listener."""
     hub = Hub(broker=redis.broker(history=history))
     async with subscribed(hub, 2) as (server, clients):
 
@@ -98,10 +98,11 @@ async def test_a_chunk_from_redis(redis: RealRedis, history: int | None, listens
             server.broadcast(message.data)
 
         channel = "in" if listens else "x"
+        born = hub.history.last if history else ""
         commands = [
             f"PUBLISH trioglock/{channel} {number}"
             if history is None
-            else f"XADD trioglock * channel {channel} data {number}"
+            else f'PUBLISH {{trioglock}}/{channel} "1-{number} {born} {number}"'
             for number in NUMBERS
         ]
         redis.send_plainly("MULTI", *commands, "EXEC")

@@ -12,7 +12,16 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.pubsub.helpers import read
 from trioglock import InvalidFrame, InvalidOption, SlowConsumer, UsageError
-from trioglock.pubsub import Gap, Hub, MemoryBroker, Message, on
+from trioglock.pubsub import (
+    Gap,
+    Hub,
+    MemoryBroker,
+    Message,
+    SubscriberOverflow,
+    Subscription,
+    on,
+)
+from trioglock.pubsub.history import parse_id
 
 
 async def test_a_message_reaches_its_channel_and_matching_patterns(
@@ -36,25 +45,6 @@ async def test_a_message_without_a_channel_is_a_broadcast(autojump_clock: MockCl
         await hub.publish("broadcast")
         for subscription in subscriptions:
             assert await subscription.__anext__() == Message("", "broadcast")
-
-
-@pytest.mark.parametrize(
-    ("pattern", "channel", "matches"),
-    [
-        ("a*c", "a/b/c", True),
-        ("a?c", "abc", True),
-        ("a?c", "ac", False),
-        ("[ab]x", "bx", True),
-        ("[ab]x", "cx", False),
-        ("A", "a", False),
-        ("a.c", "abc", False),
-    ],
-)
-async def test_patterns_follow_redis(pattern: str, channel: str, matches: bool) -> None:
-    async with Hub() as hub:
-        subscription = hub.subscribe(pattern)
-        await hub.publish("x", channel=channel)
-        assert len(subscription) == matches
 
 
 async def test_a_broker_connects_hubs_of_one_name(autojump_clock: MockClock) -> None:
@@ -175,6 +165,160 @@ async def test_close_on_overflow(autojump_clock: MockClock) -> None:
         assert await read(slow, 2) == ["0", "1"]
         with pytest.raises(SlowConsumer, match="max_queue=2"):
             await slow.__anext__()
+
+
+LONG = "x" * 1000
+
+LIMITED: dict[SubscriberOverflow, tuple[list[str], int]] = {
+    "resume": (["3", "4", "5"], 3),
+    "drop_oldest": (["3", "4", "5"], 3),
+    "drop_newest": (["0", "1", "2"], 3),
+    "close": (["0", "1", "2"], 0),
+}
+
+
+@pytest.mark.parametrize("overflow", LIMITED)
+async def test_fault_45_a_queue_is_bounded_in_bytes(
+    overflow: SubscriberOverflow, autojump_clock: MockClock
+) -> None:
+    """It is full at that size as well; one message fits, however long it is."""
+    kept, dropped = LIMITED[overflow]
+    async with Hub(max_queue_bytes=2500, overflow=overflow) as hub:
+        slow = hub.subscribe("x")
+        for number in range(6):
+            await hub.publish(f"{number}{LONG}", channel="x")
+        assert [text[0] for text in await read(slow, len(slow))] == kept
+        assert slow.dropped == dropped
+        if overflow == "close":
+            with pytest.raises(SlowConsumer, match="max_queue_bytes=2500"):
+                await slow.__anext__()
+            return
+        for text in ("short", "y" * 10_000):
+            await hub.publish(text, channel="x")
+        assert await read(slow, 2) == ["short", "y" * 10_000]
+
+
+async def test_fault_45_the_latest_messages_are_bounded_in_bytes(
+    autojump_clock: MockClock,
+) -> None:
+    """The newest message of a channel is kept; what it replaces no longer counts."""
+    async with Hub(max_queue_bytes=2500, overflow="keep_latest") as hub:
+        slow = hub.subscribe("*")
+        for _ in range(10):
+            for channel in "ab":
+                await hub.publish(f"{channel}{LONG}", channel=channel)
+        assert slow.dropped == 18
+        await hub.publish(f"A{LONG * 3}", channel="a")
+        assert [text[0] for text in await read(slow, 1)] == ["A"]
+        assert len(slow) == 0
+        for channel in "abc":
+            await hub.publish(f"{channel}{LONG}", channel=channel)
+        assert [text[0] for text in await read(slow, 2)] == ["b", "c"]
+
+
+GAP = Gap(0.0, channel="x")
+
+DROPPING: dict[SubscriberOverflow, list[object]] = {
+    "resume": [GAP, "2", "3", GAP, "6", "7"],
+    "drop_oldest": [GAP, "2", "3", GAP, "6", "7"],
+    "drop_newest": ["0", "1", GAP, "4", "5", GAP],
+    "keep_latest": [GAP, "3", GAP, "7"],
+}
+
+
+@pytest.mark.parametrize("overflow", DROPPING)
+async def test_fault_29_a_gap_takes_the_position_of_dropped_messages(
+    overflow: SubscriberOverflow, autojump_clock: MockClock
+) -> None:
+    """Without a history. A gap does not occupy the queue, and several are one."""
+    async with Hub() as hub:
+        slow = hub.subscribe("x", gaps=True, max_queue=2, overflow=overflow)
+        events: list[object] = []
+        for first in (0, 4):
+            for number in range(first, first + 4):
+                await hub.publish(str(number), channel="x")
+            events += await read(slow, len(slow))
+        assert events == DROPPING[overflow]
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "keep_latest"])
+async def test_fault_29_resuming_after_any_id_loses_nothing(
+    overflow: SubscriberOverflow, autojump_clock: MockClock
+) -> None:
+    """Ids only grow, and a gap precedes the next message after each one that was dropped."""
+    async with Hub(broker=MemoryBroker(history=100)) as hub:
+        slow = hub.subscribe("?", gaps=True, max_queue=2, overflow=overflow)
+        sent: list[str] = []
+        everything = hub.subscribe("?")
+        for number, channel in enumerate("abacbbacaabc"):
+            await hub.publish(str(number), channel=channel)
+            sent.append(str((await everything.__anext__()).id))
+            if number % 5 == 4:
+                await check_next_events(slow, sent, 1)
+        await check_next_events(slow, sent, len(slow))
+        assert slow.dropped
+
+
+async def check_next_events(
+    events: Subscription[Message | Gap], sent: list[str], count: int
+) -> None:
+    """Check that each message follows the previous event, or there is a gap between them."""
+    for _ in range(count):
+        event = await events.__anext__()
+        assert event.id is not None
+        missed = {one for one in sent if parse_id(one) <= parse_id(event.id)}
+        sent[:] = [one for one in sent if one not in missed]
+        if isinstance(event, Message):
+            assert missed == {event.id}
+
+
+async def test_fault_29_a_slow_loop_resumes_from_the_history(autojump_clock: MockClock) -> None:
+    """Nothing is dropped, and what has no history leaves a gap."""
+    async with Hub(broker=MemoryBroker(history=100)) as hub:
+        slow = hub.subscribe("*", gaps=True, max_queue=4)
+        plain = hub.subscribe("x", max_queue=4)
+        for number in range(50):
+            await hub.publish(str(number), channel="x")
+        assert await read(plain, 50) == await read(slow, 50) == [str(n) for n in range(50)]
+        await hub.publish("live", channel="x")
+        assert await read(slow, 1) == ["live"]
+        assert hub.statistics().dropped == 0
+        for _ in range(6):
+            await hub.publish("lost", channel="incoming")
+        assert await read(slow, 5) == [Gap(0.0, channel="incoming"), *["lost"] * 4]
+
+
+async def test_fault_29_a_loop_slower_than_the_history_has_gaps(autojump_clock: MockClock) -> None:
+    async with Hub(broker=MemoryBroker(history=10)) as hub:
+        slow = hub.subscribe("x", gaps=True, max_queue=2)
+        for number in range(20):
+            await hub.publish(str(number), channel="x")
+        got = await read(slow, 13)
+        gap = got.pop(2)
+        assert isinstance(gap, Gap)
+        assert gap.id is not None
+        assert got == ["0", "1", *(str(number) for number in range(10, 20))]
+
+
+@pytest.mark.parametrize("history", [None, 10])
+async def test_fault_29_a_slow_listener_is_logged(
+    history: int | None, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It cannot receive gaps. With a history it misses nothing."""
+    hub = Hub(broker=MemoryBroker(history=history), max_queue=2)
+    calls: list[Message] = []
+
+    @hub.on("x")
+    async def slow(message: Message) -> None:
+        await trio.sleep(1)
+        calls.append(message)
+
+    async with hub:
+        for number in range(10):
+            await hub.publish(str(number), channel="x")
+        await trio.sleep(20)
+    assert (len(calls) == 10) is (history is not None)
+    assert caplog.text.count("slow is too slow") == (history is None)
 
 
 # Listeners.
@@ -345,7 +489,7 @@ async def test_usage_errors_of_a_closed_and_an_open_hub() -> None:
         ({"max_queue": 0}, "max_queue must be at least 1"),
         (
             {"overflow": "wait"},
-            "'drop_oldest', 'drop_newest', 'keep_latest' or 'close', not 'wait'",
+            "'resume', 'drop_oldest', 'drop_newest', 'keep_latest' or 'close', not 'wait'",
         ),
     ],
 )

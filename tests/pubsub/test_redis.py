@@ -53,6 +53,19 @@ async def test_plain_publish_reaches_a_client(redis: RealRedis) -> None:
         assert [await client.receive() for _ in range(2)] == ["hello", "all"]
 
 
+@pytest.mark.parametrize("history", [None, 10])
+async def test_fault_52_a_connected_client_gets_the_next_publish(
+    redis: RealRedis, history: int | None
+) -> None:
+    """Of any program: the hub listens to all channels, and the client is registered."""
+    hub = Hub(broker=redis.broker(history=history))
+    async with served(hub) as url:
+        for number in range(20):
+            async with connect(f"{url}news") as client:
+                redis.publish_plainly("trioglock/news", b"%d" % number)
+                assert await client.receive() == str(number)
+
+
 async def test_a_plain_subscriber_receives_messages_of_hubs(redis: RealRedis) -> None:
     """The Redis channel is ``<name>/<channel>``, the payload is the message."""
     with trio.fail_after(SECONDS):
@@ -199,6 +212,24 @@ async def test_passwords() -> None:
                 await trio.to_thread.run_sync(partial(publish, "x", url=url))
 
 
+async def test_permissions_for_the_channels_of_one_hub() -> None:
+    """They suffice without a history; the documented ones suffice with it."""
+    user = "--user default on nopass resetchannels +@all -@admin -@dangerous &trioglock*"
+    with real_redis(*user.split()) as redis:
+        async with opened(redis.broker()) as hub:
+            loop = hub.subscribe("x")
+            await hub.publish("x", channel="x")
+            assert (await loop.__anext__()).data == "x"
+        with pytest.raises(BrokerError, match="NOPERM"):
+            async with opened(redis.broker(history=5)):
+                pass
+    with real_redis(*user.split(), "&{trioglock}*", "~{trioglock}*") as redis:
+        async with opened(redis.broker(history=5)) as hub:
+            loop = hub.subscribe("x")
+            await hub.publish("x", channel="x")
+            assert (await loop.__anext__()).data == "x"
+
+
 NO_PUBLISH = ("--user", "default", "on", "nopass", "+@all", "-publish", "allchannels")
 
 
@@ -294,9 +325,9 @@ async def test_a_server_that_is_not_redis() -> None:
     ("arguments", "message"),
     [
         ({"url": "http://localhost"}, "begins with redis://, rediss:// or unix://, not http"),
-        ({"url": "redis://localhost:port"}, "not a Redis URL"),
-        ({"url": "redis://" + "a" * 70}, "needs a valid host, not 'aaa"),
-        ({"url": "redis://a..b"}, r"needs a valid host, not 'a\.\.b'"),
+        ({"url": "redis://localhost:port"}, "needs a valid host and port"),
+        ({"url": "redis://" + "a" * 70}, "needs a valid host and port: 'redis://aaa"),
+        ({"url": "redis://a..b"}, r"needs a valid host and port: 'redis://a\.\.b'"),
         ({"url": "unix://"}, "needs a path"),
         ({"url": "redis://localhost?ssl_cert_reqs=none"}, "ssl_context"),
         ({"url": 6379}, "must be a str"),
@@ -327,7 +358,7 @@ ADDRESSES = {
 async def test_fault_11_the_host_of_a_redis_server(
     url: str, expected: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is normalized like that of any other URL, and so is the name for TLS."""
+    """It is normalized like that of any other URL."""
     opened: list[object] = []
 
     async def open_tcp_stream(*address: object) -> None:
@@ -339,6 +370,20 @@ async def test_fault_11_the_host_of_a_redis_server(
     with pytest.raises(OSError):
         await parse_address(url).open_stream()
     assert opened == [expected]
+
+
+def test_fault_10_publish_uses_idna_2008(monkeypatch: pytest.MonkeyPatch) -> None:
+    """redis-py would encode the name by IDNA 2003."""
+    asked: list[object] = []
+
+    def getaddrinfo(host: object, *_: object) -> list[object]:
+        asked.append(host)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(BrokerUnavailable):
+        publish("x", url="redis://fa\u00df.test", timeout=0.1)
+    assert set(asked) == {"xn--fa-hia.test"}
 
 
 @pytest.mark.parametrize("url", ["redis://h:0", "redis://h:99999", "redis://[1]", "redis://\u2603"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -80,7 +81,7 @@ async def test_restarts_under_load(redis: RealRedis) -> None:
     assert len(set(published) - set(received)) <= 3
     in_order = [event.data for event in in_loop if isinstance(event, Message)]
     assert in_order == received[:-1]
-    assert len(in_client) == len(in_loop)
+    assert len(in_client) == 1 + len(in_loop)  # the first frame is the confirmation
 
 
 async def test_a_frozen_redis_is_detected(redis: RealRedis) -> None:
@@ -235,10 +236,11 @@ class ScriptedRedis:
 
     def reply_to(self, data: bytes) -> bytes:
         if b"PSUBSCRIBE" in data:
-            return b"*3\r\n$10\r\npsubscribe\r\n$10\r\ntrioglock*\r\n:1\r\n"
-        if b"PUBLISH" in data:
-            return self.replies.pop(0)
-        return b"+PONG\r\n"
+            return b"*3\r\n$10\r\npsubscribe\r\n$10\r\ntrioglock*\r\n:1\r\n" * 2
+        replies = b""
+        for command in re.findall(rb"PUBLISH|ROLE|PING|INFO", data):
+            replies += self.replies.pop(0) if command == b"PUBLISH" else b"+PONG\r\n"
+        return replies
 
     async def wait_streams(self, count: int) -> None:
         """Wait for so many connections."""
@@ -284,6 +286,17 @@ async def test_publishing_survives_unexpected_replies(replies: tuple[bytes, ...]
             await hub.publish("x")
             await trio.sleep(0.02)
     assert server.replies == []
+
+
+async def test_fault_30_readonly_ends_both_connections() -> None:
+    """Also if the server does not tell its role."""
+    server = ScriptedRedis(READ_ONLY, b":1\r\n")
+    async with server.hub() as hub:
+        await server.wait_streams(2)
+        loop = hub.subscribe("x", gaps=True)
+        await hub.publish("x")
+        assert isinstance(await loop.__anext__(), Gap)
+        assert len(server.streams) == 4
 
 
 async def test_publishing_waits_for_the_subscription() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,8 +22,7 @@ from trioglock import (
     Reply,
     connect,
 )
-from trioglock.pubsub import Broker, BrokerSession, Hub, HubSocket, Message
-from trioglock.pubsub.history import MissedMessages
+from trioglock.pubsub import Broker, BrokerSession, Hub, HubSocket, MemoryBroker, Message
 from trioglock.pubsub.socket import ClientSubscriber
 from trioglock.server import serve
 from trioglock.testing import MockServer
@@ -82,6 +83,20 @@ async def test_fault_09_a_strange_target(target: str, caplog: pytest.LogCaptureF
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
             await stream.aclose()
     assert not caplog.records
+
+
+@pytest.mark.parametrize("query", ["", "?after="])
+async def test_fault_52_a_connected_client_is_subscribed(query: str) -> None:
+    """It receives what is published right after the response to its handshake."""
+    hub = Hub()
+    async with served(hub) as url:
+        for number in range(40):
+            async with connect(f"{url}x{query}") as client:
+                assert hub.statistics().subscribers >= 1
+                await hub.publish(str(number), channel="x")
+                if query:
+                    assert json.loads(await client.receive()) == {"subscribed": "x", "id": None}
+                assert str(number) in await client.receive()
 
 
 async def test_messages_of_clients_are_published_on_incoming() -> None:
@@ -167,6 +182,47 @@ async def test_a_slow_client_does_not_delay_others() -> None:
         assert seen == sorted(set(seen))
         await hub.publish("quick again", channel="x")
         assert await slow.receive() == "quick again"
+
+
+async def test_fault_45_long_messages_for_a_slow_client_are_bounded_in_bytes() -> None:
+    """Its queue is full long before it holds ``max_queue`` messages."""
+    hub = Hub(max_queue_bytes=2**22)
+    async with served(hub) as url, connect(url + "x", max_queue=1, compression=None) as slow:
+        await joined(hub, 1)
+        for number in range(64):
+            await hub.publish(f"{number:<{2**20 - 100}}", channel="x")
+        assert hub.statistics().dropped > 32
+        seen = [int(await slow.receive())]
+        while seen[-1] < 63:
+            seen.append(int(await slow.receive()))
+        assert len(seen) == 64 - hub.statistics().dropped
+
+
+@pytest.mark.parametrize("history", [None, 500, 100])
+async def test_fault_29_a_slow_client_learns_of_every_dropped_message(history: int | None) -> None:
+    """It gets a gap, or reads them from the history, as far as that goes back."""
+    hub = Hub(broker=MemoryBroker(history=history), max_queue=4)
+    async with (
+        served(hub) as url,
+        connect(url + "x?after=", max_queue=1, compression=None) as slow,
+    ):
+        await slow.receive()
+        count = 500
+        for number in range(count):
+            await hub.publish(f"{number:<{BIG // 4}}", channel="x")
+        seen, gaps = [-1], 0
+        while seen[-1] < count - 1:
+            event = json.loads(await slow.receive())
+            if "gap" in event:
+                gaps += 1
+                assert (event["id"] is None) is (history is None)
+                seen.append(-1)
+            else:
+                seen.append(int(event["data"]))
+        for before, after in pairwise(seen):
+            assert -1 in (before, after) or after == before + 1
+        assert bool(gaps) is (history != 500)
+        assert hub.statistics().dropped == (0 if history else count + 1 + gaps - len(seen))
 
 
 async def test_a_slow_client_is_closed_with_1013() -> None:
@@ -287,7 +343,7 @@ async def test_a_lost_connection_is_ignored(autojump_clock: MockClock) -> None:
         async with connect(server.url, stream=server.open_stream) as conn:
             client, waiting = (ClientSubscriber(hub, conn, "x", as_json=True) for _ in range(2))
         message = Message("x", "late")
-        waiting.catch_up(MissedMessages((message,), complete=False), "x".__eq__, gaps=True)
+        waiting.enqueue(message)
         waiting.start_sending()
         for subscriber in (client, waiting):
             subscriber.put(message)

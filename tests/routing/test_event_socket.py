@@ -19,6 +19,8 @@ from trioglock import (
     EncodeError,
     InvalidOption,
     Reply,
+    connect,
+    serve,
 )
 from trioglock.codecs import JSON, Msgpack
 from trioglock.routing import Emit, EventSocket, InvalidMessages, Router
@@ -178,6 +180,35 @@ async def test_a_wrong_result_names_the_handler(returned: Any, autojump_clock: M
         async with pair(EventSocket[Any](bad)) as (conn, peer, _):
             await peer.send('{"event":"a/b"}')
             await conn.wait_closed()
+
+
+@pytest.mark.parametrize("result", [Emit({"event": "x"}), Reply("x"), Close()])
+async def test_fault_33_a_result_in_place_of_the_state(
+    result: Any, autojump_clock: MockClock
+) -> None:
+    """The error names the event, and shows the order."""
+    bad = Router()
+    bad.on("a/b")(lambda event, state: (state, result))
+    with pytest.raises(BadHookResult, match=r"handler of 'a/b' must .*, in this order: .* is not"):
+        async with pair(EventSocket[Any](bad)) as (conn, peer, _):
+            await peer.send('{"event":"a/b"}')
+            await conn.wait_closed()
+
+
+class NoSuper(EventSocket[None]):
+    def __init__(self) -> None:
+        """Forget ``super().__init__()``."""
+
+
+async def test_fault_36_a_server_logs_a_forgotten_super(caplog: pytest.LogCaptureFixture) -> None:
+    """It does not reach the hooks; the client receives 1011."""
+    async with (
+        serve(NoSuper, "127.0.0.1", 0) as server,
+        connect(f"ws://127.0.0.1:{server.port}/") as conn,
+    ):
+        await conn.wait_closed()
+        assert conn.close_code == 1011
+    assert "NoSuper.__init__() must call super().__init__() first" in caplog.text
 
 
 def test_a_returned_coroutine_names_the_handler() -> None:

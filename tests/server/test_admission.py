@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ RUSH = 500
 # Handshakes in progress.
 
 
-async def test_a_rush_of_clients_is_served_in_turn(autojump_clock: object) -> None:
+async def test_fault_43_a_rush_of_clients_is_served_in_turn(autojump_clock: object) -> None:
     """About 100 are worked on at a time, so the first ones are done while others still wait."""
     current = most = 0
 
@@ -117,7 +118,11 @@ import os, resource, sys, trio
 from trioglock import Socket, serve
 
 async def main():
-    async with serve(Socket, "127.0.0.1", 0) as server:
+    options = {}
+    if sys.argv[3:]:
+        options["open_timeout"] = float(sys.argv[3])
+        options["process_request"] = lambda _: sum(range(5_000)) and None  # takes some time
+    async with serve(Socket, "127.0.0.1", 0, **options) as server:
         print(
             server.port, os.getpid(), *resource.getrlimit(resource.RLIMIT_NOFILE), flush=True
         )
@@ -129,7 +134,7 @@ trio.run(main)
 
 
 @asynccontextmanager
-async def limited_server(soft: int, hard: int) -> AsyncIterator[tuple[int, ...]]:
+async def limited_server(soft: int, hard: int, *arguments: str) -> AsyncIterator[tuple[int, ...]]:
     """A server in a process with these limits; yields its port, its id and its limits."""
     resource = pytest.importorskip("resource", reason="no limits of open files on this system")
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < max(hard, 4000):
@@ -137,11 +142,13 @@ async def limited_server(soft: int, hard: int) -> AsyncIterator[tuple[int, ...]]
     ours = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (ours[1], ours[1]))
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-c", SERVER, str(soft), str(hard)], stdout=subprocess.PIPE, cwd=ROOT
+        [sys.executable, "-c", SERVER, str(soft), str(hard), *arguments],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
     )
     assert process.stdout is not None
     try:
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             line = b""
             while not line.endswith(b"\n"):
                 line += await process.stdout.receive_some()
@@ -176,7 +183,7 @@ async def honest(port: int, count: int) -> None:
 
 
 @pytest.mark.slow
-async def test_a_server_raises_its_limit_of_open_files() -> None:
+async def test_fault_41_a_server_raises_its_limit_of_open_files() -> None:
     """The soft limit does not bound the connections: the hard limit does."""
     async with limited_server(256, 3000) as (port, _, soft, hard):
         assert (soft, hard) == (3000, 3000)
@@ -188,8 +195,8 @@ async def test_a_server_raises_its_limit_of_open_files() -> None:
 
 
 @pytest.mark.slow
-async def test_half_open_sockets_beyond_the_limit_of_files_keep_nobody_out() -> None:
-    """41: one client with 1,224 of them where 1,024 files may be open. They get half of these."""
+async def test_fault_41_half_open_sockets_keep_nobody_out() -> None:
+    """One client with 1,224 of them where 1,024 files may be open. They get half of these."""
     async with limited_server(1024, 1024) as (port, pid, *_):
         clients = await open_many(port, 1224)
         await honest(port, 9)
@@ -199,7 +206,7 @@ async def test_half_open_sockets_beyond_the_limit_of_files_keep_nobody_out() -> 
 
 
 @pytest.mark.slow
-async def test_without_descriptors_the_oldest_handshake_is_dropped() -> None:
+async def test_fault_41_without_descriptors_the_oldest_handshake_is_dropped() -> None:
     """Established connections use so many files that half of the limit is not left."""
     async with limited_server(128, 128) as (port, *_):
         established = await open_many(port, 80, request())
@@ -210,6 +217,28 @@ async def test_without_descriptors_the_oldest_handshake_is_dropped() -> None:
         await established[0].send(b"\x89\x80\0\0\0\0")
         assert (await established[0].frame())[0] == 0x8A
         await close_all([*established, *silent])
+
+
+@pytest.mark.slow
+async def test_fault_43_thousands_of_real_clients_at_once() -> None:
+    """None is cut off by ``open_timeout``, though all together take several times as long."""
+    async with limited_server(9000, 9000, "1") as (port, *_):
+        assert await trio.to_thread.run_sync(upgrade_many, port, 8000) == 8000
+
+
+def upgrade_many(port: int, count: int) -> int:
+    """Connect faster than a server accepts; return how many clients it has upgraded."""
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            client = socket.create_connection(("127.0.0.1", port), 60)
+            clients.append(stack.enter_context(client))
+            client.sendall(request())
+        upgraded = 0
+        for client in clients:
+            with suppress(ConnectionResetError):
+                upgraded += client.recv(1000).startswith(b"HTTP/1.1 101 ")
+        return upgraded
 
 
 @pytest.mark.parametrize("limits", [(10, 100), (100, 100), (10, -1), (-1, -1), (2**21, 2**21)])

@@ -32,6 +32,7 @@ BAD_REQUESTS: dict[str, tuple[bytes, int]] = {
     "a bad host": (request(Host="user@elsewhere"), 400),
     "an IPv6 address that is none": (request(Host="[1]"), 400),
     "another host in the target": (request("http://elsewhere/"), 400),
+    "another port in the target": (request("https://memory.test:80/"), 400),
     "a user in the target": (request("http://user@memory.test/"), 400),
     "no host in the target": (request("http:///"), 400),
     "a target of another scheme": (request("ftp://memory.test/"), 400),
@@ -123,6 +124,8 @@ async def test_fault_14_another_version_gets_426_with_the_supported_one(
         ("ws://memory.test/", "/"),
         ("wss://memory.test", "/"),
         ("http://memory.test?x", "/?x"),
+        ("http://memory.test:80/", "/"),
+        ("https://memory.test:0443/", "/"),
     ],
 )
 async def test_fault_15_an_absolute_target_is_accepted(

@@ -130,6 +130,23 @@ async def test_a_refused_attempt(collected: Collected, autojump_clock: MockClock
     assert point.attributes["error.type"] == "403"
 
 
+@pytest.mark.parametrize("code", [1000, 1001, 1005, 4000])
+async def test_fault_32_a_normal_close_is_no_error(
+    code: int, collected: Collected, autojump_clock: MockClock
+) -> None:
+    """The span of a link that the peer closes without a code has no error."""
+    with collected.instrument():
+        async with linked() as (conn, far):
+            await far.write([Close(code)])
+            await far.send_eof()
+            await conn.wait_closed()
+    link = collected.spans[-1]
+    expected = StatusCode.ERROR if code == 4000 else StatusCode.UNSET
+    assert link.status.status_code is expected
+    assert link.attributes is not None
+    assert link.attributes["trioglock.close.code"] == code
+
+
 async def test_other_events_are_events_of_the_span(
     collected: Collected, autojump_clock: MockClock
 ) -> None:

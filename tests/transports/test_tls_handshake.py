@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from trioglock import (
     Connection,
     Response,
     TLSFailed,
+    TrioWebsocketTransport,
     connect,
     serve,
 )
@@ -51,7 +53,7 @@ def alert(description: int) -> Handler:
 @pytest.mark.parametrize(
     ("description", "error"), [(40, TLSFailed), (70, TLSFailed), (80, ConnectFailed)]
 )
-async def test_alerts_in_the_handshake(description: int, error: type[Exception]) -> None:
+async def test_fault_02_only_a_verdict_is_final(description: int, error: type[Exception]) -> None:
     """handshake_failure and protocol_version are verdicts; internal_error may be temporary."""
     async with in_thread(alert(description)) as port:
         assert type(await failure(f"wss://127.0.0.1:{port}/")) is error
@@ -66,9 +68,27 @@ def hang_up_with_reset(plain: socket.socket) -> None:
     plain.recv(10)
 
 
-@pytest.mark.parametrize("script", [hang_up, hang_up_with_reset])
-async def test_a_handshake_without_a_verdict_is_retried(script: Handler) -> None:
-    """An end inside the TLS handshake is a failure of the network, as behind a load balancer."""
+def hang_up_before_the_hello(plain: socket.socket) -> None:
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def hang_up_inside_a_record(plain: socket.socket) -> None:
+    plain.recv(2**16)
+    plain.sendall(b"\x16\x03\x03\x00\x7a\x02")
+
+
+def close_notify(plain: socket.socket) -> None:
+    plain.recv(2**16)
+    plain.sendall(bytes((0x15, 3, 3, 0, 2, 1, 0)))
+
+
+def hang_up_after_the_handshake(plain: socket.socket) -> None:
+    server_context().wrap_socket(plain, server_side=True).close()
+
+
+@asynccontextmanager
+async def failing_once(script: Handler) -> AsyncIterator[int]:
+    """Run ``script`` for the first client, and a server that works for the second one."""
     listener = await trio.open_tcp_listeners(0, host="127.0.0.1")
     attempts = 0
 
@@ -77,26 +97,59 @@ async def test_a_handshake_without_a_verdict_is_retried(script: Handler) -> None
         attempts += 1
         plain = socket.socket(fileno=stream.socket.detach())
         plain.setblocking(True)
-        with plain:
-            if attempts == 1:
-                await trio.to_thread.run_sync(script, plain)
-            else:
-                with suppress(OSError):
-                    await trio.to_thread.run_sync(over_tls(echo), plain)
+        with plain, suppress(OSError):
+            await trio.to_thread.run_sync(script if attempts == 1 else over_tls(echo), plain)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, handle, listener)
-        port = listener[0].socket.getsockname()[1]
         with trio.fail_after(10):
-            async with to(port, reconnect=Backoff(initial=0.01)) as conn:
-                await conn.send("hello")
-                assert await conn.receive() == "hello"
+            yield listener[0].socket.getsockname()[1]
         nursery.cancel_scope.cancel()
     assert attempts == 2
 
 
+ENDS = [
+    hang_up,
+    hang_up_with_reset,
+    hang_up_before_the_hello,
+    hang_up_inside_a_record,
+    close_notify,
+    hang_up_after_the_handshake,
+]
+
+
+@pytest.mark.parametrize("script", ENDS)
+@pytest.mark.parametrize("kind", ["socket", "other stream", "other transport"])
+async def test_fault_02_a_handshake_without_a_verdict_is_retried(
+    script: Handler, kind: str
+) -> None:
+    """An end inside the TLS handshake is a failure of the network, as behind a load balancer."""
+    options: dict[str, Any] = {"reconnect": Backoff(initial=0.01)}
+    if kind == "other transport":
+        options["transport"] = TrioWebsocketTransport()
+    async with failing_once(script) as port:
+
+        async def open_stream() -> trio.abc.Stream:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            return trio.StapledStream(stream, stream)
+
+        if kind == "other stream":
+            options["stream"] = open_stream
+        async with to(port, **options) as conn:
+            await conn.send("hello")
+            assert await conn.receive() == "hello"
+
+
+@pytest.mark.parametrize("script", ENDS[:-1])
+async def test_fault_02_the_tls_of_a_proxy_is_retried_too(script: Handler) -> None:
+    """The handshake with a proxy fails in the same ways."""
+    async with in_thread(script) as port:
+        error = await failure("ws://example.org/", proxy=f"https://127.0.0.1:{port}")
+    assert type(error) is ConnectFailed
+
+
 @both_versions
-async def test_a_server_explains_why_it_rejects_a_client(version: ssl.TLSVersion) -> None:
+async def test_fault_49_a_server_explains_why_it_rejects_a_client(version: ssl.TLSVersion) -> None:
     """A client without a certificate receives the alert, and does not retry."""
 
     def client(port: int) -> str:
@@ -136,7 +189,7 @@ async def test_a_client_without_tls_is_not_reset() -> None:
         await trio.to_thread.run_sync(client, server.port)
 
 
-async def test_an_alert_that_precedes_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fault_49_an_alert_that_precedes_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that rejects a certificate (TLS 1.3) and resets the connection is a TLSFailed."""
     context = asking_for_a_certificate(ssl.TLSVersion.TLSv1_3)
     token = trio.lowlevel.current_trio_token()
@@ -163,6 +216,28 @@ async def test_an_alert_that_precedes_a_reset(monkeypatch: pytest.MonkeyPatch) -
             await failure(f"wss://127.0.0.1:{port}/", ssl_context=client_context()), TLSFailed
         )
     assert closed.is_set()
+
+
+@both_versions
+async def test_fault_49_a_proxy_that_misses_a_client_certificate(
+    version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a TLSFailed here too, not a proxy that hangs up."""
+    context = asking_for_a_certificate(version)
+
+    def run(plain: socket.socket) -> None:
+        tls = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        with tls:
+            with pytest.raises(ssl.SSLError):
+                tls.do_handshake()
+            while socket.socket.recv(tls, 2**16):
+                pass  # a reset could discard the alert
+
+    with authority().cert_pem.tempfile() as path:
+        monkeypatch.setenv("SSL_CERT_FILE", path)
+        async with in_thread(run) as port:
+            error = await failure("ws://example.org/", proxy=f"https://127.0.0.1:{port}")
+    assert type(error) is TLSFailed
 
 
 async def test_the_certificate_of_a_server() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import socket
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from tests.transports.servers import (
@@ -67,6 +70,16 @@ def test_a_bad_url_raises_at_the_call(url: str) -> None:
     """``connect`` itself rejects an invalid URL, before ``async with``."""
     with pytest.raises(InvalidURL):
         connect(url)
+
+
+@given(st.text("ws:/?#[]@%25aA.0189-_~\\| \u00fc\u200d\u2100\u3002\ud800", max_size=20))
+def test_fault_11_any_text_is_a_url_or_an_invalid_url(text: str) -> None:
+    """No other exception is raised, whatever the text."""
+    for url in (text, f"ws://{text}"):
+        with suppress(InvalidURL):
+            connect(url)
+        with suppress(InvalidOption):
+            connect("ws://h.test/", proxy=url.replace("ws:", "http:"))
 
 
 @pytest.mark.parametrize("url", [None, 1, ["ws://h/"]])

@@ -127,7 +127,8 @@ class Dialer:
         if delay is None and decision is None:
             self.final_error = ReconnectFailed(self._failures)
             return None
-        return max(self._policy.maximum if delay is None else delay, retry_after(reason))
+        maximum = self._policy.maximum
+        return maximum if delay is None else max(delay, min(retry_after(reason), maximum))
 
 
 async def _resolve(source: T | Callable[[], T | Awaitable[T]]) -> T:

@@ -257,6 +257,7 @@ class Actor(Generic[StateT]):
         self.mailbox.active = SYNC_HOOK
         # stop() empties it, which ends the loop.
         self._current_run = run
+        before = state
         try:
             for frame in run:
                 returned = call(frame, state)
@@ -276,12 +277,14 @@ class Actor(Generic[StateT]):
                 else:
                     self._results.apply(hook, result)
             # Once for the run: a result that was returned as the state remains the state.
-            if state.__class__ in NOT_STATES:
+            if state is not before and state.__class__ in NOT_STATES:
                 raise hook.bad_state(state)
         except Exception as error:
-            if state.__class__ in NOT_STATES and not isinstance(error, BadHookResult):
-                swapped = hook.bad_state(state)
-                swapped.__cause__, error = error, swapped
+            if state.__class__ in NOT_STATES:
+                self.state = before
+                if not isinstance(error, BadHookResult):
+                    swapped = hook.bad_state(state)
+                    swapped.__cause__, error = error, swapped
             self._on_failure(hook.label, error, True)
         finally:
             self.mailbox.active = None

@@ -7,7 +7,8 @@ from .message import Gap, Message
 from .queue import SubscriberOverflow
 from .redis import RedisBroker, publish
 from .socket import HubSocket
-from .subscribers import Subscriber, Subscription
+from .subscribers import Subscriber
+from .subscription import Subscription
 
 __all__ = [
     "Broker",

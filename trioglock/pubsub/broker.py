@@ -12,11 +12,13 @@ import trio
 
 from ..connection.fanout import Fanout
 from ..frames import Data
-from ..options import check_whole
-from .history import History
-from .message import Event, Message
+from .history import History, MemoryHistory, check_history
+from .message import INCOMING, Event, Message
 
-__all__ = ["Broker", "BrokerSession", "Deliver", "MemoryBroker"]
+__all__ = ["HISTORY_SECONDS", "Broker", "BrokerSession", "Deliver", "MemoryBroker"]
+
+HISTORY_SECONDS = 86_400.0
+"""By default, a message is kept for a day."""
 
 Deliver: TypeAlias = Callable[[Event], bool | None]
 """Receives each published message and each gap; neither blocks nor raises.
@@ -76,22 +78,29 @@ class MemoryBroker(Broker):
     Hubs that share a MemoryBroker and a name receive each other's messages.
 
     Args:
-        history: number of messages to keep for each hub name, for subscribers that resume; None
-            keeps none.
+        history: number of messages to keep of each channel, for subscribers that resume; None
+            keeps none. The channel ``incoming`` has no history.
+        history_seconds: how long they are kept; None for no limit.
 
     Raises:
-        InvalidOption: ``history`` is not a positive integer or None.
+        InvalidOption: an argument has the wrong type or value.
     """
 
-    def __init__(self, *, history: int | None = None) -> None:
-        check_whole("history", history, least=1)
+    def __init__(
+        self, *, history: int | None = None, history_seconds: float | None = HISTORY_SECONDS
+    ) -> None:
+        check_history(history, history_seconds)
         self._limit = history
+        self._seconds = history_seconds
         self._sessions: dict[str, MemorySession] = {}
 
     @asynccontextmanager
     async def open(self, name: str, deliver: Deliver) -> AsyncIterator[BrokerSession]:
-        session = self._sessions.setdefault(name, MemorySession(self._limit))
         await trio.lowlevel.checkpoint()
+        session = self._sessions.get(name)
+        if session is None:
+            history = None if self._limit is None else MemoryHistory(self._limit, self._seconds)
+            session = self._sessions[name] = MemorySession(history)
         session.members[deliver] = None
         try:
             yield session
@@ -102,12 +111,10 @@ class MemoryBroker(Broker):
 class MemorySession(BrokerSession):
     """One session for all hubs of a name."""
 
-    def __init__(self, limit: int | None) -> None:
-        self.history: History | None = None if limit is None else History(limit)
+    def __init__(self, history: MemoryHistory | None) -> None:
+        self.history: History | None = history
         self.members: dict[Deliver, None] = {}
-        # The ids of one process never overlap with those of an earlier one.
-        self._started = time.time_ns() // 1_000_000
-        self._count = 0
+        self._log = history
         # Of the current turn of the scheduler.
         self._turn = -1
         self._publishes = 0
@@ -115,12 +122,10 @@ class MemorySession(BrokerSession):
 
     async def publish(self, channel: str, data: Data) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self.history is None:
+        if self._log is None or channel == INCOMING:
             message = Message(channel, data)
         else:
-            self._count += 1
-            message = Message(channel, data, f"{self._started}-{self._count}")
-            self.history.add(message)
+            message = self._log.add(channel, data)
         crowded = [deliver(message) for deliver in list(self.members)]
         if self._turn_is_over() or any(crowded):
             self._turn = -1

@@ -1,82 +1,250 @@
-"""The history: the latest messages of a hub, for subscribers that resume."""
+"""The history: the latest messages of each channel, for subscribers that resume."""
 
 from __future__ import annotations
 
 import re
-from collections import deque
+import time
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
+from typing import TypeAlias
+
+import trio
 
 from ..errors import InvalidOption
+from ..frames import Data
+from ..options import check_seconds, check_whole
 from .message import Message
+from .patterns import ChannelFilter
 
-__all__ = ["History", "MissedMessages", "parse_id"]
+__all__ = [
+    "History",
+    "MemoryHistory",
+    "MissedMessages",
+    "PageSize",
+    "Position",
+    "check_history",
+    "format_id",
+    "id_before",
+    "parse_id",
+]
+
+MAX_PAGE = 256
+"""Maximum number of messages that are read at a time."""
+
+PAGE_BYTES = 2**20
 
 _is_id = re.compile(r"[0-9]{1,20}(-[0-9]{0,20})?").fullmatch
+
+Position: TypeAlias = tuple[int, int]
+"""A parsed id. Ids grow like those of Redis Streams: ``"<milliseconds>-<number>"``."""
 
 
 @dataclass(frozen=True, slots=True)
 class MissedMessages:
-    """The messages published after a given one, oldest first, of all channels."""
+    """The messages after a given one, oldest first, as far as they are known.
+
+    Args:
+        messages: the messages.
+        complete: whether no message is missing between the given one and these.
+        last: position of the last message up to which these are all; the next ones follow it.
+        more: whether there are more messages after ``last``.
+    """
 
     messages: tuple[Message, ...]
     complete: bool
-    """Whether no message is missing between the given one and the next."""
-    skip_until: tuple[int, int] | None = None
-    """Parsed id of the last message that the subscriber received from another hub, if this hub has
-    not received it yet: messages up to it are not delivered again."""
+    last: str
+    more: bool = False
+
+    @property
+    def start(self) -> str:
+        """The position before the first of the messages, for a gap."""
+        if not self.messages:
+            return self.last
+        assert self.messages[0].id is not None
+        return id_before(self.messages[0].id)
 
 
-class History:
-    """A bounded number of messages, whose ids grow like those of Redis Streams: ``"<ms>-<n>"``.
+class PageSize:
+    """The number of messages to read at a time, so that they are about ``PAGE_BYTES`` bytes."""
 
-    Args:
-        limit: maximum number of messages.
-        shared: whether other hubs fill the same history and may be ahead of this one.
-    """
+    __slots__ = ("count",)
 
-    def __init__(self, limit: int, *, shared: bool = False) -> None:
-        self.limit: int = limit
-        self.messages: deque[Message] = deque(maxlen=limit)
-        self.last: str = "0-0"
-        """The id of the newest message ever added."""
-        self._shared = shared
-        self._interrupted = False
+    def __init__(self) -> None:
+        self.count: int = 16
 
-    def add(self, message: Message) -> None:
-        """Append a message that has an id."""
-        assert message.id is not None
-        self.messages.append(message)
-        self.last = message.id
-        self._interrupted = False
+    def adapt(self, messages: Iterable[Message]) -> None:
+        """Choose the next size by that of the messages just read."""
+        size = sum(len(message.data) for message in messages)
+        if size > PAGE_BYTES:
+            self.count = max(1, self.count // 4)
+        elif 2 * size <= PAGE_BYTES:
+            self.count = min(2 * self.count, MAX_PAGE)
 
-    def interrupt(self) -> None:
-        """Discard all messages: others may be missing between the newest and the next one."""
-        self.messages.clear()
-        self._interrupted = True
 
-    def after(self, message_id: str) -> MissedMessages:
-        """Return the messages published after the one with this id.
+class History(ABC):
+    """The latest messages of each channel of a hub."""
+
+    last: str = "0-0"
+    """The id of the newest message that the hub has received, of any channel. A subscriber that
+    has received all messages up to now resumes after this id, even if it has received none."""
+
+    def advance(self, message_id: str) -> None:
+        """Set :attr:`last`; called by the broker.
+
+        Args:
+            message_id: the id.
+        """
+        self.last = message_id
+
+    @abstractmethod
+    async def after(self, message_id: str, channels: ChannelFilter, count: int) -> MissedMessages:
+        """Return the first messages that were published after the one with an id.
+
+        Args:
+            message_id: the id. It need not belong to one of the channels.
+            channels: the channels.
+            count: maximum number of messages.
 
         Raises:
             InvalidOption: ``message_id`` is not the id of a message.
+            BrokerUnavailable: the broker did not answer in time.
+            BrokerError: the broker returned an error.
         """
-        seen, last = parse_id(message_id), parse_id(self.last)
-        if seen > last:
-            complete = self._shared and bool(self.messages)
-            return MissedMessages((), complete, seen if self._shared else None)
-        missed: list[Message] = []
-        complete = seen == last and not self._interrupted
-        for message in reversed(self.messages):
-            assert message.id is not None
-            if parse_id(message.id) <= seen:
-                complete = True
-                break
-            missed.append(message)
-        missed.reverse()
-        return MissedMessages(tuple(missed), complete)
+
+    @abstractmethod
+    async def latest(self, channels: ChannelFilter, count: int) -> list[Message]:
+        """Return the newest messages, oldest first.
+
+        Args:
+            channels: the channels.
+            count: maximum number of messages.
+
+        Raises:
+            BrokerUnavailable: the broker did not answer in time.
+            BrokerError: the broker returned an error.
+        """
 
 
-def parse_id(text: str) -> tuple[int, int]:
+class ChannelLog:
+    """The messages of one channel, each with its number and the time of its publication."""
+
+    __slots__ = ("entries", "trimmed")
+
+    def __init__(self, limit: int) -> None:
+        self.entries: deque[tuple[int, float, Message]] = deque(maxlen=limit)
+        self.trimmed: int = 0
+        """The number of the newest message that is no longer kept."""
+
+    def add(self, number: int, now: float, message: Message) -> None:
+        if len(self.entries) == self.entries.maxlen:
+            self.trimmed = self.entries[0][0]
+        self.entries.append((number, now, message))
+
+    def expire(self, deadline: float) -> None:
+        """Remove messages published before the deadline."""
+        while self.entries and self.entries[0][1] < deadline:
+            self.trimmed = self.entries.popleft()[0]
+
+    def after(self, number: int, count: int) -> Iterable[tuple[int, float, Message]]:
+        """Return the first entries after a number."""
+        start = bisect_right(self.entries, number, key=itemgetter(0))
+        return islice(self.entries, start, start + count)
+
+
+class MemoryHistory(History):
+    """A history in this process.
+
+    Args:
+        limit: maximum number of messages of each channel.
+        seconds: how long a message is kept; None for no limit.
+    """
+
+    def __init__(self, limit: int, seconds: float | None) -> None:
+        # The ids of one process never overlap with those of an earlier one.
+        self._started = time.time_ns() // 1_000_000
+        self._count = 0
+        self._limit = limit
+        self._seconds = seconds
+        # The channel that has been quiet for the longest time comes first.
+        self._logs: OrderedDict[str, ChannelLog] = OrderedDict()
+        self._forgotten = 0  # number of the newest message of channels without messages
+        self.advance(self._id(0))
+
+    def _id(self, number: int) -> str:
+        return format_id((self._started, number))
+
+    def add(self, channel: str, data: Data) -> Message:
+        """Append a message and return it with its id."""
+        self._count += 1
+        message = Message(channel, data, self._id(self._count))
+        self.advance(self._id(self._count))
+        log = self._logs.get(channel)
+        if log is None:
+            log = self._logs[channel] = ChannelLog(self._limit)
+        log.add(self._count, trio.current_time(), message)
+        self._logs.move_to_end(channel)
+        self._expire()
+        return message
+
+    def _expire(self) -> None:
+        if self._seconds is None:
+            return
+        deadline = trio.current_time() - self._seconds
+        while self._logs:
+            channel, log = next(iter(self._logs.items()))
+            log.expire(deadline)
+            if log.entries:
+                return
+            self._forgotten = max(self._forgotten, log.trimmed)
+            del self._logs[channel]
+
+    def _wanted(self, channels: ChannelFilter) -> list[ChannelLog]:
+        self._expire()
+        names = self._logs if channels.channel is None else channels.names()
+        logs = [log for name in names if channels(name) and (log := self._logs.get(name))]
+        if self._seconds is not None:
+            for log in logs:
+                log.expire(trio.current_time() - self._seconds)
+        return logs
+
+    async def after(self, message_id: str, channels: ChannelFilter, count: int) -> MissedMessages:
+        position = parse_id(message_id)
+        # No checkpoint after reading: the subscriber must not miss what is published then.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if position > (self._started, self._count):
+            return MissedMessages((), complete=False, last=self.last)
+        started, number = position
+        logs = self._wanted(channels)
+        complete = started == self._started and number >= self._forgotten
+        number = number if started == self._started else 0
+        complete = complete and all(number >= log.trimmed for log in logs)
+        found = sorted(
+            (entry for log in logs for entry in log.after(number, count + 1)), key=itemgetter(0)
+        )
+        messages = tuple(message for _, _, message in found[:count])
+        if len(found) <= count:
+            return MissedMessages(messages, complete, self.last)
+        return MissedMessages(messages, complete, self._id(found[count - 1][0]), more=True)
+
+    async def latest(self, channels: ChannelFilter, count: int) -> list[Message]:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        logs = self._wanted(channels)
+        newest = (entry for log in logs for entry in islice(reversed(log.entries), count))
+        return [message for _, _, message in sorted(newest, key=itemgetter(0))[-count:]]
+
+
+def check_history(history: int | None, seconds: float | None) -> None:
+    """Raise InvalidOption if an argument of a broker is invalid."""
+    check_whole("history", history, least=1)
+    check_seconds("history_seconds", seconds)
+
+
+def parse_id(text: str) -> Position:
     """Return the two numbers of a message id; the second one defaults to 0.
 
     Raises:
@@ -86,3 +254,16 @@ def parse_id(text: str) -> tuple[int, int]:
         raise InvalidOption(f"{text!r:.60} is not the id of a message")
     milliseconds, _, number = text.partition("-")
     return int(milliseconds), int(number or 0)
+
+
+def format_id(position: Position) -> str:
+    """Return the id of a position."""
+    return f"{position[0]}-{position[1]}"
+
+
+def id_before(message_id: str) -> str:
+    """Return the greatest id that is smaller."""
+    milliseconds, number = parse_id(message_id)
+    if number:
+        return format_id((milliseconds, number - 1))
+    return format_id((milliseconds - 1, 2**64 - 1)) if milliseconds else "0-0"

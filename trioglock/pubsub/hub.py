@@ -25,19 +25,16 @@ from .listeners import (
     find_listeners,
     run_listener,
 )
-from .message import Event, Gap, Message, check_channel, check_data, check_name
+from .message import EVERYONE, Event, Gap, Message, check_channel, check_data, check_name
+from .patterns import ChannelFilter
 from .queue import SubscriberOverflow, make_queue
 from .socket import EventEncoders, HubSocket
-from .subscribers import (
-    Counters,
-    LoopSubscriber,
-    Subscriber,
-    SubscriberRegistry,
-    Subscription,
-    matches,
-)
+from .subscribers import Counters, Subscriber, SubscriberRegistry
+from .subscription import LoopSubscriber, Subscription
 
 __all__ = ["Hub", "HubStatistics"]
+
+NO_HISTORY = "the broker keeps no history: create it with history=..."
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -54,7 +51,7 @@ class HubStatistics:
             ten.
         dropped: of these, messages dropped because the queue of the subscriber was full.
         disconnected: clients closed because they were too slow.
-        gaps: interruptions of the connection to the broker.
+        gaps: gaps after interruptions of the connection to the broker.
         failures: exceptions raised by listeners.
     """
 
@@ -86,14 +83,17 @@ class Hub:
     messages it sends are published on the channel ``incoming``.
 
     A *pattern* is a channel name in which ``*`` stands for any number of characters, ``?`` for any
-    single character and ``[ae]`` for ``a`` or ``e``, as in Redis. A message without a channel is a
-    broadcast: every subscriber receives it.
+    single character, ``[ae]`` for ``a`` or ``e``, ``[a-e]`` for a range and ``[^e]`` for any other
+    character than ``e``; a backslash takes the next character literally. It matches as in Redis,
+    which compares bytes of UTF-8. A message without a channel is a broadcast: every subscriber
+    receives it.
 
     Args:
         name: separates applications that use the same broker; letters, digits and ``-_.:``.
         broker: by default a new :class:`MemoryBroker`, which is limited to this process.
         max_queue: maximum number of messages in the queue of one subscriber. For a client this
             is in addition to the send buffer of its connection.
+        max_queue_bytes: size of these messages in bytes from which the queue is full as well.
         overflow: what happens when that queue is full; see :data:`SubscriberOverflow`.
 
     Raises:
@@ -106,15 +106,17 @@ class Hub:
         broker: Broker | None = None,
         *,
         max_queue: int = 256,
-        overflow: SubscriberOverflow = "drop_oldest",
+        max_queue_bytes: int = 2**24,
+        overflow: SubscriberOverflow = "resume",
     ) -> None:
         if not (broker is None or isinstance(broker, Broker)):
             raise InvalidOption(
                 f"broker must be a Broker such as RedisBroker(url), not {describe_value(broker)}"
             )
-        make_queue(max_queue, overflow)
+        make_queue(max_queue, overflow, max_bytes=max_queue_bytes)
         self.name: str = check_name(name)
         self.max_queue: int = max_queue
+        self.max_queue_bytes: int = max_queue_bytes
         self.overflow: SubscriberOverflow = overflow
         self.counters: Counters = Counters()
         self.encoders: EventEncoders = EventEncoders()
@@ -207,8 +209,7 @@ class Hub:
         counters = self.counters
         nearly_full = counters.nearly_full
         if isinstance(event, Gap):
-            counters.gaps += 1
-            self._registry.deliver_gap(event)
+            counters.gaps += self._registry.deliver_gap(event)
         else:
             counters.received += 1
             counters.delivered += self._registry.deliver(event)
@@ -250,9 +251,11 @@ class Hub:
 
         Args:
             pattern: the channels.
-            gaps: whether the loop also yields a :class:`Gap` where messages may be missing.
+            gaps: whether the loop also yields a :class:`Gap` where messages may be missing,
+                because the broker was away, or the queue or the history was too short.
             after: id of the last message already seen. The messages after it come first, as far
-                as the broker's history goes back; if some are missing, a Gap precedes them.
+                as the broker's history goes back; if some are missing, a Gap precedes them. To
+                begin after the messages published until now, pass ``hub.history.last``.
             max_queue: maximum number of messages in the queue; by default that of the hub.
             overflow: what happens when the queue is full; by default as set for the hub.
 
@@ -260,31 +263,36 @@ class Hub:
             InvalidOption: an argument has the wrong type or value.
             UsageError: the hub is not open, or ``after`` is given and there is no history.
         """
-        self._open_session()
-        pattern = check_channel(pattern)
+        session = self._open_session()
+        channels = ChannelFilter(check_channel(pattern))
         queue = make_queue(
             self.max_queue if max_queue is None else max_queue,
             self.overflow if overflow is None else overflow,
+            max_bytes=self.max_queue_bytes,
+            gaps=gaps,
         )
-        subscriber = LoopSubscriber(queue, self.counters, gaps=gaps)
+        subscriber = LoopSubscriber(channels, queue, self.counters, session.history)
         if after is not None:
-            subscriber.catch_up(self.history.after(after), partial(matches, pattern), gaps=gaps)
-        return self._add(subscriber, pattern)
+            if session.history is None:
+                raise UsageError(NO_HISTORY)
+            subscriber.resume_after(after)
+        return self._add(subscriber, channels)
 
-    def _add(self, subscriber: LoopSubscriber, pattern: str | None) -> Subscription[Any]:
-        self._registry.add(subscriber, pattern)
-        return Subscription(subscriber, partial(self._registry.remove, subscriber, pattern))
+    def _add(self, subscriber: LoopSubscriber, channels: ChannelFilter | None) -> Subscription[Any]:
+        self._registry.add(subscriber, channels)
+        channel = None if channels is None else channels.channel
+        return Subscription(subscriber, partial(self._registry.remove, subscriber, channel))
 
     @property
     def history(self) -> History:
-        """The most recent messages kept by the broker.
+        """The latest messages of each channel, kept by the broker.
 
         Raises:
             UsageError: the hub is not open, or its broker keeps no history.
         """
         history = self._open_session().history
         if history is None:
-            raise UsageError("the broker keeps no history: create it with history=...")
+            raise UsageError(NO_HISTORY)
         return history
 
     def on(self, topic: Topic) -> Callable[[FunctionT], FunctionT]:
@@ -329,14 +337,22 @@ class Hub:
     def _start_listener(self, listener: HubListener) -> None:
         if self._nursery is None:
             return
-        pattern = listener.pattern
+        channels = listener.channels
         if listener.is_async:
-            queue = make_queue(self.max_queue, "drop_oldest")
-            subscriber = LoopSubscriber(queue, self.counters, gaps=pattern is None)
-            events = self._add(subscriber, pattern)
+            queue = make_queue(
+                self.max_queue,
+                "resume",
+                max_bytes=self.max_queue_bytes,
+                gaps=channels is None,
+            )
+            history = self._open_session().history
+            subscriber = LoopSubscriber(
+                channels or ChannelFilter(EVERYONE), queue, self.counters, history
+            )
+            events = self._add(subscriber, channels)
             self._nursery.start_soon(run_listener, listener.function, events, self.counters)
         else:
-            self._registry.add(PlainListener(listener, self.counters), pattern)
+            self._registry.add(PlainListener(listener, self.counters), channels)
 
     def socket(self) -> HubSocket:
         """Return a Socket for one client, for ``serve(hub.socket, ...)``."""
@@ -353,7 +369,7 @@ class Hub:
             UsageError: the hub is not open.
         """
         self._open_session()
-        self._registry.add(subscriber, channel, literal=True)
+        self._registry.add(subscriber, ChannelFilter(channel, literal=True))
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
         """Remove a subscriber; do nothing if it has not joined.

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias, TypeVar
 from .._redact import label
 from ..errors import InvalidOption
 from .message import Event, Gap, check_channel
-from .subscribers import Counters, Subscriber, Subscription
+from .patterns import ChannelFilter
+from .subscribers import Counters, Subscriber
+from .subscription import Subscription
 
 __all__ = [
     "HubListener",
@@ -41,9 +43,9 @@ class HubListener:
     function: Callable[[Any], Any]
 
     @property
-    def pattern(self) -> str | None:
+    def channels(self) -> ChannelFilter | None:
         """The channels; None for gaps."""
-        return self.topic if isinstance(self.topic, str) else None
+        return ChannelFilter(self.topic) if isinstance(self.topic, str) else None
 
     @property
     def is_async(self) -> bool:
@@ -133,7 +135,11 @@ async def run_listener(
     function: Callable[[Any], Any], events: Subscription[Any], counters: Counters
 ) -> None:
     """Call an async function with each event."""
+    dropped = 0
     async for event in events:
+        if events.dropped and not dropped:
+            _logger.warning("listener %s is too slow: it misses messages", label(function))
+        dropped = events.dropped
         try:
             await function(event)
         except Exception as error:  # noqa: BLE001 - continues with the next event

@@ -9,10 +9,22 @@ from .._text import as_text
 from ..errors import InvalidFrame, InvalidOption
 from ..frames import Data
 
-__all__ = ["EVERYONE", "Event", "Gap", "Message", "check_channel", "check_data", "check_name"]
+__all__ = [
+    "EVERYONE",
+    "INCOMING",
+    "Event",
+    "Gap",
+    "Message",
+    "check_channel",
+    "check_data",
+    "check_name",
+]
 
 EVERYONE = ""
 """The channel of a broadcast: every subscriber receives it, whatever its channel."""
+
+INCOMING = "incoming"
+"""The channel of messages from clients. No client may subscribe to it, and it has no history."""
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
 
@@ -34,14 +46,19 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages may be missing here, because the connection to the broker was interrupted.
+    """Messages may be missing here: the broker was away, or a queue or the history was too short.
 
     Args:
-        seconds: time between the last data from the broker and the new subscription; 0.0 if
-            the history is too short to resume.
+        seconds: time between the last data from the broker and the new subscription; 0.0 for any
+            other reason.
+        id: position in the broker's history: what is missing comes before it, and a subscriber
+            that resumes after it continues here. None without a history.
+        channel: the only channel of which messages may be missing; None for all.
     """
 
     seconds: float
+    id: str | None = None
+    channel: str | None = None
 
 
 Event: TypeAlias = Message | Gap

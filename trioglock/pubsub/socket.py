@@ -20,22 +20,20 @@ from ..errors import (
     UsageError,
 )
 from ..frames import Close, Data, PreparedMessage
-from ..hooks import ConnectionInfo, MaybeAwaitable, Socket
+from ..hooks import ConnectionInfo, MaybeAwaitable, Reply, Socket
 from ..transports.urls import split_url
-from .history import MissedMessages
-from .message import EVERYONE, Event, Gap, Message, check_channel
+from .history import History, format_id, parse_id
+from .message import INCOMING, Event, Gap, Message, check_channel
+from .patterns import ChannelFilter
 from .queue import make_queue
-from .subscribers import QueuedSubscriber
+from .queued_subscriber import QueuedSubscriber
 
 if TYPE_CHECKING:
     from .hub import Hub
 
-__all__ = ["INCOMING", "ClientSubscriber", "EventEncoders", "HubSocket"]
+__all__ = ["ClientSubscriber", "EventEncoders", "HubSocket"]
 
 _logger = logging.getLogger("trioglock.pubsub")
-
-INCOMING = "incoming"
-"""The channel of messages from clients; no client may subscribe to it."""
 
 TRY_AGAIN_LATER = 1013
 """Registered with IANA for RFC 6455, section 7.4.2."""
@@ -73,7 +71,7 @@ def _encode_raw(event: Event) -> Data:
 
 def _encode_json(event: Event) -> str:
     if isinstance(event, Gap):
-        return json.dumps({"gap": event.seconds})
+        return json.dumps({"gap": event.seconds, "id": event.id})
     content: dict[str, str | None] = {"id": event.id, "channel": event.channel}
     if isinstance(event.data, str):
         content["data"] = event.data
@@ -93,20 +91,40 @@ class ClientSubscriber(QueuedSubscriber):
     def __init__(
         self, hub: Hub, connection: Connection[Any], channel: str, *, as_json: bool
     ) -> None:
-        super().__init__(make_queue(hub.max_queue, hub.overflow), hub.counters)
+        history = _history_of(hub)
+        super().__init__(
+            ChannelFilter(channel, literal=True),
+            make_queue(hub.max_queue, hub.overflow, max_bytes=hub.max_queue_bytes, gaps=as_json),
+            hub.counters,
+            history,
+        )
         self.channel: str = channel
+        self.as_json: bool = as_json
+        self.start: str | None = None if history is None else history.last
+        """The id after which the client receives all messages."""
         self._connection = connection
         self._writer = connection._writer  # noqa: SLF001 - part of the same package
         self._corked = Fanout.current().corked
         self._frame = hub.encoders.json if as_json else hub.encoders.raw
-        self._gaps = as_json
         self._busy = False  # events go to the queue
         self._ended = False
 
+    def resume(self, message_id: str) -> None:
+        """Send the messages after the one with this id; a gap if that is not possible."""
+        try:
+            if self.start is None:
+                raise InvalidOption("there is no history")
+            self.resume_after(message_id)
+        except InvalidOption:
+            self.enqueue(Gap(0.0, self.start))
+        else:
+            self.start = format_id(parse_id(message_id))
+        self.start_sending()
+
     def put(self, event: Event) -> None:
-        if event.__class__ is Gap and not self._gaps:
+        if event.__class__ is Gap and not self.as_json:
             return
-        if self.skip_until is not None and self.is_duplicate(event):
+        if self.resuming and not self.admits(event):
             return
         if self._busy:
             self._put_later(event)
@@ -130,14 +148,19 @@ class ClientSubscriber(QueuedSubscriber):
 
     def start_sending(self) -> None:
         """Send the waiting events as fast as the connection accepts them."""
-        if not self._busy and len(self):
+        if not self._busy and (len(self) or self.is_behind):
             self._busy = True
             self._start_soon(self._send_waiting)
 
     async def _send_waiting(self) -> None:
         try:
-            while len(self):
-                await self._connection.send_frame(self._frame(self.pop()))
+            while not self._ended:
+                if len(self):
+                    await self._connection.send_frame(self._frame(self.pop()))
+                elif self.is_behind:
+                    await self.read_history()
+                else:
+                    break
         except ConnectionClosed:
             return
         self._busy = self._ended
@@ -159,15 +182,24 @@ class ClientSubscriber(QueuedSubscriber):
             self._ended = True
 
 
+def _history_of(hub: Hub) -> History | None:
+    try:
+        return hub.history
+    except UsageError:
+        return None
+
+
 class HubSocket(Socket[ClientSubscriber | None]):
     """Subscribes a client to a channel, and publishes its messages on ``incoming``.
 
     The path is the channel: ``ws://.../news`` receives ``news`` and broadcasts, ``ws://.../``
     only broadcasts.
 
-    With a query ``?after=`` the client receives messages as JSON, ``{"id": ..., "channel": ...,
-    "data": ...}``, and ``{"gap": seconds}`` where messages may be missing. With ``?after=<id>`` it
-    first receives the messages after that one, as far as the broker's history goes back.
+    With a query ``?after=`` the client receives JSON: first ``{"subscribed": channel, "id": ...}``
+    with the id after which it receives all messages, then messages as ``{"id": ..., "channel": ...,
+    "data": ...}``, and ``{"gap": seconds, "id": ...}`` where messages may be missing. With
+    ``?after=<id>`` it first receives the messages after that one, as far as the broker's history
+    goes back. An id is null without a history.
 
     Override :meth:`channel_of` to choose the channel differently, and ``handle_receive`` to handle
     messages differently.
@@ -200,27 +232,22 @@ class HubSocket(Socket[ClientSubscriber | None]):
             channel = self.channel_of(info)
             after = parse_qs(split_url(info.url).query or "", keep_blank_values=True).get("after")
             client = ClientSubscriber(self.hub, info.connection, channel, as_json=after is not None)
-            if after is not None and after[-1]:
-                wanted = frozenset((EVERYONE, channel))
-                client.catch_up(self._missed_after(after[-1]), wanted.__contains__, gaps=True)
             self.hub.join(client, channel)
         except (InvalidOption, UsageError):
             return None
-        client.start_sending()
+        if after and after[-1]:
+            client.resume(after[-1])
         return client
-
-    def _missed_after(self, message_id: str) -> MissedMessages:
-        try:
-            return self.hub.history.after(message_id)
-        except (InvalidOption, UsageError):
-            return MissedMessages((), complete=False)
 
     def handle_connect(
         self, info: ConnectionInfo, state: ClientSubscriber | None
     ) -> MaybeAwaitable[tuple[Any, ClientSubscriber | None]]:
-        """Close a client that cannot subscribe."""
+        """Confirm the subscription, or close a client that cannot subscribe."""
         if state is not None:
-            return None, state
+            if not state.as_json:
+                return None, state
+            confirmation = {"subscribed": state.channel, "id": state.start}
+            return Reply(json.dumps(confirmation, ensure_ascii=False)), state
         try:
             self.channel_of(info)
         except InvalidOption as error:

@@ -300,6 +300,11 @@ class EventSocket(Socket[StateT]):
     def _result(self, name: str, returned: Any) -> tuple[Any, StateT]:
         if returned.__class__ is tuple and len(returned) == 2:
             result, state = returned
+            if state.__class__ in NOT_STATES:
+                raise BadHookResult(
+                    f"the handler of {name!r} must return a tuple (result, state), "
+                    f"in this order: {state!r:.200} is not a state"
+                )
             if result.__class__ is Emit:
                 frames = map(self.codec.encode, result.messages)
                 result = Reply(*frames, deliver=result.deliver)

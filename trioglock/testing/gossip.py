@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import trio
 from trio_websocket import ConnectionClosed
 
-from .server import MockPeer, MockServer
+from .server import CLOSE_TIMEOUT, MockPeer, MockServer, run_for_each
 
 __all__ = ["MockGossipGame", "MockGossipPeer", "MockGossipServer"]
 
@@ -268,14 +268,12 @@ class MockGossipServer:
             await peer.heartbeat()
 
     async def restart(self, downtime: float) -> None:
-        """Announce a restart to every client, and close the connections.
+        """Announce a restart to all clients at once, and close the connections as :meth:`close`.
 
         Args:
             downtime: seconds after which clients should reconnect.
         """
-        for peer in list(self.peers):
-            await peer.send("restart", {"downtime": downtime})
-            await peer.close(1012, "restart")
+        await run_for_each(self.peers, MockGossipPeer.restart, downtime)
 
     async def send(self, event: str, payload: dict[str, Any] | None = None) -> None:
         """Send an event to every client.
@@ -298,14 +296,15 @@ class MockGossipServer:
                 await peer.send_text(text)
 
     async def close(self, code: int = 1000, reason: str = "goodbye") -> None:
-        """Close every connection.
+        """Close all connections at once.
+
+        A client that does not answer the Close frame is dropped after 10 seconds.
 
         Args:
             code: the code of the Close frames.
             reason: their reason.
         """
-        for peer in list(self.peers):
-            await peer.close(code, reason)
+        await run_for_each(self.peers, MockGossipPeer.close, code, reason)
 
     async def abort(self) -> None:
         """Drop every connection without a closing handshake."""
@@ -427,6 +426,16 @@ class MockGossipPeer:
             reason: its reason.
         """
         await self.peer.close(code, reason)
+
+    async def restart(self, downtime: float) -> None:
+        """Announce a restart, and close the connection.
+
+        Args:
+            downtime: seconds after which the client should reconnect.
+        """
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            await self.send("restart", {"downtime": downtime})
+        await self.close(1012, "restart")
 
     async def heartbeat(self) -> None:
         """Send a heartbeat; after three without an answer, close with 4001."""

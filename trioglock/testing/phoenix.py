@@ -22,7 +22,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest
 
 from ..frames import Data
-from .server import MockPeer, MockServer
+from .server import MockPeer, MockServer, run_for_each
 
 __all__ = [
     "Authorize",
@@ -521,13 +521,14 @@ class MockPhoenixServer(MockServer):
                     await client.send(frame)
 
     async def disconnect(self, code: int = 1001) -> None:
-        """Disconnect every client, like ``Endpoint.broadcast(socket_id, "disconnect", %{})``.
+        """Disconnect all clients at once, like ``Endpoint.broadcast(id, "disconnect", %{})``.
+
+        A client that does not answer the Close frame is dropped after 10 seconds.
 
         Args:
             code: the code of the Close frames; Phoenix 1.7 uses 1000 or 1011, 1.8 uses 1001.
         """
-        for client in list(self.clients):
-            await client.peer.close(code)
+        await run_for_each([client.peer for client in self.clients], MockPeer.close, code)
 
     async def kill(self) -> None:
         """Break every connection without a Close frame."""

@@ -7,10 +7,10 @@ hidden by the same mistake in the other.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import trio
 import trio.testing
@@ -29,8 +29,13 @@ from ..headers import Headers, HeadersLike
 
 __all__ = ["Handler", "MockPeer", "MockServer", "echo"]
 
+ItemT = TypeVar("ItemT")
+
 MAX_QUEUE = 2**16
 """Maximum number of messages that wait to be received by the test."""
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds that a client may take to answer a Close frame."""
 
 EXPECT_TIMEOUT = 86_400.0
 """Timeout in seconds. With an ``autojump_clock`` it takes no real time, so a test cannot hang."""
@@ -59,7 +64,7 @@ class MockPeer:
     """The server's end of one connection, controlled by the test.
 
     ``received`` and ``sent`` record the messages. Use ``trio.fail_after`` around a test, because
-    the methods have no timeout of their own.
+    the methods except :meth:`close` have no timeout of their own.
     """
 
     def __init__(
@@ -149,13 +154,16 @@ class MockPeer:
         await self._websocket.ping()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Send a Close frame and wait for the client's.
+        """Send a Close frame and wait for the client's; drop the connection after 10 seconds.
 
         Args:
             code: the close code.
             reason: the close reason.
         """
-        await self._websocket.aclose(code, reason)
+        with trio.move_on_after(CLOSE_TIMEOUT) as scope:
+            await self._websocket.aclose(code, reason)
+        if scope.cancelled_caught:
+            await self.abort()
 
     async def abort(self) -> None:
         """Close the stream without a closing handshake."""
@@ -340,6 +348,15 @@ class MockServer:
         await self._handler(peer)
         with trio.move_on_after(1):
             await websocket.aclose()
+
+
+async def run_for_each(
+    items: Iterable[ItemT], fn: Callable[..., Awaitable[object]], *args: Any
+) -> None:
+    """Call ``fn(item, *args)`` for each item at the same time, so that none delays the others."""
+    async with trio.open_nursery() as nursery:
+        for item in items:
+            nursery.start_soon(fn, item, *args)
 
 
 def _encode_headers(headers: Headers) -> list[tuple[bytes, bytes]]:

@@ -186,7 +186,10 @@ async def _request_tunnel(stream: trio.abc.Stream, request: bytes, max_header_si
         await stream.send_all(request)
         return await read_status(stream, max_header_size)
     except (EOFError, *STREAM_ERRORS) as error:
-        raise ProxyFailed("the HTTP proxy closed the connection") from (error.__cause__ or error)
+        cause = error.__cause__ or error
+        if is_tls_failure(cause):  # with TLS 1.3, a client certificate is rejected this late
+            raise TLSFailed(f"TLS failed with the HTTP proxy: {cause}") from cause
+        raise ProxyFailed("the HTTP proxy closed the connection") from cause
     except NotHTTP as error:
         raise ProxyFailed(f"the HTTP proxy's response cannot be read: {error}") from None
 

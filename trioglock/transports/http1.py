@@ -21,6 +21,7 @@ from ..errors import ConnectFailed, HandshakeRefused, InvalidHandshake, TLSFaile
 from ..headers import Headers, HeadersLike, checked_headers, decode_header
 from ..http import Request, Response
 from .tls import is_tls_failure, peer_certificate
+from .urls import parse_host_header
 
 if TYPE_CHECKING:
     from .native.socket_io import ByteIO
@@ -64,8 +65,8 @@ MAX_BODY = 2**20
 # Seconds for a client to read a response before the stream is closed.
 LINGER = 1.0
 
-# The absolute form of a target: the host, and the path with the query.
-_split_absolute = re.compile(r"(?:https?|wss?)://([^/?#]*)([^#]*)", re.IGNORECASE).fullmatch
+# The absolute form of a target: the scheme, the host, and the path with the query.
+_split_absolute = re.compile(r"(https?|wss?)://([^/?#]*)([^#]*)", re.IGNORECASE).fullmatch
 
 # A request line with any method (RFC 9112, section 3), and its beginning.
 _METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -261,9 +262,12 @@ def _origin_form(target: str, headers: Headers) -> str:
         return target
     hosts = headers.get_all("Host")
     # What the target names must be what all other code reads from the header (section 3.2).
-    if [match[1].lower()] != [host.lower() for host in hosts]:
+    default = 443 if match[1].lower() in ("https", "wss") else 80
+    named = [parse_host_header(host) for host in (match[2], *hosts)]
+    same = len({one and (one.host, one.port or default) for one in named}) == 1
+    if len(hosts) != 1 or None in named or not same:
         raise refuse(400, "the target and the Host header name different hosts")
-    return match[2] if match[2].startswith("/") else f"/{match[2]}"
+    return match[3] if match[3].startswith("/") else f"/{match[3]}"
 
 
 async def _has_request_line(stream: ByteIO, received: bytearray, max_size: int) -> bool:

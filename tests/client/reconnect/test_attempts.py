@@ -13,11 +13,13 @@ from trioglock import (
     Close,
     ConnectFailed,
     ConnectionClosedError,
+    Disconnect,
     HandshakeFailed,
     InvalidOption,
     InvalidURL,
     MemoryTransport,
     OpenTimeout,
+    Reconnect,
     ReconnectFailed,
     RemoteClose,
     Status,
@@ -113,10 +115,32 @@ async def test_each_attempt_has_its_own_open_timeout(autojump_clock: Clock) -> N
 async def test_a_retry_after_is_honoured(autojump_clock: Clock) -> None:
     """It extends a delay, and never shortens one."""
     net = MemoryTransport()
-    net.refuse_next(refusal(503, Retry_After="100"))
+    net.refuse_next(refusal(503, Retry_After="50"))
     net.refuse_next(refusal(429, Retry_After="1"))
     async with joined(net):
-        assert trio.current_time() == 100 + 2
+        assert trio.current_time() == 50 + 2
+
+
+async def test_fault_49_no_delay_exceeds_the_maximum(autojump_clock: Clock) -> None:
+    """Not even one that the server asks for; only the application may decide otherwise."""
+    net = MemoryTransport()
+    for _ in range(2):
+        net.refuse_next(refusal(503, Retry_After="86400"))
+    async with joined(net, reconnect=policy(maximum=1)):
+        assert trio.current_time() == 2
+
+
+async def test_fault_49_a_hook_may_exceed_the_maximum(autojump_clock: Clock) -> None:
+    """The application decides."""
+
+    class Patient(Notes):
+        def handle_disconnect(self, reason: Disconnect, state: int) -> Any:
+            return Reconnect(delay=1000), state
+
+    net = MemoryTransport()
+    net.refuse_next(refusal(503, Retry_After="5"))
+    async with joined(net, Patient(), reconnect=policy(maximum=1)):
+        assert trio.current_time() == 1000
 
 
 @pytest.mark.parametrize(("lasts", "delays"), [(9.9, [1, 2, 4]), (10, [1, 1, 1])])

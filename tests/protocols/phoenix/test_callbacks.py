@@ -35,6 +35,7 @@ from trioglock.protocols.phoenix import (
     ChannelClient,
     ClientHandle,
     Connect,
+    DeferredReply,
     Disconnected,
     NotJoined,
 )
@@ -129,7 +130,7 @@ async def test_events_call_the_callbacks_in_order(kind: str) -> None:
             await until(handle, "reply", 2)
             await server.broadcast("room:1", "shout", b"\xcc")
             await until(handle, "message", 2)
-            await handle.call(lambda t: t.leave("room:1"))
+            left = await handle.call(lambda t: t.leave("room:1"))
             await until(handle, "closed")
             await handle.call(lambda t: t.join("room:forbidden"))
             await until(handle, "join error")
@@ -141,6 +142,7 @@ async def test_events_call_the_callbacks_in_order(kind: str) -> None:
         ("reply", "room:1", ref, "ok", {"a": 1}),
         ("reply", "room:1", binary, "ok", b"\x01\x00"),
         ("message", "room:1", "shout", b"\xcc"),
+        ("reply", "room:1", left, "ok", {}),
         ("closed", "room:1", {}),
         ("join error", "room:forbidden", {"reason": "unauthorized"}),
     ]
@@ -336,6 +338,19 @@ async def test_invalid_results_are_rejected(returned: Any) -> None:
 
     async with MockPhoenixServer(memory=True) as server:
         with pytest.raises(BadHookResult, match=r"must return|result must be None, Connect"):
+            await phoenix.run(server.url, Wrong(), stream=server.open_stream)
+
+
+@pytest.mark.parametrize("result", [Connect(), Stop()])
+async def test_fault_33_a_result_in_place_of_the_state(result: Any) -> None:
+    """The error shows the order, even if the state is None."""
+
+    class Wrong(phoenix.ChannelClient[Any]):
+        def handle_connected(self, transport: Any, state: Any) -> Any:
+            return state, result
+
+    async with MockPhoenixServer(memory=True) as server:
+        with pytest.raises(BadHookResult, match=r"a tuple \(result, state\), in this order"):
             await phoenix.run(server.url, Wrong(), stream=server.open_stream)
 
 
@@ -596,3 +611,121 @@ async def test_a_server_that_does_not_read_does_not_fill_the_memory(
             await handle.call(push_without_end)
         assert 400 < len(queue) <= 500  # the rest is being written
         handle.stop()
+
+
+# What phoenix_gen_socket_client has.
+
+
+async def test_fault_64_a_call_may_be_answered_later() -> None:
+    """By a callback or another task; not after its timeout, and not after the end."""
+    given: list[DeferredReply] = []
+
+    class Later(Recorder):
+        def handle_call(self, request: Any, transport: Any, state: Log) -> Any:
+            given.append(DeferredReply())
+            return given[-1], state
+
+        def handle_cast(self, message: Any, transport: Any, state: Log) -> Any:
+            given[-1].set(message)
+            return None, state
+
+    results: list[Any] = []
+
+    async def call(handle: ClientHandle[Any]) -> None:
+        try:
+            results.append(await handle.call("x", timeout=100))
+        except Exception as error:
+            results.append(error)
+
+    async def answer(handle: ClientHandle[Any], *how: Callable[[], None]) -> Any:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, handle)
+            await trio.testing.wait_all_tasks_blocked()
+            for one in how:
+                one()
+        return results[-1]
+
+    async with MockPhoenixServer(memory=True) as server, running(server, Later()) as handle:
+        await until(handle, "connected")
+        assert await answer(handle, lambda: handle.cast(1)) == 1
+        assert await answer(handle, lambda: given[-1].set(2), lambda: given[-1].set(3)) == 2
+        failure = KeyError("no")
+        assert await answer(handle, lambda: given[-1].fail(failure)) is failure
+        with pytest.raises(CallTimeout):
+            await handle.call("x", timeout=1)
+        given[-1].set("too late")
+        await server.kill()
+        await until(handle, "disconnected")
+        handle.connect()
+        await until(handle, "connected", 2)
+        assert isinstance(await answer(handle, handle.stop), Disconnected)
+        with pytest.raises(Disconnected):
+            await handle.call("x")
+
+
+async def test_fault_64_refs_and_replies_of_joins_and_leaves() -> None:
+    """The reply of a leave comes before the end of its channel; its payload is sent."""
+    async with MockPhoenixServer(memory=True) as server, running(server) as handle:
+        await until(handle, "connected")
+        assert await handle.call(lambda t: t.join("room:1")) == "1"
+        assert not handle.joined("room:1")
+        await until(handle, "joined")
+        assert handle.joined("room:1")
+        assert await handle.call(lambda t: t.joined("room:1"))
+        assert not handle.joined("room:2")
+        with pytest.raises(EncodeError):
+            await handle.call(lambda t: t.leave("room:1", {1}))
+        assert await handle.call(lambda t: t.leave("room:1", {"why": "bye"})) == "2"
+        assert not handle.joined("room:1")
+        await until(handle, "closed")
+        assert handle.state[-2:] == [
+            ("reply", "room:1", "2", "ok", {}),
+            ("closed", "room:1", {}),
+        ]
+        client = await server.client()
+        assert client.received[-1].payload == {"why": "bye"}
+        assert handle.ignored == 0
+
+
+@pytest.mark.parametrize("end", ["stop", "cancel", "exception", "never connected", "refused"])
+async def test_fault_64_terminate_is_called_once_at_the_end(end: str) -> None:
+    ended: list[Any] = []
+
+    class Ending(Recorder):
+        def handle_joined(self, *_: Any) -> Any:
+            if end == "exception":
+                raise KeyError(end)
+            return Stop(), [("last",)]
+
+        def handle_disconnected(self, reason: Any, state: Log) -> Any:
+            return Stop(), [("last",)]
+
+        def handle_connected(self, transport: Any, state: Log) -> Any:
+            if end != "cancel":
+                transport.join("room:1")
+            return None, state
+
+        async def terminate(self, reason: Any, state: Log) -> None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            ended.append((type(reason).__name__, state))
+
+    async with MockPhoenixServer(memory=True) as server:
+        if end == "refused":
+            server.reject(403)
+        run = partial(
+            phoenix.run,
+            server.url,
+            Ending(),
+            stream=server.open_stream,
+            connect=end != "never connected",
+        )
+        if end == "exception":
+            with pytest.raises(KeyError):
+                await run()
+        else:
+            with trio.move_on_after(5):
+                await run()
+    [(reason, state)] = ended
+    reasons = {"stop": "LocalClose", "exception": "HookError", "refused": "HandshakeFailed"}
+    assert reason == reasons.get(end, "Aborted")
+    assert (state == [("last",)]) == (end in ("stop", "refused"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +13,14 @@ import trio.testing
 
 from tests.protocols.clock import MOCK_CLOCK
 from tests.protocols.phoenix.helpers import connected
-from trioglock import ConnectionClosedError, EncodeError, InvalidOption
+from trioglock import (
+    ConnectionClosedError,
+    EncodeError,
+    HandshakeRefused,
+    InvalidOption,
+    RemoteClose,
+)
+from trioglock.codecs import JSON
 from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import (
     AlreadyJoined,
@@ -20,10 +30,12 @@ from trioglock.protocols.phoenix import (
     ChannelOverflow,
     Disconnected,
     InvalidMessage,
+    JoinTimeout,
     NotJoined,
     PhoenixMessage,
     PushReply,
 )
+from trioglock.testing import MockTopic
 
 pytestmark = MOCK_CLOCK
 
@@ -177,6 +189,131 @@ async def test_an_exception_of_a_payload_function() -> None:
         assert (await socket.join("room:3")).joined
 
 
+async def test_fault_24_an_oserror_of_a_payload_function_is_retried() -> None:
+    """At a rejoin, like the same error of a function for the URL; the first join raises it."""
+    errors: list[Exception] = []
+
+    def payload() -> dict[str, Any]:
+        if errors:
+            raise errors.pop()
+        return {}
+
+    async def slow_payload() -> dict[str, Any]:
+        await trio.sleep(0.1)
+        return payload()
+
+    async with connected(rejoin_delays=(1, 2)) as (server, socket):
+        for function in (payload, slow_payload):
+            errors[:] = [ConnectionRefusedError("no tokens")]
+            with pytest.raises(ConnectionRefusedError):
+                await socket.join("room:1", function)
+            channel = await socket.join("room:1", function)
+            errors[:] = [TimeoutError("no tokens"), OSError("no tokens")]
+            await server.kill()
+            await trio.sleep(0.9)
+            assert isinstance(channel.last_error, OSError)
+            await trio.sleep(10)
+            assert channel.joined
+            assert channel.join_count == 2
+            await channel.leave()
+
+
+# The status.
+
+
+async def test_fault_26_outages_and_rejoins_can_be_watched() -> None:
+    """With the response of every join and the reason of every interruption."""
+    responses = iter(range(10))
+
+    class Numbered(MockTopic):
+        async def on_join(self, payload: Any) -> Any:
+            return next(responses)
+
+    async with connected({"room:*": Numbered}) as (server, socket):
+        channel = await socket.join("room:1")
+        seen: list[Any] = []
+
+        async def watch() -> None:
+            seen.extend([status async for status in channel.watch()])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await trio.testing.wait_all_tasks_blocked()
+            server.reject(503)
+            await server.disconnect(1012)
+            await trio.sleep(10)
+            await (await server.client()).channels["room:1"].crash()
+            await trio.sleep(10)
+            await channel.leave()
+        short = [(s.joined, s.join_count, s.response, type(s.error).__name__) for s in seen]
+        assert short == [
+            (True, 1, 0, "NoneType"),
+            (False, 1, 0, "Disconnected"),
+            (False, 1, 0, "Disconnected"),
+            (True, 2, 1, "NoneType"),
+            (False, 2, 1, "ChannelCrashed"),
+            (True, 3, 2, "NoneType"),
+            (False, 3, 2, "NoneType"),
+        ]
+        assert [s.ended for s in seen] == [False] * 6 + [True]
+        assert "1012" in str(seen[1].error)
+        assert "503" in str(seen[2].error)
+        assert [status async for status in channel.watch()] == seen[-1:]
+
+
+async def test_a_slow_watcher_gets_the_latest_status() -> None:
+    """And a cancelled one loses none."""
+    async with connected() as (server, socket):
+        channel = await socket.join("room:1")
+        statuses = channel.watch()
+        assert (await anext(statuses)).joined
+        with trio.move_on_after(1):
+            await anext(statuses)
+        await server.kill()
+        await trio.sleep(10)
+        assert (await anext(statuses)).join_count == 2
+    assert (await anext(statuses)).ended
+    with pytest.raises(StopAsyncIteration):
+        await anext(statuses)
+
+
+async def test_fault_27_errors_say_why_the_connection_was_lost() -> None:
+    """In their text, as a value, and as the cause; also after a failed attempt."""
+    async with connected() as (server, socket):
+        channel = await socket.join("room:1")
+        caught: list[Disconnected] = []
+
+        async def push() -> None:
+            try:
+                await channel.push("silent")
+            except Disconnected as error:
+                caught.append(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(push)
+            await trio.testing.wait_all_tasks_blocked()
+            server.reject(503, times=100)
+            await server.disconnect(1012)
+        [error] = caught
+        assert error.reason == RemoteClose(code=1012, attempt=1)
+        assert "1012" in str(error)
+        await trio.sleep(1)
+        last = channel.last_error
+        assert isinstance(last, Disconnected)
+        assert isinstance(last.__cause__, HandshakeRefused)
+        assert "503" in str(last)
+        with pytest.raises(JoinTimeout, match="503"):
+            await socket.join("room:2", timeout=1)
+
+    async with connected(reconnect=False) as (server, socket):
+        channel = await socket.join("room:1")
+        waiting = await socket.join_soon("room:2", lambda: trio.sleep(5))
+        await server.kill()
+        with pytest.raises(Disconnected, match="connection has ended: connection lost"):
+            await waiting.wait_joined()
+        assert isinstance(channel.last_error, Disconnected)
+
+
 # Invalid calls.
 
 
@@ -238,6 +375,77 @@ async def test_a_cancelled_push_is_withdrawn() -> None:
 
 
 # Serializers.
+
+
+class LooseCodec:
+    """Does not notice what cannot be sent."""
+
+    def encode(self, message: Any, /) -> str:
+        return json.dumps(message, ensure_ascii=False)
+
+    def decode(self, frame: Any, /) -> Any:
+        return json.loads(frame)
+
+
+class NoFrameSerializer(phoenix.V2Serializer):
+    def encode(self, message: PhoenixMessage) -> Any:
+        return 3 if message.event == "x" else super().encode(message)
+
+
+@pytest.mark.parametrize(
+    "serializer",
+    [
+        phoenix.V2Serializer(JSON(library="json")),
+        phoenix.V2Serializer(JSON(library="orjson")),
+        phoenix.V2Serializer(JSON(library="msgspec")),
+        phoenix.V2Serializer(LooseCodec()),
+        NoFrameSerializer(),
+    ],
+    ids=["json", "orjson", "msgspec", "loose codec", "not a frame"],
+)
+async def test_fault_22_the_call_raises_what_cannot_be_encoded(
+    serializer: phoenix.V2Serializer,
+) -> None:
+    """Of pushes that are sent at once or later, joins and leaves; the connection stays."""
+    async with connected(serializer=serializer) as (_server, socket):
+        channel = await socket.join("room:1")
+        waiting = await socket.join_soon("room:2", lambda: trio.sleep(5))
+        for bad in ("\ud800", {"a": ["\udfff"]}, {"a": {1}}, [b"a"]):
+            for one in (channel, waiting):
+                with pytest.raises(EncodeError):
+                    await one.push("x", bad)
+                with pytest.raises(EncodeError):
+                    await one.send("x", bad)
+            if not isinstance(serializer, NoFrameSerializer):
+                with pytest.raises(EncodeError):
+                    await channel.leave(bad)
+            with pytest.raises(EncodeError):
+                await socket.join("room:3", bad)
+            with pytest.raises(EncodeError):
+                await socket.join("room:3", partial(copy.copy, bad))
+        await waiting.wait_joined()
+        assert (await waiting.push("echo")).ok
+        assert (await channel.push("echo")).ok
+        assert socket.statistics().pending == 0
+
+
+async def test_fault_22_a_payload_that_changes_while_it_waits() -> None:
+    """The push raises the error, and the others are sent."""
+    payload: dict[str, Any] = {}
+    async with connected() as (_server, socket):
+        channel = await socket.join_soon("room:1", lambda: trio.sleep(5))
+        async with trio.open_nursery() as nursery:
+            for call in (channel.push, channel.send):
+                nursery.start_soon(fails_to_encode, call, payload)
+            await trio.testing.wait_all_tasks_blocked()
+            payload["late"] = {1}
+            assert (await channel.push("echo")).ok
+        assert channel.joined
+
+
+async def fails_to_encode(call: Any, payload: Any) -> None:
+    with pytest.raises(EncodeError):
+        await call("x", payload)
 
 
 async def test_a_custom_serializer() -> None:

@@ -63,7 +63,7 @@ class Phoenix(RuleBasedStateMachine):
                     assert again == (channel in self.joined)
                     self.joined.add(channel)
                 case ChannelInterrupted(channel):
-                    assert channel in self.joined
+                    assert channel in self.live
                 case ChannelEnded(channel):
                     del self.live[channel]  # once
                 case DeliverMessage(channel, message):

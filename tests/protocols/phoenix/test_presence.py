@@ -45,6 +45,36 @@ def test_presence_calls_back_for_joins_and_leaves() -> None:
     assert presence.list() == []
 
 
+def test_fault_25_callbacks_and_callers_may_change_what_they_get() -> None:
+    """Entries are copied deeply, so the next message finds the presence unchanged."""
+
+    def spoil(value: Any) -> None:
+        if isinstance(value, dict):
+            for item in value.values():
+                spoil(item)
+            value.clear()
+        elif isinstance(value, list):
+            for item in value:
+                spoil(item)
+            value.clear()
+
+    def spoil_both(_key: str, known: Any, changed: Any) -> None:
+        spoil(known)
+        spoil(changed)
+
+    presence = Presence(on_join=spoil_both, on_leave=spoil_both)
+    more = {"user": {"tags": ["a"]}}
+    presence.receive("presence_state", {"al": entry("1", **more), "bo": entry("2")}, "5")
+    for _ in range(2):
+        spoil(presence.state)
+        spoil(presence.list())
+        presence.list(lambda _key, shown: spoil(shown))
+        presence.receive("presence_diff", {"joins": {"al": entry("3", **more)}}, "5")
+        assert presence.state == {"al": entry("1", "3", **more), "bo": entry("2")}
+        presence.receive("presence_diff", {"leaves": {"al": entry("3")}}, "5")
+        assert presence.state == {"al": entry("1", **more), "bo": entry("2")}
+
+
 def test_presence_after_a_rejoin_reports_only_changes() -> None:
     """Diffs of the new join wait for its state; metas are compared by phx_ref."""
     calls: list[Any] = []

@@ -134,10 +134,12 @@ async def test_phx_close_ends_a_channel_and_its_pushes(in_memory: Scripted) -> N
         assert channel.closed
 
 
-async def test_a_leave_and_its_reply(in_memory: Scripted) -> None:
-    """The phx_close after the reply is ignored."""
+async def test_fault_27_an_ordinary_leave_is_not_counted_as_ignored(in_memory: Scripted) -> None:
+    """Neither the phx_close after the reply, nor a broadcast that was on its way."""
     script = [
         *sent('["1","2","room:1","phx_leave",{}]'),
+        *recv('[null,null,"room:1","shout",{}]'),
+        *recv('["1",null,"room:1","news",{}]'),
         *recv('["1","2","room:1","phx_reply",{"response":{},"status":"ok"}]'),
         *recv('["1","1","room:1","phx_close",{}]'),
         *sent('["3","3","room:1","phx_join",{}]'),
@@ -147,7 +149,39 @@ async def test_a_leave_and_its_reply(in_memory: Scripted) -> None:
         await channel.leave()
         assert channel.closed
         assert (await socket.join("room:1")).joined
-        assert socket.statistics().ignored == 1
+        assert socket.statistics().ignored == 0
+
+
+async def test_messages_after_the_end_of_a_left_channel_are_counted(in_memory: Scripted) -> None:
+    """The second phx_close is a duplicate."""
+    script = [
+        *sent('["1","2","room:1","phx_leave",{"why":"bye"}]'),
+        *recv('["1","2","room:1","phx_reply",{"response":{},"status":"ok"}]'),
+        *recv('["1","1","room:1","phx_close",{}]'),
+        *recv('["1","1","room:1","phx_close",{}]', '[null,null,"room:1","shout",{}]'),
+    ]
+    async with joined(in_memory, script) as (socket, channel):
+        await channel.leave({"why": "bye"})
+        await trio.sleep(1)
+        assert socket.statistics().ignored == 2
+
+
+@pytest.mark.parametrize("payload", ["{}", '{"reason":"channel_crash"}'])
+async def test_fault_23_a_crash_answers_a_leave(in_memory: Scripted, payload: str) -> None:
+    """The server sends no reply if the channel crashes before it handles the leave."""
+    script = [
+        *sent('["1","2","room:1","crash",{}]', '["1","3","room:1","phx_leave",{}]'),
+        *recv(f'["1","1","room:1","phx_error",{payload}]'),
+        *sent('["4","4","room:1","phx_join",{}]'),
+        *recv('["4","4","room:1","phx_reply",{"response":{},"status":"ok"}]'),
+    ]
+    async with joined(in_memory, script) as (socket, channel):
+        began = trio.current_time()
+        await channel.send("crash")
+        await channel.leave()
+        assert trio.current_time() < began + 5
+        assert (await socket.join("room:1")).joined
+        assert socket.statistics().ignored == 0
 
 
 @pytest.mark.parametrize("payload", [{}, b"\x01"])

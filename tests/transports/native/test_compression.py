@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 import tracemalloc
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -34,12 +34,26 @@ from tests.transports.native.frame_bytes import (
     packed,
     traced_memory,
 )
-from trioglock import PreparedMessage, Reply, Socket, connect, serve
+from tests.transports.servers import (
+    client_context,
+    hold,
+    read_request,
+    server_context,
+    serving,
+    upgrade,
+)
+from trioglock import PreparedMessage, Reply, Socket, broadcast, connect, serve
 from trioglock.frames import Close, Violation
 from trioglock.transports.base import Handshake, LinkBroken
 from trioglock.transports.native import Decoder, Deflate, Encoder
 from trioglock.transports.native.decoder import INFLATE_BUDGET
 from trioglock.transports.native.link import NativeLink
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 ORDERS = [f'{{"order": {number}, "price": {number * 1.37:.2f}}} ' * 9 for number in range(12)]
 
@@ -93,7 +107,11 @@ def test_a_shared_message_is_compressed_once_for_each_window() -> None:
     assert flat(Decoder(masked=True, max_size=None, deflate=None).feed(masked)) == [ORDERS[0]]
 
 
-@pytest.mark.parametrize("message", [b"x" * 100, os.urandom(1000), os.urandom(2**17)])
+@pytest.mark.parametrize(
+    "message",
+    [b"x" * 100, os.urandom(1000), os.urandom(2**17)],
+    ids=["too short", "noise", "much noise"],
+)
 def test_a_shared_message_that_compresses_badly_is_sent_plain(message: bytes) -> None:
     """Also next to other frames, and the connection's own window survives it."""
     encoder = Encoder(mask=False, deflate=new_deflate())
@@ -175,7 +193,7 @@ async def test_compression_costs_an_idle_connection_little() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "binary", "deflate"])
-def test_a_message_in_tiny_pieces_takes_little_memory(kind: str) -> None:
+def test_fault_38_a_message_in_tiny_pieces_takes_little_memory(kind: str) -> None:
     """A small factor of the message, however small its fragments or its chunks are."""
     size = 2  # two bytes are the smallest new object
     message = os.urandom(2**14).hex().encode()
@@ -200,25 +218,36 @@ def test_a_message_in_tiny_pieces_takes_little_memory(kind: str) -> None:
     assert whole.feed(one_frame[-1:]) == [[message]]
 
 
-async def test_a_broadcast_is_shared_by_connections_that_are_behind() -> None:
+@pytest.mark.parametrize("how", ["server.broadcast()", "broadcast()", "TLS", "deflate"])
+async def test_fault_45_a_broadcast_is_shared_by_connections_that_are_behind(how: str) -> None:
     """What their sockets have not accepted is not copied for each of them."""
-    count, size = 10, 2**23
-    async with serve(Socket, "127.0.0.1", 0, compression=None, write_limit=2**24) as server:
-        streams = []
+    count, size = 10, 2**22
+    async with serve(
+        Socket,
+        "127.0.0.1",
+        0,
+        compression="deflate" if how == "deflate" else None,
+        ssl_context=server_context() if how == "TLS" else None,
+        write_limit=2**24,
+    ) as server:
+        streams: list[trio.abc.Stream] = []
         with trio.fail_after(30):
             for _ in range(count):
+                stream: trio.abc.Stream
                 stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
-                await stream.send_all(
-                    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                    b"Sec-WebSocket-Version: 13\r\n"
-                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-                )
+                if how == "TLS":
+                    stream = trio.SSLStream(stream, client_context(), server_hostname="127.0.0.1")
+                await stream.send_all(REQUEST)
                 assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
                 streams.append(stream)
             await trio.testing.wait_all_tasks_blocked(0.05)
+            message = os.urandom(size // 2).hex()
             tracemalloc.start()
             try:
-                assert server.broadcast(b"x" * size) == count
+                if how == "broadcast()":
+                    assert broadcast(server.connections, message) == (count, 0, 0)
+                else:
+                    assert server.broadcast(message) == count
                 await trio.sleep(0.1)
                 peak = tracemalloc.get_traced_memory()[1]
             finally:
@@ -231,46 +260,81 @@ async def test_a_broadcast_is_shared_by_connections_that_are_behind() -> None:
 # Bombs.
 
 
+class Turns(Socket[None]):
+    """Counts the turns of another task, and records the current one for each message."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.received: list[int] = []
+
+    def handle_receive(self, frame: Any, state: None) -> Any:
+        self.received.append(self.turns)
+        return None, state
+
+    async def tick(self) -> None:
+        while True:
+            self.turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async def receive(self, send: Callable[[], Awaitable[None]], count: int) -> int:
+        """Send something, wait for a number of messages, and return the turns meanwhile."""
+        started = self.turns
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.tick)
+            await send()
+            while len(self.received) < count:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        return self.turns - started
+
+
+async def bomb_server(socket: Turns, chunk: bytes, count: int, *, tls: bool) -> int:
+    context = server_context() if tls else None
+    async with serve(lambda: socket, "127.0.0.1", 0, max_size=2**26, ssl_context=context) as server:
+        stream: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
+        if tls:
+            stream = trio.SSLStream(stream, client_context(), server_hostname="127.0.0.1")
+        await stream.send_all(REQUEST)
+        assert b"permessage-deflate" in await stream.receive_some()
+        turns = await socket.receive(lambda: stream.send_all(chunk), count)
+        await trio.aclose_forcefully(stream)
+    return turns
+
+
+async def bomb_client(socket: Turns, chunk: bytes, count: int) -> int:
+    async def script(stream: trio.abc.Stream) -> None:
+        request = await read_request(stream)
+        await stream.send_all(upgrade(request, "Sec-WebSocket-Extensions: permessage-deflate"))
+        streams.append(stream)
+        await hold(stream)
+
+    streams: list[trio.abc.Stream] = []
+    async with (
+        serving(script) as port,
+        connect(f"ws://127.0.0.1:{port}/", socket, max_size=2**26) as conn,
+    ):
+        turns = await socket.receive(lambda: streams[0].send_all(chunk), count)
+        conn.abort()
+    return turns
+
+
 @pytest.mark.parametrize("whole", [False, True], ids=["many messages", "one message"])
-async def test_other_tasks_run_while_bombs_are_inflated(whole: bool) -> None:
+@pytest.mark.parametrize("role", ["server", "server with TLS", "client"])
+async def test_fault_42_other_tasks_run_while_bombs_are_inflated(role: str, whole: bool) -> None:
     """Between two turns of another task, at most two budgets are inflated."""
     size = 2**25 if whole else 2**16
     count = 1 if whole else 2**9
     [payload] = packed(b"x" * size)
-    chunk = frame(BINARY, payload, rsv=RSV1, masked=True) * count
+    chunk = frame(BINARY, payload, rsv=RSV1, masked=role != "client") * count
     assert len(chunk) < 2**16
-    turns = 0
-    received: list[int] = []
-
-    class Count(Socket[None]):
-        def handle_receive(self, frame: Any, state: None) -> Any:
-            received.append(turns)
-            return None, state
-
-    async def tick() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await trio.lowlevel.checkpoint()
-
+    socket = Turns()
     with trio.fail_after(30):
-        async with serve(Count, "127.0.0.1", 0, max_size=2**26) as server:
-            stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)
-            await stream.send_all(
-                b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
-                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
-            assert b"permessage-deflate" in await stream.receive_some()
-            started = turns
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(tick)
-                await stream.send_all(chunk)
-                while len(received) < count:
-                    await trio.lowlevel.checkpoint()
-                nursery.cancel_scope.cancel()
-            await trio.aclose_forcefully(stream)
-    assert turns - started >= size * count // INFLATE_BUDGET - 1
+        if role == "client":
+            turns = await bomb_client(socket, chunk, count)
+        else:
+            turns = await bomb_server(socket, chunk, count, tls=role == "server with TLS")
+    received = socket.received
+    assert turns >= size * count // INFLATE_BUDGET - 1
     most = max(received.count(turn) for turn in set(received))
     # Of two tasks that are ready, trio may run one at the end of a turn and first in the next.
     assert most <= 2 * (INFLATE_BUDGET // size) + 1
@@ -280,7 +344,7 @@ async def test_other_tasks_run_while_bombs_are_inflated(whole: bool) -> None:
 
 
 @pytest.mark.parametrize("end", ["closed", "corrupt", "reset", "write fails"])
-async def test_a_link_that_has_ended_is_freed_at_once(end: str) -> None:
+async def test_fault_39_a_link_that_has_ended_is_freed_at_once(end: str) -> None:
     """No reference cycle is left: it is freed while the collector is off."""
     near, far = socket.socketpair()
     gc.collect()

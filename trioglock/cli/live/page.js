@@ -72,6 +72,7 @@ function showHello(hello) {
   if (state.opened && !hello.resumed) addNote("Reconnected. Messages published in between are not shown.");
   state.opened = true;
   state.hello = hello;
+  if (hello.id) state.last = hello.id;
   find("hub").textContent = visible(hello.hub);
   document.title = `${visible(hello.hub)} - trioglock live`;
   find("publish").hidden = hello.publish === "off";
@@ -82,6 +83,7 @@ function showHello(hello) {
 
 function addEvent(event) {
   if ("gap" in event) {
+    if (event.id) state.last = event.id;
     addNote(event.gap ? `Messages from ${event.gap.toFixed(1)} seconds may be missing.` : "Some messages may be missing.");
     return;
   }

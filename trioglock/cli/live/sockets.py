@@ -24,10 +24,19 @@ from urllib.parse import parse_qs
 import trio
 
 from ...connection import Connection
-from ...errors import ConnectionClosed, InvalidOption, TrioglockError, UsageError
+from ...errors import (
+    BrokerError,
+    BrokerUnavailable,
+    ConnectionClosed,
+    InvalidOption,
+    TrioglockError,
+    UsageError,
+)
 from ...frames import Data
 from ...hooks import ConnectionInfo, Reply, Socket
 from ...pubsub import Gap, Hub, Message, Subscription
+from ...pubsub.history import parse_id
+from ...pubsub.patterns import ChannelFilter
 from ...transports.urls import split_url
 
 __all__ = ["LIVE", "PUBLISH", "InvalidRequest", "PageSocket", "PublishingSocket", "check_channel"]
@@ -178,19 +187,26 @@ class PageSocket(PublishingSocket):
         self._hello = hello
         self._count_browsers = count_browsers
         self._resumed = False
+        self._start: str | None = None  # id of the newest message when the page subscribed
 
     def init_stream(self, info: ConnectionInfo) -> None:
         """Subscribe to every channel."""
         conn = info.connection
         after = parse_qs(split_url(info.url).query or "").get("after", [""])[-1]
-        earlier, events = self._subscribe(after)
-        waiting = WaitingEvents(earlier)
-        conn.start_soon(self._collect_events, events, waiting)
+        try:
+            self._start = self._hub.history.last
+        except UsageError:
+            self._start = None  # there is no history
+        waiting = WaitingEvents()
+        conn.start_soon(self._collect_events, self._subscribe(after), waiting)
         conn.start_soon(self._send_events, conn, waiting)
         conn.start_soon(self._send_numbers, conn)
 
     def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Reply, None]:
-        return Reply(json.dumps({"hello": {**self._hello, "resumed": self._resumed}})), state
+        hello = {**self._hello, "resumed": self._resumed}
+        if self._start is not None and not self._resumed:
+            hello["id"] = self._start
+        return Reply(json.dumps({"hello": hello})), state
 
     async def handle_receive(self, frame: Data, state: None) -> tuple[Reply, None]:
         """Publish the request of the page's form."""
@@ -201,32 +217,43 @@ class PageSocket(PublishingSocket):
             await trio.sleep(WRONG_TOKEN_DELAY)
             raise InvalidRequest("the publish token is wrong")
 
-    def _subscribe(self, after: str) -> tuple[list[Message], Subscription[Message | Gap]]:
-        """The latest messages of the history, and a subscription to all that follow.
+    def _subscribe(self, after: str) -> Subscription[Message | Gap]:
+        """Subscribe to all messages.
 
         Args:
             after: id of the last message that the page has; empty if it has none.
         """
-        try:
-            history = self._hub.history
-            if after:
+        if after:
+            try:
                 events = self._subscribe_to_all(after)
+            except (InvalidOption, UsageError):
+                pass  # there is no history, or this is no id
+            else:
                 self._resumed = True
-                return [], events
-            earlier = list(history.messages)[-HISTORY:]
-        except (InvalidOption, UsageError):
-            earlier = []  # there is no history, or it does not contain this id
-        return earlier, self._subscribe_to_all()
+                return events
+        return self._subscribe_to_all()
 
     def _subscribe_to_all(self, after: str | None = None) -> Subscription[Message | Gap]:
         return self._hub.subscribe(
             "*", gaps=True, after=after, max_queue=MAX_QUEUE, overflow="drop_oldest"
         )
 
+    async def _read_latest(self) -> list[Message]:
+        """The latest messages of the history, until the subscription began."""
+        if self._resumed or self._start is None:
+            return []
+        try:
+            latest = await self._hub.history.latest(ChannelFilter("*"), HISTORY)
+        except (BrokerUnavailable, BrokerError, UsageError):
+            return []
+        return [one for one in latest if one.id and parse_id(one.id) <= parse_id(self._start)]
+
     async def _collect_events(
         self, events: Subscription[Message | Gap], waiting: WaitingEvents
     ) -> None:
         with events:
+            for message in await self._read_latest():
+                waiting.add(message, 0)
             async for event in events:
                 waiting.add(event, events.dropped)
         waiting.end()
@@ -263,8 +290,8 @@ class WaitingEvents:
     memory.
     """
 
-    def __init__(self, earlier: Iterable[Message]) -> None:
-        self._contents = deque(map(_shorten, earlier), maxlen=MAX_QUEUE)
+    def __init__(self) -> None:
+        self._contents: deque[dict[str, object]] = deque(maxlen=MAX_QUEUE)
         self._dropped = 0
         self._dropped_before = 0
         self._ended = False
@@ -316,7 +343,7 @@ def _encode_events(contents: Iterable[dict[str, object]], dropped: int) -> Itera
 def _shorten(event: Message | Gap) -> dict[str, object]:
     """An event as JSON, with as much of its payload as a page shows."""
     if isinstance(event, Gap):
-        return {"gap": event.seconds}
+        return {"gap": event.seconds} | ({"id": event.id} if event.id else {})
     content: dict[str, object] = {"channel": event.channel}
     if event.id is not None:
         content["id"] = event.id

@@ -1,7 +1,7 @@
 """Phoenix Channels, protocol 2.0.0, with an awaitable and a callback interface."""
 
-from .callbacks import ChannelClient, ChannelTransport, Connect
-from .channel import Channel
+from .callbacks import ChannelClient, ChannelTransport, Connect, DeferredReply
+from .channel import Channel, ChannelStatus
 from .connect import RECONNECT, connect
 from .errors import (
     AlreadyJoined,
@@ -33,9 +33,11 @@ __all__ = [
     "ChannelClosed",
     "ChannelCrashed",
     "ChannelOverflow",
+    "ChannelStatus",
     "ChannelTransport",
     "ClientHandle",
     "Connect",
+    "DeferredReply",
     "Disconnected",
     "InvalidMessage",
     "JoinRefused",

@@ -7,6 +7,7 @@ your callbacks decide when to connect, which topics to join, and whether to rejo
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
@@ -18,13 +19,14 @@ from ...errors import UsageError
 from ...hooks import MaybeAwaitable as Maybe
 from ...hooks import Stop
 from ...options import check_seconds
+from .channel import copy_payload
 from .connect import Params, Source
 from .errors import BufferFull, NotJoined
 from .hooks import PhoenixHooks
-from .message import JOIN, PushReply, check_event, check_topic
-from .state import Effect, GetPayload, SendMessage
+from .message import JOIN, LEAVE, PushReply, check_event, check_topic
+from .state import ChannelPhase, Effect, GetPayload, SendMessage
 
-__all__ = ["ChannelClient", "ChannelTransport", "Connect", "Result"]
+__all__ = ["ChannelClient", "ChannelTransport", "Connect", "DeferredReply", "Result", "SentPush"]
 
 MAX_UNSENT = 2**16
 """Maximum number of messages that callbacks may send before the server reads one."""
@@ -67,13 +69,65 @@ Result: TypeAlias = Connect | Stop | None
 """The result of a callback: what to do next."""
 
 
+class DeferredReply:
+    """A reply to a call that is given later: return it from ``handle_call`` in place of the reply.
+
+    ::
+
+        def handle_call(self, request, transport, state):
+            reply = DeferredReply()
+            ref = transport.push("room:1", "ask", request)
+            return reply, {**state, ref: reply}
+
+        def handle_reply(self, topic, ref, reply, transport, state):
+            state[ref].set(reply.response)
+            return None, state
+
+    The call waits until :meth:`set` or :meth:`fail` is called, in a callback or in any other task,
+    but not longer than its ``timeout`` or the client.
+    """
+
+    def __init__(self) -> None:
+        self._done = trio.Event()
+        self._value: Any = None
+        self._error: Exception | None = None
+
+    def set(self, value: Any) -> None:
+        """Let the call return ``value``; no-op if it has a result."""
+        if not self._done.is_set():
+            self._value = value
+            self._done.set()
+
+    def fail(self, error: Exception) -> None:
+        """Let the call raise ``error``; no-op if it has a result."""
+        if not self._done.is_set():
+            self._error = error
+            self._done.set()
+
+    async def wait(self) -> Any:
+        """Wait for the result, as the call does."""
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+@dataclass(frozen=True, slots=True)
+class SentPush:
+    """A push or leave of a callback that has no outcome yet."""
+
+    topic: str
+    ref: str
+    is_leave: bool = False
+
+
 class ChannelTransport:
     """Joins, leaves and pushes inside callbacks, without waiting.
 
     Args:
         hooks: the hooks of the connection.
         effects: receives the effects to run after the callback.
-        pushes: receives the topic and ref of each push, by its number; the ref of a leave is "".
+        pushes: receives each push and leave, by its number.
         timeout: seconds for joins, pushes and leaves.
     """
 
@@ -81,7 +135,7 @@ class ChannelTransport:
         self,
         hooks: PhoenixHooks,
         effects: deque[Effect],
-        pushes: dict[int, tuple[str, str]],
+        pushes: dict[int, SentPush],
         timeout: float,
     ) -> None:
         self._hooks = hooks
@@ -95,12 +149,20 @@ class ChannelTransport:
         """Whether there is a connection."""
         return self._machine.connected
 
-    def join(self, topic: str, payload: Any = None) -> None:
+    def joined(self, topic: str) -> bool:
+        """Return whether ``topic`` is joined."""
+        channel = self._machine.channel(topic)
+        return channel is not None and self._machine.phase(channel) is ChannelPhase.JOINED
+
+    def join(self, topic: str, payload: Any = None) -> str:
         """Join a topic; ``handle_joined`` or ``handle_join_error`` receives the answer.
 
         Args:
             topic: the topic, such as ``"room:1"``.
             payload: the argument of the server's ``join/3``.
+
+        Returns:
+            The ref of the join.
 
         Raises:
             Disconnected: there is no connection.
@@ -114,22 +176,36 @@ class ChannelTransport:
         deadline = self._new_deadline()
         channel, [ask] = self._machine.join(topic, self._timeout, deadline, offline=False)
         assert isinstance(ask, GetPayload)
-        self._effects.extend(self._machine.payload(channel, ask.attempt, payload))
+        effects = self._machine.payload(channel, ask.attempt, payload)
+        self._effects.extend(effects)
+        return _sent_ref(effects)
 
-    def leave(self, topic: str) -> None:
-        """Leave a topic; ``handle_channel_closed`` receives the answer.
+    def leave(self, topic: str, payload: Any = None) -> str:
+        """Leave a topic; ``handle_reply`` receives the reply, then ``handle_channel_closed``.
+
+        Without a reply, only ``handle_channel_closed`` is called.
 
         Args:
             topic: the topic of a channel that has not ended.
+            payload: a JSON value or bytes-like, which Phoenix itself ignores; by default ``{}``.
+
+        Returns:
+            The ref of the leave, which is passed to ``handle_reply``.
 
         Raises:
             Disconnected: there is no connection.
             NotJoined: the topic is not joined.
             BufferFull: 65,536 messages wait because the server does not read.
+            InvalidMessage, EncodeError: the payload cannot be sent; the topic is not left.
         """
-        leave, effects = self._machine.leave(self._channel(topic), self._new_deadline())
-        self._pushes[leave] = (topic, "")
+        channel = self._channel(topic)
+        payload = {} if payload is None else copy_payload(payload)
+        self._hooks.check(topic, LEAVE, payload)
+        leave, effects = self._machine.leave(channel, self._new_deadline(), payload)
+        ref = _sent_ref(effects)
+        self._pushes[leave] = SentPush(topic, ref, is_leave=True)
         self._effects.extend(effects)
+        return ref
 
     def push(self, topic: str, event: str, payload: Any = None) -> str:
         """Push an event; ``handle_reply`` or ``handle_timeout`` receives the outcome.
@@ -153,12 +229,11 @@ class ChannelTransport:
         channel = self._channel(topic)
         self._hooks.check(topic, event, payload)
         deadline = self._new_deadline()
-        push, [send] = self._machine.push(channel, event, payload, deadline, buffered=False)
-        assert isinstance(send, SendMessage)
-        assert send.message.ref is not None
-        self._pushes[push] = (topic, send.message.ref)
-        self._effects.append(send)
-        return send.message.ref
+        push, effects = self._machine.push(channel, event, payload, deadline, buffered=False)
+        ref = _sent_ref(effects)
+        self._pushes[push] = SentPush(topic, ref)
+        self._effects.extend(effects)
+        return ref
 
     def _new_deadline(self) -> float:
         if len(self._effects) + len(self._hooks.send_queue) >= MAX_UNSENT:
@@ -171,6 +246,13 @@ class ChannelTransport:
             self._machine.check_connected(topic)
             raise NotJoined(f"{topic!r} is not joined")
         return channel
+
+
+def _sent_ref(effects: Iterable[Effect]) -> str:
+    """Return the ref of the message that is sent."""
+    [ref] = [effect.message.ref for effect in effects if isinstance(effect, SendMessage)]
+    assert ref is not None
+    return ref
 
 
 class ChannelClient(Generic[StateT]):
@@ -260,7 +342,7 @@ class ChannelClient(Generic[StateT]):
     def handle_reply(
         self, topic: str, ref: str, reply: PushReply, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called for the ``reply`` to the push on ``topic`` that returned ``ref``.
+        """Called for the ``reply`` to the push or leave on ``topic`` that returned ``ref``.
 
         For ``transport`` and ``state`` see :meth:`handle_connected`.
         """
@@ -278,7 +360,9 @@ class ChannelClient(Generic[StateT]):
     def handle_cast(
         self, message: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called for ``handle.cast(message)``, which raises UsageError without this callback.
+        """Called for ``handle.cast(message)``: for whatever other tasks send to the client.
+
+        Without this callback, ``handle.cast`` raises UsageError.
 
         For ``transport`` and ``state`` see :meth:`handle_connected`.
         """
@@ -293,6 +377,15 @@ class ChannelClient(Generic[StateT]):
         :meth:`handle_connected`.
 
         Returns:
-            ``(reply, state)`` or ``(reply, result, state)``.
+            ``(reply, state)`` or ``(reply, result, state)``. The reply may be a
+            :class:`DeferredReply`.
         """
         raise UsageError(f"{type(self).__name__} has no handle_call")
+
+    def terminate(self, reason: Disconnect, state: StateT) -> Maybe[None]:
+        """Called once at the end: after ``Stop()``, an exception or a cancellation.
+
+        Args:
+            reason: why the last connection ended, see :mod:`trioglock.disconnect`.
+            state: the last state, which ``run()`` returns.
+        """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import trio
@@ -17,13 +18,33 @@ from .presence import Presence
 if TYPE_CHECKING:
     from .hooks import ChannelHooks
 
-__all__ = ["Channel", "ChannelQueue", "Overflow", "Payload", "copy_payload"]
+__all__ = ["Channel", "ChannelQueue", "ChannelStatus", "Overflow", "Payload", "copy_payload"]
 
 Payload: TypeAlias = Any
 """A JSON value, or a bytes-like object for a binary message."""
 
 Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
 """What happens when the queue is full. Waiting is impossible: channels share a connection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelStatus:
+    """The status of a channel, from :meth:`Channel.watch`.
+
+    Args:
+        joined: whether the channel is joined.
+        join_count: the number of joins. If it has grown, messages may have been missed.
+        response: the server's response to the latest join.
+        error: why the channel is not joined, or why it has ended; None if it is joined, was left,
+            or was closed by the server.
+        ended: whether this is the last status.
+    """
+
+    joined: bool
+    join_count: int
+    response: Any
+    error: Exception | None
+    ended: bool
 
 
 class ChannelQueue:
@@ -57,6 +78,25 @@ class ChannelQueue:
         self._presence = presence
         self._answered = trio.Event()
         self._receivers = trio.lowlevel.ParkingLot()
+        self.changes: int = 0
+        """The number of changes of the status."""
+        self.watchers: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+
+    def status(self) -> ChannelStatus:
+        """Return the current status."""
+        error = self.cause if self.ended else self.last_error
+        joined = self.join_count > 0 and error is None and not self.ended
+        return ChannelStatus(
+            joined=joined,
+            join_count=self.join_count,
+            response=self.response,
+            error=error,
+            ended=self.ended,
+        )
+
+    def _changed(self) -> None:
+        self.changes += 1
+        self.watchers.unpark_all()
 
     async def wait_joined(self) -> Any:
         """Wait for the first join and return its response, or raise its error."""
@@ -85,12 +125,19 @@ class ChannelQueue:
         self.response, self.last_error = response, None
         self.join_count += 1
         self._answered.set()
+        self._changed()
+
+    def on_interrupted(self, cause: Exception) -> None:
+        """Record that the channel is not joined, and will be."""
+        self.last_error = cause
+        self._changed()
 
     def on_ended(self, cause: Exception | None) -> None:
         """Record the end and wake every waiting task."""
         self.ended, self.cause = True, cause
         self._answered.set()
         self._receivers.unpark_all()
+        self._changed()
 
     def on_message(self, message: PhoenixMessage, join_ref: str | None) -> Exception | None:
         """Queue a message; return an error if the queue is full and the channel must end."""
@@ -114,6 +161,26 @@ class ChannelQueue:
         if self._receivers:
             self._receivers.unpark()
         return None
+
+
+class _Statuses(AsyncIterator[ChannelStatus]):
+    """See :meth:`Channel.watch`. Unlike an async generator, it needs no cleanup."""
+
+    def __init__(self, queue: ChannelQueue) -> None:
+        self._queue = queue
+        self._seen = -1
+        self._ended = False
+
+    async def __anext__(self) -> ChannelStatus:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._ended:
+            raise StopAsyncIteration
+        while self._seen == self._queue.changes:
+            await self._queue.watchers.park()
+        self._seen = self._queue.changes
+        status = self._queue.status()
+        self._ended = status.ended
+        return status
 
 
 class Channel:
@@ -170,6 +237,23 @@ class Channel:
     def last_error(self) -> Exception | None:
         """Why the channel is not joined now: a crash, a refusal or a lost connection."""
         return self._queue.last_error
+
+    def watch(self) -> AsyncIterator[ChannelStatus]:
+        """Iterate over the status of the channel, to notice outages and rejoins.
+
+        ::
+
+            async for status in channel.watch():
+                if status.joined:
+                    show(status.response)  # after every join: what was missed is not repeated
+                else:
+                    show_offline(status.error)
+
+        The first status is the current one; then one follows each change. If you are slow, you
+        get only the latest one. The loop ends after the status with ``ended``. It does not raise:
+        that is up to :meth:`receive`.
+        """
+        return _Statuses(self._queue)
 
     @property
     def dropped(self) -> int:
@@ -246,20 +330,24 @@ class Channel:
         check_seconds("timeout", seconds)
         return self.topic, event, {} if payload is None else copy_payload(payload), seconds
 
-    async def leave(self, *, timeout: float | None = None) -> None:
+    async def leave(self, payload: Payload = None, *, timeout: float | None = None) -> None:
         """Leave the topic and wait for the server's answer.
 
         It does nothing if the channel has ended.
 
         Args:
+            payload: a JSON value or a bytes-like object, which Phoenix itself ignores; by default
+                ``{}``.
             timeout: seconds to wait; by default the channel's timeout.
 
         Raises:
             PushTimeout: no answer arrived in time. The channel has ended nevertheless.
+            InvalidMessage, EncodeError: the payload cannot be sent; the channel is not left.
         """
         seconds = self.timeout if timeout is None else timeout
         check_seconds("timeout", seconds)
-        await self._hooks.leave(self.id, seconds)
+        payload = {} if payload is None else copy_payload(payload)
+        await self._hooks.leave(self.id, self.topic, payload, seconds)
 
     # Receiving.
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..._redact import redact_line, safe_repr
+from ...disconnect import Disconnect
 from ...errors import TrioglockError
 
 __all__ = [
@@ -99,8 +100,18 @@ class PushTimeout(PhoenixError, TimeoutError):
 class Disconnected(PhoenixError):
     """There is no connection, or it was lost before the reply arrived.
 
-    The server may or may not have handled a push that had been sent.
+    The server may or may not have handled a push that had been sent. ``__cause__`` is the error
+    that broke the connection, if there was one.
+
+    Args:
+        message: the text of the error.
+        reason: why there is no connection; None if it is not known.
     """
+
+    def __init__(self, message: str, reason: Disconnect | None = None) -> None:
+        super().__init__(message if reason is None else f"{message}: {reason}")
+        self.reason: Disconnect | None = reason
+        self.__cause__ = getattr(reason, "error", None)
 
 
 class ChannelClosed(PhoenixError):

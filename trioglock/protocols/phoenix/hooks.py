@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, TypeAlias
 
 import trio
@@ -12,14 +13,14 @@ import trio
 from ...connection import Connection
 from ...connection.send_queue import SendQueue
 from ...disconnect import Disconnect
-from ...errors import ConnectionClosed
+from ...errors import ConnectionClosed, EncodeError, TrioglockError
 from ...frames import Data
 from ...hooks import ConnectionInfo, Reply, Socket
 from ...routing import InvalidMessages
 from .channel import ChannelQueue
 from .errors import InvalidMessage, PushTimeout
 from .machine import Machine
-from .message import JOIN, PhoenixMessage, PushReply
+from .message import JOIN, LEAVE, PhoenixMessage, PushReply
 from .serializer import Serializer
 from .state import (
     ChannelEnded,
@@ -40,6 +41,13 @@ Request: TypeAlias = Callable[[], list[Effect]]
 
 RETRY_TICK = 0.01
 
+# Rounds of the scheduler in which the reader runs before a deadline counts as passed. It may have
+# been paused, and between the socket and the reader there may be a task of another library.
+GRACE_ROUNDS = 20
+
+MAX_GRACE = 10.0
+"""Maximum number of seconds by which a busy program delays its own deadlines."""
+
 
 class PhoenixHooks(Socket[None]):
     """The base of the hooks of both interfaces: decodes messages and calls the machine's timers.
@@ -53,25 +61,41 @@ class PhoenixHooks(Socket[None]):
     def __init__(self, machine: Machine, serializer: Serializer) -> None:
         self.machine: Machine = machine
         self.invalid: InvalidMessages = InvalidMessages()
-        self.encode: Callable[[PhoenixMessage], Data] = serializer.encode
+        self._encode: Callable[[PhoenixMessage], Data] = serializer.encode
         self.decode: Callable[[Data], PhoenixMessage] = serializer.decode
+        self._received = 0
         self._sleep = trio.CancelScope()
-        self._ticked = trio.Event()
 
     def _attach(self, connection: Connection[Any]) -> None:
         self.connection = connection
         connection.start_soon(self._run_timer)
 
-    def check(self, topic: str, event: str, payload: Any) -> None:
-        """Check that a message can be encoded.
+    def encode(self, message: PhoenixMessage) -> Data:
+        """Return the frame of a message.
 
         Raises:
-            TypeError, ValueError: the message cannot be encoded.
+            EncodeError, InvalidMessage: the message cannot be encoded.
         """
+        try:
+            frame = self._encode(message)
+            if isinstance(frame, str):
+                if not frame.isascii():
+                    frame.encode()  # raises for half of a surrogate pair
+            elif not isinstance(frame, bytes | bytearray | memoryview):
+                raise TypeError(f"encode() returned a {type(frame).__name__}, not str or bytes")
+        except TrioglockError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise EncodeError(f"the serializer cannot encode the message: {error}") from error
+        return frame
+
+    def check(self, topic: str, event: str, payload: Any) -> None:
+        """Check that a message can be encoded; raises what :meth:`encode` raises."""
         self.encode(PhoenixMessage("0", "0", topic, event, payload))
 
     def received(self, frame: Data) -> list[Effect]:
         """Decode a frame and pass it to the machine; an invalid one is counted and discarded."""
+        self._received += 1
         try:
             message = self.decode(frame)
         except ValueError as error:
@@ -96,21 +120,47 @@ class PhoenixHooks(Socket[None]):
 
     async def _run_timer(self) -> None:
         while True:
+            began = trio.current_time()
             with trio.CancelScope(deadline=self.machine.next_deadline) as self._sleep:
                 await trio.sleep_forever()
-            self._ticked = trio.Event()
+            now = trio.current_time()
+            with trio.move_on_after(MAX_GRACE):
+                await self._catch_up(now - max(began, self._sleep.deadline))
+            await self._cast_and_wait(partial(self.machine.tick, now))
+
+    async def _catch_up(self, late: float) -> None:
+        """Handle what has arrived in time, although the program or a callback was busy."""
+        mailbox = self.connection._mailbox  # noqa: SLF001 - a layer of the same package
+        busy = late > RETRY_TICK or mailbox.pending > 0
+        if busy:
+            await trio.sleep(late)
+        while True:
+            received = self._received
+            for _ in range(GRACE_ROUNDS):
+                await trio.lowlevel.checkpoint()
+            if mailbox.pending:
+                await self._cast_and_wait(list)
+            elif not busy or received == self._received:
+                return
+
+    async def _cast_and_wait(self, request: Request) -> None:
+        """Run a request in the mailbox, after everything that waits there."""
+        done = trio.Event()
+
+        def run() -> list[Effect]:
+            done.set()
+            return request()
+
+        while True:
             try:
-                if not self.cast(self.tick):
-                    return
+                self.connection.cast(run)
             except trio.WouldBlock:
                 await trio.sleep(RETRY_TICK)  # the mailbox is full
+            except ConnectionClosed:
+                await trio.sleep_forever()  # this task is about to be cancelled
             else:
-                await self._ticked.wait()
-
-    def tick(self) -> list[Effect]:
-        """Handle every deadline that has passed."""
-        self._ticked.set()
-        return self.machine.tick(trio.current_time())
+                await done.wait()
+                return
 
     def update_timer(self) -> None:
         """Wake up earlier if the machine has an earlier deadline."""
@@ -185,18 +235,23 @@ class ChannelHooks(PhoenixHooks):
 
     def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[None, None]:
         if self.machine.connected:
-            self._run(self.machine.disconnect())
+            self._run(self.machine.disconnect(reason))
             # Queued frames carry the join_refs of the lost connection.
             self.connection.discard_unsent()
+        else:
+            self._run(self.machine.connect_failed(reason))
         return None, state
 
     def terminate(self, reason: Disconnect, state: None) -> None:
-        self._run(self.machine.close())
+        self._run(self.machine.close(reason))
 
     # Requests of channels.
 
     async def request(self, request: Request, deadline: float, late: type[Exception]) -> None:
         """Run a request now, or as soon as the send queue has space.
+
+        A cancelled call, or one that raises ``late``, may have run the request nevertheless: its
+        caller undoes it.
 
         Raises:
             late: the deadline passed first.
@@ -236,16 +291,17 @@ class ChannelHooks(PhoenixHooks):
             self._waiters[waiter.id] = waiter
             return effects
 
-        await self.request(request, deadline, PushTimeout)
         try:
+            await self.request(request, deadline, PushTimeout)
             return await waiter.wait()
         except BaseException:
             self.machine.withdraw(waiter.id)
             self._waiters.pop(waiter.id, None)
             raise
 
-    async def leave(self, channel: int, timeout: float) -> None:
+    async def leave(self, channel: int, topic: str, payload: Any, timeout: float) -> None:
         """Leave a channel and wait for the answer; see :meth:`Channel.leave`."""
+        self.check(topic, LEAVE, payload)
         deadline = trio.current_time() + timeout
         waiter = _PushWaiter()
 
@@ -253,7 +309,7 @@ class ChannelHooks(PhoenixHooks):
             if self.machine.phase(channel) is None:
                 waiter.resolve(PushReply("ok", {}))
                 return []
-            waiter.id, effects = self.machine.leave(channel, deadline)
+            waiter.id, effects = self.machine.leave(channel, deadline, payload)
             self._waiters[waiter.id] = waiter
             return effects
 
@@ -267,14 +323,12 @@ class ChannelHooks(PhoenixHooks):
             raise
 
     def abandon(self, channel: int, timeout: float) -> None:
-        """Leave a channel without waiting for the answer; no-op if it has ended."""
-
-        def request() -> list[Effect]:
-            if self.machine.phase(channel) is None:
-                return []
-            return self.machine.leave(channel, trio.current_time() + timeout)[1]
-
-        self.cast(request)
+        """Leave a channel now, without waiting for anything; no-op if it has ended."""
+        if self.machine.phase(channel) is None:
+            return
+        for frame in self._run(self.machine.leave(channel, trio.current_time() + timeout)[1]):
+            if not self.send_queue.closed:
+                self.connection._writer.put(frame)  # noqa: SLF001 - a layer of the same package
 
     def is_joined(self, channel: int) -> bool:
         """Whether a channel is joined."""
@@ -315,7 +369,7 @@ class ChannelHooks(PhoenixHooks):
                     self.queues[channel].on_joined(response)
                 case ChannelInterrupted(channel, cause):
                     self._cancel_payload(channel)
-                    self.queues[channel].last_error = cause
+                    self.queues[channel].on_interrupted(cause)
                 case ChannelEnded(channel, cause):
                     self._cancel_payload(channel)
                     self.queues.pop(channel).on_ended(cause)
@@ -357,9 +411,12 @@ class ChannelHooks(PhoenixHooks):
                 self._payload_scopes[channel] = scope = trio.CancelScope()
                 self.connection.start_soon(self._await_payload, scope, channel, attempt, payload)
                 return []
-            return self._use_payload(channel, attempt, payload)
         except Exception as error:  # noqa: BLE001 - an error of the user's function
-            return self.machine.fail(channel, error)
+            return self._payload_failed(channel, attempt, error)
+        return self._use_payload(channel, attempt, payload)
+
+    def _payload_failed(self, channel: int, attempt: int, error: Exception) -> list[Effect]:
+        return self.machine.payload_failed(channel, attempt, error, trio.current_time())
 
     async def _await_payload(
         self, scope: trio.CancelScope, channel: int, attempt: int, coming: Awaitable[Any]
@@ -369,9 +426,9 @@ class ChannelHooks(PhoenixHooks):
                 payload = await coming
             except Exception as error:  # noqa: BLE001 - an error of the user's function
                 failure = error
-                self.cast(lambda: self.machine.fail(channel, failure))
+                await self._cast_and_wait(lambda: self._payload_failed(channel, attempt, failure))
             else:
-                self.cast(lambda: self._use_payload(channel, attempt, payload))
+                await self._cast_and_wait(lambda: self._use_payload(channel, attempt, payload))
         if self._payload_scopes.get(channel) is scope:
             del self._payload_scopes[channel]
 
@@ -386,5 +443,5 @@ class ChannelHooks(PhoenixHooks):
         try:
             self.check("", JOIN, payload)
         except (TypeError, ValueError) as error:
-            return self.machine.fail(channel, error)
+            return self._payload_failed(channel, attempt, error)
         return self.machine.payload(channel, attempt, payload)

@@ -17,6 +17,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from ...disconnect import Disconnect, HandshakeFailed
+from ...retry import is_transient
 from .errors import (
     AlreadyJoined,
     ChannelCrashed,
@@ -52,6 +54,9 @@ from .state import (
 
 __all__ = ["REJOIN_DELAYS", "Machine"]
 
+MAX_LEFT = 1000
+"""Maximum number of left joins whose ``phx_close`` is expected."""
+
 REJOIN_DELAYS = (1.0, 2.0, 5.0, 10.0)
 """Seconds before each rejoin; the last value is repeated, as in the JavaScript client."""
 
@@ -71,6 +76,9 @@ class Machine:
         self.connected: bool = False
         self.ignored: int = 0
         """The number of ignored messages: late, duplicate, of an earlier join, or unknown."""
+        self._left: dict[str, str] = {}
+        """The topic of each join that was left and whose end the server has not confirmed."""
+        self._lost: Disconnect | None = None
         self._ids = itertools.count(1)
         self._refs = itertools.count(1)
         self._timers: Timers[int] = Timers()
@@ -111,35 +119,47 @@ class Machine:
 
     def connect(self, now: float) -> list[Effect]:
         """Handle a new connection at ``now``, in seconds: every channel joins or rejoins."""
-        self.connected = True
+        self.connected, self._lost = True, None
         self.heartbeat.forget()
         return [self._ask(channel, now) for channel in self._channels.values()]
 
-    def disconnect(self) -> list[Effect]:
-        """Handle the loss of the connection: pending pushes and joins will not be answered."""
-        self.connected = False
+    def disconnect(self, reason: Disconnect | None = None) -> list[Effect]:
+        """Handle the loss of the connection: pending pushes and joins will not be answered.
+
+        Args:
+            reason: why the connection was lost, for the errors.
+        """
+        self.connected, self._lost = False, reason
         self.heartbeat.forget()
+        self._left.clear()
         effects = self._pushes.disconnected()
-        lost = "the connection was lost"
         for channel in list(self._channels.values()):
-            effects += self._pushes.lose(channel, Disconnected, lost)
-            was_joined = channel.phase is ChannelPhase.JOINED
+            effects += self._pushes.lose(channel, lambda: Disconnected("disconnected", reason))
             channel.enter(ChannelPhase.WAITING)
             channel.join_ref = None
+            lost = Disconnected("disconnected", reason)
             if not self._delays:
-                effects += self._end(channel, Disconnected(lost))
-            elif channel.joined_once:
+                effects += self._end(channel, lost)
+                continue
+            if channel.joined_once:
                 self._timers.cancel(channel.id)
                 channel.failed_rejoins = 0
-                if was_joined:
-                    effects.append(ChannelInterrupted(channel.id, Disconnected(lost)))
+            effects.append(ChannelInterrupted(channel.id, lost))
         return effects
 
-    def close(self) -> list[Effect]:
-        """Handle the end of the last connection: every channel ends."""
-        effects = self.disconnect()
+    def connect_failed(self, reason: Disconnect) -> list[Effect]:
+        """Handle an attempt to connect that has failed because of ``reason``."""
+        self._lost = reason
+        return [
+            ChannelInterrupted(channel, Disconnected("not connected", reason))
+            for channel in self._channels
+        ]
+
+    def close(self, reason: Disconnect | None = None) -> list[Effect]:
+        """Handle the end of the last connection: every channel ends because of ``reason``."""
+        effects = self.disconnect(reason)
         for channel in list(self._channels.values()):
-            effects += self._end(channel, Disconnected("the connection has ended"))
+            effects += self._end(channel, Disconnected("the connection has ended", reason))
         return effects
 
     # Joining and leaving.
@@ -177,17 +197,41 @@ class Machine:
 
         The result of an attempt that is over is ignored. ``number`` is that of the channel.
         """
-        channel = self._channels.get(number)
-        if (
-            channel is None
-            or channel.attempt != attempt
-            or channel.phase is not ChannelPhase.ASKING
-        ):
+        channel = self._asking(number, attempt)
+        if channel is None:
             return []
         ref = self._ref()
         channel.enter(ChannelPhase.JOINING)
         channel.join_ref = ref
         return [SendMessage(PhoenixMessage(ref, ref, channel.topic, JOIN, payload))]
+
+    def payload_failed(
+        self, number: int, attempt: int, error: Exception, now: float
+    ) -> list[Effect]:
+        """Handle an exception raised in place of the result of :class:`GetPayload`.
+
+        Like the same error of a function for the URL, an OSError is temporary: a rejoin is
+        repeated later. Otherwise, and in the first join, the channel ends.
+
+        Args:
+            number: the number of the channel.
+            attempt: the attempt of :class:`GetPayload`; one that is over is ignored.
+            error: the exception.
+            now: the time in seconds.
+        """
+        channel = self._asking(number, attempt)
+        if channel is None:
+            return []
+        if is_transient(HandshakeFailed(error=error)):
+            return self._fail_attempt(channel, error, now)
+        return self._end(channel, error)
+
+    def _asking(self, number: int, attempt: int) -> Membership | None:
+        """Return the channel with this ``number`` if ``attempt`` is not over."""
+        channel = self._channels.get(number)
+        if channel is None or channel.attempt != attempt:
+            return None
+        return channel if channel.phase is ChannelPhase.ASKING else None
 
     def fail(self, number: int, error: Exception) -> list[Effect]:
         """End the channel with this ``number`` because of a local ``error``."""
@@ -197,13 +241,14 @@ class Machine:
         leave = self._leave_silently(channel)
         return [*self._end(channel, error), *leave]
 
-    def leave(self, number: int, deadline: float) -> tuple[int, list[Effect]]:
+    def leave(self, number: int, deadline: float, payload: Any = None) -> tuple[int, list[Effect]]:
         """Leave a channel in any phase; its topic may be joined again immediately.
 
         Args:
             number: the number of the channel.
             deadline: the deadline for the answer, on the caller's clock. After it, the leave is
                 resolved with :exc:`PushTimeout`.
+            payload: the payload of the message; by default ``{}``.
 
         Returns:
             The number of the leave, which is resolved like a push, and the effects.
@@ -212,10 +257,12 @@ class Machine:
             NotJoined: the channel has ended.
         """
         channel = self._get(number)
-        leave = Push(next(self._ids), LEAVE, {}, wants_reply=True, membership=channel)
+        payload = {} if payload is None else payload
+        leave = Push(next(self._ids), LEAVE, payload, wants_reply=True, membership=channel)
         effects = self._end(channel, None, "the channel was left")
         if channel.join_ref is None:
             return leave.id, [*effects, ResolvePush(leave.id, LEFT)]
+        self._expect_close(channel)
         return leave.id, [*effects, *self._pushes.leave(leave, deadline)]
 
     # Pushing.
@@ -262,7 +309,7 @@ class Machine:
     def check_connected(self, topic: str) -> None:
         """Raise Disconnected if there is no connection on which ``topic`` can be used."""
         if not self.connected:
-            raise Disconnected(f"not connected, so {topic!r} cannot be used")
+            raise Disconnected(f"not connected, so {topic!r} cannot be used", self._lost)
 
     def withdraw(self, number: int) -> None:
         """Forget the push with this ``number``: it is not sent, and its reply is ignored."""
@@ -285,12 +332,27 @@ class Machine:
         return [DeliverMessage(channel.id, message)]
 
     def _unmatched(self, message: PhoenixMessage) -> list[Effect]:
-        if message.event == CLOSE:
+        effects: list[Effect] = []
+        if message.event in (CLOSE, ERROR):
+            # Phoenix answers the leave of a channel that has just crashed with phx_error only.
             effects = self._pushes.closed(message.topic, message.join_ref)
-            if effects:
-                return effects
-        self.ignored += 1
-        return []
+        if not (effects or self._was_left(message)):
+            self.ignored += 1
+        if message.event in (CLOSE, ERROR) and message.join_ref is not None:
+            self._left.pop(message.join_ref, None)
+        return effects
+
+    def _was_left(self, message: PhoenixMessage) -> bool:
+        """Whether a message was on its way while its channel was left, which is not unusual."""
+        if message.join_ref is None:
+            return message.topic in self._left.values()
+        return self._left.get(message.join_ref) == message.topic
+
+    def _expect_close(self, channel: Membership) -> None:
+        if channel.join_ref is not None:
+            self._left[channel.join_ref] = channel.topic
+            if len(self._left) > MAX_LEFT:
+                del self._left[next(iter(self._left))]
 
     def _replied(self, message: PhoenixMessage, now: float) -> list[Effect]:
         payload, ref = message.payload, message.ref
@@ -303,13 +365,13 @@ class Machine:
                     return self._join_answered(channel, reply, now)
                 effects = self._pushes.replied(channel, ref, reply)
             effects = effects or self._pushes.left(message.topic, ref, reply)
-        if not effects:
+        if not (effects or self._was_left(message)):
             self.ignored += 1
         return effects
 
     def _crashed(self, channel: Membership, payload: Any, now: float) -> list[Effect]:
         text = f"the channel {channel.topic!r} crashed on the server: {payload!r}"
-        lost = self._pushes.lose(channel, ChannelCrashed, text)
+        lost = self._pushes.lose(channel, lambda: ChannelCrashed(text))
         return [*lost, *self._fail_attempt(channel, ChannelCrashed(text), now, payload)]
 
     # Time.
@@ -358,7 +420,8 @@ class Machine:
             return [self._ask(channel, now)]
         # The server may still accept the join, so the leave is needed.
         leave = self._leave_silently(channel)
-        late = JoinTimeout(f"joining {channel.topic!r} timed out")
+        text = f"joining {channel.topic!r} timed out"
+        late = JoinTimeout(text if self._lost is None else f"{text}: {self._lost}")
         return [*leave, *self._fail_attempt(channel, late, now)]
 
     def _fail_attempt(
@@ -378,6 +441,7 @@ class Machine:
         """Send a leave whose answer is ignored, if a join was sent."""
         if channel.join_ref is None:
             return []
+        self._expect_close(channel)
         leave = PhoenixMessage(channel.join_ref, self._ref(), channel.topic, LEAVE, {})
         return [SendMessage(leave)]
 

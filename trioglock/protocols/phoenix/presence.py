@@ -165,5 +165,8 @@ def _entries(payload: Any) -> dict[str, Entry]:
     return dict(payload)
 
 
-def _copy(entry: Entry) -> Entry:
-    return {**entry, "metas": list(entry["metas"])}
+def _copy(value: Any) -> Any:
+    """Copy deeply, so that callbacks may change what they get."""
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value

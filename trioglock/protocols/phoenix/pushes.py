@@ -168,7 +168,7 @@ class Pushes:
         return [self._resolve(leave, reply)]
 
     def closed(self, topic: str, join_ref: str | None) -> list[Effect]:
-        """Resolve the leave that a ``phx_close`` with this ``join_ref`` confirms, if any."""
+        """Resolve the leave that is confirmed by the end of this ``join_ref``, if any."""
         for leave in self._leaves.values():
             if (leave.membership.topic, leave.membership.join_ref) == (topic, join_ref):
                 return [self._resolve(leave, LEFT)]
@@ -193,9 +193,9 @@ class Pushes:
             text = f"the channel was not joined in time for {push.event!r}"
         return [self._resolve(push, PushTimeout(text))]
 
-    def lose(self, channel: Membership, kind: type[Exception], text: str) -> list[Effect]:
+    def lose(self, channel: Membership, error: Callable[[], Exception]) -> list[Effect]:
         """Fail all pushes of a channel that were sent; those in the buffer keep waiting."""
-        return [self._resolve(push, kind(text)) for push in list(channel.sent.values())]
+        return [self._resolve(push, error()) for push in list(channel.sent.values())]
 
     def end(self, channel: Membership, text: str) -> list[Effect]:
         """Fail all pushes of a channel."""

@@ -20,7 +20,7 @@ import trio
 from ..._hints import checks_keywords, describe_value
 from ...client import ConnectOptions
 from ...connection import Connection
-from ...disconnect import Disconnect, HandshakeFailed
+from ...disconnect import Aborted, Disconnect, HandshakeFailed, HookError, LocalClose
 from ...errors import (
     BadHookResult,
     CallTimeout,
@@ -34,7 +34,14 @@ from ...frames import Close, Data
 from ...hooks import ConnectionInfo, Reconnect, Reply, Stop
 from ...options import DialOptions, check_seconds
 from ...transports import Link
-from .callbacks import ChannelClient, ChannelTransport, Connect, Result
+from .callbacks import (
+    ChannelClient,
+    ChannelTransport,
+    Connect,
+    DeferredReply,
+    Result,
+    SentPush,
+)
 from .connect import (
     EndpointTransport,
     Params,
@@ -47,6 +54,7 @@ from .errors import ChannelCrashed, Disconnected, JoinRefused, JoinTimeout, Push
 from .hooks import PhoenixHooks
 from .machine import Machine
 from .message import PushReply
+from .pushes import LEFT
 from .serializer import Serializer
 from .state import (
     ChannelEnded,
@@ -60,6 +68,9 @@ from .state import (
 __all__ = ["ClientHandle", "run"]
 
 StateT = TypeVar("StateT")
+
+TERMINATE_TIMEOUT = 10.0
+"""Seconds for the callback ``terminate`` if there was no connection."""
 
 
 class _OnDemandTransport(EndpointTransport):
@@ -120,8 +131,13 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
         self.stopped: bool = False
         self.effects: deque[Effect] = deque()
         """Effects to run after the current callback."""
-        self.pushes: dict[int, tuple[str, str]] = {}
-        """The topic and ref of each push without an outcome; a leave has the ref ""."""
+        self.pushes: dict[int, SentPush] = {}
+        """The pushes and leaves without an outcome, by number."""
+        self.ended: bool = False
+        self.failed_attempt: HandshakeFailed | None = None
+        """The latest attempt to connect, if it has failed."""
+        self.deferred: dict[object, DeferredReply] = {}
+        """The reply that each call waits for."""
         self.transport: ChannelTransport = ChannelTransport(
             self, self.effects, self.pushes, timeout
         )
@@ -172,11 +188,12 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
         return reply, await self._run_effects(), state
 
     async def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[Any, None]:
-        self.machine.disconnect()
+        self.machine.disconnect(reason)
         self.connection.discard_unsent()
         self.effects.clear()
         self.pushes.clear()
         self.endpoint.reset()
+        self.failed_attempt = reason if isinstance(reason, HandshakeFailed) else None
         if not self.stopped:
             if isinstance(reason, HandshakeFailed) and not isinstance(
                 reason.error, ConnectError | OSError
@@ -186,6 +203,18 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
         if self.stopped:
             return Stop(), state
         return Reconnect(delay=self.endpoint.take_delay()), state
+
+    async def terminate(self, reason: Disconnect, state: None) -> None:
+        self.stopped = self.ended = True
+        for reply in self.deferred.values():
+            reply.fail(_ended())
+        await _await(self.client.terminate(reason, self.state))
+
+    async def finish(self, reason: Disconnect) -> None:
+        """Call ``terminate`` if the connection has not, because it was never open."""
+        if not self.ended:
+            with trio.move_on_after(TERMINATE_TIMEOUT, shield=True):
+                await self.terminate(reason, None)
 
     # Callbacks.
 
@@ -250,14 +279,14 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
 
     async def _push_resolved(self, number: int, outcome: PushReply | Exception) -> None:
         transport, client = self.transport, self.client
-        topic, ref = self.pushes.pop(number)
-        if not ref:
-            await self.invoke(client.handle_channel_closed, topic, {}, transport)
-        elif isinstance(outcome, PushReply):
-            await self.invoke(client.handle_reply, topic, ref, outcome, transport)
-        elif isinstance(outcome, PushTimeout):
-            await self.invoke(client.handle_timeout, topic, ref, transport)
-        # Otherwise the channel has ended, which has its own callback.
+        push = self.pushes.pop(number)
+        if isinstance(outcome, PushReply) and outcome is not LEFT:
+            await self.invoke(client.handle_reply, push.topic, push.ref, outcome, transport)
+        elif isinstance(outcome, PushTimeout) and not push.is_leave:
+            await self.invoke(client.handle_timeout, push.topic, push.ref, transport)
+        if push.is_leave and not self.stopped:
+            await self.invoke(client.handle_channel_closed, push.topic, {}, transport)
+        # The end of a channel while a push waits has its own callback.
 
 
 async def _await(returned: Any) -> Any:
@@ -342,8 +371,22 @@ class ClientHandle(Generic[StateT]):
                 raise _ended() from None
             if isinstance(reply, _Failure):
                 raise reply.error
-            return reply
+            return await self._wait(reply) if isinstance(reply, DeferredReply) else reply
         raise CallTimeout(f"handle_call took longer than {timeout} seconds")
+
+    async def _wait(self, reply: DeferredReply) -> Any:
+        if self._hooks.ended:
+            reply.fail(_ended())
+        call = object()
+        self._hooks.deferred[call] = reply
+        try:
+            return await reply.wait()
+        finally:
+            del self._hooks.deferred[call]
+
+    def joined(self, topic: str) -> bool:
+        """Return whether ``topic`` is joined."""
+        return self._hooks.transport.joined(topic)
 
     def connect(self, connect: Connect | None = None) -> None:
         """Connect, as if a callback had returned ``Connect()``.
@@ -423,8 +466,19 @@ async def run(
     hooks.on_start = lambda: task_status.started(ClientHandle(hooks))
     if connect:
         endpoint.request(Connect())
-    async with opening as connection:
-        await connection.wait_closed()
+    try:
+        async with opening as connection:
+            await connection.wait_closed()
+    except BaseException as error:
+        failed = hooks.failed_attempt
+        if failed is None or error is not failed.error or not hooks.stopped:
+            is_error = isinstance(error, Exception)
+            await hooks.finish(HookError(error=error) if is_error else Aborted())
+            raise
+        # A callback has stopped the client because of the failed attempt.
+        await hooks.finish(failed)
+    else:
+        await hooks.finish(LocalClose())
     return hooks.state
 
 

@@ -105,8 +105,7 @@ class PhoenixSocket:
         try:
             await channel.wait_joined()
         except BaseException:
-            if not channel.closed:
-                self._hooks.abandon(channel.id, channel.timeout)
+            self._hooks.abandon(channel.id, channel.timeout)
             raise
         return channel
 
@@ -145,7 +144,11 @@ class PhoenixSocket:
             hooks.queues[channel.id] = queue
             return effects
 
-        await hooks.request(request, deadline, JoinTimeout)
+        try:
+            await hooks.request(request, deadline, JoinTimeout)
+        except BaseException:
+            hooks.abandon(channel.id, seconds)
+            raise
         return channel
 
     @property

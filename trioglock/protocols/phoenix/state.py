@@ -55,7 +55,7 @@ TRANSITIONS: Mapping[ChannelPhase, Mapping[ChannelPhase, str]] = {
     ChannelPhase.ASKING: {
         ChannelPhase.JOINING: "payload known: phx_join",
         ChannelPhase.WAITING: "connection lost",
-        ChannelPhase.PAUSED: "rejoining: out of time",
+        ChannelPhase.PAUSED: "rejoining: out of time, or OSError",
         ChannelPhase.ENDED: "left, out of time, or no payload",
     },
     ChannelPhase.JOINING: {
@@ -149,7 +149,7 @@ class ChannelJoined:
 
 @dataclass(frozen=True, slots=True)
 class ChannelInterrupted:
-    """``channel`` is no longer joined and will be rejoined."""
+    """``channel`` is not joined because of ``cause``; the join will be repeated."""
 
     channel: int
     cause: Exception

@@ -74,45 +74,53 @@ def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> Red
         InvalidOption: ``url`` is not such a URL, or the extra is not installed.
     """
     redis, _ = import_redis()
-    if not isinstance(url, str):
-        raise InvalidOption(f"a Redis URL must be a str, not {type(url).__name__}")
-    url = as_text(url)
-    scheme, slashes, rest = url.partition("://")
-    scheme = scheme.lower()
-    if scheme not in ("redis", "rediss", "unix") or not slashes:
-        # Without a scheme, a password may be anywhere: quote nothing.
-        found = f"not {scheme}://" if slashes and scheme.isalnum() else "and this one does not"
-        raise InvalidOption(f"a Redis URL begins with redis://, rediss:// or unix://, {found}")
+    normalized = normalize_redis_url(url)
     try:
-        url.encode()
-        parts: dict[str, Any] = redis.connection.parse_url(f"{scheme}://{rest}")
+        normalized.encode()
+        parts: dict[str, Any] = redis.connection.parse_url(normalized)
     except ValueError:
         # redis-py's own message quotes the URL, including the password.
-        shown = redact_query(without_secrets(url))
+        shown = redact_query(without_secrets(normalized))
         raise InvalidOption(f"not a Redis URL: {shown!r}") from None
     parts.pop("connection_class", None)
-    if scheme == "unix" and not parts.get("path"):
+    if normalized.startswith("unix") and not parts.get("path"):
         raise InvalidOption("a Redis URL with unix:// needs a path: unix:///run/redis.sock")
-    if scheme != "unix":
-        parts |= _host_and_port(split_url(url).authority or "")
     known = set(RedisAddress.__dataclass_fields__) - {"ssl_context"}
     if unknown := sorted(set(parts) - known):
         raise InvalidOption(
             f"a Redis URL takes no parameter {unknown[0]!r} here; for TLS pass ssl_context"
         )
-    if scheme == "rediss":
+    if normalized.startswith("rediss"):
         parts["ssl_context"] = ssl_context or ssl.create_default_context()
     return RedisAddress(**parts)
 
 
-def _host_and_port(authority: str) -> dict[str, Any]:
-    address = authority.rpartition("@")[2]
-    if not address or address.startswith(":"):
-        address = f"localhost{address}"
-    try:
-        _, _, host, port = parse_authority(address)
-    except ValueError as error:
-        raise InvalidOption(
-            f"a Redis URL needs a valid host, not {address!r:.60}: {error}"
-        ) from None
-    return {"host": host} if port is None else {"host": host, "port": port}
+def normalize_redis_url(url: object) -> str:
+    """Normalize the scheme, host and port of a URL; redis-py parses the rest.
+
+    Raises:
+        InvalidOption: one of them is invalid.
+    """
+    if not isinstance(url, str):
+        raise InvalidOption(f"a Redis URL must be a str, not {type(url).__name__}")
+    scheme, slashes, rest = as_text(url).partition("://")
+    scheme = scheme.lower()
+    if scheme not in ("redis", "rediss", "unix") or not slashes:
+        # Without a scheme, a password may be anywhere: quote nothing.
+        found = f"not {scheme}://" if slashes and scheme.isalnum() else "and this one does not"
+        raise InvalidOption(f"a Redis URL begins with redis://, rediss:// or unix://, {found}")
+    parts = split_url(f"{scheme}://{rest}")
+    user_info, at, address = (parts.authority or "").rpartition("@")
+    if scheme != "unix":
+        if not address or address.startswith(":"):
+            address = f"localhost{address}"
+        try:
+            _, _, host, port = parse_authority(address)
+        except ValueError as error:
+            # In a malformed URL the end of the password cannot be found.
+            shown = redact_query(without_secrets(parts.join()))
+            text = f"a Redis URL needs a valid host and port: {shown!r:.80}: {error}"
+            raise InvalidOption(text) from None
+        host = f"[{host.replace('%', '%25')}]" if ":" in host else host
+        address = host if port is None else f"{host}:{port}"
+    return parts._replace(authority=f"{user_info}{at}{address}").join()

@@ -12,38 +12,43 @@ import trio
 from ..._hints import describe_value
 from ..._scope import open_scope
 from ...errors import BrokerError, BrokerUnavailable, InvalidOption
-from ...options import check_seconds, check_whole
+from ...options import check_seconds
 from ...retry import Backoff
-from ..broker import Broker, BrokerSession, Deliver
-from ..history import History
+from ..broker import HISTORY_SECONDS, Broker, BrokerSession, Deliver
+from ..history import check_history
 from .address import parse_address
 from .connection import RedisTimings
+from .history import RedisHistory, RedisSession
 from .pipeline import CommandPipeline
-from .pubsub import PubSubReceiver, PubSubSession, RedisReceiver
-from .stream import RedisStreamReceiver, RedisStreamSession
+from .pubsub import PubSubReceiver
+from .scripts import HubKeys
 
 __all__ = ["RedisBroker"]
 
 
 class RedisBroker(Broker):
-    """A broker that uses PUBLISH and PSUBSCRIBE of a Redis server, or a stream with a history.
+    """A broker that uses PUBLISH and PSUBSCRIBE of a Redis server, and streams with a history.
 
     A message on the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
     ``trioglock/news``, and the hub subscribes to ``trioglock*``, as in sock-drawer: any program
     that can PUBLISH can send messages to the hub.
 
-    The broker detects a Redis server that restarts, is cut off or does not answer. It reconnects,
-    subscribes again and delivers a :class:`Gap`. In the meantime ``publish`` waits up to
-    ``publish_timeout`` seconds. A message that was being published when the connection was lost is
-    published again, so in rare cases it arrives twice.
+    The broker detects a Redis server that restarts, is cut off, does not answer or is no longer the
+    master. It reconnects, subscribes again and delivers a :class:`Gap`, or with a history what it
+    has missed. In the meantime ``publish`` waits up to ``publish_timeout`` seconds. A message that
+    was being published when the connection was lost is published again, so in rare cases it arrives
+    twice.
 
     Args:
         url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, or
-            ``unix://[[user]:password@]/path[?db=n]``.
-        history: number of messages to keep of each hub, in a Redis stream with the hub's name, for
-            subscribers that resume. All messages are then sent through that stream; other programs
-            publish with ``XADD trioglock * channel news data hello``. The stream keeps 500 more
-            messages, for hubs that lag behind. None keeps none.
+            ``unix://[[user]:password@]/path[?db=n]``. The address of a master, or one that always
+            leads to the master; Redis Sentinel is not supported, and Redis Cluster only without a
+            history.
+        history: number of messages to keep of each channel, for subscribers that resume; None
+            keeps none. It requires Redis 6.2. The channel ``incoming`` has no history. Other
+            programs publish with :func:`publish` and the same ``history``; messages sent with
+            PUBLISH have no id and are not kept.
+        history_seconds: how long they are kept; None for no limit.
         ssl_context: for ``rediss://``; by default the system's certificates are trusted.
         open_timeout: seconds to reach Redis on entering ``async with hub``; None for no limit.
         publish_timeout: seconds that publishing a message may take; None for no limit.
@@ -61,6 +66,7 @@ class RedisBroker(Broker):
         url: str = "redis://localhost:6379",
         *,
         history: int | None = None,
+        history_seconds: float | None = HISTORY_SECONDS,
         ssl_context: ssl.SSLContext | None = None,
         open_timeout: float | None = 10,
         publish_timeout: float | None = 10,
@@ -68,7 +74,7 @@ class RedisBroker(Broker):
         health_timeout: float = 3,
         backoff: Backoff | None = None,
     ) -> None:
-        check_whole("history", history, least=1)
+        check_history(history, history_seconds)
         check_seconds("open_timeout", open_timeout)
         check_seconds("publish_timeout", publish_timeout)
         check_seconds("health_interval", health_interval, none=False)
@@ -77,6 +83,7 @@ class RedisBroker(Broker):
             raise InvalidOption(f"backoff must be a Backoff, not {describe_value(backoff)}")
         self._address = parse_address(url, ssl_context)
         self._history = history
+        self._history_seconds = history_seconds
         self._timings = RedisTimings(
             open_timeout=math.inf if open_timeout is None else open_timeout,
             publish_timeout=math.inf if publish_timeout is None else publish_timeout,
@@ -90,30 +97,29 @@ class RedisBroker(Broker):
 
     @asynccontextmanager
     async def open(self, name: str, deliver: Deliver) -> AsyncIterator[BrokerSession]:
-        address, timings = self._address, self._timings
-        receiver: RedisReceiver
-        session: BrokerSession
-        if self._history is None:
-            receiver = PubSubReceiver(address, timings, name, deliver)
-            commands = CommandPipeline(address, timings, receiver)
-            session = PubSubSession(commands, name)
-        else:
-            history = History(self._history, shared=True)
-            receiver = RedisStreamReceiver(address, timings, name, history, deliver)
-            commands = CommandPipeline(address, timings, receiver)
-            session = RedisStreamSession(commands, name, history)
+        address, timings, keys = self._address, self._timings, HubKeys(name)
+        history_key = None if self._history is None else keys.ids
+        commands = CommandPipeline(address, timings, history_key)
+        history = None
+        if self._history is not None:
+            history = RedisHistory(commands, keys, self._history, self._history_seconds)
+        receiver = PubSubReceiver(address, timings, keys, history, deliver)
+        commands.partner, receiver.partner = receiver, commands
         async with open_scope() as nursery:
             nursery.start_soon(receiver.run)
             nursery.start_soon(commands.run)
             await self._wait_subscribed(receiver)
-            yield session
+            try:
+                yield RedisSession(commands, keys, history)
+            finally:
+                commands.close()
 
-    async def _wait_subscribed(self, receiver: RedisReceiver) -> None:
+    async def _wait_subscribed(self, receiver: PubSubReceiver) -> None:
         with trio.move_on_after(self._timings.open_timeout):
-            await receiver.attempted.wait()
-            if not receiver.subscribed.is_set() and isinstance(receiver.failure, BrokerError):
-                raise receiver.failure
-            await receiver.subscribed.wait()
+            while not receiver.subscribed.is_set():
+                await receiver.attempted.park()
+                if isinstance(receiver.failure, BrokerError):
+                    raise receiver.failure
         if not receiver.subscribed.is_set():
             raise BrokerUnavailable(
                 f"could not reach Redis at {self._address} within "

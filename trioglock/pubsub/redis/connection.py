@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
@@ -19,6 +19,8 @@ import trio
 from ...errors import BrokerError, TrioglockError
 from ...retry import Backoff
 from .address import RedisAddress, import_redis
+from .scripts import PREPARE
+from .server_info import ServerInfo, parse_info, refusal
 
 __all__ = [
     "Argument",
@@ -37,8 +39,13 @@ CHUNK_SIZE = 2**16
 MAX_REPLY_SIZE = 2**29 + CHUNK_SIZE
 """Maximum size of a reply in bytes. A string in Redis has at most 512 MiB."""
 
-_TEMPORARY = ("LOADING", "MASTERDOWN", "BUSY", "TRYAGAIN", "READONLY")
-"""Error codes of a server that is starting or changing roles."""
+_NOT_MASTER = ("READONLY", "MASTERDOWN", "LOADING")
+"""Error codes of a server that must not be used now: another one may have its address."""
+
+_BUSY = ("BUSY ", "TRYAGAIN", "NOREPLICAS")
+"""Error codes of a server that may accept the same command a little later."""
+
+_CLUSTER = ("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN")
 
 
 class RedisDisconnected(TrioglockError):
@@ -70,6 +77,8 @@ class RedisConnection:
         self._pack = hiredis.pack_command
         self._reply_error: type[Exception] = hiredis.ReplyError
         self._protocol_error: type[Exception] = hiredis.ProtocolError
+        self.info: ServerInfo = ServerInfo()
+        """What the server said about itself when the connection was opened."""
         self._partial_size = 0  # bytes of an incomplete reply
 
     def pack(self, *command: Argument) -> bytes:
@@ -116,20 +125,33 @@ class RedisConnection:
 
         A temporary error, such as that of a server that is starting, is treated as a disconnect.
         """
-        if isinstance(reply, self._reply_error):
-            if str(reply).startswith(_TEMPORARY):
-                raise RedisDisconnected(f"Redis is not ready: {reply}")
-            raise BrokerError(f"Redis returned an error: {reply}")
-        return reply
+        if not isinstance(reply, self._reply_error):
+            return reply
+        text = str(reply)
+        if self.is_not_master(reply) or text.startswith(_BUSY):
+            raise RedisDisconnected(f"Redis is not ready: {text}")
+        if text.startswith(_CLUSTER):
+            raise BrokerError(f"a Redis Cluster is not supported with a history: {text}")
+        raise BrokerError(f"Redis returned an error: {text}")
+
+    def is_not_master(self, reply: Any) -> bool:
+        """Whether a reply is the error of a server that is not a master, or not yet."""
+        if not isinstance(reply, self._reply_error):
+            return False
+        text = str(reply)
+        # Before Redis 7, the error of a script contains that of its command.
+        return text.startswith(_NOT_MASTER) or "-READONLY " in text
 
 
 @asynccontextmanager
-async def open_connection(address: RedisAddress, timeout: float) -> AsyncIterator[RedisConnection]:
-    """Connect, authenticate and select the database within ``timeout`` seconds.
+async def open_connection(
+    address: RedisAddress, timeout: float, history_key: str | None = None
+) -> AsyncIterator[RedisConnection]:
+    """Connect, authenticate and check the server within ``timeout`` seconds.
 
     Raises:
-        RedisDisconnected: the server could not be reached, or did not answer in time.
-        BrokerError: the server refused the credentials or the database.
+        RedisDisconnected: the server could not be reached, did not answer in time, or is a replica.
+        BrokerError: the server refused the credentials or the database, or cannot be used.
     """
     async with AsyncExitStack() as stack:
         with trio.move_on_after(timeout) as scope:
@@ -140,6 +162,7 @@ async def open_connection(address: RedisAddress, timeout: float) -> AsyncIterato
             stack.push_async_callback(trio.aclose_forcefully, stream)
             connection = RedisConnection(stream)
             await _authenticate(connection, address)
+            await _check_server(connection, address, history_key)
         if scope.cancelled_caught:
             raise RedisDisconnected(f"Redis at {address} did not answer within {timeout} seconds")
         yield connection
@@ -158,19 +181,48 @@ async def _authenticate(connection: RedisConnection, address: RedisAddress) -> N
     await connection.request("PING")
 
 
+async def _check_server(
+    connection: RedisConnection, address: RedisAddress, history_key: str | None
+) -> None:
+    with suppress(BrokerError):  # the user may not call INFO
+        connection.info = parse_info(await connection.request("INFO"))
+    info = connection.info
+    if (error := refusal(info.mode, address, history=history_key is not None)) is not None:
+        raise error
+    # In a cluster, messages published on a replica reach everyone.
+    if info.master is not None and info.mode != "cluster":
+        raise RedisDisconnected(f"Redis at {address} is a replica of {info.master}, not a master")
+    if history_key is not None:
+        await connection.request("EVAL", PREPARE, 1, history_key, info.identity)
+
+
 class ReconnectingConnection(ABC):
-    """Uses one connection at a time and reconnects whenever it is lost."""
+    """Uses one connection at a time and reconnects whenever it is lost.
+
+    Args:
+        address: the address of the server.
+        timings: the timing arguments of the broker.
+        history_key: the key with the ids of the history, if there is one.
+    """
 
     purpose: str = ""
     """What the connection is used for, as shown in the log."""
 
-    def __init__(self, address: RedisAddress, timings: RedisTimings) -> None:
+    def __init__(
+        self, address: RedisAddress, timings: RedisTimings, history_key: str | None
+    ) -> None:
         self.address: RedisAddress = address
         self.timings: RedisTimings = timings
         self.failure: Exception | None = None
         """Why the latest connection or attempt failed."""
-        self.attempted: trio.Event = trio.Event()
-        """Set after the first attempt."""
+        self.attempted: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        """Unparked after each attempt, whether successful or not."""
+        self.partner: ReconnectingConnection | None = None
+        """Another connection, which must lead to the same server."""
+        self._history_key = history_key
+        self._info: ServerInfo | None = None
+        self._scope: trio.CancelScope | None = None
+        self._drop_reason = ""
         self._logged_loss = False
         self._is_up = False
         self._up = trio.lowlevel.ParkingLot()
@@ -191,11 +243,10 @@ class ReconnectingConnection(ABC):
         while True:
             started = trio.current_time()
             try:
-                async with open_connection(self.address, self.timings.health_timeout) as connection:
-                    await self.use(connection)
+                await self._connect()
             except (RedisDisconnected, BrokerError) as error:
                 self.failure = error
-                self.attempted.set()
+                self.attempted.unpark_all()
                 if not self._logged_loss:  # once per outage, not per attempt
                     self._logged_loss = True
                     _logger.warning(
@@ -207,9 +258,36 @@ class ReconnectingConnection(ABC):
                 delays = backoff.delays()
             await trio.sleep(next(delays, backoff.maximum))
 
+    async def _connect(self) -> None:
+        timeout = self.timings.health_timeout
+        async with open_connection(self.address, timeout, self._history_key) as connection:
+            self._info = connection.info
+            if self.partner is not None:
+                self.partner.drop_other_server(connection.info)
+            self._scope = trio.CancelScope()
+            with self._scope:
+                try:
+                    await self.use(connection)
+                finally:
+                    self._info = self._scope = None
+            raise RedisDisconnected(self._drop_reason)
+
+    def drop(self, reason: str) -> None:
+        """Close the connection, if there is one, and connect again."""
+        if self._scope is not None:
+            self._drop_reason = reason
+            self._scope.cancel()
+
+    def drop_other_server(self, info: ServerInfo) -> None:
+        """Close the connection if it leads to another server, such as the previous master."""
+        if self._info is None or "cluster" in (info.mode, self._info.mode):
+            return
+        if info.identity and self._info.identity and info.identity != self._info.identity:
+            self.drop(f"{self.address} now leads to another server")
+
     def mark_up(self) -> None:
         self.failure = None
-        self.attempted.set()
+        self.attempted.unpark_all()
         self._is_up = True
         self._up.unpark_all()
         if self._logged_loss:

@@ -2,86 +2,142 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import trio
 
-from ...errors import BrokerUnavailable
-from .address import RedisAddress
+from ...errors import BrokerError, BrokerUnavailable
 from .connection import (
     Argument,
     ReconnectingConnection,
     RedisConnection,
     RedisDisconnected,
-    RedisTimings,
 )
 
 __all__ = ["CommandPipeline"]
 
 MAX_PENDING = 1024
-"""Maximum number of pending commands; further ones wait."""
+"""Maximum number of pending requests; further ones wait."""
+
+MAX_JOINED = 2**16
+"""Maximum number of bytes that are copied to be sent in one write."""
 
 RETRY_DELAY = 0.02
 """Seconds."""
 
 
 @dataclass(slots=True, eq=False)
-class PendingCommand:
-    """A command without a reply yet."""
+class RedisRequest:
+    """Commands without all replies yet."""
 
     packed: bytes
+    expected: int = 1  # number of replies
+    is_check: bool = False
     done: trio.Event = field(default_factory=trio.Event)
     sent_at: float = 0.0
-    reply: Any = None
+    replies: list[Any] = field(default_factory=list)
     failure: RedisDisconnected | None = None
+
+
+def _join(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Join short parts. A long one is not copied."""
+    joined: list[bytes] = []
+    size = 0
+    for part in parts:
+        if size + len(part) > MAX_JOINED:
+            yield b"".join(joined)
+            joined, size = [], 0
+        joined.append(part)
+        size += len(part)
+    yield b"".join(joined)
+
+
+@functools.cache
+def _hash_script(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 class CommandPipeline(ReconnectingConnection):
     """Sends the waiting commands of all tasks in one write, and matches replies to commands.
 
-    While ``receiver`` is disconnected it sends none: the subscribers of this process would miss the
-    message.
+    Each write ends with ROLE, and its commands are done when that confirms that the server is a
+    master: a replica accepts PUBLISH, but the hubs at the master do not get the message. ROLE is
+    also sent when there are no commands. ``partner`` is the connection that receives messages.
+    While it is disconnected, no messages are sent: the subscribers of this process would miss them.
     """
 
     purpose = "publishing"
 
-    def __init__(
-        self, address: RedisAddress, timings: RedisTimings, receiver: ReconnectingConnection
-    ) -> None:
-        super().__init__(address, timings)
-        self._receiver = receiver
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._connection: RedisConnection | None = None
-        self._unsent: deque[PendingCommand] = deque()
-        self._sent: deque[PendingCommand] = deque()
+        self._is_closed = False
+        self._has_role = True  # whether the server tells its role
+        self._unsent: deque[RedisRequest] = deque()
+        self._sent: deque[RedisRequest] = deque()
+        self._unconfirmed: list[RedisRequest] = []
         self._work = trio.lowlevel.ParkingLot()
         self._limit = trio.Semaphore(MAX_PENDING)
 
+    def close(self) -> None:
+        """Let requests fail from now on, because nothing sends them."""
+        self._is_closed = True
+
     async def request(self, *command: Argument) -> Any:
-        """Send a command and return its reply; if the connection is lost, send it again.
+        """Send a command and return its reply; see :meth:`request_all`."""
+        [reply] = await self.request_all([command])
+        return reply
+
+    async def run_script(
+        self, script: str, keys: Sequence[Argument], arguments: Sequence[Argument]
+    ) -> Any:
+        """Run a script by its hash, which is shorter; send the script if Redis does not know it."""
+        numbered = (len(keys), *keys, *arguments)
+        try:
+            return await self.request("EVALSHA", _hash_script(script), *numbered)
+        except BrokerError as error:
+            if "NOSCRIPT" not in str(error):
+                raise
+        return await self.request("EVAL", script, *numbered)
+
+    async def request_all(
+        self, commands: Sequence[Sequence[Argument]], *, waits_for_partner: bool = True
+    ) -> list[Any]:
+        """Send commands and return their replies; if the connection is lost, send them again.
 
         Raises:
             BrokerUnavailable: no reply within ``publish_timeout`` seconds.
-            BrokerError: the reply is an error.
+            BrokerError: a reply is an error.
         """
+        if not commands:
+            return []
         failure: RedisDisconnected | None = None
         with trio.move_on_after(self.timings.publish_timeout):
-            async with self._limit:
-                while True:
+            # Reading the history after an outage does not queue behind messages that wait for it.
+            async with self._limit if waits_for_partner else nullcontext():
+                while not self._is_closed:
                     try:
-                        return await self._request_once(command)
+                        return await self._request_once(commands, waits_for_partner)
                     except RedisDisconnected as error:
                         failure = error
                     await trio.sleep(RETRY_DELAY)
+            raise BrokerUnavailable("the hub is closed")
         raise BrokerUnavailable(
             f"Redis at {self.address} did not answer within {self.timings.publish_timeout} seconds"
         ) from (self.failure or failure)
 
-    async def _request_once(self, command: Sequence[Argument]) -> Any:
-        connection = await self._wait_connection()
-        pending = PendingCommand(connection.pack(*command))
+    async def _request_once(
+        self, commands: Sequence[Sequence[Argument]], waits_for_partner: bool
+    ) -> list[Any]:
+        connection = await self._wait_connection(waits_for_partner)
+        packed = b"".join([connection.pack(*command) for command in commands])
+        pending = RedisRequest(packed, len(commands))
         self._unsent.append(pending)
         self._work.unpark()
         try:
@@ -94,17 +150,19 @@ class CommandPipeline(ReconnectingConnection):
                     self._unsent.remove(pending)
         if pending.failure is not None:
             raise pending.failure
-        return connection.check_reply(pending.reply)
+        return [connection.check_reply(reply) for reply in pending.replies]
 
-    async def _wait_connection(self) -> RedisConnection:
+    async def _wait_connection(self, waits_for_partner: bool) -> RedisConnection:
         while True:
-            await self._receiver.wait_up()
+            if waits_for_partner and self.partner is not None:
+                await self.partner.wait_up()
             if self._connection is not None:
                 return self._connection
             await self.wait_up()
 
     async def use(self, connection: RedisConnection) -> NoReturn:
         self._connection = connection
+        self._has_role = connection.info.mode != "cluster"
         self.mark_up()
         failure = RedisDisconnected("the connection to Redis broke")
         try:
@@ -122,16 +180,21 @@ class CommandPipeline(ReconnectingConnection):
         raise failure
 
     async def _write(self, connection: RedisConnection, scope: trio.CancelScope) -> None:
+        role, ping = connection.pack("ROLE"), connection.pack("PING")
         try:
             while True:
-                while not self._unsent:
-                    await self._work.park()
+                with trio.move_on_after(self.timings.health_interval):
+                    while not self._unsent:
+                        await self._work.park()
                 batch = list(self._unsent)
                 self._unsent.clear()
+                if self._has_role or not batch:
+                    batch.append(RedisRequest(role if self._has_role else ping, is_check=True))
                 for pending in batch:
                     pending.sent_at = trio.current_time()
                 self._sent.extend(batch)
-                await connection.write(b"".join(pending.packed for pending in batch))
+                for part in _join([pending.packed for pending in batch]):
+                    await connection.write(part)
         except RedisDisconnected:
             scope.cancel()
 
@@ -140,20 +203,47 @@ class CommandPipeline(ReconnectingConnection):
         while True:
             with trio.move_on_at(self._oldest_sent_at() + timeout) as scope:
                 for reply in await connection.receive():
-                    if not self._sent:
-                        raise RedisDisconnected("Redis sent a reply without a command")
-                    pending = self._sent.popleft()
-                    pending.reply = reply
-                    pending.done.set()
+                    self._take_reply(connection, reply)
             if scope.cancelled_caught and trio.current_time() - self._oldest_sent_at() >= timeout:
                 raise RedisDisconnected(f"Redis did not answer within {timeout} seconds")
+
+    def _take_reply(self, connection: RedisConnection, reply: Any) -> None:
+        if not self._sent:
+            raise RedisDisconnected("Redis sent a reply without a command")
+        if connection.is_not_master(reply):
+            self._leave_server(f"Redis is not ready: {reply}")
+        pending = self._sent[0]
+        pending.replies.append(reply)
+        if len(pending.replies) < pending.expected:
+            return
+        self._sent.popleft()
+        self._unconfirmed.append(pending)
+        if pending.is_check:
+            self._check_role(reply)
+        if pending.is_check or not self._has_role:
+            for confirmed in self._unconfirmed:
+                confirmed.done.set()
+            self._unconfirmed.clear()
+
+    def _check_role(self, reply: Any) -> None:
+        # An error, or no list: the user may not call it, or the server does not know it.
+        self._has_role = self._has_role and isinstance(reply, list) and bool(reply)
+        if self._has_role and reply[0] != b"master":
+            self._leave_server(f"Redis at {self.address} is no longer a master")
+
+    def _leave_server(self, reason: str) -> NoReturn:
+        """Connect again, because the address may lead to another server now."""
+        if self.partner is not None:
+            self.partner.drop(reason)
+        raise RedisDisconnected(reason)
 
     def _oldest_sent_at(self) -> float:
         return self._sent[0].sent_at if self._sent else trio.current_time()
 
     def _fail_pending(self, failure: RedisDisconnected) -> None:
-        for pending in (*self._sent, *self._unsent):
+        for pending in (*self._unconfirmed, *self._sent, *self._unsent):
             pending.failure = failure
             pending.done.set()
+        self._unconfirmed.clear()
         self._sent.clear()
         self._unsent.clear()

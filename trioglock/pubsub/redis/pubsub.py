@@ -1,17 +1,20 @@
-"""Receiving and publishing with PSUBSCRIBE and PUBLISH; the base class of both receivers."""
+"""Receiving messages with PSUBSCRIBE."""
 
 from __future__ import annotations
 
+import logging
+import re
 import time
-from abc import abstractmethod
-from collections.abc import Iterable
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Iterable
+from typing import Any, NoReturn, TypeVar
 
 import trio
 
-from ...frames import Data
-from ..broker import BrokerSession, Deliver
-from ..message import Gap, Message
+from ...errors import BrokerUnavailable
+from ..broker import Deliver
+from ..history import MissedMessages, PageSize, Position, parse_id
+from ..message import INCOMING, Event, Gap, Message
+from ..patterns import ChannelFilter
 from .address import RedisAddress
 from .connection import (
     ReconnectingConnection,
@@ -19,110 +22,179 @@ from .connection import (
     RedisDisconnected,
     RedisTimings,
 )
-from .pipeline import CommandPipeline
+from .history import RedisHistory, decode_data
+from .scripts import HubKeys
 
-__all__ = ["PubSubReceiver", "PubSubSession", "RedisReceiver", "decode_data"]
+__all__ = ["PubSubReceiver"]
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("trioglock.pubsub")
+
+EVERYTHING = ChannelFilter("*")
+
+_with_id = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ([0-9]{1,20}-[0-9]{1,20}) ").match
 
 TURN_SECONDS = 0.01
 """How long a burst of messages may keep other tasks from running, before clients receive it."""
 
 
-class RedisReceiver(ReconnectingConnection):
-    """Receives messages on its own connection."""
+class PubSubReceiver(ReconnectingConnection):
+    """Receives messages on its own connection, with their ids if there is a history.
+
+    After an interruption it delivers what the history contains, and a gap where messages may be
+    missing.
+
+    Args:
+        address: the address of the server.
+        timings: the timing arguments of the broker.
+        keys: the channels of the hub.
+        history: the history of the hub, if it has one.
+        deliver: called with each message and gap.
+    """
 
     purpose = "subscribing"
 
-    def __init__(self, address: RedisAddress, timings: RedisTimings, deliver: Deliver) -> None:
-        super().__init__(address, timings)
+    def __init__(
+        self,
+        address: RedisAddress,
+        timings: RedisTimings,
+        keys: HubKeys,
+        history: RedisHistory | None,
+        deliver: Deliver,
+    ) -> None:
+        super().__init__(address, timings, None if history is None else keys.ids)
         self.subscribed: trio.Event = trio.Event()
         """Set after the first successful subscription."""
+        self._keys = keys
+        self._history = history
         self._deliver = deliver
+        self._plain_prefix = keys.plain_prefix.encode()
+        self._prefix = keys.prefix.encode()
         self._last_alive = 0.0
-
-    @abstractmethod
-    async def _subscribe(self, connection: RedisConnection) -> bool:
-        """Prepare to receive; return whether messages may be missing."""
-
-    @abstractmethod
-    async def _receive(self, connection: RedisConnection) -> Iterable[Message]:
-        """Wait for messages, at most until a silent server is considered lost."""
+        self._skip_until: Position | None = None  # already read from the history
+        self._born = b""  # the id with which the history began
+        self._has_plain = False  # messages without a history have arrived
 
     async def use(self, connection: RedisConnection) -> NoReturn:
         with trio.move_on_after(self.timings.health_timeout) as scope:
-            gap = await self._subscribe(connection)
+            early = await self._subscribe(connection)
         if scope.cancelled_caught:
             raise RedisDisconnected("Redis did not confirm the subscription")
+        if self._history is not None:
+            last, born = await self._ask(self._history.read_ids())
+            self._born = born.encode()
+            if not self.subscribed.is_set():
+                self._history.advance(last)
+        if self.subscribed.is_set():
+            await self._catch_up()
         self.mark_up()
-        if not self.subscribed.is_set():
-            self.subscribed.set()
-        elif gap:
-            self._deliver_gap()
+        self.subscribed.set()
         self._last_alive = trio.current_time()
+        await self._deliver_all(self._parse(early))
         while True:
-            await self._deliver_all(await self._receive(connection))
+            await self._deliver_all(self._parse(await self._receive(connection)))
 
-    def _deliver_gap(self) -> None:
-        self._deliver(Gap(trio.current_time() - self._last_alive))
+    async def _subscribe(self, connection: RedisConnection) -> list[Any]:
+        """Subscribe, and return the messages that have arrived meanwhile."""
+        plain, with_ids = (connection.pack("PSUBSCRIBE", one) for one in self._keys.patterns)
+        await connection.write(plain + with_ids)
+        confirmed, early = 0, list[Any]()
+        while confirmed < 2:
+            for reply in await connection.receive():
+                if isinstance(reply, list) and reply[0] == b"pmessage":
+                    early.append(reply)
+                    continue
+                if confirmed == 0 or self._history is not None:
+                    connection.check_reply(reply)
+                confirmed += 1  # without a history, the user may lack permission for the second
+        return early
 
-    async def _deliver_all(self, messages: Iterable[Message]) -> None:
+    async def _catch_up(self) -> None:
+        """Deliver what has been missed during an interruption, and a gap if that is not all."""
+        seconds = trio.current_time() - self._last_alive
+        history = self._history
+        if history is None:
+            await self._deliver_all([Gap(seconds)])
+            return
+        # What has no history may always be missing.
+        gaps = [Gap(seconds, history.last, None if self._has_plain else INCOMING)]
+        missed = MissedMessages((), complete=True, last=history.last, more=True)
+        page = PageSize()
+        while missed.more:
+            missed = await self._ask(
+                history.after(missed.last, EVERYTHING, page.count, waits_for_partner=False)
+            )
+            if not missed.complete:
+                gaps = [Gap(seconds, missed.start)]
+            page.adapt(missed.messages)
+            history.advance(missed.last)
+            await self._deliver_all([*gaps, *missed.messages])
+            gaps = []
+        self._skip_until = parse_id(missed.last)
+
+    async def _ask(self, request: Awaitable[T]) -> T:
+        try:
+            return await request
+        except BrokerUnavailable as error:
+            raise RedisDisconnected("the history could not be read") from error
+
+    async def _receive(self, connection: RedisConnection) -> Iterable[Any]:
+        """Wait for replies, at most until a silent server is considered lost."""
+        with trio.move_on_after(self.timings.health_interval):
+            return await connection.receive()
+        with trio.move_on_after(self.timings.health_timeout):
+            await connection.write(connection.pack("PING"))
+            return await connection.receive()
+        raise RedisDisconnected(f"Redis was silent for {self.timings.health_timeout} seconds")
+
+    def _parse(self, replies: Iterable[Any]) -> Iterable[Event]:
+        for reply in replies:
+            # ["pmessage", pattern, channel, payload]; other replies answer PSUBSCRIBE and PING.
+            if not isinstance(reply, list) or len(reply) != 4:
+                continue
+            channel, payload = reply[2], reply[3]
+            if channel.startswith(self._prefix):
+                name = channel[len(self._prefix) :].decode(errors="replace")
+                message = self._parse_with_id(name, payload)
+                if message is not None:
+                    yield message
+            elif channel.startswith(self._plain_prefix):
+                name = channel[len(self._plain_prefix) :].decode(errors="replace")
+                self._check_plain(name)
+                yield Message(name, decode_data(payload))
+
+    def _parse_with_id(self, channel: str, payload: bytes) -> Message | None:
+        """The message of a publisher with a history; None if it has been delivered already."""
+        match = _with_id(payload)
+        if match is None:
+            return None  # not published by this package
+        message_id, born, data = match[1].decode(), match[2], payload[match.end() :]
+        if self._history is None:
+            return Message(channel, decode_data(data))
+        if born != self._born:
+            raise RedisDisconnected("the history began again, maybe on another server")
+        if self._skip_until is not None:
+            if parse_id(message_id) <= self._skip_until:
+                return None
+            self._skip_until = None
+        self._history.advance(message_id)
+        return Message(channel, decode_data(data), message_id)
+
+    def _check_plain(self, channel: str) -> None:
+        if self._history is not None and channel != INCOMING and not self._has_plain:
+            self._has_plain = True
+            _logger.warning(
+                "a message on %r has no id and is not in the history: "
+                "its publisher needs history=... too",
+                channel,
+            )
+
+    async def _deliver_all(self, events: Iterable[Event]) -> None:
         self._last_alive = trio.current_time()
         started = time.perf_counter()
-        for message in messages:
-            self._deliver(message)
+        for event in events:
+            self._deliver(event)
             if time.perf_counter() - started > TURN_SECONDS:
                 await trio.lowlevel.checkpoint()
                 started = time.perf_counter()
-
-
-class PubSubReceiver(RedisReceiver):
-    """Receives messages published with PUBLISH on the channels ``<name>/<channel>``.
-
-    The pattern ``<name>*`` also matches hubs whose name begins with the same text. Their messages
-    are discarded here.
-    """
-
-    def __init__(
-        self, address: RedisAddress, timings: RedisTimings, name: str, deliver: Deliver
-    ) -> None:
-        super().__init__(address, timings, deliver)
-        self._pattern = f"{name}*"
-        self._prefix = f"{name}/".encode()
-
-    async def _subscribe(self, connection: RedisConnection) -> bool:
-        await connection.request("PSUBSCRIBE", self._pattern)
-        return True
-
-    async def _receive(self, connection: RedisConnection) -> Iterable[Message]:
-        with trio.move_on_after(self.timings.health_interval):
-            return self._parse(await connection.receive())
-        with trio.move_on_after(self.timings.health_timeout):
-            await connection.write(connection.pack("PING"))
-            return self._parse(await connection.receive())
-        raise RedisDisconnected(f"Redis was silent for {self.timings.health_timeout} seconds")
-
-    def _parse(self, replies: Iterable[Any]) -> Iterable[Message]:
-        prefix = self._prefix
-        for reply in replies:
-            # ["pmessage", pattern, channel, payload]; other replies answer PSUBSCRIBE and PING.
-            if isinstance(reply, list) and len(reply) == 4 and reply[2].startswith(prefix):
-                channel = reply[2][len(prefix) :].decode(errors="replace")
-                yield Message(channel, decode_data(reply[3]))
-
-
-class PubSubSession(BrokerSession):
-    """Publishes with PUBLISH."""
-
-    def __init__(self, commands: CommandPipeline, name: str) -> None:
-        self._commands = commands
-        self._name = name
-
-    async def publish(self, channel: str, data: Data) -> None:
-        await self._commands.request("PUBLISH", f"{self._name}/{channel}", data)
-
-
-def decode_data(payload: bytes) -> Data:
-    """Return valid UTF-8 as text, because Redis does not distinguish text from binary."""
-    try:
-        return payload.decode()
-    except UnicodeDecodeError:
-        return payload

@@ -1,0 +1,146 @@
+"""A subscriber with a queue, which reads from the history where the queue was too short."""
+
+from __future__ import annotations
+
+from ..errors import BrokerError, BrokerUnavailable
+from .history import (
+    History,
+    MissedMessages,
+    PageSize,
+    Position,
+    format_id,
+    id_before,
+    parse_id,
+)
+from .message import Event, Gap, Message
+from .patterns import ChannelFilter
+from .queue import MessageQueue
+from .subscribers import Counters, Subscriber
+
+__all__ = ["QueuedSubscriber"]
+
+
+class QueuedSubscriber(Subscriber):
+    """A subscriber with a queue for the events that it cannot take immediately.
+
+    It is *behind* after :meth:`resume_after`, and after its queue was full with
+    ``overflow="resume"``: new messages are ignored, and when the events in the queue have been
+    taken, :meth:`read_history` reads the next ones, until there are no more.
+
+    Args:
+        channels: the channels.
+        queue: an empty queue.
+        counters: the counters of the hub.
+        history: the history of the hub, if there is one.
+    """
+
+    def __init__(
+        self,
+        channels: ChannelFilter,
+        queue: MessageQueue,
+        counters: Counters,
+        history: History | None,
+    ) -> None:
+        self.channels: ChannelFilter = channels
+        self.counters: Counters = counters
+        self.queue: MessageQueue = queue
+        self.resuming: bool = False
+        """Whether new events have to pass :meth:`admits`."""
+        self._history = history
+        self._replay: list[Event] = []  # newest first; delivered before the queue
+        self._behind: str | None = None  # id of the message after which it reads
+        self._page = PageSize()
+        self._is_reading = False
+        self._overrun = False  # the queue was full while it was reading
+        self._skip_until: Position | None = None  # read from the history before the hub got them
+
+    def __len__(self) -> int:
+        return len(self._replay) + len(self.queue)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the next messages have to be read from the history."""
+        return self._behind is not None
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether :meth:`read_history` is running."""
+        return self._is_reading
+
+    def resume_after(self, message_id: str) -> None:
+        """Begin with the messages after the one with this id.
+
+        Raises:
+            InvalidOption: ``message_id`` is not the id of a message.
+        """
+        self._behind = format_id(parse_id(message_id))
+        self.resuming = True
+
+    def admits(self, event: Event) -> bool:
+        """Whether to take an event while resuming: it will not be read from the history."""
+        if isinstance(event, Gap):
+            self._skip_until = None
+            return True
+        if event.id is None:
+            return True
+        if self._behind is not None:
+            self._overrun = self._overrun or self.queue.full
+            return self._is_reading and not self._overrun
+        if self._skip_until is not None and parse_id(event.id) <= self._skip_until:
+            return False
+        self.resuming = False
+        return True
+
+    def enqueue(self, event: Event) -> bool:
+        """Add an event to the queue; return False if the subscriber must be closed instead."""
+        queue = self.queue
+        can_resume = queue.overflow == "resume" and self._history is not None
+        if can_resume and queue.full and isinstance(event, Message) and event.id is not None:
+            self._behind = id_before(event.id)
+            self.resuming = True
+            return True
+        before = queue.dropped
+        accepted = queue.push(event)
+        self.counters.dropped += queue.dropped - before
+        return accepted
+
+    def pop(self) -> Event:
+        """Remove and return the oldest event; there must be one."""
+        return self._replay.pop() if self._replay else self.queue.pop()
+
+    async def read_history(self) -> None:
+        """Read the next messages; afterwards there may be events, or it is no longer behind.
+
+        If the history cannot be read, there is a gap, and new messages follow.
+        """
+        assert self._history is not None
+        assert self._behind is not None
+        history, finished = self._history, False
+        self._is_reading, self._overrun = True, False
+        try:
+            missed = await history.after(self._behind, self.channels, self._page.count)
+            finished = True
+        except (BrokerUnavailable, BrokerError):
+            missed = MissedMessages((), complete=False, last=self._behind)
+            finished = True
+        finally:
+            self._is_reading = False
+            if not finished:  # cancelled
+                self.queue.discard(None)
+        self._page.adapt(missed.messages)
+        self._replay = list(reversed(missed.messages))
+        if self.queue.gaps and not missed.complete:
+            self._replay.append(Gap(0.0, missed.start))
+        last = parse_id(missed.last)
+        if missed.more or self._overrun:
+            self._behind = missed.last
+            self.queue.discard(None)
+        else:
+            self._behind, self._skip_until = None, last
+            self.queue.discard(last)
+
+    def clear(self) -> None:
+        """Discard all events."""
+        self._behind = None
+        self._replay.clear()
+        self.queue.clear()

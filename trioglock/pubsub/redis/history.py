@@ -1,0 +1,164 @@
+"""The history in Redis streams, one for each channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from ...frames import Data
+from ..broker import BrokerSession
+from ..history import History, MissedMessages, Position, format_id, parse_id
+from ..message import INCOMING, Message
+from ..patterns import ChannelFilter
+from .connection import Argument
+from .pipeline import CommandPipeline
+from .scripts import PUBLISH, HubKeys, publish_arguments
+
+__all__ = ["RedisHistory", "RedisSession", "decode_data"]
+
+GREATEST = (2**63, 0)
+"""A position after all messages."""
+
+
+class RedisHistory(History):
+    """Reads the history of a hub.
+
+    Args:
+        commands: sends the commands.
+        keys: the keys of the hub.
+        limit: maximum number of messages of each channel.
+        seconds: how long a message is kept; None for no limit.
+    """
+
+    def __init__(
+        self, commands: CommandPipeline, keys: HubKeys, limit: int, seconds: float | None
+    ) -> None:
+        self.limit: int = limit
+        self.seconds: float | None = seconds
+        self._commands = commands
+        self._keys = keys
+
+    async def read_ids(self) -> tuple[str, str]:
+        """Return the newest id of any channel, and the one with which the history began."""
+        [ids] = await self._commands.request_all(
+            [("HMGET", self._keys.ids, "last", "born")], waits_for_partner=False
+        )
+        last, born = (one.decode() if one else "0-0" for one in ids)
+        return last, born
+
+    async def after(
+        self,
+        message_id: str,
+        channels: ChannelFilter,
+        count: int,
+        *,
+        waits_for_partner: bool = True,
+    ) -> MissedMessages:
+        position = min(parse_id(message_id), GREATEST)
+        ask = partial(self._commands.request_all, waits_for_partner=waits_for_partner)
+        # The newest id first: up to there, the replies that follow are complete.
+        head: list[Sequence[Argument]] = [("HMGET", self._keys.ids, "last", "born"), ("TIME",)]
+        names = list(channels.names())
+        if channels.channel is not None:
+            ids, time, *replies = await ask([*head, *self._reads(names, position, count)])
+        else:
+            since = max(0, position[0] - CLOCK_LEAD)
+            index = ("ZRANGEBYSCORE", self._keys.index, since, "+inf")
+            ids, time, found_names = await ask([*head, index])
+            names = [name for one in found_names if channels(name := one.decode())]
+            replies = await ask([*self._reads(names, position, count)])
+        if None in ids:  # the keys have been deleted
+            return MissedMessages((), complete=False, last="0-0")
+        last, born = (parse_id(one.decode()) for one in ids)
+        if position > last:
+            return MissedMessages((), complete=False, last=format_id(last))
+        expired = self._is_expired(position, time) and position != last
+        complete, found, end = position >= born, list[tuple[Position, Message]](), last
+        for name, entries, oldest, length in zip(
+            names, replies[::3], replies[1::3], replies[2::3], strict=True
+        ):
+            messages = [_parse_entry(name, entry) for entry in entries]
+            if len(messages) == count:
+                end = min(end, messages[-1][0])
+            if not oldest or parse_id(oldest[0][0].decode()) > position:
+                if length > self.limit:  # the oldest one is not part of the history
+                    complete, messages = False, messages[1:]
+                complete = complete and not expired
+            found += messages
+        found = sorted(one for one in found if one[0] <= end)[:count]
+        if len(found) == count:
+            end = found[-1][0]
+        missed = tuple(message for _, message in found)
+        return MissedMessages(missed, complete, format_id(end), more=end < last)
+
+    def _reads(
+        self, names: Iterable[str], position: Position, count: int
+    ) -> Iterator[Sequence[Argument]]:
+        """For each channel: what follows the position, the oldest entry, the number of entries."""
+        start = format_id((position[0], position[1] + 1))
+        for stream in map(self._keys.stream, names):
+            yield "XRANGE", stream, start, "+", "COUNT", count
+            yield "XRANGE", stream, "-", "+", "COUNT", 1
+            yield "XLEN", stream
+
+    def _is_expired(self, position: Position, time: Any) -> bool:
+        """Whether messages after a position may have been removed because of their age."""
+        now = int(time[0]) * 1000 + int(time[1]) // 1000
+        return self.seconds is not None and position[0] < now - int(self.seconds * 1000)
+
+    async def latest(self, channels: ChannelFilter, count: int) -> list[Message]:
+        names = list(channels.names())
+        if channels.channel is None:
+            index = await self._commands.request("ZREVRANGE", self._keys.index, 0, -1)
+            names = [name for one in index if channels(name := one.decode())][:count]
+        replies = await self._commands.request_all(
+            [
+                ("XREVRANGE", self._keys.stream(name), "+", "-", "COUNT", min(count, self.limit))
+                for name in names
+            ]
+        )
+        found = [
+            _parse_entry(name, entry)
+            for name, entries in zip(names, replies, strict=True)
+            for entry in entries
+        ]
+        return [message for _, message in sorted(found)[-count:]]
+
+
+CLOCK_LEAD = 60_000
+"""Milliseconds by which the ids may be ahead of the clock, after another server was the master."""
+
+
+class RedisSession(BrokerSession):
+    """Publishes with PUBLISH, or with a script that also adds the message to the history."""
+
+    def __init__(
+        self, commands: CommandPipeline, keys: HubKeys, history: RedisHistory | None
+    ) -> None:
+        self.history: History | None = history
+        self._commands = commands
+        self._keys = keys
+        self._limits = None if history is None else (history.limit, history.seconds)
+
+    async def publish(self, channel: str, data: Data) -> None:
+        if self._limits is None or channel == INCOMING:
+            await self._commands.request("PUBLISH", self._keys.plain(channel), data)
+            return
+        names, arguments = publish_arguments(self._keys, channel, data, *self._limits)
+        await self._commands.run_script(PUBLISH, names, arguments)
+
+
+def _parse_entry(channel: str, entry: Any) -> tuple[Position, Message]:
+    """The message in a stream entry: an id, and alternating fields and values."""
+    entry_id, (_, data) = entry
+    text = entry_id.decode()
+    return parse_id(text), Message(channel, decode_data(data), text)
+
+
+def decode_data(payload: bytes) -> Data:
+    """Return valid UTF-8 as text, because Redis does not distinguish text from binary."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        return payload

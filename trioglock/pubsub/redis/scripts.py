@@ -1,0 +1,100 @@
+"""The keys of a hub in Redis, and the scripts that write to them.
+
+The messages of the channel ``news`` of the hub ``trioglock`` are in the stream
+``{trioglock}/news``. The hash ``{trioglock}`` contains the newest id of any channel and the one
+with which the history began, and the sorted set ``{trioglock}:channels`` the time of the latest
+message of each channel. The braces put all keys of a hub into one hash slot, and no name of a hub
+contains them.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PREPARE", "PUBLISH", "HubKeys", "publish_arguments"]
+
+PREPARE = """
+local time = redis.call('TIME')
+local ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local known = redis.call('HMGET', KEYS[1], 'last', 'server')
+if known[1] and known[2] == ARGV[1] then
+  return known[1]
+end
+if known[1] then
+  -- Messages that another server accepted may be missing here: their ids must not occur again.
+  ms = math.max(ms, tonumber(string.match(known[1], '^%d+'))) + 1000
+end
+local start = string.format('%.0f-0', ms)
+redis.call('HSET', KEYS[1], 'last', start, 'born', start, 'server', ARGV[1])
+return start
+"""
+"""Called with the identity of the server on each new connection. If it is another server than the
+one that the history comes from, the history begins again: who resumes from before gets a gap."""
+
+PUBLISH = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ms, number = now, 1
+local known = redis.call('HMGET', KEYS[1], 'last', 'born')
+local born = known[2]
+if known[1] then
+  local last_ms, last_number = string.match(known[1], '^(%d+)-(%d+)$')
+  if tonumber(last_ms) >= ms then
+    ms, number = tonumber(last_ms), tonumber(last_number) + 1
+  end
+else
+  born = string.format('%.0f-0', ms)
+  redis.call('HSET', KEYS[1], 'born', born)
+end
+local id = string.format('%.0f-%.0f', ms, number)
+redis.call('HSET', KEYS[1], 'last', id)
+redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[3], id, 'data', ARGV[2])
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+local kept = tonumber(ARGV[4])
+if kept > 0 then
+  local oldest = string.format('%.0f', now - kept)
+  redis.call('XTRIM', KEYS[3], 'MINID', oldest)
+  redis.call('PEXPIRE', KEYS[3], ARGV[4])
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. oldest)
+end
+redis.call('PUBLISH', KEYS[3], id .. ' ' .. born .. ' ' .. ARGV[2])
+return id
+"""
+"""Adds a message to the history of its channel and sends it to the hubs, with an id that is greater
+than that of every earlier message of any channel. The id with which the history began tells a hub
+that is still connected to an earlier master, which relays the message."""
+
+
+class HubKeys:
+    """The names of a hub's keys and channels in Redis.
+
+    Args:
+        name: name of the hub.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.ids: str = f"{{{name}}}"
+        self.index: str = f"{{{name}}}:channels"
+        self.plain_prefix: str = f"{name}/"
+        self.prefix: str = f"{{{name}}}/"
+        # As in sock-drawer: the first one also matches other hubs. A rule of an ACL must be the
+        # same text to permit a pattern, so these permit the channels as well.
+        self.patterns: tuple[str, str] = (f"{name}*", f"{{{name}}}*")
+
+    def stream(self, channel: str) -> str:
+        """The stream of a channel, and the Redis channel on which its messages are sent."""
+        return self.prefix + channel
+
+    def plain(self, channel: str) -> str:
+        """The Redis channel of messages without a history."""
+        return self.plain_prefix + channel
+
+
+def publish_arguments(
+    keys: HubKeys, channel: str, data: str | bytes, limit: int, seconds: float | None
+) -> tuple[list[str], list[str | bytes | int]]:
+    """The keys and arguments of PUBLISH.
+
+    The stream keeps one more entry than the history, which shows whether anything is missing.
+    """
+    milliseconds = 0 if seconds is None else max(1, int(seconds * 1000))
+    names = [keys.ids, keys.index, keys.stream(channel)]
+    return names, [channel, data, limit + 1, milliseconds]

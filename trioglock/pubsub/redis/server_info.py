@@ -1,0 +1,62 @@
+"""What a Redis server says about itself: its role, and whether it can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import BrokerError
+
+__all__ = ["ServerInfo", "mode_of", "parse_info", "refusal"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """The parts of the reply to INFO that matter; unknown if the user may not call it.
+
+    Args:
+        identity: changes when the server restarts, and when it becomes the master; empty if
+            unknown.
+        master: address of the server's master if it is a replica, else None.
+        mode: ``standalone``, ``cluster`` or ``sentinel``.
+    """
+
+    identity: str = ""
+    master: str | None = None
+    mode: str = "standalone"
+
+
+def parse_info(reply: Any) -> ServerInfo:
+    """Parse the reply to INFO."""
+    if not isinstance(reply, bytes):
+        return ServerInfo()
+    lines = reply.decode(errors="replace").splitlines()
+    fields = dict(line.partition(":")[::2] for line in lines)
+    identity = f"{fields['run_id']}/{fields.get('master_replid')}" if "run_id" in fields else ""
+    master = None
+    if fields.get("role") == "slave":
+        master = f"{fields.get('master_host')}:{fields.get('master_port')}"
+    return ServerInfo(identity, master, mode_of(fields))
+
+
+def mode_of(fields: Mapping[str, object]) -> str:
+    """Return the mode in the fields of the reply to INFO."""
+    if str(fields.get("cluster_enabled")) == "1":
+        return "cluster"
+    return str(fields.get("redis_mode") or fields.get("server_mode", "standalone"))
+
+
+def refusal(mode: str, address: object, *, history: bool) -> BrokerError | None:
+    """Return why a server in this mode can never be used, if so."""
+    if mode == "sentinel":
+        return BrokerError(
+            f"{address} is a Redis Sentinel, which is not supported: "
+            "use the address of the master, or one that always leads to it"
+        )
+    if mode == "cluster" and history:
+        return BrokerError(
+            f"{address} belongs to a Redis Cluster, which is not supported with a history: "
+            "use a single server, or omit history"
+        )
+    return None
