@@ -53,6 +53,19 @@ async def test_plain_publish_reaches_a_client(redis: RealRedis) -> None:
         assert [await client.receive() for _ in range(2)] == ["hello", "all"]
 
 
+@pytest.mark.parametrize("history", [None, 10])
+async def test_fault_52_a_connected_client_gets_the_next_publish(
+    redis: RealRedis, history: int | None
+) -> None:
+    """Of any program: the hub listens to all channels, and the client is registered."""
+    hub = Hub(broker=redis.broker(history=history))
+    async with served(hub) as url:
+        for number in range(20):
+            async with connect(f"{url}news") as client:
+                redis.publish_plainly("trioglock/news", b"%d" % number)
+                assert await client.receive() == str(number)
+
+
 async def test_a_plain_subscriber_receives_messages_of_hubs(redis: RealRedis) -> None:
     """The Redis channel is ``<name>/<channel>``, the payload is the message."""
     with trio.fail_after(SECONDS):
@@ -197,6 +210,24 @@ async def test_passwords() -> None:
                     pass
             with pytest.raises(BrokerError):
                 await trio.to_thread.run_sync(partial(publish, "x", url=url))
+
+
+async def test_permissions_for_the_channels_of_one_hub() -> None:
+    """They suffice without a history; the documented ones suffice with it."""
+    user = "--user default on nopass resetchannels +@all -@admin -@dangerous &trioglock*"
+    with real_redis(*user.split()) as redis:
+        async with opened(redis.broker()) as hub:
+            loop = hub.subscribe("x")
+            await hub.publish("x", channel="x")
+            assert (await loop.__anext__()).data == "x"
+        with pytest.raises(BrokerError, match="NOPERM"):
+            async with opened(redis.broker(history=5)):
+                pass
+    with real_redis(*user.split(), "&{trioglock}*", "~{trioglock}*") as redis:
+        async with opened(redis.broker(history=5)) as hub:
+            loop = hub.subscribe("x")
+            await hub.publish("x", channel="x")
+            assert (await loop.__anext__()).data == "x"
 
 
 NO_PUBLISH = ("--user", "default", "on", "nopass", "+@all", "-publish", "allchannels")

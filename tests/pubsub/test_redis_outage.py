@@ -288,6 +288,17 @@ async def test_publishing_survives_unexpected_replies(replies: tuple[bytes, ...]
     assert server.replies == []
 
 
+async def test_fault_30_readonly_ends_both_connections() -> None:
+    """Also if the server does not tell its role."""
+    server = ScriptedRedis(READ_ONLY, b":1\r\n")
+    async with server.hub() as hub:
+        await server.wait_streams(2)
+        loop = hub.subscribe("x", gaps=True)
+        await hub.publish("x")
+        assert isinstance(await loop.__anext__(), Gap)
+        assert len(server.streams) == 4
+
+
 async def test_publishing_waits_for_the_subscription() -> None:
     """Otherwise the subscribers of the same hub would miss the message."""
     server = ScriptedRedis(b":1\r\n")

@@ -85,6 +85,20 @@ async def test_fault_09_a_strange_target(target: str, caplog: pytest.LogCaptureF
     assert not caplog.records
 
 
+@pytest.mark.parametrize("query", ["", "?after="])
+async def test_fault_52_a_connected_client_is_subscribed(query: str) -> None:
+    """It receives what is published right after the response to its handshake."""
+    hub = Hub()
+    async with served(hub) as url:
+        for number in range(40):
+            async with connect(f"{url}x{query}") as client:
+                assert hub.statistics().subscribers >= 1
+                await hub.publish(str(number), channel="x")
+                if query:
+                    assert json.loads(await client.receive()) == {"subscribed": "x", "id": None}
+                assert str(number) in await client.receive()
+
+
 async def test_messages_of_clients_are_published_on_incoming() -> None:
     """Text and binary, in order."""
     hub = Hub()

@@ -143,7 +143,7 @@ class Settings:
     "--history",
     type=click.IntRange(1),
     metavar="N",
-    help="Number of messages that Redis keeps for the new Hub.",
+    help="Number of messages that Redis keeps of each channel of the new Hub.",
 )
 @click.option(
     "--origin",

@@ -277,7 +277,7 @@ class Actor(Generic[StateT]):
                 else:
                     self._results.apply(hook, result)
             # Once for the run: a result that was returned as the state remains the state.
-            if state.__class__ in NOT_STATES:
+            if state is not before and state.__class__ in NOT_STATES:
                 raise hook.bad_state(state)
         except Exception as error:
             if state.__class__ in NOT_STATES:

@@ -25,12 +25,18 @@ __all__ = [
     "History",
     "MemoryHistory",
     "MissedMessages",
+    "PageSize",
     "Position",
     "check_history",
     "format_id",
     "id_before",
     "parse_id",
 ]
+
+MAX_PAGE = 256
+"""Maximum number of messages that are read at a time."""
+
+PAGE_BYTES = 2**20
 
 _is_id = re.compile(r"[0-9]{1,20}(-[0-9]{0,20})?").fullmatch
 
@@ -63,12 +69,37 @@ class MissedMessages:
         return id_before(self.messages[0].id)
 
 
+class PageSize:
+    """The number of messages to read at a time, so that they are about ``PAGE_BYTES`` bytes."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count: int = 16
+
+    def adapt(self, messages: Iterable[Message]) -> None:
+        """Choose the next size by that of the messages just read."""
+        size = sum(len(message.data) for message in messages)
+        if size > PAGE_BYTES:
+            self.count = max(1, self.count // 4)
+        elif 2 * size <= PAGE_BYTES:
+            self.count = min(2 * self.count, MAX_PAGE)
+
+
 class History(ABC):
     """The latest messages of each channel of a hub."""
 
     last: str = "0-0"
     """The id of the newest message that the hub has received, of any channel. A subscriber that
     has received all messages up to now resumes after this id, even if it has received none."""
+
+    def advance(self, message_id: str) -> None:
+        """Set :attr:`last`; called by the broker.
+
+        Args:
+            message_id: the id.
+        """
+        self.last = message_id
 
     @abstractmethod
     async def after(self, message_id: str, channels: ChannelFilter, count: int) -> MissedMessages:
@@ -142,7 +173,7 @@ class MemoryHistory(History):
         # The channel that has been quiet for the longest time comes first.
         self._logs: OrderedDict[str, ChannelLog] = OrderedDict()
         self._forgotten = 0  # number of the newest message of channels without messages
-        self.last = self._id(0)
+        self.advance(self._id(0))
 
     def _id(self, number: int) -> str:
         return format_id((self._started, number))
@@ -150,8 +181,8 @@ class MemoryHistory(History):
     def add(self, channel: str, data: Data) -> Message:
         """Append a message and return it with its id."""
         self._count += 1
-        self.last = self._id(self._count)
-        message = Message(channel, data, self.last)
+        message = Message(channel, data, self._id(self._count))
+        self.advance(self._id(self._count))
         log = self._logs.get(channel)
         if log is None:
             log = self._logs[channel] = ChannelLog(self._limit)

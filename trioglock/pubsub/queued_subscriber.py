@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from ..errors import BrokerError, BrokerUnavailable
-from .history import History, MissedMessages, Position, format_id, id_before, parse_id
+from .history import (
+    History,
+    MissedMessages,
+    PageSize,
+    Position,
+    format_id,
+    id_before,
+    parse_id,
+)
 from .message import Event, Gap, Message
 from .patterns import ChannelFilter
 from .queue import MessageQueue
 from .subscribers import Counters, Subscriber
 
 __all__ = ["QueuedSubscriber"]
-
-PAGE_SIZE = 100
-"""Maximum number of messages that are read from the history at a time."""
 
 
 class QueuedSubscriber(Subscriber):
@@ -44,6 +49,7 @@ class QueuedSubscriber(Subscriber):
         self._history = history
         self._replay: list[Event] = []  # newest first; delivered before the queue
         self._behind: str | None = None  # id of the message after which it reads
+        self._page = PageSize()
         self._is_reading = False
         self._overrun = False  # the queue was full while it was reading
         self._skip_until: Position | None = None  # read from the history before the hub got them
@@ -112,7 +118,7 @@ class QueuedSubscriber(Subscriber):
         history, finished = self._history, False
         self._is_reading, self._overrun = True, False
         try:
-            missed = await history.after(self._behind, self.channels, PAGE_SIZE)
+            missed = await history.after(self._behind, self.channels, self._page.count)
             finished = True
         except (BrokerUnavailable, BrokerError):
             missed = MissedMessages((), complete=False, last=self._behind)
@@ -121,6 +127,7 @@ class QueuedSubscriber(Subscriber):
             self._is_reading = False
             if not finished:  # cancelled
                 self.queue.discard(None)
+        self._page.adapt(missed.messages)
         self._replay = list(reversed(missed.messages))
         if self.queue.gaps and not missed.complete:
             self._replay.append(Gap(0.0, missed.start))

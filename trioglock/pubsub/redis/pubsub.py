@@ -12,7 +12,7 @@ import trio
 
 from ...errors import BrokerUnavailable
 from ..broker import Deliver
-from ..history import MissedMessages, Position, parse_id
+from ..history import MissedMessages, PageSize, Position, parse_id
 from ..message import INCOMING, Event, Gap, Message
 from ..patterns import ChannelFilter
 from .address import RedisAddress
@@ -37,9 +37,6 @@ _with_id = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ([0-9]{1,20}-[0-9]{1,20}) ").
 
 TURN_SECONDS = 0.01
 """How long a burst of messages may keep other tasks from running, before clients receive it."""
-
-PAGE_SIZE = 500
-"""Maximum number of messages that are read from the history at a time."""
 
 
 class PubSubReceiver(ReconnectingConnection):
@@ -88,7 +85,7 @@ class PubSubReceiver(ReconnectingConnection):
             last, born = await self._ask(self._history.read_ids())
             self._born = born.encode()
             if not self.subscribed.is_set():
-                self._history.last = last
+                self._history.advance(last)
         if self.subscribed.is_set():
             await self._catch_up()
         self.mark_up()
@@ -99,13 +96,19 @@ class PubSubReceiver(ReconnectingConnection):
             await self._deliver_all(self._parse(await self._receive(connection)))
 
     async def _subscribe(self, connection: RedisConnection) -> list[Any]:
-        """Subscribe, and return the replies that have arrived after the confirmations."""
-        patterns = self._keys.patterns
-        await connection.write(connection.pack("PSUBSCRIBE", *patterns))
-        replies: list[Any] = []
-        while len(replies) < len(patterns):
-            replies += [connection.check_reply(one) for one in await connection.receive()]
-        return replies
+        """Subscribe, and return the messages that have arrived meanwhile."""
+        plain, with_ids = (connection.pack("PSUBSCRIBE", one) for one in self._keys.patterns)
+        await connection.write(plain + with_ids)
+        confirmed, early = 0, list[Any]()
+        while confirmed < 2:
+            for reply in await connection.receive():
+                if isinstance(reply, list) and reply[0] == b"pmessage":
+                    early.append(reply)
+                    continue
+                if confirmed == 0 or self._history is not None:
+                    connection.check_reply(reply)
+                confirmed += 1  # without a history, the user may lack permission for the second
+        return early
 
     async def _catch_up(self) -> None:
         """Deliver what has been missed during an interruption, and a gap if that is not all."""
@@ -117,13 +120,15 @@ class PubSubReceiver(ReconnectingConnection):
         # What has no history may always be missing.
         gaps = [Gap(seconds, history.last, None if self._has_plain else INCOMING)]
         missed = MissedMessages((), complete=True, last=history.last, more=True)
+        page = PageSize()
         while missed.more:
             missed = await self._ask(
-                history.after(missed.last, EVERYTHING, PAGE_SIZE, waits_for_partner=False)
+                history.after(missed.last, EVERYTHING, page.count, waits_for_partner=False)
             )
             if not missed.complete:
                 gaps = [Gap(seconds, missed.start)]
-            history.last = missed.last
+            page.adapt(missed.messages)
+            history.advance(missed.last)
             await self._deliver_all([*gaps, *missed.messages])
             gaps = []
         self._skip_until = parse_id(missed.last)
@@ -173,7 +178,7 @@ class PubSubReceiver(ReconnectingConnection):
             if parse_id(message_id) <= self._skip_until:
                 return None
             self._skip_until = None
-        self._history.last = message_id
+        self._history.advance(message_id)
         return Message(channel, decode_data(data), message_id)
 
     def _check_plain(self, channel: str) -> None:

@@ -75,8 +75,9 @@ class HubKeys:
         self.index: str = f"{{{name}}}:channels"
         self.plain_prefix: str = f"{name}/"
         self.prefix: str = f"{{{name}}}/"
-        # The first one as in sock-drawer: it also matches other hubs.
-        self.patterns: tuple[str, str] = (f"{name}*", f"{{{name}}}/*")
+        # As in sock-drawer: the first one also matches other hubs. A rule of an ACL must be the
+        # same text to permit a pattern, so these permit the channels as well.
+        self.patterns: tuple[str, str] = (f"{name}*", f"{{{name}}}*")
 
     def stream(self, channel: str) -> str:
         """The stream of a channel, and the Redis channel on which its messages are sent."""
