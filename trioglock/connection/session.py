@@ -345,9 +345,10 @@ class Session(Generic[StateT]):
         try:
             return await self._link_source.open(self.background.nursery)
         except Exception as error:
-            # Without the frames of this method and of open(), which refer to the exception.
-            traceback = error.__traceback__ and error.__traceback__.tb_next
-            error.__traceback__ = traceback and traceback.tb_next
+            # Without the frames of this method and of open(), which refer to the exception. A
+            # variable would too: in CPython 3.12, the other frames refer to this one.
+            for _ in range(2):
+                error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             self._link_ended_by = HandshakeFailed(error=error, attempt=self.attempts)
             self.emitter.connect_failed(self.attempts, error, trio.current_time() - began)
             return None
