@@ -311,10 +311,12 @@ class Session(Generic[StateT]):
             if link is not None:
                 self.emitter.link_closed(self._ended_by, self._lasted, forced=False)
             raise
+        finally:
+            self._deadlines.lift_link()
         reason = self._end_reason()
         self._record_end(reason)
         if link is not None:
-            late = scope.cancelled_caught and trio.current_time() >= scope.deadline
+            late = scope.cancelled_caught and self._deadlines.link_expired
             forced = late or isinstance(reason, HeartbeatTimeout)
             self.emitter.link_closed(reason, self._lasted, forced=forced)
         return reason

@@ -11,6 +11,7 @@ import trio
 
 from ..._hints import checks_keywords, describe_value
 from ..._scope import is_cancelled, is_graceful, open_scope, scope_function
+from ..._timer import PeerTimeout
 from ...client import ConnectOptions
 from ...client import connect as client_connect
 from ...client.dialer import URLSource
@@ -263,10 +264,10 @@ class _Tasks:
         socket = self._socket
         while True:
             await socket.wait_until(_is_authenticating)
-            with trio.move_on_after(AUTHENTICATION_TIMEOUT) as scope:
+            with PeerTimeout(AUTHENTICATION_TIMEOUT) as deadline:
                 # A loss ends the wait as well: the next link takes longer than this task to wake.
                 await socket.wait_until(lambda state: not _is_authenticating(state))
-            if not scope.cancelled_caught:
+            if not deadline.expired:
                 continue
             if not socket.state.settings.reconnects:
                 raise RequestTimeout("authenticate", AUTHENTICATION_TIMEOUT)
