@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
@@ -106,6 +107,38 @@ async def test_many_missed_messages_are_read_in_portions(broker: Maker) -> None:
         assert await read(late, 500) == sent
 
 
+@pytest.mark.slow
+async def test_interrupted_loops_lose_nothing(broker: Maker) -> None:
+    """Slow loops that are cancelled and resume, new channels, and lost connections to Redis."""
+    random, count = Random(1), 600
+    async with opened(broker(5000)) as hub, opened(broker(5000), max_queue=6) as other:
+        reading = hub if isinstance(hub._broker, MemoryBroker) else other
+        start = reading.history.last
+
+        async def read_all() -> None:
+            got: list[int] = []
+            last: str | None = start
+            while not got or got[-1] != count - 1:
+                with reading.subscribe("c*", gaps=True, after=last, max_queue=6) as loop:
+                    for _ in range(random.randrange(1, 100)):
+                        if got and got[-1] == count - 1:
+                            break
+                        if random.random() < 0.05:
+                            await trio.sleep(0.02 * random.random())
+                        with trio.move_on_after(random.choice([0.0005, 0.1])):
+                            event = await loop.__anext__()
+                            assert isinstance(event, Message)
+                            last = event.id
+                            got.append(int(event.data))
+            assert got == list(range(count))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(read_all)
+            for number in range(count):
+                await hub.publish(str(number), channel=f"c{number % 7}")
+
+
 async def test_a_client_resumes(broker: Maker) -> None:
     """``?after=`` selects JSON, ``?after=<id>`` also requests missed messages."""
     hub = Hub(broker=broker(4))
@@ -176,6 +209,7 @@ async def test_fault_54_a_loud_channel_does_not_displace_others(broker: Maker) -
         await joined(hub, 0)
         await delivered(hub)
         assert await hub.history.latest(ChannelFilter("incoming"), 10) == []
+        assert await hub.history.latest(ChannelFilter("nothing*"), 10) == []
         for after in (id_before(quiet["id"]), quiet["id"], hub.history.last):
             async with connect(f"{url}quiet?after={after}") as client:
                 await hub.publish("now")

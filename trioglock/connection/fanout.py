@@ -9,6 +9,7 @@ calls in a row, leave together. Nothing waits for a timer.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn
@@ -98,7 +99,7 @@ class Fanout:
             # A listener of telemetry may start another fan-out meanwhile.
             writers = self.corked[:WRITES_PER_CHECK]
             del self.corked[:WRITES_PER_CHECK]
-            for writer in writers:
+            for writer in _write_singles(writers):
                 try:
                     writer.uncork()
                 except Exception:
@@ -106,6 +107,31 @@ class Fanout:
             if time.perf_counter() - began > TURN_SECONDS:
                 await trio.lowlevel.checkpoint()
                 began = time.perf_counter()
+
+
+def _write_singles(writers: list[Writer]) -> list[Writer]:
+    """Write for the writers that have one frame; return the others.
+
+    The writes follow each other directly. With other work between them, the peers would go to sleep
+    after each write, and the next would have to wake them.
+    """
+    others: list[Writer] = []
+    started: list[tuple[Writer, int, bytes]] = []
+    for writer in writers:
+        start = writer.start_write()
+        if start is None:
+            others.append(writer)
+        else:
+            started.append((writer, *start))
+    results: list[int | OSError] = []
+    for _, fd, data in started:
+        try:
+            results.append(os.write(fd, data))
+        except OSError as error:
+            results.append(error)
+    for (writer, _, data), result in zip(started, results, strict=True):
+        writer.finish_write(data, result)
+    return others
 
 
 _current: trio.lowlevel.RunVar[Fanout | None] = trio.lowlevel.RunVar("trioglock.connection.fanout")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import trio
 
@@ -13,6 +14,8 @@ from ..frames import Close, Data, Frame, Ping, Pong, PreparedMessage
 from ._sync import Waiters
 
 __all__ = ["Barrier", "QueuedFrame", "QueuedMessage", "SendQueue", "checked_frame", "size_of"]
+
+T = TypeVar("T")
 
 QueuedMessage = Data | PreparedMessage
 QueuedFrame = QueuedMessage | Ping | Pong | Close
@@ -114,19 +117,20 @@ class SendQueue:
         """Whether the writer has taken the Close frame."""
         self._urgent_batch = math.inf
         self._limit = limit
-        self._first: list[QueuedMessage] = []
+        # These are rarely used: as empty tuples they take no memory, and looking at them is cheap.
+        self._first: list[QueuedMessage] | tuple[()] = ()
         self._data: list[QueuedMessage] = []
-        self._urgent: list[QueuedFrame] = []
-        self._pongs: list[Pong] = []
+        self._urgent: list[QueuedFrame] | tuple[()] = ()
+        self._pongs: list[Pong] | tuple[()] = ()
+        self._barriers: list[Barrier] | tuple[()] = ()
         self._close: Close | None = None
         self._close_first = False
         self._writing = 0  # size of the batch being written, in bytes
-        self._batch: list[QueuedMessage] = []  # its data frames
+        self._batch: list[QueuedMessage] | tuple[()] = ()  # its data frames
         self._first_written = False  # whether they are replies from handle_connect
         self._queued = 0  # data frames ever queued, except those that were dropped
         self._done = 0  # data frames ever written or in doubt
         self._data_lost = False  # data was dropped because the connection ends
-        self._barriers: list[Barrier] = []
         self._senders = Waiters()
         self._awake = 0  # senders that were woken and have not run yet
         self._space_waiters = Waiters()
@@ -163,17 +167,17 @@ class SendQueue:
     def put_urgent(self, frame: QueuedFrame) -> None:
         """Queue a frame that is sent before data."""
         self.size += _urgent_size(frame)
-        self._urgent.append(frame)
+        self._urgent = _appended(self._urgent, frame)
 
     def put_pong(self, frame: Pong) -> None:
         """Queue a pong."""
-        self._pongs.append(frame)
+        self._pongs = _appended(self._pongs, frame)
         del self._pongs[:-MAX_PONGS]
 
     def put_first(self, frame: QueuedMessage) -> None:
         """Queue a reply from ``handle_connect`` before all data, for the current link only."""
         self.size += size_of(frame)
-        self._first.append(frame)
+        self._first = _appended(self._first, frame)
 
     def put_close(self, frame: Close, *, first: bool) -> None:
         """Queue the Close frame; ``first``: before the data, which is not sent over this link."""
@@ -213,8 +217,8 @@ class SendQueue:
         """Remove and return all data that is not being written; it will not be sent."""
         dropped = tuple(map(_plain, (*self._first, *self._data)))
         self._data_lost = self._data_lost or bool(self._data)
-        self._first.clear()
-        self._urgent.clear()
+        self._first = ()
+        self._urgent = ()
         self._forget_data()
         self.size = self._writing
         self.release_senders()
@@ -281,7 +285,7 @@ class SendQueue:
         elif self._done >= self._queued:
             barrier.written = True
         else:
-            self._barriers.append(barrier)
+            self._barriers = _appended(self._barriers, barrier)
         return barrier
 
     async def wait_written(self, barrier: Barrier) -> bool:
@@ -304,7 +308,9 @@ class SendQueue:
 
     def _remove_barriers(self) -> None:
         if self._barriers:
-            self._barriers = [barrier for barrier in self._barriers if barrier.written is None]
+            self._barriers = [
+                barrier for barrier in self._barriers if barrier.written is None
+            ] or ()
         self._progress_waiters.unpark_all()
 
     # The end.
@@ -330,10 +336,10 @@ class SendQueue:
         self.data_held = True
         self.link_lost = self.closing = self.close_taken = False
         self.in_doubt = ()
-        self._pongs.clear()
+        self._pongs = ()
         self.size -= sum(map(_urgent_size, self._urgent)) + sum(map(size_of, self._first))
-        self._urgent.clear()
-        self._first.clear()
+        self._urgent = ()
+        self._first = ()
         self._close = None
         self._wake_senders()
 
@@ -352,19 +358,18 @@ class SendQueue:
             self._fail_barriers(self._done)
         self._finish_batch()
 
-    def take_single(self) -> QueuedMessage | None:
-        """Remove and return the only frame, if it is data, as if it had not been queued.
-
-        Return None if there are others, or if a task waits for this one to be written.
-        """
+    def single(self) -> QueuedMessage | None:
+        """Return the only frame if it is data; None if a task waits for it to be written."""
         data = self._data
-        if len(data) != 1 or self._urgent or self._pongs or self._first or self._barriers:
+        if len(data) != 1 or self._pongs or self._urgent or self._first or self._barriers:
             return None
-        if self.size >= self._limit:
-            return None
+        return data[0] if self.size < self._limit else None
+
+    def take_single(self) -> None:
+        """Remove the frame that :meth:`single` has returned, as if it had not been queued."""
         self.size = 0
         self._queued -= 1
-        return data.pop()
+        self._data.clear()
 
     def take(self) -> list[QueuedFrame]:
         """Take the next batch, control frames first; empty if nothing may be written."""
@@ -382,20 +387,20 @@ class SendQueue:
 
     def _take_urgent(self, batch: list[QueuedFrame]) -> None:
         batch.extend(self._pongs)
-        self._pongs.clear()
+        self._pongs = ()
         if self.close_taken:
             # Only pongs are sent after the Close frame.
             return
         batch.extend(self._urgent)
         self._writing = sum(map(_urgent_size, self._urgent))
-        self._urgent.clear()
+        self._urgent = ()
 
     def _take_data(self, batch: list[QueuedFrame]) -> None:
         if self.data_held or self.close_taken:
             return
         self._first_written = bool(self._first)
         if self._first:
-            self._batch, self._first = self._first, []
+            self._batch, self._first = self._first, ()
             self._writing += sum(map(size_of, self._batch))
         elif self.size <= BATCH:
             self._batch, self._data = self._data, []
@@ -436,7 +441,7 @@ class SendQueue:
                     barrier.written = True
         self._remove_barriers()
         self._wake_senders()
-        self._batch = []
+        self._batch = ()
         self._writing = 0
 
     def _count_batch(self) -> None:
@@ -492,6 +497,13 @@ def size_of(frame: QueuedMessage) -> int:
         except UnicodeEncodeError as error:
             raise InvalidFrame(f"the text is not valid Unicode: {error}") from None
     return frame.size if isinstance(frame, PreparedMessage) else len(frame)
+
+
+def _appended(items: list[T] | tuple[()], item: T) -> list[T]:
+    if not items:
+        return [item]
+    items.append(item)
+    return items
 
 
 def _urgent_size(frame: QueuedFrame) -> int:

@@ -50,6 +50,7 @@ class Writer:
         "_scope",
         "_send_queue",
         "_spawn",
+        "_started",
         "_unfinished",
         "_work",
         "_writes_now",
@@ -75,6 +76,7 @@ class Writer:
         self._writes_now = False  # the link can write immediately
         self._immediate = False  # the next frame may be written immediately
         self._direct = False  # it can, and no queued data goes first
+        self._started: tuple[QueuedMessage, int]  # the frame and the size of start_write()
         self._unfinished = False  # the link still has to write a part of the last batch
         # Of the task.
         self._work = Waiters()
@@ -250,13 +252,45 @@ class Writer:
         if self._corked:
             self._corked, self._idle = False, True
             send_queue = self._send_queue
-            size = send_queue.size
-            if self._direct and (frame := send_queue.take_single()) is not None:
+            if self._direct and (frame := send_queue.single()) is not None:
+                size = send_queue.size
+                send_queue.take_single()
                 self._write_through(frame, size)
             elif send_queue.has_work:
                 self._immediate = self._writes_now
                 self._wake()
         self._immediate = immediate and self._writes_now
+
+    def start_write(self) -> tuple[int, bytes] | None:
+        """Uncork the writer for :meth:`Link.start_write`, if it has collected a single frame.
+
+        Returns:
+            The result of :meth:`Link.start_write`, which goes on with :meth:`finish_write`; None
+            if nothing was done. No code of the user runs.
+        """
+        if not (self._corked and self._direct) or self._emitter.emits_frames:
+            return None
+        send_queue, link = self._send_queue, self._link
+        frame = send_queue.single()
+        assert link is not None
+        if frame is None or (started := link.start_write(frame)) is None:
+            return None
+        self._started = frame, send_queue.size
+        send_queue.take_single()
+        self._corked = False
+        return started
+
+    def finish_write(self, data: bytes, sent: int | OSError) -> None:
+        """Continue after :meth:`start_write`; see :meth:`Link.finish_write`."""
+        assert self._link is not None
+        self._idle = True
+        if self._link.finish_write(data, sent):
+            self._send_queue.put_written()
+            self._immediate = self._writes_now
+        else:
+            self._unfinished = True
+            self._send_queue.put_writing(*self._started)
+            self._wake()
 
     def allow_immediate(self) -> None:
         """Let the next frame be written immediately, if the link supports it."""

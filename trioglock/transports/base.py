@@ -173,6 +173,30 @@ class Link(ABC):
         """
         raise NotImplementedError
 
+    def start_write(self, frame: Frame) -> tuple[int, bytes] | None:  # noqa: ARG002 - the interface
+        """Encode a data frame, which the caller then writes to a descriptor itself.
+
+        So it can write to many links in a row; see :meth:`defer`.
+
+        Returns:
+            The descriptor and the bytes; None if :meth:`write_now` has to be called instead. The
+            caller makes one attempt to write, without running other code in between, and passes
+            the result to :meth:`finish_write`.
+        """
+        return None
+
+    def finish_write(self, data: bytes, sent: int | OSError) -> bool:
+        """Continue after :meth:`start_write`.
+
+        Args:
+            data: the bytes to write.
+            sent: how many of them were written, or why none were.
+
+        Returns:
+            As :meth:`write_now`.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     async def aclose(self) -> None:
         """Close the stream immediately, in any state. Never raises; may be called repeatedly."""

@@ -230,7 +230,7 @@ async def test_what_was_being_written_is_in_doubt(autojump_clock: Clock) -> None
         await conn.send("a")
         await trio.testing.wait_all_tasks_blocked()
         for word in ("b", "c"):
-            await conn.send(word)
+            conn.send_nowait(word)  # both in one batch
         await trio.testing.wait_all_tasks_blocked()
         await conn.send("d")  # behind the batch that is stuck
         await drop(far)

@@ -111,7 +111,7 @@ class Disconnected(PhoenixError):
     def __init__(self, message: str, reason: Disconnect | None = None) -> None:
         super().__init__(message if reason is None else f"{message}: {reason}")
         self.reason: Disconnect | None = reason
-        self.__cause__ = getattr(reason, "error", None)
+        self.__cause__: BaseException | None = getattr(reason, "error", None)
 
 
 class ChannelClosed(PhoenixError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from ...frames import Data
@@ -55,23 +56,18 @@ class RedisHistory(History):
         waits_for_partner: bool = True,
     ) -> MissedMessages:
         position = min(parse_id(message_id), GREATEST)
-        names = await self._names(position, channels, waits_for_partner)
+        ask = partial(self._commands.request_all, waits_for_partner=waits_for_partner)
         # The newest id first: up to there, the replies that follow are complete.
-        commands: list[Sequence[Argument]] = [
-            ("HMGET", self._keys.ids, "last", "born"),
-            ("TIME",),
-        ]
-        start = format_id((position[0], position[1] + 1))
-        for name in names:
-            stream = self._keys.stream(name)
-            commands += [
-                ("XRANGE", stream, start, "+", "COUNT", count),
-                ("XRANGE", stream, "-", "+", "COUNT", 1),
-                ("XLEN", stream),
-            ]
-        (ids, time, *replies) = await self._commands.request_all(
-            commands, waits_for_partner=waits_for_partner
-        )
+        head: list[Sequence[Argument]] = [("HMGET", self._keys.ids, "last", "born"), ("TIME",)]
+        names = list(channels.names())
+        if channels.channel is not None:
+            ids, time, *replies = await ask([*head, *self._reads(names, position, count)])
+        else:
+            since = max(0, position[0] - CLOCK_LEAD)
+            index = ("ZRANGEBYSCORE", self._keys.index, since, "+inf")
+            ids, time, found_names = await ask([*head, index])
+            names = [name for one in found_names if channels(name := one.decode())]
+            replies = await ask([*self._reads(names, position, count)])
         if None in ids:  # the keys have been deleted
             return MissedMessages((), complete=False, last="0-0")
         last, born = (parse_id(one.decode()) for one in ids)
@@ -96,15 +92,15 @@ class RedisHistory(History):
         missed = tuple(message for _, message in found)
         return MissedMessages(missed, complete, format_id(end), more=end < last)
 
-    async def _names(
-        self, position: Position, channels: ChannelFilter, waits_for_partner: bool
-    ) -> list[str]:
-        """The channels that may have messages after a position."""
-        if channels.channel is not None:
-            return list(channels.names())
-        command = ("ZRANGEBYSCORE", self._keys.index, max(0, position[0] - CLOCK_LEAD), "+inf")
-        [names] = await self._commands.request_all([command], waits_for_partner=waits_for_partner)
-        return [name for one in names if channels(name := one.decode())]
+    def _reads(
+        self, names: Iterable[str], position: Position, count: int
+    ) -> Iterator[Sequence[Argument]]:
+        """For each channel: what follows the position, the oldest entry, the number of entries."""
+        start = format_id((position[0], position[1] + 1))
+        for stream in map(self._keys.stream, names):
+            yield "XRANGE", stream, start, "+", "COUNT", count
+            yield "XRANGE", stream, "-", "+", "COUNT", 1
+            yield "XLEN", stream
 
     def _is_expired(self, position: Position, time: Any) -> bool:
         """Whether messages after a position may have been removed because of their age."""

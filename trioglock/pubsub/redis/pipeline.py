@@ -115,6 +115,8 @@ class CommandPipeline(ReconnectingConnection):
             BrokerUnavailable: no reply within ``publish_timeout`` seconds.
             BrokerError: a reply is an error.
         """
+        if not commands:
+            return []
         failure: RedisDisconnected | None = None
         with trio.move_on_after(self.timings.publish_timeout):
             # Reading the history after an outage does not queue behind messages that wait for it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import trio
@@ -128,10 +128,17 @@ class PubSubReceiver(ReconnectingConnection):
             if not missed.complete:
                 gaps = [Gap(seconds, missed.start)]
             page.adapt(missed.messages)
+            await self._deliver_all(self._advancing(history, [*gaps, *missed.messages]))
             history.advance(missed.last)
-            await self._deliver_all([*gaps, *missed.messages])
             gaps = []
         self._skip_until = parse_id(missed.last)
+
+    def _advancing(self, history: RedisHistory, events: Iterable[Event]) -> Iterator[Event]:
+        """Advance with each message: the connection may be dropped before the last one."""
+        for event in events:
+            if event.id is not None:
+                history.advance(event.id)
+            yield event
 
     async def _ask(self, request: Awaitable[T]) -> T:
         try:

@@ -57,6 +57,27 @@ class Decoder:
         deflate: the negotiated compression, if any.
     """
 
+    __slots__ = (
+        "_bad_text",
+        "_compressed",
+        "_deflate",
+        "_empty",
+        "_fast_path",
+        "_fin",
+        "_inflated",
+        "_limit",
+        "_mask",
+        "_masked",
+        "_need",
+        "_opcode",
+        "_packed",
+        "_pieces",
+        "_refused",
+        "_rest",
+        "_size",
+        "_waiting",
+    )
+
     def __init__(self, *, masked: bool, max_size: int | None, deflate: Deflate | None) -> None:
         self._masked = masked
         self._fast_path = cut_masked if masked else cut_plain

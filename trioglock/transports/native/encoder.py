@@ -36,6 +36,8 @@ class Encoder:
         deflate: the negotiated compression, if any.
     """
 
+    __slots__ = ("_deflate", "_has_large", "_keys", "_mask", "_next_key")
+
     def __init__(self, *, mask: bool, deflate: Deflate | None) -> None:
         self._mask = mask
         # zlib cannot compress with a window of 8 bits.
@@ -50,8 +52,8 @@ class Encoder:
 
     def encode_buffers(self, frames: Sequence[Frame]) -> list[Buffer]:
         """Return the bytes of ``frames`` in few buffers, without copying large payloads."""
-        if len(frames) == 1 and not self._mask:
-            single = self._encode_single(frames[0])
+        if len(frames) == 1:
+            single = self.encode_single(frames[0])
             if single:
                 return [single]
         deflate = self._deflate
@@ -77,8 +79,10 @@ class Encoder:
             return _split(parts)
         return [b"".join(parts)]
 
-    def _encode_single(self, frame: Frame) -> bytes:
+    def encode_single(self, frame: Frame) -> bytes:
         """Return the bytes of a shared or a short message of a server; b"" for other frames."""
+        if self._mask:
+            return b""
         kind = frame.__class__
         if kind is PreparedMessage:
             return self._wire(frame)  # type: ignore[arg-type]

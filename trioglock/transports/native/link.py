@@ -13,7 +13,7 @@ from ..http1 import STREAM_ERRORS, end_stream
 from .decoder import Decoder
 from .encoder import Buffer, Encoder
 from .poller import AGAIN, ENDED, LEFT, PAUSED, WAIT, Poller, poller_of_run
-from .socket_io import NonblockingIO, choose_io
+from .socket_io import NonblockingIO, SocketIO, choose_io
 
 __all__ = ["NativeLink", "NativeServerLink"]
 
@@ -239,6 +239,25 @@ class NativeLink(Link):
                 return False
         if self._closing:
             self._set_close_sent()
+        return True
+
+    def start_write(self, frame: Frame) -> tuple[int, bytes] | None:
+        if self._io.__class__ is SocketIO:
+            data = self._encoder.encode_single(frame)
+            if data:
+                return self._io.fileno(), data
+        return None
+
+    def finish_write(self, data: bytes, sent: int | OSError) -> bool:
+        if isinstance(sent, OSError):
+            if not isinstance(sent, BlockingIOError):
+                self._broken = sent.with_traceback(None)
+                self._check_closed()
+            sent = 0
+        self.bytes_sent += sent
+        if sent < len(data):
+            self._rest = [memoryview(data)[sent:]]
+            return False
         return True
 
     def _set_close_sent(self) -> None:
