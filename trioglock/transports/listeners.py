@@ -212,7 +212,7 @@ async def accept_ready(
     """Wait for clients; return the streams of those that have connected.
 
     Args:
-        listener: any listener; for sockets, all clients are accepted at once.
+        listener: any listener; for sockets, all waiting clients are accepted together.
         most: maximum number of streams.
 
     Raises:

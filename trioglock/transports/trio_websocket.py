@@ -403,5 +403,5 @@ class _ServerStream(_CountingStream):
     async def aclose(self) -> None:
         await super().aclose()
         if not self.accepted.is_set():
-            # Otherwise the library would wait for more data after it has refused the request.
+            # Without an exception, the library would wait for more data after refusing the request.
             raise LinkBroken("trio-websocket refused the request")

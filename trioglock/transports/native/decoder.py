@@ -1,7 +1,7 @@
 """Decodes bytes to events (RFC 6455, section 5; RFC 7692 for compressed messages).
 
-Nearly all traffic is whole, short, uncompressed data frames. They take the *fast path*: one loop
-over one received chunk, see :mod:`.fast_path`. The loop stops at every other frame (control frames,
+Nearly all traffic is whole, short, uncompressed data frames. They take the *fast path*, one loop
+over one received chunk; see :mod:`.fast_path`. The loop stops at every other frame (control frames,
 fragments, compressed frames, frames cut off by the end of the chunk, illegal frames), and
 :meth:`Decoder._step` processes exactly one frame, or the part of it that was received; then the
 fast path continues.

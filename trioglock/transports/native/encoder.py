@@ -121,8 +121,8 @@ class Encoder:
 
     def _append_prepared(self, parts: list[bytes], frame: PreparedMessage) -> None:
         if self._mask:
-            # Each connection masks it with its own keys. RFC 7692, section 6, always allows
-            # messages that are not compressed.
+            # Each connection masks the message with its own keys. RFC 7692, section 6, always
+            # allows messages that are not compressed.
             self._append(parts, _head(frame), frame.to_payload())
         else:
             wire = self._wire(frame)

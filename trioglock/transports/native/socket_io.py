@@ -1,7 +1,7 @@
 """Reads and writes a socket with no more passes through the scheduler than necessary.
 
 Every call of ``trio.SocketStream`` runs the scheduler, whether or not the call has to wait. A
-connection runs it once per batch already; more would take a third of an echo's time.
+connection already runs it once per batch; more runs would take a third of an echo's time.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
             data = os.read(self._socket.fileno(), READ)
         except BlockingIOError:
             return None
-        # Mostly, this is exactly one record.
+        # Usually, this is exactly one record.
         incoming = self._incoming
         if data:
             incoming.write(data)
