@@ -255,7 +255,7 @@ class Actor(Generic[StateT]):
         hook, call, state, deliver = self.receive_hook, self.receive_hook.call, self.state, None
         receive_queue = self._results.receive_queue
         self.mailbox.active = SYNC_HOOK
-        # stop() empties it, which ends the loop.
+        # stop() empties the run, which ends the loop.
         self._current_run = run
         before = state
         try:

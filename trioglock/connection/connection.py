@@ -371,7 +371,7 @@ class Connection(Generic[StateT]):
         Raises:
             CallTimeout: no reply arrived in time; the request may still be handled.
             ConnectionClosed: the connection closed first.
-            UsageError: the Socket has no ``handle_call``, or this is called inside a hook.
+            UsageError: the Socket has no ``handle_call``, or the caller is inside a hook.
             Exception: raised by ``handle_call``.
         """
         self._mailbox.reject_inside_hook("call")

@@ -141,7 +141,7 @@ class ReceiveQueue:
     def start_closing(self) -> None:
         """Let the reader task continue even though the queue is full: the connection is closing.
 
-        Queued messages stay; further messages beyond the limit are dropped.
+        Queued messages are kept; further messages beyond the limit are dropped.
         """
         if self._limit is not None:
             self._closing_limit = max(self._limit, len(self.items))

@@ -316,7 +316,7 @@ class SendQueue:
     # The end.
 
     def stop_accepting(self) -> None:
-        """Refuse further sends; queued data stays."""
+        """Refuse further sends; queued data is kept."""
         self.closed = True
         self.release_senders()
 

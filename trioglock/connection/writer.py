@@ -30,8 +30,8 @@ class Writer:
     Args:
         send_queue: holds the frames that cannot be written immediately.
         emitter: emits an event for each frame.
-        on_close_written: called after the Close frame was written, and after each later batch of
-            pongs.
+        on_close_written: called after the Close frame has been written, and after each later batch
+            of pongs.
         on_failure: called with the error when a write has failed.
         spawn: starts the task.
     """
@@ -313,7 +313,7 @@ class Writer:
         if done and not (traced and send_queue.has_work):
             send_queue.put_written()
             return
-        # Frames that a listener has queued follow it.
+        # Frames that a listener has queued follow this frame.
         self._unfinished = True
         send_queue.put_writing(frame, size)
         self._wake()
