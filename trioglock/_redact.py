@@ -102,7 +102,7 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def without_user_info(url: str) -> str:
-    """Remove user and password from a URL, which may be malformed. The query stays."""
+    """Remove user and password from a URL, which may be malformed. The query is kept."""
     start, rest = _split(url)
     authority = _AUTHORITY.match(rest)
     skipped = 0 if authority is None else authority[0].rfind("@") + 1

@@ -83,7 +83,7 @@ class ConnectionRegistry:
         return broadcast_frame(list(self._writers.values()), frame)
 
     def close(self, frame: Close, deadline: float) -> None:
-        """Begin to close all connections, including those that open later."""
+        """Start closing all connections, including those that open later."""
         self._closing = frame
         self._deadline = deadline
         for scope in self._limited:

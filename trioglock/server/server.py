@@ -90,7 +90,7 @@ class Server:
         return self._registry.broadcast(frame)
 
     def close(self, code: int = 1001, reason: str = "") -> None:
-        """Begin to shut down: stop accepting, close all connections, let their handlers finish.
+        """Start shutting down: stop accepting, close all connections, and let the handlers finish.
 
         Everything that has not ended after ``shutdown_timeout``, including ``terminate`` hooks,
         is cancelled. Further calls do nothing.
