@@ -129,7 +129,7 @@ class MockGossipServer:
         self.peers: list[MockGossipPeer] = []
         """The authenticated clients."""
         self.server: MockServer = MockServer(self._serve, memory=memory, ssl_context=ssl_context)
-        """The WebSocket server: ``reject()`` refuses handshakes, ``peers`` lists all connections."""
+        """The WebSocket server: ``reject()`` refuses handshakes; ``peers`` is all connections."""
         self._ignored: Counter[str] = Counter()
         self._failures: dict[str, list[str]] = {}
         self._expected: Counter[str] = Counter()
