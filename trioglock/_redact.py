@@ -258,7 +258,7 @@ def safe_repr(value: object) -> str:
     """Return the repr of a value, or a description if its ``__repr__`` raises."""
     try:
         return str.__str__(repr(value))
-    except Exception as error:  # noqa: BLE001 - raised by the code of a user
+    except Exception as error:  # noqa: BLE001 - raised by user code
         return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
 
 
@@ -266,7 +266,7 @@ def safe_str(error: BaseException) -> str:
     """Return the message of an exception, or a description if its ``__str__`` raises."""
     try:
         return str.__str__(str(error))
-    except Exception as raised:  # noqa: BLE001 - raised by the code of a user
+    except Exception as raised:  # noqa: BLE001 - raised by user code
         return f"<{type(error).__name__} whose str raises {type(raised).__name__}>"
 
 

@@ -104,7 +104,7 @@ class CloseState:
         self.unsent = ()
 
     def attempt_failed(self) -> None:
-        """Forget the Close frames of an earlier link, which do not explain the end any more."""
+        """Forget the Close frames of an earlier link, which no longer explain the end."""
         self.sent = self.received = None
 
     @property

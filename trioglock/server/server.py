@@ -57,9 +57,9 @@ class Server:
 
     @property
     def connections(self) -> frozenset[Connection[Any]]:
-        """The open connections: ``init_stream`` has returned, the handler has not.
+        """The open connections: ``init_stream`` has returned, and the handler has not.
 
-        A connection is one of them before its client learns that it is open.
+        A connection is included before its client learns that it is open.
         """
         return self._registry.connections
 
@@ -100,7 +100,7 @@ class Server:
             reason: the reason of the Close frames.
 
         Raises:
-            InvalidOption: the code or reason must not be sent.
+            InvalidOption: the code or reason cannot be sent.
         """
         try:
             frame = Close(code, reason)
