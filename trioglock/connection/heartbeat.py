@@ -2,7 +2,7 @@
 
 Any received byte counts as a sign of life. While backpressure pauses the reader task, silence is
 not counted, and the timeout restarts when the reader resumes. One task per ``trio.run`` checks all
-links, see :class:`Timer`.
+links; see :class:`Timer`.
 
 A program that was blocked or suspended has not read what its peers sent. A peer is therefore
 declared dead only by a second check, after the readers have had as much time as the program has
@@ -207,7 +207,7 @@ class LinkHeartbeat:
         self._entry: _Entry | None = None
 
     def start(self) -> None:
-        """Start to ping and check."""
+        """Start pinging and checking."""
         due = self._next_check(trio.current_time())
         if due < math.inf:
             self._entry = _current_timer().add(self, due)
@@ -258,7 +258,7 @@ class LinkHeartbeat:
         self._next_ping = now + (self._flow.ping_interval or math.inf)
         if self._send_queue.closed:
             return
-        # Before the ping, which may be written immediately.
+        # This comes before the ping, which may be written immediately.
         if self._silence_deadline == math.inf:
             self._silence_deadline = now + self._ping_timeout
             self._activity_at_ping = self._activity()
