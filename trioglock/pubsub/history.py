@@ -51,7 +51,7 @@ class MissedMessages:
     Args:
         messages: the messages.
         complete: whether no message is missing between the given one and ``messages``.
-        last: position up to which ``messages`` is exhaustive; the next messages follow it.
+        last: position up to which the history has been read; the next messages follow it.
         more: whether there are more messages after ``last``.
     """
 

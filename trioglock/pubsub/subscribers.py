@@ -96,7 +96,7 @@ class SubscriberRegistry:
     def deliver_gap(self, gap: Gap) -> bool:
         """Deliver a gap to the subscribers that may miss a message; return whether there are any.
 
-        Subscribers to gaps only receive it if others do, or if it concerns all channels.
+        A subscriber to gaps alone receives it if others do, or if it concerns all channels.
         """
         found = list(self._all) if gap.channel is None else self._find(gap.channel)
         if gap.channel is None or found:
