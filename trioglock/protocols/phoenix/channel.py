@@ -128,7 +128,7 @@ class ChannelQueue:
         self._changed()
 
     def on_interrupted(self, cause: Exception) -> None:
-        """Record that the channel is not joined, but will be joined again."""
+        """Record that the channel is not joined now, but will be joined later."""
         self.last_error = cause
         self._changed()
 

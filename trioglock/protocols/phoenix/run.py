@@ -211,7 +211,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
         await _await(self.client.terminate(reason, self.state))
 
     async def finish(self, reason: Disconnect) -> None:
-        """Call ``terminate`` if the connection, because it was never open, has not called it."""
+        """Call ``terminate`` if the connection has not called it because it was never open."""
         if not self.ended:
             with trio.move_on_after(TERMINATE_TIMEOUT, shield=True):
                 await self.terminate(reason, None)
