@@ -97,7 +97,7 @@ def typing(session: nox.Session) -> None:
     session.install(
         ".[test,docs]",
         "hatchling",
-        "mypy>=1.13",
+        "mypy>=1.15",
         "pyright",
         "nox",
         "types-docutils",

@@ -28,7 +28,7 @@ BASELINE, COMPILED = "baseline", "compiled"
 
 @dataclass(frozen=True)
 class Measure:
-    """A value of the result of a job, and how the tables show it. Less is always better.
+    """A value of the result of a job, and how the tables show it. Lower is always better.
 
     Args:
         key: the item of the result: ``seconds``, ``cpu`` (seconds), ``resident``, ``traced``

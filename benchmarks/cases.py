@@ -1,7 +1,7 @@
 """The cases. To add one, yield a Case from a function of this file or of server_cases.py.
 
 A contender does the job in a method that is named after the ``work`` of the job and the variant of
-the entry, see ``benchmarks.contenders``.
+the entry; see ``benchmarks.contenders``.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
         panel.bar_label(drawn, [f" {value:.3g}" for value in medians], padding=4, fontsize=8)
         panel.set_xscale("log")
         panel.xaxis.set_minor_formatter("")
-        panel.set_title(f"{column.group}, 64 bytes: {column.unit}, less is better", fontsize=10)
+        panel.set_title(f"{column.group}, 64 bytes: {column.unit}, lower is better", fontsize=10)
         panel.margins(x=0.15)
         panel.tick_params(labelsize=8)
     paths = [folder / "performance.svg", folder / "performance.png"]

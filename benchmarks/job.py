@@ -37,7 +37,7 @@ class Job:
             compression.
         secure: as a server, use TLS.
         window: the seconds during which the CPU time of idle connections is measured.
-        traced: measure memory with tracemalloc, too.
+        traced: measure memory with tracemalloc as well.
     """
 
     work: str

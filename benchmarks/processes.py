@@ -168,7 +168,7 @@ class Worker:
 
 @contextmanager
 def spinners() -> Iterator[None]:
-    """Keep every core busy during the block: an idle virtual core takes long to wake up."""
+    """Keep every core busy during the block: waking up an idle virtual core takes a long time."""
     nice = shutil.which("nice")
     count = (os.cpu_count() or 1) if nice else 0
     command = [str(nice), "-n", "19", sys.executable, "-c", SPINNER, str(os.getpid())]

@@ -52,7 +52,7 @@ def _lines(results: Results, effort: Effort) -> Iterator[str]:
             yield from ("", f"Times the value of *{reference}*:", "")
             yield from _ratios(columns, reference)
     yield from _compared_with_baseline(results)
-    yield from ("", "### Acceptance", "", "| what | limit | measured | kept |", "|---|---|---|---|")
+    yield from ("", "### Acceptance", "", "| goal | limit | measured | met |", "|---|---|---|---|")
     for verdict in verdicts(results):
         yield f"| {verdict.what} | {verdict.limit} | {verdict.measured} | {verdict.kept} |"
 
@@ -128,7 +128,7 @@ def to_json(results: Results, effort: Effort) -> str:
 
 
 def insert_report(page: Path, report: str) -> None:
-    """Replace the text between the markers of a page by the report."""
+    """Replace the text between the markers of a page with the report."""
     markers = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
     text = page.read_text(encoding="utf-8")
     new = markers.sub(lambda _: f"{BEGIN}\n\n{report}\n{END}", text)

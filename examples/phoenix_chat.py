@@ -72,7 +72,7 @@ async def chat(url: str) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description="a chat over Phoenix Channels")
-    parser.add_argument("--url", help="of a socket; by default a mock server is started")
+    parser.add_argument("--url", help="the URL of a socket; by default a mock server is started")
     url = parser.parse_args().url
     if url:
         await chat(url)

@@ -1,7 +1,7 @@
 """A connection is a stream of messages: loop over it, derive streams from it, receive batches.
 
-The loop ends quietly when the server closes with 1000 or 1001, and raises ConnectionClosedError
-on anything else.
+The loop ends normally when the server closes with 1000, 1001 or no code, and raises
+ConnectionClosedError otherwise.
 
     python examples/stream_of_messages.py
 """

@@ -1,7 +1,8 @@
 """Typed messages: dataclasses in the program, JSON on the wire.
 
 ``handle_send`` and ``handle_receive`` are mirror images, so an echo server sends equal objects
-back. An error in ``handle_send`` belongs to the ``send`` that brought it; the connection lives.
+back. An exception in ``handle_send`` is raised by the ``send`` that caused it; the connection
+stays open.
 
     python examples/transforming_json.py
     python examples/transforming_json.py wss://example.org/echo

@@ -330,7 +330,7 @@ async def over_tls(host: str, server: ssl.SSLContext | None, client: ssl.SSLCont
 @says(
     TLS.replace("HOST", "localhost")
     + "Hostname mismatch, certificate is not valid for 'localhost'. (_ssl.c:LINE); "
-    "connect to a name in it, or pass that as server_hostname"
+    "connect to a name in the certificate, or pass such a name as server_hostname"
 )
 async def another_host() -> None:
     await over_tls("localhost", server_context(), client_context())
@@ -358,7 +358,7 @@ async def expired() -> None:
 
 @says(
     "TLS handshake with 127.0.0.1: NOT-TLS (_ssl.c:LINE); "
-    "the server does not use TLS on this port: write ws:// for wss://"
+    "the server does not use TLS on this port: write ws:// instead of wss://"
 )
 async def wss_without_tls() -> None:
     await over_tls("127.0.0.1", None, ssl.create_default_context())

@@ -1,7 +1,7 @@
 """Hints in error messages: what to write instead.
 
 Many users know other WebSocket libraries. The tables map the names of those libraries to the names
-here; a name that is only misspelt is found by its similarity.
+here; a name that is merely misspelled is found by its similarity.
 """
 
 from __future__ import annotations
@@ -179,9 +179,9 @@ def checks_keywords(call: str, keywords: type | None = None) -> Callable[[Functi
 
 
 def describe_value(value: object) -> str:
-    """Return a wrong argument for the text "must be ..., not ...".
+    """Describe a wrong argument for a message of the form "must be ..., not ...".
 
-    A class in place of an instance is the most frequent mistake.
+    The most frequent mistake is passing a class in place of an instance.
     """
     if isinstance(value, type):
         return f"the class {value.__name__}: write {value.__name__}()"
@@ -205,7 +205,7 @@ def require_trio(call: str) -> None:
 
 
 def network_hint(error: OSError) -> str:
-    """Return what to do about an error of the operating system; "" if that is not known."""
+    """Return a hint about an error of the operating system; "" if there is none."""
     if isinstance(error, socket.gaierror):
         return "; check the host name"
     if error.errno == errno.ECONNREFUSED:
@@ -219,20 +219,22 @@ _CERTIFICATES = {
         (18, 19, 20, 21),
         "if you trust its issuer, pass ssl_context=ssl.create_default_context(cafile=...)",
     ),
-    **dict.fromkeys((62, 64), "connect to a name in it, or pass that as server_hostname"),
+    **dict.fromkeys(
+        (62, 64), "connect to a name in the certificate, or pass such a name as server_hostname"
+    ),
     10: "the server needs a new certificate",
     9: "check the clocks of both computers",
 }
-# Of responses that are not TLS, in several versions of OpenSSL.
+# The errors for responses that are not TLS, in several versions of OpenSSL.
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
 
 
 def tls_hint(error: BaseException) -> str:
-    """Return what to do about a failed TLS handshake; "" if that is not known."""
+    """Return a hint about a failed TLS handshake; "" if there is none."""
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = _CERTIFICATES.get(error.verify_code)
     elif isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
-        hint = "the server does not use TLS on this port: write ws:// for wss://"
+        hint = "the server does not use TLS on this port: write ws:// instead of wss://"
     else:
         hint = None
     return "" if hint is None else f"; {hint}"

@@ -102,7 +102,7 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def without_user_info(url: str) -> str:
-    """Remove user and password from a URL, which may be malformed. The query stays."""
+    """Remove user and password from a URL, which may be malformed. The query is kept."""
     start, rest = _split(url)
     authority = _AUTHORITY.match(rest)
     skipped = 0 if authority is None else authority[0].rfind("@") + 1
@@ -258,7 +258,7 @@ def safe_repr(value: object) -> str:
     """Return the repr of a value, or a description if its ``__repr__`` raises."""
     try:
         return str.__str__(repr(value))
-    except Exception as error:  # noqa: BLE001 - raised by the code of a user
+    except Exception as error:  # noqa: BLE001 - raised by user code
         return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
 
 
@@ -266,7 +266,7 @@ def safe_str(error: BaseException) -> str:
     """Return the message of an exception, or a description if its ``__str__`` raises."""
     try:
         return str.__str__(str(error))
-    except Exception as raised:  # noqa: BLE001 - raised by the code of a user
+    except Exception as raised:  # noqa: BLE001 - raised by user code
         return f"<{type(error).__name__} whose str raises {type(raised).__name__}>"
 
 

@@ -69,7 +69,8 @@ async def open_scope(
     Args:
         finish: called after the body, with its exception or None, to end the tasks cleanly. The
             nursery is cancelled afterwards.
-        failures: exceptions that tasks recorded instead of raising; read after the tasks ended.
+        failures: exceptions that tasks recorded instead of raising; read after the tasks have
+            ended.
         is_consequence: whether the body's exception is only a consequence of the failure of a
             task, and is therefore ignored.
         message: the message of a group of two exceptions.
@@ -282,7 +283,7 @@ class _FunctionScope(Scope[T_co]):
 def scope_function(
     call: str,
 ) -> Callable[[Callable[P, AsyncIterator[T_co]]], Callable[P, Scope[T_co]]]:
-    """Turn an async generator function with one ``yield`` into one that returns a :class:`Scope`.
+    """Turn an async generator function with one ``yield`` into a function that returns a Scope.
 
     Args:
         call: the call as users write it, for error messages.

@@ -46,7 +46,7 @@ class ASGIOptions(TypedDict, total=False):
         origins: as for :func:`trioglock.serve`; others are rejected with 403.
         close_timeout: seconds from the decision to close a connection to its end; None for no
             limit.
-        write_timeout: seconds that a write may make no progress until the connection is
+        write_timeout: seconds that a write may make no progress before the connection is
             considered lost; None for no limit.
         max_queue: number of messages that may wait to be received before reading stops; None for
             no limit.
@@ -151,7 +151,7 @@ def _handshake(scope: Scope, headers: Headers, subprotocol: str | None) -> Hands
     query = scope.get("query_string", b"").decode("latin-1")
     client: Sequence[Any] | None = scope.get("client")
     host = headers.get("Host") or ""
-    # Not every ASGI server checks it, and with a slash the URL would have another path.
+    # Not every ASGI server checks the header, and a slash in it would change the path of the URL.
     if not is_host_header(host):
         host = _server_address(scope.get("server"))
     # Some servers pass on the scheme of HTTP.

@@ -131,14 +131,14 @@ class Violation:
 
 
 def too_large(max_size: int) -> str:
-    """Return the reason of the :class:`Violation` by a message of more than ``max_size`` bytes."""
+    """Return the reason of the :class:`Violation` for a message larger than ``max_size`` bytes."""
     return f"a message is larger than max_size ({max_size} bytes)"
 
 
 class PreparedMessage:
     """A data message for many connections, encoded once.
 
-    On a server it is also compressed at most once for each size of window that clients have
+    On a server, it is also compressed, at most once for each window size that clients have
     negotiated (RFC 7692), and not at all if that would save little. Clients send it without
     compression.
 
@@ -163,8 +163,8 @@ class PreparedMessage:
         self.wire: bytes = b""
         """The unmasked frame, set by the first connection that sends it."""
         self.compressed: dict[int, bytes] = {}
-        """The unmasked, compressed frame for each size of window in bits; b"" if compression does
-        not pay. Set like :attr:`wire`."""
+        """The unmasked, compressed frame for each window size in bits; b"" if compression would
+        save too little. Set like :attr:`wire`."""
 
     def __repr__(self) -> str:
         return f"PreparedMessage({self.message!r:.100})"

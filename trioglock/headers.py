@@ -25,8 +25,8 @@ _is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
 
 # Names and values that most handshakes have. They are shared, because a server holds the same ones
-# for each of many connections. Other text from a peer is not: interned strings of CPython 3.12.0 to
-# 3.12.6 are never freed.
+# for each of many connections. Other text from a peer is not interned, because CPython 3.12.0 to
+# 3.12.6 never frees interned strings.
 _COMMON = (
     "Accept",
     "Accept-Encoding",
@@ -89,7 +89,7 @@ class Headers(Mapping[str, str]):
         ValueError: a name or value is not a str, or has characters that cannot be sent.
     """
 
-    # Names and values in turn: one object per connection instead of one for each pair.
+    # Alternating names and values: one object per connection instead of one for each pair.
     __slots__ = ("_texts",)
 
     def __init__(self, headers: HeadersLike = ()) -> None:
@@ -156,7 +156,7 @@ class Headers(Mapping[str, str]):
 
 
 def checked_headers(texts: Iterable[str]) -> Headers:
-    """Create headers from names and values in turn, which have been checked before."""
+    """Create headers from alternating names and values, which have already been checked."""
     headers = Headers.__new__(Headers)
     headers._texts = tuple(texts)  # noqa: SLF001 - a second constructor
     return headers

@@ -138,7 +138,7 @@ class ConnectionInfo:
 
 
 NOT_STATES: set[type] = {Close, Deliver, Reconnect, Reply, Stop}
-"""The classes of results. As a state they show that a hook returned ``(state, result)``."""
+"""The classes of results. One in place of the state means that a hook swapped the two."""
 
 
 class Socket(Generic[StateT]):
@@ -184,7 +184,7 @@ class Socket(Generic[StateT]):
     def init_stream(self, info: ConnectionInfo) -> MaybeAwaitable[StateT]:
         """Called once, after the first opening handshake.
 
-        On a server, the client receives its response to the handshake when this has returned.
+        A server responds to the handshake only after this hook has returned.
 
         Args:
             info: the result of the handshake.

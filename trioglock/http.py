@@ -28,7 +28,8 @@ class Request:
         secure: whether it was received over TLS.
         peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it, {}
             if the context did not verify it. None without TLS, and if the client sent none.
-        peer_certificate_der: the same certificate in DER form (X.690), such as for a fingerprint.
+        peer_certificate_der: the same certificate in DER form (X.690), for example to compute a
+            fingerprint.
     """
 
     target: str

@@ -26,7 +26,7 @@ HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 
 def process_request(request: Request) -> Response | None:
-    """Serve the page and a health check; None for WebSockets."""
+    """Serve the page and a health check; return None for WebSockets."""
     if "Upgrade" in request.headers:
         return None
     if request.path == "/":

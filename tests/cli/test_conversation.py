@@ -318,10 +318,10 @@ async def commands(*lines: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "events"),
     [
-        ("/nonsense", ["! there is no command /nonsense; /help lists them, //nonsense sends"]),
+        ("/nonsense", ["! there is no command /nonsense; see /help; //nonsense sends"]),
         ("/", ["! there is no command /"]),
         ("//text", ["> /text", "sent '/text'"]),
-        ("/ping now", ["! /ping takes no arguments, not 'now'"]),
+        ("/ping now", ["! /ping takes no arguments, but was given 'now'"]),
         ("/binary", ["! /binary takes pairs of hexadecimal digits"]),
         ("/binary 0", ["! /binary takes pairs of hexadecimal digits"]),
         ("/binary 00 fF", ["> binary:00ff", "sent b'\\x00\\xff'"]),

@@ -217,7 +217,7 @@ async def close(conn: Connection[None]) -> None:
     [
         (echo, "the server gave no reason"),
         (discard, "no response within 0.3 seconds"),
-        (send_invalid_json, "the response of the server is not from trioglock"),
+        (send_invalid_json, "the response does not come from a trioglock server"),
         (forge_a_line, "no\\n\\x1b[2Jroot: all is well"),
         (close, "closed by the peer: 1011 out of\\x1bpaper"),
     ],

@@ -78,7 +78,7 @@ async def test_process() -> None:
     [
         ({}, "live page: http://127.0.0.1:80/"),
         ({"host": "::1"}, "live page: http://[::1]:80/"),
-        ({"host": "0.0.0.0"}, "no live page: 0.0.0.0 is not a loopback address, see --page"),
+        ({"host": "0.0.0.0"}, "no live page: 0.0.0.0 is not a loopback address; see --page"),
         ({"host": "0.0.0.0", "page": True}, "live page: http://127.0.0.1:80/"),
         ({"page": False}, None),
         ({"target": "a:b"}, None),

@@ -312,7 +312,7 @@ async def test_a_message_that_cannot_be_published_closes_the_client() -> None:
     """With 1013, so that it tries again later."""
     async with served(Hub(broker=UnavailableBroker())) as url, connect(url + "x") as conn:
         await conn.send("lost?")
-        with pytest.raises(ConnectionClosedError, match="1013 not published, try again later"):
+        with pytest.raises(ConnectionClosedError, match="1013 not published; try again later"):
             await conn.receive()
 
 

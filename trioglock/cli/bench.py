@@ -41,12 +41,12 @@ from .options import CarefulCommand, header_option, seconds
 __all__ = ["command"]
 
 MAX_IN_FLIGHT = 2**30  # bytes; every message in flight is kept to compare it with its echo
-MAX_RESPONSE = 2**20  # bytes; a longer response to a shorter message is not shown
+MAX_RESPONSE = 2**20  # bytes; a response longer than this and its message ends the connection
 MAX_CONNECTING = 64  # opening handshakes at the same time
 CLOSE_TIMEOUT = 2  # seconds
 MAX_TIME = 2**48 - 1  # nanoseconds, about three days; longer times are not recorded
 BUSY = 0.9  # share of a CPU core above which the client itself may limit the results
-COLOURS = (("p90", "cyan"), ("p99", "yellow"), ("max", "red"))  # of latencies up to each of these
+COLORS = (("p90", "cyan"), ("p99", "yellow"), ("max", "red"))  # for latencies up to each value
 BRAILLE_TO_ASCII = {0x2800 + dots: " ..:::###"[dots.bit_count()] for dots in range(256)}
 
 EPILOG = """
@@ -94,7 +94,7 @@ Examples:
 @click.option(
     "--messages", type=click.IntRange(1), metavar="N", help="Total number, instead of a duration."
 )
-@seconds("--warm-up", zero=True, help="Traffic before the measurement starts.  [default: 1]")
+@seconds("--warm-up", zero=True, help="Duration of traffic before the measurement.  [default: 1]")
 @seconds("--timeout", default="10", help="Timeout of an opening handshake and of an echo.")
 @click.option("--binary", is_flag=True, help="Send binary messages instead of text.")
 @click.option("--no-compression", is_flag=True, help="Do not offer permessage-deflate.")
@@ -103,7 +103,7 @@ Examples:
 def command(url: str | None, *, as_json: bool, **options: Any) -> int:
     """Measure messages per second and latencies of an echo server.
 
-    Each connection sends a message, waits for its echo, compares both, and sends the next message.
+    Each connection sends a message, waits for its echo, compares the two, and sends the next.
     URL is the address of an echo server, such as one started with 'trioglock serve echo'. Without
     a URL, the command starts an echo server in a separate process and measures it.
     """
@@ -446,7 +446,7 @@ def _summarize(histogram: Any) -> dict[str, float] | None:
     found = {"min": low, "mean": mean}
     found |= {f"p{percentile:g}": value for percentile, value in percentiles.items()}
     found["max"] = high
-    # Means and percentiles are computed from buckets, which may be wider than the extremes.
+    # Means and percentiles are computed from buckets, which may extend beyond the extremes.
     return {name: min(max(value, low), high) / 1e9 for name, value in found.items()}
 
 
@@ -515,7 +515,7 @@ def _print_results(console: Console, benchmark: Benchmark, results: dict[str, An
         times.add_row(row, *cells)
     console.print(times)
     if results["client_load"] > BUSY and results["messages"]:
-        hint = "The client used a whole CPU core: the server may be faster than these results."
+        hint = "The client used a whole CPU core: the server may be faster than the results show."
         console.print(Text(hint, style="yellow"))
     if "latency" in summaries:
         _print_plot(console, benchmark.latencies, summaries["latency"], is_unicode)
@@ -558,11 +558,11 @@ def _print_plot(
     for column, share in enumerate(shares):
         if share:
             x = left + column * (right - left) / columns
-            colours = (colour for name, colour in COLOURS if 10**x <= summary[name])
-            figure.plot([x, x], [0, share], lc=next(colours, COLOURS[-1][1]))
+            colors = (color for name, color in COLORS if 10**x <= summary[name])
+            figure.plot([x, x], [0, share], lc=next(colors, COLORS[-1][1]))
     legend = Text("share of the messages by latency: ")
-    for name, colour in COLOURS:
-        legend.append(f" {name}", style=colour)
+    for name, color in COLORS:
+        legend.append(f" {name}", style=color)
     console.print(legend, no_wrap=True, overflow="crop")
     for line in figure.show().splitlines():
         # plotille writes the label of the axis after an arrow, beyond the width.

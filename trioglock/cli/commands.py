@@ -24,7 +24,7 @@ __all__ = ["Command", "InvalidLine", "Mode", "PromptCommands", "is_command"]
 KEYS = (
     ("//text", "send /text"),
     ("Tab", "complete a command"),
-    ("Ctrl-C", "clear the line; on an empty line close and quit; again: drop the connection"),
+    ("Ctrl-C", "clear the line; on an empty line, close and quit; again, drop the connection"),
     ("Ctrl-D", "close and quit"),
 )
 
@@ -55,14 +55,14 @@ class Command:
 
 
 class Mode(ABC):
-    """How lines become messages, and messages lines, on one open connection."""
+    """How lines become messages, and messages become lines, on one open connection."""
 
     def __init__(self, connection: Connection[Any]) -> None:
         self.connection: Connection[Any] = connection
         self.failed: bool = False
         """Whether an error was printed that must change the exit code."""
         self.greeting: str | None = None
-        """A line that follows the one about the connection at a prompt."""
+        """A line that a prompt shows after the line about the connection."""
 
     @property
     def commands(self) -> Mapping[str, Command]:
@@ -101,7 +101,7 @@ def is_command(line: str) -> bool:
 
 
 class PromptCommands:
-    """Runs the commands, before and after the connection is open.
+    """Runs the commands, both before and after the connection opens.
 
     Args:
         console: prints results.
@@ -125,7 +125,7 @@ class PromptCommands:
         self._set_table({})
 
     def set_connection(self, connection: Connection[Any], commands: Mapping[str, Command]) -> None:
-        """Apply the commands to an open connection, and add others."""
+        """Apply the commands to an open connection, and add ``commands``."""
         self._connection = connection
         self._set_table(commands)
 
@@ -147,12 +147,12 @@ class PromptCommands:
         name, _, arguments = line.removeprefix("/").partition(" ")
         command = self._table.get(name)
         if command is None:
-            hint = f"/help lists them, //{name} sends /{name}" if self._connection else "see /help"
+            hint = "see /help" + (f"; //{name} sends /{name}" if self._connection else "")
             when = "" if self._connection else " before the connection is open"
             raise InvalidLine(f"there is no command /{name}{when}; {hint}")
         arguments = arguments.strip()
         if arguments and not command.usage:
-            raise InvalidLine(f"/{name} takes no arguments, not {arguments!r}")
+            raise InvalidLine(f"/{name} takes no arguments, but was given {arguments!r}")
         await command.run(arguments)
 
     async def _ping(self, _: str) -> None:

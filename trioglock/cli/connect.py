@@ -20,11 +20,11 @@ from .output import Mark, MessageFormat, format_binary, json_problem
 __all__ = ["MessageMode", "command", "open_messages"]
 
 MAX_QUEUE = 1000
-"""The number of messages that wait to be printed. While a connection closes, reading does not stop,
-and further messages are dropped."""
+"""The maximum number of messages waiting to be printed. While a connection is closing, reading
+continues and further messages are dropped."""
 
 MAX_QUEUED_BYTES = 2**28
-"""The size of these messages: if they may be long, fewer of them wait."""
+"""The maximum size of these messages in bytes; if messages may be long, fewer of them can wait."""
 
 EXAMPLES = """\b
 Examples:
@@ -48,7 +48,7 @@ Examples:
     "as_json",
     is_flag=True,
     help="Indent received JSON in a terminal, print it on one line in a pipe, and refuse to send "
-    "anything else.",
+    "lines that are not JSON.",
 )
 @click.option("--raw", is_flag=True, help="Write binary messages unchanged, not as digits.")
 @session_options
@@ -71,7 +71,7 @@ def command(
 
     Through pipes, each line of the input is a message. Messages are written to stdout, everything
     else to stderr. A binary message is printed as "binary:" and its hexadecimal digits. After the
-    end of the input the command listens for a while, see --wait, and then until the end.
+    end of the input, the command listens for a while (see --wait) and then closes the connection.
     """
     message_format = MessageFormat(json=as_json, highlight=as_json, raw=raw)
     console = open_console(message_format, None if no_history else "connect_history")
@@ -122,7 +122,7 @@ def open_messages(
 ) -> AbstractAsyncContextManager[MessageMode]:
     """Open a connection for text and binary messages.
 
-    InvalidURL and InvalidOption are raised at this call, ConnectError on entering the block.
+    InvalidURL and InvalidOption are raised by this call, ConnectError on entering the block.
     """
     fitting = MAX_QUEUED_BYTES // (options.get("max_size") or 2**20)
     options.setdefault("max_queue", max(1, min(MAX_QUEUE, fitting)))

@@ -82,7 +82,7 @@ class Console:
             await self._prompt.end()
 
     async def next_line(self) -> str:
-        """Return the next line of the input; see the errors of the prompt and of LineReader."""
+        """Return the next line of the input; raises the errors of the prompt or LineReader."""
         if self._prompt is not None:
             return await self._prompt.next_line()
         return await self._input.next_line()
@@ -99,7 +99,7 @@ class Console:
             await self._output.write(b"".join(map(self._format.to_line, messages)))
 
     async def print_event(self, mark: Mark, content: str) -> None:
-        """Print anything else; failures are ignored."""
+        """Print a line other than a message; failures are ignored."""
         with suppress(OutputClosed, OutputFailed):
             await self._print(self._event_renderer.event(mark, content))
 
@@ -121,7 +121,7 @@ class Console:
 
 
 def open_console(message_format: MessageFormat, history: str | None) -> Console:
-    """Return a console with a prompt if input and output are a terminal that can show one."""
+    """Return a console, with a prompt if input and output are a terminal that can show one."""
     terminals = [stream for stream in (sys.stdout, sys.stderr) if _is_terminal(stream)]
     if message_format.raw and sys.stdout in terminals:
         raise click.UsageError("--raw writes bytes unchanged: redirect stdout to a file or a pipe")

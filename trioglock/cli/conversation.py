@@ -33,10 +33,11 @@ from .streams import OutputClosed, OutputFailed
 __all__ = ["Conversation", "ConversationPlan", "run_conversation"]
 
 QUIET_TIME = 1.0
-"""After the end of its input, a script ends after this many seconds without a message ..."""
+"""After the end of its input, a script listens by default until no message has arrived for this
+many seconds."""
 
 MAX_QUIET_WAIT = 10.0
-"""... and after this many seconds at the latest, both by default."""
+"""The maximum number of seconds that a script listens by default after the end of its input."""
 
 CLOSE_HINT_DELAY = 1.0
 """Seconds until a prompt shows how to drop a connection that does not close."""

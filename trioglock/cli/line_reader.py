@@ -27,7 +27,7 @@ class UnreadableInput(Exception):
 
 
 class LineReader:
-    """Reads lines from a file, a pipe or a terminal; a stream without a descriptor has none.
+    """Reads lines from a file, a pipe or a terminal; a stream without a descriptor has no lines.
 
     A thread reads the descriptor and bypasses Python's buffers: a terminal must not become
     non-blocking for all processes that share it, and an abandoned thread must not hold a lock.
@@ -41,7 +41,7 @@ class LineReader:
         """The number of the latest line, counted from 1."""
 
     async def next_line(self) -> str:
-        """Return the next line without its end; the last one may lack a line end.
+        """Return the next line without its line ending, which the last line may lack.
 
         Raises:
             EndOfInput: there are no more lines.

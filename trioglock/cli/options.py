@@ -51,7 +51,7 @@ Exit codes:
 """For the help of commands that open a connection."""
 
 PROMPT_BACKOFF = Backoff(maximum=5, max_attempts=None)
-"""At a prompt: you see each attempt and can quit at any time."""
+"""The backoff at a prompt, where the user sees each attempt and can quit at any time."""
 
 # Checks of values.
 
@@ -131,7 +131,7 @@ def topic_name(_: click.Context, __: click.Parameter, text: str) -> str:
 
 
 def json_value(_: click.Context, __: click.Parameter, text: str | None) -> Any:
-    """Parse JSON; errors name the position only."""
+    """Parse JSON; errors name only the position."""
     if text is None:
         return None
     try:
@@ -154,7 +154,7 @@ def _timeout(option: str, name: str, text: str) -> Option:
 
 
 def header_option(name: str) -> Option:
-    """Return the option ``--header`` for a parameter of this name."""
+    """Return the option ``--header`` for a parameter with this name."""
     return click.option(
         "--header",
         "-H",
@@ -170,8 +170,8 @@ _SESSION_OPTIONS = (
     seconds(
         "--wait",
         zero=True,
-        help="How long to listen after the end of the input; inf for no limit. By default until "
-        "no message has arrived for a second, at most 10 seconds.",
+        help="How long to listen after the end of the input; inf for no limit. The default is to "
+        "listen until no message has arrived for a second, but at most 10 seconds.",
     ),
     click.option("--no-history", is_flag=True, help="Neither load nor save the input history."),
     header_option("additional_headers"),
@@ -182,7 +182,7 @@ _SESSION_OPTIONS = (
         multiple=True,
         metavar="NAME",
         callback=_subprotocols,
-        help="Offer a subprotocol, the preferred one first. Repeatable.",
+        help="Offer a subprotocol. Repeatable, with the preferred one first.",
     ),
     click.option("--origin", metavar="ORIGIN", help="Send this Origin header."),
     click.option("--insecure", is_flag=True, help="Do not verify the server's certificate."),
@@ -196,9 +196,9 @@ _SESSION_OPTIONS = (
     click.option(
         "--reconnect",
         is_flag=True,
-        help="Reconnect after a loss, and retry the first attempt. At a prompt at least every "
-        f"{PROMPT_BACKOFF.maximum:g} seconds until you quit; in a script "
-        f"{Backoff().max_attempts} times in a row, up to a minute apart.",
+        help="Reconnect after a loss, and retry the first attempt: at a prompt, at least every "
+        f"{PROMPT_BACKOFF.maximum:g} seconds until you quit; in a script, up to "
+        f"{Backoff().max_attempts} times in a row, at most a minute apart.",
     ),
     _timeout(
         "--connect-timeout", "open_timeout", "Timeout for connecting and the handshake, or none."

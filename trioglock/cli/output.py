@@ -96,8 +96,8 @@ class MessageFormat:
 class Renderer:
     """Renders text for one stream, in color if it is a terminal that supports colors.
 
-    ``NO_COLOR`` is respected. The renderer does not write to the stream, because a stopped terminal
-    would block.
+    ``NO_COLOR`` is respected. The renderer does not write to the stream, because writing to a
+    stopped terminal would block.
     """
 
     def __init__(self, stream: TextIO | None, message_format: MessageFormat) -> None:

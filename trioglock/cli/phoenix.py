@@ -35,10 +35,10 @@ from .output import BINARY, Mark, MessageFormat, format_binary, json_problem
 __all__ = ["PhoenixMode", "command", "open_channel"]
 
 MAX_QUEUE = 16
-"""The number of lines that wait to be printed; the channel has its own queue."""
+"""The maximum number of lines waiting to be printed; the channel has its own queue."""
 
 MAX_PENDING = 100
-"""The number of pushes that wait for replies; further lines wait to be pushed."""
+"""The maximum number of pushes waiting for replies; further lines wait to be pushed."""
 
 REJOIN_DELAYS = (1.0, 2.0, 5.0, 10.0)
 """Seconds before each attempt to rejoin."""
@@ -79,7 +79,7 @@ Examples:
     "pushes",
     multiple=True,
     metavar="'EVENT JSON'",
-    help="Push this before the input. Repeatable.",
+    help="Push an event before the input. Repeatable.",
 )
 @seconds("--timeout", default="10", help="Timeout of the join, and of each reply.")
 @session_options
@@ -98,12 +98,12 @@ def command(
 ) -> int:
     """Join TOPIC of the Phoenix socket at URL; /websocket is appended to the path.
 
-    A line, typed or from a pipe, is an event and its payload, such as: shout {"text": "hi"}. It is
-    pushed, and its reply is printed as event, status and response. Events from the server are
-    printed as event and payload, joins and leaves as presence + name and presence - name. A binary
-    payload is written as "binary:" and its hexadecimal digits.
+    Each line, typed or piped, is an event and its payload, such as: shout {"text": "hi"}. The event
+    is pushed, and its reply is printed as event, status and response. Events from the server are
+    printed as event and payload, and joins and leaves as presence + name and presence - name. A
+    binary payload is written as "binary:" and its hexadecimal digits.
 
-    The prompt, pipes and exit work as in trioglock connect; see its help.
+    The prompt, pipes and exiting work as in trioglock connect; see its help.
     """
     console = open_console(MessageFormat(highlight=True), None if no_history else "phoenix_history")
     options = connect_arguments(url, given, has_prompt=console.has_prompt)
@@ -299,7 +299,7 @@ def open_channel(
 ) -> AbstractAsyncContextManager[PhoenixMode]:
     """Open a connection with one channel.
 
-    InvalidURL and InvalidOption are raised at this call, other errors on entering the block.
+    InvalidURL and InvalidOption are raised by this call, other errors on entering the block.
 
     Args:
         url: the URL of the socket.

@@ -12,7 +12,7 @@ The threads communicate in three ways:
   prompt, writes the whole queue and draws the prompt again. ``patch_stdout`` is not used: its queue
   has no limit, and closing it waits for a terminal that may be stopped.
 * Either thread may end the prompt. The prompt's thread then writes the rest of the queue. Other
-  code must not write to the terminal before that.
+  code must not write to the terminal until it has done so.
 
 Trio never waits for the thread without a deadline, because the terminal may be gone.
 """
@@ -80,7 +80,7 @@ def _suspend() -> None:
     """Stop this process and those in the same pipeline.
 
     prompt_toolkit's own binding assumes that ``kill`` returns after the process has continued,
-    which is only true with a single thread. Here the terminal must not change before we stop.
+    which is only true with a single thread. The terminal must not change before this process stops.
     """
     os.kill(0, signal.SIGTSTP)
     time.sleep(0.1)
@@ -155,7 +155,7 @@ class Prompt:
         """Print rendered lines above the prompt; wait while too much text is queued.
 
         Returns:
-            False if the prompt has ended, and nothing was printed.
+            False if the prompt has ended; nothing was printed in that case.
         """
         if not self.print_nowait(text):
             return False
@@ -291,7 +291,7 @@ def state_folder() -> Path:
 
 
 def open_history(name: str | None) -> tuple[History, str | None]:
-    """Open the history file of this name; for None, keep the history in memory.
+    """Open the history file with this name; for None, keep the history in memory.
 
     Returns:
         The history, and the reason why it cannot be saved, or None.

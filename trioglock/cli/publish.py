@@ -61,7 +61,7 @@ Publisher: TypeAlias = Callable[[str, str], Awaitable[int | None]]
 
 
 class NotPublished(Exception):
-    """A message was not published; the message of the error is one line without secrets."""
+    """A message was not published; the text of the error is one line without secrets."""
 
 
 @click.command("publish", short_help="Publish a message.", epilog=EPILOG)
@@ -71,14 +71,14 @@ class NotPublished(Exception):
     "--to",
     "url",
     metavar="URL",
-    help=f"Address of a 'trioglock serve' with a hub.  [default: {SERVER}]",
+    help=f"Address of a 'trioglock serve' server with a hub.  [default: {SERVER}]",
 )
-@click.option("--redis", metavar="URL", help="Publish directly through the Redis of the hubs.")
+@click.option("--redis", metavar="URL", help="Publish directly through the hubs' Redis.")
 @click.option(
     "--name",
     metavar="NAME",
     help="Name of the hub; a server whose hub has another name refuses the message.  "
-    "[default: any, with --redis trioglock]",
+    "[default: any; with --redis, trioglock]",
 )
 @click.option(
     "--history",
@@ -159,7 +159,7 @@ def _describe_delivery(delivered: int | None) -> str:
 
 
 async def _publish_lines(publisher: Publisher, channel: str) -> int:
-    """Publish each line of standard input when it arrives, and return the number of lines."""
+    """Publish each line of standard input as it arrives, and return the number of lines."""
     lines, count = LineReader(sys.stdin), 0
     try:
         while True:
@@ -233,7 +233,7 @@ def _parse_response(frame: Any) -> int | None:
     except (ValueError, RecursionError):
         response = None
     if not isinstance(response, dict):
-        raise NotPublished("the response of the server is not from trioglock")
+        raise NotPublished("the response does not come from a trioglock server")
     if response.get("published") is not True:
         reason = str(response.get("error", "the server gave no reason"))
         raise NotPublished(printable(reason[:MAX_REASON]))
@@ -242,7 +242,7 @@ def _parse_response(frame: Any) -> int | None:
 
 
 def _describe_failure(error: ConnectError) -> str:
-    """Return the text of the server's response, unless it is a page."""
+    """Describe a failure, by the text of the server's response unless it is a page."""
     if isinstance(error, HandshakeRefused):
         text = error.body.decode(errors="replace").strip()
         if text and error.headers.get("Content-Type", "").startswith("text/plain"):

@@ -143,23 +143,23 @@ class Settings:
     "--history",
     type=click.IntRange(1),
     metavar="N",
-    help="Number of messages that Redis keeps of each channel of the new Hub.",
+    help="Number of messages that Redis keeps for each channel of the new Hub.",
 )
 @click.option(
     "--origin",
     "origins",
     multiple=True,
     metavar="ORIGIN",
-    help="Allow pages of this origin to connect, such as https://example.org, or '*' for all "
-    "pages. Can be repeated. The default on a loopback address is to allow pages of this machine "
-    "only, and all pages on other addresses.",
+    help="Allow pages of this origin, such as https://example.org, to connect; '*' allows all "
+    "pages. Can be repeated. By default, a server on a loopback address allows only pages of this "
+    "machine, and a server on any other address allows all pages.",
 )
 @seconds("--drain", default="30", help="Time for connections to finish at shutdown.")
 @click.option(
     "--page/--no-page",
     default=None,
-    help="Show the traffic of a hub on a page at /. The default is to show it on a loopback "
-    "address only: everyone who can reach the port can see all messages.",
+    help="Show the traffic of a hub on a page at /. By default, the page is served only on a "
+    "loopback address, because everyone who can reach the port can see all messages.",
 )
 @click.option(
     "--page-host",
@@ -196,7 +196,7 @@ def command(*, worker: bool, **options: Any) -> int:
     try:
         if settings.workers > 1 and not settings.is_worker:
             return trio.run(run_workers, settings, report.serving)
-        # Before any signal is handled: Ctrl-C and SIGTERM end an import that takes long.
+        # No signals are handled yet, so that Ctrl-C and SIGTERM can end a slow import.
         target = load_target(settings)
         trio.run(_serve_until_signal, settings, target, report)
     except TrioglockError as error:
@@ -222,16 +222,16 @@ class StartReport:
         if self._parent is None:
             _announce(self._settings, port)
         else:
-            self._tell_parent(READY)
+            self._write_to_parent(READY)
 
     def failed(self, reason: str) -> None:
         """Report why the server has ended."""
         if self._parent is None or self._parent.closed:
             print_line(f"trioglock serve: {reason}", sys.stderr)
         else:
-            self._tell_parent(reason.encode(errors="replace"))
+            self._write_to_parent(reason.encode(errors="replace"))
 
-    def _tell_parent(self, text: bytes) -> None:
+    def _write_to_parent(self, text: bytes) -> None:
         assert self._parent is not None
         with self._parent, suppress(OSError):  # the parent may be gone
             self._parent.write(text)
@@ -359,6 +359,6 @@ def _announce(settings: Settings, port: int) -> None:
     if settings.target is None and settings.access_rules.has_page:
         print_line(f"live page: http://{address}/")
     elif settings.target is None and settings.page is None:
-        print_line(f"no live page: {settings.host} is not a loopback address, see --page")
+        print_line(f"no live page: {settings.host} is not a loopback address; see --page")
     if is_terminal:
         print_line("Press Ctrl-C to stop.")

@@ -1,4 +1,4 @@
-"""Writes to standard streams, past Python's buffers."""
+"""Writes to standard streams, bypassing Python's buffers."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ def descriptor_of(stream: TextIO | None) -> int | None:
 def print_line(text: str, stream: TextIO | None = None) -> None:
     """Print a line to stdout, or to another stream, if that is possible without waiting.
 
-    A server must not end because its output cannot be written, nor stop because nothing reads it.
+    A server must neither exit because its output cannot be written nor block because nothing reads
+    its output.
     """
     stream = sys.stdout if stream is None else stream
     with suppress(OSError, ValueError):

@@ -27,10 +27,11 @@ __all__ = ["READY", "end_line", "run_workers"]
 
 START_TIMEOUT = 30
 READY = b"ready"
-"""What a worker writes to its parent once it serves; any other text is the reason of a failure."""
+"""The text that a worker writes to its parent once it is serving; any other text is the reason for
+a failure."""
 
 KILL_TIMEOUT = 5
-"""Seconds after ``--drain`` until a worker is killed."""
+"""Seconds after the time of ``--drain`` until a worker is killed."""
 
 BACKOFF = Backoff(initial=0.5, maximum=30, max_attempts=None, stable_after=10)
 
@@ -44,7 +45,7 @@ class WorkerFailed(Exception):
 
 @dataclass(slots=True)
 class Worker:
-    """One of the workers: a process that is replaced when it fails, or by SIGHUP."""
+    """One of the workers: a process that is replaced when it fails, or on SIGHUP."""
 
     number: int
     process: trio.Process
@@ -54,13 +55,13 @@ class Worker:
 async def run_workers(settings: Settings, announce: Callable[[int], None]) -> int:
     """Run worker processes until SIGTERM or Ctrl-C, and return the exit code.
 
-    Each is a process ``trioglock serve`` that listens on the same port (SO_REUSEPORT), so that the
-    system distributes the connections. It reads its settings from standard input, a pipe. When
-    this process ends in any way, so does the pipe, and the worker drains and exits.
+    Each worker is a ``trioglock serve`` process that listens on the same port (SO_REUSEPORT), so
+    that the system distributes the connections. It reads its settings from standard input, a pipe.
+    When this process ends for any reason, the pipe is closed, and the worker drains and exits.
 
     Args:
         settings: the settings of the command.
-        announce: called with the port once all workers serve.
+        announce: called with the port once all workers are serving.
     """
     if not hasattr(socket, "SO_REUSEPORT"):
         raise InvalidOption("--workers requires a system with SO_REUSEPORT")
@@ -75,7 +76,7 @@ async def run_workers(settings: Settings, announce: Callable[[int], None]) -> in
 
 @contextmanager
 def _print_log() -> Iterator[None]:
-    """Print what happens to the workers to stderr."""
+    """Print the log of the workers to stderr."""
     handler, level = LineHandler(), _logger.level
     _logger.addHandler(handler)
     _logger.setLevel(logging.INFO)
@@ -100,7 +101,7 @@ def _reserve_port(settings: Settings) -> Iterator[int]:
 
 
 class Workers:
-    """Starts the workers, restarts those that fail, replaces and stops them."""
+    """Starts, replaces and stops the workers, and restarts those that fail."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -178,7 +179,7 @@ class Workers:
                     process.kill()
                     await self._stop(process)
         if answer != READY:
-            reason = f"a worker could not start, its exit code is {process.returncode}"
+            reason = f"a worker could not start: it exited with code {process.returncode}"
             raise WorkerFailed(answer.decode(errors="replace") or reason)
         return process
 
@@ -243,7 +244,7 @@ async def _watch_signals(
     requests: trio.MemorySendChannel[None],
     scope: trio.CancelScope,
 ) -> None:
-    """Request a replacement at SIGHUP, and cancel the scope at SIGTERM or Ctrl-C."""
+    """Request a replacement on SIGHUP, and cancel the scope on SIGTERM or Ctrl-C."""
     async for number in signals:
         if number == signal.SIGHUP:
             with suppress(trio.WouldBlock):

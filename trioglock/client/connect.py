@@ -62,7 +62,7 @@ class ConnectOptions(FlowKeywords, total=False):
             Credentials in the URL, in headers and among the subprotocols are not sent to another
             origin.
         open_timeout: seconds for connecting and the opening handshake; None for no limit.
-        max_header_size: maximum size of a response's headers in bytes, and of those of a proxy.
+        max_header_size: maximum size in bytes of the headers of the server's or a proxy's response.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         reconnect: True or a :class:`Backoff` reconnects after the connection is lost or an attempt
             fails, including the first one. The state, the receive queue and the queued messages
@@ -160,9 +160,9 @@ def connect(
 
     Args:
         url: ``ws://`` or ``wss://``; a user name and password in it are sent as basic
-            authentication (RFC 7617). Characters outside of ASCII are encoded, in the host as in
-            IDNA 2008 (RFC 5891). Or a function, plain or async, that returns the URL and is
-            called before every attempt.
+            authentication (RFC 7617). Characters outside of ASCII are encoded, those of the host
+            by IDNA 2008 (RFC 5891). You can also pass a function, plain or async, that returns the
+            URL and is called before every attempt.
         socket: the hooks; by default messages are sent and delivered unchanged.
         options: the keys of :class:`ConnectOptions`.
 

@@ -69,8 +69,8 @@ async def supervise(
             is logged, and the other services continue.
         backoff: delays between a failure and the restart, for each service. They start over once
             the service has run for ``stable_after`` seconds. None restarts immediately, unless
-            ``max_restarts`` is None as well.
-            ``max_attempts`` and ``retryable`` apply to connections and are ignored here.
+            ``max_restarts`` is None as well. ``max_attempts`` and ``retryable`` apply to
+            connections and are ignored here.
         name: the name of this supervisor in logs.
         task_status: passed by ``nursery.start``, which returns as soon as all services are started.
 
@@ -81,7 +81,8 @@ async def supervise(
     """
     _check(services, max_restarts, within, strategy, restart, backoff)
     if backoff is None and max_restarts is None:
-        # A service that fails at once would otherwise be restarted 100,000 times per second.
+        # Without delays, a service that fails immediately would be restarted 100,000 times per
+        # second.
         backoff = Backoff()
     endless = None if backoff is None else replace(backoff, max_attempts=None)
     supervisor = _Supervisor(name, max_restarts, within, restart, endless)

@@ -1,6 +1,6 @@
 """JSON (RFC 8259), using the fastest installed library, and the interface of every codec.
 
-All libraries accept and reject the same values, see :mod:`.json_rules`. To support another JSON
+All libraries accept and reject the same values; see :mod:`.json_rules`. To support another JSON
 library, write a function that returns its encoder and decoder and add it to :data:`LIBRARIES`.
 """
 
@@ -67,9 +67,9 @@ class JSON(Codec):
 
     Args:
         into: the type to decode into: a ``msgspec.Struct``, a dataclass, a ``TypedDict``, a union
-            of tagged types, or anything else that ``msgspec`` converts to. It then encodes all
-            types that ``msgspec`` supports. By default dicts, lists, strings, numbers, booleans
-            and None.
+            of tagged types, or anything else that ``msgspec`` converts to. With it, all types that
+            ``msgspec`` supports can be encoded. By default, messages are decoded into dicts, lists,
+            strings, numbers, booleans and None.
         library: ``"msgspec"``, ``"orjson"`` or ``"json"``; by default the first one installed.
 
     Raises:
@@ -201,7 +201,7 @@ def _write(message: Any) -> str:
 
 
 def _read(frame: str | bytes) -> Any:
-    # JSON between systems is UTF-8 (RFC 8259, section 8.1); the library would guess it.
+    # JSON between systems is UTF-8 (RFC 8259, section 8.1); the library would guess the encoding.
     text = frame if isinstance(frame, str) else frame.decode()
     check_surrogates(text)
     return _load(text)

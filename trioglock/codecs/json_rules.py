@@ -1,7 +1,7 @@
-"""What is JSON, whatever the library: the values that can be encoded, and the text that is valid.
+"""The rules of JSON for all libraries: which values can be encoded, and which text is valid.
 
-The libraries disagree: about sets, bytes, NaN, keys, surrogates, large integers and the depth of
-nesting. These functions decide where they do. The values are those that orjson accepts without
+The libraries disagree about sets, bytes, NaN, keys, surrogates, large integers and the depth of
+nesting. These functions decide such cases. The values are those that orjson accepts without
 further checks, so that the usual case stays fast.
 """
 
@@ -70,7 +70,7 @@ def _check_other(value: Any, depth: int) -> bool:
     elif isinstance(value, float):
         is_plain(float(value), depth)
     elif not isinstance(value, str | int | UUID):
-        raise TypeError(f"{type(value).__name__} is not a type of JSON; use {_ALLOWED}")
+        raise TypeError(f"{type(value).__name__} is not a JSON type; use {_ALLOWED}")
     return False
 
 
@@ -94,7 +94,7 @@ def check_depth(frame: str | bytes) -> None:
 
 
 def _has_many(data: bytes, bracket: bytes) -> bool:
-    """Whether it occurs more than MAX_DEPTH / 2 times; ``find`` is faster than ``count``."""
+    """Whether ``bracket`` occurs more than MAX_DEPTH / 2 times; faster than ``count``."""
     at = -1
     for _ in range(MAX_DEPTH // 2 + 1):
         at = data.find(bracket, at + 1)
@@ -104,7 +104,7 @@ def _has_many(data: bytes, bracket: bytes) -> bool:
 
 
 def _is_too_deep(data: bytes) -> bool:
-    # Removing closed pairs, innermost first, shows soon that ordinary messages are not deep.
+    # Removing closed pairs, innermost first, quickly shows that ordinary messages are not deep.
     brackets = data.translate(None, _OTHERS)
     while len(brackets) > MAX_DEPTH:
         rest = brackets.replace(b"{}", b"").replace(b"[]", b"")

@@ -15,15 +15,15 @@ def ignore(*_: object) -> None:
     """Do nothing. Replaces a callback once the connection has ended, to break reference cycles."""
 
 
-# A dict finds its first key slowly after many have been removed, an OrderedDict takes more memory.
+# A dict finds its first key slowly after many have been removed; an OrderedDict takes more memory.
 _MAX_SMALL = 8
 
 
 class Waiters:
     """Waiting tasks, first come, first served.
 
-    It does less than ``trio.lowlevel.ParkingLot``, which takes a third of an echo's task switch and
-    three times the memory.
+    It does less than ``trio.lowlevel.ParkingLot``, which would account for a third of the task
+    switch of an echo and takes three times the memory.
     """
 
     __slots__ = ("_tasks",)
@@ -35,7 +35,7 @@ class Waiters:
         return bool(self._tasks)
 
     def own(self) -> Waiters:
-        """Return a list to park in; the caller keeps it in place of this one."""
+        """Return the wait list to park in; the caller stores it in place of this object."""
         return self
 
     @trio.lowlevel.enable_ki_protection
@@ -77,7 +77,7 @@ def _abort(waiters: Waiters, task: trio.lowlevel.Task, _: object) -> trio.lowlev
 
 
 class _NoWaiters(Waiters):
-    """Stands for the wait lists that no task has needed yet, because most never are."""
+    """A placeholder for all wait lists that no task has needed yet; most are never needed."""
 
     __slots__ = ()
 
@@ -101,7 +101,7 @@ class Latch(Waiters):
         """Set the event and wake all tasks."""
         self.is_set = True
         self.unpark_all()
-        self._tasks = None  # not needed any more
+        self._tasks = None  # no longer needed
 
     async def wait(self) -> None:
         """Wait until the event is set."""

@@ -155,7 +155,7 @@ class Actor(Generic[StateT]):
     # Running hooks.
 
     def _start(self, job: Callable[[], Coroutine[Any, Any, None]], *hooks: Hook) -> None:
-        """Run a job now if its hooks cannot suspend and no other one is ahead, else queue it."""
+        """Run a job now if its hooks cannot suspend and no other job is ahead, else queue it."""
         if self.idle and not any(hook.is_async for hook in hooks):
             run_now(job())
         else:
@@ -251,11 +251,11 @@ class Actor(Generic[StateT]):
             self._receive_sync(run)
 
     def _receive_sync(self, run: Run) -> None:
-        """Run a plain ``handle_receive``: the loop that takes nearly all messages."""
+        """Run a plain ``handle_receive``: the loop that handles nearly all messages."""
         hook, call, state, deliver = self.receive_hook, self.receive_hook.call, self.state, None
         receive_queue = self._results.receive_queue
         self.mailbox.active = SYNC_HOOK
-        # stop() empties it, which ends the loop.
+        # stop() empties the run, which ends the loop.
         self._current_run = run
         before = state
         try:
@@ -276,7 +276,7 @@ class Actor(Generic[StateT]):
                     deliver(result.value)
                 else:
                     self._results.apply(hook, result)
-            # Once for the run: a result that was returned as the state remains the state.
+            # One check for the run: a result that was returned as the state remains the state.
             if state is not before and state.__class__ in NOT_STATES:
                 raise hook.bad_state(state)
         except Exception as error:
@@ -292,7 +292,7 @@ class Actor(Generic[StateT]):
             receive_queue.notify()
 
     async def _receive_queued(self, run: Run) -> None:
-        # Like _run_hook() for each message, without two coroutines for each.
+        # Like _run_hook() for each message, but without two coroutines for each.
         mailbox, hook = self.mailbox, self.receive_hook
         active = trio.lowlevel.current_task() if hook.is_async else SYNC_HOOK
         for frame in run:

@@ -21,8 +21,8 @@ class Background:
     The nursery of the user's tasks is opened when the first of them starts.
 
     Args:
-        on_failure: called with an exception raised by a task, and whether it is a user's. If not,
-            it is an error in a transport or in the package.
+        on_failure: called with an exception raised by a task, and whether the task is the user's.
+            If not, the exception is an error in a transport or in the package.
         closed_error: creates the exception for a task started after the end.
     """
 

@@ -16,7 +16,7 @@ __all__ = ["BroadcastResult", "broadcast", "broadcast_frame"]
 
 
 class BroadcastResult(NamedTuple):
-    """How many connections a message was queued for, as :func:`broadcast` returns it.
+    """The result of :func:`broadcast`: numbers of connections.
 
     Args:
         queued: the connections that accepted the message.

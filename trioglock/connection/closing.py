@@ -105,7 +105,7 @@ class CloseState:
         self.unsent = ()
 
     def attempt_failed(self) -> None:
-        """Forget the Close frames of an earlier link, which do not explain the end any more."""
+        """Forget the Close frames of an earlier link, which no longer explain the end."""
         self.sent = self.received = None
 
     @property
@@ -166,7 +166,7 @@ class Deadlines:
         return self._link_deadline is not None and self._link_deadline.expired
 
     def limit_link(self) -> None:
-        """Start the close timeout of the link; an earlier deadline stays."""
+        """Start the close timeout of the link; an earlier deadline is kept."""
         self._limit_link(self.close_deadline())
 
     def _limit_link(self, deadline: float) -> None:
@@ -198,7 +198,7 @@ class Deadlines:
         return self._hooks
 
     def limit_hooks(self) -> None:
-        """Start the close timeout of the hooks; an earlier deadline stays."""
+        """Start the close timeout of the hooks; an earlier deadline is kept."""
         self._hooks_end = min(self._hooks_end, self.close_deadline())
         if self._hooks is not None:
             self._hooks.deadline = self._hooks_end

@@ -120,7 +120,7 @@ class Connection(Generic[StateT]):
 
     def _wait_turn(self) -> Awaitable[None]:
         """Wait for space in the send queue, or for its end."""
-        # Tens of thousands of tasks may wait here: so every coroutine saved counts.
+        # Tens of thousands of tasks may wait here, so every coroutine counts.
         if self._session.emitter.emits_waits:
             return self._wait_turn_reported()
         return self._send_queue.wait_turn()
@@ -199,8 +199,8 @@ class Connection(Generic[StateT]):
         Args:
             frame: as for :meth:`send_frame`. Use a :class:`PreparedMessage` to send the same
                 message over many connections.
-            immediate: write it before this call returns, if the socket accepts it. Otherwise it may
-                be combined with frames that are queued next.
+            immediate: write the frame before this call returns, if the socket accepts it. If False,
+                it may be combined with the frames that are queued next.
 
         Raises:
             trio.WouldBlock: the send queue is full.
@@ -371,7 +371,7 @@ class Connection(Generic[StateT]):
         Raises:
             CallTimeout: no reply arrived in time; the request may still be handled.
             ConnectionClosed: the connection closed first.
-            UsageError: the Socket has no ``handle_call``, or this is called inside a hook.
+            UsageError: the Socket has no ``handle_call``, or the caller is inside a hook.
             Exception: raised by ``handle_call``.
         """
         self._mailbox.reject_inside_hook("call")

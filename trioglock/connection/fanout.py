@@ -1,4 +1,4 @@
-"""Writes at the end of the scheduler's turn: fan-outs, and what else is not written immediately.
+"""Writes at the end of the scheduler's turn: fan-outs, and other frames not written immediately.
 
 A write costs several times as much as everything else that a fan-out does for a connection. So
 messages are queued immediately, in order with everything else that the connection sends, but
@@ -29,7 +29,7 @@ TURN_SECONDS = 0.005
 """How long writing may keep other tasks from running."""
 
 WRITES_PER_CHECK = 64
-"""Number of connections between two looks at the clock."""
+"""Number of connections between two checks of the time."""
 
 
 class Fanout:
@@ -63,7 +63,7 @@ class Fanout:
         return fanout
 
     def broadcast(self, writers: Iterable[Writer], message: PreparedMessage) -> int:
-        """Queue a message for many connections; return the number of those that took it."""
+        """Queue a message for many connections; return the number of those that accepted it."""
         corked = self.corked
         count = sum([writer.put_prepared(message, corked) for writer in writers])
         self.schedule()
@@ -96,7 +96,7 @@ class Fanout:
     async def _write_corked(self) -> None:
         began = time.perf_counter()
         while self.corked:
-            # A listener of telemetry may start another fan-out meanwhile.
+            # A telemetry listener may start another fan-out meanwhile.
             writers = self.corked[:WRITES_PER_CHECK]
             del self.corked[:WRITES_PER_CHECK]
             for writer in _write_singles(writers):
@@ -110,7 +110,7 @@ class Fanout:
 
 
 def _write_singles(writers: list[Writer]) -> list[Writer]:
-    """Write for the writers that have one frame; return the others.
+    """Write for the writers that have a single frame; return the other writers.
 
     The writes follow each other directly. With other work between them, the peers would go to sleep
     after each write, and the next would have to wake them.

@@ -198,7 +198,7 @@ class LinkHeartbeat:
         self._entry: Entry | None = None
 
     def start(self) -> None:
-        """Start to ping and check."""
+        """Start pinging and checking."""
         due = self._next_check(trio.current_time())
         if due < math.inf:
             self._entry = current_timer().add(self, due)
@@ -249,7 +249,7 @@ class LinkHeartbeat:
         self._next_ping = now + (self._flow.ping_interval or math.inf)
         if self._send_queue.closed:
             return
-        # Before the ping, which may be written immediately.
+        # This comes before the ping, which may be written immediately.
         if self._silence_deadline == math.inf:
             self._silence_deadline = now + self._ping_timeout
             self._activity_at_ping = self._activity()

@@ -1,7 +1,7 @@
 """Warns about hooks that block the event loop.
 
-A thread looks once per second at the functions that run in the threads with connections. To measure
-the time of every hook would make every message slower, and the thread can also name the line.
+A thread looks once per second at the functions that are running in the threads with connections.
+Measuring the time of every hook would slow down every message, and would not reveal the line.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _watch() -> None:
-    # Only until the next look, because a frame keeps its variables alive.
+    # Kept only until the next look, because a frame keeps its variables alive.
     seen: dict[int, FrameType] = {}
     blocked: dict[int, FrameType] = {}
     while _has_threads():
@@ -100,7 +100,7 @@ def _running_hooks() -> dict[int, FrameType]:
 
 
 def _find_hook(frame: FrameType | None) -> FrameType | None:
-    """Return the frame of the user's function that a hook has called or that is the hook."""
+    """Return the frame of the user's hook, or of the user's function called by another hook."""
     users: FrameType | None = None
     while frame is not None:
         module: str = frame.f_globals.get("__name__", "")

@@ -49,7 +49,7 @@ class Hook:
             raise BadHookResult(f"{self.label} is a generator; a hook must return its result")
 
     def bad_state(self, state: object) -> BadHookResult:
-        """Create the exception for a state that is a result, so that the two were swapped."""
+        """Create the exception for a state that is a result: the two were swapped."""
         wanted = _SHAPES.get(self.name, PAIR)
         return BadHookResult(
             f"{self.label} must return {wanted}, in this order: {shorten(state)} is not a state"

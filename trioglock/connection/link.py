@@ -117,7 +117,7 @@ class LinkTasks:
             self._set_end(ConnectionLost(error=error.__cause__ or error))
 
     async def run(self) -> LinkEnd:
-        """Read until the link ends; return how. Events after a Close frame are not read."""
+        """Read until the link ends; return how it ended. Nothing is read after a Close frame."""
         self._heartbeat.start()
         try:
             while self.end is None:
@@ -129,8 +129,8 @@ class LinkTasks:
             self._set_end(ConnectionLost(error=broken.__cause__ or broken))
         assert self.end is not None
         if self.end.__class__ is Violation:
-            # The application answers the messages before the violation. In one round of the
-            # scheduler its task may run after this one.
+            # The application first answers the messages before the violation. Its task may run
+            # after the current task in a round of the scheduler.
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
         return self.end
@@ -267,7 +267,7 @@ class LinkTasks:
             queue = "receive_queue"
         elif self._hooks_behind():
             queue = "mailbox"
-        # The end of a broken stream comes after messages that wait to be received.
+        # The end of a broken stream is reported after the messages that wait to be received.
         if self.write_error is not None and not self.reconnects:
             self._deadlines.lift_link()
         with self._read_pause, self._emitter.waiting("reader", queue):

@@ -25,7 +25,7 @@ class ReceiveQueue:
         limit: the maximum number of messages, or None for no limit. With ``overflow="wait"`` it is
             a high-water mark: the reader task stops reading there, and the messages of the chunk
             that was read last may exceed it.
-        overflow: the policy at the limit, see :class:`trioglock.options.FlowOptions`.
+        overflow: the policy at the limit; see :class:`trioglock.options.FlowOptions`.
         on_overflow: called when the policy ``"close"`` has dropped a message.
         emitter: emits an event for each dropped message.
     """
@@ -61,7 +61,7 @@ class ReceiveQueue:
         self.dropped: int = 0
         self.ended: bool = False
         self.pause_at: float = limit if limit is not None and overflow == "wait" else math.inf
-        """The number of messages from which the reader pauses."""
+        """The number of messages at which the reader pauses."""
         self._discards = False
         self._limit = limit
         self._low = 0 if limit is None else limit // 4
@@ -141,7 +141,7 @@ class ReceiveQueue:
     def start_closing(self) -> None:
         """Let the reader task continue even though the queue is full: the connection is closing.
 
-        Queued messages stay; further messages beyond the limit are dropped.
+        Queued messages are kept; further messages beyond the limit are dropped.
         """
         if self._limit is not None:
             self._closing_limit = max(self._limit, len(self.items))

@@ -22,7 +22,7 @@ StateT = TypeVar("StateT")
 class ConnectionScope(Scope[Connection[StateT]]):
     """Runs a session around the body, and closes it at the end of the body.
 
-    A class, because generators would take 1.5 KB of each connection.
+    It is a class because a generator would take 1.5 KB per connection.
 
     Args:
         session: the session.

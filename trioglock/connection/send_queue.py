@@ -28,10 +28,10 @@ MAX_PONGS = 128
 
 
 class Barrier:
-    """A position in the send queue, which waits for the data before it.
+    """A position in the send queue, reached when all data before it has been written.
 
     Args:
-        position: the number of data frames up to it.
+        position: the number of data frames before it.
     """
 
     __slots__ = ("position", "written")
@@ -39,7 +39,7 @@ class Barrier:
     def __init__(self, position: int) -> None:
         self.position: int = position
         self.written: bool | None = None
-        """Whether the data before it was written; False if some of it was lost, None before."""
+        """Whether the data before it was written; False if some was lost, None if undecided."""
 
 
 class SendQueue:
@@ -92,7 +92,7 @@ class SendQueue:
         self.size: int = 0
         """The size of the queued and currently written payloads in bytes."""
         self.threshold: int = limit
-        """The size from which a sender waits: the limit, or 0 while earlier senders wait."""
+        """The size at which a sender waits: the limit, or 0 while earlier senders wait."""
         self.closed: bool = False
         """Whether sends are refused: the connection is closing or closed."""
         self.closing: bool = False
@@ -117,7 +117,7 @@ class SendQueue:
         """Whether the writer has taken the Close frame."""
         self._urgent_batch = math.inf
         self._limit = limit
-        # These are rarely used: as empty tuples they take no memory, and looking at them is cheap.
+        # These are rarely used: as empty tuples, they take no memory and are cheap to test.
         self._first: list[QueuedMessage] | tuple[()] = ()
         self._data: list[QueuedMessage] = []
         self._urgent: list[QueuedFrame] | tuple[()] = ()
@@ -130,7 +130,7 @@ class SendQueue:
         self._first_written = False  # whether they are replies from handle_connect
         self._queued = 0  # data frames ever queued, except those that were dropped
         self._done = 0  # data frames ever written or in doubt
-        self._data_lost = False  # data was dropped because the connection ends
+        self._data_lost = False  # data was dropped because the connection is ending
         self._senders = Waiters()
         self._awake = 0  # senders that were woken and have not run yet
         self._space_waiters = Waiters()
@@ -180,7 +180,7 @@ class SendQueue:
         self._first = _appended(self._first, frame)
 
     def put_close(self, frame: Close, *, first: bool) -> None:
-        """Queue the Close frame; ``first``: before the data, which is not sent over this link."""
+        """Queue the Close frame; if ``first``, before the data, which this link does not send."""
         self._close = frame
         self._close_first = first
         self.closing = True
@@ -316,7 +316,7 @@ class SendQueue:
     # The end.
 
     def stop_accepting(self) -> None:
-        """Refuse further sends; queued data stays."""
+        """Refuse further sends; queued data is kept."""
         self.closed = True
         self.release_senders()
 
@@ -354,7 +354,7 @@ class SendQueue:
         self.in_doubt = tuple(map(_plain, self._batch))
         self.in_doubt_count += len(self._batch)
         if self._batch and not self._first_written:
-            # They come first: everything after them waits for them, too.
+            # All later barriers also wait for the data frames of the batch.
             self._fail_barriers(self._done)
         self._finish_batch()
 

@@ -224,7 +224,7 @@ class Session(Generic[StateT]):
 
         Args:
             connection: the connection that hooks receive.
-            nursery: runs the tasks of the connection, which end before this one.
+            nursery: runs the tasks of the connection, which end before this method returns.
         """
         self._connection = connection
         self.background.nursery = nursery
@@ -234,7 +234,7 @@ class Session(Generic[StateT]):
         try:
             try:
                 self.actor.attach(connection)
-                # Nothing else awaits a link: each coroutine takes 200 bytes of a connection.
+                # There is no coroutine in between: each would cost a connection 200 bytes.
                 latest = await self._run_link()
                 while await self._wait_next_link(latest):
                     latest = await self._run_link()
@@ -322,7 +322,7 @@ class Session(Generic[StateT]):
         return reason
 
     def _record_end(self, reason: Disconnect) -> None:
-        """Record the end of a link or an attempt, and wake tasks that cannot wait for another."""
+        """Record the end of a link or attempt; wake tasks that cannot wait for another link."""
         self.close_state.cause = self.latest_end = reason
         if isinstance(reason, HandshakeFailed):
             self.close_state.attempt_failed()
@@ -408,7 +408,7 @@ class Session(Generic[StateT]):
     async def _respond(self, tasks: LinkTasks, info: ConnectionInfo) -> None:
         """Run ``init_stream``, then let the client know that the connection is open.
 
-        What the client does next must find it registered and subscribed.
+        The connection must be registered and subscribed before the client can act on the response.
         """
         assert self._registry is not None
         initialized = trio.Event()
@@ -627,7 +627,7 @@ class Session(Generic[StateT]):
     def _task_failed(self, error: BaseException, is_users: bool) -> None:
         self.fail(error)
         if not is_users:
-            # Without the task of the writer or the hooks, it cannot close.
+            # Without the task of the writer or the hooks, the connection cannot close.
             self.abort()
 
     def _hook_failed(self, hook: str, error: BaseException, fatal: bool) -> None:

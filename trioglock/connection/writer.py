@@ -3,8 +3,8 @@
 If the writer is idle, the task that queues a frame writes it immediately, as far as the socket
 accepts it without waiting. For an echo, this saves two rounds of the scheduler. It happens once for
 each received chunk. Further frames are written at the end of the scheduler's turn, all in one
-write, see :mod:`.fanout`. The writer's task continues what the socket does not accept immediately,
-and writes to links that cannot write without waiting. It is started when it is first needed.
+write; see :mod:`.fanout`. The writer's task writes what the socket does not accept immediately, and
+serves links that cannot write without waiting. It is started when it is first needed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Writer:
     Args:
         send_queue: holds the frames that cannot be written immediately.
         emitter: emits an event for each frame.
-        on_close_written: called after the Close frame was written, and after each later batch of
-            pongs.
+        on_close_written: called after the Close frame has been written, and after each later batch
+            of pongs.
         on_failure: called with the error when a write has failed.
         spawn: starts the task.
     """
@@ -71,11 +71,11 @@ class Writer:
         self._spawn = spawn
         self._fanout: Fanout | None = None  # that of the run, from the first link on
         self._link: Link | None = None
-        self._idle = False  # neither corked, nor is the task writing
+        self._idle = False  # not corked, and the task is not writing
         self._corked = False
         self._writes_now = False  # the link can write immediately
         self._immediate = False  # the next frame may be written immediately
-        self._direct = False  # it can, and no queued data goes first
+        self._direct = False  # as _writes_now, and data is not held back
         self._started: tuple[QueuedMessage, int]  # the frame and the size of start_write()
         self._unfinished = False  # the link still has to write a part of the last batch
         # Of the task.
@@ -86,7 +86,7 @@ class Writer:
     # The link.
 
     def attach(self, link: Link, *, held: bool) -> None:
-        """Start to write over a new link; data is held back until :meth:`release`.
+        """Start writing over a new link; data is held back until :meth:`release`.
 
         Args:
             link: the link.
@@ -117,7 +117,7 @@ class Writer:
             self._wake()
 
     def detach(self) -> None:
-        """Stop to use the link; data that was being written is in doubt."""
+        """Stop using the link; data that was being written is in doubt."""
         self._link = None
         self._idle = self._corked = self._immediate = self._direct = self._writes_now = False
         self._send_queue.end_link()
@@ -161,12 +161,15 @@ class Writer:
             self._wake()
 
     def put_prepared(self, frame: PreparedMessage, corked: list[Writer]) -> bool:
-        """Queue a message of a fan-out unless the queue is full or closed; return whether it was.
+        """Queue a message of a fan-out, unless the queue is full or closed.
 
         Args:
             frame: the message.
             corked: an idle writer corks itself and is added to this list. The caller must uncork
                 it.
+
+        Returns:
+            Whether the message was queued.
         """
         send_queue = self._send_queue
         if send_queue.closed:
@@ -213,7 +216,7 @@ class Writer:
             self._wake()
 
     def put_first(self, frames: Sequence[QueuedFrame]) -> None:
-        """Queue replies from ``handle_connect``, which data follows after :meth:`release`."""
+        """Queue replies from ``handle_connect``, ahead of the data that :meth:`release` allows."""
         for frame in frames:
             if isinstance(frame, QueuedMessage):
                 self._send_queue.put_first(frame)
@@ -265,8 +268,8 @@ class Writer:
         """Uncork the writer for :meth:`Link.start_write`, if it has collected a single frame.
 
         Returns:
-            The result of :meth:`Link.start_write`, which goes on with :meth:`finish_write`; None
-            if nothing was done. No code of the user runs.
+            The result of :meth:`Link.start_write`, after which :meth:`finish_write` must be called;
+            None if nothing was done. No user code runs.
         """
         if not (self._corked and self._direct) or self._emitter.emits_frames:
             return None
@@ -310,7 +313,7 @@ class Writer:
         if done and not (traced and send_queue.has_work):
             send_queue.put_written()
             return
-        # Frames that a listener has queued follow it.
+        # Frames that a listener has queued follow this frame.
         self._unfinished = True
         send_queue.put_writing(frame, size)
         self._wake()

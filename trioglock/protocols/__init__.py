@@ -1,1 +1,1 @@
-"""Dialects that are spoken over a connection: siblings that never import each other."""
+"""Application protocols over a connection; no protocol imports another."""

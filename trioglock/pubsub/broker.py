@@ -23,7 +23,7 @@ HISTORY_SECONDS = 86_400.0
 Deliver: TypeAlias = Callable[[Event], bool | None]
 """Receives each published message and each gap; neither blocks nor raises.
 
-It returns True if a subscription that reads slower than messages are published needs a turn.
+It returns True if a subscription that reads more slowly than messages are published needs a turn.
 """
 
 PUBLISHES_PER_TURN = 64
@@ -40,7 +40,7 @@ class BrokerSession(ABC):
 
     @abstractmethod
     async def publish(self, channel: str, data: Data) -> None:
-        """Publish a message to every hub of the same name, including this one.
+        """Publish a message to every hub with the same name, including this one.
 
         Args:
             channel: name of the channel; ``""`` for a broadcast.
@@ -78,7 +78,7 @@ class MemoryBroker(Broker):
     Hubs that share a MemoryBroker and a name receive each other's messages.
 
     Args:
-        history: number of messages to keep of each channel, for subscribers that resume; None
+        history: number of messages to keep for each channel, for subscribers that resume; None
             keeps none. The channel ``incoming`` has no history.
         history_seconds: how long they are kept; None for no limit.
 
@@ -109,13 +109,13 @@ class MemoryBroker(Broker):
 
 
 class MemorySession(BrokerSession):
-    """One session for all hubs of a name."""
+    """One session for all hubs with the same name."""
 
     def __init__(self, history: MemoryHistory | None) -> None:
         self.history: History | None = history
         self.members: dict[Deliver, None] = {}
         self._log = history
-        # Of the current turn of the scheduler.
+        # These describe the current turn of the scheduler.
         self._turn = -1
         self._publishes = 0
         self._turn_began = 0.0

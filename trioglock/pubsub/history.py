@@ -50,8 +50,8 @@ class MissedMessages:
 
     Args:
         messages: the messages.
-        complete: whether no message is missing between the given one and these.
-        last: position of the last message up to which these are all; the next ones follow it.
+        complete: whether no message is missing between the given one and ``messages``.
+        last: position up to which the history has been read; the next messages follow it.
         more: whether there are more messages after ``last``.
     """
 
@@ -70,7 +70,7 @@ class MissedMessages:
 
 
 class PageSize:
-    """The number of messages to read at a time, so that they are about ``PAGE_BYTES`` bytes."""
+    """The number of messages to read at a time, so that they have about ``PAGE_BYTES`` bytes."""
 
     __slots__ = ("count",)
 
@@ -78,7 +78,7 @@ class PageSize:
         self.count: int = 16
 
     def adapt(self, messages: Iterable[Message]) -> None:
-        """Choose the next size by that of the messages just read."""
+        """Choose the next count from the size of the messages just read."""
         size = sum(len(message.data) for message in messages)
         if size > PAGE_BYTES:
             self.count = max(1, self.count // 4)
@@ -103,10 +103,10 @@ class History(ABC):
 
     @abstractmethod
     async def after(self, message_id: str, channels: ChannelFilter, count: int) -> MissedMessages:
-        """Return the first messages that were published after the one with an id.
+        """Return the first messages that were published after a given message.
 
         Args:
-            message_id: the id. It need not belong to one of the channels.
+            message_id: the id of that message, which need not be on one of the channels.
             channels: the channels.
             count: maximum number of messages.
 
@@ -172,7 +172,7 @@ class MemoryHistory(History):
         self._seconds = seconds
         # The channel that has been quiet for the longest time comes first.
         self._logs: OrderedDict[str, ChannelLog] = OrderedDict()
-        self._forgotten = 0  # number of the newest message of channels without messages
+        self._forgotten = 0  # number of the newest message of the channels that were removed
         self.advance(self._id(0))
 
     def _id(self, number: int) -> str:
@@ -214,7 +214,7 @@ class MemoryHistory(History):
 
     async def after(self, message_id: str, channels: ChannelFilter, count: int) -> MissedMessages:
         position = parse_id(message_id)
-        # No checkpoint after reading: the subscriber must not miss what is published then.
+        # No checkpoint after reading: the subscriber would miss messages published during it.
         await trio.lowlevel.checkpoint_if_cancelled()
         if position > (self._started, self._count):
             return MissedMessages((), complete=False, last=self.last)
@@ -262,7 +262,7 @@ def format_id(position: Position) -> str:
 
 
 def id_before(message_id: str) -> str:
-    """Return the greatest id that is smaller."""
+    """Return the greatest id that is smaller than ``message_id``."""
     milliseconds, number = parse_id(message_id)
     if number:
         return format_id((milliseconds, number - 1))

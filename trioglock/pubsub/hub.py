@@ -49,7 +49,7 @@ class HubStatistics:
         received: messages received from the broker.
         delivered: messages delivered to a subscriber; one message to ten subscribers counts as
             ten.
-        dropped: of these, messages dropped because the queue of the subscriber was full.
+        dropped: delivered messages that were dropped because the queue of the subscriber was full.
         disconnected: clients closed because they were too slow.
         gaps: gaps after interruptions of the connection to the broker.
         failures: exceptions raised by listeners.
@@ -83,9 +83,9 @@ class Hub:
     messages it sends are published on the channel ``incoming``.
 
     A *pattern* is a channel name in which ``*`` stands for any number of characters, ``?`` for any
-    single character, ``[ae]`` for ``a`` or ``e``, ``[a-e]`` for a range and ``[^e]`` for any other
-    character than ``e``; a backslash takes the next character literally. It matches as in Redis,
-    which compares bytes of UTF-8. A message without a channel is a broadcast: every subscriber
+    single character, ``[ae]`` for ``a`` or ``e``, ``[a-e]`` for a range and ``[^e]`` for any
+    character other than ``e``; a backslash makes the next character literal. Patterns match as in
+    Redis, which compares UTF-8 bytes. A message without a channel is a broadcast: every subscriber
     receives it.
 
     Args:
@@ -93,7 +93,7 @@ class Hub:
         broker: by default a new :class:`MemoryBroker`, which is limited to this process.
         max_queue: maximum number of messages in the queue of one subscriber. For a client this
             is in addition to the send buffer of its connection.
-        max_queue_bytes: size of these messages in bytes from which the queue is full as well.
+        max_queue_bytes: total size of these messages in bytes at which the queue is also full.
         overflow: what happens when that queue is full; see :data:`SubscriberOverflow`.
 
     Raises:
@@ -139,7 +139,7 @@ class Hub:
         """Connect to the broker and start the listeners.
 
         Raises:
-            UsageError: the hub is already open, or trio does not run the task.
+            UsageError: the hub is already open, or the task is not run by trio.
             BrokerUnavailable: the broker could not be reached in time.
             BrokerError: the broker returned an error, such as a wrong password.
         """
@@ -252,10 +252,10 @@ class Hub:
         Args:
             pattern: the channels.
             gaps: whether the loop also yields a :class:`Gap` where messages may be missing,
-                because the broker was away, or the queue or the history was too short.
+                because the broker was unreachable, or the queue or the history was too short.
             after: id of the last message already seen. The messages after it come first, as far
                 as the broker's history goes back; if some are missing, a Gap precedes them. To
-                begin after the messages published until now, pass ``hub.history.last``.
+                begin after the messages published so far, pass ``hub.history.last``.
             max_queue: maximum number of messages in the queue; by default that of the hub.
             overflow: what happens when the queue is full; by default as set for the hub.
 
@@ -319,7 +319,7 @@ class Hub:
         return listen
 
     def include(self, owner: object) -> None:
-        """Add the methods of an object that are marked with :func:`on` as listeners.
+        """Add as listeners the methods of an object that are marked with :func:`on`.
 
         Args:
             owner: an instance of a class with marked methods.

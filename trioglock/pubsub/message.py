@@ -46,14 +46,16 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages may be missing here: the broker was away, or a queue or the history was too short.
+    """Messages may be missing here.
+
+    The broker was unreachable, or a queue or the history was too short.
 
     Args:
         seconds: time between the last data from the broker and the new subscription; 0.0 for any
             other reason.
-        id: position in the broker's history: what is missing comes before it, and a subscriber
+        id: position in the broker's history: the missing messages come before it, and a subscriber
             that resumes after it continues here. None without a history.
-        channel: the only channel of which messages may be missing; None for all.
+        channel: the only channel on which messages may be missing; None for all.
     """
 
     seconds: float
@@ -71,7 +73,7 @@ def check_data(message: object) -> Data:
         try:
             message.encode()
         except UnicodeEncodeError as error:
-            raise InvalidFrame(f"text that is not valid Unicode: {error}") from None
+            raise InvalidFrame(f"the text is not valid Unicode: {error}") from None
         return as_text(message)
     if isinstance(message, bytes | bytearray | memoryview):
         return bytes(message)
@@ -82,7 +84,7 @@ def check_data(message: object) -> Data:
 
 
 def check_channel(channel: object) -> str:
-    """Return a valid name of a channel."""
+    """Return a valid channel name."""
     if not isinstance(channel, str):
         raise InvalidOption(f"channel must be a str, not {channel!r}")
     channel = as_text(channel)

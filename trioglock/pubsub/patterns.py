@@ -23,16 +23,16 @@ def is_pattern(text: str) -> bool:
 
 @lru_cache(maxsize=256)
 def compile_pattern(pattern: str) -> Matcher:
-    """Return a function that tells whether a channel matches a pattern, as PSUBSCRIBE does.
+    """Return a function that checks whether a channel matches a pattern, as PSUBSCRIBE does.
 
     ``*`` matches any number of characters, including slashes, ``?`` matches one, ``[ae]`` one of
-    those listed, ``[a-e]`` one of a range, ``[^e]`` one that is not listed, and a backslash takes
-    the next character literally. Like Redis, it compares bytes of UTF-8: ``?`` matches one byte.
+    those listed, ``[a-e]`` one of a range, ``[^e]`` one that is not listed, and a backslash makes
+    the next character literal. Like Redis, it compares UTF-8 bytes: ``?`` matches one byte.
     """
     first, *others = _segments(pattern.encode())
     expression = first
     if others:
-        # A segment of fixed length is best found at its first occurrence: no backtracking.
+        # It suffices to find each segment at its first occurrence, without backtracking.
         expression += b"".join(b"(?>.*?%s)" % segment for segment in others[:-1])
         expression += b".*" + others[-1]
     match = re.compile(expression, re.DOTALL).fullmatch
@@ -92,7 +92,7 @@ def _expression(listed: set[int]) -> bytes:
 
 
 class ChannelFilter:
-    """The channels of a subscriber: one channel, or those that match a pattern; and broadcasts.
+    """The channels of a subscriber: broadcasts, and one channel or those that match a pattern.
 
     Args:
         pattern: the channel or the pattern.
@@ -111,7 +111,7 @@ class ChannelFilter:
         return channel == EVERYONE or self._matches(channel)
 
     def names(self) -> Iterator[str]:
-        """The channels by name; for a pattern only that of broadcasts."""
+        """The names of the channels; for a pattern, only that of broadcasts."""
         yield EVERYONE
         if self.channel:
             yield self.channel

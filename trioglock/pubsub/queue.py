@@ -22,9 +22,9 @@ SubscriberOverflow: TypeAlias = Literal[
   the queue. Messages without a history are dropped as with ``"drop_oldest"``.
 * ``"drop_oldest"``: the oldest message in the queue is dropped.
 * ``"drop_newest"``: the new message is dropped.
-* ``"keep_latest"``: the queue holds only the newest message of each channel. Without a history, it
-  takes the position of the one it replaces, so a busy channel never delays the others.
-* ``"close"``: the subscriber is closed: a connection with code 1013, a subscription raises
+* ``"keep_latest"``: the queue holds only the newest message of each channel. Without a history, a
+  message takes the position of the one it replaces, so a busy channel never delays the others.
+* ``"close"``: the subscriber is closed: a connection closes with code 1013, a subscription raises
   :exc:`SlowConsumer`.
 
 Dropped messages are counted, and a :class:`Gap` takes their position if the subscriber receives
@@ -73,7 +73,7 @@ class MessageQueue:
 
     @property
     def half_full(self) -> bool:
-        """Whether the queue holds half of that."""
+        """Whether the queue is at least half full."""
         return 2 * len(self) >= self.limit or 2 * self._bytes >= self.max_bytes
 
     def push(self, event: Event) -> bool:
@@ -128,7 +128,7 @@ class MessageQueue:
         return event
 
     def discard(self, until: Position | None) -> None:
-        """Remove the messages up to a position, or all for None; keep gaps and what has no id."""
+        """Remove the messages with ids up to a position, or with any id for None; keep gaps."""
         events = list(self._events)
         self.clear()
         for event in events:
@@ -206,7 +206,7 @@ class LatestQueue(MessageQueue):
         channel = next(iter(self._latest))
         if (gap := self._first_gap) is not None:
             self._first_gap = None
-            # Messages between those that were dropped may be waiting: it precedes all of them.
+            # The gap precedes all waiting messages, some of which may lie between dropped ones.
             following = self._latest[channel].id
             return gap if following is None else replace(gap, id=id_before(following))
         if (replaced := self._replaced.pop(channel, None)) is not None:

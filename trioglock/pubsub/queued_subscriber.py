@@ -24,8 +24,8 @@ class QueuedSubscriber(Subscriber):
     """A subscriber with a queue for the events that it cannot take immediately.
 
     It is *behind* after :meth:`resume_after`, and after its queue was full with
-    ``overflow="resume"``: new messages are ignored, and when the events in the queue have been
-    taken, :meth:`read_history` reads the next ones, until there are no more.
+    ``overflow="resume"``. While it is behind, it ignores new messages; when the events in the queue
+    have been taken, :meth:`read_history` reads the next ones, until there are no more.
 
     Args:
         channels: the channels.
@@ -52,7 +52,7 @@ class QueuedSubscriber(Subscriber):
         self._page = PageSize()
         self._is_reading = False
         self._overrun = False  # the queue was full while it was reading
-        self._skip_until: Position | None = None  # read from the history before the hub got them
+        self._skip_until: Position | None = None  # read from the history before the hub received it
 
     def __len__(self) -> int:
         return len(self._replay) + len(self.queue)
@@ -77,7 +77,7 @@ class QueuedSubscriber(Subscriber):
         self.resuming = True
 
     def admits(self, event: Event) -> bool:
-        """Whether to take an event while resuming: it will not be read from the history."""
+        """Whether to take an event while resuming: one that will not be read from the history."""
         if isinstance(event, Gap):
             self._skip_until = None
             return True
@@ -109,9 +109,9 @@ class QueuedSubscriber(Subscriber):
         return self._replay.pop() if self._replay else self.queue.pop()
 
     async def read_history(self) -> None:
-        """Read the next messages; afterwards there may be events, or it is no longer behind.
+        """Read the next messages; return when events may be available or it is no longer behind.
 
-        If the history cannot be read, there is a gap, and new messages follow.
+        If the history cannot be read, a gap is added, and new messages follow.
         """
         assert self._history is not None
         assert self._behind is not None

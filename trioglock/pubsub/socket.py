@@ -83,9 +83,9 @@ def _encode_json(event: Event) -> str:
 class ClientSubscriber(QueuedSubscriber):
     """A WebSocket client that subscribes to one channel.
 
-    An event is sent directly. If the connection cannot accept more, events wait in the queue, and
-    a task sends them; it ends when the queue is empty. With ``as_json`` the client receives
-    messages as JSON with their ids, and gaps.
+    An event is sent directly. If the connection cannot accept more, events wait in the queue until
+    a task has sent them. With ``as_json`` the client receives gaps, and messages as JSON with their
+    ids.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ClientSubscriber(QueuedSubscriber):
         self._ended = False
 
     def resume(self, message_id: str) -> None:
-        """Send the messages after the one with this id; a gap if that is not possible."""
+        """Send the messages after the one with this id, or a gap if that is not possible."""
         try:
             if self.start is None:
                 raise InvalidOption("there is no history")
@@ -218,8 +218,8 @@ class HubSocket(Socket[ClientSubscriber | None]):
             info: the connection, as in ``init_stream``.
 
         Raises:
-            InvalidOption: the client may not subscribe to the channel. It is closed with code 1008
-                and the message of the exception.
+            InvalidOption: the client may not subscribe to the channel. The connection is closed
+                with code 1008 and the message of the exception.
         """
         channel = check_channel(unquote(split_url(info.url).path)[1:])
         if channel == INCOMING:
@@ -227,7 +227,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
         return channel
 
     def init_stream(self, info: ConnectionInfo) -> ClientSubscriber | None:
-        """Subscribe the client; None if :meth:`handle_connect` has to refuse it."""
+        """Subscribe the client; return None if :meth:`handle_connect` has to refuse it."""
         try:
             channel = self.channel_of(info)
             after = parse_qs(split_url(info.url).query or "", keep_blank_values=True).get("after")
@@ -275,7 +275,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
         try:
             await self.hub.publish(message, channel)
         except (BrokerUnavailable, BrokerError, UsageError):
-            return Close(TRY_AGAIN_LATER, "not published, try again later")
+            return Close(TRY_AGAIN_LATER, "not published; try again later")
         return None
 
     def terminate(

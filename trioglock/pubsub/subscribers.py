@@ -22,7 +22,7 @@ class Counters:
     gaps: int = 0
     failures: int = 0
     nearly_full: int = 0
-    """Number of times that a message left the queue of a subscription at least half full."""
+    """Number of times that a queue of a subscription was at least half full after a message."""
 
 
 class Subscriber(ABC):
@@ -96,7 +96,7 @@ class SubscriberRegistry:
     def deliver_gap(self, gap: Gap) -> bool:
         """Deliver a gap to the subscribers that may miss a message; return whether there are any.
 
-        Subscribers to gaps only are told if there are others, or if the gap concerns all channels.
+        A subscriber to gaps alone receives it if others do, or if it concerns all channels.
         """
         found = list(self._all) if gap.channel is None else self._find(gap.channel)
         if gap.channel is None or found:

@@ -24,7 +24,7 @@ class PendingRequest:
 
     Args:
         event: the name of the request.
-        has_link: whether a link is open that carries it.
+        has_link: whether an open link carries the request.
     """
 
     def __init__(self, event: str, has_link: bool) -> None:
@@ -90,7 +90,7 @@ class Requests:
 
     def get(self, ref: object) -> PendingRequest | None:
         """Return the pending request with the reference ``ref``, or None."""
-        # In Python, True is the number 1.
+        # In Python, True == 1: a bool would match a request with the reference 1.
         known = isinstance(ref, str | int) and not isinstance(ref, bool)
         return self._pending.get(ref) if known else None  # type: ignore[call-overload]
 
@@ -101,7 +101,7 @@ class Requests:
         Args:
             ref: the reference that the answer will have.
             event: the name of the request.
-            has_link: whether a link is open that carries it.
+            has_link: whether an open link carries the request.
         """
         request = self._pending[ref] = PendingRequest(event, has_link)
         try:
@@ -128,7 +128,7 @@ class Requests:
         return True
 
     def add_link(self) -> None:
-        """Record that a new link is open, which carries the requests that were waiting for it."""
+        """Record that a new link is open; it carries the requests that were waiting for a link."""
         for request in self._pending.values():
             request.has_link = True
 
@@ -137,7 +137,7 @@ class Requests:
 
         Args:
             reason: why the link ended.
-            final: whether there will be no other link; then all requests fail.
+            final: whether this was the last link. If so, all requests fail.
         """
         for ref, request in list(self._pending.items()):
             if final or request.has_link:

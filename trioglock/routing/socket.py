@@ -82,7 +82,7 @@ class EventSocket(Socket[StateT]):
         async with connect("wss://example.org/socket", socket) as conn:
             answer = await socket.request("games/status", {"game": "ExVenture"})
 
-    A handler is ``(event, state) -> (result, state)``, plain or async. Its result is one
+    A handler is ``(event, state) -> (result, state)``, plain or async. Its result is any result
     that ``handle_receive`` may return, or :class:`Emit` to send messages. A handler that raises
     :class:`~trioglock.errors.DecodeError` rejects the event as malformed; any other exception ends
     the connection.
@@ -241,7 +241,7 @@ class EventSocket(Socket[StateT]):
     def handle_event(
         self, name: str, event: Any, state: StateT
     ) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each event that answers no request. Runs the handler of the router.
+        """Called for each event that answers no request. Runs the handler found by the router.
 
         Args:
             name: the name of the event.
@@ -275,7 +275,7 @@ class EventSocket(Socket[StateT]):
         """Return the name and the event, or None for the answer to a request."""
         try:
             event = self.codec.decode(frame)
-            # First, because in JSON-RPC and others an answer has no name.
+            # Requests come first: in JSON-RPC and other protocols, an answer has no name.
             if self.requests and self._resolve_request(event):
                 return None
             name = self._key(event)

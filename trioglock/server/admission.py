@@ -45,7 +45,7 @@ CLOSING_GRACE = 1.0
 in advance: a shutdown must not wait for requests that may never come."""
 
 MAX_ACTIVE = 100
-"""Maximum number of opening handshakes in progress; other clients wait until one of them ends."""
+"""Maximum number of opening handshakes in progress; other clients wait until a handshake ends."""
 
 PATIENCE = 0.05
 """Seconds after which a handshake whose request is incomplete no longer counts as in progress."""
@@ -144,8 +144,8 @@ class HandshakeHandler:
     async def wait_capacity(self) -> int:
         """Wait while too many handshakes are in progress; other clients wait in the system's queue.
 
-        Otherwise all clients in a rush would advance together and time out together. Clients that
-        are silent for :data:`PATIENCE` do not count, so they cannot keep others out.
+        Without a limit, all clients in a rush would advance together and time out together. Clients
+        that are silent for :data:`PATIENCE` do not count, so they cannot keep others out.
 
         Returns:
             How many clients to accept next.

@@ -1,4 +1,4 @@
-"""The connections of a server: runs a target on each, and registers the open ones."""
+"""Runs a target on each connection of a server, and registers the open connections."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ConnectionRegistry:
 
     @property
     def connections(self) -> frozenset[Connection[Any]]:
-        """The open connections: ``init_stream`` has returned, the handler has not."""
+        """The open connections: ``init_stream`` has returned, and the handler has not."""
         return frozenset(self._sessions)
 
     def add(self, session: Session[Any], connection: Connection[Any]) -> None:
@@ -83,7 +83,7 @@ class ConnectionRegistry:
         return broadcast_frame(list(self._writers.values()), frame)
 
     def close(self, frame: Close, deadline: float) -> None:
-        """Begin to close all connections, including those that open later."""
+        """Start closing all connections, including those that open later."""
         self._closing = frame
         self._deadline = deadline
         for scope in self._limited:
@@ -119,7 +119,7 @@ class ConnectionRunner:
 
         Args:
             link: the link.
-            nursery: runs the tasks of the connection, which end before this one.
+            nursery: runs the tasks of the connection, which end before this method returns.
         """
         handshake = link.handshake
         emitter = EventEmitter(
@@ -226,7 +226,7 @@ class AcceptedConnection(Connection[Any]):
 
 
 def is_handler(target: ServeTarget) -> bool:
-    """Whether it is an async function, or an object whose ``__call__`` is one."""
+    """Whether ``target`` is an async function, or an object whose ``__call__`` is one."""
     return inspect.iscoroutinefunction(target) or (
         not isinstance(target, type) and inspect.iscoroutinefunction(getattr(target, "__call__"))  # noqa: B004, B009
     )
@@ -252,7 +252,7 @@ def check_target(target: ServeTarget) -> None:
     except TypeError:
         raise InvalidOption(
             f"{label(target)} cannot be called: a handler is async def handler(conn), "
-            "a class or function that creates a Socket takes no arguments"
+            "and a class or function that creates a Socket takes no arguments"
         ) from None
     except ValueError:
         pass  # a callable in C has no signature

@@ -11,7 +11,7 @@ except ImportError:  # Windows has no such limit
 
 __all__ = ["descriptor_limit", "raise_descriptor_limit"]
 
-# The kernel's default maximum on Linux, and the one of macOS, which reports no maximum. Much higher
+# The kernel's default maximum on Linux, and that of macOS, which reports no maximum. Much higher
 # limits would be a burden for child processes that close all descriptors one by one.
 _ENOUGH = (2**20, 10240)
 

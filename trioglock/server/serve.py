@@ -49,8 +49,8 @@ class ServeOptions(FlowKeywords, total=False):
         ssl_context: the TLS configuration, to serve ``wss://``; by default ``ws://`` is served.
         origins: origins whose pages may connect, such as ``"https://example.org"``: strings,
             compiled patterns, or None for clients that send no origin. Strings are normalized to
-            the form in which browsers send them. Others are rejected with 403. By default any page
-            may connect (RFC 6455, section 10.2).
+            the form in which browsers send them. Other origins are rejected with 403. By default,
+            any page may connect (RFC 6455, section 10.2).
         subprotocols: the supported names, in order of preference; a client that offers none
             of them is rejected with 400.
         select_subprotocol: a function that chooses the subprotocol instead, given the request and
@@ -60,9 +60,9 @@ class ServeOptions(FlowKeywords, total=False):
             returns a :class:`Response` to answer with plain HTTP, or None to continue.
         max_connections: maximum number of connections; further clients get 503 and Retry-After
             (RFC 9110, section 10.2.3). None for no limit.
-        max_handshakes: maximum number of concurrent opening handshakes; above the limit the
-            oldest is dropped. It cannot exceed half the number of files that the process may open,
-            which is also the limit if it is None.
+        max_handshakes: maximum number of concurrent opening handshakes; above the limit, the
+            oldest is dropped. The limit cannot exceed half the number of files that the process
+            may open; None uses that half.
         max_header_size: maximum size of a request's headers in bytes; larger requests get 431
             (RFC 6585, section 5).
         open_timeout: seconds for TLS and the opening handshake, including ``process_request``;

@@ -57,9 +57,9 @@ class Server:
 
     @property
     def connections(self) -> frozenset[Connection[Any]]:
-        """The open connections: ``init_stream`` has returned, the handler has not.
+        """The open connections: ``init_stream`` has returned, and the handler has not.
 
-        A connection is one of them before its client learns that it is open.
+        A connection is included before its client learns that it is open.
         """
         return self._registry.connections
 
@@ -90,7 +90,7 @@ class Server:
         return self._registry.broadcast(frame)
 
     def close(self, code: int = 1001, reason: str = "") -> None:
-        """Begin to shut down: stop accepting, close all connections, let their handlers finish.
+        """Start shutting down: stop accepting, close all connections, and let the handlers finish.
 
         Everything that has not ended after ``shutdown_timeout``, including ``terminate`` hooks,
         is cancelled. Further calls do nothing.
@@ -100,7 +100,7 @@ class Server:
             reason: the reason of the Close frames.
 
         Raises:
-            InvalidOption: the code or reason must not be sent.
+            InvalidOption: the code or reason cannot be sent.
         """
         try:
             frame = Close(code, reason)

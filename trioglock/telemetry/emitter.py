@@ -217,7 +217,7 @@ class EventEmitter(EmitterBase):
             self._emit(event)
 
     def connection_failed(self, end: Disconnect | Exception) -> None:
-        """Log the end of a client's connection that does not reconnect."""
+        """Log the end of a client connection that does not reconnect."""
         if self._side == "client":
             _logger.info("%s: %s", self.name, end)
 
@@ -263,7 +263,7 @@ class EventEmitter(EmitterBase):
     def protocol_event(
         self, protocol: str, direction: Literal["sent", "received"], name: str, status: str | None
     ) -> None:
-        """An event of an application protocol was sent or received."""
+        """Emit ``ProtocolEvent``."""
         if has_listeners(ProtocolEvent):  # the trace shows its frame
             emit(
                 ProtocolEvent(
@@ -277,7 +277,7 @@ class EventEmitter(EmitterBase):
 
     @property
     def emits_waits(self) -> bool:
-        """Whether events of backpressure are wanted; otherwise :meth:`waiting` has no effect."""
+        """Whether backpressure events are wanted; if not, :meth:`waiting` has no effect."""
         return self._wants(BackpressureStarted) or self._wants(BackpressureEnded)
 
     @contextmanager
@@ -294,7 +294,7 @@ class EventEmitter(EmitterBase):
             self._end_wait(wait)
 
     def _end_wait(self, wait: _Wait) -> None:
-        """Emit ``BackpressureEnded``, unless the end of the connection already did."""
+        """Emit ``BackpressureEnded``, unless the end of the connection has already emitted it."""
         if not self._waits or wait not in self._waits:
             return
         del self._waits[wait]

@@ -70,7 +70,7 @@ class ConnectionId:
     Args:
         id: the number of the connection, unique in the process.
         name: the name of the connection in logs.
-        url: the redacted URL, without user information and query values; "" if it is
+        url: the redacted URL, without user information or query values; "" if it is
             not known.
         side: the side of the connection.
     """
@@ -145,7 +145,7 @@ class Connected(Event):
         attempt: the number of the attempt.
         upgrade: the number of the link, counted from 1; a number above 1 means a reconnect.
         seconds: the duration of connecting and the opening handshake; 0 on the server side,
-            where the connection starts after them.
+            where the connection starts after the handshake.
         url: the redacted URL after redirects.
         peer: the peer's address, such as ``"127.0.0.1:8765"``; "" if it has none.
         subprotocol: the negotiated subprotocol, redacted, or None.
@@ -258,7 +258,7 @@ class BackpressureEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MessageDropped(Event):
-    """A received message was dropped by the overflow policy, or because the connection closes.
+    """A received message was dropped by the overflow policy, or at the end of the connection.
 
     Args:
         message: the message that ``handle_receive`` delivered, or the frame if the hook did not

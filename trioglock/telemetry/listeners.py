@@ -1,8 +1,8 @@
 """Listeners: functions that are called with the events of all connections in the process.
 
 An event is only created if its type has a listener. Frames are frequent, so the check for them is a
-single attribute, :attr:`EmitterBase.emits_frames`: the class attribute stands for the listeners,
-and an instance attribute overrides it while the trace of that connection is on.
+single attribute, :attr:`EmitterBase.emits_frames`: the listeners set the class attribute, and an
+instance attribute overrides it while the trace of that connection is on.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def listen(listener: Callable[[Any], object], /, *kinds: type[Event]) -> EventLi
             ``HookReplied`` occur for every frame and have a corresponding cost.
 
     Returns:
-        A context manager; its end, or its ``stop()``, stops the listener.
+        A context manager. Leaving it or calling its ``stop()`` stops the listener.
 
     Raises:
         InvalidOption: ``listener`` is not a plain function, or a kind is not a class of events.

@@ -101,12 +101,12 @@ def instrument(
     """Record spans and metrics of all connections of this process, clients and servers.
 
     Call it once at the start of a program, or use it as a context manager. URLs are recorded
-    without user information and the values of the query.
+    without user information or query values.
 
     Args:
         tracer_provider: the provider for spans; by default the global one.
         meter_provider: the provider for metrics; by default the global one.
-        frames: also count messages and bytes, which costs some microseconds per message.
+        frames: also count messages and bytes, which costs a few microseconds per message.
 
     Returns:
         An object whose ``stop()`` ends the recording.
@@ -149,9 +149,9 @@ class Instrumentation:
 class _Spans:
     """Creates a span for each attempt to connect and for each link.
 
-    The span of an attempt is that of an HTTP client. The span of a link lasts from its handshake to
-    its end and has the other events. The parent of both is the current span where the connection
-    was opened.
+    The span of an attempt is an HTTP client span. The span of a link lasts from its handshake to
+    its end and contains the other events. The parent of both is the span that was current where the
+    connection was opened.
     """
 
     def __init__(self, tracer: trace.Tracer) -> None:
@@ -419,7 +419,7 @@ def _address_attributes(connection: ConnectionId) -> Attributes:
 
 
 def _metric_attributes(connection: ConnectionId) -> Attributes:
-    """Attributes with few values, because each combination is a time series.
+    """Attributes with few values, because each combination of values is a time series.
 
     On a server the host is omitted, because clients choose the Host header.
     """

@@ -1,4 +1,4 @@
-"""Tools for tests: mock servers, a proxy that simulates a bad network, and links in memory.
+"""Tools for tests: mock servers, a proxy that simulates a bad network, and in-memory links.
 
 The conformance tests for transports need pytest; they are in
 :mod:`trioglock.testing.conformance`.

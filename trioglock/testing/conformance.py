@@ -122,7 +122,7 @@ class TransportConformance:
                 pass
 
     async def test_local_close(self) -> None:
-        """The server receives code and reason, and confirms them."""
+        """The server receives the code and the reason, and confirms the close."""
         async with MockServer() as server, self.connected(server) as conn:
             peer = await server.accept()
             async with trio.open_nursery() as nursery:
@@ -131,7 +131,7 @@ class TransportConformance:
             assert conn.close_code == 4001
 
     async def test_remote_close(self) -> None:
-        """The exception has code and reason; earlier messages stay readable."""
+        """The exception has the code and the reason; earlier messages stay readable."""
         async with MockServer() as server, self.connected(server) as conn:
             peer = await server.accept()
             await peer.send("last words")
@@ -143,7 +143,7 @@ class TransportConformance:
             assert (caught.value.code, caught.value.reason) == (4002, "bye")
 
     async def test_connection_lost(self) -> None:
-        """A stream that ends without a closing handshake has the close code 1006."""
+        """If the stream ends without a closing handshake, the close code is 1006."""
         async with MockServer() as server, self.connected(server) as conn:
             peer = await server.accept()
             await peer.abort()

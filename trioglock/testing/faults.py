@@ -55,8 +55,8 @@ RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 class Faults(ABC):
     """Persistent faults of one connection or of all connections of a proxy.
 
-    Each affects one direction, ``"to_server"`` or ``"to_client"``, or both with None. Calling a
-    method again replaces its previous setting. Different faults may be active together.
+    Each fault affects one direction, ``"to_server"`` or ``"to_client"``, or both if it is None.
+    Calling a method again replaces its previous setting. Different faults may be active together.
 
     Raises:
         InvalidOption: raised by every method if an argument has the wrong type or value.
@@ -74,7 +74,8 @@ class Faults(ABC):
     def delay(self, seconds: float, direction: Direction | None = None) -> None:
         """Delay every byte.
 
-        The order is kept. At most 64 KiB are in transit in each direction; then the sender waits.
+        Bytes stay in order. At most 64 KiB are in transit in each direction; at this limit, the
+        sender waits.
 
         Args:
             seconds: the delay in each direction; 0 for none.
@@ -97,7 +98,7 @@ class Faults(ABC):
     def split(self, size: int | None = 1, direction: Direction | None = None) -> None:
         """Write at most ``size`` bytes at a time.
 
-        Over TCP the receiver's operating system may merge them again.
+        Over TCP, the receiver's operating system may merge the writes again.
 
         Args:
             size: the maximum size in bytes; None for no limit.
@@ -124,7 +125,7 @@ class Faults(ABC):
         """Flip bits of one byte, once per connection.
 
         Args:
-            offset: the offset of the byte; 0 is the next byte, in a new connection the first.
+            offset: the offset of the byte; 0 is the next byte, or the first in a new connection.
             bits: the mask of the bits to flip, from 1 to 255.
             direction: the direction to affect; None for one byte in each direction.
 
@@ -141,7 +142,7 @@ class Faults(ABC):
     def disconnect_after(self, size: int | None, direction: Direction | None = None) -> None:
         """Disconnect each connection after ``size`` more bytes.
 
-        For a new connection this includes the opening handshake.
+        For a new connection, the size includes the opening handshake.
 
         Args:
             size: the number of bytes; None for never.
@@ -188,7 +189,7 @@ class ProxiedConnection(Faults):
         on_error: Callable[[Exception], None],
     ) -> None:
         self.number: int = number
-        """Number of the connection, from 1 in the order of connecting."""
+        """Number of the connection, counted from 1 in the order in which clients connect."""
         self._faults = faults
         self._client = client
         self._server: trio.abc.Stream | None = None
@@ -217,12 +218,12 @@ class ProxiedConnection(Faults):
 
     @property
     def waiting_to_server(self) -> int:
-        """Bytes from the client not forwarded yet; after the end, those that were lost."""
+        """Bytes from the client that are not forwarded yet or, after the end, were lost."""
         return self._pipes["to_server"].waiting if self._pipes else 0
 
     @property
     def waiting_to_client(self) -> int:
-        """Bytes from the server not forwarded yet; after the end, those that were lost."""
+        """Bytes from the server that are not forwarded yet or, after the end, were lost."""
         return self._pipes["to_client"].waiting if self._pipes else 0
 
     def _select(self, direction: Direction | None) -> Sequence[PipeFaults]:
@@ -237,7 +238,7 @@ class ProxiedConnection(Faults):
         self._stop("reset")
 
     def half_close(self, direction: Direction) -> None:
-        """End the stream in one direction; the other one continues.
+        """End the stream in one direction; the other direction continues.
 
         Args:
             direction: the direction that ends.
@@ -304,7 +305,7 @@ class ProxiedConnection(Faults):
     async def _guard(self, fn: Callable[..., Awaitable[None]], *args: object) -> None:
         try:
             await fn(*args)
-        except Exception as error:  # noqa: BLE001 - from a stream or function of the user
+        except Exception as error:  # noqa: BLE001 - from a user's stream or function
             self._on_error(error)
             self.reset_peer()
 
@@ -352,9 +353,9 @@ class FaultProxy(Faults):
 
     def __init__(self, target: ProxyTarget, *, memory: bool = False) -> None:
         self.url: str = resolve_target(target)[0]
-        """The URL to connect to: on a local port, or in memory that of the target."""
+        """The URL to connect to: that of a local port or, in memory, that of the target."""
         self.errors: list[Exception] = []
-        """Exceptions raised inside the proxy, oldest first: by the target or by a function."""
+        """Exceptions raised by the target or by a function passed to the proxy, oldest first."""
         self._target = target
         self._memory = memory
         self._faults: dict[Direction, PipeFaults] = {
@@ -369,7 +370,7 @@ class FaultProxy(Faults):
         require_trio("FaultProxy(...)")
         if self._nursery is not None:
             raise UsageError("this proxy is already running; create another one")
-        # A mock server has its address only once it runs.
+        # A mock server has no address until it runs.
         self.url, self._open_server = resolve_target(self._target)
         async with AsyncExitStack() as stack:
             self._nursery = await stack.enter_async_context(open_scope())
@@ -425,7 +426,7 @@ class FaultProxy(Faults):
             connection.reset()
 
     def refuse(self, times: int | None = 1) -> None:
-        """Refuse the next connections: over TCP with RST, in memory ``ConnectionRefusedError``.
+        """Refuse connections: over TCP with RST, in memory with ``ConnectionRefusedError``.
 
         Args:
             times: number of connections; None for all until :meth:`reset`.
@@ -470,7 +471,7 @@ class FaultProxy(Faults):
         return opening
 
     async def open_stream(self) -> trio.abc.Stream:
-        """Open a stream in memory through the proxy: ``connect(..., stream=proxy.open_stream)``.
+        """Open an in-memory stream through the proxy: ``connect(..., stream=proxy.open_stream)``.
 
         Raises:
             ConnectionRefusedError: after :meth:`refuse`, or if the target cannot be reached.

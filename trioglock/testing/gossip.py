@@ -97,13 +97,13 @@ class MockGossipServer:
                 await server.broadcast("gossip", "ExVenture", "Eric", "Hello!")
 
     Args:
-        memory: do not listen on a port; clients connect with ``stream=server.open_stream``,
-            also with ``MockClock``.
-        heartbeat_interval: seconds between heartbeats; None for none.
+        memory: do not listen on a port; clients connect with ``stream=server.open_stream``, and
+            tests can use ``MockClock``.
+        heartbeat_interval: seconds between heartbeats; None for no heartbeats.
         rate_limit: the number of events a client may send in a burst, and per second; None for
             no limit.
         version: the protocol version to announce.
-        ssl_context: serve ``wss://``.
+        ssl_context: the TLS context, to serve ``wss://``.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class MockGossipServer:
         self.peers: list[MockGossipPeer] = []
         """The authenticated clients."""
         self.server: MockServer = MockServer(self._serve, memory=memory, ssl_context=ssl_context)
-        """The WebSocket server: ``reject()`` refuses handshakes, ``peers`` has all connections."""
+        """The WebSocket server: ``reject()`` refuses handshakes; ``peers`` is all connections."""
         self._ignored: Counter[str] = Counter()
         self._failures: dict[str, list[str]] = {}
         self._expected: Counter[str] = Counter()
@@ -153,13 +153,13 @@ class MockGossipServer:
         return self.server.url
 
     async def open_stream(self) -> trio.abc.Stream:
-        """Open a stream to this server in memory, for ``stream=server.open_stream``."""
+        """Open an in-memory stream to this server, for ``stream=server.open_stream``."""
         return await self.server.open_stream()
 
     # Events of the clients.
 
     async def expect(self, event: str) -> dict[str, Any]:
-        """Wait for the next event of this name, and return it. Each call returns another event.
+        """Wait for the next event with this name and return it. No event is returned twice.
 
         Args:
             event: the name of the event.
@@ -172,7 +172,7 @@ class MockGossipServer:
             await self._arrived.wait()
 
     def fail(self, event: str, error: str) -> None:
-        """Answer the next event of this name with a failure.
+        """Answer the next event with this name with a failure.
 
         Args:
             event: the name of the event.
@@ -181,7 +181,7 @@ class MockGossipServer:
         self._failures.setdefault(event, []).append(error)
 
     def ignore(self, event: str, times: int = 1) -> None:
-        """Ignore the next events of this name.
+        """Ignore the next events with this name.
 
         Args:
             event: the name of the event.
@@ -268,7 +268,7 @@ class MockGossipServer:
             await peer.heartbeat()
 
     async def restart(self, downtime: float) -> None:
-        """Announce a restart to all clients at once, and close the connections as :meth:`close`.
+        """Announce a restart to all clients, and close the connections as :meth:`close` does.
 
         Args:
             downtime: seconds after which clients should reconnect.
@@ -286,7 +286,7 @@ class MockGossipServer:
             await peer.send(event, payload)
 
     async def send_text(self, *texts: str) -> None:
-        """Send text frames to every client as they are.
+        """Send text frames to every client unchanged.
 
         Args:
             texts: one string for each frame.
@@ -296,7 +296,7 @@ class MockGossipServer:
                 await peer.send_text(text)
 
     async def close(self, code: int = 1000, reason: str = "goodbye") -> None:
-        """Close all connections at once.
+        """Close all connections concurrently.
 
         A client that does not answer the Close frame is dropped after 10 seconds.
 
@@ -378,7 +378,7 @@ class MockGossipPeer:
 
     def __init__(self, server: MockGossipServer, peer: MockPeer) -> None:
         self.peer: MockPeer = peer
-        """The WebSocket connection: frames, headers, the Close frame of the client."""
+        """The WebSocket connection: its frames, headers and the client's Close frame."""
         self.game: MockGossipGame | None = None
         """The game as the client described it; None before the authentication."""
         self.missed: int = 0
@@ -400,7 +400,7 @@ class MockGossipPeer:
         await self.send_message(message if payload is None else {**message, "payload": payload})
 
     async def send_message(self, message: object) -> None:
-        """Send a JSON message; do nothing if the client has gone.
+        """Send a JSON message; do nothing if the client has disconnected.
 
         Args:
             message: any JSON value.
@@ -408,7 +408,7 @@ class MockGossipPeer:
         await self.send_text(json.dumps(message))
 
     async def send_text(self, text: str) -> None:
-        """Send a text frame; do nothing if the client has gone.
+        """Send a text frame; do nothing if the client has disconnected.
 
         Args:
             text: the text of the frame.
@@ -453,7 +453,7 @@ class MockGossipPeer:
         error: str | None = None,
         status: bool = True,
     ) -> None:
-        """Answer an event from the client that has a ``ref``; ignore others.
+        """Answer an event from the client; do nothing if the event has no ``ref``.
 
         Args:
             event: the event from the client.
@@ -484,7 +484,7 @@ class MockGossipPeer:
                 try:
                     frame = await self.peer.receive()
                 except AssertionError:
-                    break  # the client closed
+                    break  # the client closed the connection
                 await self._receive(frame)
             nursery.cancel_scope.cancel()
 

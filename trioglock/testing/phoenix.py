@@ -1,7 +1,7 @@
 """``MockPhoenixServer``: a scriptable Phoenix endpoint for tests that behaves like real servers.
 
-The format of messages is implemented here a second time, so that a mistake in the client's
-serializer cannot hide a mistake in the server.
+It has its own implementation of the message format, so that a mistake in the client's serializer
+is not hidden by the same mistake in the server.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Authorize: TypeAlias = Callable[[dict[str, str], str | None], bool]
 
 
 class _Malformed(Exception):
-    """A frame is not a message, which crashes the socket process of a real server."""
+    """A frame that is not a message. It crashes the socket process of a real server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class RefuseJoin(Exception):
 
 
 class MockPhoenixChannel:
-    """A client's channel. Override the hooks; push, broadcast, stop and crash in them.
+    """A client's channel. Override the hooks; they may push, broadcast, stop and crash.
 
     The events of one channel are handled one at a time, those of different channels
     concurrently. As in Phoenix, a join blocks the client's whole connection, including heartbeats.
@@ -156,7 +156,7 @@ class MockPhoenixChannel:
     async def on_event(self, event: str, payload: Any) -> Any:
         """Return the reply to a push: ``(status, response)``, a bare status, or None for no reply.
 
-        An exception crashes the channel, as an unknown event does on a real server. Default: a
+        An exception crashes the channel, as an unknown event does on a real server. Default: raise
         LookupError for every event.
 
         Args:
@@ -356,7 +356,7 @@ class MockClient:
         self._nursery: trio.Nursery
 
     async def send(self, frame: Data) -> None:
-        """Send ``frame`` as it is."""
+        """Send ``frame`` unchanged."""
         await self.peer.send(frame)
 
     def forget(self, channel: MockPhoenixChannel) -> None:
@@ -454,15 +454,15 @@ class MockPhoenixServer(MockServer):
             await server.broadcast("room:1", "shout", {"m": "hi"})
 
     Args:
-        channels: the class of channels for each pattern of topics, such as ``"room:*"``; the first
-            match counts. By default ``room:*`` is a :class:`MockTopic`.
+        channels: the channel class for each topic pattern, such as ``"room:*"``; the first match
+            applies. By default, ``room:*`` is a :class:`MockTopic`.
         version: the version of Phoenix. 1.7 delivers a push with a stale or missing ``join_ref``,
-            1.8 drops it silently; 1.8 sends the reason of a crash, and supports ``auth_token``.
+            1.8 drops it silently; 1.8 sends the reason for a crash, and supports ``auth_token``.
         authorize: called with the params and the ``auth_token`` (or None) of a handshake; False
             refuses it with 403.
         max_channels: the number of channels per client; further joins are refused.
-        ssl_context: serves ``wss://``.
-        memory: do not listen; clients use ``stream=server.open_stream``.
+        ssl_context: the TLS context, to serve ``wss://``.
+        memory: do not listen on a port; clients use ``stream=server.open_stream``.
     """
 
     def __init__(
@@ -497,10 +497,10 @@ class MockPhoenixServer(MockServer):
     # Called by tests.
 
     async def client(self, number: int = 0) -> MockClient:
-        """Return a connected client; waits for it.
+        """Return a connected client; wait until it has connected.
 
         Args:
-            number: the number of the client, counted from 0 in the order of connecting.
+            number: the number of the client, counted from 0 in the order in which clients connect.
         """
         while len(self.clients) <= number:
             await self._connected.park()
@@ -521,7 +521,7 @@ class MockPhoenixServer(MockServer):
                     await client.send(frame)
 
     async def disconnect(self, code: int = 1001) -> None:
-        """Disconnect all clients at once, like ``Endpoint.broadcast(id, "disconnect", %{})``.
+        """Disconnect all clients concurrently, like ``Endpoint.broadcast(id, "disconnect", %{})``.
 
         A client that does not answer the Close frame is dropped after 10 seconds.
 
@@ -543,7 +543,7 @@ class MockPhoenixServer(MockServer):
         return {} if self.version == "1.7" else {"reason": "channel_crash"}
 
     def kind_of(self, topic: str) -> type[MockPhoenixChannel] | None:
-        """Return the class of channels for ``topic``, or None if there is none."""
+        """Return the channel class for ``topic``, or None if there is none."""
         found = (kind for pattern, kind in self._channels.items() if fnmatchcase(topic, pattern))
         return next(found, None)
 
@@ -561,11 +561,11 @@ class MockPhoenixServer(MockServer):
         return found
 
     def new_ref(self) -> str:
-        """Return a new ``phx_ref`` of presence."""
+        """Return a new ``phx_ref`` for a presence."""
         return f"F{next(self._refs)}"
 
     async def on_heartbeat(self, client: MockClient, ref: str | None) -> None:
-        """Answer a heartbeat of ``client`` with this ``ref``, if :attr:`answers_heartbeats`."""
+        """Answer the heartbeat ``ref`` of ``client`` if :attr:`answers_heartbeats` is True."""
         if self.answers_heartbeats:
             await client.send(_reply(None, ref, "phoenix", "ok", {}))
 
@@ -585,7 +585,7 @@ class MockPhoenixServer(MockServer):
         if not path.partition("?")[0].endswith("/websocket"):
             return 404
         params = _params(path)
-        # Real servers use an older protocol without vsn; this one supports only 2.0.0.
+        # Without vsn, real servers use an older protocol; this server supports only 2.0.0.
         if params.pop("vsn", "") != "2.0.0":
             return 403
         return 0 if self._authorize(params, _token(subprotocols)) else 403

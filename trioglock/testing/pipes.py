@@ -1,4 +1,4 @@
-"""The two directions of a connection through :class:`FaultProxy`, and sockets in memory."""
+"""The two directions of a connection through :class:`FaultProxy`, and in-memory sockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WRITES_PER_SECOND = 10
 """The number of writes per second of a throttled pipe, so that it makes steady progress."""
 
 Transform: TypeAlias = Callable[[bytes], bytes]
-"""Returns the replacement of a chunk of bytes."""
+"""Returns the replacement for a chunk of bytes."""
 
 End: TypeAlias = Literal["eof", "reset"]
 
@@ -80,7 +80,7 @@ class PipeFaults:
 class Pipe:
     """Forwards the bytes of one direction, in one task that reads and one that writes.
 
-    It calls ``disconnect`` once the limit of bytes has passed, and ``reset`` after the last byte if
+    It calls ``disconnect`` when the limit of bytes is reached, and ``reset`` after the last byte if
     the source broke.
     """
 
@@ -106,7 +106,7 @@ class Pipe:
         self._last_write = -math.inf
 
     def close(self) -> None:
-        """End the destination now and discard everything else from the source."""
+        """End the destination's stream and discard all further bytes from the source."""
         self._closed = True
         self._queue.clear()
         self.waiting = 0
@@ -126,7 +126,7 @@ class Pipe:
         except trio.BrokenResourceError:
             end = "reset"
         except trio.ClosedResourceError:
-            pass  # the other direction closed a stream that has no half close
+            pass  # the other direction closed a stream that does not support half-closing
         self._append(end)
 
     def _append(self, item: bytes | End) -> None:
@@ -142,7 +142,7 @@ class Pipe:
                     return
             await self._write_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            # The other direction may still have bytes.
+            # The other direction may still have bytes to forward.
             self.close()
 
     async def _write_all(self) -> End:
@@ -200,7 +200,7 @@ class Pipe:
 
 
 class MemorySocket(trio.abc.HalfCloseableStream):
-    """One end of a connection in memory. Like a TCP socket it has a window and can be reset."""
+    """One end of an in-memory connection. Like a TCP socket, it has a window and can be reset."""
 
     def __init__(
         self,
@@ -277,7 +277,7 @@ class MemorySocket(trio.abc.HalfCloseableStream):
 
 
 def memory_socket_pair() -> tuple[MemorySocket, MemorySocket]:
-    """Return two connected ends."""
+    """Return two connected sockets."""
     near, far = map(MemorySocket, trio.testing.memory_stream_pair())
     near.other, far.other = far, near
     return near, far

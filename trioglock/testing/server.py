@@ -38,7 +38,8 @@ CLOSE_TIMEOUT = 10.0
 """Seconds that a client may take to answer a Close frame."""
 
 EXPECT_TIMEOUT = 86_400.0
-"""Timeout in seconds. With an ``autojump_clock`` it takes no real time, so a test cannot hang."""
+"""Timeout of expectations in seconds. It keeps a test with an ``autojump_clock`` from hanging,
+because the clock jumps to the timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class MockPeer:
     """The server's end of one connection, controlled by the test.
 
     ``received`` and ``sent`` record the messages. Use ``trio.fail_after`` around a test, because
-    the methods except :meth:`close` have no timeout of their own.
+    methods other than :meth:`close` have no short timeout of their own.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class MockPeer:
 
     @property
     def closed(self) -> Close | None:
-        """The client's Close frame; None if there is none."""
+        """The client's Close frame; None if none was received."""
         reason = self._websocket.closed
         if reason is None or reason.code == ABNORMAL:
             return None
@@ -111,7 +112,7 @@ class MockPeer:
             raise AssertionError(f"the client closed instead of sending: {error!r}") from None
 
     async def expect(self, *messages: Data) -> None:
-        """Receive one message for each argument and check that they are equal.
+        """Receive one message for each argument and check that the message equals it.
 
         Args:
             messages: ``str`` for text, ``bytes`` for binary.
@@ -206,7 +207,7 @@ class MockServer:
     Args:
         handler: the function to call with each connection; the block raises its exceptions.
         subprotocol: the subprotocol to select if a client offers it.
-        ssl_context: serves ``wss://``.
+        ssl_context: the TLS context, to serve ``wss://``.
         memory: do not listen on a port; clients use ``stream=server.open_stream``. No real time
             passes, and tests can use ``MockClock``.
         max_message_size: maximum size of a received message in bytes.
@@ -254,7 +255,7 @@ class MockServer:
         return f"{'ws' if self._ssl_context is None else 'wss'}://127.0.0.1:{port}/"
 
     async def open_stream(self) -> trio.abc.Stream:
-        """Open a stream to this server in memory: ``connect(..., stream=server.open_stream)``."""
+        """Open an in-memory stream to this server: ``connect(..., stream=server.open_stream)``."""
         await trio.lowlevel.checkpoint()
         near, far = trio.testing.memory_stream_pair()
         self._nursery.start_soon(self._serve, far)
@@ -284,7 +285,7 @@ class MockServer:
     async def accept(self) -> MockPeer:
         """Wait for the next connection and return it, in the order in which handshakes complete.
 
-        It cannot be used if the server has a handler.
+        This method cannot be used if the server has a handler.
         """
         with expecting("client"):
             self._current = await self._waiting.receive()

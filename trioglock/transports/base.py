@@ -66,7 +66,8 @@ class Handshake:
         extensions: names of the negotiated extensions.
         peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it, {}
             if the context did not verify it. None without TLS, and if the peer has none.
-        peer_certificate_der: the same certificate in DER form (X.690), such as for a fingerprint.
+        peer_certificate_der: the same certificate in DER form (X.690), for example to compute a
+            fingerprint.
     """
 
     url: str
@@ -149,10 +150,10 @@ class Link(ABC):
         return False
 
     def defer(self, write: Callable[[], None]) -> None:
-        """Call ``write`` when all links that are readable now have been read.
+        """Call ``write`` after all links that are currently readable have been read.
 
-        Writes in a row cost less than writes between reads: the peers do not go to sleep after
-        each of them. Call it only in the ``handle`` of :meth:`feed`, and if :attr:`defers`.
+        Consecutive writes cost less than writes between reads, because the peers do not go to
+        sleep after each one. Call it only in the ``handle`` of :meth:`feed` and if :attr:`defers`.
         """
         raise NotImplementedError
 
@@ -176,7 +177,7 @@ class Link(ABC):
     def start_write(self, frame: Frame) -> tuple[int, bytes] | None:  # noqa: ARG002 - the interface
         """Encode a data frame, which the caller then writes to a descriptor itself.
 
-        So it can write to many links in a row; see :meth:`defer`.
+        This lets the caller write to many links in a row; see :meth:`defer`.
 
         Returns:
             The descriptor and the bytes; None if :meth:`write_now` has to be called instead. The
@@ -193,7 +194,7 @@ class Link(ABC):
             sent: how many of them were written, or why none were.
 
         Returns:
-            As :meth:`write_now`.
+            As for :meth:`write_now`.
         """
         raise NotImplementedError
 

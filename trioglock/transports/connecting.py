@@ -36,7 +36,7 @@ async def open_stream(url: WebSocketURL, options: DialOptions) -> trio.abc.Strea
     Raises:
         ConnectFailed: the server or the proxy cannot be reached.
         ProxyFailed: the proxy refuses, or does not respond like a proxy.
-        TLSFailed: the TLS handshake failed, and not only the network during it.
+        TLSFailed: TLS itself failed during its handshake, and not the network.
         InvalidOption: the proxy cannot be used.
         Exception: raised by the user's ``stream`` function, if not an OSError.
     """
@@ -73,7 +73,7 @@ async def _open_given(source: StreamSource) -> trio.abc.Stream:
 
 @asynccontextmanager
 async def closed_on_failure(stream: trio.abc.Stream) -> AsyncIterator[None]:
-    """Close ``stream`` if the block fails or is cancelled: an attempt leaks no socket."""
+    """Close ``stream`` if the block fails or is cancelled, so that an attempt leaks no socket."""
     try:
         yield
     except BaseException:
@@ -104,7 +104,7 @@ def _address_family(host: str) -> socket.AddressFamily | None:
 
 
 async def _open_address(family: socket.AddressFamily, host: str, port: int) -> trio.SocketStream:
-    """Connect to one address, without the resolver and the tasks that several ones require."""
+    """Connect to one address, without the resolver and the tasks that several addresses need."""
     sock = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
         await sock.connect((host, port))

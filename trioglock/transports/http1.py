@@ -52,13 +52,13 @@ _SWITCHING_PROTOCOLS = 101
 MAX_INTERIM = 16
 """Maximum number of interim responses (1xx) before a response."""
 
-# The rules of lists (RFC 9110, section 5.6.1) allow to send these without a value.
+# The rules for lists (RFC 9110, section 5.6.1) allow these to be sent without a value.
 _EMPTY_IS_ABSENT = frozenset({b"sec-websocket-protocol", b"sec-websocket-extensions"})
 _empty_lines = re.compile(
     rb"\r\n(?:%s):[ \t]*(?=\r\n)" % b"|".join(sorted(_EMPTY_IS_ABSENT)), re.IGNORECASE
 )
 
-# The body of a refusal explains it; beyond these limits, reading it must not delay the status.
+# The body of a refusal explains it, but reading it must not delay the status beyond these limits.
 BODY_TIMEOUT = 2.0
 MAX_BODY = 2**20
 
@@ -122,7 +122,7 @@ class _Message:
         self.received = bytearray()  # the head as it arrives, and what follows it
         self.target = b""
         self.phrase = b""
-        self.headers: list[str] = []  # names and values in turn; the parser checks them
+        self.headers: list[str] = []  # alternating names and values; the parser checks them
         self.body = bytearray()
         self.head_complete = False
         self.complete = False
@@ -261,7 +261,7 @@ def _origin_form(target: str, headers: Headers) -> str:
     if match is None:
         return target
     hosts = headers.get_all("Host")
-    # What the target names must be what all other code reads from the header (section 3.2).
+    # The target must name the host that all other code reads from the header (section 3.2).
     default = 443 if match[1].lower() in ("https", "wss") else 80
     named = [parse_host_header(host) for host in (match[2], *hosts)]
     same = len({one and (one.host, one.port or default) for one in named}) == 1
@@ -405,8 +405,8 @@ async def read_response(
         await _read_body(stream, parser, message, rest, deadline)
         raise _refused(parser, message)
     headers = checked_headers(message.headers)
-    # RFC 6455, section 4.1. The WebSocket libraries check it too, but quote it, and it may
-    # be a secret token.
+    # RFC 6455, section 4.1. The WebSocket libraries check the subprotocol too, but their messages
+    # quote it, and it may be a secret token.
     chosen = headers.get("Sec-WebSocket-Protocol")
     if chosen is not None and chosen.strip(" \t") not in offered:
         raise InvalidHandshake(

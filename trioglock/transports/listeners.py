@@ -31,7 +31,8 @@ __all__ = [
     "port_of",
 ]
 
-# The system limits it to its maximum. Waiting connections are cheap; excess ones are refused.
+# The system reduces this to its own maximum. Waiting connections are cheap; excess connections are
+# refused.
 MAX_BACKLOG = 2**16 - 1
 
 
@@ -45,7 +46,8 @@ async def open_tcp(
         port: 0 chooses a free port.
         backlog: maximum number of connections that wait to be accepted; None for the system's
             maximum.
-        reuse_port: let other processes listen on the same port; the system distributes clients.
+        reuse_port: let other processes listen on the same port; the system distributes the
+            clients among them.
 
     Raises:
         OSError: the port is in use, or the address does not exist.
@@ -59,7 +61,7 @@ async def open_tcp(
         for family, kind, protocol, _, address in found:
             try:
                 bound = on_failure.enter_context(socket.socket(family, kind, protocol))
-            except OSError as error:  # a system without IPv6 may still resolve to such an address
+            except OSError as error:  # a system without IPv6 may still resolve IPv6 addresses
                 if error.errno != errno.EAFNOSUPPORT:
                     raise
                 unsupported = error
@@ -98,7 +100,7 @@ def _prepare(bound: socket.socket, *, reuse_port: bool) -> None:
 
 
 class UnixListener(trio.abc.Listener[trio.SocketStream]):
-    """Listens on a Unix socket and removes its file when it is closed.
+    """Listens on a Unix socket. Closing the listener removes the file of the socket.
 
     Args:
         listener: the listener of the socket.
@@ -210,7 +212,7 @@ async def accept_ready(
     """Wait for clients; return the streams of those that have connected.
 
     Args:
-        listener: any listener; for sockets, all clients are accepted at once.
+        listener: any listener; for sockets, all waiting clients are accepted together.
         most: maximum number of streams.
 
     Raises:
@@ -228,7 +230,7 @@ def _accept_more(
     listening: trio.socket.SocketType, streams: list[trio.abc.Stream], most: int
 ) -> None:
     """Accept without a scheduling point for each client."""
-    # An object for the same descriptor, because trio's has no method that does not wait.
+    # Another object for the same descriptor, because trio's object has no nonblocking accept().
     same = socket.socket(
         listening.family, listening.type, listening.proto, fileno=listening.fileno()
     )

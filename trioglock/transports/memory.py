@@ -42,7 +42,7 @@ class MemoryLink(Link):
         try:
             first = await self._incoming.receive()
         except trio.EndOfChannel:
-            # A loop that calls it repeatedly must not starve other tasks.
+            # A loop that calls receive() repeatedly must not starve other tasks.
             await trio.lowlevel.checkpoint()
             return []
         except trio.ClosedResourceError as error:

@@ -123,7 +123,7 @@ class ServerTransport(ABC):
     async def upgrade(
         self, stream: trio.abc.Stream, upgrade: Upgrade, nursery: trio.Nursery
     ) -> Link:
-        """Create a link on the stream, whose :meth:`Link.respond` responds with 101.
+        """Create a link on the stream; the link's :meth:`Link.respond` responds with 101.
 
         Args:
             stream: the stream of the client, which the link then owns.
@@ -177,8 +177,8 @@ class _Accepted(NamedTuple):
 def _accept_usual(received: ReceivedRequest, options: UpgradeOptions) -> _Accepted | None:
     """Accept a request like those of browsers and libraries; None if it is unusual in any way.
 
-    This takes a tenth of the library's time. The library decides on all other requests, so that
-    every refusal is the library's.
+    This takes a tenth of the library's time. The library decides on all other requests, so every
+    refusal comes from the library.
     """
     request = received.request
     pairs = request.headers.pairs()
@@ -256,7 +256,7 @@ def _format_date(seconds: int) -> str:
 _EXTENSIONS = enable_server_permessage_deflate(None)
 
 MAX_CACHED = 100
-"""Maximum length of an extension header that is parsed only once, because many clients send it."""
+"""Maximum length of an extension header that is parsed only once, as many clients send the same."""
 
 _parse_cached = lru_cache(maxsize=32)(parse_extension)
 
@@ -265,7 +265,7 @@ def parse_extensions(header: str) -> list[ExtensionHeader]:
     """Parse the header Sec-WebSocket-Extensions; do not change the result.
 
     Raises:
-        InvalidHeaderFormat: of websockets; the header is malformed.
+        LibraryInvalidHandshake: the header is malformed.
     """
     return _parse_cached(header) if len(header) <= MAX_CACHED else parse_extension(header)
 

@@ -1,4 +1,4 @@
-"""Proxies: their URLs, and the variables of the environment that name them."""
+"""Proxies: their URLs, and the environment variables that name them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Proxy:
     port: int
     user_info: tuple[str, str] | None = field(repr=False)
     source: str
-    """Where the address is from: the option or a variable, for messages."""
+    """Where the address comes from (the option or a variable), for messages."""
 
 
 def check_proxy(proxy: str | Literal[True] | None) -> None:
@@ -97,7 +97,7 @@ def parse_proxy(address: str) -> Proxy:
 
 
 def _parse(address: str, source: str) -> Proxy:
-    """Parse the URL of a proxy; a ValueError does not quote it."""
+    """Parse the URL of a proxy; the message of a ValueError does not quote it."""
     if problem := find_url_problem(address):
         raise ValueError(problem)
     parts = split_url(address)
@@ -122,7 +122,7 @@ def _parse(address: str, source: str) -> Proxy:
 
 
 def find_proxy(url: WebSocketURL) -> Proxy | None:
-    """Return the proxy for a URL that the environment or the system names, or None.
+    """Return the proxy that the environment or the system names for a URL, or None.
 
     Variables that cannot be read are logged once and ignored.
     """
@@ -134,7 +134,7 @@ def find_proxy(url: WebSocketURL) -> Proxy | None:
         if is_excluded(url, proxies.get("no", "")):
             return None
     else:
-        # Of the system, which has its own exceptions.
+        # The proxies of the system, which has its own exclusions.
         if proxy_bypass(f"{url.host}:{url.port}"):
             return None
         proxies = getproxies()
@@ -151,7 +151,7 @@ def _variable_names() -> str:
 
 
 def _variable(scheme: str) -> str:
-    """Return the name of a variable as it is written; that in lower case has precedence."""
+    """Return the name of a variable as it is written; the lower-case name takes precedence."""
     name = f"{scheme}_proxy"
     return name if name in os.environ else name.upper()
 

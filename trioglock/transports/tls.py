@@ -63,10 +63,10 @@ _NO_VERDICT = ("TLSV1_ALERT_INTERNAL_ERROR", "TLSV1_ALERT_USER_CANCELLED")
 
 
 def is_tls_failure(error: BaseException | None) -> bool:
-    """Whether an exception is a verdict of TLS, and not a failure of the network or the peer.
+    """Whether TLS itself failed, and not the network or the peer.
 
     Args:
-        error: what the stream raised, or its cause.
+        error: the exception raised by the stream, or its cause.
     """
     if not isinstance(error, ssl.SSLError):
         return isinstance(error, ValueError)

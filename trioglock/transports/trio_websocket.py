@@ -146,7 +146,7 @@ class _TrioWebsocketLink(Link):
                 break
             await self._events.send([message])
         if self._local_close is not None:
-            # Only then does the library have the peer's Close frame.
+            # The library has the peer's Close frame only when its aclose() has returned.
             await self._local_close.wait()
         reason = self._websocket.closed
         if reason is None or reason.code == ABNORMAL:
@@ -226,7 +226,7 @@ def _closing_event(reason: CloseReason) -> Close | Violation:
     text = reason.reason or ""
     if reason.code == 1009 and text.startswith("Exceeded maximum message size"):
         return Violation(1009, too_large(int(text.split()[-2])))
-    # The library rejects codes that must not be sent with 1002; its codes are members of an enum.
+    # The library responds with 1002 to codes that must not be sent. Its codes are enum members.
     return Close(int(reason.code), text)
 
 
@@ -404,5 +404,5 @@ class _ServerStream(_CountingStream):
     async def aclose(self) -> None:
         await super().aclose()
         if not self.accepted.is_set():
-            # Otherwise the library would wait for more data after it has refused the request.
+            # Without an exception, the library would wait for more data after refusing the request.
             raise LinkBroken("trio-websocket refused the request")

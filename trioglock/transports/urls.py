@@ -82,7 +82,7 @@ class WebSocketURL:
 
     @property
     def host_and_port(self) -> str:
-        """Host and port, even the default one."""
+        """The host and the port, even if the port is the default."""
         return f"{_format_host(self.host)}:{self.port}"
 
 
@@ -288,7 +288,7 @@ def normalize_host(host: str) -> str:
 
 
 def _encode_name(name: str) -> str:
-    # Only labels outside of ASCII: others may contain underscores, which IDNA forbids.
+    # Only labels that are not ASCII: others may contain underscores, which IDNA forbids.
     try:
         mapped = idna.uts46_remap(name, std3_rules=False, transitional=False)
         labels = [
@@ -327,7 +327,7 @@ def server_name(host: str) -> str:
     It has no final dot (RFC 6066, section 3) and no zone (RFC 6874, section 4).
 
     Raises:
-        ValueError: this is not a host.
+        ValueError: ``host`` is not a host.
     """
     return normalize_host(host).partition("%")[0].removesuffix(".")
 
@@ -341,7 +341,7 @@ def _format_host(host: str) -> str:
 
 
 def is_host_header(text: str) -> bool:
-    """Whether a ``Host`` header is valid, so that a URL can be made of it."""
+    """Whether a ``Host`` header is valid, so that a URL can be made from it."""
     match = _match_host_header(text)
     if match is None or int(match[2] or 0) > 65535:
         return False
@@ -376,7 +376,7 @@ def normalize_origin(origin: str) -> str:
     if "*" in authority:
         raise ValueError("wildcards are not supported; use a compiled regular expression")
     if scheme in ("ws", "wss"):
-        raise ValueError("an origin is that of a page, which begins with http:// or https://")
+        raise ValueError("an origin is that of a web page and begins with http:// or https://")
     if scheme not in ("http", "https"):
         return f"{scheme}://{authority}"  # of an application or a browser extension
     user, _, host, port = parse_authority(authority)

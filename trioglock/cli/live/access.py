@@ -3,9 +3,9 @@
 Any page on the internet may open a WebSocket to a server on the user's own machine, and the page's
 host name may resolve to that machine (DNS rebinding). Browsers reveal both: ``Origin`` names the
 page, ``Host`` the name in the address bar. On a loopback address, pages from elsewhere may connect
-only if their Origin is allowed. To open the page, watch or publish, a foreign Origin is always
-refused. Without a token, a Host that is neither a loopback address nor a name of this server is
-refused as well.
+only if their Origin is allowed. A request to open the page, watch or publish is always refused if
+its Origin is foreign. Without a token, it is also refused if its Host is neither a loopback address
+nor a name of this server.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ANY_ORIGIN = "*"
 """Allows all pages."""
 
 MAX_REPORTED = 20
-"""Number of refused origins that are logged."""
+"""Maximum number of refused origins that are logged."""
 
 FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 """Headers added by proxies. Behind a proxy, a loopback address does not identify the client."""
@@ -51,7 +51,7 @@ _is_token = re.compile(r"[\x21-\x7e]+").fullmatch
 
 
 def check_token(token: str | None) -> str | None:
-    """Return the token, or raise InvalidOption without the token if no header can contain it."""
+    """Return the token, or raise InvalidOption, without showing it, if no header can contain it."""
     if token is not None and not _is_token(token):
         raise InvalidOption(
             "the publish token must consist of visible ASCII characters without spaces"
@@ -72,7 +72,7 @@ class AccessRules:
     Args:
         host: the address or name that the server listens on.
         origins: the origins whose pages may connect; :data:`ANY_ORIGIN` for all. If there are none,
-            all pages may connect, or on a loopback address those of this machine.
+            all pages may connect, except that on a loopback address only those of this machine may.
         token: the token of publishers; None if they need none.
         page: whether there is a page; None for a page on a loopback address only.
         page_hosts: further host names under which browsers may open the page.
@@ -115,14 +115,14 @@ class AccessRules:
             _logger.warning(
                 "refused a page of %s: allow it with --origin", redact_line(origin, 100)
             )
-        return Response(403, "pages of this origin are refused, see --origin\n")
+        return Response(403, "pages of this origin are refused; see --origin\n")
 
     def refuse_page(self, request: Request) -> Response | None:
         """The response to a request that may not open the page or watch; None if it may."""
         if not self.has_page:
             return Response(404, "this server has no page\n")
         if not self._is_page_host(_host(request)):
-            return Response(421, "the page is not served for this host, see --page-host\n")
+            return Response(421, "the page is not served for this host; see --page-host\n")
         return _refuse_origin(request)
 
     def refuse_publisher(self, request: Request) -> Response | None:
@@ -181,7 +181,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether this stands for all addresses of the machine."""
+    """Whether a host name or address stands for all addresses of the machine."""
     ip = _parse_ip(host)
     return not host if ip is None else ip.is_unspecified
 

@@ -55,7 +55,7 @@ setInterval(() => {
   reconnect();
 }, 1000);
 
-// Frames of the server.
+// Frames from the server.
 
 function handle(frame) {
   if (frame.hello) showHello(frame.hello);
@@ -78,7 +78,7 @@ function showHello(hello) {
   find("publish").hidden = hello.publish === "off";
   find("secret").hidden = hello.publish !== "token";
   const where = hello.process ? `process ${hello.process}, one of several workers` : "this server";
-  find("browsers").title = `Connections to ${where}, without pages like this one`;
+  find("browsers").title = `Connections to ${where}, excluding pages like this one`;
 }
 
 function addEvent(event) {
@@ -186,7 +186,7 @@ function clock(time) {
 
 // Payloads are text: they are only ever put into text nodes.
 
-const COLOURED = 400;      // maximum number of tokens of JSON that are coloured
+const COLORED = 400;       // maximum number of tokens in JSON that is colored
 const TOKENS = /("(?:[^"\\]|\\.)*")(\s*:)?|([{}[\],:])|([^\s{}[\],:"]+)/g;
 
 function fill(element, event) {
@@ -209,7 +209,7 @@ function fillJSON(element, text) {
   let depth = 0, plain = "";
   const flush = () => { if (plain) element.append(plain); plain = ""; };
   const append = (kind, token) => {
-    if (tokens.length > COLOURED) {
+    if (tokens.length > COLORED) {
       plain += visible(token);
       return;
     }

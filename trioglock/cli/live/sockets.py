@@ -1,4 +1,4 @@
-"""The Sockets of publishers and of pages: both publish requests, and pages show all messages.
+"""The Sockets of publishers and of pages. Both handle requests to publish; pages show all messages.
 
 A request to publish is ``{"channel": "news", "data": "hello"}``, with ``"base64"`` instead of
 ``"data"`` for binary data. It may contain the name of the ``"hub"`` and a ``"token"``. The response
@@ -48,7 +48,7 @@ LIVE = "trioglock.live"
 """The subprotocol of pages."""
 
 MAX_QUEUE = 500
-"""Maximum number of messages waiting for a page; the oldest are then discarded and counted."""
+"""Maximum number of messages waiting for a page; beyond it, the oldest are dropped and counted."""
 
 HISTORY = 200
 """Messages of the history that a page starts with."""
@@ -81,7 +81,7 @@ class InvalidRequest(Exception):
 
 
 class PublishingSocket(Socket[None]):
-    """Publishes requests, one per message, and responds to each in turn.
+    """Handles requests to publish, one per message, and responds to each in turn.
 
     Args:
         hub: an open hub.
@@ -104,7 +104,7 @@ class PublishingSocket(Socket[None]):
         except (InvalidRequest, TrioglockError) as error:
             return {"published": False, "error": str(error)}
         after = self._hub.statistics()
-        # Messages that others publish at the same time cannot be told apart.
+        # Messages published by others at the same time cannot be distinguished.
         is_known = self._counts and after.received == before.received + 1
         delivered = after.delivered - before.delivered if is_known else None
         return {"published": True, "delivered": delivered}
@@ -150,7 +150,7 @@ def check_channel(channel: object) -> str | None:
     if not isinstance(channel, str):
         return "a channel must be a string"
     if len(channel) > MAX_CHANNEL:
-        return f"a channel has at most {MAX_CHANNEL:,} characters, not {len(channel):,}"
+        return f"a channel must have at most {MAX_CHANNEL:,} characters, not {len(channel):,}"
     if channel.startswith("/"):
         return "a channel must not start with a slash"
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in channel):
@@ -170,7 +170,7 @@ class PageSocket(PublishingSocket):
         counts: see :class:`PublishingSocket`.
         may_publish: whether a request with this token may be published.
         hello: information for the page about the server.
-        count_browsers: returns the number of connections, without those of pages.
+        count_browsers: returns the number of connections, excluding those of pages.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ class PageSocket(PublishingSocket):
             try:
                 events = self._subscribe_to_all(after)
             except (InvalidOption, UsageError):
-                pass  # there is no history, or this is no id
+                pass  # there is no history, or this is not an id
             else:
                 self._resumed = True
                 return events
@@ -239,7 +239,7 @@ class PageSocket(PublishingSocket):
         )
 
     async def _read_latest(self) -> list[Message]:
-        """The latest messages of the history, until the subscription began."""
+        """The latest messages of the history up to the start of the subscription."""
         if self._resumed or self._start is None:
             return []
         try:
@@ -284,10 +284,10 @@ class PageSocket(PublishingSocket):
 
 
 class WaitingEvents:
-    """The events that wait for a page, in the form in which it gets them.
+    """The events that wait to be sent to a page, already in JSON form.
 
-    Events are shortened when they arrive: a page that reads slowly does not keep long messages in
-    memory.
+    Events are shortened when they arrive, so that a page that reads slowly does not keep long
+    messages in memory.
     """
 
     def __init__(self) -> None:

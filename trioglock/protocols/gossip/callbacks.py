@@ -44,7 +44,7 @@ CallbackResult: TypeAlias = Awaitable[object] | object
 """Every callback may be ``def`` or ``async def``; its return value is ignored."""
 
 EventReply: TypeAlias = Mapping[str, Any] | None
-"""An event to send, such as ``{"event": "noun/verb", "payload": {...}}``; None for none."""
+"""An event to send, such as ``{"event": "noun/verb", "payload": {...}}``, or None."""
 
 
 class ChannelsCallbacks:
@@ -56,9 +56,9 @@ class ChannelsCallbacks:
     user_agent: str = "trioglock"
     """The name and version of the game's software, such as ``"ExVenture 0.27"``."""
     channels: Sequence[str] = ()
-    """The channels to subscribe to: 3 to 15 letters, ``_`` or ``-``. At an authentication, names
-    that were added or removed since the last one are added to or removed from the current
-    subscriptions."""
+    """The channels to subscribe to: 3 to 15 letters, ``_`` or ``-``. At each authentication, names
+    that were added or removed since the previous authentication are added to or removed from the
+    current subscriptions."""
 
     def players(self) -> Sequence[str] | None:
         """Called at each heartbeat of the server. It must be a fast, plain function.
@@ -152,7 +152,7 @@ class AchievementsCallbacks:
 
 
 class SystemCallbacks:
-    """No flag: the connection itself."""
+    """The connection itself; no flag is required."""
 
     def authenticated(self, version: str) -> CallbackResult:
         """Called when the server has accepted the credentials.
@@ -176,7 +176,7 @@ class SystemCallbacks:
         """
 
     def refused(self, event: str, error: str) -> CallbackResult:
-        """Called for a failure that belongs to no call.
+        """Called for a failure that does not belong to any call.
 
         Args:
             event: the name of the event; "" if the server does not name it.

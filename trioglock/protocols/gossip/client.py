@@ -29,12 +29,13 @@ class Client:
     It outlives its links. While it is not online,
 
     * ``subscribe``, ``unsubscribe``, ``sign_in`` and ``sign_out`` return immediately and take
-      effect with the next authentication;
+      effect at the next authentication;
     * ``who``, ``games``, ``channels`` and ``players`` return the last known values;
     * all other calls raise :class:`Offline` immediately.
 
-    Every call takes a ``timeout`` in seconds (None: as long as the link lasts) and then raises
-    :class:`~trioglock.routing.RequestTimeout`. Any number of tasks may call at the same time.
+    Every call that sends an event takes a ``timeout`` in seconds, after which it raises
+    :class:`~trioglock.routing.RequestTimeout`; with None, it waits as long as the link lasts. Any
+    number of tasks may use the client at the same time.
     """
 
     def __init__(self, socket: GossipSocket) -> None:
@@ -55,9 +56,9 @@ class Client:
 
         Raises:
             InvalidOption: the name is not 3 to 15 letters, ``_`` or ``-``.
-            RequestFailed: the server refuses the channel; the client does not retry. After
-                ``rate limit exceeded`` it subscribes with the next authentication.
-            Offline, RequestTimeout: the client subscribes with the next authentication.
+            RequestFailed: the server refused the channel. The client retries at the next
+                authentication only if the reason is ``rate limit exceeded``.
+            Offline, RequestTimeout: the client subscribes at the next authentication.
         """
         channel = check_channel(channel)
         check_seconds("timeout", timeout)
@@ -114,7 +115,7 @@ class Client:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The channels subscribed to, now or with the next authentication."""
+        """The channels subscribed to, now or at the next authentication."""
         return self._socket.state.channels
 
     def _forget_channel(self, channel: str) -> None:
@@ -194,9 +195,9 @@ class Client:
 
         Args:
             game: the short name of the game. Without it, the players of all games are requested
-                now and not only at the next ``refresh_interval``. Nothing is returned, because the
-                server does not mark the last answer: :meth:`who` and the callback
-                ``players_updated`` get them.
+                immediately, before the next ``refresh_interval``. The call then returns None,
+                because the server does not mark the last answer; the players are available from
+                :meth:`who` and the callback ``players_updated``.
             timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
@@ -264,10 +265,10 @@ class Client:
         return game in self._socket.state.games.entries
 
     async def fetch_games(self, *, timeout: float | None = 10) -> None:
-        """Request the details of all games now and not only at the next ``refresh_interval``.
+        """Request the details of all games immediately, before the next ``refresh_interval``.
 
-        Nothing is returned, because the server does not mark the last answer: :meth:`games` and the
-        callback ``game_updated`` get them.
+        Nothing is returned, because the server does not mark the last answer; the details are
+        available from :meth:`games` and the callback ``game_updated``.
 
         Args:
             timeout: seconds to wait for space in the send queue; None for no limit.
@@ -369,7 +370,7 @@ class Client:
     # Other events.
 
     async def send(self, event: Mapping[str, Any], *, timeout: float | None = 10) -> None:
-        """Send an event for which there is no method. It does not change this client's state.
+        """Send an event for which there is no method. Sending does not change the client's state.
 
         An answer is handled like any other event of the server: it changes the state or calls a
         callback, for example ``event_received``, or ``refused`` for a failure.
@@ -379,9 +380,9 @@ class Client:
             timeout: seconds to wait for space in the send queue; None for no limit.
 
         Raises:
-            InvalidOption: it is not a mapping with the name of the event.
-            EncodeError: it cannot be encoded as JSON.
-            Offline: it was not sent.
+            InvalidOption: the event is not a mapping, or has no name.
+            EncodeError: the event cannot be encoded as JSON.
+            Offline: the event was not sent.
             RequestTimeout: the send queue stayed full.
         """
         await self._send_event(check_event(event), timeout)
@@ -430,7 +431,7 @@ class Client:
 
     def _check_support(self, flag: str) -> None:
         if flag not in self._socket.state.settings.supports:
-            raise NotSupported(f"pass callbacks for {flag!r} to connect() to use it")
+            raise NotSupported(f"the flag {flag!r} is not enabled: pass its callbacks to connect()")
 
     async def _request(
         self, flag: str, action: str, payload: Mapping[str, Any] | None, timeout: float | None

@@ -46,9 +46,9 @@ AUTHENTICATION_TIMEOUT = 10.0
 
 
 def is_retryable(reason: Disconnect) -> bool:
-    """Whether to reconnect, which includes every Close frame from the server.
+    """Whether to reconnect: after any Close frame from the server or a transient failure.
 
-    A failed authentication is final nevertheless.
+    A failed authentication is always final.
     """
     return isinstance(reason, RemoteClose) or is_transient(reason)
 
@@ -61,7 +61,8 @@ BACKOFF: Backoff = Backoff(
     max_attempts=None,
     retryable=is_retryable,
 )
-"""The default: 15 seconds after a loss, then doubled up to 120 seconds, without a limit."""
+"""The default: a delay of 15 seconds after a loss, then doubled up to 120 seconds, with no limit
+on the number of attempts."""
 
 
 @checks_keywords("gossip.connect", ConnectOptions)
@@ -97,7 +98,8 @@ def connect(
         client_id: the id assigned by the network.
         client_secret: the secret assigned by the network.
         channels: the callbacks of the flag ``channels``.
-        players: callbacks of the flag ``players``, which they opt into, like the following ones.
+        players: callbacks of the flag ``players``. This argument and the next three each enable
+            their flag.
         tells: callbacks of the flag ``tells``.
         games: callbacks of the flag ``games``.
         achievements: callbacks of the flag ``achievements``.
@@ -114,8 +116,8 @@ def connect(
         An async context manager whose value is the :class:`Client`.
 
     Raises:
-        InvalidURL, InvalidOption: raised immediately, by this call; by the block if an attribute of
-            the callbacks has become invalid.
+        InvalidURL, InvalidOption: raised immediately by this call, or by the block if an attribute
+            of the callbacks has become invalid.
         AuthenticationFailed: raised by the block; the server refused the credentials.
         RequestTimeout: raised by the block, with ``reconnect=False``; the server did not answer.
         ConnectError, ConnectionClosed: raised by the block; ``reconnect`` does not retry.
@@ -216,7 +218,7 @@ class _Tasks:
         return tasks
 
     async def guard(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Run a task. If it fails, cancel the body; the nursery lives on to close cleanly."""
+        """Run a task. If it fails, cancel the body; the nursery keeps running to close cleanly."""
         try:
             await task()
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - raised later
@@ -265,7 +267,7 @@ class _Tasks:
         while True:
             await socket.wait_until(_is_authenticating)
             with PeerTimeout(AUTHENTICATION_TIMEOUT) as deadline:
-                # A loss ends the wait as well: the next link takes longer than this task to wake.
+                # A loss also ends this wait, because this task wakes before the next link opens.
                 await socket.wait_until(lambda state: not _is_authenticating(state))
             if not deadline.expired:
                 continue

@@ -42,8 +42,8 @@ class AuthenticationFailed(GossipError):
 class Offline(GossipError):
     """The client is not connected, or not authenticated yet.
 
-    Also raised by a request whose link is lost before the answer. In that case the server may have
-    executed it.
+    Also raised by a request whose link is lost before the answer arrives. In that case the server
+    may have executed the request.
     """
 
 

@@ -49,10 +49,10 @@ INCOMPLETE: Any = object()
 
 
 class GossipSocket(EventSocket[None]):
-    """The hooks of a client. The state outlives the links, and no method that changes it waits."""
+    """The hooks of a client. The state outlives the links; methods that change it never wait."""
 
     def __init__(self, state: ClientState, callbacks: CallbackQueue) -> None:
-        # handle_event finds the answers itself: some requests have several.
+        # handle_event matches answers to requests itself, because a request may have several.
         super().__init__(ROUTER, key=event_name, ref=lambda event: None)
         self.state: ClientState = state
         self.callbacks: CallbackQueue = callbacks
@@ -194,7 +194,7 @@ class GossipSocket(EventSocket[None]):
 
     @property
     def is_online(self) -> bool:
-        """Whether messages can be sent: authenticated, and the link has not ended."""
+        """Whether messages can be sent: the client is authenticated and its link has not ended."""
         connection = self._connection
         is_open = connection is not None and connection.status is Status.OPEN
         return is_open and self.state.status is ClientStatus.ONLINE
@@ -226,8 +226,8 @@ class GossipSocket(EventSocket[None]):
         """Send a request over the current link and return its result.
 
         Raises:
-            Offline: there is no link, or it ended before the answer.
-            RequestFailed, RequestTimeout: the answer is a failure, or there is none.
+            Offline: there is no link, or it ended before the answer arrived.
+            RequestFailed, RequestTimeout: the answer is a failure, or none arrived in time.
         """
         self.check_online()
         try:

@@ -133,7 +133,7 @@ class Achievement:
 
 
 def event_name(event: Any) -> str:
-    """Return the name of an event; "" for a failure without one, as the server sends them."""
+    """Return the name of an event; "" for a failure without a name, which the server may send."""
     if not isinstance(event, dict):
         raise DecodeError(f"an event must be an object, not {event!r:.100}")
     name = event.get("event")
@@ -151,7 +151,7 @@ def failure_reason(event: Event) -> tuple[str, Mapping[str, Any]]:
     errors = errors if isinstance(errors, dict) else {}
     reason = event.get("error")
     if not isinstance(reason, str):
-        reason = ", ".join(f"{name}: {what}" for name, what in errors.items()) or "it failed"
+        reason = ", ".join(f"{name}: {what}" for name, what in errors.items()) or "no reason given"
     return reason, errors
 
 
@@ -166,7 +166,7 @@ def get_payload(event: Event) -> Payload:
 
 
 def get_text(payload: Payload, name: str, default: str | None = None) -> str:
-    """Return a string; ``default`` if it is missing, unless that is None."""
+    """Return a string; ``default`` if the string is missing and the default is not None."""
     value = payload.get(name)
     if value is None and default is not None:
         return default
@@ -215,8 +215,8 @@ def get_number(payload: Payload, name: str) -> int | float | None:
 
 
 def parse_game(payload: Payload) -> Game:
-    """Return the game that a ``games/status`` describes."""
-    # The code of the server calls the field player_online_count.
+    """Return the game that a ``games/status`` event describes."""
+    # The server's implementation names the field player_online_count.
     count = get_number(payload, "players_online_count")
     if count is None:
         count = get_number(payload, "player_online_count")
@@ -247,7 +247,7 @@ def parse_achievement(payload: Payload) -> Achievement:
     )
 
 
-# Arguments of calls. Each function raises InvalidOption.
+# Arguments of calls. Each function raises InvalidOption if the argument is invalid.
 
 
 def check_channel(channel: object) -> str:
@@ -258,16 +258,16 @@ def check_channel(channel: object) -> str:
 
 
 def check_text(name: str, text: object) -> str:
-    """Return a string that must not be empty."""
+    """Return a non-empty string."""
     if isinstance(text, str) and text:
         return as_text(text)
     # The value itself is not shown: client_secret is one of the arguments.
     kind = "''" if text == "" else type(text).__name__
-    raise InvalidOption(f"{name} must be a str that is not empty, not {kind}")
+    raise InvalidOption(f"{name} must be a non-empty str, not {kind}")
 
 
 def check_event(event: object) -> dict[str, Any]:
-    """Return an event to send: a mapping with the name of the event."""
+    """Return an event to send: a mapping that contains the name of the event."""
     name = event.get("event") if isinstance(event, Mapping) else None
     if not isinstance(event, Mapping) or not isinstance(name, str) or not name:
         raise InvalidOption(
@@ -278,7 +278,7 @@ def check_event(event: object) -> dict[str, Any]:
 
 
 def format_time(when: datetime) -> str:
-    """Return ISO 8601 in UTC with Z and no fraction, as the network requires."""
+    """Format a time in ISO 8601 as the network requires: UTC with a ``Z`` and no fraction."""
     if not isinstance(when, datetime) or when.tzinfo is None:
         raise InvalidOption(f"sent_at must be a datetime with a time zone, not {when!r}")
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

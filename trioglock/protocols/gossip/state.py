@@ -53,13 +53,13 @@ __all__ = [
 T = TypeVar("T")
 
 AUTHENTICATION_FAILED = 4000
-"""The close code after a failed authentication. Exceeding the rate limit has the same code."""
+"""The close code after a failed authentication, and also after the rate limit is exceeded."""
 
 MAX_DOWNTIME = 86_400.0
-"""The longest downtime in seconds that a server may announce."""
+"""The maximum downtime in seconds; longer announcements are shortened to it."""
 
 MAX_ENTRIES = 10_000
-"""The maximum number of games, and of players of a game, that are remembered."""
+"""The maximum number of games to remember, and of players for each game."""
 
 
 class ClientStatus(Enum):
@@ -89,8 +89,8 @@ class GameCache(Generic[T]):
     """A value known for each of the other games, updated by events and a periodic status.
 
     The server answers a status request with one event for each game that is online, and does not
-    mark the last one. An entry is therefore dropped at a refresh if it was not updated since the
-    one before.
+    mark the last one. A refresh therefore drops each entry that has not been updated since the
+    previous refresh.
 
     Args:
         entries: the value for each game.
@@ -117,7 +117,7 @@ class GameCache(Generic[T]):
         return self._keep({name for name in self.entries if name != game})
 
     def refresh(self) -> GameCache[T]:
-        """Start another refresh; drop the entries that were not updated since the last one."""
+        """Start a refresh; drop the entries that have not been updated since the previous one."""
         kept = {name for name, number in self.updated.items() if number == self.refreshes}
         return replace(self._keep(kept), refreshes=self.refreshes + 1)
 
@@ -154,7 +154,8 @@ class ClientState:
         remote_players: the players of the other games.
         games: the other games.
         downtime: seconds to wait after the next loss, as announced by the server.
-        refusal: why the server refused the authentication; then the client does not reconnect.
+        refusal: why the server refused the authentication, or None. If it is set, the client does
+            not reconnect.
         rate_limited: whether the server has enforced its rate limit on this link.
     """
 
@@ -192,10 +193,10 @@ def _enter(status: ClientStatus, state: ClientState, **changes: Any) -> ClientSt
 
 
 def declare(user_agent: str, channels: tuple[str, ...], state: ClientState) -> ClientState:
-    """Apply what the callbacks name before an authentication.
+    """Apply the user agent and channels of the callbacks before an authentication.
 
-    Changes of their list are applied to the current subscriptions, so that those by
-    ``subscribe()`` and ``unsubscribe()`` remain.
+    Changes to their list of channels are applied to the current subscriptions, so that changes made
+    by ``subscribe()`` and ``unsubscribe()`` persist.
     """
     kept = [name for name in state.channels if name in channels or name not in state.declared]
     added = [name for name in channels if name not in state.declared and name not in kept]
@@ -233,7 +234,7 @@ def disconnect(reason: Disconnect, state: ClientState) -> Transition:
 
 
 def decide(reason: Disconnect, state: ClientState) -> tuple[Reconnect | Stop | None, ClientState]:
-    """Return whether and when to reconnect; None follows the policy."""
+    """Return whether and when to reconnect; None leaves it to the backoff policy."""
     if state.refusal is not None:
         return Stop(), state
     if isinstance(reason, HandshakeFailed) or state.downtime is None:
@@ -259,7 +260,7 @@ def refresh(state: ClientState) -> Transition:
 
 
 def refuse(name: str, event: Event, state: ClientState) -> Transition:
-    """Handle a failure that belongs to no request: it is late, or the server names none."""
+    """Handle a failure that matches no pending request: it is late, or does not name one."""
     reason, _ = failure_reason(event)
     state = replace(state, rate_limited=state.rate_limited or "rate limit" in reason)
     authenticating = state.status is ClientStatus.AUTHENTICATING
@@ -273,7 +274,7 @@ def refuse(name: str, event: Event, state: ClientState) -> Transition:
 
 
 def without_channel(channel: str, state: ClientState) -> ClientState:
-    """Return the state without a subscription."""
+    """Return the state without the subscription to ``channel``."""
     return replace(state, channels=tuple(name for name in state.channels if name != channel))
 
 
@@ -316,7 +317,7 @@ def channel_broadcast(event: Event, state: ClientState) -> Transition:
 @ROUTER.on("players/sign-out")
 def player_signed_in_or_out(event: Event, state: ClientState) -> Transition:
     if event.get("status") == "success" and not event.get("payload"):
-        return (), state  # the server confirms an announcement of the client itself
+        return (), state  # the server confirms this client's own announcement
     payload = get_payload(event)
     game, name = get_text(payload, "game"), get_text(payload, "name")
     players = state.remote_players.entries.get(game, ())

@@ -70,7 +70,7 @@ Result: TypeAlias = Connect | Stop | None
 
 
 class DeferredReply:
-    """A reply to a call that is given later: return it from ``handle_call`` in place of the reply.
+    """A reply that is given later: return it from ``handle_call`` in place of the reply.
 
     ::
 
@@ -84,7 +84,7 @@ class DeferredReply:
             return None, state
 
     The call waits until :meth:`set` or :meth:`fail` is called, in a callback or in any other task,
-    but not longer than its ``timeout`` or the client.
+    but no longer than its ``timeout`` or the lifetime of the client.
     """
 
     def __init__(self) -> None:
@@ -93,13 +93,13 @@ class DeferredReply:
         self._error: Exception | None = None
 
     def set(self, value: Any) -> None:
-        """Let the call return ``value``; no-op if it has a result."""
+        """Let the call return ``value``; no-op if it already has a result."""
         if not self._done.is_set():
             self._value = value
             self._done.set()
 
     def fail(self, error: Exception) -> None:
-        """Let the call raise ``error``; no-op if it has a result."""
+        """Let the call raise ``error``; no-op if it already has a result."""
         if not self._done.is_set():
             self._error = error
             self._done.set()
@@ -114,7 +114,7 @@ class DeferredReply:
 
 @dataclass(frozen=True, slots=True)
 class SentPush:
-    """A push or leave of a callback that has no outcome yet."""
+    """A push or leave that a callback has sent and that has no outcome yet."""
 
     topic: str
     ref: str
@@ -288,7 +288,7 @@ class ChannelClient(Generic[StateT]):
     def handle_disconnected(
         self, reason: Disconnect, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called after the connection was lost or an attempt to connect has failed.
+        """Called after the connection is lost or an attempt to connect fails.
 
         Return ``Connect(delay=...)`` to try again. All channels have ended;
         ``handle_channel_closed`` is not called for them.
@@ -314,7 +314,7 @@ class ChannelClient(Generic[StateT]):
     ) -> Maybe[tuple[Result, StateT]]:
         """Called when the server has refused the join of ``topic``, or has not answered it in time.
 
-        ``response`` is the server's, or ``{"reason": "timeout"}``; for ``transport`` and
+        ``response`` is the server's response, or ``{"reason": "timeout"}``; for ``transport`` and
         ``state`` see :meth:`handle_connected`.
         """
         return None, state
@@ -324,7 +324,7 @@ class ChannelClient(Generic[StateT]):
     ) -> Maybe[tuple[Result, StateT]]:
         """Called when the channel of ``topic`` was closed, crashed or left. You may join it again.
 
-        ``payload`` belongs to the message that ended it; for ``transport`` and ``state`` see
+        ``payload`` is that of the message that ended it; for ``transport`` and ``state`` see
         :meth:`handle_connected`.
         """
         return None, state
@@ -360,7 +360,7 @@ class ChannelClient(Generic[StateT]):
     def handle_cast(
         self, message: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called for ``handle.cast(message)``: for whatever other tasks send to the client.
+        """Called for each ``handle.cast(message)``, which sends a message from another task.
 
         Without this callback, ``handle.cast`` raises UsageError.
 

@@ -128,7 +128,7 @@ class ChannelQueue:
         self._changed()
 
     def on_interrupted(self, cause: Exception) -> None:
-        """Record that the channel is not joined, and will be."""
+        """Record that the channel is not joined now, but will be joined later."""
         self.last_error = cause
         self._changed()
 
@@ -245,13 +245,13 @@ class Channel:
 
             async for status in channel.watch():
                 if status.joined:
-                    show(status.response)  # after every join: what was missed is not repeated
+                    show(status.response)  # after every join; missed messages are not repeated
                 else:
                     show_offline(status.error)
 
-        The first status is the current one; then one follows each change. If you are slow, you
-        get only the latest one. The loop ends after the status with ``ended``. It does not raise:
-        that is up to :meth:`receive`.
+        The first status is the current one; then a status follows each change. A slow loop gets
+        only the latest status. The loop ends after the status with ``ended``. It raises no errors;
+        :meth:`receive` raises them.
         """
         return _Statuses(self._queue)
 
@@ -293,8 +293,8 @@ class Channel:
 
         Raises:
             PushTimeout: no reply arrived in time. Not every event has a reply; see :meth:`send`.
-            Disconnected: the connection was lost before the reply.
-            ChannelClosed: the channel ended or crashed before the reply.
+            Disconnected: the connection was lost before the reply arrived.
+            ChannelClosed: the channel ended or crashed before the reply arrived.
             NotJoined: the channel had ended before the call.
             BufferFull: too many pushes are waiting.
             InvalidMessage, EncodeError: the payload cannot be sent.

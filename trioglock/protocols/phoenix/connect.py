@@ -50,7 +50,7 @@ Params: TypeAlias = Mapping[str, Any]
 """The parameters in a URL. Values may be nested like JSON values."""
 
 RECONNECT = Backoff(initial=0.02, maximum=5, max_attempts=None)
-"""Fast at first and without a limit of attempts, like the JavaScript client, but with jitter."""
+"""Fast at first and without a limit on attempts, like the JavaScript client, but with jitter."""
 
 HEARTBEAT_SECONDS = 30.0
 
@@ -83,11 +83,11 @@ def connect(
                 ...
 
     Args:
-        url: the URL of the socket, with or without the final ``/websocket``. Or a function, plain
-            or async, that is called before every attempt.
-        params: the params of the server's ``connect/3``, which are part of the URL. Or a function,
+        url: the URL of the socket, with or without the final ``/websocket``, or a function, plain
+            or async, that returns it and is called before every attempt.
+        params: the params of the server's ``connect/3``, which are part of the URL, or a function,
             as for ``url``.
-        auth_token: the ``auth_token`` of Phoenix 1.8, which is sent in a header. Or a function, as
+        auth_token: the ``auth_token`` of Phoenix 1.8, which is sent in a header, or a function, as
             for ``url``.
         serializer: the serializer, for servers that do not use Phoenix's own.
         timeout: default number of seconds for joins, pushes and leaves.
@@ -219,7 +219,7 @@ def socket_url(url: str, params: Params | None) -> str:
         encoded = urlencode([*_flatten(params)], quote_via=quote)
     except UnicodeEncodeError:
         raise InvalidOption("a param of the URL is not valid Unicode") from None
-    # The query of the URL stays as it is written.
+    # The query of the URL is kept as it is written.
     pairs = [pair for pair in f"{parts.query or ''}&{encoded}".split("&") if pair]
     versions = [pair for pair in pairs if unquote(pair.partition("=")[0]) == "vsn"]
     if any(unquote(pair) != f"vsn={VERSION}" for pair in versions):
@@ -253,7 +253,7 @@ def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, str):
         yield name, as_text(value)
     elif isinstance(value, int | float):
-        # As JSON does: members of an enum and other subclasses stand for their number.
+        # As in JSON, members of an enum and other subclasses are written as their numbers.
         yield name, (int if isinstance(value, int) else float).__repr__(value)
     else:
         kind = type(value).__name__
@@ -283,7 +283,9 @@ def token_subprotocols(token: str) -> tuple[str, str]:
 def check_timeout(timeout: float) -> None:
     """Raise InvalidOption unless ``timeout`` is a positive number of seconds."""
     if timeout is None:
-        raise InvalidOption("timeout must be a number of seconds, not None; math.inf for no limit")
+        raise InvalidOption(
+            "timeout must be a number of seconds, not None; use math.inf for no limit"
+        )
     check_seconds("timeout", timeout)
 
 

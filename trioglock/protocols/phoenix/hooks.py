@@ -129,7 +129,7 @@ class PhoenixHooks(Socket[None]):
             await self._cast_and_wait(partial(self.machine.tick, now))
 
     async def _catch_up(self, late: float) -> None:
-        """Handle what has arrived in time, although the program or a callback was busy."""
+        """Handle messages that arrived in time while the program or a callback was busy."""
         mailbox = self.connection._mailbox  # noqa: SLF001 - a layer of the same package
         busy = late > RETRY_TICK or mailbox.pending > 0
         if busy:
@@ -250,8 +250,8 @@ class ChannelHooks(PhoenixHooks):
     async def request(self, request: Request, deadline: float, late: type[Exception]) -> None:
         """Run a request now, or as soon as the send queue has space.
 
-        A cancelled call, or one that raises ``late``, may have run the request nevertheless: its
-        caller undoes it.
+        A cancelled call, or one that raises ``late``, may have run the request nevertheless: the
+        caller must undo it.
 
         Raises:
             late: the deadline passed first.
@@ -283,7 +283,7 @@ class ChannelHooks(PhoenixHooks):
 
         def request() -> list[Effect]:
             if not self.is_joined(channel):
-                # The push is encoded later, but its errors belong to this call.
+                # The push is encoded later, but this call must raise the errors.
                 self.check(topic, event, payload)
             waiter.id, effects = self.machine.push(
                 channel, event, payload, deadline, wants_reply=wants_reply
@@ -317,7 +317,7 @@ class ChannelHooks(PhoenixHooks):
             await self.request(request, deadline, PushTimeout)
             await waiter.wait()
         except ConnectionClosed:
-            return  # it ends all channels
+            return  # the end of the connection ends all channels
         except BaseException:
             self.abandon(channel, timeout)
             raise
@@ -433,7 +433,7 @@ class ChannelHooks(PhoenixHooks):
             del self._payload_scopes[channel]
 
     def _cancel_payload(self, channel: int) -> None:
-        """Cancel the function of an attempt that is over, so that stuck ones do not accumulate."""
+        """Cancel the function of an attempt that is over, so that stuck tasks don't accumulate."""
         scope = self._payload_scopes.pop(channel, None)
         if scope is not None:
             scope.cancel()

@@ -1,11 +1,11 @@
 """The Phoenix client as a state machine without I/O.
 
 Its methods are called for each event: calls by the user, messages from the server, connections that
-open or end, and time. They return a list of effects to apply, see :mod:`.state`. The machine has no
+open or end, and time. They return a list of effects to apply; see :mod:`.state`. The machine has no
 clock: ``now`` is in seconds of any clock, and :attr:`Machine.next_deadline` is the time at which
 to call :meth:`Machine.tick`. Two invariants hold:
 
-* A topic has at most one current join, and only messages with its ``join_ref`` or none are
+* A topic has at most one current join, and only messages with its ``join_ref``, or with none, are
   accepted. A late ``phx_close`` of an earlier join has no effect.
 * A push is resolved once: by its reply, its deadline, or the loss of its channel or connection.
   Later replies, and replies to a withdrawn push, are ignored and counted.
@@ -75,7 +75,7 @@ class Machine:
     ) -> None:
         self.connected: bool = False
         self.ignored: int = 0
-        """The number of ignored messages: late, duplicate, of an earlier join, or unknown."""
+        """The number of ignored messages: late, duplicate, from an earlier join, or unknown."""
         self._left: dict[str, str] = {}
         """The topic of each join that was left and whose end the server has not confirmed."""
         self._lost: Disconnect | None = None
@@ -195,7 +195,7 @@ class Machine:
     def payload(self, number: int, attempt: int, payload: Any) -> list[Effect]:
         """Join with ``payload``, the result of :class:`GetPayload` with ``attempt``.
 
-        The result of an attempt that is over is ignored. ``number`` is that of the channel.
+        The result of an attempt that is over is ignored. ``number`` is the number of the channel.
         """
         channel = self._asking(number, attempt)
         if channel is None:
@@ -210,8 +210,8 @@ class Machine:
     ) -> list[Effect]:
         """Handle an exception raised in place of the result of :class:`GetPayload`.
 
-        Like the same error of a function for the URL, an OSError is temporary: a rejoin is
-        repeated later. Otherwise, and in the first join, the channel ends.
+        As with a function that returns the URL, an OSError is temporary: a rejoin is repeated
+        later. After any other exception, and in the first join, the channel ends.
 
         Args:
             number: the number of the channel.
@@ -285,7 +285,7 @@ class Machine:
             payload: the payload of the message.
             deadline: the deadline for the reply, on the caller's clock. After it, the push is
                 resolved with :exc:`PushTimeout`.
-            wants_reply: False resolves it with ``PushReply("sent", None)`` when it is sent.
+            wants_reply: False resolves the push with ``PushReply("sent", None)`` when it is sent.
             buffered: whether the push may wait for the channel to be joined.
 
         Returns:
@@ -334,7 +334,7 @@ class Machine:
     def _unmatched(self, message: PhoenixMessage) -> list[Effect]:
         effects: list[Effect] = []
         if message.event in (CLOSE, ERROR):
-            # Phoenix answers the leave of a channel that has just crashed with phx_error only.
+            # If the channel has just crashed, Phoenix answers its leave only with phx_error.
             effects = self._pushes.closed(message.topic, message.join_ref)
         if not (effects or self._was_left(message)):
             self.ignored += 1
@@ -343,7 +343,7 @@ class Machine:
         return effects
 
     def _was_left(self, message: PhoenixMessage) -> bool:
-        """Whether a message was on its way while its channel was left, which is not unusual."""
+        """Whether a message was in transit when its channel was left, which is not unusual."""
         if message.join_ref is None:
             return message.topic in self._left.values()
         return self._left.get(message.join_ref) == message.topic

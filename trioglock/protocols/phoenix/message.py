@@ -127,7 +127,8 @@ def check_topic(topic: object) -> str:
 def check_event(event: object) -> str:
     """Return the name of an event; raise InvalidOption unless it can be pushed.
 
-    The events reserved by Phoenix cannot: a join or leave sent as a push ends the channel.
+    The events reserved by Phoenix cannot be pushed: a join or leave sent as a push ends the
+    channel.
     """
     if not isinstance(event, str) or not event or event in RESERVED_EVENTS:
         raise InvalidOption(

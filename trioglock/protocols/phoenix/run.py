@@ -108,7 +108,7 @@ class _OnDemandTransport(EndpointTransport):
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """The reply of a call whose callback raised."""
+    """The reply to a call whose callback raised an exception."""
 
     error: Exception
 
@@ -212,7 +212,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
         await _await(self.client.terminate(reason, self.state))
 
     async def finish(self, reason: Disconnect) -> None:
-        """Call ``terminate`` if the connection has not, because it was never open."""
+        """Call ``terminate`` if the connection has not called it because it was never open."""
         if not self.ended:
             with trio.move_on_after(TERMINATE_TIMEOUT, shield=True):
                 await self.terminate(reason, None)
@@ -276,7 +276,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
             await self.invoke(client.handle_join_error, topic, {"reason": "timeout"}, transport)
         elif isinstance(cause, ChannelCrashed) or payload is not None:
             await self.invoke(client.handle_channel_closed, topic, payload, transport)
-        # Otherwise it was left, and the callback is called for the answer.
+        # In any other case the channel was left, and the answer to the leave calls the callback.
 
     async def _push_resolved(self, number: int, outcome: PushReply | Exception) -> None:
         transport, client = self.transport, self.client
@@ -321,7 +321,7 @@ class ClientHandle(Generic[StateT]):
 
     @property
     def ignored(self) -> int:
-        """The number of ignored messages: late, duplicate, of an earlier join, unknown, invalid."""
+        """Number of ignored messages: late, duplicate, from an earlier join, unknown or invalid."""
         return self._hooks.machine.ignored + self._hooks.invalid.count
 
     def cast(self, message: Any) -> None:
@@ -346,7 +346,7 @@ class ClientHandle(Generic[StateT]):
     async def call(self, request: Any, timeout: float | None = None) -> Any:
         """Pass ``request`` to ``handle_call`` and wait for its reply.
 
-        Waits also while the send queue is full because the server does not read.
+        Also waits while the send queue is full because the server does not read.
 
         Args:
             request: the argument of ``handle_call``.
@@ -435,14 +435,15 @@ async def run(
     Args:
         url: as for :func:`connect`.
         client: the callbacks.
-        connect: False waits until a callback returns :class:`Connect`.
+        connect: whether to connect immediately; False waits until a callback returns
+            :class:`Connect`.
         params: as for :func:`connect`.
         auth_token: as for :func:`connect`.
         serializer: as for :func:`connect`.
         timeout: seconds for joins, pushes and leaves.
         task_status: passed by ``nursery.start``.
         options: the keyword arguments of :func:`trioglock.connect`, except ``reconnect``:
-            ``handle_disconnected`` decides on that.
+            ``handle_disconnected`` decides whether to reconnect.
 
     Returns:
         The state that the last callback returned.
@@ -461,7 +462,7 @@ async def run(
     open_timeout = options.pop("open_timeout", 10)
     endpoint = _OnDemandTransport(url, params, auth_token, options, open_timeout=open_timeout)
     hooks = _CallbackHooks(client, check_serializer(serializer), timeout, endpoint)
-    # The endpoint limits its attempts itself, without the time that they wait to be requested.
+    # The endpoint limits its attempts itself, excluding the time that they wait to be requested.
     opening = open_connection(endpoint, hooks, {**options, "open_timeout": None})
     hooks.state = await _await(client.init())
     hooks.on_start = lambda: task_status.started(ClientHandle(hooks))

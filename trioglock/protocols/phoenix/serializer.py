@@ -79,7 +79,7 @@ class V2Serializer:
             return _decode_binary(frame)
         parts: Any = self._decode(frame)
         if parts.__class__ is not list or len(parts) != 5:
-            raise InvalidMessage(f"a message must be an array of five, not {frame:.100}")
+            raise InvalidMessage(f"a message must be an array of five items, not {frame:.100}")
         join_ref, ref, topic, event, payload = parts
         if not (
             (join_ref is None or join_ref.__class__ is str)

@@ -51,7 +51,7 @@ def publish(
         name: name of the hub.
         url: URL of the Redis server, as for :class:`RedisBroker`.
         timeout: seconds to connect, and again to wait for the reply; None for no limit.
-        history: number of messages to keep of each channel, the same as for the hubs'
+        history: number of messages to keep for each channel, the same as for the hubs'
             :class:`RedisBroker`; None for hubs without a history.
         history_seconds: how long they are kept, the same as for the hubs.
 
@@ -93,7 +93,7 @@ def publish(
 
 
 def _publish_plainly(client: Any, channel: str, data: Data) -> None:
-    """Publish, and raise ReadOnlyError if the server is a replica: it accepts PUBLISH."""
+    """Publish, and raise ReadOnlyError if the server is a replica, which accepts PUBLISH."""
     errors = import_redis()[0].exceptions
     pipeline = client.pipeline(transaction=False)
     pipeline.publish(channel, data).execute_command("ROLE")
@@ -107,7 +107,7 @@ def _publish_plainly(client: Any, channel: str, data: Data) -> None:
 def _ask_for_reason(
     client: Any, address: object, errors: Any, *, history: bool
 ) -> BrokerError | None:
-    """The reason why the server refuses everything, if it tells its mode."""
+    """The reason why the server refuses everything, if it reports its mode."""
     try:
         return refusal(mode_of(client.info()), address, history=history)
     except errors.RedisError:
@@ -115,7 +115,7 @@ def _ask_for_reason(
 
 
 def _send_to_master(client: Any, send: Callable[[], object], errors: Any, deadline: float) -> None:
-    """Send, on new connections while the server is a replica: the address may change its server."""
+    """Send, and while the server is a replica, reconnect: the address may lead to another one."""
     while True:
         try:
             send()
@@ -134,6 +134,6 @@ def _send_to_master(client: Any, send: Callable[[], object], errors: Any, deadli
 @functools.lru_cache(maxsize=16)
 def _client(url: str, timeout: float | None) -> Any:
     redis, _ = import_redis()
-    # redis-py would encode international names by IDNA 2003.
+    # redis-py would encode international names with IDNA 2003.
     url = normalize_redis_url(url)
     return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)

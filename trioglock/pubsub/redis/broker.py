@@ -26,24 +26,24 @@ __all__ = ["RedisBroker"]
 
 
 class RedisBroker(Broker):
-    """A broker that uses PUBLISH and PSUBSCRIBE of a Redis server, and streams with a history.
+    """A broker that uses PUBLISH and PSUBSCRIBE of a Redis server, and streams for a history.
 
     A message on the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
     ``trioglock/news``, and the hub subscribes to ``trioglock*``, as in sock-drawer: any program
     that can PUBLISH can send messages to the hub.
 
     The broker detects a Redis server that restarts, is cut off, does not answer or is no longer the
-    master. It reconnects, subscribes again and delivers a :class:`Gap`, or with a history what it
-    has missed. In the meantime ``publish`` waits up to ``publish_timeout`` seconds. A message that
-    was being published when the connection was lost is published again, so in rare cases it arrives
-    twice.
+    master. It reconnects, subscribes again and delivers a :class:`Gap` or, with a history, the
+    messages that it missed. In the meantime, ``publish`` waits up to ``publish_timeout`` seconds. A
+    message that was being published when the connection was lost is published again, so in rare
+    cases it arrives twice.
 
     Args:
         url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, or
-            ``unix://[[user]:password@]/path[?db=n]``. The address of a master, or one that always
-            leads to the master; Redis Sentinel is not supported, and Redis Cluster only without a
-            history.
-        history: number of messages to keep of each channel, for subscribers that resume; None
+            ``unix://[[user]:password@]/path[?db=n]``. It must be the address of a master, or one
+            that always leads to the master. Redis Sentinel is not supported, and Redis Cluster only
+            without a history.
+        history: number of messages to keep for each channel, for subscribers that resume; None
             keeps none. It requires Redis 6.2. The channel ``incoming`` has no history. Other
             programs publish with :func:`publish` and the same ``history``; messages sent with
             PUBLISH have no id and are not kept.

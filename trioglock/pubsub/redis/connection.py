@@ -41,7 +41,7 @@ MAX_REPLY_SIZE = 2**29 + CHUNK_SIZE
 """Maximum size of a reply in bytes. A string in Redis has at most 512 MiB."""
 
 _NOT_MASTER = ("READONLY", "MASTERDOWN", "LOADING")
-"""Error codes of a server that must not be used now: another one may have its address."""
+"""Error codes of a server that must not be used now: another server may take over its address."""
 
 _BUSY = ("BUSY ", "TRYAGAIN", "NOREPLICAS")
 """Error codes of a server that may accept the same command a little later."""
@@ -79,7 +79,7 @@ class RedisConnection:
         self._reply_error: type[Exception] = hiredis.ReplyError
         self._protocol_error: type[Exception] = hiredis.ProtocolError
         self.info: ServerInfo = ServerInfo()
-        """What the server said about itself when the connection was opened."""
+        """The information that the server reported when the connection was opened."""
         self._partial_size = 0  # bytes of an incomplete reply
 
     def pack(self, *command: Argument) -> bytes:
@@ -94,7 +94,7 @@ class RedisConnection:
             raise RedisDisconnected("the connection to Redis broke") from error
 
     async def receive(self) -> list[Any]:
-        """Receive one chunk and return the replies it completes, errors as exceptions."""
+        """Receive one chunk and return the replies it completes, with errors as exceptions."""
         try:
             chunk = await self._stream.receive_some(CHUNK_SIZE)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -136,7 +136,7 @@ class RedisConnection:
         raise BrokerError(f"Redis returned an error: {text}")
 
     def is_not_master(self, reply: Any) -> bool:
-        """Whether a reply is the error of a server that is not a master, or not yet."""
+        """Whether a reply is the error of a server that is not a master, or not yet ready."""
         if not isinstance(reply, self._reply_error):
             return False
         text = str(reply)
@@ -185,12 +185,12 @@ async def _authenticate(connection: RedisConnection, address: RedisAddress) -> N
 async def _check_server(
     connection: RedisConnection, address: RedisAddress, history_key: str | None
 ) -> None:
-    with suppress(BrokerError):  # the user may not call INFO
+    with suppress(BrokerError):  # the user may lack permission for INFO
         connection.info = parse_info(await connection.request("INFO"))
     info = connection.info
     if (error := refusal(info.mode, address, history=history_key is not None)) is not None:
         raise error
-    # In a cluster, messages published on a replica reach everyone.
+    # In a cluster, messages published on a replica reach all nodes.
     if info.master is not None and info.mode != "cluster":
         raise RedisDisconnected(f"Redis at {address} is a replica of {info.master}, not a master")
     if history_key is not None:
@@ -233,7 +233,7 @@ class ReconnectingConnection(ABC):
         """Use a connection until it is lost; call :meth:`mark_up` when it is ready.
 
         Raises:
-            RedisDisconnected: it is lost.
+            RedisDisconnected: the connection is lost.
             BrokerError: the server returned an error.
         """
 

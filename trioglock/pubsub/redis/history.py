@@ -57,7 +57,7 @@ class RedisHistory(History):
     ) -> MissedMessages:
         position = min(parse_id(message_id), GREATEST)
         ask = partial(self._commands.request_all, waits_for_partner=waits_for_partner)
-        # The newest id first: up to there, the replies that follow are complete.
+        # The newest id is read first: the replies that follow are complete up to this id.
         head: list[Sequence[Argument]] = [("HMGET", self._keys.ids, "last", "born"), ("TIME",)]
         names = list(channels.names())
         if channels.channel is not None:
@@ -95,7 +95,7 @@ class RedisHistory(History):
     def _reads(
         self, names: Iterable[str], position: Position, count: int
     ) -> Iterator[Sequence[Argument]]:
-        """For each channel: what follows the position, the oldest entry, the number of entries."""
+        """Yield commands for each channel: entries after the position, oldest entry, length."""
         start = format_id((position[0], position[1] + 1))
         for stream in map(self._keys.stream, names):
             yield "XRANGE", stream, start, "+", "COUNT", count
@@ -127,7 +127,7 @@ class RedisHistory(History):
 
 
 CLOCK_LEAD = 60_000
-"""Milliseconds by which the ids may be ahead of the clock, after another server was the master."""
+"""Milliseconds by which the ids may be ahead of the clock after a change of the master."""
 
 
 class RedisSession(BrokerSession):

@@ -70,10 +70,11 @@ def _hash_script(script: str) -> str:
 class CommandPipeline(ReconnectingConnection):
     """Sends the waiting commands of all tasks in one write, and matches replies to commands.
 
-    Each write ends with ROLE, and its commands are done when that confirms that the server is a
-    master: a replica accepts PUBLISH, but the hubs at the master do not get the message. ROLE is
-    also sent when there are no commands. ``partner`` is the connection that receives messages.
-    While it is disconnected, no messages are sent: the subscribers of this process would miss them.
+    Each write ends with ROLE, and its commands are done when the reply to ROLE confirms that the
+    server is a master: a replica accepts PUBLISH, but the hubs at the master do not receive the
+    message. ROLE is also sent when there are no commands. ``partner`` is the connection that
+    receives messages. While it is disconnected, no messages are sent: the subscribers of this
+    process would miss them.
     """
 
     purpose = "publishing"
@@ -82,7 +83,7 @@ class CommandPipeline(ReconnectingConnection):
         super().__init__(*arguments)
         self._connection: RedisConnection | None = None
         self._is_closed = False
-        self._has_role = True  # whether the server tells its role
+        self._has_role = True  # whether the server reports its role
         self._unsent: deque[RedisRequest] = deque()
         self._sent: deque[RedisRequest] = deque()
         self._unconfirmed: list[RedisRequest] = []
@@ -123,7 +124,8 @@ class CommandPipeline(ReconnectingConnection):
             return []
         failure: RedisDisconnected | None = None
         with PeerTimeout(self.timings.publish_timeout):
-            # Reading the history after an outage does not queue behind messages that wait for it.
+            # Messages wait until the history has been read after an outage, so the commands that
+            # read it must not queue behind them.
             async with self._limit if waits_for_partner else nullcontext():
                 while not self._is_closed:
                     try:
@@ -239,7 +241,8 @@ class CommandPipeline(ReconnectingConnection):
             self._unconfirmed.clear()
 
     def _check_role(self, reply: Any) -> None:
-        # An error, or no list: the user may not call it, or the server does not know it.
+        # If it is an error or not a list, the user lacks permission for ROLE, or the server does
+        # not know the command.
         self._has_role = self._has_role and isinstance(reply, list) and bool(reply)
         if self._has_role and reply[0] != b"master":
             self._leave_server(f"Redis at {self.address} is no longer a master")

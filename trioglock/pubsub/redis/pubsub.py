@@ -37,7 +37,8 @@ EVERYTHING = ChannelFilter("*")
 _with_id = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ([0-9]{1,20}-[0-9]{1,20}) ").match
 
 TURN_SECONDS = 0.01
-"""How long a burst of messages may keep other tasks from running, before clients receive it."""
+"""Seconds for which a burst of messages may keep other tasks from running. Then clients receive the
+messages so far."""
 
 
 class PubSubReceiver(ReconnectingConnection):
@@ -97,7 +98,7 @@ class PubSubReceiver(ReconnectingConnection):
             await self._deliver_all(self._parse(await self._receive(connection)))
 
     async def _subscribe(self, connection: RedisConnection) -> list[Any]:
-        """Subscribe, and return the messages that have arrived meanwhile."""
+        """Subscribe, and return the messages that have arrived in the meantime."""
         plain, with_ids = (connection.pack("PSUBSCRIBE", one) for one in self._keys.patterns)
         await connection.write(plain + with_ids)
         confirmed, early = 0, list[Any]()
@@ -108,17 +109,17 @@ class PubSubReceiver(ReconnectingConnection):
                     continue
                 if confirmed == 0 or self._history is not None:
                     connection.check_reply(reply)
-                confirmed += 1  # without a history, the user may lack permission for the second
+                confirmed += 1  # without a history, the second one may be refused
         return early
 
     async def _catch_up(self) -> None:
-        """Deliver what has been missed during an interruption, and a gap if that is not all."""
+        """Deliver the messages missed during an interruption, and a gap if some are lost."""
         seconds = trio.current_time() - self._last_alive
         history = self._history
         if history is None:
             await self._deliver_all([Gap(seconds)])
             return
-        # What has no history may always be missing.
+        # Messages without a history may always be missing.
         gaps = [Gap(seconds, history.last, None if self._has_plain else INCOMING)]
         missed = MissedMessages((), complete=True, last=history.last, more=True)
         page = PageSize()
@@ -181,7 +182,7 @@ class PubSubReceiver(ReconnectingConnection):
         if self._history is None:
             return Message(channel, decode_data(data))
         if born != self._born:
-            raise RedisDisconnected("the history began again, maybe on another server")
+            raise RedisDisconnected("the history began again, possibly on another server")
         if self._skip_until is not None:
             if parse_id(message_id) <= self._skip_until:
                 return None

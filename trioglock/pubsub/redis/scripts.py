@@ -3,7 +3,7 @@
 The messages of the channel ``news`` of the hub ``trioglock`` are in the stream
 ``{trioglock}/news``. The hash ``{trioglock}`` contains the newest id of any channel and the one
 with which the history began, and the sorted set ``{trioglock}:channels`` the time of the latest
-message of each channel. The braces put all keys of a hub into one hash slot, and no name of a hub
+message of each channel. The braces put all keys of a hub into one hash slot, and no hub name
 contains them.
 """
 
@@ -26,8 +26,8 @@ local start = string.format('%.0f-0', ms)
 redis.call('HSET', KEYS[1], 'last', start, 'born', start, 'server', ARGV[1])
 return start
 """
-"""Called with the identity of the server on each new connection. If it is another server than the
-one that the history comes from, the history begins again: who resumes from before gets a gap."""
+"""Called with the identity of the server on each new connection. If the history comes from another
+server, it begins again, and a subscriber that resumes from before receives a gap."""
 
 PUBLISH = """
 local time = redis.call('TIME')
@@ -59,8 +59,8 @@ redis.call('PUBLISH', KEYS[3], id .. ' ' .. born .. ' ' .. ARGV[2])
 return id
 """
 """Adds a message to the history of its channel and sends it to the hubs, with an id that is greater
-than that of every earlier message of any channel. The id with which the history began tells a hub
-that is still connected to an earlier master, which relays the message."""
+than that of every earlier message of any channel. By the id with which the history began, a hub
+detects that it is still connected to an earlier master, which relays the message."""
 
 
 class HubKeys:
@@ -75,8 +75,8 @@ class HubKeys:
         self.index: str = f"{{{name}}}:channels"
         self.plain_prefix: str = f"{name}/"
         self.prefix: str = f"{{{name}}}/"
-        # As in sock-drawer: the first one also matches other hubs. A rule of an ACL must be the
-        # same text to permit a pattern, so these permit the channels as well.
+        # As in sock-drawer, the first pattern also matches other hubs. An ACL rule permits a
+        # pattern only if it is the same text, and then permits the channels as well.
         self.patterns: tuple[str, str] = (f"{name}*", f"{{{name}}}*")
 
     def stream(self, channel: str) -> str:
@@ -93,7 +93,7 @@ def publish_arguments(
 ) -> tuple[list[str], list[str | bytes | int]]:
     """The keys and arguments of PUBLISH.
 
-    The stream keeps one more entry than the history, which shows whether anything is missing.
+    The stream keeps one entry more than the history; that entry shows whether anything is missing.
     """
     milliseconds = 0 if seconds is None else max(1, int(seconds * 1000))
     names = [keys.ids, keys.index, keys.stream(channel)]

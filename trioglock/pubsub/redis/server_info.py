@@ -1,4 +1,4 @@
-"""What a Redis server says about itself: its role, and whether it can be used."""
+"""The information that a Redis server reports: its role, and whether it can be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ServerInfo", "mode_of", "parse_info", "refusal"]
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """The parts of the reply to INFO that matter; unknown if the user may not call it.
+    """The parts of the reply to INFO that matter; unknown if the user lacks permission for it.
 
     Args:
         identity: changes when the server restarts, and when it becomes the master; empty if
@@ -48,7 +48,7 @@ def mode_of(fields: Mapping[str, object]) -> str:
 
 
 def refusal(mode: str, address: object, *, history: bool) -> BrokerError | None:
-    """Return why a server in this mode can never be used, if so."""
+    """Return the error for a server in a mode that can never be used; None for other modes."""
     if mode == "sentinel":
         return BrokerError(
             f"{address} is a Redis Sentinel, which is not supported: "

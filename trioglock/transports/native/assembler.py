@@ -8,7 +8,7 @@ from ...frames import Data
 
 __all__ = ["Assembler"]
 
-# So many pieces are joined early: an object of one or two bytes takes up to 80 bytes.
+# This many pieces are joined early, because an object of one or two bytes takes up to 80 bytes.
 _JOINED_PIECES = 1024
 
 

@@ -1,7 +1,7 @@
 """Decodes bytes to events (RFC 6455, section 5; RFC 7692 for compressed messages).
 
-Nearly all traffic is whole, short, uncompressed data frames. They take the *fast path*: one loop
-over one received chunk, see :mod:`.fast_path`. The loop stops at every other frame (control frames,
+Nearly all traffic is whole, short, uncompressed data frames. They take the *fast path*, one loop
+over one received chunk; see :mod:`.fast_path`. The loop stops at every other frame (control frames,
 fragments, compressed frames, frames cut off by the end of the chunk, illegal frames), and
 :meth:`Decoder._step` processes exactly one frame, or the part of it that was received; then the
 fast path continues.
@@ -83,7 +83,7 @@ class Decoder:
         self._fast_path = cut_masked if masked else cut_plain
         self._limit = sys.maxsize if max_size is None else max_size
         self._deflate = deflate
-        self._rest = b""  # an incomplete header or control frame, or what waits for inflation
+        self._rest = b""  # an incomplete header or control frame, or bytes behind a backlog
         self._refused = False
         # The data frame being received.
         self._need = 0  # missing bytes of its payload
@@ -98,7 +98,7 @@ class Decoder:
         # Inflation.
         self._inflated = 0  # bytes of the current call of feed()
         self._waiting = False  # inflation of the open frame was interrupted
-        self._packed = b""  # what remains to be inflated then
+        self._packed = b""  # if it was, the bytes that remain to be inflated
         self._bad_text = ""  # why the text of the open frame is invalid
 
     @property
@@ -249,8 +249,8 @@ class Decoder:
         if not self._compressed:
             self._size += len(data)
         elif not self._empty:
-            # A message without any payload is taken for an empty one, though an empty message
-            # should be a byte (RFC 7692, section 7.2.3.6).
+            # A message without any payload is treated as an empty one, although an empty message
+            # should consist of one byte (RFC 7692, section 7.2.3.6).
             inflated = self._inflate(data + TAIL if self._fin and not self._need else data)
             if inflated is None:
                 self._rest = chunk[at:]
@@ -308,7 +308,8 @@ class Decoder:
             reason = _describe(error)
             if not self._compressed:
                 raise _Refused(1007, reason) from None
-            # If the rest of the frame is corrupt, that is the error, however chunks are split.
+            # Not raised yet: if the rest of the frame is corrupt, that is the error, no matter
+            # how the frame is split into chunks.
             self._bad_text = reason
 
     def _finish(self, data: bytes, events: list[Event]) -> None:

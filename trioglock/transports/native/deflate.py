@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692), with the parameters that websockets has negotiated."""
+"""permessage-deflate (RFC 7692), with the parameters negotiated by the websockets library."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["TAIL", "ClientDeflateFactory", "Deflate", "InflateError", "deflate_s
 # The end of a flushed block, which is not sent (RFC 7692, section 7.2.1).
 TAIL = b"\x00\x00\xff\xff"
 
-# Half the memory of zlib's default, for hardly larger messages.
+# This takes half the memory of zlib's default and makes messages hardly larger.
 MEMORY_LEVEL = 5
 
-# A shared message is compressed if at least one eighth of it is saved. Large messages are tested
-# by a sample, so that images and archives are not compressed in vain.
+# A shared message is compressed if that saves at least one eighth of its size. Only a sample of a
+# large message is tested, so that images and archives are not compressed in vain.
 SHARED_MIN_SIZE = 128
 SAMPLE_SIZE = 2**14
 
@@ -33,7 +33,8 @@ class InflateError(Exception):
 class ClientDeflateFactory(ClientPerMessageDeflateFactory):
     """The offer of a client; it accepts every answer that RFC 7692, section 7.1.2, allows.
 
-    zlib cannot compress with a window of 8 bits: the client then sends its messages uncompressed.
+    zlib cannot compress with a window of 8 bits. A client that must use one sends its messages
+    uncompressed.
     """
 
     def process_response_params(
@@ -103,7 +104,7 @@ class Deflate:
         if stream is None:
             stream = self._decompressor = zlib.decompressobj(-self._receive_bits)
         if stream.eof:
-            # Only the empty block that a sender appends (RFC 7692, section 7.2.3.4).
+            # Only the empty block that a sender appends may follow (RFC 7692, section 7.2.3.4).
             if data.strip(b"\0") not in ((b"", b"\xff\xff") if last else (b"",)):
                 raise InflateError("data after the end of the compressed stream")
             self.rest = b""
@@ -135,7 +136,7 @@ class Deflate:
             self._decompressor = None
         elif stream is not None and stream.eof:
             # A message may end its stream (RFC 7692, section 7.2.3.4). Only its own part of the
-            # window is known: a reference to older data is an error, not wrong data.
+            # window is known: a reference to older data causes an error, not wrong data.
             window = bytes(self._recent or b"")[-(1 << self._receive_bits) :]
             self._decompressor = zlib.decompressobj(-self._receive_bits, zdict=window)
         self._recent = None
@@ -155,7 +156,7 @@ class Deflate:
         """Compress the next message without references to earlier ones.
 
         Call it after a message that another compressor has compressed. The peer's window contains
-        that message, but ours does not, so distances into the past would be wrong.
+        that message, but ours does not, so back-references would be wrong.
         """
         self._compressor = None
 

@@ -19,8 +19,8 @@ TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 # enough for this many frames, but no more, because every idle connection keeps its keys.
 _KEYS_PER_CALL = 64
 
-# A payload of this size is not copied to put it behind its header, except for the first bytes,
-# because each buffer is a write.
+# A payload of at least this size is not copied behind its header. Only its first bytes are, because
+# each buffer is a separate write.
 LARGE = 2**17
 _FIRST_WRITE = 2**14
 
@@ -121,8 +121,8 @@ class Encoder:
 
     def _append_prepared(self, parts: list[bytes], frame: PreparedMessage) -> None:
         if self._mask:
-            # Each connection masks it with its own keys. RFC 7692, section 6, always allows
-            # messages that are not compressed.
+            # Each connection masks the message with its own keys. RFC 7692, section 6, always
+            # allows messages that are not compressed.
             self._append(parts, _head(frame), frame.to_payload())
         else:
             wire = self._wire(frame)

@@ -24,15 +24,15 @@ CHUNK = 2**16
 # Maximum size of a write that does not wait.
 MAX_WRITE = 2**20
 
-# The poller feeds the links of clients from this number of links in one run. With fewer, it gains
-# nothing.
+# The poller feeds the links of clients only if a run has at least this many links. With fewer
+# links, it gains nothing.
 CLIENTS_TO_POLL = 4
 
 
 class NativeLink(Link):
     """A WebSocket on any trio stream; decoder and encoder determine the role.
 
-    ``rest`` are the bytes that were received after the handshake.
+    ``rest`` contains the bytes that were received after the handshake.
     """
 
     __slots__ = (
@@ -266,7 +266,7 @@ class NativeLink(Link):
     def _check_closed(self) -> None:
         """Wake the task in :meth:`feed` if other code has closed the socket.
 
-        The poller cannot detect it: the socket silently disappears from the epoll.
+        The poller cannot detect it: a closed socket silently leaves the epoll instance.
         """
         if self._poller is not None and self._fd != -1 and self._io.fileno() == -1:  # type: ignore[union-attr]
             self._poller.closed(self._fd)
@@ -282,7 +282,7 @@ class NativeLink(Link):
 
 
 class NativeServerLink(NativeLink):
-    """The server's end: it is the server that ends the stream after a close (RFC 6455, 7.1.1).
+    """The link of a server, which ends the stream after a close (RFC 6455, section 7.1.1).
 
     ``response`` is the response to the opening handshake, which :meth:`respond` writes.
     """

@@ -1,7 +1,7 @@
 """The client's opening handshake (RFC 6455, section 4.1), without I/O.
 
-A response like those of common servers is checked here. websockets' Sans-I/O layer, which takes
-several times as long, decides on all others, so that every rejection is the library's.
+Responses like those of common servers are checked here. All others are checked by the Sans-I/O
+layer of websockets, which takes several times as long, so every rejection comes from the library.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def make_request(url: WebSocketURL, options: DialOptions) -> OpeningRequest:
 
 
 class OpeningResult(NamedTuple):
-    """What the server has agreed to."""
+    """The subprotocol and the extensions that the server has agreed to."""
 
     subprotocol: str | None
     extensions: Sequence[Extension]
@@ -90,7 +90,7 @@ def check_response(
     """Check the headers of a 101 response.
 
     Raises:
-        InvalidHandshake: the server violates RFC 6455 or did not agree to what was offered.
+        InvalidHandshake: the server violates RFC 6455 or agreed to something that was not offered.
     """
     return _check_usual(request.key, response, options) or _check_any(
         request.key, response, url, options

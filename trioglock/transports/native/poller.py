@@ -2,15 +2,15 @@
 
 If each link waited for its own socket, every message would cost a system call of trio's I/O manager
 and a switch to the link's task. With many connections, that is half of the cost of echoing a
-message. Therefore one task for each ``trio.run`` waits on an epoll that contains the sockets of all
-links, and calls the functions that read and handle what has arrived. The task of a link is parked
-meanwhile. It wakes
-when its function has a result or raises, and when it is cancelled.
+message. Therefore one task for each ``trio.run`` waits until an epoll instance, which contains the
+sockets of all links, is readable, and calls the functions that read and handle received bytes.
+Meanwhile, the task of each link is parked. The task wakes when its function returns a result or
+raises, and when the task is cancelled.
 
 The function of a link reads one chunk, in the context (:mod:`contextvars`) of the link's task. One
-turn makes at most :data:`TURN` such calls and stops polling again after :data:`TURN_SECONDS`, so
+turn makes at most :data:`TURN` such calls and does not poll again after :data:`TURN_SECONDS`, so
 a peer that sends continuously delays the others only slightly. There is a checkpoint between turns,
-so other tasks run. The epoll is level-triggered: whatever a turn leaves unread is reported again.
+so other tasks run. Polling is level-triggered: whatever a turn leaves unread is reported again.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ AGAIN = 1
 PAUSED = 2
 """Do not call the function again: its task continues."""
 ENDED = 3
-"""Like PAUSED, but because the stream has ended."""
+"""Do not call the function again: the stream has ended."""
 LEFT = 4
-"""Like PAUSED, but because the task reads from the stream itself from now on."""
+"""Do not call the function again: its task reads from the stream itself from now on."""
 
 
 class _Entry:
@@ -68,15 +68,15 @@ class _Entry:
         self.fd = fd
         self.step = step
         self.task = task
-        # Raises the exception that ends the task's wait, if this happened while the
-        # function was running.
+        # Set if the task must be woken while ``step`` is running: raises the exception that the
+        # task gets.
         self.end: Callable[[], Any] | None = None
 
 
 class Poller:
     """Feeds the links of one ``trio.run``.
 
-    The epoll and the task exist from the first :meth:`feed` until the last link has left.
+    The epoll instance and the task exist from the first :meth:`feed` until the last link leaves.
     """
 
     __slots__ = (
@@ -94,13 +94,13 @@ class Poller:
         self.links: int = 0
         """The number of links that have joined and not left."""
         self._entries: dict[int, _Entry] = {}
-        self._again: dict[int, _Entry] = {}  # those that do not wait for their descriptor
-        self._current: _Entry | None = None  # the one whose function is running
+        self._again: dict[int, _Entry] = {}  # entries that do not wait for their descriptor
+        self._current: _Entry | None = None  # the entry whose function is running
         self._deferred: list[tuple[_Entry, Callable[[], None]]] = []
         self.defers: bool = False
         """Whether several links are being fed, so that :meth:`defer` may be called."""
         self._epoll: select.epoll | None = None
-        self._stale = False  # the epoll may contain a file that cannot be removed
+        self._stale = False  # the epoll instance may contain a file that cannot be removed
 
     def join(self) -> None:
         """Count a link that may use the poller."""
@@ -113,7 +113,7 @@ class Poller:
             self._close()
 
     async def feed(self, fd: int, step: Callable[[], int]) -> int:
-        """Call ``step`` whenever ``fd`` is readable, until it has a result or raises.
+        """Call ``step`` whenever ``fd`` is readable, until it returns a final result or raises.
 
         Args:
             fd: an open descriptor, which only the caller reads.
@@ -121,7 +121,7 @@ class Poller:
                 current task, but in another task.
 
         Returns:
-            PAUSED, ENDED or LEFT, as returned by ``step``; LEFT if the poller cannot be used.
+            PAUSED, ENDED or LEFT, as returned by ``step``; also LEFT if the poller cannot be used.
 
         Raises:
             OSError: the descriptor was closed.
@@ -141,7 +141,7 @@ class Poller:
         return result
 
     def defer(self, write: Callable[[], None]) -> None:
-        """Call ``write`` when all links that are readable now have been fed: :meth:`Link.defer`."""
+        """Call ``write`` after all readable links have been fed; see :meth:`Link.defer`."""
         assert self._current is not None
         self._deferred.append((self._current, write))
 
@@ -175,8 +175,8 @@ class Poller:
             try:
                 self._epoll.unregister(entry.fd)
             except OSError:
-                # The descriptor is closed. The file is still in the epoll, and always readable,
-                # if another process has inherited it.
+                # The descriptor is closed. If another process has inherited the file, the file
+                # stays in the epoll instance, which may then always be readable.
                 self._stale = True
 
     def _wake(self, entry: _Entry, result: outcome.Outcome[int]) -> None:
@@ -184,7 +184,7 @@ class Poller:
         trio.lowlevel.reschedule(entry.task, result)
 
     def _renew(self) -> select.epoll:
-        """Replace the epoll with one that contains nothing but the links."""
+        """Replace the epoll instance with one that contains nothing but the links."""
         if self._epoll is not None:
             self._epoll.close()
         self._stale = False
@@ -197,7 +197,7 @@ class Poller:
         return self._epoll
 
     def _close(self) -> None:
-        """Close the epoll, which ends the task."""
+        """Close the epoll instance, which ends the task."""
         epoll, self._epoll = self._epoll, None
         if epoll is not None:
             trio.lowlevel.notify_closing(epoll)
@@ -218,17 +218,17 @@ class Poller:
                         epoll = self._renew()
                     self._turn(epoll)
         except (OSError, trio.ClosedResourceError):
-            pass  # the epoll was closed
+            pass  # the epoll instance was closed
         finally:
             if epoll is self._epoll:
-                # The run is ending, or other code has closed the epoll: from now on
+                # The run is ending, or other code has closed the epoll instance: from now on,
                 # each task waits for its own socket.
                 self._close()
                 for entry in list(self._entries.values()):
                     self._wake(entry, outcome.Value(LEFT))
 
     def _turn(self, epoll: select.epoll) -> None:
-        """Call the functions of the links that are readable or have something left inside."""
+        """Call the functions of the links that are readable or have something buffered."""
         ready = epoll.poll(0, TURN)
         if self._again:
             ready = self._add_again(ready)

@@ -1,7 +1,7 @@
 """Reads and writes a socket with no more passes through the scheduler than necessary.
 
 Every call of ``trio.SocketStream`` runs the scheduler, whether or not the call has to wait. A
-connection runs it once per batch already; more would take a third of an echo's time.
+connection already runs it once per batch; more runs would take a third of an echo's time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ __all__ = ["ByteIO", "NonblockingIO", "SocketIO", "choose_io", "open_fd"]
 
 
 class NonblockingIO(trio.abc.AsyncResource):
-    """The bytes of a link on a file descriptor, which can be read and written without waiting.
+    """Reads and writes the bytes of a link on a file descriptor, also without waiting.
 
-    Once the descriptor is closed, every method but :meth:`aclose` raises an OSError, and no other
-    file that may have got the same number is touched.
+    Once the descriptor is closed, every method but :meth:`aclose` raises an OSError and never
+    touches another file that has been given the same number.
     """
 
     __slots__ = ()
@@ -37,8 +37,8 @@ class NonblockingIO(trio.abc.AsyncResource):
         """Read without waiting.
 
         Args:
-            max_bytes: size of the read; an implementation may read more while the peer fills that
-                size, so that large messages are rarely split.
+            max_bytes: size of the read; after a read of that size, an implementation may read
+                more, so that large messages are rarely split.
 
         Returns:
             The next bytes; b"" at the end of the stream; None if there is nothing to read now.
@@ -136,7 +136,7 @@ class SocketIO(NonblockingIO):
 
 
 def open_fd(sock: trio.socket.SocketType) -> int:
-    """Return the descriptor of a socket, for trio's waits, which fail strangely if it is closed.
+    """Return the descriptor of a socket. If it is closed, trio's wait functions fail strangely.
 
     Raises:
         trio.ClosedResourceError: the socket is closed.

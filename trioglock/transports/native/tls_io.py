@@ -24,20 +24,20 @@ RECORD = 2**14
 """Maximum size of the data in one record (RFC 8446, section 5.1)."""
 
 READ = RECORD + 2**8
-"""Bytes of ciphertext of a read: a full record with header, padding and tag."""
+"""Size of a usual read of ciphertext in bytes: a full record with header, padding and tag."""
 
 CHUNK = 2**16
-"""Bytes that are encrypted before a write, and that OpenSSL gets at once to decrypt."""
+"""Number of bytes that are encrypted before each write, or passed to OpenSSL in one piece."""
 
 MANY = 4 * CHUNK
-"""Bytes of ciphertext of a read while the peer sends much."""
+"""Size of a read of ciphertext in bytes while the peer sends a lot."""
 
 MAX_RESPONSES = 2**18
-"""Unsent bytes beyond which nothing is read: the peer causes responses, such as those to key
-updates (RFC 8446, section 4.6.3), without reading them."""
+"""Number of unsent bytes beyond which reading fails: a peer can cause responses, such as those to
+key updates (RFC 8446, section 4.6.3), without reading them."""
 
 RETRY = 0.01
-"""Seconds between attempts to write in a renegotiation (TLS 1.2), which the reader continues."""
+"""Seconds between attempts to write in a renegotiation (TLS 1.2), which the reader completes."""
 
 Certificate: TypeAlias = tuple[dict[str, Any] | None, bytes | None]
 """The certificate of a peer as ``ssl.SSLSocket.getpeercert()`` returns it, and in DER form."""
@@ -51,7 +51,7 @@ class _Buffers(NamedTuple):
     plain: memoryview
 
 
-# Those that are not used at the moment: as many as threads have ever read at the same time.
+# Buffers that are not in use. There are as many as threads have ever read at the same time.
 _buffers: list[_Buffers] = []
 
 
@@ -119,10 +119,10 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         self._read = self._ssl.read
         self._read_into: Callable[[int, memoryview], int] = self._ssl.read  # type: ignore[assignment]
         self._write = self._ssl.write
-        self._many = False  # the last read has filled its buffer
+        self._many = False  # the last read filled its buffer
         self._ended = False
         self._unsent = b""  # ciphertext that the socket has not accepted yet
-        self._encrypted = 0  # bytes of the data to be sent next that are part of it
+        self._encrypted = 0  # leading bytes of the next data to send that are already encrypted
         self._error: ssl.SSLError | None = None
 
     def fileno(self) -> int:
@@ -175,7 +175,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
             data = os.read(self._socket.fileno(), READ)
         except BlockingIOError:
             return None
-        # Mostly, this is exactly one record.
+        # Usually, this is exactly one record.
         incoming = self._incoming
         if data:
             incoming.write(data)
@@ -200,7 +200,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         return data or self._get_end()
 
     def _read_many(self, max_bytes: int) -> bytes | None:
-        """Read without waiting: bytes that are pending, or as many as possible."""
+        """Read without waiting: pending bytes if there are any, else as many as possible."""
         if self._error is None and not self._ended:
             with _borrowed_buffers() as buffers:
                 received = 0
@@ -222,8 +222,8 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         return self._get_end()
 
     def _decrypt(self, buffers: _Buffers, received: int, limit: int) -> int:
-        """Decrypt what has been received, now and before; return the size of the data."""
-        # OpenSSL's buffer never shrinks, so it gets one part after the other.
+        """Decrypt the bytes received now and earlier; return the size of the data."""
+        # OpenSSL's buffer never shrinks, so the bytes are passed in parts.
         size = start = 0
         while start < received:
             end = min(start + CHUNK, received)
@@ -237,7 +237,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
             return bytes(buffers.plain[: self._decrypt_records(buffers.plain, 0, MANY)])
 
     def _decrypt_records(self, plain: memoryview, size: int, limit: int) -> int:
-        """Decrypt complete records into ``plain``, from ``size`` on; return the new size."""
+        """Decrypt complete records into ``plain``, starting at ``size``; return the new size."""
         read, incoming = self._read_into, self._incoming
         self.pending = True
         try:
@@ -261,7 +261,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         elif isinstance(error, END_OF_STREAM):
             self._ended = True
         else:
-            self._error = error  # raised when the data before it has been returned
+            self._error = error  # raised after the data before it has been returned
 
     def _get_end(self) -> bytes | None:
         if self._error is not None:
@@ -305,8 +305,8 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
     def send_now(self, data: bytes | bytearray | memoryview) -> int:
         """Write without waiting; return the number of bytes written.
 
-        If not all are, the next call must begin with the remaining ones, as with OpenSSL: some of
-        them may be encrypted already.
+        If some bytes remain, the next call must begin with them, as with OpenSSL: they may already
+        be encrypted.
         """
         total = len(data)
         sent = self._encrypted
@@ -326,9 +326,9 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
                         while sent < total and sent - start < CHUNK:
                             sent += self._write(view[sent : sent + RECORD])
             except ssl.SSLWantReadError:
-                total = sent  # a renegotiation: later
+                total = sent  # a renegotiation: the rest must wait
             if not self._flush():
-                # The last byte is not sent before all of its record is.
+                # The last byte counts as sent only when its whole record has been sent.
                 written = start + max(0, sent - start - 1 - len(self._unsent))
                 self._encrypted = sent - written
                 return written
@@ -352,7 +352,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
 
     async def send_eof(self) -> None:
         """Send ``close_notify``; the peer may still send data."""
-        with suppress(ssl.SSLError):  # usually that the peer has not answered yet
+        with suppress(ssl.SSLError):  # usually because the peer has not answered yet
             self._ssl.unwrap()
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._flush():
