@@ -220,7 +220,7 @@ every_transport = pytest.mark.parametrize("transport", [NativeTransport, TrioWeb
 
 
 async def block_later(delay: float) -> None:
-    """Block the program twice for longer than a timeout, with one round of the scheduler between."""
+    """Block the program twice for longer than a timeout, with a checkpoint in between."""
     await trio.sleep(delay)
     for _ in range(2):
         time.sleep(1.5 * TIMEOUT)
