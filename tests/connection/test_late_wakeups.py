@@ -298,7 +298,7 @@ async def test_fault_01_a_blocked_program_gets_its_answers() -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            socket = EventSocket(Router())
+            socket: EventSocket[None] = EventSocket(Router())
             async with connect(f"ws://127.0.0.1:{server.socket.getsockname()[1]}", socket):
                 for delay in (0, 0, 0.0001, 0.0002):
                     async with trio.open_nursery() as nursery:
