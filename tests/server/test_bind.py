@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -31,6 +32,21 @@ async def test_a_free_port_is_told() -> None:
             assert server.addresses == (f"127.0.0.1:{server.port}",)
             assert f"127.0.0.1:{server.port}" in repr(server)
             await assert_echo(f"ws://127.0.0.1:{server.port}")
+
+
+async def test_fault_06_a_port_of_another_type(unused: int) -> None:
+    """The number of a subclass of int, such as a member of an enum."""
+    port = IntEnum("Port", {"CHAT": unused}).CHAT
+    async with serve(Echo, "127.0.0.1", port) as server:
+        assert server.port == unused
+
+
+@pytest.fixture
+def unused() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 @has_ipv6
