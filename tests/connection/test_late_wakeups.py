@@ -27,6 +27,7 @@ from trioglock import (
     connect,
     serve,
 )
+from trioglock.routing import EventSocket, RequestTimeout, Router
 
 MakeTransport = Callable[[], NativeTransport | TrioWebsocketTransport]
 
@@ -211,5 +212,100 @@ async def test_fault_01_a_dead_peer_is_found_despite_pauses() -> None:
             assert isinstance(caught.value.cause, HeartbeatTimeout)
         finally:
             stop.set()
+            server.shutdown()
+            thread.join()
+
+
+every_transport = pytest.mark.parametrize("transport", [NativeTransport, TrioWebsocketTransport])
+
+
+async def block_later(delay: float) -> None:
+    """Block the program twice for longer than a timeout, with a checkpoint in between."""
+    await trio.sleep(delay)
+    for _ in range(2):
+        time.sleep(1.5 * TIMEOUT)
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.slow
+@every_transport
+@pytest.mark.parametrize("tls", [False, True])
+async def test_fault_01_a_blocked_client_opens_and_closes_in_time(
+    transport: MakeTransport, *, tls: bool
+) -> None:
+    """The server has answered meanwhile."""
+    context = client_context() if tls else None
+    with peer_server(server_context() if tls else None) as url:
+        for delay in (0, 0.001, 0.003):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(block_later, delay)
+                async with connect(
+                    url, transport=transport(), ssl_context=context, open_timeout=TIMEOUT
+                ):
+                    pass
+        if tls and transport is TrioWebsocketTransport:
+            return  # the library may close the stream before it reads the Close frame
+        for delay in (0, 0.001):
+            async with connect(
+                url, transport=transport(), ssl_context=context, close_timeout=TIMEOUT
+            ) as conn:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(conn.aclose)
+                    nursery.start_soon(block_later, delay)
+                assert conn.close_code == 1000
+
+
+@pytest.mark.slow
+@every_transport
+async def test_fault_01_a_blocked_server_opens_in_time(transport: MakeTransport) -> None:
+    """The requests of its clients have arrived meanwhile."""
+
+    async def handler(conn: Connection[None]) -> None:
+        await conn.send("welcome")
+
+    async with serve(
+        handler,
+        "127.0.0.1",
+        0,
+        transport=transport(),
+        ssl_context=server_context(),
+        open_timeout=TIMEOUT,
+    ) as server:
+
+        def be_client() -> None:
+            url = f"wss://127.0.0.1:{server.port}"
+            with websockets.sync.client.connect(url, ssl=client_context()) as peer:
+                assert peer.recv(timeout=5) == "welcome"
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(trio.to_thread.run_sync, be_client)
+            for _ in range(4):
+                await trio.sleep(0.003)
+                time.sleep(1.5 * TIMEOUT)
+
+
+@pytest.mark.slow
+async def test_fault_01_a_blocked_program_gets_its_answers() -> None:
+    """An answer that has arrived is not a RequestTimeout; one that is absent still is."""
+
+    def answer(peer: websockets.sync.server.ServerConnection) -> None:
+        for message in peer:
+            if "silent" not in str(message):
+                peer.send(message)
+
+    with websockets.sync.server.serve(answer, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            socket: EventSocket[None] = EventSocket(Router())
+            async with connect(f"ws://127.0.0.1:{server.socket.getsockname()[1]}", socket):
+                for delay in (0, 0, 0.0001, 0.0002):
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(block_later, delay)
+                        await socket.request("echo", 1, timeout=TIMEOUT)
+                with pytest.raises(RequestTimeout):
+                    await socket.request("silent", 1, timeout=TIMEOUT)
+        finally:
             server.shutdown()
             thread.join()

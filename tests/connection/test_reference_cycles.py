@@ -28,6 +28,29 @@ from trioglock.routing import EventSocket, Router
 Talk = Callable[[Connection[Any]], Awaitable[object]]
 
 
+def keeps_callers() -> bool:
+    """Whether the frame of an exception refers to the callers of a coroutine that has ended.
+
+    CPython 3.12 to 3.14.2 do that (https://github.com/python/cpython/issues/100964). An object
+    that keeps an exception then keeps the stack of callers too, such as the session's methods.
+    """
+
+    def raises() -> Iterator[Exception]:
+        try:
+            raise ValueError
+        except ValueError as error:
+            yield error
+
+    [traceback] = [error.__traceback__ for error in raises()]
+    assert traceback is not None
+    return traceback.tb_frame.f_back is not None
+
+
+interpreter_keeps_callers = pytest.mark.xfail(
+    keeps_callers(), reason="this interpreter creates reference cycles", strict=False
+)
+
+
 class Hooks(Socket[int]):
     """Replies, raises or closes, as the message says."""
 
@@ -144,7 +167,9 @@ async def test_fault_39_nothing_is_left_to_the_garbage_collector(target: Any, ta
 
 
 @pytest.mark.parametrize("talk", [echo, abort, fail, violate, cancel])
-@pytest.mark.parametrize("kind", ["TLS", "TrioWebsocketTransport"])
+@pytest.mark.parametrize(
+    "kind", ["TLS", pytest.param("TrioWebsocketTransport", marks=interpreter_keeps_callers)]
+)
 async def test_fault_39_nothing_is_left_with(kind: str, talk: Talk) -> None:
     """Also with TLS, and with the other transport."""
     if kind == "TLS":
@@ -153,6 +178,7 @@ async def test_fault_39_nothing_is_left_with(kind: str, talk: Talk) -> None:
         await check(Hooks, talk, transport=TrioWebsocketTransport())
 
 
+@interpreter_keeps_callers
 @pytest.mark.parametrize("hooks", [Hooks, AsyncHooks])
 async def test_fault_39_a_client_whose_hook_fails(hooks: type[Hooks]) -> None:
     """The exception that leaves the block keeps frames, but not the session."""
@@ -182,6 +208,7 @@ class Refusing(Socket[None]):
         return Close(1001), state
 
 
+@interpreter_keeps_callers
 @pytest.mark.parametrize("end", ["refused", "unreachable", "raises", "gives up"])
 async def test_fault_39_attempts_that_fail(end: str) -> None:
     """Neither the first attempt nor a later one leaves anything."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 import trio
 
+from .._timer import PeerTimeout
 from ..disconnect import Disconnect
 from ..errors import OpenTimeout, ReconnectFailed
 from ..headers import HeadersLike
@@ -75,7 +75,7 @@ class Dialer:
 
     async def open(self, nursery: trio.Nursery) -> Link:
         timeout = self._options.open_timeout
-        with trio.move_on_after(math.inf if timeout is None else timeout):
+        with PeerTimeout(timeout):
             url = await _resolve(self._url)
             headers = check_headers("additional_headers", await _resolve(self._headers))
             options = aim(self._options, url, headers)

@@ -8,6 +8,7 @@ from enum import Enum
 
 import trio
 
+from .._timer import PeerDeadline
 from ..close_codes import NORMAL
 from ..disconnect import Disconnect
 from ..errors import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
@@ -140,10 +141,11 @@ class Deadlines:
         close_timeout: seconds from the start of the close to its end; None for no limit.
     """
 
-    __slots__ = ("_hooks", "_hooks_end", "_timeout", "link")
+    __slots__ = ("_hooks", "_hooks_end", "_link_deadline", "_timeout", "link")
 
     def __init__(self, close_timeout: float | None) -> None:
         self.link: trio.CancelScope = trio.CancelScope()
+        self._link_deadline: PeerDeadline | None = None  # while there is one
         self._timeout = math.inf if close_timeout is None else close_timeout
         self._hooks_end = math.inf
         self._hooks: trio.CancelScope | None = None
@@ -155,19 +157,32 @@ class Deadlines:
     def new_link(self) -> trio.CancelScope:
         """Create the scope of an attempt, or of the delay before it."""
         self.link = trio.CancelScope()
+        self._link_deadline = None
         return self.link
+
+    @property
+    def link_expired(self) -> bool:
+        """Whether the link has not closed in time."""
+        return self._link_deadline is not None and self._link_deadline.expired
 
     def limit_link(self) -> None:
         """Start the close timeout of the link; an earlier deadline is kept."""
-        self.link.deadline = min(self.link.deadline, self.close_deadline())
+        self._limit_link(self.close_deadline())
+
+    def _limit_link(self, deadline: float) -> None:
+        if self._link_deadline is None:
+            self._link_deadline = PeerDeadline(self.link, deadline)
+        elif deadline < self._link_deadline.time:
+            self._link_deadline.move(deadline)
 
     def lift_link(self) -> None:
         """Remove the deadline of the link."""
-        self.link.deadline = math.inf
+        if self._link_deadline is not None:
+            self._link_deadline.stop()
 
     def linger(self) -> None:
         """Limit the wait for the peer to end the stream after both Close frames were sent."""
-        self.link.deadline = min(self.link.deadline, trio.current_time() + LINGER)
+        self._limit_link(trio.current_time() + LINGER)
 
     def new_hooks(self, *, caught_up: bool) -> trio.CancelScope:
         """Create the scope in which ``handle_disconnect`` runs.

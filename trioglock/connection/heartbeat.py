@@ -1,25 +1,20 @@
 """The heartbeat: detects peers that have stopped sending or reading.
 
 Any received byte counts as a sign of life. While backpressure pauses the reader task, silence is
-not counted, and the timeout restarts when the reader resumes. One task per ``trio.run`` checks all
-links; see :class:`Timer`.
-
-A program that was blocked or suspended has not read what its peers sent. A peer is therefore
-declared dead only by a second check, after the readers have had as much time as the program has
-lost.
+not counted, and the timeout restarts when the reader resumes. A peer is declared dead only by a
+second check, after the readers have had as much time as the program has lost; see
+:mod:`trioglock._timer`.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, TypeAlias
 
 import trio
 
+from .._timer import Entry, current_timer
 from ..disconnect import HeartbeatTimeout
 from ..frames import Ping
 from ..options import FlowOptions
@@ -32,10 +27,6 @@ __all__ = ["LinkHeartbeat", "Pings", "ReadPause"]
 
 MAX_UNANSWERED = 1000
 """Maximum number of pings without a pong; older pings of the heartbeat are then forgotten."""
-
-# Rounds of the scheduler in which readers run before a peer is declared dead. Between the socket
-# and the reader there may be a task of another library.
-GRACE_ROUNDS = 5
 
 
 class Pings:
@@ -204,20 +195,20 @@ class LinkHeartbeat:
         self._write_progress_at = now
         # User code runs in the context of the connection's task.
         self._context: Context = trio.lowlevel.current_task().context
-        self._entry: _Entry | None = None
+        self._entry: Entry | None = None
 
     def start(self) -> None:
         """Start pinging and checking."""
         due = self._next_check(trio.current_time())
         if due < math.inf:
-            self._entry = _current_timer().add(self, due)
+            self._entry = current_timer().add(self, due)
 
     def stop(self) -> None:
         """Stop: the link has ended."""
         self.stopped = True
         if self._entry is not None:
             entry, self._entry = self._entry, None
-            _current_timer().remove(entry)
+            current_timer().remove(entry)
 
     def _next_check(self, now: float) -> float:
         # Writes are checked twice per write_timeout, so detection takes at most 1.5 times as long.
@@ -308,83 +299,3 @@ class LinkHeartbeat:
         elif now - self._write_progress_at >= (self._flow.write_timeout or math.inf):
             return HeartbeatTimeout(silence=now - self._write_progress_at, writing=True)
         return None
-
-
-_Entry: TypeAlias = list[Any]
-"""A scheduled check: its time, a unique number, and the heartbeat, or None once it has stopped."""
-
-
-class Timer:
-    """Runs the checks of all heartbeats of one ``trio.run`` in one task, while there are any."""
-
-    def __init__(self) -> None:
-        self._entries: list[_Entry] = []  # a heap
-        self._numbers = itertools.count()
-        self._active = 0
-        self._sleep = trio.CancelScope()
-        self._running = False
-
-    def add(self, heartbeat: LinkHeartbeat, due: float) -> _Entry:
-        """Start the checks of a heartbeat, the first one at ``due``."""
-        entry = [due, next(self._numbers), heartbeat]
-        heapq.heappush(self._entries, entry)
-        self._active += 1
-        if not self._running:
-            self._running = True
-            trio.lowlevel.spawn_system_task(self._run)
-        elif due < self._sleep.deadline:
-            self._sleep.deadline = due
-        return entry
-
-    def remove(self, entry: _Entry) -> None:
-        """Stop the checks of a heartbeat."""
-        entry[2] = None
-        self._active -= 1
-        if not self._active:
-            self._entries.clear()
-            self._sleep.cancel()
-        elif len(self._entries) > 2 * self._active + 64:
-            self._entries = [entry for entry in self._entries if entry[2] is not None]
-            heapq.heapify(self._entries)
-
-    async def _run(self) -> None:
-        try:
-            while self._entries:
-                with trio.CancelScope(deadline=self._entries[0][0]) as self._sleep:
-                    await trio.sleep_forever()
-                await self._check_due(trio.current_time())
-        finally:
-            self._running = False
-
-    async def _check_due(self, now: float) -> None:
-        suspects: list[_Entry] = []
-        while self._entries and self._entries[0][0] <= now:
-            entry = heapq.heappop(self._entries)
-            if entry[2] is not None and entry[2].is_suspect:
-                suspects.append(entry)
-            else:
-                self._check(entry, now)
-        if suspects:
-            for _ in range(GRACE_ROUNDS):
-                await trio.lowlevel.checkpoint()
-            for entry in suspects:
-                self._check(entry, now)
-
-    def _check(self, entry: _Entry, now: float) -> None:
-        heartbeat: LinkHeartbeat | None = entry[2]
-        if heartbeat is not None:
-            entry[0] = heartbeat.check(now, entry[0])
-        if entry[2] is not None:
-            heapq.heappush(self._entries, entry)
-
-
-_timer: trio.lowlevel.RunVar[Timer] = trio.lowlevel.RunVar("trioglock heartbeats")
-
-
-def _current_timer() -> Timer:
-    try:
-        return _timer.get()
-    except LookupError:
-        timer = Timer()
-        _timer.set(timer)
-        return timer

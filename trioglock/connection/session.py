@@ -311,10 +311,12 @@ class Session(Generic[StateT]):
             if link is not None:
                 self.emitter.link_closed(self._ended_by, self._lasted, forced=False)
             raise
+        finally:
+            self._deadlines.lift_link()
         reason = self._end_reason()
         self._record_end(reason)
         if link is not None:
-            late = scope.cancelled_caught and trio.current_time() >= scope.deadline
+            late = scope.cancelled_caught and self._deadlines.link_expired
             forced = late or isinstance(reason, HeartbeatTimeout)
             self.emitter.link_closed(reason, self._lasted, forced=forced)
         return reason
@@ -345,9 +347,10 @@ class Session(Generic[StateT]):
         try:
             return await self._link_source.open(self.background.nursery)
         except Exception as error:
-            # Without the frames of this method and of open(), which refer to the exception.
-            traceback = error.__traceback__ and error.__traceback__.tb_next
-            error.__traceback__ = traceback and traceback.tb_next
+            # Without the frames of this method and of open(), which refer to the exception. A
+            # variable would too: in CPython 3.12, the other frames refer to this one.
+            for _ in range(2):
+                error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             self._link_ended_by = HandshakeFailed(error=error, attempt=self.attempts)
             self.emitter.connect_failed(self.attempts, error, trio.current_time() - began)
             return None

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import math
 import uuid
 import weakref
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ClassVar, TypeVar, cast
 
-import trio
-
 from .._hints import describe_value
 from .._text import as_text
+from .._timer import PeerTimeout
 from ..codecs import JSON, Codec
 from ..connection import Connection, Status
 from ..disconnect import Disconnect
@@ -186,7 +184,7 @@ class EventSocket(Socket[StateT]):
         has_link = connection.status is Status.OPEN
         with (
             self.requests.open(ref, event, has_link=has_link) as request,
-            trio.move_on_after(math.inf if timeout is None else timeout),
+            PeerTimeout(timeout),
         ):
             await request.send(connection, message)
             return await request.wait()

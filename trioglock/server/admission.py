@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 import trio
 
 from .._redact import redact_line
+from .._timer import PeerDeadline
 from ..errors import BadHookResult, InvalidOption
 from ..http import Request, Response
 from ..options import MAX_HEADER_SIZE, check_seconds, check_ssl_context, check_whole
@@ -97,23 +98,29 @@ class _Rejection(NamedTuple):
 class _Handshake:
     """An opening handshake that has not ended."""
 
-    __slots__ = ("address", "deadline", "name", "rejected", "scope", "waiting")
+    __slots__ = ("_later", "address", "deadline", "name", "rejected", "scope", "waiting")
 
     def __init__(self, address: str, deadline: float) -> None:
         self.address = address
         self.name = address or "a client"  # in the log
-        self.deadline = deadline
-        self.scope = trio.CancelScope(deadline=deadline)
+        self.scope = trio.CancelScope()
+        self.deadline = PeerDeadline(self.scope, deadline)
+        self._later: float | None = None  # the usual deadline, while an earlier one applies
         self.waiting = True  # for the complete request
         self.rejected = False
 
     def hurry(self) -> None:
         """Limit the time for the rest of the request."""
-        self.scope.deadline = min(self.deadline, trio.current_time() + CLOSING_GRACE)
+        soon = trio.current_time() + CLOSING_GRACE
+        if self._later is None and soon < self.deadline.time:
+            self._later = self.deadline.time
+            self.deadline.move(soon)
 
     def received(self) -> None:
         self.waiting = False
-        self.scope.deadline = self.deadline
+        if self._later is not None:
+            self.deadline.move(self._later)
+            self._later = None
 
 
 class HandshakeHandler:
@@ -193,6 +200,7 @@ class HandshakeHandler:
         except Exception:
             _logger.exception("%s: the transport failed", name)
         finally:
+            handshake.deadline.stop()
             del self._handshakes[handshake]
             self._end_active(handshake)
         return None
@@ -227,7 +235,7 @@ class HandshakeHandler:
         name = handshake.name
         if handshake.rejected:
             _logger.debug("%s: timed out while sending the response", name)
-        elif trio.current_time() < handshake.scope.deadline:
+        elif not handshake.deadline.expired:
             _logger.info("%s: dropped because of too many concurrent opening handshakes", name)
         elif handshake.waiting and self._closed:
             _logger.debug("%s: sent no request before the server closed", name)

@@ -19,6 +19,7 @@ from wsproto.utilities import ProtocolError as LibraryProtocolError
 
 from .._redact import without_user_info
 from .._scope import leaves
+from .._timer import effective_deadline
 from ..close_codes import NO_STATUS
 from ..errors import ConnectError, InvalidHandshake
 from ..frames import Close, Event, Frame, Ping, Pong, Violation, too_large
@@ -234,7 +235,7 @@ class _ClientLink(_TrioWebsocketLink):
 
     def __init__(self, stream: trio.abc.Stream, url: WebSocketURL, options: DialOptions) -> None:
         # The library's tasks run outside the timeouts of the caller.
-        deadline = trio.current_effective_deadline()
+        deadline = effective_deadline()
         super().__init__(_ClientStream(stream, deadline, options))
         self._url = url
         self._options = options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any, overload
 
 import trio
 
+from ..._timer import PeerTimeout
 from ...errors import InvalidOption
 from ...options import check_seconds
 from ...routing import RequestTimeout
@@ -423,7 +423,7 @@ class Client:
 
     async def _send_event(self, event: dict[str, Any], timeout: float | None) -> None:
         check_seconds("timeout", timeout)
-        with trio.move_on_after(math.inf if timeout is None else timeout):
+        with PeerTimeout(timeout):
             await self._socket.send_messages([event])
             return
         assert timeout is not None

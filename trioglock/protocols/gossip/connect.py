@@ -11,6 +11,7 @@ import trio
 
 from ..._hints import checks_keywords, describe_value
 from ..._scope import is_cancelled, is_graceful, open_scope, scope_function
+from ..._timer import PeerTimeout
 from ...client import ConnectOptions
 from ...client import connect as client_connect
 from ...client.dialer import URLSource
@@ -265,10 +266,10 @@ class _Tasks:
         socket = self._socket
         while True:
             await socket.wait_until(_is_authenticating)
-            with trio.move_on_after(AUTHENTICATION_TIMEOUT) as scope:
+            with PeerTimeout(AUTHENTICATION_TIMEOUT) as deadline:
                 # A loss also ends this wait, because this task wakes before the next link opens.
                 await socket.wait_until(lambda state: not _is_authenticating(state))
-            if not scope.cancelled_caught:
+            if not deadline.expired:
                 continue
             if not socket.state.settings.reconnects:
                 raise RequestTimeout("authenticate", AUTHENTICATION_TIMEOUT)

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar, Unpack
 import trio
 
 from ..._hints import checks_keywords, describe_value
+from ..._timer import PeerTimeout
 from ...client import ConnectOptions
 from ...connection import Connection
 from ...disconnect import Aborted, Disconnect, HandshakeFailed, HookError, LocalClose
@@ -100,7 +101,7 @@ class _OnDemandTransport(EndpointTransport):
         await self._requested.wait()
         await trio.sleep(self.take_delay())
         timeout = self._open_timeout
-        with trio.move_on_after(math.inf if timeout is None else timeout):
+        with PeerTimeout(timeout):
             return await super().connect(options, nursery)
         raise OpenTimeout(f"could not connect within {timeout} seconds")
 

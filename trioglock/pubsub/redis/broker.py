@@ -7,10 +7,9 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import trio
-
 from ..._hints import describe_value
 from ..._scope import open_scope
+from ..._timer import PeerTimeout
 from ...errors import BrokerError, BrokerUnavailable, InvalidOption
 from ...options import check_seconds
 from ...retry import Backoff
@@ -115,7 +114,7 @@ class RedisBroker(Broker):
                 commands.close()
 
     async def _wait_subscribed(self, receiver: PubSubReceiver) -> None:
-        with trio.move_on_after(self._timings.open_timeout):
+        with PeerTimeout(self._timings.open_timeout):
             while not receiver.subscribed.is_set():
                 await receiver.attempted.park()
                 if isinstance(receiver.failure, BrokerError):

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import trio
 
+from ..._timer import PeerTimeout
 from ...errors import BrokerError, TrioglockError
 from ...retry import Backoff
 from .address import RedisAddress, import_redis
@@ -154,7 +155,7 @@ async def open_connection(
         BrokerError: the server refused the credentials or the database, or cannot be used.
     """
     async with AsyncExitStack() as stack:
-        with trio.move_on_after(timeout) as scope:
+        with PeerTimeout(timeout) as deadline:
             try:
                 stream = await address.open_stream()
             except (OSError, trio.BrokenResourceError) as error:
@@ -163,7 +164,7 @@ async def open_connection(
             connection = RedisConnection(stream)
             await _authenticate(connection, address)
             await _check_server(connection, address, history_key)
-        if scope.cancelled_caught:
+        if deadline.expired:
             raise RedisDisconnected(f"Redis at {address} did not answer within {timeout} seconds")
         yield connection
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import trio
 
+from ..._timer import PeerTimeout
 from ...errors import BrokerError, BrokerUnavailable
 from .connection import (
     Argument,
@@ -30,6 +31,9 @@ MAX_JOINED = 2**16
 
 RETRY_DELAY = 0.02
 """Seconds."""
+
+MIN_GRACE = 0.01
+"""Minimum number of seconds to read a reply that arrived while the program was blocked."""
 
 
 @dataclass(slots=True, eq=False)
@@ -119,7 +123,7 @@ class CommandPipeline(ReconnectingConnection):
         if not commands:
             return []
         failure: RedisDisconnected | None = None
-        with trio.move_on_after(self.timings.publish_timeout):
+        with PeerTimeout(self.timings.publish_timeout):
             # Messages wait until the history has been read after an outage, so the commands that
             # read it must not queue behind them.
             async with self._limit if waits_for_partner else nullcontext():
@@ -202,12 +206,21 @@ class CommandPipeline(ReconnectingConnection):
 
     async def _read(self, connection: RedisConnection) -> NoReturn:
         timeout = self.timings.health_timeout
+        late = 0.0
         while True:
-            with trio.move_on_at(self._oldest_sent_at() + timeout) as scope:
+            due = self._oldest_sent_at() + timeout
+            with trio.move_on_at(due + late):
                 for reply in await connection.receive():
                     self._take_reply(connection, reply)
-            if scope.cancelled_caught and trio.current_time() - self._oldest_sent_at() >= timeout:
+                late = 0.0
+                continue
+            silence = trio.current_time() - self._oldest_sent_at()
+            if silence < timeout:
+                continue  # nothing was pending before
+            if late:
                 raise RedisDisconnected(f"Redis did not answer within {timeout} seconds")
+            # The program may have been blocked: first read what arrived in the meantime.
+            late = silence - timeout + MIN_GRACE
 
     def _take_reply(self, connection: RedisConnection, reply: Any) -> None:
         if not self._sent:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import trio
 
+from ..._timer import PeerTimeout
 from ...errors import BrokerUnavailable
 from ..broker import Deliver
 from ..history import MissedMessages, PageSize, Position, parse_id
@@ -78,9 +79,9 @@ class PubSubReceiver(ReconnectingConnection):
         self._has_plain = False  # messages without a history have arrived
 
     async def use(self, connection: RedisConnection) -> NoReturn:
-        with trio.move_on_after(self.timings.health_timeout) as scope:
+        with PeerTimeout(self.timings.health_timeout) as deadline:
             early = await self._subscribe(connection)
-        if scope.cancelled_caught:
+        if deadline.expired:
             raise RedisDisconnected("Redis did not confirm the subscription")
         if self._history is not None:
             last, born = await self._ask(self._history.read_ids())
@@ -151,7 +152,7 @@ class PubSubReceiver(ReconnectingConnection):
         """Wait for replies, at most until a silent server is considered lost."""
         with trio.move_on_after(self.timings.health_interval):
             return await connection.receive()
-        with trio.move_on_after(self.timings.health_timeout):
+        with PeerTimeout(self.timings.health_timeout):
             await connection.write(connection.pack("PING"))
             return await connection.receive()
         raise RedisDisconnected(f"Redis was silent for {self.timings.health_timeout} seconds")

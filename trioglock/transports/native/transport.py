@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from ..._redact import without_user_info
+from ..._timer import effective_deadline
 from ...options import DialOptions
 from ..base import Handshake, Link, Transport
 from ..connecting import open_stream
@@ -65,7 +66,7 @@ async def _upgrade_client(
     io = choose_io(stream)
     with stream_errors_translated():
         await _send_request(io, request.data)
-    deadline = trio.current_effective_deadline()
+    deadline = effective_deadline()
     response = await read_response(io, deadline, options.subprotocols, options.max_header_size)
     subprotocol, extensions = check_response(request, response.headers, url, options)
     deflate = Deflate(extensions[0]) if extensions else None
