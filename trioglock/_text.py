@@ -1,8 +1,8 @@
-"""Conversion of text-like values to text."""
+"""Conversion of text-like values to text, and a check of text."""
 
 from __future__ import annotations
 
-__all__ = ["as_text"]
+__all__ = ["as_text", "is_unicode"]
 
 
 def as_text(value: str) -> str:
@@ -12,3 +12,12 @@ def as_text(value: str) -> str:
     return another text, such as ``"Op.SUBSCRIBE"`` for a member of a ``class Op(str, Enum)``.
     """
     return value if value.__class__ is str else str.__str__(value)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be encoded in UTF-8; half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

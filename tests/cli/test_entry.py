@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 import trioglock.cli.group
+from tests.cli.helpers import COMMAND, environment
+from tests.cli.serving import serve_in_thread
 from tests.scripts import run_python
 from trioglock import InvalidOption, version
 from trioglock._redact import HIDDEN
@@ -131,3 +137,61 @@ def test_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trioglock.cli.demo.trio.run", fail)
     with pytest.raises(RuntimeError, match="odd"):
         trioglock.cli.group.run(["demo"])
+
+
+BENCH = ["bench", "--messages", "20", "--connections", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("arguments", "redirection", "code"),
+    [
+        (["publish", "x", "y", "--to", "URL"], ">/dev/full", 0),
+        (["publish", "x", "y", "--to", "URL"], ">&- 2>&-", 0),
+        (["publish", "x", "y", "--to", "ws://127.0.0.1:1"], "2>/dev/full", 1),
+        (["publish", "x", "y", "--to", "nonsense"], "2>/dev/full", 2),
+        (["nonsense"], "2>/dev/full", 2),
+        (BENCH, ">&-", 0),
+        (BENCH, "2>&-", 0),
+        ([*BENCH, "--json"], ">&- 2>&-", 0),
+        ([*BENCH, "--json"], ">/dev/full", 1),
+        (["demo", "--messages", "3"], ">/dev/full", 1),
+        (["--help"], ">/dev/full", 1),
+    ],
+)
+def test_fault_40_the_exit_code_does_not_depend_on_messages(
+    arguments: Sequence[str], redirection: str, code: int
+) -> None:
+    """A message that was published is not reported as unpublished because nothing was printed.
+
+    A command whose output is its purpose fails without it.
+    """
+    with serve_in_thread() as at:
+        words = [f"ws://{at}" if word == "URL" else word for word in arguments]
+        done = subprocess.run(  # noqa: S603
+            ["/bin/sh", "-c", f'"$@" {redirection}', "sh", *COMMAND, *words],
+            capture_output=True,
+            check=False,
+            env=environment(),
+            timeout=60,
+        )
+    assert done.returncode == code
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_fault_35_an_embedded_server_whose_parent_has_ended_prints_nothing() -> None:
+    """Ctrl-C during the start of ``trioglock bench`` printed the server's traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "trioglock.cli.echo"],
+        stdin=subprocess.DEVNULL,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")

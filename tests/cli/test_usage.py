@@ -52,6 +52,12 @@ INVALID: dict[str, list[tuple[list[str], str]]] = {
         (["ws://host/", "join", "room:1", "--params", '{"s3cret"'], "invalid JSON: Expecting ':'"),
         (["ws://host/?vsn=1.0.0", "join", "room:1"], "vsn must be 2.0.0"),
         (["ws://host/", "join", "room:1", "--timeout", "0"], "a number of seconds, more than 0"),
+        (["ws://host/", "join", "a\udcff"], "is not a topic"),
+        (["ws://host/", "join", "a", "--params", "NaN"], "nan is not a JSON number"),
+        (["ws://host/", "join", "a", "--params", '"\\ud800"'], "surrogates not allowed"),
+        (["ws://host/", "join", "a", "--params", "[" * 300 + "]" * 300], "nested more than"),
+        (["ws://host/", "join", "a", "--push", ""], "write a push as"),
+        (["ws://host/", "join", "a", "--push", "e NaN"], "invalid JSON in the payload of e"),
         (["ws://host/", "join", "a", "-s", "x", "--token", "t"], "subprotocols cannot be combined"),
     ],
     "serve": [
@@ -68,6 +74,11 @@ INVALID: dict[str, list[tuple[list[str], str]]] = {
         (["--no-such-option"], "--no-such-option"),
         (["a:b", "c:d"], "c:d"),
         (["a:b", "--redis", "redis://"], "pass them to your target"),
+        (["a:b", "--name", "mine"], "pass them to your target"),
+        (["--redis", ""], "Redis URL"),
+        (["--host", "a b"], "'a b' is not the name of a host"),
+        (["--page-host", "h:80"], "'h:80' is not the name of a host"),
+        (["--page-host", ""], "must not be empty"),
         (["invalid"], "TARGET must be echo or module:name, not invalid"),
     ],
     "publish": [
@@ -108,7 +119,7 @@ CASES = [(name, *case) for name, cases in INVALID.items() for case in cases]
 
 
 @pytest.mark.parametrize(("name", "arguments", "message"), CASES)
-def test_invalid_command_line(
+def test_fault_35_wrong_input_is_an_error_before_anything_starts(
     name: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A usage error describes what is allowed and shows no secret; the exit code is 2."""

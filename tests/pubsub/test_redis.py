@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import socket
 import ssl
 import sys
@@ -176,6 +177,13 @@ def test_errors_of_publish(unused_port: int) -> None:
             publish("x", **{"url": url, **arguments})
     with pytest.raises(TrioglockError, match="str or bytes-like"):
         publish(1, url=url)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e12])
+def test_fault_35_a_timeout_longer_than_a_socket_allows(timeout: float, unused_port: int) -> None:
+    """It is no timeout, as everywhere else, instead of an OverflowError."""
+    with pytest.raises(BrokerUnavailable, match="could not reach Redis"):
+        publish("x", url=f"redis://127.0.0.1:{unused_port}", timeout=timeout)
 
 
 async def test_publish_raises_in_a_trio_task() -> None:

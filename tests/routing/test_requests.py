@@ -379,3 +379,65 @@ def test_a_request_without_a_connection_raises(socket: EventSocket[Any]) -> None
     """UsageError says to connect first."""
     with pytest.raises(UsageError, match="not connected"):
         trio.run(socket.request, "a")
+
+
+class Numbered(EventSocket[Any]):
+    """Uses the references of a list."""
+
+    def __init__(self, *refs: Any) -> None:
+        super().__init__()
+        self.refs = list(refs)
+
+    def make_ref(self) -> Any:
+        return self.refs.pop(0)
+
+
+@pytest.mark.parametrize("ref", [None, True, 1.5, b"x", ["x"]])
+async def test_fault_28_a_reference_that_no_answer_can_have(
+    ref: Any, autojump_clock: MockClock
+) -> None:
+    """It is an error at the call; the request timed out, or ended with a TypeError."""
+    socket = Numbered(ref)
+    async with pair(socket):
+        with pytest.raises(InvalidOption, match=r"make_ref\(\) must return a str or an int"):
+            await socket.request("a")
+        assert len(socket.requests) == 0
+
+
+async def test_fault_28_two_requests_never_share_a_reference(autojump_clock: MockClock) -> None:
+    """The second one is an error; it got the answer to the first one."""
+    socket = Numbered(1, 1, 1)
+    async with pair(socket) as (_, peer, _), trio.open_nursery() as nursery:
+        answers: list[Any] = []
+
+        async def ask(event: str) -> None:
+            answers.append((await socket.request(event))["event"])
+
+        nursery.start_soon(ask, "a")
+        first = await next_request(peer)
+        with pytest.raises(
+            UsageError, match="the reference 1 belongs to a request that waits: 'a'"
+        ):
+            await socket.request("b")
+        await answer(peer, first)
+        while len(socket.requests):
+            await trio.sleep(0)
+        # The first task has not woken up yet.
+        nursery.start_soon(ask, "c")
+        await answer(peer, await next_request(peer))
+    assert answers == ["a", "c"]
+
+
+async def test_fault_28_a_number_is_the_same_with_a_fraction_of_zero(
+    autojump_clock: MockClock,
+) -> None:
+    """JSON has one type for numbers: some peers write 1.0."""
+    socket = Numbered(1)
+    async with pair(socket) as (_, peer, _), trio.open_nursery() as nursery:
+
+        async def respond() -> None:
+            await next_request(peer)
+            await peer.send('{"event": "a", "ref": 1.0}')
+
+        nursery.start_soon(respond)
+        assert (await socket.request("a"))["ref"] == 1

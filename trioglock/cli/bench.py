@@ -121,7 +121,7 @@ def command(url: str | None, *, as_json: bool, **options: Any) -> int:
     results = benchmark.results()
     if as_json:
         click.echo(json.dumps(results))
-    elif results["opened"]:
+    elif results["opened"] and sys.stdout is not None:
         _print_results(Console(highlight=False), benchmark, results)
     for failure in results["errors"]:
         line = f"{failure['count']} x {failure['what']}: {failure['detail']}"

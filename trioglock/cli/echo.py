@@ -9,6 +9,7 @@ import trio
 from ..frames import Data
 from ..hooks import Reply, Socket
 from ..server import serve
+from .streams import print_line
 
 __all__ = ["Echo"]
 
@@ -23,7 +24,7 @@ class Echo(Socket[None]):
 async def main() -> None:
     """Print the port of an echo server on 127.0.0.1, and serve until stdin ends."""
     async with serve(Echo, "127.0.0.1", 0, max_size=None, shutdown_timeout=1) as server:
-        print(server.port, flush=True)
+        print_line(str(server.port))  # the process that started it may have ended
         await trio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from .._scope import leaves
 from .._version import version
 from ..errors import TrioglockError
 from .options import FAILED, INTERRUPTED
+from .streams import print_line
 
 __all__ = ["group", "run"]
 
@@ -77,14 +80,16 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = group.main(list(arguments), prog_name="trioglock", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        print_line(text.getvalue().removesuffix("\n"), sys.stderr)
         return error.exit_code
     except click.Abort:
         return INTERRUPTED
     except Exception as error:
         if os.environ.get("TRIOGLOCK_TRACEBACK"):
             raise
-        click.echo(f"trioglock: {_describe(error)}", err=True)
+        print_line(f"trioglock: {_describe(error)}", sys.stderr)
         return FAILED
     return int(code or 0)
 

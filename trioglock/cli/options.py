@@ -14,8 +14,10 @@ from typing import Any, TypeAlias
 
 import click
 
+from .._text import is_unicode
 from ..client import ConnectOptions
-from ..errors import InvalidOption
+from ..codecs import JSON
+from ..errors import EncodeError, InvalidOption
 from ..options import DialOptions, FlowOptions, check_headers, check_subprotocols
 from ..retry import Backoff
 
@@ -125,21 +127,25 @@ def pairs(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> dict[s
 
 def topic_name(_: click.Context, __: click.Parameter, text: str) -> str:
     """Check that a topic can be joined."""
-    if text in ("", "phoenix"):
+    if text in ("", "phoenix") or not is_unicode(text):
         raise click.BadParameter(f"{text!r} is not a topic such as room:1.")
     return text
 
 
 def json_value(_: click.Context, __: click.Parameter, text: str | None) -> Any:
-    """Parse JSON; errors name only the position."""
+    """Parse JSON that can be sent; errors name only the position."""
     if text is None:
         return None
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        JSON().encode(value)
     except json.JSONDecodeError as error:
         raise click.BadParameter(f"invalid JSON: {error.msg} at column {error.colno}.") from None
+    except EncodeError as error:
+        raise click.BadParameter(f"{error}.") from None
     except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"JSON that cannot be read: {error}.") from None
+    return value
 
 
 # Options.

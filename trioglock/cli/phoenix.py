@@ -51,6 +51,15 @@ Examples:
 """
 
 
+def _check_pushes(_: click.Context, __: click.Parameter, lines: Sequence[str]) -> Sequence[str]:
+    for line in lines:
+        try:
+            _parse_push(line)
+        except InvalidLine as error:
+            raise click.BadParameter(f"{error}.") from None
+    return lines
+
+
 @click.command("phoenix", cls=CarefulCommand, epilog=f"{EXIT_CODES}\n{EXAMPLES}")
 @click.argument("url")
 @click.argument("verb", metavar="join", type=click.Choice(["join"]), expose_value=False)
@@ -79,6 +88,7 @@ Examples:
     "pushes",
     multiple=True,
     metavar="'EVENT JSON'",
+    callback=_check_pushes,
     help="Push an event before the input. Repeatable.",
 )
 @seconds("--timeout", default="10", help="Timeout of the join, and of each reply.")

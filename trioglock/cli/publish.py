@@ -31,6 +31,7 @@ from .live import PUBLISH, check_channel, check_token, is_loopback
 from .options import seconds
 from .output import describe_end, describe_failure
 from .serve import TOKEN_VARIABLE
+from .streams import print_line
 
 __all__ = ["command"]
 
@@ -133,7 +134,7 @@ def command(
     except (InvalidOption, InvalidURL) as error:
         raise click.UsageError(str(error)) from None
     except NotPublished as error:
-        click.echo(f"trioglock publish: not published: {error}", err=True)
+        print_line(f"trioglock publish: not published: {error}", sys.stderr)
         return 1
 
 
@@ -144,10 +145,10 @@ async def _publish(
     async with opening as publisher:
         if message == "-":
             count = await _publish_lines(publisher, channel)
-            click.echo(f"published {count:,} message{'s' * (count != 1)} {target}")
+            print_line(f"published {count:,} message{'s' * (count != 1)} {target}")
         else:
             delivered = await publisher(channel, message)
-            click.echo(f"published {target}{_describe_delivery(delivered)}")
+            print_line(f"published {target}{_describe_delivery(delivered)}")
     return 0
 
 

@@ -24,7 +24,7 @@ from ..errors import InvalidOption, TrioglockError
 from ..pubsub import Hub, MemoryBroker, RedisBroker
 from ..server import ServeOptions, Server, serve
 from .echo import Echo
-from .live import AccessRules, Endpoints, check_origins, check_token, is_wildcard
+from .live import AccessRules, Endpoints, check_token, is_wildcard
 from .options import seconds
 from .streams import print_line
 from .workers import READY, end_line, run_workers
@@ -32,6 +32,9 @@ from .workers import READY, end_line, run_workers
 __all__ = ["Settings", "command", "load_target", "open_server"]
 
 TOKEN_VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"  # noqa: S105 - the name of a variable
+
+DEFAULT_NAME = "trioglock"
+"""The name of the new Hub."""
 
 LISTENING_ERRORS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
 
@@ -69,7 +72,7 @@ class Settings:
     port: int = 8020
     workers: int = 1
     redis: str | None = field(default=None, repr=False)
-    name: str = "trioglock"
+    name: str | None = None
     history: int | None = None
     drain: float = 30
     page: bool | None = None
@@ -83,20 +86,22 @@ class Settings:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise InvalidOption(f"--workers must be at least 1, not {self.workers}")
-        if self.target is not None and (self.redis or self.history):
+        given = (self.redis, self.history, self.name)
+        if self.target is not None and any(value is not None for value in given):
             raise InvalidOption(
-                "--redis and --history configure a new Hub: pass them to your target instead"
+                "--redis, --history and --name configure a new Hub: pass them to your target "
+                "instead"
             )
-        if self.workers > 1 and self.target is None and not self.redis:
+        if self.workers > 1 and self.target is None and self.redis is None:
             raise InvalidOption("a Hub in several workers requires --redis to connect them")
-        if self.history and not self.redis:
+        if self.history and self.redis is None:
             raise InvalidOption("--history requires --redis")
         if self.target is None:
             self.make_hub()
         elif self.target != "echo" and not all(self.target.partition(":")):
             raise InvalidOption(f"TARGET must be echo or module:name, not {self.target}")
         check_token(self.publish_token)
-        check_origins(self.origins)
+        _ = self.access_rules  # checks the other options
 
     @property
     def is_worker(self) -> bool:
@@ -113,8 +118,8 @@ class Settings:
         )
 
     def make_hub(self) -> Hub:
-        broker = RedisBroker(self.redis, history=self.history) if self.redis else None
-        return Hub(self.name, broker)
+        broker = RedisBroker(self.redis, history=self.history) if self.redis is not None else None
+        return Hub(DEFAULT_NAME if self.name is None else self.name, broker)
 
 
 @click.command("serve", short_help="Serve a hub or a target.", epilog=EPILOG)
@@ -135,9 +140,9 @@ class Settings:
 )
 @click.option(
     "--name",
-    default="trioglock",
     metavar="NAME",
-    help="Name of the new Hub. Hubs with the same name are connected through Redis.",
+    help="Name of the new Hub. Hubs with the same name are connected through Redis.  "
+    f"[default: {DEFAULT_NAME}]",
 )
 @click.option(
     "--history",

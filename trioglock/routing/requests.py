@@ -14,6 +14,7 @@ import trio
 
 from ..connection import Connection
 from ..disconnect import Disconnect
+from ..errors import UsageError
 from .errors import RequestLost
 
 __all__ = ["PendingRequest", "Requests"]
@@ -90,8 +91,9 @@ class Requests:
 
     def get(self, ref: object) -> PendingRequest | None:
         """Return the pending request with the reference ``ref``, or None."""
-        # In Python, True == 1: a bool would match a request with the reference 1.
-        known = isinstance(ref, str | int) and not isinstance(ref, bool)
+        # In Python, True == 1: a bool would match a request with the reference 1. A float may,
+        # because JSON does not distinguish 1.0 from 1.
+        known = isinstance(ref, str | int | float) and not isinstance(ref, bool)
         return self._pending.get(ref) if known else None  # type: ignore[call-overload]
 
     @contextmanager
@@ -102,12 +104,20 @@ class Requests:
             ref: the reference that the answer will have.
             event: the name of the request.
             has_link: whether an open link carries the request.
+
+        Raises:
+            UsageError: another request with this reference is waiting for its answer.
         """
+        if ref in self._pending:
+            other = self._pending[ref].event
+            raise UsageError(f"the reference {ref!r} belongs to a request that waits: {other!r}")
         request = self._pending[ref] = PendingRequest(event, has_link)
         try:
             yield request
         finally:
-            self._pending.pop(ref, None)
+            # After the answer, another request may already use the same reference.
+            if self._pending.get(ref) is request:
+                del self._pending[ref]
 
     def resolve(self, ref: object, answer: Any, error: Exception | None = None) -> bool:
         """End the request with this reference.

@@ -167,8 +167,8 @@ class EventSocket(Socket[StateT]):
             ConnectionClosed: the connection is closing or closed.
             EncodeError: the codec cannot encode the payload.
             UsageError: the socket is not connected, or the call is made inside one of its own
-                hooks or handlers.
-            InvalidOption: an argument is invalid.
+                hooks or handlers, or another request with the same reference is waiting.
+            InvalidOption: an argument, or what ``make_ref`` returned, is invalid.
         """
         if not isinstance(event, str) or not event:
             raise InvalidOption(f"event must be a name, not {event!r}")
@@ -179,7 +179,7 @@ class EventSocket(Socket[StateT]):
             raise UsageError(
                 "the socket is not connected: use request() inside connect(url, socket)"
             )
-        ref = self.make_ref()
+        ref = _check_ref(self.make_ref())
         message = self.make_request(event, payload, ref)
         has_link = connection.status is Status.OPEN
         with (
@@ -381,6 +381,12 @@ def _check_codec(codec: Codec | None) -> Codec:
             f"codec must be an object with encode and decode, not {describe_value(codec)}"
         )
     return codec
+
+
+def _check_ref(ref: object) -> str | int:
+    if isinstance(ref, bool) or not isinstance(ref, str | int):
+        raise InvalidOption(f"make_ref() must return a str or an int, not {ref!r}")
+    return ref
 
 
 def _deliver(event: Any, state: Any) -> tuple[Any, Any]:

@@ -572,7 +572,7 @@ async def test_offline_as_a_consequence(server: Server) -> None:
                 await client.fetch_game("A")
 
 
-@pytest.mark.parametrize("wrong", ["Bob", 3, [3]])
+@pytest.mark.parametrize("wrong", ["Bob", 3, [3], ["\ud800"]])
 async def test_an_invalid_list_of_players(wrong: Any, server: Server) -> None:
     """BadHookResult names the callback."""
 
@@ -723,3 +723,42 @@ async def test_arguments_are_checked(server: Server) -> None:
             with pytest.raises(gossip.NotSupported, match=f"'{flag}'"):
                 await call()
         assert list(client.channels) == ["gossip"]
+
+
+async def test_fault_60_text_that_cannot_be_sent_is_refused_by_the_call(
+    server: Server, recorder: Recorder
+) -> None:
+    """It is not stored either: it would end the client at the next heartbeat."""
+    async with open_client(server, recorder, flags=("tells",)) as client:
+        for call in (
+            client.sign_in("Bob\ud800"),
+            client.sign_out("Bob\ud800"),
+            client.broadcast("gossip", "Bob", "\udc00"),
+            client.tell("Bob\ud800", "Game", "Al", "hello"),
+            client.tell("Bob", "Game", "Al", "hello\ud800"),
+        ):
+            with pytest.raises(InvalidOption, match="is not valid Unicode"):
+                await call
+        assert client.players == ()
+        await server.heartbeat()
+        assert (await server.expect("heartbeat"))["payload"] == {"players": []}
+    with pytest.raises(InvalidOption, match="version is not valid Unicode"):
+        open_client(server, recorder, version="\ud800")
+
+
+async def test_fault_60_a_refresh_interval_is_required(server: Server, recorder: Recorder) -> None:
+    """None was accepted, and ended the client with a TypeError."""
+    with pytest.raises(InvalidOption, match="refresh_interval must be a number of seconds"):
+        open_client(server, recorder, refresh_interval=None)
+
+
+async def test_fault_60_the_players_may_be_a_generator(server: Server) -> None:
+    """They were consumed by the check, so that nobody was online."""
+
+    class Game(Recorder):
+        def players(self) -> Any:
+            return (name for name in ("Al", "Bob"))
+
+    async with open_client(server, Game()):
+        await server.heartbeat()
+        assert (await server.expect("heartbeat"))["payload"] == {"players": ["Al", "Bob"]}

@@ -179,7 +179,7 @@ async def test_31_an_answer_just_before_the_timeout() -> None:
 
 @pytest.mark.slow
 async def test_32_failures_do_not_leak() -> None:
-    """The number of objects stays the same after many failed attempts and requests."""
+    """The number of our objects stays the same after many failed attempts and requests."""
     async with (
         MockGossipServer(memory=True, heartbeat_interval=None) as server,
         open_client(server, reconnect=SHORTEST_BACKOFF, flags=("games",)) as client,
@@ -205,7 +205,7 @@ async def test_32_failures_do_not_leak() -> None:
                 peer.received.clear()
                 peer.sent.clear()
             gc.collect()
-            return len(gc.get_objects())
+            return sum(type(found).__module__.startswith("trioglock") for found in gc.get_objects())
 
         # ReconnectFailed would tell the latest thousand failures: that many are kept, and no more.
         server.server.reject(503, times=1000)
@@ -213,7 +213,8 @@ async def test_32_failures_do_not_leak() -> None:
         before = await round_of_failures()
         for _ in range(3):
             after = await round_of_failures()
-        assert after - before < 900
+        # Each round leaves one client of the server, which the server keeps.
+        assert after - before < 60
         assert not client._socket.requests
 
 

@@ -83,6 +83,7 @@ def online() -> ClientState:
 
 class FakeConnection:
     status: Status = Status.CONNECTING
+    _session = SimpleNamespace(emitter=SimpleNamespace(protocol_event=lambda *_: None))
 
     def discard_unsent(self) -> tuple[()]:
         return ()

@@ -96,6 +96,8 @@ class AccessRules:
         self._token = (token or "").encode()
         self._host = _normalize(host)
         self._any_address = is_wildcard(host)
+        if "" in page_hosts:
+            raise InvalidOption("a host of the page must not be empty")
         self._page_hosts = frozenset(map(_normalize, page_hosts))
 
     def refuse_client(self, request: Request) -> Response | None:

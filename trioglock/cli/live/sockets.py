@@ -23,6 +23,7 @@ from urllib.parse import parse_qs
 
 import trio
 
+from ..._text import is_unicode
 from ...connection import Connection
 from ...errors import (
     BrokerError,
@@ -155,11 +156,7 @@ def check_channel(channel: object) -> str | None:
         return "a channel must not start with a slash"
     if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in channel):
         return "a channel must not contain control characters"
-    try:
-        channel.encode()
-    except UnicodeEncodeError:
-        return "a channel must be valid Unicode"
-    return None
+    return None if is_unicode(channel) else "a channel must be valid Unicode"
 
 
 class PageSocket(PublishingSocket):

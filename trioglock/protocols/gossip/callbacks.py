@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import trio
 
-from ..._text import as_text
+from ..._text import as_text, is_unicode
 from ...disconnect import Disconnect
 from ...errors import BadHookResult, InvalidOption
 from .messages import (
@@ -267,8 +267,9 @@ class CallbackQueue:
         if names is None:
             return None
         is_list = isinstance(names, Iterable) and not isinstance(names, str)
-        if not is_list or not all(isinstance(name, str) for name in names):
+        players: list[Any] = list(names) if is_list else [None]  # once: it may be a generator
+        if not all(isinstance(name, str) and is_unicode(name) for name in players):
             raise BadHookResult(
                 f"{type(channels).__name__}.players must return a list of names, not {names!r}"
             )
-        return list(map(as_text, names))
+        return list(map(as_text, players))

@@ -137,7 +137,7 @@ def connect(
                 f"{name} must be a gossip.{kind.__name__}, not {describe_value(callbacks)}"
             )
     given = {name: callbacks for name, (callbacks, _) in flags.items() if callbacks is not None}
-    check_seconds("refresh_interval", refresh_interval)
+    check_seconds("refresh_interval", refresh_interval, none=False)
     check_whole("max_callbacks", max_callbacks, least=1, none=False)
     calls = CallbackQueue(given, max_callbacks)
     user_agent, subscribed = calls.declared()

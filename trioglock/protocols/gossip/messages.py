@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from ..._text import as_text
+from ..._text import as_text, is_unicode
 from ...errors import DecodeError, InvalidOption
 
 __all__ = [
@@ -258,12 +258,14 @@ def check_channel(channel: object) -> str:
 
 
 def check_text(name: str, text: object) -> str:
-    """Return a non-empty string."""
-    if isinstance(text, str) and text:
-        return as_text(text)
+    """Return a non-empty string that can be sent."""
     # The value itself is not shown: client_secret is one of the arguments.
-    kind = "''" if text == "" else type(text).__name__
-    raise InvalidOption(f"{name} must be a non-empty str, not {kind}")
+    if not isinstance(text, str) or not text:
+        kind = "''" if text == "" else type(text).__name__
+        raise InvalidOption(f"{name} must be a non-empty str, not {kind}")
+    if not is_unicode(text):
+        raise InvalidOption(f"{name} is not valid Unicode")
+    return as_text(text)
 
 
 def check_event(event: object) -> dict[str, Any]:

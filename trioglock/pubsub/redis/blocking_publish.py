@@ -26,6 +26,9 @@ __all__ = ["publish"]
 RETRY_DELAY = 0.1
 """Seconds between attempts to find the master."""
 
+MAX_SOCKET_TIMEOUT = 2_000_000.0
+"""Seconds; a longer timeout is no timeout."""
+
 
 def publish(
     message: str | BytesLike,
@@ -136,4 +139,6 @@ def _client(url: str, timeout: float | None) -> Any:
     redis, _ = import_redis()
     # redis-py would encode international names with IDNA 2003.
     url = normalize_redis_url(url)
+    # Sockets accept no longer timeout than about 24 days.
+    timeout = None if timeout is None or timeout > MAX_SOCKET_TIMEOUT else timeout
     return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)

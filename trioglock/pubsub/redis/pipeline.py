@@ -33,7 +33,7 @@ RETRY_DELAY = 0.02
 """Seconds."""
 
 MIN_GRACE = 0.01
-"""Seconds in which a reply is read that arrived while the program was blocked."""
+"""Minimum number of seconds to read a reply that arrived while the program was blocked."""
 
 
 @dataclass(slots=True, eq=False)
@@ -219,7 +219,7 @@ class CommandPipeline(ReconnectingConnection):
                 continue  # nothing was pending before
             if late:
                 raise RedisDisconnected(f"Redis did not answer within {timeout} seconds")
-            # The program may have been blocked. What has arrived meanwhile is read first.
+            # The program may have been blocked: first read what arrived in the meantime.
             late = silence - timeout + MIN_GRACE
 
     def _take_reply(self, connection: RedisConnection, reply: Any) -> None:
