@@ -36,7 +36,7 @@ async def test_a_free_port_is_told() -> None:
 
 async def test_fault_06_a_port_of_another_type(unused: int) -> None:
     """The number of a subclass of int, such as a member of an enum."""
-    port = IntEnum("Port", {"CHAT": unused}).CHAT
+    [port] = IntEnum("Port", {"CHAT": unused})
     async with serve(Echo, "127.0.0.1", port) as server:
         assert server.port == unused
 
