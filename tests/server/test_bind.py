@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from enum import IntEnum
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -35,9 +34,12 @@ async def test_a_free_port_is_told() -> None:
 
 
 async def test_fault_06_a_port_of_another_type(unused: int) -> None:
-    """The number of a subclass of int, such as a member of an enum."""
-    [port] = IntEnum("Port", {"CHAT": unused})
-    async with serve(Echo, "127.0.0.1", port) as server:
+    """A subclass of int, such as the members of an enum."""
+
+    class Port(int):
+        pass
+
+    async with serve(Echo, "127.0.0.1", Port(unused)) as server:
         assert server.port == unused
 
 
