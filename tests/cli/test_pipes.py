@@ -14,7 +14,7 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from tests.cli.helpers import COMMAND, SECONDS, environment, opened, run_command, started
-from trioglock.cli.connect import MAX_QUEUE
+from trioglock.cli.connect import MAX_QUEUED_BYTES
 from trioglock.cli.line_reader import MAX_LINE
 from trioglock.testing import MockPeer, MockServer, echo
 
@@ -156,7 +156,8 @@ async def test_a_slow_reader() -> None:
 @pytest.mark.slow
 async def test_a_full_queue() -> None:
     """Then the network is not read until stdout is; no message is lost."""
-    lines = [f"{number} ".ljust(1000, "x") for number in range(5 * MAX_QUEUE)]
+    max_queue = MAX_QUEUED_BYTES // 2**20
+    lines = [f"{number} ".ljust(1000, "x") for number in range(20 * max_queue)]
     async with (
         MockServer() as server,
         opened("connect", server.url) as running,
@@ -164,7 +165,7 @@ async def test_a_full_queue() -> None:
     ):
         peer = await server.accept()
         nursery.start_soon(peer.send, *lines)
-        while len(peer.sent) < MAX_QUEUE:
+        while len(peer.sent) < max_queue:
             await trio.sleep(0.01)
         for line in lines:
             assert await running.line() == line
