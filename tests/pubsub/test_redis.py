@@ -202,12 +202,14 @@ def unused_port() -> int:
 # Authentication and addresses.
 
 
-async def test_passwords() -> None:
-    """Of the default user and of another; a wrong one is an error immediately."""
-    users = ["--requirepass", "secret", "--user", "ann", "on", ">pw", "allchannels", "+@all", "~*"]
+async def test_fault_11_who_uses_a_redis_url() -> None:
+    """The default user or another, perhaps without a password; a wrong one is an error at once."""
+    rules = ["allchannels", "+@all", "~*"]
+    users = ["--requirepass", "secret", "--user", "ann", "on", ">pw", *rules]
+    users += ["--user", "sam", "on", "nopass", *rules]
     with real_redis(*users) as redis, trio.fail_after(SECONDS):
         where = f"127.0.0.1:{redis.port}"
-        for user in (":secret", "default:secret", "ann:pw"):
+        for user in (":secret", "default:secret", "ann:pw", "sam", "sam:"):
             async with Hub(broker=RedisBroker(f"redis://{user}@{where}/2")) as hub:
                 await hub.publish("x")
                 await trio.to_thread.run_sync(partial(publish, "x", url=f"redis://{user}@{where}"))
@@ -337,6 +339,7 @@ async def test_a_server_that_is_not_redis() -> None:
         ({"url": "redis://" + "a" * 70}, "needs a valid host and port: 'redis://aaa"),
         ({"url": "redis://a..b"}, r"needs a valid host and port: 'redis://a\.\.b'"),
         ({"url": "unix://"}, "needs a path"),
+        ({"url": "unix:///run/redis?db=-1"}, "is at least 0"),
         ({"url": "redis://localhost?ssl_cert_reqs=none"}, "ssl_context"),
         ({"url": 6379}, "must be a str"),
         ({"history": 0}, "history must be at least 1"),
@@ -350,6 +353,15 @@ async def test_a_server_that_is_not_redis() -> None:
 def test_invalid_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         RedisBroker(**arguments)
+
+
+@pytest.mark.parametrize("path", ["/x", "/-1", "/1/2", "/+1", "/1_0", "/ 1", "//1"])
+def test_fault_11_the_database_of_a_redis_url(path: str) -> None:
+    """Nothing else is taken for a number: redis-py would use database 0 or 12."""
+    with pytest.raises(InvalidOption, match="the number of a database, such as /1"):
+        RedisBroker(f"redis://localhost{path}")
+    for url, db in {"": 0, "/": 0, "/3": 3, "/3/": 3, "/3?db=4": 4}.items():
+        assert parse_address(f"redis://[::1]{url}").db == db
 
 
 ADDRESSES = {
