@@ -20,7 +20,7 @@ INVALID: dict[str, list[tuple[list[str], str]]] = {
         (["ws://host/", "-H", "a b: c"], "write a header as 'Name: value'"),
         (["ws://host/", "-H", "a: b\nc"], "write a header as 'Name: value'"),
         (["ws://host/", "-H", "Upgrade: x"], "Upgrade is set by the opening handshake."),
-        (["ws://host/", "-s", "a b"], "'a b' is not the name of a subprotocol"),
+        (["ws://host/", "-s", "a b"], "'a b' is not a valid subprotocol name"),
         (["ws://host/", "-s", "a", "-s", "a"], "subprotocols must not contain duplicates"),
         (["ws://host/", "--origin", "a\nb"], "origin: "),
         (["ws://host/", "--wait", "-1"], "'-1' is not a number of seconds, 0 or more."),

@@ -1,8 +1,8 @@
 """Decodes bytes to events (RFC 6455, section 5; RFC 7692 for compressed messages).
 
 Nearly all traffic is whole, short, uncompressed data frames. They take the *fast path*, one loop
-over one received chunk; see :mod:`.fast_path`. The loop stops at every other frame (control frames,
-fragments, compressed frames, frames cut off by the end of the chunk, illegal frames), and
+over one received chunk; see :mod:`.fast_path`. The loop stops at any other kind of frame (control
+frames, fragments, compressed frames, frames cut off by the end of the chunk, illegal frames), and
 :meth:`Decoder._step` processes exactly one frame, or the part of it that was received; then the
 fast path continues.
 
@@ -101,7 +101,7 @@ class Decoder:
         self._size = 0
         self._pieces: Assembler | None = None
         # Inflation.
-        self._inflated = 0  # bytes of the current call of feed()
+        self._inflated = 0  # bytes inflated in the current call to feed()
         self._waiting = False  # inflation of the open frame was interrupted
         self._packed = b""  # if it was, the bytes that remain to be inflated
         self._bad_text = ""  # why the text of the open frame is invalid
@@ -163,7 +163,7 @@ class Decoder:
                 self._rest = chunk[begin:]
 
     def _step(self, chunk: bytes, at: int, events: list[Event]) -> int | None:
-        """Process one frame; return where it ends, or None if ``chunk`` ends before it."""
+        """Process one frame; return where it ends, or None if ``chunk`` ends first."""
         if len(chunk) - at < 2:
             return None
         head, second = chunk[at], chunk[at + 1]
@@ -274,7 +274,7 @@ class Decoder:
         """Inflate a part of the message.
 
         Returns:
-            The last bytes; those before it have been appended. None if the budget was used up.
+            The last bytes; those before them have been appended. None if the budget was used up.
         """
         deflate = self._deflate
         assert deflate is not None  # RSV1 is rejected without it
