@@ -197,7 +197,11 @@ class _TrioWebsocketLink(Link):
 
 
 class _CountingStream:
-    """The stream passed to the library; it counts bytes."""
+    """The stream passed to the library; it counts bytes.
+
+    It raises only trio's exceptions: any other would end the library's reader before it has
+    reported the Close frame.
+    """
 
     def __init__(self, inner: trio.abc.Stream) -> None:
         self.inner = inner
@@ -207,12 +211,18 @@ class _CountingStream:
         """Set after the next write."""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self.inner.receive_some(max_bytes)
+        try:
+            data = await self.inner.receive_some(max_bytes)
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
         self.bytes_received += len(data)
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.inner.send_all(data)
+        try:
+            await self.inner.send_all(data)
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
         self.bytes_sent += len(data)
         if self.written is not None:
             self.written.set()
