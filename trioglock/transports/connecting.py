@@ -115,7 +115,7 @@ async def _open_address(family: socket.AddressFamily, host: str, port: int) -> t
 
 
 def _failures(error: OSError) -> list[OSError]:
-    """Return the error of the system for each address; trio's own message omits them."""
+    """Return the system's error for each address; trio's own message omits them."""
     errors = [leaf for leaf in leaves(error.__cause__ or error) if isinstance(leaf, OSError)]
     return [one for one in errors if one.errno] or [error]
 
