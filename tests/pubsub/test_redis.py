@@ -19,6 +19,7 @@ import trustme
 from tests.pubsub.helpers import SECONDS, joined, opened, served
 from tests.pubsub.redis_server import RealRedis, real_redis
 from tests.texts import Kind, Loud
+from tests.transports.servers import server_context
 from trioglock import (
     BrokerError,
     BrokerUnavailable,
@@ -290,8 +291,8 @@ async def test_tls(redis: RealRedis) -> None:
                 subscription = hub.subscribe("x")
                 await hub.publish("secret", channel="x")
                 assert (await subscription.__anext__()).data == "secret"
-            with pytest.raises(BrokerUnavailable) as caught:
-                async with Hub(broker=RedisBroker(url, open_timeout=0.5)):
+            with pytest.raises(BrokerError, match="TLS failed") as caught:
+                async with Hub(broker=RedisBroker(url, open_timeout=None)):
                     pass
             assert caught.value.__cause__ is not None
             assert "CERTIFICATE_VERIFY_FAILED" in repr(chain(caught.value))
@@ -302,7 +303,32 @@ def chain(error: BaseException) -> list[BaseException]:
     return [error] if error.__cause__ is None else [error, *chain(error.__cause__)]
 
 
-async def test_a_server_that_cannot_be_reached(unused_port: int) -> None:
+async def test_fault_02_only_a_verdict_of_tls_is_final() -> None:
+    """A certificate that is not trusted is an error at once; an end of the network is retried."""
+
+    async def encrypted(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await trio.SSLStream(stream, server_context(), server_side=True).do_handshake()
+
+    async def cut(stream: trio.SocketStream) -> None:
+        await stream.receive_some(5)
+        await stream.aclose()
+
+    expected = {encrypted: (BrokerError, "TLS failed"), cut: (BrokerUnavailable, "could not reach")}
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            for handler, (kind, text) in expected.items():
+                listen = partial(trio.serve_tcp, handler, 0, host="127.0.0.1")
+                [listener] = await nursery.start(listen)
+                url = f"rediss://127.0.0.1:{listener.socket.getsockname()[1]}"
+                seconds = 60 if kind is BrokerError else 0.2
+                with pytest.raises(kind, match=text):
+                    async with Hub(broker=RedisBroker(url, open_timeout=seconds)):
+                        pass
+            nursery.cancel_scope.cancel()
+
+
+async def test_fault_36_a_server_that_cannot_be_reached(unused_port: int) -> None:
     broker = RedisBroker(f"redis://127.0.0.1:{unused_port}", open_timeout=0.3)
     with (
         trio.fail_after(SECONDS),
@@ -310,7 +336,7 @@ async def test_a_server_that_cannot_be_reached(unused_port: int) -> None:
     ):
         async with Hub(broker=broker):
             pass
-    assert "could not connect" in str(caught.value.__cause__)
+    assert "Connection refused; is the server running" in str(caught.value.__cause__)
 
 
 async def test_a_server_that_is_not_redis() -> None:
