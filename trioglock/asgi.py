@@ -154,7 +154,7 @@ def _handshake(scope: Scope, headers: Headers, subprotocol: str | None) -> Hands
     # Not every ASGI server checks the header, and a slash in it would change the path of the URL.
     if not is_host_header(host):
         host = _server_address(scope.get("server"))
-    # Some servers pass on the scheme of HTTP.
+    # Some servers pass on the HTTP scheme.
     secure = scope.get("scheme", "ws") in ("wss", "https")
     scheme = "wss" if secure else "ws"
     return Handshake(

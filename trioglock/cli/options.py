@@ -160,7 +160,7 @@ def _timeout(option: str, name: str, text: str) -> Option:
 
 
 def header_option(name: str) -> Option:
-    """Return the option ``--header`` for a parameter with this name."""
+    """Return the ``--header`` option for a parameter with this name."""
     return click.option(
         "--header",
         "-H",

@@ -55,7 +55,7 @@ class Pings:
         sent = self._sent = self._sent or {}
         sent[payload] = trio.current_time()
         if len(sent) > MAX_UNANSWERED:
-            # Pings that a ping() call waits for are kept.
+            # Pings that a ping() call is waiting for are kept.
             waiting = self._pending_calls or ()
             oldest = next((old for old in sent if old not in waiting), payload)
             if oldest != payload:
@@ -114,7 +114,7 @@ class Pings:
 
 
 class ReadPause:
-    """Whether backpressure pauses the reader task, and how many times it has resumed."""
+    """Whether backpressure is pausing the reader task, and how many times it has resumed."""
 
     __slots__ = ("paused", "resumed_count")
 

@@ -248,7 +248,7 @@ class LinkTasks:
     # Backpressure.
 
     def _must_wait(self) -> bool:
-        """Whether reading pauses: for space in a queue, or for the hooks."""
+        """Whether reading must pause: for space in a queue, or for the hooks."""
         send_queue, results = self._send_queue, self._results
         if send_queue.closing:
             return False

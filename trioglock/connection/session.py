@@ -520,7 +520,7 @@ class Session(Generic[StateT]):
         Args:
             frame: the Close frame.
             reason: why the link ends.
-            data_first: the peer still reads, so data that is queued is sent before the frame.
+            data_first: the peer is still reading, so data that is queued is sent before the frame.
         """
         self._link_ended_by = self._link_ended_by or reason
         final = not self._will_reconnect(reason)
@@ -680,7 +680,7 @@ class Session(Generic[StateT]):
             self._reconnected.set()
 
     def _notify_finished(self, reason: Disconnect) -> None:
-        """Emit ``Terminated`` and wake tasks that wait for the end, even if a listener raises."""
+        """Emit ``Terminated`` and wake tasks waiting for the end, even if a listener raises."""
         try:
             self.emitter.terminated(reason)
         finally:

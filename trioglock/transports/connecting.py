@@ -119,7 +119,7 @@ def describe_failure(error: OSError) -> str:
 
 
 def _failures(error: OSError) -> list[OSError]:
-    """Return the error of the system for each address; trio's own message omits them."""
+    """Return the system's error for each address; trio's own message omits them."""
     errors = [leaf for leaf in leaves(error.__cause__ or error) if isinstance(leaf, OSError)]
     return [one for one in errors if one.errno] or [error]
 

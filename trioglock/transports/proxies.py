@@ -134,7 +134,7 @@ def find_proxy(url: WebSocketURL) -> Proxy | None:
         if is_excluded(url, proxies.get("no", "")):
             return None
     else:
-        # The proxies of the system, which has its own exclusions.
+        # The system's proxies; the system has its own exclusions.
         if proxy_bypass(f"{url.host}:{url.port}"):
             return None
         proxies = getproxies()

@@ -128,7 +128,7 @@ def check_url(options: DialOptions) -> str:
     Raises:
         InvalidURL: the URL cannot be used.
         InvalidOption: ``ssl_context`` or ``server_hostname`` is given without ``wss://``, or
-            ``server_hostname`` is not the name of a host.
+            ``server_hostname`` is not a valid host name.
     """
     url = parse_url(options.url)
     if not url.secure and (options.ssl_context or options.server_hostname):
@@ -138,7 +138,7 @@ def check_url(options: DialOptions) -> str:
             server_name(options.server_hostname)
         except ValueError as error:
             raise InvalidOption(
-                f"server_hostname {options.server_hostname!r} is not the name of a host: {error}"
+                f"server_hostname {options.server_hostname!r} is not a valid host name: {error}"
             ) from None
     return url.host
 

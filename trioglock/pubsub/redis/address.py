@@ -57,7 +57,7 @@ class RedisAddress:
 
 
 def import_redis() -> tuple[Any, Any]:
-    """Return the modules ``redis`` and ``hiredis``."""
+    """Return the ``redis`` and ``hiredis`` modules."""
     try:
         import hiredis  # noqa: PLC0415 - an extra: pip install trioglock[redis]
         import redis  # noqa: PLC0415

@@ -138,7 +138,7 @@ class RedisConnection:
         raise BrokerError(f"Redis returned an error: {text}")
 
     def is_not_master(self, reply: Any) -> bool:
-        """Whether a reply is the error of a server that is not a master, or not yet ready."""
+        """Whether a reply is the error from a server that is not a master, or not yet ready."""
         if not isinstance(reply, self._reply_error):
             return False
         text = str(reply)
@@ -219,7 +219,7 @@ class ReconnectingConnection(ABC):
     """
 
     purpose: str = ""
-    """What the connection is used for, as shown in the log."""
+    """The purpose of the connection, as shown in the log."""
 
     def __init__(
         self, address: RedisAddress, timings: RedisTimings, history_key: str | None
