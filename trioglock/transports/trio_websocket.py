@@ -197,11 +197,7 @@ class _TrioWebsocketLink(Link):
 
 
 class _CountingStream:
-    """The stream passed to the library; it counts bytes.
-
-    It raises only trio's exceptions: any other would end the library's reader before it has
-    reported the Close frame.
-    """
+    """The stream passed to the library; it counts bytes."""
 
     def __init__(self, inner: trio.abc.Stream) -> None:
         self.inner = inner
@@ -214,15 +210,13 @@ class _CountingStream:
         try:
             data = await self.inner.receive_some(max_bytes)
         except OSError as error:
+            # Any other exception ends the library's reader before it has reported a Close frame.
             raise trio.BrokenResourceError(str(error)) from error
         self.bytes_received += len(data)
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        try:
-            await self.inner.send_all(data)
-        except OSError as error:
-            raise trio.BrokenResourceError(str(error)) from error
+        await self.inner.send_all(data)
         self.bytes_sent += len(data)
         if self.written is not None:
             self.written.set()
