@@ -347,8 +347,9 @@ class Session(Generic[StateT]):
         try:
             return await self._link_source.open(self.background.nursery)
         except Exception as error:
-            # Without the frames of this method and of open(), which refer to the exception. A
-            # variable would too: in CPython 3.12, the other frames refer to this one.
+            # The frames of this method and of open() refer to the exception, so they are removed
+            # from its traceback. A variable for the traceback would be a cycle, too: in CPython
+            # 3.12, the other frames refer to this one.
             for _ in range(2):
                 error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             self._link_ended_by = HandshakeFailed(error=error, attempt=self.attempts)

@@ -256,7 +256,8 @@ def _format_date(seconds: int) -> str:
 _EXTENSIONS = enable_server_permessage_deflate(None)
 
 MAX_CACHED = 100
-"""Maximum length of an extension header that is parsed only once, as many clients send the same."""
+"""Maximum length of an extension header that is parsed only once, because many clients send the
+same one."""
 
 _parse_cached = lru_cache(maxsize=32)(parse_extension)
 
