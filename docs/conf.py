@@ -59,7 +59,7 @@ add_module_names = False
 toc_object_entries_show_parents = "hide"
 
 nitpicky = True
-# Other libraries and type variables have no entries. Every other name must have one.
+# Other libraries and type variables have no entries. All other names must have one.
 FOREIGN = (
     "AbstractAsyncContextManager|collections|contextlib|contextvars|datetime|logging|opentelemetry"
     "|os|pathlib|random|re|ssl|trio|typing|websockets"

@@ -82,7 +82,7 @@ BAD = [
     ("subprotocols", "chat", "subprotocols must be a list of names, not the str 'chat'"),
     ("subprotocols", 5, "subprotocols must be a list of names, not 5"),
     ("subprotocols", ["a", "a"], "subprotocols must not contain duplicates"),
-    *(("subprotocols", ["ok", name], "is not the name of a subprotocol")
+    *(("subprotocols", ["ok", name], "is not a valid subprotocol name")
       for name in ("", "a b", "a,b", "é", 5, None)),
     ("transport", "native", "transport must be a trioglock Transport, not 'native'"),
 ]  # fmt: skip

@@ -205,7 +205,7 @@ def require_trio(call: str) -> None:
 
 
 def network_hint(error: OSError) -> str:
-    """Return a hint about an error of the operating system; "" if there is none."""
+    """Return a hint about an operating system error; "" if there is none."""
     if isinstance(error, socket.gaierror):
         return "; check the host name"
     if error.errno == errno.ECONNREFUSED:

@@ -3,8 +3,8 @@
 A trio nursery wraps every exception in a group and raises the ``Cancelled`` with which it stopped
 the body. ``connect()``, ``serve()`` and the other context managers of this package raise neither:
 
-* An exception of the body is raised unchanged.
-* An exception of a task cancels the body and is raised unchanged.
+* An exception from the body is raised unchanged.
+* An exception from a task cancels the body and is raised unchanged.
 * If both fail independently, a group of both exceptions is raised.
 """
 

@@ -1,7 +1,8 @@
 """Timeouts for peers, in which pauses of the program itself do not count.
 
-A program that was blocked or suspended has not read what its peers sent. What is due then gets as
-much time as the program has lost, and the readers run before it is decided that a peer was silent.
+A program that was blocked or suspended has not read what its peers sent. Deadlines that passed in
+the meantime are extended by the length of the pause, and the readers run before a peer is declared
+silent.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Timer:
         self._running = False
 
     def add(self, timed: Timed, due: float) -> Entry:
-        """Start to check, for the first time at ``due``."""
+        """Start checking, for the first time at ``due``."""
         entry = [due, next(self._numbers), timed]
         heapq.heappush(self._entries, entry)
         self._active += 1
@@ -71,7 +72,7 @@ class Timer:
         return entry
 
     def remove(self, entry: Entry) -> None:
-        """Stop to check."""
+        """Stop checking."""
         entry[2] = None
         self._active -= 1
         if not self._active:
@@ -126,7 +127,7 @@ def current_timer() -> Timer:
 
 
 class PeerDeadline:
-    """The deadline of a cancel scope in which a peer is waited for.
+    """The deadline of a cancel scope that limits the wait for a peer.
 
     Args:
         scope: is cancelled at the deadline; its own deadline is not used.

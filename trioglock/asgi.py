@@ -46,7 +46,7 @@ class ASGIOptions(TypedDict, total=False):
         origins: as for :func:`trioglock.serve`; others are rejected with 403.
         close_timeout: seconds from the decision to close a connection to its end; None for no
             limit.
-        write_timeout: seconds that a write may make no progress before the connection is
+        write_timeout: seconds that a write may go without progress before the connection is
             considered lost; None for no limit.
         max_queue: number of messages that may wait to be received before reading stops; None for
             no limit.
@@ -154,7 +154,7 @@ def _handshake(scope: Scope, headers: Headers, subprotocol: str | None) -> Hands
     # Not every ASGI server checks the header, and a slash in it would change the path of the URL.
     if not is_host_header(host):
         host = _server_address(scope.get("server"))
-    # Some servers pass on the scheme of HTTP.
+    # Some servers pass on the HTTP scheme.
     secure = scope.get("scheme", "ws") in ("wss", "https")
     scheme = "wss" if secure else "ws"
     return Handshake(

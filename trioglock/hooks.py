@@ -320,7 +320,7 @@ class Socket(Generic[StateT]):
         """Called for ``conn.status_report()`` to describe the state. It must not be ``async``.
 
         Override it to hide secrets or to shorten a large state. It may be called at any time, even
-        while another hook runs, and cannot change the state.
+        while another hook is running, and cannot change the state.
 
         Args:
             state: the current state.

@@ -113,7 +113,7 @@ def aim(options: DialOptions, url: str, additional_headers: Headers) -> DialOpti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageHeartbeat:
-    """A heartbeat of messages, for servers that expect text instead of ping frames.
+    """A heartbeat that sends messages, for servers that expect text instead of ping frames.
 
     Args:
         message: returns the message to send every ``ping_interval``: ``str`` or bytes-like. It
@@ -143,7 +143,7 @@ class FlowKeywords(TypedDict, total=False):
         ping_interval: seconds between pings; None sends none.
         ping_timeout: seconds to wait for any byte from the peer after a ping, before the
             connection is considered lost; None for no limit.
-        write_timeout: seconds that a write may make no progress before the connection is
+        write_timeout: seconds that a write may go without progress before the connection is
             considered lost; None for no limit.
         heartbeat: messages instead of ping frames; see :class:`MessageHeartbeat`.
         max_queue: number of messages that may wait to be received before reading stops; None for
@@ -226,7 +226,7 @@ def check_subprotocols(subprotocols: Sequence[str] | None) -> tuple[str, ...]:
     names = tuple(subprotocols)
     for name in names:
         if not isinstance(name, str) or not is_token(name):
-            raise InvalidOption(f"{_names(name)} is not the name of a subprotocol")
+            raise InvalidOption(f"{_names(name)} is not a valid subprotocol name")
     names = tuple(map(as_text, names))
     if len(set(names)) < len(names):
         raise InvalidOption(f"subprotocols must not contain duplicates: {_names(list(names))}")
@@ -294,14 +294,14 @@ def take_options(kind: type[OptionsT], given: dict[str, Any]) -> OptionsT:
 def accepts_options(
     keywords: Sequence[type], kinds: Sequence[type]
 ) -> Callable[[FunctionT], FunctionT]:
-    """Show the options of a function with ``**options`` in its signature and its docstring.
+    """For a function that takes ``**options``, show the options in its signature and docstring.
 
     Args:
         keywords: the TypedDict of its options, followed by the TypedDicts that it inherits from.
         kinds: the dataclasses with the defaults; if several have a field, the first one is used.
     """
     known = {name: one for kind in reversed(kinds) for name, one in _fields(kind).items()}
-    # Own keys come first: the types of inherited keys may not resolve in this module.
+    # Its own keys come first: the types of inherited keys may not resolve in this module.
     inherited = {name: kind for base in keywords[1:] for name, kind in get_type_hints(base).items()}
     every = keywords[0].__annotations__
     types = {name: kind for name, kind in every.items() if name not in inherited} | inherited

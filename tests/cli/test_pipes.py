@@ -14,9 +14,12 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from tests.cli.helpers import COMMAND, SECONDS, environment, opened, run_command, started
-from trioglock.cli.connect import MAX_QUEUE
+from trioglock.cli.connect import MAX_QUEUED_BYTES
 from trioglock.cli.line_reader import MAX_LINE
 from trioglock.testing import MockPeer, MockServer, echo
+
+QUEUE = MAX_QUEUED_BYTES // 2**20
+"""Messages of the default maximum size that the command holds."""
 
 pytestmark = pytest.mark.usefixtures("short_wait")
 
@@ -48,7 +51,7 @@ async def test_each_line_is_a_message(stdin: str, lines: Sequence[str]) -> None:
 @pytest.mark.slow
 async def test_many_lines() -> None:
     """No line is lost, and their order is kept."""
-    lines = [f"line {number}" for number in range(1500)]  # more than MAX_QUEUE
+    lines = [f"line {number}" for number in range(1500)]  # more than QUEUE
     assert await answers(stdin="\n".join(lines)) == lines
 
 
@@ -144,7 +147,7 @@ async def test_a_slow_reader() -> None:
     """While stdout is not read, pings are answered until the queue is full."""
     text = "x" * 1000
     lines = [text] * 200  # more than a pipe holds
-    assert len(lines) < MAX_QUEUE
+    assert len(lines) < QUEUE
     async with MockServer() as server, opened("connect", server.url) as running:
         peer = await server.accept()
         await peer.send(*lines)
@@ -156,7 +159,7 @@ async def test_a_slow_reader() -> None:
 @pytest.mark.slow
 async def test_a_full_queue() -> None:
     """Then the network is not read until stdout is; no message is lost."""
-    lines = [f"{number} ".ljust(1000, "x") for number in range(5 * MAX_QUEUE)]
+    lines = [f"{number} ".ljust(1000, "x") for number in range(20 * QUEUE)]
     async with (
         MockServer() as server,
         opened("connect", server.url) as running,
@@ -164,7 +167,7 @@ async def test_a_full_queue() -> None:
     ):
         peer = await server.accept()
         nursery.start_soon(peer.send, *lines)
-        while len(peer.sent) < MAX_QUEUE:
+        while len(peer.sent) < QUEUE:
             await trio.sleep(0.01)
         for line in lines:
             assert await running.line() == line

@@ -99,7 +99,7 @@ def test_invalid_line(
         code, output, error = publish("log", "-", "--to", f"ws://{at}")
     assert (code, output) == (1, "")
     assert reason in error
-    assert error.endswith("; published before: 1\n")
+    assert error.endswith("; messages published before this: 1\n")
 
 
 @pytest.mark.slow

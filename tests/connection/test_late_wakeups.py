@@ -243,8 +243,6 @@ async def test_fault_01_a_blocked_client_opens_and_closes_in_time(
                     url, transport=transport(), ssl_context=context, open_timeout=TIMEOUT
                 ):
                     pass
-        if tls and transport is TrioWebsocketTransport:
-            return  # the library may close the stream before it reads the Close frame
         for delay in (0, 0.001):
             async with connect(
                 url, transport=transport(), ssl_context=context, close_timeout=TIMEOUT
@@ -253,6 +251,20 @@ async def test_fault_01_a_blocked_client_opens_and_closes_in_time(
                     nursery.start_soon(conn.aclose)
                     nursery.start_soon(block_later, delay)
                 assert conn.close_code == 1000
+
+
+@every_transport
+@pytest.mark.parametrize("tls", [False, True])
+async def test_fault_32_a_normal_close_is_seen_as_one(
+    transport: MakeTransport, *, tls: bool
+) -> None:
+    """Although the peer ends the stream at once: the answer has been read before."""
+    context = client_context() if tls else None
+    with peer_server(server_context() if tls else None) as url:
+        for _ in range(10):
+            async with connect(url, transport=transport(), ssl_context=context) as conn:
+                pass
+            assert conn.close_code == 1000
 
 
 @pytest.mark.slow

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.pubsub.redis_server import RealRedis
@@ -91,6 +92,8 @@ def test_fault_50_patterns_match_as_in_a_redis_server(
     pattern: str, channels: list[str], ask: Callable[..., list[Any]]
 ) -> None:
     """Redis matches keys and channels with the same function."""
+    # The platform of the server decides how the bytes of such a range compare: as signed or not.
+    assume(not re.search(r"\[.*(-[^\x00-\x7f]|[^\x00-\x7f]-)", pattern))
     keys = [f"prefix/{channel}" for channel in channels]
     *_, found, _ = ask(
         ("MSET", *(part for key in keys for part in (key, ""))),

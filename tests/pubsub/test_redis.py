@@ -19,6 +19,7 @@ import trustme
 from tests.pubsub.helpers import SECONDS, joined, opened, served
 from tests.pubsub.redis_server import RealRedis, real_redis
 from tests.texts import Kind, Loud
+from tests.transports.servers import server_context
 from trioglock import (
     BrokerError,
     BrokerUnavailable,
@@ -202,12 +203,14 @@ def unused_port() -> int:
 # Authentication and addresses.
 
 
-async def test_passwords() -> None:
-    """Of the default user and of another; a wrong one is an error immediately."""
-    users = ["--requirepass", "secret", "--user", "ann", "on", ">pw", "allchannels", "+@all", "~*"]
+async def test_fault_11_who_uses_a_redis_url() -> None:
+    """The default user or another, perhaps without a password; a wrong one is an error at once."""
+    rules = ["allchannels", "+@all", "~*"]
+    users = ["--requirepass", "secret", "--user", "ann", "on", ">pw", *rules]
+    users += ["--user", "sam", "on", "nopass", *rules]
     with real_redis(*users) as redis, trio.fail_after(SECONDS):
         where = f"127.0.0.1:{redis.port}"
-        for user in (":secret", "default:secret", "ann:pw"):
+        for user in (":secret", "default:secret", "ann:pw", "sam", "sam:"):
             async with Hub(broker=RedisBroker(f"redis://{user}@{where}/2")) as hub:
                 await hub.publish("x")
                 await trio.to_thread.run_sync(partial(publish, "x", url=f"redis://{user}@{where}"))
@@ -288,8 +291,8 @@ async def test_tls(redis: RealRedis) -> None:
                 subscription = hub.subscribe("x")
                 await hub.publish("secret", channel="x")
                 assert (await subscription.__anext__()).data == "secret"
-            with pytest.raises(BrokerUnavailable) as caught:
-                async with Hub(broker=RedisBroker(url, open_timeout=0.5)):
+            with pytest.raises(BrokerError, match="TLS failed") as caught:
+                async with Hub(broker=RedisBroker(url, open_timeout=None)):
                     pass
             assert caught.value.__cause__ is not None
             assert "CERTIFICATE_VERIFY_FAILED" in repr(chain(caught.value))
@@ -300,7 +303,32 @@ def chain(error: BaseException) -> list[BaseException]:
     return [error] if error.__cause__ is None else [error, *chain(error.__cause__)]
 
 
-async def test_a_server_that_cannot_be_reached(unused_port: int) -> None:
+async def test_fault_02_only_a_verdict_of_tls_is_final() -> None:
+    """A certificate that is not trusted is an error at once; an end of the network is retried."""
+
+    async def encrypted(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await trio.SSLStream(stream, server_context(), server_side=True).do_handshake()
+
+    async def cut(stream: trio.SocketStream) -> None:
+        await stream.receive_some(5)
+        await stream.aclose()
+
+    expected = {encrypted: (BrokerError, "TLS failed"), cut: (BrokerUnavailable, "could not reach")}
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            for handler, (kind, text) in expected.items():
+                listen = partial(trio.serve_tcp, handler, 0, host="127.0.0.1")
+                [listener] = await nursery.start(listen)
+                url = f"rediss://127.0.0.1:{listener.socket.getsockname()[1]}"
+                seconds = 60 if kind is BrokerError else 0.2
+                with pytest.raises(kind, match=text):
+                    async with Hub(broker=RedisBroker(url, open_timeout=seconds)):
+                        pass
+            nursery.cancel_scope.cancel()
+
+
+async def test_fault_36_a_server_that_cannot_be_reached(unused_port: int) -> None:
     broker = RedisBroker(f"redis://127.0.0.1:{unused_port}", open_timeout=0.3)
     with (
         trio.fail_after(SECONDS),
@@ -308,7 +336,7 @@ async def test_a_server_that_cannot_be_reached(unused_port: int) -> None:
     ):
         async with Hub(broker=broker):
             pass
-    assert "could not connect" in str(caught.value.__cause__)
+    assert "Connection refused; is the server running" in str(caught.value.__cause__)
 
 
 async def test_a_server_that_is_not_redis() -> None:
@@ -337,6 +365,7 @@ async def test_a_server_that_is_not_redis() -> None:
         ({"url": "redis://" + "a" * 70}, "needs a valid host and port: 'redis://aaa"),
         ({"url": "redis://a..b"}, r"needs a valid host and port: 'redis://a\.\.b'"),
         ({"url": "unix://"}, "needs a path"),
+        ({"url": "unix:///run/redis?db=-1"}, "is at least 0"),
         ({"url": "redis://localhost?ssl_cert_reqs=none"}, "ssl_context"),
         ({"url": 6379}, "must be a str"),
         ({"history": 0}, "history must be at least 1"),
@@ -350,6 +379,15 @@ async def test_a_server_that_is_not_redis() -> None:
 def test_invalid_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidOption, match=message):
         RedisBroker(**arguments)
+
+
+@pytest.mark.parametrize("path", ["/x", "/-1", "/1/2", "/+1", "/1_0", "/ 1", "//1"])
+def test_fault_11_the_database_of_a_redis_url(path: str) -> None:
+    """Nothing else is taken for a number: redis-py would use database 0 or 12."""
+    with pytest.raises(InvalidOption, match="the number of a database, such as /1"):
+        RedisBroker(f"redis://localhost{path}")
+    for url, db in {"": 0, "/": 0, "/3": 3, "/3/": 3, "/3?db=4": 4}.items():
+        assert parse_address(f"redis://[::1]{url}").db == db
 
 
 ADDRESSES = {

@@ -416,7 +416,7 @@ async def test_fault_28_two_requests_never_share_a_reference(autojump_clock: Moc
         nursery.start_soon(ask, "a")
         first = await next_request(peer)
         with pytest.raises(
-            UsageError, match="the reference 1 belongs to a request that waits: 'a'"
+            UsageError, match="the reference 1 belongs to a request that is waiting: 'a'"
         ):
             await socket.request("b")
         await answer(peer, first)

@@ -168,7 +168,7 @@ async def test_fault_16_only_the_whole_head_is_limited(
 
 
 @on_both
-@pytest.mark.parametrize("value", ["", " ", "\t"])
+@pytest.mark.parametrize("value", ["", " ", "\t", ",", " , ,"])
 async def test_fault_17_an_empty_header_is_read_as_absent(
     value: str, transport: MakeTransport
 ) -> None:

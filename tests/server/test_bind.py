@@ -33,6 +33,24 @@ async def test_a_free_port_is_told() -> None:
             await assert_echo(f"ws://127.0.0.1:{server.port}")
 
 
+async def test_fault_06_a_port_of_another_type(unused: int) -> None:
+    """A subclass of int, such as the members of an enum."""
+
+    class Port(int):
+        pass
+
+    async with serve(Echo, "127.0.0.1", Port(unused)) as server:
+        assert server.port == unused
+
+
+@pytest.fixture
+def unused() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 @has_ipv6
 async def test_every_address_of_a_name_has_the_same_port() -> None:
     """Without a host, on IPv4 and IPv6, also with port 0."""

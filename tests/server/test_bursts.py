@@ -59,6 +59,20 @@ async def test_a_single_broadcast_is_written_in_the_same_turn() -> None:
 
 
 @counts_writes
+async def test_no_task_remains_when_all_connections_have_ended() -> None:
+    """Writing at the end of a turn needs a task, which ends with the last connection."""
+    for _ in range(2):
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        async with clients(2) as (server, each):
+            server.broadcast("a")
+            server.broadcast("b")
+            for client in each:
+                assert await client.texts(2) == ["a", "b"]
+        await trio.testing.wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+@counts_writes
 async def test_the_order_of_a_connection_is_kept() -> None:
     """Its own messages and the broadcasts leave in the order of the calls, in one write."""
     async with clients(1) as (server, [client]):

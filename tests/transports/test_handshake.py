@@ -139,7 +139,7 @@ async def test_fault_16_only_the_whole_head_of_a_response_is_limited(
 
 
 @on_both
-@pytest.mark.parametrize("value", ["", " ", "\t "])
+@pytest.mark.parametrize("value", ["", " ", "\t ", ",", " ,,"])
 async def test_fault_17_what_is_empty_in_a_response_is_read_as_absent(
     value: str, transport: MakeTransport, autojump_clock: MockClock
 ) -> None:
@@ -158,6 +158,16 @@ async def test_fault_17_what_is_empty_in_a_response_is_read_as_absent(
             assert conn.subprotocol is None
             assert conn.handshake is not None
             assert conn.handshake.extensions == ()
+
+
+@on_both
+async def test_fault_36_a_server_that_expects_tls(
+    transport: MakeTransport, autojump_clock: MockClock
+) -> None:
+    """It answers a ``ws://`` URL with an alert."""
+    error, _ = await connect_error(answering(b"\x15\x03\x01\x00\x02\x02\x46"), transport)
+    assert isinstance(error, InvalidHandshake)
+    assert "the server expects TLS: use a wss:// URL" in str(error)
 
 
 @pytest.mark.parametrize("more", ["", "; server_no_context_takeover", "; x"])

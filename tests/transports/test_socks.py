@@ -42,6 +42,16 @@ async def test_a_socks_proxy(scheme: str, host: str, asked: tuple[int, str, int]
     assert proxy.asked[0] == asked
 
 
+@pytest.mark.parametrize("variable", ["http_proxy", "ALL_PROXY"])
+async def test_fault_12_the_scheme_socks(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the environment it is SOCKS4, as for curl."""
+    async with proxied(SOCKSProxy) as (proxy, address, _):
+        monkeypatch.setenv(variable, f"socks://{address}/")
+        async with connect("ws://10.0.0.7:8080/"):
+            pass
+    assert proxy.asked[0] == (4, "10.0.0.7", 8080)
+
+
 async def test_socks_with_a_user() -> None:
     """User and password of the proxy's URL authenticate at SOCKS5; wrong ones are refused."""
     make_proxy = partial(SOCKSProxy, user=b"us@er:pass")

@@ -68,7 +68,7 @@ Examples:
 def command(messages: int) -> int:
     """Exchange JSON messages with a local echo server, and count them in hooks.
 
-    The server listens on a free port of this machine; no network is needed.
+    The server listens on a free port on this machine; no network is needed.
     """
     return trio.run(demo, messages)
 

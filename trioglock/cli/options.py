@@ -70,9 +70,9 @@ def seconds(*names: str, zero: bool = False, none: bool = False, **settings: Any
         none: allow the word ``none``, which becomes None: no limit.
         settings: further arguments of :func:`click.option`.
     """
-    allowed = f"a number of seconds, {'0 or more' if zero else 'more than 0'}"
+    allowed = f"a number of seconds {'that is at least 0' if zero else 'greater than 0'}"
     if none:
-        allowed += ", or none"
+        allowed += ", or 'none'"
 
     def check(_: click.Context, __: click.Parameter, text: Any) -> float | None:
         if text is None or (none and text == "none"):
@@ -82,7 +82,7 @@ def seconds(*names: str, zero: bool = False, none: bool = False, **settings: Any
         except ValueError:
             number = math.nan
         if not (number > 0 or (zero and number == 0)):
-            raise click.BadParameter(f"{text!r} is not {allowed}.")
+            raise click.BadParameter(f"{text!r} is not valid: use {allowed}.")
         return number
 
     return click.option(*names, metavar="SECONDS", callback=check, **settings)
@@ -160,7 +160,7 @@ def _timeout(option: str, name: str, text: str) -> Option:
 
 
 def header_option(name: str) -> Option:
-    """Return the option ``--header`` for a parameter with this name."""
+    """Return the ``--header`` option for a parameter with this name."""
     return click.option(
         "--header",
         "-H",

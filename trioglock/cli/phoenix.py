@@ -81,7 +81,7 @@ def _check_pushes(_: click.Context, __: click.Parameter, lines: Sequence[str]) -
     envvar="TRIOGLOCK_TOKEN",
     metavar="TOKEN",
     help="The auth_token of Phoenix 1.8. Prefer the environment variable TRIOGLOCK_TOKEN: other "
-    "users can see a command line.",
+    "users can see the command line.",
 )
 @click.option(
     "--push",

@@ -85,14 +85,14 @@ class NotPublished(Exception):
     "--history",
     type=click.IntRange(1),
     metavar="N",
-    help="With --redis: the --history of the servers.",
+    help="With --redis: the value of --history that the servers use.",
 )
 @click.option(
     "--publish-token",
     "token",
     metavar="TOKEN",
     envvar=TOKEN_VARIABLE,
-    help=f"Token that the server requires. Prefer {TOKEN_VARIABLE}: other users can see a "
+    help=f"Token that the server requires. Prefer {TOKEN_VARIABLE}: other users can see the "
     "command line.",
 )
 @seconds("--timeout", default="10", help="Timeout for connecting, and for each response.")
@@ -170,7 +170,7 @@ async def _publish_lines(publisher: Publisher, channel: str) -> int:
         return count
     except (NotPublished, UnreadableInput) as error:
         line = f"line {lines.number}: " if isinstance(error, NotPublished) else ""
-        raise NotPublished(f"{line}{error}; published before: {count:,}") from None
+        raise NotPublished(f"{line}{error}; messages published before this: {count:,}") from None
 
 
 @asynccontextmanager
@@ -243,7 +243,7 @@ def _parse_response(frame: Any) -> int | None:
 
 
 def _describe_failure(error: ConnectError) -> str:
-    """Describe a failure, by the text of the server's response unless it is a page."""
+    """Describe a failure, using the text of the server's response unless that is a web page."""
     if isinstance(error, HandshakeRefused):
         text = error.body.decode(errors="replace").strip()
         if text and error.headers.get("Content-Type", "").startswith("text/plain"):

@@ -155,9 +155,9 @@ class Settings:
     "origins",
     multiple=True,
     metavar="ORIGIN",
-    help="Allow pages of this origin, such as https://example.org, to connect; '*' allows all "
-    "pages. Can be repeated. By default, a server on a loopback address allows only pages of this "
-    "machine, and a server on any other address allows all pages.",
+    help="Allow pages from this origin, such as https://example.org, to connect; '*' allows all "
+    "pages. Can be repeated. By default, a server on a loopback address allows only pages from "
+    "this machine, and a server on any other address allows all pages.",
 )
 @seconds("--drain", default="30", help="Time for connections to finish at shutdown.")
 @click.option(

@@ -48,10 +48,10 @@ class ConnectOptions(FlowKeywords, total=False):
         user_agent_header: the ``User-Agent`` header, or None to send none.
         compression: ``"deflate"`` offers permessage-deflate (RFC 7692); None disables compression.
         proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
-            ``socks4a``); True uses the first of the variables ``ws_proxy`` or ``wss_proxy``,
-            ``socks_proxy``, ``https_proxy``, ``http_proxy`` (only for ``ws://``) and ``all_proxy``
-            unless ``no_proxy`` excludes the host, or else the settings of the system. None connects
-            directly.
+            ``socks4a``). True uses the first of these variables that is set: ``ws_proxy`` (for
+            ``wss://``, ``wss_proxy``), ``socks_proxy``, ``https_proxy``, ``http_proxy`` (only for
+            ``ws://``), ``all_proxy``; it connects directly if ``no_proxy`` excludes the host. If no
+            proxy variable is set, it uses the system's settings. None connects directly.
         ssl_context: the TLS configuration for ``wss://``; by default the system's certificates are
             trusted. A client certificate in it is sent to every server that requests one, even
             after a redirect to another origin; prevent that with ``max_redirects=0``.
@@ -160,8 +160,8 @@ def connect(
 
     Args:
         url: ``ws://`` or ``wss://``; a user name and password in it are sent as basic
-            authentication (RFC 7617). Characters outside of ASCII are encoded, those of the host
-            by IDNA 2008 (RFC 5891). You can also pass a function, plain or async, that returns the
+            authentication (RFC 7617). Non-ASCII characters are encoded, those in the host according
+            to IDNA 2008 (RFC 5891). You can also pass a function, plain or async, that returns the
             URL and is called before every attempt.
         socket: the hooks; by default messages are sent and delivered unchanged.
         options: the keys of :class:`ConnectOptions`.
@@ -180,7 +180,7 @@ def connect(
     dial = take_options(DialOptions, given)
     flow = take_options(FlowOptions, given)
     if client.backoff is not None and isinstance(dial.stream, trio.abc.Stream):
-        raise InvalidOption("to reconnect, stream must be a function that opens a new stream")
+        raise InvalidOption("reconnecting requires stream to be a function that opens a new stream")
     check_proxy(dial.proxy)
     # The URLs that a function returns are checked before each attempt.
     host = "client" if callable(url) else check_url(aim(dial, url, dial.additional_headers))

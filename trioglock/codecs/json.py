@@ -63,7 +63,7 @@ class JSON(Codec):
     instances of their subclasses, ``UUID`` and ``Enum``. Everything else raises EncodeError: sets,
     bytes, NaN, dates, dataclasses, other keys, and half of a surrogate pair. Decoding raises
     DecodeError for NaN, for half of a surrogate pair, for deeper nesting, and for numbers that are
-    out of range. Of duplicate keys the last one counts.
+    out of range. If a key is repeated, its last value counts.
 
     Args:
         into: the type to decode into: a ``msgspec.Struct``, a dataclass, a ``TypedDict``, a union

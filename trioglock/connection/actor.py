@@ -87,7 +87,7 @@ class Actor(Generic[StateT]):
         self.has_state: bool = False
         self.state = None  # type: ignore[assignment]  # until init_stream has run
         self.backlog: int = 0
-        """Received messages that wait in the mailbox."""
+        """Received messages that are waiting in the mailbox."""
         self._socket = socket
         self._results = results
         self._on_failure = on_failure
@@ -117,7 +117,7 @@ class Actor(Generic[StateT]):
         return type(self._socket).__qualname__
 
     def format_status(self) -> Any:
-        """Return the result of the hook ``format_status``, or a text if it failed."""
+        """Return the result of the ``format_status`` hook, or a text if it failed."""
         if not self.has_state:
             return None
         try:

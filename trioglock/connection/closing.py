@@ -188,8 +188,8 @@ class Deadlines:
         """Create the scope in which ``handle_disconnect`` runs.
 
         Args:
-            caught_up: whether no job waits for the hooks. If so, only the peer can have used up the
-                close timeout, and the hook still gets :data:`LINGER` seconds.
+            caught_up: whether no job is waiting for the hooks. If so, only the peer can have used
+                up the close timeout, and the hook still gets :data:`LINGER` seconds.
         """
         end = self._hooks_end
         if caught_up:

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -39,7 +39,7 @@ class Fanout:
     raise: a connection never affects the others. Afterwards it calls :meth:`schedule`.
     """
 
-    __slots__ = ("_is_scheduled", "_work", "corked", "turns")
+    __slots__ = ("_is_scheduled", "_links", "_work", "corked", "turns")
 
     def __init__(self) -> None:
         self.corked: list[Writer] = []
@@ -47,6 +47,7 @@ class Fanout:
         self.turns: int = 0
         """The number of turns of the scheduler at whose end messages were written."""
         self._is_scheduled = False
+        self._links = 0
         self._work: trio.lowlevel.ParkingLot | None = None
 
     @classmethod
@@ -85,13 +86,27 @@ class Fanout:
             self._work = trio.lowlevel.ParkingLot()
             trio.lowlevel.spawn_system_task(self._run, self._work)
 
-    async def _run(self, work: trio.lowlevel.ParkingLot) -> NoReturn:
-        while True:
-            self.turns += 1
-            await self._write_corked()
-            if not self.corked:
-                self._is_scheduled = False
-                await work.park()
+    def join(self) -> None:
+        """Count a writer that has a link."""
+        self._links += 1
+
+    def leave(self) -> None:
+        """Stop counting a writer. The task ends with the last link."""
+        self._links -= 1
+        if not self._links and self._work is not None:
+            self._work.unpark()
+
+    async def _run(self, work: trio.lowlevel.ParkingLot) -> None:
+        try:
+            while self._links or self.corked:
+                self.turns += 1
+                await self._write_corked()
+                if not self.corked:
+                    self._is_scheduled = False
+                    if self._links:
+                        await work.park()
+        finally:
+            self._work = None
 
     async def _write_corked(self) -> None:
         began = time.perf_counter()

@@ -2,8 +2,8 @@
 
 Any received byte counts as a sign of life. While backpressure pauses the reader task, silence is
 not counted, and the timeout restarts when the reader resumes. A peer is declared dead only by a
-second check, after the readers have had as much time as the program has lost; see
-:mod:`trioglock._timer`.
+second check, after the readers have had as much time as the program was blocked or suspended for;
+see :mod:`trioglock._timer`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from .writer import Writer
 __all__ = ["LinkHeartbeat", "Pings", "ReadPause"]
 
 MAX_UNANSWERED = 1000
-"""Maximum number of pings without a pong; older pings of the heartbeat are then forgotten."""
+"""Maximum number of pings without a pong; when it is exceeded, the heartbeat's oldest ping is
+forgotten."""
 
 
 class Pings:
@@ -54,7 +55,7 @@ class Pings:
         sent = self._sent = self._sent or {}
         sent[payload] = trio.current_time()
         if len(sent) > MAX_UNANSWERED:
-            # Pings that a ping() call waits for are kept.
+            # Pings that a ping() call is waiting for are kept.
             waiting = self._pending_calls or ()
             oldest = next((old for old in sent if old not in waiting), payload)
             if oldest != payload:
@@ -113,7 +114,7 @@ class Pings:
 
 
 class ReadPause:
-    """Whether backpressure pauses the reader task, and how many times it has resumed."""
+    """Whether backpressure is pausing the reader task, and how many times it has resumed."""
 
     __slots__ = ("paused", "resumed_count")
 

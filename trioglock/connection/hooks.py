@@ -65,7 +65,7 @@ class Hook:
 
 
 def hook_of(socket: Socket[Any], name: str) -> Hook:
-    """Return the hook ``name`` of ``socket``; all sockets share the default hooks."""
+    """Return the ``name`` hook of ``socket``; all sockets share the default hooks."""
     if getattr(getattr(socket, name), "__func__", None) is getattr(Socket, name):
         return _default_hook(name)
     return Hook(socket, name)

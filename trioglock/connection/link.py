@@ -29,7 +29,9 @@ heartbeat that found the peer dead."""
 
 
 class LinkTasks:
-    """Reads one link in the session's task and runs its heartbeat; the writer outlives the link.
+    """Reads from one link in the session's task and runs the link's heartbeat.
+
+    The writer outlives the link.
 
     Args:
         link: the open link.
@@ -129,8 +131,8 @@ class LinkTasks:
             self._set_end(ConnectionLost(error=broken.__cause__ or broken))
         assert self.end is not None
         if self.end.__class__ is Violation:
-            # The application first answers the messages before the violation. Its task may run
-            # after the current task in a round of the scheduler.
+            # The application first answers the messages that preceded the violation. Its task may
+            # run after the current task in a round of the scheduler.
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
         return self.end
@@ -246,7 +248,7 @@ class LinkTasks:
     # Backpressure.
 
     def _must_wait(self) -> bool:
-        """Whether reading pauses: for space in a queue, or for the hooks."""
+        """Whether reading must pause: for space in a queue, or for the hooks."""
         send_queue, results = self._send_queue, self._results
         if send_queue.closing:
             return False
@@ -267,7 +269,7 @@ class LinkTasks:
             queue = "receive_queue"
         elif self._hooks_behind():
             queue = "mailbox"
-        # The end of a broken stream is reported after the messages that wait to be received.
+        # The end of a broken stream is reported after the messages that are waiting to be received.
         if self.write_error is not None and not self.reconnects:
             self._deadlines.lift_link()
         with self._read_pause, self._emitter.waiting("reader", queue):

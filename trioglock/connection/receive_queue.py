@@ -1,4 +1,4 @@
-"""The receive queue: delivered messages that wait to be received."""
+"""The receive queue: delivered messages that are waiting to be received."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ReceiveQueue:
             a high-water mark: the reader task stops reading there, and the messages of the chunk
             that was read last may exceed it.
         overflow: the policy at the limit; see :class:`trioglock.options.FlowOptions`.
-        on_overflow: called when the policy ``"close"`` has dropped a message.
+        on_overflow: called when the ``"close"`` policy has dropped a message.
         emitter: emits an event for each dropped message.
     """
 
@@ -57,7 +57,7 @@ class ReceiveQueue:
         self.items: deque[Any] = _EMPTY
         """The queued messages, oldest first. Use :meth:`open_items` to add to them."""
         self.reader_waiting: bool = False
-        """Whether the reader task waits for space."""
+        """Whether the reader task is waiting for space."""
         self.dropped: int = 0
         self.ended: bool = False
         self.pause_at: float = limit if limit is not None and overflow == "wait" else math.inf

@@ -57,7 +57,7 @@ class Statistics:
 class StatusReport:
     """A human-readable description of a connection; ``str()`` formats it as several lines.
 
-    Secrets in the URL and the headers are hidden. The hook ``format_status`` hides secrets in the
+    Secrets in the URL and the headers are hidden. The ``format_status`` hook hides secrets in the
     state.
 
     Args:

@@ -1,4 +1,4 @@
-"""The send queue: frames that wait to be written."""
+"""The send queue: frames that are waiting to be written."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class SendQueue:
         self.size: int = 0
         """The size of the queued and currently written payloads in bytes."""
         self.threshold: int = limit
-        """The size at which a sender waits: the limit, or 0 while earlier senders wait."""
+        """The size at which a sender waits: the limit, or 0 while earlier senders are waiting."""
         self.closed: bool = False
         """Whether sends are refused: the connection is closing or closed."""
         self.closing: bool = False
@@ -110,7 +110,7 @@ class SendQueue:
         self.urgent_written_at: float | None = None
         """When the frames tracked by :meth:`track_urgent` were written (trio's clock), or None."""
         self.data_held: bool = False
-        """Whether data waits for ``handle_connect`` to return."""
+        """Whether data is waiting for ``handle_connect`` to return."""
         self.link_lost: bool = False
         """Whether the link is broken or has ended."""
         self.close_taken: bool = False
@@ -273,7 +273,7 @@ class SendQueue:
         await self._space_waiters.park()
 
     def release_senders(self) -> None:
-        """Wake all tasks that wait for space: the connection is closing."""
+        """Wake all tasks that are waiting for space: the connection is closing."""
         self._awake += self._senders.unpark_all()
         self._space_waiters.unpark_all()
 
@@ -359,7 +359,7 @@ class SendQueue:
         self._finish_batch()
 
     def single(self) -> QueuedMessage | None:
-        """Return the only frame if it is data; None if a task waits for it to be written."""
+        """Return the only frame if it is data; None if a task is waiting for it to be written."""
         data = self._data
         if len(data) != 1 or self._pongs or self._urgent or self._first or self._barriers:
             return None

@@ -347,8 +347,9 @@ class Session(Generic[StateT]):
         try:
             return await self._link_source.open(self.background.nursery)
         except Exception as error:
-            # Without the frames of this method and of open(), which refer to the exception. A
-            # variable would too: in CPython 3.12, the other frames refer to this one.
+            # The frames of this method and of open() refer to the exception, so they are removed
+            # from its traceback. A variable for the traceback would be a cycle, too: in CPython
+            # 3.12, the other frames refer to this one.
             for _ in range(2):
                 error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             self._link_ended_by = HandshakeFailed(error=error, attempt=self.attempts)
@@ -520,7 +521,7 @@ class Session(Generic[StateT]):
         Args:
             frame: the Close frame.
             reason: why the link ends.
-            data_first: the peer still reads, so data that is queued is sent before the frame.
+            data_first: the peer is still reading, so data that is queued is sent before the frame.
         """
         self._link_ended_by = self._link_ended_by or reason
         final = not self._will_reconnect(reason)
@@ -680,7 +681,7 @@ class Session(Generic[StateT]):
             self._reconnected.set()
 
     def _notify_finished(self, reason: Disconnect) -> None:
-        """Emit ``Terminated`` and wake tasks that wait for the end, even if a listener raises."""
+        """Emit ``Terminated`` and wake tasks waiting for the end, even if a listener raises."""
         try:
             self.emitter.terminated(reason)
         finally:

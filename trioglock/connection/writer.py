@@ -94,6 +94,7 @@ class Writer:
         """
         self._link = link
         self._fanout = self._fanout or Fanout.current()
+        self._fanout.join()
         self._writes_now = link.writes_now
         self._idle = not held
         self._direct = self._unfinished = False
@@ -118,6 +119,8 @@ class Writer:
 
     def detach(self) -> None:
         """Stop using the link; data that was being written is in doubt."""
+        if self._link is not None and self._fanout is not None:
+            self._fanout.leave()
         self._link = None
         self._idle = self._corked = self._immediate = self._direct = self._writes_now = False
         self._send_queue.end_link()

@@ -65,7 +65,8 @@ class Broker(ABC):
 
         Raises:
             BrokerUnavailable: on entry: the broker could not be reached in time.
-            BrokerError: on entry: the broker returned an error, such as a wrong password.
+            BrokerError: on entry: the broker returned an error, for example because of a wrong
+                password.
         """
 
 

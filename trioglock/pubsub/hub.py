@@ -50,7 +50,7 @@ class HubStatistics:
         delivered: messages delivered to a subscriber; one message to ten subscribers counts as
             ten.
         dropped: delivered messages that were dropped because the queue of the subscriber was full.
-        disconnected: clients closed because they were too slow.
+        disconnected: clients disconnected because they were too slow.
         gaps: gaps after interruptions of the connection to the broker.
         failures: exceptions raised by listeners.
     """
@@ -93,7 +93,8 @@ class Hub:
         broker: by default a new :class:`MemoryBroker`, which is limited to this process.
         max_queue: maximum number of messages in the queue of one subscriber. For a client this
             is in addition to the send buffer of its connection.
-        max_queue_bytes: total size of these messages in bytes at which the queue is also full.
+        max_queue_bytes: total size of these messages in bytes at which the queue also counts as
+            full.
         overflow: what happens when that queue is full; see :data:`SubscriberOverflow`.
 
     Raises:
@@ -141,7 +142,7 @@ class Hub:
         Raises:
             UsageError: the hub is already open, or the task is not run by trio.
             BrokerUnavailable: the broker could not be reached in time.
-            BrokerError: the broker returned an error, such as a wrong password.
+            BrokerError: the broker returned an error, for example because of a wrong password.
         """
         require_trio("Hub(...)")
         if self._context is not None:

@@ -138,7 +138,7 @@ async def run_listener(
     dropped = 0
     async for event in events:
         if events.dropped and not dropped:
-            _logger.warning("listener %s is too slow: it misses messages", label(function))
+            _logger.warning("listener %s is too slow: it is missing messages", label(function))
         dropped = events.dropped
         try:
             await function(event)

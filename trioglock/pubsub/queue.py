@@ -232,7 +232,7 @@ class LatestQueue(MessageQueue):
 
 
 def _join(*events: Event | None) -> Gap:
-    """One gap in the position of dropped messages and gaps."""
+    """One gap in place of dropped messages and gaps."""
     found = [event for event in events if event is not None]
     ids = [event.id for event in found if event.id is not None]
     seconds = max([event.seconds for event in found if isinstance(event, Gap)], default=0.0)

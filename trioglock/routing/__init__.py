@@ -1,4 +1,4 @@
-"""Event protocols: a router from event names to handlers, and requests that wait for answers."""
+"""Event protocols: a router from event names to handlers, and requests waiting for answers."""
 
 from .errors import DuplicateHandler, InvalidMessages, RequestLost, RequestTimeout
 from .requests import PendingRequest, Requests

@@ -1,4 +1,4 @@
-"""Requests that wait for an answer with the same ``ref``.
+"""Requests that are waiting for an answer with the same ``ref``.
 
 A request fails with RequestLost as soon as the link that carries it has ended. A request made
 while there is no link waits for the next one.
@@ -21,7 +21,7 @@ __all__ = ["PendingRequest", "Requests"]
 
 
 class PendingRequest:
-    """A request that waits for its answer.
+    """A request that is waiting for its answer.
 
     Args:
         event: the name of the request.
@@ -81,7 +81,7 @@ class PendingRequest:
 
 
 class Requests:
-    """The requests of one connection that wait for an answer, by their ``ref``."""
+    """The requests of one connection that are waiting for an answer, by their ``ref``."""
 
     def __init__(self) -> None:
         self._pending: dict[str | int, PendingRequest] = {}
@@ -110,7 +110,9 @@ class Requests:
         """
         if ref in self._pending:
             other = self._pending[ref].event
-            raise UsageError(f"the reference {ref!r} belongs to a request that waits: {other!r}")
+            raise UsageError(
+                f"the reference {ref!r} belongs to a request that is waiting: {other!r}"
+            )
         request = self._pending[ref] = PendingRequest(event, has_link)
         try:
             yield request

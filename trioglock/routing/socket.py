@@ -38,7 +38,7 @@ def event_name(message: Any) -> Any:
 
 
 def event_ref(message: Any) -> Any:
-    """Return ``message["ref"]`` or the attribute ``ref``, the default reference of an answer."""
+    """Return ``message["ref"]`` or the ``ref`` attribute, the default reference of an answer."""
     return message.get("ref") if isinstance(message, dict) else getattr(message, "ref", None)
 
 
@@ -115,7 +115,7 @@ class EventSocket(Socket[StateT]):
         self.router: Router = _check_router(router)
         self.codec: Codec = _check_codec(codec)
         self.requests: Requests = Requests()
-        """The requests that wait for an answer."""
+        """The requests that are waiting for an answer."""
         self.invalid: InvalidMessages = InvalidMessages()
         """Counts malformed messages."""
         for name, function in (("key", key), ("ref", ref)):

@@ -137,15 +137,16 @@ class HandshakeHandler:
         self._handshakes: dict[_Handshake, None] = {}  # oldest first
         # Handshakes in progress, each with the time until which it counts if nothing is received.
         self._active: dict[_Handshake, float] = {}
-        self._deciding = 0  # handshakes that wait for an async process_request
+        self._deciding = 0  # handshakes that are waiting for an async process_request
         self._ended = trio.Event()
         self._closed = False
 
     async def wait_capacity(self) -> int:
         """Wait while too many handshakes are in progress; other clients wait in the system's queue.
 
-        Without a limit, all clients in a rush would advance together and time out together. Clients
-        that are silent for :data:`PATIENCE` do not count, so they cannot keep others out.
+        Without a limit, all clients in a burst of connections would advance together and time out
+        together. Clients that are silent for :data:`PATIENCE` do not count, so they cannot keep
+        others out.
 
         Returns:
             How many clients to accept next.

@@ -73,7 +73,9 @@ def plan_listeners(host: str | None, port: int | None, options: BindOptions) -> 
     check_whole("port", port, least=0, none=False)
     if port > 65535:
         raise InvalidOption(f"port must be at most 65535, not {port}")
-    return partial(open_tcp, host, port, backlog=options.backlog, reuse_port=options.reuse_port)
+    return partial(
+        open_tcp, host, int(port), backlog=options.backlog, reuse_port=options.reuse_port
+    )
 
 
 def _check_listeners(

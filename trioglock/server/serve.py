@@ -43,7 +43,7 @@ class ServeOptions(FlowKeywords, total=False):
     Args:
         unix_path: the path of a Unix socket to listen on, instead of host and port.
         listeners: trio listeners to use, instead of host and port; the server closes them.
-        backlog: maximum number of connections that wait to be accepted; None for the system's
+        backlog: maximum number of connections waiting to be accepted; None for the system's
             maximum.
         reuse_port: let other processes listen on the same port (SO_REUSEPORT).
         ssl_context: the TLS configuration, to serve ``wss://``; by default ``ws://`` is served.

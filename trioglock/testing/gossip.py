@@ -156,7 +156,7 @@ class MockGossipServer:
         """Open an in-memory stream to this server, for ``stream=server.open_stream``."""
         return await self.server.open_stream()
 
-    # Events of the clients.
+    # Events from the clients.
 
     async def expect(self, event: str) -> dict[str, Any]:
         """Wait for the next event with this name and return it. No event is returned twice.
@@ -189,7 +189,7 @@ class MockGossipServer:
         """
         self._ignored[event] += times
 
-    # Events of other games.
+    # Events from other games.
 
     async def broadcast(self, channel: str, game: str, name: str, message: str) -> None:
         """Send a message from another game to the subscribed clients.
@@ -355,7 +355,7 @@ class MockGossipServer:
         sender: MockGossipPeer | None = None,
         to_game: str | None = None,
     ) -> None:
-        """Send an event to every other client that supports and should receive it."""
+        """Send an event to all other clients that support and should receive it."""
         flag = EVENT_FLAGS.get(event, "channels")
         for peer in list(self.peers):
             game = peer.game

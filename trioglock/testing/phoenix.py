@@ -295,7 +295,7 @@ class MockTopic(MockPhoenixChannel):
     others          crash
     ==============  =====================================================================
 
-    The response to a join is ``{"welcome": topic}``, followed by the event ``hello``. The topic
+    The response to a join is ``{"welcome": topic}``, followed by a ``hello`` event. The topic
     ``room:forbidden`` is refused, and ``room:crash`` crashes while joining.
     """
 

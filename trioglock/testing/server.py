@@ -32,7 +32,7 @@ __all__ = ["Handler", "MockPeer", "MockServer", "echo"]
 ItemT = TypeVar("ItemT")
 
 MAX_QUEUE = 2**16
-"""Maximum number of messages that wait to be received by the test."""
+"""Maximum number of messages waiting to be received by the test."""
 
 CLOSE_TIMEOUT = 10.0
 """Seconds that a client may take to answer a Close frame."""

@@ -24,7 +24,7 @@ from .proxies import Proxy, find_proxy, parse_proxy
 from .tls import is_tls_failure, wrap_tls
 from .urls import WebSocketURL, server_name
 
-__all__ = ["closed_on_failure", "open_stream"]
+__all__ = ["closed_on_failure", "describe_failure", "open_stream"]
 
 MEMORY_HOST = "memory.test"
 """The host in the URLs of servers in memory; a name that no resolver knows (RFC 6761)."""
@@ -89,9 +89,8 @@ async def _open_tcp(host: str, port: int) -> trio.abc.Stream:
             return await trio.open_tcp_stream(host, port)
         return await _open_address(family, host, port)
     except OSError as error:
-        failures = _failures(error)
-        text = ", ".join(dict.fromkeys(map(_describe, failures)))
-        raise ConnectFailed(f"cannot connect to {host}:{port}: {text}") from failures[0]
+        text = f"cannot connect to {host}:{port}: {describe_failure(error)}"
+        raise ConnectFailed(text) from _failures(error)[0]
 
 
 def _address_family(host: str) -> socket.AddressFamily | None:
@@ -114,8 +113,13 @@ async def _open_address(family: socket.AddressFamily, host: str, port: int) -> t
     return trio.SocketStream(sock)
 
 
+def describe_failure(error: OSError) -> str:
+    """Return why ``trio.open_tcp_stream`` could not connect to the addresses of a host."""
+    return ", ".join(dict.fromkeys(map(_describe, _failures(error))))
+
+
 def _failures(error: OSError) -> list[OSError]:
-    """Return the error of the system for each address; trio's own message omits them."""
+    """Return the system's error for each address; trio's own message omits them."""
     errors = [leaf for leaf in leaves(error.__cause__ or error) if isinstance(leaf, OSError)]
     return [one for one in errors if one.errno] or [error]
 

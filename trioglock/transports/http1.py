@@ -49,13 +49,16 @@ CHUNK = 2**12
 
 _SWITCHING_PROTOCOLS = 101
 
+_TLS_ALERT = b"\x15\x03"
+"""How the answer of a TLS server to plain text begins (RFC 8446, section 5.1)."""
+
 MAX_INTERIM = 16
 """Maximum number of interim responses (1xx) before a response."""
 
-# The rules for lists (RFC 9110, section 5.6.1) allow these to be sent without a value.
+# The rules for lists (RFC 9110, section 5.6.1) allow these to have no value, or only commas.
 _EMPTY_IS_ABSENT = frozenset({b"sec-websocket-protocol", b"sec-websocket-extensions"})
 _empty_lines = re.compile(
-    rb"\r\n(?:%s):[ \t]*(?=\r\n)" % b"|".join(sorted(_EMPTY_IS_ABSENT)), re.IGNORECASE
+    rb"\r\n(?:%s):[ \t,]*(?=\r\n)" % b"|".join(sorted(_EMPTY_IS_ABSENT)), re.IGNORECASE
 )
 
 # The body of a refusal explains it, but reading it must not delay the status beyond these limits.
@@ -137,7 +140,7 @@ class _Message:
         if self.head_complete:  # a trailer
             return
         value = value.rstrip()
-        if value or name.lower() not in _EMPTY_IS_ABSENT:
+        if value.strip(b" \t,") or name.lower() not in _EMPTY_IS_ABSENT:
             self.headers += decode_header(name), decode_header(value)
 
     def on_headers_complete(self) -> None:
@@ -392,6 +395,8 @@ async def read_response(
             "check the URL, and whether it must begin with wss://"
         ) from None
     except NotHTTP as error:
+        if reader.message.received.startswith(_TLS_ALERT):
+            raise InvalidHandshake("the server expects TLS: use a wss:// URL") from None
         if (reader.message.phrase or reader.message.headers) and reader.status >= 200:
             # The status is known, though the framing is invalid.
             raise _refused(reader.parser, reader.message) from error

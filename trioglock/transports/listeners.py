@@ -44,7 +44,7 @@ async def open_tcp(
     Args:
         host: an address, a name, or None for every interface.
         port: 0 chooses a free port.
-        backlog: maximum number of connections that wait to be accepted; None for the system's
+        backlog: maximum number of connections waiting to be accepted; None for the system's
             maximum.
         reuse_port: let other processes listen on the same port; the system distributes the
             clients among them.
@@ -100,7 +100,7 @@ def _prepare(bound: socket.socket, *, reuse_port: bool) -> None:
 
 
 class UnixListener(trio.abc.Listener[trio.SocketStream]):
-    """Listens on a Unix socket. Closing the listener removes the file of the socket.
+    """Listens on a Unix socket. Closing the listener removes the socket file.
 
     Args:
         listener: the listener of the socket.
@@ -129,7 +129,7 @@ async def open_unix(path: str | os.PathLike[str], *, backlog: int | None = None)
 
     Args:
         path: the path of the socket.
-        backlog: maximum number of connections that wait to be accepted; None for the system's
+        backlog: maximum number of connections waiting to be accepted; None for the system's
             maximum.
 
     Raises:
@@ -195,7 +195,7 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         return await self._accepted.receive()
 
     async def aclose(self) -> None:
-        """Stop listening and close the streams that wait to be accepted, even when cancelled."""
+        """Stop listening and close the streams waiting to be accepted, even when cancelled."""
         with (
             trio.CancelScope(shield=True),
             suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError),

@@ -228,7 +228,7 @@ def _accept_usual(received: ReceivedRequest, options: UpgradeOptions) -> _Accept
 
 
 USUAL_CONNECTIONS = frozenset({"upgrade", "keep-alive, upgrade"})
-"""The values of the header Connection in nearly all handshakes, in lower case."""
+"""The values of the ``Connection`` header in nearly all handshakes, in lower case."""
 
 # 16 bytes in base64.
 _is_key = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==").fullmatch
@@ -256,13 +256,14 @@ def _format_date(seconds: int) -> str:
 _EXTENSIONS = enable_server_permessage_deflate(None)
 
 MAX_CACHED = 100
-"""Maximum length of an extension header that is parsed only once, as many clients send the same."""
+"""Maximum length of an extension header that is parsed only once, because many clients send the
+same one."""
 
 _parse_cached = lru_cache(maxsize=32)(parse_extension)
 
 
 def parse_extensions(header: str) -> list[ExtensionHeader]:
-    """Parse the header Sec-WebSocket-Extensions; do not change the result.
+    """Parse the ``Sec-WebSocket-Extensions`` header; do not change the result.
 
     Raises:
         LibraryInvalidHandshake: the header is malformed.
@@ -271,7 +272,7 @@ def parse_extensions(header: str) -> list[ExtensionHeader]:
 
 
 def _accept_extensions(header: str, accepted: list[Extension]) -> str:
-    """Add the extensions to ``accepted``; return the header of the response.
+    """Add the extensions to ``accepted``; return the response header.
 
     Raises:
         LibraryInvalidHandshake: the header is malformed.

@@ -134,7 +134,7 @@ def find_proxy(url: WebSocketURL) -> Proxy | None:
         if is_excluded(url, proxies.get("no", "")):
             return None
     else:
-        # The proxies of the system, which has its own exclusions.
+        # The system's proxies; the system has its own exclusions.
         if proxy_bypass(f"{url.host}:{url.port}"):
             return None
         proxies = getproxies()
@@ -163,6 +163,8 @@ def _read_proxy(scheme: str, address: str) -> Proxy | None:
         address = f"{'socks5h' if scheme == 'socks' else 'http'}://{address}"
     elif scheme == "socks" and address.startswith("http://"):
         address = f"socks5h{address[4:]}"  # from the settings of macOS
+    elif address.lower().startswith("socks://"):
+        address = f"socks4{address[5:]}"  # as curl reads it
     try:
         return _parse(address, source)
     except ValueError as error:

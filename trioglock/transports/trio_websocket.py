@@ -207,7 +207,11 @@ class _CountingStream:
         """Set after the next write."""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self.inner.receive_some(max_bytes)
+        try:
+            data = await self.inner.receive_some(max_bytes)
+        except OSError as error:
+            # Any other exception ends the library's reader before it has reported a Close frame.
+            raise trio.BrokenResourceError(str(error)) from error
         self.bytes_received += len(data)
         return data
 
@@ -224,9 +228,11 @@ class _CountingStream:
 
 def _closing_event(reason: CloseReason) -> Close | Violation:
     text = reason.reason or ""
-    if reason.code == 1009 and text.startswith("Exceeded maximum message size"):
+    # The codes that a peer has sent are enum members. This library may be the peer's, too.
+    is_own = type(reason.code) is int
+    if is_own and reason.code == 1009 and text.startswith("Exceeded maximum message size"):
         return Violation(1009, too_large(int(text.split()[-2])))
-    # The library responds with 1002 to codes that must not be sent. Its codes are enum members.
+    # The library responds with 1002 to codes that must not be sent.
     return Close(int(reason.code), text)
 
 

@@ -1,8 +1,8 @@
 """URLs and hosts: the only module that parses and normalizes them.
 
-URLs are those of RFC 3986 and RFC 3987 with the rules for WebSockets of RFC 6455, section 3. Hosts
-are normalized once: lower case, without percent-encoding, names in the form of IDNA 2008 (RFC 5891)
-and IPv6 addresses in that of RFC 5952.
+URLs follow RFC 3986 and RFC 3987, with the WebSocket rules in RFC 6455, section 3. Hosts are
+normalized once: to lower case, without percent-encoding, with names in IDNA 2008 form (RFC 5891)
+and IPv6 addresses in RFC 5952 form.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class WebSocketURL:
 
     @property
     def host_header(self) -> str:
-        """The header ``Host``, without the port if it is the default of the scheme."""
+        """The ``Host`` header, without the port if that is the scheme's default."""
         is_default = self.port == (443 if self.secure else 80)
         return _format_host(self.host) if is_default else self.host_and_port
 
@@ -128,7 +128,7 @@ def check_url(options: DialOptions) -> str:
     Raises:
         InvalidURL: the URL cannot be used.
         InvalidOption: ``ssl_context`` or ``server_hostname`` is given without ``wss://``, or
-            ``server_hostname`` is not the name of a host.
+            ``server_hostname`` is not a valid host name.
     """
     url = parse_url(options.url)
     if not url.secure and (options.ssl_context or options.server_hostname):
@@ -138,7 +138,7 @@ def check_url(options: DialOptions) -> str:
             server_name(options.server_hostname)
         except ValueError as error:
             raise InvalidOption(
-                f"server_hostname {options.server_hostname!r} is not the name of a host: {error}"
+                f"server_hostname {options.server_hostname!r} is not a valid host name: {error}"
             ) from None
     return url.host
 
@@ -200,7 +200,7 @@ def split_url(url: str) -> SplitURL:
 
 
 def resolve_location(url: str, location: str) -> str:
-    """Resolve the header ``Location`` of a response from ``url`` to a WebSocket URL.
+    """Resolve the ``Location`` header of a response from ``url`` into a WebSocket URL.
 
     Raises:
         ValueError: it is malformed.
@@ -249,7 +249,7 @@ def parse_authority(text: str) -> Authority:
 
 
 def check_basic_credentials(authority: Authority) -> tuple[str, str] | None:
-    """Return user and password for basic authentication (RFC 7617), or None without them.
+    """Return the user and password for basic authentication (RFC 7617), or None if there are none.
 
     Raises:
         ValueError: they cannot be sent.
@@ -302,7 +302,7 @@ def _encode_name(name: str) -> str:
 
 
 def _split_zone(address: str) -> tuple[str, str]:
-    """Split an address and its zone, which follows "%25" (RFC 6874, section 2) or "%"."""
+    """Split an address from its zone, which follows "%25" (RFC 6874, section 2) or "%"."""
     address, _, zone = address.partition("%")
     if zone.startswith("25") and len(zone) > 2:
         zone = _unquote(zone[2:])
@@ -376,7 +376,7 @@ def normalize_origin(origin: str) -> str:
     if "*" in authority:
         raise ValueError("wildcards are not supported; use a compiled regular expression")
     if scheme in ("ws", "wss"):
-        raise ValueError("an origin is that of a web page and begins with http:// or https://")
+        raise ValueError("an origin identifies a web page and begins with http:// or https://")
     if scheme not in ("http", "https"):
         return f"{scheme}://{authority}"  # of an application or a browser extension
     user, _, host, port = parse_authority(authority)

@@ -76,7 +76,7 @@ def test_fault_11_the_hosts_of_the_page_are_normalized(host: str) -> None:
     rules = AccessRules("127.0.0.1", page_hosts=[host])
     asked = Request(target="/", headers=Headers({"Host": "xn--fa-hia.test:8020"}))
     assert rules.refuse_page(asked) is None
-    with pytest.raises(InvalidOption, match="is not the name of a host"):
+    with pytest.raises(InvalidOption, match="is not a valid host name"):
         AccessRules("127.0.0.1", page_hosts=["live.example.org/x"])
 
 
@@ -116,7 +116,7 @@ WITH_A_TOKEN: dict[str, tuple[dict[str, str | None], int]] = {
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 @pytest.mark.parametrize(("headers", "status"), WITH_A_TOKEN.values(), ids=list(WITH_A_TOKEN))
 async def test_with_a_token(headers: dict[str, str | None], status: int, host: str) -> None:
-    """With the token, all clients except pages of other origins may publish."""
+    """With the token, all clients except pages from other origins may publish."""
     assert await status_of(handshake("publish", **headers), host, token=TOKEN) == status
 
 
@@ -193,7 +193,7 @@ async def test_fault_44_a_refused_page_is_logged_once(caplog: pytest.LogCaptureF
             await client.head()
             await client.stream.aclose()
     texts = [record.getMessage() for record in caplog.records if record.name == "trioglock.serve"]
-    assert texts[0] == f"refused a page of {EVIL}: allow it with --origin"
+    assert texts[0] == f"refused a page from {EVIL}: allow it with --origin"
     assert len(texts) == len(set(texts)) == 20
 
 

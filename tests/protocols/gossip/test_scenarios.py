@@ -205,7 +205,9 @@ async def test_32_failures_do_not_leak() -> None:
                 peer.received.clear()
                 peer.sent.clear()
             gc.collect()
-            return sum(type(found).__module__.startswith("trioglock") for found in gc.get_objects())
+            return sum(
+                str(type(found).__module__).startswith("trioglock") for found in gc.get_objects()
+            )
 
         # ReconnectFailed would tell the latest thousand failures: that many are kept, and no more.
         server.server.reject(503, times=1000)

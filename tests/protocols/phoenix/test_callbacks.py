@@ -607,7 +607,7 @@ async def test_a_server_that_does_not_read_does_not_fill_the_memory(
         await server.write([json.dumps([ref, ref, "room:1", "phx_reply", reply])])
         await until(handle, "joined", 2)
         monkeypatch.setattr("trioglock.protocols.phoenix.callbacks.MAX_UNSENT", 500)
-        with pytest.raises(BufferFull, match="500 messages already wait"):
+        with pytest.raises(BufferFull, match="500 messages are already waiting"):
             await handle.call(push_without_end)
         assert 400 < len(queue) <= 500  # the rest is being written
         handle.stop()

@@ -25,6 +25,7 @@ from tests.transports.native.frame_bytes import (
     CLOSE,
     CONT,
     FIN,
+    PING,
     RSV1,
     TEXT,
     drain,
@@ -46,7 +47,7 @@ from trioglock import PreparedMessage, Reply, Socket, broadcast, connect, serve
 from trioglock.frames import Close, Violation
 from trioglock.transports.base import Handshake, LinkBroken
 from trioglock.transports.native import Decoder, Deflate, Encoder
-from trioglock.transports.native.decoder import INFLATE_BUDGET
+from trioglock.transports.native.decoder import FRAME_BUDGET, INFLATE_BUDGET
 from trioglock.transports.native.link import NativeLink
 
 REQUEST = (
@@ -271,6 +272,10 @@ class Turns(Socket[None]):
         self.received.append(self.turns)
         return None, state
 
+    def handle_ping(self, payload: bytes, state: None) -> Any:
+        self.received.append(self.turns)
+        return None, state
+
     async def tick(self) -> None:
         while True:
             self.turns += 1
@@ -338,6 +343,23 @@ async def test_fault_42_other_tasks_run_while_bombs_are_inflated(role: str, whol
     most = max(received.count(turn) for turn in set(received))
     # Of two tasks that are ready, trio may run one at the end of a turn and first in the next.
     assert most <= 2 * (INFLATE_BUDGET // size) + 1
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("kind", ["pings", "fragments"])
+async def test_fault_42_other_tasks_run_while_tiny_frames_are_decoded(kind: str, tls: bool) -> None:
+    """Between two turns of another task, at most two budgets are decoded."""
+    if kind == "pings":
+        item, frames = frame(PING, masked=True), 1
+    else:
+        item, frames = frame(TEXT, b"a", fin=False, masked=True) + frame(CONT, masked=True), 2
+    count = 60_000 // len(item)
+    socket = Turns()
+    with trio.fail_after(30):
+        turns = await bomb_server(socket, item * count, count, tls=tls)
+    assert turns >= count * frames // FRAME_BUDGET - 1
+    most = max(socket.received.count(turn) for turn in set(socket.received))
+    assert most <= 2 * FRAME_BUDGET // frames + 1
 
 
 # The end of a link.

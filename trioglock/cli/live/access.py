@@ -72,7 +72,8 @@ class AccessRules:
     Args:
         host: the address or name that the server listens on.
         origins: the origins whose pages may connect; :data:`ANY_ORIGIN` for all. If there are none,
-            all pages may connect, except that on a loopback address only those of this machine may.
+            all pages may connect, except that on a loopback address only those from this machine
+            may.
         token: the token of publishers; None if they need none.
         page: whether there is a page; None for a page on a loopback address only.
         page_hosts: further host names under which browsers may open the page.
@@ -97,7 +98,7 @@ class AccessRules:
         self._host = _normalize(host)
         self._any_address = is_wildcard(host)
         if "" in page_hosts:
-            raise InvalidOption("a host of the page must not be empty")
+            raise InvalidOption("a page host must not be empty")
         self._page_hosts = frozenset(map(_normalize, page_hosts))
 
     def refuse_client(self, request: Request) -> Response | None:
@@ -115,9 +116,9 @@ class AccessRules:
         if origin not in self._reported and len(self._reported) < MAX_REPORTED:
             self._reported.add(origin)
             _logger.warning(
-                "refused a page of %s: allow it with --origin", redact_line(origin, 100)
+                "refused a page from %s: allow it with --origin", redact_line(origin, 100)
             )
-        return Response(403, "pages of this origin are refused; see --origin\n")
+        return Response(403, "pages from this origin are refused; see --origin\n")
 
     def refuse_page(self, request: Request) -> Response | None:
         """The response to a request that may not open the page or watch; None if it may."""
@@ -193,7 +194,7 @@ def _normalize(host: str) -> str:
     try:
         return server_name(host.removeprefix("[").removesuffix("]")) if host else ""
     except ValueError as error:
-        raise InvalidOption(f"{host!r} is not the name of a host: {error}") from None
+        raise InvalidOption(f"{host!r} is not a valid host name: {error}") from None
 
 
 def _parse_ip(host: str) -> IPv4Address | IPv6Address | None:
@@ -215,7 +216,7 @@ def _refuse_origin(request: Request) -> Response | None:
     values = request.headers.get_all("Origin")
     if not values or (len(values) == 1 and _is_same_origin(values[0], request)):
         return None
-    return Response(403, "pages of other origins are refused\n")
+    return Response(403, "pages from other origins are refused\n")
 
 
 def _is_same_origin(origin: str, request: Request) -> bool:

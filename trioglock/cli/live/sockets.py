@@ -281,7 +281,7 @@ class PageSocket(PublishingSocket):
 
 
 class WaitingEvents:
-    """The events that wait to be sent to a page, already in JSON form.
+    """The events that are waiting to be sent to a page, already in JSON form.
 
     Events are shortened when they arrive, so that a page that reads slowly does not keep long
     messages in memory.

@@ -48,7 +48,7 @@ EventReply: TypeAlias = Mapping[str, Any] | None
 
 
 class ChannelsCallbacks:
-    """The flag ``channels``, which every game has.
+    """The ``channels`` flag, which every game has.
 
     The two attributes are read at each authentication; they may be properties.
     """
@@ -61,7 +61,7 @@ class ChannelsCallbacks:
     current subscriptions."""
 
     def players(self) -> Sequence[str] | None:
-        """Called at each heartbeat of the server. It must be a fast, plain function.
+        """Called at each heartbeat from the server. It must be a fast, plain function.
 
         Returns:
             The names of the players who are online. Default: the players passed to ``sign_in()``.
@@ -77,7 +77,7 @@ class ChannelsCallbacks:
 
 
 class PlayersCallbacks:
-    """The flag ``players``: the players of other games."""
+    """The ``players`` flag: the players of other games."""
 
     def player_signed_in(self, game: str, name: str) -> CallbackResult:
         """Called when a player of another game has signed in.
@@ -105,7 +105,7 @@ class PlayersCallbacks:
 
 
 class TellsCallbacks:
-    """The flag ``tells``: private messages between games."""
+    """The ``tells`` flag: private messages between games."""
 
     def tell_received(self, tell: Tell) -> CallbackResult:
         """Called for each private message to a player of this game.
@@ -116,7 +116,7 @@ class TellsCallbacks:
 
 
 class GamesCallbacks:
-    """The flag ``games``: the other games."""
+    """The ``games`` flag: the other games."""
 
     def game_connected(self, game: str) -> CallbackResult:
         """Called when a game has come online.
@@ -141,7 +141,7 @@ class GamesCallbacks:
 
 
 class AchievementsCallbacks:
-    """The flag ``achievements``: the achievements of this game."""
+    """The ``achievements`` flag: the achievements of this game."""
 
     def achievements_synced(self, achievements: tuple[Achievement, ...]) -> CallbackResult:
         """Called after each authentication and each ``sync_achievements()``.
@@ -256,7 +256,7 @@ class CallbackQueue:
         return check_text("user_agent", channels.user_agent), tuple(map(check_channel, names))
 
     def players_online(self) -> list[str] | None:
-        """Return the result of the callback ``players``.
+        """Return the result of the ``players`` callback.
 
         Raises:
             BadHookResult: it is neither a list of names nor None.

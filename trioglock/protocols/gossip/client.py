@@ -126,7 +126,7 @@ class Client:
     async def sign_in(self, name: str, *, timeout: float | None = 10) -> None:
         """Announce that a player of this game is online.
 
-        With the flag ``players`` the announcement is sent immediately, otherwise with the next
+        With the ``players`` flag the announcement is sent immediately, otherwise with the next
         heartbeat.
 
         Args:
@@ -175,7 +175,7 @@ class Client:
         return self._socket.state.players
 
     def who(self) -> dict[str, tuple[str, ...]]:
-        """Return the players of each other game, as last known; needs the flag ``players``.
+        """Return the players of each other game, as last known; requires the ``players`` flag.
 
         Games and names are sorted; games without players are omitted.
         """
@@ -197,11 +197,11 @@ class Client:
             game: the short name of the game. Without it, the players of all games are requested
                 immediately, before the next ``refresh_interval``. The call then returns None,
                 because the server does not mark the last answer; the players are available from
-                :meth:`who` and the callback ``players_updated``.
+                :meth:`who` and the ``players_updated`` callback.
             timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
-            NotSupported: the flag ``players`` is not supported.
+            NotSupported: the ``players`` flag is not supported.
             RequestFailed: the game is not online: ``unknown game``.
             Offline, RequestTimeout: there was no answer.
         """
@@ -236,7 +236,7 @@ class Client:
 
         Raises:
             InvalidOption: an argument is invalid.
-            NotSupported: the flag ``tells`` is not supported.
+            NotSupported: the ``tells`` flag is not supported.
             RequestFailed: not delivered: ``game offline``, ``sending player offline``,
                 ``receiving player offline`` or ``not supported``.
             Offline, RequestTimeout: there was no answer.
@@ -253,11 +253,11 @@ class Client:
     # Games.
 
     def games(self) -> dict[str, Game]:
-        """Return the other games by short name, as last known; needs the flag ``games``."""
+        """Return the other games by short name, as last known; requires the ``games`` flag."""
         return dict(self._socket.state.games.entries)
 
     def game_online(self, game: str) -> bool:
-        """Return whether a game is online, as last known; needs the flag ``games``.
+        """Return whether a game is online, as last known; requires the ``games`` flag.
 
         Args:
             game: the short name of the game.
@@ -268,13 +268,13 @@ class Client:
         """Request the details of all games immediately, before the next ``refresh_interval``.
 
         Nothing is returned, because the server does not mark the last answer; the details are
-        available from :meth:`games` and the callback ``game_updated``.
+        available from :meth:`games` and the ``game_updated`` callback.
 
         Args:
             timeout: seconds to wait for space in the send queue; None for no limit.
 
         Raises:
-            NotSupported: the flag ``games`` is not supported.
+            NotSupported: the ``games`` flag is not supported.
             Offline: the request was not sent.
             RequestTimeout: the send queue stayed full.
         """
@@ -288,7 +288,7 @@ class Client:
             timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
-            NotSupported: the flag ``games`` is not supported.
+            NotSupported: the ``games`` flag is not supported.
             RequestFailed: the game is not online: ``unknown game``.
             Offline, RequestTimeout: there was no answer.
         """
@@ -305,7 +305,7 @@ class Client:
             timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
-            NotSupported: the flag ``achievements`` is not supported.
+            NotSupported: the ``achievements`` flag is not supported.
             Offline, RequestTimeout, RequestFailed: there was no usable answer.
         """
         found: tuple[Achievement, ...] = await self._request("achievements", "sync", None, timeout)
@@ -324,7 +324,7 @@ class Client:
             The achievement with the key that the network assigned.
 
         Raises:
-            NotSupported: the flag ``achievements`` is not supported.
+            NotSupported: the ``achievements`` flag is not supported.
             RequestFailed: the achievement is invalid; ``errors`` has the problems of each field.
             Offline, RequestTimeout: there was no answer.
         """
@@ -372,7 +372,7 @@ class Client:
     async def send(self, event: Mapping[str, Any], *, timeout: float | None = 10) -> None:
         """Send an event for which there is no method. Sending does not change the client's state.
 
-        An answer is handled like any other event of the server: it changes the state or calls a
+        An answer is handled like any other event from the server: it changes the state or calls a
         callback, for example ``event_received``, or ``refused`` for a failure.
 
         Args:

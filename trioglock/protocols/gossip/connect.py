@@ -97,12 +97,12 @@ def connect(
         url: the URL of the network, or a function that returns it, called before every attempt.
         client_id: the id assigned by the network.
         client_secret: the secret assigned by the network.
-        channels: the callbacks of the flag ``channels``.
-        players: callbacks of the flag ``players``. This argument and the next three each enable
+        channels: the callbacks for the ``channels`` flag.
+        players: callbacks for the ``players`` flag. This argument and the next three each enable
             their flag.
-        tells: callbacks of the flag ``tells``.
-        games: callbacks of the flag ``games``.
-        achievements: callbacks of the flag ``achievements``.
+        tells: callbacks for the ``tells`` flag.
+        games: callbacks for the ``games`` flag.
+        achievements: callbacks for the ``achievements`` flag.
         system: callbacks for the connection itself.
         version: the protocol version to announce.
         wait: whether to enter the block only after authentication. With False it is entered

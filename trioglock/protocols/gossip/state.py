@@ -256,7 +256,7 @@ def refresh(state: ClientState) -> Transition:
     return tuple(messages), state
 
 
-# Events of the server.
+# Events from the server.
 
 
 def refuse(name: str, event: Event, state: ClientState) -> Transition:

@@ -167,7 +167,7 @@ class ChannelTransport:
         Raises:
             Disconnected: there is no connection.
             AlreadyJoined: the topic is joined, or being joined.
-            BufferFull: 65,536 messages wait because the server does not read.
+            BufferFull: 65,536 messages are waiting because the server is not reading.
             InvalidMessage, EncodeError, InvalidOption: an argument is invalid.
         """
         topic = check_topic(topic)
@@ -195,7 +195,7 @@ class ChannelTransport:
         Raises:
             Disconnected: there is no connection.
             NotJoined: the topic is not joined.
-            BufferFull: 65,536 messages wait because the server does not read.
+            BufferFull: 65,536 messages are waiting because the server is not reading.
             InvalidMessage, EncodeError: the payload cannot be sent; the topic is not left.
         """
         channel = self._channel(topic)
@@ -221,7 +221,7 @@ class ChannelTransport:
         Raises:
             Disconnected: there is no connection.
             NotJoined: the topic is not joined.
-            BufferFull: 65,536 messages wait because the server does not read.
+            BufferFull: 65,536 messages are waiting because the server is not reading.
             InvalidMessage, EncodeError, InvalidOption: an argument is invalid.
         """
         event = check_event(event)
@@ -237,7 +237,9 @@ class ChannelTransport:
 
     def _new_deadline(self) -> float:
         if len(self._effects) + len(self._hooks.send_queue) >= MAX_UNSENT:
-            raise BufferFull(f"{MAX_UNSENT} messages already wait for the server to read")
+            raise BufferFull(
+                f"{MAX_UNSENT} messages are already waiting for the server to read them"
+            )
         return trio.current_time() + self._timeout
 
     def _channel(self, topic: str) -> int:

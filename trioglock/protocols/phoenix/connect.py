@@ -218,7 +218,7 @@ def socket_url(url: str, params: Params | None) -> str:
     try:
         encoded = urlencode([*_flatten(params)], quote_via=quote)
     except UnicodeEncodeError:
-        raise InvalidOption("a param of the URL is not valid Unicode") from None
+        raise InvalidOption("a param in the URL is not valid Unicode") from None
     # The query of the URL is kept as it is written.
     pairs = [pair for pair in f"{parts.query or ''}&{encoded}".split("&") if pair]
     versions = [pair for pair in pairs if unquote(pair.partition("=")[0]) == "vsn"]

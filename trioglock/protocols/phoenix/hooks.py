@@ -144,7 +144,7 @@ class PhoenixHooks(Socket[None]):
                 return
 
     async def _cast_and_wait(self, request: Request) -> None:
-        """Run a request in the mailbox, after everything that waits there."""
+        """Run a request in the mailbox, after everything that is waiting there."""
         done = trio.Event()
 
         def run() -> list[Effect]:

@@ -71,7 +71,7 @@ __all__ = ["ClientHandle", "run"]
 StateT = TypeVar("StateT")
 
 TERMINATE_TIMEOUT = 10.0
-"""Seconds for the callback ``terminate`` if there was no connection."""
+"""Seconds for the ``terminate`` callback if there was no connection."""
 
 
 class _OnDemandTransport(EndpointTransport):
@@ -138,7 +138,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
         self.failed_attempt: HandshakeFailed | None = None
         """The latest attempt to connect, if it has failed."""
         self.deferred: dict[object, DeferredReply] = {}
-        """The reply that each call waits for."""
+        """The reply that each call is waiting for."""
         self.transport: ChannelTransport = ChannelTransport(
             self, self.effects, self.pushes, timeout
         )
@@ -287,7 +287,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
             await self.invoke(client.handle_timeout, push.topic, push.ref, transport)
         if push.is_leave and not self.stopped:
             await self.invoke(client.handle_channel_closed, push.topic, {}, transport)
-        # The end of a channel while a push waits has its own callback.
+        # The end of a channel while a push is waiting has its own callback.
 
 
 async def _await(returned: Any) -> Any:
@@ -333,7 +333,7 @@ class ClientHandle(Generic[StateT]):
         Raises:
             UsageError: the client has no ``handle_cast``.
             trio.WouldBlock: 65,536 casts and calls are already waiting, or the send queue is full
-                because the server does not read.
+                because the server is not reading.
             Disconnected: the client has ended.
         """
         hooks = self._hooks
@@ -346,7 +346,7 @@ class ClientHandle(Generic[StateT]):
     async def call(self, request: Any, timeout: float | None = None) -> Any:
         """Pass ``request`` to ``handle_call`` and wait for its reply.
 
-        Also waits while the send queue is full because the server does not read.
+        Also waits while the send queue is full because the server is not reading.
 
         Args:
             request: the argument of ``handle_call``.

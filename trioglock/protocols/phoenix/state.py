@@ -81,7 +81,7 @@ TRANSITIONS: Mapping[ChannelPhase, Mapping[ChannelPhase, str]] = {
 
 @dataclass(slots=True, eq=False)
 class Push:
-    """A push or leave without an outcome. It has no ref while it waits to be sent."""
+    """A push or leave without an outcome. It has no ref while it is waiting to be sent."""
 
     id: int
     event: str

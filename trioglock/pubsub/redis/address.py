@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ from ...transports.connecting import closed_on_failure
 from ...transports.urls import parse_authority, server_name, split_url
 
 __all__ = ["RedisAddress", "import_redis", "parse_address"]
+
+_is_database = re.compile(r"(?:/[0-9]*/?)?").fullmatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,8 @@ class RedisAddress:
 
     def __str__(self) -> str:
         """The address without credentials."""
-        return self.path or f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.path or f"{host}:{self.port}"
 
     def hide_credentials(self, text: str) -> str:
         """Remove the credentials from a text sent by the server, which may quote its input."""
@@ -53,7 +57,7 @@ class RedisAddress:
 
 
 def import_redis() -> tuple[Any, Any]:
-    """Return the modules ``redis`` and ``hiredis``."""
+    """Return the ``redis`` and ``hiredis`` modules."""
     try:
         import hiredis  # noqa: PLC0415 - an extra: pip install trioglock[redis]
         import redis  # noqa: PLC0415
@@ -90,6 +94,10 @@ def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> Red
         raise InvalidOption(
             f"a Redis URL takes no parameter {unknown[0]!r} here; for TLS pass ssl_context"
         )
+    if parts.get("db", 0) < 0:
+        raise InvalidOption("the number of a Redis database is at least 0")
+    if parts.get("username") is not None:
+        parts.setdefault("password", "")  # of a user without one
     if normalized.startswith("rediss"):
         parts["ssl_context"] = ssl_context or ssl.create_default_context()
     return RedisAddress(**parts)
@@ -123,4 +131,7 @@ def normalize_redis_url(url: object) -> str:
             raise InvalidOption(text) from None
         host = f"[{host.replace('%', '%25')}]" if ":" in host else host
         address = host if port is None else f"{host}:{port}"
+        if not _is_database(parts.path):
+            # redis-py would use database 0.
+            raise InvalidOption("the path of a Redis URL is the number of a database, such as /1")
     return parts._replace(authority=f"{user_info}{at}{address}").join()

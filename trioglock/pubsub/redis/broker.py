@@ -26,7 +26,7 @@ __all__ = ["RedisBroker"]
 
 
 class RedisBroker(Broker):
-    """A broker that uses PUBLISH and PSUBSCRIBE of a Redis server, and streams for a history.
+    """A broker that uses a Redis server's PUBLISH and PSUBSCRIBE, and its streams for a history.
 
     A message on the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
     ``trioglock/news``, and the hub subscribes to ``trioglock*``, as in sock-drawer: any program

@@ -19,6 +19,8 @@ import trio
 from ..._timer import PeerTimeout
 from ...errors import BrokerError, TrioglockError
 from ...retry import Backoff
+from ...transports.connecting import describe_failure
+from ...transports.tls import is_tls_failure
 from .address import RedisAddress, import_redis
 from .scripts import PREPARE
 from .server_info import ServerInfo, parse_info, refusal
@@ -136,7 +138,7 @@ class RedisConnection:
         raise BrokerError(f"Redis returned an error: {text}")
 
     def is_not_master(self, reply: Any) -> bool:
-        """Whether a reply is the error of a server that is not a master, or not yet ready."""
+        """Whether a reply is the error from a server that is not a master, or not yet ready."""
         if not isinstance(reply, self._reply_error):
             return False
         text = str(reply)
@@ -159,7 +161,7 @@ async def open_connection(
             try:
                 stream = await address.open_stream()
             except (OSError, trio.BrokenResourceError) as error:
-                raise RedisDisconnected(f"could not connect to Redis at {address}") from error
+                raise _connect_error(address, error) from error
             stack.push_async_callback(trio.aclose_forcefully, stream)
             connection = RedisConnection(stream)
             await _authenticate(connection, address)
@@ -167,6 +169,16 @@ async def open_connection(
         if deadline.expired:
             raise RedisDisconnected(f"Redis at {address} did not answer within {timeout} seconds")
         yield connection
+
+
+def _connect_error(
+    address: RedisAddress, error: OSError | trio.BrokenResourceError
+) -> RedisDisconnected | BrokerError:
+    cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
+    if is_tls_failure(cause):
+        return BrokerError(f"TLS failed with Redis at {address}: {cause}")
+    text = describe_failure(cause) if isinstance(cause, OSError) else "the connection broke"
+    return RedisDisconnected(f"could not connect to Redis at {address}: {text}")
 
 
 async def _authenticate(connection: RedisConnection, address: RedisAddress) -> None:
@@ -207,7 +219,7 @@ class ReconnectingConnection(ABC):
     """
 
     purpose: str = ""
-    """What the connection is used for, as shown in the log."""
+    """The purpose of the connection, as shown in the log."""
 
     def __init__(
         self, address: RedisAddress, timings: RedisTimings, history_key: str | None

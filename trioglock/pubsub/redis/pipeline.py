@@ -38,7 +38,7 @@ MIN_GRACE = 0.01
 
 @dataclass(slots=True, eq=False)
 class RedisRequest:
-    """Commands without all replies yet."""
+    """Commands whose replies have not all arrived yet."""
 
     packed: bytes
     expected: int = 1  # number of replies

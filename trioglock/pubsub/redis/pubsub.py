@@ -174,7 +174,7 @@ class PubSubReceiver(ReconnectingConnection):
                 yield Message(name, decode_data(payload))
 
     def _parse_with_id(self, channel: str, payload: bytes) -> Message | None:
-        """The message of a publisher with a history; None if it has been delivered already."""
+        """The message from a publisher with a history; None if it has been delivered already."""
         match = _with_id(payload)
         if match is None:
             return None  # not published by this package

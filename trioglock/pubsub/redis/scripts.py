@@ -1,6 +1,6 @@
 """The keys of a hub in Redis, and the scripts that write to them.
 
-The messages of the channel ``news`` of the hub ``trioglock`` are in the stream
+The messages on the ``news`` channel of the ``trioglock`` hub are in the stream
 ``{trioglock}/news``. The hash ``{trioglock}`` contains the newest id of any channel and the one
 with which the history began, and the sorted set ``{trioglock}:channels`` the time of the latest
 message of each channel. The braces put all keys of a hub into one hash slot, and no hub name

@@ -1,8 +1,8 @@
 """Decodes bytes to events (RFC 6455, section 5; RFC 7692 for compressed messages).
 
 Nearly all traffic is whole, short, uncompressed data frames. They take the *fast path*, one loop
-over one received chunk; see :mod:`.fast_path`. The loop stops at every other frame (control frames,
-fragments, compressed frames, frames cut off by the end of the chunk, illegal frames), and
+over one received chunk; see :mod:`.fast_path`. The loop stops at any other kind of frame (control
+frames, fragments, compressed frames, frames cut off by the end of the chunk, illegal frames), and
 :meth:`Decoder._step` processes exactly one frame, or the part of it that was received; then the
 fast path continues.
 
@@ -39,6 +39,9 @@ CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 # millisecond, the rest waits until the events have been delivered and other tasks have run.
 INFLATE_BUDGET = 2**18
 
+# The same for frames that the fast path does not handle, such as tiny fragments and pings.
+FRAME_BUDGET = 1000
+
 
 class _Refused(Exception):
     def __init__(self, code: int, reason: str) -> None:
@@ -59,6 +62,7 @@ class Decoder:
 
     __slots__ = (
         "_bad_text",
+        "_behind",
         "_compressed",
         "_deflate",
         "_empty",
@@ -84,6 +88,7 @@ class Decoder:
         self._limit = sys.maxsize if max_size is None else max_size
         self._deflate = deflate
         self._rest = b""  # an incomplete header or control frame, or bytes behind a backlog
+        self._behind = False  # whole frames may remain in it
         self._refused = False
         # The data frame being received.
         self._need = 0  # missing bytes of its payload
@@ -96,7 +101,7 @@ class Decoder:
         self._size = 0
         self._pieces: Assembler | None = None
         # Inflation.
-        self._inflated = 0  # bytes of the current call of feed()
+        self._inflated = 0  # bytes inflated in the current call to feed()
         self._waiting = False  # inflation of the open frame was interrupted
         self._packed = b""  # if it was, the bytes that remain to be inflated
         self._bad_text = ""  # why the text of the open frame is invalid
@@ -104,7 +109,7 @@ class Decoder:
     @property
     def backlog(self) -> bool:
         """Whether ``feed(b"")`` continues without new bytes. Let other tasks run before that."""
-        return self._waiting
+        return self._waiting or self._behind
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Return the events that ``chunk`` completes, in order; none after a Violation or Close."""
@@ -112,6 +117,7 @@ class Decoder:
         if self._refused:
             return events
         self._inflated = 0
+        self._behind = False
         try:
             self._decode(chunk, events)
         except _Refused as refused:
@@ -123,6 +129,7 @@ class Decoder:
 
     def _decode(self, chunk: bytes, events: list[Event]) -> None:
         at: int | None = 0
+        left = FRAME_BUDGET
         if self._rest:
             chunk, self._rest = self._rest + chunk, b""
         if self._waiting:
@@ -147,12 +154,16 @@ class Decoder:
                 if at == len(chunk):
                     return
             begin = at
+            if not left:
+                self._rest, self._behind = chunk[at:], True
+                return
+            left -= 1
             at = self._step(chunk, at, events)
             if at is None and not (self._need or self._refused or self._waiting):
                 self._rest = chunk[begin:]
 
     def _step(self, chunk: bytes, at: int, events: list[Event]) -> int | None:
-        """Process one frame; return where it ends, or None if ``chunk`` ends before it."""
+        """Process one frame; return where it ends, or None if ``chunk`` ends first."""
         if len(chunk) - at < 2:
             return None
         head, second = chunk[at], chunk[at + 1]
@@ -263,7 +274,7 @@ class Decoder:
         """Inflate a part of the message.
 
         Returns:
-            The last bytes; those before it have been appended. None if the budget was used up.
+            The last bytes; those before them have been appended. None if the budget was used up.
         """
         deflate = self._deflate
         assert deflate is not None  # RSV1 is rejected without it

@@ -80,7 +80,7 @@ class Encoder:
         return [b"".join(parts)]
 
     def encode_single(self, frame: Frame) -> bytes:
-        """Return the bytes of a shared or a short message of a server; b"" for other frames."""
+        """Return the bytes of a shared or a short message from a server; b"" for other frames."""
         if self._mask:
             return b""
         kind = frame.__class__

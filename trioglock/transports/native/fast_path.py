@@ -26,7 +26,7 @@ LEAST_LIMIT = 125
 
 
 def cut_plain(chunk: bytes, at: int, limit: int, run: Run) -> int:
-    """Extract frames of a server, which are not masked (RFC 6455, section 5.1).
+    """Extract frames from a server, which are not masked (RFC 6455, section 5.1).
 
     Raises:
         UnicodeDecodeError: a text is not UTF-8; ``run`` has the messages before it.
@@ -60,7 +60,7 @@ def cut_plain(chunk: bytes, at: int, limit: int, run: Run) -> int:
 
 
 def cut_masked(chunk: bytes, at: int, limit: int, run: Run) -> int:
-    """Extract frames of a client, each masked with its own key (RFC 6455, section 5.3).
+    """Extract frames from a client, each masked with its own key (RFC 6455, section 5.3).
 
     Raises:
         UnicodeDecodeError: a text is not UTF-8; ``run`` has the messages before it.

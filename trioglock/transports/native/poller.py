@@ -94,7 +94,7 @@ class Poller:
         self.links: int = 0
         """The number of links that have joined and not left."""
         self._entries: dict[int, _Entry] = {}
-        self._again: dict[int, _Entry] = {}  # entries that do not wait for their descriptor
+        self._again: dict[int, _Entry] = {}  # entries that are not waiting for their descriptor
         self._current: _Entry | None = None  # the entry whose function is running
         self._deferred: list[tuple[_Entry, Callable[[], None]]] = []
         self.defers: bool = False
@@ -146,7 +146,7 @@ class Poller:
         self._deferred.append((self._current, write))
 
     def closed(self, fd: int) -> None:
-        """Wake the task that waits for ``fd``, if any, because the descriptor was closed."""
+        """Wake the task that is waiting for ``fd``, if any, because the descriptor was closed."""
         entry = self._entries.get(fd)
         if entry is None:
             return
@@ -277,7 +277,7 @@ class Poller:
                     _logger.exception("the replies of a connection cannot be written")
 
     def _add_again(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Add the links that do not wait for their descriptor, the oldest ones first."""
+        """Add the links that are not waiting for their descriptor, the oldest ones first."""
         again = list(islice(self._again, TURN))
         for fd in again:
             del self._again[fd]

@@ -272,7 +272,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         """Send what reading has caused: an alert, or the response to a key update."""
         self._try_flush()
         if len(self._unsent) > MAX_RESPONSES:
-            raise ConnectionAbortedError("the peer does not read TLS responses")
+            raise ConnectionAbortedError("the peer is not reading TLS responses")
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         while True:
