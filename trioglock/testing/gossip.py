@@ -555,12 +555,14 @@ class MockGossipPeer:
             return
         payload = event.get("payload")
         payload = payload if isinstance(payload, dict) else {}
-        client_id, supports = payload.get("client_id"), payload.get("supports")
+        client_id = payload.get("client_id")
+        given = payload.get("supports")
+        supports: list[Any] = given if isinstance(given, list) else []
         known = self._server.clients.get(client_id) if isinstance(client_id, str) else None
         error = None
         if known is None or known[0] != payload.get("client_secret"):
             error = "invalid credentials"
-        elif not isinstance(supports, list) or not supports:
+        elif not supports:
             error = "missing supports"
         elif "channels" not in supports:
             error = "must support channels"
