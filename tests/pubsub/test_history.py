@@ -252,6 +252,15 @@ async def test_fault_56_an_id_from_the_future_is_a_gap(broker: Maker) -> None:
                 assert (await receive_json(client))[0]["data"] == "now"
 
 
+async def test_fault_56_any_number_resumes(broker: Maker) -> None:
+    """Also one that is too great for an id of Redis."""
+    async with opened(broker(10)) as hub:
+        await hub.publish("missed", channel="x")
+        await delivered(hub)
+        subscription = hub.subscribe("x", after=f"1-{10**20 - 1}")
+        assert await read(subscription, 1) == ["missed"]
+
+
 @pytest.mark.slow
 async def test_fault_57_many_clients_resume_quickly(broker: Maker) -> None:
     """The effort depends on what they missed, not on the length of the history."""

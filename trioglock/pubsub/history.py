@@ -29,6 +29,7 @@ __all__ = [
     "Position",
     "check_history",
     "format_id",
+    "id_after",
     "id_before",
     "parse_id",
 ]
@@ -37,6 +38,9 @@ MAX_PAGE = 256
 """Maximum number of messages that are read at a time."""
 
 PAGE_BYTES = 2**20
+
+MAX_NUMBER = 2**64 - 1
+"""The greatest number in an id of Redis Streams."""
 
 _is_id = re.compile(r"[0-9]{1,20}(-[0-9]{0,20})?").fullmatch
 
@@ -253,7 +257,8 @@ def parse_id(text: str) -> Position:
     if not _is_id(text):
         raise InvalidOption(f"{text!r:.60} is not the id of a message")
     milliseconds, _, number = text.partition("-")
-    return int(milliseconds), int(number or 0)
+    # Redis rejects greater numbers.
+    return min(int(milliseconds), MAX_NUMBER), min(int(number or 0), MAX_NUMBER)
 
 
 def format_id(position: Position) -> str:
@@ -261,9 +266,17 @@ def format_id(position: Position) -> str:
     return f"{position[0]}-{position[1]}"
 
 
+def id_after(position: Position) -> str:
+    """Return the smallest id that is greater than a position."""
+    milliseconds, number = position
+    if number < MAX_NUMBER:
+        return format_id((milliseconds, number + 1))
+    return format_id((milliseconds + 1, 0))
+
+
 def id_before(message_id: str) -> str:
     """Return the greatest id that is smaller than ``message_id``."""
     milliseconds, number = parse_id(message_id)
     if number:
         return format_id((milliseconds, number - 1))
-    return format_id((milliseconds - 1, 2**64 - 1)) if milliseconds else "0-0"
+    return format_id((milliseconds - 1, MAX_NUMBER)) if milliseconds else "0-0"

@@ -497,7 +497,7 @@ class MockGossipPeer:
     async def _receive(self, frame: str | bytes) -> None:
         try:
             event = json.loads(frame)
-        except ValueError:
+        except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict):
             await self._send_failure("unknown")
@@ -515,12 +515,11 @@ class MockGossipPeer:
         error = self._server._next_failure(name)
         if error is not None:
             await self.answer(event, error=error)
-        elif self.game is None:
-            await self._authenticate(event)
-        elif isinstance(name, str) and name in _HANDLERS:
-            await self._handle(name, event, self.game)
         else:
-            await self._send_failure("unknown")
+            try:
+                await self._handle(name, event)
+            except (KeyError, ValueError, TypeError, AttributeError):  # a malformed payload
+                await self.answer(event, error="an error occurred, try again")
 
     def _is_over_limit(self) -> bool:
         """Count an event in a leaky bucket."""
@@ -536,22 +535,29 @@ class MockGossipPeer:
         self._excess += 1
         return True
 
-    async def _handle(self, name: str, event: Event, game: MockGossipGame) -> None:
+    async def _handle(self, name: object, event: Event) -> None:
+        if self.game is None:
+            await self._authenticate(event)
+            return
+        handler = _HANDLERS.get(name) if isinstance(name, str) else None
+        if not isinstance(name, str) or handler is None:
+            await self._send_failure("unknown")
+            return
         flag = name.partition("/")[0]
-        if flag in FLAGS and flag not in game.supports:
+        if flag in FLAGS and flag not in self.game.supports:
             await self.answer(event, error=f'missing support for "{flag}"')
             return
-        try:
-            await _HANDLERS[name](self, event, game)
-        except (KeyError, TypeError, AttributeError):
-            await self.answer(event, error="an error occurred, try again")
+        await handler(self, event, self.game)
 
     async def _authenticate(self, event: Event) -> None:
         if event.get("event") != "authenticate":
             await self._send_failure("unauthenticated")
             return
-        payload = event.get("payload") or {}
-        client_id, supports = payload.get("client_id"), payload.get("supports") or []
+        payload = event.get("payload")
+        payload = payload if isinstance(payload, dict) else {}
+        client_id = payload.get("client_id")
+        given = payload.get("supports")
+        supports: list[Any] = given if isinstance(given, list) else []
         known = self._server.clients.get(client_id) if isinstance(client_id, str) else None
         error = None
         if known is None or known[0] != payload.get("client_secret"):

@@ -66,6 +66,7 @@ def _decode(frame: Data) -> ClientMessage:
     try:
         if isinstance(frame, str):
             join_ref, ref, topic, event, payload = json.loads(frame)
+            _check_fields(join_ref, ref, topic, event)
             return ClientMessage(join_ref, ref, topic, event, payload)
         kind, *lengths = struct.unpack_from("5B", frame)
         if kind != 0 or len(frame) < 5 + sum(lengths):
@@ -75,8 +76,16 @@ def _decode(frame: Data) -> ClientMessage:
             fields.append(rest[:length].decode())
             rest = rest[length:]
         return ClientMessage(fields[0] or None, fields[1] or None, fields[2], fields[3], rest)
-    except (ValueError, TypeError, struct.error) as error:
+    except (ValueError, TypeError, RecursionError, struct.error) as error:
         raise _Malformed(f"{frame!r:.200}: {error}") from error
+
+
+def _check_fields(join_ref: object, ref: object, topic: object, event: object) -> None:
+    names, refs = (topic, event), (join_ref, ref)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError("topic and event must be strings")
+    if not all(isinstance(one, str | None) for one in refs):
+        raise TypeError("refs must be strings or null")
 
 
 def _reply(join_ref: str | None, ref: str | None, topic: str, status: str, response: Any) -> Data:

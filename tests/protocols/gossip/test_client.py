@@ -762,3 +762,17 @@ async def test_fault_60_the_players_may_be_a_generator(server: Server) -> None:
     async with open_client(server, Game()):
         await server.heartbeat()
         assert (await server.expect("heartbeat"))["payload"] == {"players": ["Al", "Bob"]}
+
+
+async def test_fault_25_games_may_be_changed_by_callbacks_and_callers(
+    server: Server, recorder: Recorder
+) -> None:
+    """They are copies: the next caller gets what the network said."""
+    connection = {"type": "telnet", "host": "a.test", "port": 23}
+    details = {"connections": [connection]}
+    await server.add_game(MockGossipGame(name="Atlantis", details=details))
+    async with open_client(server, recorder, flags=("games",)) as client:
+        fetched = await client.fetch_game("Atlantis")
+        fetched.connections[0]["host"] = "b.test"
+        client.games()["Atlantis"].connections[0].clear()
+        assert client.games()["Atlantis"].connections == (connection,)

@@ -179,3 +179,31 @@ async def test_the_pytest_fixture(mock_gossip_server: MockGossipServer) -> None:
             assert (await mock_gossip_server.expect("channels/subscribe"))["payload"][
                 "channel"
             ] == "testing"
+
+
+@pytest.mark.parametrize(
+    "payload", [5, [], {"client_id": "id", "client_secret": "secret", "supports": 5}]
+)
+async def test_fault_62_a_malformed_authentication_does_not_end_the_server(payload: Any) -> None:
+    """It raised an AttributeError or a TypeError out of the server's block."""
+    event = json.dumps({"event": "authenticate", "payload": payload})
+    async with (
+        MockGossipServer(memory=True) as server,
+        connect(server.url, stream=server.open_stream) as conn,
+    ):
+        await conn.send(event)
+        assert (await answer(conn))["status"] == "failure"
+
+
+async def test_fault_62_a_malformed_payload_does_not_end_the_server() -> None:
+    """It is a failure, like an exception in the server's handler."""
+    supports = ["channels", "achievements"]
+    async with (
+        MockGossipServer(memory=True, heartbeat_interval=None) as server,
+        connect(server.url, stream=server.open_stream) as conn,
+    ):
+        await ask(conn, "authenticate", **{**HELLO, "supports": supports})
+        await conn.send('{"event": "achievements/create", "ref": "r", "payload": "text"}')
+        assert (await answer(conn))["error"] == "an error occurred, try again"
+        await conn.send("[" * 100_000)
+        assert await answer(conn) == {"status": "failure", "error": "unknown"}

@@ -157,3 +157,22 @@ async def test_the_fixture_of_the_plugin(mock_phoenix_server: MockPhoenixServer)
         async with phoenix.connect(mock_phoenix_server.url) as socket:
             channel = await socket.join("room:1")
             assert (await channel.push("echo", {"a": 1})).response == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '[[],{},"room:1","phx_join",{}]',
+        '["1",2,"room:1","phx_join",{}]',
+        '["1","1",["x"],"phx_join",{}]',
+        '["1","1","room:1",{"x":1},{}]',
+        "[" * 100_000,
+    ],
+)
+async def test_fault_62_a_malformed_message_does_not_end_the_server(frame: str) -> None:
+    """The socket process of a real server crashes as well; a TypeError came out of the block."""
+    async with raw() as conn:
+        await conn.send(frame)
+        with pytest.raises(ConnectionClosedError):
+            await conn.receive()
+        assert conn.close_code == 1011

@@ -17,7 +17,15 @@ from ...options import check_seconds
 from ...routing import RequestTimeout
 from .errors import NotSubscribed, NotSupported, Offline, RequestFailed
 from .hooks import GossipSocket
-from .messages import Achievement, Game, check_channel, check_event, check_text, format_time
+from .messages import (
+    Achievement,
+    Game,
+    check_channel,
+    check_event,
+    check_text,
+    copy_game,
+    format_time,
+)
 from .state import ClientStatus, without_channel
 
 __all__ = ["Client"]
@@ -254,7 +262,8 @@ class Client:
 
     def games(self) -> dict[str, Game]:
         """Return the other games by short name, as last known; requires the ``games`` flag."""
-        return dict(self._socket.state.games.entries)
+        games = self._socket.state.games.entries
+        return {name: copy_game(game) for name, game in games.items()}
 
     def game_online(self, game: str) -> bool:
         """Return whether a game is online, as last known; requires the ``games`` flag.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ __all__ = [
     "check_channel",
     "check_event",
     "check_text",
+    "copy_game",
     "event_name",
     "failure_reason",
     "format_time",
@@ -231,6 +233,11 @@ def parse_game(payload: Payload) -> Game:
         channels=get_names(payload, "channels"),
         players_online_count=None if count is None else int(count),
     )
+
+
+def copy_game(game: Game) -> Game:
+    """Return a copy whose dicts the caller may change."""
+    return replace(game, connections=deepcopy(game.connections))
 
 
 def parse_achievement(payload: Payload) -> Achievement:

@@ -22,6 +22,7 @@ from .messages import (
     Event,
     Game,
     Tell,
+    copy_game,
     failure_reason,
     get_names,
     get_number,
@@ -375,7 +376,8 @@ def game_status(event: Event, state: ClientState) -> Transition:
     if not event.get("payload"):
         return (), state  # no game is online
     game = parse_game(get_payload(event))
-    state = replace(state, games=state.games.add(game.game, game))
+    # The callback gets its own copy, which it may change.
+    state = replace(state, games=state.games.add(game.game, copy_game(game)))
     return (Notify("games", "game_updated", (game,)),), state
 
 

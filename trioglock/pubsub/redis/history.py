@@ -8,7 +8,7 @@ from typing import Any
 
 from ...frames import Data
 from ..broker import BrokerSession
-from ..history import History, MissedMessages, Position, format_id, parse_id
+from ..history import History, MissedMessages, Position, format_id, id_after, parse_id
 from ..message import INCOMING, Message
 from ..patterns import ChannelFilter
 from .connection import Argument
@@ -96,7 +96,7 @@ class RedisHistory(History):
         self, names: Iterable[str], position: Position, count: int
     ) -> Iterator[Sequence[Argument]]:
         """Yield commands for each channel: entries after the position, oldest entry, length."""
-        start = format_id((position[0], position[1] + 1))
+        start = id_after(position)
         for stream in map(self._keys.stream, names):
             yield "XRANGE", stream, start, "+", "COUNT", count
             yield "XRANGE", stream, "-", "+", "COUNT", 1
