@@ -177,6 +177,20 @@ def test_fault_66_the_migration_guide_names_what_glock_has() -> None:
     assert named <= set(GLOCK.split())
 
 
+SOCK_DRAWER = Page("docs/coming-from.md").text.partition("### sock-drawer: differences")[2]
+
+
+def test_fault_59_the_migration_guide_states_what_ruby_servers_do_differently() -> None:
+    """With messages that have no channel, and with paths."""
+    assert "published without a channel" in SOCK_DRAWER
+    assert "percent-decodes paths" in SOCK_DRAWER
+
+
+def test_fault_67_the_migration_guide_warns_of_binary_data_beside_ruby_servers() -> None:
+    """It ends the Ruby process."""
+    assert "**Publish only text** while a Ruby server is listening." in SOCK_DRAWER
+
+
 def test_architecture_names_what_exists() -> None:
     """Every file and every ``Class.member`` in ARCHITECTURE.md and tests/README.md exists."""
     known: dict[str, list[type]] = {}
