@@ -234,7 +234,7 @@ class SendQueue:
     async def wait_turn(self) -> None:
         """Wait for space, behind earlier senders. The caller then checks :attr:`closed`.
 
-        It calls :meth:`end_turn` once it has queued its data, or will not queue any.
+        It calls :meth:`end_turn` once it has queued its data or has decided not to queue any.
         """
         try:
             while not self.closed:

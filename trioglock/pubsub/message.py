@@ -36,7 +36,8 @@ class Message:
     Args:
         channel: name of the channel, without the hub's name; ``""`` for a broadcast.
         data: text as ``str``, binary as ``bytes``.
-        id: position in the broker's history, to resume after it; None without a history.
+        id: position in the broker's history, after which a subscriber can resume; None without a
+            history.
     """
 
     channel: str

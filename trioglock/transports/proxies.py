@@ -187,8 +187,8 @@ class _Exclusion(NamedTuple):
 def is_excluded(url: WebSocketURL, no_proxy: str) -> bool:
     """Whether ``no_proxy`` excludes a URL, by the rules of curl and with optional ports.
 
-    Entries are separated by commas or white space: ``*``, a domain, which includes its subdomains,
-    an address or a network in CIDR notation.
+    Entries are separated by commas or white space. An entry is ``*``, a domain (which includes
+    its subdomains), an address, or a network in CIDR notation.
     """
     if not no_proxy:
         return False
