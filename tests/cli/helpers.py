@@ -47,7 +47,8 @@ class Finished:
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of this process without variables that change the output."""
-    ours = ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES", "TRIOGLOCK_TOKEN")
+    ours = {"NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "LINES", "TRIOGLOCK_TOKEN"}
+    ours.add("PYTHONUNBUFFERED")  # few users set it
     return {name: value for name, value in os.environ.items() if name not in ours} | more
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,17 +98,22 @@ async def _receive(conn: Connection[Count], messages: int) -> None:
     if Console().is_terminal:
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
             task = bar.add_task("messages", total=messages)
-            async for number in _count(conn, messages, max(STEPS, messages // 1000)):
-                bar.update(task, completed=number)
+            steps = max(STEPS, messages // 1000)
+            await _count(conn, messages, steps, lambda number: bar.update(task, completed=number))
     else:
-        async for number in _count(conn, messages, STEPS):
+
+        def show(number: int) -> None:
             done = number * STEPS // messages
             print(f"[{'#' * done}{'.' * (STEPS - done)}] {number} of {messages}", flush=True)
 
+        await _count(conn, messages, STEPS, show)
 
-async def _count(conn: Connection[Count], messages: int, steps: int) -> AsyncIterator[int]:
-    """Receive messages; yield their number at each of the steps."""
+
+async def _count(
+    conn: Connection[Count], messages: int, steps: int, show: Callable[[int], None]
+) -> None:
+    """Receive messages; show their number at each of the steps."""
     for number in range(1, messages + 1):
         await conn.receive()
         if number * steps % messages < steps:
-            yield number
+            show(number)

@@ -8,6 +8,7 @@ import os
 import select
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TextIO
 
 import trio
@@ -18,6 +19,9 @@ __all__ = [
     "OutputFailed",
     "OutputStream",
     "descriptor_of",
+    "drop_output",
+    "exit_if_stopped",
+    "flush_output",
     "print_line",
 ]
 
@@ -97,6 +101,54 @@ def print_line(text: str, stream: TextIO | None = None) -> None:
             if not select.select([], [descriptor], [], 0)[1]:
                 return
         OutputStream(stream).write_blocking(f"{text}\n".encode(errors="backslashreplace"))
+
+
+def exit_if_stopped(code: int) -> None:
+    """Exit immediately if stdout is a terminal that accepts nothing, for example after Ctrl-S.
+
+    The thread of a prompt may be blocked in a write to it. It holds the lock of the stream, for
+    which Python would wait at exit.
+    """
+    descriptor = descriptor_of(sys.stdout)
+    if descriptor is None or sys.platform == "win32":
+        return
+    with suppress(OSError, ValueError):
+        if os.isatty(descriptor) and not select.select([], [descriptor], [], 0)[1]:
+            os._exit(code)
+
+
+def flush_output() -> None:
+    """Write what Python has buffered for stdout; does nothing if the reader is gone.
+
+    Raises:
+        OSError: stdout cannot be written, for example because the disk is full.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except ValueError:
+        pass  # it was closed
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+
+
+def drop_output() -> None:
+    """Drop what is buffered for the standard streams and cannot be written.
+
+    Otherwise Python tries again at exit, prints a traceback, and exits with 120.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except ValueError:
+            pass  # it was closed
+        except OSError:
+            descriptor = descriptor_of(stream)
+            if descriptor is not None:
+                with Path(os.devnull).open("wb") as null:
+                    os.dup2(null.fileno(), descriptor)
 
 
 class LineHandler(logging.Handler):
