@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Unpack
@@ -13,7 +14,7 @@ import trio.testing
 
 from tests.server.helpers import Echo
 from tests.server.writes import CountingClient, counting_clients, counts_writes
-from trioglock import ServeOptions, Server, serve
+from trioglock import PreparedMessage, ServeOptions, Server, serve
 from trioglock.frames import Frame
 from trioglock.telemetry import FrameSent, listen
 from trioglock.transports.native.link import NativeServerLink
@@ -58,7 +59,17 @@ async def test_a_single_broadcast_is_written_in_the_same_turn() -> None:
         assert await client.texts(1) == ["second"]
 
 
-@counts_writes
+async def test_fault_45_a_broadcast_is_freed_when_it_has_been_written() -> None:
+    """No connection keeps the latest one, which may be large."""
+    message = PreparedMessage("x" * 100)
+    references = sys.getrefcount(message)
+    async with clients(2) as (server, each):
+        server.broadcast(message)
+        for client in each:
+            assert await client.texts(1) == [message.message]
+        assert sys.getrefcount(message) == references
+
+
 async def test_no_task_remains_when_all_connections_have_ended() -> None:
     """Writing at the end of a turn needs a task, which ends with the last connection."""
     for _ in range(2):

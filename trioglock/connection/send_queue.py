@@ -365,11 +365,11 @@ class SendQueue:
             return None
         return data[0] if self.size < self._limit else None
 
-    def take_single(self) -> None:
-        """Remove the frame that :meth:`single` has returned, as if it had not been queued."""
+    def take_single(self) -> QueuedMessage:
+        """Remove and return what :meth:`single` has returned, as if it had not been queued."""
         self.size = 0
         self._queued -= 1
-        self._data.clear()
+        return self._data.pop()
 
     def take(self) -> list[QueuedFrame]:
         """Take the next batch, control frames first; empty if nothing may be written."""

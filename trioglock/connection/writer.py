@@ -50,7 +50,6 @@ class Writer:
         "_scope",
         "_send_queue",
         "_spawn",
-        "_started",
         "_unfinished",
         "_work",
         "_writes_now",
@@ -76,7 +75,6 @@ class Writer:
         self._writes_now = False  # the link can write immediately
         self._immediate = False  # the next frame may be written immediately
         self._direct = False  # as _writes_now, and data is not held back
-        self._started: tuple[QueuedMessage, int]  # the frame and the size of start_write()
         self._unfinished = False  # the link still has to write a part of the last batch
         # Of the task.
         self._work = Waiters()
@@ -258,10 +256,9 @@ class Writer:
         if self._corked:
             self._corked, self._idle = False, True
             send_queue = self._send_queue
-            if self._direct and (frame := send_queue.single()) is not None:
+            if self._direct and send_queue.single() is not None:
                 size = send_queue.size
-                send_queue.take_single()
-                self._write_through(frame, size)
+                self._write_through(send_queue.take_single(), size)
             elif send_queue.has_work:
                 self._immediate = self._writes_now
                 self._wake()
@@ -281,21 +278,22 @@ class Writer:
         assert link is not None
         if frame is None or (started := link.start_write(frame)) is None:
             return None
-        self._started = frame, send_queue.size
-        send_queue.take_single()
         self._corked = False
         return started
 
     def finish_write(self, data: bytes, sent: int | OSError) -> None:
         """Continue after :meth:`start_write`; see :meth:`Link.finish_write`."""
         assert self._link is not None
+        send_queue = self._send_queue
+        size = send_queue.size
+        frame = send_queue.take_single()
         self._idle = True
         if self._link.finish_write(data, sent):
-            self._send_queue.put_written()
+            send_queue.put_written()
             self._immediate = self._writes_now
         else:
             self._unfinished = True
-            self._send_queue.put_writing(*self._started)
+            send_queue.put_writing(frame, size)
             self._wake()
 
     def allow_immediate(self) -> None:
