@@ -217,15 +217,7 @@ class LinkHeartbeat:
         return min(self._next_ping, self._silence_deadline, write_check)
 
     def check(self, now: float, due: float) -> float:
-        """Ping, or detect that the peer is dead.
-
-        Args:
-            now: the current time.
-            due: the time for which the check was scheduled.
-
-        Returns:
-            The time of the next check.
-        """
+        """Ping, or detect that the peer is dead; see :meth:`Timed.check`."""
         try:
             timeout = self._check_silence(now) or self._check_writing(now)
             if timeout is None:
