@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from tests.hooks.helpers import HOOKS
 from tests.machines.machine import run
-from tests.machines.scenarios import Scenario, Setup, Step
+from tests.machines.scenarios import WIRES, Scenario, Setup, Step
 from tests.transports.servers import read_request, serving, upgrade
 from trioglock import (
     Backoff,
@@ -274,6 +274,17 @@ FOUND = {
     ),
     "a listener that sends at once while a ping leaves": Scenario(
         Setup(writes_now=True, capacity=3, interference=("FrameSent", "immediate")), (Step("ping"),)
+    ),
+    "a listener that sends while a message is written, and a reset": Scenario(
+        Setup(
+            wire="socket" if "socket" in WIRES else "memory",
+            writes_now=True,
+            interference=("FrameSent", "frame"),
+        ),
+        (
+            *(Step("receive"), Step("yield"), Step("ping"), Step("yield"), Step("yield")),
+            Step("peer_resets"),
+        ),
     ),
 }
 

@@ -194,9 +194,9 @@ class SendQueue:
         self._batch, self._writing = [frame], size
 
     def put_written(self) -> None:
-        """Record that a data frame was written; the queue was empty."""
+        """Record that a data frame was written, before those that are queued."""
         self._queued += 1
-        self._done = self._queued
+        self._done += 1
         self.written += 1
         self.batches += 1
         if self.batches >= self._urgent_batch:

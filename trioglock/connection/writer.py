@@ -310,13 +310,14 @@ class Writer:
         traced = self._emitter.emits_frames
         if traced:
             self._emit_sent((frame,))
-        done = link.write_now((frame,) if link.takes_prepared else _unprepared((frame,)))
-        if done and not (traced and send_queue.has_work):
+        if link.write_now((frame,) if link.takes_prepared else _unprepared((frame,))):
             send_queue.put_written()
-            return
-        # Frames that a listener has queued follow this frame.
-        self._unfinished = True
-        send_queue.put_writing(frame, size)
+            if not (traced and send_queue.has_work):
+                return
+            # Frames that a listener has queued follow this frame.
+        else:
+            self._unfinished = True
+            send_queue.put_writing(frame, size)
         self._wake()
 
     def _wake(self) -> None:
