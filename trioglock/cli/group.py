@@ -16,7 +16,7 @@ from .._scope import leaves
 from .._version import version
 from ..errors import TrioglockError
 from .options import FAILED, INTERRUPTED
-from .streams import drop_output, exit_if_stopped, flush_output, print_line
+from .streams import drop_output, flush_output, is_stopped, print_line
 
 __all__ = ["group", "run"]
 
@@ -77,9 +77,16 @@ def group() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code."""
+    code = _run(arguments)
+    if is_stopped():
+        os._exit(code)
+    drop_output()
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         code = group.main(list(arguments), prog_name="trioglock", standalone_mode=False)
-        exit_if_stopped(int(code or 0))
         flush_output()
     except click.ClickException as error:
         text = io.StringIO()
@@ -93,8 +100,6 @@ def run(arguments: Sequence[str]) -> int:
             raise
         print_line(f"trioglock: {_describe(error)}", sys.stderr)
         return FAILED
-    finally:
-        drop_output()
     return int(code or 0)
 
 

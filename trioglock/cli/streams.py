@@ -20,8 +20,8 @@ __all__ = [
     "OutputStream",
     "descriptor_of",
     "drop_output",
-    "exit_if_stopped",
     "flush_output",
+    "is_stopped",
     "print_line",
 ]
 
@@ -103,28 +103,28 @@ def print_line(text: str, stream: TextIO | None = None) -> None:
         OutputStream(stream).write_blocking(f"{text}\n".encode(errors="backslashreplace"))
 
 
-def exit_if_stopped(code: int) -> None:
-    """Exit immediately if stdout is a terminal that accepts nothing, for example after Ctrl-S.
+def is_stopped() -> bool:
+    """Whether stdout is a terminal that accepts nothing, for example after Ctrl-S.
 
     The thread of a prompt may be blocked in a write to it. It holds the lock of the stream, for
-    which Python would wait at exit.
+    which a flush, also that of Python at exit, would wait.
     """
     descriptor = descriptor_of(sys.stdout)
     if descriptor is None or sys.platform == "win32":
-        return
+        return False
     with suppress(OSError, ValueError):
-        if os.isatty(descriptor) and not select.select([], [descriptor], [], 0)[1]:
-            os._exit(code)
+        return os.isatty(descriptor) and not select.select([], [descriptor], [], 0)[1]
+    return False
 
 
 def flush_output() -> None:
-    """Write what Python has buffered for stdout; does nothing if the reader is gone.
+    """Write what Python has buffered for stdout, unless the reader is gone or has stopped.
 
     Raises:
         OSError: stdout cannot be written, for example because the disk is full.
     """
     try:
-        if sys.stdout is not None:
+        if sys.stdout is not None and not is_stopped():
             sys.stdout.flush()
     except ValueError:
         pass  # it was closed
