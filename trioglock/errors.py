@@ -11,6 +11,7 @@
     ├── UsageError (RuntimeError)            your code: a call that is not allowed in this context
     ├── BadHookResult (TypeError)            your code: a hook returned the wrong type
     ├── CallTimeout (TimeoutError)           your code: handle_call took too long
+    ├── MessageInterrupted                   the link ended in the middle of a fragmented message
     ├── BrokerUnavailable (TimeoutError)     pub/sub: the broker could not be reached in time
     ├── BrokerError                          pub/sub: the broker returned an error
     ├── SlowConsumer                         pub/sub: too many messages are waiting for a subscriber
@@ -58,6 +59,7 @@ __all__ = [
     "InvalidHandshake",
     "InvalidOption",
     "InvalidURL",
+    "MessageInterrupted",
     "OpenTimeout",
     "ProxyFailed",
     "ReconnectFailed",
@@ -131,6 +133,15 @@ class CallTimeout(TrioglockError, TimeoutError):
 
     If the hook has not started, the request is withdrawn. Otherwise the hook continues, and its
     reply is discarded.
+    """
+
+
+class MessageInterrupted(TrioglockError):
+    """The link ended before all fragments of a message were sent or received.
+
+    The connection may open another link, but a message cannot continue there (RFC 6455, section
+    5.4): send it again from the beginning. If no other link follows, :exc:`ConnectionClosed` is
+    raised instead.
     """
 
 

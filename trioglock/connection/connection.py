@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -16,6 +16,7 @@ from ..frames import Close, Data, Frame, Ping
 from ..options import check_seconds
 from ..transports import Handshake
 from .closing import Status
+from .fragment_sender import send_fragments
 from .report import Statistics, StatusReport, make_report
 from .send_queue import checked_frame
 from .session import Session
@@ -81,12 +82,21 @@ class Connection(Generic[StateT]):
 
         Either the whole message is queued, or the call raises and nothing is queued.
 
+        An async iterable is sent as one message, with a frame for each item (RFC 6455, section
+        5.4): text if it yields ``str``, binary if it yields bytes-like objects or nothing. The call
+        returns when the last frame has been passed to the operating system. Meanwhile other
+        messages wait, and control frames are sent. If the iterable raises or the call is cancelled
+        after the first item, the message cannot be completed, so the link closes with 1011.
+
         Args:
-            message: the argument of ``handle_send``, by default ``str`` or bytes-like.
+            message: the argument of ``handle_send``, by default ``str``, bytes-like or an async
+                iterable of either.
 
         Raises:
             ConnectionClosed: the connection is closing or closed.
             InvalidFrame, BadHookResult: the result of ``handle_send`` cannot be sent.
+            MessageInterrupted: the link ended in the middle of an async iterable, and another link
+                may follow. Messages queued behind it are kept.
             UsageError: called inside a hook of this connection.
             Exception: raised by ``handle_send``.
         """
@@ -94,15 +104,17 @@ class Connection(Generic[StateT]):
         await trio.lowlevel.checkpoint_if_cancelled()
         send_queue = self._send_queue
         if send_queue.closed or send_queue.size >= send_queue.threshold or not actor.idle:
-            await self._send_in_turn(message)
+            iterable = await self._send_in_turn(message)
         elif actor.send_hook.is_async:
-            await actor.send_in_caller(message)
+            iterable = await actor.send_in_caller(message)
         else:
-            actor.send_sync(message)
-        if self._turn_is_over():
+            iterable = actor.send_sync(message)
+        if iterable is not None:
+            await send_fragments(self._session, iterable)
+        elif self._turn_is_over():
             await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def _send_in_turn(self, message: Any) -> None:
+    async def _send_in_turn(self, message: Any) -> AsyncIterable[Any] | None:
         self._mailbox.reject_inside_hook("send")
         if self._send_queue.size >= self._send_queue.threshold:
             await self._wait_turn()
@@ -110,17 +122,18 @@ class Connection(Generic[StateT]):
             raise self._session.close_state.error()
         try:
             if not self._actor.idle:
-                await self._actor.send_queued(message)
-            elif self._actor.send_hook.is_async:
-                await self._actor.send_in_caller(message)
-            else:
-                self._actor.send_sync(message)
+                return await self._actor.send_queued(message)
+            if self._actor.send_hook.is_async:
+                return await self._actor.send_in_caller(message)
+            return self._actor.send_sync(message)
         finally:
             self._send_queue.end_turn()
 
     def _wait_turn(self) -> Awaitable[None]:
         """Wait for space in the send queue, or for its end."""
         # Tens of thousands of tasks may wait here, so every coroutine counts.
+        if self._send_queue.message is not None:
+            self._send_queue.message.reject_inside("send")
         if self._session.emitter.emits_waits:
             return self._wait_turn_reported()
         return self._send_queue.wait_turn()
@@ -159,7 +172,10 @@ class Connection(Generic[StateT]):
             or actor.send_hook.is_async
         ):
             self._refuse_nowait()
-        actor.send_sync(message)
+        if actor.send_sync(message) is not None:
+            raise UsageError(
+                "send_nowait() cannot send an async iterable, which takes time; use await send()"
+            )
 
     def _refuse_nowait(self) -> None:
         self._mailbox.reject_inside_hook("send_nowait")

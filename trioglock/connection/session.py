@@ -26,7 +26,7 @@ from ..disconnect import (
     ProtocolViolation,
     RemoteClose,
 )
-from ..errors import ConnectionClosed
+from ..errors import ConnectionClosed, MessageInterrupted
 from ..frames import Close, Violation
 from ..hooks import ConnectionInfo, Reconnect, Socket, Stop
 from ..options import FlowOptions
@@ -564,6 +564,14 @@ class Session(Generic[StateT]):
             self.send_queue.stop_accepting()
         if self._link_tasks is not None:
             self._link_tasks.write_failed(error, reconnects=reconnects)
+
+    def message_failed(self, error: BaseException) -> None:
+        """End the link because the rest of a message in fragments cannot be sent."""
+        if self.is_open and not self._no_reconnect:
+            cause = MessageInterrupted("a message could not be completed")
+            cause.__cause__ = error if isinstance(error, Exception) else None
+            reason = ConnectionLost(error=cause, attempt=self.attempts)
+            self._end_link(Close(1011, "a message could not be completed"), reason)
 
     # Closing.
 
