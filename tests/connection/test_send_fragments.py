@@ -128,8 +128,8 @@ async def test_other_messages_wait_and_control_frames_do_not(autojump_clock: Moc
         await wait_all_tasks_blocked()
         await conn.send("behind")
         conn.send_nowait("nowait")
-        await far.write(["hello"])
         broadcast([conn], "to all")
+        await far.write(["hello"])
         await conn.send_frame(Ping(b"now"))
         assert await read_frames(far) == ["before", fragments("a")[0], Ping(b"now")]
         script.put("b")
@@ -387,7 +387,7 @@ async def test_the_next_link_starts_clean(how: str, autojump_clock: MockClock) -
         far = await transport.accept()
         assert await read_frames(far) == ["behind"]
         assert script.closed
-        expected = {"failure": ValueError, "cancellation": type(None)}
+        expected: dict[str, type] = {"failure": ValueError, "cancellation": type(None)}
         assert isinstance(outcome.error, expected.get(how, MessageInterrupted))
         await conn.send(items("whole"))
         assert await read_frames(far) == ["whole"]
