@@ -300,12 +300,14 @@ async def test_servers(autojump_clock: MockClock) -> None:
         def terminate(self, reason: Any, state: None) -> None:
             ends.append(reason)
 
-    async with serve(Records, "127.0.0.1", 0, stall_timeout=0.5) as server:
-        async with connect(f"ws://127.0.0.1:{server.port}/") as conn:
-            await conn.send("hello")
-            assert await conn.receive() == "hello"
-            await conn.wait_closed()
-            assert (conn.close_code, conn.close_reason) == (1011, "no data for 0.5 s")
+    async with (
+        serve(Records, "127.0.0.1", 0, stall_timeout=0.5) as server,
+        connect(f"ws://127.0.0.1:{server.port}/") as conn,
+    ):
+        await conn.send("hello")
+        assert await conn.receive() == "hello"
+        await conn.wait_closed()
+        assert (conn.close_code, conn.close_reason) == (1011, "no data for 0.5 s")
     assert ends == [Stalled(seconds=0.5)]
 
 
