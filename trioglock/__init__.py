@@ -59,7 +59,7 @@ from .frames import Close, Ping, Pong, PreparedMessage
 from .headers import Headers
 from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
-from .options import MessageHeartbeat, StallTimeout
+from .options import MessageHeartbeat, Rate, StallTimeout
 from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
 from .transports import (
@@ -116,6 +116,7 @@ __all__ = [
     "PreparedMessage",
     "ProtocolViolation",
     "ProxyFailed",
+    "Rate",
     "Reconnect",
     "ReconnectFailed",
     "RedirectFailed",

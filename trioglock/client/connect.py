@@ -20,6 +20,7 @@ from ..options import (
     DialOptions,
     FlowKeywords,
     FlowOptions,
+    Rate,
     StreamSource,
     accepts_options,
     aim,
@@ -67,6 +68,9 @@ class ConnectOptions(FlowKeywords, total=False):
         reconnect: True or a :class:`Backoff` reconnects after the connection is lost or an attempt
             fails, including the first one. The state, the receive queue and the queued messages
             are kept.
+        send_rate: a :class:`Rate` that limits the messages sent, over all links of the connection
+            and with everything that sends: the program, hooks, subscriptions and message
+            heartbeats. Control frames are exempt. None for no limit.
         transport: opens the network connections; by default :class:`NativeTransport`.
         name: the name of the connection in logs; by default the host and a number.
         trace: write a line for each step to the logger ``trioglock.trace``.
@@ -86,6 +90,7 @@ class ConnectOptions(FlowKeywords, total=False):
     max_header_size: int
     max_size: int | None
     reconnect: bool | Backoff
+    send_rate: Rate | None
     transport: Transport | None
     name: str | None
     trace: bool
@@ -97,6 +102,7 @@ class ClientOptions:
 
     additional_headers: HeadersSource = None
     reconnect: bool | Backoff = False
+    send_rate: Rate | None = None
     transport: Transport | None = None
     name: str | None = None
     trace: bool = False
@@ -107,6 +113,11 @@ class ClientOptions:
         if not isinstance(self.reconnect, bool | Backoff):
             raise InvalidOption(
                 f"reconnect must be True, False or a Backoff, not {describe_value(self.reconnect)}"
+            )
+        if not isinstance(self.send_rate, Rate | None):
+            raise InvalidOption(
+                "send_rate must be a Rate, such as Rate(5, per=1.0), or None, "
+                f"not {describe_value(self.send_rate)}"
             )
         if self.transport is not None and not isinstance(self.transport, Transport):
             raise InvalidOption(
@@ -181,6 +192,7 @@ def connect(
     flow = take_options(FlowOptions, given)
     if client.backoff is not None and isinstance(dial.stream, trio.abc.Stream):
         raise InvalidOption("reconnecting requires stream to be a function that opens a new stream")
+    _check_heartbeat_rate(client.send_rate, flow)
     check_proxy(dial.proxy)
     # The URLs that a function returns are checked before each attempt.
     host = "client" if callable(url) else check_url(aim(dial, url, dial.additional_headers))
@@ -189,5 +201,17 @@ def connect(
         client.transport or _NATIVE, dial, url, client.additional_headers, client.backoff
     )
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
-    session = Session(dialer, flow, check_socket(socket, codec=flow.codec), emitter)
+    hooks = check_socket(socket, codec=flow.codec)
+    session = Session(dialer, flow, hooks, emitter, send_rate=client.send_rate)
     return ConnectionScope(session, Connection(session, shown))
+
+
+def _check_heartbeat_rate(rate: Rate | None, flow: FlowOptions) -> None:
+    """Raise InvalidOption if heartbeat messages alone would use up the send rate."""
+    if rate is None or flow.heartbeat is None or flow.ping_interval is None:
+        return
+    if flow.ping_interval * rate.messages <= rate.window:
+        raise InvalidOption(
+            f"a heartbeat message every {flow.ping_interval:g} seconds (ping_interval) leaves no "
+            f"room for others in send_rate={rate}"
+        )

@@ -323,7 +323,7 @@ class LinkTasks:
             return False
         # A full send queue pauses the reader only if hooks have replied. If the application's own
         # sends also paused it, two peers that both send a lot would deadlock.
-        results.replied = results.replied and send_queue.full and not send_queue.link_lost
+        results.replied = results.replied and send_queue.is_large and not send_queue.link_lost
         return self._receive_queue.full or results.replied or self._hooks_behind()
 
     def _hooks_behind(self) -> bool:

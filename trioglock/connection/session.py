@@ -30,7 +30,7 @@ from ..disconnect import (
 from ..errors import ConnectionClosed, MessageInterrupted
 from ..frames import Close, Violation
 from ..hooks import ConnectionInfo, Reconnect, Socket, Stop
-from ..options import FlowOptions
+from ..options import FlowOptions, Rate
 from ..telemetry import EventEmitter
 from ..transports import Handshake, Link
 from ._sync import Latch, ignore
@@ -41,6 +41,8 @@ from .decoding import InvalidMessages
 from .heartbeat import Pings
 from .hooks import EncodingHookResults, HookResults
 from .link import LinkEnd, LinkTasks
+from .paced_queue import PacedSendQueue
+from .pacing import Pacer
 from .receive_queue import ReceiveQueue
 from .send_queue import SendQueue
 from .writer import Writer
@@ -117,6 +119,7 @@ class Session(Generic[StateT]):
         emitter: emits the telemetry events.
         registry: on a server, contains the connection while it is open. Without the body of an
             ``async with``, nothing receives messages, and they are discarded.
+        send_rate: the limit for the messages sent over all links, or None.
     """
 
     __slots__ = (
@@ -163,6 +166,8 @@ class Session(Generic[StateT]):
         socket: Socket[StateT],
         emitter: EventEmitter,
         registry: Registry | None = None,
+        *,
+        send_rate: Rate | None = None,
     ) -> None:
         self.emitter: EventEmitter = emitter
         self.status: Status = Status.CONNECTING
@@ -181,7 +186,11 @@ class Session(Generic[StateT]):
             self._close_on_overflow if flow.overflow == "close" else ignore,
             emitter,
         )
-        self.send_queue: SendQueue = SendQueue(flow.write_limit)
+        self.send_queue: SendQueue = (
+            SendQueue(flow.write_limit)
+            if send_rate is None
+            else PacedSendQueue(flow.write_limit, Pacer(send_rate))
+        )
         self.close_state: CloseState = CloseState(self.send_queue)
         closed_error = self.close_state.error
         self.pings: Pings = Pings()
@@ -193,6 +202,8 @@ class Session(Generic[StateT]):
             self._write_failed,
             self.background.spawn,
         )
+        if isinstance(self.send_queue, PacedSendQueue):
+            self.send_queue.on_slot = self.writer.slot_free
         parts = (self.receive_queue, self.writer, self.send_queue, self.close, emitter)
         self._results = (
             HookResults(*parts) if flow.codec is None else EncodingHookResults(flow.codec, *parts)
