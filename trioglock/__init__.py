@@ -9,6 +9,7 @@ from .client import ConnectOptions, Service, connect, run, supervise
 from .connection import (
     BroadcastResult,
     Connection,
+    Fragments,
     Statistics,
     Status,
     StatusReport,
@@ -93,6 +94,7 @@ __all__ = [
     "Deliver",
     "Disconnect",
     "EncodeError",
+    "Fragments",
     "Handshake",
     "HandshakeFailed",
     "HandshakeRefused",

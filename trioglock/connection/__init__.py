@@ -3,6 +3,7 @@
 from .broadcast import BroadcastResult, broadcast
 from .closing import Status
 from .connection import Connection
+from .fragment_receiver import Fragments
 from .report import Statistics, StatusReport
 from .scope import ConnectionScope
 from .session import LinkSource, Session
@@ -11,6 +12,7 @@ __all__ = [
     "BroadcastResult",
     "Connection",
     "ConnectionScope",
+    "Fragments",
     "LinkSource",
     "Session",
     "Statistics",

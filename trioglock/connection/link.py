@@ -9,12 +9,13 @@ from typing import Any, TypeAlias
 import trio
 
 from ..disconnect import ConnectionLost, HeartbeatTimeout
-from ..frames import Close, Data, Event, Ping, Pong, Violation
+from ..frames import Close, Data, Event, Fragment, Ping, Pong, Violation
 from ..options import FlowOptions
 from ..telemetry import EventEmitter, Queue
 from ..transports import Link, LinkBroken
 from .actor import Actor
 from .closing import Deadlines
+from .fragment_queue import FragmentQueue
 from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hooks import HookResults
 from .receive_queue import ReceiveQueue
@@ -229,7 +230,7 @@ class LinkTasks:
             self._pings.message_answered()
         return [message for message, answer in zip(run, answers, strict=True) if not answer]
 
-    def _handle_control(self, event: Ping | Pong | Close | Violation) -> None:
+    def _handle_control(self, event: Ping | Pong | Close | Violation | Fragment) -> None:
         if self._emitter.emits_frames and not isinstance(event, Violation):
             self._emitter.frames_received([event])
         match event:
@@ -244,6 +245,10 @@ class LinkTasks:
                 self._actor.handle_control(self._actor.pong, payload)
             case Close() | Violation():
                 self._set_end(event)
+            case Fragment():
+                assert isinstance(self._receive_queue, FragmentQueue)
+                self.messages += event.final
+                self._receive_queue.add_fragment(event)
 
     # Backpressure.
 
