@@ -163,7 +163,7 @@ async def test_several_tasks_receive(autojump_clock: MockClock) -> None:
 async def test_backpressure(piece: int, autojump_clock: MockClock) -> None:
     """Reading stops at 256 KiB, or at many small fragments, and continues."""
     transport = MemoryTransport(capacity=1)
-    total = 2_000_000 if piece > 1 else 20_000
+    total = 2_000_000 if piece > 1 else 5_000
     async with connect(URL, transport=transport, fragments=True, ping_interval=None) as conn:
         far = await transport.accept()
 
