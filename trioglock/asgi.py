@@ -22,7 +22,7 @@ from .close_codes import NO_STATUS
 from .errors import UsageError
 from .frames import Close, Event, Fragment, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
-from .options import FlowOptions, Overflow, take_options
+from .options import FlowOptions, Overflow, StallTimeout, take_options
 from .server import ConnectionRegistry, ConnectionRunner, ServeTarget
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
 from .transports.http1 import STREAM_ERRORS
@@ -48,6 +48,7 @@ class ASGIOptions(TypedDict, total=False):
             limit.
         write_timeout: seconds that a write may go without progress before the connection is
             considered lost; None for no limit.
+        stall_timeout: as for :func:`trioglock.serve`.
         max_queue: number of messages that may wait to be received before reading stops; None for
             no limit.
         write_limit: number of bytes that may wait to be written before ``send`` waits.
@@ -59,6 +60,7 @@ class ASGIOptions(TypedDict, total=False):
     origins: Origins | None
     close_timeout: float | None
     write_timeout: float | None
+    stall_timeout: float | StallTimeout | None
     max_queue: int | None
     write_limit: int
     overflow: Overflow

@@ -32,6 +32,7 @@ __all__ = [
     "FlowOptions",
     "MessageHeartbeat",
     "Overflow",
+    "StallTimeout",
     "StreamSource",
 ]
 
@@ -134,6 +135,31 @@ class MessageHeartbeat:
                 raise InvalidOption(f"{name} must be a function, not {getattr(self, name)!r}")
 
 
+@dataclass(frozen=True, slots=True)
+class StallTimeout:
+    """A stall timeout for a feed that is sometimes silent, such as one of a market with hours.
+
+    Args:
+        seconds: the timeout in seconds.
+        when: returns whether silence is abnormal now. A link has stalled only if it was abnormal
+            for the whole timeout. The function is called a few times per timeout, so it must return
+            quickly. None means that silence is always abnormal.
+
+    Raises:
+        InvalidOption: an argument is of the wrong type or out of range.
+    """
+
+    seconds: float
+    when: Callable[[], bool] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_seconds("seconds", self.seconds, none=False)
+        if self.when is not None and not callable(self.when):
+            raise InvalidOption(f"when must be a function or None, not {self.when!r}")
+        if inspect.iscoroutinefunction(self.when):
+            raise InvalidOption("when must be a plain function, not an async one")
+
+
 class FlowKeywords(TypedDict, total=False):
     """Keyword arguments of clients and servers: the heartbeat, queues and their timeouts.
 
@@ -146,6 +172,9 @@ class FlowKeywords(TypedDict, total=False):
         write_timeout: seconds that a write may go without progress before the connection is
             considered lost; None for no limit.
         heartbeat: messages instead of ping frames; see :class:`MessageHeartbeat`.
+        stall_timeout: seconds without a data message before the link ends with the reason
+            :class:`Stalled`, or a :class:`StallTimeout` if silence is sometimes normal; None for no
+            limit. Control frames and the answers to heartbeat messages are not data.
         max_queue: number of messages that may wait to be received before reading stops; None for
             no limit.
         write_limit: number of bytes that may wait to be written before ``send`` waits and a
@@ -160,6 +189,7 @@ class FlowKeywords(TypedDict, total=False):
     ping_timeout: float | None
     write_timeout: float | None
     heartbeat: MessageHeartbeat | None
+    stall_timeout: float | StallTimeout | None
     max_queue: int | None
     write_limit: int
     overflow: Overflow
@@ -178,6 +208,7 @@ class FlowOptions:
     ping_timeout: float | None = 20
     write_timeout: float | None = 60
     heartbeat: MessageHeartbeat | None = None
+    stall_timeout: float | StallTimeout | None = None
     max_queue: int | None = 16
     write_limit: int = 2**16
     overflow: Overflow = "wait"
@@ -193,6 +224,13 @@ class FlowOptions:
                 f"heartbeat must be a MessageHeartbeat or None, not {self.heartbeat!r}; "
                 "for ping frames use ping_interval"
             )
+        if not isinstance(self.stall_timeout, StallTimeout):
+            if not isinstance(self.stall_timeout, int | float | None):
+                raise InvalidOption(
+                    "stall_timeout must be a number of seconds, a StallTimeout or None, "
+                    f"not {self.stall_timeout!r}"
+                )
+            check_seconds("stall_timeout", self.stall_timeout)
         if self.max_queue is None and self.overflow != "wait":
             raise InvalidOption(f"overflow={self.overflow!r} requires a max_queue")
 

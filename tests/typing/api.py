@@ -35,6 +35,7 @@ from trioglock import (
     RemoteClose,
     Reply,
     Socket,
+    Stalled,
     Statistics,
     Status,
     Stop,
@@ -98,6 +99,8 @@ class Counter(Socket[Count]):
                 return Stop(), state
             case HeartbeatTimeout(silence=silence):
                 assert_type(silence, float)
+            case Stalled(seconds=seconds):
+                assert_type(seconds, float)
         return None, state
 
     def terminate(self, reason: Disconnect, state: Count) -> None:

@@ -25,6 +25,7 @@ from ..disconnect import (
     LocalClose,
     ProtocolViolation,
     RemoteClose,
+    Stalled,
 )
 from ..errors import ConnectionClosed, MessageInterrupted
 from ..frames import Close, Violation
@@ -475,7 +476,7 @@ class Session(Generic[StateT]):
         tasks = self._link_tasks
         end = None if tasks is None else tasks.end
         sent, reason = self.close_state.sent, self._ended_by or self._link_ended_by
-        if reason is None and isinstance(end, HeartbeatTimeout):
+        if reason is None and isinstance(end, HeartbeatTimeout | Stalled):
             reason = self._link_ended_by = replace(end, attempt=self.attempts)
         elif reason is None and sent is not None:
             clean = self.close_state.received is not None
