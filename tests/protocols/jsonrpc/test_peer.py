@@ -35,7 +35,7 @@ from trioglock.protocols.jsonrpc import (
 from trioglock.routing import RequestLost, RequestTimeout
 from trioglock.testing import MockServer
 
-Methods = Mapping[str, Callable[..., Any]]
+Methods = Mapping[str, Any]
 
 
 @asynccontextmanager
@@ -156,7 +156,7 @@ async def test_batch(autojump_clock: MockClock) -> None:
         batch = peer.batch()
         results = [batch.request("slow", [seconds]) for seconds in (3, 1, 2)]
         refused = batch.request("absent")
-        with pytest.raises(UsageError, match="no response yet: await batch.send"):
+        with pytest.raises(UsageError, match="has no response yet"):
             results[0].result()
         started = trio.current_time()
         await batch.send()
@@ -294,7 +294,7 @@ async def test_bad_arguments(
 @pytest.mark.parametrize(
     ("create", "text"),
     [
-        (lambda: Peer({"a": 5}), "'a' maps to 5"),  # type: ignore[dict-item]
+        (lambda: Peer({"a": 5}), "'a' maps to 5"),
         (lambda: Peer([print]), "methods must be a dict of functions"),  # type: ignore[arg-type]
         (lambda: Peer(max_concurrent=0), "max_concurrent must be at least 1"),
         (lambda: Peer(max_waiting=-1), "max_waiting must be at least 0"),

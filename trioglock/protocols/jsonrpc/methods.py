@@ -29,7 +29,7 @@ class Methods:
         InvalidOption: a name is not a str, or a value is not a function.
     """
 
-    def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(self, functions: Mapping[str, Any]) -> None:
         if not isinstance(functions, Mapping):
             raise InvalidOption(
                 f"methods must be a dict of functions, not {describe_value(functions)}"

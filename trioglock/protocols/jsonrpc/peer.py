@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -84,7 +84,8 @@ class Peer(EventSocket[None]):
 
     def __init__(
         self,
-        methods: Mapping[str, Callable[..., Any]] | None = None,
+        # Type checkers infer dict[str, function] for several functions, which is no Callable.
+        methods: Mapping[str, Any] | None = None,
         *,
         codec: Codec | None = None,
         max_concurrent: int = 64,
