@@ -20,7 +20,7 @@ from ._redact import redact_line
 from ._scope import open_scope
 from .close_codes import NO_STATUS
 from .errors import UsageError
-from .frames import Close, Event, Fragment, Frame, Ping, Pong, PreparedMessage
+from .frames import Close, Codec, Event, Fragment, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
 from .options import FlowOptions, Overflow, StallTimeout, take_options
 from .server import ConnectionRegistry, ConnectionRunner, ServeTarget
@@ -53,6 +53,7 @@ class ASGIOptions(TypedDict, total=False):
             no limit.
         write_limit: number of bytes that may wait to be written before ``send`` waits.
         overflow: what happens at ``max_queue``, as for :func:`trioglock.serve`.
+        codec: encodes and decodes the messages, as for :func:`trioglock.serve`.
         trace: write a line for each step of every connection.
     """
 
@@ -64,6 +65,7 @@ class ASGIOptions(TypedDict, total=False):
     max_queue: int | None
     write_limit: int
     overflow: Overflow
+    codec: Codec | None
     trace: bool
 
 

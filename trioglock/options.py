@@ -18,11 +18,12 @@ from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, cast, get_args, 
 
 import trio
 
+from ._hints import describe_value
 from ._redact import redact_repr, redact_subprotocols
 from ._text import as_text
 from ._version import __version__
 from .errors import InvalidOption
-from .frames import BytesLike, Data
+from .frames import BytesLike, Codec, Data
 from .headers import Headers, HeadersLike, is_token
 
 __all__ = [
@@ -182,6 +183,8 @@ class FlowKeywords(TypedDict, total=False):
         overflow: what happens at ``max_queue``: ``"wait"`` stops reading, ``"drop_oldest"`` and
             ``"drop_newest"`` discard messages and count them, and ``"close"`` closes with
             1008.
+        codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
+            :class:`trioglock.codecs.Codec`. By default messages are ``str`` and ``bytes``.
     """
 
     close_timeout: float | None
@@ -193,6 +196,7 @@ class FlowKeywords(TypedDict, total=False):
     max_queue: int | None
     write_limit: int
     overflow: Overflow
+    codec: Codec | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +216,7 @@ class FlowOptions:
     max_queue: int | None = 16
     write_limit: int = 2**16
     overflow: Overflow = "wait"
+    codec: Codec | None = None
 
     def __post_init__(self) -> None:
         for name in ("ping_interval", "ping_timeout", "close_timeout", "write_timeout"):
@@ -224,6 +229,7 @@ class FlowOptions:
                 f"heartbeat must be a MessageHeartbeat or None, not {self.heartbeat!r}; "
                 "for ping frames use ping_interval"
             )
+        check_codec(self.codec)
         if not isinstance(self.stall_timeout, StallTimeout):
             if not isinstance(self.stall_timeout, int | float | None):
                 raise InvalidOption(
@@ -314,6 +320,16 @@ def check_ssl_context(value: ssl.SSLContext | None) -> None:
     """Raise InvalidOption unless ``value`` is an SSL context or None."""
     if value is not None and not isinstance(value, ssl.SSLContext):
         raise InvalidOption(f"ssl_context must be an ssl.SSLContext or None, not {value!r}")
+
+
+def check_codec(codec: Codec | None) -> None:
+    """Raise InvalidOption unless ``codec`` has the methods of a codec, or is None."""
+    methods = (getattr(codec, name, None) for name in ("encode", "decode"))
+    if codec is not None and (isinstance(codec, type) or not all(map(callable, methods))):
+        # With the class instead of an instance, every message would count as malformed.
+        raise InvalidOption(
+            f"codec must be an object with encode and decode, not {describe_value(codec)}"
+        )
 
 
 # From keyword arguments to dataclasses.

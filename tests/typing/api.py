@@ -239,7 +239,6 @@ def wrong_arguments() -> None:
     connect("ws://memory.test/", ping_intervall=5)  # type: ignore[call-overload]
     connect("ws://memory.test/", compression="gzip")  # type: ignore[call-overload]
     connect("ws://memory.test/", max_queue="16")  # type: ignore[call-overload]
-    Reply({"no": "frame"})  # type: ignore[arg-type]
     Close("1000")  # type: ignore[arg-type]
 
 

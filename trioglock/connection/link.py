@@ -10,12 +10,14 @@ import trio
 
 from .._timer import GRACE_ROUNDS
 from ..disconnect import ConnectionLost, HeartbeatTimeout, Stalled
-from ..frames import Close, Data, Event, Ping, Pong, Violation
+from ..errors import DecodeError
+from ..frames import Close, Codec, Data, Event, Ping, Pong, Violation
 from ..options import FlowOptions, StallTimeout
 from ..telemetry import EventEmitter, Queue
 from ..transports import Link, LinkBroken
 from .actor import Actor
 from .closing import Deadlines
+from .decoding import InvalidMessages, decode
 from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hooks import HookResults
 from .receive_queue import ReceiveQueue
@@ -45,13 +47,16 @@ class LinkTasks:
         flow: timeouts and limits.
         deadlines: the deadlines of the close; :attr:`Deadlines.link` is the scope of the link.
         emitter: emits an event for each frame and each pause.
+        invalid: counts the messages that the codec cannot decode; None without a codec.
     """
 
     __slots__ = (
         "_actor",
+        "_codec",
         "_deadlines",
         "_emitter",
         "_heartbeat",
+        "_invalid",
         "_is_answer",
         "_link",
         "_max_backlog",
@@ -80,6 +85,7 @@ class LinkTasks:
         flow: FlowOptions,
         deadlines: Deadlines,
         emitter: EventEmitter,
+        invalid: InvalidMessages | None,
     ) -> None:
         self.began: float = trio.current_time()
         self.end: LinkEnd | None = None
@@ -101,6 +107,8 @@ class LinkTasks:
         self._emitter = emitter
         self._max_backlog = math.inf if flow.max_queue is None else flow.max_queue
         self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
+        self._codec = flow.codec
+        self._invalid = invalid
         self._read_pause = ReadPause()
         self._heartbeat = LinkHeartbeat(
             link, self._read_pause, pings, send_queue, writer, flow, self._time_out, actor.fail
@@ -246,10 +254,38 @@ class LinkTasks:
             run = self._remove_answers(run, self._is_answer)
         if self._stalls is not None and run:
             self._stalls.data_received()
+        if self._codec is not None:
+            run = self._decode(self._codec, run)
+        self._receive(run)
+
+    def _receive(self, run: list[Any]) -> None:
         if self._send_queue.closing and self._hooks_behind():
             self._receive_queue.drop(run)
         else:
             self._actor.receive(run)
+
+    def _decode(self, codec: Codec, run: list[Any]) -> list[Any]:
+        """Decode a run; handle the part of it before the last malformed message, in order."""
+        messages: list[Any] = []
+        for frame in run:
+            try:
+                messages.append(decode(codec, frame))
+            except DecodeError as error:
+                if messages:
+                    self._receive(messages)
+                    messages = []
+                self._handle_invalid(error, frame)
+            except Exception as error:
+                self._actor.fail(error)
+                return messages
+        return messages
+
+    def _handle_invalid(self, error: DecodeError, frame: Data) -> None:
+        assert self._invalid is not None
+        hook = self._actor.invalid_hook
+        self._invalid.note(error, frame, log=hook.is_default)
+        if not hook.is_default:
+            self._actor.receive_invalid(error, frame)
 
     def _remove_answers(self, run: list[Any], is_answer: Callable[[Data], bool]) -> list[Any]:
         """Remove the answers to heartbeat messages."""

@@ -37,8 +37,9 @@ from ._sync import Latch, ignore
 from .actor import Actor
 from .background import Background
 from .closing import TRANSITIONS, CloseState, Deadlines, Status, Trigger
+from .decoding import InvalidMessages
 from .heartbeat import Pings
-from .hooks import HookResults
+from .hooks import EncodingHookResults, HookResults
 from .link import LinkEnd, LinkTasks
 from .receive_queue import ReceiveQueue
 from .send_queue import SendQueue
@@ -143,6 +144,7 @@ class Session(Generic[StateT]):
         "failures",
         "finished",
         "handshake",
+        "invalid",
         "latest_end",
         "open_error",
         "opened",
@@ -191,9 +193,11 @@ class Session(Generic[StateT]):
             self._write_failed,
             self.background.spawn,
         )
-        self._results = HookResults(
-            self.receive_queue, self.writer, self.send_queue, self.close, emitter
+        parts = (self.receive_queue, self.writer, self.send_queue, self.close, emitter)
+        self._results = (
+            HookResults(*parts) if flow.codec is None else EncodingHookResults(flow.codec, *parts)
         )
+        self.invalid: InvalidMessages | None = None if flow.codec is None else InvalidMessages()
         self.actor: Actor[StateT] = Actor(
             socket,
             self._results,
@@ -375,6 +379,7 @@ class Session(Generic[StateT]):
             self._flow,
             self._deadlines,
             self.emitter,
+            self.invalid,
         )
         return self._link_tasks
 

@@ -13,13 +13,13 @@ from .._hints import describe_value
 from .._text import as_text
 from .._timer import PeerTimeout
 from ..codecs import JSON, Codec
-from ..connection import Connection, Status
+from ..connection import MALFORMED, Connection, InvalidMessages, Status
 from ..disconnect import Disconnect
 from ..errors import BadHookResult, DecodeError, InvalidOption, UsageError
 from ..frames import Close
 from ..hooks import NOT_STATES, NOTHING, ConnectionInfo, Deliver, MaybeAwaitable, Reply, Socket
-from ..options import check_seconds
-from .errors import InvalidMessages, RequestTimeout
+from ..options import check_codec, check_seconds
+from .errors import RequestTimeout
 from .requests import Requests
 from .router import Router, is_async
 
@@ -27,9 +27,6 @@ __all__ = ["Emit", "EventSocket", "event_name", "event_ref"]
 
 StateT = TypeVar("StateT")
 ResultT = TypeVar("ResultT")
-
-NOT_AN_EVENT = (ValueError, LookupError, TypeError, AttributeError)
-"""The exceptions raised by codecs, ``key`` and ``ref`` that indicate a malformed message."""
 
 
 def event_name(message: Any) -> Any:
@@ -103,6 +100,8 @@ class EventSocket(Socket[StateT]):
     Raises:
         InvalidOption: an argument has the wrong type.
     """
+
+    _own_codec = "pass it to the socket, as in EventSocket(..., codec=...)"
 
     def __init__(
         self,
@@ -283,7 +282,7 @@ class EventSocket(Socket[StateT]):
                 raise DecodeError(f"the name of an event must be a str, not {name!r:.100}")
         except DecodeError:
             raise
-        except NOT_AN_EVENT as error:
+        except MALFORMED as error:
             raise DecodeError(f"not an event: {error!r:.200}") from error
         return name, event
 
@@ -291,7 +290,7 @@ class EventSocket(Socket[StateT]):
         """End the request that an event answers; return whether there is one."""
         try:
             ref = self._ref(event)
-        except NOT_AN_EVENT:
+        except MALFORMED:
             return False
         return self.requests.resolve(ref, event)
 
@@ -372,15 +371,8 @@ def _check_router(router: Router | None) -> Router:
 
 
 def _check_codec(codec: Codec | None) -> Codec:
-    if codec is None:
-        return JSON()
-    methods = (getattr(codec, name, None) for name in ("encode", "decode"))
-    if isinstance(codec, type) or not all(map(callable, methods)):
-        # With the class instead of an instance, every message would count as malformed.
-        raise InvalidOption(
-            f"codec must be an object with encode and decode, not {describe_value(codec)}"
-        )
-    return codec
+    check_codec(codec)
+    return JSON() if codec is None else codec
 
 
 def _check_ref(ref: object) -> str | int:
