@@ -13,7 +13,7 @@ from .errors import (
     TOO_MANY_REQUESTS,
     RPCError,
 )
-from .messages import Notification, Params
+from .messages import Notification, Parameters
 from .peer import Peer
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "Batch",
     "BatchResult",
     "Notification",
-    "Params",
+    "Parameters",
     "Peer",
     "RPCError",
 ]

@@ -11,7 +11,7 @@ from ...options import check_seconds
 from ...routing.errors import RequestTimeout
 from ...routing.requests import PendingRequest
 from .errors import RPCError
-from .messages import Params, make_call
+from .messages import Parameters, make_call
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -73,7 +73,7 @@ class Batch:
         self._results: list[BatchResult] = []
         self._is_sent = False
 
-    def request(self, method: str, params: Params | None = None) -> BatchResult:
+    def request(self, method: str, params: Parameters | None = None) -> BatchResult:
         """Add a request; see :meth:`Peer.request`.
 
         Returns:
@@ -88,7 +88,7 @@ class Batch:
         self._results.append(result)
         return result
 
-    def notify(self, method: str, params: Params | None = None) -> None:
+    def notify(self, method: str, params: Parameters | None = None) -> None:
         """Add a notification; see :meth:`Peer.notify`.
 
         Raises:

@@ -15,14 +15,14 @@ __all__ = [
     "Call",
     "Notification",
     "Outcome",
-    "Params",
+    "Parameters",
     "make_call",
     "make_error",
     "make_result",
     "parse",
 ]
 
-Params: TypeAlias = Sequence[Any] | Mapping[str, Any]
+Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
 """Parameters by position, or by name (section 4.2)."""
 
 
@@ -122,7 +122,7 @@ def check_method(method: object) -> str:
     return as_text(method)
 
 
-def make_call(method: str, params: Params | None, call_id: Any = NO_DATA) -> dict[str, Any]:
+def make_call(method: str, params: Parameters | None, call_id: Any = NO_DATA) -> dict[str, Any]:
     """Return a request, or a notification without ``call_id`` (sections 4 and 4.1).
 
     Raises:

@@ -31,7 +31,7 @@ from .messages import (
     Call,
     Notification,
     Outcome,
-    Params,
+    Parameters,
     is_id,
     make_call,
     make_error,
@@ -104,7 +104,7 @@ class Peer(EventSocket[None]):
     # Requests to the other side.
 
     async def request(
-        self, method: str, params: Params | None = None, *, timeout: float | None = 10
+        self, method: str, params: Parameters | None = None, *, timeout: float | None = 10
     ) -> Any:
         """Call a method of the other side and return its result.
 
@@ -127,7 +127,7 @@ class Peer(EventSocket[None]):
         make_call(method, params)  # invalid arguments raise before anything else
         return await super().request(method, params, timeout=timeout)
 
-    async def notify(self, method: str, params: Params | None = None) -> None:
+    async def notify(self, method: str, params: Parameters | None = None) -> None:
         """Send a notification, which has no response.
 
         Args:
