@@ -31,6 +31,7 @@ from trioglock import (
     connect,
     serve,
 )
+from trioglock.codecs import JSON
 from trioglock.frames import Fragment
 from trioglock.testing import MemoryLink
 
@@ -300,6 +301,15 @@ async def test_a_close_with_full_queues(autojump_clock: MockClock) -> None:
         assert conn.statistics().dropped == 2
 
 
+async def test_fragments_are_data(autojump_clock: MockClock) -> None:
+    """A message that takes longer than ``stall_timeout`` is not a stall."""
+    async with linked(fragments=True, stall_timeout=10) as (conn, far):
+        for number in range(5):
+            await far.write([Fragment("x", first=not number, final=number == 4)])
+            await trio.sleep(9)
+        assert await conn.receive() == "x" * 5
+
+
 async def test_hooks_may_deliver(autojump_clock: MockClock) -> None:
     class Casts(Socket[None]):
         def handle_cast(self, message: Any, state: None) -> tuple[Any, None]:
@@ -342,6 +352,7 @@ BEAT = MessageHeartbeat(message=lambda: "beat", is_answer=lambda message: False)
         (None, {"transport": TrioWebsocketTransport()}, "use NativeTransport"),
         (None, {"overflow": "drop_oldest"}, "must be 'wait'"),
         (None, {"heartbeat": BEAT}, "use ping_interval"),
+        (None, {"codec": JSON()}, "codec needs whole messages"),
         (None, {"fragments": 1.5}, "fragments must be True or False"),
     ],
 )

@@ -191,7 +191,8 @@ def connect(
     shown = "" if callable(url) else without_user_info(url)
     dialer = Dialer(transport, dial, url, client.additional_headers, client.backoff)
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
-    session = Session(dialer, flow, check_socket(socket), emitter, max_size=dial.max_size)
+    socket = check_socket(socket, codec=flow.codec)
+    session = Session(dialer, flow, socket, emitter, max_size=dial.max_size)
     return ConnectionScope(session, Connection(session, shown))
 
 
