@@ -122,7 +122,7 @@ class ServerTransport(ABC):
     compresses: bool = True
     """Whether permessage-deflate can be negotiated."""
     receives_fragments: bool = False
-    """Whether messages can be returned as fragments; see :attr:`Upgrade.fragments`."""
+    """Whether links can return messages as fragments, if ``upgrade.fragments`` is true."""
 
     @abstractmethod
     async def upgrade(
