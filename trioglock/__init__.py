@@ -24,6 +24,7 @@ from .disconnect import (
     LocalClose,
     ProtocolViolation,
     RemoteClose,
+    Stalled,
 )
 from .errors import (
     BadHookResult,
@@ -58,7 +59,7 @@ from .frames import Close, Ping, Pong, PreparedMessage
 from .headers import Headers
 from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
-from .options import MessageHeartbeat
+from .options import MessageHeartbeat, StallTimeout
 from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
 from .streams import WebSocketStream
@@ -131,6 +132,8 @@ __all__ = [
     "ServiceReturned",
     "SlowConsumer",
     "Socket",
+    "StallTimeout",
+    "Stalled",
     "Statistics",
     "Status",
     "StatusReport",

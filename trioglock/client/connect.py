@@ -189,5 +189,5 @@ def connect(
         client.transport or _NATIVE, dial, url, client.additional_headers, client.backoff
     )
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
-    session = Session(dialer, flow, check_socket(socket), emitter)
+    session = Session(dialer, flow, check_socket(socket, codec=flow.codec), emitter)
     return ConnectionScope(session, Connection(session, shown))

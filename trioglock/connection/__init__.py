@@ -3,14 +3,17 @@
 from .broadcast import BroadcastResult, broadcast
 from .closing import Status
 from .connection import Connection
+from .decoding import MALFORMED, InvalidMessages
 from .report import Statistics, StatusReport
 from .scope import ConnectionScope
 from .session import LinkSource, Session
 
 __all__ = [
+    "MALFORMED",
     "BroadcastResult",
     "Connection",
     "ConnectionScope",
+    "InvalidMessages",
     "LinkSource",
     "Session",
     "Statistics",
