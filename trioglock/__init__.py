@@ -63,6 +63,7 @@ from .http import Request, Response
 from .options import MessageHeartbeat, StallTimeout
 from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
+from .streams import WebSocketStream
 from .transports import (
     Handshake,
     MemoryListener,
@@ -144,6 +145,7 @@ __all__ = [
     "TrioWebsocketTransport",
     "TrioglockError",
     "UsageError",
+    "WebSocketStream",
     "__version__",
     "broadcast",
     "connect",
