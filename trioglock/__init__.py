@@ -9,6 +9,7 @@ from .client import ConnectOptions, Service, connect, run, supervise
 from .connection import (
     BroadcastResult,
     Connection,
+    Fragments,
     Statistics,
     Status,
     StatusReport,
@@ -62,6 +63,7 @@ from .http import Request, Response
 from .options import MessageHeartbeat, Rate, StallTimeout
 from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
+from .streams import WebSocketStream
 from .transports import (
     Handshake,
     MemoryListener,
@@ -94,6 +96,7 @@ __all__ = [
     "Deliver",
     "Disconnect",
     "EncodeError",
+    "Fragments",
     "Handshake",
     "HandshakeFailed",
     "HandshakeRefused",
@@ -143,6 +146,7 @@ __all__ = [
     "TrioWebsocketTransport",
     "TrioglockError",
     "UsageError",
+    "WebSocketStream",
     "__version__",
     "broadcast",
     "connect",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 import trio
@@ -15,7 +15,7 @@ from .._redact import without_user_info
 from .._text import as_text
 from ..connection import Connection, ConnectionScope, Session
 from ..errors import InvalidOption
-from ..hooks import Socket, check_socket
+from ..hooks import Socket, check_socket, overrides
 from ..options import (
     DialOptions,
     FlowKeywords,
@@ -188,8 +188,12 @@ def connect(
     """
     given: dict[str, Any] = {**options}
     client = take_options(ClientOptions, given)
-    dial = take_options(DialOptions, given)
     flow = take_options(FlowOptions, given)
+    dial = take_options(DialOptions, given)
+    transport = client.transport or _NATIVE
+    if flow.fragments:
+        _check_fragments(transport, socket)
+        dial = replace(dial, fragments=True)
     if client.backoff is not None and isinstance(dial.stream, trio.abc.Stream):
         raise InvalidOption("reconnecting requires stream to be a function that opens a new stream")
     _check_heartbeat_rate(client.send_rate, flow)
@@ -197,12 +201,12 @@ def connect(
     # The URLs that a function returns are checked before each attempt.
     host = "client" if callable(url) else check_url(aim(dial, url, dial.additional_headers))
     shown = "" if callable(url) else without_user_info(url)
-    dialer = Dialer(
-        client.transport or _NATIVE, dial, url, client.additional_headers, client.backoff
-    )
+    dialer = Dialer(transport, dial, url, client.additional_headers, client.backoff)
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
-    hooks = check_socket(socket, codec=flow.codec)
-    session = Session(dialer, flow, hooks, emitter, send_rate=client.send_rate)
+    socket = check_socket(socket, codec=flow.codec)
+    session = Session(
+        dialer, flow, socket, emitter, max_size=dial.max_size, send_rate=client.send_rate
+    )
     return ConnectionScope(session, Connection(session, shown))
 
 
@@ -214,4 +218,18 @@ def _check_heartbeat_rate(rate: Rate | None, flow: FlowOptions) -> None:
         raise InvalidOption(
             f"a heartbeat message every {flow.ping_interval:g} seconds (ping_interval) leaves no "
             f"room for others in send_rate={rate}"
+        )
+
+
+def _check_fragments(transport: Transport, socket: Socket[Any] | None) -> None:
+    """Raise InvalidOption if fragments cannot be received."""
+    if not transport.capabilities.fragments:
+        raise InvalidOption(
+            f"{type(transport).__name__} cannot receive fragments: with fragments=True use "
+            "NativeTransport"
+        )
+    if isinstance(socket, Socket) and overrides(socket, "handle_receive"):
+        raise InvalidOption(
+            f"{type(socket).__name__}.handle_receive needs whole messages: with fragments=True use "
+            "a Socket without it, and conn.receive_fragments()"
         )
