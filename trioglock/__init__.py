@@ -12,6 +12,8 @@ from .connection import (
     Statistics,
     Status,
     StatusReport,
+    Subscriptions,
+    Updates,
     broadcast,
 )
 from .disconnect import (
@@ -42,6 +44,7 @@ from .errors import (
     InvalidHandshake,
     InvalidOption,
     InvalidURL,
+    MessageInterrupted,
     OpenTimeout,
     ProxyFailed,
     ReconnectFailed,
@@ -49,11 +52,14 @@ from .errors import (
     RestartLimit,
     ServiceReturned,
     SlowConsumer,
+    SubscriptionRefused,
+    SubscriptionTimeout,
     TLSFailed,
     TrioglockError,
     UsageError,
 )
 from .frames import Close, Ping, Pong, PreparedMessage
+from .gap import Gap
 from .headers import Headers
 from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
@@ -92,6 +98,7 @@ __all__ = [
     "Deliver",
     "Disconnect",
     "EncodeError",
+    "Gap",
     "Handshake",
     "HandshakeFailed",
     "HandshakeRefused",
@@ -106,6 +113,7 @@ __all__ = [
     "MemoryListener",
     "MemoryTransport",
     "MessageHeartbeat",
+    "MessageInterrupted",
     "NativeTransport",
     "OpenTimeout",
     "Ping",
@@ -132,10 +140,14 @@ __all__ = [
     "Status",
     "StatusReport",
     "Stop",
+    "SubscriptionRefused",
+    "SubscriptionTimeout",
+    "Subscriptions",
     "TLSFailed",
     "Transport",
     "TrioWebsocketTransport",
     "TrioglockError",
+    "Updates",
     "UsageError",
     "__version__",
     "broadcast",

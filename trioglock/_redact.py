@@ -67,7 +67,8 @@ _PUBLIC_PAIR = re.compile(r"vsn=[0-9.]{1,8}\Z")  # the version of the Phoenix pr
 _URL = re.compile(r"(?<![a-z0-9+.-])[a-z0-9+.-]++:/++[^\s'\"<>]++", re.IGNORECASE)
 _TARGET = re.compile(r"(?<![^\s'\"<>])/[^\s'\"<>?]*+\?[^\s'\"<>]++")
 _PUNCTUATION = ".,:;)}"
-_MEMBER = re.compile(r"(['\"])([\w-]++)\1:\s*+(['\"])((?:(?!\3)[^\\]|\\.)++)", re.DOTALL)
+# Not (...)++, which Python before 3.11.5 matches incorrectly (gh-106052); nothing follows it.
+_MEMBER = re.compile(r"(['\"])([\w-]++)\1:\s*+(['\"])((?:(?!\3)[^\\]|\\.)+)", re.DOTALL)
 _CREDENTIALS = re.compile(
     r"\b(bearer|basic)(\s++)(?![\w-]++=['\"])([a-z0-9._~+/=-]{4,}+)", re.IGNORECASE
 )

@@ -20,7 +20,7 @@ from ._redact import redact_line
 from ._scope import open_scope
 from .close_codes import NO_STATUS
 from .errors import UsageError
-from .frames import Close, Event, Frame, Ping, Pong, PreparedMessage
+from .frames import Close, Event, Fragment, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
 from .options import FlowOptions, Overflow, take_options
 from .server import ConnectionRegistry, ConnectionRunner, ServeTarget
@@ -255,6 +255,8 @@ class _ASGILink(Link):
                 data = frame.message
             case str():
                 data = frame
+            case Fragment():
+                raise AssertionError("the link does not take fragments")
             case _:
                 data = bytes(frame)
         kind = "text" if isinstance(data, str) else "bytes"

@@ -13,6 +13,7 @@
     ├── CallTimeout (TimeoutError)           your code: handle_call took too long
     ├── SubscriptionRefused                  the server refused or ended a subscription
     ├── SubscriptionTimeout (TimeoutError)   the server did not confirm a subscription in time
+    ├── MessageInterrupted                   the link ended in the middle of a fragmented message
     ├── BrokerUnavailable (TimeoutError)     pub/sub: the broker could not be reached in time
     ├── BrokerError                          pub/sub: the broker returned an error
     ├── SlowConsumer                         too many messages are waiting for a subscriber
@@ -60,6 +61,7 @@ __all__ = [
     "InvalidHandshake",
     "InvalidOption",
     "InvalidURL",
+    "MessageInterrupted",
     "OpenTimeout",
     "ProxyFailed",
     "ReconnectFailed",
@@ -185,6 +187,15 @@ class SubscriptionTimeout(TrioglockError, TimeoutError):
             else f"is_ready() did not return True for the subscription to {self.key!r}"
         )
         return redact_line(f"{problem} within {self.seconds:g} seconds")
+
+
+class MessageInterrupted(TrioglockError):
+    """The link ended before all fragments of a message were sent or received.
+
+    The connection may open another link, but a message cannot continue there (RFC 6455, section
+    5.4): send it again from the beginning. If no other link follows, :exc:`ConnectionClosed` is
+    raised instead.
+    """
 
 
 class BrokerUnavailable(TrioglockError, TimeoutError):

@@ -1,8 +1,8 @@
 """Messages and control frames as plain values (RFC 6455, section 5).
 
 A data message is a ``str`` (text) or ``bytes`` (binary). Control frames are frozen dataclasses.
-Transports produce *events*: lists of consecutive messages, control frames, and at most one
-:class:`Violation`, which is the last.
+Transports produce *events*: lists of consecutive messages, or fragments of messages, control
+frames, and at most one :class:`Violation`, which is the last.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ __all__ = [
     "Close",
     "Data",
     "Event",
+    "Fragment",
     "Frame",
     "Ping",
     "Pong",
@@ -174,10 +175,38 @@ class PreparedMessage:
         return self.message if isinstance(self.message, bytes) else self.message.encode()
 
 
-Frame: TypeAlias = str | BytesLike | PreparedMessage | Ping | Pong | Close
-"""A frame to send: text, binary or a control frame."""
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A part of a data message (RFC 6455, section 5.4).
 
-Event: TypeAlias = Run | Ping | Pong | Close | Violation
+    Links write the fragments of a message, in order and without other messages in between. A link
+    for ``fragments=True`` returns every message as fragments.
+
+    Args:
+        data: ``str`` for text, split between characters, or ``bytes``; may be empty.
+        first: whether the message begins here.
+        final: whether the message ends here.
+    """
+
+    data: Data
+    first: bool
+    final: bool
+
+    @property
+    def size(self) -> int:
+        """The size of the payload in bytes."""
+        data = self.data
+        return len(data if isinstance(data, bytes) or data.isascii() else data.encode())
+
+    def to_payload(self) -> bytes:
+        """Encode the payload."""
+        return self.data if isinstance(self.data, bytes) else self.data.encode()
+
+
+Frame: TypeAlias = str | BytesLike | PreparedMessage | Fragment | Ping | Pong | Close
+"""A frame to send: text, binary or a control frame. Only links receive a :class:`Fragment`."""
+
+Event: TypeAlias = Run | Fragment | Ping | Pong | Close | Violation
 """An event of a transport."""
 
 

@@ -218,7 +218,8 @@ class Socket(Generic[StateT]):
         Returns:
             ``(frame, state)``: a ``str`` is sent as text and a bytes-like object as binary. A
             tuple or list sends several frames, ``None`` sends nothing, and ``Close(...)`` starts
-            the closing handshake. Default: the message itself.
+            the closing handshake. An async iterable is sent in fragments, after the hook has
+            returned; not with ``send_nowait``. Default: the message itself.
         """
         return message, state
 

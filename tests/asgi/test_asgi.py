@@ -26,6 +26,7 @@ from trioglock import (
     ConnectionClosedOK,
     ConnectionInfo,
     HandshakeRefused,
+    InvalidFrame,
     InvalidOption,
     Reply,
     Socket,
@@ -150,6 +151,22 @@ async def test_a_target_that_fails(caplog: pytest.LogCaptureFixture) -> None:
         async with connect(f"ws://{where}/") as conn:
             await conn.send("x")
             assert await conn.receive() == "0 x"
+
+
+async def test_fragments_are_not_part_of_asgi() -> None:
+    async def handler(conn: Connection[None]) -> None:
+        async def items() -> AsyncIterator[str]:
+            yield "a"
+
+        with pytest.raises(InvalidFrame, match="cannot send async iterables"):
+            await conn.send(items())
+        await conn.send("whole")
+
+    async with (
+        running(WebSocketApp(handler)) as where,
+        connect(f"ws://{where}/") as conn,
+    ):
+        assert await conn.receive() == "whole"
 
 
 async def test_who_is_let_in() -> None:

@@ -37,13 +37,22 @@ def find_redis() -> str:
     return installed
 
 
+def find_port() -> int:
+    """Return a free port for which a server can also be a node of a cluster."""
+    while True:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        # The nodes of a cluster talk on this port + 10,000.
+        if port < 2**16 - 10_000:
+            return port
+
+
 class RealRedis:
     """A server that can be killed, frozen and started again."""
 
     def __init__(self, *options: str, configuration: Path | None = None) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port: int = find_port()
         self.url: str = f"redis://127.0.0.1:{self.port}"
         command = [find_redis(), *([str(configuration)] if configuration else [])]
         self._command = [*command, "--port", str(self.port), "--bind", "127.0.0.1", *options]
@@ -59,6 +68,8 @@ class RealRedis:
         )
         deadline = time.monotonic() + SECONDS
         while True:
+            # Repeated connecting would otherwise end in a connection of a free port with itself.
+            assert self._process.poll() is None, "redis-server has ended"
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
             except OSError:

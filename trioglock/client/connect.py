@@ -13,7 +13,13 @@ import trio
 from .._hints import checks_keywords, describe_value
 from .._redact import without_user_info
 from .._text import as_text
-from ..connection import Connection, ConnectionScope, Session
+from ..connection import (
+    Connection,
+    ConnectionScope,
+    Session,
+    Subscriptions,
+    check_subscriptions,
+)
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket
 from ..options import (
@@ -68,6 +74,7 @@ class ConnectOptions(FlowKeywords, total=False):
             fails, including the first one. The state, the receive queue and the queued messages
             are kept.
         transport: opens the network connections; by default :class:`NativeTransport`.
+        subscriptions: describes the feeds of the server, for :meth:`Connection.subscribe`.
         name: the name of the connection in logs; by default the host and a number.
         trace: write a line for each step to the logger ``trioglock.trace``.
     """
@@ -87,6 +94,7 @@ class ConnectOptions(FlowKeywords, total=False):
     max_size: int | None
     reconnect: bool | Backoff
     transport: Transport | None
+    subscriptions: Subscriptions[Any, Any] | None
     name: str | None
     trace: bool
 
@@ -98,6 +106,7 @@ class ClientOptions:
     additional_headers: HeadersSource = None
     reconnect: bool | Backoff = False
     transport: Transport | None = None
+    subscriptions: Subscriptions[Any, Any] | None = None
     name: str | None = None
     trace: bool = False
 
@@ -112,6 +121,7 @@ class ClientOptions:
             raise InvalidOption(
                 f"transport must be a trioglock Transport, not {describe_value(self.transport)}"
             )
+        check_subscriptions(self.subscriptions)
         if not (self.name is None or isinstance(self.name, str)):
             raise InvalidOption(f"name must be a str, not {self.name!r}")
         if self.name is not None:
@@ -189,5 +199,7 @@ def connect(
         client.transport or _NATIVE, dial, url, client.additional_headers, client.backoff
     )
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
-    session = Session(dialer, flow, check_socket(socket), emitter)
+    session = Session(
+        dialer, flow, check_socket(socket), emitter, subscriptions=client.subscriptions
+    )
     return ConnectionScope(session, Connection(session, shown))

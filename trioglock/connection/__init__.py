@@ -4,8 +4,11 @@ from .broadcast import BroadcastResult, broadcast
 from .closing import Status
 from .connection import Connection
 from .report import Statistics, StatusReport
+from .resubscribing import check_subscriptions
 from .scope import ConnectionScope
 from .session import LinkSource, Session
+from .subscriptions import Subscriptions
+from .updates import Updates
 
 __all__ = [
     "BroadcastResult",
@@ -16,5 +19,8 @@ __all__ = [
     "Statistics",
     "Status",
     "StatusReport",
+    "Subscriptions",
+    "Updates",
     "broadcast",
+    "check_subscriptions",
 ]

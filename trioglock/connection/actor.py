@@ -7,7 +7,7 @@ A hook runs immediately if that keeps the order, and otherwise as a job of the m
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -319,12 +319,15 @@ class Actor(Generic[StateT]):
         if not (hook.is_default or self.mailbox.stopped or self.mailbox.pending >= MAX_PENDING):
             self._start(partial(self._run_hook, hook, payload), hook)
 
-    def send_sync(self, message: Any) -> None:
-        """Run a plain ``handle_send`` and queue its frames. Its exceptions are raised here."""
+    def send_sync(self, message: Any) -> AsyncIterable[Any] | None:
+        """Run a plain ``handle_send`` and queue its frames. Its exceptions are raised here.
+
+        Returns:
+            As for :meth:`HookResults.send`.
+        """
         hook = self.send_hook
         if hook.is_default:
-            self._results.send(hook, message)
-            return
+            return self._results.send(hook, message)
         mailbox = self.mailbox
         mailbox.active = SYNC_HOOK
         try:
@@ -332,13 +335,14 @@ class Actor(Generic[StateT]):
             if returned.__class__ is not tuple or len(returned) != 2:
                 returned = split(hook, returned)
             frame, state = returned
-            self._results.send(hook, frame)
+            iterable = self._results.send(hook, frame)
         except Exception as error:
             self._on_failure(hook.label, error, False)
             raise
         finally:
             mailbox.active = None
         self.state = state
+        return iterable
 
     @property
     def idle(self) -> bool:
@@ -346,40 +350,43 @@ class Actor(Generic[StateT]):
         mailbox = self.mailbox
         return not (mailbox.pending or mailbox.active)
 
-    async def send_in_caller(self, message: Any) -> None:
+    async def send_in_caller(self, message: Any) -> AsyncIterable[Any] | None:
         """Run an async ``handle_send`` in the current task. Call it only if :attr:`idle`."""
         hook = self.send_hook
         try:
-            self._queue_sent(await self.mailbox.run_in_caller(hook.call(message, self.state)))
+            return self._queue_sent(
+                await self.mailbox.run_in_caller(hook.call(message, self.state))
+            )
         except Exception as error:
             self._report_call_failure(hook, error)
             raise
 
-    async def send_queued(self, message: Any) -> None:
+    async def send_queued(self, message: Any) -> AsyncIterable[Any] | None:
         """Run ``handle_send`` as a job of the mailbox."""
         hook = self.send_hook
 
         async def job(call: PendingCall) -> None:
             try:
-                self._queue_sent(await self._call(hook, message, self.state))
+                iterable = self._queue_sent(await self._call(hook, message, self.state))
             except Exception as error:
                 self._report_call_failure(hook, error)
                 raise
-            call.set(None)
+            call.set(iterable)
 
-        await self.mailbox.call(job)
+        return await self.mailbox.call(job)  # type: ignore[no-any-return]
 
     def _report_call_failure(self, hook: Hook, error: Exception) -> None:
         # After stop() the exception reports the end of the connection.
         if not (hook.is_default or self.mailbox.stopped):
             self._on_failure(hook.label, error, False)
 
-    def _queue_sent(self, returned: Any) -> None:
+    def _queue_sent(self, returned: Any) -> AsyncIterable[Any] | None:
         frame, state = split(self.send_hook, returned)
         if self.mailbox.stopped or self._results.closed:
             raise self._closed_error()
-        self._results.send(self.send_hook, frame)
+        iterable = self._results.send(self.send_hook, frame)
         self.state = state
+        return iterable
 
     def cast(self, message: Any) -> None:
         """Queue a message for ``handle_cast``."""

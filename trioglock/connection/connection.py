@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -13,12 +13,14 @@ from .._hints import METHODS, OtherName
 from .._redact import redact_url
 from ..errors import CallTimeout, InvalidOption, UsageError
 from ..frames import Close, Data, Frame, Ping
-from ..options import check_seconds
+from ..options import Overflow, check_seconds
 from ..transports import Handshake
 from .closing import Status
+from .fragment_sender import send_fragments
 from .report import Statistics, StatusReport, make_report
 from .send_queue import checked_frame
 from .session import Session
+from .updates import Updates, make_updates_queue
 
 __all__ = ["Connection"]
 
@@ -81,12 +83,21 @@ class Connection(Generic[StateT]):
 
         Either the whole message is queued, or the call raises and nothing is queued.
 
+        An async iterable is sent as one message, with a frame for each item (RFC 6455, section
+        5.4): text if it yields ``str``, binary if it yields bytes-like objects or nothing. The call
+        returns when the last frame has been passed to the operating system. Meanwhile other
+        messages wait, and control frames are sent. If the iterable raises or the call is cancelled
+        after the first item, the message cannot be completed, so the link closes with 1011.
+
         Args:
-            message: the argument of ``handle_send``, by default ``str`` or bytes-like.
+            message: the argument of ``handle_send``, by default ``str``, bytes-like or an async
+                iterable of either.
 
         Raises:
             ConnectionClosed: the connection is closing or closed.
             InvalidFrame, BadHookResult: the result of ``handle_send`` cannot be sent.
+            MessageInterrupted: the link ended in the middle of an async iterable, and another link
+                may follow. Messages queued behind it are kept.
             UsageError: called inside a hook of this connection.
             Exception: raised by ``handle_send``.
         """
@@ -94,15 +105,17 @@ class Connection(Generic[StateT]):
         await trio.lowlevel.checkpoint_if_cancelled()
         send_queue = self._send_queue
         if send_queue.closed or send_queue.size >= send_queue.threshold or not actor.idle:
-            await self._send_in_turn(message)
+            iterable = await self._send_in_turn(message)
         elif actor.send_hook.is_async:
-            await actor.send_in_caller(message)
+            iterable = await actor.send_in_caller(message)
         else:
-            actor.send_sync(message)
-        if self._turn_is_over():
+            iterable = actor.send_sync(message)
+        if iterable is not None:
+            await send_fragments(self._session, iterable)
+        elif self._turn_is_over():
             await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def _send_in_turn(self, message: Any) -> None:
+    async def _send_in_turn(self, message: Any) -> AsyncIterable[Any] | None:
         self._mailbox.reject_inside_hook("send")
         if self._send_queue.size >= self._send_queue.threshold:
             await self._wait_turn()
@@ -110,17 +123,18 @@ class Connection(Generic[StateT]):
             raise self._session.close_state.error()
         try:
             if not self._actor.idle:
-                await self._actor.send_queued(message)
-            elif self._actor.send_hook.is_async:
-                await self._actor.send_in_caller(message)
-            else:
-                self._actor.send_sync(message)
+                return await self._actor.send_queued(message)
+            if self._actor.send_hook.is_async:
+                return await self._actor.send_in_caller(message)
+            return self._actor.send_sync(message)
         finally:
             self._send_queue.end_turn()
 
     def _wait_turn(self) -> Awaitable[None]:
         """Wait for space in the send queue, or for its end."""
         # Tens of thousands of tasks may wait here, so every coroutine counts.
+        if self._send_queue.message is not None:
+            self._send_queue.message.reject_inside("send")
         if self._session.emitter.emits_waits:
             return self._wait_turn_reported()
         return self._send_queue.wait_turn()
@@ -159,7 +173,10 @@ class Connection(Generic[StateT]):
             or actor.send_hook.is_async
         ):
             self._refuse_nowait()
-        actor.send_sync(message)
+        if actor.send_sync(message) is not None:
+            raise UsageError(
+                "send_nowait() cannot send an async iterable, which takes time; use await send()"
+            )
 
     def _refuse_nowait(self) -> None:
         self._mailbox.reject_inside_hook("send_nowait")
@@ -323,6 +340,41 @@ class Connection(Generic[StateT]):
     def _end_of_iteration(self) -> Exception:
         close_state = self._session.close_state
         return StopAsyncIteration() if close_state.normal else close_state.error()
+
+    def subscribe(
+        self, *keys: Hashable, max_queue: int | None = 1024, overflow: Overflow = "drop_oldest"
+    ) -> Updates[Any]:
+        """Subscribe to the updates of keys, for the duration of an ``async with`` block.
+
+        ::
+
+            async with conn.subscribe("BTC-USD") as updates:
+                async for update in updates:
+                    if isinstance(update, Gap): ...  # updates may be missing: load a snapshot
+
+        The ``subscriptions`` argument of :func:`connect` describes the feed. Tasks that subscribe
+        to the same key share its subscription, which is renewed after each reconnect.
+
+        Args:
+            keys: the keys; a message that subscribes can contain several of them.
+            max_queue: number of updates that may wait to be received; None for no limit.
+            overflow: what happens at ``max_queue``: ``"drop_oldest"`` and ``"drop_newest"`` put a
+                :class:`Gap` in place of the dropped updates; ``"close"`` ends the loop with
+                SlowConsumer; ``"wait"`` stops reading, which also delays all other subscriptions
+                and the replies to requests.
+
+        Returns:
+            An async context manager and async iterator.
+
+        Raises:
+            InvalidOption: an argument is invalid.
+            UsageError: ``connect()`` was called without ``subscriptions``.
+        """
+        driver = self._session.subscriptions
+        if driver is None:
+            raise UsageError("subscribe() requires connect(..., subscriptions=...)")
+        queue = make_updates_queue(keys, max_queue, overflow, self._session.emitter)
+        return Updates(driver, queue, self._mailbox.reject_inside_hook)
 
     # The actor's mailbox.
 

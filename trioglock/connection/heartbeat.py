@@ -240,7 +240,9 @@ class LinkHeartbeat:
 
     def _ping(self, now: float) -> None:
         self._next_ping = now + (self._flow.ping_interval or math.inf)
-        if self._send_queue.closed:
+        send_queue = self._send_queue
+        if send_queue.closed or (self._flow.heartbeat is not None and send_queue.message):
+            # A heartbeat message cannot be sent between the fragments of another message.
             return
         # This comes before the ping, which may be written immediately.
         if self._silence_deadline == math.inf:

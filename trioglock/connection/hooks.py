@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from functools import cache
 from typing import Any
 
 from .._redact import shorten
 from ..errors import BadHookResult, InvalidFrame
-from ..frames import Close, Frame
+from ..frames import Close, Frame, PreparedMessage
 from ..hooks import NOT_STATES, NOTHING, Deliver, Reply, Socket
 from ..telemetry import EventEmitter
 from ._sync import ignore
@@ -235,8 +235,11 @@ class HookResults:
         if corks:
             self._writer.uncork()
 
-    def send(self, hook: Hook, frame: Any) -> None:
+    def send(self, hook: Hook, frame: Any) -> AsyncIterable[Any] | None:
         """Send the frames that ``handle_send`` returned.
+
+        Returns:
+            An async iterable, which the caller must send in fragments; usually None.
 
         Raises:
             BadHookResult, InvalidFrame: one of them is not a frame; then none is sent.
@@ -244,10 +247,13 @@ class HookResults:
         kind = frame.__class__
         if kind is bytes or (kind is str and frame.isascii()):
             self._writer.put(frame)
-            return
+            return None
+        if kind is not str and kind is not PreparedMessage and hasattr(kind, "__aiter__"):
+            return frame  # type: ignore[no-any-return]
         for checked in frames_to_send(hook, frame):
             if checked.__class__ is Close:
                 # Nothing may follow a Close frame (RFC 6455, section 5.5.1).
                 self._close(checked)
-                return
+                break
             self._writer.put(checked)
+        return None

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from .._redact import shorten
 from .._text import as_text
 from ..errors import InvalidFrame
-from ..frames import Close, Data, Frame, Ping, Pong, PreparedMessage
-from ._sync import Waiters
+from ..frames import Close, Data, Fragment, Frame, Ping, Pong, PreparedMessage
+from ._sync import NO_WAITERS, Waiters
+
+if TYPE_CHECKING:
+    from .fragment_sender import OutgoingMessage
 
 __all__ = ["Barrier", "QueuedFrame", "QueuedMessage", "SendQueue", "checked_frame", "size_of"]
 
 T = TypeVar("T")
 
-QueuedMessage = Data | PreparedMessage
+QueuedMessage = Data | PreparedMessage | Fragment
 QueuedFrame = QueuedMessage | Ping | Pong | Close
 
 # Maximum size of one write in bytes, unless a single frame is larger.
@@ -66,6 +70,7 @@ class SendQueue:
         "_first",
         "_first_written",
         "_limit",
+        "_message_waiters",
         "_pongs",
         "_progress_waiters",
         "_queued",
@@ -82,6 +87,7 @@ class SendQueue:
         "in_doubt",
         "in_doubt_count",
         "link_lost",
+        "message",
         "size",
         "threshold",
         "urgent_written_at",
@@ -116,9 +122,12 @@ class SendQueue:
         """Whether the link is broken or has ended."""
         self.close_taken: bool = False
         """Whether the writer has taken the Close frame."""
+        self.message: OutgoingMessage | None = None
+        """The message that is sent in fragments; data behind it waits for its end."""
         self._urgent_batch = math.inf
         self._limit = limit
         # These are rarely used: as empty tuples, they take no memory and are cheap to test.
+        # Replies from handle_connect, then the fragments of the message.
         self._first: list[QueuedMessage] | tuple[()] = ()
         self._data: list[QueuedMessage] = []
         self._urgent: list[QueuedFrame] | tuple[()] = ()
@@ -136,6 +145,7 @@ class SendQueue:
         self._awake = 0  # senders that were woken and have not run yet
         self._space_waiters = Waiters()
         self._progress_waiters = Waiters()
+        self._message_waiters = NO_WAITERS
 
     def __len__(self) -> int:
         return len(self._data)
@@ -187,6 +197,8 @@ class SendQueue:
         self._queued += len(frames)
         for barrier in self._barriers:
             barrier.position += len(frames)
+        if self.message is not None:
+            self.message.ahead += len(frames)
 
     def holds(self, frame: QueuedMessage) -> bool:
         """Whether a data frame, this very object, is queued and not being written."""
@@ -206,6 +218,8 @@ class SendQueue:
             self._queued -= 1
             for barrier in self._barriers:
                 barrier.position -= barrier.position > position
+            if self.message is not None:
+                self.message.ahead -= len(kept) < self.message.ahead
         self._data = kept
 
     def put_close(self, frame: Close, *, first: bool) -> None:
@@ -213,6 +227,11 @@ class SendQueue:
         self._close = frame
         self._close_first = first
         self.closing = True
+        message = self.message
+        if message is not None and message.started and (first or not message.is_complete):
+            # Data behind the message cannot be sent over this link, because it has no end.
+            self._close_first = True
+            self._interrupt_message()
         self.release_senders()
 
     def put_writing(self, frame: QueuedMessage, size: int) -> None:
@@ -231,6 +250,50 @@ class SendQueue:
         if self.batches >= self._urgent_batch:
             self._urgent_written()
 
+    def hold_data(self, message: OutgoingMessage) -> None:
+        """Hold back the data that is queued from now on, until ``message`` ends."""
+        self.message = message
+        message.ahead = len(self._data)
+
+    @property
+    def accepts_fragment(self) -> bool:
+        """Whether the earlier data has been taken and there is space for a fragment."""
+        message = self.message
+        return not (
+            message is None
+            or message.ahead
+            or message.size >= self._limit
+            or self.data_held
+            or self.closing
+            or self.link_lost
+        )
+
+    def put_fragment(self, fragment: Fragment) -> None:
+        """Queue a fragment of the message, before the data that is held back."""
+        message = self.message
+        assert message is not None
+        message.started = True
+        message.is_complete = fragment.final
+        message.size += fragment.size
+        self.put_first(fragment)
+
+    def end_message(self) -> None:
+        """Stop holding back data."""
+        message, self.message = self.message, None
+        if message is not None:
+            message.on_end()
+            self._message_waiters.unpark_all()
+
+    def _interrupt_message(self) -> None:
+        """Drop the rest of the message: the link ends."""
+        message = self.message
+        assert message is not None
+        kept = [frame for frame in self._first if frame.__class__ is not Fragment]
+        self.size -= sum(map(size_of, self._first)) - sum(map(size_of, kept))
+        self._first = kept or ()
+        message.interrupt()
+        self.end_message()
+
     def discard(self) -> tuple[Data, ...]:
         """Remove and return the queued data that is not being written.
 
@@ -244,6 +307,8 @@ class SendQueue:
 
     def drop_data(self) -> tuple[Data, ...]:
         """Remove and return all data that is not being written; it will not be sent."""
+        if self.message is not None:
+            self._interrupt_message()
         dropped = tuple(map(_plain, (*self._first, *self._data)))
         self._data_lost = self._data_lost or bool(self._data)
         self._first = ()
@@ -256,6 +321,8 @@ class SendQueue:
     def _forget_data(self) -> None:
         self._queued -= len(self._data)
         self._data.clear()
+        if self.message is not None:
+            self.message.ahead = 0
         self._fail_barriers(self._queued)
 
     # Waiting.
@@ -305,6 +372,22 @@ class SendQueue:
         """Wake all tasks that are waiting for space: the connection is closing."""
         self._awake += self._senders.unpark_all()
         self._space_waiters.unpark_all()
+        self.wake_message()
+
+    def wake_message(self) -> None:
+        """Wake the senders of messages in fragments, which then check what has changed."""
+        if self.message is not None:
+            self._progress_waiters.unpark_all()
+            self._message_waiters.unpark_all()
+
+    async def wait_message_end(self) -> None:
+        """Wait until the message ends or the connection closes. The caller must then check."""
+        self._message_waiters = self._message_waiters.own()
+        await self._message_waiters.park()
+
+    async def wait_progress(self) -> None:
+        """Wait until something has been written. The caller must then check its condition."""
+        await self._progress_waiters.park()
 
     def barrier(self) -> Barrier:
         """Return a barrier after everything queued now."""
@@ -377,11 +460,15 @@ class SendQueue:
         self._close = None
         self.link_lost = True
         self._space_waiters.unpark_all()
+        if self.message is not None and self.message.started:
+            self._interrupt_message()
         if not self.writing:
             self._progress_waiters.unpark_all()
             return
-        self.in_doubt = tuple(map(_plain, self._batch))
-        self.in_doubt_count += len(self._batch)
+        # The sender of a message in fragments is informed by an exception.
+        whole = [frame for frame in self._batch if frame.__class__ is not Fragment]
+        self.in_doubt = tuple(map(_plain, whole))
+        self.in_doubt_count += len(whole)
         if self._batch and not self._first_written:
             # All later barriers also wait for the data frames of the batch.
             self._fail_barriers(self._done)
@@ -431,17 +518,20 @@ class SendQueue:
         if self._first:
             self._batch, self._first = self._first, ()
             self._writing += sum(map(size_of, self._batch))
+        elif self.message is not None:
+            self._take_some(self.message.ahead)
+            self.message.ahead -= len(self._batch)
         elif self.size <= BATCH:
             self._batch, self._data = self._data, []
             self._writing = self.size
         else:
-            self._take_some()
+            self._take_some(len(self._data))
         batch.extend(self._batch)
 
-    def _take_some(self) -> None:
-        """Take data up to the maximum size of one write, but at least one frame."""
+    def _take_some(self, most: int) -> None:
+        """Take data up to the maximum size of one write, but at least one of ``most`` frames."""
         size = count = 0
-        for frame in self._data:
+        for frame in islice(self._data, most):
             size += size_of(frame)
             if count and size > BATCH:
                 size -= size_of(frame)
@@ -454,11 +544,20 @@ class SendQueue:
     def batch_written(self) -> None:
         """Record that the batch was passed to the operating system."""
         self.written += len(self._batch)
+        if self._first_written:
+            # A message counts once, with its final fragment.
+            self.written -= sum(
+                isinstance(frame, Fragment) and not frame.final for frame in self._batch
+            )
         self._finish_batch()
 
     def _finish_batch(self) -> None:
         if self._first_written:
             self._first_written = False
+            if self.message is not None:
+                self.message.size = sum(map(size_of, self._first))
+                if self.message.is_complete and not self._first:
+                    self.end_message()
         else:
             self._done += len(self._batch)
         self.size -= self._writing
@@ -506,6 +605,11 @@ def checked_frame(frame: Frame) -> QueuedFrame:
     if isinstance(frame, bytes | bytearray | memoryview):
         # The buffer may change before it is written.
         return bytes(frame)
+    if hasattr(frame, "__aiter__"):
+        raise InvalidFrame(
+            "an async iterable is sent in fragments, which takes time: use await send(), with the "
+            "iterable alone"
+        )
     raise InvalidFrame(
         "a frame must be str, bytes-like, PreparedMessage, Ping, Pong or Close, "
         f"not {type(frame).__name__}: {shorten(frame)}"
@@ -525,7 +629,7 @@ def size_of(frame: QueuedMessage) -> int:
             return len(frame.encode())
         except UnicodeEncodeError as error:
             raise InvalidFrame(f"the text is not valid Unicode: {error}") from None
-    return frame.size if isinstance(frame, PreparedMessage) else len(frame)
+    return frame.size if isinstance(frame, PreparedMessage | Fragment) else len(frame)
 
 
 def _appended(items: list[T] | tuple[()], item: T) -> list[T]:
@@ -541,5 +645,5 @@ def _urgent_size(frame: QueuedFrame) -> int:
 
 
 def _plain(frame: QueuedMessage) -> Data:
-    """Return the plain message of a frame."""
-    return frame.message if isinstance(frame, PreparedMessage) else frame
+    """Return the plain message of a frame, which is not a fragment."""
+    return frame.message if isinstance(frame, PreparedMessage) else frame  # type: ignore[return-value]

@@ -26,7 +26,7 @@ from ..disconnect import (
     ProtocolViolation,
     RemoteClose,
 )
-from ..errors import ConnectionClosed
+from ..errors import ConnectionClosed, MessageInterrupted
 from ..frames import Close, Violation
 from ..hooks import ConnectionInfo, Reconnect, Socket, Stop
 from ..options import FlowOptions
@@ -40,7 +40,9 @@ from .heartbeat import Pings
 from .hooks import HookResults
 from .link import LinkEnd, LinkTasks
 from .receive_queue import ReceiveQueue
+from .resubscribing import SubscriptionDriver
 from .send_queue import SendQueue
+from .subscriptions import Subscriptions
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -115,6 +117,7 @@ class Session(Generic[StateT]):
         emitter: emits the telemetry events.
         registry: on a server, contains the connection while it is open. Without the body of an
             ``async with``, nothing receives messages, and they are discarded.
+        subscriptions: describes the feeds of the server.
     """
 
     __slots__ = (
@@ -149,6 +152,7 @@ class Session(Generic[StateT]):
         "receive_queue",
         "send_queue",
         "status",
+        "subscriptions",
         "upgrades",
         "writer",
     )
@@ -160,6 +164,7 @@ class Session(Generic[StateT]):
         socket: Socket[StateT],
         emitter: EventEmitter,
         registry: Registry | None = None,
+        subscriptions: Subscriptions[Any, Any] | None = None,
     ) -> None:
         self.emitter: EventEmitter = emitter
         self.status: Status = Status.CONNECTING
@@ -200,6 +205,11 @@ class Session(Generic[StateT]):
             closed_error=closed_error,
             background=self.background,
         )
+        self.subscriptions: SubscriptionDriver | None = None
+        if subscriptions is not None:
+            self.subscriptions = SubscriptionDriver(
+                subscriptions, self.writer, self.send_queue, self.close_state, self.fail, _unchanged
+            )
         self._registry = registry
         self._flow = flow
         self._link_source = link_source
@@ -363,6 +373,8 @@ class Session(Generic[StateT]):
         self.upgrades += 1
         self._change(Trigger.UPGRADED)
         self.receive_queue.start_link()
+        if self.subscriptions is not None:
+            self.subscriptions.open_link()
         self.writer.attach(link, held=self._registry is not None)
         self._link_tasks = LinkTasks(
             link,
@@ -374,11 +386,14 @@ class Session(Generic[StateT]):
             self._flow,
             self._deadlines,
             self.emitter,
+            self.subscriptions,
         )
         return self._link_tasks
 
     def _finish_link(self, tasks: LinkTasks) -> None:
         """Record the end of the link's tasks."""
+        if self.subscriptions is not None:
+            self.subscriptions.close_link()
         # The end is recorded before waiting tasks are woken.
         self._record_end(self._end_reason())
         self.writer.detach()
@@ -425,8 +440,13 @@ class Session(Generic[StateT]):
         return info.attempt == self.upgrades and self._link_tasks is not None
 
     def _after_connect(self, info: ConnectionInfo) -> None:
-        """Release the queued data after ``handle_connect`` has returned."""
-        if self._is_current(info):
+        """Release the queued data after ``handle_connect`` has returned.
+
+        Subscriptions are replayed first; if they wait for a login, so does the data.
+        """
+        if self._is_current(info) and (
+            self.subscriptions is None or self.subscriptions.connected()
+        ):
             self.writer.release()
         self.opened.set()
         if self._registry is not None:
@@ -538,6 +558,8 @@ class Session(Generic[StateT]):
             final: no other link is expected, unless ``handle_disconnect`` opens one.
         """
         self.close_state.sent = frame
+        # Before a login, the peer does not accept data.
+        data_first = data_first and (self.subscriptions is None or self.subscriptions.is_ready)
         self._change(Trigger.CLOSE if final else Trigger.RECONNECT)
         # Nothing may be decided after this: a listener may close or abort the connection.
         received = self.close_state.received is not None
@@ -549,6 +571,8 @@ class Session(Generic[StateT]):
         self.writer.put_close(frame, first=not data_first)
         self._deadlines.limit_link()
         self.receive_queue.start_closing()
+        if self.subscriptions is not None:
+            self.subscriptions.start_closing()
         self.send_queue.release_senders()
         self.actor.release_reader()
 
@@ -564,6 +588,14 @@ class Session(Generic[StateT]):
             self.send_queue.stop_accepting()
         if self._link_tasks is not None:
             self._link_tasks.write_failed(error, reconnects=reconnects)
+
+    def message_failed(self, error: BaseException) -> None:
+        """End the link because the rest of a message in fragments cannot be sent."""
+        if self.is_open and not self._no_reconnect:
+            cause = MessageInterrupted("a message could not be completed")
+            cause.__cause__ = error if isinstance(error, Exception) else None
+            reason = ConnectionLost(error=cause, attempt=self.attempts)
+            self._end_link(Close(1011, "a message could not be completed"), reason)
 
     # Closing.
 
@@ -677,6 +709,8 @@ class Session(Generic[StateT]):
         self._end_send_queue()
         self.pings.fail_all()
         self.receive_queue.end()
+        if self.subscriptions is not None:
+            self.subscriptions.end()
         if self._reconnected is not None:
             self._reconnected.set()
 
@@ -697,6 +731,8 @@ class Session(Generic[StateT]):
                 self.actor,
             ):
                 part.release_session()
+            if self.subscriptions is not None:
+                self.subscriptions.release_session()
 
     async def _terminate(self, reason: Disconnect) -> None:
         if not self.actor.has_state:
@@ -726,3 +762,8 @@ class Session(Generic[StateT]):
         sent, received, messages = self._earlier_counters
         more_sent, more_received, more_messages = self._link_tasks.counters
         return sent + more_sent, received + more_received, messages + more_messages
+
+
+def _unchanged(message: Any) -> Any:
+    """Encode a message of a connection without a codec."""
+    return message

@@ -302,7 +302,6 @@ class SubscriptionMachine:
         entry = self._keys[key]
         entry.state = ACTIVE
         self._deadlines.pop(key, None)
-        self._unclear.discard(key)
         for consumer in entry.consumers:
             consumer.activated(key)
         if not entry.consumers:
@@ -335,8 +334,15 @@ class SubscriptionMachine:
 
     def subscribed(self, key: Any) -> None:
         """Handle the confirmation of a subscription."""
-        if self.state(key) is REQUESTED:
+        state = self.state(key)
+        if state is REQUESTED:
             self._activate(key)
+        elif state is ACTIVE and key in self._unclear:
+            # The first confirmation was that of the earlier subscription.
+            self._unclear.discard(key)
+            for consumer in self._keys[key].consumers:
+                consumer.interrupted(key)
+                consumer.activated(key)
 
     def unsubscribed(self, key: Any, message: Any) -> None:
         """Handle the confirmation that a key was unsubscribed."""
@@ -358,8 +364,11 @@ class SubscriptionMachine:
         elif state is REQUESTED or state is ACTIVE:
             ended = state is ACTIVE
             self._fail(key, lambda: SubscriptionRefused(key, message, ended=ended))
-            self._unclear.discard(key)
-            self._forget(key)
+            if key in self._unclear:
+                # The refusal may be that of an earlier request.
+                self._refuse(key)
+            else:
+                self._forget(key)
 
     def _left(self, key: Any) -> None:
         """Handle the end of an unsubscribed subscription."""

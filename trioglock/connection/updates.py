@@ -6,13 +6,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 import trio
 
-from ..errors import SlowConsumer, UsageError
+from .._hints import describe_value
+from ..errors import InvalidOption, SlowConsumer, UsageError
 from ..gap import Gap
-from ..options import Overflow
+from ..options import Overflow, check_choice, check_whole
 from ..telemetry import EventEmitter
 from ._sync import ignore
 from .receive_queue import ReceiveQueue
@@ -20,7 +21,7 @@ from .receive_queue import ReceiveQueue
 if TYPE_CHECKING:
     from .resubscribing import SubscriptionDriver
 
-__all__ = ["UpdateQueue", "Updates"]
+__all__ = ["UpdateQueue", "Updates", "make_updates_queue"]
 
 MessageT = TypeVar("MessageT")
 
@@ -111,6 +112,30 @@ def _join(*events: object) -> Gap:
     return Gap(
         max(gap.seconds for gap in gaps), channel=channels.pop() if len(channels) == 1 else None
     )
+
+
+def make_updates_queue(
+    keys: Sequence[Any], limit: int | None, overflow: Overflow, emitter: EventEmitter
+) -> UpdateQueue:
+    """Return the queue of a consumer; raise InvalidOption if an argument is invalid."""
+    if not keys:
+        raise InvalidOption("subscribe() requires at least one key")
+    check_whole("max_queue", limit, least=1)
+    check_choice("overflow", overflow, get_args(Overflow))
+    if limit is None and overflow not in ("wait", "drop_oldest"):
+        raise InvalidOption(f"overflow={overflow!r} requires a max_queue")
+    for key in keys:
+        try:
+            hash(key)
+        except TypeError:
+            hint = "; pass each key as an argument of its own: subscribe(*keys)"
+            raise InvalidOption(
+                f"a key must be hashable, not {describe_value(key)}"
+                f"{hint if isinstance(key, list | set) else ''}"
+            ) from None
+    if None in keys:
+        raise InvalidOption("None is not a key: key_of() returns it for other messages")
+    return UpdateQueue(list(dict.fromkeys(keys)), limit, overflow, emitter)
 
 
 class Updates(Generic[MessageT]):

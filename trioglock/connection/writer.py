@@ -14,11 +14,13 @@ from functools import partial
 
 import trio
 
-from ..frames import Close, Frame, Ping, Pong, PreparedMessage
+from ..errors import InvalidFrame
+from ..frames import Close, Fragment, Frame, Ping, Pong, PreparedMessage
 from ..telemetry import EventEmitter
 from ..transports import Link, LinkBroken
 from ._sync import Waiters, ignore
 from .fanout import Fanout
+from .fragment_sender import OutgoingMessage
 from .send_queue import QueuedFrame, QueuedMessage, SendQueue, checked_frame, size_of
 
 __all__ = ["Writer"]
@@ -110,10 +112,10 @@ class Writer:
         """Allow data to be sent."""
         send_queue = self._send_queue
         send_queue.data_held = False
-        if self._link is not None and not (send_queue.close_pending or send_queue.close_taken):
-            self._direct = self._writes_now
+        self.message_ended()
         if self._idle and send_queue.has_work:
             self._wake()
+        send_queue.wake_message()
 
     def detach(self) -> None:
         """Stop using the link; data that was being written is in doubt."""
@@ -225,6 +227,48 @@ class Writer:
                     self._wake()
             else:
                 self.put_urgent(frame)
+
+    # Messages in fragments.
+
+    def hold_data(self, message: OutgoingMessage) -> None:
+        """Hold back the data that is queued from now on, until ``message`` ends."""
+        self._direct = False
+        self._send_queue.hold_data(message)
+
+    @property
+    def accepts_fragment(self) -> bool:
+        """Whether a fragment of the message may be queued now.
+
+        Raises:
+            InvalidFrame: the link cannot send fragments.
+        """
+        if self._link is None or not self._send_queue.accepts_fragment:
+            return False
+        if not self._link.takes_fragments:
+            raise InvalidFrame("the transport of this connection cannot send async iterables")
+        return True
+
+    def put_fragment(self, fragment: Fragment) -> None:
+        """Write or queue a fragment of the message."""
+        self._send_queue.put_fragment(fragment)
+        if self._idle:
+            self._wake()
+
+    def release_data(self) -> None:
+        """End a message that has not begun, and send the data that it has held back."""
+        self._send_queue.end_message()
+        if self._idle and self._send_queue.has_work:
+            self._wake()
+
+    def message_ended(self) -> None:
+        """Allow data to be written immediately, unless it is still held back."""
+        send_queue = self._send_queue
+        self._direct = self._writes_now and not (
+            send_queue.data_held
+            or send_queue.message
+            or send_queue.close_pending
+            or send_queue.close_taken
+        )
 
     @property
     def closed(self) -> bool:

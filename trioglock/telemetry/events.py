@@ -31,7 +31,7 @@ from typing import Literal, TypeAlias
 
 from .._redact import redact_line, safe_repr, shorten
 from ..disconnect import Disconnect
-from ..frames import Close, Data, Ping, Pong
+from ..frames import Close, Data, Fragment, Ping, Pong
 
 __all__ = [
     "BackpressureEnded",
@@ -56,8 +56,8 @@ __all__ = [
     "WireFrame",
 ]
 
-WireFrame: TypeAlias = Data | Ping | Pong | Close
-"""A message, ``str`` for text and ``bytes`` for binary, or a control frame."""
+WireFrame: TypeAlias = Data | Fragment | Ping | Pong | Close
+"""A message, ``str`` for text and ``bytes`` for binary, a fragment of one, or a control frame."""
 
 Queue: TypeAlias = Literal["receive_queue", "mailbox", "send_queue"]
 """The full queue: delivered messages, jobs for hooks, or frames to send."""
@@ -164,7 +164,7 @@ class FrameSent(Event):
     """A frame is passed to the transport. It may not arrive if the link breaks.
 
     Args:
-        frame: a message or a control frame.
+        frame: a message, a fragment of one, or a control frame.
     """
 
     frame: WireFrame
@@ -175,7 +175,8 @@ class FrameReceived(Event):
     """A message or a control frame was received. Its hook runs next.
 
     Args:
-        frame: a message, ``str`` for text and ``bytes`` for binary, or a control frame.
+        frame: a message, ``str`` for text and ``bytes`` for binary, a fragment of one, or a control
+            frame.
     """
 
     frame: WireFrame

@@ -34,6 +34,7 @@ from .._version import __version__
 from ..close_codes import NORMAL
 from ..disconnect import Disconnect, LocalClose, RemoteClose
 from ..errors import HandshakeRefused
+from ..frames import Fragment
 from .events import (
     BackpressureEnded,
     ConnectAttemptFailed,
@@ -370,7 +371,8 @@ class _Metrics:
 
     def _count_frame(self, event: Event, frame: WireFrame, direction: str) -> None:
         attributes = _metric_attributes(event.connection) | {DIRECTION: direction}
-        self._messages.add(1, attributes)
+        if not isinstance(frame, Fragment) or frame.final:
+            self._messages.add(1, attributes)
         self._bytes.add(_size(frame), attributes)
 
 

@@ -157,6 +157,9 @@ class Link(ABC):
         """
         raise NotImplementedError
 
+    takes_fragments: bool = False
+    """Whether ``write`` accepts :class:`Fragment`; if not, async iterables cannot be sent."""
+
     takes_prepared: bool = False
     """Whether ``write`` accepts :class:`PreparedMessage`; if not, it gets the plain message."""
 

@@ -14,7 +14,7 @@ import trio
 
 from .._redact import without_user_info
 from ..errors import ConnectFailed
-from ..frames import Close, Event, Frame, Ping, Pong, PreparedMessage
+from ..frames import Close, Data, Event, Fragment, Frame, Ping, Pong, PreparedMessage
 from ..options import DialOptions
 from .base import Handshake, Link, LinkBroken, Transport
 from .urls import parse_url
@@ -24,6 +24,8 @@ __all__ = ["MemoryLink", "MemoryTransport", "memory_link_pair"]
 
 class MemoryLink(Link):
     """One end of a pair: it receives the frames that the other end writes."""
+
+    takes_fragments: bool = True
 
     def __init__(
         self,
@@ -37,8 +39,18 @@ class MemoryLink(Link):
         self._outgoing = outgoing
         self._incoming = incoming
         self._rest: list[Frame] = []  # frames that write_now() did not write
+        self.fragments: bool = False
+        """Whether :meth:`receive` returns messages as fragments instead of joining them."""
+        self._parts: list[Data] = []  # of the message whose fragments are arriving
 
     async def receive(self) -> list[Event]:
+        while True:
+            events = await self._receive_some()
+            if events is not None:
+                return events
+
+    async def _receive_some(self) -> list[Event] | None:
+        """Return the next events, [] at the end of the stream, None for a part of a message."""
         try:
             first = await self._incoming.receive()
         except trio.EndOfChannel:
@@ -48,12 +60,25 @@ class MemoryLink(Link):
         except trio.ClosedResourceError as error:
             raise LinkBroken("the link was closed") from error
         events: list[Event] = []
-        _add(events, first)
+        self._add(events, first)
         with suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             while True:
-                _add(events, self._incoming.receive_nowait())
-        self.bytes_received += sum(map(_size, events))
-        return events
+                self._add(events, self._incoming.receive_nowait())
+        return events or None
+
+    def _add(self, events: list[Event], frame: Frame) -> None:
+        self.bytes_received += _size(frame)
+        if not isinstance(frame, Fragment):
+            _add(events, frame)
+            return
+        if self.fragments:
+            events.append(frame)
+            return
+        self._parts.append(frame.data)
+        if frame.final:
+            # All of them are of one type.
+            _add(events, type(frame.data)().join(self._parts))  # type: ignore[arg-type]
+            self._parts = []
 
     async def write(self, frames: Sequence[Frame]) -> None:
         rest, self._rest = self._rest, []
@@ -149,6 +174,8 @@ def _add(events: list[Event], frame: Frame) -> None:
             events.append(frame)
         case PreparedMessage():
             _add(events, frame.message)
+        case Fragment():
+            raise AssertionError("the link joins fragments")
         case _:
             message = frame if isinstance(frame, str) else bytes(frame)
             if events and isinstance(events[-1], list):
@@ -157,14 +184,12 @@ def _add(events: list[Event], frame: Frame) -> None:
                 events.append([message])
 
 
-def _size(item: Event | Frame) -> int:
+def _size(item: Frame) -> int:
     """Estimate the bytes on the wire: the payload and two bytes for the frame."""
     match item:
-        case list():
-            return sum(map(_size, item))
         case Ping(payload) | Pong(payload):
             return 2 + len(payload)
-        case PreparedMessage():
+        case PreparedMessage() | Fragment():
             return 2 + item.size
         case str() | bytes() | bytearray() | memoryview():
             return 2 + len(item)

@@ -15,6 +15,7 @@ import trio
 from trio_websocket import CloseReason, WebSocketConnection, wrap_client_stream, wrap_server_stream
 from trio_websocket import ConnectionClosed as LibraryClosed
 from websockets.headers import build_authorization_basic
+from wsproto.events import BytesMessage, TextMessage
 from wsproto.utilities import ProtocolError as LibraryProtocolError
 
 from .._redact import without_user_info
@@ -22,7 +23,7 @@ from .._scope import leaves
 from .._timer import effective_deadline
 from ..close_codes import NO_STATUS
 from ..errors import ConnectError, InvalidHandshake
-from ..frames import Close, Event, Frame, Ping, Pong, Violation, too_large
+from ..frames import Close, Event, Fragment, Frame, Ping, Pong, Violation, too_large
 from ..headers import Headers
 from ..options import DialOptions
 from .base import Capabilities, Handshake, Link, LinkBroken, Transport
@@ -83,6 +84,8 @@ class TrioWebsocketTransport(Transport, ServerTransport):
 
 class _TrioWebsocketLink(Link):
     """A connection of trio-websocket; :meth:`run` runs the library's tasks."""
+
+    takes_fragments: bool = True
 
     _websocket: WebSocketConnection
     _nursery: trio.Nursery
@@ -165,6 +168,8 @@ class _TrioWebsocketLink(Link):
                 match frame:
                     case str() | bytes():
                         await self._websocket.send_message(frame)
+                    case Fragment():
+                        await self._send_fragment(frame)
                     case Ping(payload):
                         written = self._stream.written = trio.Event()
                         self._nursery.start_soon(self._ping, payload, written)
@@ -175,6 +180,17 @@ class _TrioWebsocketLink(Link):
                         await self._close(1000 if code == NO_STATUS else code, reason)
         except (LibraryClosed, LibraryProtocolError, *STREAM_ERRORS) as error:
             raise LinkBroken(str(error)) from error
+
+    async def _send_fragment(self, frame: Fragment) -> None:
+        if self._websocket.closed:
+            raise LibraryClosed(self._websocket.closed)
+        data, final = frame.data, frame.final
+        # The library has no public method for it.
+        await self._websocket._send(  # noqa: SLF001
+            TextMessage(data=data, message_finished=final)
+            if isinstance(data, str)
+            else BytesMessage(data=data, message_finished=final)
+        )
 
     async def _ping(self, payload: bytes, written: trio.Event) -> None:
         # The library reports a pong only to the caller of ping(), which therefore has a task.

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-from trioglock.frames import Close, Data, Event, Ping, Pong, Violation
+from trioglock.frames import Close, Data, Event, Fragment, Ping, Pong, Violation
 from trioglock.transports.native import Decoder, Deflate
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -68,6 +68,7 @@ def flat(events: Iterable[Event]) -> list[Item]:
         if isinstance(event, list):
             items.extend(event)
         else:
+            assert not isinstance(event, Fragment)
             items.append(event)
     return items
 

@@ -152,6 +152,25 @@ class Deflate:
                 self._compressor = compressor
         return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
+    def deflate_part(self, payload: bytes, *, flush: bool, last: bool) -> bytes:
+        """Compress a part of a message; the parts form one stream (RFC 7692, section 7.2.1).
+
+        Args:
+            payload: the part.
+            flush: let the peer inflate everything up to here.
+            last: this is the last part of the message.
+        """
+        compressor = self._compressor
+        if compressor is None:
+            compressor = self._compressor = _new_compressor(self.send_bits)
+        data = compressor.compress(payload)
+        if last:
+            if not self._send_takeover:
+                self._compressor = None
+            # Without data since the latest flush, the last block is an empty one.
+            return (data + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4] or b"\0"
+        return data + compressor.flush(zlib.Z_SYNC_FLUSH) if flush else data
+
     def forget(self) -> None:
         """Compress the next message without references to earlier ones.
 

@@ -6,14 +6,14 @@ import os
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from ...frames import Close, Frame, Ping, Pong, PreparedMessage
+from ...frames import Close, Fragment, Frame, Ping, Pong, PreparedMessage
 from .deflate import Deflate, deflate_shared
 from .fast_path import apply_mask
 
 __all__ = ["Encoder"]
 
 FIN, RSV1, MASKED = 0x80, 0x40, 0x80
-TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 # Masking keys must come from strong entropy (RFC 6455, section 10.3). One system call fetches
 # enough for this many frames, but no more, because every idle connection keeps its keys.
@@ -66,6 +66,9 @@ class Encoder:
                 opcode, payload = BINARY, frame
             elif kind is PreparedMessage:
                 self._append_prepared(parts, frame)  # type: ignore[arg-type]
+                continue
+            elif kind is Fragment:
+                self._append_fragment(parts, frame, flush=frame is frames[-1])  # type: ignore[arg-type]
                 continue
             else:
                 self._append(parts, FIN | _OPCODES[kind], frame.to_payload())  # type: ignore[union-attr]
@@ -129,6 +132,25 @@ class Encoder:
             if len(wire) >= LARGE:
                 self._has_large = True
             parts.append(wire)
+
+    def _append_fragment(self, parts: list[bytes], frame: Fragment, *, flush: bool) -> None:
+        """Append a fragment (RFC 6455, section 5.4).
+
+        Args:
+            parts: the parts of the frames.
+            frame: the fragment.
+            flush: no frame follows soon. Otherwise some compressed data may wait for the next one.
+        """
+        head = FIN if frame.final else 0
+        if not frame.first:
+            head |= CONT
+        else:
+            head |= TEXT if isinstance(frame.data, str) else BINARY
+        payload = frame.to_payload()
+        if self._deflate is not None:
+            payload = self._deflate.deflate_part(payload, flush=flush, last=frame.final)
+            head |= RSV1 if frame.first else 0
+        self._append(parts, head, payload)
 
     def _wire(self, frame: PreparedMessage) -> bytes:
         """Return the unmasked frame that all connections with the same compression share."""

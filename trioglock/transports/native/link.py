@@ -53,6 +53,7 @@ class NativeLink(Link):
         "handshake",
     )
 
+    takes_fragments: bool = True
     takes_prepared: bool = True
 
     _always_polls: bool = False  # even if it is the only link of the run
