@@ -26,6 +26,7 @@ from .disconnect import (
     LocalClose,
     ProtocolViolation,
     RemoteClose,
+    Stalled,
 )
 from .errors import (
     BadHookResult,
@@ -63,7 +64,7 @@ from .gap import Gap
 from .headers import Headers
 from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
-from .options import MessageHeartbeat
+from .options import MessageHeartbeat, StallTimeout
 from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
 from .transports import (
@@ -136,6 +137,8 @@ __all__ = [
     "ServiceReturned",
     "SlowConsumer",
     "Socket",
+    "StallTimeout",
+    "Stalled",
     "Statistics",
     "Status",
     "StatusReport",

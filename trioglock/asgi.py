@@ -20,9 +20,9 @@ from ._redact import redact_line
 from ._scope import open_scope
 from .close_codes import NO_STATUS
 from .errors import UsageError
-from .frames import Close, Event, Fragment, Frame, Ping, Pong, PreparedMessage
+from .frames import Close, Codec, Event, Fragment, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
-from .options import FlowOptions, Overflow, take_options
+from .options import FlowOptions, Overflow, StallTimeout, take_options
 from .server import ConnectionRegistry, ConnectionRunner, ServeTarget
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
 from .transports.http1 import STREAM_ERRORS
@@ -48,10 +48,12 @@ class ASGIOptions(TypedDict, total=False):
             limit.
         write_timeout: seconds that a write may go without progress before the connection is
             considered lost; None for no limit.
+        stall_timeout: as for :func:`trioglock.serve`.
         max_queue: number of messages that may wait to be received before reading stops; None for
             no limit.
         write_limit: number of bytes that may wait to be written before ``send`` waits.
         overflow: what happens at ``max_queue``, as for :func:`trioglock.serve`.
+        codec: encodes and decodes the messages, as for :func:`trioglock.serve`.
         trace: write a line for each step of every connection.
     """
 
@@ -59,9 +61,11 @@ class ASGIOptions(TypedDict, total=False):
     origins: Origins | None
     close_timeout: float | None
     write_timeout: float | None
+    stall_timeout: float | StallTimeout | None
     max_queue: int | None
     write_limit: int
     overflow: Overflow
+    codec: Codec | None
     trace: bool
 
 

@@ -8,6 +8,7 @@
     ├── LocalClose          this side closed: aclose(), Close(...) from a hook, the end of the block
     ├── ConnectionLost      the network or the peer's process failed without a Close frame
     ├── HeartbeatTimeout    the peer stopped responding, or stopped reading
+    ├── Stalled             the peer is alive, but sent no data for too long
     ├── HandshakeFailed     the connection never opened
     ├── HookError           a hook or a background task raised an exception
     └── Aborted             abort(), or the surrounding scope was cancelled
@@ -32,6 +33,7 @@ __all__ = [
     "LocalClose",
     "ProtocolViolation",
     "RemoteClose",
+    "Stalled",
 ]
 
 
@@ -132,6 +134,21 @@ class HeartbeatTimeout(Disconnect):
         verb = "read" if self.writing else "sent"
         unit = "second" if self.silence == 1 else "seconds"
         return f"connection lost: the peer {verb} nothing for {self.silence:g} {unit}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stalled(Disconnect):
+    """The peer sent no data for too long, although it may answer pings; see ``stall_timeout``.
+
+    Args:
+        seconds: the timeout in seconds.
+    """
+
+    seconds: float
+
+    def __str__(self) -> str:
+        unit = "second" if self.seconds == 1 else "seconds"
+        return f"stalled: the peer sent no data for {self.seconds:g} {unit}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

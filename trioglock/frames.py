@@ -8,7 +8,7 @@ frames, and at most one :class:`Violation`, which is the last.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ._text import as_text
 from .close_codes import NO_STATUS, is_sendable
@@ -17,6 +17,7 @@ __all__ = [
     "MAX_CONTROL_PAYLOAD",
     "BytesLike",
     "Close",
+    "Codec",
     "Data",
     "Event",
     "Fragment",
@@ -39,6 +40,29 @@ Data: TypeAlias = str | bytes
 
 Run: TypeAlias = list[Data]
 """Consecutive data messages, in order."""
+
+
+class Codec(Protocol):
+    """Encodes messages as frames and decodes frames into messages.
+
+    Any object with these two methods is a codec. ``decode`` may raise any ValueError for a
+    malformed frame; the codecs of this package raise :class:`~trioglock.errors.DecodeError`, a
+    subclass of ValueError.
+    """
+
+    def encode(self, message: Any, /) -> Data:
+        """Return the frame for a message: ``str`` for a text frame, ``bytes`` for a binary one.
+
+        Raises:
+            EncodeError: the format cannot express the message.
+        """
+
+    def decode(self, frame: Data, /) -> Any:
+        """Return the message in a frame.
+
+        Raises:
+            DecodeError: the frame is malformed or of the wrong type.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, ca
 from ._hints import describe_value
 from ._redact import redact_repr
 from .disconnect import Disconnect
-from .errors import InvalidOption, UsageError
-from .frames import Close, Frame
+from .errors import DecodeError, InvalidOption, UsageError
+from .frames import Close
 from .headers import Headers, HeadersLike
 from .options import check_headers, check_seconds, check_ssl_context
 
@@ -35,15 +35,16 @@ class Reply:
     """Send frames without passing them through ``handle_send``.
 
     Args:
-        frames: the frames, in order: ``str``, bytes-like, ``Ping``, ``Pong`` or ``Close``.
+        frames: the frames, in order: ``str``, bytes-like, ``Ping``, ``Pong`` or ``Close``. If the
+            connection has a codec, all others are messages, which the codec encodes.
         deliver: a value to deliver as well, as with :class:`Deliver`; by default, nothing is
             delivered.
     """
 
     __slots__ = ("deliver", "frames")
 
-    def __init__(self, *frames: Frame, deliver: Any = NOTHING) -> None:
-        self.frames: tuple[Frame, ...] = frames
+    def __init__(self, *frames: Any, deliver: Any = NOTHING) -> None:
+        self.frames: tuple[Any, ...] = frames
         self.deliver: Any = deliver
 
     def __repr__(self) -> str:
@@ -148,11 +149,12 @@ class Socket(Generic[StateT]):
     the previous one returned. Do not share mutable objects between hooks and other tasks; return a
     new state instead.
 
-    The *result* that most hooks return (``handle_connect``, ``handle_receive``, ``handle_ping``,
-    ``handle_pong``, ``handle_cast``, and optionally ``handle_call``) is one of
+    The *result* that most hooks return (``handle_connect``, ``handle_receive``, ``handle_invalid``,
+    ``handle_ping``, ``handle_pong``, ``handle_cast``, and optionally ``handle_call``) is one of
 
     * ``None``: do nothing;
-    * ``Reply(*frames, deliver=...)``: send the frames, without ``handle_send``;
+    * ``Reply(*frames, deliver=...)``: send the frames, without ``handle_send``; a codec of the
+      connection encodes them;
     * ``Close(code, reason)``: start the closing handshake;
     * ``Deliver(x)``: deliver ``x`` to the receivers of the connection, even if it is None;
     * any other value: deliver it.
@@ -171,6 +173,9 @@ class Socket(Generic[StateT]):
                 if meant:
                     text = f"{cls.__name__}.{name} is not a hook; did you mean {meant[0]}?"
                     warnings.warn(text, stacklevel=2)
+
+    _own_codec: ClassVar[str] = ""
+    """For a socket that encodes its own messages: what to do instead; "" for all others."""
 
     def _attach(self, connection: Connection[Any]) -> None:
         """Called before the first attempt.
@@ -220,6 +225,9 @@ class Socket(Generic[StateT]):
             tuple or list sends several frames, ``None`` sends nothing, and ``Close(...)`` starts
             the closing handshake. An async iterable is sent in fragments, after the hook has
             returned; not with ``send_nowait``. Default: the message itself.
+
+            If the connection has a codec, return one message, which the codec encodes. A tuple or
+            list is one message, and ``None`` still sends nothing.
         """
         return message, state
 
@@ -227,13 +235,31 @@ class Socket(Generic[StateT]):
         """Called for each received message.
 
         Args:
-            frame: ``str`` for text, ``bytes`` for binary.
+            frame: ``str`` for text, ``bytes`` for binary; or the decoded message, if the
+                connection has a codec.
             state: the current state.
 
         Returns:
             ``(result, state)``. Default: deliver the frame.
         """
         return Deliver(frame), state
+
+    def handle_invalid(
+        self, error: DecodeError, frame: Any, state: StateT
+    ) -> MaybeAwaitable[tuple[Any, StateT]]:
+        """Called for each received message that the codec cannot decode.
+
+        Args:
+            error: the problem with the message.
+            frame: the message as received.
+            state: the current state.
+
+        Returns:
+            ``(result, state)``; ``Close(1007)`` ends the connection. Default: the message is
+            dropped and logged, at most once per second. In any case it counts in
+            ``conn.statistics().invalid``.
+        """
+        return None, state
 
     def handle_ping(self, payload: bytes, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
         """Called for each received ping, after the pong has been queued.
@@ -332,15 +358,27 @@ class Socket(Generic[StateT]):
         return state
 
 
-def check_socket(socket: Socket[StateT] | None) -> Socket[StateT]:
+def check_socket(socket: Socket[StateT] | None, *, codec: object = None) -> Socket[StateT]:
     """Return ``socket``, or a default Socket for None.
 
     Raises:
-        InvalidOption: ``socket`` is not a Socket.
+        InvalidOption: ``socket`` is not a Socket, or it encodes its own messages and there is a
+            codec.
     """
     if socket is None:
         return Socket()
     if not isinstance(socket, Socket):
         raise InvalidOption(f"socket must be a trioglock.Socket, not {describe_value(socket)}")
+    if codec is not None:
+        refuse_codec(type(socket))
     socket._check()  # noqa: SLF001 - a hook of the package's own layers
     return socket
+
+
+def refuse_codec(kind: type[Socket[Any]]) -> None:
+    """Raise InvalidOption if sockets of this class encode their own messages."""
+    if kind._own_codec:  # noqa: SLF001 - a hook of the package's own layers
+        raise InvalidOption(
+            f"{kind.__name__} encodes its own messages, so the connection cannot have a codec: "
+            f"{kind._own_codec}"  # noqa: SLF001
+        )

@@ -18,11 +18,12 @@ from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, cast, get_args, 
 
 import trio
 
+from ._hints import describe_value
 from ._redact import redact_repr, redact_subprotocols
 from ._text import as_text
 from ._version import __version__
 from .errors import InvalidOption
-from .frames import BytesLike, Data
+from .frames import BytesLike, Codec, Data
 from .headers import Headers, HeadersLike, is_token
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "FlowOptions",
     "MessageHeartbeat",
     "Overflow",
+    "StallTimeout",
     "StreamSource",
 ]
 
@@ -134,6 +136,31 @@ class MessageHeartbeat:
                 raise InvalidOption(f"{name} must be a function, not {getattr(self, name)!r}")
 
 
+@dataclass(frozen=True, slots=True)
+class StallTimeout:
+    """A stall timeout for a feed that is sometimes silent, such as one of a market with hours.
+
+    Args:
+        seconds: the timeout in seconds.
+        when: returns whether silence is abnormal now. A link has stalled only if it was abnormal
+            for the whole timeout. The function is called a few times per timeout, so it must return
+            quickly. None means that silence is always abnormal.
+
+    Raises:
+        InvalidOption: an argument is of the wrong type or out of range.
+    """
+
+    seconds: float
+    when: Callable[[], bool] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_seconds("seconds", self.seconds, none=False)
+        if self.when is not None and not callable(self.when):
+            raise InvalidOption(f"when must be a function or None, not {self.when!r}")
+        if inspect.iscoroutinefunction(self.when):
+            raise InvalidOption("when must be a plain function, not an async one")
+
+
 class FlowKeywords(TypedDict, total=False):
     """Keyword arguments of clients and servers: the heartbeat, queues and their timeouts.
 
@@ -146,6 +173,9 @@ class FlowKeywords(TypedDict, total=False):
         write_timeout: seconds that a write may go without progress before the connection is
             considered lost; None for no limit.
         heartbeat: messages instead of ping frames; see :class:`MessageHeartbeat`.
+        stall_timeout: seconds without a data message before the link ends with the reason
+            :class:`Stalled`, or a :class:`StallTimeout` if silence is sometimes normal; None for no
+            limit. Control frames and the answers to heartbeat messages are not data.
         max_queue: number of messages that may wait to be received before reading stops; None for
             no limit.
         write_limit: number of bytes that may wait to be written before ``send`` waits and a
@@ -153,6 +183,8 @@ class FlowKeywords(TypedDict, total=False):
         overflow: what happens at ``max_queue``: ``"wait"`` stops reading, ``"drop_oldest"`` and
             ``"drop_newest"`` discard messages and count them, and ``"close"`` closes with
             1008.
+        codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
+            :class:`trioglock.codecs.Codec`. By default messages are ``str`` and ``bytes``.
     """
 
     close_timeout: float | None
@@ -160,9 +192,11 @@ class FlowKeywords(TypedDict, total=False):
     ping_timeout: float | None
     write_timeout: float | None
     heartbeat: MessageHeartbeat | None
+    stall_timeout: float | StallTimeout | None
     max_queue: int | None
     write_limit: int
     overflow: Overflow
+    codec: Codec | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,9 +212,11 @@ class FlowOptions:
     ping_timeout: float | None = 20
     write_timeout: float | None = 60
     heartbeat: MessageHeartbeat | None = None
+    stall_timeout: float | StallTimeout | None = None
     max_queue: int | None = 16
     write_limit: int = 2**16
     overflow: Overflow = "wait"
+    codec: Codec | None = None
 
     def __post_init__(self) -> None:
         for name in ("ping_interval", "ping_timeout", "close_timeout", "write_timeout"):
@@ -193,6 +229,14 @@ class FlowOptions:
                 f"heartbeat must be a MessageHeartbeat or None, not {self.heartbeat!r}; "
                 "for ping frames use ping_interval"
             )
+        check_codec(self.codec)
+        if not isinstance(self.stall_timeout, StallTimeout):
+            if not isinstance(self.stall_timeout, int | float | None):
+                raise InvalidOption(
+                    "stall_timeout must be a number of seconds, a StallTimeout or None, "
+                    f"not {self.stall_timeout!r}"
+                )
+            check_seconds("stall_timeout", self.stall_timeout)
         if self.max_queue is None and self.overflow != "wait":
             raise InvalidOption(f"overflow={self.overflow!r} requires a max_queue")
 
@@ -276,6 +320,16 @@ def check_ssl_context(value: ssl.SSLContext | None) -> None:
     """Raise InvalidOption unless ``value`` is an SSL context or None."""
     if value is not None and not isinstance(value, ssl.SSLContext):
         raise InvalidOption(f"ssl_context must be an ssl.SSLContext or None, not {value!r}")
+
+
+def check_codec(codec: Codec | None) -> None:
+    """Raise InvalidOption unless ``codec`` has the methods of a codec, or is None."""
+    methods = (getattr(codec, name, None) for name in ("encode", "decode"))
+    if codec is not None and (isinstance(codec, type) or not all(map(callable, methods))):
+        # With the class instead of an instance, every message would count as malformed.
+        raise InvalidOption(
+            f"codec must be an object with encode and decode, not {describe_value(codec)}"
+        )
 
 
 # From keyword arguments to dataclasses.

@@ -21,6 +21,7 @@ from .disconnect import (
     HeartbeatTimeout,
     ProtocolViolation,
     RemoteClose,
+    Stalled,
 )
 from .errors import (
     ConnectFailed,
@@ -51,7 +52,7 @@ def is_transient(reason: Disconnect) -> bool:
     match reason:
         case RemoteClose(code=code):
             return code != 1000
-        case ConnectionLost() | HeartbeatTimeout() | ProtocolViolation():
+        case ConnectionLost() | HeartbeatTimeout() | Stalled() | ProtocolViolation():
             return True
         case HandshakeFailed(error=RedirectFailed()):
             return False

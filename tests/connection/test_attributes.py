@@ -104,6 +104,7 @@ async def test_statistics(autojump_clock: MockClock) -> None:
             send_queue_bytes=0,
             mailbox=0,
             dropped=0,
+            invalid=0,
             in_doubt=0,
             unsent=0,
             reconnects=0,

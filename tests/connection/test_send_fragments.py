@@ -449,7 +449,7 @@ async def test_the_iterable_cannot_wait_for_its_own_end(autojump_clock: MockCloc
 async def test_where_an_iterable_is_not_allowed(autojump_clock: MockClock) -> None:
     class Replies(Socket[None]):
         def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
-            return Reply(items("a")), state  # type: ignore[arg-type]
+            return Reply(items("a")), state
 
         def handle_send(self, message: Any, state: None) -> tuple[Any, None]:
             return ["a", items("b")], state

@@ -64,6 +64,13 @@ EXPECTED = {
         r"Eric@ExVenture tells Bob: I am!",
         r"in ExVenture: Eric, Zoe",
     ],
+    "json_rpc": [
+        r"1 \+ 2 \+ 3 = 6",
+        r"number: \[2\]",
+        r"number: \[1\]",
+        r"lift-off, Ann!",
+        r"start must not be negative \(-32602\) \{'start': -1\}",
+    ],
     "testing_with_a_mock_server": [
         r".*test_a_headline_is_delivered_and_counted PASSED .*",
         r".*test_subscribes_first PASSED .*",

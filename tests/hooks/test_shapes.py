@@ -63,7 +63,7 @@ async def test_a_wrong_result_ends_the_connection(
 
 @both_styles
 @pytest.mark.parametrize("hook", FATAL)
-@pytest.mark.parametrize("reply", [Reply(object()), Reply("a", 1), Reply({"b": 2})])  # type: ignore[arg-type]
+@pytest.mark.parametrize("reply", [Reply(object()), Reply("a", 1), Reply({"b": 2})])
 async def test_a_reply_with_an_invalid_frame(
     reply: Reply, hook: str, style: str, autojump_clock: MockClock
 ) -> None:
@@ -131,7 +131,7 @@ async def test_an_invalid_frame_in_the_result_of_handle_call(
     style: str, autojump_clock: MockClock
 ) -> None:
     """It raises at the call even if only the frames of the Reply are invalid."""
-    socket = styled(Scripted, style, handle_call=Reply("a", 1))  # type: ignore[arg-type]
+    socket = styled(Scripted, style, handle_call=Reply("a", 1))
     async with linked(socket) as (conn, far):
         with pytest.raises(BadHookResult, match=r"Scripted\.handle_call"):
             await conn.call("x")

@@ -24,6 +24,7 @@ from trioglock.telemetry import (
     LinkClosed,
     MessageDropped,
     ReconnectScheduled,
+    StallDetected,
     Terminated,
 )
 
@@ -69,6 +70,7 @@ class EventOrder:
             FrameSent: self._frame_sent,
             FrameReceived: lambda _: self._must_be("open"),
             HeartbeatMissed: lambda _: self._must_be("open"),
+            StallDetected: lambda _: self._must_be("open"),
             CloseStarted: self._close_started,
             BackpressureStarted: self._backpressure_started,
             BackpressureEnded: self._backpressure_ended,

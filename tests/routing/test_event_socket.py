@@ -101,7 +101,7 @@ def test_the_log_is_limited(caplog: pytest.LogCaptureFixture) -> None:
     """At most one line per second, with the number of messages that were not logged."""
     now = 100.0
     invalid = InvalidMessages(lambda: now)
-    with caplog.at_level(logging.WARNING, "trioglock.routing"):
+    with caplog.at_level(logging.WARNING, "trioglock.connection"):
         for _ in range(1000):
             invalid.note(DecodeError("bad\nline"), "x" * 10_000)
         now += 1

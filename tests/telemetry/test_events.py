@@ -446,7 +446,7 @@ def test_events_are_frozen_values() -> None:
     """They are compared by value and immutable."""
     every = [getattr(events, name) for name in events.__all__]
     classes = [kind for kind in every if isinstance(kind, type) and issubclass(kind, Event)]
-    assert len(classes) == 17
+    assert len(classes) == 18
     for kind in classes:
         assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
         assert "__slots__" in vars(kind)

@@ -35,6 +35,7 @@ from trioglock import (
     RemoteClose,
     Reply,
     Socket,
+    Stalled,
     Statistics,
     Status,
     Stop,
@@ -98,6 +99,8 @@ class Counter(Socket[Count]):
                 return Stop(), state
             case HeartbeatTimeout(silence=silence):
                 assert_type(silence, float)
+            case Stalled(seconds=seconds):
+                assert_type(seconds, float)
         return None, state
 
     def terminate(self, reason: Disconnect, state: Count) -> None:
@@ -236,7 +239,6 @@ def wrong_arguments() -> None:
     connect("ws://memory.test/", ping_intervall=5)  # type: ignore[call-overload]
     connect("ws://memory.test/", compression="gzip")  # type: ignore[call-overload]
     connect("ws://memory.test/", max_queue="16")  # type: ignore[call-overload]
-    Reply({"no": "frame"})  # type: ignore[arg-type]
     Close("1000")  # type: ignore[arg-type]
 
 

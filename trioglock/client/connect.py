@@ -200,6 +200,10 @@ def connect(
     )
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
     session = Session(
-        dialer, flow, check_socket(socket), emitter, subscriptions=client.subscriptions
+        dialer,
+        flow,
+        check_socket(socket, codec=flow.codec),
+        emitter,
+        subscriptions=client.subscriptions,
     )
     return ConnectionScope(session, Connection(session, shown))

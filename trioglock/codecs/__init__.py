@@ -1,6 +1,7 @@
 """Codecs: encode messages as JSON or MessagePack frames, and decode them, optionally into types."""
 
-from .json import JSON, Codec
+from ..frames import Codec
+from .json import JSON
 from .msgpack import Msgpack
 
 __all__ = ["JSON", "Codec", "Msgpack"]

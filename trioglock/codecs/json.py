@@ -1,4 +1,4 @@
-"""JSON (RFC 8259), using the fastest installed library, and the interface of every codec.
+"""JSON (RFC 8259), using the fastest installed library.
 
 All libraries accept and reject the same values; see :mod:`.json_rules`. To support another JSON
 library, write a function that returns its encoder and decoder and add it to :data:`LIBRARIES`.
@@ -13,15 +13,15 @@ import math
 from collections.abc import Callable, Mapping
 from enum import Enum
 from importlib.util import find_spec
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from .._text import as_text
 from ..errors import DecodeError, EncodeError, InvalidOption
-from ..frames import Data
+from ..frames import Codec, Data
 from ..options import check_choice
 from .json_rules import check_depth, check_surrogates, is_plain
 
-__all__ = ["JSON", "LIBRARIES", "Codec", "import_library"]
+__all__ = ["JSON", "LIBRARIES", "import_library"]
 
 Encoder: TypeAlias = Callable[[Any], str]
 Decoder: TypeAlias = Callable[[str | bytes], Any]
@@ -30,29 +30,6 @@ LONG_NUMBER = b"0" * 19
 """The shortest integers that may need more than 64 bits, after the translation by ``_DIGITS``."""
 
 _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
-
-
-class Codec(Protocol):
-    """Encodes messages as frames and decodes frames into messages.
-
-    Any object with these two methods is a codec. ``decode`` may raise any ValueError for a
-    malformed frame; the codecs of this package raise :class:`~trioglock.errors.DecodeError`, a
-    subclass of ValueError.
-    """
-
-    def encode(self, message: Any, /) -> Data:
-        """Return the frame for a message: ``str`` for a text frame, ``bytes`` for a binary one.
-
-        Raises:
-            EncodeError: the format cannot express the message.
-        """
-
-    def decode(self, frame: Data, /) -> Any:
-        """Return the message in a frame.
-
-        Raises:
-            DecodeError: the frame is malformed or of the wrong type.
-        """
 
 
 class JSON(Codec):

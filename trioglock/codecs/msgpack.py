@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import DecodeError, EncodeError, InvalidOption
-from ..frames import Data
-from .json import Codec, convert_text, import_library
+from ..frames import Codec, Data
+from .json import convert_text, import_library
 
 __all__ = ["Msgpack"]
 

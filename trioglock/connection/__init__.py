@@ -3,6 +3,7 @@
 from .broadcast import BroadcastResult, broadcast
 from .closing import Status
 from .connection import Connection
+from .decoding import MALFORMED, InvalidMessages
 from .report import Statistics, StatusReport
 from .resubscribing import check_subscriptions
 from .scope import ConnectionScope
@@ -11,9 +12,11 @@ from .subscriptions import Subscriptions
 from .updates import Updates
 
 __all__ = [
+    "MALFORMED",
     "BroadcastResult",
     "Connection",
     "ConnectionScope",
+    "InvalidMessages",
     "LinkSource",
     "Session",
     "Statistics",

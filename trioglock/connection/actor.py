@@ -15,8 +15,8 @@ import trio
 
 from .._redact import shorten
 from ..disconnect import Disconnect
-from ..errors import BadHookResult
-from ..frames import Run
+from ..errors import BadHookResult, DecodeError
+from ..frames import Data, Run
 from ..hooks import NOT_STATES, ConnectionInfo, Deliver, Reconnect, Socket, Stop
 from ._sync import NO_WAITERS, ignore
 from .background import Background
@@ -63,6 +63,7 @@ class Actor(Generic[StateT]):
         "disconnect",
         "has_state",
         "init_stream",
+        "invalid_hook",
         "mailbox",
         "ping",
         "pong",
@@ -98,6 +99,7 @@ class Actor(Generic[StateT]):
         self.connect: Hook = hook_of(socket, "handle_connect")
         self.send_hook: Hook = hook_of(socket, "handle_send")
         self.receive_hook: Hook = hook_of(socket, "handle_receive")
+        self.invalid_hook: Hook = hook_of(socket, "handle_invalid")
         self.ping: Hook = hook_of(socket, "handle_ping")
         self.pong: Hook = hook_of(socket, "handle_pong")
         self.cast_hook: Hook = hook_of(socket, "handle_cast")
@@ -313,6 +315,25 @@ class Actor(Generic[StateT]):
             self.backlog -= 1
             if not self.backlog:
                 self._backlog_waiters.unpark_all()
+
+    def receive_invalid(self, error: DecodeError, frame: Data) -> None:
+        """Run ``handle_invalid`` for a malformed message. Neither waits nor raises."""
+        if self.mailbox.stopped:
+            return
+        self.backlog += 1
+        self._start(partial(self._run_invalid, error, frame), self.invalid_hook)
+
+    async def _run_invalid(self, invalid: DecodeError, frame: Data) -> None:
+        hook = self.invalid_hook
+        try:
+            returned = await self._call(hook, invalid, frame, self.state)
+            result, self.state = split(hook, returned)
+            self._results.apply(hook, result)
+        except Exception as error:
+            self._on_failure(hook.label, error, True)
+        self.backlog -= 1
+        if not self.backlog:
+            self._backlog_waiters.unpark_all()
 
     def handle_control(self, hook: Hook, payload: bytes) -> None:
         """Run the hook of a ping or pong. Neither waits nor raises."""

@@ -587,6 +587,7 @@ class Connection(Generic[StateT]):
             send_queue_bytes=session.send_queue.size,
             mailbox=self._mailbox.pending,
             dropped=session.receive_queue.dropped,
+            invalid=0 if session.invalid is None else session.invalid.count,
             in_doubt=session.send_queue.in_doubt_count,
             unsent=len(session.close_state.unsent),
             reconnects=max(0, session.upgrades - 1),

@@ -114,12 +114,13 @@ class Pings:
 
 
 class ReadPause:
-    """Whether backpressure is pausing the reader task, and how many times it has resumed."""
+    """Whether backpressure is pausing the reader task, and when it has last resumed."""
 
-    __slots__ = ("paused", "resumed_count")
+    __slots__ = ("paused", "resumed_at", "resumed_count")
 
     def __init__(self) -> None:
         self.paused: bool = False
+        self.resumed_at: float = -math.inf
         self.resumed_count: int = 0
 
     def __enter__(self) -> None:
@@ -127,6 +128,7 @@ class ReadPause:
 
     def __exit__(self, *_: object) -> None:
         self.paused = False
+        self.resumed_at = trio.current_time()
         self.resumed_count += 1
 
 

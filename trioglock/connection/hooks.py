@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from .._redact import shorten
-from ..errors import BadHookResult, InvalidFrame
-from ..frames import Close, Frame, PreparedMessage
+from ..errors import BadHookResult, EncodeError, InvalidFrame
+from ..frames import Close, Codec, Frame, Ping, Pong, PreparedMessage
 from ..hooks import NOT_STATES, NOTHING, Deliver, Reply, Socket
 from ..telemetry import EventEmitter
 from ._sync import ignore
@@ -17,7 +17,7 @@ from .receive_queue import ReceiveQueue
 from .send_queue import QueuedFrame, SendQueue, checked_frame
 from .writer import Writer
 
-__all__ = ["Hook", "HookResults", "frames_to_send", "hook_of", "split"]
+__all__ = ["EncodingHookResults", "Hook", "HookResults", "frames_to_send", "hook_of", "split"]
 
 PAIR = "a tuple (result, state)"
 
@@ -196,9 +196,8 @@ class HookResults:
         if len(reply.frames) == 1 and reply.deliver is NOTHING:
             frame = reply.frames[0]
             kind = frame.__class__
-            if (
-                (kind is bytes or (kind is str and frame.isascii()))  # type: ignore[union-attr]
-                and not (first or self._emitter.emits_frames)
+            if (kind is bytes or (kind is str and frame.isascii())) and not (
+                first or self._emitter.emits_frames
             ):
                 # Nearly all replies.
                 if not self._send_queue.closed:
@@ -257,3 +256,42 @@ class HookResults:
                 break
             self._writer.put(checked)
         return None
+
+
+class EncodingHookResults(HookResults):
+    """Applies the results of hooks on a connection with a codec, which encodes their messages.
+
+    Args:
+        codec: encodes everything but control frames, prepared messages and async iterables.
+        results: the other arguments of :class:`HookResults`.
+    """
+
+    __slots__ = ("_codec",)
+
+    def __init__(self, codec: Codec, *results: Any) -> None:
+        super().__init__(*results)
+        self._codec = codec
+
+    def _reply(self, hook: Hook, reply: Reply, *, first: bool) -> None:
+        try:
+            frames = map(self._encode, reply.frames)
+            super()._reply(hook, Reply(*frames, deliver=reply.deliver), first=first)
+        except EncodeError as error:
+            raise BadHookResult(f"{hook.label}: {error}") from error
+
+    def send(self, hook: Hook, frame: Any) -> AsyncIterable[Any] | None:
+        if frame is None and not hook.is_default:
+            return None
+        encoded = self._encode(frame)
+        if isinstance(encoded, tuple | list):
+            raise InvalidFrame(f"the codec must return str or bytes, not {shorten(encoded)}")
+        return super().send(hook, encoded)
+
+    def _encode(self, message: Any) -> Any:
+        kind = message.__class__
+        if isinstance(message, _UNENCODED) or hasattr(kind, "__aiter__"):
+            return message
+        return self._codec.encode(message)
+
+
+_UNENCODED = (Close, Ping, Pong, PreparedMessage)

@@ -8,18 +8,22 @@ from typing import Any, TypeAlias
 
 import trio
 
-from ..disconnect import ConnectionLost, HeartbeatTimeout
-from ..frames import Close, Data, Event, Ping, Pong, Violation
-from ..options import FlowOptions
+from .._timer import GRACE_ROUNDS
+from ..disconnect import ConnectionLost, HeartbeatTimeout, Stalled
+from ..errors import DecodeError
+from ..frames import Close, Codec, Data, Event, Ping, Pong, Violation
+from ..options import FlowOptions, StallTimeout
 from ..telemetry import EventEmitter, Queue
 from ..transports import Link, LinkBroken
 from .actor import Actor
 from .closing import Deadlines
+from .decoding import InvalidMessages, decode
 from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hooks import HookResults
 from .receive_queue import ReceiveQueue
 from .resubscribing import SubscriptionDriver
 from .send_queue import SendQueue
+from .stalls import StallWatch
 from .writer import Writer
 
 __all__ = ["LinkEnd", "LinkTasks"]
@@ -27,13 +31,13 @@ __all__ = ["LinkEnd", "LinkTasks"]
 PATIENCE = 5
 """Seconds without a receiver after which a full receive queue delays subscriptions noticeably."""
 
-LinkEnd: TypeAlias = Close | Violation | ConnectionLost | HeartbeatTimeout
-"""How a link ended: the peer's Close frame, its protocol violation, a broken or ended stream, or a
-heartbeat that found the peer dead."""
+LinkEnd: TypeAlias = Close | Violation | ConnectionLost | HeartbeatTimeout | Stalled
+"""How a link ended: the peer's Close frame, its protocol violation, a broken or ended stream, a
+heartbeat that found the peer dead, or a peer that sent no data."""
 
 
 class LinkTasks:
-    """Reads from one link in the session's task and runs the link's heartbeat.
+    """Reads from one link in the session's task and runs the link's heartbeat and stall timeout.
 
     The writer outlives the link.
 
@@ -47,14 +51,17 @@ class LinkTasks:
         flow: timeouts and limits.
         deadlines: the deadlines of the close; :attr:`Deadlines.link` is the scope of the link.
         emitter: emits an event for each frame and each pause.
+        invalid: counts the messages that the codec cannot decode; None without a codec.
         subscriptions: receives the messages of subscriptions.
     """
 
     __slots__ = (
         "_actor",
+        "_codec",
         "_deadlines",
         "_emitter",
         "_heartbeat",
+        "_invalid",
         "_is_answer",
         "_link",
         "_max_backlog",
@@ -63,6 +70,7 @@ class LinkTasks:
         "_receive_queue",
         "_results",
         "_send_queue",
+        "_stalls",
         "_subscriptions",
         "_writer",
         "began",
@@ -83,6 +91,7 @@ class LinkTasks:
         flow: FlowOptions,
         deadlines: Deadlines,
         emitter: EventEmitter,
+        invalid: InvalidMessages | None,
         subscriptions: SubscriptionDriver | None = None,
     ) -> None:
         self.began: float = trio.current_time()
@@ -106,10 +115,19 @@ class LinkTasks:
         self._subscriptions = subscriptions
         self._max_backlog = math.inf if flow.max_queue is None else flow.max_queue
         self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
+        self._codec = flow.codec
+        self._invalid = invalid
         self._read_pause = ReadPause()
         self._heartbeat = LinkHeartbeat(
             link, self._read_pause, pings, send_queue, writer, flow, self._time_out, actor.fail
         )
+        self._stalls: StallWatch | None = None
+        stall = flow.stall_timeout
+        if stall is not None:
+            timeout = stall if isinstance(stall, StallTimeout) else StallTimeout(stall)
+            self._stalls = StallWatch(
+                link, self._read_pause, send_queue, timeout, self._stall, actor.fail
+            )
 
     @property
     def counters(self) -> tuple[int, int, int]:
@@ -129,6 +147,8 @@ class LinkTasks:
     async def run(self) -> LinkEnd:
         """Read until the link ends; return how it ended. Nothing is read after a Close frame."""
         self._heartbeat.start()
+        if self._stalls is not None:
+            self._stalls.start()
         try:
             while self.end is None:
                 if not await self._link.feed(self._handle):
@@ -157,10 +177,17 @@ class LinkTasks:
             await self._send_queue.wait_close_written()
 
     async def stop(self) -> None:
-        """Stop the heartbeat and the writer's task."""
+        """Stop the heartbeat, the stall timeout and the writer's task."""
         self._heartbeat.stop()
         del self._heartbeat  # it refers to this object
+        if self._stalls is not None:
+            self._stalls.stop()
+            self._stalls = None
         with trio.CancelScope(shield=True):
+            if isinstance(self.end, Stalled):
+                # The task of the writer may have to write the Close frame. There is no answer.
+                for _ in range(GRACE_ROUNDS):
+                    await trio.lowlevel.checkpoint()
             await self._writer.stop()
 
     def _set_end(self, end: LinkEnd) -> None:
@@ -172,6 +199,18 @@ class LinkTasks:
         self._set_end(timeout)
         self._deadlines.link.cancel()
         self._emitter.heartbeat_missed(timeout)
+
+    def _stall(self, stalled: Stalled) -> None:
+        """Drop the link of a peer that sends no data; it may be alive, so it gets a Close frame.
+
+        With 1000 or 1001, services that let clients resume would end the session.
+        """
+        self._set_end(stalled)
+        self._deadlines.link.cancel()
+        self._emitter.stall_detected(stalled)
+        if not self._send_queue.closing:
+            self._writer.allow_immediate()
+            self._writer.put_close(Close(1011, f"no data for {stalled.seconds:g} s"), first=True)
 
     def write_failed(self, error: BaseException, *, reconnects: bool) -> None:
         """Handle a broken stream. Data that the peer sent earlier is still read.
@@ -221,12 +260,42 @@ class LinkTasks:
         self.messages += len(run)
         if self._is_answer is not None:
             run = self._remove_answers(run, self._is_answer)
+        if self._stalls is not None and run:
+            self._stalls.data_received()
+        if self._codec is not None:
+            run = self._decode(self._codec, run)
+        self._receive(run)
+
+    def _receive(self, run: list[Any]) -> None:
         if self._subscriptions is not None:
             run = self._subscriptions.receive(run)
         if self._send_queue.closing and self._hooks_behind():
             self._receive_queue.drop(run)
         else:
             self._actor.receive(run)
+
+    def _decode(self, codec: Codec, run: list[Any]) -> list[Any]:
+        """Decode a run; handle the part of it before the last malformed message, in order."""
+        messages: list[Any] = []
+        for frame in run:
+            try:
+                messages.append(decode(codec, frame))
+            except DecodeError as error:
+                if messages:
+                    self._receive(messages)
+                    messages = []
+                self._handle_invalid(error, frame)
+            except Exception as error:
+                self._actor.fail(error)
+                return messages
+        return messages
+
+    def _handle_invalid(self, error: DecodeError, frame: Data) -> None:
+        assert self._invalid is not None
+        hook = self._actor.invalid_hook
+        self._invalid.note(error, frame, log=hook.is_default)
+        if not hook.is_default:
+            self._actor.receive_invalid(error, frame)
 
     def _remove_answers(self, run: list[Any], is_answer: Callable[[Data], bool]) -> list[Any]:
         """Remove the answers to heartbeat messages."""

@@ -32,6 +32,7 @@ class Statistics:
         send_queue_bytes: the size of their payloads, including the batch being written.
         mailbox: jobs waiting for a hook.
         dropped: messages dropped by the ``overflow`` policy.
+        invalid: messages that the codec could not decode.
         in_doubt: frames that were being written when a link broke, and may or may not have arrived.
         unsent: frames that were not sent; set when the connection has ended.
         reconnects: upgrades after the first one.
@@ -47,6 +48,7 @@ class Statistics:
     send_queue_bytes: int
     mailbox: int
     dropped: int
+    invalid: int
     in_doubt: int
     unsent: int
     reconnects: int

@@ -25,6 +25,7 @@ from ..disconnect import (
     LocalClose,
     ProtocolViolation,
     RemoteClose,
+    Stalled,
 )
 from ..errors import ConnectionClosed, MessageInterrupted
 from ..frames import Close, Violation
@@ -36,8 +37,9 @@ from ._sync import Latch, ignore
 from .actor import Actor
 from .background import Background
 from .closing import TRANSITIONS, CloseState, Deadlines, Status, Trigger
+from .decoding import InvalidMessages
 from .heartbeat import Pings
-from .hooks import HookResults
+from .hooks import EncodingHookResults, HookResults
 from .link import LinkEnd, LinkTasks
 from .receive_queue import ReceiveQueue
 from .resubscribing import SubscriptionDriver
@@ -145,6 +147,7 @@ class Session(Generic[StateT]):
         "failures",
         "finished",
         "handshake",
+        "invalid",
         "latest_end",
         "open_error",
         "opened",
@@ -195,9 +198,11 @@ class Session(Generic[StateT]):
             self._write_failed,
             self.background.spawn,
         )
-        self._results = HookResults(
-            self.receive_queue, self.writer, self.send_queue, self.close, emitter
+        parts = (self.receive_queue, self.writer, self.send_queue, self.close, emitter)
+        self._results = (
+            HookResults(*parts) if flow.codec is None else EncodingHookResults(flow.codec, *parts)
         )
+        self.invalid: InvalidMessages | None = None if flow.codec is None else InvalidMessages()
         self.actor: Actor[StateT] = Actor(
             socket,
             self._results,
@@ -208,7 +213,12 @@ class Session(Generic[StateT]):
         self.subscriptions: SubscriptionDriver | None = None
         if subscriptions is not None:
             self.subscriptions = SubscriptionDriver(
-                subscriptions, self.writer, self.send_queue, self.close_state, self.fail, _unchanged
+                subscriptions,
+                self.writer,
+                self.send_queue,
+                self.close_state,
+                self.fail,
+                _unchanged if flow.codec is None else flow.codec.encode,
             )
         self._registry = registry
         self._flow = flow
@@ -386,6 +396,7 @@ class Session(Generic[StateT]):
             self._flow,
             self._deadlines,
             self.emitter,
+            self.invalid,
             self.subscriptions,
         )
         return self._link_tasks
@@ -495,7 +506,7 @@ class Session(Generic[StateT]):
         tasks = self._link_tasks
         end = None if tasks is None else tasks.end
         sent, reason = self.close_state.sent, self._ended_by or self._link_ended_by
-        if reason is None and isinstance(end, HeartbeatTimeout):
+        if reason is None and isinstance(end, HeartbeatTimeout | Stalled):
             reason = self._link_ended_by = replace(end, attempt=self.attempts)
         elif reason is None and sent is not None:
             clean = self.close_state.received is not None

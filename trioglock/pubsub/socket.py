@@ -208,6 +208,8 @@ class HubSocket(Socket[ClientSubscriber | None]):
         hub: an open hub.
     """
 
+    _own_codec = "encode the messages that you publish"
+
     def __init__(self, hub: Hub) -> None:
         self.hub: Hub = hub
 

@@ -1,6 +1,7 @@
 """Event protocols: a router from event names to handlers, and requests waiting for answers."""
 
-from .errors import DuplicateHandler, InvalidMessages, RequestLost, RequestTimeout
+from ..connection import InvalidMessages
+from .errors import DuplicateHandler, RequestLost, RequestTimeout
 from .requests import PendingRequest, Requests
 from .router import EventHandler, Router
 from .socket import Emit, EventSocket

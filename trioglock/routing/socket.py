@@ -13,13 +13,13 @@ from .._hints import describe_value
 from .._text import as_text
 from .._timer import PeerTimeout
 from ..codecs import JSON, Codec
-from ..connection import Connection, Status
+from ..connection import MALFORMED, Connection, InvalidMessages, Status
 from ..disconnect import Disconnect
 from ..errors import BadHookResult, DecodeError, InvalidOption, UsageError
 from ..frames import Close
 from ..hooks import NOT_STATES, NOTHING, ConnectionInfo, Deliver, MaybeAwaitable, Reply, Socket
-from ..options import check_seconds
-from .errors import InvalidMessages, RequestTimeout
+from ..options import check_codec, check_seconds
+from .errors import RequestTimeout
 from .requests import Requests
 from .router import Router, is_async
 
@@ -27,9 +27,6 @@ __all__ = ["Emit", "EventSocket", "event_name", "event_ref"]
 
 StateT = TypeVar("StateT")
 ResultT = TypeVar("ResultT")
-
-NOT_AN_EVENT = (ValueError, LookupError, TypeError, AttributeError)
-"""The exceptions raised by codecs, ``key`` and ``ref`` that indicate a malformed message."""
 
 
 def event_name(message: Any) -> Any:
@@ -104,6 +101,8 @@ class EventSocket(Socket[StateT]):
         InvalidOption: an argument has the wrong type.
     """
 
+    _own_codec = "pass it to the socket, as in EventSocket(..., codec=...)"
+
     def __init__(
         self,
         router: Router | None = None,
@@ -138,9 +137,9 @@ class EventSocket(Socket[StateT]):
 
             self.handle_receive = handle_receive  # type: ignore[method-assign]
         # Subclasses may override these hooks without calling super().
-        self._run_before("handle_connect", EventSocket._link_opened)
-        self._run_before("handle_disconnect", EventSocket._link_ended)
-        self._run_before("terminate", EventSocket._connection_ended)
+        self._run_before("handle_connect", "_link_opened")
+        self._run_before("handle_disconnect", "_link_ended")
+        self._run_before("terminate", "_connection_ended")
 
     def _check(self) -> None:
         if not hasattr(self, "_bound"):
@@ -283,7 +282,7 @@ class EventSocket(Socket[StateT]):
                 raise DecodeError(f"the name of an event must be a str, not {name!r:.100}")
         except DecodeError:
             raise
-        except NOT_AN_EVENT as error:
+        except MALFORMED as error:
             raise DecodeError(f"not an event: {error!r:.200}") from error
         return name, event
 
@@ -291,7 +290,7 @@ class EventSocket(Socket[StateT]):
         """End the request that an event answers; return whether there is one."""
         try:
             ref = self._ref(event)
-        except NOT_AN_EVENT:
+        except MALFORMED:
             return False
         return self.requests.resolve(ref, event)
 
@@ -327,13 +326,13 @@ class EventSocket(Socket[StateT]):
         hooks = (self.handle_event, self.handle_invalid)
         return self.router.is_async or any(map(is_async, hooks))
 
-    def _run_before(self, name: str, action: Callable[[Any, Any], None]) -> None:
-        """Call ``action(self, argument)`` with the first argument of a hook before the hook."""
+    def _run_before(self, name: str, action: str) -> None:
+        """Call the method ``action`` with the first argument of a hook before the hook."""
         function = getattr(type(self), name)
         this = weakref.ref(self)  # self would be a reference cycle
 
         def call(value: Any, state: StateT) -> Any:
-            action(this(), value)
+            getattr(this(), action)(value)
             return function(this(), value, state)
 
         async def call_async(value: Any, state: StateT) -> Any:
@@ -372,15 +371,8 @@ def _check_router(router: Router | None) -> Router:
 
 
 def _check_codec(codec: Codec | None) -> Codec:
-    if codec is None:
-        return JSON()
-    methods = (getattr(codec, name, None) for name in ("encode", "decode"))
-    if isinstance(codec, type) or not all(map(callable, methods)):
-        # With the class instead of an instance, every message would count as malformed.
-        raise InvalidOption(
-            f"codec must be an object with encode and decode, not {describe_value(codec)}"
-        )
-    return codec
+    check_codec(codec)
+    return JSON() if codec is None else codec
 
 
 def _check_ref(ref: object) -> str | int:

@@ -22,7 +22,7 @@ from ..connection.writer import Writer
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import InvalidOption, UsageError
 from ..frames import Close, Frame
-from ..hooks import Socket, check_socket
+from ..hooks import Socket, check_socket, refuse_codec
 from ..options import FlowOptions
 from ..telemetry import EventEmitter
 from ..transports import Link
@@ -104,7 +104,7 @@ class ConnectionRunner:
         *,
         trace: bool = False,
     ) -> None:
-        check_target(target)
+        check_target(target, flow)
         self._target = target
         self._is_handler = is_handler(target)
         self._flow = flow
@@ -185,7 +185,7 @@ class ConnectionRunner:
             socket = self._target()  # type: ignore[call-arg]
             if not isinstance(socket, Socket):
                 raise InvalidOption(f"{label(self._target)} must return a Socket, not {socket!r}")
-            check_socket(socket)
+            check_socket(socket, codec=self._flow.codec)
         except Exception as error:
             return Socket(), partial(_fail, error)
         return socket, None
@@ -232,7 +232,7 @@ def is_handler(target: ServeTarget) -> bool:
     )
 
 
-def check_target(target: ServeTarget) -> None:
+def check_target(target: ServeTarget, flow: FlowOptions) -> None:
     """Raise InvalidOption unless the target can be run."""
     if isinstance(target, Socket):
         kind = type(target).__name__
@@ -246,6 +246,8 @@ def check_target(target: ServeTarget) -> None:
         raise InvalidOption(
             f"target must be a Socket class or an async handler, not {target!r}{hint}"
         )
+    if flow.codec is not None and isinstance(target, type):
+        refuse_codec(target)
     arguments = (object(),) if is_handler(target) else ()
     try:
         inspect.signature(target).bind(*arguments)

@@ -20,6 +20,7 @@ from .events import (
     ProtocolEvent,
     Queue,
     ReconnectScheduled,
+    StallDetected,
     Terminated,
     WireFrame,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "ProtocolEvent",
     "Queue",
     "ReconnectScheduled",
+    "StallDetected",
     "Terminated",
     "WireFrame",
     "listen",

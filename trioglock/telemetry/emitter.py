@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import trio
 
 from .._redact import redact_subprotocols, redact_url, shorten
-from ..disconnect import Disconnect, HeartbeatTimeout
+from ..disconnect import Disconnect, HeartbeatTimeout, Stalled
 from ..frames import Close, Frame, PreparedMessage
 from ..retry import describe_delay
 from . import trace
@@ -35,6 +35,7 @@ from .events import (
     ProtocolEvent,
     Queue,
     ReconnectScheduled,
+    StallDetected,
     Terminated,
     WireFrame,
 )
@@ -194,6 +195,11 @@ class EventEmitter(EmitterBase):
                 connection=self.connection, silence=timeout.silence, writing=timeout.writing
             )
             self._emit(event)
+
+    def stall_detected(self, stalled: Stalled) -> None:
+        """Emit ``StallDetected``."""
+        if self._wants(StallDetected):
+            self._emit(StallDetected(connection=self.connection, seconds=stalled.seconds))
 
     def close_started(self, side: Literal["local", "remote"], frame: Close) -> None:
         """Emit ``CloseStarted``."""

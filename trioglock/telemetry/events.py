@@ -16,6 +16,7 @@
     ├── BackpressureEnded      the wait ended
     ├── MessageDropped         the overflow policy dropped a message
     ├── HeartbeatMissed        the peer is considered dead
+    ├── StallDetected          the peer sent no data for too long
     ├── ProtocolEvent          an event of an application protocol was sent or received
     ├── LinkClosed             a link was closed
     └── Terminated             the connection has ended; this is the last event
@@ -52,6 +53,7 @@ __all__ = [
     "ProtocolEvent",
     "Queue",
     "ReconnectScheduled",
+    "StallDetected",
     "Terminated",
     "WireFrame",
 ]
@@ -280,6 +282,17 @@ class HeartbeatMissed(Event):
 
     silence: float
     writing: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class StallDetected(Event):
+    """The peer sent no data for ``stall_timeout``; its link is dropped.
+
+    Args:
+        seconds: the timeout in seconds.
+    """
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

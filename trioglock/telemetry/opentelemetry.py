@@ -49,6 +49,7 @@ from .events import (
     LinkClosed,
     MessageDropped,
     ReconnectScheduled,
+    StallDetected,
     Terminated,
     WireFrame,
 )
@@ -66,6 +67,7 @@ SERVER_DURATION = "trioglock.server.connection.duration"
 RECONNECTS = "trioglock.reconnects"
 HOOK_FAILURES = "trioglock.hook.failures"
 HEARTBEAT_MISSED = "trioglock.heartbeat.missed"  # also an event of spans
+STALLED = "trioglock.stalls"  # also an event of spans
 MESSAGES_DROPPED = "trioglock.messages.dropped"
 BACKPRESSURE_DURATION = "trioglock.backpressure.duration"
 MESSAGES = "trioglock.messages"
@@ -165,6 +167,7 @@ class _Spans:
             Connected: self._connected,
             HookFailed: self._hook_failed,
             HeartbeatMissed: self._heartbeat_missed,
+            StallDetected: self._stall_detected,
             MessageDropped: self._message_dropped,
             BackpressureEnded: self._backpressure_ended,
             LinkClosed: self._link_closed,
@@ -223,6 +226,9 @@ class _Spans:
     def _heartbeat_missed(self, event: HeartbeatMissed) -> None:
         self._add_event(event, HEARTBEAT_MISSED)
 
+    def _stall_detected(self, event: StallDetected) -> None:
+        self._add_event(event, STALLED)
+
     def _message_dropped(self, event: MessageDropped) -> None:
         self._add_event(event, MESSAGE_DROPPED)
 
@@ -279,6 +285,7 @@ class _Metrics:
         self._missed = counter(
             HEARTBEAT_MISSED, "{link}", "Links dropped because the peer did not respond."
         )
+        self._stalls = counter(STALLED, "{link}", "Links dropped because no data arrived.")
         self._dropped = counter(
             MESSAGES_DROPPED, "{message}", "Messages dropped by the overflow policy."
         )
@@ -295,6 +302,7 @@ class _Metrics:
             ReconnectScheduled: self._reconnect_scheduled,
             HookFailed: self._hook_failed,
             HeartbeatMissed: self._heartbeat_missed,
+            StallDetected: self._stall_detected,
             MessageDropped: self._message_dropped,
             BackpressureEnded: self._backpressure_ended,
         }
@@ -355,6 +363,9 @@ class _Metrics:
 
     def _heartbeat_missed(self, event: HeartbeatMissed) -> None:
         self._missed.add(1, _metric_attributes(event.connection))
+
+    def _stall_detected(self, event: StallDetected) -> None:
+        self._stalls.add(1, _metric_attributes(event.connection))
 
     def _message_dropped(self, event: MessageDropped) -> None:
         self._dropped.add(1, _metric_attributes(event.connection))

@@ -33,6 +33,7 @@ from .events import (
     LinkClosed,
     MessageDropped,
     ReconnectScheduled,
+    StallDetected,
 )
 
 __all__ = ["prepare_logging", "write"]
@@ -55,6 +56,7 @@ _COLORS: dict[type, int] = {
     ConnectAttemptFailed: _RED,
     HookFailed: _RED,
     HeartbeatMissed: _RED,
+    StallDetected: _RED,
     LinkClosed: _RED,
 }
 
@@ -115,6 +117,8 @@ def _format_event(event: Event) -> Iterator[str]:  # noqa: C901 - a table
         case HeartbeatMissed(silence=silence, writing=writing):
             verb = "read" if writing else "sent"
             yield f"heartbeat timeout: the peer {verb} nothing for {silence:.3g} seconds"
+        case StallDetected(seconds=seconds):
+            yield f"stalled: the peer sent no data for {seconds:.3g} seconds"
         case LinkClosed(forced=True):
             yield "forcefully closed the connection because the peer took too long"
         case LinkClosed(reason=ConnectionLost(error=error)):

@@ -92,6 +92,11 @@ class Link(ABC):
     bytes_sent: int = 0
     """Grows as bytes are passed to the operating system: evidence that a write progresses."""
 
+    @property
+    def partial(self) -> object:
+        """A value that changes while the bytes of a message arrive; None between messages."""
+        return None
+
     async def respond(self) -> None:  # noqa: B027 - only links of servers respond
         """Write the response to the opening handshake, on a server.
 

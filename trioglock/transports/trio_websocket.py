@@ -106,6 +106,11 @@ class _TrioWebsocketLink(Link):
     def bytes_sent(self) -> int:  # type: ignore[override]
         return self._stream.bytes_sent
 
+    @property
+    def partial(self) -> object:
+        # The library has no public attribute for it.
+        return getattr(self._websocket, "_message_size", None) or None
+
     async def wait_open(self) -> None:
         try:
             await self._opened.wait()

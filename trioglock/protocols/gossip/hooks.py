@@ -51,6 +51,8 @@ INCOMPLETE: Any = object()
 class GossipSocket(EventSocket[None]):
     """The hooks of a client. The state outlives the links; methods that change it never wait."""
 
+    _own_codec = "the protocol uses JSON"
+
     def __init__(self, state: ClientState, callbacks: CallbackQueue) -> None:
         # handle_event matches answers to requests itself, because a request may have several.
         super().__init__(ROUTER, key=event_name, ref=lambda event: None)

@@ -58,6 +58,8 @@ class PhoenixHooks(Socket[None]):
 
     connection: Connection[Any]
 
+    _own_codec = "use the option serializer"
+
     def __init__(self, machine: Machine, serializer: Serializer) -> None:
         self.machine: Machine = machine
         self.invalid: InvalidMessages = InvalidMessages()

@@ -111,6 +111,11 @@ class Decoder:
         """Whether ``feed(b"")`` continues without new bytes. Let other tasks run before that."""
         return self._waiting or self._behind
 
+    @property
+    def partial(self) -> object:
+        """What has been received of an incomplete message; None if there is none."""
+        return (self._size, self._need) if self._opcode else None
+
     def feed(self, chunk: bytes) -> list[Event]:
         """Return the events that ``chunk`` completes, in order; none after a Violation or Close."""
         events: list[Event] = []

@@ -82,6 +82,10 @@ class NativeLink(Link):
         self._has_backlog = False  # the decoder has events left for the poller
         self._handle: Callable[[list[Event]], bool] | None = None  # the argument of feed()
 
+    @property
+    def partial(self) -> object:
+        return self._decoder.partial
+
     async def feed(self, handle: Callable[[list[Event]], bool]) -> bool:
         polls = isinstance(self._io, NonblockingIO)
         if polls and self._poller is None:
