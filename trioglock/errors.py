@@ -38,6 +38,7 @@ If another library or the operating system raised the original exception, it is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ._redact import redact_line, safe_repr
 from .disconnect import Disconnect
@@ -145,14 +146,14 @@ class SubscriptionRefused(TrioglockError):
 
     Args:
         key: the key.
-        message: the server's message.
+        message: the server's message, as it was decoded.
         ended: whether the subscription was active.
     """
 
     def __init__(self, key: object, message: object, *, ended: bool = False) -> None:
         super().__init__(key, message)
         self.key = key
-        self.message = message
+        self.message: Any = message
         self.ended = ended
 
     def __str__(self) -> str:

@@ -377,11 +377,11 @@ class SubscriptionModel(RuleBasedStateMachine):
         self.linked = False
 
     @initialize(target=consumers)
-    def start(self) -> UpdateQueue:
+    def start(self) -> Any:
         """Most examples need a link and an active key."""
         self.open_link()
         self.make_ready()
-        queue = self.join(["a"], None, "wait")
+        queue: Any = self.join(["a"], None, "wait")
         self.settle([])
         return queue
 
@@ -496,8 +496,12 @@ class SubscriptionModel(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.5, TIMEOUT / 2, TIMEOUT]))
     def wait(self, seconds: float) -> None:
+        self.before_wait()
         self.now += seconds
         self.machine.expire(self.now)
+
+    def before_wait(self) -> None:
+        """Called before time passes."""
 
     # What must hold.
 
@@ -542,7 +546,15 @@ class SubscriptionModel(RuleBasedStateMachine):
 
 
 class WithoutConfirmationsOfLeaving(SubscriptionModel):
+    """Such a server may leave out an answer, but does not answer after the timeout.
+
+    Nothing would distinguish such an answer from that to the next request.
+    """
+
     confirms_leaving = False
+
+    def before_wait(self) -> None:
+        self.settle([])
 
 
 @pytest.fixture(autouse=True)

@@ -303,6 +303,10 @@ class SubscriptionDriver:
 
     def check(self, now: float, due: float) -> float:  # noqa: ARG002 - called by the timer
         """Handle missing confirmations, after the reader has had some time to read them."""
+        if self._send_queue.closed:
+            # The end of the connection is the reason that subscribe() raises.
+            self._stop_timer()
+            return math.inf
         deadline = self._machine.next_deadline
         if deadline <= now and not self.is_suspect:
             self.is_suspect = True
