@@ -9,6 +9,7 @@ from .client import ConnectOptions, Service, connect, run, supervise
 from .connection import (
     BroadcastResult,
     Connection,
+    Fragments,
     Statistics,
     Status,
     StatusReport,
@@ -67,6 +68,7 @@ from .http import Request, Response
 from .options import MessageHeartbeat, StallTimeout
 from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
+from .streams import WebSocketStream
 from .transports import (
     Handshake,
     MemoryListener,
@@ -99,6 +101,7 @@ __all__ = [
     "Deliver",
     "Disconnect",
     "EncodeError",
+    "Fragments",
     "Gap",
     "Handshake",
     "HandshakeFailed",
@@ -152,6 +155,7 @@ __all__ = [
     "TrioglockError",
     "Updates",
     "UsageError",
+    "WebSocketStream",
     "__version__",
     "broadcast",
     "connect",

@@ -75,6 +75,7 @@ class DialOptions:
     open_timeout: float | None = 10
     max_header_size: int = MAX_HEADER_SIZE
     max_size: int | None = 2**20
+    fragments: bool = False
 
     def __repr__(self) -> str:
         return redact_repr(self)
@@ -183,6 +184,10 @@ class FlowKeywords(TypedDict, total=False):
         overflow: what happens at ``max_queue``: ``"wait"`` stops reading, ``"drop_oldest"`` and
             ``"drop_newest"`` discard messages and count them, and ``"close"`` closes with
             1008.
+        fragments: receive messages in fragments, with :meth:`Connection.receive_fragments`.
+            ``max_size`` limits each fragment, and the messages of :meth:`Connection.receive`;
+            ``max_queue`` does not apply. A server needs a handler, and a client's Socket must not
+            override ``handle_receive``.
         codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
             :class:`trioglock.codecs.Codec`. By default messages are ``str`` and ``bytes``.
     """
@@ -196,6 +201,7 @@ class FlowKeywords(TypedDict, total=False):
     max_queue: int | None
     write_limit: int
     overflow: Overflow
+    fragments: bool
     codec: Codec | None
 
 
@@ -216,6 +222,7 @@ class FlowOptions:
     max_queue: int | None = 16
     write_limit: int = 2**16
     overflow: Overflow = "wait"
+    fragments: bool = False
     codec: Codec | None = None
 
     def __post_init__(self) -> None:
@@ -239,6 +246,20 @@ class FlowOptions:
             check_seconds("stall_timeout", self.stall_timeout)
         if self.max_queue is None and self.overflow != "wait":
             raise InvalidOption(f"overflow={self.overflow!r} requires a max_queue")
+        check_choice("fragments", self.fragments, (True, False))
+        if self.fragments and self.overflow != "wait":
+            raise InvalidOption(
+                f"overflow={self.overflow!r} cannot drop fragments of a message: with "
+                "fragments=True it must be 'wait'"
+            )
+        if self.fragments and self.heartbeat is not None:
+            raise InvalidOption(
+                "heartbeat needs whole messages: with fragments=True use ping_interval"
+            )
+        if self.fragments and self.codec is not None:
+            raise InvalidOption(
+                "codec needs whole messages: with fragments=True decode what you have received"
+            )
 
 
 # Set by the opening handshake itself (RFC 6455, section 4.1).

@@ -551,6 +551,11 @@ def test_invalid_options() -> None:
         connect("ws://feed/", subscriptions={"a"})  # type: ignore[call-overload]
 
 
+def test_fragments_have_no_keys() -> None:
+    with pytest.raises(InvalidOption, match="whole messages: use them without fragments=True"):
+        connect("ws://feed/", subscriptions=Feed(), fragments=True)
+
+
 async def test_wrong_calls(autojump_clock: MockClock) -> None:
     transport = MemoryTransport()
     async with connect("ws://feed/", **options(transport)) as conn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 import trio
@@ -21,7 +21,7 @@ from ..connection import (
     check_subscriptions,
 )
 from ..errors import InvalidOption
-from ..hooks import Socket, check_socket
+from ..hooks import Socket, check_socket, overrides
 from ..options import (
     DialOptions,
     FlowKeywords,
@@ -187,23 +187,45 @@ def connect(
     """
     given: dict[str, Any] = {**options}
     client = take_options(ClientOptions, given)
-    dial = take_options(DialOptions, given)
     flow = take_options(FlowOptions, given)
+    dial = take_options(DialOptions, given)
+    transport = client.transport or _NATIVE
+    if flow.fragments:
+        if client.subscriptions is not None:
+            raise InvalidOption(
+                "subscriptions need whole messages: use them without fragments=True"
+            )
+        _check_fragments(transport, socket)
+        dial = replace(dial, fragments=True)
     if client.backoff is not None and isinstance(dial.stream, trio.abc.Stream):
         raise InvalidOption("reconnecting requires stream to be a function that opens a new stream")
     check_proxy(dial.proxy)
     # The URLs that a function returns are checked before each attempt.
     host = "client" if callable(url) else check_url(aim(dial, url, dial.additional_headers))
     shown = "" if callable(url) else without_user_info(url)
-    dialer = Dialer(
-        client.transport or _NATIVE, dial, url, client.additional_headers, client.backoff
-    )
+    dialer = Dialer(transport, dial, url, client.additional_headers, client.backoff)
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
+    socket = check_socket(socket, codec=flow.codec)
     session = Session(
         dialer,
         flow,
-        check_socket(socket, codec=flow.codec),
+        socket,
         emitter,
+        max_size=dial.max_size,
         subscriptions=client.subscriptions,
     )
     return ConnectionScope(session, Connection(session, shown))
+
+
+def _check_fragments(transport: Transport, socket: Socket[Any] | None) -> None:
+    """Raise InvalidOption if fragments cannot be received."""
+    if not transport.capabilities.fragments:
+        raise InvalidOption(
+            f"{type(transport).__name__} cannot receive fragments: with fragments=True use "
+            "NativeTransport"
+        )
+    if isinstance(socket, Socket) and overrides(socket, "handle_receive"):
+        raise InvalidOption(
+            f"{type(socket).__name__}.handle_receive needs whole messages: with fragments=True use "
+            "a Socket without it, and conn.receive_fragments()"
+        )

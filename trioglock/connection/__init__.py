@@ -4,6 +4,7 @@ from .broadcast import BroadcastResult, broadcast
 from .closing import Status
 from .connection import Connection
 from .decoding import MALFORMED, InvalidMessages
+from .fragment_receiver import Fragments
 from .report import Statistics, StatusReport
 from .resubscribing import check_subscriptions
 from .scope import ConnectionScope
@@ -16,6 +17,7 @@ __all__ = [
     "BroadcastResult",
     "Connection",
     "ConnectionScope",
+    "Fragments",
     "InvalidMessages",
     "LinkSource",
     "Session",

@@ -16,6 +16,8 @@ from ..frames import Close, Data, Frame, Ping
 from ..options import Overflow, check_seconds
 from ..transports import Handshake
 from .closing import Status
+from .fragment_queue import FragmentQueue
+from .fragment_receiver import Fragments
 from .fragment_sender import send_fragments
 from .report import Statistics, StatusReport, make_report
 from .send_queue import checked_frame
@@ -285,7 +287,7 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         self._mailbox.reject_inside_hook("receive_nowait")
-        if not self._receive_queue.items:
+        if not (self._receive_queue.items or self._receive_queue.collect()):
             if self._receive_queue.ended:
                 raise self._session.close_state.error()
             raise trio.WouldBlock
@@ -307,6 +309,29 @@ class Connection(Generic[StateT]):
         if self._receive_queue.reader_waiting:
             self._receive_queue.notify_taken()
         return batch
+
+    def receive_fragments(self) -> Fragments:
+        """Receive the next message in fragments, as they arrive, with ``fragments=True``.
+
+        ::
+
+            async with conn.receive_fragments() as fragments:
+                async for fragment in fragments: ...
+
+        The message is not held in memory: while 256 KiB are waiting to be received, nothing is
+        read. If several tasks receive, the next one waits until the block ends.
+
+        Raises:
+            UsageError: ``fragments=True`` was not passed to ``connect()`` or ``serve()``, or the
+                call is inside a hook of this connection. :class:`Fragments` raises the others.
+        """
+        self._mailbox.reject_inside_hook("receive_fragments")
+        queue = self._receive_queue
+        if not isinstance(queue, FragmentQueue):
+            raise UsageError(
+                "receive_fragments() needs the option fragments=True of connect() or serve()"
+            )
+        return Fragments(queue, self._session.close_state.error)
 
     async def _wait_items(self, call: str) -> None:
         if self._mailbox.active is not None:

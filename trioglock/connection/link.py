@@ -11,13 +11,14 @@ import trio
 from .._timer import GRACE_ROUNDS
 from ..disconnect import ConnectionLost, HeartbeatTimeout, Stalled
 from ..errors import DecodeError
-from ..frames import Close, Codec, Data, Event, Ping, Pong, Violation
+from ..frames import Close, Codec, Data, Event, Fragment, Ping, Pong, Violation
 from ..options import FlowOptions, StallTimeout
 from ..telemetry import EventEmitter, Queue
 from ..transports import Link, LinkBroken
 from .actor import Actor
 from .closing import Deadlines
 from .decoding import InvalidMessages, decode
+from .fragment_queue import FragmentQueue
 from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hooks import HookResults
 from .receive_queue import ReceiveQueue
@@ -308,7 +309,7 @@ class LinkTasks:
             self._pings.message_answered()
         return [message for message, answer in zip(run, answers, strict=True) if not answer]
 
-    def _handle_control(self, event: Ping | Pong | Close | Violation) -> None:
+    def _handle_control(self, event: Ping | Pong | Close | Violation | Fragment) -> None:
         if self._emitter.emits_frames and not isinstance(event, Violation):
             self._emitter.frames_received([event])
         match event:
@@ -323,6 +324,12 @@ class LinkTasks:
                 self._actor.handle_control(self._actor.pong, payload)
             case Close() | Violation():
                 self._set_end(event)
+            case Fragment():
+                assert isinstance(self._receive_queue, FragmentQueue)
+                self.messages += event.final
+                if self._stalls is not None:
+                    self._stalls.data_received()
+                self._receive_queue.add_fragment(event)
 
     # Backpressure.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import trio
 
-from ..close_codes import NORMAL
+from ..close_codes import NORMAL, TOO_LARGE
 from ..disconnect import (
     Aborted,
     ConnectionLost,
@@ -28,7 +28,7 @@ from ..disconnect import (
     Stalled,
 )
 from ..errors import ConnectionClosed, MessageInterrupted
-from ..frames import Close, Violation
+from ..frames import Close, Violation, too_large
 from ..hooks import ConnectionInfo, Reconnect, Socket, Stop
 from ..options import FlowOptions
 from ..telemetry import EventEmitter
@@ -38,6 +38,7 @@ from .actor import Actor
 from .background import Background
 from .closing import TRANSITIONS, CloseState, Deadlines, Status, Trigger
 from .decoding import InvalidMessages
+from .fragment_queue import FragmentQueue
 from .heartbeat import Pings
 from .hooks import EncodingHookResults, HookResults
 from .link import LinkEnd, LinkTasks
@@ -119,6 +120,7 @@ class Session(Generic[StateT]):
         emitter: emits the telemetry events.
         registry: on a server, contains the connection while it is open. Without the body of an
             ``async with``, nothing receives messages, and they are discarded.
+        max_size: maximum size of a message in bytes that is joined from fragments.
         subscriptions: describes the feeds of the server.
     """
 
@@ -167,6 +169,7 @@ class Session(Generic[StateT]):
         socket: Socket[StateT],
         emitter: EventEmitter,
         registry: Registry | None = None,
+        max_size: int | None = None,
         subscriptions: Subscriptions[Any, Any] | None = None,
     ) -> None:
         self.emitter: EventEmitter = emitter
@@ -180,11 +183,15 @@ class Session(Generic[StateT]):
         self.attempts: int = 0
         self.upgrades: int = 0
         self.latest_end: Disconnect | None = None
-        self.receive_queue: ReceiveQueue = ReceiveQueue(
-            flow.max_queue,
-            flow.overflow,
-            self._close_on_overflow if flow.overflow == "close" else ignore,
-            emitter,
+        self.receive_queue: ReceiveQueue = (
+            FragmentQueue(max_size, self._message_too_large, emitter)
+            if flow.fragments
+            else ReceiveQueue(
+                flow.max_queue,
+                flow.overflow,
+                self._close_on_overflow if flow.overflow == "close" else ignore,
+                emitter,
+            )
         )
         self.send_queue: SendQueue = SendQueue(flow.write_limit)
         self.close_state: CloseState = CloseState(self.send_queue)
@@ -407,6 +414,7 @@ class Session(Generic[StateT]):
             self.subscriptions.close_link()
         # The end is recorded before waiting tasks are woken.
         self._record_end(self._end_reason())
+        self.receive_queue.end_link(final=self.status is Status.CLOSED)
         self.writer.detach()
         self._lasted = trio.current_time() - tasks.began
         self._earlier_counters = self.counters
@@ -607,6 +615,13 @@ class Session(Generic[StateT]):
             cause.__cause__ = error if isinstance(error, Exception) else None
             reason = ConnectionLost(error=cause, attempt=self.attempts)
             self._end_link(Close(1011, "a message could not be completed"), reason)
+
+    def _message_too_large(self, max_size: int) -> None:
+        """End the link because a message in fragments is too large to be joined."""
+        reason = too_large(max_size)
+        violation = ProtocolViolation(code=TOO_LARGE, reason=reason, attempt=self.attempts)
+        if self.is_open:
+            self._end_link(Close(TOO_LARGE, reason), violation, data_first=True)
 
     # Closing.
 

@@ -82,11 +82,11 @@ class Subscriptions(ABC, Generic[KeyT, MessageT]):
         return None
 
     def is_ready(self, message: MessageT) -> bool:
-        """Return whether the server accepts subscriptions from now on, such as after a login.
+        """Return whether the message means that the server accepts subscriptions from now on.
 
-        It is called for the messages of a link until it returns True. Until then, neither
-        subscriptions nor messages of the program are sent, only replies from hooks. Without this
-        method, the server is ready when ``handle_connect`` has returned.
+        It may confirm a login. On each link, the method is called until it returns True. Until
+        then, neither subscriptions nor messages of the program are sent, only replies from hooks.
+        Without this method, the server is ready when ``handle_connect`` has returned.
         """
         return True
 
