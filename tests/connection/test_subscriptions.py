@@ -19,6 +19,7 @@ from trioglock import (
     Gap,
     InvalidOption,
     MemoryTransport,
+    Rate,
     Reply,
     SlowConsumer,
     Socket,
@@ -549,6 +550,39 @@ def test_invalid_options() -> None:
         connect("ws://feed/", subscriptions=Feed)  # type: ignore[call-overload]
     with pytest.raises(InvalidOption, match=r"a subclass of trioglock.Subscriptions, not"):
         connect("ws://feed/", subscriptions={"a"})  # type: ignore[call-overload]
+
+
+async def test_paced_replay(autojump_clock: MockClock) -> None:
+    """A replay keeps the rate, and comes before queued data; timeouts start with the sending."""
+
+    class Single(Feed):
+        batch = 1
+        timeout = 3
+
+    transport = MemoryTransport()
+    keys = [str(number) for number in range(30)]
+    more = options(transport, Single(), send_rate=Rate(5, per=1.0))
+    async with connect("ws://feed/", **more) as conn, trio.open_nursery() as nursery:
+        server = await FeedServer.accept(transport)
+
+        async def confirm() -> list[float]:
+            times = []
+            for key in keys:
+                await server.confirm(key)
+                times.append(trio.current_time())
+            assert all(later - now >= 1 for now, later in zip(times, times[5:], strict=False))
+            return times
+
+        nursery.start_soon(confirm)
+        async with conn.subscribe(*keys) as updates:
+            await server.link.aclose()
+            await trio.sleep(0.5)
+            nursery.start_soon(conn.send, {"queued": 1})
+            server = await FeedServer.accept(transport)
+            assert (await confirm())[-1] >= trio.current_time() - 1
+            assert await server.receive() == {"queued": 1}
+            assert isinstance(await anext(updates), Gap)
+            conn.abort()
 
 
 def test_fragments_have_no_keys() -> None:

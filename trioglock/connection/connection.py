@@ -202,7 +202,8 @@ class Connection(Generic[StateT]):
         self._mailbox.reject_inside_hook("send_frame")
         checked = checked_frame(frame)
         await trio.lowlevel.checkpoint()
-        if self._send_queue.size >= self._send_queue.threshold:
+        send_queue = self._send_queue
+        if send_queue.size >= send_queue.threshold and not send_queue.is_exempt(checked):
             await self._wait_turn()
         if self._send_queue.closed:
             raise self._session.close_state.error()
@@ -229,7 +230,7 @@ class Connection(Generic[StateT]):
         send_queue = self._send_queue
         if send_queue.closed:
             raise self._session.close_state.error()
-        if send_queue.full:
+        if send_queue.full and not send_queue.is_exempt(frame):
             raise trio.WouldBlock
         if immediate:
             self._writer.allow_immediate()

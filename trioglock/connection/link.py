@@ -326,6 +326,8 @@ class LinkTasks:
                 self._set_end(event)
             case Fragment():
                 assert isinstance(self._receive_queue, FragmentQueue)
+                if self._stalls is not None:
+                    self._stalls.data_received()
                 self.messages += event.final
                 if self._stalls is not None:
                     self._stalls.data_received()
@@ -340,7 +342,7 @@ class LinkTasks:
             return False
         # A full send queue pauses the reader only if hooks have replied. If the application's own
         # sends also paused it, two peers that both send a lot would deadlock.
-        results.replied = results.replied and send_queue.full and not send_queue.link_lost
+        results.replied = results.replied and send_queue.is_large and not send_queue.link_lost
         return (
             self._receive_queue.full
             or results.replied

@@ -150,10 +150,27 @@ class SendQueue:
     def __len__(self) -> int:
         return len(self._data)
 
+    is_paced: bool = False
+    """Whether data may be sent only at a limited rate."""
+
+    @property
+    def urgent_held(self) -> bool:
+        """Whether the message of a heartbeat waits because of the rate."""
+        return False
+
     @property
     def full(self) -> bool:
-        """Whether the limit is reached."""
+        """Whether a sender has to wait."""
         return self.size >= self._limit
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the limit in bytes is reached."""
+        return self.size >= self._limit
+
+    def is_exempt(self, frame: object) -> bool:  # noqa: ARG002 - for paced queues
+        """Whether a frame need not wait although the queue is full."""
+        return False
 
     @property
     def has_work(self) -> bool:

@@ -30,7 +30,7 @@ from ..disconnect import (
 from ..errors import ConnectionClosed, MessageInterrupted
 from ..frames import Close, Violation, too_large
 from ..hooks import ConnectionInfo, Reconnect, Socket, Stop
-from ..options import FlowOptions
+from ..options import FlowOptions, Rate
 from ..telemetry import EventEmitter
 from ..transports import Handshake, Link
 from ._sync import Latch, ignore
@@ -42,6 +42,8 @@ from .fragment_queue import FragmentQueue
 from .heartbeat import Pings
 from .hooks import EncodingHookResults, HookResults
 from .link import LinkEnd, LinkTasks
+from .paced_queue import PacedSendQueue
+from .pacing import Pacer
 from .receive_queue import ReceiveQueue
 from .resubscribing import SubscriptionDriver
 from .send_queue import SendQueue
@@ -121,6 +123,7 @@ class Session(Generic[StateT]):
         registry: on a server, contains the connection while it is open. Without the body of an
             ``async with``, nothing receives messages, and they are discarded.
         max_size: maximum size of a message in bytes that is joined from fragments.
+        send_rate: the limit for the messages sent over all links, or None.
         subscriptions: describes the feeds of the server.
     """
 
@@ -169,7 +172,9 @@ class Session(Generic[StateT]):
         socket: Socket[StateT],
         emitter: EventEmitter,
         registry: Registry | None = None,
+        *,
         max_size: int | None = None,
+        send_rate: Rate | None = None,
         subscriptions: Subscriptions[Any, Any] | None = None,
     ) -> None:
         self.emitter: EventEmitter = emitter
@@ -193,7 +198,11 @@ class Session(Generic[StateT]):
                 emitter,
             )
         )
-        self.send_queue: SendQueue = SendQueue(flow.write_limit)
+        self.send_queue: SendQueue = (
+            SendQueue(flow.write_limit)
+            if send_rate is None
+            else PacedSendQueue(flow.write_limit, Pacer(send_rate))
+        )
         self.close_state: CloseState = CloseState(self.send_queue)
         closed_error = self.close_state.error
         self.pings: Pings = Pings()
@@ -205,6 +214,8 @@ class Session(Generic[StateT]):
             self._write_failed,
             self.background.spawn,
         )
+        if isinstance(self.send_queue, PacedSendQueue):
+            self.send_queue.on_slot = self.writer.slot_free
         parts = (self.receive_queue, self.writer, self.send_queue, self.close, emitter)
         self._results = (
             HookResults(*parts) if flow.codec is None else EncodingHookResults(flow.codec, *parts)

@@ -66,7 +66,7 @@ class _Wait:
 class EventEmitter(EmitterBase):
     """Passes the events of one connection to its trace and to all listeners.
 
-    It also logs the losses and reconnects of a client.
+    It also logs the connects, losses and attempts of a client.
 
     There is one method for each event; it creates the event only if there is a listener. For
     events of frames, the caller checks ``emits_frames`` first.
@@ -173,9 +173,10 @@ class EventEmitter(EmitterBase):
         peer: str,
         subprotocol: str | None,
     ) -> None:
-        """Emit ``Connected``, and log it if it is not the first attempt."""
-        if attempt > 1:
-            _logger.info("%s: %s", self.name, "connected" if upgrade == 1 else "reconnected")
+        """Emit ``Connected``, and log it on the client side."""
+        if self._side == "client" and _logger.isEnabledFor(logging.INFO):
+            what = "connected" if upgrade == 1 else "reconnected"
+            _logger.info("%s: %s to %s", self.name, what, redact_url(url))
         if self._wants(Connected):
             event = Connected(
                 connection=self.connection,
