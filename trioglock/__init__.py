@@ -13,6 +13,8 @@ from .connection import (
     Statistics,
     Status,
     StatusReport,
+    Subscriptions,
+    Updates,
     broadcast,
 )
 from .disconnect import (
@@ -52,11 +54,14 @@ from .errors import (
     RestartLimit,
     ServiceReturned,
     SlowConsumer,
+    SubscriptionRefused,
+    SubscriptionTimeout,
     TLSFailed,
     TrioglockError,
     UsageError,
 )
 from .frames import Close, Ping, Pong, PreparedMessage
+from .gap import Gap
 from .headers import Headers
 from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
@@ -97,6 +102,7 @@ __all__ = [
     "Disconnect",
     "EncodeError",
     "Fragments",
+    "Gap",
     "Handshake",
     "HandshakeFailed",
     "HandshakeRefused",
@@ -141,10 +147,14 @@ __all__ = [
     "Status",
     "StatusReport",
     "Stop",
+    "SubscriptionRefused",
+    "SubscriptionTimeout",
+    "Subscriptions",
     "TLSFailed",
     "Transport",
     "TrioWebsocketTransport",
     "TrioglockError",
+    "Updates",
     "UsageError",
     "WebSocketStream",
     "__version__",

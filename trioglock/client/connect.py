@@ -13,7 +13,13 @@ import trio
 from .._hints import checks_keywords, describe_value
 from .._redact import without_user_info
 from .._text import as_text
-from ..connection import Connection, ConnectionScope, Session
+from ..connection import (
+    Connection,
+    ConnectionScope,
+    Session,
+    Subscriptions,
+    check_subscriptions,
+)
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket, overrides
 from ..options import (
@@ -72,6 +78,7 @@ class ConnectOptions(FlowKeywords, total=False):
             and with everything that sends: the program, hooks, subscriptions and message
             heartbeats. Control frames are exempt. None for no limit.
         transport: opens the network connections; by default :class:`NativeTransport`.
+        subscriptions: describes the feeds of the server, for :meth:`Connection.subscribe`.
         name: the name of the connection in logs; by default the host and a number.
         trace: write a line for each step to the logger ``trioglock.trace``.
     """
@@ -92,6 +99,7 @@ class ConnectOptions(FlowKeywords, total=False):
     reconnect: bool | Backoff
     send_rate: Rate | None
     transport: Transport | None
+    subscriptions: Subscriptions[Any, Any] | None
     name: str | None
     trace: bool
 
@@ -104,6 +112,7 @@ class ClientOptions:
     reconnect: bool | Backoff = False
     send_rate: Rate | None = None
     transport: Transport | None = None
+    subscriptions: Subscriptions[Any, Any] | None = None
     name: str | None = None
     trace: bool = False
 
@@ -123,6 +132,7 @@ class ClientOptions:
             raise InvalidOption(
                 f"transport must be a trioglock Transport, not {describe_value(self.transport)}"
             )
+        check_subscriptions(self.subscriptions)
         if not (self.name is None or isinstance(self.name, str)):
             raise InvalidOption(f"name must be a str, not {self.name!r}")
         if self.name is not None:
@@ -192,6 +202,10 @@ def connect(
     dial = take_options(DialOptions, given)
     transport = client.transport or _NATIVE
     if flow.fragments:
+        if client.subscriptions is not None:
+            raise InvalidOption(
+                "subscriptions need whole messages: use them without fragments=True"
+            )
         _check_fragments(transport, socket)
         dial = replace(dial, fragments=True)
     if client.backoff is not None and isinstance(dial.stream, trio.abc.Stream):
@@ -205,7 +219,13 @@ def connect(
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
     socket = check_socket(socket, codec=flow.codec)
     session = Session(
-        dialer, flow, socket, emitter, max_size=dial.max_size, send_rate=client.send_rate
+        dialer,
+        flow,
+        socket,
+        emitter,
+        max_size=dial.max_size,
+        send_rate=client.send_rate,
+        subscriptions=client.subscriptions,
     )
     return ConnectionScope(session, Connection(session, shown))
 

@@ -136,7 +136,7 @@ class PacedSendQueue(SendQueue):
         self._urgent = [*self._urgent, *held] or ()
 
     def _take_data(self, batch: list[QueuedFrame]) -> None:
-        if self.data_held or self.close_taken:
+        if self.close_taken or (self.data_held and not self._first):
             return
         free = self._pacer.free(trio.current_time())
         if self._first:

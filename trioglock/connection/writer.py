@@ -219,10 +219,12 @@ class Writer:
             self._wake()
 
     def put_first(self, frames: Sequence[QueuedFrame]) -> None:
-        """Queue replies from ``handle_connect``, ahead of the data that :meth:`release` allows."""
+        """Write or queue replies ahead of the data that :meth:`release` allows."""
         for frame in frames:
             if isinstance(frame, QueuedMessage):
                 self._send_queue.put_first(frame)
+                if self._idle:
+                    self._wake()
             else:
                 self.put_urgent(frame)
 
