@@ -60,7 +60,7 @@ from .frames import Close, Ping, Pong, PreparedMessage
 from .headers import Headers
 from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
-from .options import MessageHeartbeat, StallTimeout
+from .options import Deflate, MessageHeartbeat, StallTimeout
 from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
 from .streams import WebSocketStream
@@ -93,6 +93,7 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionLost",
     "DecodeError",
+    "Deflate",
     "Deliver",
     "Disconnect",
     "EncodeError",
