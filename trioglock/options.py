@@ -35,6 +35,7 @@ __all__ = [
     "FlowOptions",
     "MessageHeartbeat",
     "Overflow",
+    "Rate",
     "StallTimeout",
     "StreamSource",
 ]
@@ -195,6 +196,39 @@ class MessageHeartbeat:
         for name in ("message", "is_answer"):
             if not callable(getattr(self, name)):
                 raise InvalidOption(f"{name} must be a function, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A limit for the messages that a client sends: a strict sliding window.
+
+    No more than ``messages`` of them are sent in any ``per`` seconds, counted at the server. It
+    counts a message when it arrives, and the delay on the way varies, so the limit is kept with a
+    margin.
+
+    Args:
+        messages: the number of messages.
+        per: the length of the window in seconds.
+        margin: seconds added to the window. None means 5 % of ``per``, but at most 0.05.
+
+    Raises:
+        InvalidOption: an argument is of the wrong type or out of range.
+    """
+
+    messages: int
+    per: float = field(default=1.0, kw_only=True)
+    margin: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_whole("messages", self.messages, least=1, none=False)
+        check_seconds("per", self.per, none=False)
+        if self.margin != 0:
+            check_seconds("margin", self.margin)
+
+    @property
+    def window(self) -> float:
+        """The length of the window with the margin, in seconds."""
+        return self.per + (min(0.05, 0.05 * self.per) if self.margin is None else self.margin)
 
 
 @dataclass(frozen=True, slots=True)
