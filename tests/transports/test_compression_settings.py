@@ -207,8 +207,9 @@ class Ignores(ServerPerMessageDeflateFactory):
 
 
 async def test_a_server_that_ignores_a_limit_violates_the_protocol() -> None:
-    with library_echo(Ignores()) as (url, _), pytest.raises(
-        InvalidHandshake, match="Unsupported extension: name = permessage-deflate"
+    with (
+        library_echo(Ignores()) as (url, _),
+        pytest.raises(InvalidHandshake, match="Unsupported extension: name = permessage-deflate"),
     ):
         async with connect(url, compression=Deflate(peer_window_bits=9)):
             pass
