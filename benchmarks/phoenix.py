@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--count", type=int, default=5000, help="round trips per round (default 5000)"
     )
     parser.add_argument(
-        "--library", help="JSON library: msgspec, orjson or json (default: the fastest)"
+        "--library", help="JSON library: msgspec, orjson or json (default: json)"
     )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -48,6 +48,9 @@ from .errors import (
     ProxyFailed,
     ReconnectFailed,
     RedirectFailed,
+    RequestFailed,
+    RequestLost,
+    RequestTimeout,
     RestartLimit,
     ServiceReturned,
     SlowConsumer,
@@ -59,7 +62,7 @@ from .frames import Close, Ping, Pong, PreparedMessage
 from .headers import Headers
 from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
-from .options import MessageHeartbeat, StallTimeout
+from .options import MessageHeartbeat, RequestFormat, StallTimeout
 from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
 from .transports import (
@@ -122,6 +125,10 @@ __all__ = [
     "RemoteClose",
     "Reply",
     "Request",
+    "RequestFailed",
+    "RequestFormat",
+    "RequestLost",
+    "RequestTimeout",
     "Response",
     "RestartLimit",
     "ServeOptions",

@@ -5,6 +5,7 @@ from .closing import Status
 from .connection import Connection
 from .decoding import MALFORMED, InvalidMessages
 from .report import Statistics, StatusReport
+from .requests import PendingRequest, Requests
 from .scope import ConnectionScope
 from .session import LinkSource, Session
 
@@ -15,6 +16,8 @@ __all__ = [
     "ConnectionScope",
     "InvalidMessages",
     "LinkSource",
+    "PendingRequest",
+    "Requests",
     "Session",
     "Statistics",
     "Status",

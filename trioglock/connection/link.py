@@ -21,6 +21,7 @@ from .decoding import InvalidMessages, decode
 from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hooks import HookResults
 from .receive_queue import ReceiveQueue
+from .requests import Requests
 from .send_queue import SendQueue
 from .stalls import StallWatch
 from .writer import Writer
@@ -48,6 +49,7 @@ class LinkTasks:
         deadlines: the deadlines of the close; :attr:`Deadlines.link` is the scope of the link.
         emitter: emits an event for each frame and each pause.
         invalid: counts the messages that the codec cannot decode; None without a codec.
+        requests: the requests that are waiting for a reply; None without a codec.
     """
 
     __slots__ = (
@@ -63,6 +65,7 @@ class LinkTasks:
         "_pings",
         "_read_pause",
         "_receive_queue",
+        "_requests",
         "_results",
         "_send_queue",
         "_stalls",
@@ -86,6 +89,7 @@ class LinkTasks:
         deadlines: Deadlines,
         emitter: EventEmitter,
         invalid: InvalidMessages | None,
+        requests: Requests | None,
     ) -> None:
         self.began: float = trio.current_time()
         self.end: LinkEnd | None = None
@@ -109,6 +113,7 @@ class LinkTasks:
         self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
         self._codec = flow.codec
         self._invalid = invalid
+        self._requests = requests
         self._read_pause = ReadPause()
         self._heartbeat = LinkHeartbeat(
             link, self._read_pause, pings, send_queue, writer, flow, self._time_out, actor.fail
@@ -255,30 +260,34 @@ class LinkTasks:
         if self._stalls is not None and run:
             self._stalls.data_received()
         if self._codec is not None:
-            run = self._decode(self._codec, run)
-        self._receive(run)
-
-    def _receive(self, run: list[Any]) -> None:
-        if self._send_queue.closing and self._hooks_behind():
+            self._decode(self._codec, run)
+        elif self._send_queue.closing and self._hooks_behind():
             self._receive_queue.drop(run)
         else:
             self._actor.receive(run)
 
-    def _decode(self, codec: Codec, run: list[Any]) -> list[Any]:
-        """Decode a run; handle the part of it before the last malformed message, in order."""
+    def _decode(self, codec: Codec, run: list[Any]) -> None:
+        """Decode a run, and receive its messages in order."""
         messages: list[Any] = []
         for frame in run:
             try:
                 messages.append(decode(codec, frame))
             except DecodeError as error:
-                if messages:
-                    self._receive(messages)
-                    messages = []
+                self._receive_decoded(messages)
+                messages = []
                 self._handle_invalid(error, frame)
             except Exception as error:
                 self._actor.fail(error)
-                return messages
-        return messages
+                return
+        self._receive_decoded(messages)
+
+    def _receive_decoded(self, messages: list[Any]) -> None:
+        if self._requests is not None and self._requests.pending:
+            messages = self._requests.take_replies(messages)
+        if self._send_queue.closing and self._hooks_behind():
+            self._receive_queue.drop(messages)
+        elif messages:
+            self._actor.receive(messages)
 
     def _handle_invalid(self, error: DecodeError, frame: Data) -> None:
         assert self._invalid is not None

@@ -42,6 +42,7 @@ from .heartbeat import Pings
 from .hooks import EncodingHookResults, HookResults
 from .link import LinkEnd, LinkTasks
 from .receive_queue import ReceiveQueue
+from .requests import Requests
 from .send_queue import SendQueue
 from .writer import Writer
 
@@ -150,6 +151,7 @@ class Session(Generic[StateT]):
         "opened",
         "pings",
         "receive_queue",
+        "requests",
         "send_queue",
         "status",
         "upgrades",
@@ -197,6 +199,7 @@ class Session(Generic[StateT]):
         self._results = (
             HookResults(*parts) if flow.codec is None else EncodingHookResults(flow.codec, *parts)
         )
+        self.requests: Requests | None = None if flow.codec is None else Requests(flow.requests)
         self.invalid: InvalidMessages | None = None if flow.codec is None else InvalidMessages()
         self.actor: Actor[StateT] = Actor(
             socket,
@@ -368,6 +371,8 @@ class Session(Generic[StateT]):
         self.upgrades += 1
         self._change(Trigger.UPGRADED)
         self.receive_queue.start_link()
+        if self.requests is not None:
+            self.requests.add_link()
         self.writer.attach(link, held=self._registry is not None)
         self._link_tasks = LinkTasks(
             link,
@@ -380,13 +385,17 @@ class Session(Generic[StateT]):
             self._deadlines,
             self.emitter,
             self.invalid,
+            self.requests,
         )
         return self._link_tasks
 
     def _finish_link(self, tasks: LinkTasks) -> None:
         """Record the end of the link's tasks."""
         # The end is recorded before waiting tasks are woken.
-        self._record_end(self._end_reason())
+        reason = self._end_reason()
+        self._record_end(reason)
+        if self.requests is not None:
+            self.requests.fail(reason)
         self.writer.detach()
         self._lasted = trio.current_time() - tasks.began
         self._earlier_counters = self.counters
@@ -691,6 +700,8 @@ class Session(Generic[StateT]):
         self._end_send_queue()
         self.pings.fail_all()
         self.receive_queue.end()
+        if self.requests is not None:
+            self.requests.fail(reason, final=True)
         if self._reconnected is not None:
             self._reconnected.set()
 
