@@ -140,6 +140,14 @@ def autobahn(session: nox.Session) -> None:
 
 
 @nox.session
+def large_messages(session: nox.Session) -> None:
+    """Send and receive a message of 1 GiB in fragments, and measure the memory."""
+    session.install("-e", ".[test]")
+    env = {"TRIOGLOCK_LARGE_MESSAGE_MIB": "1024"}
+    session.run("pytest", "-s", "tests/interop/test_large_messages.py", env=env)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; ``-- --quick`` only checks that they work."""
     session.install("-e", ".[bench]")

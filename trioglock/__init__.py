@@ -9,9 +9,12 @@ from .client import ConnectOptions, Service, connect, run, supervise
 from .connection import (
     BroadcastResult,
     Connection,
+    Fragments,
     Statistics,
     Status,
     StatusReport,
+    Subscriptions,
+    Updates,
     broadcast,
 )
 from .disconnect import (
@@ -54,17 +57,21 @@ from .errors import (
     RestartLimit,
     ServiceReturned,
     SlowConsumer,
+    SubscriptionRefused,
+    SubscriptionTimeout,
     TLSFailed,
     TrioglockError,
     UsageError,
 )
 from .frames import Close, Ping, Pong, PreparedMessage
+from .gap import Gap
 from .headers import Headers
 from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
-from .options import MessageHeartbeat, RequestFormat, StallTimeout
+from .options import MessageHeartbeat, Rate, RequestFormat, StallTimeout
 from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
+from .streams import WebSocketStream
 from .transports import (
     Handshake,
     MemoryListener,
@@ -97,6 +104,8 @@ __all__ = [
     "Deliver",
     "Disconnect",
     "EncodeError",
+    "Fragments",
+    "Gap",
     "Handshake",
     "HandshakeFailed",
     "HandshakeRefused",
@@ -119,6 +128,7 @@ __all__ = [
     "PreparedMessage",
     "ProtocolViolation",
     "ProxyFailed",
+    "Rate",
     "Reconnect",
     "ReconnectFailed",
     "RedirectFailed",
@@ -144,11 +154,16 @@ __all__ = [
     "Status",
     "StatusReport",
     "Stop",
+    "SubscriptionRefused",
+    "SubscriptionTimeout",
+    "Subscriptions",
     "TLSFailed",
     "Transport",
     "TrioWebsocketTransport",
     "TrioglockError",
+    "Updates",
     "UsageError",
+    "WebSocketStream",
     "__version__",
     "broadcast",
     "connect",

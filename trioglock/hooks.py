@@ -358,6 +358,11 @@ class Socket(Generic[StateT]):
         return state
 
 
+def overrides(socket: Socket[Any], hook: str) -> bool:
+    """Whether a socket has its own implementation of a hook."""
+    return getattr(getattr(socket, hook), "__func__", None) is not getattr(Socket, hook)
+
+
 def check_socket(socket: Socket[StateT] | None, *, codec: object = None) -> Socket[StateT]:
     """Return ``socket``, or a default Socket for None.
 

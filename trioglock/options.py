@@ -33,6 +33,7 @@ __all__ = [
     "FlowOptions",
     "MessageHeartbeat",
     "Overflow",
+    "Rate",
     "RequestFormat",
     "StallTimeout",
     "StreamSource",
@@ -76,6 +77,7 @@ class DialOptions:
     open_timeout: float | None = 10
     max_header_size: int = MAX_HEADER_SIZE
     max_size: int | None = 2**20
+    fragments: bool = False
 
     def __repr__(self) -> str:
         return redact_repr(self)
@@ -135,6 +137,39 @@ class MessageHeartbeat:
         for name in ("message", "is_answer"):
             if not callable(getattr(self, name)):
                 raise InvalidOption(f"{name} must be a function, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A limit for the messages that a client sends: a strict sliding window.
+
+    No more than ``messages`` of them are sent in any ``per`` seconds, counted at the server. It
+    counts a message when it arrives, and the delay on the way varies, so the limit is kept with a
+    margin.
+
+    Args:
+        messages: the number of messages.
+        per: the length of the window in seconds.
+        margin: seconds added to the window. None means 5 % of ``per``, but at most 0.05.
+
+    Raises:
+        InvalidOption: an argument is of the wrong type or out of range.
+    """
+
+    messages: int
+    per: float = field(default=1.0, kw_only=True)
+    margin: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_whole("messages", self.messages, least=1, none=False)
+        check_seconds("per", self.per, none=False)
+        if self.margin != 0:
+            check_seconds("margin", self.margin)
+
+    @property
+    def window(self) -> float:
+        """The length of the window with the margin, in seconds."""
+        return self.per + (min(0.05, 0.05 * self.per) if self.margin is None else self.margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +302,10 @@ class FlowKeywords(TypedDict, total=False):
         overflow: what happens at ``max_queue``: ``"wait"`` stops reading, ``"drop_oldest"`` and
             ``"drop_newest"`` discard messages and count them, and ``"close"`` closes with
             1008.
+        fragments: receive messages in fragments, with :meth:`Connection.receive_fragments`.
+            ``max_size`` limits each fragment, and the messages of :meth:`Connection.receive`;
+            ``max_queue`` does not apply. A server needs a handler, and a client's Socket must not
+            override ``handle_receive``.
         codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
             :class:`trioglock.codecs.Codec`. By default messages are ``str`` and ``bytes``.
         requests: where the ids of :meth:`Connection.request` are; see :class:`RequestFormat`.
@@ -281,6 +320,7 @@ class FlowKeywords(TypedDict, total=False):
     max_queue: int | None
     write_limit: int
     overflow: Overflow
+    fragments: bool
     codec: Codec | None
     requests: RequestFormat | None
 
@@ -302,6 +342,7 @@ class FlowOptions:
     max_queue: int | None = 16
     write_limit: int = 2**16
     overflow: Overflow = "wait"
+    fragments: bool = False
     codec: Codec | None = None
     requests: RequestFormat | None = None
 
@@ -332,6 +373,20 @@ class FlowOptions:
             check_seconds("stall_timeout", self.stall_timeout)
         if self.max_queue is None and self.overflow != "wait":
             raise InvalidOption(f"overflow={self.overflow!r} requires a max_queue")
+        check_choice("fragments", self.fragments, (True, False))
+        if self.fragments and self.overflow != "wait":
+            raise InvalidOption(
+                f"overflow={self.overflow!r} cannot drop fragments of a message: with "
+                "fragments=True it must be 'wait'"
+            )
+        if self.fragments and self.heartbeat is not None:
+            raise InvalidOption(
+                "heartbeat needs whole messages: with fragments=True use ping_interval"
+            )
+        if self.fragments and self.codec is not None:
+            raise InvalidOption(
+                "codec needs whole messages: with fragments=True decode what you have received"
+            )
 
 
 # Set by the opening handshake itself (RFC 6455, section 4.1).

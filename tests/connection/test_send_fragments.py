@@ -70,6 +70,10 @@ def fragments(*parts: Any) -> list[Fragment]:
     return [*made, Fragment(end, first=False, final=True)]
 
 
+def whole(message: Any) -> Fragment:
+    return Fragment(message, first=True, final=True)
+
+
 class Raised:
     """The exception of a call in another task."""
 
@@ -131,7 +135,7 @@ async def test_other_messages_wait_and_control_frames_do_not(autojump_clock: Moc
         broadcast([conn], "to all")
         await far.write(["hello"])
         await conn.send_frame(Ping(b"now"))
-        assert await read_frames(far) == ["before", fragments("a")[0], Ping(b"now")]
+        assert await read_frames(far) == [whole("before"), fragments("a")[0], Ping(b"now")]
         script.put("b")
         await wait_all_tasks_blocked()
         assert await read_frames(far) == [fragments("a", "b")[1]]
@@ -140,10 +144,10 @@ async def test_other_messages_wait_and_control_frames_do_not(autojump_clock: Moc
         await wait_all_tasks_blocked()
         assert outcome.done
         assert await read_frames(far) == [
-            fragments("a")[-1], "behind", "nowait", "to all", "re: hello"
+            fragments("a")[-1], *map(whole, ["behind", "nowait", "to all", "re: hello"])
         ]  # fmt: skip
         await conn.send("later")
-        assert await read_frames(far) == ["later"]
+        assert await read_frames(far) == [whole("later")]
 
 
 async def test_the_messages_of_two_tasks_follow_each_other(autojump_clock: MockClock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -50,6 +51,11 @@ EXPECTED = {
         r"latest latency: \d+\.\d ms",
         r"\d+ bytes sent, \d+ received",
     ],
+    "mqtt": [
+        r"garden/pond/temperature: 17\.5",
+        r"garden/greenhouse/temperature: 31\.0",
+        r"closed, subprotocol mqtt",
+    ],
     "phoenix_chat": [
         r"al has joined: {'welcome': 'al'}",
         r"al sees bo come",
@@ -63,6 +69,13 @@ EXPECTED = {
         r"Zoe has entered ExVenture",
         r"Eric@ExVenture tells Bob: I am!",
         r"in ExVenture: Eric, Zoe",
+    ],
+    "json_rpc": [
+        r"1 \+ 2 \+ 3 = 6",
+        r"number: \[2\]",
+        r"number: \[1\]",
+        r"lift-off, Ann!",
+        r"start must not be negative \(-32602\) \{'start': -1\}",
     ],
     "testing_with_a_mock_server": [
         r".*test_a_headline_is_delivered_and_counted PASSED .*",
@@ -78,6 +91,8 @@ TAKES_A_URL = ["counting", "transforming_json", "heartbeat_and_trace"]
 @pytest.mark.parametrize("name", EXPECTED)
 async def test_runs_as_a_script(name: str, tmp_path: Path) -> None:
     """Without arguments, in another working directory, without output on stderr."""
+    if name == "mqtt" and not (which("mosquitto") or which("mosquitto", path="/usr/sbin")):
+        pytest.skip("needs mosquitto: install the system's package")
     done = await run_python(EXAMPLES / f"{name}.py", cwd=tmp_path)
     assert (done.code, done.stderr) == (0, ""), done.stdout
     assert_lines(done.stdout, EXPECTED[name])

@@ -31,6 +31,7 @@ PUBLIC = (
     "trioglock.http",
     "trioglock.options",
     "trioglock.protocols.gossip",
+    "trioglock.protocols.jsonrpc",
     "trioglock.protocols.phoenix",
     "trioglock.pubsub",
     "trioglock.disconnect",

@@ -161,3 +161,115 @@ async def test_compressed_items_arrive_when_they_are_sent() -> None:
         connect(f"ws://127.0.0.1:{port}") as conn,
     ):
         await conn.send(slow())
+
+
+async def library_sends(socket: Any) -> None:
+    """Send each message in fragments, and as a whole behind that."""
+    for message in MESSAGES:
+        await socket.send(items(message or [b""]))
+        await socket.send(joined(message))
+
+
+async def read_messages(conn: Any) -> list[list[Data]]:
+    messages = []
+    for _ in range(2 * len(MESSAGES)):
+        async with conn.receive_fragments() as fragments:
+            received = [fragment async for fragment in fragments]
+            assert {type(fragment) for fragment in received} <= {
+                str if fragments.is_text else bytes
+            }
+            messages.append(received)
+    return messages
+
+
+def check_received(messages: list[list[Data]]) -> None:
+    sent = [joined(one) for message in MESSAGES for one in (message, [joined(message)])]
+    assert [joined(one) or b"" for one in messages] == [one or b"" for one in sent]
+    assert all(0 < len(fragment) <= 2**16 for one in messages for fragment in one)
+
+
+@each_compression
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+async def test_a_client_receives(
+    compression: Any, extensions: Any, secure: bool, certificate: Path, trust: ssl.SSLContext
+) -> None:
+    context = None
+    if secure:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate)
+    async with (
+        library_server(library_sends, extensions=extensions, ssl=context) as port,
+        connect(
+            f"{'wss' if secure else 'ws'}://127.0.0.1:{port}",
+            compression=compression,
+            ssl_context=trust if secure else None,
+            fragments=True,
+        ) as conn,
+    ):
+        check_received(await read_messages(conn))
+
+
+@each_compression
+async def test_a_server_receives(compression: Any, extensions: Any) -> None:
+    messages: list[list[Data]] = []
+
+    async def handler(conn: Any) -> None:
+        messages.extend(await read_messages(conn))
+        await conn.send("done")
+
+    client = [ClientPerMessageDeflateFactory()] if compression else []
+    async with (
+        serve(handler, "127.0.0.1", 0, fragments=True) as server,
+        websockets.trio.client.connect(
+            f"ws://127.0.0.1:{server.port}", extensions=client, compression=None
+        ) as socket,
+    ):
+        await library_sends(socket)
+        assert await socket.recv() == "done"
+    check_received(messages)
+
+
+async def test_whole_messages_are_joined() -> None:
+    async with (
+        library_server(library_sends) as port,
+        connect(f"ws://127.0.0.1:{port}", fragments=True) as conn,
+    ):
+        for message in MESSAGES:
+            assert (await conn.receive() or b"") == (joined(message) or b"")
+            assert await conn.receive() == joined(message)
+
+
+async def test_a_frame_that_inflates_a_thousandfold() -> None:
+    """16 KB that inflate to 16 MiB are delivered in pieces, and only as many as fit."""
+
+    async def bomb(socket: Any) -> None:
+        await socket.send(bytes(2**24))
+
+    async with (
+        library_server(bomb) as port,
+        connect(f"ws://127.0.0.1:{port}", fragments=True, max_size=1000) as conn,
+        conn.receive_fragments() as fragments,
+    ):
+        size = 0
+        async for fragment in fragments:
+            assert len(fragment) <= 1000
+            size += len(fragment)
+        assert size == 2**24
+
+
+async def test_an_echo_in_fragments() -> None:
+    """A server passes on what it is still receiving."""
+
+    async def echo(conn: Any) -> None:
+        while True:
+            async with conn.receive_fragments() as fragments:
+                await conn.send(fragments)
+
+    async with (
+        serve(echo, "127.0.0.1", 0, fragments=True) as server,
+        connect(f"ws://127.0.0.1:{server.port}", fragments=True) as conn,
+    ):
+        for message in MESSAGES:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(conn.send, items(message))
+                assert (await conn.receive() or b"") == (joined(message) or b"")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 import trio
@@ -13,13 +13,20 @@ import trio
 from .._hints import checks_keywords, describe_value
 from .._redact import without_user_info
 from .._text import as_text
-from ..connection import Connection, ConnectionScope, Session
+from ..connection import (
+    Connection,
+    ConnectionScope,
+    Session,
+    Subscriptions,
+    check_subscriptions,
+)
 from ..errors import InvalidOption
-from ..hooks import Socket, check_socket
+from ..hooks import Socket, check_socket, overrides
 from ..options import (
     DialOptions,
     FlowKeywords,
     FlowOptions,
+    Rate,
     StreamSource,
     accepts_options,
     aim,
@@ -67,7 +74,11 @@ class ConnectOptions(FlowKeywords, total=False):
         reconnect: True or a :class:`Backoff` reconnects after the connection is lost or an attempt
             fails, including the first one. The state, the receive queue and the queued messages
             are kept.
+        send_rate: a :class:`Rate` that limits the messages sent, over all links of the connection
+            and with everything that sends: the program, hooks, subscriptions and message
+            heartbeats. Control frames are exempt. None for no limit.
         transport: opens the network connections; by default :class:`NativeTransport`.
+        subscriptions: describes the feeds of the server, for :meth:`Connection.subscribe`.
         name: the name of the connection in logs; by default the host and a number.
         trace: write a line for each step to the logger ``trioglock.trace``.
     """
@@ -86,7 +97,9 @@ class ConnectOptions(FlowKeywords, total=False):
     max_header_size: int
     max_size: int | None
     reconnect: bool | Backoff
+    send_rate: Rate | None
     transport: Transport | None
+    subscriptions: Subscriptions[Any, Any] | None
     name: str | None
     trace: bool
 
@@ -97,7 +110,9 @@ class ClientOptions:
 
     additional_headers: HeadersSource = None
     reconnect: bool | Backoff = False
+    send_rate: Rate | None = None
     transport: Transport | None = None
+    subscriptions: Subscriptions[Any, Any] | None = None
     name: str | None = None
     trace: bool = False
 
@@ -108,10 +123,16 @@ class ClientOptions:
             raise InvalidOption(
                 f"reconnect must be True, False or a Backoff, not {describe_value(self.reconnect)}"
             )
+        if not isinstance(self.send_rate, Rate | None):
+            raise InvalidOption(
+                "send_rate must be a Rate, such as Rate(5, per=1.0), or None, "
+                f"not {describe_value(self.send_rate)}"
+            )
         if self.transport is not None and not isinstance(self.transport, Transport):
             raise InvalidOption(
                 f"transport must be a trioglock Transport, not {describe_value(self.transport)}"
             )
+        check_subscriptions(self.subscriptions)
         if not (self.name is None or isinstance(self.name, str)):
             raise InvalidOption(f"name must be a str, not {self.name!r}")
         if self.name is not None:
@@ -177,17 +198,58 @@ def connect(
     """
     given: dict[str, Any] = {**options}
     client = take_options(ClientOptions, given)
-    dial = take_options(DialOptions, given)
     flow = take_options(FlowOptions, given)
+    dial = take_options(DialOptions, given)
+    transport = client.transport or _NATIVE
+    if flow.fragments:
+        if client.subscriptions is not None:
+            raise InvalidOption(
+                "subscriptions need whole messages: use them without fragments=True"
+            )
+        _check_fragments(transport, socket)
+        dial = replace(dial, fragments=True)
     if client.backoff is not None and isinstance(dial.stream, trio.abc.Stream):
         raise InvalidOption("reconnecting requires stream to be a function that opens a new stream")
+    _check_heartbeat_rate(client.send_rate, flow)
     check_proxy(dial.proxy)
     # The URLs that a function returns are checked before each attempt.
     host = "client" if callable(url) else check_url(aim(dial, url, dial.additional_headers))
     shown = "" if callable(url) else without_user_info(url)
-    dialer = Dialer(
-        client.transport or _NATIVE, dial, url, client.additional_headers, client.backoff
-    )
+    dialer = Dialer(transport, dial, url, client.additional_headers, client.backoff)
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
-    session = Session(dialer, flow, check_socket(socket, codec=flow.codec), emitter)
+    socket = check_socket(socket, codec=flow.codec)
+    session = Session(
+        dialer,
+        flow,
+        socket,
+        emitter,
+        max_size=dial.max_size,
+        send_rate=client.send_rate,
+        subscriptions=client.subscriptions,
+    )
     return ConnectionScope(session, Connection(session, shown))
+
+
+def _check_heartbeat_rate(rate: Rate | None, flow: FlowOptions) -> None:
+    """Raise InvalidOption if heartbeat messages alone would use up the send rate."""
+    if rate is None or flow.heartbeat is None or flow.ping_interval is None:
+        return
+    if flow.ping_interval * rate.messages <= rate.window:
+        raise InvalidOption(
+            f"a heartbeat message every {flow.ping_interval:g} seconds (ping_interval) leaves no "
+            f"room for others in send_rate={rate}"
+        )
+
+
+def _check_fragments(transport: Transport, socket: Socket[Any] | None) -> None:
+    """Raise InvalidOption if fragments cannot be received."""
+    if not transport.capabilities.fragments:
+        raise InvalidOption(
+            f"{type(transport).__name__} cannot receive fragments: with fragments=True use "
+            "NativeTransport"
+        )
+    if isinstance(socket, Socket) and overrides(socket, "handle_receive"):
+        raise InvalidOption(
+            f"{type(socket).__name__}.handle_receive needs whole messages: with fragments=True use "
+            "a Socket without it, and conn.receive_fragments()"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -13,14 +13,17 @@ from .._hints import METHODS, OtherName
 from .._redact import redact_url
 from ..errors import CallTimeout, InvalidOption, UsageError
 from ..frames import Close, Data, Frame, Ping
-from ..options import check_seconds
+from ..options import Overflow, check_seconds
 from ..transports import Handshake
 from .closing import Status
+from .fragment_queue import FragmentQueue
+from .fragment_receiver import Fragments
 from .fragment_sender import send_fragments
 from .report import Statistics, StatusReport, make_report
 from .requests import has_link, request
 from .send_queue import checked_frame
 from .session import Session
+from .updates import Updates, make_updates_queue
 
 __all__ = ["Connection"]
 
@@ -230,6 +233,9 @@ class Connection(Generic[StateT]):
                 f"the reply may not have been read, because {count} messages are waiting to be "
                 "received: receive them in another task, or increase max_queue"
             )
+        subscriptions = self._session.subscriptions
+        if subscriptions is not None and subscriptions.full_queue is not None:
+            return "the reply may not have been read, because a subscription's updates are waiting"
         if self._actor.backlog:
             return f"{self._actor.backlog} messages are waiting for a hook"
         return ""
@@ -248,7 +254,8 @@ class Connection(Generic[StateT]):
         self._mailbox.reject_inside_hook("send_frame")
         checked = checked_frame(frame)
         await trio.lowlevel.checkpoint()
-        if self._send_queue.size >= self._send_queue.threshold:
+        send_queue = self._send_queue
+        if send_queue.size >= send_queue.threshold and not send_queue.is_exempt(checked):
             await self._wait_turn()
         if self._send_queue.closed:
             raise self._session.close_state.error()
@@ -275,7 +282,7 @@ class Connection(Generic[StateT]):
         send_queue = self._send_queue
         if send_queue.closed:
             raise self._session.close_state.error()
-        if send_queue.full:
+        if send_queue.full and not send_queue.is_exempt(frame):
             raise trio.WouldBlock
         if immediate:
             self._writer.allow_immediate()
@@ -333,7 +340,7 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         self._mailbox.reject_inside_hook("receive_nowait")
-        if not self._receive_queue.items:
+        if not (self._receive_queue.items or self._receive_queue.collect()):
             if self._receive_queue.ended:
                 raise self._session.close_state.error()
             raise trio.WouldBlock
@@ -355,6 +362,29 @@ class Connection(Generic[StateT]):
         if self._receive_queue.reader_waiting:
             self._receive_queue.notify_taken()
         return batch
+
+    def receive_fragments(self) -> Fragments:
+        """Receive the next message in fragments, as they arrive, with ``fragments=True``.
+
+        ::
+
+            async with conn.receive_fragments() as fragments:
+                async for fragment in fragments: ...
+
+        The message is not held in memory: while 256 KiB are waiting to be received, nothing is
+        read. If several tasks receive, the next one waits until the block ends.
+
+        Raises:
+            UsageError: ``fragments=True`` was not passed to ``connect()`` or ``serve()``, or the
+                call is inside a hook of this connection. :class:`Fragments` raises the others.
+        """
+        self._mailbox.reject_inside_hook("receive_fragments")
+        queue = self._receive_queue
+        if not isinstance(queue, FragmentQueue):
+            raise UsageError(
+                "receive_fragments() needs the option fragments=True of connect() or serve()"
+            )
+        return Fragments(queue, self._session.close_state.error)
 
     async def _wait_items(self, call: str) -> None:
         if self._mailbox.active is not None:
@@ -388,6 +418,41 @@ class Connection(Generic[StateT]):
     def _end_of_iteration(self) -> Exception:
         close_state = self._session.close_state
         return StopAsyncIteration() if close_state.normal else close_state.error()
+
+    def subscribe(
+        self, *keys: Hashable, max_queue: int | None = 1024, overflow: Overflow = "drop_oldest"
+    ) -> Updates[Any]:
+        """Subscribe to the updates of keys, for the duration of an ``async with`` block.
+
+        ::
+
+            async with conn.subscribe("BTC-USD") as updates:
+                async for update in updates:
+                    if isinstance(update, Gap): ...  # updates may be missing: load a snapshot
+
+        The ``subscriptions`` argument of :func:`connect` describes the feed. Tasks that subscribe
+        to the same key share its subscription, which is renewed after each reconnect.
+
+        Args:
+            keys: the keys; a message that subscribes can contain several of them.
+            max_queue: number of updates that may wait to be received; None for no limit.
+            overflow: what happens at ``max_queue``: ``"drop_oldest"`` and ``"drop_newest"`` put a
+                :class:`Gap` in place of the dropped updates; ``"close"`` ends the loop with
+                SlowConsumer; ``"wait"`` stops reading, which also delays all other subscriptions
+                and the replies to requests.
+
+        Returns:
+            An async context manager and async iterator.
+
+        Raises:
+            InvalidOption: an argument is invalid.
+            UsageError: ``connect()`` was called without ``subscriptions``.
+        """
+        driver = self._session.subscriptions
+        if driver is None:
+            raise UsageError("subscribe() requires connect(..., subscriptions=...)")
+        queue = make_updates_queue(keys, max_queue, overflow, self._session.emitter)
+        return Updates(driver, queue, self._mailbox.reject_inside_hook)
 
     # The actor's mailbox.
 

@@ -10,7 +10,7 @@ from typing import Any
 from .._redact import shorten
 from ..errors import BadHookResult, EncodeError, InvalidFrame
 from ..frames import Close, Codec, Frame, Ping, Pong, PreparedMessage
-from ..hooks import NOT_STATES, NOTHING, Deliver, Reply, Socket
+from ..hooks import NOT_STATES, NOTHING, Deliver, Reply, Socket, overrides
 from ..telemetry import EventEmitter
 from ._sync import ignore
 from .receive_queue import ReceiveQueue
@@ -44,7 +44,7 @@ class Hook:
         self.call: Callable[..., Any] = getattr(socket, name)
         self.label: str = f"{type(socket).__name__}.{name}"
         self.is_async: bool = inspect.iscoroutinefunction(self.call)
-        self.is_default: bool = getattr(self.call, "__func__", None) is getattr(Socket, name)
+        self.is_default: bool = not overrides(socket, name)
         if inspect.isasyncgenfunction(self.call) or inspect.isgeneratorfunction(self.call):
             raise BadHookResult(f"{self.label} is a generator; a hook must return its result")
 
@@ -66,9 +66,7 @@ class Hook:
 
 def hook_of(socket: Socket[Any], name: str) -> Hook:
     """Return the ``name`` hook of ``socket``; all sockets share the default hooks."""
-    if getattr(getattr(socket, name), "__func__", None) is getattr(Socket, name):
-        return _default_hook(name)
-    return Hook(socket, name)
+    return Hook(socket, name) if overrides(socket, name) else _default_hook(name)
 
 
 @cache
@@ -192,6 +190,7 @@ class HookResults:
 
     def _reply(self, hook: Hook, reply: Reply, *, first: bool) -> None:
         self.replied = True
+        first = first or self._send_queue.data_held
         if len(reply.frames) == 1 and reply.deliver is NOTHING:
             frame = reply.frames[0]
             kind = frame.__class__

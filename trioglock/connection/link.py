@@ -11,22 +11,27 @@ import trio
 from .._timer import GRACE_ROUNDS
 from ..disconnect import ConnectionLost, HeartbeatTimeout, Stalled
 from ..errors import DecodeError
-from ..frames import Close, Codec, Data, Event, Ping, Pong, Violation
+from ..frames import Close, Codec, Data, Event, Fragment, Ping, Pong, Violation
 from ..options import FlowOptions, StallTimeout
 from ..telemetry import EventEmitter, Queue
 from ..transports import Link, LinkBroken
 from .actor import Actor
 from .closing import Deadlines
 from .decoding import InvalidMessages, decode
+from .fragment_queue import FragmentQueue
 from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hooks import HookResults
 from .receive_queue import ReceiveQueue
 from .requests import Requests
+from .resubscribing import SubscriptionDriver
 from .send_queue import SendQueue
 from .stalls import StallWatch
 from .writer import Writer
 
 __all__ = ["LinkEnd", "LinkTasks"]
+
+PATIENCE = 5
+"""Seconds without a receiver after which a full receive queue delays subscriptions noticeably."""
 
 LinkEnd: TypeAlias = Close | Violation | ConnectionLost | HeartbeatTimeout | Stalled
 """How a link ended: the peer's Close frame, its protocol violation, a broken or ended stream, a
@@ -50,6 +55,7 @@ class LinkTasks:
         emitter: emits an event for each frame and each pause.
         invalid: counts the messages that the codec cannot decode; None without a codec.
         requests: the requests that are waiting for a reply; None without a codec.
+        subscriptions: receives the messages of subscriptions.
     """
 
     __slots__ = (
@@ -69,6 +75,7 @@ class LinkTasks:
         "_results",
         "_send_queue",
         "_stalls",
+        "_subscriptions",
         "_writer",
         "began",
         "end",
@@ -90,6 +97,7 @@ class LinkTasks:
         emitter: EventEmitter,
         invalid: InvalidMessages | None,
         requests: Requests | None,
+        subscriptions: SubscriptionDriver | None = None,
     ) -> None:
         self.began: float = trio.current_time()
         self.end: LinkEnd | None = None
@@ -109,6 +117,7 @@ class LinkTasks:
         self._pings = pings
         self._deadlines = deadlines
         self._emitter = emitter
+        self._subscriptions = subscriptions
         self._max_backlog = math.inf if flow.max_queue is None else flow.max_queue
         self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
         self._codec = flow.codec
@@ -244,7 +253,7 @@ class LinkTasks:
                 self._link.defer(writer.uncork)
             else:
                 writer.uncork(immediate=not defers)
-        if self._results.replied or self.end is not None:
+        if self._results.replied or self.end is not None or self._subscriptions is not None:
             return self.end is None and not self._must_wait()
         return (
             len(self._receive_queue.items) < self._receive_queue.pause_at
@@ -261,7 +270,13 @@ class LinkTasks:
             self._stalls.data_received()
         if self._codec is not None:
             self._decode(self._codec, run)
-        elif self._send_queue.closing and self._hooks_behind():
+        else:
+            self._receive(run)
+
+    def _receive(self, run: list[Any]) -> None:
+        if self._subscriptions is not None:
+            run = self._subscriptions.receive(run)
+        if self._send_queue.closing and self._hooks_behind():
             self._receive_queue.drop(run)
         else:
             self._actor.receive(run)
@@ -284,10 +299,8 @@ class LinkTasks:
     def _receive_decoded(self, messages: list[Any]) -> None:
         if self._requests is not None and self._requests.pending:
             messages = self._requests.take_replies(messages)
-        if self._send_queue.closing and self._hooks_behind():
-            self._receive_queue.drop(messages)
-        elif messages:
-            self._actor.receive(messages)
+        if messages:
+            self._receive(messages)
 
     def _handle_invalid(self, error: DecodeError, frame: Data) -> None:
         assert self._invalid is not None
@@ -307,7 +320,7 @@ class LinkTasks:
             self._pings.message_answered()
         return [message for message, answer in zip(run, answers, strict=True) if not answer]
 
-    def _handle_control(self, event: Ping | Pong | Close | Violation) -> None:
+    def _handle_control(self, event: Ping | Pong | Close | Violation | Fragment) -> None:
         if self._emitter.emits_frames and not isinstance(event, Violation):
             self._emitter.frames_received([event])
         match event:
@@ -322,6 +335,14 @@ class LinkTasks:
                 self._actor.handle_control(self._actor.pong, payload)
             case Close() | Violation():
                 self._set_end(event)
+            case Fragment():
+                assert isinstance(self._receive_queue, FragmentQueue)
+                if self._stalls is not None:
+                    self._stalls.data_received()
+                self.messages += event.final
+                if self._stalls is not None:
+                    self._stalls.data_received()
+                self._receive_queue.add_fragment(event)
 
     # Backpressure.
 
@@ -332,18 +353,27 @@ class LinkTasks:
             return False
         # A full send queue pauses the reader only if hooks have replied. If the application's own
         # sends also paused it, two peers that both send a lot would deadlock.
-        results.replied = results.replied and send_queue.full and not send_queue.link_lost
-        return self._receive_queue.full or results.replied or self._hooks_behind()
+        results.replied = results.replied and send_queue.is_large and not send_queue.link_lost
+        return (
+            self._receive_queue.full
+            or results.replied
+            or self._hooks_behind()
+            or self._full_consumer() is not None
+        )
 
     def _hooks_behind(self) -> bool:
         return self._actor.backlog >= self._max_backlog
+
+    def _full_consumer(self) -> ReceiveQueue | None:
+        """Return the queue of a subscription that stops the reader."""
+        return None if self._subscriptions is None else self._subscriptions.full_queue
 
     async def _pause(self) -> None:
         """Pause reading until there is space; TCP then slows the peer down."""
         if not self._must_wait():
             return
         queue: Queue = "send_queue"
-        if self._receive_queue.full:
+        if self._receive_queue.full or self._full_consumer() is not None:
             queue = "receive_queue"
         elif self._hooks_behind():
             queue = "mailbox"
@@ -353,13 +383,25 @@ class LinkTasks:
         with self._read_pause, self._emitter.waiting("reader", queue):
             while self._must_wait():
                 if self._receive_queue.full:
-                    await self._receive_queue.wait_space()
+                    await self._wait_received()
                 elif self._hooks_behind():
                     await self._actor.wait_backlog()
+                elif (full := self._full_consumer()) is not None:
+                    await full.wait_space()
                 else:
                     await self._send_queue.wait_space()
         if self.write_error is not None and not self.reconnects:
             self._deadlines.limit_link()
+
+    async def _wait_received(self) -> None:
+        """Wait for space in the receive queue; the caller then checks again."""
+        if self._subscriptions is None:
+            await self._receive_queue.wait_space()
+            return
+        with trio.move_on_after(PATIENCE) as scope:
+            await self._receive_queue.wait_space()
+        if scope.cancelled_caught:
+            self._emitter.updates_delayed(self._receive_queue.items)
 
 
 def _ignore(events: list[Event]) -> bool:  # noqa: ARG001 - the handler of feed()

@@ -76,6 +76,13 @@ class ReceiveQueue:
         """Whether the reader task must stop reading."""
         return len(self.items) >= self.pause_at
 
+    def collect(self) -> bool:
+        """Return whether :attr:`items` has a message that was not there before.
+
+        Called if it is empty; with ``fragments=True``, it joins the fragments of a message.
+        """
+        return False
+
     def discard_unread(self) -> None:
         """Discard messages from now on, unless a task is waiting for them."""
         self._discards = True
@@ -146,6 +153,9 @@ class ReceiveQueue:
         if self._limit is not None:
             self._closing_limit = max(self._limit, len(self.items))
         self._space_waiters.unpark_all()
+
+    def end_link(self, *, final: bool) -> None:
+        """Called when the link has ended; ``final`` if no other link follows."""
 
     def start_link(self) -> None:
         """Let a full queue pause the reader task again, on a new link."""

@@ -135,9 +135,9 @@ class EventSocket(Socket[StateT]):
 
             self.handle_receive = handle_receive  # type: ignore[method-assign]
         # Subclasses may override these hooks without calling super().
-        self._run_before("handle_connect", EventSocket._link_opened)
-        self._run_before("handle_disconnect", EventSocket._link_ended)
-        self._run_before("terminate", EventSocket._connection_ended)
+        self._run_before("handle_connect", "_link_opened")
+        self._run_before("handle_disconnect", "_link_ended")
+        self._run_before("terminate", "_connection_ended")
 
     def _check(self) -> None:
         if not hasattr(self, "_bound"):
@@ -317,13 +317,13 @@ class EventSocket(Socket[StateT]):
         hooks = (self.handle_event, self.handle_invalid)
         return self.router.is_async or any(map(is_async, hooks))
 
-    def _run_before(self, name: str, action: Callable[[Any, Any], None]) -> None:
-        """Call ``action(self, argument)`` with the first argument of a hook before the hook."""
+    def _run_before(self, name: str, action: str) -> None:
+        """Call the method ``action`` with the first argument of a hook before the hook."""
         function = getattr(type(self), name)
         this = weakref.ref(self)  # self would be a reference cycle
 
         def call(value: Any, state: StateT) -> Any:
-            action(this(), value)
+            getattr(this(), action)(value)
             return function(this(), value, state)
 
         async def call_async(value: Any, state: StateT) -> Any:

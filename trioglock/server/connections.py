@@ -94,7 +94,10 @@ class ConnectionRegistry:
 
 
 class ConnectionRunner:
-    """Runs one target on any number of links; ``registry`` registers the open connections."""
+    """Runs one target on any number of links; ``registry`` registers the open connections.
+
+    ``max_size`` is the maximum size of a message in bytes that is joined from fragments.
+    """
 
     def __init__(
         self,
@@ -103,6 +106,7 @@ class ConnectionRunner:
         registry: ConnectionRegistry,
         *,
         trace: bool = False,
+        max_size: int | None = None,
     ) -> None:
         check_target(target, flow)
         self._target = target
@@ -110,6 +114,7 @@ class ConnectionRunner:
         self._flow = flow
         self._registry = registry
         self._trace = trace
+        self._max_size = max_size
 
     async def run(self, link: Link, nursery: trio.Nursery) -> None:
         """Run the target until its connection has ended.
@@ -130,7 +135,9 @@ class ConnectionRunner:
             traced=self._trace,
         )
         socket, handler = self._prepare()
-        session = Session(SingleLink(link), self._flow, socket, emitter, self._registry)
+        session = Session(
+            SingleLink(link), self._flow, socket, emitter, self._registry, max_size=self._max_size
+        )
         connection = AcceptedConnection(session, handshake.url)
         terminate = session.actor.terminate_hook
         if terminate.is_async:

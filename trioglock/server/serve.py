@@ -30,7 +30,7 @@ from ..transports import (
 )
 from .admission import HandshakeHandler, HandshakeOptions, ProcessRequest
 from .bind import BindOptions, OpenListeners, plan_listeners
-from .connections import ConnectionRegistry, ConnectionRunner, ServeTarget
+from .connections import ConnectionRegistry, ConnectionRunner, ServeTarget, is_handler
 from .descriptors import raise_descriptor_limit
 from .server import Server
 
@@ -156,20 +156,39 @@ def serve(
     server = take_options(ServerOptions, given)
     bind = take_options(BindOptions, given)
     handshakes = take_options(HandshakeOptions, given)
-    upgrades = take_options(UpgradeOptions, given)
     flow = take_options(FlowOptions, given)
+    upgrades = take_options(UpgradeOptions, given)
     transport = server.transport or NativeTransport()
+    if flow.fragments:
+        _check_fragments(transport, target)
+        upgrades = replace(upgrades, fragments=True)
     if not transport.compresses:
         upgrades = replace(upgrades, compression=None)
     open_listeners = plan_listeners(host, port, bind)
     registry = ConnectionRegistry()
-    runner = ConnectionRunner(target, flow, registry, trace=server.trace)
+    runner = ConnectionRunner(
+        target, flow, registry, trace=server.trace, max_size=upgrades.max_size
+    )
 
     def create(listeners: Sequence[trio.abc.Listener[Any]]) -> Server:
         handler = HandshakeHandler(transport, upgrades, handshakes)
         return Server(listeners, handler, runner, registry, server.shutdown_timeout)
 
     return _serving(open_listeners, create)
+
+
+def _check_fragments(transport: ServerTransport, target: ServeTarget) -> None:
+    """Raise InvalidOption if fragments cannot be received."""
+    if not transport.receives_fragments:
+        raise InvalidOption(
+            f"{type(transport).__name__} cannot receive fragments: with fragments=True use "
+            "NativeTransport"
+        )
+    if not is_handler(target):
+        raise InvalidOption(
+            "the hooks of a Socket need whole messages: with fragments=True serve an async "
+            "handler, and use conn.receive_fragments() in it"
+        )
 
 
 @scope_function("serve(...)")

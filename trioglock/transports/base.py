@@ -42,6 +42,7 @@ class Capabilities:
         fast_violations: a protocol violation is answered immediately with the close code that
             RFC 6455 requires.
         measured_bytes: the byte counters count bytes on the wire, including parts of frames.
+        fragments: with ``fragments=True``, messages are returned as fragments, as they arrive.
     """
 
     ping_events: bool = True
@@ -51,6 +52,7 @@ class Capabilities:
     drains_after_close: bool = True
     fast_violations: bool = True
     measured_bytes: bool = True
+    fragments: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -16,7 +16,7 @@ from .._redact import without_user_info
 from ..errors import ConnectFailed
 from ..frames import Close, Data, Event, Fragment, Frame, Ping, Pong, PreparedMessage
 from ..options import DialOptions
-from .base import Handshake, Link, LinkBroken, Transport
+from .base import Capabilities, Handshake, Link, LinkBroken, Transport
 from .urls import parse_url
 
 __all__ = ["MemoryLink", "MemoryTransport", "memory_link_pair"]
@@ -70,6 +70,8 @@ class MemoryLink(Link):
         self.bytes_received += _size(frame)
         if not isinstance(frame, Fragment):
             _add(events, frame)
+            if self.fragments and isinstance(events[-1], list):
+                events[-1:] = [Fragment(data, first=True, final=True) for data in events[-1]]
             return
         if self.fragments:
             events.append(frame)
@@ -135,6 +137,8 @@ class MemoryTransport(Transport):
         subprotocol: the subprotocol that every connection negotiates.
     """
 
+    capabilities: Capabilities = Capabilities(fragments=True)
+
     def __init__(self, *, capacity: float = math.inf, subprotocol: str | None = None) -> None:
         self._capacity = capacity
         self._subprotocol = subprotocol
@@ -160,6 +164,7 @@ class MemoryTransport(Transport):
             peer="memory",
         )
         near, far = memory_link_pair(handshake, capacity=self._capacity)
+        near.fragments = options.fragments
         self._far.send_nowait(far)
         return near
 

@@ -79,6 +79,7 @@ class UpgradeOptions:
     select_subprotocol: SelectSubprotocol | None = None
     compression: Literal["deflate"] | None = "deflate"
     max_size: int | None = 2**20
+    fragments: bool = False
 
     def __post_init__(self) -> None:
         if self.origins is not None:
@@ -104,6 +105,7 @@ class Upgrade:
         response: the bytes of the 101 response.
         deflate: the compression, if any.
         max_size: maximum size of one message in bytes.
+        fragments: the link returns messages as fragments of at most ``max_size`` bytes.
     """
 
     received: ReceivedRequest
@@ -111,6 +113,7 @@ class Upgrade:
     response: bytes
     deflate: Deflate | None
     max_size: int | None
+    fragments: bool = False
 
 
 class ServerTransport(ABC):
@@ -118,6 +121,8 @@ class ServerTransport(ABC):
 
     compresses: bool = True
     """Whether permessage-deflate can be negotiated."""
+    receives_fragments: bool = False
+    """Whether links can return messages as fragments, if ``upgrade.fragments`` is true."""
 
     @abstractmethod
     async def upgrade(
@@ -165,6 +170,7 @@ def negotiate(received: ReceivedRequest, options: UpgradeOptions) -> Upgrade:
         response=f"HTTP/1.1 101 Switching Protocols\r\n{''.join(lines)}\r\n".encode("latin-1"),
         deflate=Deflate(accepted.extensions[0]) if accepted.extensions else None,
         max_size=options.max_size,
+        fragments=options.fragments,
     )
 
 

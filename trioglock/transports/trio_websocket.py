@@ -1,8 +1,8 @@
 """The trio-websocket transport: an independent implementation of the interface.
 
 Its :class:`Capabilities` declare the limits of the library: it answers pings itself and reports
-neither them nor unsolicited pongs, has no compression, and discards messages that arrive after our
-own Close frame.
+neither them nor unsolicited pongs, has no compression, discards messages that arrive after our own
+Close frame, and joins the fragments of a message.
 """
 
 from __future__ import annotations

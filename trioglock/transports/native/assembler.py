@@ -44,11 +44,7 @@ class Assembler:
                 self._joined.append(b"".join(self._pieces))
                 self._pieces.clear()
             return
-        text = self._decode(data, False)
-        # A surrogate is invalid after two bytes, but the codec waits for the third.
-        if b"\xed\xa0" <= self._cut < b"\xee":
-            raise UnicodeDecodeError("utf-8", self._cut, 0, 1, "invalid continuation byte")
-        self._texts.append(text)
+        self._texts.append(self.decode(data, False))
         if len(self._texts) == _JOINED_PIECES:
             self._joined_texts.append("".join(self._texts))
             self._texts.clear()
@@ -60,12 +56,20 @@ class Assembler:
             UnicodeDecodeError: the text is invalid.
         """
         if self._is_text:
-            return "".join([*self._joined_texts, *self._texts, self._decode(data, True)])
+            return "".join([*self._joined_texts, *self._texts, self.decode(data, True)])
         return b"".join([*self._joined, *self._pieces, data])
 
-    def _decode(self, data: bytes, final: bool) -> str:
+    def decode(self, data: bytes, final: bool) -> str:
+        """Decode the next piece of a text, up to its last whole character.
+
+        Raises:
+            UnicodeDecodeError: the text is invalid, whatever may follow.
+        """
         if self._cut:
             data = self._cut + data
         text, used = codecs.utf_8_decode(data, "strict", final)
         self._cut = data[used:]
+        # A surrogate is invalid after two bytes, but the codec waits for the third.
+        if b"\xed\xa0" <= self._cut < b"\xee":
+            raise UnicodeDecodeError("utf-8", self._cut, 0, 1, "invalid continuation byte")
         return text

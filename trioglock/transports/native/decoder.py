@@ -30,7 +30,7 @@ from .assembler import Assembler
 from .deflate import TAIL, Deflate, InflateError
 from .fast_path import LEAST_LIMIT, apply_mask, cut_masked, cut_plain
 
-__all__ = ["Decoder"]
+__all__ = ["Decoder", "Refused", "describe_text_error"]
 
 FIN, RSV, RSV1, OPCODE, MASKED, LENGTH = 0x80, 0x70, 0x40, 0x0F, 0x80, 0x7F
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -43,7 +43,9 @@ INFLATE_BUDGET = 2**18
 FRAME_BUDGET = 1000
 
 
-class _Refused(Exception):
+class Refused(Exception):
+    """Ends decoding with a violation of the peer."""
+
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
         self.violation = Violation(code, reason)
@@ -125,7 +127,7 @@ class Decoder:
         self._behind = False
         try:
             self._decode(chunk, events)
-        except _Refused as refused:
+        except Refused as refused:
             self._refused = True
             self._waiting = False
             self._rest = b""
@@ -152,7 +154,7 @@ class Decoder:
                 try:
                     at = self._fast_path(chunk, at, self._limit, run)
                 except UnicodeDecodeError as error:
-                    raise _Refused(1007, _describe(error)) from None
+                    raise Refused(1007, describe_text_error(error)) from None
                 finally:
                     if run:
                         events.append(run)
@@ -182,7 +184,7 @@ class Decoder:
             length = int.from_bytes(chunk[at : at + wide])
             at += wide
         if not head & 0x8 and self._size + length > self._packed_limit(head):
-            raise _Refused(TOO_LARGE, too_large(self._limit))
+            raise Refused(TOO_LARGE, too_large(self._limit))
         mask = b""
         if self._masked:
             if len(chunk) - at < 4:
@@ -202,26 +204,26 @@ class Decoder:
         """Reject a frame because of its first two bytes (RFC 6455, section 5.2)."""
         opcode = head & OPCODE
         if bool(second & MASKED) != self._masked:
-            raise _Refused(1002, "incorrect masking")
+            raise Refused(1002, "incorrect masking")
         if opcode & 0x8:
             if opcode > PONG:
-                raise _Refused(1002, f"reserved opcode {opcode}")
+                raise Refused(1002, f"reserved opcode {opcode}")
             if head & RSV:
-                raise _Refused(1002, "reserved bits in a control frame")
+                raise Refused(1002, "reserved bits in a control frame")
             if not head & FIN:
-                raise _Refused(1002, "fragmented control frame")
+                raise Refused(1002, "fragmented control frame")
             if second & LENGTH > MAX_CONTROL_PAYLOAD:
-                raise _Refused(1002, "control frame too long")
+                raise Refused(1002, "control frame too long")
             return
         if opcode > BINARY:
-            raise _Refused(1002, f"reserved opcode {opcode}")
+            raise Refused(1002, f"reserved opcode {opcode}")
         if opcode == CONT and not self._opcode:
-            raise _Refused(1002, "unexpected continuation frame")
+            raise Refused(1002, "unexpected continuation frame")
         if opcode != CONT and self._opcode:
-            raise _Refused(1002, "expected a continuation frame")
+            raise Refused(1002, "expected a continuation frame")
         allowed = RSV1 if self._deflate is not None and opcode != CONT else 0
         if head & RSV & ~allowed:
-            raise _Refused(1002, "reserved bits must be 0")
+            raise Refused(1002, "reserved bits must be 0")
 
     def _packed_limit(self, head: int) -> int:
         """Return the maximum payload of a frame: incompressible data grows a little."""
@@ -289,12 +291,12 @@ class Decoder:
             try:
                 data = deflate.inflate(packed, room, last=last)
             except InflateError as error:
-                raise _Refused(1002, str(error)) from None
+                raise Refused(1002, str(error)) from None
             packed = deflate.rest
             self._inflated += len(data)
             self._size += len(data)
             if self._size > self._limit:
-                raise _Refused(TOO_LARGE, too_large(self._limit))
+                raise Refused(TOO_LARGE, too_large(self._limit))
             if not packed and len(data) < room:
                 return data
             self._append(data)
@@ -308,7 +310,7 @@ class Decoder:
             self._append(data)
         if not self._need:
             if self._bad_text:
-                raise _Refused(1007, self._bad_text)
+                raise Refused(1007, self._bad_text)
             if self._fin:
                 self._finish(data, events)
 
@@ -321,9 +323,9 @@ class Decoder:
         try:
             self._pieces.append(data)
         except UnicodeDecodeError as error:
-            reason = _describe(error)
+            reason = describe_text_error(error)
             if not self._compressed:
-                raise _Refused(1007, reason) from None
+                raise Refused(1007, reason) from None
             # Not raised yet: if the rest of the frame is corrupt, that is the error, no matter
             # how the frame is split into chunks.
             self._bad_text = reason
@@ -337,7 +339,7 @@ class Decoder:
             else:
                 message = data.decode() if self._opcode == TEXT else data
         except UnicodeDecodeError as error:
-            raise _Refused(1007, _describe(error)) from None
+            raise Refused(1007, describe_text_error(error)) from None
         if self._compressed:
             assert self._deflate is not None
             self._deflate.finish()
@@ -349,7 +351,8 @@ class Decoder:
             events.append([message])
 
 
-def _describe(error: UnicodeDecodeError) -> str:
+def describe_text_error(error: UnicodeDecodeError) -> str:
+    """Return the reason of a violation."""
     return f"{error.reason} in text"
 
 
@@ -364,15 +367,15 @@ def _parse_close(payload: bytes) -> Close:
     if not payload:
         return Close(NO_STATUS)
     if len(payload) == 1:
-        raise _Refused(1002, "Close frame of one byte")
+        raise Refused(1002, "Close frame of one byte")
     code = int.from_bytes(payload[:2])
     try:
         reason = payload[2:].decode()
     except UnicodeDecodeError as error:
-        raise _Refused(1007, f"{error.reason} in the reason of a Close frame") from None
+        raise Refused(1007, f"{error.reason} in the reason of a Close frame") from None
     if code == NO_STATUS:
-        raise _Refused(1002, "close code 1005 on the wire")
+        raise Refused(1002, "close code 1005 on the wire")
     try:
         return Close(code, reason)
     except ValueError:
-        raise _Refused(1002, f"invalid close code {code}") from None
+        raise Refused(1002, f"invalid close code {code}") from None

@@ -7,7 +7,7 @@ import trio
 from ..._redact import without_user_info
 from ..._timer import effective_deadline
 from ...options import DialOptions
-from ..base import Handshake, Link, Transport
+from ..base import Capabilities, Handshake, Link, Transport
 from ..connecting import open_stream
 from ..http1 import read_response, stream_errors_translated
 from ..listeners import describe_peer
@@ -18,6 +18,7 @@ from ..urls import WebSocketURL
 from .decoder import Decoder
 from .deflate import Deflate
 from .encoder import Encoder
+from .fragment_decoder import FragmentDecoder
 from .link import NativeLink, NativeServerLink
 from .opening import check_response, make_request
 from .socket_io import ByteIO, choose_io
@@ -27,6 +28,9 @@ __all__ = ["NativeTransport"]
 
 class NativeTransport(Transport, ServerTransport):
     """The default transport of clients and servers: the fastest, with every capability."""
+
+    capabilities: Capabilities = Capabilities(fragments=True)
+    receives_fragments: bool = True
 
     async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:  # noqa: ARG002 - the interface
         return await follow_redirects(options, self._attempt)
@@ -46,7 +50,8 @@ class NativeTransport(Transport, ServerTransport):
         nursery: trio.Nursery,  # noqa: ARG002 - the interface
     ) -> Link:
         await trio.lowlevel.checkpoint_if_cancelled()
-        decoder = Decoder(masked=True, max_size=upgrade.max_size, deflate=upgrade.deflate)
+        kind = FragmentDecoder if upgrade.fragments else Decoder
+        decoder = kind(masked=True, max_size=upgrade.max_size, deflate=upgrade.deflate)
         encoder = Encoder(mask=False, deflate=upgrade.deflate)
         return NativeServerLink(
             stream,
@@ -81,7 +86,8 @@ async def _upgrade_client(
         peer_certificate=certificate,
         peer_certificate_der=certificate_der,
     )
-    decoder = Decoder(masked=False, max_size=options.max_size, deflate=deflate)
+    kind = FragmentDecoder if options.fragments else Decoder
+    decoder = kind(masked=False, max_size=options.max_size, deflate=deflate)
     encoder = Encoder(mask=True, deflate=deflate)
     return NativeLink(stream, handshake, decoder, encoder, response.rest)
 
