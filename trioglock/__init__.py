@@ -68,7 +68,7 @@ from .gap import Gap
 from .headers import Headers
 from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
-from .options import MessageHeartbeat, Rate, RequestFormat, StallTimeout
+from .options import Deflate, MessageHeartbeat, Rate, RequestFormat, StallTimeout
 from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
 from .streams import WebSocketStream
@@ -101,6 +101,7 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionLost",
     "DecodeError",
+    "Deflate",
     "Deliver",
     "Disconnect",
     "EncodeError",

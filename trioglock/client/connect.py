@@ -23,6 +23,8 @@ from ..connection import (
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket, overrides
 from ..options import (
+    DEFLATE,
+    Compression,
     DialOptions,
     FlowKeywords,
     FlowOptions,
@@ -31,6 +33,7 @@ from ..options import (
     accepts_options,
     aim,
     check_headers,
+    deflate_settings,
     take_options,
 )
 from ..retry import Backoff
@@ -53,7 +56,8 @@ class ConnectOptions(FlowKeywords, total=False):
         subprotocols: the names to offer, in order of preference (RFC 6455, section 1.9).
         origin: the ``Origin`` header (RFC 6454).
         user_agent_header: the ``User-Agent`` header, or None to send none.
-        compression: ``"deflate"`` offers permessage-deflate (RFC 7692); None disables compression.
+        compression: ``"deflate"`` offers permessage-deflate (RFC 7692), a :class:`Deflate` offers
+            it with other settings, and None disables it.
         proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
             ``socks4a``). True uses the first of these variables that is set: ``ws_proxy`` (for
             ``wss://``, ``wss_proxy``), ``socks_proxy``, ``https_proxy``, ``http_proxy`` (only for
@@ -87,7 +91,7 @@ class ConnectOptions(FlowKeywords, total=False):
     subprotocols: Sequence[str] | None
     origin: str | None
     user_agent_header: str | None
-    compression: Literal["deflate"] | None
+    compression: Compression
     proxy: str | Literal[True] | None
     ssl_context: ssl.SSLContext | None
     server_hostname: str | None
@@ -210,6 +214,8 @@ def connect(
         dial = replace(dial, fragments=True)
     if client.backoff is not None and isinstance(dial.stream, trio.abc.Stream):
         raise InvalidOption("reconnecting requires stream to be a function that opens a new stream")
+    if client.transport is not None:
+        _check_compresses(client.transport, dial)
     _check_heartbeat_rate(client.send_rate, flow)
     check_proxy(dial.proxy)
     # The URLs that a function returns are checked before each attempt.
@@ -252,4 +258,13 @@ def _check_fragments(transport: Transport, socket: Socket[Any] | None) -> None:
         raise InvalidOption(
             f"{type(socket).__name__}.handle_receive needs whole messages: with fragments=True use "
             "a Socket without it, and conn.receive_fragments()"
+        )
+
+
+def _check_compresses(transport: Transport, dial: DialOptions) -> None:
+    settings = deflate_settings(dial.compression)
+    if not (transport.capabilities.compression or settings is None or settings == DEFLATE):
+        raise InvalidOption(
+            f"{type(transport).__name__} has no compression, so it cannot use {settings}; "
+            "use NativeTransport or leave out the option compression"
         )

@@ -598,13 +598,16 @@ class Session(Generic[StateT]):
         """
         self.close_state.sent = frame
         # Before a login, the peer does not accept data.
-        data_first = data_first and (self.subscriptions is None or self.subscriptions.is_ready)
+        subscriptions = self.subscriptions
+        data_first = data_first and not (subscriptions is not None and subscriptions.awaits_login)
         self._change(Trigger.CLOSE if final else Trigger.RECONNECT)
         # Nothing may be decided after this: a listener may close or abort the connection.
         received = self.close_state.received is not None
         self.emitter.close_started("remote" if received else "local", frame)
         if final:
             if not (data_first or self._hook_may_reconnect):
+                if subscriptions is not None:
+                    subscriptions.remove_requests()
                 self.close_state.unsent = self.send_queue.drop_data()
             self.send_queue.closed = True
         self.writer.put_close(frame, first=not data_first)
