@@ -61,8 +61,8 @@ BAD = [
     ("max_redirects", -1, "max_redirects must be at least 0, not -1"),
     *(("overflow", value, f"overflow must be {OVERFLOWS}, not {value!r}")
       for value in ("drop", None)),
-    ("compression", "gzip", "compression must be 'deflate' or None, not 'gzip'"),
-    ("compression", True, "compression must be 'deflate' or None, not True"),
+    ("compression", "gzip", "compression must be 'deflate', a trioglock.Deflate or None, not"),
+    ("compression", True, "compression must be 'deflate', a trioglock.Deflate or None, not True"),
     ("proxy", False, "proxy must be True, None or a URL, not"),
     ("proxy", 8080, "proxy must be True, None or a URL, not"),
     ("proxy", b"http://u:hunter2@p", "proxy must be True, None or a URL, not"),

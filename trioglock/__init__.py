@@ -13,6 +13,8 @@ from .connection import (
     Statistics,
     Status,
     StatusReport,
+    Subscriptions,
+    Updates,
     broadcast,
 )
 from .disconnect import (
@@ -52,15 +54,18 @@ from .errors import (
     RestartLimit,
     ServiceReturned,
     SlowConsumer,
+    SubscriptionRefused,
+    SubscriptionTimeout,
     TLSFailed,
     TrioglockError,
     UsageError,
 )
 from .frames import Close, Ping, Pong, PreparedMessage
+from .gap import Gap
 from .headers import Headers
 from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
-from .options import MessageHeartbeat, StallTimeout
+from .options import Deflate, MessageHeartbeat, Rate, StallTimeout
 from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
 from .streams import WebSocketStream
@@ -93,10 +98,12 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionLost",
     "DecodeError",
+    "Deflate",
     "Deliver",
     "Disconnect",
     "EncodeError",
     "Fragments",
+    "Gap",
     "Handshake",
     "HandshakeFailed",
     "HandshakeRefused",
@@ -119,6 +126,7 @@ __all__ = [
     "PreparedMessage",
     "ProtocolViolation",
     "ProxyFailed",
+    "Rate",
     "Reconnect",
     "ReconnectFailed",
     "RedirectFailed",
@@ -140,10 +148,14 @@ __all__ = [
     "Status",
     "StatusReport",
     "Stop",
+    "SubscriptionRefused",
+    "SubscriptionTimeout",
+    "Subscriptions",
     "TLSFailed",
     "Transport",
     "TrioWebsocketTransport",
     "TrioglockError",
+    "Updates",
     "UsageError",
     "WebSocketStream",
     "__version__",

@@ -11,10 +11,12 @@
     ├── UsageError (RuntimeError)            your code: a call that is not allowed in this context
     ├── BadHookResult (TypeError)            your code: a hook returned the wrong type
     ├── CallTimeout (TimeoutError)           your code: handle_call took too long
+    ├── SubscriptionRefused                  the server refused or ended a subscription
+    ├── SubscriptionTimeout (TimeoutError)   the server did not confirm a subscription in time
     ├── MessageInterrupted                   the link ended in the middle of a fragmented message
     ├── BrokerUnavailable (TimeoutError)     pub/sub: the broker could not be reached in time
     ├── BrokerError                          pub/sub: the broker returned an error
-    ├── SlowConsumer                         pub/sub: too many messages are waiting for a subscriber
+    ├── SlowConsumer                         too many messages are waiting for a subscriber
     ├── RestartLimit                         supervise(): services failed too often
     ├── ServiceReturned                      supervise(): a permanent service returned
     ├── ConnectError                         could not connect
@@ -36,6 +38,7 @@ If another library or the operating system raised the original exception, it is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ._redact import redact_line, safe_repr
 from .disconnect import Disconnect
@@ -67,6 +70,8 @@ __all__ = [
     "RestartLimit",
     "ServiceReturned",
     "SlowConsumer",
+    "SubscriptionRefused",
+    "SubscriptionTimeout",
     "TLSFailed",
     "TrioglockError",
     "UsageError",
@@ -134,6 +139,55 @@ class CallTimeout(TrioglockError, TimeoutError):
     If the hook has not started, the request is withdrawn. Otherwise the hook continues, and its
     reply is discarded.
     """
+
+
+class SubscriptionRefused(TrioglockError):
+    """The server has refused a subscription, or has ended an active one.
+
+    Args:
+        key: the key.
+        message: the server's message, as it was decoded.
+        ended: whether the subscription was active.
+    """
+
+    def __init__(self, key: object, message: object, *, ended: bool = False) -> None:
+        super().__init__(key, message)
+        self.key = key
+        self.message: Any = message
+        self.ended = ended
+
+    def __str__(self) -> str:
+        verb = "ended" if self.ended else "refused"
+        return redact_line(
+            f"the server has {verb} the subscription to {self.key!r}: {safe_repr(self.message)}"
+        )
+
+
+class SubscriptionTimeout(TrioglockError, TimeoutError):
+    """The server did not confirm a subscription within the ``timeout`` of your ``Subscriptions``.
+
+    It may have sent a confirmation that ``confirmed()`` does not recognize. If reading is paused
+    because a receive queue is full, no confirmation can be received.
+
+    Args:
+        key: the key.
+        seconds: the timeout.
+        is_ready: whether ``is_ready()`` had returned True.
+    """
+
+    def __init__(self, key: object, seconds: float, *, is_ready: bool = True) -> None:
+        super().__init__(key, seconds)
+        self.key = key
+        self.seconds = seconds
+        self.is_ready = is_ready
+
+    def __str__(self) -> str:
+        problem = (
+            f"the server did not confirm the subscription to {self.key!r}"
+            if self.is_ready
+            else f"is_ready() did not return True for the subscription to {self.key!r}"
+        )
+        return redact_line(f"{problem} within {self.seconds:g} seconds")
 
 
 class MessageInterrupted(TrioglockError):

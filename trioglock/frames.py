@@ -164,19 +164,21 @@ class PreparedMessage:
     """A data message for many connections, encoded once.
 
     On a server, it is also compressed, at most once for each window size that clients have
-    negotiated (RFC 7692), and not at all if that would save little. Clients send it without
-    compression.
+    negotiated (RFC 7692) and each :class:`Deflate`, and not at all if that would save little.
+    Clients send it without compression.
 
     Args:
         message: ``str`` for text, bytes-like for binary; the content of a mutable buffer is copied.
+        compress: False never compresses it, for data that is compressed already or that contains a
+            secret next to data from others.
 
     Raises:
         ValueError: ``message`` is neither, or is not valid Unicode.
     """
 
-    __slots__ = ("compressed", "message", "size", "wire")
+    __slots__ = ("compress", "compressed", "message", "size", "wire")
 
-    def __init__(self, message: str | BytesLike) -> None:
+    def __init__(self, message: str | BytesLike, *, compress: bool = True) -> None:
         if not isinstance(message, str | bytes | bytearray | memoryview):
             raise ValueError(
                 f"a data message must be str or bytes-like, not {type(message).__name__}"
@@ -185,11 +187,13 @@ class PreparedMessage:
         """The message."""
         self.size: int = len(self.to_payload())
         """The size of the payload in bytes."""
+        self.compress: bool = compress
+        """Whether it may be compressed."""
         self.wire: bytes = b""
         """The unmasked frame, set by the first connection that sends it."""
         self.compressed: dict[int, bytes] = {}
-        """The unmasked, compressed frame for each window size in bits; b"" if compression would
-        save too little. Set like :attr:`wire`."""
+        """The unmasked, compressed frame for each combination of window size and settings; b"" if
+        compression would save too little. Set like :attr:`wire`."""
 
     def __repr__(self) -> str:
         return f"PreparedMessage({self.message!r:.100})"

@@ -28,11 +28,14 @@ from .headers import Headers, HeadersLike, is_token
 
 __all__ = [
     "USER_AGENT",
+    "Compression",
+    "Deflate",
     "DialOptions",
     "FlowKeywords",
     "FlowOptions",
     "MessageHeartbeat",
     "Overflow",
+    "Rate",
     "StallTimeout",
     "StreamSource",
 ]
@@ -45,6 +48,64 @@ Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest", "close"]
 
 MAX_HEADER_SIZE = 2**15
 """Default of ``max_header_size`` in both roles."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deflate:
+    """The settings of permessage-deflate (RFC 7692): ``compression=Deflate(level=1)``.
+
+    All of them concern the messages that this side sends, except those that begin with ``peer_``.
+    The parameters of section 7.1 have names that begin with ``client_`` or ``server_``; each side
+    uses those of its own role.
+
+    Args:
+        level: 1 is the fastest, 9 compresses best.
+        window_bits: the window for messages that this side sends has at most 2 to the power of this
+            many bytes, 9 to 15. zlib cannot compress with a window of 8 bits. None lets the server
+            choose: a server uses 12, or less if the client asks for it, and a client uses what the
+            server asks for, or 15. On a client, 15 does not let the server reduce the window.
+        memory_level: memory of the compressor, 1 to 9: about 2 to the power of (this + 9) bytes, in
+            addition to four times the window.
+        no_context_takeover: compress every message on its own. Idle connections then need no
+            memory for the compressor, but similar short messages become much longer.
+        min_size: messages of fewer bytes are sent uncompressed. It does not apply to messages in
+            fragments, whose size is not known. A :class:`PreparedMessage` is never compressed if it
+            has fewer than 128 bytes.
+        peer_window_bits: the limit for the messages that the peer sends, 8 to 15. On a server, None
+            is 12 and 15 is no limit, and a client that does not support limits uses 15. A client
+            that sets a limit is not compressed by a server that does not support it.
+        peer_no_context_takeover: the peer must compress every message on its own, so that idle
+            connections need no memory for the decompressor.
+
+    Raises:
+        InvalidOption: an argument is of the wrong type or out of range.
+    """
+
+    level: int = 6
+    window_bits: int | None = None
+    memory_level: int = 5
+    no_context_takeover: bool = False
+    min_size: int = 0
+    peer_window_bits: int | None = None
+    peer_no_context_takeover: bool = False
+
+    def __post_init__(self) -> None:
+        _check_range("level", self.level, 1, 9, "; use compression=None to send uncompressed")
+        _check_range("memory_level", self.memory_level, 1, 9)
+        if self.window_bits is not None:
+            hint = "; zlib cannot compress with 8 bits" if self.window_bits == _WINDOW_8 else ""
+            _check_range("window_bits", self.window_bits, 9, 15, hint)
+        if self.peer_window_bits is not None:
+            _check_range("peer_window_bits", self.peer_window_bits, 8, 15)
+        check_whole("min_size", self.min_size, least=0, none=False)
+        for name in ("no_context_takeover", "peer_no_context_takeover"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidOption(f"{name} must be True or False, not {getattr(self, name)!r}")
+
+
+Compression: TypeAlias = Literal["deflate"] | Deflate | None
+"""Whether and how messages are compressed; ``"deflate"`` is the same as ``Deflate()``."""
+
 
 StreamSource: TypeAlias = trio.abc.Stream | Callable[[], Awaitable[trio.abc.Stream]]
 """An open stream, or an async function that opens one for every attempt."""
@@ -66,7 +127,7 @@ class DialOptions:
     subprotocols: Sequence[str] = ()
     origin: str | None = None
     user_agent_header: str | None = USER_AGENT
-    compression: Literal["deflate"] | None = "deflate"
+    compression: Compression = "deflate"
     proxy: str | Literal[True] | None = field(default=True, repr=False)
     ssl_context: ssl.SSLContext | None = None
     server_hostname: str | None = None
@@ -88,7 +149,7 @@ class DialOptions:
                 object.__setattr__(self, name, as_text(value))
         if self.server_hostname is not None and not isinstance(self.server_hostname, str):
             raise InvalidOption(f"server_hostname must be a str, not {self.server_hostname!r}")
-        check_choice("compression", self.compression, ("deflate", None))
+        check_compression(self.compression)
         if not (self.proxy is None or self.proxy is True or isinstance(self.proxy, str)):
             raise InvalidOption(
                 f"proxy must be True, None or a URL, not {type(self.proxy).__name__}"
@@ -135,6 +196,39 @@ class MessageHeartbeat:
         for name in ("message", "is_answer"):
             if not callable(getattr(self, name)):
                 raise InvalidOption(f"{name} must be a function, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A limit for the messages that a client sends: a strict sliding window.
+
+    No more than ``messages`` of them are sent in any ``per`` seconds, counted at the server. It
+    counts a message when it arrives, and the delay on the way varies, so the limit is kept with a
+    margin.
+
+    Args:
+        messages: the number of messages.
+        per: the length of the window in seconds.
+        margin: seconds added to the window. None means 5 % of ``per``, but at most 0.05.
+
+    Raises:
+        InvalidOption: an argument is of the wrong type or out of range.
+    """
+
+    messages: int
+    per: float = field(default=1.0, kw_only=True)
+    margin: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_whole("messages", self.messages, least=1, none=False)
+        check_seconds("per", self.per, none=False)
+        if self.margin != 0:
+            check_seconds("margin", self.margin)
+
+    @property
+    def window(self) -> float:
+        """The length of the window with the margin, in seconds."""
+        return self.per + (min(0.05, 0.05 * self.per) if self.margin is None else self.margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +429,31 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         *others, last = map(repr, choices)
         raise InvalidOption(f"{name} must be {', '.join(others)} or {last}, not {value!r}")
+
+
+def check_compression(value: object) -> None:
+    """Raise InvalidOption unless ``value`` is a :data:`Compression`."""
+    if not (value is None or value == "deflate" or isinstance(value, Deflate)):
+        raise InvalidOption(
+            f"compression must be 'deflate', a trioglock.Deflate or None, not {value!r}"
+        )
+
+
+def _check_range(name: str, value: object, least: int, most: int, hint: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidOption(
+            f"{name} must be a whole number from {least} to {most}, not {value!r}{hint}"
+        )
+
+
+_WINDOW_8 = 8
+
+DEFLATE = Deflate()
+
+
+def deflate_settings(compression: Compression) -> Deflate | None:
+    """Return the settings of an option that has been checked."""
+    return DEFLATE if compression == "deflate" else compression
 
 
 def check_ssl_context(value: ssl.SSLContext | None) -> None:

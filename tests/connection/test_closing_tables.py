@@ -178,6 +178,10 @@ MET_IN_A_CALL: dict[str, tuple[dict[str, Any], Run]] = {
     "the stream ended or broke": ({}, with_peer(lambda case: case.peer.abort())),
     "the peer stopped sending": ({}, alone(nothing)),
     "the peer stopped reading": ({"ping_interval": None}, alone(flood, capacity=0)),
+    "the peer sent no data for `stall_timeout`": (
+        {"ping_interval": None, "stall_timeout": 5},
+        alone(nothing),
+    ),
     "the peer violated the protocol": ({}, with_peer(peer_says(b"\xf1\x00"))),
     "the peer sent text that is not UTF-8": ({}, with_peer(peer_says(b"\x81\x01\xff"))),
     "the peer sent a message that is too large": (

@@ -13,17 +13,27 @@ import trio
 from .._hints import checks_keywords, describe_value
 from .._redact import without_user_info
 from .._text import as_text
-from ..connection import Connection, ConnectionScope, Session
+from ..connection import (
+    Connection,
+    ConnectionScope,
+    Session,
+    Subscriptions,
+    check_subscriptions,
+)
 from ..errors import InvalidOption
 from ..hooks import Socket, check_socket, overrides
 from ..options import (
+    DEFLATE,
+    Compression,
     DialOptions,
     FlowKeywords,
     FlowOptions,
+    Rate,
     StreamSource,
     accepts_options,
     aim,
     check_headers,
+    deflate_settings,
     take_options,
 )
 from ..retry import Backoff
@@ -46,7 +56,8 @@ class ConnectOptions(FlowKeywords, total=False):
         subprotocols: the names to offer, in order of preference (RFC 6455, section 1.9).
         origin: the ``Origin`` header (RFC 6454).
         user_agent_header: the ``User-Agent`` header, or None to send none.
-        compression: ``"deflate"`` offers permessage-deflate (RFC 7692); None disables compression.
+        compression: ``"deflate"`` offers permessage-deflate (RFC 7692), a :class:`Deflate` offers
+            it with other settings, and None disables it.
         proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
             ``socks4a``). True uses the first of these variables that is set: ``ws_proxy`` (for
             ``wss://``, ``wss_proxy``), ``socks_proxy``, ``https_proxy``, ``http_proxy`` (only for
@@ -67,7 +78,11 @@ class ConnectOptions(FlowKeywords, total=False):
         reconnect: True or a :class:`Backoff` reconnects after the connection is lost or an attempt
             fails, including the first one. The state, the receive queue and the queued messages
             are kept.
+        send_rate: a :class:`Rate` that limits the messages sent, over all links of the connection
+            and with everything that sends: the program, hooks, subscriptions and message
+            heartbeats. Control frames are exempt. None for no limit.
         transport: opens the network connections; by default :class:`NativeTransport`.
+        subscriptions: describes the feeds of the server, for :meth:`Connection.subscribe`.
         name: the name of the connection in logs; by default the host and a number.
         trace: write a line for each step to the logger ``trioglock.trace``.
     """
@@ -76,7 +91,7 @@ class ConnectOptions(FlowKeywords, total=False):
     subprotocols: Sequence[str] | None
     origin: str | None
     user_agent_header: str | None
-    compression: Literal["deflate"] | None
+    compression: Compression
     proxy: str | Literal[True] | None
     ssl_context: ssl.SSLContext | None
     server_hostname: str | None
@@ -86,7 +101,9 @@ class ConnectOptions(FlowKeywords, total=False):
     max_header_size: int
     max_size: int | None
     reconnect: bool | Backoff
+    send_rate: Rate | None
     transport: Transport | None
+    subscriptions: Subscriptions[Any, Any] | None
     name: str | None
     trace: bool
 
@@ -97,7 +114,9 @@ class ClientOptions:
 
     additional_headers: HeadersSource = None
     reconnect: bool | Backoff = False
+    send_rate: Rate | None = None
     transport: Transport | None = None
+    subscriptions: Subscriptions[Any, Any] | None = None
     name: str | None = None
     trace: bool = False
 
@@ -108,10 +127,16 @@ class ClientOptions:
             raise InvalidOption(
                 f"reconnect must be True, False or a Backoff, not {describe_value(self.reconnect)}"
             )
+        if not isinstance(self.send_rate, Rate | None):
+            raise InvalidOption(
+                "send_rate must be a Rate, such as Rate(5, per=1.0), or None, "
+                f"not {describe_value(self.send_rate)}"
+            )
         if self.transport is not None and not isinstance(self.transport, Transport):
             raise InvalidOption(
                 f"transport must be a trioglock Transport, not {describe_value(self.transport)}"
             )
+        check_subscriptions(self.subscriptions)
         if not (self.name is None or isinstance(self.name, str)):
             raise InvalidOption(f"name must be a str, not {self.name!r}")
         if self.name is not None:
@@ -181,10 +206,17 @@ def connect(
     dial = take_options(DialOptions, given)
     transport = client.transport or _NATIVE
     if flow.fragments:
+        if client.subscriptions is not None:
+            raise InvalidOption(
+                "subscriptions need whole messages: use them without fragments=True"
+            )
         _check_fragments(transport, socket)
         dial = replace(dial, fragments=True)
     if client.backoff is not None and isinstance(dial.stream, trio.abc.Stream):
         raise InvalidOption("reconnecting requires stream to be a function that opens a new stream")
+    if client.transport is not None:
+        _check_compresses(client.transport, dial)
+    _check_heartbeat_rate(client.send_rate, flow)
     check_proxy(dial.proxy)
     # The URLs that a function returns are checked before each attempt.
     host = "client" if callable(url) else check_url(aim(dial, url, dial.additional_headers))
@@ -192,8 +224,27 @@ def connect(
     dialer = Dialer(transport, dial, url, client.additional_headers, client.backoff)
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
     socket = check_socket(socket, codec=flow.codec)
-    session = Session(dialer, flow, socket, emitter, max_size=dial.max_size)
+    session = Session(
+        dialer,
+        flow,
+        socket,
+        emitter,
+        max_size=dial.max_size,
+        send_rate=client.send_rate,
+        subscriptions=client.subscriptions,
+    )
     return ConnectionScope(session, Connection(session, shown))
+
+
+def _check_heartbeat_rate(rate: Rate | None, flow: FlowOptions) -> None:
+    """Raise InvalidOption if heartbeat messages alone would use up the send rate."""
+    if rate is None or flow.heartbeat is None or flow.ping_interval is None:
+        return
+    if flow.ping_interval * rate.messages <= rate.window:
+        raise InvalidOption(
+            f"a heartbeat message every {flow.ping_interval:g} seconds (ping_interval) leaves no "
+            f"room for others in send_rate={rate}"
+        )
 
 
 def _check_fragments(transport: Transport, socket: Socket[Any] | None) -> None:
@@ -207,4 +258,13 @@ def _check_fragments(transport: Transport, socket: Socket[Any] | None) -> None:
         raise InvalidOption(
             f"{type(socket).__name__}.handle_receive needs whole messages: with fragments=True use "
             "a Socket without it, and conn.receive_fragments()"
+        )
+
+
+def _check_compresses(transport: Transport, dial: DialOptions) -> None:
+    settings = deflate_settings(dial.compression)
+    if not (transport.capabilities.compression or settings is None or settings == DEFLATE):
+        raise InvalidOption(
+            f"{type(transport).__name__} has no compression, so it cannot use {settings}; "
+            "use NativeTransport or leave out the option compression"
         )

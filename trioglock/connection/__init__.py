@@ -6,8 +6,11 @@ from .connection import Connection
 from .decoding import MALFORMED, InvalidMessages
 from .fragment_receiver import Fragments
 from .report import Statistics, StatusReport
+from .resubscribing import check_subscriptions
 from .scope import ConnectionScope
 from .session import LinkSource, Session
+from .subscriptions import Subscriptions
+from .updates import Updates
 
 __all__ = [
     "MALFORMED",
@@ -21,5 +24,8 @@ __all__ = [
     "Statistics",
     "Status",
     "StatusReport",
+    "Subscriptions",
+    "Updates",
     "broadcast",
+    "check_subscriptions",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -13,7 +13,7 @@ from .._hints import METHODS, OtherName
 from .._redact import redact_url
 from ..errors import CallTimeout, InvalidOption, UsageError
 from ..frames import Close, Data, Frame, Ping
-from ..options import check_seconds
+from ..options import Overflow, check_seconds
 from ..transports import Handshake
 from .closing import Status
 from .fragment_queue import FragmentQueue
@@ -22,6 +22,7 @@ from .fragment_sender import send_fragments
 from .report import Statistics, StatusReport, make_report
 from .send_queue import checked_frame
 from .session import Session
+from .updates import Updates, make_updates_queue
 
 __all__ = ["Connection"]
 
@@ -201,7 +202,8 @@ class Connection(Generic[StateT]):
         self._mailbox.reject_inside_hook("send_frame")
         checked = checked_frame(frame)
         await trio.lowlevel.checkpoint()
-        if self._send_queue.size >= self._send_queue.threshold:
+        send_queue = self._send_queue
+        if send_queue.size >= send_queue.threshold and not send_queue.is_exempt(checked):
             await self._wait_turn()
         if self._send_queue.closed:
             raise self._session.close_state.error()
@@ -228,7 +230,7 @@ class Connection(Generic[StateT]):
         send_queue = self._send_queue
         if send_queue.closed:
             raise self._session.close_state.error()
-        if send_queue.full:
+        if send_queue.full and not send_queue.is_exempt(frame):
             raise trio.WouldBlock
         if immediate:
             self._writer.allow_immediate()
@@ -364,6 +366,41 @@ class Connection(Generic[StateT]):
     def _end_of_iteration(self) -> Exception:
         close_state = self._session.close_state
         return StopAsyncIteration() if close_state.normal else close_state.error()
+
+    def subscribe(
+        self, *keys: Hashable, max_queue: int | None = 1024, overflow: Overflow = "drop_oldest"
+    ) -> Updates[Any]:
+        """Subscribe to the updates of keys, for the duration of an ``async with`` block.
+
+        ::
+
+            async with conn.subscribe("BTC-USD") as updates:
+                async for update in updates:
+                    if isinstance(update, Gap): ...  # updates may be missing: load a snapshot
+
+        The ``subscriptions`` argument of :func:`connect` describes the feed. Tasks that subscribe
+        to the same key share its subscription, which is renewed after each reconnect.
+
+        Args:
+            keys: the keys; a message that subscribes can contain several of them.
+            max_queue: number of updates that may wait to be received; None for no limit.
+            overflow: what happens at ``max_queue``: ``"drop_oldest"`` and ``"drop_newest"`` put a
+                :class:`Gap` in place of the dropped updates; ``"close"`` ends the loop with
+                SlowConsumer; ``"wait"`` stops reading, which also delays all other subscriptions
+                and the replies to requests.
+
+        Returns:
+            An async context manager and async iterator.
+
+        Raises:
+            InvalidOption: an argument is invalid.
+            UsageError: ``connect()`` was called without ``subscriptions``.
+        """
+        driver = self._session.subscriptions
+        if driver is None:
+            raise UsageError("subscribe() requires connect(..., subscriptions=...)")
+        queue = make_updates_queue(keys, max_queue, overflow, self._session.emitter)
+        return Updates(driver, queue, self._mailbox.reject_inside_hook)
 
     # The actor's mailbox.
 

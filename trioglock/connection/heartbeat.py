@@ -243,7 +243,9 @@ class LinkHeartbeat:
     def _ping(self, now: float) -> None:
         self._next_ping = now + (self._flow.ping_interval or math.inf)
         send_queue = self._send_queue
-        if send_queue.closed or (self._flow.heartbeat is not None and send_queue.message):
+        if send_queue.closed or send_queue.urgent_held:
+            return
+        if self._flow.heartbeat is not None and send_queue.message:
             # A heartbeat message cannot be sent between the fragments of another message.
             return
         # This comes before the ping, which may be written immediately.
@@ -278,8 +280,8 @@ class LinkHeartbeat:
         elif pings_written_at is not None:
             # The timeout starts when the ping has been written.
             self._silence_deadline = pings_written_at + self._ping_timeout
-        elif self._link.bytes_sent != self._bytes_sent_at_ping:
-            # The ping is waiting behind a large write that is making progress.
+        elif self._link.bytes_sent != self._bytes_sent_at_ping or self._send_queue.urgent_held:
+            # The ping is waiting for a large write that is making progress, or for its turn.
             self._silence_deadline = now + self._ping_timeout
             self._bytes_sent_at_ping = self._link.bytes_sent
         if now < self._silence_deadline:

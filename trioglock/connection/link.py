@@ -22,11 +22,15 @@ from .fragment_queue import FragmentQueue
 from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hooks import HookResults
 from .receive_queue import ReceiveQueue
+from .resubscribing import SubscriptionDriver
 from .send_queue import SendQueue
 from .stalls import StallWatch
 from .writer import Writer
 
 __all__ = ["LinkEnd", "LinkTasks"]
+
+PATIENCE = 5
+"""Seconds without a receiver after which a full receive queue delays subscriptions noticeably."""
 
 LinkEnd: TypeAlias = Close | Violation | ConnectionLost | HeartbeatTimeout | Stalled
 """How a link ended: the peer's Close frame, its protocol violation, a broken or ended stream, a
@@ -49,6 +53,7 @@ class LinkTasks:
         deadlines: the deadlines of the close; :attr:`Deadlines.link` is the scope of the link.
         emitter: emits an event for each frame and each pause.
         invalid: counts the messages that the codec cannot decode; None without a codec.
+        subscriptions: receives the messages of subscriptions.
     """
 
     __slots__ = (
@@ -67,6 +72,7 @@ class LinkTasks:
         "_results",
         "_send_queue",
         "_stalls",
+        "_subscriptions",
         "_writer",
         "began",
         "end",
@@ -87,6 +93,7 @@ class LinkTasks:
         deadlines: Deadlines,
         emitter: EventEmitter,
         invalid: InvalidMessages | None,
+        subscriptions: SubscriptionDriver | None = None,
     ) -> None:
         self.began: float = trio.current_time()
         self.end: LinkEnd | None = None
@@ -106,6 +113,7 @@ class LinkTasks:
         self._pings = pings
         self._deadlines = deadlines
         self._emitter = emitter
+        self._subscriptions = subscriptions
         self._max_backlog = math.inf if flow.max_queue is None else flow.max_queue
         self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
         self._codec = flow.codec
@@ -240,7 +248,7 @@ class LinkTasks:
                 self._link.defer(writer.uncork)
             else:
                 writer.uncork(immediate=not defers)
-        if self._results.replied or self.end is not None:
+        if self._results.replied or self.end is not None or self._subscriptions is not None:
             return self.end is None and not self._must_wait()
         return (
             len(self._receive_queue.items) < self._receive_queue.pause_at
@@ -260,6 +268,8 @@ class LinkTasks:
         self._receive(run)
 
     def _receive(self, run: list[Any]) -> None:
+        if self._subscriptions is not None:
+            run = self._subscriptions.receive(run)
         if self._send_queue.closing and self._hooks_behind():
             self._receive_queue.drop(run)
         else:
@@ -316,6 +326,8 @@ class LinkTasks:
                 self._set_end(event)
             case Fragment():
                 assert isinstance(self._receive_queue, FragmentQueue)
+                if self._stalls is not None:
+                    self._stalls.data_received()
                 self.messages += event.final
                 if self._stalls is not None:
                     self._stalls.data_received()
@@ -330,18 +342,27 @@ class LinkTasks:
             return False
         # A full send queue pauses the reader only if hooks have replied. If the application's own
         # sends also paused it, two peers that both send a lot would deadlock.
-        results.replied = results.replied and send_queue.full and not send_queue.link_lost
-        return self._receive_queue.full or results.replied or self._hooks_behind()
+        results.replied = results.replied and send_queue.is_large and not send_queue.link_lost
+        return (
+            self._receive_queue.full
+            or results.replied
+            or self._hooks_behind()
+            or self._full_consumer() is not None
+        )
 
     def _hooks_behind(self) -> bool:
         return self._actor.backlog >= self._max_backlog
+
+    def _full_consumer(self) -> ReceiveQueue | None:
+        """Return the queue of a subscription that stops the reader."""
+        return None if self._subscriptions is None else self._subscriptions.full_queue
 
     async def _pause(self) -> None:
         """Pause reading until there is space; TCP then slows the peer down."""
         if not self._must_wait():
             return
         queue: Queue = "send_queue"
-        if self._receive_queue.full:
+        if self._receive_queue.full or self._full_consumer() is not None:
             queue = "receive_queue"
         elif self._hooks_behind():
             queue = "mailbox"
@@ -351,13 +372,25 @@ class LinkTasks:
         with self._read_pause, self._emitter.waiting("reader", queue):
             while self._must_wait():
                 if self._receive_queue.full:
-                    await self._receive_queue.wait_space()
+                    await self._wait_received()
                 elif self._hooks_behind():
                     await self._actor.wait_backlog()
+                elif (full := self._full_consumer()) is not None:
+                    await full.wait_space()
                 else:
                     await self._send_queue.wait_space()
         if self.write_error is not None and not self.reconnects:
             self._deadlines.limit_link()
+
+    async def _wait_received(self) -> None:
+        """Wait for space in the receive queue; the caller then checks again."""
+        if self._subscriptions is None:
+            await self._receive_queue.wait_space()
+            return
+        with trio.move_on_after(PATIENCE) as scope:
+            await self._receive_queue.wait_space()
+        if scope.cancelled_caught:
+            self._emitter.updates_delayed(self._receive_queue.items)
 
 
 def _ignore(events: list[Event]) -> bool:  # noqa: ARG001 - the handler of feed()

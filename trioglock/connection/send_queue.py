@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -116,7 +117,7 @@ class SendQueue:
         self.urgent_written_at: float | None = None
         """When the frames tracked by :meth:`track_urgent` were written (trio's clock), or None."""
         self.data_held: bool = False
-        """Whether data is waiting for ``handle_connect`` to return."""
+        """Whether data waits for ``handle_connect``, or until the peer accepts subscriptions."""
         self.link_lost: bool = False
         """Whether the link is broken or has ended."""
         self.close_taken: bool = False
@@ -149,10 +150,27 @@ class SendQueue:
     def __len__(self) -> int:
         return len(self._data)
 
+    is_paced: bool = False
+    """Whether data may be sent only at a limited rate."""
+
+    @property
+    def urgent_held(self) -> bool:
+        """Whether the message of a heartbeat waits because of the rate."""
+        return False
+
     @property
     def full(self) -> bool:
-        """Whether the limit is reached."""
+        """Whether a sender has to wait."""
         return self.size >= self._limit
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the limit in bytes is reached."""
+        return self.size >= self._limit
+
+    def is_exempt(self, frame: object) -> bool:  # noqa: ARG002 - for paced queues
+        """Whether a frame need not wait although the queue is full."""
+        return False
 
     @property
     def has_work(self) -> bool:
@@ -185,9 +203,41 @@ class SendQueue:
         del self._pongs[:-MAX_PONGS]
 
     def put_first(self, frame: QueuedMessage) -> None:
-        """Queue a reply from ``handle_connect`` before all data, for the current link only."""
+        """Queue a reply before all data, even if data is held, for the current link only."""
         self.size += size_of(frame)
         self._first = _appended(self._first, frame)
+
+    def put_front(self, frames: Sequence[QueuedMessage]) -> None:
+        """Queue data frames before all others."""
+        self._data[:0] = frames
+        self.size += sum(map(size_of, frames))
+        self._queued += len(frames)
+        for barrier in self._barriers:
+            barrier.position += len(frames)
+        if self.message is not None:
+            self.message.ahead += len(frames)
+
+    def holds(self, frame: QueuedMessage) -> bool:
+        """Whether a data frame, this very object, is queued and not being written."""
+        return any(queued is frame for queued in self._data)
+
+    def remove(self, frames: Sequence[QueuedMessage]) -> None:
+        """Remove data frames, these very objects, as if they had not been queued."""
+        removed = set(map(id, frames))
+        position = self._queued - len(self._data)
+        kept: list[QueuedMessage] = []
+        for frame in self._data:
+            if id(frame) not in removed:
+                kept.append(frame)
+                position += 1
+                continue
+            self.size -= size_of(frame)
+            self._queued -= 1
+            for barrier in self._barriers:
+                barrier.position -= barrier.position > position
+            if self.message is not None:
+                self.message.ahead -= len(kept) < self.message.ahead
+        self._data = kept
 
     def put_close(self, frame: Close, *, first: bool) -> None:
         """Queue the Close frame; if ``first``, before the data, which this link does not send."""
@@ -479,7 +529,7 @@ class SendQueue:
         self._urgent = ()
 
     def _take_data(self, batch: list[QueuedFrame]) -> None:
-        if self.data_held or self.close_taken:
+        if self.close_taken or (self.data_held and not self._first):
             return
         self._first_written = bool(self._first)
         if self._first:

@@ -30,7 +30,7 @@ from ..disconnect import (
 from ..errors import ConnectionClosed, MessageInterrupted
 from ..frames import Close, Violation, too_large
 from ..hooks import ConnectionInfo, Reconnect, Socket, Stop
-from ..options import FlowOptions
+from ..options import FlowOptions, Rate
 from ..telemetry import EventEmitter
 from ..transports import Handshake, Link
 from ._sync import Latch, ignore
@@ -42,8 +42,12 @@ from .fragment_queue import FragmentQueue
 from .heartbeat import Pings
 from .hooks import EncodingHookResults, HookResults
 from .link import LinkEnd, LinkTasks
+from .paced_queue import PacedSendQueue
+from .pacing import Pacer
 from .receive_queue import ReceiveQueue
+from .resubscribing import SubscriptionDriver
 from .send_queue import SendQueue
+from .subscriptions import Subscriptions
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -119,6 +123,8 @@ class Session(Generic[StateT]):
         registry: on a server, contains the connection while it is open. Without the body of an
             ``async with``, nothing receives messages, and they are discarded.
         max_size: maximum size of a message in bytes that is joined from fragments.
+        send_rate: the limit for the messages sent over all links, or None.
+        subscriptions: describes the feeds of the server.
     """
 
     __slots__ = (
@@ -154,6 +160,7 @@ class Session(Generic[StateT]):
         "receive_queue",
         "send_queue",
         "status",
+        "subscriptions",
         "upgrades",
         "writer",
     )
@@ -165,7 +172,10 @@ class Session(Generic[StateT]):
         socket: Socket[StateT],
         emitter: EventEmitter,
         registry: Registry | None = None,
+        *,
         max_size: int | None = None,
+        send_rate: Rate | None = None,
+        subscriptions: Subscriptions[Any, Any] | None = None,
     ) -> None:
         self.emitter: EventEmitter = emitter
         self.status: Status = Status.CONNECTING
@@ -188,7 +198,11 @@ class Session(Generic[StateT]):
                 emitter,
             )
         )
-        self.send_queue: SendQueue = SendQueue(flow.write_limit)
+        self.send_queue: SendQueue = (
+            SendQueue(flow.write_limit)
+            if send_rate is None
+            else PacedSendQueue(flow.write_limit, Pacer(send_rate))
+        )
         self.close_state: CloseState = CloseState(self.send_queue)
         closed_error = self.close_state.error
         self.pings: Pings = Pings()
@@ -200,6 +214,8 @@ class Session(Generic[StateT]):
             self._write_failed,
             self.background.spawn,
         )
+        if isinstance(self.send_queue, PacedSendQueue):
+            self.send_queue.on_slot = self.writer.slot_free
         parts = (self.receive_queue, self.writer, self.send_queue, self.close, emitter)
         self._results = (
             HookResults(*parts) if flow.codec is None else EncodingHookResults(flow.codec, *parts)
@@ -212,6 +228,16 @@ class Session(Generic[StateT]):
             closed_error=closed_error,
             background=self.background,
         )
+        self.subscriptions: SubscriptionDriver | None = None
+        if subscriptions is not None:
+            self.subscriptions = SubscriptionDriver(
+                subscriptions,
+                self.writer,
+                self.send_queue,
+                self.close_state,
+                self.fail,
+                _unchanged if flow.codec is None else flow.codec.encode,
+            )
         self._registry = registry
         self._flow = flow
         self._link_source = link_source
@@ -375,6 +401,8 @@ class Session(Generic[StateT]):
         self.upgrades += 1
         self._change(Trigger.UPGRADED)
         self.receive_queue.start_link()
+        if self.subscriptions is not None:
+            self.subscriptions.open_link()
         self.writer.attach(link, held=self._registry is not None)
         self._link_tasks = LinkTasks(
             link,
@@ -387,11 +415,14 @@ class Session(Generic[StateT]):
             self._deadlines,
             self.emitter,
             self.invalid,
+            self.subscriptions,
         )
         return self._link_tasks
 
     def _finish_link(self, tasks: LinkTasks) -> None:
         """Record the end of the link's tasks."""
+        if self.subscriptions is not None:
+            self.subscriptions.close_link()
         # The end is recorded before waiting tasks are woken.
         self._record_end(self._end_reason())
         self.receive_queue.end_link(final=self.status is Status.CLOSED)
@@ -439,8 +470,13 @@ class Session(Generic[StateT]):
         return info.attempt == self.upgrades and self._link_tasks is not None
 
     def _after_connect(self, info: ConnectionInfo) -> None:
-        """Release the queued data after ``handle_connect`` has returned."""
-        if self._is_current(info):
+        """Release the queued data after ``handle_connect`` has returned.
+
+        Subscriptions are replayed first; if they wait for a login, so does the data.
+        """
+        if self._is_current(info) and (
+            self.subscriptions is None or self.subscriptions.connected()
+        ):
             self.writer.release()
         self.opened.set()
         if self._registry is not None:
@@ -552,6 +588,8 @@ class Session(Generic[StateT]):
             final: no other link is expected, unless ``handle_disconnect`` opens one.
         """
         self.close_state.sent = frame
+        # Before a login, the peer does not accept data.
+        data_first = data_first and (self.subscriptions is None or self.subscriptions.is_ready)
         self._change(Trigger.CLOSE if final else Trigger.RECONNECT)
         # Nothing may be decided after this: a listener may close or abort the connection.
         received = self.close_state.received is not None
@@ -563,6 +601,8 @@ class Session(Generic[StateT]):
         self.writer.put_close(frame, first=not data_first)
         self._deadlines.limit_link()
         self.receive_queue.start_closing()
+        if self.subscriptions is not None:
+            self.subscriptions.start_closing()
         self.send_queue.release_senders()
         self.actor.release_reader()
 
@@ -706,6 +746,8 @@ class Session(Generic[StateT]):
         self._end_send_queue()
         self.pings.fail_all()
         self.receive_queue.end()
+        if self.subscriptions is not None:
+            self.subscriptions.end()
         if self._reconnected is not None:
             self._reconnected.set()
 
@@ -726,6 +768,8 @@ class Session(Generic[StateT]):
                 self.actor,
             ):
                 part.release_session()
+            if self.subscriptions is not None:
+                self.subscriptions.release_session()
 
     async def _terminate(self, reason: Disconnect) -> None:
         if not self.actor.has_state:
@@ -755,3 +799,8 @@ class Session(Generic[StateT]):
         sent, received, messages = self._earlier_counters
         more_sent, more_received, more_messages = self._link_tasks.counters
         return sent + more_sent, received + more_received, messages + more_messages
+
+
+def _unchanged(message: Any) -> Any:
+    """Encode a message of a connection without a codec."""
+    return message

@@ -219,10 +219,12 @@ class Writer:
             self._wake()
 
     def put_first(self, frames: Sequence[QueuedFrame]) -> None:
-        """Queue replies from ``handle_connect``, ahead of the data that :meth:`release` allows."""
+        """Write or queue replies ahead of the data that :meth:`release` allows."""
         for frame in frames:
             if isinstance(frame, QueuedMessage):
                 self._send_queue.put_first(frame)
+                if self._idle:
+                    self._wake()
             else:
                 self.put_urgent(frame)
 
@@ -262,11 +264,18 @@ class Writer:
         """Allow data to be written immediately, unless it is still held back."""
         send_queue = self._send_queue
         self._direct = self._writes_now and not (
-            send_queue.data_held
+            send_queue.is_paced
+            or send_queue.data_held
             or send_queue.message
             or send_queue.close_pending
             or send_queue.close_taken
         )
+
+    def slot_free(self) -> None:
+        """Write the data that has waited because of the send rate, at the end of the turn."""
+        self._immediate = False
+        if self._idle:
+            self._wake()
 
     @property
     def closed(self) -> bool:

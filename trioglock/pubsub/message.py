@@ -8,6 +8,7 @@ from typing import TypeAlias
 from .._text import as_text
 from ..errors import InvalidFrame, InvalidOption
 from ..frames import Data
+from ..gap import Gap
 
 __all__ = [
     "EVERYONE",
@@ -43,25 +44,6 @@ class Message:
     channel: str
     data: Data
     id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Messages may be missing here.
-
-    The broker was unreachable, or a queue or the history was too short.
-
-    Args:
-        seconds: time between the last data from the broker and the new subscription; 0.0 for any
-            other reason.
-        id: position in the broker's history: the missing messages come before it, and a subscriber
-            that resumes after it continues here. None without a history.
-        channel: the only channel on which messages may be missing; None for all.
-    """
-
-    seconds: float
-    id: str | None = None
-    channel: str | None = None
 
 
 Event: TypeAlias = Message | Gap

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import trio
 
@@ -15,10 +15,13 @@ from .._hints import checks_keywords, describe_value
 from .._scope import is_graceful, open_scope, scope_function
 from ..errors import InvalidOption
 from ..options import (
+    DEFLATE,
+    Compression,
     FlowKeywords,
     FlowOptions,
     accepts_options,
     check_seconds,
+    deflate_settings,
     take_options,
 )
 from ..transports import (
@@ -55,7 +58,8 @@ class ServeOptions(FlowKeywords, total=False):
             of them is rejected with 400.
         select_subprotocol: a function that chooses the subprotocol instead, given the request and
             the offered names; it may return None.
-        compression: ``"deflate"`` accepts permessage-deflate (RFC 7692); None disables it.
+        compression: ``"deflate"`` accepts permessage-deflate (RFC 7692), a :class:`Deflate`
+            accepts it with other settings, and None disables it.
         process_request: a function, plain or async, called with every :class:`Request`. It
             returns a :class:`Response` to answer with plain HTTP, or None to continue.
         max_connections: maximum number of connections; further clients get 503 and Retry-After
@@ -82,7 +86,7 @@ class ServeOptions(FlowKeywords, total=False):
     origins: Origins | None
     subprotocols: Sequence[str] | None
     select_subprotocol: SelectSubprotocol | None
-    compression: Literal["deflate"] | None
+    compression: Compression
     process_request: ProcessRequest | None
     max_connections: int | None
     max_handshakes: int | None
@@ -163,6 +167,12 @@ def serve(
         _check_fragments(transport, target)
         upgrades = replace(upgrades, fragments=True)
     if not transport.compresses:
+        settings = deflate_settings(upgrades.compression)
+        if not (settings is None or settings == DEFLATE):
+            raise InvalidOption(
+                f"{type(transport).__name__} has no compression, so it cannot use {settings}; "
+                "use NativeTransport or leave out the option compression"
+            )
         upgrades = replace(upgrades, compression=None)
     open_listeners = plan_listeners(host, port, bind)
     registry = ConnectionRegistry()

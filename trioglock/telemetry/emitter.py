@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 import trio
 
-from .._redact import redact_subprotocols, redact_url
+from .._redact import redact_subprotocols, redact_url, shorten
 from ..disconnect import Disconnect, HeartbeatTimeout, Stalled
 from ..frames import Close, Frame, PreparedMessage
 from ..retry import describe_delay
@@ -66,7 +66,7 @@ class _Wait:
 class EventEmitter(EmitterBase):
     """Passes the events of one connection to its trace and to all listeners.
 
-    It also logs the losses and reconnects of a client.
+    It also logs the connects, losses and attempts of a client.
 
     There is one method for each event; it creates the event only if there is a listener. For
     events of frames, the caller checks ``emits_frames`` first.
@@ -83,6 +83,7 @@ class EventEmitter(EmitterBase):
     __slots__ = (
         "__dict__",
         "_connection",
+        "_has_warned",
         "_name",
         "_of",
         "_side",
@@ -108,6 +109,7 @@ class EventEmitter(EmitterBase):
         self._url = url
         self._side: Literal["client", "server"] = side
         self._connection: ConnectionId | None = None
+        self._has_warned = False
         self.traced: bool = False
         """Whether the trace is on."""
         self._waits: dict[_Wait, None] | None = None  # created at the first wait
@@ -171,9 +173,10 @@ class EventEmitter(EmitterBase):
         peer: str,
         subprotocol: str | None,
     ) -> None:
-        """Emit ``Connected``, and log it if it is not the first attempt."""
-        if attempt > 1:
-            _logger.info("%s: %s", self.name, "connected" if upgrade == 1 else "reconnected")
+        """Emit ``Connected``, and log it on the client side."""
+        if self._side == "client" and _logger.isEnabledFor(logging.INFO):
+            what = "connected" if upgrade == 1 else "reconnected"
+            _logger.info("%s: %s to %s", self.name, what, redact_url(url))
         if self._wants(Connected):
             event = Connected(
                 connection=self.connection,
@@ -265,6 +268,20 @@ class EventEmitter(EmitterBase):
         if self._wants(MessageDropped):
             for message in messages:
                 self._emit(MessageDropped(connection=self.connection, message=message))
+
+    def updates_delayed(self, messages: Sequence[object]) -> None:
+        """Log, once, that messages that the program does not receive delay its subscriptions."""
+        if self._has_warned:
+            return
+        self._has_warned = True
+        _logger.warning(
+            "%s: subscriptions get no updates, because %d other messages wait to be received; the "
+            "first one is %s. Receive them, return None from handle_receive, or use "
+            'overflow="drop_oldest"',
+            self.name,
+            len(messages),
+            shorten(messages[0]),
+        )
 
     def protocol_event(
         self, protocol: str, direction: Literal["sent", "received"], name: str, status: str | None

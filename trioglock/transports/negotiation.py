@@ -16,14 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import trio
 from websockets.datastructures import Headers as LibraryHeaders
 from websockets.exceptions import InvalidHandshake as LibraryInvalidHandshake
 from websockets.exceptions import NegotiationError
 from websockets.extensions import Extension
-from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.headers import build_extension, parse_extension
 from websockets.http11 import Request as LibraryRequest
 from websockets.http11 import Response as LibraryResponse
@@ -36,10 +36,17 @@ from .._text import as_text
 from ..errors import BadHookResult, InvalidOption
 from ..headers import Headers, checked_headers, is_token
 from ..http import Request, Response
-from ..options import check_choice, check_subprotocols, check_whole
+from ..options import (
+    Compression,
+    Deflate,
+    check_compression,
+    check_subprotocols,
+    check_whole,
+    deflate_settings,
+)
 from .base import Handshake, Link
 from .http1 import ReceivedRequest, Refusal, refuse
-from .native.deflate import Deflate
+from .native.deflate import MAX_BITS, DeflateStreams
 from .urls import is_host_header, normalize_origin
 
 __all__ = [
@@ -77,7 +84,7 @@ class UpgradeOptions:
     origins: Origins | None = None
     subprotocols: Sequence[str] | None = None
     select_subprotocol: SelectSubprotocol | None = None
-    compression: Literal["deflate"] | None = "deflate"
+    compression: Compression = "deflate"
     max_size: int | None = 2**20
     fragments: bool = False
 
@@ -91,7 +98,7 @@ class UpgradeOptions:
             )
         if inspect.iscoroutinefunction(self.select_subprotocol):
             raise InvalidOption("select_subprotocol must be a plain function: it is not awaited")
-        check_choice("compression", self.compression, ("deflate", None))
+        check_compression(self.compression)
         check_whole("max_size", self.max_size, least=1)
 
 
@@ -111,7 +118,7 @@ class Upgrade:
     received: ReceivedRequest
     handshake: Handshake
     response: bytes
-    deflate: Deflate | None
+    deflate: DeflateStreams | None
     max_size: int | None
     fragments: bool = False
 
@@ -164,11 +171,15 @@ def negotiate(received: ReceivedRequest, options: UpgradeOptions) -> Upgrade:
         extensions=tuple([extension.name for extension in accepted.extensions]),
     )
     lines = [f"{name}: {value}\r\n" for name, value in accepted.headers.pairs()]
+    settings = deflate_settings(options.compression)
+    deflate = None
+    if accepted.extensions and settings is not None:
+        deflate = DeflateStreams(accepted.extensions[0], settings)
     return Upgrade(
         received=received,
         handshake=handshake,
         response=f"HTTP/1.1 101 Switching Protocols\r\n{''.join(lines)}\r\n".encode("latin-1"),
-        deflate=Deflate(accepted.extensions[0]) if accepted.extensions else None,
+        deflate=deflate,
         max_size=options.max_size,
         fragments=options.fragments,
     )
@@ -214,9 +225,10 @@ def _accept_usual(received: ReceivedRequest, options: UpgradeOptions) -> _Accept
     ]
     extensions: list[Extension] = []
     offers = get("sec-websocket-extensions")
-    if offers is not None and options.compression:
+    settings = deflate_settings(options.compression)
+    if offers is not None and settings is not None:
         try:
-            agreed = _accept_extensions(offers, extensions)
+            agreed = _accept_extensions(offers, settings, extensions)
         except LibraryInvalidHandshake:
             return None
         if agreed:
@@ -259,7 +271,22 @@ def _format_date(seconds: int) -> str:
     return formatdate(seconds, usegmt=True)
 
 
-_EXTENSIONS = enable_server_permessage_deflate(None)
+SERVER_BITS = 12
+"""The default window of both sides on a server: with 15, each client would take more memory."""
+
+
+@lru_cache(maxsize=32)
+def _deflate_factory(settings: Deflate) -> ServerPerMessageDeflateFactory:
+    def limit(bits: int | None) -> int | None:
+        return SERVER_BITS if bits is None else None if bits == MAX_BITS else bits
+
+    return ServerPerMessageDeflateFactory(
+        server_no_context_takeover=settings.no_context_takeover,
+        client_no_context_takeover=settings.peer_no_context_takeover,
+        server_max_window_bits=limit(settings.window_bits),
+        client_max_window_bits=limit(settings.peer_window_bits),
+    )
+
 
 MAX_CACHED = 100
 """Maximum length of an extension header that is parsed only once, because many clients send the
@@ -277,21 +304,21 @@ def parse_extensions(header: str) -> list[ExtensionHeader]:
     return _parse_cached(header) if len(header) <= MAX_CACHED else parse_extension(header)
 
 
-def _accept_extensions(header: str, accepted: list[Extension]) -> str:
+def _accept_extensions(header: str, settings: Deflate, accepted: list[Extension]) -> str:
     """Add the extensions to ``accepted``; return the response header.
 
     Raises:
         LibraryInvalidHandshake: the header is malformed.
     """
     agreed = []
+    factory = _deflate_factory(settings)
     for name, parameters in parse_extensions(header):
-        for factory in _EXTENSIONS:
-            if factory.name == name:
-                # An offer that cannot be accepted is ignored.
-                with suppress(NegotiationError):
-                    answer, extension = factory.process_request_params(parameters, accepted)
-                    agreed.append((name, answer))
-                    accepted.append(extension)
+        if name == factory.name:
+            # An offer that cannot be accepted is ignored.
+            with suppress(NegotiationError):
+                answer, extension = factory.process_request_params(parameters, accepted)
+                agreed.append((name, answer))
+                accepted.append(extension)
     return build_extension(agreed)
 
 
@@ -304,9 +331,10 @@ def _accept_any(received: ReceivedRequest, options: UpgradeOptions) -> _Accepted
         assert select is not None
         return cast("Subprotocol | None", _select(select, request, offered))
 
+    settings = deflate_settings(options.compression)
     protocol = ServerProtocol(
         origins=cast("Sequence[Origin | re.Pattern[str] | None] | None", options.origins),
-        extensions=_EXTENSIONS if options.compression else None,
+        extensions=None if settings is None else [_deflate_factory(settings)],
         subprotocols=[Subprotocol(name) for name in options.subprotocols or ()] or None,
         select_subprotocol=None if select is None else select_subprotocol,
         max_size=None,

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.client.reconnect.helpers import (
+    URL,
     Clock,
     Notes,
     drop,
@@ -54,11 +55,12 @@ async def test_fault_34_a_client_logs_losses_attempts_and_comebacks(
         await conn.reconnect()
         await net.accept()
     assert logged(caplog) == [
+        f"feed: connected to {URL}",
         "feed: closed by the peer: 1012 restart; next attempt in 1.0 s",
         "feed: could not connect: the server refused the handshake: 503; next attempt in 2.0 s",
-        "feed: reconnected",
+        f"feed: reconnected to {URL}",
         "feed: closed: 1000; the peer did not answer; reconnecting now",
-        "feed: reconnected",
+        f"feed: reconnected to {URL}",
     ]
 
 
@@ -72,7 +74,7 @@ async def test_fault_34_the_first_connection(
         pass
     assert logged(caplog) == [
         "feed: could not connect: cannot connect; next attempt in 1.0 s",
-        "feed: connected",
+        f"feed: connected to {URL}",
     ]
     caplog.clear()
     for _ in range(2):
@@ -108,11 +110,37 @@ async def test_fault_34_a_loss_is_logged_once(
             await remote_close(await net.accept(), 1000)
     lost = "feed: connection lost: the stream ended without a Close frame"
     if policy_or_hook == "neither":
-        assert logged(caplog) == [lost]
+        assert logged(caplog) == [f"feed: connected to {URL}", lost]
     else:
-        [first, second] = logged(caplog)
-        assert first.startswith(f"{lost}; ")
-        assert second == "feed: reconnected"
+        [first, second, third] = logged(caplog)
+        assert first == f"feed: connected to {URL}"
+        assert second.startswith(f"{lost}; ")
+        assert third == f"feed: reconnected to {URL}"
+
+
+async def test_a_stall_is_logged(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Like a loss, with its reason."""
+    net = MemoryTransport()
+    async with joined(net, name="feed", stall_timeout=5):
+        await trio.sleep(7)
+    assert logged(caplog) == [
+        f"feed: connected to {URL}",
+        "feed: stalled: the peer sent no data for 5 seconds; next attempt in 1.0 s",
+        f"feed: reconnected to {URL}",
+    ]
+
+
+async def test_a_url_is_logged_without_secrets(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The user information and the values in the query are hidden."""
+    net = MemoryTransport()
+    url = "ws://al:hunter2@feed.example/private?token=hunter2"
+    async with connect(url, transport=net, name="feed"):
+        await (await net.accept()).aclose()
+    [line, *_] = logged(caplog)
+    assert line.startswith("feed: connected to ws://feed.example/private")
+    assert "hunter2" not in line
 
 
 async def test_fault_34_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -167,7 +195,7 @@ async def test_fault_04_a_message_over_the_limit_says_so(
     assert str(caught.value) == str(notes.losses[0]) == latest == text
     assert caught.value.code == 1009
     assert str(caught.value.__cause__) == f"gave up after 4 attempts; {text}"
-    assert [line for line in logged(caplog) if line != "feed: reconnected"] == [
+    assert [line for line in logged(caplog) if "connected to ws://" not in line] == [
         f"feed: {text}; reconnecting now",
         f"feed: {text}; reconnecting now",
         f"feed: {text}; next attempt in 0.1 s",

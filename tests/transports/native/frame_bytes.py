@@ -11,7 +11,7 @@ from typing import TypeAlias
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 from trioglock.frames import Close, Data, Event, Fragment, Ping, Pong, Violation
-from trioglock.transports.native import Decoder, Deflate
+from trioglock.transports.native import Decoder, DeflateStreams
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 FIN, MASKED = 0x80, 0x80
@@ -48,9 +48,9 @@ def apply_key(payload: bytes) -> bytes:
     return number.to_bytes(len(payload), "big")
 
 
-def new_deflate(*, takeover: bool = True) -> Deflate:
+def new_deflate(*, takeover: bool = True) -> DeflateStreams:
     """Compression as two peers agree on it, with or without context takeover both ways."""
-    return Deflate(PerMessageDeflate(not takeover, not takeover, 15, 15))
+    return DeflateStreams(PerMessageDeflate(not takeover, not takeover, 15, 15))
 
 
 def packed(*pieces: bytes) -> list[bytes]:

@@ -46,7 +46,7 @@ from tests.transports.servers import (
 from trioglock import PreparedMessage, Reply, Socket, broadcast, connect, serve
 from trioglock.frames import Close, Violation
 from trioglock.transports.base import Handshake, LinkBroken
-from trioglock.transports.native import Decoder, Deflate, Encoder
+from trioglock.transports.native import Decoder, DeflateStreams, Encoder
 from trioglock.transports.native.decoder import FRAME_BUDGET, INFLATE_BUDGET
 from trioglock.transports.native.link import NativeLink
 
@@ -78,7 +78,9 @@ def library_inflater(bits: int, *, takeover: bool) -> Any:
 @pytest.mark.parametrize("bits", [9, 12, 15])
 def test_shared_and_own_messages_alternate(bits: int, takeover: bool) -> None:
     """The peer's window has both; what we compress after a shared message refers to neither."""
-    encoder = Encoder(mask=False, deflate=Deflate(PerMessageDeflate(False, not takeover, 15, bits)))
+    encoder = Encoder(
+        mask=False, deflate=DeflateStreams(PerMessageDeflate(False, not takeover, 15, bits))
+    )
     inflate = library_inflater(bits, takeover=takeover)
     ours = Decoder(masked=False, max_size=None, deflate=new_deflate())
     for number, order in enumerate(ORDERS * 8):
@@ -95,7 +97,9 @@ def test_a_shared_message_is_compressed_once_for_each_window() -> None:
     message = PreparedMessage(ORDERS[0])
     wires = []
     for bits in (12, 12, 15):
-        encoder = Encoder(mask=False, deflate=Deflate(PerMessageDeflate(False, False, 15, bits)))
+        encoder = Encoder(
+            mask=False, deflate=DeflateStreams(PerMessageDeflate(False, False, 15, bits))
+        )
         [wire] = encoder.encode_buffers([message])
         assert wire[0] == FIN | RSV1 | TEXT
         assert len(wire) < message.size // 3

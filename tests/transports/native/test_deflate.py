@@ -25,8 +25,9 @@ from tests.transports.native.frame_bytes import (
     traced_memory,
     violation,
 )
+from trioglock import Deflate
 from trioglock.frames import Close, Ping, Violation
-from trioglock.transports.native import Decoder, Deflate, Encoder
+from trioglock.transports.native import Decoder, DeflateStreams, Encoder
 from trioglock.transports.native.decoder import INFLATE_BUDGET
 from trioglock.transports.native.deflate import ClientDeflateFactory
 
@@ -333,9 +334,9 @@ def test_the_error_of_a_frame_does_not_depend_on_chunks() -> None:
 
 def test_fault_18_a_window_of_eight_bits_is_accepted_by_a_client() -> None:
     """RFC 7692, section 7.1.2.2: zlib cannot compress with it, so messages are sent plain."""
-    factory = ClientDeflateFactory()
+    factory = ClientDeflateFactory(Deflate())
     extension = factory.process_response_params([("client_max_window_bits", "8")], [])
-    encoder = Encoder(mask=False, deflate=Deflate(extension))
+    encoder = Encoder(mask=False, deflate=DeflateStreams(extension))
     assert encoder.encode(["x" * 500]) == frame(TEXT, b"x" * 500)
-    decoder = Decoder(masked=False, max_size=None, deflate=Deflate(extension))
+    decoder = Decoder(masked=False, max_size=None, deflate=DeflateStreams(extension))
     assert flat(decoder.feed(compressed(HELLO))) == ["Hello"]

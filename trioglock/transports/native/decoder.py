@@ -27,7 +27,7 @@ from ...frames import (
     too_large,
 )
 from .assembler import Assembler
-from .deflate import TAIL, Deflate, InflateError
+from .deflate import TAIL, DeflateStreams, InflateError
 from .fast_path import LEAST_LIMIT, apply_mask, cut_masked, cut_plain
 
 __all__ = ["Decoder", "Refused", "describe_text_error"]
@@ -84,7 +84,9 @@ class Decoder:
         "_waiting",
     )
 
-    def __init__(self, *, masked: bool, max_size: int | None, deflate: Deflate | None) -> None:
+    def __init__(
+        self, *, masked: bool, max_size: int | None, deflate: DeflateStreams | None
+    ) -> None:
         self._masked = masked
         self._fast_path = cut_masked if masked else cut_plain
         self._limit = sys.maxsize if max_size is None else max_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import Literal
 
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import (
@@ -12,13 +13,15 @@ from websockets.extensions.permessage_deflate import (
 )
 from websockets.typing import ExtensionParameter
 
-__all__ = ["TAIL", "ClientDeflateFactory", "Deflate", "InflateError", "deflate_shared"]
+from ...options import DEFLATE, Deflate
+
+__all__ = ["MAX_BITS", "TAIL", "ClientDeflateFactory", "DeflateStreams", "InflateError"]
 
 # The end of a flushed block, which is not sent (RFC 7692, section 7.2.1).
 TAIL = b"\x00\x00\xff\xff"
 
-# This takes half the memory of zlib's default and makes messages hardly larger.
-MEMORY_LEVEL = 5
+MAX_BITS = 15
+"""The largest window, and the size without a limit (section 7.1.2)."""
 
 # A shared message is compressed if that saves at least one eighth of its size. Only a sample of a
 # large message is tested, so that images and archives are not compressed in vain.
@@ -35,7 +38,19 @@ class ClientDeflateFactory(ClientPerMessageDeflateFactory):
 
     zlib cannot compress with a window of 8 bits. A client that must use one sends its messages
     uncompressed.
+
+    Args:
+        settings: what to offer.
     """
+
+    def __init__(self, settings: Deflate) -> None:
+        limits: dict[int | None, int | Literal[True] | None] = {None: True, MAX_BITS: None}
+        super().__init__(
+            server_no_context_takeover=settings.peer_no_context_takeover,
+            client_no_context_takeover=settings.no_context_takeover,
+            server_max_window_bits=settings.peer_window_bits,
+            client_max_window_bits=limits.get(settings.window_bits, settings.window_bits),
+        )
 
     def process_response_params(
         self,
@@ -52,7 +67,7 @@ class ClientDeflateFactory(ClientPerMessageDeflateFactory):
         return extension
 
 
-class Deflate:
+class DeflateStreams:
     """Deflates and inflates the messages of one connection.
 
     An idle connection has no compressor and no decompressor: each takes tens of kilobytes and is
@@ -60,25 +75,36 @@ class Deflate:
 
     Args:
         extension: the extension negotiated in the opening handshake; only its parameters are used.
+        settings: the settings of this side.
     """
 
     __slots__ = (
         "_compressor",
         "_decompressor",
+        "_level",
+        "_memory_level",
         "_receive_bits",
         "_receive_takeover",
         "_recent",
         "_send_takeover",
+        "min_size",
         "rest",
         "send_bits",
+        "shared_key",
     )
 
-    def __init__(self, extension: Extension) -> None:
+    def __init__(self, extension: Extension, settings: Deflate = DEFLATE) -> None:
         assert isinstance(extension, PerMessageDeflate)
         self.send_bits: int = extension.local_max_window_bits
         """The size of the window for messages that are sent, as an exponent of 2."""
         self.rest: bytes = b""
         """The end of the data passed to :meth:`inflate` that has not been inflated."""
+        self.min_size: int = settings.min_size
+        """Messages of fewer bytes are sent uncompressed."""
+        self.shared_key: int = self.send_bits | settings.level << 4 | settings.memory_level << 8
+        """Connections with the same key compress a shared message in the same way."""
+        self._level: int = settings.level
+        self._memory_level: int = settings.memory_level
         self._send_takeover: bool = not extension.local_no_context_takeover
         self._receive_bits: int = extension.remote_max_window_bits
         self._receive_takeover: bool = not extension.remote_no_context_takeover
@@ -147,7 +173,7 @@ class Deflate:
         """Return the compressed payload of one message."""
         compressor = self._compressor
         if compressor is None:
-            compressor = _new_compressor(self.send_bits)
+            compressor = self._new_compressor()
             if self._send_takeover:
                 self._compressor = compressor
         return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
@@ -162,7 +188,7 @@ class Deflate:
         """
         compressor = self._compressor
         if compressor is None:
-            compressor = self._compressor = _new_compressor(self.send_bits)
+            compressor = self._compressor = self._new_compressor()
         data = compressor.compress(payload)
         if last:
             if not self._send_takeover:
@@ -179,29 +205,26 @@ class Deflate:
         """
         self._compressor = None
 
+    def deflate_shared(self, payload: bytes) -> bytes:
+        """Return a compressed payload that any peer with a window of :attr:`send_bits` can inflate.
 
-def deflate_shared(payload: bytes, bits: int) -> bytes:
-    """Return a compressed payload that any peer with a window of ``bits`` can inflate.
+        It refers to no earlier message, which is legal with and without context takeover (RFC 7692,
+        section 7.2.1).
 
-    It refers to no earlier message, which is legal with and without context takeover (RFC 7692,
-    section 7.2.1).
+        Returns:
+            b"" if compression would save too little.
+        """
+        if len(payload) < SHARED_MIN_SIZE:
+            return b""
+        sample = payload[:SAMPLE_SIZE]
+        data = self._deflate_once(sample)
+        if len(data) > len(sample) * 7 // 8:
+            return b""
+        return data if len(sample) == len(payload) else self._deflate_once(payload)
 
-    Returns:
-        b"" if compression would save too little.
-    """
-    if len(payload) < SHARED_MIN_SIZE:
-        return b""
-    sample = payload[:SAMPLE_SIZE]
-    data = _deflate_once(sample, bits)
-    if len(data) > len(sample) * 7 // 8:
-        return b""
-    return data if len(sample) == len(payload) else _deflate_once(payload, bits)
+    def _deflate_once(self, payload: bytes) -> bytes:
+        compressor = self._new_compressor()
+        return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
-
-def _deflate_once(payload: bytes, bits: int) -> bytes:
-    compressor = _new_compressor(bits)
-    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-
-def _new_compressor(bits: int) -> zlib._Compress:
-    return zlib.compressobj(wbits=-bits, memLevel=MEMORY_LEVEL)
+    def _new_compressor(self) -> zlib._Compress:
+        return zlib.compressobj(self._level, wbits=-self.send_bits, memLevel=self._memory_level)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from ...frames import Close, Fragment, Frame, Ping, Pong, PreparedMessage
-from .deflate import Deflate, deflate_shared
+from .deflate import DeflateStreams
 from .fast_path import apply_mask
 
 __all__ = ["Encoder"]
@@ -38,7 +38,7 @@ class Encoder:
 
     __slots__ = ("_deflate", "_has_large", "_keys", "_mask", "_next_key")
 
-    def __init__(self, *, mask: bool, deflate: Deflate | None) -> None:
+    def __init__(self, *, mask: bool, deflate: DeflateStreams | None) -> None:
         self._mask = mask
         # zlib cannot compress with a window of 8 bits.
         self._deflate = deflate if deflate is not None and deflate.send_bits > 8 else None
@@ -73,7 +73,7 @@ class Encoder:
             else:
                 self._append(parts, FIN | _OPCODES[kind], frame.to_payload())  # type: ignore[union-attr]
                 continue
-            if deflate is None:
+            if deflate is None or len(payload) < deflate.min_size:
                 self._append(parts, FIN | opcode, payload)
             else:
                 self._append(parts, FIN | RSV1 | opcode, deflate.deflate(payload))
@@ -155,10 +155,10 @@ class Encoder:
     def _wire(self, frame: PreparedMessage) -> bytes:
         """Return the unmasked frame that all connections with the same compression share."""
         deflate = self._deflate
-        if deflate is not None:
-            wire = frame.compressed.get(deflate.send_bits)
+        if deflate is not None and frame.compress and frame.size >= deflate.min_size:
+            wire = frame.compressed.get(deflate.shared_key)
             if wire is None:
-                wire = self._make_compressed(frame, deflate.send_bits)
+                wire = self._make_compressed(frame, deflate)
             if wire:
                 deflate.forget()
                 return wire
@@ -170,11 +170,11 @@ class Encoder:
         frame.wire = b"".join(parts)
         return frame.wire
 
-    def _make_compressed(self, frame: PreparedMessage, bits: int) -> bytes:
+    def _make_compressed(self, frame: PreparedMessage, deflate: DeflateStreams) -> bytes:
         parts: list[bytes] = []
-        if payload := deflate_shared(frame.to_payload(), bits):
+        if payload := deflate.deflate_shared(frame.to_payload()):
             self._append(parts, RSV1 | _head(frame), payload)
-        wire = frame.compressed[bits] = b"".join(parts)
+        wire = frame.compressed[deflate.shared_key] = b"".join(parts)
         return wire
 
 

@@ -7,7 +7,7 @@ import sys
 from ...frames import Data, Event, Fragment
 from .assembler import Assembler
 from .decoder import INFLATE_BUDGET, TEXT, Decoder, Refused, describe_text_error
-from .deflate import Deflate, InflateError
+from .deflate import DeflateStreams, InflateError
 
 __all__ = ["PIECE", "FragmentDecoder"]
 
@@ -30,7 +30,9 @@ class FragmentDecoder(Decoder):
 
     __slots__ = ("_begun", "_events", "_piece", "_text")
 
-    def __init__(self, *, masked: bool, max_size: int | None, deflate: Deflate | None) -> None:
+    def __init__(
+        self, *, masked: bool, max_size: int | None, deflate: DeflateStreams | None
+    ) -> None:
         # With this limit the fast path, which returns whole messages, is not taken.
         super().__init__(masked=masked, max_size=0, deflate=deflate)
         self._piece = PIECE if max_size is None else min(max_size, PIECE)

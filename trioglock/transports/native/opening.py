@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from websockets.client import ClientProtocol
@@ -27,15 +28,19 @@ from websockets.utils import accept_key
 
 from ...errors import InvalidHandshake
 from ...headers import Headers, checked_headers
-from ...options import DialOptions
+from ...options import Deflate, DialOptions, deflate_settings
 from ..negotiation import SILENT, USUAL_CONNECTIONS, parse_extensions
 from ..urls import WebSocketURL
 from .deflate import ClientDeflateFactory
 
 __all__ = ["OpeningRequest", "check_response", "make_request"]
 
-_EXTENSIONS = [ClientDeflateFactory()]
-_OFFER = build_extension([(one.name, one.get_request_params()) for one in _EXTENSIONS])
+
+@lru_cache(maxsize=32)
+def _offer(settings: Deflate) -> tuple[ClientDeflateFactory, str]:
+    """Return the extension to offer and its header."""
+    factory = ClientDeflateFactory(settings)
+    return factory, build_extension([(factory.name, factory.get_request_params())])
 
 
 class OpeningRequest(NamedTuple):
@@ -58,8 +63,8 @@ def make_request(url: WebSocketURL, options: DialOptions) -> OpeningRequest:
         texts += "Origin", options.origin
     texts += "Upgrade", "websocket", "Connection", "Upgrade"
     texts += "Sec-WebSocket-Key", key, "Sec-WebSocket-Version", "13"
-    if options.compression:
-        texts += "Sec-WebSocket-Extensions", _OFFER
+    if (settings := deflate_settings(options.compression)) is not None:
+        texts += "Sec-WebSocket-Extensions", _offer(settings)[1]
     if options.subprotocols:
         names = [Subprotocol(name) for name in options.subprotocols]
         texts += "Sec-WebSocket-Protocol", build_subprotocol(names)
@@ -113,9 +118,10 @@ def _check_usual(key: str, response: Headers, options: DialOptions) -> OpeningRe
     agreed = get("sec-websocket-extensions")
     if agreed is None:
         return OpeningResult(subprotocol, ())
-    if not options.compression:
+    settings = deflate_settings(options.compression)
+    if settings is None:
         return None
-    [factory] = _EXTENSIONS
+    factory, _ = _offer(settings)
     try:
         [(name, parameters)] = parse_extensions(agreed)
         if name != factory.name:
@@ -129,9 +135,10 @@ def _check_usual(key: str, response: Headers, options: DialOptions) -> OpeningRe
 def _check_any(
     key: str, response: Headers, url: WebSocketURL, options: DialOptions
 ) -> OpeningResult:
+    settings = deflate_settings(options.compression)
     protocol = ClientProtocol(
         WebSocketURI(url.secure, url.host, url.port, url.target, ""),
-        extensions=_EXTENSIONS if options.compression else None,
+        extensions=None if settings is None else [_offer(settings)[0]],
         subprotocols=[Subprotocol(name) for name in options.subprotocols] or None,
         max_size=None,
         logger=SILENT,

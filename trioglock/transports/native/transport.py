@@ -6,7 +6,7 @@ import trio
 
 from ..._redact import without_user_info
 from ..._timer import effective_deadline
-from ...options import DialOptions
+from ...options import DialOptions, deflate_settings
 from ..base import Capabilities, Handshake, Link, Transport
 from ..connecting import open_stream
 from ..http1 import read_response, stream_errors_translated
@@ -16,7 +16,7 @@ from ..redirects import follow_redirects
 from ..tls import TLSSocketIO, peer_certificate
 from ..urls import WebSocketURL
 from .decoder import Decoder
-from .deflate import Deflate
+from .deflate import DeflateStreams
 from .encoder import Encoder
 from .fragment_decoder import FragmentDecoder
 from .link import NativeLink, NativeServerLink
@@ -74,7 +74,9 @@ async def _upgrade_client(
     deadline = effective_deadline()
     response = await read_response(io, deadline, options.subprotocols, options.max_header_size)
     subprotocol, extensions = check_response(request, response.headers, url, options)
-    deflate = Deflate(extensions[0]) if extensions else None
+    deflate = None
+    if extensions and (settings := deflate_settings(options.compression)) is not None:
+        deflate = DeflateStreams(extensions[0], settings)
     certificate, certificate_der = peer_certificate(stream)
     handshake = Handshake(
         url=without_user_info(options.url),

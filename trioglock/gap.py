@@ -1,0 +1,28 @@
+"""Gaps: marks in a sequence of messages where some may be missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Gap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Messages may be missing here.
+
+    The server or the broker was unreachable, or a queue or the history was too short.
+
+    Args:
+        seconds: time between the loss of the connection and the new subscription; 0.0 for any
+            other reason.
+        id: position in the broker's history: the missing messages come before it, and a subscriber
+            that resumes after it continues here. None without a history.
+        channel: the only channel of a hub, or key of :meth:`Connection.subscribe
+            <trioglock.Connection.subscribe>`, of which messages may be missing; None for all.
+    """
+
+    seconds: float
+    id: str | None = None
+    channel: Any = None
