@@ -443,6 +443,25 @@ async def test_overflow(overflow: Any, expected: list[Any], autojump_clock: Mock
         conn.abort()
 
 
+async def test_updates_before_the_confirmation(autojump_clock: MockClock) -> None:
+    """They do not stop the reader, which must find the confirmation."""
+    transport = MemoryTransport()
+    async with connect("ws://feed/", **options(transport)) as conn, trio.open_nursery() as nursery:
+        server = await FeedServer.accept(transport)
+
+        async def serve() -> None:
+            for n in range(5):
+                await server.send({"key": "a", "n": n})
+                await trio.sleep(0.1)
+            await server.send({"subscribed": ["a"]})
+
+        nursery.start_soon(serve)
+        async with conn.subscribe("a", max_queue=2, overflow="wait") as updates:
+            got = [await anext(updates) for _ in range(5)]
+            assert got == [{"key": "a", "n": n} for n in range(5)]
+        conn.abort()
+
+
 async def test_leaving_lets_the_reader_continue(autojump_clock: MockClock) -> None:
     transport = MemoryTransport()
     async with connect("ws://feed/", **options(transport)) as conn, trio.open_nursery() as nursery:

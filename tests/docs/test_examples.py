@@ -70,6 +70,14 @@ EXPECTED = {
         r"Eric@ExVenture tells Bob: I am!",
         r"in ExVenture: Eric, Zoe",
     ],
+    "market_feed": [
+        r"feed: connected to ws://exchange\.test/",
+        r"feed: connection lost: the stream ended without a Close frame; .*",
+        r"feed: stalled: the peer sent no data for 1\.3 seconds; .*",
+        r"feed: reconnected to ws://exchange\.test/",
+        r"[1-9]\d+ updates; [1-9]\d+ gaps, 0 unreported",
+        r"200 symbols are up to date",
+    ],
     "json_rpc": [
         r"1 \+ 2 \+ 3 = 6",
         r"number: \[2\]",

@@ -20,6 +20,7 @@ from .fragment_queue import FragmentQueue
 from .fragment_receiver import Fragments
 from .fragment_sender import send_fragments
 from .report import Statistics, StatusReport, make_report
+from .requests import has_link, request
 from .send_queue import checked_frame
 from .session import Session
 from .updates import Updates, make_updates_queue
@@ -187,6 +188,57 @@ class Connection(Generic[StateT]):
         if self._actor.send_hook.is_async:
             raise UsageError(f"{self._actor.send_hook.label} is async; use await send()")
         raise trio.WouldBlock
+
+    async def request(self, message: Any, timeout: float | None = 10) -> Any:
+        """Send a message with a new id, and wait for the reply with the same id.
+
+        The connection needs a codec. By default, the id is a number in ``message["id"]``, and a
+        reply with an ``error`` raises RequestFailed; see :class:`RequestFormat`. The reply is not
+        passed to ``handle_receive``. A reply that arrives after the timeout is received like any
+        other message. During an outage the request waits for the next link.
+
+        Args:
+            message: the message without its id. It passes through ``handle_send`` with the id.
+            timeout: seconds to wait in total; None for no limit.
+
+        Returns:
+            The whole reply, decoded.
+
+        Raises:
+            RequestFailed: the reply is an error.
+            RequestTimeout: no reply arrived in time; the peer may have executed the request.
+            RequestLost: the link ended first. The peer may have executed the request, and a message
+                that was still in the send queue is sent over the next link.
+            ConnectionClosed: the connection is closing or closed.
+            UsageError: the connection has no codec, the id cannot be used, or the call is made
+                inside a hook of this connection.
+            InvalidOption: ``timeout`` is not a positive number.
+            EncodeError, Exception: as for :meth:`send`.
+        """
+        requests = self._session.requests
+        if requests is None:
+            raise UsageError("request() needs a codec, as in connect(url, codec=JSON())")
+        check_seconds("timeout", timeout)
+        if self._mailbox.active is not None:
+            self._mailbox.reject_inside_hook("request")
+        pending, message = requests.open_next(message, has_link=has_link(self))
+        return await request(self, pending, message, timeout)
+
+    @property
+    def _pause(self) -> str:
+        """Why no messages are being read at the moment, for error messages; "" if they are."""
+        if self._receive_queue.reader_waiting:
+            count = len(self._receive_queue.items)
+            return (
+                f"the reply may not have been read, because {count} messages are waiting to be "
+                "received: receive them in another task, or increase max_queue"
+            )
+        subscriptions = self._session.subscriptions
+        if subscriptions is not None and subscriptions.full_queue is not None:
+            return "the reply may not have been read, because a subscription's updates are waiting"
+        if self._actor.backlog:
+            return f"{self._actor.backlog} messages are waiting for a hook"
+        return ""
 
     async def send_frame(self, frame: Frame) -> None:
         """Send a frame without calling ``handle_send``. Waits while the send queue is full.

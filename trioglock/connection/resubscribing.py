@@ -85,7 +85,7 @@ class SubscriptionDriver:
         self._fail = fail
         self._encode = encode
         self._has_connected = False
-        self._is_ready = False
+        self._is_ready = True
         self._queues: dict[UpdateQueue, None] = {}
         self._blocking: dict[UpdateQueue, None] = {}  # those that may pause the reader
         self._frames: list[tuple[PreparedMessage, list[Any]]] = []  # of this link, and their keys
@@ -96,9 +96,9 @@ class SubscriptionDriver:
     # The session.
 
     @property
-    def is_ready(self) -> bool:
-        """Whether the queued data of the program may be sent."""
-        return self._has_connected and self._is_ready
+    def awaits_login(self) -> bool:
+        """Whether data is held until :meth:`Subscriptions.is_ready` returns True."""
+        return not self._is_ready
 
     def open_link(self) -> None:
         """Start a link."""
@@ -122,9 +122,13 @@ class SubscriptionDriver:
         self.flush(first=True)
 
     def close_link(self) -> None:
-        """End the link. Its requests that have not been written are removed from the queue."""
+        """End the link."""
         self._has_connected = False
         self._machine.close_link()
+        self.remove_requests()
+
+    def remove_requests(self) -> None:
+        """Remove the requests of this link that have not been written from the send queue."""
         self._send_queue.remove([frame for frame, _ in self._frames])
         self._frames.clear()
 
@@ -287,7 +291,11 @@ class SubscriptionDriver:
     @property
     def full_queue(self) -> UpdateQueue | None:
         """The queue of a consumer that stops the reader."""
-        return next((queue for queue in self._blocking if queue.full), None)
+        for queue in self._blocking:
+            # While a consumer is waiting for a confirmation, the reader must find it.
+            if queue.full and not queue.inactive:
+                return queue
+        return None
 
     # Timeouts.
 

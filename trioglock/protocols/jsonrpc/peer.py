@@ -12,13 +12,12 @@ from typing import Any
 import trio
 
 from ...codecs import Codec
-from ...connection import Connection, Status
+from ...connection import Connection, PendingRequest, Status
 from ...disconnect import Disconnect
 from ...errors import ConnectionClosed, EncodeError, UsageError
 from ...hooks import Deliver, Reply
 from ...options import check_whole
 from ...routing import EventSocket
-from ...routing.requests import PendingRequest
 from .batch import Batch
 from .errors import (
     INTERNAL_ERROR,
