@@ -45,7 +45,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
 
     Raises:
         UsageError: the connection reconnects or drops messages when its receive queue is full, so
-            bytes could get lost.
+            bytes could get lost; or it has a codec or receives messages in fragments.
         InvalidOption: ``conn`` is not a connection.
     """
 
@@ -55,7 +55,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         self.connection: Connection[Any] = conn
         """The connection."""
         self._session: Session[Any] = conn._session  # noqa: SLF001 - a layer of the same package
-        _check_loses_nothing(self._session)
+        _check_options(self._session)
         self._link = self._session.upgrades
         self._sending = _Direction("sending")
         self._receiving = _Direction("receiving")
@@ -218,11 +218,14 @@ class _Direction:
             self._scope.cancel()
 
 
-def _check_loses_nothing(session: Session[Any]) -> None:
+def _check_options(session: Session[Any]) -> None:
     if session._will_reconnect(ConnectionLost()):  # noqa: SLF001 - as above
         raise UsageError(
             "a byte stream cannot continue on another link: use connect() without reconnect, and "
             "open a new connection and a new WebSocketStream after a loss"
         )
-    if session._flow.overflow != "wait":  # noqa: SLF001 - as above
+    flow = session._flow  # noqa: SLF001 - as above
+    if flow.overflow != "wait":
         raise UsageError('a byte stream must not lose messages: use overflow="wait"')
+    if flow.codec is not None or flow.fragments:
+        raise UsageError("a byte stream needs whole messages of bytes: use no codec or fragments")

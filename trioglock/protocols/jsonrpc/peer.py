@@ -204,6 +204,8 @@ class Peer(EventSocket[None]):
         message = parse(part)
         if isinstance(message, Outcome):
             responses.add(None)
+            if message.error is not None and (request := self.requests.get(message.id)):
+                message.error.request, message.error.reply = request.event, part
             if not self.requests.resolve(message.id, message.result, message.error):
                 self.invalid.note(ValueError("a response without a request"), part)
             return None
