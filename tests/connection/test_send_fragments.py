@@ -340,6 +340,32 @@ async def test_close_interrupts_a_message(autojump_clock: MockClock) -> None:
         assert caught.value.unsent == ("behind",)
 
 
+async def test_close_before_a_message_begins(autojump_clock: MockClock) -> None:
+    """The data before and behind it is sent, as in any close."""
+    outcome = Raised()
+    transport = MemoryTransport(capacity=1)
+    async with (
+        trio.open_nursery() as nursery,
+        connect(URL, transport=transport, ping_interval=None) as conn,
+    ):
+        far = await transport.accept()
+        for number in range(5):
+            await conn.send(str(number))
+            await wait_all_tasks_blocked()
+        nursery.start_soon(sending, conn, items("a"), outcome)
+        await wait_all_tasks_blocked()
+        await conn.send("behind")
+        nursery.start_soon(conn.aclose)
+        await wait_all_tasks_blocked()
+        assert isinstance(outcome.error, ConnectionClosed)
+        received: list[Any] = []
+        while not received or received[-1] != Close(1000):
+            received += await read_frames(far)
+        assert received == ["0", "1", "2", "3", "4", "behind", Close(1000)]
+        await far.write([Close(1000)])
+        await far.aclose()
+
+
 async def test_abort_interrupts_a_message(autojump_clock: MockClock) -> None:
     outcome, script = Raised(), Script()
     async with trio.open_nursery() as nursery:
