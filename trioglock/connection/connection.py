@@ -82,7 +82,9 @@ class Connection(Generic[StateT]):
     # Sending.
 
     async def send(self, message: Any) -> None:
-        """Send a message through ``handle_send``. Waits while the send queue is full.
+        """Send a message through ``handle_send``.
+
+        Waits while the send queue is full, and with ``send_rate`` for its turn.
 
         Either the whole message is queued, or the call raises and nothing is queued.
 
@@ -164,7 +166,8 @@ class Connection(Generic[StateT]):
         """Send a message through ``handle_send``, without waiting.
 
         Raises:
-            trio.WouldBlock: the send queue is full, or an async hook is running.
+            trio.WouldBlock: the send queue is full, ``send_rate`` is used up, or an async hook is
+                running.
             UsageError: ``handle_send`` is async; use ``await send()``.
             ConnectionClosed, InvalidFrame, BadHookResult, Exception: see :meth:`send`.
         """
@@ -241,7 +244,7 @@ class Connection(Generic[StateT]):
         return ""
 
     async def send_frame(self, frame: Frame) -> None:
-        """Send a frame without calling ``handle_send``. Waits while the send queue is full.
+        """Send a frame without calling ``handle_send``. Waits like :meth:`send`.
 
         Args:
             frame: ``str``, bytes-like, ``PreparedMessage``, ``Ping``, ``Pong`` or ``Close``.
@@ -275,7 +278,7 @@ class Connection(Generic[StateT]):
                 it may be combined with the frames that are queued next.
 
         Raises:
-            trio.WouldBlock: the send queue is full.
+            trio.WouldBlock: the send queue is full, or ``send_rate`` is used up.
             ConnectionClosed: the connection is closing or closed.
             InvalidFrame: ``frame`` is not a frame.
         """
