@@ -47,9 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--count", type=int, default=5000, help="round trips per round (default 5000)"
     )
-    parser.add_argument(
-        "--library", help="JSON library: msgspec, orjson or json (default: the fastest)"
-    )
+    parser.add_argument("--library", help="JSON library: msgspec, orjson or json (default: json)")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     absent = [name for name in NEEDED if find_spec(name) is None]

@@ -58,7 +58,7 @@ async def play(url: str, client_id: str, client_secret: str, seconds: float) -> 
             await client.tell("Bob", "ExVenture", "Eric", "Are you there?")
             print("delivered")
             await client.tell("Bob", "ExVenture", "Zed", "And you?")
-        except gossip.RequestFailed as failed:
+        except gossip.RequestRefused as failed:
             print(f"a tell failed: {failed.reason}")
         await trio.sleep(seconds)
         for game, players in client.who().items():

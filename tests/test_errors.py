@@ -204,7 +204,7 @@ PEER_TEXT = "no\nERROR forged \x1b[31m\u202e wss://al:s3cret@h/?token=s3cret " +
         ConnectionClosedError(Close(4000, PEER_TEXT[:70]), None, None),
         RequestLost("event", ConnectionLost(error=OSError(PEER_TEXT))),
         RequestTimeout(PEER_TEXT, 5),
-        gossip.RequestFailed("event", PEER_TEXT),
+        gossip.RequestRefused("event", PEER_TEXT),
         phoenix.JoinRefused("room:1", {"reason": PEER_TEXT, "token": "s3cret"}),
     ],
     ids=lambda error: type(error).__name__,

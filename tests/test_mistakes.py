@@ -201,6 +201,7 @@ calls(
 
 for name, use in {
     "recv": "await receive()",
+    "recv_streaming": "async with receive_fragments()",
     "get_message": "await receive()",
     "send_str": "await send(message)",
     "close": "await aclose(), or leave the block",

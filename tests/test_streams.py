@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from itertools import cycle
 from typing import Any, TypeAlias
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock, check_half_closeable_stream, wait_all_tasks_blocked
 
 from tests.hooks.helpers import URL
+from tests.transports.servers import client_context, server_context
 from trioglock import (
     Close,
     Connection,
@@ -24,6 +29,7 @@ from trioglock import (
     connect,
     serve,
 )
+from trioglock.codecs import JSON
 from trioglock.options import DialOptions
 from trioglock.testing import MemoryLink, MemoryTransport, memory_link_pair
 from trioglock.transports import Link
@@ -131,7 +137,11 @@ async def far_end(
 async def test_message_boundaries_are_not_kept(autojump_clock: MockClock) -> None:
     async with far_end() as (stream, far):
         await far.write([b"abcdef", b"", PreparedMessage(b"gh")])
-        assert [await stream.receive_some(4) for _ in range(3)] == [b"abcd", b"ef", b"gh"]
+        assert [await stream.receive_some(4) for _ in range(2)] == [b"abcd", b"efgh"]
+        await far.write([b"abc", b"def", bytes(70_000), b"end"])
+        await wait_all_tasks_blocked()
+        assert await stream.receive_some() == b"abcdef" + bytes(70_000)
+        assert await stream.receive_some() == b"end"
 
 
 async def test_large_data_is_sent_in_several_messages(autojump_clock: MockClock) -> None:
@@ -270,13 +280,17 @@ async def test_hooks_apply(autojump_clock: MockClock) -> None:
         assert [await stream.receive_some() for _ in range(2)] == [b"ab", b""]
 
 
-async def test_connections_that_may_lose_bytes_are_refused(autojump_clock: MockClock) -> None:
+async def test_unsuitable_connections_are_refused(autojump_clock: MockClock) -> None:
     with pytest.raises(UsageError, match="without reconnect"):
         async with far_end(reconnect=True):
             pass
     with pytest.raises(UsageError, match='overflow="wait"'):
         async with far_end(overflow="drop_oldest"):
             pass
+    for option in ({"codec": JSON()}, {"fragments": True}):
+        with pytest.raises(UsageError, match="whole messages of bytes"):
+            async with far_end(**option):
+                pass
     with pytest.raises(InvalidOption, match="conn must be a Connection, not"):
         WebSocketStream("ws://localhost")  # type: ignore[arg-type]
 
@@ -292,3 +306,68 @@ async def test_another_link_breaks_the_stream(autojump_clock: MockClock) -> None
         await far.write([b"data"])
         with pytest.raises(trio.BrokenResourceError, match="replaced"):
             await stream.receive_some()
+
+
+@pytest.mark.slow
+async def test_tls_and_a_websocket_through_a_gateway() -> None:
+    """As with websockify: the outer server connects the bytes with a TCP port."""
+
+    async def echo(conn: Connection[Any]) -> None:
+        async for message in conn:
+            await conn.send(message)
+
+    async def gateway(conn: Connection[Any]) -> None:
+        assert inner.port is not None
+        tcp = await trio.open_tcp_stream("127.0.0.1", inner.port)
+        async with WebSocketStream(conn) as stream, tcp, trio.open_nursery() as nursery:
+            nursery.start_soon(copy, stream, tcp)
+            nursery.start_soon(copy, tcp, stream)
+
+    async def copy(source: trio.abc.ReceiveStream, target: trio.abc.HalfCloseableStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            async for data in source:
+                await target.send_all(data)
+            await target.send_eof()
+
+    data = random.Random(1).randbytes(300_000)
+    with trio.fail_after(20):
+        async with (
+            serve(echo, "127.0.0.1", 0, ssl_context=server_context("localhost")) as inner,
+            serve(gateway, "127.0.0.1", 0) as outer,
+            connect(f"ws://127.0.0.1:{outer.port}/", compression=None) as conn,
+            connect(
+                f"wss://localhost:{inner.port}/",
+                stream=WebSocketStream(conn),
+                ssl_context=client_context(),
+            ) as through,
+        ):
+            await through.send(data)
+            assert await through.receive() == data
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    messages=st.lists(st.binary(max_size=40), max_size=8),
+    sizes=st.lists(st.integers(1, 50) | st.none(), min_size=1, max_size=8),
+    cancels=st.lists(st.booleans(), min_size=1, max_size=8),
+)
+def test_any_sizes_give_the_bytes_in_order(
+    messages: list[bytes], sizes: list[int | None], cancels: list[bool]
+) -> None:
+    """However the messages are cut, and although some calls are cancelled."""
+
+    async def main() -> None:
+        async with far_end() as (stream, far):
+            await far.write([*messages, ""])
+            received = []
+            for size, cancelled in zip(cycle(sizes), cycle([*cancels, False]), strict=False):
+                with trio.CancelScope() as scope:
+                    if cancelled:
+                        scope.cancel()
+                    received.append(await stream.receive_some(size))
+                    assert size is None or len(received[-1]) <= size
+                    if not received[-1]:
+                        break
+            assert b"".join(received) == b"".join(messages)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -51,6 +51,9 @@ from .errors import (
     ProxyFailed,
     ReconnectFailed,
     RedirectFailed,
+    RequestFailed,
+    RequestLost,
+    RequestTimeout,
     RestartLimit,
     ServiceReturned,
     SlowConsumer,
@@ -65,7 +68,7 @@ from .gap import Gap
 from .headers import Headers
 from .hooks import ConnectionInfo, Deliver, Reconnect, Reply, Socket, Stop
 from .http import Request, Response
-from .options import Deflate, MessageHeartbeat, Rate, StallTimeout
+from .options import Deflate, MessageHeartbeat, Rate, RequestFormat, StallTimeout
 from .retry import Backoff, is_transient
 from .server import ServeOptions, Server, serve, serve_forever
 from .streams import WebSocketStream
@@ -133,6 +136,10 @@ __all__ = [
     "RemoteClose",
     "Reply",
     "Request",
+    "RequestFailed",
+    "RequestFormat",
+    "RequestLost",
+    "RequestTimeout",
     "Response",
     "RestartLimit",
     "ServeOptions",

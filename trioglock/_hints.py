@@ -79,6 +79,7 @@ METHODS: dict[str, str] = {
     for own, others in {
         "await receive()": "recv get_message receive_message receive_str receive_bytes receive_json"
         " read_message",
+        "async with receive_fragments()": "recv_streaming",
         "await send(message)": "send_message send_str send_bytes send_text send_json send_binary"
         " write_message",
         "await aclose(), or leave the block": "close disconnect",

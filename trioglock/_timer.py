@@ -126,6 +126,13 @@ def current_timer() -> Timer:
         return timer
 
 
+class HasCancel(Protocol):
+    """What a :class:`PeerDeadline` cancels, such as a cancel scope."""
+
+    def cancel(self) -> None:
+        """Called at the deadline."""
+
+
 class PeerDeadline:
     """The deadline of a cancel scope that limits the wait for a peer.
 
@@ -136,7 +143,7 @@ class PeerDeadline:
 
     __slots__ = ("_deadline", "_entry", "_scope", "_step", "expired", "is_suspect")
 
-    def __init__(self, scope: trio.CancelScope, deadline: float) -> None:
+    def __init__(self, scope: HasCancel, deadline: float) -> None:
         self.expired: bool = False
         """Whether the deadline has cancelled the scope."""
         self.is_suspect: bool = False

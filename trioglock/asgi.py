@@ -22,7 +22,7 @@ from .close_codes import NO_STATUS
 from .errors import UsageError
 from .frames import Close, Codec, Event, Fragment, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
-from .options import FlowOptions, Overflow, StallTimeout, take_options
+from .options import FlowOptions, Overflow, RequestFormat, StallTimeout, take_options
 from .server import ConnectionRegistry, ConnectionRunner, ServeTarget
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
 from .transports.http1 import STREAM_ERRORS
@@ -54,6 +54,7 @@ class ASGIOptions(TypedDict, total=False):
         write_limit: number of bytes that may wait to be written before ``send`` waits.
         overflow: what happens at ``max_queue``, as for :func:`trioglock.serve`.
         codec: encodes and decodes the messages, as for :func:`trioglock.serve`.
+        requests: where the ids of requests are, as for :func:`trioglock.serve`.
         trace: write a line for each step of every connection.
     """
 
@@ -66,6 +67,7 @@ class ASGIOptions(TypedDict, total=False):
     write_limit: int
     overflow: Overflow
     codec: Codec | None
+    requests: RequestFormat | None
     trace: bool
 
 

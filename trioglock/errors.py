@@ -11,6 +11,9 @@
     ├── UsageError (RuntimeError)            your code: a call that is not allowed in this context
     ├── BadHookResult (TypeError)            your code: a hook returned the wrong type
     ├── CallTimeout (TimeoutError)           your code: handle_call took too long
+    ├── RequestFailed                        the peer: a reply that is an error
+    ├── RequestTimeout (TimeoutError)        the peer did not reply in time
+    ├── RequestLost                          the link ended before the reply arrived
     ├── SubscriptionRefused                  the server refused or ended a subscription
     ├── SubscriptionTimeout (TimeoutError)   the server did not confirm a subscription in time
     ├── MessageInterrupted                   the link ended in the middle of a fragmented message
@@ -40,7 +43,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ._redact import redact_line, safe_repr
+from ._redact import redact_line, safe_repr, shorten
 from .disconnect import Disconnect
 from .frames import Close
 from .headers import Headers
@@ -67,6 +70,9 @@ __all__ = [
     "ProxyFailed",
     "ReconnectFailed",
     "RedirectFailed",
+    "RequestFailed",
+    "RequestLost",
+    "RequestTimeout",
     "RestartLimit",
     "ServiceReturned",
     "SlowConsumer",
@@ -139,6 +145,65 @@ class CallTimeout(TrioglockError, TimeoutError):
     If the hook has not started, the request is withdrawn. Otherwise the hook continues, and its
     reply is discarded.
     """
+
+
+class RequestFailed(TrioglockError):
+    """The reply to a request is an error; see :class:`trioglock.RequestFormat`.
+
+    Args:
+        request: the message that was passed to ``request()``, or the name of its event.
+        reply: the whole reply.
+        error: the error in the reply.
+    """
+
+    def __init__(self, request: Any, reply: Any, error: Any) -> None:
+        super().__init__(request, reply, error)
+        self.request = request
+        self.reply = reply
+        self.error = error
+
+    def __str__(self) -> str:
+        return redact_line(f"the peer refused {shorten(self.request)}: {shorten(self.error)}")
+
+
+class RequestTimeout(TrioglockError, TimeoutError):
+    """No answer arrived in time. The peer may have executed the request nevertheless.
+
+    Args:
+        request: the message that was passed to ``request()``, or the name of its event.
+        timeout: the timeout in seconds.
+        pause: why this side may not have read an answer; "" if it was reading.
+    """
+
+    def __init__(self, request: Any, timeout: float, pause: str = "") -> None:
+        super().__init__(request, timeout, pause)
+        self.request = request
+        self.timeout = timeout
+        self.pause = pause
+
+    def __str__(self) -> str:
+        text = f"no answer to {shorten(self.request)} within {self.timeout} seconds"
+        return redact_line(f"{text}; {self.pause}" if self.pause else text)
+
+
+class RequestLost(TrioglockError):
+    """The link ended before the answer arrived. The peer may have executed the request.
+
+    Args:
+        request: the message that was passed to ``request()``, or the name of its event.
+        reason: why the link ended.
+    """
+
+    def __init__(self, request: Any, reason: Disconnect) -> None:
+        super().__init__(request, reason)
+        self.request = request
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = safe_repr(self.reason)
+        return redact_line(
+            f"the connection ended before {shorten(self.request)} was answered: {why}"
+        )
 
 
 class SubscriptionRefused(TrioglockError):

@@ -11,8 +11,8 @@ import inspect
 import re
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, cast, get_args, get_type_hints
 
@@ -22,7 +22,7 @@ from ._hints import describe_value
 from ._redact import redact_repr, redact_subprotocols
 from ._text import as_text
 from ._version import __version__
-from .errors import InvalidOption
+from .errors import InvalidOption, UsageError
 from .frames import BytesLike, Codec, Data
 from .headers import Headers, HeadersLike, is_token
 
@@ -36,6 +36,7 @@ __all__ = [
     "MessageHeartbeat",
     "Overflow",
     "Rate",
+    "RequestFormat",
     "StallTimeout",
     "StreamSource",
 ]
@@ -256,6 +257,89 @@ class StallTimeout:
             raise InvalidOption("when must be a plain function, not an async one")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFormat:
+    """Where the messages of ``conn.request()`` have their ids, and which replies are errors.
+
+    The defaults fit JSON-RPC, the Chrome DevTools protocol, Home Assistant and others::
+
+        {"id": 1, "method": "add", "params": [2, 3]}    the request
+        {"id": 1, "result": 5}                          its reply
+        {"id": 1, "error": {"code": -32601}}            a reply that raises RequestFailed
+
+    A name below is a key of a dict, or else an attribute.
+
+    Args:
+        ids: the ids, each of which must be hashable and may be used by one pending request only.
+            A list or another iterable starts again in each connection; an iterator is shared. By
+            default ``itertools.count(1)``, for each connection.
+        id: the name of the id in a request; or a function that is given the message and the id and
+            returns the message to send.
+        ref: the name of the id in a reply; or a function that returns the id, given any received
+            message. A message is no reply if it has no such key, or if the function returns None
+            or raises LookupError, TypeError, AttributeError or ValueError.
+        error: the name of the error in a reply; or a function that returns it, given the reply. A
+            reply is an error unless this is absent, None or False.
+
+    Raises:
+        InvalidOption: an argument has the wrong type.
+    """
+
+    ids: Iterable[Hashable] | None = None
+    id: str | Callable[[Any, Any], Any] = "id"
+    ref: str | Callable[[Any], Any] = "id"
+    error: str | Callable[[Any], Any] = "error"
+    add_id: Callable[[Any, Any], Any] = field(init=False, repr=False, compare=False)
+    """Returns a message with an id."""
+    ref_of: Callable[[Any], Any] = field(init=False, repr=False, compare=False)
+    """Returns the id of the request that a message answers, or None."""
+    error_of: Callable[[Any], Any] = field(init=False, repr=False, compare=False)
+    """Returns the error in a reply, or None or False."""
+
+    def __post_init__(self) -> None:
+        if not (self.ids is None or isinstance(self.ids, Iterable)) or isinstance(self.ids, str):
+            raise InvalidOption(
+                f"ids must be an iterable, such as itertools.count(1), not {self.ids!r}"
+            )
+        for name, function, make in (
+            ("id", "add_id", _adder_of),
+            ("ref", "ref_of", _getter_of),
+            ("error", "error_of", _getter_of),
+        ):
+            value = getattr(self, name)
+            if not (isinstance(value, str) or callable(value)):
+                raise InvalidOption(f"{name} must be a name or a function, not {value!r}")
+            object.__setattr__(self, function, make(value) if isinstance(value, str) else value)
+
+
+def _adder_of(name: str) -> Callable[[Any, Any], Any]:
+    def add(message: Any, value: Any) -> Any:
+        if isinstance(message, dict):
+            if name in message:
+                raise UsageError(f"request() adds {name!r}, which the message already has")
+            return {**message, name: value}
+        kind = type(message)
+        if is_dataclass(kind):
+            return replace(message, **{name: value})
+        if hasattr(kind, "__struct_fields__") and not isinstance(message, type):
+            return sys.modules["msgspec"].structs.replace(message, **{name: value})
+        raise UsageError(
+            f"request() cannot add {name!r} to {describe_value(message):.100}: send a dict, a "
+            "dataclass or a Struct, or pass a function as RequestFormat(id=...)"
+        )
+
+    return add
+
+
+def _getter_of(name: str) -> Callable[[Any], Any]:
+    def get(message: Any) -> Any:
+        if message.__class__ is dict:
+            return message.get(name)
+        return getattr(message, name, None)
+
+    return get
+
+
 class FlowKeywords(TypedDict, total=False):
     """Keyword arguments of clients and servers: the heartbeat, queues and their timeouts.
 
@@ -284,6 +368,7 @@ class FlowKeywords(TypedDict, total=False):
             override ``handle_receive``.
         codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
             :class:`trioglock.codecs.Codec`. By default messages are ``str`` and ``bytes``.
+        requests: where the ids of :meth:`Connection.request` are; see :class:`RequestFormat`.
     """
 
     close_timeout: float | None
@@ -297,6 +382,7 @@ class FlowKeywords(TypedDict, total=False):
     overflow: Overflow
     fragments: bool
     codec: Codec | None
+    requests: RequestFormat | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,6 +404,7 @@ class FlowOptions:
     overflow: Overflow = "wait"
     fragments: bool = False
     codec: Codec | None = None
+    requests: RequestFormat | None = None
 
     def __post_init__(self) -> None:
         for name in ("ping_interval", "ping_timeout", "close_timeout", "write_timeout"):
@@ -331,6 +418,12 @@ class FlowOptions:
                 "for ping frames use ping_interval"
             )
         check_codec(self.codec)
+        if not isinstance(self.requests, RequestFormat | None):
+            raise InvalidOption(
+                f"requests must be a RequestFormat, not {describe_value(self.requests)}"
+            )
+        if self.requests is not None and self.codec is None:
+            raise InvalidOption("requests needs a codec, such as codec=JSON()")
         if not isinstance(self.stall_timeout, StallTimeout):
             if not isinstance(self.stall_timeout, int | float | None):
                 raise InvalidOption(

@@ -464,12 +464,12 @@ async def test_measured_at_a_server(transport: Callable[[], Any]) -> None:
     """The times are those at which another program has read the messages."""
     with measuring_server(cut_after=7) as (url, times):
         async with connect(
-            url, transport=transport(), send_rate=Rate(5, per=0.5, margin=0.05), reconnect=True
+            url, transport=transport(), send_rate=Rate(5, per=0.5, margin=0.2), reconnect=True
         ) as conn:
-            for number in range(25):
+            for number in range(20):
                 await conn.send(str(number))
             await conn.flush()
-        assert len(times) + conn.statistics().in_doubt >= 20
+        assert len(times) >= 15
         check_window(times, 5, 0.5)
 
 

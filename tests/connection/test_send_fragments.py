@@ -474,6 +474,17 @@ async def test_where_an_iterable_is_not_allowed(autojump_clock: MockClock) -> No
             await trio.sleep(1)
 
 
+async def test_a_channel_is_not_closed(autojump_clock: MockClock) -> None:
+    send_channel, receive_channel = trio.open_memory_channel[str](1)
+    async with linked() as (conn, far), send_channel, receive_channel:
+        await send_channel.send("a")
+        with trio.move_on_after(1):
+            await conn.send(receive_channel)
+        await send_channel.send("b")
+        assert await receive_channel.receive() == "b"
+        await read_frames(far)
+
+
 async def test_a_class_with_aiter(autojump_clock: MockClock) -> None:
     class Lines:
         def __init__(self, lines: Iterable[str]) -> None:

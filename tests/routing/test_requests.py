@@ -118,7 +118,7 @@ async def test_timeout(autojump_clock: MockClock, socket: EventSocket[Any]) -> N
         began = trio.current_time()
         with pytest.raises(RequestTimeout, match="no answer to 'a' within 3 seconds") as caught:
             await socket.request("a", timeout=3)
-        assert (caught.value.event, caught.value.timeout) == ("a", 3)
+        assert (caught.value.request, caught.value.timeout) == ("a", 3)
         assert isinstance(caught.value, TimeoutError)
         assert trio.current_time() - began == 3
         request = await next_request(peer)
@@ -415,9 +415,7 @@ async def test_fault_28_two_requests_never_share_a_reference(autojump_clock: Moc
 
         nursery.start_soon(ask, "a")
         first = await next_request(peer)
-        with pytest.raises(
-            UsageError, match="the reference 1 belongs to a request that is waiting: 'a'"
-        ):
+        with pytest.raises(UsageError, match="the id 1 belongs to a request that is waiting: 'a'"):
             await socket.request("b")
         await answer(peer, first)
         while len(socket.requests):

@@ -1,4 +1,4 @@
-"""JSON (RFC 8259), using the fastest installed library.
+"""JSON (RFC 8259), using the standard library or a faster one.
 
 All libraries accept and reject the same values; see :mod:`.json_rules`. To support another JSON
 library, write a function that returns its encoder and decoder and add it to :data:`LIBRARIES`.
@@ -6,7 +6,6 @@ library, write a function that returns its encoder and decoder and add it to :da
 
 from __future__ import annotations
 
-import functools
 import importlib
 import json
 import math
@@ -47,7 +46,8 @@ class JSON(Codec):
             of tagged types, or anything else that ``msgspec`` converts to. With it, all types that
             ``msgspec`` supports can be encoded. By default, messages are decoded into dicts, lists,
             strings, numbers, booleans and None.
-        library: ``"msgspec"``, ``"orjson"`` or ``"json"``; by default the first one installed.
+        library: ``"json"`` is the standard library, the default. ``"msgspec"`` and ``"orjson"`` are
+            faster, and have to be installed. ``into`` needs ``"msgspec"``, its default.
 
     Raises:
         InvalidOption: the library is unknown or not installed, or cannot decode into ``into``.
@@ -59,7 +59,7 @@ class JSON(Codec):
         *,
         library: Literal["msgspec", "orjson", "json"] | None = None,
     ) -> None:
-        self.library: str = library or ("msgspec" if into is not Any else _preferred())
+        self.library: str = library or ("json" if into is Any else "msgspec")
         """The name of the library in use."""
         check_choice("library", self.library, tuple(LIBRARIES))
         if into is not Any and self.library != "msgspec":
@@ -189,12 +189,7 @@ LIBRARIES: Mapping[str, Callable[[Any], tuple[Encoder, Decoder]]] = {
     "orjson": _use_orjson,
     "json": _use_standard_library,
 }
-"""Functions that create the encoder and decoder of each library, in order of preference."""
-
-
-@functools.cache
-def _preferred() -> str:
-    return next(name for name in LIBRARIES if find_spec(name) is not None)
+"""Functions that create the encoder and decoder of each library."""
 
 
 def _parse_finite(text: str) -> float:

@@ -6,6 +6,7 @@ from .connection import Connection
 from .decoding import MALFORMED, InvalidMessages
 from .fragment_receiver import Fragments
 from .report import Statistics, StatusReport
+from .requests import PendingRequest, Requests
 from .resubscribing import check_subscriptions
 from .scope import ConnectionScope
 from .session import LinkSource, Session
@@ -20,6 +21,8 @@ __all__ = [
     "Fragments",
     "InvalidMessages",
     "LinkSource",
+    "PendingRequest",
+    "Requests",
     "Session",
     "Statistics",
     "Status",

@@ -20,7 +20,8 @@ class BroadcastResult(NamedTuple):
 
     Args:
         queued: the connections that accepted the message.
-        slow: open connections that were skipped because their ``write_limit`` was reached.
+        slow: open connections that were skipped because their ``write_limit`` or ``send_rate`` was
+            reached.
         closed: connections that were skipped because they are closing or closed.
     """
 

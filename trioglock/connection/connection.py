@@ -20,6 +20,7 @@ from .fragment_queue import FragmentQueue
 from .fragment_receiver import Fragments
 from .fragment_sender import send_fragments
 from .report import Statistics, StatusReport, make_report
+from .requests import has_link, request
 from .send_queue import checked_frame
 from .session import Session
 from .updates import Updates, make_updates_queue
@@ -81,7 +82,9 @@ class Connection(Generic[StateT]):
     # Sending.
 
     async def send(self, message: Any) -> None:
-        """Send a message through ``handle_send``. Waits while the send queue is full.
+        """Send a message through ``handle_send``.
+
+        Waits while the send queue is full, and with ``send_rate`` for its turn.
 
         Either the whole message is queued, or the call raises and nothing is queued.
 
@@ -163,7 +166,8 @@ class Connection(Generic[StateT]):
         """Send a message through ``handle_send``, without waiting.
 
         Raises:
-            trio.WouldBlock: the send queue is full, or an async hook is running.
+            trio.WouldBlock: the send queue is full, ``send_rate`` is used up, or an async hook is
+                running.
             UsageError: ``handle_send`` is async; use ``await send()``.
             ConnectionClosed, InvalidFrame, BadHookResult, Exception: see :meth:`send`.
         """
@@ -188,8 +192,59 @@ class Connection(Generic[StateT]):
             raise UsageError(f"{self._actor.send_hook.label} is async; use await send()")
         raise trio.WouldBlock
 
+    async def request(self, message: Any, timeout: float | None = 10) -> Any:
+        """Send a message with a new id, and wait for the reply with the same id.
+
+        The connection needs a codec. By default, the id is a number in ``message["id"]``, and a
+        reply with an ``error`` raises RequestFailed; see :class:`RequestFormat`. The reply is not
+        passed to ``handle_receive``. A reply that arrives after the timeout is received like any
+        other message. During an outage the request waits for the next link.
+
+        Args:
+            message: the message without its id. It passes through ``handle_send`` with the id.
+            timeout: seconds to wait in total; None for no limit.
+
+        Returns:
+            The whole reply, decoded.
+
+        Raises:
+            RequestFailed: the reply is an error.
+            RequestTimeout: no reply arrived in time; the peer may have executed the request.
+            RequestLost: the link ended first. The peer may have executed the request, and a message
+                that was still in the send queue is sent over the next link.
+            ConnectionClosed: the connection is closing or closed.
+            UsageError: the connection has no codec, the id cannot be used, or the call is made
+                inside a hook of this connection.
+            InvalidOption: ``timeout`` is not a positive number.
+            EncodeError, Exception: as for :meth:`send`.
+        """
+        requests = self._session.requests
+        if requests is None:
+            raise UsageError("request() needs a codec, as in connect(url, codec=JSON())")
+        check_seconds("timeout", timeout)
+        if self._mailbox.active is not None:
+            self._mailbox.reject_inside_hook("request")
+        pending, message = requests.open_next(message, has_link=has_link(self))
+        return await request(self, pending, message, timeout)
+
+    @property
+    def _pause(self) -> str:
+        """Why no messages are being read at the moment, for error messages; "" if they are."""
+        if self._receive_queue.reader_waiting:
+            count = len(self._receive_queue.items)
+            return (
+                f"the reply may not have been read, because {count} messages are waiting to be "
+                "received: receive them in another task, or increase max_queue"
+            )
+        subscriptions = self._session.subscriptions
+        if subscriptions is not None and subscriptions.full_queue is not None:
+            return "the reply may not have been read, because a subscription's updates are waiting"
+        if self._actor.backlog:
+            return f"{self._actor.backlog} messages are waiting for a hook"
+        return ""
+
     async def send_frame(self, frame: Frame) -> None:
-        """Send a frame without calling ``handle_send``. Waits while the send queue is full.
+        """Send a frame without calling ``handle_send``. Waits like :meth:`send`.
 
         Args:
             frame: ``str``, bytes-like, ``PreparedMessage``, ``Ping``, ``Pong`` or ``Close``.
@@ -223,7 +278,7 @@ class Connection(Generic[StateT]):
                 it may be combined with the frames that are queued next.
 
         Raises:
-            trio.WouldBlock: the send queue is full.
+            trio.WouldBlock: the send queue is full, or ``send_rate`` is used up.
             ConnectionClosed: the connection is closing or closed.
             InvalidFrame: ``frame`` is not a frame.
         """

@@ -56,7 +56,7 @@ class FragmentQueue(ReceiveQueue):
         self, max_size: int | None, on_too_large: Callable[[int], None], emitter: EventEmitter
     ) -> None:
         super().__init__(None, "wait", ignore, emitter)
-        self.pause_at = -1  # the reader always asks for `full`
+        self.pause_at: float = -1  # the reader always asks for `full`
         self.block: Fragments | None = None
         """The block that is receiving a message; other receivers wait for its end."""
         self._fragments: deque[Fragment | None] = deque()  # None: the link ended in a message

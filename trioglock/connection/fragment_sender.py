@@ -7,7 +7,7 @@ frame, interrupts it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -103,8 +103,8 @@ async def _send_items(
 
 
 def _closing(iterator: AsyncIterator[Any]) -> Any:
-    """Return a context manager that closes an async generator; other iterators have no end."""
-    return aclosing(iterator) if hasattr(iterator, "aclose") else nullcontext()
+    """Return a context manager that closes an async generator, but not a file or a stream."""
+    return aclosing(iterator) if isinstance(iterator, AsyncGenerator) else nullcontext()
 
 
 def _checked_item(item: Any, kind: type[Data] | None) -> Data:

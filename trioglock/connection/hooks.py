@@ -287,7 +287,7 @@ class EncodingHookResults(HookResults):
 
     def _encode(self, message: Any) -> Any:
         kind = message.__class__
-        if isinstance(message, _UNENCODED) or hasattr(kind, "__aiter__"):
+        if kind is not dict and (isinstance(message, _UNENCODED) or hasattr(kind, "__aiter__")):
             return message
         return self._codec.encode(message)
 

@@ -22,6 +22,7 @@ from .fragment_queue import FragmentQueue
 from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hooks import HookResults
 from .receive_queue import ReceiveQueue
+from .requests import Requests
 from .resubscribing import SubscriptionDriver
 from .send_queue import SendQueue
 from .stalls import StallWatch
@@ -53,6 +54,7 @@ class LinkTasks:
         deadlines: the deadlines of the close; :attr:`Deadlines.link` is the scope of the link.
         emitter: emits an event for each frame and each pause.
         invalid: counts the messages that the codec cannot decode; None without a codec.
+        requests: the requests that are waiting for a reply; None without a codec.
         subscriptions: receives the messages of subscriptions.
     """
 
@@ -69,6 +71,7 @@ class LinkTasks:
         "_pings",
         "_read_pause",
         "_receive_queue",
+        "_requests",
         "_results",
         "_send_queue",
         "_stalls",
@@ -93,6 +96,7 @@ class LinkTasks:
         deadlines: Deadlines,
         emitter: EventEmitter,
         invalid: InvalidMessages | None,
+        requests: Requests | None,
         subscriptions: SubscriptionDriver | None = None,
     ) -> None:
         self.began: float = trio.current_time()
@@ -118,6 +122,7 @@ class LinkTasks:
         self._is_answer = None if flow.heartbeat is None else flow.heartbeat.is_answer
         self._codec = flow.codec
         self._invalid = invalid
+        self._requests = requests
         self._read_pause = ReadPause()
         self._heartbeat = LinkHeartbeat(
             link, self._read_pause, pings, send_queue, writer, flow, self._time_out, actor.fail
@@ -264,8 +269,9 @@ class LinkTasks:
         if self._stalls is not None and run:
             self._stalls.data_received()
         if self._codec is not None:
-            run = self._decode(self._codec, run)
-        self._receive(run)
+            self._decode(self._codec, run)
+        else:
+            self._receive(run)
 
     def _receive(self, run: list[Any]) -> None:
         if self._subscriptions is not None:
@@ -275,21 +281,26 @@ class LinkTasks:
         else:
             self._actor.receive(run)
 
-    def _decode(self, codec: Codec, run: list[Any]) -> list[Any]:
-        """Decode a run; handle the part of it before the last malformed message, in order."""
+    def _decode(self, codec: Codec, run: list[Any]) -> None:
+        """Decode a run, and receive its messages in order."""
         messages: list[Any] = []
         for frame in run:
             try:
                 messages.append(decode(codec, frame))
             except DecodeError as error:
-                if messages:
-                    self._receive(messages)
-                    messages = []
+                self._receive_decoded(messages)
+                messages = []
                 self._handle_invalid(error, frame)
             except Exception as error:
                 self._actor.fail(error)
-                return messages
-        return messages
+                return
+        self._receive_decoded(messages)
+
+    def _receive_decoded(self, messages: list[Any]) -> None:
+        if self._requests is not None and self._requests.pending:
+            messages = self._requests.take_replies(messages)
+        if messages:
+            self._receive(messages)
 
     def _handle_invalid(self, error: DecodeError, frame: Data) -> None:
         assert self._invalid is not None

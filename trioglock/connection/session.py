@@ -45,6 +45,7 @@ from .link import LinkEnd, LinkTasks
 from .paced_queue import PacedSendQueue
 from .pacing import Pacer
 from .receive_queue import ReceiveQueue
+from .requests import Requests
 from .resubscribing import SubscriptionDriver
 from .send_queue import SendQueue
 from .subscriptions import Subscriptions
@@ -158,6 +159,7 @@ class Session(Generic[StateT]):
         "opened",
         "pings",
         "receive_queue",
+        "requests",
         "send_queue",
         "status",
         "subscriptions",
@@ -220,6 +222,7 @@ class Session(Generic[StateT]):
         self._results = (
             HookResults(*parts) if flow.codec is None else EncodingHookResults(flow.codec, *parts)
         )
+        self.requests: Requests | None = None if flow.codec is None else Requests(flow.requests)
         self.invalid: InvalidMessages | None = None if flow.codec is None else InvalidMessages()
         self.actor: Actor[StateT] = Actor(
             socket,
@@ -401,6 +404,8 @@ class Session(Generic[StateT]):
         self.upgrades += 1
         self._change(Trigger.UPGRADED)
         self.receive_queue.start_link()
+        if self.requests is not None:
+            self.requests.add_link()
         if self.subscriptions is not None:
             self.subscriptions.open_link()
         self.writer.attach(link, held=self._registry is not None)
@@ -415,6 +420,7 @@ class Session(Generic[StateT]):
             self._deadlines,
             self.emitter,
             self.invalid,
+            self.requests,
             self.subscriptions,
         )
         return self._link_tasks
@@ -424,7 +430,10 @@ class Session(Generic[StateT]):
         if self.subscriptions is not None:
             self.subscriptions.close_link()
         # The end is recorded before waiting tasks are woken.
-        self._record_end(self._end_reason())
+        reason = self._end_reason()
+        self._record_end(reason)
+        if self.requests is not None:
+            self.requests.fail(reason)
         self.receive_queue.end_link(final=self.status is Status.CLOSED)
         self.writer.detach()
         self._lasted = trio.current_time() - tasks.began
@@ -749,6 +758,8 @@ class Session(Generic[StateT]):
         self._end_send_queue()
         self.pings.fail_all()
         self.receive_queue.end()
+        if self.requests is not None:
+            self.requests.fail(reason, final=True)
         if self.subscriptions is not None:
             self.subscriptions.end()
         if self._reconnected is not None:

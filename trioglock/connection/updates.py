@@ -74,7 +74,7 @@ class UpdateQueue(ReceiveQueue):
             self.end()
 
     def end(self) -> None:
-        self.pause_at = math.inf
+        self.pause_at: float = math.inf
         super().end()
 
     # Gaps.

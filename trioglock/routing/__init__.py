@@ -1,8 +1,8 @@
 """Event protocols: a router from event names to handlers, and requests waiting for answers."""
 
-from ..connection import InvalidMessages
-from .errors import DuplicateHandler, RequestLost, RequestTimeout
-from .requests import PendingRequest, Requests
+from ..connection import InvalidMessages, PendingRequest, Requests
+from ..errors import RequestLost, RequestTimeout
+from .errors import DuplicateHandler
 from .router import EventHandler, Router
 from .socket import Emit, EventSocket
 

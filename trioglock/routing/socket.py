@@ -11,16 +11,14 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from .._hints import describe_value
 from .._text import as_text
-from .._timer import PeerTimeout
 from ..codecs import JSON, Codec
-from ..connection import MALFORMED, Connection, InvalidMessages, Status
+from ..connection import MALFORMED, Connection, InvalidMessages, Requests, Status
+from ..connection.requests import has_link, request
 from ..disconnect import Disconnect
 from ..errors import BadHookResult, DecodeError, InvalidOption, UsageError
 from ..frames import Close
 from ..hooks import NOT_STATES, NOTHING, ConnectionInfo, Deliver, MaybeAwaitable, Reply, Socket
 from ..options import check_codec, check_seconds
-from .errors import RequestTimeout
-from .requests import Requests
 from .router import Router, is_async
 
 __all__ = ["Emit", "EventSocket", "event_name", "event_ref"]
@@ -180,15 +178,8 @@ class EventSocket(Socket[StateT]):
             )
         ref = _check_ref(self.make_ref())
         message = self.make_request(event, payload, ref)
-        has_link = connection.status is Status.OPEN
-        with (
-            self.requests.open(ref, event, has_link=has_link) as request,
-            PeerTimeout(timeout),
-        ):
-            await request.send(connection, message)
-            return await request.wait()
-        assert timeout is not None
-        raise RequestTimeout(event, timeout)
+        pending = self.requests.open(ref, event, has_link=has_link(connection))
+        return await request(connection, pending, message, timeout)
 
     def make_ref(self) -> str | int:
         """Return the reference of the next request, by default a new UUID.

@@ -18,7 +18,7 @@ import trio
 
 from ..client import connect
 from ..connection import Connection
-from ..errors import ConnectFailed, ConnectionClosedError, HandshakeRefused
+from ..errors import ConnectFailed, ConnectionClosedError, HandshakeRefused, InvalidFrame
 from ..frames import Data
 from ..hooks import Socket
 from ..transports import Transport
@@ -78,6 +78,26 @@ class TransportConformance:
             for number in range(1000):
                 await conn.send(str(number))
             assert [await conn.receive() for _ in range(1000)] == [str(n) for n in range(1000)]
+
+    async def test_fragments(self) -> None:
+        """An async iterable arrives as one message, and a message is received in fragments."""
+        transport = self.make_transport()
+        receives = transport.capabilities.fragments
+        async with MockServer(echo) as server:
+            with trio.fail_after(30):
+                async with connect(
+                    server.url, transport=transport, fragments=receives, proxy=None
+                ) as conn:
+                    try:
+                        await conn.send(_parts())
+                    except InvalidFrame:
+                        await conn.send("".join([part async for part in _parts()]))
+                    if receives:
+                        async with conn.receive_fragments() as fragments:
+                            received = "".join([str(fragment) async for fragment in fragments])
+                    else:
+                        received = await conn.receive()
+                    assert received == "".join([part async for part in _parts()])
 
     async def test_headers_path_and_subprotocol(self) -> None:
         """The server receives the request headers, and ``handshake`` has the response headers."""
@@ -174,3 +194,8 @@ class TransportConformance:
             conn.abort()
             await conn.wait_closed()
             assert conn.close_code == 1006
+
+
+async def _parts() -> AsyncIterator[str]:
+    for number in range(1000):
+        yield f"{number} \u20ac, "

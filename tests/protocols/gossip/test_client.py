@@ -312,7 +312,7 @@ async def test_answers_find_their_requests(server: Server, recorder: Recorder) -
      {"game": "A", "players_online_count": "many"}, {"game": "A", "connections": [1]}],
 )  # fmt: skip
 async def test_malformed_answers_fail_their_request(payload: Any, server: Server) -> None:
-    """RequestFailed says what is wrong; the link stays open."""
+    """RequestRefused says what is wrong; the link stays open."""
     async with open_client(server, flags=("games",)) as client:
         await after(1)
         server.ignore("games/status")
@@ -325,7 +325,7 @@ async def test_malformed_answers_fail_their_request(payload: Any, server: Server
                 await server.peers[0].send_message({**event, "payload": payload})
 
             nursery.start_soon(answer)
-            with pytest.raises(gossip.RequestFailed, match="malformed"):
+            with pytest.raises(gossip.RequestRefused, match="malformed"):
                 await client.fetch_game("A")
         assert client.status is gossip.ClientStatus.ONLINE
 
@@ -495,7 +495,7 @@ async def test_fault_60_telemetry_of_every_event(server: Server, recorder: Recor
     with listen(seen.append, ProtocolEvent):
         async with open_client(server, recorder, flags=("players", "system")) as client:
             await client.sign_in("Bob")
-            with pytest.raises(gossip.RequestFailed):
+            with pytest.raises(gossip.RequestRefused):
                 await client.fetch_players("Atlantis")
             await server.heartbeat()
             await server.expect("heartbeat")

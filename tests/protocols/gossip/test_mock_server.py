@@ -155,7 +155,7 @@ async def test_control() -> None:
         assert {name: game.players for name, game in server.games.items()} == {"A": [], "B": ["y"]}
         assert await client.fetch_players("B") == ("y",)
         server.fail("channels/subscribe", "no")
-        with pytest.raises(gossip.RequestFailed, match="no"):
+        with pytest.raises(gossip.RequestRefused, match="no"):
             await client.subscribe("testing")
         await client.subscribe("testing")
         asked = [await server.expect("channels/subscribe") for _ in range(2)]

@@ -149,9 +149,9 @@ async def test_subscribe_and_unsubscribe(server: Server, client: Client) -> None
 
 
 async def test_a_refused_channel(server: Server, client: Client) -> None:
-    """RequestFailed with the reason of the server; the channel is forgotten."""
+    """RequestRefused with the reason of the server; the channel is forgotten."""
     server.fail("channels/subscribe", "Could not subscribe to 'secret'")
-    with pytest.raises(gossip.RequestFailed, match="Could not subscribe to 'secret'"):
+    with pytest.raises(gossip.RequestRefused, match="Could not subscribe to 'secret'"):
         await client.subscribe("secret")
     assert client.channels == ("gossip",)
 
@@ -279,9 +279,9 @@ async def test_the_players_are_requested_after_authentication(
 
 
 async def test_the_players_of_one_game(server: Server, client: Client) -> None:
-    """fetch_players waits for the answer; an unknown game raises RequestFailed."""
+    """fetch_players waits for the answer; an unknown game raises RequestRefused."""
     assert await client.fetch_players("ExVenture") == ("Eric",)
-    with pytest.raises(gossip.RequestFailed, match="unknown game"):
+    with pytest.raises(gossip.RequestRefused, match="unknown game"):
         await client.fetch_players("Atlantis")
     asked = [e["payload"] for e in server.received if e.get("payload", {}).get("game")]
     assert asked == [{"game": "ExVenture"}, {"game": "Atlantis"}]
@@ -357,22 +357,22 @@ async def test_send_a_tell(server: Server) -> None:
 
 
 async def test_failed_tells(server: Server) -> None:
-    """RequestFailed with the reason of the server."""
+    """RequestRefused with the reason of the server."""
     server.games["Deaf"] = MockGossipGame(name="Deaf", players=["Kim"], supports=["channels"])
     async with open_client(server) as client:
-        with pytest.raises(gossip.RequestFailed, match="game offline"):
+        with pytest.raises(gossip.RequestRefused, match="game offline"):
             await client.tell("Bob", "Atlantis", "Eric", "psst")
-        with pytest.raises(gossip.RequestFailed, match="sending player offline"):
+        with pytest.raises(gossip.RequestRefused, match="sending player offline"):
             await client.tell("Bob", "ExVenture", "Eric", "psst")
         await client.sign_in("Bob")
-        with pytest.raises(gossip.RequestFailed, match="receiving player offline"):
+        with pytest.raises(gossip.RequestRefused, match="receiving player offline"):
             await client.tell("Bob", "ExVenture", "Unknown", "psst")
-        with pytest.raises(gossip.RequestFailed, match="not supported") as caught:
+        with pytest.raises(gossip.RequestRefused, match="not supported") as caught:
             await client.tell("Bob", "Deaf", "Kim", "psst")
-        assert isinstance(caught.value, gossip.RequestFailed)
+        assert isinstance(caught.value, gossip.RequestRefused)
         assert (caught.value.event, caught.value.reason) == ("tells/send", "not supported")
         server.fail("tells/send", "invalid payload")
-        with pytest.raises(gossip.RequestFailed, match="invalid payload"):
+        with pytest.raises(gossip.RequestRefused, match="invalid payload"):
             await client.tell("Bob", "ExVenture", "Eric", "psst")
 
 
@@ -431,9 +431,9 @@ async def test_the_games_are_requested_after_authentication(
 
 
 async def test_fetch_game(client: Client) -> None:
-    """It waits for the answer; an unknown game raises RequestFailed."""
+    """It waits for the answer; an unknown game raises RequestRefused."""
     assert await client.fetch_game("ExVenture") == EXVENTURE
-    with pytest.raises(gossip.RequestFailed, match="unknown game"):
+    with pytest.raises(gossip.RequestRefused, match="unknown game"):
         await client.fetch_game("Atlantis")
 
 
@@ -478,8 +478,8 @@ async def test_achievements_come_in_batches(server: Server, recorder: Recorder) 
 
 
 async def test_invalid_achievements(client: Client) -> None:
-    """RequestFailed has the problems of each field."""
-    with pytest.raises(gossip.RequestFailed, match=r"title: \[\"can't be blank\"\]") as caught:
+    """RequestRefused has the problems of each field."""
+    with pytest.raises(gossip.RequestRefused, match=r"title: \[\"can't be blank\"\]") as caught:
         await client.create_achievement(gossip.Achievement(title=""))
     assert caught.value.errors == {"title": ["can't be blank"]}
     missing = gossip.Achievement(key="no such", title="x")
@@ -487,7 +487,7 @@ async def test_invalid_achievements(client: Client) -> None:
         lambda: client.update_achievement(missing),
         lambda: client.delete_achievement("no such"),
     ):
-        with pytest.raises(gossip.RequestFailed, match="not found"):
+        with pytest.raises(gossip.RequestRefused, match="not found"):
             await call()
 
 
@@ -509,11 +509,11 @@ async def test_failures_without_an_event(
 async def test_the_rate_limit_of_the_server(
     server: Server, recorder: Recorder, client: Client
 ) -> None:
-    """It reaches refused(), or raises RequestFailed; the channel is kept for the next link."""
+    """It reaches refused(), or raises RequestRefused; the channel is kept for the next link."""
     await server.send_text('{"status": "failure", "error": "rate limit exceeded"}')
     await recorder.expect("refused", "", "rate limit exceeded")
     server.fail("channels/subscribe", "rate limit exceeded")
-    with pytest.raises(gossip.RequestFailed):
+    with pytest.raises(gossip.RequestRefused):
         await client.subscribe("testing")
     assert "testing" in client.channels
 

@@ -188,10 +188,10 @@ async def test_32_failures_do_not_leak() -> None:
 
         async def round_of_failures() -> int:
             for _ in range(60):
-                with pytest.raises(gossip.RequestFailed):
+                with pytest.raises(gossip.RequestRefused):
                     await client.fetch_game("Atlantis")
                 server.fail("channels/subscribe", "no")
-                with pytest.raises(gossip.RequestFailed):
+                with pytest.raises(gossip.RequestRefused):
                     await client.subscribe("testing")
             server.server.reject(503, times=60)
             await server.abort()

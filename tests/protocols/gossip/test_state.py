@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from trioglock import ConnectionLost, HandshakeFailed, LocalClose, RemoteClose, Reply, Status, Stop
-from trioglock.protocols.gossip import ClientStatus, RequestFailed
+from trioglock.protocols.gossip import ClientStatus, RequestRefused
 from trioglock.protocols.gossip.callbacks import CallbackQueue, ChannelsCallbacks
 from trioglock.protocols.gossip.client import Client
 from trioglock.protocols.gossip.hooks import GossipSocket
@@ -192,7 +192,7 @@ class GossipMachine(RuleBasedStateMachine):
     def requests_wait_until_they_are_resolved_once(self) -> None:
         for ref, (request, _) in self.waiting.items():
             pending = self.socket.requests.get(ref)
-            assert (pending is None) == request._resolved.is_set()
+            assert (pending is None) == request.is_resolved
             assert pending is None or pending is request
 
     @invariant()
@@ -261,7 +261,7 @@ def test_only_refused_credentials_are_final(error: str, final: bool) -> None:
 
 
 def test_a_failure_shows_the_reason_of_the_server() -> None:
-    failed = RequestFailed("tells/send", "game offline")
+    failed = RequestRefused("tells/send", "game offline")
     assert str(failed) == "tells/send: game offline"
     assert (failed.event, failed.reason, failed.errors) == ("tells/send", "game offline", {})
 

@@ -19,6 +19,7 @@ from trioglock import (
     EncodeError,
     InvalidOption,
     MemoryListener,
+    RequestFailed,
     UsageError,
     connect,
     serve,
@@ -134,6 +135,9 @@ async def test_errors(
             await peer.request(method, params)
         assert (caught.value.code, caught.value.data) == (code, data)
         assert "s3cret" not in str(caught.value)
+        assert isinstance(caught.value, RequestFailed)
+        assert caught.value.request == method
+        assert caught.value.reply["error"] == caught.value.error
         assert await peer.request("add", [1, 2]) == 3
 
 

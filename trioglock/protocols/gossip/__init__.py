@@ -16,7 +16,7 @@ from .errors import (
     NotSubscribed,
     NotSupported,
     Offline,
-    RequestFailed,
+    RequestRefused,
 )
 from .messages import Achievement, ChannelMessage, Game, Tell
 from .state import ClientStatus
@@ -38,7 +38,7 @@ __all__ = [
     "NotSupported",
     "Offline",
     "PlayersCallbacks",
-    "RequestFailed",
+    "RequestRefused",
     "SystemCallbacks",
     "Tell",
     "TellsCallbacks",

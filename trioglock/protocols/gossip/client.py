@@ -12,10 +12,9 @@ from typing import Any, overload
 import trio
 
 from ..._timer import PeerTimeout
-from ...errors import InvalidOption
+from ...errors import InvalidOption, RequestTimeout
 from ...options import check_seconds
-from ...routing import RequestTimeout
-from .errors import NotSubscribed, NotSupported, Offline, RequestFailed
+from .errors import NotSubscribed, NotSupported, Offline, RequestRefused
 from .hooks import GossipSocket
 from .messages import (
     Achievement,
@@ -42,7 +41,7 @@ class Client:
     * all other calls raise :class:`Offline` immediately.
 
     Every call that sends an event takes a ``timeout`` in seconds, after which it raises
-    :class:`~trioglock.routing.RequestTimeout`; with None, it waits as long as the link lasts. Any
+    :class:`~trioglock.RequestTimeout`; with None, it waits as long as the link lasts. Any
     number of tasks may use the client at the same time.
     """
 
@@ -64,7 +63,7 @@ class Client:
 
         Raises:
             InvalidOption: the name is not 3 to 15 letters, ``_`` or ``-``.
-            RequestFailed: the server refused the channel. The client retries at the next
+            RequestRefused: the server refused the channel. The client retries at the next
                 authentication only if the reason is ``rate limit exceeded``.
             Offline, RequestTimeout: the client subscribes at the next authentication.
         """
@@ -75,7 +74,7 @@ class Client:
             self._socket.update(channels=(*channels, channel))
         try:
             await self._request_if_online("channels/subscribe", {"channel": channel}, timeout)
-        except RequestFailed as failed:
+        except RequestRefused as failed:
             if not failed.reason.startswith("rate limit exceeded"):
                 self._forget_channel(channel)
             raise
@@ -89,7 +88,7 @@ class Client:
 
         Raises:
             InvalidOption: the name is not 3 to 15 letters, ``_`` or ``-``.
-            Offline, RequestTimeout, RequestFailed: the server did not confirm it.
+            Offline, RequestTimeout, RequestRefused: the server did not confirm it.
         """
         channel = check_channel(channel)
         check_seconds("timeout", timeout)
@@ -210,7 +209,7 @@ class Client:
 
         Raises:
             NotSupported: the ``players`` flag is not supported.
-            RequestFailed: the game is not online: ``unknown game``.
+            RequestRefused: the game is not online: ``unknown game``.
             Offline, RequestTimeout: there was no answer.
         """
         if game is None:
@@ -245,7 +244,7 @@ class Client:
         Raises:
             InvalidOption: an argument is invalid.
             NotSupported: the ``tells`` flag is not supported.
-            RequestFailed: not delivered: ``game offline``, ``sending player offline``,
+            RequestRefused: not delivered: ``game offline``, ``sending player offline``,
                 ``receiving player offline`` or ``not supported``.
             Offline, RequestTimeout: there was no answer.
         """
@@ -298,7 +297,7 @@ class Client:
 
         Raises:
             NotSupported: the ``games`` flag is not supported.
-            RequestFailed: the game is not online: ``unknown game``.
+            RequestRefused: the game is not online: ``unknown game``.
             Offline, RequestTimeout: there was no answer.
         """
         payload = {"game": check_text("game", game)}
@@ -315,7 +314,7 @@ class Client:
 
         Raises:
             NotSupported: the ``achievements`` flag is not supported.
-            Offline, RequestTimeout, RequestFailed: there was no usable answer.
+            Offline, RequestTimeout, RequestRefused: there was no usable answer.
         """
         found: tuple[Achievement, ...] = await self._request("achievements", "sync", None, timeout)
         return found
@@ -334,7 +333,7 @@ class Client:
 
         Raises:
             NotSupported: the ``achievements`` flag is not supported.
-            RequestFailed: the achievement is invalid; ``errors`` has the problems of each field.
+            RequestRefused: the achievement is invalid; ``errors`` has the problems of each field.
             Offline, RequestTimeout: there was no answer.
         """
         payload = _achievement_payload(achievement)
@@ -356,7 +355,8 @@ class Client:
 
         Raises:
             InvalidOption: the achievement has no key.
-            NotSupported, RequestFailed, Offline, RequestTimeout: as for :meth:`create_achievement`.
+            NotSupported, RequestRefused, Offline, RequestTimeout: as for
+                :meth:`create_achievement`.
         """
         payload = _achievement_payload(achievement)
         check_text("key", achievement.key)
@@ -371,7 +371,8 @@ class Client:
             timeout: seconds to wait for the answer; None for no limit.
 
         Raises:
-            NotSupported, RequestFailed, Offline, RequestTimeout: as for :meth:`create_achievement`.
+            NotSupported, RequestRefused, Offline, RequestTimeout: as for
+                :meth:`create_achievement`.
         """
         payload = {"key": check_text("key", key)}
         await self._request("achievements", "delete", payload, timeout)

@@ -17,10 +17,9 @@ from ...client import connect as client_connect
 from ...client.dialer import URLSource
 from ...connection import Connection
 from ...disconnect import Disconnect, RemoteClose
-from ...errors import ConnectionClosed, InvalidOption
+from ...errors import ConnectionClosed, InvalidOption, RequestTimeout
 from ...options import check_seconds, check_whole
 from ...retry import Backoff, is_transient
-from ...routing import RequestTimeout
 from .callbacks import (
     AchievementsCallbacks,
     CallbackQueue,
@@ -31,7 +30,7 @@ from .callbacks import (
     TellsCallbacks,
 )
 from .client import Client
-from .errors import AuthenticationFailed, Offline, RequestFailed
+from .errors import AuthenticationFailed, Offline, RequestRefused
 from .hooks import GossipSocket
 from .messages import check_text
 from .state import ClientSettings, ClientState, ClientStatus, refresh
@@ -257,7 +256,7 @@ class _Tasks:
         """Request the achievements after each authentication."""
         while True:
             await self.client.wait_online()
-            with suppress(Offline, RequestFailed, RequestTimeout):
+            with suppress(Offline, RequestRefused, RequestTimeout):
                 await self.client.sync_achievements()
             await self._socket.wait_until(lambda state: state.status is not ClientStatus.ONLINE)
 

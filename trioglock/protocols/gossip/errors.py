@@ -8,9 +8,9 @@
         ├── Offline                  not connected, or not authenticated yet
         ├── NotSubscribed            your code: subscribe to the channel first
         ├── NotSupported             your code: pass the callbacks of the flag to connect()
-        └── RequestFailed            the server answered with a failure; see ``reason``
+        └── RequestRefused           the server answered with a failure; see ``reason``
 
-A request without an answer raises :class:`trioglock.routing.RequestTimeout`.
+A request without an answer raises :class:`trioglock.RequestTimeout`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._redact import redact_line
-from ...errors import TrioglockError
+from ...errors import RequestFailed, TrioglockError
 
 __all__ = [
     "AuthenticationFailed",
@@ -27,7 +27,7 @@ __all__ = [
     "NotSubscribed",
     "NotSupported",
     "Offline",
-    "RequestFailed",
+    "RequestRefused",
 ]
 
 
@@ -55,17 +55,20 @@ class NotSupported(GossipError):
     """A call for a flag that the game does not support. Pass its callbacks to ``connect()``."""
 
 
-class RequestFailed(GossipError):
+class RequestRefused(GossipError, RequestFailed):
     """The server answered a request with a failure.
 
     Args:
         event: the event that was sent, such as ``"tells/send"``.
         reason: the server's text, such as ``"game offline"``.
         errors: for achievements, the problems of each field.
+        reply: the whole reply.
     """
 
-    def __init__(self, event: str, reason: str, errors: Mapping[str, Any] | None = None) -> None:
-        super().__init__(event, reason, errors)
+    def __init__(
+        self, event: str, reason: str, errors: Mapping[str, Any] | None = None, reply: Any = None
+    ) -> None:
+        super().__init__(event, reply, reason)
         self.event = event
         self.reason = reason
         self.errors: Mapping[str, Any] = errors or {}

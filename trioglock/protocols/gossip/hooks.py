@@ -15,7 +15,7 @@ from ...errors import ConnectionClosed, DecodeError
 from ...hooks import ConnectionInfo, Reconnect, Reply, Stop
 from ...routing import Emit, EventSocket, PendingRequest, RequestLost
 from .callbacks import CallbackQueue
-from .errors import Offline, RequestFailed
+from .errors import Offline, RequestRefused
 from .messages import (
     Payload,
     event_name,
@@ -150,12 +150,12 @@ class GossipSocket(EventSocket[None]):
     def _answer(self, request: PendingRequest, event: dict[str, Any]) -> None:
         ref, answer, error = event["ref"], None, None
         if event.get("status") == "failure":
-            error = RequestFailed(request.event, *failure_reason(event))
+            error = RequestRefused(request.event, *failure_reason(event))
         else:
             try:
                 answer = self._parse_answer(request, event)
             except DecodeError as invalid:
-                error = RequestFailed(request.event, f"the answer is malformed: {invalid}")
+                error = RequestRefused(request.event, f"the answer is malformed: {invalid}")
         if answer is not INCOMPLETE:
             self.requests.resolve(ref, answer, error)
 
@@ -179,7 +179,7 @@ class GossipSocket(EventSocket[None]):
         if not isinstance(payload.get("achievements"), list):
             raise DecodeError("achievements must be a list of objects")
         batch = get_objects(payload, "achievements")
-        request.parts += map(parse_achievement, batch)
+        request.parts = [*(request.parts or ()), *map(parse_achievement, batch)]
         total = get_number(payload, "total")
         if batch and total is not None and len(request.parts) < min(total, MAX_ACHIEVEMENTS):
             return INCOMPLETE
@@ -229,7 +229,7 @@ class GossipSocket(EventSocket[None]):
 
         Raises:
             Offline: there is no link, or it ended before the answer arrived.
-            RequestFailed, RequestTimeout: the answer is a failure, or none arrived in time.
+            RequestRefused, RequestTimeout: the answer is a failure, or none arrived in time.
         """
         self.check_online()
         try:

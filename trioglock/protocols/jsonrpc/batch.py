@@ -6,10 +6,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..._timer import PeerTimeout
-from ...errors import UsageError
+from ...connection import PendingRequest
+from ...errors import RequestTimeout, UsageError
 from ...options import check_seconds
-from ...routing.errors import RequestTimeout
-from ...routing.requests import PendingRequest
 from .errors import RPCError
 from .messages import Parameters, make_call
 

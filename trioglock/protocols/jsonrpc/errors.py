@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..._redact import redact_line
-from ...errors import InvalidOption, TrioglockError
+from ...errors import InvalidOption, RequestFailed
 
 __all__ = [
     "INTERNAL_ERROR",
@@ -39,8 +39,11 @@ TOO_MANY_REQUESTS = -32000
 NO_DATA: Any = object()
 
 
-class RPCError(TrioglockError):
+class RPCError(RequestFailed):
     """An error response. Raised by a request; a method raises it to choose the response.
+
+    If a request raises it, ``request`` is the name of the method and ``reply`` is the whole
+    response. Otherwise both are None. ``error`` is the error object.
 
     Args:
         code: the kind of error; -32768 to -32000 are reserved by the specification.
@@ -56,16 +59,18 @@ class RPCError(TrioglockError):
             raise InvalidOption(f"code must be an integer, not {code!r}")
         if not isinstance(message, str):
             raise InvalidOption(f"message must be a str, not {message!r}")
-        super().__init__(code, message)
+        super().__init__(None, None, {"code": code, "message": message})
+        self.args: tuple[object, ...] = (code, message)
         self.code: int = code
         self.message: str = message
         self.data: Any = None if data is NO_DATA else data
-        self._has_data = data is not NO_DATA
+        if data is not NO_DATA:
+            self.error["data"] = data
 
     def __str__(self) -> str:
         return redact_line(f"{self.message} ({self.code})")
 
     def to_object(self) -> dict[str, Any]:
         """Return the error object (section 5.1)."""
-        error = {"code": self.code, "message": self.message}
-        return {**error, "data": self.data} if self._has_data else error
+        error: dict[str, Any] = self.error
+        return error

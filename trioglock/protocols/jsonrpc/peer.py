@@ -12,13 +12,12 @@ from typing import Any
 import trio
 
 from ...codecs import Codec
-from ...connection import Connection, Status
+from ...connection import Connection, PendingRequest, Status
 from ...disconnect import Disconnect
 from ...errors import ConnectionClosed, EncodeError, UsageError
 from ...hooks import Deliver, Reply
 from ...options import check_whole
 from ...routing import EventSocket
-from ...routing.requests import PendingRequest
 from .batch import Batch
 from .errors import (
     INTERNAL_ERROR,
@@ -205,6 +204,8 @@ class Peer(EventSocket[None]):
         message = parse(part)
         if isinstance(message, Outcome):
             responses.add(None)
+            if message.error is not None and (request := self.requests.get(message.id)):
+                message.error.request, message.error.reply = request.event, part
             if not self.requests.resolve(message.id, message.result, message.error):
                 self.invalid.note(ValueError("a response without a request"), part)
             return None

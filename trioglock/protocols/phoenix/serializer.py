@@ -48,7 +48,7 @@ class V2Serializer:
     """The default serializer, compatible with Phoenix's ``V2.JSONSerializer``.
 
     Args:
-        codec: the codec for text messages; by default the fastest installed JSON library.
+        codec: the codec for text messages; by default ``JSON()``.
     """
 
     def __init__(self, codec: Codec | None = None) -> None:

@@ -48,7 +48,7 @@ class Refused(Exception):
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
-        self.violation = Violation(code, reason)
+        self.violation: Violation = Violation(code, reason)
 
 
 class Decoder:

@@ -1,0 +1,366 @@
+"""Requests that are waiting for the reply with the same id.
+
+A request fails with RequestLost as soon as the link that carries it has ended. A request made
+while there is no link waits for the next one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable, Iterator
+from enum import Enum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
+
+import trio
+
+from .._timer import PeerDeadline
+from ..disconnect import Disconnect
+from ..errors import RequestFailed, RequestLost, RequestTimeout, UsageError
+from ..options import RequestFormat
+from .closing import Status
+from .decoding import MALFORMED
+from .fragment_sender import send_fragments
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["PendingRequest", "Requests", "request"]
+
+
+class PendingRequest:
+    """A request that is waiting for its reply, while a ``with`` statement runs.
+
+    Args:
+        requests: the table that contains it.
+        key: its key in the table.
+        event: the request, for error messages.
+        has_link: whether an open link carries the request.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_error",
+        "_key",
+        "_on_timeout",
+        "_reply",
+        "_requests",
+        "_sending",
+        "_task",
+        "event",
+        "has_link",
+        "is_resolved",
+        "parts",
+    )
+
+    def __init__(self, requests: Requests, key: Hashable, event: Any, *, has_link: bool) -> None:
+        self.event: Any = event
+        """The name of the request, or its message."""
+        self.has_link: bool = has_link
+        """Whether the request ends with the current link."""
+        self.is_resolved: bool = False
+        """Whether the request has ended."""
+        self.parts: list[Any] | None = None
+        """The replies collected so far, for a request with several replies."""
+        self._requests = requests
+        self._key = key
+        self._sending: trio.CancelScope | None = None
+        self._task: trio.lowlevel.Task | None = None
+        self._reply: Any = None
+        self._error: Exception | None = None
+        self._deadline: PeerDeadline | None = None
+        self._on_timeout: Callable[[], Exception]
+
+    def __enter__(self) -> PendingRequest:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._deadline is not None:
+            self._deadline.stop()
+            # Without reference cycles.
+            self._deadline = None
+            del self._on_timeout
+        # After the reply, another request may already use the same id.
+        pending = self._requests.pending
+        if pending.get(self._key) is self:
+            del pending[self._key]
+
+    def limit(self, seconds: float, on_timeout: Callable[[], Exception]) -> None:
+        """End the request after a time.
+
+        Args:
+            seconds: the time. Pauses of the program do not count.
+            on_timeout: returns the exception to raise.
+        """
+        # Without a cancel scope, which would take longer than all the rest.
+        self._on_timeout = on_timeout
+        self._deadline = PeerDeadline(self, trio.current_time() + seconds)
+
+    def cancel(self) -> None:
+        """End the request because its time is over; called by the deadline."""
+        if not self.is_resolved:
+            self._requests.end(self, None, self._on_timeout())
+
+    async def send(self, connection: Connection[Any], message: Any) -> None:
+        """Send the message of the request; stop waiting for the send queue if the link ends.
+
+        Args:
+            connection: the connection to send over.
+            message: the message, not yet encoded.
+
+        Raises:
+            RequestLost: the link ended.
+            Exception: as for :meth:`Connection.send`.
+        """
+        with trio.CancelScope() as self._sending:
+            await connection.send(message)
+        self._sending = None
+        if self._error is not None:
+            self._raise()
+
+    async def wait(self) -> Any:
+        """Return the reply.
+
+        Raises:
+            RequestLost: the link ended.
+            Exception: the error passed to :meth:`resolve`.
+        """
+        if self.is_resolved:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        if self._error is not None:
+            self._raise()
+        return self._reply
+
+    def _raise(self) -> NoReturn:
+        error, self._error = self._error, None
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error  # it refers to this frame
+
+    def _abort(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def resolve(self, reply: Any, error: Exception | None = None) -> None:
+        """End the request, with a reply or with an exception.
+
+        Args:
+            reply: returned by :meth:`wait`.
+            error: raised by :meth:`wait` instead.
+        """
+        self._reply, self._error, self.is_resolved = reply, error, True
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+        elif self._sending is not None and error is not None:
+            self._sending.cancel()
+
+
+class Requests:
+    """The requests of one connection that are waiting for a reply, by their id.
+
+    Args:
+        form: where requests and replies have their ids.
+    """
+
+    __slots__ = ("_form", "_ids", "pending")
+
+    def __init__(self, form: RequestFormat | None = None) -> None:
+        self.pending: dict[Hashable, PendingRequest] = {}
+        self._form = form or _FORM
+        self._ids: Iterator[Hashable] = (
+            itertools.count(1) if self._form.ids is None else iter(self._form.ids)
+        )
+
+    def __len__(self) -> int:
+        return len(self.pending)
+
+    def get(self, ref: object) -> PendingRequest | None:
+        """Return the pending request with the id ``ref``, or None."""
+        return self.pending.get(ref if ref.__class__ in _PLAIN else key_of(ref))
+
+    def open(self, ref: object, event: Any, *, has_link: bool) -> PendingRequest:
+        """Register a request for the body of a ``with`` statement.
+
+        Args:
+            ref: the id that the reply will have.
+            event: the name of the request, or its message.
+            has_link: whether an open link carries the request.
+
+        Raises:
+            UsageError: no reply can have this id, or another request with it is waiting.
+        """
+        key = ref if ref.__class__ in _PLAIN else key_of(ref)
+        if key is None:
+            raise UsageError(f"the id of a request must be hashable and not None, not {ref!r}")
+        if key in self.pending:
+            other = self.pending[key].event
+            raise UsageError(f"the id {ref!r} belongs to a request that is waiting: {other!r:.200}")
+        request = self.pending[key] = PendingRequest(self, key, event, has_link=has_link)
+        return request
+
+    def open_next(self, message: Any, *, has_link: bool) -> tuple[PendingRequest, Any]:
+        """Register a request with the next id.
+
+        Args:
+            message: the message without an id.
+            has_link: whether an open link carries the request.
+
+        Returns:
+            The request, and the message with its id.
+
+        Raises:
+            UsageError: there is no other id, or the id cannot be added to the message.
+        """
+        try:
+            ref = next(self._ids)
+        except StopIteration:
+            raise UsageError(
+                "RequestFormat.ids has no other id: use an endless iterator, such as "
+                "itertools.count(1)"
+            ) from None
+        sent = self._form.add_id(message, ref)
+        return self.open(ref, message, has_link=has_link), sent
+
+    def resolve(self, ref: object, reply: Any, error: Exception | None = None) -> bool:
+        """End the request with this id.
+
+        Args:
+            ref: the id in the reply.
+            reply: the reply.
+            error: the exception that the request raises instead.
+
+        Returns:
+            Whether a request was waiting.
+        """
+        request = self.get(ref)
+        if request is None:
+            return False
+        self.end(request, reply, error)
+        return True
+
+    def end(self, request: PendingRequest, reply: Any, error: Exception | None) -> None:
+        """End a request; see :meth:`resolve`."""
+        del self.pending[request._key]  # noqa: SLF001 - one module
+        request.resolve(reply, error)
+
+    def take_replies(self, run: list[Any]) -> list[Any]:
+        """End the requests that messages answer; return the other messages.
+
+        Args:
+            run: decoded messages.
+        """
+        return [message for message in run if not self._take_reply(message)]
+
+    def _take_reply(self, message: Any) -> bool:
+        try:
+            ref = self._form.ref_of(message)
+        except MALFORMED:
+            return False
+        request = None if ref is None else self.get(ref)
+        if request is None:
+            return False
+        error: Exception | None = None
+        try:
+            failure = self._form.error_of(message)
+            if failure is not None and failure is not False:
+                error = RequestFailed(request.event, message, failure)
+        except Exception as raised:
+            error = raised
+        self.end(request, message, error)
+        return True
+
+    def add_link(self) -> None:
+        """Record that a new link is open; it carries the requests that were waiting for a link."""
+        for request in self.pending.values():
+            request.has_link = True
+
+    def fail(self, reason: Disconnect, *, final: bool = False) -> None:
+        """Raise RequestLost in the requests whose link has ended.
+
+        Args:
+            reason: why the link ended.
+            final: whether this was the last link. If so, all requests fail.
+        """
+        for request in list(self.pending.values()):
+            if final or request.has_link:
+                self.end(request, None, RequestLost(request.event, reason))
+
+
+_FORM = RequestFormat()
+
+
+async def request(
+    connection: Connection[Any], pending: PendingRequest, message: Any, timeout: float | None
+) -> Any:
+    """Send the message of a pending request and wait for the reply.
+
+    Raises:
+        RequestTimeout: no reply arrived in time.
+        Exception: as for :meth:`PendingRequest.send` and :meth:`PendingRequest.wait`.
+    """
+    with pending:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if timeout is not None:
+            pending.limit(timeout, lambda: _timeout(connection, pending, timeout))
+        actor, send_queue = connection._actor, connection._send_queue  # noqa: SLF001 - one package
+        if (
+            send_queue.closed
+            or send_queue.size >= send_queue.threshold
+            or not actor.idle
+            or actor.send_hook.is_async
+        ):
+            await pending.send(connection, message)
+        else:
+            iterable = actor.send_sync(message)
+            if iterable is not None:
+                await send_fragments(connection._session, iterable)  # noqa: SLF001
+        return await pending.wait()
+
+
+def _timeout(
+    connection: Connection[Any], pending: PendingRequest, timeout: float
+) -> RequestTimeout:
+    return RequestTimeout(pending.event, timeout, connection._pause)  # noqa: SLF001 - one package
+
+
+# The types of nearly all ids, which are their own keys.
+_PLAIN = frozenset({str, int})
+
+
+def key_of(ref: object) -> Hashable | None:
+    """Return the key of an id: equal for an id and what JSON makes of it, else different.
+
+    None if no reply can have this id.
+    """
+    match ref:
+        case bool():
+            return (bool, ref)  # True == 1
+        case Enum():
+            return key_of(ref.value)
+        case UUID():
+            return str(ref)
+        case list() | tuple():
+            keys = tuple(map(key_of, ref))
+            return None if None in keys else keys
+    try:
+        hash(ref)
+    except TypeError:
+        return None
+    return ref
+
+
+def has_link(connection: Connection[Any]) -> bool:
+    """Whether a message that is sent now goes over the current link, and not the next one."""
+    return connection.status is Status.OPEN and not connection._send_queue.link_lost  # noqa: SLF001
