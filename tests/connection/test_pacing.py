@@ -473,6 +473,33 @@ async def test_measured_at_a_server(transport: Callable[[], Any]) -> None:
         check_window(times, 5, 0.5)
 
 
+async def test_waiting_for_a_slot_is_no_stall(
+    recorder: Recorder, autojump_clock: MockClock
+) -> None:
+    """A feed is silent until it has received the subscriptions of the link."""
+
+    class Subscribes(Socket[None]):
+        def handle_connect(self, info: Any, state: None) -> tuple[Any, None]:
+            return Reply("subscribe"), state
+
+    async with connect(
+        URL,
+        Subscribes(),
+        transport=recorder.transport,
+        send_rate=Rate(1, per=60),
+        stall_timeout=10,
+        ping_interval=None,
+        reconnect=Backoff(initial=1, jitter="none"),
+    ) as conn:
+        await trio.testing.wait_all_tasks_blocked()
+        await recorder.far.aclose()
+        await trio.sleep(62)
+        assert recorder.messages == ["subscribe", "subscribe"]
+        assert conn.statistics().reconnects == 1
+        await trio.sleep(15)
+        assert conn.statistics().reconnects == 2
+
+
 def test_options() -> None:
     """They are checked at the call."""
     with pytest.raises(

@@ -51,6 +51,11 @@ EXPECTED = {
         r"latest latency: \d+\.\d ms",
         r"\d+ bytes sent, \d+ received",
     ],
+    "home_assistant": [
+        r"light\.kitchen is on",
+        r"connected again; changes may be missing",
+        r"light\.kitchen is off",
+    ],
     "mqtt": [
         r"garden/pond/temperature: 17\.5",
         r"garden/greenhouse/temperature: 31\.0",
