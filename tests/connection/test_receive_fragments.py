@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -197,6 +199,34 @@ async def test_a_message_that_is_too_large_to_be_joined(autojump_clock: MockCloc
         with pytest.raises(ConnectionClosedError) as caught:
             await conn.receive()
         assert isinstance(caught.value.cause, ProtocolViolation)
+
+
+async def test_a_whole_message_in_tiny_fragments(autojump_clock: MockClock) -> None:
+    """They take hardly more memory than the message, also while it is incomplete."""
+    texts = [f"é{number}" for number in range(5000)]
+    async with linked(fragments=True) as (conn, far), trio.open_nursery() as nursery:
+        messages: list[Any] = []
+
+        async def receive() -> None:
+            messages.append(await conn.receive())
+
+        nursery.start_soon(receive)
+        gc.collect()
+        tracemalloc.start()
+        for at in range(0, len(texts), 500):
+            some = texts[at : at + 500]
+            await far.write(
+                [
+                    Fragment(text, first=not at + number, final=False)
+                    for number, text in enumerate(some)
+                ]
+            )
+            await wait_all_tasks_blocked()
+        assert tracemalloc.get_traced_memory()[0] < 250_000
+        tracemalloc.stop()
+        await far.write([Fragment("!", first=False, final=True)])
+        await wait_all_tasks_blocked()
+        assert messages == ["".join(texts) + "!"]
 
 
 async def test_no_limit_for_whole_messages(autojump_clock: MockClock) -> None:

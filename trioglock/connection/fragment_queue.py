@@ -21,6 +21,9 @@ __all__ = ["FragmentQueue"]
 # Reading pauses at the first size, in bytes, and continues at the second.
 HIGH, LOW = 2**18, 2**16
 
+# receive() joins this many fragments early: a fragment of one byte takes 200 bytes.
+JOIN = 1024
+
 # What an object takes in addition to its data, so that tiny fragments are bounded, too.
 OVERHEAD = 128
 
@@ -44,6 +47,7 @@ class FragmentQueue(ReceiveQueue):
         "_ending",
         "_fragments",
         "_joined",
+        "_joined_early",
         "_joined_size",
         "_max_size",
         "_on_too_large",
@@ -67,6 +71,7 @@ class FragmentQueue(ReceiveQueue):
         self._discarding = False  # nothing needs the messages that are still arriving
         self._ending = False  # nothing arrives anymore
         self._joined: list[Fragment] = []  # taken for receive()
+        self._joined_early = 0  # the number of those that were joined early
         self._joined_size = 0
         self._max_size = max_size
         self._on_too_large = on_too_large
@@ -198,6 +203,10 @@ class FragmentQueue(ReceiveQueue):
             elif fragment.final:
                 self.open_items().append(_join(self._joined))
                 self._forget_joined()
+            elif len(self._joined) - self._joined_early == JOIN:
+                some = self._joined[self._joined_early :]
+                self._joined[self._joined_early :] = [Fragment(_join(some), some[0].first, False)]
+                self._joined_early += 1
         return bool(self.items)
 
     def _refuse(self, max_size: int) -> None:
@@ -211,7 +220,8 @@ class FragmentQueue(ReceiveQueue):
         self._on_too_large(max_size)
 
     def _forget_joined(self) -> None:
-        self._joined, self._joined_size = [], 0
+        self._joined = []
+        self._joined_early = self._joined_size = 0
 
     async def wait(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
