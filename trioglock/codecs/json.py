@@ -23,8 +23,6 @@ from .json_rules import check_depth, check_surrogates, is_plain
 
 __all__ = ["JSON", "LIBRARIES", "import_library"]
 
-Library: TypeAlias = Literal["msgspec", "orjson", "json"]
-
 Encoder: TypeAlias = Callable[[Any], str]
 Decoder: TypeAlias = Callable[[str | bytes], Any]
 
@@ -57,19 +55,28 @@ class JSON(Codec[DecodedT_co]):
     """
 
     @overload
-    def __init__(self: JSON[Any], *, library: Library | None = None) -> None: ...
+    def __init__(
+        self: JSON[Any], *, library: Literal["msgspec", "orjson", "json"] | None = None
+    ) -> None: ...
 
     @overload
-    def __init__(self, into: type[DecodedT_co], *, library: Library | None = None) -> None: ...
+    def __init__(
+        self,
+        into: type[DecodedT_co],
+        *,
+        library: Literal["msgspec", "orjson", "json"] | None = None,
+    ) -> None: ...
 
     @overload
-    def __init__(self: JSON[Any], into: Any, *, library: Library | None = None) -> None: ...
+    def __init__(
+        self: JSON[Any], into: Any, *, library: Literal["msgspec", "orjson", "json"] | None = None
+    ) -> None: ...
 
     def __init__(
         self,
         into: Any = Any,
         *,
-        library: Library | None = None,
+        library: Literal["msgspec", "orjson", "json"] | None = None,
     ) -> None:
         self.library: str = library or ("json" if into is Any else "msgspec")
         """The name of the library in use."""
