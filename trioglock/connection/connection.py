@@ -314,10 +314,13 @@ class Connection(Generic[StateT]):
         Call it in ``handle_disconnect`` if messages must not be sent late, such as orders after an
         outage. A ``flush()`` that is waiting for them raises ConnectionClosed.
 
+        The messages of subscriptions stay in the queue.
+
         Returns:
             The removed messages, oldest first.
         """
-        return self._session.send_queue.discard()
+        driver = self._session.subscriptions
+        return self._session.send_queue.discard() if driver is None else driver.discard_others()
 
     # Receiving.
 
