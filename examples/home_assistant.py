@@ -85,7 +85,7 @@ async def watch(url: str, token: str, services: Sequence[str] = ()) -> None:
             print(data["entity_id"], "is", data["new_state"]["state"])
 
 
-async def imitate(conn: Connection[None]) -> None:
+async def imitate(conn: Connection[None, Any]) -> None:
     subscription = 0
     await conn.send({"type": "auth_required"})
     async for request in conn:

@@ -367,8 +367,6 @@ class FlowKeywords(TypedDict, total=False):
             ``max_size`` limits each fragment, and the messages of :meth:`Connection.receive`;
             ``max_queue`` does not apply. A server needs a handler, and a client's Socket must not
             override ``handle_receive``.
-        codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
-            :class:`trioglock.codecs.Codec`. By default messages are ``str`` and ``bytes``.
         requests: where the ids of :meth:`Connection.request` are; see :class:`RequestFormat`.
     """
 
@@ -382,7 +380,6 @@ class FlowKeywords(TypedDict, total=False):
     write_limit: int
     overflow: Overflow
     fragments: bool
-    codec: Codec | None
     requests: RequestFormat | None
 
 
@@ -404,7 +401,7 @@ class FlowOptions:
     write_limit: int = 2**16
     overflow: Overflow = "wait"
     fragments: bool = False
-    codec: Codec | None = None
+    codec: Codec[Any] | None = None
     requests: RequestFormat | None = None
 
     def __post_init__(self) -> None:
@@ -556,7 +553,7 @@ def check_ssl_context(value: ssl.SSLContext | None) -> None:
         raise InvalidOption(f"ssl_context must be an ssl.SSLContext or None, not {value!r}")
 
 
-def check_codec(codec: Codec | None) -> None:
+def check_codec(codec: Codec[Any] | None) -> None:
     """Raise InvalidOption unless ``codec`` has the methods of a codec, or is None."""
     methods = (getattr(codec, name, None) for name in ("encode", "decode"))
     if codec is not None and (isinstance(codec, type) or not all(map(callable, methods))):

@@ -48,10 +48,10 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         InvalidOption: ``conn`` is not a connection.
     """
 
-    def __init__(self, conn: Connection[Any]) -> None:
+    def __init__(self, conn: Connection[Any, Any]) -> None:
         if not isinstance(conn, Connection):
             raise InvalidOption(f"conn must be a Connection, not {describe_value(conn)}")
-        self.connection: Connection[Any] = conn
+        self.connection: Connection[Any, Any] = conn
         """The connection."""
         self._session: Session[Any] = conn._session  # noqa: SLF001 - a layer of the same package
         _check_options(self._session)

@@ -505,7 +505,7 @@ def test_options() -> None:
     with pytest.raises(
         InvalidOption, match=r"send_rate must be a Rate, such as Rate\(5, per=1.0\)"
     ):
-        connect(URL, send_rate=5)  # type: ignore[call-overload]
+        connect(URL, send_rate=5)  # type: ignore[arg-type]
     heartbeat = MessageHeartbeat(message=str, is_answer=bool)
     with pytest.raises(InvalidOption, match="leaves no room for others"):
         connect(URL, send_rate=Rate(1, per=20), heartbeat=heartbeat)

@@ -370,7 +370,7 @@ def test_options() -> None:
         (True, "must be a number of seconds"),
     ]:
         with pytest.raises(InvalidOption, match=text):
-            connect(URL, stall_timeout=wrong)  # type: ignore[call-overload]
+            connect(URL, stall_timeout=wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="when must be a function or None"):
         StallTimeout(30, when=True)  # type: ignore[arg-type]
 

@@ -590,9 +590,9 @@ def test_invalid_options() -> None:
     with pytest.raises(InvalidOption, match=r"Bad\.batch must be at least 1, not 0"):
         connect("ws://feed/", subscriptions=Bad())
     with pytest.raises(InvalidOption, match=r"an instance of trioglock.Subscriptions"):
-        connect("ws://feed/", subscriptions=Feed)  # type: ignore[call-overload]
+        connect("ws://feed/", subscriptions=Feed)  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match=r"a subclass of trioglock.Subscriptions, not"):
-        connect("ws://feed/", subscriptions={"a"})  # type: ignore[call-overload]
+        connect("ws://feed/", subscriptions={"a"})  # type: ignore[arg-type]
 
 
 async def test_paced_replay(autojump_clock: MockClock) -> None:

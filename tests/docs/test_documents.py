@@ -233,7 +233,7 @@ def test_the_readme_states_the_requirements() -> None:
     text = Page("README.md").text
     assert f"Python {project['requires-python'].removeprefix('>=')} or later" in text
     for dependency in project["dependencies"]:
-        name, version = dependency.split(">=")
+        name, version = dependency.partition(";")[0].split(">=")
         assert re.search(rf"\[{name}\]\(\S+\)\s+{version} or later", text), dependency
 
 

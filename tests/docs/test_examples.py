@@ -24,7 +24,7 @@ EXPECTED = {
     "echo_server": [
         r"1\. 'hello'",
         r"2\. 'world'",
-        r"broadcast to 1: lunch time",
+        r"broadcast to 1: 'lunch time'",
         r"closed with 1001 that was all",
     ],
     "transforming_json": [
