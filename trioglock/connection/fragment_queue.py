@@ -21,6 +21,9 @@ __all__ = ["FragmentQueue"]
 # Reading pauses at the first size, in bytes, and continues at the second.
 HIGH, LOW = 2**18, 2**16
 
+# This many small fragments are joined early, as in the native decoder.
+JOINED = 1024
+
 # What an object takes in addition to its data, so that tiny fragments are bounded, too.
 OVERHEAD = 128
 
@@ -34,6 +37,7 @@ class FragmentQueue(ReceiveQueue):
     Args:
         max_size: maximum size in bytes of a message that is joined; None for no limit.
         on_too_large: called when a message exceeds it.
+        on_too_large_late: called instead if the connection has ended.
         emitter: as for :class:`ReceiveQueue`.
     """
 
@@ -47,13 +51,19 @@ class FragmentQueue(ReceiveQueue):
         "_joined_size",
         "_max_size",
         "_on_too_large",
+        "_on_too_large_late",
         "_size",
         "_skipping",
+        "_unjoined",
         "block",
     )
 
     def __init__(
-        self, max_size: int | None, on_too_large: Callable[[int], None], emitter: EventEmitter
+        self,
+        max_size: int | None,
+        on_too_large: Callable[[int], None],
+        on_too_large_late: Callable[[int], None],
+        emitter: EventEmitter,
     ) -> None:
         super().__init__(None, "wait", ignore, emitter)
         self.pause_at: float = -1  # the reader always asks for `full`
@@ -68,8 +78,10 @@ class FragmentQueue(ReceiveQueue):
         self._ending = False  # nothing arrives anymore
         self._joined: list[Fragment] = []  # taken for receive()
         self._joined_size = 0
+        self._unjoined = 0  # the last ones, which have not been joined early
         self._max_size = max_size
         self._on_too_large = on_too_large
+        self._on_too_large_late = on_too_large_late
 
     @property
     def full(self) -> bool:
@@ -107,7 +119,7 @@ class FragmentQueue(ReceiveQueue):
         self._closing = self._discarding = False
 
     def release_session(self) -> None:
-        self._on_too_large = ignore
+        self._on_too_large = self._on_too_large_late
 
     def end(self) -> None:
         self._ending = True
@@ -124,6 +136,10 @@ class FragmentQueue(ReceiveQueue):
     def wake(self) -> None:
         """Wake all receivers, which then check what has changed."""
         self._readers.unpark_all()
+
+    def notify(self) -> None:
+        # A block that waits for a message has no use for what a hook delivers.
+        self.wake()
 
     async def park(self) -> None:
         """Wait for a fragment, the end of a block or the end. The caller must then check."""
@@ -198,7 +214,19 @@ class FragmentQueue(ReceiveQueue):
             elif fragment.final:
                 self.open_items().append(_join(self._joined))
                 self._forget_joined()
+            else:
+                self._join_early()
         return bool(self.items)
+
+    def _join_early(self) -> None:
+        """Join many small fragments, each of which takes much more memory than its data."""
+        self._unjoined += 1
+        if self._unjoined < JOINED:
+            return
+        self._unjoined = 0
+        small = self._joined[-JOINED:]
+        if sum(fragment.size for fragment in small) <= LOW:
+            self._joined[-JOINED:] = [Fragment(_join(small), small[0].first, final=False)]
 
     def _refuse(self, max_size: int) -> None:
         self._forget_joined()
@@ -211,7 +239,7 @@ class FragmentQueue(ReceiveQueue):
         self._on_too_large(max_size)
 
     def _forget_joined(self) -> None:
-        self._joined, self._joined_size = [], 0
+        self._joined, self._joined_size, self._unjoined = [], 0, 0
 
     async def wait(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()

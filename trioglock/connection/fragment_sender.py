@@ -72,15 +72,21 @@ class OutgoingMessage:
 
 async def send_fragments(session: Session[Any], iterable: AsyncIterable[str | BytesLike]) -> None:
     """Send the items of ``iterable`` as the fragments of one message; see Connection.send."""
+    send_queue = session.send_queue
+    if send_queue.closed:
+        raise session.close_state.error()
     message = OutgoingMessage(session.writer.message_ended)
+    send_queue.add_message(message)
     try:
         with message.scope:
             await _send_items(session, message, iterable)
     except BaseException as error:
         _abandon(session, message, error)
         raise
+    finally:
+        send_queue.remove_message(message)
     if message.interrupted:
-        if session.send_queue.closed:
+        if send_queue.closed:
             raise session.close_state.error()
         raise MessageInterrupted("the link ended before the whole message was sent")
 

@@ -292,6 +292,7 @@ class LinkTasks:
                 messages = []
                 self._handle_invalid(error, frame)
             except Exception as error:
+                self._receive_decoded(messages)
                 self._actor.fail(error)
                 return
         self._receive_decoded(messages)
@@ -340,8 +341,6 @@ class LinkTasks:
                 if self._stalls is not None:
                     self._stalls.data_received()
                 self.messages += event.final
-                if self._stalls is not None:
-                    self._stalls.data_received()
                 self._receive_queue.add_fragment(event)
 
     # Backpressure.
