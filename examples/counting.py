@@ -26,7 +26,7 @@ class Count:
     received: int = 0
 
 
-class Counter(Socket[Count]):
+class Counter(Socket[Count, Any]):
     def init_stream(self, info: ConnectionInfo) -> Count:
         return Count()
 

@@ -46,7 +46,7 @@ async def demonstrate(server: Server) -> None:
         for word in ("hello", "world"):
             await conn.send(word)
             print(await conn.receive())
-        print(f"broadcast to {server.broadcast('lunch time')}: {await conn.receive()}")
+        print(f"broadcast to {server.broadcast('lunch time')}: {await conn.receive()!r}")
         server.close(reason="that was all")
         await conn.wait_closed()
         print(f"closed with {conn.close_code} {conn.close_reason}")

@@ -19,7 +19,7 @@ from trioglock.codecs import JSON
 from trioglock.testing import FaultProxy
 
 SYMBOLS = [f"SYM{number}" for number in range(200)]
-Connection = trioglock.Connection[None]
+Connection = trioglock.Connection[None, Any]
 
 
 class Exchange:

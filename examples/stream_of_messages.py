@@ -17,12 +17,12 @@ from trioglock import Connection, ConnectionClosedOK, Socket, connect
 from trioglock.testing import MockPeer, MockServer
 
 
-class Prices(Socket[None]):
+class Prices(Socket[None, int]):
     def handle_receive(self, frame: str, state: None) -> tuple[int, None]:
         return int(frame), state
 
 
-async def changes(conn: Connection[None]) -> AsyncGenerator[tuple[int, int]]:
+async def changes(conn: Connection[None, int]) -> AsyncGenerator[tuple[int, int]]:
     """A derived stream: each price that changed, with the previous one."""
     last: int | None = None
     async for price in conn:

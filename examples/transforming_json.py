@@ -38,7 +38,7 @@ KINDS: dict[str, type[Message]] = {"join": Join, "say": Say}
 NAMES = {kind: name for name, kind in KINDS.items()}
 
 
-class Chat(Socket[None]):
+class Chat(Socket[None, Message]):
     def handle_send(self, message: Message, state: None) -> tuple[str, None]:
         if type(message) not in NAMES:
             raise TypeError(f"not a chat message: {message!r}")

@@ -134,7 +134,7 @@ for function, partial, option, hint in MORE_OPTIONS:
 calls(
     "heartbeat=20",
     "heartbeat must be a MessageHeartbeat or None, not 20; for ping frames use ping_interval",
-    lambda: connect(URL, heartbeat=20),  # type: ignore[call-overload]
+    lambda: connect(URL, heartbeat=20),  # type: ignore[arg-type]
 )
 
 # A class in place of an instance, and an instance in place of a class.

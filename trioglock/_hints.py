@@ -52,6 +52,8 @@ _OPTIONS = _invert({
     "ping_interval": "ping autoping keepalive heartbeat heartbeat_interval",
     "open_timeout": "timeout connect_timeout handshake_timeout opening_timeout connection_timeout",
     "close_timeout": "disconnect_timeout closing_timeout",
+    "stall_timeout": "idle_timeout data_timeout silence_timeout inactivity_timeout",
+    "send_rate": "rate rate_limit ratelimit rateLimit throttle enableRateLimit",
     "trio.fail_after() around receive()": "receive_timeout recv_timeout read_timeout",
     "max_size": "max_msg_size max_message_size max_payload max_frame_size",
     "max_queue": "message_queue_size queue_size maxsize",

@@ -66,7 +66,7 @@ class ASGIOptions(TypedDict, total=False):
     max_queue: int | None
     write_limit: int
     overflow: Overflow
-    codec: Codec | None
+    codec: Codec[Any] | None
     requests: RequestFormat | None
     trace: bool
 

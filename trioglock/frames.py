@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from ._text import as_text
+from ._types import DecodedT_co
 from .close_codes import NO_STATUS, is_sendable
 
 __all__ = [
@@ -42,7 +43,7 @@ Run: TypeAlias = list[Data]
 """Consecutive data messages, in order."""
 
 
-class Codec(Protocol):
+class Codec(Protocol[DecodedT_co]):
     """Encodes messages as frames and decodes frames into messages.
 
     Any object with these two methods is a codec. ``decode`` may raise any ValueError for a
@@ -57,7 +58,7 @@ class Codec(Protocol):
             EncodeError: the format cannot express the message.
         """
 
-    def decode(self, frame: Data, /) -> Any:
+    def decode(self, frame: Data, /) -> DecodedT_co:
         """Return the message in a frame.
 
         Raises:

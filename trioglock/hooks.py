@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar, ca
 
 from ._hints import describe_value
 from ._redact import redact_repr
+from ._types import MessageT_co, StateT
 from .disconnect import Disconnect
 from .errors import DecodeError, InvalidOption, UsageError
 from .frames import Close
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectionInfo", "Deliver", "Reconnect", "Reply", "Socket", "Stop"]
 
-StateT = TypeVar("StateT")
 ResultT = TypeVar("ResultT")
 
 MaybeAwaitable: TypeAlias = ResultT | Awaitable[ResultT]
@@ -132,7 +132,7 @@ class ConnectionInfo:
     response_headers: Headers
     peer: str
     attempt: int
-    connection: Connection[Any]
+    connection: Connection[Any, Any]
 
     def __repr__(self) -> str:
         return redact_repr(self)
@@ -142,7 +142,7 @@ NOT_STATES: set[type] = {Close, Deliver, Reconnect, Reply, Stop}
 """The classes of results. One in place of the state means that a hook swapped the two."""
 
 
-class Socket(Generic[StateT]):
+class Socket(Generic[StateT, MessageT_co]):
     """The hooks of a connection. Override those you need, with ``def`` or ``async def``.
 
     The hooks of one connection run one at a time and in order. Each hook receives the state that
@@ -158,6 +158,9 @@ class Socket(Generic[StateT]):
     * ``Close(code, reason)``: start the closing handshake;
     * ``Deliver(x)``: deliver ``x`` to the receivers of the connection, even if it is None;
     * any other value: deliver it.
+
+    For type checkers, ``Socket[State, Message]`` has the type of the state, by default None, and of
+    the messages that receivers get, by default ``str | bytes``.
 
     An exception raised by ``handle_send`` or ``handle_call`` is raised by the call that caused it.
     An exception raised by any other hook ends the connection: it closes with 1011, ``terminate``
@@ -177,7 +180,7 @@ class Socket(Generic[StateT]):
     _own_codec: ClassVar[str] = ""
     """For a socket that encodes its own messages: what to do instead; "" for all others."""
 
-    def _attach(self, connection: Connection[Any]) -> None:
+    def _attach(self, connection: Connection[Any, Any]) -> None:
         """Called before the first attempt.
 
         Override it to use the connection before a link is open.
@@ -358,12 +361,14 @@ class Socket(Generic[StateT]):
         return state
 
 
-def overrides(socket: Socket[Any], hook: str) -> bool:
+def overrides(socket: Socket[Any, Any], hook: str) -> bool:
     """Whether a socket has its own implementation of a hook."""
     return getattr(getattr(socket, hook), "__func__", None) is not getattr(Socket, hook)
 
 
-def check_socket(socket: Socket[StateT] | None, *, codec: object = None) -> Socket[StateT]:
+def check_socket(
+    socket: Socket[StateT, MessageT_co] | None, *, codec: object = None
+) -> Socket[StateT, MessageT_co]:
     """Return ``socket``, or a default Socket for None.
 
     Raises:
@@ -380,7 +385,7 @@ def check_socket(socket: Socket[StateT] | None, *, codec: object = None) -> Sock
     return socket
 
 
-def refuse_codec(kind: type[Socket[Any]]) -> None:
+def refuse_codec(kind: type[Socket[Any, Any]]) -> None:
     """Raise InvalidOption if sockets of this class encode their own messages."""
     if kind._own_codec:  # noqa: SLF001 - a hook of the package's own layers
         raise InvalidOption(

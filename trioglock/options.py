@@ -72,9 +72,10 @@ class Deflate:
         min_size: messages of fewer bytes are sent uncompressed. It does not apply to messages in
             fragments, whose size is not known. A :class:`PreparedMessage` is never compressed if it
             has fewer than 128 bytes.
-        peer_window_bits: the limit for the messages that the peer sends, 8 to 15. On a server, None
-            is 12 and 15 is no limit, and a client that does not support limits uses 15. A client
-            that sets a limit is not compressed by a server that does not support it.
+        peer_window_bits: the limit for the messages that the peer sends, 9 to 15. On a server, None
+            is 12 and 15 is no limit, and a client that does not support limits uses 15. On a
+            client, None sets no limit; a server that does not support a limit declines
+            compression.
         peer_no_context_takeover: the peer must compress every message on its own, so that idle
             connections need no memory for the decompressor.
 
@@ -93,11 +94,11 @@ class Deflate:
     def __post_init__(self) -> None:
         _check_range("level", self.level, 1, 9, "; use compression=None to send uncompressed")
         _check_range("memory_level", self.memory_level, 1, 9)
-        if self.window_bits is not None:
-            hint = "; zlib cannot compress with 8 bits" if self.window_bits == _WINDOW_8 else ""
-            _check_range("window_bits", self.window_bits, 9, 15, hint)
-        if self.peer_window_bits is not None:
-            _check_range("peer_window_bits", self.peer_window_bits, 8, 15)
+        for name in ("window_bits", "peer_window_bits"):
+            if (bits := getattr(self, name)) is not None:
+                # Clients that use zlib fail the handshake of a server that asks for 8 bits.
+                hint = "; zlib cannot compress with 8 bits" if bits == _WINDOW_8 else ""
+                _check_range(name, bits, 9, 15, hint)
         check_whole("min_size", self.min_size, least=0, none=False)
         for name in ("no_context_takeover", "peer_no_context_takeover"):
             if not isinstance(getattr(self, name), bool):
@@ -366,8 +367,6 @@ class FlowKeywords(TypedDict, total=False):
             ``max_size`` limits each fragment, and the messages of :meth:`Connection.receive`;
             ``max_queue`` does not apply. A server needs a handler, and a client's Socket must not
             override ``handle_receive``.
-        codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
-            :class:`trioglock.codecs.Codec`. By default messages are ``str`` and ``bytes``.
         requests: where the ids of :meth:`Connection.request` are; see :class:`RequestFormat`.
     """
 
@@ -381,7 +380,6 @@ class FlowKeywords(TypedDict, total=False):
     write_limit: int
     overflow: Overflow
     fragments: bool
-    codec: Codec | None
     requests: RequestFormat | None
 
 
@@ -403,7 +401,7 @@ class FlowOptions:
     write_limit: int = 2**16
     overflow: Overflow = "wait"
     fragments: bool = False
-    codec: Codec | None = None
+    codec: Codec[Any] | None = None
     requests: RequestFormat | None = None
 
     def __post_init__(self) -> None:
@@ -555,7 +553,7 @@ def check_ssl_context(value: ssl.SSLContext | None) -> None:
         raise InvalidOption(f"ssl_context must be an ssl.SSLContext or None, not {value!r}")
 
 
-def check_codec(codec: Codec | None) -> None:
+def check_codec(codec: Codec[Any] | None) -> None:
     """Raise InvalidOption unless ``codec`` has the methods of a codec, or is None."""
     methods = (getattr(codec, name, None) for name in ("encode", "decode"))
     if codec is not None and (isinstance(codec, type) or not all(map(callable, methods))):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 import trio
@@ -49,17 +48,17 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         InvalidOption: ``conn`` is not a connection.
     """
 
-    def __init__(self, conn: Connection[Any]) -> None:
+    def __init__(self, conn: Connection[Any, Any]) -> None:
         if not isinstance(conn, Connection):
             raise InvalidOption(f"conn must be a Connection, not {describe_value(conn)}")
-        self.connection: Connection[Any] = conn
+        self.connection: Connection[Any, Any] = conn
         """The connection."""
         self._session: Session[Any] = conn._session  # noqa: SLF001 - a layer of the same package
         _check_options(self._session)
         self._link = self._session.upgrades
         self._sending = _Direction("sending")
         self._receiving = _Direction("receiving")
-        self._rest: memoryview | None = None  # of the message that is being received
+        self._rest = memoryview(b"")  # of the message that is being received
         self._received_eof = False
         self._sent_eof = False
         self._closed = False
@@ -71,7 +70,8 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         """Wait for data and return it; ``b""`` at the end of the file.
 
         Args:
-            max_bytes: the maximum size of the result; None for a whole message.
+            max_bytes: the maximum size of the result; by default 64 KiB, or one message if that is
+                larger.
 
         Raises:
             trio.BrokenResourceError: the connection is lost or closed with an error, or the peer
@@ -82,16 +82,28 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         """
         if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
-        with self._receiving.use():
+        with self._receiving:
             await trio.lowlevel.checkpoint()
             self._check_open()
             while not self._rest:
                 if self._received_eof:
                     return b""
                 await self._receive_message()
-            data = bytes(self._rest[:max_bytes])
-            self._rest = self._rest[len(data) :]
-            return data
+            return self._take(max_bytes)
+
+    def _take(self, max_bytes: int | None) -> bytes:
+        """Return what has been received, from several messages if they are short."""
+        limit = MAX_MESSAGE if max_bytes is None else max_bytes
+        parts, size = [self._rest], len(self._rest)
+        items = self._session.receive_queue.items
+        while size < limit and items and items[0].__class__ is bytes and self._is_same_link:
+            parts.append(memoryview(self.connection.receive_nowait()))
+            size += len(parts[-1])
+        excess = 0 if max_bytes is None else max(0, size - max_bytes)
+        end = len(parts[-1]) - excess
+        self._rest = parts[-1][end:]
+        parts[-1] = parts[-1][:end]
+        return b"".join(parts)
 
     async def _receive_message(self) -> None:
         try:
@@ -102,7 +114,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
                 raise self._translate(error) from error
             self._received_eof = True
             return
-        if self._session.upgrades != self._link:
+        if not self._is_same_link:
             raise self._break("the connection was replaced by another one; bytes may be lost")
         if isinstance(message, bytes | bytearray | memoryview):
             self._rest = memoryview(message).cast("B")
@@ -111,6 +123,10 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         else:
             what = "a text message" if isinstance(message, str) else type(message).__name__
             raise self._break(f"a byte stream consists of binary messages; received {what}")
+
+    @property
+    def _is_same_link(self) -> bool:
+        return self._session.upgrades == self._link
 
     # Sending.
 
@@ -122,7 +138,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
             trio.ClosedResourceError: this side has closed the stream or called ``send_eof``.
             trio.BusyResourceError: another task is sending.
         """
-        with self._sending.use():
+        with self._sending:
             await self._start_sending()
             view = memoryview(data).cast("B")
             for start in range(0, len(view), MAX_MESSAGE):
@@ -130,7 +146,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the send queue has space; raises like :meth:`send_all`."""
-        with self._sending.use():
+        with self._sending:
             await self._start_sending()
             queue = self._session.send_queue
             while queue.size >= queue.threshold and not queue.closed:
@@ -141,7 +157,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
 
         A second call does nothing.
         """
-        with self._sending.use():
+        with self._sending:
             if self._sent_eof and not self._closed:
                 await trio.lowlevel.checkpoint()
                 return
@@ -200,18 +216,23 @@ class _Direction:
         self._name = name
         self._scope: trio.CancelScope | None = None
 
-    @contextmanager
-    def use(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         if self._scope is not None:
             raise trio.BusyResourceError(f"another task is {self._name} on this stream")
-        scope = self._scope = trio.CancelScope()
-        try:
-            with scope:
-                yield
-        finally:
-            self._scope = None
+        self._scope = trio.CancelScope()
+        self._scope.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        scope, self._scope = self._scope, None
+        assert scope is not None
+        scope.__exit__(kind, error, traceback)
         if scope.cancelled_caught:
-            raise trio.ClosedResourceError("the stream was closed by another task")
+            raise trio.ClosedResourceError("the stream was closed by another task") from None
 
     def interrupt(self) -> None:
         if self._scope is not None:

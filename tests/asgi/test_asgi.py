@@ -339,7 +339,9 @@ async def test_pings_are_the_servers_business(autojump_clock: MockClock) -> None
         with trio.move_on_after(1):
             await conn.ping()
         await conn.send(await conn.receive())
-        await conn.send(bytearray(await conn.receive()))
+        message = await conn.receive()
+        assert isinstance(message, bytes)
+        await conn.send(bytearray(message))
 
     server = Server()
     server.post.send_nowait({"type": "websocket.receive", "text": "", "bytes": None})

@@ -155,7 +155,7 @@ async def greet(conn: Connection[None]) -> None:
 async def change_a_message(conn: Connection[None]) -> None:
     for _ in range(5):
         await conn.send(await conn.receive())
-    await conn.send(f"{await conn.receive()}!")
+    await conn.send(f"{await conn.receive()!s}!")
     await conn.wait_closed()
 
 

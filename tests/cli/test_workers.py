@@ -93,9 +93,9 @@ async def test_redis(redis: RealRedis) -> None:
     """The browsers of both processes receive each message once."""
     options = ("--redis", redis.url, "--workers", "2")
     async with serve_in_process(*options) as (_, at), trio.open_nursery() as nursery:
-        received: list[list[str]] = [[] for _ in range(20)]
+        received: list[list[Any]] = [[] for _ in range(20)]
 
-        async def subscribe(messages: list[str]) -> None:
+        async def subscribe(messages: list[Any]) -> None:
             async with connect(f"ws://{at}/news") as conn:
                 while True:
                     messages.append(await conn.receive())

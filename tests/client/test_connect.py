@@ -38,4 +38,4 @@ def test_bad_arguments_are_refused_at_the_call(option: str, value: Any) -> None:
 def test_a_class_in_place_of_an_instance_is_told_how_to_write_it() -> None:
     """The most common mistake gets the correct line of code."""
     with pytest.raises(InvalidOption, match=r"write NotCalled\(\)"):
-        connect(URL, NotCalled)  # type: ignore[call-overload]
+        connect(URL, NotCalled)  # type: ignore[arg-type]

@@ -274,7 +274,7 @@ def test_typed_json() -> None:
 def test_invalid_options_raise() -> None:
     """Unknown libraries and types raise InvalidOption in the constructor."""
     with pytest.raises(InvalidOption, match="'msgspec', 'orjson' or 'json'"):
-        JSON(library="simplejson")  # type: ignore[arg-type]
+        JSON(library="simplejson")  # type: ignore[call-overload]
     with pytest.raises(InvalidOption, match="needs library='msgspec'"):
         JSON(Point, library="json")
     for codec in (JSON, Msgpack):

@@ -168,7 +168,7 @@ async def test_cancelling_many_tasks_at_random_times(autojump_clock: MockClock) 
     """Ten tasks send and receive with short deadlines: each echo is complete and unique."""
     chance = random.Random(7)
     sent: set[str] = set()
-    got: list[str] = []
+    got: list[Any] = []
     near, far = lockstep()
     peer = RawPeer(far)
     async with trio.open_nursery() as nursery:

@@ -27,7 +27,7 @@ from trioglock import connect
 async def test_a_cancelled_receive_loses_nothing(autojump_clock: MockClock) -> None:
     """Three tasks with deadlines at all times receive each message once."""
     total = 100
-    got: list[str] = []
+    got: list[str | bytes] = []
     async with raw_connection() as (conn, peer), trio.open_nursery() as nursery:
 
         async def impatient(seconds: float) -> None:

@@ -121,7 +121,7 @@ async def test_messages_before_a_remote_close_can_be_received(autojump_clock: Mo
         for message in messages:
             await peer.text(message)
         await peer.close(4000, "enough")
-        got = []
+        got: list[str | bytes] = []
         with pytest.raises(ConnectionClosedError) as caught:
             while True:
                 got.append(await conn.receive())
@@ -138,9 +138,9 @@ async def test_messages_of_a_lost_peer_can_be_received(autojump_clock: MockClock
             await peer.text(message)
         await peer.close(1001)
         await peer.drop()
-        got = []
-        async for message in conn:
-            got.append(message)
+        got: list[str | bytes] = []
+        async for received in conn:
+            got.append(received)
             await trio.sleep(1)
         assert got == messages
 

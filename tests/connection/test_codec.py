@@ -317,7 +317,7 @@ async def test_protocols_refuse_a_codec() -> None:
 
 def test_the_class_of_a_codec() -> None:
     with pytest.raises(InvalidOption, match=r"codec must be .* the class JSON: write JSON\(\)"):
-        connect(URL, codec=JSON)  # type: ignore[call-overload]
+        connect(URL, codec=JSON)  # type: ignore[arg-type]
 
 
 async def test_run_and_handlers() -> None:

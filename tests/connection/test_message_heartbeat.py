@@ -90,4 +90,4 @@ def test_invalid_arguments() -> None:
     with pytest.raises(InvalidOption, match="message must be a function"):
         MessageHeartbeat(message="ping", is_answer=bool)  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="heartbeat must be a MessageHeartbeat"):
-        connect("ws://beat/", heartbeat="ping")  # type: ignore[call-overload]
+        connect("ws://beat/", heartbeat="ping")  # type: ignore[arg-type]

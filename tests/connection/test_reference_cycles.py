@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -23,7 +24,10 @@ from trioglock import (
     connect,
     serve,
 )
+from trioglock.codecs import JSON
 from trioglock.routing import EventSocket, Router
+
+from .feeds import Feed
 
 Talk = Callable[[Connection[Any]], Awaitable[object]]
 
@@ -176,6 +180,29 @@ async def test_fault_39_nothing_is_left_with(kind: str, talk: Talk) -> None:
         await check(Hooks, talk, tls=True)
     else:
         await check(Hooks, talk, transport=TrioWebsocketTransport())
+
+
+@pytest.mark.parametrize("ending", ["leave", "abort", "refuse", "close"])
+async def test_nothing_is_left_with_subscriptions(ending: str) -> None:
+    """However the subscription ends."""
+
+    async def feed(conn: Connection[Any]) -> None:
+        async for message in conn:
+            if ending == "refuse":
+                await conn.send(json.dumps({"refused": json.loads(message)["subscribe"]}))
+            elif "subscribe" in message:
+                await conn.send('{"subscribed": ["a"]}')
+            if ending == "close":
+                await conn.aclose(4000)
+
+    async def subscribe(conn: Connection[Any]) -> None:
+        async with conn.subscribe("a") as updates:
+            if ending == "abort":
+                conn.abort()
+            if ending != "leave":
+                await anext(updates)
+
+    await check(feed, subscribe, codec=JSON(), subscriptions=Feed())
 
 
 @interpreter_keeps_callers

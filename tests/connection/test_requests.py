@@ -46,7 +46,7 @@ URL = "ws://requests/"
 NO_DELAY = Backoff(initial=1, multiplier=1, jitter="none")
 
 
-def pair(transport: MemoryTransport, socket: Socket[Any] | None = None, **options: Any) -> Any:
+def pair(transport: MemoryTransport, socket: Socket[Any, Any] | None = None, **options: Any) -> Any:
     options = {"codec": JSON(), "ping_interval": None, **options}
     return connect(URL, socket, transport=transport, **options)
 
@@ -95,7 +95,7 @@ async def test_replies_are_matched_in_any_order(autojump_clock: MockClock) -> No
 async def test_thousands_in_flight() -> None:
     """Over a socket: each gets its own reply, while others are cancelled."""
 
-    async def handler(conn: Connection[None]) -> None:
+    async def handler(conn: Connection[None, Any]) -> None:
         async for message in conn:
             await conn.send({"id": message["id"], "result": message["n"] * 2})
 
@@ -199,7 +199,7 @@ async def test_ids_of_any_type(ids: list[Any], autojump_clock: MockClock) -> Non
         assert [await conn.receive() for _ in range(6)]
 
 
-async def ask_for(conn: Connection[None], n: int) -> None:
+async def ask_for(conn: Connection[None, Any], n: int) -> None:
     assert (await conn.request({"n": n}))["n"] == n
 
 
@@ -486,7 +486,7 @@ async def test_reconnecting(autojump_clock: MockClock) -> None:
     "end", [lambda conn: conn.abort(), lambda conn: conn._session.close(Close())]
 )
 async def test_the_end_during_an_outage(
-    end: Callable[[Connection[None]], None], autojump_clock: MockClock
+    end: Callable[[Connection[None, Any]], None], autojump_clock: MockClock
 ) -> None:
     transport = MemoryTransport()
     async with pair(transport, reconnect=Backoff(initial=1000)) as conn:
@@ -510,7 +510,7 @@ async def test_servers_make_requests_too() -> None:
     """Each connection has its own ids."""
     replies: list[Any] = []
 
-    async def handler(conn: Connection[None]) -> None:
+    async def handler(conn: Connection[None, Any]) -> None:
         replies.append(await conn.request({"who": "are you?"}))
 
     async with serve(
@@ -552,7 +552,7 @@ async def test_usage(autojump_clock: MockClock) -> None:
     with pytest.raises(InvalidOption, match="requests needs a codec"):
         connect(URL, requests=RequestFormat())
     with pytest.raises(InvalidOption, match="requests must be a RequestFormat"):
-        connect(URL, codec=JSON(), requests={"id": "id"})  # type: ignore[call-overload]
+        connect(URL, codec=JSON(), requests={"id": "id"})  # type: ignore[arg-type]
     for wrong in ({"ids": 5}, {"ids": "abc"}, {"id": 5}, {"ref": None}, {"error": 1}):
         with pytest.raises(InvalidOption):
             RequestFormat(**wrong)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.connection.test_cancel_at_every_step import CancelAtStep
 from tests.hooks.helpers import URL, linked, read_frames
 from trioglock import (
     Backoff,
@@ -30,6 +32,7 @@ from trioglock import (
     connect,
 )
 from trioglock.frames import Fragment
+from trioglock.transports import LinkBroken
 
 NO_DELAY = Backoff(initial=0.001, jitter="none")
 
@@ -340,6 +343,32 @@ async def test_close_interrupts_a_message(autojump_clock: MockClock) -> None:
         assert caught.value.unsent == ("behind",)
 
 
+async def test_close_before_a_message_begins(autojump_clock: MockClock) -> None:
+    """The data before and behind it is sent, as in any close."""
+    outcome = Raised()
+    transport = MemoryTransport(capacity=1)
+    async with (
+        trio.open_nursery() as nursery,
+        connect(URL, transport=transport, ping_interval=None) as conn,
+    ):
+        far = await transport.accept()
+        for number in range(5):
+            await conn.send(str(number))
+            await wait_all_tasks_blocked()
+        nursery.start_soon(sending, conn, items("a"), outcome)
+        await wait_all_tasks_blocked()
+        await conn.send("behind")
+        nursery.start_soon(conn.aclose)
+        await wait_all_tasks_blocked()
+        assert isinstance(outcome.error, ConnectionClosed)
+        received: list[Any] = []
+        while not received or received[-1] != Close(1000):
+            received += await read_frames(far)
+        assert received == ["0", "1", "2", "3", "4", "behind", Close(1000)]
+        await far.write([Close(1000)])
+        await far.aclose()
+
+
 async def test_abort_interrupts_a_message(autojump_clock: MockClock) -> None:
     outcome, script = Raised(), Script()
     async with trio.open_nursery() as nursery:
@@ -465,6 +494,27 @@ async def test_flush_inside_an_iterable(autojump_clock: MockClock) -> None:
         assert await read_frames(far) == ["a", "behind"]
 
 
+async def test_sending_after_a_cancelled_message_that_was_complete(
+    autojump_clock: MockClock,
+) -> None:
+    """Its last frame still waits to be written, but this task is not inside its iterable."""
+    transport = MemoryTransport(capacity=1)
+    async with connect(URL, transport=transport, write_limit=10) as conn:
+        await transport.accept()
+        for _ in range(2):
+            await conn.send("filler")
+        with trio.move_on_after(1):
+            await conn.send(items("a"))
+        with trio.move_on_after(1):
+            await conn.send("long" * 10)
+            await conn.send("after")
+        with trio.move_on_after(1):
+            await conn.send(items("b"))
+        with trio.move_on_after(1):
+            await conn.flush()
+        conn.abort()
+
+
 async def test_empty_items_are_bounded(autojump_clock: MockClock) -> None:
     transport = MemoryTransport(capacity=1)
     yielded = 0
@@ -552,3 +602,45 @@ async def test_a_class_with_aiter(autojump_clock: MockClock) -> None:
     async with linked() as (conn, far):
         await conn.send(Lines(["a\n", "b\n"]))
         assert await read_frames(far) == ["a\nb\n"]
+
+
+async def test_cancelling_a_message_at_every_step(autojump_clock: MockClock) -> None:
+    """It arrives whole or not at all, and the next message arrives."""
+    outcomes: set[tuple[str, ...]] = set()
+    finished = False
+    step = 0
+    while not finished:
+        step += 1
+        received: list[str] = []
+        transport = MemoryTransport(capacity=1)
+
+        async def peer(transport: MemoryTransport, received: list[Any]) -> None:
+            while True:
+                far = await transport.accept()
+                with suppress(LinkBroken):
+                    while events := await far.receive():
+                        for event in events:
+                            if isinstance(event, list):
+                                received.extend(event)
+                            elif isinstance(event, Close):
+                                await far.write([Close(1000)])
+                                await far.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer, transport, received)
+            async with connect(
+                URL, transport=transport, reconnect=NO_DELAY, ping_interval=None, write_limit=2
+            ) as conn:
+                scope = trio.CancelScope()
+                instrument = CancelAtStep(scope, step)
+                trio.lowlevel.add_instrument(instrument)
+                with scope:
+                    await conn.send(items("a", "b", "c"))
+                    finished = True
+                trio.lowlevel.remove_instrument(instrument)
+                with trio.fail_after(60):
+                    await conn.send("after")
+                    await conn.flush()
+            nursery.cancel_scope.cancel()
+        outcomes.add(tuple(received))
+    assert outcomes == {("after",), ("abc", "after")}

@@ -159,13 +159,37 @@ async def test_requests_of_a_lost_link_are_not_sent_again(autojump_clock: MockCl
             nursery.start_soon(flush)
             await trio.testing.wait_all_tasks_blocked()
             assert len(session.send_queue) == 2
+            assert session.send_queue.size == 26
             await server.link.aclose()
             server = await FeedServer.accept(transport)
             await server.confirm("a")
             assert await server.receive() == {"n": 1}
             await flushed.wait()
+            assert session.send_queue.size == 0
             assert await server.receive() == {"unsubscribe": ["a"]}
         conn.abort()
+
+
+async def test_discarding_keeps_requests(autojump_clock: MockClock) -> None:
+    transport = MemoryTransport()
+    async with (
+        connect("ws://feed/", **options(transport)) as conn,
+        trio.open_nursery() as nursery,
+    ):
+        server = await FeedServer.accept(transport)
+        writer = conn._session.writer
+        writer.cork()
+
+        async def discard() -> None:
+            await conn.send({"n": 1})
+            await trio.sleep(1)
+            assert conn.discard_unsent() == ('{"n":1}',)
+            writer.uncork()
+            await server.confirm("a")
+
+        nursery.start_soon(discard)
+        async with conn.subscribe("a"):
+            conn.abort()
 
 
 async def test_refusal_and_timeout(autojump_clock: MockClock) -> None:
@@ -566,9 +590,9 @@ def test_invalid_options() -> None:
     with pytest.raises(InvalidOption, match=r"Bad\.batch must be at least 1, not 0"):
         connect("ws://feed/", subscriptions=Bad())
     with pytest.raises(InvalidOption, match=r"an instance of trioglock.Subscriptions"):
-        connect("ws://feed/", subscriptions=Feed)  # type: ignore[call-overload]
+        connect("ws://feed/", subscriptions=Feed)  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match=r"a subclass of trioglock.Subscriptions, not"):
-        connect("ws://feed/", subscriptions={"a"})  # type: ignore[call-overload]
+        connect("ws://feed/", subscriptions={"a"})  # type: ignore[arg-type]
 
 
 async def test_paced_replay(autojump_clock: MockClock) -> None:

@@ -19,8 +19,10 @@ from tests.docs.pages import PAGES, Page, example_server
 from tests.scripts import ROOT, assert_lines, run_python
 from trioglock import (
     Backoff,
+    Rate,
     Reconnect,
     Socket,
+    StallTimeout,
     TrioWebsocketTransport,
     connect,
     disconnect,
@@ -147,7 +149,7 @@ def test_every_capability_is_explained() -> None:
 def test_options_in_the_migration_guide_exist() -> None:
     """Each ``option=`` in the right columns of docs/coming-from.md is a parameter of ours."""
     calls: list[Any] = [connect, serve, Backoff, Reconnect, phoenix.connect, phoenix.run]
-    calls += [phoenix.Connect, pubsub.Hub, pubsub.publish, gossip.connect]
+    calls += [Rate, StallTimeout, phoenix.Connect, pubsub.Hub, pubsub.publish, gossip.connect]
     known = {option for call in calls for option in inspect.signature(call).parameters}
     text = Page("docs/coming-from.md").text
     cells = re.findall(r"^\|.*?(?<!\\)\| (.*) \|$", text, re.MULTILINE)
@@ -231,7 +233,7 @@ def test_the_readme_states_the_requirements() -> None:
     text = Page("README.md").text
     assert f"Python {project['requires-python'].removeprefix('>=')} or later" in text
     for dependency in project["dependencies"]:
-        name, version = dependency.split(">=")
+        name, version = dependency.partition(";")[0].split(">=")
         assert re.search(rf"\[{name}\]\(\S+\)\s+{version} or later", text), dependency
 
 

@@ -24,7 +24,7 @@ EXPECTED = {
     "echo_server": [
         r"1\. 'hello'",
         r"2\. 'world'",
-        r"broadcast to 1: lunch time",
+        r"broadcast to 1: 'lunch time'",
         r"closed with 1001 that was all",
     ],
     "transforming_json": [
@@ -50,6 +50,11 @@ EXPECTED = {
         r"[2-9] pongs received, all but the first from the heartbeat",
         r"latest latency: \d+\.\d ms",
         r"\d+ bytes sent, \d+ received",
+    ],
+    "home_assistant": [
+        r"light\.kitchen is on",
+        r"connected again; changes may be missing",
+        r"light\.kitchen is off",
     ],
     "mqtt": [
         r"garden/pond/temperature: 17\.5",

@@ -54,24 +54,24 @@ both_styles = pytest.mark.parametrize("style", ["plain", "async"])
 """Every hook may be ``def`` or ``async def``."""
 
 StateT = TypeVar("StateT")
-SocketT = TypeVar("SocketT", bound=Socket[Any])
+SocketT = TypeVar("SocketT", bound=Socket[Any, Any])
 
 
 @overload
 def linked(
     socket: None = None, **options: Unpack[ConnectOptions]
-) -> AbstractAsyncContextManager[tuple[Connection[None], MemoryLink]]: ...
+) -> AbstractAsyncContextManager[tuple[Connection[None, Any], MemoryLink]]: ...
 
 
 @overload
 def linked(
-    socket: Socket[StateT], **options: Unpack[ConnectOptions]
-) -> AbstractAsyncContextManager[tuple[Connection[StateT], MemoryLink]]: ...
+    socket: Socket[StateT, Any], **options: Unpack[ConnectOptions]
+) -> AbstractAsyncContextManager[tuple[Connection[StateT, Any], MemoryLink]]: ...
 
 
 def linked(
-    socket: Socket[Any] | None = None, **options: Unpack[ConnectOptions]
-) -> AbstractAsyncContextManager[tuple[Connection[Any], MemoryLink]]:
+    socket: Socket[Any, Any] | None = None, **options: Unpack[ConnectOptions]
+) -> AbstractAsyncContextManager[tuple[Connection[Any, Any], MemoryLink]]:
     """A connection and its far end; without heartbeat, and for a day of the mock clock at most."""
     transport = MemoryTransport()
     options.setdefault("ping_interval", None)
@@ -81,8 +81,8 @@ def linked(
 
 @asynccontextmanager
 async def _linked(
-    socket: Socket[Any], transport: MemoryTransport, options: ConnectOptions
-) -> AsyncIterator[tuple[Connection[Any], MemoryLink]]:
+    socket: Socket[Any, Any], transport: MemoryTransport, options: ConnectOptions
+) -> AsyncIterator[tuple[Connection[Any, Any], MemoryLink]]:
     with trio.fail_after(86_400):
         async with connect(URL, socket, **options) as conn:
             yield conn, await transport.accept()
@@ -99,7 +99,7 @@ async def read_frames(far: MemoryLink) -> list[Any]:
     return []
 
 
-async def delivered(conn: Connection[Any]) -> list[Any]:
+async def delivered(conn: Connection[Any, Any]) -> list[Any]:
     """The messages that can be received once all tasks are blocked."""
     await trio.testing.wait_all_tasks_blocked()
     messages = []
@@ -204,7 +204,7 @@ def _suspending(hook: Callable[..., Any]) -> Callable[..., Any]:
     return suspended
 
 
-async def trigger(hook: str, conn: Connection[Any], far: MemoryLink) -> Any:
+async def trigger(hook: str, conn: Connection[Any, Any], far: MemoryLink) -> Any:
     """Cause the event of a hook; return the reply of a call."""
     match hook:
         case "handle_send":
@@ -262,6 +262,6 @@ async def close_from_peer(far: MemoryLink, code: int = 1000, reason: str = "") -
     await far.send_eof()
 
 
-def current_status(conn: Connection[Any]) -> Status:
+def current_status(conn: Connection[Any, Any]) -> Status:
     """The current status; type checkers assume that a property does not change."""
     return conn.status

@@ -14,8 +14,8 @@ from trioglock.testing import MockPeer, MockServer
 
 @asynccontextmanager
 async def pair(
-    socket: Socket[Any], **options: Any
-) -> AsyncIterator[tuple[Connection[Any], MockPeer, MockServer]]:
+    socket: Socket[Any, Any], **options: Any
+) -> AsyncIterator[tuple[Connection[Any, Any], MockPeer, MockServer]]:
     """A connection in memory, with the server's end of it."""
     async with (
         MockServer(memory=True) as server,

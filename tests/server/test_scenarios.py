@@ -43,7 +43,7 @@ async def test_7_a_ping_behind_unread_messages_is_answered(autojump_clock: objec
 
 async def test_10_a_message_and_an_immediate_close_are_both_seen() -> None:
     """Messages before the Close frame stay readable, and the reply is 1000."""
-    got: list[str] = []
+    got: list[str | bytes] = []
 
     async def late(conn: Connection[None]) -> None:
         await conn.wait_closed()

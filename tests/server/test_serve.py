@@ -70,7 +70,7 @@ async def test_a_handler_gets_the_connection_and_closes_it_by_returning(
     """``async def handler(conn)`` receives, sends, and ends with 1000."""
 
     async def once(conn: Connection[None]) -> None:
-        await conn.send(f"you said {await conn.receive()}")
+        await conn.send(f"you said {await conn.receive()!s}")
 
     async with serving(once, transport=transport()) as site, site.dial() as conn:
         await conn.send("hello")

@@ -43,7 +43,10 @@ from trioglock import (
     TrioWebsocketTransport,
     connect,
     run,
+    serve,
 )
+from trioglock.codecs import JSON, Msgpack
+from trioglock.routing import EventSocket
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ async def all_of_a_connection(conn: Connection[Count]) -> None:
     await conn.flush()
     await conn.receive()
     conn.receive_nowait()
-    assert_type(await conn.receive_batch(), list[Any])
+    assert_type(await conn.receive_batch(), list[str | bytes])
     async for _message in conn:
         break
     assert_type(conn.cast("x"), None)
@@ -219,6 +222,84 @@ async def programs_of_hooks() -> None:
         await nursery.start(partial(run, "ws://memory.test/", Counter(), ping_interval=None))
 
 
+@dataclass
+class Candle:
+    """A message."""
+
+    close: float
+
+
+class Trades(Socket[None, Candle]):
+    """Delivers Candles."""
+
+
+class Bare(Socket):
+    """Both parameters have defaults (PEP 696)."""
+
+
+class Events(EventSocket[Count]):
+    """Its events may have any type."""
+
+
+async def messages() -> None:
+    """The types of received messages."""
+    async with connect("ws://memory.test/") as text:
+        assert_type(text, Connection[None, str | bytes])
+        assert_type(await text.receive(), str | bytes)
+        async for message in text:
+            assert_type(message, str | bytes)
+    async with connect("ws://memory.test/", codec=JSON(Candle), max_queue=5) as candles:
+        assert_type(candles, Connection[None, Candle])
+        assert_type(candles.receive_nowait(), Candle)
+        assert_type(await candles.receive_batch(), list[Candle])
+        assert_type(await candles.request({"last": 1}), Candle)
+        async for candle in candles:
+            candle.close += 1
+            candle.open  # type: ignore[attr-defined]  # noqa: B018
+    async with connect("ws://memory.test/", codec=Msgpack(Candle)) as packed:
+        assert_type(await packed.receive(), Candle)
+    async with connect("ws://memory.test/", codec=JSON()) as untyped:
+        assert_type(untyped, Connection[None, Any])
+    async with connect("ws://memory.test/", codec=JSON(Candle | Count)) as union:
+        assert_type(await union.receive(), Any)
+    async with connect("ws://memory.test/", Trades()) as trades:
+        assert_type(trades, Connection[None, Candle])
+    async with connect("ws://memory.test/", Trades(), codec=JSON(Candle)) as both:
+        assert_type(both, Connection[None, Candle])
+    async with connect("ws://memory.test/", Bare()) as bare:
+        assert_type(bare, Connection[None, str | bytes])
+    async with connect("ws://memory.test/", Events()) as events:
+        assert_type(events, Connection[Count, Any])
+
+
+async def own_codec() -> None:
+    """A codec needs no base class."""
+
+    class Lines:
+        def encode(self, message: list[str], /) -> str:
+            return "\n".join(message)
+
+        def decode(self, frame: str | bytes, /) -> list[str]:
+            return str(frame).split("\n")
+
+    async with connect("ws://memory.test/", codec=Lines()) as conn:
+        assert_type(await conn.receive(), list[str])
+
+
+async def handler(conn: Connection[None, Candle]) -> None:
+    """A handler of a server."""
+    assert_type(await conn.receive(), Candle)
+    await conn.send(Candle(1.5))
+
+
+async def servers() -> None:
+    """Targets with every kind of parameters."""
+    serve(handler, codec=JSON(Candle))
+    serve(Trades, codec=JSON(Candle))
+    serve(Bare)
+    serve(lambda: Counter())
+
+
 async def options_passed_on(**options: Any) -> None:
     """Wrappers accept the same arguments."""
     named: ConnectOptions = {"ping_interval": 5, "subprotocols": ["a"], "overflow": "drop_oldest"}
@@ -234,11 +315,11 @@ async def options_passed_on(**options: Any) -> None:
 
 def wrong_arguments() -> None:
     """Arguments that raise an exception at run time are also type errors."""
-    connect("ws://memory.test/", Counter)  # type: ignore[call-overload]
-    connect("ws://memory.test/", overflow="drop")  # type: ignore[call-overload]
-    connect("ws://memory.test/", ping_intervall=5)  # type: ignore[call-overload]
-    connect("ws://memory.test/", compression="gzip")  # type: ignore[call-overload]
-    connect("ws://memory.test/", max_queue="16")  # type: ignore[call-overload]
+    connect("ws://memory.test/", Counter)  # type: ignore[arg-type]
+    connect("ws://memory.test/", overflow="drop")  # type: ignore[arg-type]
+    connect("ws://memory.test/", ping_intervall=5)  # type: ignore[call-arg]
+    connect("ws://memory.test/", compression="gzip")  # type: ignore[arg-type]
+    connect("ws://memory.test/", max_queue="16")  # type: ignore[arg-type]
     Close("1000")  # type: ignore[arg-type]
 
 

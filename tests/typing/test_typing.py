@@ -35,12 +35,21 @@ def test_programs_are_fully_typed(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
     program = tmp_path / "program.py"
     program.write_text(
-        "from trioglock import Close, Connection\n"
+        "from trioglock import Close, Connection, Socket, connect, serve\n"
         "def use(conn: Connection[int]) -> str:\n"
         "    return conn.state\n"
         "Close(reason=1)\n"
+        "connect('ws://h', Socket, max_queue=1)\n"
+        "connect('ws://h', overflow='drop')\n"
+        "connect('ws://h', codec=5)\n"
+        "serve(Socket(), port='80')\n"
+        "serve(Socket, max_siz=1)\n"
     )
     checked = mypy("--strict", str(program))
     assert checked.returncode == 1
     assert 'program.py:3: error: Incompatible return value type (got "int"' in checked.stdout
     assert "program.py:4: error: Argument" in checked.stdout
+    # Without overloads, no error shows all options.
+    lines = checked.stdout.splitlines()
+    assert all(any(f"program.py:{line}: error" in one for one in lines) for line in range(5, 10))
+    assert max(map(len, lines)) < 500, checked.stdout

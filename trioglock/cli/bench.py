@@ -374,12 +374,12 @@ class EchoClient(Socket[None]):
         """Set when every echo has arrived and no more messages will be sent."""
         self._benchmark = benchmark
         self._in_flight: deque[tuple[Data, int]] = deque()  # with time.perf_counter_ns
-        self._connection: Connection[Any] | None = None
+        self._connection: Connection[Any, Any] | None = None
 
     def init_stream(self, info: ConnectionInfo) -> None:
         self._connection = info.connection
 
-    def start(self, conn: Connection[None]) -> None:
+    def start(self, conn: Connection[None, Any]) -> None:
         """Send the first messages. Each echo then triggers the next message."""
         while not self.done.is_set() and len(self._in_flight) < self._benchmark.in_flight:
             message = self._benchmark.next_message()

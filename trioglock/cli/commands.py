@@ -57,8 +57,8 @@ class Command:
 class Mode(ABC):
     """How lines become messages, and messages become lines, on one open connection."""
 
-    def __init__(self, connection: Connection[Any]) -> None:
-        self.connection: Connection[Any] = connection
+    def __init__(self, connection: Connection[Any, Any]) -> None:
+        self.connection: Connection[Any, Any] = connection
         self.failed: bool = False
         """Whether an error was printed that must change the exit code."""
         self.greeting: str | None = None
@@ -121,10 +121,12 @@ class PromptCommands:
         self._url = url
         self._request_close = close
         self._start_soon = start_soon
-        self._connection: Connection[Any] | None = None
+        self._connection: Connection[Any, Any] | None = None
         self._set_table({})
 
-    def set_connection(self, connection: Connection[Any], commands: Mapping[str, Command]) -> None:
+    def set_connection(
+        self, connection: Connection[Any, Any], commands: Mapping[str, Command]
+    ) -> None:
         """Apply the commands to an open connection, and add ``commands``."""
         self._connection = connection
         self._set_table(commands)
@@ -160,7 +162,7 @@ class PromptCommands:
             raise InvalidLine("no pong: not connected yet")
         self._start_soon(partial(self._measure, self._connection))
 
-    async def _measure(self, connection: Connection[Any]) -> None:
+    async def _measure(self, connection: Connection[Any, Any]) -> None:
         try:
             mark, text = Mark.CONTROL, f"pong after {await connection.ping() * 1000:.1f} ms"
         except ConnectionClosed as error:
@@ -215,7 +217,7 @@ def _grid() -> Table:
     return Table.grid(Column(overflow="fold"), Column(overflow="fold"), padding=(0, 2))
 
 
-def _add_status(table: Table, connection: Connection[Any]) -> None:
+def _add_status(table: Table, connection: Connection[Any, Any]) -> None:
     table.add_row("status", connection.status.value)
     table.add_row("url", redact_url(connection.url))
     handshake = connection.handshake

@@ -87,7 +87,7 @@ def command(
 class MessageMode(Mode):
     """A line is a text message; with ``json`` it must be JSON."""
 
-    def __init__(self, connection: Connection[None], console: Console, *, json: bool) -> None:
+    def __init__(self, connection: Connection[None, Any], console: Console, *, json: bool) -> None:
         super().__init__(connection)
         self._console = console
         self._json = json

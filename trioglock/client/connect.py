@@ -6,13 +6,14 @@ import ssl
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, Unpack
 
 import trio
 
 from .._hints import checks_keywords, describe_value
 from .._redact import without_user_info
 from .._text import as_text
+from .._types import DecodedT_co, MessageT_co, StateT
 from ..connection import (
     Connection,
     ConnectionScope,
@@ -21,6 +22,7 @@ from ..connection import (
     check_subscriptions,
 )
 from ..errors import InvalidOption
+from ..frames import Codec
 from ..hooks import Socket, check_socket, overrides
 from ..options import (
     DEFLATE,
@@ -43,10 +45,8 @@ from .dialer import Dialer, HeadersSource, URLSource
 
 __all__ = ["ConnectOptions", "connect"]
 
-StateT = TypeVar("StateT")
 
-
-class ConnectOptions(FlowKeywords, total=False):
+class ConnectOptions(FlowKeywords, Generic[DecodedT_co], total=False):
     """The keyword arguments of :func:`connect`, for functions that pass them on.
 
     Args:
@@ -83,6 +83,8 @@ class ConnectOptions(FlowKeywords, total=False):
             heartbeats. Control frames are exempt. None for no limit.
         transport: opens the network connections; by default :class:`NativeTransport`.
         subscriptions: describes the feeds of the server, for :meth:`Connection.subscribe`.
+        codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
+            :class:`trioglock.codecs.Codec`. By default messages are ``str`` and ``bytes``.
         name: the name of the connection in logs; by default the host and a number.
         trace: write a line for each step to the logger ``trioglock.trace``.
     """
@@ -104,6 +106,7 @@ class ConnectOptions(FlowKeywords, total=False):
     send_rate: Rate | None
     transport: Transport | None
     subscriptions: Subscriptions[Any, Any] | None
+    codec: Codec[DecodedT_co] | None
     name: str | None
     trace: bool
 
@@ -153,23 +156,13 @@ _NATIVE = NativeTransport()  # has no state
 _BACKOFFS = {True: Backoff(), False: None}
 
 
-@overload
-def connect(
-    url: URLSource, socket: None = None, **options: Unpack[ConnectOptions]
-) -> AbstractAsyncContextManager[Connection[None]]: ...
-
-
-@overload
-def connect(
-    url: URLSource, socket: Socket[StateT], **options: Unpack[ConnectOptions]
-) -> AbstractAsyncContextManager[Connection[StateT]]: ...
-
-
 @checks_keywords("connect")
 @accepts_options([ConnectOptions, FlowKeywords], [ClientOptions, DialOptions, FlowOptions])
 def connect(
-    url: URLSource, socket: Socket[Any] | None = None, **options: Unpack[ConnectOptions]
-) -> AbstractAsyncContextManager[Connection[Any]]:
+    url: URLSource,
+    socket: Socket[StateT, MessageT_co] | None = None,
+    **options: Unpack[ConnectOptions[MessageT_co]],
+) -> AbstractAsyncContextManager[Connection[StateT, MessageT_co]]:
     """Connect to a WebSocket server for the duration of an ``async with`` block.
 
     ::
@@ -247,7 +240,7 @@ def _check_heartbeat_rate(rate: Rate | None, flow: FlowOptions) -> None:
         )
 
 
-def _check_fragments(transport: Transport, socket: Socket[Any] | None) -> None:
+def _check_fragments(transport: Transport, socket: Socket[Any, Any] | None) -> None:
     """Raise InvalidOption if fragments cannot be received."""
     if not transport.capabilities.fragments:
         raise InvalidOption(

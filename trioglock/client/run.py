@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, Unpack
+from typing import Unpack
 
 import trio
 
 from .._hints import checks_keywords
+from .._types import MessageT_co, StateT
 from ..connection import Connection
 from ..disconnect import LocalClose
 from ..errors import ConnectionClosedError
@@ -16,16 +17,14 @@ from .dialer import URLSource
 
 __all__ = ["run"]
 
-StateT = TypeVar("StateT")
-
 
 @checks_keywords("run", ConnectOptions)
 async def run(
     url: URLSource,
-    socket: Socket[StateT],
+    socket: Socket[StateT, MessageT_co],
     *,
-    task_status: trio.TaskStatus[Connection[StateT]] = trio.TASK_STATUS_IGNORED,
-    **options: Unpack[ConnectOptions],
+    task_status: trio.TaskStatus[Connection[StateT, MessageT_co]] = trio.TASK_STATUS_IGNORED,
+    **options: Unpack[ConnectOptions[MessageT_co]],
 ) -> StateT:
     """Connect and run the hooks until the connection ends.
 

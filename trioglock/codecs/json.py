@@ -12,9 +12,10 @@ import math
 from collections.abc import Callable, Mapping
 from enum import Enum
 from importlib.util import find_spec
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 from .._text import as_text
+from .._types import DecodedT_co
 from ..errors import DecodeError, EncodeError, InvalidOption
 from ..frames import Codec, Data
 from ..options import check_choice
@@ -31,7 +32,7 @@ LONG_NUMBER = b"0" * 19
 _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 
 
-class JSON(Codec):
+class JSON(Codec[DecodedT_co]):
     """A :class:`Codec` for JSON in text frames; a binary frame is decoded as UTF-8.
 
     All libraries accept and reject the same values. These can be encoded: dicts with ``str`` keys,
@@ -52,6 +53,24 @@ class JSON(Codec):
     Raises:
         InvalidOption: the library is unknown or not installed, or cannot decode into ``into``.
     """
+
+    @overload
+    def __init__(
+        self: JSON[Any], *, library: Literal["msgspec", "orjson", "json"] | None = None
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        into: type[DecodedT_co],
+        *,
+        library: Literal["msgspec", "orjson", "json"] | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: JSON[Any], into: Any, *, library: Literal["msgspec", "orjson", "json"] | None = None
+    ) -> None: ...
 
     def __init__(
         self,
@@ -77,12 +96,13 @@ class JSON(Codec):
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise EncodeError(f"not expressible as JSON: {error}") from error
 
-    def decode(self, frame: Data, /) -> Any:
+    def decode(self, frame: Data, /) -> DecodedT_co:
         try:
             check_depth(frame)
-            return self._decode(frame)
+            message: DecodedT_co = self._decode(frame)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"invalid JSON: {error}") from error
+        return message
 
 
 def import_library(name: str, purpose: str) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
+from .._types import DecodedT_co
 from ..errors import DecodeError, EncodeError, InvalidOption
 from ..frames import Codec, Data
 from .json import convert_text, import_library
@@ -11,7 +12,7 @@ from .json import convert_text, import_library
 __all__ = ["Msgpack"]
 
 
-class Msgpack(Codec):
+class Msgpack(Codec[DecodedT_co]):
     """A :class:`Codec` for MessagePack in binary frames.
 
     Args:
@@ -20,6 +21,15 @@ class Msgpack(Codec):
     Raises:
         InvalidOption: msgspec is not installed, or cannot decode into ``into``.
     """
+
+    @overload
+    def __init__(self: Msgpack[Any]) -> None: ...
+
+    @overload
+    def __init__(self, into: type[DecodedT_co]) -> None: ...
+
+    @overload
+    def __init__(self: Msgpack[Any], into: Any) -> None: ...
 
     def __init__(self, into: Any = Any) -> None:
         module = import_library("msgspec", "Msgpack").msgpack
@@ -39,10 +49,11 @@ class Msgpack(Codec):
             raise EncodeError(f"not expressible as MessagePack: {error}") from error
         return frame
 
-    def decode(self, frame: Data, /) -> Any:
+    def decode(self, frame: Data, /) -> DecodedT_co:
         if isinstance(frame, str):
             raise DecodeError("invalid MessagePack: a text frame instead of a binary one")
         try:
-            return self._decode(frame)
+            message: DecodedT_co = self._decode(frame)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"invalid MessagePack: {error}") from error
+        return message

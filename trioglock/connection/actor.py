@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterable, Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 import trio
 
 from .._redact import shorten
+from .._types import StateT
 from ..disconnect import Disconnect
 from ..errors import BadHookResult, DecodeError
 from ..frames import Data, Run
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Actor"]
 
-StateT = TypeVar("StateT")
 
 MAX_PENDING = 2**16
 """Maximum number of jobs. Beyond it ``cast`` raises WouldBlock, and ping hooks are skipped."""
@@ -77,7 +77,7 @@ class Actor(Generic[StateT]):
 
     def __init__(
         self,
-        socket: Socket[StateT],
+        socket: Socket[StateT, Any],
         results: HookResults,
         *,
         on_failure: Callable[[str, BaseException, bool], None],
@@ -107,7 +107,7 @@ class Actor(Generic[StateT]):
         self.disconnect: Hook = hook_of(socket, "handle_disconnect")
         self.terminate_hook: Hook = hook_of(socket, "terminate")
 
-    def attach(self, connection: Connection[StateT]) -> None:
+    def attach(self, connection: Connection[StateT, Any]) -> None:
         """Pass the connection to the socket, before the first attempt."""
         self._socket._attach(connection)  # noqa: SLF001 - a hook of the package's own layers
         if type(self._socket) is not Socket:

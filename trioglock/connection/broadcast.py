@@ -20,7 +20,8 @@ class BroadcastResult(NamedTuple):
 
     Args:
         queued: the connections that accepted the message.
-        slow: open connections that were skipped because their ``write_limit`` was reached.
+        slow: open connections that were skipped because their ``write_limit`` or ``send_rate`` was
+            reached.
         closed: connections that were skipped because they are closing or closed.
     """
 
@@ -29,7 +30,7 @@ class BroadcastResult(NamedTuple):
     closed: int
 
 
-def broadcast(connections: Iterable[Connection[Any]], message: Frame) -> BroadcastResult:
+def broadcast(connections: Iterable[Connection[Any, Any]], message: Frame) -> BroadcastResult:
     """Queue a message, unchanged, for each of the connections; ``handle_send`` is not called.
 
     Never waits, and may be called in hooks. Connections that are closing or closed are skipped, and
@@ -78,7 +79,7 @@ def broadcast_frame(writers: Sequence[Writer], frame: Frame) -> int:
     return len(accepting)
 
 
-def _writer_of(connection: Connection[Any]) -> Writer:
+def _writer_of(connection: Connection[Any, Any]) -> Writer:
     if not isinstance(connection, Connection):
         raise InvalidOption(
             f"connections must contain Connection objects only, not {connection!r:.100}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Hashable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import trio
 
 from .._hints import METHODS, OtherName
 from .._redact import redact_url
+from .._types import MessageT_co, StateT
 from ..errors import CallTimeout, InvalidOption, UsageError
 from ..frames import Close, Data, Frame, Ping
 from ..options import Overflow, check_seconds
@@ -27,14 +28,12 @@ from .updates import Updates, make_updates_queue
 
 __all__ = ["Connection"]
 
-StateT = TypeVar("StateT")
-
 # A task that only sends lets other tasks run after this many messages or seconds.
 SENDS_PER_TURN = 64
 SECONDS_PER_TURN = 0.001
 
 
-class Connection(Generic[StateT]):
+class Connection(Generic[StateT, MessageT_co]):
     """A live connection, returned by ``async with connect(...) as conn``.
 
     Iterate over it to receive the messages that ``handle_receive`` delivers::
@@ -82,7 +81,9 @@ class Connection(Generic[StateT]):
     # Sending.
 
     async def send(self, message: Any) -> None:
-        """Send a message through ``handle_send``. Waits while the send queue is full.
+        """Send a message through ``handle_send``.
+
+        Waits while the send queue is full, and with ``send_rate`` for its turn.
 
         Either the whole message is queued, or the call raises and nothing is queued.
 
@@ -164,7 +165,8 @@ class Connection(Generic[StateT]):
         """Send a message through ``handle_send``, without waiting.
 
         Raises:
-            trio.WouldBlock: the send queue is full, or an async hook is running.
+            trio.WouldBlock: the send queue is full, ``send_rate`` is used up, or an async hook is
+                running.
             UsageError: ``handle_send`` is async; use ``await send()``.
             ConnectionClosed, InvalidFrame, BadHookResult, Exception: see :meth:`send`.
         """
@@ -189,7 +191,7 @@ class Connection(Generic[StateT]):
             raise UsageError(f"{self._actor.send_hook.label} is async; use await send()")
         raise trio.WouldBlock
 
-    async def request(self, message: Any, timeout: float | None = 10) -> Any:
+    async def request(self, message: Any, timeout: float | None = 10) -> MessageT_co:
         """Send a message with a new id, and wait for the reply with the same id.
 
         The connection needs a codec. By default, the id is a number in ``message["id"]``, and a
@@ -222,7 +224,8 @@ class Connection(Generic[StateT]):
         if self._mailbox.active is not None:
             self._mailbox.reject_inside_hook("request")
         pending, message = requests.open_next(message, has_link=has_link(self))
-        return await request(self, pending, message, timeout)
+        reply: MessageT_co = await request(self, pending, message, timeout)
+        return reply
 
     @property
     def _pause(self) -> str:
@@ -241,7 +244,7 @@ class Connection(Generic[StateT]):
         return ""
 
     async def send_frame(self, frame: Frame) -> None:
-        """Send a frame without calling ``handle_send``. Waits while the send queue is full.
+        """Send a frame without calling ``handle_send``. Waits like :meth:`send`.
 
         Args:
             frame: ``str``, bytes-like, ``PreparedMessage``, ``Ping``, ``Pong`` or ``Close``.
@@ -275,7 +278,7 @@ class Connection(Generic[StateT]):
                 it may be combined with the frames that are queued next.
 
         Raises:
-            trio.WouldBlock: the send queue is full.
+            trio.WouldBlock: the send queue is full, or ``send_rate`` is used up.
             ConnectionClosed: the connection is closing or closed.
             InvalidFrame: ``frame`` is not a frame.
         """
@@ -313,14 +316,17 @@ class Connection(Generic[StateT]):
         Call it in ``handle_disconnect`` if messages must not be sent late, such as orders after an
         outage. A ``flush()`` that is waiting for them raises ConnectionClosed.
 
+        The messages of subscriptions stay in the queue.
+
         Returns:
             The removed messages, oldest first.
         """
-        return self._session.send_queue.discard()
+        driver = self._session.subscriptions
+        return self._session.send_queue.discard() if driver is None else driver.discard_others()
 
     # Receiving.
 
-    async def receive(self) -> Any:
+    async def receive(self) -> MessageT_co:
         """Return the next delivered message. A cancelled call loses no message.
 
         Raises:
@@ -328,12 +334,12 @@ class Connection(Generic[StateT]):
             UsageError: called inside a hook of this connection.
         """
         await self._wait_items("receive")
-        item = self._receive_queue.items.popleft()
+        item: MessageT_co = self._receive_queue.items.popleft()
         if self._receive_queue.reader_waiting:
             self._receive_queue.notify_taken()
         return item
 
-    def receive_nowait(self) -> Any:
+    def receive_nowait(self) -> MessageT_co:
         """Return the next delivered message without waiting.
 
         Raises:
@@ -346,12 +352,12 @@ class Connection(Generic[StateT]):
             if self._receive_queue.ended:
                 raise self._session.close_state.error()
             raise trio.WouldBlock
-        item = self._receive_queue.items.popleft()
+        item: MessageT_co = self._receive_queue.items.popleft()
         if self._receive_queue.reader_waiting:
             self._receive_queue.notify_taken()
         return item
 
-    async def receive_batch(self) -> list[Any]:
+    async def receive_batch(self) -> list[MessageT_co]:
         """Wait for at least one message, and return all available messages.
 
         Raises:
@@ -399,10 +405,10 @@ class Connection(Generic[StateT]):
                 raise self._session.close_state.error()
             await receive_queue.wait()
 
-    def __aiter__(self) -> Connection[StateT]:
+    def __aiter__(self) -> Connection[StateT, MessageT_co]:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> MessageT_co:
         if self._mailbox.active is not None:
             self._mailbox.reject_inside_hook("receive")
         receive_queue = self._receive_queue
@@ -412,7 +418,7 @@ class Connection(Generic[StateT]):
             if receive_queue.ended:
                 raise self._end_of_iteration()
             await receive_queue.wait()
-        item = receive_queue.items.popleft()
+        item: MessageT_co = receive_queue.items.popleft()
         if receive_queue.reader_waiting:
             receive_queue.notify_taken()
         return item

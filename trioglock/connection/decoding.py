@@ -23,7 +23,7 @@ LOG_INTERVAL = 1.0
 """Seconds between two log lines, so that a hostile peer cannot fill the disk."""
 
 
-def decode(codec: Codec, frame: Data) -> Any:
+def decode(codec: Codec[Any], frame: Data) -> Any:
     """Decode one message.
 
     Raises:

@@ -21,8 +21,8 @@ __all__ = ["FragmentQueue"]
 # Reading pauses at the first size, in bytes, and continues at the second.
 HIGH, LOW = 2**18, 2**16
 
-# This many small fragments are joined early, as in the native decoder.
-JOINED = 1024
+# receive() joins this many fragments early: a fragment of one byte takes 200 bytes.
+JOIN = 1024
 
 # What an object takes in addition to its data, so that tiny fragments are bounded, too.
 OVERHEAD = 128
@@ -48,13 +48,13 @@ class FragmentQueue(ReceiveQueue):
         "_ending",
         "_fragments",
         "_joined",
+        "_joined_early",
         "_joined_size",
         "_max_size",
         "_on_too_large",
         "_on_too_large_late",
         "_size",
         "_skipping",
-        "_unjoined",
         "block",
     )
 
@@ -77,8 +77,8 @@ class FragmentQueue(ReceiveQueue):
         self._discarding = False  # nothing needs the messages that are still arriving
         self._ending = False  # nothing arrives anymore
         self._joined: list[Fragment] = []  # taken for receive()
+        self._joined_early = 0  # the number of those that were joined early
         self._joined_size = 0
-        self._unjoined = 0  # the last ones, which have not been joined early
         self._max_size = max_size
         self._on_too_large = on_too_large
         self._on_too_large_late = on_too_large_late
@@ -214,19 +214,11 @@ class FragmentQueue(ReceiveQueue):
             elif fragment.final:
                 self.open_items().append(_join(self._joined))
                 self._forget_joined()
-            else:
-                self._join_early()
+            elif len(self._joined) - self._joined_early == JOIN:
+                some = self._joined[self._joined_early :]
+                self._joined[self._joined_early :] = [Fragment(_join(some), some[0].first, False)]
+                self._joined_early += 1
         return bool(self.items)
-
-    def _join_early(self) -> None:
-        """Join many small fragments, each of which takes much more memory than its data."""
-        self._unjoined += 1
-        if self._unjoined < JOINED:
-            return
-        self._unjoined = 0
-        small = self._joined[-JOINED:]
-        if sum(fragment.size for fragment in small) <= LOW:
-            self._joined[-JOINED:] = [Fragment(_join(small), small[0].first, final=False)]
 
     def _refuse(self, max_size: int) -> None:
         self._forget_joined()
@@ -239,7 +231,8 @@ class FragmentQueue(ReceiveQueue):
         self._on_too_large(max_size)
 
     def _forget_joined(self) -> None:
-        self._joined, self._joined_size, self._unjoined = [], 0, 0
+        self._joined = []
+        self._joined_early = self._joined_size = 0
 
     async def wait(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()

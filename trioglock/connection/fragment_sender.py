@@ -63,7 +63,8 @@ class OutgoingMessage:
 
     def reject_inside(self, call: str) -> None:
         """Raise UsageError if the caller is the iterable that produces the message."""
-        if trio.lowlevel.current_task() is self.task:
+        # If the call was cancelled, the end of a complete message may still have to be written.
+        if trio.lowlevel.current_task() is self.task and not self.is_complete:
             raise UsageError(
                 f"{call}() cannot wait inside the async iterable that is being sent, because other "
                 "messages wait for the end of that iterable"

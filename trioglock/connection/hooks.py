@@ -39,7 +39,7 @@ class Hook:
 
     __slots__ = ("call", "is_async", "is_default", "label", "name")
 
-    def __init__(self, socket: Socket[Any], name: str) -> None:
+    def __init__(self, socket: Socket[Any, Any], name: str) -> None:
         self.name: str = name
         self.call: Callable[..., Any] = getattr(socket, name)
         self.label: str = f"{type(socket).__name__}.{name}"
@@ -64,7 +64,7 @@ class Hook:
         return BadHookResult(f"{self.label} must return {wanted}, not {shorten(returned)}")
 
 
-def hook_of(socket: Socket[Any], name: str) -> Hook:
+def hook_of(socket: Socket[Any, Any], name: str) -> Hook:
     """Return the ``name`` hook of ``socket``; all sockets share the default hooks."""
     return Hook(socket, name) if overrides(socket, name) else _default_hook(name)
 
@@ -266,7 +266,7 @@ class EncodingHookResults(HookResults):
 
     __slots__ = ("_codec",)
 
-    def __init__(self, codec: Codec, *results: Any) -> None:
+    def __init__(self, codec: Codec[Any], *results: Any) -> None:
         super().__init__(*results)
         self._codec = codec
 

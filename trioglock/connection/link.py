@@ -281,7 +281,7 @@ class LinkTasks:
         else:
             self._actor.receive(run)
 
-    def _decode(self, codec: Codec, run: list[Any]) -> None:
+    def _decode(self, codec: Codec[Any], run: list[Any]) -> None:
         """Decode a run, and receive its messages in order."""
         messages: list[Any] = []
         for frame in run:

@@ -72,6 +72,10 @@ class PacedSendQueue(SendQueue):
         """Do nothing: it depends on the time."""
 
     @property
+    def data_waits(self) -> bool:
+        return bool(self._data or self._first) and self._pacer.free(trio.current_time()) <= 0
+
+    @property
     def urgent_held(self) -> bool:
         return any(map(_begins, self._urgent))
 

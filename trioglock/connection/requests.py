@@ -107,7 +107,7 @@ class PendingRequest:
         if not self.is_resolved:
             self._requests.end(self, None, self._on_timeout())
 
-    async def send(self, connection: Connection[Any], message: Any) -> None:
+    async def send(self, connection: Connection[Any, Any], message: Any) -> None:
         """Send the message of the request; stop waiting for the send queue if the link ends.
 
         Args:
@@ -302,7 +302,7 @@ _FORM = RequestFormat()
 
 
 async def request(
-    connection: Connection[Any], pending: PendingRequest, message: Any, timeout: float | None
+    connection: Connection[Any, Any], pending: PendingRequest, message: Any, timeout: float | None
 ) -> Any:
     """Send the message of a pending request and wait for the reply.
 
@@ -330,7 +330,7 @@ async def request(
 
 
 def _timeout(
-    connection: Connection[Any], pending: PendingRequest, timeout: float
+    connection: Connection[Any, Any], pending: PendingRequest, timeout: float
 ) -> RequestTimeout:
     return RequestTimeout(pending.event, timeout, connection._pause)  # noqa: SLF001 - one package
 
@@ -361,6 +361,6 @@ def key_of(ref: object) -> Hashable | None:
     return ref
 
 
-def has_link(connection: Connection[Any]) -> bool:
+def has_link(connection: Connection[Any, Any]) -> bool:
     """Whether a message that is sent now goes over the current link, and not the next one."""
     return connection.status is Status.OPEN and not connection._send_queue.link_lost  # noqa: SLF001

@@ -132,6 +132,15 @@ class SubscriptionDriver:
         self._send_queue.remove([frame for frame, _ in self._frames])
         self._frames.clear()
 
+    def discard_others(self) -> tuple[Data, ...]:
+        """Remove and return the queued data, except the requests of this link."""
+        send_queue = self._send_queue
+        queued = [frame for frame, _ in self._frames if send_queue.holds(frame)]
+        send_queue.remove(queued)
+        discarded = send_queue.discard()
+        send_queue.put_front(queued)
+        return discarded
+
     def start_closing(self) -> None:
         """Let the reader continue despite full queues: the connection is closing."""
         for queue in self._queues:

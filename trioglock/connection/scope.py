@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 
 from .._scope import Scope, is_graceful, leave_nursery, leaves
+from .._types import MessageT_co, StateT
 from ..errors import ConnectionClosed, UsageError
 from ..frames import Close
 from .connection import Connection
@@ -16,10 +17,8 @@ from .session import Session
 
 __all__ = ["ConnectionScope", "is_end"]
 
-StateT = TypeVar("StateT")
 
-
-class ConnectionScope(Scope[Connection[StateT]]):
+class ConnectionScope(Scope[Connection[StateT, MessageT_co]]):
     """Runs a session around the body, and closes it at the end of the body.
 
     It is a class because a generator would take 1.5 KB per connection.
@@ -33,13 +32,15 @@ class ConnectionScope(Scope[Connection[StateT]]):
 
     _call = "connect(...)"
 
-    def __init__(self, session: Session[StateT], connection: Connection[StateT]) -> None:
+    def __init__(
+        self, session: Session[StateT], connection: Connection[StateT, MessageT_co]
+    ) -> None:
         self._session = session
         self._connection = connection
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery
 
-    async def _enter(self) -> Connection[StateT]:
+    async def _enter(self) -> Connection[StateT, MessageT_co]:
         if self._manager is not None:
             raise UsageError(f"{self._call} can be entered only once")
         session, connection = self._session, self._connection

@@ -159,6 +159,11 @@ class SendQueue:
     """Whether data may be sent only at a limited rate."""
 
     @property
+    def data_waits(self) -> bool:
+        """Whether data waits because of the rate."""
+        return False
+
+    @property
     def urgent_held(self) -> bool:
         """Whether the message of a heartbeat waits because of the rate."""
         return False

@@ -10,10 +10,11 @@ frames are coalesced, the mailbox's if hooks need it. No exception is raised int
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 import trio
 
+from .._types import StateT
 from ..close_codes import NORMAL, TOO_LARGE
 from ..disconnect import (
     Aborted,
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 __all__ = ["LinkSource", "Session"]
-
-StateT = TypeVar("StateT")
 
 
 class LinkSource(Protocol):
@@ -103,13 +102,13 @@ class LinkSource(Protocol):
 class Registry(Protocol):
     """The open connections of a server."""
 
-    def add(self, session: Session[Any], connection: Connection[Any]) -> None:
+    def add(self, session: Session[Any], connection: Connection[Any, Any]) -> None:
         """Add a connection whose ``init_stream`` has returned."""
 
     def opened(self, session: Session[Any]) -> None:
         """Called when the ``handle_connect`` of a connection has returned."""
 
-    def remove(self, connection: Connection[Any]) -> None:
+    def remove(self, connection: Connection[Any, Any]) -> None:
         """Remove a connection that has ended."""
 
 
@@ -171,7 +170,7 @@ class Session(Generic[StateT]):
         self,
         link_source: LinkSource,
         flow: FlowOptions,
-        socket: Socket[StateT],
+        socket: Socket[StateT, Any],
         emitter: EventEmitter,
         registry: Registry | None = None,
         *,
@@ -246,7 +245,7 @@ class Session(Generic[StateT]):
         self._registry = registry
         self._flow = flow
         self._link_source = link_source
-        self._connection: Connection[StateT]
+        self._connection: Connection[StateT, Any]
         self._link_tasks: LinkTasks | None = None
         self._earlier_counters = (0, 0, 0)
         self._lasted = 0.0
@@ -262,7 +261,7 @@ class Session(Generic[StateT]):
 
     # The main task.
 
-    async def run(self, connection: Connection[StateT], nursery: trio.Nursery) -> None:
+    async def run(self, connection: Connection[StateT, Any], nursery: trio.Nursery) -> None:
         """Run from the first attempt to ``terminate``.
 
         Args:

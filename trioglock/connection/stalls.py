@@ -30,7 +30,9 @@ class StallWatch:
     """Detects that one link has stalled.
 
     Silence counts from the latest of these times: the last data, the end of a pause of the reader,
-    and the time since which every check has found that silence is abnormal.
+    and the time since which every check has found that silence is abnormal. It does not count while
+    ``send_rate`` delays the first message of the link, because a peer may send nothing before it is
+    asked to.
 
     Args:
         link: the link.
@@ -55,6 +57,7 @@ class StallWatch:
         "_send_queue",
         "_step",
         "_when",
+        "_written",
         "is_suspect",
     )
 
@@ -80,6 +83,7 @@ class StallWatch:
         self._latest = trio.current_time()
         self._abnormal_since = math.inf
         self._partial: object = None
+        self._written = send_queue.written  # over earlier links
         # User code runs in the context of the connection's task.
         self._context: Context = trio.lowlevel.current_task().context
         self._entry: Entry | None = None
@@ -123,8 +127,12 @@ class StallWatch:
         """Return the time at which the link has stalled if no data arrives until then."""
         if self._send_queue.closing:
             return math.inf  # the close has a deadline of its own
-        partial = self._link.partial
-        if self._read_pause.paused or (partial is not None and partial != self._partial):
+        partial, queue = self._link.partial, self._send_queue
+        if (
+            self._read_pause.paused
+            or (partial is not None and partial != self._partial)
+            or (queue.data_waits and queue.written == self._written)
+        ):
             self._latest = now
         self._partial = partial
         if self._when is None:

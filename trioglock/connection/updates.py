@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
@@ -203,7 +204,7 @@ class Updates(Generic[MessageT]):
             while queue.inactive and not queue.ended:
                 await queue.wait()
             if queue.error is not None:
-                raise queue.error
+                raise copy(queue.error)
             if queue.ended:
                 raise driver.closed_error()
         except BaseException:
@@ -255,7 +256,8 @@ class Updates(Generic[MessageT]):
 
     def _end_of_iteration(self) -> Exception:
         if self._queue.error is not None:
-            return self._queue.error
+            # Its traceback will refer to the queue, so the exception in the queue stays as it is.
+            return copy(self._queue.error)
         if self._driver.closed_normally or not self._driver.has(self._queue):
             return StopAsyncIteration()
         return self._driver.closed_error()

@@ -89,7 +89,7 @@ class ClientSubscriber(QueuedSubscriber):
     """
 
     def __init__(
-        self, hub: Hub, connection: Connection[Any], channel: str, *, as_json: bool
+        self, hub: Hub, connection: Connection[Any, Any], channel: str, *, as_json: bool
     ) -> None:
         history = _history_of(hub)
         super().__init__(

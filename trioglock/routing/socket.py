@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from .._hints import describe_value
 from .._text import as_text
+from .._types import DecodedT_co, StateT
 from ..codecs import JSON, Codec
 from ..connection import MALFORMED, Connection, InvalidMessages, Requests, Status
 from ..connection.requests import has_link, request
@@ -23,7 +24,6 @@ from .router import Router, is_async
 
 __all__ = ["Emit", "EventSocket", "event_name", "event_ref"]
 
-StateT = TypeVar("StateT")
 ResultT = TypeVar("ResultT")
 
 
@@ -68,7 +68,7 @@ class Emit:
 NOT_STATES.add(Emit)
 
 
-class EventSocket(Socket[StateT]):
+class EventSocket(Socket[StateT, DecodedT_co]):
     """A Socket for protocols whose messages are events with a name.
 
     It decodes each frame, finds the handler of the event and encodes the reply::
@@ -105,12 +105,12 @@ class EventSocket(Socket[StateT]):
         self,
         router: Router | None = None,
         *,
-        codec: Codec | None = None,
+        codec: Codec[Any] | None = None,
         key: Callable[[Any], Any] = event_name,
         ref: Callable[[Any], Any] = event_ref,
     ) -> None:
         self.router: Router = _check_router(router)
-        self.codec: Codec = _check_codec(codec)
+        self.codec: Codec[Any] = _check_codec(codec)
         self.requests: Requests = Requests()
         """The requests that are waiting for an answer."""
         self.invalid: InvalidMessages = InvalidMessages()
@@ -121,7 +121,7 @@ class EventSocket(Socket[StateT]):
         self._key = key
         self._ref = ref
         # Weak, because the connection refers to its socket.
-        self._bound: weakref.ref[Connection[StateT]] | None = None
+        self._bound: weakref.ref[Connection[StateT, Any]] | None = None
         overridden = type(self).handle_receive is not EventSocket.handle_receive
         if not overridden and self._has_async_handlers:
             # A connection checks only once whether a hook is async. With plain handlers, the hook
@@ -130,7 +130,7 @@ class EventSocket(Socket[StateT]):
 
             async def handle_receive(frame: Any, state: StateT) -> tuple[Any, StateT]:
                 return await EventSocket._receive_async(
-                    cast("EventSocket[StateT]", this()), frame, state
+                    cast("EventSocket[StateT, Any]", this()), frame, state
                 )
 
             self.handle_receive = handle_receive  # type: ignore[method-assign]
@@ -309,7 +309,7 @@ class EventSocket(Socket[StateT]):
     # Links of the connection.
 
     @property
-    def _connection(self) -> Connection[StateT] | None:
+    def _connection(self) -> Connection[StateT, Any] | None:
         return None if self._bound is None else self._bound()
 
     @property
@@ -361,7 +361,7 @@ def _check_router(router: Router | None) -> Router:
     return router
 
 
-def _check_codec(codec: Codec | None) -> Codec:
+def _check_codec(codec: Codec[Any] | None) -> Codec[Any]:
     check_codec(codec)
     return JSON() if codec is None else codec
 

@@ -29,10 +29,10 @@ from ..transports import Link
 
 __all__ = ["ConnectionHandler", "ConnectionRegistry", "ConnectionRunner", "ServeTarget"]
 
-ConnectionHandler: TypeAlias = Callable[[Connection[None]], Awaitable[object]]
+ConnectionHandler: TypeAlias = Callable[[Connection[None, Any]], Awaitable[object]]
 """``async def handler(conn)``: the connection closes with 1000 when it returns."""
 
-ServeTarget: TypeAlias = Callable[[], Socket[Any]] | ConnectionHandler
+ServeTarget: TypeAlias = Callable[[], Socket[Any, Any]] | ConnectionHandler
 """A Socket class, a function that creates a Socket for each connection, or a handler."""
 
 _logger = logging.getLogger("trioglock.server")
@@ -42,18 +42,18 @@ class ConnectionRegistry:
     """The open connections of a :class:`Server` or an ASGI application."""
 
     def __init__(self) -> None:
-        self._sessions: dict[Connection[Any], Session[Any]] = {}
-        self._writers: dict[Connection[Any], Writer] = {}  # a broadcast needs no sessions
+        self._sessions: dict[Connection[Any, Any], Session[Any]] = {}
+        self._writers: dict[Connection[Any, Any], Writer] = {}  # a broadcast needs no sessions
         self._closing: Close | None = None
         self._deadline = math.inf
         self._limited: set[trio.CancelScope] = set()
 
     @property
-    def connections(self) -> frozenset[Connection[Any]]:
+    def connections(self) -> frozenset[Connection[Any, Any]]:
         """The open connections: ``init_stream`` has returned, and the handler has not."""
         return frozenset(self._sessions)
 
-    def add(self, session: Session[Any], connection: Connection[Any]) -> None:
+    def add(self, session: Session[Any], connection: Connection[Any, Any]) -> None:
         """Register an open connection."""
         self._sessions[connection] = session
         self._writers[connection] = session.writer
@@ -63,7 +63,7 @@ class ConnectionRegistry:
         if self._closing is not None:
             session.close(self._closing)
 
-    def remove(self, connection: Connection[Any]) -> None:
+    def remove(self, connection: Connection[Any, Any]) -> None:
         """Remove a connection that has ended, or whose handler has returned."""
         self._sessions.pop(connection, None)
         self._writers.pop(connection, None)
@@ -166,7 +166,7 @@ class ConnectionRunner:
             _logger.info("%s: closed with %d: %s", emitter.name, cause.code, cause.reason)
 
     async def _run_handler(
-        self, handler: ConnectionHandler, session: Session[Any], connection: Connection[Any]
+        self, handler: ConnectionHandler, session: Session[Any], connection: Connection[Any, Any]
     ) -> None:
         try:
             async with ConnectionScope(session, connection):
@@ -184,7 +184,7 @@ class ConnectionRunner:
         with self._registry.limited():
             await hook(reason, state)
 
-    def _prepare(self) -> tuple[Socket[Any], ConnectionHandler | None]:
+    def _prepare(self) -> tuple[Socket[Any, Any], ConnectionHandler | None]:
         """Create the hooks, and the handler if any; if this raises, the connection fails."""
         if self._is_handler:
             return Socket(), self._target  # type: ignore[return-value]
@@ -221,7 +221,7 @@ class SingleLink:
         return None
 
 
-class AcceptedConnection(Connection[Any]):
+class AcceptedConnection(Connection[Any, Any]):
     """The connection that hooks and handlers of a server receive."""
 
     __slots__ = ()
@@ -267,5 +267,5 @@ def check_target(target: ServeTarget, flow: FlowOptions) -> None:
         pass  # a callable in C has no signature
 
 
-async def _fail(error: Exception, connection: Connection[Any]) -> None:  # noqa: ARG001 - a handler
+async def _fail(error: Exception, connection: Connection[Any, Any]) -> None:  # noqa: ARG001 - a handler
     raise error

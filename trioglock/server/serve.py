@@ -14,6 +14,7 @@ import trio
 from .._hints import checks_keywords, describe_value
 from .._scope import is_graceful, open_scope, scope_function
 from ..errors import InvalidOption
+from ..frames import Codec
 from ..options import (
     DEFLATE,
     Compression,
@@ -75,6 +76,8 @@ class ServeOptions(FlowKeywords, total=False):
             None for no limit.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         transport: :class:`NativeTransport` or :class:`TrioWebsocketTransport`.
+        codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
+            :class:`trioglock.codecs.Codec`. By default messages are ``str`` and ``bytes``.
         trace: write a line for each step of every connection; see :mod:`trioglock.telemetry`.
     """
 
@@ -95,6 +98,7 @@ class ServeOptions(FlowKeywords, total=False):
     shutdown_timeout: float | None
     max_size: int | None
     transport: ServerTransport | None
+    codec: Codec[Any] | None
     trace: bool
 
 

@@ -56,7 +56,7 @@ class Server:
         return f"<Server on {', '.join(self._addresses)}, {len(self.connections)} connections>"
 
     @property
-    def connections(self) -> frozenset[Connection[Any]]:
+    def connections(self) -> frozenset[Connection[Any, Any]]:
         """The open connections: ``init_stream`` has returned, and the handler has not.
 
         A connection is included before its client learns that it is open.

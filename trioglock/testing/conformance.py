@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -38,8 +39,8 @@ class TransportConformance:
 
     @asynccontextmanager
     async def connected(
-        self, server: MockServer, socket: Socket[None] | None = None, path: str = ""
-    ) -> AsyncIterator[Connection[None]]:
+        self, server: MockServer, socket: Socket[None, Any] | None = None, path: str = ""
+    ) -> AsyncIterator[Connection[None, Any]]:
         """Connect through the transport; the block has a timeout of 30 seconds.
 
         Args:
@@ -96,7 +97,7 @@ class TransportConformance:
                         async with conn.receive_fragments() as fragments:
                             received = "".join([str(fragment) async for fragment in fragments])
                     else:
-                        received = await conn.receive()
+                        received = str(await conn.receive())
                     assert received == "".join([part async for part in _parts()])
 
     async def test_headers_path_and_subprotocol(self) -> None:

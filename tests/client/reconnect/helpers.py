@@ -44,11 +44,11 @@ def refusal(status: int, **headers: str) -> HandshakeRefused:
 
 def joined(
     net: MemoryTransport,
-    socket: Socket[Any] | None = None,
+    socket: Socket[Any, Any] | None = None,
     *,
     url: URLSource = URL,
     **options: Unpack[ConnectOptions],
-) -> AbstractAsyncContextManager[Connection[Any]]:
+) -> AbstractAsyncContextManager[Connection[Any, Any]]:
     """``connect()`` in memory that reconnects, without heartbeat, for a day at the most."""
     options.setdefault("reconnect", policy())
     options.setdefault("ping_interval", None)
@@ -58,8 +58,8 @@ def joined(
 
 @asynccontextmanager
 async def _joined(
-    url: URLSource, socket: Socket[Any], options: ConnectOptions
-) -> AsyncIterator[Connection[Any]]:
+    url: URLSource, socket: Socket[Any, Any], options: ConnectOptions
+) -> AsyncIterator[Connection[Any, Any]]:
     with trio.fail_after(86_400):
         async with connect(url, socket, **options) as conn:
             yield conn

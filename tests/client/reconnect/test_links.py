@@ -175,7 +175,7 @@ async def test_backpressure_works_after_a_reconnect(autojump_clock: Clock) -> No
             await far.write(words)
         assert scope.cancelled_caught
         nursery.start_soon(far.write, ["last"])
-        got: list[str] = []
+        got: list[Any] = []
         while "last" not in got:
             got.append(await conn.receive())
         assert got[:-1] == words[: len(got) - 1]

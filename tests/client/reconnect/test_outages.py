@@ -56,7 +56,7 @@ async def test_the_inbox_survives(autojump_clock: Clock) -> None:
 async def test_a_full_inbox_does_not_lose_what_had_arrived(autojump_clock: Clock) -> None:
     """A slow application receives the messages of the old link before those of the new one."""
     net = MemoryTransport(capacity=2)
-    got: list[str] = []
+    got: list[Any] = []
 
     async def serve(words: str) -> None:
         far = await net.accept()

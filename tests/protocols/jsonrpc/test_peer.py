@@ -44,7 +44,7 @@ Methods = Mapping[str, Any]
 @asynccontextmanager
 async def peers(
     offered: Methods, own: Methods | None = None, **options: Any
-) -> AsyncIterator[tuple[Peer, Connection[None], list[Peer]]]:
+) -> AsyncIterator[tuple[Peer, Connection[None, Any], list[Peer]]]:
     """A client with the methods ``own``, and its server with the methods ``offered``."""
     servers: list[Peer] = []
 
@@ -60,7 +60,7 @@ async def peers(
         yield peer, conn, servers
 
 
-async def raw(conn: Connection[None], *messages: Any) -> None:
+async def raw(conn: Connection[None, Any], *messages: Any) -> None:
     for message in messages:
         await conn.send_frame(message if isinstance(message, str) else json.dumps(message))
 

@@ -88,7 +88,7 @@ class Endpoints:
             return self._rules.refuse_publisher(request)
         return self._rules.refuse_client(request)
 
-    def make_socket(self) -> Socket[Any]:
+    def make_socket(self) -> Socket[Any, Any]:
         """Create the Socket of the client that this task has accepted."""
         accepted = _accepted.get()
         if accepted is None:

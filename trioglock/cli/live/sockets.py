@@ -255,7 +255,7 @@ class PageSocket(PublishingSocket):
                 waiting.add(event, events.dropped)
         waiting.end()
 
-    async def _send_events(self, conn: Connection[Any], waiting: WaitingEvents) -> None:
+    async def _send_events(self, conn: Connection[Any, Any], waiting: WaitingEvents) -> None:
         try:
             while contents := await waiting.take():
                 for frame in _encode_events(contents, waiting.dropped):
@@ -265,7 +265,7 @@ class PageSocket(PublishingSocket):
         except ConnectionClosed:
             pass
 
-    async def _send_numbers(self, conn: Connection[Any]) -> None:
+    async def _send_numbers(self, conn: Connection[Any, Any]) -> None:
         received, since = self._hub.statistics().received, trio.current_time()
         try:
             while True:

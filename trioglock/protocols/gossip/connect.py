@@ -193,7 +193,7 @@ class _Tasks:
 
     def __init__(
         self,
-        connection: AbstractAsyncContextManager[Connection[None]],
+        connection: AbstractAsyncContextManager[Connection[None, Any]],
         socket: GossipSocket,
         refresh_interval: float,
     ) -> None:

@@ -190,7 +190,7 @@ class GossipSocket(EventSocket[None]):
     # Sending.
 
     @property
-    def connection(self) -> Connection[None] | None:
+    def connection(self) -> Connection[None, Any] | None:
         """The connection; None before the first link."""
         return self._connection
 

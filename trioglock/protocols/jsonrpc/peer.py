@@ -92,7 +92,7 @@ class Peer(EventSocket[None]):
         # Type checkers infer dict[str, function] for several functions, which is no Callable.
         methods: Mapping[str, Any] | None = None,
         *,
-        codec: Codec | None = None,
+        codec: Codec[Any] | None = None,
         max_concurrent: int = 64,
         max_waiting: int = 1024,
         max_batch: int = 1000,
@@ -152,7 +152,7 @@ class Peer(EventSocket[None]):
         return Batch(self)
 
     @property
-    def connection(self) -> Connection[None]:
+    def connection(self) -> Connection[None, Any]:
         """The connection.
 
         Raises:

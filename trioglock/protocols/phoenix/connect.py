@@ -120,7 +120,7 @@ def connect(
 
 @scope_function("phoenix.connect(...)")
 async def _open_socket(
-    opening: AbstractAsyncContextManager[Connection[None]], hooks: ChannelHooks, timeout: float
+    opening: AbstractAsyncContextManager[Connection[None, Any]], hooks: ChannelHooks, timeout: float
 ) -> AsyncIterator[PhoenixSocket]:
     async with opening as connection:
         yield PhoenixSocket(connection, hooks, timeout)
@@ -128,7 +128,7 @@ async def _open_socket(
 
 def open_connection(
     endpoint: EndpointTransport, hooks: PhoenixHooks, options: ConnectOptions
-) -> AbstractAsyncContextManager[Connection[None]]:
+) -> AbstractAsyncContextManager[Connection[None, Any]]:
     """Return a connection to an endpoint with the Phoenix heartbeat; checks all options."""
     if options.get("heartbeat") is not None:
         raise InvalidOption("heartbeat cannot be set here: use ping_interval and ping_timeout")

@@ -56,7 +56,7 @@ class PhoenixHooks(Socket[None]):
     task that waits for the next deadline is therefore rarely woken, and a push starts no timer.
     """
 
-    connection: Connection[Any]
+    connection: Connection[Any, Any]
 
     _own_codec = "use the option serializer"
 
@@ -68,7 +68,7 @@ class PhoenixHooks(Socket[None]):
         self._received = 0
         self._sleep = trio.CancelScope()
 
-    def _attach(self, connection: Connection[Any]) -> None:
+    def _attach(self, connection: Connection[Any, Any]) -> None:
         self.connection = connection
         connection.start_soon(self._run_timer)
 

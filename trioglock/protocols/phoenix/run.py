@@ -143,7 +143,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
             self, self.effects, self.pushes, timeout
         )
 
-    def _attach(self, connection: Connection[Any]) -> None:
+    def _attach(self, connection: Connection[Any, Any]) -> None:
         super()._attach(connection)
         self.on_start()
 

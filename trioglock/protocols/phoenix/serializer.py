@@ -51,7 +51,7 @@ class V2Serializer:
         codec: the codec for text messages; by default ``JSON()``.
     """
 
-    def __init__(self, codec: Codec | None = None) -> None:
+    def __init__(self, codec: Codec[Any] | None = None) -> None:
         codec = codec or JSON()
         self._encode = codec.encode
         self._decode = codec.decode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -47,8 +48,10 @@ class PhoenixSocket:
         timeout: default timeout of channels in seconds.
     """
 
-    def __init__(self, connection: Connection[None], hooks: ChannelHooks, timeout: float) -> None:
-        self.connection: Connection[None] = connection
+    def __init__(
+        self, connection: Connection[None, Any], hooks: ChannelHooks, timeout: float
+    ) -> None:
+        self.connection: Connection[None, Any] = connection
         """The WebSocket connection, for its status, latency and statistics."""
         self._hooks = hooks
         self._timeout = timeout
