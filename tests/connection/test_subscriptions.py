@@ -134,6 +134,31 @@ async def test_replay_after_a_loss(autojump_clock: MockClock) -> None:
         conn.abort()
 
 
+async def test_a_loss_before_all_keys_are_active(autojump_clock: MockClock) -> None:
+    """The block is entered once all keys are active on the same link."""
+    transport = MemoryTransport()
+    async with connect("ws://feed/", **options(transport)) as conn, trio.open_nursery() as nursery:
+        server = await FeedServer.accept(transport)
+
+        async def lose_link() -> None:
+            nonlocal server
+            assert await server.receive() == {"subscribe": ["a", "b"]}
+            await server.send({"subscribed": ["a"]})
+            await trio.sleep(1)
+            await server.link.aclose()
+            server = await FeedServer.accept(transport)
+            assert await server.receive() == {"subscribe": ["a", "b"]}
+            await server.send({"subscribed": ["b"]})
+            await trio.sleep(1)
+            await server.send({"key": "a"}, {"subscribed": ["a"]})
+
+        nursery.start_soon(lose_link)
+        async with conn.subscribe("a", "b") as updates:
+            assert trio.current_time() == 3
+            assert await anext(updates) == {"key": "a"}
+        conn.abort()
+
+
 async def test_requests_of_a_lost_link_are_not_sent_again(autojump_clock: MockClock) -> None:
     """A request that waits in the send queue belongs to its link."""
     transport = MemoryTransport()
@@ -655,3 +680,25 @@ async def test_wrong_calls(autojump_clock: MockClock) -> None:
         with pytest.raises(UsageError, match=r"requires connect\(..., subscriptions=...\)"):
             conn.subscribe("a")
         conn.abort()
+
+
+async def test_reset_raises(autojump_clock: MockClock) -> None:
+    """The peer gets a Close frame."""
+
+    class Broken(Feed):
+        def reset(self) -> None:
+            raise ValueError("reset")
+
+    transport = MemoryTransport()
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            link = await transport.accept()
+            assert await link.receive() == [Close(1011, "internal error")]
+            await link.aclose()
+
+        nursery.start_soon(serve)
+        with pytest.raises(ValueError, match="reset"):
+            async with connect("ws://feed/", **options(transport, Broken())):
+                await trio.sleep_forever()
+        assert trio.current_time() == 0

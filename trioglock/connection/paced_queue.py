@@ -29,7 +29,16 @@ class PacedSendQueue(SendQueue):
         pacer: the limiter.
     """
 
-    __slots__ = ("_batch_ends", "_ended", "_entry", "_has_slot", "_pacer", "is_suspect", "on_slot")
+    __slots__ = (
+        "_batch_ends",
+        "_ended",
+        "_entry",
+        "_has_slot",
+        "_pacer",
+        "is_suspect",
+        "on_slot",
+        "on_written",
+    )
 
     is_paced: bool = True
 
@@ -39,6 +48,8 @@ class PacedSendQueue(SendQueue):
         """The timer gives peers no extra time here."""
         self.on_slot: Callable[[], None] = ignore
         """Called when a queued message may be written."""
+        self.on_written: Callable[[], None] = ignore
+        """Called when a batch has been written."""
         self._pacer = pacer
         self._batch_ends = 0  # the messages that are complete when the batch is written
         self._has_slot = False  # whether the sender that was woken has a slot
@@ -179,11 +190,12 @@ class PacedSendQueue(SendQueue):
         ended, self._batch_ends = self._batch_ends, 0
         self._pacer.written(ended, trio.current_time())
         super()._finish_batch()
+        self.on_written()
 
     def end(self) -> None:
         super().end()
         self._ended = True
-        self.on_slot = ignore
+        self.on_slot = self.on_written = ignore
         self._stop_timer()
 
     # The timer.

@@ -16,6 +16,7 @@ from ..frames import Data, PreparedMessage
 from ..options import check_seconds, check_whole
 from ._sync import ignore
 from .closing import CloseState
+from .paced_queue import PacedSendQueue
 from .send_queue import SendQueue
 from .subscriptions import SubscriptionMachine, Subscriptions
 from .updates import UpdateQueue
@@ -73,7 +74,10 @@ class SubscriptionDriver:
             timeout=subscriptions.timeout,
             confirms=confirms,
             confirms_leaving=confirms_leaving,
+            delays=send_queue.is_paced,
         )
+        if isinstance(send_queue, PacedSendQueue):
+            send_queue.on_written = self._requests_written
         self._responses = [
             name
             for name in ("confirmed", "refused", "unsubscribed")
@@ -135,7 +139,8 @@ class SubscriptionDriver:
     def discard_others(self) -> tuple[Data, ...]:
         """Remove and return the queued data, except the requests of this link."""
         send_queue = self._send_queue
-        queued = [frame for frame, _ in self._frames if send_queue.holds(frame)]
+        ids = send_queue.queued_ids()
+        queued = [frame for frame, _ in self._frames if id(frame) in ids]
         send_queue.remove(queued)
         discarded = send_queue.discard()
         send_queue.put_front(queued)
@@ -269,13 +274,29 @@ class SubscriptionDriver:
         except Exception as error:
             self._fail(error)
             return
-        self._frames = [sent for sent in self._frames if self._send_queue.holds(sent[0])]
+        queued = self._send_queue.queued_ids()
+        self._frames = [sent for sent in self._frames if id(sent[0]) in queued]
         self._frames += frames
         if first:
             self._send_queue.put_front([frame for frame, _ in frames])
         else:
             self._send_all([frame for frame, _ in frames])
         self._start_timer()
+
+    def _requests_written(self) -> None:
+        """Start the timeouts of the requests that ``send_rate`` has delayed until now."""
+        if not self._frames:
+            return
+        queued = self._send_queue.queued_ids()
+        written = [sent for sent in self._frames if id(sent[0]) not in queued]
+        self._frames = [sent for sent in self._frames if id(sent[0]) in queued]
+        if written:
+            unsent = {key for _, keys in self._frames for key in keys}
+            now = trio.current_time()
+            for key in dict.fromkeys(key for _, keys in written for key in keys):
+                if key not in unsent:
+                    self._machine.written(key, now)
+            self.flush()
 
     def _send_all(self, frames: list[PreparedMessage]) -> None:
         corks = len(frames) > 1 and self._writer.cork()
@@ -330,8 +351,8 @@ class SubscriptionDriver:
             return now
         self.is_suspect = False
         if deadline <= now:
-            holds = self._send_queue.holds
-            unsent = {key for frame, keys in self._frames if holds(frame) for key in keys}
+            queued = self._send_queue.queued_ids()
+            unsent = {key for frame, keys in self._frames if id(frame) in queued for key in keys}
             self._machine.expire(now, unsent)
             self.flush()
             deadline = self._machine.next_deadline

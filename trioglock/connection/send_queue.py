@@ -227,9 +227,9 @@ class SendQueue:
         if self.message is not None:
             self.message.ahead += len(frames)
 
-    def holds(self, frame: QueuedMessage) -> bool:
-        """Whether a data frame, this very object, is queued and not being written."""
-        return any(queued is frame for queued in self._data)
+    def queued_ids(self) -> set[int]:
+        """Return the ``id()`` of each data frame that is queued and not being written."""
+        return set(map(id, self._data))
 
     def remove(self, frames: Sequence[QueuedMessage]) -> None:
         """Remove data frames, these very objects, as if they had not been queued."""
@@ -248,6 +248,7 @@ class SendQueue:
             if self.message is not None:
                 self.message.ahead -= len(kept) < self.message.ahead
         self._data = kept
+        self._pass_barriers()
 
     def put_close(self, frame: Close, *, first: bool) -> None:
         """Queue the Close frame; if ``first``, before the data, which this link does not send."""
@@ -454,6 +455,13 @@ class SendQueue:
                 barrier.written = False
         self._remove_barriers()
 
+    def _pass_barriers(self) -> None:
+        """Release the tasks whose data has been written."""
+        for barrier in self._barriers:
+            if barrier.position <= self._done:
+                barrier.written = True
+        self._remove_barriers()
+
     def _remove_barriers(self) -> None:
         if self._barriers:
             self._barriers = [
@@ -601,11 +609,7 @@ class SendQueue:
         self.size -= self._writing
         self.writing = False
         self._count_batch()
-        if self._barriers:
-            for barrier in self._barriers:
-                if barrier.position <= self._done:
-                    barrier.written = True
-        self._remove_barriers()
+        self._pass_barriers()
         self._wake_senders()
         self._batch = ()
         self._writing = 0

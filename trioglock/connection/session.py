@@ -407,8 +407,6 @@ class Session(Generic[StateT]):
         self.receive_queue.start_link()
         if self.requests is not None:
             self.requests.add_link()
-        if self.subscriptions is not None:
-            self.subscriptions.open_link()
         self.writer.attach(link, held=self._registry is not None)
         self._link_tasks = LinkTasks(
             link,
@@ -424,6 +422,9 @@ class Session(Generic[StateT]):
             self.requests,
             self.subscriptions,
         )
+        if self.subscriptions is not None:
+            # It may fail, which closes the link.
+            self.subscriptions.open_link()
         return self._link_tasks
 
     def _finish_link(self, tasks: LinkTasks) -> None:
@@ -606,9 +607,9 @@ class Session(Generic[StateT]):
         received = self.close_state.received is not None
         self.emitter.close_started("remote" if received else "local", frame)
         if final:
+            if subscriptions is not None:
+                subscriptions.remove_requests()
             if not (data_first or self._hook_may_reconnect):
-                if subscriptions is not None:
-                    subscriptions.remove_requests()
                 self.close_state.unsent = self.send_queue.drop_data()
             self.send_queue.closed = True
         self.writer.put_close(frame, first=not data_first)
@@ -750,6 +751,8 @@ class Session(Generic[StateT]):
 
     def _end_send_queue(self) -> None:
         """Drop queued data and wake all senders: there is no other link."""
+        if self.subscriptions is not None:
+            self.subscriptions.remove_requests()
         self.close_state.unsent += self.send_queue.drop_data()
         self.send_queue.end()
 

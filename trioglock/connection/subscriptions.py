@@ -62,7 +62,8 @@ class Subscriptions(ABC, Generic[KeyT, MessageT]):
     def confirmed(self, message: MessageT) -> Collection[KeyT] | None:
         """Return the keys whose subscription the message confirms.
 
-        Without this method, a subscription is active as soon as its message is queued.
+        Without this method, a subscription is active as soon as its message is queued, or, with
+        ``send_rate``, written.
         """
         return None
 
@@ -151,6 +152,7 @@ class SubscriptionMachine:
         timeout: seconds to wait for a confirmation, or None.
         confirms: whether the server confirms subscriptions.
         confirms_leaving: whether it confirms that a key was unsubscribed.
+        delays: whether requests are delayed; :meth:`written` is called once they are written.
     """
 
     def __init__(
@@ -160,11 +162,13 @@ class SubscriptionMachine:
         timeout: float | None = None,
         confirms: bool = True,
         confirms_leaving: bool = True,
+        delays: bool = False,
     ) -> None:
         self._batch = batch
         self._timeout = math.inf if timeout is None else timeout
         self._confirms = confirms
         self._confirms_leaving = confirms_leaving
+        self._delays = delays
         self._keys: dict[Any, _Key] = {}
         self._is_open = False
         self._is_ready = False
@@ -282,8 +286,16 @@ class SubscriptionMachine:
         self._sent.add(key)
         self._keys[key].state = REQUESTED
         self._restart(key, now)
-        if not self._confirms:
+        if not (self._confirms or self._delays):
             self._activate(key)
+
+    def written(self, key: Any, now: float) -> None:
+        """Record that the request of a key, which was delayed, has been written."""
+        state = self.state(key)
+        if state is REQUESTED and not self._confirms:
+            self._activate(key)
+        elif state is REQUESTED or state is LEAVING:
+            self._restart(key, now)
 
     def _leave_sent(self, key: Any, now: float) -> None:
         if self._confirms_leaving:

@@ -38,7 +38,7 @@ class UpdateQueue(ReceiveQueue):
         super().__init__(limit, overflow, ignore, emitter)
         self.keys: tuple[Any, ...] = tuple(keys)
         self.inactive: set[Any] = set(keys)
-        """The keys that have not been active since the consumer was created."""
+        """The keys that the consumer waits for before it starts: it was never active with all."""
         self.error: Exception | None = None
         """Why the consumer has ended."""
         self._interrupted: dict[Any, float] = {}  # since when updates may be missing
@@ -65,6 +65,8 @@ class UpdateQueue(ReceiveQueue):
     def interrupted(self, key: Any) -> None:
         """Called when updates may be missing until the key is active."""
         # A consumer that is still waiting for its keys starts with the first update it receives.
+        if self.inactive:
+            self.inactive.add(key)
         if not self.inactive or self.items:
             self._interrupted.setdefault(key, trio.current_time())
 
