@@ -243,6 +243,26 @@ async def test_a_codec_of_the_user_may_raise_other_errors() -> None:
         conn.abort()
 
 
+async def test_messages_before_an_error_of_the_codec_are_received() -> None:
+    class Faulty:
+        def encode(self, message: Any) -> str:
+            return str(message)
+
+        def decode(self, frame: str | bytes) -> str:
+            if frame == "deep":
+                raise RecursionError
+            return str(frame) if frame != "bug" else str(1 // 0)
+
+    socket, transport = Recorder(), MemoryTransport()
+    with pytest.raises(ZeroDivisionError):
+        async with connect(URL, socket, transport=transport, codec=Faulty()) as conn:
+            far = await transport.accept()
+            await far.write(["one", "deep", "two", "bug", "three"])
+            await trio.sleep_forever()
+    assert socket.received == ["one", "two"]
+    assert conn.statistics().invalid == 1
+
+
 async def test_heartbeat_answers_are_not_decoded() -> None:
     transport = MemoryTransport()
     heartbeat = MessageHeartbeat(message=lambda: "ping", is_answer=lambda frame: frame == "pong")

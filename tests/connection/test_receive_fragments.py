@@ -84,7 +84,7 @@ async def test_leaving_early_discards_the_rest(autojump_clock: MockClock) -> Non
         await far.write([*parts("a", "b", "c"), "second", *parts("d", end=False)])
         async with conn.receive_fragments() as fragments:
             assert await anext(fragments) == "a"
-        with pytest.raises(StopAsyncIteration):
+        with pytest.raises(UsageError, match="write: async with"):
             await anext(fragments)
         async with conn.receive_fragments():
             pass  # the second message
@@ -199,6 +199,40 @@ async def test_a_message_that_is_too_large_to_be_joined(autojump_clock: MockCloc
         with pytest.raises(ConnectionClosedError) as caught:
             await conn.receive()
         assert isinstance(caught.value.cause, ProtocolViolation)
+
+
+async def test_a_message_that_is_too_large_is_no_normal_end(autojump_clock: MockClock) -> None:
+    """It is noticed only when it is received, after the connection has closed."""
+    async with linked(fragments=True, max_size=10) as (conn, far):
+        await far.write(["first", *parts("a" * 10, "b" * 10), Close(1000)])
+        await far.aclose()
+        await conn.wait_closed()
+        assert await conn.receive() == "first"
+        for _ in range(2):
+            with pytest.raises(ConnectionClosedError) as caught:
+                await anext(conn)
+            assert isinstance(caught.value.cause, ProtocolViolation)
+
+
+async def test_a_message_that_is_too_large_while_closing(autojump_clock: MockClock) -> None:
+    async with linked(fragments=True, max_size=10) as (conn, far):
+        await far.write([*parts("a" * 10, "b" * 10), Close(1000)])
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectionClosedError) as caught:
+            await anext(conn)
+        assert isinstance(caught.value.cause, ProtocolViolation)
+
+
+async def test_a_block_continues_a_cancelled_receive_of_many_fragments(
+    autojump_clock: MockClock,
+) -> None:
+    data = [chr(97 + at % 26) for at in range(3000)]
+    async with linked(fragments=True) as (conn, far):
+        await far.write(parts(*data, end=False))
+        with trio.move_on_after(1):
+            await conn.receive()
+        await far.write([Fragment("!", first=False, final=True)])
+        assert "".join(await read_message(conn)) == "".join(data) + "!"
 
 
 async def test_a_whole_message_in_tiny_fragments(autojump_clock: MockClock) -> None:
@@ -350,6 +384,27 @@ async def test_hooks_may_deliver(autojump_clock: MockClock) -> None:
         assert await conn.receive() == "from a cast"
         await far.write(["text"])
         assert await conn.receive() == "text"
+
+
+async def test_a_waiting_block_does_not_take_a_delivery(autojump_clock: MockClock) -> None:
+    class Casts(Socket[None]):
+        def handle_cast(self, message: Any, state: None) -> tuple[Any, None]:
+            return Deliver(message), state
+
+    async with linked(Casts(), fragments=True) as (conn, far), trio.open_nursery() as nursery:
+        received: list[Any] = []
+
+        async def receive() -> None:
+            received.append(await conn.receive())
+
+        nursery.start_soon(read_message, conn)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        conn.cast("from a cast")
+        await wait_all_tasks_blocked()
+        assert received == ["from a cast"]
+        await far.write(["text"])
 
 
 async def test_misuse(autojump_clock: MockClock) -> None:

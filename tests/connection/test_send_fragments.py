@@ -479,6 +479,78 @@ async def test_the_iterable_cannot_wait_for_its_own_end(autojump_clock: MockCloc
         assert await read_frames(far) == ["ab", "x" * 100]
 
 
+async def test_flush_inside_an_iterable(autojump_clock: MockClock) -> None:
+    async with linked() as (conn, far):
+
+        async def flushing() -> AsyncIterator[str]:
+            yield "a"
+            await conn.flush()  # nothing waits behind the message
+            await conn.send("behind")
+            with pytest.raises(UsageError, match="flush"):
+                await conn.flush()
+
+        await conn.send(flushing())
+        await conn.flush()
+        assert await read_frames(far) == ["a", "behind"]
+
+
+async def test_sending_after_a_cancelled_message_that_was_complete(
+    autojump_clock: MockClock,
+) -> None:
+    """Its last frame still waits to be written, but this task is not inside its iterable."""
+    transport = MemoryTransport(capacity=1)
+    async with connect(URL, transport=transport, write_limit=10) as conn:
+        await transport.accept()
+        for _ in range(2):
+            await conn.send("filler")
+        with trio.move_on_after(1):
+            await conn.send(items("a"))
+        with trio.move_on_after(1):
+            await conn.send("long" * 10)
+            await conn.send("after")
+        with trio.move_on_after(1):
+            await conn.send(items("b"))
+        with trio.move_on_after(1):
+            await conn.flush()
+        conn.abort()
+
+
+async def test_empty_items_are_bounded(autojump_clock: MockClock) -> None:
+    transport = MemoryTransport(capacity=1)
+    yielded = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal yielded
+        while True:
+            yielded += 1
+            yield b""
+
+    outcome = Raised()
+    async with connect(URL, transport=transport) as conn, trio.open_nursery() as nursery:
+        await transport.accept()
+        nursery.start_soon(sending, conn, endless(), outcome)
+        await wait_all_tasks_blocked()
+        assert yielded < 5000
+        conn.abort()
+    assert isinstance(outcome.error, ConnectionClosed)
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "lost"])
+async def test_an_iterable_that_never_yields(how: str, autojump_clock: MockClock) -> None:
+    script, outcome = Script(), Raised()
+    async with linked(close_timeout=1) as (conn, far), trio.open_nursery() as nursery:
+        nursery.start_soon(sending, conn, script(), outcome)
+        await wait_all_tasks_blocked()
+        if how == "close":
+            await conn.aclose()
+        elif how == "abort":
+            conn.abort()
+        else:
+            await far.aclose()
+    assert isinstance(outcome.error, ConnectionClosed)
+    assert script.closed
+
+
 async def test_where_an_iterable_is_not_allowed(autojump_clock: MockClock) -> None:
     class Replies(Socket[None]):
         def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:

@@ -9,10 +9,10 @@ from enum import Enum
 import trio
 
 from .._timer import PeerDeadline
-from ..close_codes import NORMAL
-from ..disconnect import Disconnect
+from ..close_codes import NORMAL, TOO_LARGE
+from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK
-from ..frames import Close, Data
+from ..frames import Close, Data, too_large
 from .send_queue import SendQueue
 
 __all__ = ["TRANSITIONS", "CloseState", "Deadlines", "Status", "Trigger"]
@@ -108,11 +108,17 @@ class CloseState:
         """Forget the Close frames of an earlier link, which no longer explain the end."""
         self.sent = self.received = None
 
+    def message_too_large(self, max_size: int) -> None:
+        """Record that a received message could not be delivered, although all links have ended."""
+        attempt = 1 if self.cause is None else self.cause.attempt
+        self.cause = ProtocolViolation(code=TOO_LARGE, reason=too_large(max_size), attempt=attempt)
+
     @property
     def normal(self) -> bool:
         """Whether Close frames were sent, all with 1000, 1001 or 1005 (no code), and no error."""
         codes = {close.code for close in (self.sent, self.received) if close is not None}
-        return self.final_error is None and bool(codes) and codes <= NORMAL
+        failed = self.final_error is not None or isinstance(self.cause, ProtocolViolation)
+        return bool(codes) and codes <= NORMAL and not failed
 
     @property
     def clean(self) -> bool:

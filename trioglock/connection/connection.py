@@ -303,6 +303,8 @@ class Connection(Generic[StateT, MessageT_co]):
             UsageError: called inside a hook of this connection.
         """
         self._mailbox.reject_inside_hook("flush")
+        if self._send_queue.message is not None and len(self._send_queue):
+            self._send_queue.message.reject_inside("flush")
         barrier = self._send_queue.barrier()
         await trio.lowlevel.checkpoint()
         if not await self._send_queue.wait_written(barrier):

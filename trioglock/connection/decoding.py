@@ -15,7 +15,7 @@ __all__ = ["MALFORMED", "InvalidMessages", "decode"]
 
 _logger = logging.getLogger("trioglock.connection")
 
-MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """The exceptions of a codec, or of a function of a decoded message, that indicate a malformed
 message."""
 

@@ -292,6 +292,7 @@ class LinkTasks:
                 messages = []
                 self._handle_invalid(error, frame)
             except Exception as error:
+                self._receive_decoded(messages)
                 self._actor.fail(error)
                 return
         self._receive_decoded(messages)
@@ -338,8 +339,6 @@ class LinkTasks:
             case Fragment():
                 assert isinstance(self._receive_queue, FragmentQueue)
                 self.messages += event.final
-                if self._stalls is not None:
-                    self._stalls.data_received()
                 self._receive_queue.add_fragment(event)
 
     # Backpressure.

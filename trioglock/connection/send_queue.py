@@ -28,6 +28,9 @@ QueuedFrame = QueuedMessage | Ping | Pong | Close
 # Maximum size of one write in bytes, unless a single frame is larger.
 BATCH = 2**16
 
+# Maximum number of queued fragments, which may be empty.
+MAX_FRAGMENTS = 1024
+
 # Maximum number of queued pongs; older ones may be skipped (RFC 6455, section 5.5.3).
 MAX_PONGS = 128
 
@@ -71,6 +74,7 @@ class SendQueue:
         "_first_written",
         "_limit",
         "_message_waiters",
+        "_messages",
         "_pongs",
         "_progress_waiters",
         "_queued",
@@ -146,6 +150,7 @@ class SendQueue:
         self._space_waiters = Waiters()
         self._progress_waiters = Waiters()
         self._message_waiters = NO_WAITERS
+        self._messages: list[OutgoingMessage] | tuple[()] = ()  # also those that have not begun
 
     def __len__(self) -> int:
         return len(self._data)
@@ -273,6 +278,14 @@ class SendQueue:
         if self.batches >= self._urgent_batch:
             self._urgent_written()
 
+    def add_message(self, message: OutgoingMessage) -> None:
+        """Interrupt ``message`` if the connection ends before :meth:`remove_message`."""
+        self._messages = _appended(self._messages, message)
+
+    def remove_message(self, message: OutgoingMessage) -> None:
+        """Undo :meth:`add_message`."""
+        self._messages = [other for other in self._messages if other is not message] or ()
+
     def hold_data(self, message: OutgoingMessage) -> None:
         """Hold back the data that is queued from now on, until ``message`` ends."""
         self.message = message
@@ -286,6 +299,7 @@ class SendQueue:
             message is None
             or message.ahead
             or message.size >= self._limit
+            or len(self._first) >= MAX_FRAGMENTS
             or self.data_held
             or self.closing
             or self.link_lost
@@ -470,6 +484,8 @@ class SendQueue:
         """Refuse further sends and wake all waiters: the connection has ended."""
         self.stop_accepting()
         self._fail_barriers(self._done)
+        for message in self._messages:
+            message.interrupt()
 
     # The writer's side.
 

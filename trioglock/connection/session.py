@@ -189,8 +189,16 @@ class Session(Generic[StateT]):
         self.attempts: int = 0
         self.upgrades: int = 0
         self.latest_end: Disconnect | None = None
+        self.send_queue: SendQueue = (
+            SendQueue(flow.write_limit)
+            if send_rate is None
+            else PacedSendQueue(flow.write_limit, Pacer(send_rate))
+        )
+        self.close_state: CloseState = CloseState(self.send_queue)
         self.receive_queue: ReceiveQueue = (
-            FragmentQueue(max_size, self._message_too_large, emitter)
+            FragmentQueue(
+                max_size, self._message_too_large, self.close_state.message_too_large, emitter
+            )
             if flow.fragments
             else ReceiveQueue(
                 flow.max_queue,
@@ -199,12 +207,6 @@ class Session(Generic[StateT]):
                 emitter,
             )
         )
-        self.send_queue: SendQueue = (
-            SendQueue(flow.write_limit)
-            if send_rate is None
-            else PacedSendQueue(flow.write_limit, Pacer(send_rate))
-        )
-        self.close_state: CloseState = CloseState(self.send_queue)
         closed_error = self.close_state.error
         self.pings: Pings = Pings()
         self.background: Background = Background(self._task_failed, closed_error)
@@ -645,6 +647,11 @@ class Session(Generic[StateT]):
         violation = ProtocolViolation(code=TOO_LARGE, reason=reason, attempt=self.attempts)
         if self.is_open:
             self._end_link(Close(TOO_LARGE, reason), violation, data_first=True)
+        elif self.status is Status.CLOSING:
+            # The loss must not look like the normal end of the messages.
+            self._link_ended_by = violation
+        else:
+            self.close_state.message_too_large(max_size)
 
     # Closing.
 

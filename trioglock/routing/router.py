@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from .._hints import describe_value
@@ -176,7 +177,9 @@ class Router:
 
 
 def is_async(handler: Any) -> bool:
-    """Whether a callable is an ``async def``, including methods and ``__call__``."""
+    """Whether a callable is an ``async def``, including methods, ``__call__`` and partials."""
+    while isinstance(handler, partial):
+        handler = handler.func
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
         getattr(handler, "__call__", None)  # noqa: B004 - its kind matters, not that it exists
     )

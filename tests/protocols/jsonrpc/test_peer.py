@@ -19,11 +19,13 @@ from trioglock import (
     EncodeError,
     InvalidOption,
     MemoryListener,
+    MemoryTransport,
     RequestFailed,
     UsageError,
     connect,
     serve,
 )
+from trioglock.codecs import JSON
 from trioglock.protocols.jsonrpc import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -174,6 +176,79 @@ async def test_batch(autojump_clock: MockClock) -> None:
             await peer.batch().send()
 
 
+async def test_a_batch_of_notifications_that_cannot_be_sent(autojump_clock: MockClock) -> None:
+    peer, transport = Peer(), MemoryTransport(capacity=0)
+    async with connect("ws://h/", peer, transport=transport, write_limit=10) as conn:
+        await transport.accept()
+        with trio.move_on_after(1):
+            while True:
+                await peer.notify("filler")
+        batch = peer.batch()
+        batch.notify("late")
+        with pytest.raises(RequestTimeout, match="late"):
+            await batch.send(timeout=1)
+        conn.abort()
+
+
+async def test_a_batch_that_is_too_large(autojump_clock: MockClock) -> None:
+    """It is refused as a whole. Responses to a batch of this side are not limited."""
+    called: list[int] = []
+    async with peers({"call": called.append}, max_batch=3) as (peer, conn, servers):
+        call = {"jsonrpc": "2.0", "method": "call", "params": [1]}
+        await raw(conn, [call] * 3, [call] * 4, [1] * 4)
+        await peer.request("call", [2])
+        assert called == [1, 1, 1, 2]
+        assert servers[0].invalid.count == 2
+        batch = servers[0].batch()
+        results = [batch.request("absent") for _ in range(5)]
+        await batch.send()
+        for result in results:
+            with pytest.raises(RPCError, match="Method not found"):
+                result.result()
+
+
+async def test_a_codec_that_raises_other_errors(autojump_clock: MockClock) -> None:
+    class Strict(JSON):
+        def decode(self, frame: Any, /) -> Any:
+            return (
+                {"known": super().decode("{}")}[frame] if frame == "bad" else super().decode(frame)
+            )
+
+    async with peers({"f": lambda: 1}, codec=Strict()) as (peer, conn, servers):
+        await raw(conn, "bad")
+        assert await peer.request("f") == 1
+        assert servers[0].invalid.count == 1
+
+
+class Doubler:
+    async def __call__(self, value: int) -> int:
+        return 2 * value
+
+
+async def test_kinds_of_functions(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    doubler = Doubler()
+    methods: Methods = {
+        "object": doubler,
+        "bound": doubler.__call__,
+        "partial": partial(doubler, 4),
+        "nested": partial(partial(doubler), 4),
+        "hidden": lambda: doubler(4),
+        "any": lambda **named: sorted(named),
+    }
+    async with peers(methods) as (peer, _, _):
+        assert await peer.request("object", [4]) == 8
+        assert await peer.request("bound", {"value": 4}) == 8
+        assert await peer.request("partial") == 8
+        assert await peer.request("nested") == 8
+        names = ["args", "func", "function", "self"]
+        assert await peer.request("any", dict.fromkeys(names)) == names
+        with pytest.raises(RPCError, match="Internal error"):
+            await peer.request("hidden")
+    assert "declare it with async def" in caplog.text
+
+
 async def test_methods_run_concurrently_within_a_bound(autojump_clock: MockClock) -> None:
     """Further requests wait, and are refused when too many wait; nothing blocks the reader."""
     running, most = 0, 0
@@ -302,6 +377,7 @@ async def test_bad_arguments(
         (lambda: Peer([print]), "methods must be a dict of functions"),  # type: ignore[arg-type]
         (lambda: Peer(max_concurrent=0), "max_concurrent must be at least 1"),
         (lambda: Peer(max_waiting=-1), "max_waiting must be at least 0"),
+        (lambda: Peer(max_batch=0), "max_batch must be at least 1"),
         (lambda: RPCError("1", "text"), "code must be an integer"),  # type: ignore[arg-type]
         (lambda: RPCError(1, None), "message must be a str"),  # type: ignore[arg-type]
     ],

@@ -37,6 +37,7 @@ class FragmentQueue(ReceiveQueue):
     Args:
         max_size: maximum size in bytes of a message that is joined; None for no limit.
         on_too_large: called when a message exceeds it.
+        on_too_large_late: called instead if the connection has ended.
         emitter: as for :class:`ReceiveQueue`.
     """
 
@@ -51,13 +52,18 @@ class FragmentQueue(ReceiveQueue):
         "_joined_size",
         "_max_size",
         "_on_too_large",
+        "_on_too_large_late",
         "_size",
         "_skipping",
         "block",
     )
 
     def __init__(
-        self, max_size: int | None, on_too_large: Callable[[int], None], emitter: EventEmitter
+        self,
+        max_size: int | None,
+        on_too_large: Callable[[int], None],
+        on_too_large_late: Callable[[int], None],
+        emitter: EventEmitter,
     ) -> None:
         super().__init__(None, "wait", ignore, emitter)
         self.pause_at: float = -1  # the reader always asks for `full`
@@ -75,6 +81,7 @@ class FragmentQueue(ReceiveQueue):
         self._joined_size = 0
         self._max_size = max_size
         self._on_too_large = on_too_large
+        self._on_too_large_late = on_too_large_late
 
     @property
     def full(self) -> bool:
@@ -112,7 +119,7 @@ class FragmentQueue(ReceiveQueue):
         self._closing = self._discarding = False
 
     def release_session(self) -> None:
-        self._on_too_large = ignore
+        self._on_too_large = self._on_too_large_late
 
     def end(self) -> None:
         self._ending = True
@@ -129,6 +136,10 @@ class FragmentQueue(ReceiveQueue):
     def wake(self) -> None:
         """Wake all receivers, which then check what has changed."""
         self._readers.unpark_all()
+
+    def notify(self) -> None:
+        # A block that waits for a message has no use for what a hook delivers.
+        self.wake()
 
     async def park(self) -> None:
         """Wait for a fragment, the end of a block or the end. The caller must then check."""

@@ -72,7 +72,7 @@ class Fragments:
 
     async def __anext__(self) -> Data:
         queue = self._queue
-        if queue.block is not self and not self._is_done:
+        if queue.block is not self:
             raise UsageError("write: async with conn.receive_fragments() as fragments: ...")
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._is_done:

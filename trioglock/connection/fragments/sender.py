@@ -63,7 +63,8 @@ class OutgoingMessage:
 
     def reject_inside(self, call: str) -> None:
         """Raise UsageError if the caller is the iterable that produces the message."""
-        if trio.lowlevel.current_task() is self.task:
+        # If the call was cancelled, the end of a complete message may still have to be written.
+        if trio.lowlevel.current_task() is self.task and not self.is_complete:
             raise UsageError(
                 f"{call}() cannot wait inside the async iterable that is being sent, because other "
                 "messages wait for the end of that iterable"
@@ -72,15 +73,21 @@ class OutgoingMessage:
 
 async def send_fragments(session: Session[Any], iterable: AsyncIterable[str | BytesLike]) -> None:
     """Send the items of ``iterable`` as the fragments of one message; see Connection.send."""
+    send_queue = session.send_queue
+    if send_queue.closed:
+        raise session.close_state.error()
     message = OutgoingMessage(session.writer.message_ended)
+    send_queue.add_message(message)
     try:
         with message.scope:
             await _send_items(session, message, iterable)
     except BaseException as error:
         _abandon(session, message, error)
         raise
+    finally:
+        send_queue.remove_message(message)
     if message.interrupted:
-        if session.send_queue.closed:
+        if send_queue.closed:
             raise session.close_state.error()
         raise MessageInterrupted("the link ended before the whole message was sent")
 

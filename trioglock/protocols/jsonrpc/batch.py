@@ -127,6 +127,7 @@ class Batch:
             for result, request in zip(waiting, requests, strict=True):
                 await result._wait(request)  # noqa: SLF001 - of this module
             return
-        late = next(one.method for one in waiting if not one._is_done)  # noqa: SLF001
+        first = self._messages[0]["method"]  # of a batch without requests
+        late = next((one.method for one in waiting if not one._is_done), first)  # noqa: SLF001
         assert timeout is not None
         raise RequestTimeout(late, timeout)

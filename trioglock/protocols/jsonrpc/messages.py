@@ -78,7 +78,7 @@ def parse(message: Any) -> Call | Notification | Outcome:
     """
     if not isinstance(message, dict):
         raise RPCError(INVALID_REQUEST, "Invalid Request")
-    if "method" not in message and ("result" in message or "error" in message):
+    if is_response(message):
         return _parse_response(message)
     method, params = message.get("method"), message.get("params")
     if (
@@ -89,6 +89,15 @@ def parse(message: Any) -> Call | Notification | Outcome:
     ):
         raise RPCError(INVALID_REQUEST, "Invalid Request")
     return Call(method, params, message["id"]) if "id" in message else Notification(method, params)
+
+
+def is_response(message: Any) -> bool:
+    """Whether a decoded message is meant as a response."""
+    return (
+        isinstance(message, dict)
+        and "method" not in message
+        and ("result" in message or "error" in message)
+    )
 
 
 def _parse_response(message: dict[str, Any]) -> Outcome:

@@ -96,9 +96,13 @@ class BoundCall:
             RPCError: raised by the function, or in place of another exception.
         """
         try:
-            return self._call()
+            result = self._call()
         except Exception as error:  # noqa: BLE001 - the other side receives a response
             raise self._failure(error) from None
+        if inspect.iscoroutine(result):
+            result.close()
+            raise self._failure(TypeError("it returned a coroutine: declare it with async def"))
+        return result
 
     async def run_async(self) -> Any:
         """Call an async function; return its result.

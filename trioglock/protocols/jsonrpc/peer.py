@@ -12,15 +12,18 @@ from typing import Any
 import trio
 
 from ...codecs import Codec
-from ...connection import Connection, PendingRequest, Status
+from ...connection import Connection, PendingRequest
+from ...connection.decoding import decode
+from ...connection.requests import has_link
 from ...disconnect import Disconnect
-from ...errors import ConnectionClosed, EncodeError, UsageError
+from ...errors import ConnectionClosed, DecodeError, EncodeError, UsageError
 from ...hooks import Deliver, Reply
 from ...options import check_whole
 from ...routing import EventSocket
 from .batch import Batch
 from .errors import (
     INTERNAL_ERROR,
+    INVALID_REQUEST,
     NO_DATA,
     PARSE_ERROR,
     TOO_MANY_REQUESTS,
@@ -32,6 +35,7 @@ from .messages import (
     Outcome,
     Parameters,
     is_id,
+    is_response,
     make_call,
     make_error,
     make_result,
@@ -76,6 +80,8 @@ class Peer(EventSocket[None]):
         max_concurrent: the number of async methods that may run at the same time.
         max_waiting: the number of calls of async methods that may wait for that. Further requests
             are refused with the code -32000, and further notifications are dropped.
+        max_batch: the number of calls that one message may contain. A larger batch is refused with
+            the code -32600, because its calls and responses would delay all other connections.
 
     Raises:
         InvalidOption: an argument is invalid.
@@ -89,14 +95,17 @@ class Peer(EventSocket[None]):
         codec: Codec[Any] | None = None,
         max_concurrent: int = 64,
         max_waiting: int = 1024,
+        max_batch: int = 1000,
     ) -> None:
         super().__init__(codec=codec)
         check_whole("max_concurrent", max_concurrent, least=1, none=False)
         check_whole("max_waiting", max_waiting, least=0, none=False)
+        check_whole("max_batch", max_batch, least=1, none=False)
         self._methods = Methods({} if methods is None else methods)
         self._ids = itertools.count(1)
         self._max_concurrent = max_concurrent
         self._max_waiting = max_waiting
+        self._max_batch = max_batch
         self._waiting: deque[tuple[BoundCall, Responses]] = deque()
         self._running: set[trio.CancelScope] = set()
 
@@ -164,19 +173,22 @@ class Peer(EventSocket[None]):
         self, call_id: str | int, method: str
     ) -> AbstractContextManager[PendingRequest]:
         """Register a request of a batch for the duration of a block."""
-        has_link = self.connection.status is Status.OPEN
-        return self.requests.open(call_id, method, has_link=has_link)
+        return self.requests.open(call_id, method, has_link=has_link(self.connection))
 
     # Messages from the other side.
 
     def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
         try:
-            message = self.codec.decode(frame)
-        except ValueError as error:
+            message = decode(self.codec, frame)
+        except DecodeError as error:
             self.invalid.note(error, frame)
             return self._reply(make_error(None, RPCError(PARSE_ERROR, "Parse error"))), state
         is_batch = isinstance(message, list) and len(message) > 0
         parts = message if is_batch else [message]
+        if len(parts) > self._max_batch < sum(not is_response(part) for part in parts):
+            too_large = RPCError(INVALID_REQUEST, f"Batch too large: {self._max_batch} at most")
+            self.invalid.note(too_large, frame)
+            return self._reply(make_error(None, too_large)), state
         responses = Responses(len(parts), is_batch=is_batch)
         notifications = []
         for part in parts:
