@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trioglock import MemoryTransport, Subscriptions
+from trioglock import Close, MemoryTransport, Subscriptions
 from trioglock.codecs import JSON
 from trioglock.transports.memory import MemoryLink
 
@@ -71,6 +71,16 @@ class FeedServer:
                 assert isinstance(event, list), event
                 self.waiting += map(CODEC.decode, event)
         return self.waiting.pop(0)
+
+    async def receive_until_closed(self) -> list[Any]:
+        """Return the remaining messages, and close the link after the Close frame."""
+        while True:
+            for event in await self.link.receive():
+                if isinstance(event, Close):
+                    await self.link.write([event])
+                    await self.link.aclose()
+                    return self.waiting
+                self.waiting += map(CODEC.decode, event)  # type: ignore[arg-type]
 
     async def send(self, *messages: Any) -> None:
         await self.link.write([CODEC.encode(message) for message in messages])

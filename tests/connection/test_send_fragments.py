@@ -644,3 +644,18 @@ async def test_cancelling_a_message_at_every_step(autojump_clock: MockClock) -> 
             nursery.cancel_scope.cancel()
         outcomes.add(tuple(received))
     assert outcomes == {("after",), ("abc", "after")}
+
+
+async def test_wrong_kinds_of_iterables() -> None:
+    """The error tells how to send an async iterable."""
+
+    def generator() -> Iterable[bytes]:
+        yield b"a"
+
+    async with connect(URL, transport=MemoryTransport()) as conn:
+        for wrong in (generator(), generator):
+            with pytest.raises(InvalidFrame, match="pass an async iterable, such as an async gen"):
+                await conn.send(wrong)
+        with pytest.raises(InvalidFrame, match="call the function: send"):
+            await conn.send(items)
+        conn.abort()

@@ -154,6 +154,40 @@ async def test_closing_removes_requests(autojump_clock: MockClock) -> None:
         assert closed.value.unsent == ()
 
 
+@pytest.mark.parametrize("silent", [False, True])
+async def test_leaving_many_keys_does_not_delay_the_end(
+    silent: bool, autojump_clock: MockClock
+) -> None:
+    """Keys are not unsubscribed one by one if the block of the connection ends as well."""
+    transport, count = MemoryTransport(), 100
+    feed = SilentSingle() if silent else Single()
+    keys = [str(number) for number in range(count)]
+    async with trio.open_nursery() as nursery:
+        async with connect("ws://feed/", **options(transport, feed)) as conn:
+            server = await FeedServer.accept(transport)
+
+            async def serve() -> None:
+                for _ in keys:
+                    await server.send({"subscribed": (await server.receive())["subscribe"]})
+                await server.receive_until_closed()
+
+            nursery.start_soon(serve)
+            async with trio.open_nursery() as body:
+
+                async def consume(key: str) -> None:
+                    async with conn.subscribe(key) as updates:
+                        async for _ in updates:
+                            raise AssertionError
+
+                for key in keys:
+                    body.start_soon(consume, key)
+                await trio.sleep(2 * count)
+                body.cancel_scope.cancel()
+            ended = trio.current_time()
+        assert conn.close_code == 1000
+        assert trio.current_time() - ended < 1
+
+
 async def test_closing_during_a_reconnect(autojump_clock: MockClock) -> None:
     """Requests of the link that reconnect() is closing are not unsent messages."""
     transport = MemoryTransport()

@@ -115,7 +115,8 @@ def frames_to_send(hook: Hook, frame: Any) -> list[Frame]:
         return [checked_frame(one) for one in frames]
     except InvalidFrame as error:
         if hook.is_default:
-            raise InvalidFrame(f"{error}; {_ENCODE}, or override handle_send") from None
+            hint = _iterable_hint(frame) or f"{_ENCODE}, or override handle_send"
+            raise InvalidFrame(f"{error}; {hint}") from None
         hint = "" if hook.name != "handle_send" else f"; {_hint(frame)}"
         raise BadHookResult(f"{hook.label}: {error}{hint}") from None
 
@@ -126,7 +127,16 @@ _ENCODE = "encode it, for example with json.dumps()"
 def _hint(frame: object) -> str:
     if isinstance(frame, Reply | Deliver):
         return "handle_send must return the frame itself"
-    return _ENCODE
+    return _iterable_hint(frame) or _ENCODE
+
+
+def _iterable_hint(frame: object) -> str | None:
+    """Return the advice for an object that was probably meant to be an async iterable."""
+    if inspect.isasyncgenfunction(frame):
+        return "call the function: send() accepts the async iterable that it returns"
+    if inspect.isgenerator(frame) or inspect.isgeneratorfunction(frame):
+        return "to send it in fragments, pass an async iterable, such as an async generator"
+    return None
 
 
 class HookResults:

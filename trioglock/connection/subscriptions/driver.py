@@ -205,7 +205,8 @@ class SubscriptionDriver:
 
     def receive(self, run: list[Any]) -> list[Any]:
         """Handle a run of messages; return those that are not for subscriptions."""
-        others = []
+        others: list[Any] = []
+        key: Any = None
         key_of, update = self._key_of, self._machine.update
         try:
             for message in run:
@@ -213,7 +214,7 @@ class SubscriptionDriver:
                 if not (self._respond(message) if key is None else update(key, message)):
                     others.append(message)
         except Exception as error:
-            self._fail(error)
+            self._fail(error if _is_hashable(key) else self._unhashable("key_of", key))
         if self._machine.has_requests:
             self.flush()
         return others
@@ -228,6 +229,8 @@ class SubscriptionDriver:
                 self._writer.release()
         for name in self._responses:
             for key in self._keys_in(name, message):
+                if not _is_hashable(key):
+                    raise self._unhashable(name, key)
                 handled = handled or machine.knows(key)
                 if name == "confirmed":
                     machine.subscribed(key)
@@ -244,13 +247,19 @@ class SubscriptionDriver:
         if (
             isinstance(keys, str | bytes | bool)
             or not isinstance(keys, Iterable)
-            or (isinstance(keys, tuple) and self._machine.knows(keys))
+            or (isinstance(keys, tuple) and _is_hashable(keys) and self._machine.knows(keys))
         ):
             raise BadHookResult(
                 f"{type(self._subscriptions).__name__}.{name} must return a list of keys or None, "
                 f"not {shorten(keys)}"
             )
         return keys
+
+    def _unhashable(self, name: str, key: object) -> BadHookResult:
+        return BadHookResult(
+            f"{type(self._subscriptions).__name__}.{name} returned {shorten(key)}, but keys must "
+            "be hashable; JSON gives lists, use tuple(...)"
+        )
 
     # Requests.
 
@@ -364,6 +373,14 @@ class SubscriptionDriver:
 def _overrides(subscriptions: Subscriptions[Any, Any], name: str) -> bool:
     method = getattr(subscriptions, name)
     return getattr(method, "__func__", None) is not getattr(Subscriptions, name)
+
+
+def _is_hashable(key: object) -> bool:
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
 
 
 def check_subscriptions(subscriptions: object) -> None:
