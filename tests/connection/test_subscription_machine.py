@@ -24,8 +24,8 @@ from hypothesis.stateful import (
 )
 
 from trioglock import Gap, SubscriptionRefused, SubscriptionTimeout
-from trioglock.connection.subscriptions import KeyState, SubscriptionMachine
-from trioglock.connection.updates import UpdateQueue, make_updates_queue
+from trioglock.connection.subscriptions.machine import KeyState, SubscriptionMachine
+from trioglock.connection.subscriptions.updates import UpdateQueue, make_updates_queue
 from trioglock.options import Overflow
 from trioglock.telemetry import EventEmitter
 

@@ -4,14 +4,14 @@ from .broadcast import BroadcastResult, broadcast
 from .closing import Status
 from .connection import Connection
 from .decoding import MALFORMED, InvalidMessages
-from .fragment_receiver import Fragments
+from .fragments.receiver import Fragments
 from .report import Statistics, StatusReport
 from .requests import PendingRequest, Requests
-from .resubscribing import check_subscriptions
 from .scope import ConnectionScope
 from .session import LinkSource, Session
-from .subscriptions import Subscriptions
-from .updates import Updates
+from .subscriptions.driver import check_subscriptions
+from .subscriptions.machine import Subscriptions
+from .subscriptions.updates import Updates
 
 __all__ = [
     "MALFORMED",

@@ -17,14 +17,14 @@ from ..frames import Close, Data, Frame, Ping
 from ..options import Overflow, check_seconds
 from ..transports import Handshake
 from .closing import Status
-from .fragment_queue import FragmentQueue
-from .fragment_receiver import Fragments
-from .fragment_sender import send_fragments
+from .fragments.queue import FragmentQueue
+from .fragments.receiver import Fragments
+from .fragments.sender import send_fragments
 from .report import Statistics, StatusReport, make_report
 from .requests import has_link, request
 from .send_queue import checked_frame
 from .session import Session
-from .updates import Updates, make_updates_queue
+from .subscriptions.updates import Updates, make_updates_queue
 
 __all__ = ["Connection"]
 

@@ -18,14 +18,14 @@ from ..transports import Link, LinkBroken
 from .actor import Actor
 from .closing import Deadlines
 from .decoding import InvalidMessages, decode
-from .fragment_queue import FragmentQueue
+from .fragments.queue import FragmentQueue
 from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hooks import HookResults
 from .receive_queue import ReceiveQueue
 from .requests import Requests
-from .resubscribing import SubscriptionDriver
 from .send_queue import SendQueue
 from .stalls import StallWatch
+from .subscriptions.driver import SubscriptionDriver
 from .writer import Writer
 
 __all__ = ["LinkEnd", "LinkTasks"]
@@ -338,8 +338,6 @@ class LinkTasks:
                 self._set_end(event)
             case Fragment():
                 assert isinstance(self._receive_queue, FragmentQueue)
-                if self._stalls is not None:
-                    self._stalls.data_received()
                 self.messages += event.final
                 self._receive_queue.add_fragment(event)
 

@@ -21,7 +21,7 @@ from ..errors import RequestFailed, RequestLost, RequestTimeout, UsageError
 from ..options import RequestFormat
 from .closing import Status
 from .decoding import MALFORMED
-from .fragment_sender import send_fragments
+from .fragments.sender import send_fragments
 
 if TYPE_CHECKING:
     from .connection import Connection

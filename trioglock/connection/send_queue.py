@@ -16,7 +16,7 @@ from ..frames import Close, Data, Fragment, Frame, Ping, Pong, PreparedMessage
 from ._sync import NO_WAITERS, Waiters
 
 if TYPE_CHECKING:
-    from .fragment_sender import OutgoingMessage
+    from .fragments.sender import OutgoingMessage
 
 __all__ = ["Barrier", "QueuedFrame", "QueuedMessage", "SendQueue", "checked_frame", "size_of"]
 

@@ -39,7 +39,7 @@ from .actor import Actor
 from .background import Background
 from .closing import TRANSITIONS, CloseState, Deadlines, Status, Trigger
 from .decoding import InvalidMessages
-from .fragment_queue import FragmentQueue
+from .fragments.queue import FragmentQueue
 from .heartbeat import Pings
 from .hooks import EncodingHookResults, HookResults
 from .link import LinkEnd, LinkTasks
@@ -47,9 +47,9 @@ from .paced_queue import PacedSendQueue
 from .pacing import Pacer
 from .receive_queue import ReceiveQueue
 from .requests import Requests
-from .resubscribing import SubscriptionDriver
 from .send_queue import SendQueue
-from .subscriptions import Subscriptions
+from .subscriptions.driver import SubscriptionDriver
+from .subscriptions.machine import Subscriptions
 from .writer import Writer
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from ..telemetry import EventEmitter
 from ..transports import Link, LinkBroken
 from ._sync import Waiters, ignore
 from .fanout import Fanout
-from .fragment_sender import OutgoingMessage
+from .fragments.sender import OutgoingMessage
 from .send_queue import QueuedFrame, QueuedMessage, SendQueue, checked_frame, size_of
 
 __all__ = ["Writer"]

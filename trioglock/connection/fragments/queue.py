@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..frames import Fragment
-from ..telemetry import EventEmitter
-from ._sync import ignore
-from .receive_queue import ReceiveQueue
+from ...frames import Fragment
+from ...telemetry import EventEmitter
+from .._sync import ignore
+from ..receive_queue import ReceiveQueue
 
 if TYPE_CHECKING:
-    from .fragment_receiver import Fragments
+    from .receiver import Fragments
 
 __all__ = ["FragmentQueue"]
 

@@ -8,19 +8,19 @@ from typing import Any
 
 import trio
 
-from .._hints import describe_value
-from .._redact import shorten
-from .._timer import Entry, current_timer
-from ..errors import BadHookResult, ConnectionClosed, InvalidOption
-from ..frames import Data, PreparedMessage
-from ..options import check_seconds, check_whole
-from ._sync import ignore
-from .closing import CloseState
-from .paced_queue import PacedSendQueue
-from .send_queue import SendQueue
-from .subscriptions import SubscriptionMachine, Subscriptions
+from ..._hints import describe_value
+from ..._redact import shorten
+from ..._timer import Entry, current_timer
+from ...errors import BadHookResult, ConnectionClosed, InvalidOption
+from ...frames import Data, PreparedMessage
+from ...options import check_seconds, check_whole
+from .._sync import ignore
+from ..closing import CloseState
+from ..paced_queue import PacedSendQueue
+from ..send_queue import SendQueue
+from ..writer import Writer
+from .machine import SubscriptionMachine, Subscriptions
 from .updates import UpdateQueue
-from .writer import Writer
 
 __all__ = ["SubscriptionDriver", "check_subscriptions"]
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._redact import shorten
-from .._text import as_text
-from ..errors import InvalidFrame, MessageInterrupted, UsageError
-from ..frames import BytesLike, Data, Fragment
-from .fragment_receiver import Fragments
+from ..._redact import shorten
+from ..._text import as_text
+from ...errors import InvalidFrame, MessageInterrupted, UsageError
+from ...frames import BytesLike, Data, Fragment
+from .receiver import Fragments
 
 if TYPE_CHECKING:
-    from .session import Session
+    from ..session import Session
 
 __all__ = ["OutgoingMessage", "send_fragments"]
 

@@ -7,9 +7,9 @@ from types import TracebackType
 
 import trio
 
-from ..errors import MessageInterrupted, UsageError
-from ..frames import Data
-from .fragment_queue import FragmentQueue
+from ...errors import MessageInterrupted, UsageError
+from ...frames import Data
+from .queue import FragmentQueue
 
 __all__ = ["Fragments"]
 

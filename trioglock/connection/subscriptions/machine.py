@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from enum import Enum
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
-from ..errors import SubscriptionRefused, SubscriptionTimeout
+from ...errors import SubscriptionRefused, SubscriptionTimeout
 
 __all__ = ["Consumer", "KeyState", "SubscriptionMachine", "SubscriptionRequest", "Subscriptions"]
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 import trio
 
-from .._hints import describe_value
-from ..errors import InvalidOption, SlowConsumer, UsageError
-from ..gap import Gap
-from ..options import Overflow, check_choice, check_whole
-from ..telemetry import EventEmitter
-from ._sync import ignore
-from .receive_queue import ReceiveQueue
+from ..._hints import describe_value
+from ...errors import InvalidOption, SlowConsumer, UsageError
+from ...gap import Gap
+from ...options import Overflow, check_choice, check_whole
+from ...telemetry import EventEmitter
+from .._sync import ignore
+from ..receive_queue import ReceiveQueue
 
 if TYPE_CHECKING:
-    from .resubscribing import SubscriptionDriver
+    from .driver import SubscriptionDriver
 
 __all__ = ["UpdateQueue", "Updates", "make_updates_queue"]
 

@@ -1,0 +1,1 @@
+"""Messages in fragments, sent and received without buffering the whole message."""

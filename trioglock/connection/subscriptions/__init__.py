@@ -1,0 +1,1 @@
+"""Subscriptions that survive reconnects: ``conn.subscribe()``."""
