@@ -470,7 +470,7 @@ async def test_reconnecting(autojump_clock: MockClock) -> None:
             await peer.link.aclose()
         # During the outage a request waits for the next link. If it times out, it is not sent.
         transport.refuse_next(OSError("down"))
-        with pytest.raises(RequestTimeout, match=r"0\.5 seconds; it was not sent, because the conn"):
+        with pytest.raises(RequestTimeout, match=r"0\.5 seconds; it was not sent, because the"):
             await conn.request({"n": 2}, timeout=0.5)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_for, conn, 3)

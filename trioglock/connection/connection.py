@@ -221,6 +221,8 @@ class Connection(Generic[StateT, MessageT_co]):
         """
         requests = self._session.requests
         if requests is None:
+            if self._actor.makes_requests:
+                raise UsageError(f"use the request() of the {self._actor.socket_name}")
             raise UsageError("request() needs a codec, as in connect(url, codec=JSON())")
         check_seconds("timeout", timeout)
         if self._mailbox.active is not None:

@@ -382,6 +382,12 @@ async def test_bad_arguments(
             await peer.request("m", [object()])
 
 
+async def test_the_request_of_the_connection(autojump_clock: MockClock) -> None:
+    async with peers({}) as (_, conn, _):
+        with pytest.raises(UsageError, match=r"use the request\(\) of the Peer"):
+            await conn.request({"method": "m"})
+
+
 @pytest.mark.parametrize(
     ("create", "text"),
     [
