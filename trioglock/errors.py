@@ -200,9 +200,8 @@ class RequestLost(TrioglockError):
         self.reason = reason
 
     def __str__(self) -> str:
-        why = safe_repr(self.reason)
         return redact_line(
-            f"the connection ended before {shorten(self.request)} was answered: {why}"
+            f"the connection ended before {shorten(self.request)} was answered: {self.reason}"
         )
 
 

@@ -407,6 +407,16 @@ async def test_a_waiting_block_does_not_take_a_delivery(autojump_clock: MockCloc
         await far.write(["text"])
 
 
+async def test_messages_that_are_sent_on_keep_their_type(autojump_clock: MockClock) -> None:
+    async with linked(fragments=True) as (conn, far):
+        messages: list[str | bytes] = ["", b"", "text", b"binary"]
+        await far.write(messages)
+        for message in messages:
+            async with conn.receive_fragments() as fragments:
+                await conn.send(fragments)
+            assert await far.receive() == [[message]]
+
+
 async def test_misuse(autojump_clock: MockClock) -> None:
     async with linked() as (plain, _):
         with pytest.raises(UsageError, match="fragments=True"):

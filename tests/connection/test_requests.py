@@ -468,17 +468,17 @@ async def test_reconnecting(autojump_clock: MockClock) -> None:
 
             await peer.receive()
             await peer.link.aclose()
-        # During the outage a request waits for the next link, and may time out.
+        # During the outage a request waits for the next link. If it times out, it is not sent.
         transport.refuse_next(OSError("down"))
-        with pytest.raises(RequestTimeout):
+        with pytest.raises(RequestTimeout, match=r"0\.5 seconds; it was not sent, because the"):
             await conn.request({"n": 2}, timeout=0.5)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_for, conn, 3)
             peer = await Peer.accept(transport)
             await peer.send({"id": 1, "n": 1})
             assert await conn.receive() == {"id": 1, "n": 1}
-            assert [(await peer.receive())["n"] for _ in range(2)] == [2, 3]
-            await peer.send({"id": 3, "n": 3})
+            assert await peer.receive() == {"id": 2, "n": 3}
+            await peer.send({"id": 2, "n": 3})
         conn.abort()
 
 
@@ -496,7 +496,7 @@ async def test_the_end_during_an_outage(
 
             @nursery.start_soon
             async def ask() -> None:
-                with pytest.raises(RequestLost):
+                with pytest.raises(ConnectionClosed):
                     await conn.request({}, timeout=None)
 
             await trio.sleep(1)

@@ -118,6 +118,11 @@ class Actor(Generic[StateT]):
         """The name of the socket's class."""
         return type(self._socket).__qualname__
 
+    @property
+    def makes_requests(self) -> bool:
+        """Whether the socket has a ``request`` method of its own."""
+        return hasattr(self._socket, "request")
+
     def format_status(self) -> Any:
         """Return the result of the ``format_status`` hook, or a text if it failed."""
         if not self.has_state:

@@ -11,8 +11,9 @@ import trio
 
 from .._hints import METHODS, OtherName
 from .._redact import redact_url
+from .._timer import PeerTimeout
 from .._types import MessageT_co, StateT
-from ..errors import CallTimeout, InvalidOption, UsageError
+from ..errors import CallTimeout, InvalidOption, RequestTimeout, UsageError
 from ..frames import Close, Data, Frame, Ping
 from ..options import Overflow, check_seconds
 from ..transports import Handshake
@@ -197,7 +198,8 @@ class Connection(Generic[StateT, MessageT_co]):
         The connection needs a codec. By default, the id is a number in ``message["id"]``, and a
         reply with an ``error`` raises RequestFailed; see :class:`RequestFormat`. The reply is not
         passed to ``handle_receive``. A reply that arrives after the timeout is received like any
-        other message. During an outage the request waits for the next link.
+        other message. During an outage, or until the server accepts subscriptions, the request
+        waits, and it gets its id only then.
 
         Args:
             message: the message without its id. It passes through ``handle_send`` with the id.
@@ -219,13 +221,34 @@ class Connection(Generic[StateT, MessageT_co]):
         """
         requests = self._session.requests
         if requests is None:
+            if self._actor.makes_requests:
+                raise UsageError(f"use the request() of the {self._actor.socket_name}")
             raise UsageError("request() needs a codec, as in connect(url, codec=JSON())")
         check_seconds("timeout", timeout)
         if self._mailbox.active is not None:
             self._mailbox.reject_inside_hook("request")
+        waited = await self._wait_link(message, timeout) if self._send_queue.holds_data else 0.0
         pending, message = requests.open_next(message, has_link=has_link(self))
-        reply: MessageT_co = await request(self, pending, message, timeout)
+        reply: MessageT_co = await request(self, pending, message, timeout, waited=waited)
         return reply
+
+    async def _wait_link(self, message: Any, timeout: float | None) -> float:
+        """Wait for a link that accepts data, so that ids have the order of the messages.
+
+        Returns:
+            The seconds that it took.
+
+        Raises:
+            RequestTimeout: there was none in time.
+        """
+        began = trio.current_time()
+        with PeerTimeout(timeout):
+            await self._send_queue.wait_release()
+            return trio.current_time() - began
+        assert timeout is not None
+        raise RequestTimeout(
+            message, timeout, "it was not sent, because the connection was not open or not ready"
+        )
 
     @property
     def _pause(self) -> str:

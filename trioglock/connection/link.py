@@ -338,6 +338,8 @@ class LinkTasks:
                 self._set_end(event)
             case Fragment():
                 assert isinstance(self._receive_queue, FragmentQueue)
+                if self._stalls is not None:
+                    self._stalls.data_received()
                 self.messages += event.final
                 self._receive_queue.add_fragment(event)
 

@@ -302,9 +302,21 @@ _FORM = RequestFormat()
 
 
 async def request(
-    connection: Connection[Any, Any], pending: PendingRequest, message: Any, timeout: float | None
+    connection: Connection[Any, Any],
+    pending: PendingRequest,
+    message: Any,
+    timeout: float | None,
+    *,
+    waited: float = 0.0,
 ) -> Any:
     """Send the message of a pending request and wait for the reply.
+
+    Args:
+        connection: the connection to send over.
+        pending: the request.
+        message: the message with its id, not yet encoded.
+        timeout: seconds in total; None for no limit.
+        waited: the part of them that has passed.
 
     Raises:
         RequestTimeout: no reply arrived in time.
@@ -313,7 +325,7 @@ async def request(
     with pending:
         await trio.lowlevel.checkpoint_if_cancelled()
         if timeout is not None:
-            pending.limit(timeout, lambda: _timeout(connection, pending, timeout))
+            pending.limit(timeout - waited, lambda: _timeout(connection, pending, timeout))
         actor, send_queue = connection._actor, connection._send_queue  # noqa: SLF001 - one package
         if (
             send_queue.closed

@@ -78,6 +78,7 @@ class SendQueue:
         "_pongs",
         "_progress_waiters",
         "_queued",
+        "_release_waiters",
         "_senders",
         "_space_waiters",
         "_urgent",
@@ -149,7 +150,7 @@ class SendQueue:
         self._awake = 0  # senders that were woken and have not run yet
         self._space_waiters = Waiters()
         self._progress_waiters = Waiters()
-        self._message_waiters = NO_WAITERS
+        self._message_waiters = self._release_waiters = NO_WAITERS
         self._messages: list[OutgoingMessage] | tuple[()] = ()  # also those that have not begun
 
     def __len__(self) -> int:
@@ -406,7 +407,8 @@ class SendQueue:
         await self._space_waiters.park()
 
     def release_senders(self) -> None:
-        """Wake all tasks that are waiting for space: the connection is closing."""
+        """Wake all tasks that are waiting for space or a link: the connection is closing."""
+        self._release_waiters.unpark_all()
         self._awake += self._senders.unpark_all()
         self._space_waiters.unpark_all()
         self.wake_message()
@@ -468,6 +470,24 @@ class SendQueue:
                 barrier for barrier in self._barriers if barrier.written is None
             ] or ()
         self._progress_waiters.unpark_all()
+
+    # Data that is held.
+
+    @property
+    def holds_data(self) -> bool:
+        """Whether queued data waits for another link, or until the current one accepts data."""
+        return self.data_held or self.link_lost or self.closing
+
+    def release(self) -> None:
+        """Stop holding data: the current link accepts it."""
+        self.data_held = False
+        self._release_waiters.unpark_all()
+
+    async def wait_release(self) -> None:
+        """Wait until a link accepts data, or sends are refused."""
+        self._release_waiters = self._release_waiters.own()
+        while self.holds_data and not self.closed:
+            await self._release_waiters.park()
 
     # The end.
 

@@ -111,7 +111,7 @@ class Writer:
     def release(self) -> None:
         """Allow data to be sent."""
         send_queue = self._send_queue
-        send_queue.data_held = False
+        send_queue.release()
         self.message_ended()
         if self._idle and send_queue.has_work:
             self._wake()

@@ -143,6 +143,18 @@ async def test_errors(
         assert await peer.request("add", [1, 2]) == 3
 
 
+async def test_a_callback_that_fails(autojump_clock: MockClock) -> None:
+    """The error of a method's own request is not the error of its caller."""
+    servers: list[Peer]
+
+    async def back() -> Any:
+        return await servers[0].request("absent")
+
+    async with peers({"back": back}) as (peer, _, servers):
+        with pytest.raises(RPCError, match="Internal error"):
+            await peer.request("back")
+
+
 async def test_one_unencodable_result_of_a_batch(autojump_clock: MockClock) -> None:
     async with peers({"bad": lambda: {1, 2}, "good": lambda: 1}) as (peer, _, _):
         batch = peer.batch()
@@ -368,6 +380,12 @@ async def test_bad_arguments(
             await call(peer)
         with pytest.raises(EncodeError):
             await peer.request("m", [object()])
+
+
+async def test_the_request_of_the_connection(autojump_clock: MockClock) -> None:
+    async with peers({}) as (_, conn, _):
+        with pytest.raises(UsageError, match=r"use the request\(\) of the Peer"):
+            await conn.request({"method": "m"})
 
 
 @pytest.mark.parametrize(

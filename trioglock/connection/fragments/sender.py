@@ -17,6 +17,7 @@ from ..._redact import shorten
 from ..._text import as_text
 from ...errors import InvalidFrame, MessageInterrupted, UsageError
 from ...frames import BytesLike, Data, Fragment
+from .receiver import Fragments
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -102,7 +103,9 @@ async def _send_items(
             data = _checked_item(item, kind)
             await _put(session, message, Fragment(data, first=kind is None, final=False))
             kind = data.__class__
-    end: Data = "" if kind is str else b""
+    # An empty text that is sent on stays text, although it has no items.
+    is_text = kind is str or (isinstance(iterable, Fragments) and iterable.is_text)
+    end: Data = "" if is_text else b""
     await _put(session, message, Fragment(end, first=kind is None, final=True))
     # Until the last fragment has been written, the end of the link would lose the message.
     while session.send_queue.message is message:

@@ -116,7 +116,8 @@ class BoundCall:
             raise self._failure(error) from None
 
     def _failure(self, error: Exception) -> RPCError:
-        if isinstance(error, RPCError):
+        # The error of a request that the method itself has sent is no error of its caller.
+        if isinstance(error, RPCError) and error.reply is None:
             return error
         # The peer must not learn what is inside.
         _logger.error("the method %r raised an exception", self.method, exc_info=error)
