@@ -16,14 +16,14 @@ from typing import Any, Protocol, TypeAlias
 
 import trio
 
-__all__ = ["Entry", "PeerDeadline", "PeerTimeout", "current_timer", "effective_deadline"]
+__all__ = ["CHECKS", "Entry", "PeerDeadline", "PeerTimeout", "current_timer", "effective_deadline"]
 
 # Rounds of the scheduler in which readers run before a peer is declared silent. Between the socket
 # and the reader there may be a task of another library.
 GRACE_ROUNDS = 5
 
 # A timeout is checked this many times: a pause is noticed if a check should have run meanwhile.
-_CHECKS = 8
+CHECKS = 8
 
 
 class Timed(Protocol):
@@ -162,7 +162,7 @@ class PeerDeadline:
         self._deadline = deadline
         if deadline < math.inf:
             now = trio.current_time()
-            self._step = max(0.0, deadline - now) / _CHECKS
+            self._step = max(0.0, deadline - now) / CHECKS
             self._entry = current_timer().add(self, now + self._step)
 
     def stop(self) -> None:

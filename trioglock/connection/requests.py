@@ -7,7 +7,8 @@ while there is no link waits for the next one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,7 +16,7 @@ from uuid import UUID
 
 import trio
 
-from .._timer import PeerDeadline
+from .._timer import CHECKS, Entry, current_timer
 from ..disconnect import Disconnect
 from ..errors import RequestFailed, RequestLost, RequestTimeout, UsageError
 from ..options import RequestFormat
@@ -40,7 +41,6 @@ class PendingRequest:
     """
 
     __slots__ = (
-        "_deadline",
         "_error",
         "_key",
         "_on_timeout",
@@ -48,6 +48,7 @@ class PendingRequest:
         "_requests",
         "_sending",
         "_task",
+        "deadline",
         "event",
         "has_link",
         "is_resolved",
@@ -69,8 +70,9 @@ class PendingRequest:
         self._task: trio.lowlevel.Task | None = None
         self._reply: Any = None
         self._error: Exception | None = None
-        self._deadline: PeerDeadline | None = None
-        self._on_timeout: Callable[[], Exception]
+        self.deadline: float = math.inf
+        """When the request times out, on trio's clock. Pauses of the program extend it."""
+        self._on_timeout: Callable[[], Exception] | None = None
 
     def __enter__(self) -> PendingRequest:
         return self
@@ -81,11 +83,7 @@ class PendingRequest:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._deadline is not None:
-            self._deadline.stop()
-            # Without reference cycles.
-            self._deadline = None
-            del self._on_timeout
+        self._on_timeout = None  # it refers to this object
         # After the reply, another request may already use the same id.
         pending = self._requests.pending
         if pending.get(self._key) is self:
@@ -100,11 +98,11 @@ class PendingRequest:
         """
         # Without a cancel scope, which would take longer than all the rest.
         self._on_timeout = on_timeout
-        self._deadline = PeerDeadline(self, trio.current_time() + seconds)
+        self._requests.timer.add(self, seconds)
 
-    def cancel(self) -> None:
-        """End the request because its time is over; called by the deadline."""
-        if not self.is_resolved:
+    def time_out(self) -> None:
+        """End the request because its time is over."""
+        if self._on_timeout is not None and not self.is_resolved:
             self._requests.end(self, None, self._on_timeout())
 
     async def send(self, connection: Connection[Any, Any], message: Any) -> None:
@@ -167,6 +165,62 @@ class PendingRequest:
             self._sending.cancel()
 
 
+class RequestTimer:
+    """Ends requests whose time is over, with one scheduled check for all of a connection.
+
+    Most replies arrive early, so a request only records its deadline.
+
+    Args:
+        pending: the requests that are waiting for a reply.
+    """
+
+    __slots__ = ("_due", "_entry", "_pending", "_step", "is_suspect")
+
+    def __init__(self, pending: Mapping[Hashable, PendingRequest]) -> None:
+        self.is_suspect: bool = False
+        """Whether a deadline has passed, and the next check ends the request."""
+        self._pending = pending
+        self._entry: Entry | None = None
+        self._due = math.inf
+        self._step = math.inf
+
+    def add(self, request: PendingRequest, seconds: float) -> None:
+        """End ``request`` after a time."""
+        now = trio.current_time()
+        request.deadline = now + seconds
+        # A pause of the program is noticed if a check should have run meanwhile.
+        step = seconds / CHECKS
+        if now + step < self._due:
+            self.stop()
+            self._due, self._step = now + step, step
+            self._entry = current_timer().add(self, self._due)
+
+    def stop(self) -> None:
+        """Remove the scheduled check."""
+        self.is_suspect = False
+        self._due = self._step = math.inf
+        if self._entry is not None:
+            entry, self._entry = self._entry, None
+            current_timer().remove(entry)
+
+    def check(self, now: float, due: float) -> float:
+        """End late requests, after the readers have run; return the time of the next check."""
+        if self.is_suspect:
+            self.is_suspect = False
+            for request in [one for one in self._pending.values() if one.deadline <= now]:
+                request.time_out()
+        else:
+            for request in self._pending.values():
+                request.deadline += now - due
+        earliest = min((one.deadline for one in self._pending.values()), default=math.inf)
+        if earliest == math.inf:
+            self.stop()
+            return math.inf
+        self.is_suspect = earliest <= now
+        self._due = now if self.is_suspect else min(earliest, now + self._step)
+        return self._due
+
+
 class Requests:
     """The requests of one connection that are waiting for a reply, by their id.
 
@@ -174,10 +228,11 @@ class Requests:
         form: where requests and replies have their ids.
     """
 
-    __slots__ = ("_form", "_ids", "pending")
+    __slots__ = ("_form", "_ids", "pending", "timer")
 
     def __init__(self, form: RequestFormat | None = None) -> None:
         self.pending: dict[Hashable, PendingRequest] = {}
+        self.timer: RequestTimer = RequestTimer(self.pending)
         self._form = form or _FORM
         self._ids: Iterator[Hashable] = (
             itertools.count(1) if self._form.ids is None else iter(self._form.ids)
@@ -296,6 +351,8 @@ class Requests:
         for request in list(self.pending.values()):
             if final or request.has_link:
                 self.end(request, None, RequestLost(request.event, reason))
+        if final:
+            self.timer.stop()
 
 
 _FORM = RequestFormat()
