@@ -5,9 +5,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from trioglock.transports.native import link, poller
+
+
+# A busy machine may stop a test for longer than the default deadline of an example.
+hypothesis.settings.register_profile("trioglock", deadline=None)
+hypothesis.settings.load_profile("trioglock")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
