@@ -10,7 +10,6 @@ import pytest
 
 from trioglock.transports.native import link, poller
 
-
 # A busy machine may stop a test for longer than the default deadline of an example.
 hypothesis.settings.register_profile("trioglock", deadline=None)
 hypothesis.settings.load_profile("trioglock")
