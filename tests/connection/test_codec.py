@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from trioglock import (
     BadHookResult,
@@ -243,7 +244,9 @@ async def test_a_codec_of_the_user_may_raise_other_errors() -> None:
         conn.abort()
 
 
-async def test_messages_before_an_error_of_the_codec_are_received() -> None:
+async def test_messages_before_an_error_of_the_codec_are_received(
+    autojump_clock: MockClock,
+) -> None:
     class Faulty:
         def encode(self, message: Any) -> str:
             return str(message)

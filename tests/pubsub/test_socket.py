@@ -50,6 +50,7 @@ async def test_the_path_is_the_channel() -> None:
         assert hub.statistics().delivered == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host", ["[1]", "[::1", "[]", "a]", "[::1]x", "[fe80::1%25lo]", "a@b", "x:1:2"]
 )
